@@ -1,0 +1,57 @@
+/**
+ * Every error that reaches a person. `code` is stable, is listed in docs/ERRORS.md (a test compares the two) and can be
+ * matched by scripts; `message` says what was attempted, on what, and what came back; `hint` says what to do.
+ */
+export type ErrorCode =
+  | 'WEFT_CONFIG_INVALID'
+  | 'WEFT_CONFIG_UNREADABLE'
+  | 'WEFT_CONFIG_MISSING'
+  | 'WEFT_USAGE'
+  | 'WEFT_SUBNET_EXHAUSTED'
+  | 'WEFT_SUBNET_FILE_INVALID'
+  | 'WEFT_SUBNET_FILE_UNWRITABLE'
+  | 'WEFT_LEASE_LOST'
+  | 'WEFT_STORE_UNAVAILABLE'
+  | 'WEFT_STORE_CORRUPT'
+  | 'WEFT_INTERFACE_NOT_FOUND'
+  | 'WEFT_TUN_MISSING'
+  | 'WEFT_TUN_DENIED'
+  | 'WEFT_TUN_BUSY'
+  | 'WEFT_TUN_FAILED'
+  | 'WEFT_PORT_IN_USE'
+  | 'WEFT_SOCKET_FAILED'
+  | 'WEFT_NOT_ROOT'
+  | 'WEFT_COMMAND_FAILED'
+  | 'WEFT_COMMAND_MISSING'
+  | 'WEFT_KERNEL_STATE'
+  | 'WEFT_BACKEND_UNKNOWN'
+  | 'WEFT_FORWARDER_FAILED'
+  | 'WEFT_HEALTH_LISTEN'
+  | 'WEFT_LAB_FAILED'
+  | 'WEFT_UNSUPPORTED_PLATFORM';
+
+export interface WeftErrorOptions {
+  /** What the reader can do about it, as one or more sentences. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+export class WeftError extends Error {
+  override readonly name = 'WeftError';
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: WeftErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.hint = options.hint;
+  }
+}
+
+/** One line for logs and terminals: message, then the code, then the hint. Never throws, whatever was thrown. */
+export function describeError(error: unknown): string {
+  if (error instanceof WeftError) {
+    return `${error.message} [${error.code}]${error.hint === undefined ? '' : `. ${error.hint}`}`;
+  }
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,34 @@
+import { Address6 } from 'ip-address';
+
+declare const brand: unique symbol;
+
+/** An IPv6 address as an unsigned 128-bit integer. */
+export type Ipv6Addr = bigint & { readonly [brand]: 'Ipv6Addr' };
+
+export const IPV6_MAX: bigint = (1n << 128n) - 1n;
+
+/** RFC 4291 text without a zone or a prefix length; `undefined` when it is not one. */
+export function parseIpv6(text: string): Ipv6Addr | undefined {
+  if (!text.includes(':') || /[%/\s]/.test(text) || !Address6.isValid(text)) return undefined;
+  return new Address6(text).bigInt() as Ipv6Addr;
+}
+
+/** @throws RangeError unless `value` is in 0 … 2^128−1. */
+export function ipv6Of(value: bigint): Ipv6Addr {
+  if (value < 0n || value > IPV6_MAX) throw new RangeError(`not an IPv6 address: ${value}`);
+  return value as Ipv6Addr;
+}
+
+/** Canonical text of RFC 5952: lower case, the longest run of two or more zero groups compressed, the first on a tie. */
+export function formatIpv6(addr: Ipv6Addr): string {
+  const groups = Array.from({ length: 8 }, (_, i) => Number((addr >> BigInt(112 - 16 * i)) & 0xffffn));
+  let best = { start: -1, length: 1 };
+  for (let start = 0; start < 8; start++) {
+    let length = 0;
+    while (start + length < 8 && groups[start + length] === 0) length++;
+    if (length > best.length) best = { start, length };
+  }
+  const hex = groups.map((group) => group.toString(16));
+  if (best.start < 0) return hex.join(':');
+  return `${hex.slice(0, best.start).join(':')}::${hex.slice(best.start + best.length).join(':')}`;
+}

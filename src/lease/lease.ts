@@ -1,0 +1,40 @@
+import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { Ipv6Addr } from '../ip/ipv6.ts';
+import { formatPrefix4, formatPrefix6, type Ipv4Prefix, type Ipv6Prefix } from '../ip/prefix.ts';
+
+/** A JSON value as a backend publishes it; kept verbatim, because other nodes compare it byte for byte. */
+export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue };
+
+/** What a node tells its peers about itself (flannel's LeaseAttrs). */
+export interface LeaseAttrs {
+  readonly publicIp: Ipv4Addr | undefined;
+  readonly publicIpv6: Ipv6Addr | undefined;
+  /** Empty for udp and alloc, as flannel writes it. */
+  readonly backendType: string;
+  readonly backendData: JsonValue | undefined;
+  readonly backendV6Data: JsonValue | undefined;
+}
+
+/** The right of one node to a subnet. At least one of the two subnets is present. */
+export interface Lease {
+  readonly subnet: Ipv4Prefix | undefined;
+  readonly ipv6Subnet: Ipv6Prefix | undefined;
+  readonly attrs: LeaseAttrs;
+  /** Milliseconds since the epoch; `undefined` for a reservation, which never expires. */
+  readonly expiresAtMs: number | undefined;
+}
+
+/** Identity of a lease: its subnets, in flannel's key form `10.5.1.0-24` or `10.5.1.0-24&fd00::-56`. */
+export type LeaseKey = string & { readonly __leaseKey: true };
+
+export function leaseKey(lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>): LeaseKey {
+  const parts: string[] = [];
+  if (lease.subnet !== undefined) parts.push(formatPrefix4(lease.subnet).replace('/', '-'));
+  if (lease.ipv6Subnet !== undefined) parts.push(formatPrefix6(lease.ipv6Subnet).replace('/', '-'));
+  return parts.join('&') as LeaseKey;
+}
+
+/** `set` covers both a new peer and a changed one: consumers overwrite what they hold under the same key. */
+export type LeaseEvent =
+  | { readonly type: 'set'; readonly lease: Lease }
+  | { readonly type: 'removed'; readonly lease: Lease };

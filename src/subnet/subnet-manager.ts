@@ -1,0 +1,55 @@
+import type { NetworkConfig } from '../config/network-config.ts';
+import type { Lease, LeaseAttrs } from '../lease/lease.ts';
+
+/** What happened to this node's own lease while it was held. */
+export type OwnLeaseEvent =
+  /** Still ours, with a new expiration or changed attributes. */
+  | { readonly type: 'renewed'; readonly lease: Lease }
+  /** The store could not be reached; packets go on, the manager keeps trying. Emitted once per outage. */
+  | { readonly type: 'store-unavailable'; readonly error: Error }
+  /** The subnet was lost (taken by another host, or its expired lease could not be had again): a new one must be acquired. */
+  | { readonly type: 'lost'; readonly reason: string };
+
+/** The full truth about all leases, or a change to it; the consumer diffs snapshots (lease/lease-table.ts). */
+export type LeaseUpdate =
+  | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
+  | { readonly type: 'set'; readonly lease: Lease }
+  | { readonly type: 'removed'; readonly key: string };
+
+export interface AcquireOptions {
+  /** The subnet of an earlier run (subnet.env): taken again when nobody else holds it and it fits the configuration. */
+  readonly previous?: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+}
+
+/**
+ * Where nodes agree on who owns which subnet (flannel's subnet.Manager). Implementations: local/ (one machine),
+ * etcd/ and kube/. All of them, and the fake, pass test/contract/subnet-manager.ts.
+ *
+ * Every method takes an AbortSignal and rejects with its reason when it fires. Temporary failures of the store are
+ * retried inside with back-off; what is rejected needs a human.
+ */
+export interface SubnetManager extends AsyncDisposable {
+  /** For the log, e.g. `Etcd Local Manager with Previous Subnet: None`. */
+  readonly name: string;
+
+  /** The network configuration, validated. @throws WeftError WEFT_CONFIG_MISSING (ask again later) or WEFT_CONFIG_INVALID. */
+  networkConfig(signal: AbortSignal): Promise<NetworkConfig>;
+
+  /**
+   * Own subnet: the lease whose public address is ours, else the previous subnet, else a free one; compare-and-set, so
+   * two hosts never hold overlapping subnets. @throws WeftError WEFT_SUBNET_EXHAUSTED.
+   */
+  acquireLease(config: NetworkConfig, attrs: LeaseAttrs, signal: AbortSignal, options?: AcquireOptions): Promise<Lease>;
+
+  /** Keeps the lease alive until aborted or lost; ends after `lost`. */
+  holdLease(lease: Lease, signal: AbortSignal): AsyncIterable<OwnLeaseEvent>;
+
+  /**
+   * All leases, own included, from now on: first a snapshot, then changes; a snapshot again whenever continuity was
+   * lost. Unreadable entries are skipped and reported, never turned into "all peers gone". Ends only when aborted.
+   */
+  watchLeases(config: NetworkConfig, signal: AbortSignal): AsyncIterable<LeaseUpdate>;
+
+  /** Called once the node can carry packets (flannel's CompleteLease); kube sets NetworkUnavailable=False. */
+  completeLease(lease: Lease, signal: AbortSignal): Promise<void>;
+}

@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { describe, it } from 'node:test';
+import { WeftError } from '../errors.ts';
+import { lines, run, start } from './run.ts';
+
+const node = process.execPath;
+const script = (text: string) => [node, '-e', text];
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe('run', () => {
+  it('gives output and feeds standard input', async () => {
+    const result = await run(['cat'], { stdin: 'grüße\n' });
+    assert.deepEqual(result, { stdout: 'grüße\n', stderr: '', exitCode: 0 });
+  });
+
+  it('does not mind a child that ignores a large standard input', async () => {
+    const result = await run(['true'], { stdin: 'x'.repeat(1 << 20) });
+    assert.equal(result.exitCode, 0);
+  });
+
+  it('speaks C, whatever the locale, and adds variables', async () => {
+    const { stdout } = await run(script('console.log(process.env.LC_ALL, process.env.FLAVOUR)'), {
+      env: { FLAVOUR: 'mild' },
+    });
+    assert.equal(stdout, 'C mild\n');
+  });
+
+  it('finds system programs without a PATH', async () => {
+    const { stdout } = await run(['ip', '-V'], { env: { PATH: '/nonexistent' } });
+    assert.match(stdout, /iproute2/);
+  });
+
+  it('names command, exit code and standard error of a failure', async () => {
+    await assert.rejects(run(script('console.error("no luck"); process.exit(3)')), (error: unknown) => {
+      assert(error instanceof WeftError);
+      assert.equal(error.code, 'WEFT_COMMAND_FAILED');
+      assert.match(error.message, /-e '.*: exit code 3: no luck$/s);
+      return true;
+    });
+  });
+
+  it('accepts the exit codes it is told to accept', async () => {
+    const { exitCode } = await run(script('process.exit(7)'), { okExitCodes: 'any' });
+    assert.equal(exitCode, 7);
+    assert.equal((await run(['false'], { okExitCodes: [0, 1] })).exitCode, 1);
+  });
+
+  it('names the package of a missing command', async () => {
+    await assert.rejects(run(['/nonexistent/bin/nft']), (error: unknown) => {
+      assert(error instanceof WeftError);
+      assert.equal(error.code, 'WEFT_COMMAND_MISSING');
+      assert.equal(error.hint, 'On Debian: apt-get install nftables');
+      return true;
+    });
+  });
+
+  it('ends a command that does not end in time', async () => {
+    await assert.rejects(run(['sleep', '1000'], { timeoutMs: 20 }), {
+      code: 'WEFT_COMMAND_FAILED',
+      message: 'sleep 1000: no end within 20 ms',
+    });
+  });
+
+  it('reports an end by a signal', async () => {
+    await assert.rejects(run(script('process.kill(process.pid, "SIGKILL")'), { okExitCodes: 'any' }), {
+      code: 'WEFT_COMMAND_FAILED',
+      message: /ended by SIGKILL/,
+    });
+  });
+
+  it('rejects with the reason of the signal', async () => {
+    const reason = new Error('enough');
+    await assert.rejects(run(['sleep', '1000'], { signal: AbortSignal.abort(reason) }), reason);
+    const controller = new AbortController();
+    const running = run(['sleep', '1000'], { signal: controller.signal });
+    controller.abort(reason);
+    await assert.rejects(running, reason);
+  });
+});
+
+describe('start', () => {
+  it('gives the lines, the pid and the exit', async () => {
+    await using child = await start(script('console.log(process.pid); console.log("two"); process.exitCode = 5'));
+    const seen: string[] = [];
+    for await (const line of lines(child.stdout!)) seen.push(line);
+    assert.deepEqual(seen, [String(child.pid), 'two']);
+    assert.deepEqual(await child.exited, { code: 5, signal: undefined });
+    assert.equal(child.kill(), false);
+  });
+
+  it('keeps the last words', async () => {
+    await using child = await start(script('console.error("a".repeat(100_000)); console.error("last words")'), {
+      stdout: 'ignore',
+    });
+    await child.exited;
+    assert(child.tail().endsWith('a\nlast words\n'));
+    assert.equal(child.tail().length, 8192);
+  });
+
+  it('is ended by dispose, even when it ignores SIGTERM and its output is not read', async () => {
+    const child = await start(
+      script('process.on("SIGTERM", () => {}); setInterval(() => console.log("x".repeat(10_000)), 1)'),
+      { killGraceMs: 50 },
+    );
+    await once(child.stdout!, 'readable');
+    await child[Symbol.asyncDispose]();
+    assert.equal(isAlive(child.pid), false);
+    assert.equal((await child.exited).signal, 'SIGKILL');
+  });
+
+  it('is ended by its signal', async () => {
+    const controller = new AbortController();
+    await using child = await start(['sleep', '1000'], { signal: controller.signal });
+    controller.abort();
+    assert.equal((await child.exited).signal, 'SIGTERM');
+  });
+
+  it('is ended when its parent exits by itself', { timeout: 20_000 }, async () => {
+    const module = new URL('./run.ts', import.meta.url).href;
+    // The grandchild holds our pipe, so run() comes back only when it is gone as well.
+    const { stdout } = await run([
+      node,
+      '--input-type=module',
+      '-e',
+      `import { start } from ${JSON.stringify(module)};
+       const child = await start(['sleep', '1000'], { stdout: 'inherit' });
+       process.stdout.write('started', () => process.exit(0));`,
+    ]);
+    assert.equal(stdout, 'started');
+  });
+
+  it('rejects when there is no such program', async () => {
+    await assert.rejects(start(['weft-no-such-program']), { code: 'WEFT_COMMAND_MISSING' });
+  });
+});

@@ -1,11 +1,11 @@
 import type { NetworkConfig } from '../config/network-config.ts';
-import type { Lease, LeaseAttrs } from '../lease/lease.ts';
+import type { Lease, LeaseAttrs, LeaseKey } from '../lease/lease.ts';
 
 /** What happened to this node's own lease while it was held. */
 export type OwnLeaseEvent =
-  /** Still ours, with a new expiration or changed attributes. */
+  /** Still ours, with a new expiration or changed attributes; after `store-unavailable` it also says that the store is back. */
   | { readonly type: 'renewed'; readonly lease: Lease }
-  /** The store could not be reached; packets go on, the manager keeps trying. Emitted once per outage. */
+  /** The store could not be reached; packets go on, the manager keeps trying. Emitted once per outage, however long. */
   | { readonly type: 'store-unavailable'; readonly error: Error }
   /** The subnet was lost (taken by another host, or its expired lease could not be had again): a new one must be acquired. */
   | { readonly type: 'lost'; readonly reason: string };
@@ -14,7 +14,7 @@ export type OwnLeaseEvent =
 export type LeaseUpdate =
   | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
   | { readonly type: 'set'; readonly lease: Lease }
-  | { readonly type: 'removed'; readonly key: string };
+  | { readonly type: 'removed'; readonly key: LeaseKey };
 
 export interface AcquireOptions {
   /** The subnet of an earlier run (subnet.env): taken again when nobody else holds it and it fits the configuration. */
@@ -25,8 +25,9 @@ export interface AcquireOptions {
  * Where nodes agree on who owns which subnet (flannel's subnet.Manager). Implementations: local/ (one machine),
  * etcd/ and kube/. All of them, and the fake, pass test/contract/subnet-manager.ts.
  *
- * Every method takes an AbortSignal and rejects with its reason when it fires. Temporary failures of the store are
- * retried inside with back-off; what is rejected needs a human.
+ * Every method takes an AbortSignal: promises reject with its reason when it fires, iterables end quietly. Temporary
+ * failures of the store are retried inside with back-off; what is rejected needs a human. What people want to read in
+ * the log meanwhile (lease reused, entry unreadable, …) goes to the `report` function given at construction: report.ts.
  */
 export interface SubnetManager extends AsyncDisposable {
   /** For the log, e.g. `Etcd Local Manager with Previous Subnet: None`. */
@@ -46,7 +47,9 @@ export interface SubnetManager extends AsyncDisposable {
 
   /**
    * All leases, own included, from now on: first a snapshot, then changes; a snapshot again whenever continuity was
-   * lost. Unreadable entries are skipped and reported, never turned into "all peers gone". Ends only when aborted.
+   * lost. Unreadable entries are skipped and reported, never turned into "all peers gone"; an entry that becomes
+   * unreadable keeps its last readable meaning. An expired lease is a removed one. Updates that a slow consumer has not
+   * taken yet are merged by key. Ends only when aborted.
    */
   watchLeases(config: NetworkConfig, signal: AbortSignal): AsyncIterable<LeaseUpdate>;
 

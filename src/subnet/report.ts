@@ -1,0 +1,123 @@
+import { assertNever } from '../assert-never.ts';
+import { describeError } from '../errors.ts';
+import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
+import { formatIpv6, type Ipv6Addr, ipv6Of } from '../ip/ipv6.ts';
+import { formatPrefix4, formatPrefix6 } from '../ip/prefix.ts';
+import type { Lease, LeaseAttrs, LeaseKey } from '../lease/lease.ts';
+
+type Subnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+
+/** What a subnet manager did or met that an operator greps for and a metric counts. It is never needed for correctness. */
+export type SubnetReport =
+  | { readonly type: 'lease-reused'; readonly lease: Lease }
+  | { readonly type: 'lease-incompatible'; readonly lease: Lease }
+  | { readonly type: 'previous-reused'; readonly subnets: Subnets }
+  | { readonly type: 'previous-incompatible'; readonly subnets: Subnets }
+  | { readonly type: 'previous-taken'; readonly subnets: Subnets; readonly by: LeaseAttrs }
+  | { readonly type: 'picking'; readonly from: Ipv4Addr | Ipv6Addr; readonly to: Ipv4Addr | Ipv6Addr }
+  | { readonly type: 'lease-allocated'; readonly lease: Lease }
+  | { readonly type: 'create-race-lost'; readonly key: LeaseKey }
+  | { readonly type: 'renewal-scheduled'; readonly delayMs: number }
+  | { readonly type: 'lease-renewed'; readonly lease: Lease }
+  | { readonly type: 'lease-retaken'; readonly lease: Lease }
+  | { readonly type: 'entry-unreadable'; readonly key: string; readonly reason: string }
+  | { readonly type: 'resynchronised'; readonly leases: number; readonly reason: string }
+  | { readonly type: 'store-failed'; readonly attempted: string; readonly error: Error; readonly retryInMs: number }
+  | { readonly type: 'store-answered' }
+  | { readonly type: 'insecure'; readonly reason: string };
+
+export type ReportSink = (report: SubnetReport) => void;
+
+export type ReportSeverity = 'debug' | 'info' | 'warning' | 'error';
+
+/** Go's text of a duration, to the second: `22h59m59s`. */
+function formatDuration(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  return `${h > 0 ? `${h}h` : ''}${h > 0 || m > 0 ? `${m}m` : ''}${s}s`;
+}
+
+function formatEither(addr: Ipv4Addr | Ipv6Addr): string {
+  return typeof addr === 'bigint' ? formatIpv6(ipv6Of(addr)) : formatIpv4(ipv4Of(addr));
+}
+
+/** flannel's way of naming both subnets of a lease; an absent one is the zero network, as its operators know it. */
+function formatPair({ subnet, ipv6Subnet }: Subnets): string {
+  return `ip: ${subnet === undefined ? '0.0.0.0/0' : formatPrefix4(subnet)} ipv6: ${ipv6Subnet === undefined ? '::/0' : formatPrefix6(ipv6Subnet)}`;
+}
+
+function formatSubnets({ subnet, ipv6Subnet }: Subnets): string {
+  return [subnet && formatPrefix4(subnet), ipv6Subnet && formatPrefix6(ipv6Subnet)].filter(Boolean).join(' and ');
+}
+
+function formatOwner({ publicIp, publicIpv6 }: LeaseAttrs): string {
+  if (publicIp !== undefined) return formatIpv4(publicIp);
+  return publicIpv6 === undefined ? 'an unnamed host' : formatIpv6(publicIpv6);
+}
+
+/** The log line of a report: flannel's own words where flannel has a line for it, so that searches go on finding it. */
+export function describeReport(report: SubnetReport): { readonly severity: ReportSeverity; readonly text: string } {
+  switch (report.type) {
+    case 'lease-reused':
+      return {
+        severity: 'info',
+        text: `Found lease (${formatPair(report.lease)}) for current IP (${formatOwner(report.lease.attrs)}), reusing`,
+      };
+    case 'lease-incompatible':
+      return {
+        severity: 'info',
+        text: `Found lease (${formatPair(report.lease)}) for current IP (${formatOwner(report.lease.attrs)}) but not compatible with current config, ${report.lease.expiresAtMs === undefined ? 'leaving the reservation alone' : 'deleting'}`,
+      };
+    case 'previous-reused':
+      return { severity: 'info', text: `Found previously leased subnet (${formatSubnets(report.subnets)}), reusing` };
+    case 'previous-incompatible':
+      return {
+        severity: 'error',
+        text: `Found previously leased subnet (${formatSubnets(report.subnets)}) that is not compatible with the network configuration, ignoring`,
+      };
+    case 'previous-taken':
+      return {
+        severity: 'warning',
+        text: `Previously leased subnet (${formatSubnets(report.subnets)}) is held by ${formatOwner(report.by)} now; taking another one`,
+      };
+    case 'picking':
+      return {
+        severity: 'info',
+        text: `Picking subnet in range ${formatEither(report.from)} ... ${formatEither(report.to)}`,
+      };
+    case 'lease-allocated':
+      return {
+        severity: 'info',
+        text: `Allocated lease (${formatPair(report.lease)}) to current node (${formatOwner(report.lease.attrs)})`,
+      };
+    case 'create-race-lost':
+      return { severity: 'info', text: `Another host took ${report.key} first; trying another subnet` };
+    case 'renewal-scheduled':
+      return { severity: 'info', text: `Waiting for ${formatDuration(report.delayMs)} to renew lease` };
+    case 'lease-renewed':
+      return {
+        severity: 'info',
+        text: `Lease renewed, new expiration: ${report.lease.expiresAtMs === undefined ? 'never' : new Date(report.lease.expiresAtMs).toISOString()}`,
+      };
+    case 'lease-retaken':
+      return {
+        severity: 'warning',
+        text: `Own lease (${formatPair(report.lease)}) was gone from the store and has been taken again`,
+      };
+    case 'entry-unreadable':
+      return { severity: 'warning', text: `Skipping unreadable lease entry ${report.key}: ${report.reason}` };
+    case 'resynchronised':
+      return { severity: 'info', text: `Read all ${report.leases} leases again: ${report.reason}` };
+    case 'store-failed':
+      return {
+        severity: 'error',
+        text: `${report.attempted} failed (trying again in ${formatDuration(report.retryInMs)}): ${describeError(report.error)}`,
+      };
+    case 'store-answered':
+      return { severity: 'info', text: 'The lease store answers again' };
+    case 'insecure':
+      return { severity: 'warning', text: report.reason };
+    default:
+      return assertNever(report, 'subnet report');
+  }
+}

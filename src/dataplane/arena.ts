@@ -1,0 +1,64 @@
+import { ARENA_PAGES } from './wasm/pages.ts';
+import { SUM16_MODULE } from './wasm/sum16-module.ts';
+
+const PAGE = 65_536;
+
+/** One worker's memory: packets, headers and the kernel's message structures, all in one block that never moves. */
+export interface Arena {
+  readonly bytes: Uint8Array;
+  /** Big-endian by default, as packets are; pass `true` for the host's (little-endian) structures. */
+  readonly view: DataView;
+  readonly size: number;
+  /** Address of byte 0 in this process, 0 in memory-only tests: `base + offset` is what system calls get. */
+  readonly base: number;
+  /** Partial ones'-complement sum, little-endian words, folded to 16 bits (RFC 1071). */
+  readonly sum16: (offset: number, length: number) => number;
+}
+
+/** @param addressOf gives the address of the memory for system calls; left out by devices that make none. */
+export function createArena(addressOf?: (bytes: Uint8Array) => number): Arena {
+  const memory = new WebAssembly.Memory({ initial: ARENA_PAGES, maximum: ARENA_PAGES, shared: true });
+  const module = new WebAssembly.Module(Buffer.from(SUM16_MODULE, 'base64'));
+  const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+  const bytes = new Uint8Array(memory.buffer);
+  return {
+    bytes,
+    view: new DataView(memory.buffer),
+    size: ARENA_PAGES * PAGE,
+    base: addressOf?.(bytes) ?? 0,
+    sum16: exports.sum16 as Arena['sum16'],
+  };
+}
+
+/** Hands out the arena's regions once, at start; a region that does not fit is a programming error. */
+export class ArenaLayout {
+  readonly arena: Arena;
+  #next = 64; // offset 0 is never handed out, so that 0 can mean "none"
+
+  constructor(arena: Arena) {
+    this.arena = arena;
+  }
+
+  take(length: number, align = 64): number {
+    const offset = Math.ceil(this.#next / align) * align;
+    if (offset + length > this.arena.size) throw new RangeError(`arena exhausted: ${length} bytes at ${offset}`);
+    this.#next = offset + length;
+    return offset;
+  }
+}
+
+/** Writes a 64-bit pointer to an arena offset where the kernel will read it. */
+export function putPointer(arena: Arena, at: number, offset: number): void {
+  const address = arena.base + offset;
+  arena.view.setUint32(at, address >>> 0, true);
+  arena.view.setUint32(at + 4, Math.floor(address / 0x1_0000_0000), true);
+}
+
+export const IOVEC_SIZE = 16;
+
+/** One `struct iovec` (bits/types/struct_iovec.h, 64-bit). */
+export function putIovec(arena: Arena, at: number, offset: number, length: number): void {
+  putPointer(arena, at, offset);
+  arena.view.setUint32(at + 8, length, true);
+  arena.view.setUint32(at + 12, 0, true);
+}

@@ -1,0 +1,56 @@
+import type { Arena } from './arena.ts';
+
+/**
+ * Internet checksum (RFC 1071) arithmetic. Sums are kept in the byte order of memory read as little-endian words, because
+ * that is how the SIMD sum reads them; `swap16` turns a host number into that order.
+ */
+
+/** Folds a sum below 2^32 to 16 bits. */
+export function fold(sum: number): number {
+  const once = (sum & 0xffff) + (sum >>> 16);
+  return (once & 0xffff) + (once >>> 16);
+}
+
+export function swap16(value: number): number {
+  return ((value & 0xff) << 8) | ((value >>> 8) & 0xff);
+}
+
+/** Sum of the TCP/UDP pseudo header of the IPv4 packet at `ip` for a transport length (RFC 9293 §3.1, RFC 768). */
+export function pseudoSum4(arena: Arena, ip: number, protocol: number, transportLength: number): number {
+  return arena.sum16(ip + 12, 8) + (protocol << 8) + swap16(transportLength);
+}
+
+/** Whether the IPv4 header of `headerLength` bytes at `ip` carries a right checksum. */
+export function ipv4HeaderValid(arena: Arena, ip: number, headerLength: number): boolean {
+  return arena.sum16(ip, headerLength) === 0xffff;
+}
+
+/** Computes and stores the IPv4 header checksum. */
+export function putIpv4Checksum(arena: Arena, ip: number, headerLength: number): void {
+  arena.view.setUint16(ip + 10, 0);
+  arena.view.setUint16(ip + 10, ~arena.sum16(ip, headerLength) & 0xffff, true);
+}
+
+/** Whether the transport checksum over `length` bytes at `ip + headerLength` is right (field included in the sum). */
+export function transportValid(
+  arena: Arena,
+  ip: number,
+  headerLength: number,
+  protocol: number,
+  length: number,
+): boolean {
+  return fold(pseudoSum4(arena, ip, protocol, length) + arena.sum16(ip + headerLength, length)) === 0xffff;
+}
+
+/**
+ * Takes one off the TTL of an IPv4 packet and mends the header checksum by RFC 1624 (HC' = ~(~HC + ~m + m')).
+ * Returns the new TTL; a packet with TTL 0 or 1 is left as it is and 0 is returned.
+ */
+export function decrementTtl(view: DataView, ip: number): number {
+  const ttl = view.getUint8(ip + 8);
+  if (ttl <= 1) return 0;
+  view.setUint8(ip + 8, ttl - 1);
+  const sum = view.getUint16(ip + 10) + 0x0100;
+  view.setUint16(ip + 10, (sum & 0xffff) + (sum >>> 16));
+  return ttl - 1;
+}

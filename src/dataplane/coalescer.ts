@@ -1,0 +1,282 @@
+import { type Arena, type ArenaLayout, IOVEC_SIZE, putIovec } from './arena.ts';
+import { fold, ipv4HeaderValid, pseudoSum4, putIpv4Checksum, transportValid } from './checksum.ts';
+import { type Counters, GAUGE_RX_COALESCED, GAUGE_RX_WRITES } from './counters.ts';
+import { DROP_TUN_WRITE_FAILED } from './drop-reason.ts';
+import { COALESCE_FLOWS, COALESCE_SEGMENTS } from './limits.ts';
+import type { Slot } from './peer-table.ts';
+import type { Tun } from './ports.ts';
+import {
+  IP_FLAG_DF,
+  IP_FLAG_MF,
+  IP_OFFSET_MASK,
+  IPV4_MIN_HEADER,
+  PROTO_TCP,
+  PROTO_UDP,
+  TCP_ACK,
+  TCP_MIN_HEADER,
+  TCP_PSH,
+  UDP_HEADER,
+  VNET_F_NEEDS_CSUM,
+  VNET_GSO_TCPV4,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER,
+} from './wire.ts';
+
+/** The kernel takes IPv4 packets of at most 65,535 bytes. */
+const MAX_PACKET = 65_535;
+/** UDP_GRO_CNT_MAX (net/ipv4/udp_offload.c). */
+const UDP_MAX_SEGMENTS = 64;
+const UDP_CHECKSUM_OFFSET = 6;
+const TCP_CHECKSUM_OFFSET = 16;
+
+/** Segments of one flow, in order, that will be given to the kernel as one packet. */
+interface Run {
+  count: number;
+  slot: Slot;
+  protocol: number;
+  /** The first packet's IP header: addresses, ports and options of the flow are read there. */
+  first: number;
+  /** IP and transport header together; the IP header has no options. */
+  headers: number;
+  segmentSize: number;
+  payload: number;
+  nextSequence: number;
+  identification: number;
+  verified: boolean;
+  /** A short segment or PSH ended it: nothing may follow. */
+  closed: boolean;
+  readonly vnet: number;
+  readonly iovecs: number;
+}
+
+/**
+ * Puts consecutive packets of one flow together before they are written to the TUN (generic receive offload, as
+ * net/ipv4/tcp_offload.c and udp_offload.c do it), so that the kernel's stack is walked once for up to 64 KiB. Payloads
+ * stay where they lie. What was put together can be taken apart again without loss: only packets that differ in length,
+ * IP id, sequence number, PSH and checksums alone are joined, and their checksums are verified first, because the kernel
+ * is told to trust the sum of the whole. A packet that joins nothing is written as it came, checksums unverified.
+ */
+export class Coalescer {
+  readonly #arena: Arena;
+  readonly #tun: Tun;
+  readonly #counters: Counters;
+  readonly #runs: readonly Run[];
+  /** The vector of a packet that joins nothing: an empty virtio header and the packet. */
+  readonly #single: number;
+  readonly #joinUdp: boolean;
+  #next = 0;
+  #open = 0;
+
+  /** @param joinUdp whether the TUN takes UDP super-packets (USO, Linux 6.2). */
+  constructor(layout: ArenaLayout, tun: Tun, counters: Counters, joinUdp: boolean) {
+    this.#arena = layout.arena;
+    this.#tun = tun;
+    this.#counters = counters;
+    this.#joinUdp = joinUdp;
+    this.#single = layout.take(2 * IOVEC_SIZE, 16);
+    putIovec(this.#arena, this.#single, layout.take(VNET_HEADER, 16), VNET_HEADER);
+    this.#runs = Array.from({ length: COALESCE_FLOWS }, () => ({
+      count: 0,
+      slot: 0,
+      protocol: 0,
+      first: 0,
+      headers: 0,
+      segmentSize: 0,
+      payload: 0,
+      nextSequence: 0,
+      identification: 0,
+      verified: false,
+      closed: false,
+      vnet: layout.take(16, 16),
+      iovecs: layout.take((COALESCE_SEGMENTS + 1) * IOVEC_SIZE, 16),
+    }));
+  }
+
+  /** Takes an IPv4 packet of exactly `length` bytes whose total length agrees. It must stay in place until `flush`. */
+  push(ip: number, length: number, slot: Slot): void {
+    const { view } = this.#arena;
+    const protocol = view.getUint8(ip + 9);
+    const isPlain =
+      view.getUint8(ip) === 0x45 &&
+      (view.getUint16(ip + 6) & (IP_FLAG_MF | IP_OFFSET_MASK)) === 0 &&
+      ((protocol === PROTO_TCP && length >= IPV4_MIN_HEADER + TCP_MIN_HEADER) ||
+        (protocol === PROTO_UDP && length >= IPV4_MIN_HEADER + UDP_HEADER));
+    if (!isPlain) {
+      // Fragments and packets with options have no flow to look for, so everything before them goes first.
+      if (protocol === PROTO_TCP || protocol === PROTO_UDP) this.flush();
+      this.#writeSingle(ip, length, slot);
+      return;
+    }
+    const headers =
+      protocol === PROTO_TCP ? IPV4_MIN_HEADER + (view.getUint8(ip + 32) >>> 4) * 4 : IPV4_MIN_HEADER + UDP_HEADER;
+    const run = this.#open === 0 ? undefined : this.#find(ip, protocol);
+    if (!this.#mayJoin(ip, length, protocol, headers)) {
+      if (run !== undefined) this.#flushRun(run);
+      this.#writeSingle(ip, length, slot);
+      return;
+    }
+    if (run !== undefined) {
+      if (this.#append(run, ip, length, headers)) return;
+      this.#flushRun(run);
+    }
+    this.#start(run ?? this.#freeRun(), ip, length, protocol, headers, slot);
+  }
+
+  /** Writes everything that is still open. */
+  flush(): void {
+    if (this.#open === 0) return;
+    for (const run of this.#runs) if (run.count > 0) this.#flushRun(run);
+  }
+
+  /** A data segment with nothing but ACK and PSH; a datagram with a checksum. */
+  #mayJoin(ip: number, length: number, protocol: number, headers: number): boolean {
+    const { view } = this.#arena;
+    if (length <= headers) return false;
+    if (protocol === PROTO_TCP) {
+      return headers >= IPV4_MIN_HEADER + TCP_MIN_HEADER && (view.getUint8(ip + 33) & ~TCP_PSH) === TCP_ACK;
+    }
+    return (
+      this.#joinUdp &&
+      view.getUint16(ip + IPV4_MIN_HEADER + 4) === length - IPV4_MIN_HEADER &&
+      view.getUint16(ip + IPV4_MIN_HEADER + UDP_CHECKSUM_OFFSET) !== 0
+    );
+  }
+
+  #find(ip: number, protocol: number): Run | undefined {
+    const { view } = this.#arena;
+    const source = view.getUint32(ip + 12);
+    const destination = view.getUint32(ip + 16);
+    const ports = view.getUint32(ip + 20);
+    for (const run of this.#runs) {
+      if (
+        run.count > 0 &&
+        run.protocol === protocol &&
+        view.getUint32(run.first + 20) === ports &&
+        view.getUint32(run.first + 12) === source &&
+        view.getUint32(run.first + 16) === destination
+      ) {
+        return run;
+      }
+    }
+    return undefined;
+  }
+
+  #freeRun(): Run {
+    const run = this.#runs[this.#next]!;
+    this.#next = (this.#next + 1) % COALESCE_FLOWS;
+    if (run.count > 0) this.#flushRun(run);
+    return run;
+  }
+
+  #start(run: Run, ip: number, length: number, protocol: number, headers: number, slot: Slot): void {
+    const { view } = this.#arena;
+    run.count = 1;
+    run.slot = slot;
+    run.protocol = protocol;
+    run.first = ip;
+    run.headers = headers;
+    run.segmentSize = length - headers;
+    run.payload = length - headers;
+    run.nextSequence = protocol === PROTO_TCP ? (view.getUint32(ip + 24) + length - headers) >>> 0 : 0;
+    run.identification = view.getUint16(ip + 4);
+    run.verified = false;
+    run.closed = protocol === PROTO_TCP && (view.getUint8(ip + 33) & TCP_PSH) !== 0;
+    putIovec(this.#arena, run.iovecs, run.vnet, VNET_HEADER);
+    putIovec(this.#arena, run.iovecs + IOVEC_SIZE, ip, length);
+    this.#open++;
+  }
+
+  /** Returns false when the packet does not continue the run. */
+  #append(run: Run, ip: number, length: number, headers: number): boolean {
+    const payload = length - headers;
+    if (run.closed || headers !== run.headers || payload > run.segmentSize) return false;
+    if (run.count >= (run.protocol === PROTO_UDP ? UDP_MAX_SEGMENTS : COALESCE_SEGMENTS)) return false;
+    if (run.headers + run.payload + payload > MAX_PACKET) return false;
+    if (!this.#continues(run, ip)) return false;
+    if (!run.verified) {
+      if (!this.#valid(run.first, run.headers + run.segmentSize, run.protocol)) return false;
+      run.verified = true;
+    }
+    if (!this.#valid(ip, length, run.protocol)) return false;
+    run.count++;
+    putIovec(this.#arena, run.iovecs + run.count * IOVEC_SIZE, ip + headers, payload);
+    run.payload += payload;
+    if (payload < run.segmentSize) run.closed = true;
+    if (run.protocol === PROTO_TCP) {
+      run.nextSequence = (run.nextSequence + payload) >>> 0;
+      const { view } = this.#arena;
+      const push = view.getUint8(ip + 33) & TCP_PSH;
+      if (push !== 0) {
+        run.closed = true;
+        view.setUint8(run.first + 33, view.getUint8(run.first + 33) | push);
+      }
+    }
+    return true;
+  }
+
+  /** Equal in all that segmentation would copy, and next in sequence. */
+  #continues(run: Run, ip: number): boolean {
+    const { view } = this.#arena;
+    const { first } = run;
+    // Version, header length, TOS; flags; TTL, protocol. Addresses and ports are equal already.
+    if (view.getUint16(first) !== view.getUint16(ip)) return false;
+    if (view.getUint32(first + 6) !== view.getUint32(ip + 6)) return false;
+    const fragmentable = (view.getUint16(ip + 6) & IP_FLAG_DF) === 0;
+    if (fragmentable && view.getUint16(ip + 4) !== ((run.identification + run.count) & 0xffff)) return false;
+    if (run.protocol === PROTO_UDP) return true;
+    if (view.getUint32(ip + 24) !== run.nextSequence) return false;
+    if (view.getUint32(first + 28) !== view.getUint32(ip + 28)) return false; // acknowledgement
+    if (view.getUint8(first + 32) !== view.getUint8(ip + 32)) return false; // data offset, reserved
+    if (view.getUint16(first + 34) !== view.getUint16(ip + 34)) return false; // window
+    if (view.getUint16(first + 38) !== view.getUint16(ip + 38)) return false; // urgent pointer
+    for (let at = IPV4_MIN_HEADER + TCP_MIN_HEADER; at < run.headers; at += 4) {
+      if (view.getUint32(first + at) !== view.getUint32(ip + at)) return false;
+    }
+    return true;
+  }
+
+  #valid(ip: number, length: number, protocol: number): boolean {
+    return (
+      ipv4HeaderValid(this.#arena, ip, IPV4_MIN_HEADER) &&
+      transportValid(this.#arena, ip, IPV4_MIN_HEADER, protocol, length - IPV4_MIN_HEADER)
+    );
+  }
+
+  #flushRun(run: Run): void {
+    const { view, bytes } = this.#arena;
+    const { count, vnet, first } = run;
+    run.count = 0;
+    this.#open--;
+    bytes.fill(0, vnet, vnet + VNET_HEADER);
+    const length = run.headers + run.payload;
+    if (count > 1) {
+      const isTcp = run.protocol === PROTO_TCP;
+      const checksumOffset = isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
+      view.setUint8(vnet, VNET_F_NEEDS_CSUM);
+      view.setUint8(vnet + 1, isTcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4);
+      view.setUint16(vnet + 2, run.headers, true);
+      view.setUint16(vnet + 4, run.segmentSize, true);
+      view.setUint16(vnet + 6, IPV4_MIN_HEADER, true);
+      view.setUint16(vnet + 8, checksumOffset, true);
+      view.setUint16(first + 2, length);
+      putIpv4Checksum(this.#arena, first, IPV4_MIN_HEADER);
+      const transportLength = length - IPV4_MIN_HEADER;
+      if (!isTcp) view.setUint16(first + IPV4_MIN_HEADER + 4, transportLength);
+      const sum = fold(pseudoSum4(this.#arena, first, run.protocol, transportLength));
+      view.setUint16(first + IPV4_MIN_HEADER + checksumOffset, sum, true);
+      this.#counters.gauge(GAUGE_RX_COALESCED, count);
+    }
+    this.#write(run.iovecs, count + 1, run.slot, count, length);
+  }
+
+  #writeSingle(ip: number, length: number, slot: Slot): void {
+    putIovec(this.#arena, this.#single + IOVEC_SIZE, ip, length);
+    this.#write(this.#single, 2, slot, 1, length);
+  }
+
+  #write(iovecs: number, entries: number, slot: Slot, packets: number, bytes: number): void {
+    this.#counters.gauge(GAUGE_RX_WRITES, 1);
+    if (this.#tun.writev(iovecs, entries) > 0) this.#counters.passed(slot, 'rx', packets, bytes);
+    else this.#counters.dropped(slot, 'rx', DROP_TUN_WRITE_FAILED, packets);
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * Why a packet was not passed on. Numbers index the counters in shared memory and the order is stable; names are what
+ * `weft status` and the metrics show. `none` is not a drop.
+ */
+export const DROP_REASONS = [
+  'none',
+  /** Shorter than its own headers say, or shorter than an IPv4 header. */
+  'malformed',
+  /** An IP version the udp backend does not carry. */
+  'not-ipv4',
+  /** No peer owns the destination. */
+  'no-route',
+  /** The TTL ran out here. */
+  'ttl-exceeded',
+  /** Longer than the path to the peer takes, and must not be fragmented. */
+  'too-big',
+  /** The kernel refused the datagram. */
+  'send-failed',
+  /** The kernel refused the packet (interface down, bad checksum request). */
+  'tun-write-failed',
+  /** The datagram came from an address that is no peer's. */
+  'unknown-source',
+  /** The inner source lies in the flannel network but in another node's subnet, or in nobody's. */
+  'spoofed-source',
+  /** strict only: the inner source is outside the flannel network and is not the peer's own address. */
+  'foreign-source',
+  /** The segmentation type of a super-packet is not one weft asked for. */
+  'unsupported-offload',
+] as const;
+
+export type DropReasonName = (typeof DROP_REASONS)[number];
+
+export const DROP_NONE = 0;
+export const DROP_MALFORMED = 1;
+export const DROP_NOT_IPV4 = 2;
+export const DROP_NO_ROUTE = 3;
+export const DROP_TTL_EXCEEDED = 4;
+export const DROP_TOO_BIG = 5;
+export const DROP_SEND_FAILED = 6;
+export const DROP_TUN_WRITE_FAILED = 7;
+export const DROP_UNKNOWN_SOURCE = 8;
+export const DROP_SPOOFED_SOURCE = 9;
+export const DROP_FOREIGN_SOURCE = 10;
+export const DROP_UNSUPPORTED_OFFLOAD = 11;

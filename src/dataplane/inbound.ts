@@ -1,0 +1,146 @@
+import type { Arena, ArenaLayout } from './arena.ts';
+import { IOVEC_SIZE, putIovec } from './arena.ts';
+import { decrementTtl } from './checksum.ts';
+import { Coalescer } from './coalescer.ts';
+import { type Counters, GAUGE_RX_DATAGRAMS, GAUGE_RX_RECEIVES } from './counters.ts';
+import {
+  DROP_FOREIGN_SOURCE,
+  DROP_MALFORMED,
+  DROP_NONE,
+  DROP_NOT_IPV4,
+  DROP_SPOOFED_SOURCE,
+  DROP_TTL_EXCEEDED,
+  DROP_UNKNOWN_SOURCE,
+} from './drop-reason.ts';
+import type { IcmpErrors } from './icmp-error.ts';
+import { RECEIVE_BUFFER, RECEIVE_MESSAGES } from './limits.ts';
+import {
+  armForReceive,
+  CONTROL_SIZE,
+  initMessage,
+  MESSAGE_SIZE,
+  receivedLength,
+  receivedSegmentSize,
+  SOCKADDR_SIZE,
+  setVector,
+} from './mmsghdr.ts';
+import type { PeerTableReader, Slot } from './peer-table.ts';
+import type { Conn, Tun } from './ports.ts';
+import type { SourceCheck } from './source-check.ts';
+import { ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, IPV4_MIN_HEADER } from './wire.ts';
+
+export interface InboundParts {
+  readonly layout: ArenaLayout;
+  readonly tun: Tun;
+  readonly conn: Conn;
+  readonly table: PeerTableReader;
+  readonly counters: Counters;
+  readonly icmp: IcmpErrors;
+  readonly sourceCheck: SourceCheck;
+  /** Whether the TUN takes UDP super-packets. */
+  readonly joinUdp: boolean;
+}
+
+/** From the underlay to the overlay: one raw IPv4 packet a datagram, checked, put together by flow, written to the TUN. */
+export class Inbound {
+  readonly #arena: Arena;
+  readonly #conn: Conn;
+  readonly #table: PeerTableReader;
+  readonly #counters: Counters;
+  readonly #icmp: IcmpErrors;
+  readonly #coalescer: Coalescer;
+  readonly #sourceCheck: SourceCheck;
+  readonly #messages: number;
+  readonly #names: number;
+  readonly #controls: number;
+  readonly #buffers: number;
+
+  constructor({ layout, tun, conn, table, counters, icmp, sourceCheck, joinUdp }: InboundParts) {
+    const { arena } = layout;
+    this.#arena = arena;
+    this.#conn = conn;
+    this.#table = table;
+    this.#counters = counters;
+    this.#icmp = icmp;
+    this.#sourceCheck = sourceCheck;
+    this.#coalescer = new Coalescer(layout, tun, counters, joinUdp);
+    this.#messages = layout.take(RECEIVE_MESSAGES * MESSAGE_SIZE);
+    this.#names = layout.take(RECEIVE_MESSAGES * SOCKADDR_SIZE);
+    this.#controls = layout.take(RECEIVE_MESSAGES * CONTROL_SIZE);
+    const iovecs = layout.take(RECEIVE_MESSAGES * IOVEC_SIZE);
+    this.#buffers = layout.take(RECEIVE_MESSAGES * RECEIVE_BUFFER);
+    for (let index = 0; index < RECEIVE_MESSAGES; index++) {
+      const message = this.#messages + index * MESSAGE_SIZE;
+      initMessage(arena, message, this.#names + index * SOCKADDR_SIZE, this.#controls + index * CONTROL_SIZE);
+      putIovec(arena, iovecs + index * IOVEC_SIZE, this.#buffers + index * RECEIVE_BUFFER, RECEIVE_BUFFER);
+      setVector(arena, message, iovecs + index * IOVEC_SIZE, 1);
+      armForReceive(arena, message);
+    }
+  }
+
+  /** Moves what the socket holds now, at most one batch. Returns the messages received, or −errno when there were none. */
+  step(): number {
+    this.#table.enter();
+    const received = this.#conn.receive(this.#messages, RECEIVE_MESSAGES);
+    for (let index = 0; index < received; index++) this.#accept(index);
+    this.#coalescer.flush();
+    this.#table.leave();
+    this.#counters.gauge(GAUGE_RX_RECEIVES, 1);
+    return received;
+  }
+
+  #accept(index: number): void {
+    const { view } = this.#arena;
+    const message = this.#messages + index * MESSAGE_SIZE;
+    const length = receivedLength(this.#arena, message);
+    const segment = receivedSegmentSize(this.#arena, message, this.#controls + index * CONTROL_SIZE);
+    armForReceive(this.#arena, message);
+    const outerSource = view.getUint32(this.#names + index * SOCKADDR_SIZE + 4);
+    const slot = this.#table.lookupEndpoint(outerSource);
+    const size = segment === 0 ? length : segment;
+    const start = this.#buffers + index * RECEIVE_BUFFER;
+    const datagrams = length === 0 ? 1 : Math.ceil(length / size);
+    this.#counters.gauge(GAUGE_RX_DATAGRAMS, datagrams);
+    if (slot === 0 && this.#sourceCheck !== 'off') {
+      this.#counters.dropped(0, 'rx', DROP_UNKNOWN_SOURCE, datagrams);
+      return;
+    }
+    if (length === 0) {
+      this.#counters.dropped(slot, 'rx', DROP_MALFORMED, 1);
+      return;
+    }
+    for (let from = 0; from < length; from += size) {
+      const reason = this.#deliver(start + from, Math.min(size, length - from), slot, outerSource);
+      if (reason !== DROP_NONE) this.#counters.dropped(slot, 'rx', reason, 1);
+    }
+  }
+
+  #deliver(ip: number, available: number, slot: Slot, outerSource: number): number {
+    const { view } = this.#arena;
+    if (view.getUint8(ip) >>> 4 !== 4) return DROP_NOT_IPV4;
+    if (available < IPV4_MIN_HEADER) return DROP_MALFORMED;
+    const headerLength = (view.getUint8(ip) & 15) * 4;
+    const total = view.getUint16(ip + 2);
+    if (headerLength < IPV4_MIN_HEADER || total < headerLength || total > available) return DROP_MALFORMED;
+    if (this.#sourceCheck !== 'off') {
+      const refused = this.#checkSource(view.getUint32(ip + 12), slot, outerSource);
+      if (refused !== DROP_NONE) return refused;
+    }
+    if (decrementTtl(view, ip) === 0) {
+      this.#icmp.send(ip, total, ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, 0);
+      return DROP_TTL_EXCEEDED;
+    }
+    this.#coalescer.push(ip, total, slot);
+    return DROP_NONE;
+  }
+
+  /** One host may own several subnets, so owners are compared by their outer address. */
+  #checkSource(innerSource: number, slot: Slot, outerSource: number): number {
+    if (this.#table.inNetwork(innerSource | 0)) {
+      const owner = this.#table.lookup(innerSource | 0);
+      const isOwner = owner === slot || (owner !== 0 && this.#table.endpointAddress(owner) === outerSource);
+      return isOwner && owner !== 0 ? DROP_NONE : DROP_SPOOFED_SOURCE;
+    }
+    return this.#sourceCheck === 'strict' && innerSource !== outerSource ? DROP_FOREIGN_SOURCE : DROP_NONE;
+  }
+}

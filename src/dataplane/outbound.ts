@@ -1,0 +1,359 @@
+import type { Arena, ArenaLayout } from './arena.ts';
+import { decrementTtl, fold, pseudoSum4, putIpv4Checksum, swap16 } from './checksum.ts';
+import { type Counters, GAUGE_GSO_FALLBACKS, GAUGE_TX_BATCHES, GAUGE_TX_READS, GAUGE_TX_SENDS } from './counters.ts';
+import {
+  DROP_MALFORMED,
+  DROP_NO_ROUTE,
+  DROP_NOT_IPV4,
+  DROP_SEND_FAILED,
+  DROP_TOO_BIG,
+  DROP_TTL_EXCEEDED,
+  DROP_UNSUPPORTED_OFFLOAD,
+} from './drop-reason.ts';
+import type { IcmpErrors } from './icmp-error.ts';
+import { MAX_TUN_READ, TUN_BATCH_BYTES, TUN_BATCH_PACKETS } from './limits.ts';
+import type { PeerTableReader, Slot } from './peer-table.ts';
+import type { Conn, Tun } from './ports.ts';
+import { SendBatch } from './send-batch.ts';
+import {
+  ENCAPSULATION_OVERHEAD,
+  ICMP_FRAGMENTATION_NEEDED,
+  ICMP_NET_UNREACHABLE,
+  ICMP_TIME_EXCEEDED,
+  ICMP_TTL_EXCEEDED,
+  ICMP_UNREACHABLE,
+  IP_FLAG_DF,
+  IPV4_MIN_HEADER,
+  PROTO_TCP,
+  PROTO_UDP,
+  TCP_CWR,
+  TCP_FIN,
+  TCP_MIN_HEADER,
+  TCP_PSH,
+  UDP_HEADER,
+  VNET_F_NEEDS_CSUM,
+  VNET_GSO_ECN,
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER,
+} from './wire.ts';
+
+// asm-generic/errno.h, as the ports return them
+const EAGAIN = 11;
+const EIO = 5;
+const EINVAL = 22;
+const EMSGSIZE = 90;
+const EOPNOTSUPP = 95;
+
+/** Room for a batch: it ends when TUN_BATCH_BYTES are in, and the read after that may be a full one. */
+const INPUT_BYTES = TUN_BATCH_BYTES + MAX_TUN_READ + 64;
+const INPUT_ALIGN = 64;
+/** Smallest MTU IPv4 allows (RFC 791); a path that claims less is not believed. */
+const MIN_PATH_MTU = 68;
+
+export interface OutboundParts {
+  readonly layout: ArenaLayout;
+  readonly tun: Tun;
+  readonly conn: Conn;
+  readonly table: PeerTableReader;
+  readonly counters: Counters;
+  readonly icmp: IcmpErrors;
+}
+
+/**
+ * From the overlay to the underlay: reads packets from the TUN, cuts super-packets into packets of the size the sender
+ * chose, finishes their checksums and sends each as the payload of one UDP datagram, flannel's wire format.
+ */
+export class Outbound {
+  readonly #arena: Arena;
+  readonly #tun: Tun;
+  readonly #conn: Conn;
+  readonly #table: PeerTableReader;
+  readonly #counters: Counters;
+  readonly #icmp: IcmpErrors;
+  readonly #batch: SendBatch;
+  readonly #input: number;
+
+  constructor({ layout, tun, conn, table, counters, icmp }: OutboundParts) {
+    this.#arena = layout.arena;
+    this.#tun = tun;
+    this.#conn = conn;
+    this.#table = table;
+    this.#counters = counters;
+    this.#icmp = icmp;
+    this.#batch = new SendBatch(layout);
+    this.#input = layout.take(INPUT_BYTES);
+  }
+
+  /** Moves what the TUN holds now, at most one batch. Returns the packets read, or −errno of the TUN when there were none. */
+  step(): number {
+    this.#table.enter();
+    let packets = 0;
+    let failure = 0;
+    let offset = this.#input;
+    const end = this.#input + TUN_BATCH_BYTES;
+    while (packets < TUN_BATCH_PACKETS && offset < end) {
+      // Two bytes in, the IP header behind the 10-byte virtio header is aligned to 4.
+      const length = this.#tun.read(offset + 2, MAX_TUN_READ);
+      if (length <= 0) {
+        failure = length;
+        break;
+      }
+      packets++;
+      this.#forward(offset + 2, length);
+      offset = Math.ceil((offset + 2 + length) / INPUT_ALIGN) * INPUT_ALIGN;
+    }
+    this.#flush();
+    this.#table.leave();
+    this.#counters.gauge(GAUGE_TX_READS, packets);
+    if (packets > 0) this.#counters.gauge(GAUGE_TX_BATCHES, 1);
+    return packets > 0 ? packets : failure;
+  }
+
+  #forward(vnet: number, length: number): void {
+    const ip = vnet + VNET_HEADER;
+    const available = length - VNET_HEADER;
+    const { view } = this.#arena;
+    if (available < 1 || view.getUint8(ip) >>> 4 !== 4) {
+      this.#drop(0, available < 1 ? DROP_MALFORMED : DROP_NOT_IPV4);
+      return;
+    }
+    const headerLength = (view.getUint8(ip) & 15) * 4;
+    if (available < IPV4_MIN_HEADER || headerLength < IPV4_MIN_HEADER || headerLength > available) {
+      this.#drop(0, DROP_MALFORMED);
+      return;
+    }
+    const total = view.getUint16(ip + 2);
+    if (total < headerLength || total > available) {
+      this.#drop(0, DROP_MALFORMED);
+      return;
+    }
+    const slot = this.#table.lookup(view.getUint32(ip + 16) | 0);
+    if (slot === 0) {
+      this.#drop(0, DROP_NO_ROUTE);
+      this.#icmp.send(ip, total, ICMP_UNREACHABLE, ICMP_NET_UNREACHABLE, 0);
+      return;
+    }
+    const gsoType = view.getUint8(vnet + 1) & ~VNET_GSO_ECN;
+    const gsoSize = gsoType === VNET_GSO_NONE ? 0 : view.getUint16(vnet + 4, true);
+    const packetLength = this.#longestPacket(ip, headerLength, total, gsoType, gsoSize);
+    if (packetLength === 0) {
+      this.#drop(slot, DROP_UNSUPPORTED_OFFLOAD);
+      return;
+    }
+    const mtu = this.#table.mtu(slot);
+    if (packetLength > mtu && (view.getUint16(ip + 6) & IP_FLAG_DF) !== 0) {
+      this.#drop(slot, DROP_TOO_BIG);
+      this.#icmp.send(ip, total, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu);
+      return;
+    }
+    if (view.getUint8(ip + 8) <= 1) {
+      this.#drop(slot, DROP_TTL_EXCEEDED);
+      this.#icmp.send(ip, total, ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, 0);
+      return;
+    }
+    decrementTtl(view, ip);
+    if (gsoType === VNET_GSO_NONE) {
+      if ((view.getUint8(vnet) & VNET_F_NEEDS_CSUM) !== 0 && !this.#finishChecksum(vnet, ip, total)) {
+        this.#drop(slot, DROP_MALFORMED);
+        return;
+      }
+      this.#ensureRoom();
+      this.#batch.add(slot, this.#table.endpointAddress(slot), this.#table.endpointPort(slot), ip, total, 0, 0);
+    } else if (gsoType === VNET_GSO_TCPV4) {
+      this.#segmentTcp(slot, ip, headerLength, total, gsoSize);
+    } else {
+      this.#segmentUdp(slot, ip, headerLength, total, gsoSize);
+    }
+  }
+
+  #drop(slot: Slot, reason: number): void {
+    this.#counters.dropped(slot, 'tx', reason, 1);
+  }
+
+  /** Length of the longest packet this read becomes; 0 when its headers and its segmentation type do not agree. */
+  #longestPacket(ip: number, headerLength: number, total: number, gsoType: number, gsoSize: number): number {
+    if (gsoType === VNET_GSO_NONE) return total;
+    const { view } = this.#arena;
+    const protocol = view.getUint8(ip + 9);
+    if (gsoSize === 0) return 0;
+    if (gsoType === VNET_GSO_TCPV4 && protocol === PROTO_TCP && total >= headerLength + TCP_MIN_HEADER) {
+      const tcpLength = (view.getUint8(ip + headerLength + 12) >>> 4) * 4;
+      const headers = headerLength + tcpLength;
+      return tcpLength < TCP_MIN_HEADER || headers >= total ? 0 : Math.min(total, headers + gsoSize);
+    }
+    if (gsoType === VNET_GSO_UDP_L4 && protocol === PROTO_UDP && total > headerLength + UDP_HEADER) {
+      return Math.min(total, headerLength + UDP_HEADER + gsoSize);
+    }
+    return 0;
+  }
+
+  /** The kernel left the transport checksum to us: the field holds the pseudo-header sum (virtio 1.2 §5.1.6.2). */
+  #finishChecksum(vnet: number, ip: number, total: number): boolean {
+    const { view, sum16 } = this.#arena;
+    const start = view.getUint16(vnet + 6, true);
+    const field = start + view.getUint16(vnet + 8, true);
+    if (start < IPV4_MIN_HEADER || field + 2 > total) return false;
+    const checksum = ~sum16(ip + start, total - start) & 0xffff;
+    const isUdp = view.getUint8(ip + 9) === PROTO_UDP;
+    view.setUint16(ip + field, checksum === 0 && isUdp ? 0xffff : checksum, true); // RFC 768: 0 means "none"
+    return true;
+  }
+
+  /**
+   * TCP segmentation: every segment gets its own length, IP id, sequence number and checksums; FIN and PSH belong to the last
+   * segment, CWR to the first (net/ipv4/tcp_offload.c). Sums of what the segments share are taken once.
+   */
+  #segmentTcp(slot: Slot, ip: number, headerLength: number, total: number, size: number): void {
+    const { view, bytes, sum16 } = this.#arena;
+    const tcp = ip + headerLength;
+    const tcpLength = (view.getUint8(tcp + 12) >>> 4) * 4;
+    const headers = headerLength + tcpLength;
+    const address = this.#table.endpointAddress(slot);
+    const port = this.#table.endpointPort(slot);
+    const sequence = view.getUint32(tcp + 4);
+    const identification = view.getUint16(ip + 4);
+    const flags = view.getUint8(tcp + 13);
+    view.setUint16(ip + 2, 0);
+    view.setUint16(ip + 4, 0);
+    view.setUint16(ip + 10, 0);
+    view.setUint32(tcp + 4, 0);
+    view.setUint8(tcp + 13, 0);
+    view.setUint16(tcp + 16, 0);
+    const ipSum = sum16(ip, headerLength);
+    const tcpSum = pseudoSum4(this.#arena, ip, PROTO_TCP, 0) + sum16(tcp, tcpLength);
+    for (let from = headers, index = 0; from < total; from += size, index++) {
+      const payload = Math.min(size, total - from);
+      this.#ensureRoom();
+      const header = this.#batch.takeHeader();
+      bytes.copyWithin(header, ip, tcp + tcpLength);
+      const length = swap16(headers + payload);
+      const id = swap16((identification + index) & 0xffff);
+      view.setUint16(header + 2, length, true);
+      view.setUint16(header + 4, id, true);
+      view.setUint16(header + 10, ~fold(ipSum + length + id) & 0xffff, true);
+      const at = (sequence + from - headers) >>> 0;
+      const isLast = from + payload === total;
+      const segmentFlags = flags & ~(isLast ? 0 : TCP_FIN | TCP_PSH) & ~(index === 0 ? 0 : TCP_CWR);
+      const segment = header + headerLength;
+      view.setUint32(segment + 4, at);
+      view.setUint8(segment + 13, segmentFlags);
+      const sum =
+        tcpSum +
+        swap16(tcpLength + payload) +
+        swap16(at >>> 16) +
+        swap16(at & 0xffff) +
+        (segmentFlags << 8) +
+        sum16(ip + from, payload);
+      view.setUint16(segment + 16, ~fold(sum) & 0xffff, true);
+      this.#batch.add(slot, address, port, header, headers, ip + from, payload);
+    }
+  }
+
+  /** UDP segmentation (USO): datagrams of `size` bytes of payload, the last may be shorter (net/ipv4/udp_offload.c). */
+  #segmentUdp(slot: Slot, ip: number, headerLength: number, total: number, size: number): void {
+    const { view, bytes, sum16 } = this.#arena;
+    const headers = headerLength + UDP_HEADER;
+    const address = this.#table.endpointAddress(slot);
+    const port = this.#table.endpointPort(slot);
+    const identification = view.getUint16(ip + 4);
+    for (let from = headers, index = 0; from < total; from += size, index++) {
+      const payload = Math.min(size, total - from);
+      this.#ensureRoom();
+      const header = this.#batch.takeHeader();
+      bytes.copyWithin(header, ip, ip + headers);
+      view.setUint16(header + 2, headers + payload);
+      view.setUint16(header + 4, (identification + index) & 0xffff);
+      putIpv4Checksum(this.#arena, header, headerLength);
+      const udp = header + headerLength;
+      view.setUint16(udp + 4, UDP_HEADER + payload);
+      view.setUint16(udp + 6, 0);
+      const sum = fold(
+        pseudoSum4(this.#arena, header, PROTO_UDP, UDP_HEADER + payload) +
+          sum16(udp, UDP_HEADER) +
+          sum16(ip + from, payload),
+      );
+      const checksum = ~sum & 0xffff;
+      view.setUint16(udp + 6, checksum === 0 ? 0xffff : checksum, true);
+      this.#batch.add(slot, address, port, header, headers, ip + from, payload);
+    }
+  }
+
+  #ensureRoom(): void {
+    if (!this.#batch.hasRoom) this.#flush();
+  }
+
+  #flush(): void {
+    const batch = this.#batch;
+    if (batch.count === 0) return;
+    batch.seal();
+    let next = 0;
+    while (next < batch.count) {
+      const sent = this.#conn.send(batch.message(next), batch.count - next);
+      this.#counters.gauge(GAUGE_TX_SENDS, 1);
+      if (sent > 0) {
+        for (const end = next + sent; next < end; next++) {
+          this.#counters.passed(batch.slot(next), 'tx', batch.segments(next), batch.bytes(next));
+        }
+      } else if (sent === -EAGAIN) {
+        if (!this.#conn.waitWritable()) break;
+      } else {
+        this.#sendHard(next, -sent);
+        next++;
+      }
+    }
+    batch.reset();
+  }
+
+  /** The kernel refused a message: find out why, do what can be done, count the rest. */
+  #sendHard(index: number, errno: number): void {
+    const batch = this.#batch;
+    const segmented = batch.segments(index) > 1;
+    const tooBig = errno === EMSGSIZE || (errno === EINVAL && segmented);
+    if (tooBig && this.#learnPathMtu(index)) {
+      this.#refit(index);
+    } else if (segmented && (errno === EIO || errno === EINVAL || errno === EOPNOTSUPP || errno === EMSGSIZE)) {
+      // Before Linux 6.11 a device without checksum offload refuses UDP_SEGMENT with EIO (net/ipv4/udp.c).
+      batch.disableSegmentation();
+      this.#counters.gauge(GAUGE_GSO_FALLBACKS, 1);
+      this.#resend(index, (message) => this.#conn.send(message, 1));
+    } else {
+      this.#counters.dropped(batch.slot(index), 'tx', DROP_SEND_FAILED, batch.segments(index));
+    }
+  }
+
+  #learnPathMtu(index: number): boolean {
+    const slot = this.#batch.slot(index);
+    const outer = this.#conn.pathMtu(this.#table.endpointAddress(slot), this.#table.endpointPort(slot));
+    const inner = outer - ENCAPSULATION_OVERHEAD;
+    if (outer < MIN_PATH_MTU || inner >= this.#batch.segmentSize(index)) return false;
+    this.#table.learnPathMtu(slot, inner);
+    return true;
+  }
+
+  /** The path has become narrower than this message: a sender that forbids fragments is told, others are fragmented. */
+  #refit(index: number): void {
+    const { view } = this.#arena;
+    const batch = this.#batch;
+    const slot = batch.slot(index);
+    const ip = batch.firstHeader(index);
+    if ((view.getUint16(ip + 6) & IP_FLAG_DF) === 0) {
+      this.#resend(index, (message) => this.#conn.sendFragmentable(message));
+      return;
+    }
+    this.#counters.dropped(slot, 'tx', DROP_TOO_BIG, batch.segments(index));
+    const present = (view.getUint8(ip) & 15) * 4 + 8; // header and payload may lie apart: quote what is surely here
+    this.#icmp.send(ip, present, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, this.#table.mtu(slot));
+  }
+
+  #resend(index: number, send: (message: number) => number): void {
+    const slot = this.#batch.slot(index);
+    this.#batch.splitMessage(index, (message, bytes) => {
+      let result = send(message);
+      while (result === -EAGAIN && this.#conn.waitWritable()) result = send(message);
+      if (result > 0) this.#counters.passed(slot, 'tx', 1, bytes);
+      else this.#counters.dropped(slot, 'tx', DROP_SEND_FAILED, 1);
+    });
+  }
+}

@@ -1,0 +1,194 @@
+import { type Arena, type ArenaLayout, IOVEC_SIZE, putIovec } from './arena.ts';
+import { HEADER_STRIDE, MAX_SEGMENTS, SEND_HEADERS, SEND_IOVECS, SEND_MESSAGES } from './limits.ts';
+import {
+  CONTROL_SIZE,
+  initMessage,
+  MESSAGE_SIZE,
+  putSockaddr,
+  SOCKADDR_SIZE,
+  setSegmentSize,
+  setVector,
+} from './mmsghdr.ts';
+import type { Slot } from './peer-table.ts';
+import { MAX_UDP_PAYLOAD } from './wire.ts';
+
+/**
+ * Datagrams on their way out, laid down as the array of messages that sendmmsg takes. Datagrams of one size to one peer
+ * that follow each other become one UDP_SEGMENT message (the last may be shorter); payloads stay where they lie.
+ */
+export class SendBatch {
+  readonly #arena: Arena;
+  readonly #messages: number;
+  readonly #names: number;
+  readonly #controls: number;
+  readonly #iovecs: number;
+  readonly #headers: number;
+  readonly #slots = new Int32Array(SEND_MESSAGES);
+  readonly #segmentSizes = new Int32Array(SEND_MESSAGES);
+  readonly #segments = new Int32Array(SEND_MESSAGES);
+  readonly #sizes = new Int32Array(SEND_MESSAGES);
+  readonly #firstIovec = new Int32Array(SEND_MESSAGES);
+  #maxSegments = MAX_SEGMENTS;
+  #count = 0;
+  #usedIovecs = 0;
+  #usedHeaders = 0;
+  // The message that still takes datagrams: index count−1, or none when `#open` is false.
+  #open = false;
+  #address = 0;
+  #port = 0;
+
+  constructor(layout: ArenaLayout) {
+    const { arena } = layout;
+    this.#arena = arena;
+    this.#messages = layout.take(SEND_MESSAGES * MESSAGE_SIZE);
+    this.#names = layout.take(SEND_MESSAGES * SOCKADDR_SIZE);
+    this.#controls = layout.take(SEND_MESSAGES * CONTROL_SIZE);
+    this.#iovecs = layout.take(SEND_IOVECS * IOVEC_SIZE);
+    this.#headers = layout.take(SEND_HEADERS * HEADER_STRIDE);
+    for (let index = 0; index < SEND_MESSAGES; index++) {
+      initMessage(
+        arena,
+        this.message(index),
+        this.#names + index * SOCKADDR_SIZE,
+        this.#controls + index * CONTROL_SIZE,
+      );
+    }
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Room for one more datagram whatever it is; when false, send and `reset` first. */
+  get hasRoom(): boolean {
+    return this.#count < SEND_MESSAGES && this.#usedIovecs + 2 <= SEND_IOVECS && this.#usedHeaders < SEND_HEADERS;
+  }
+
+  /** From now on one datagram a message: for kernels or devices that refuse UDP_SEGMENT. */
+  disableSegmentation(): void {
+    this.#maxSegments = 1;
+  }
+
+  /** Memory for one rewritten header, valid until `reset`. Call only when `hasRoom`. */
+  takeHeader(): number {
+    return this.#headers + this.#usedHeaders++ * HEADER_STRIDE;
+  }
+
+  /**
+   * Adds one datagram made of a header and a payload (`payloadLength` 0: of the first part alone). Call only when `hasRoom`.
+   */
+  add(
+    slot: Slot,
+    address: number,
+    port: number,
+    header: number,
+    headerLength: number,
+    payload: number,
+    payloadLength: number,
+  ): void {
+    const length = headerLength + payloadLength;
+    let index = this.#count - 1;
+    if (
+      !this.#open ||
+      address !== this.#address ||
+      port !== this.#port ||
+      length > this.#segmentSizes[index]! ||
+      this.#sizes[index]! + length > MAX_UDP_PAYLOAD ||
+      this.#segments[index]! >= this.#maxSegments
+    ) {
+      index = this.#begin(slot, address, port, length);
+    }
+    const at = this.#iovecs + this.#usedIovecs * IOVEC_SIZE;
+    putIovec(this.#arena, at, header, headerLength);
+    this.#usedIovecs++;
+    if (payloadLength > 0) {
+      putIovec(this.#arena, at + IOVEC_SIZE, payload, payloadLength);
+      this.#usedIovecs++;
+    }
+    this.#segments[index]!++;
+    this.#sizes[index]! += length;
+    if (length < this.#segmentSizes[index]!) this.#open = false; // only the last segment may be shorter
+  }
+
+  #begin(slot: Slot, address: number, port: number, length: number): number {
+    const index = this.#count++;
+    this.#slots[index] = slot;
+    this.#segmentSizes[index] = length;
+    this.#segments[index] = 0;
+    this.#sizes[index] = 0;
+    this.#firstIovec[index] = this.#usedIovecs;
+    putSockaddr(this.#arena, this.#names + index * SOCKADDR_SIZE, address, port);
+    this.#address = address;
+    this.#port = port;
+    this.#open = true;
+    return index;
+  }
+
+  /** Completes the message structures; nothing may be added before `reset`. */
+  seal(): void {
+    for (let index = 0; index < this.#count; index++) {
+      const first = this.#firstIovec[index]!;
+      const end = index + 1 < this.#count ? this.#firstIovec[index + 1]! : this.#usedIovecs;
+      const message = this.message(index);
+      setVector(this.#arena, message, this.#iovecs + first * IOVEC_SIZE, end - first);
+      const control = this.#controls + index * CONTROL_SIZE;
+      setSegmentSize(this.#arena, message, control, this.#segments[index]! > 1 ? this.#segmentSizes[index]! : 0);
+    }
+  }
+
+  reset(): void {
+    this.#count = 0;
+    this.#usedIovecs = 0;
+    this.#usedHeaders = 0;
+    this.#open = false;
+  }
+
+  message(index: number): number {
+    return this.#messages + index * MESSAGE_SIZE;
+  }
+
+  slot(index: number): Slot {
+    return this.#slots[index]!;
+  }
+
+  segments(index: number): number {
+    return this.#segments[index]!;
+  }
+
+  segmentSize(index: number): number {
+    return this.#segmentSizes[index]!;
+  }
+
+  bytes(index: number): number {
+    return this.#sizes[index]!;
+  }
+
+  /**
+   * Calls `send` once for each datagram of a message, as if it had been a message of its own; the message is changed and
+   * cannot be sent whole afterwards. Slow: for kernels that refuse the whole.
+   */
+  splitMessage(index: number, send: (message: number, bytes: number) => void): void {
+    const { view } = this.#arena;
+    const message = this.message(index);
+    const size = this.#segmentSizes[index]!;
+    const end = index + 1 < this.#count ? this.#firstIovec[index + 1]! : this.#usedIovecs;
+    setSegmentSize(this.#arena, message, this.#controls + index * CONTROL_SIZE, 0);
+    let first = this.#firstIovec[index]!;
+    let length = 0;
+    for (let entry = first; entry < end; entry++) {
+      length += view.getUint32(this.#iovecs + entry * IOVEC_SIZE + 8, true);
+      if (length < size && entry + 1 < end) continue;
+      setVector(this.#arena, message, this.#iovecs + first * IOVEC_SIZE, entry + 1 - first);
+      send(message, length);
+      first = entry + 1;
+      length = 0;
+    }
+  }
+
+  /** Where the first inner packet's header lies. */
+  firstHeader(index: number): number {
+    const at = this.#iovecs + this.#firstIovec[index]! * IOVEC_SIZE;
+    const { view, base } = this.#arena;
+    return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000 - base;
+  }
+}

@@ -1,0 +1,7 @@
+/** Written by scripts/build-wasm.ts from sum16.as.ts; do not edit. 259 bytes of WebAssembly, base64. */
+export const SUM16_MODULE: string = [
+  'AGFzbQEAAAABBwFgAn9/AX8CEAEDZW52Bm1lbW9yeQIDUFADAgEABwkBBXN1bTE2AAAKzgEBywEDAX4CewF/IAAgAUFgcWohBQNA',
+  'IAAgBUkEQCAEIAD9AAQA/X/9rgEhBCADIAD9AAQQ/X/9rgEhAyAAQSBqIQAMAQsLIAQgA/2uASID/RsDrSAD/RsCrSAD/RsArSAD',
+  '/RsBrXx8fCECIAFBH3EhAQNAIAFBAk8EQCACIAAzAQB8IQIgAEECaiEAIAFBAmshAQwBCwsgAQRAIAIgADEAAHwhAgsgAkL//wOD',
+  'IAJCEIh8IgJC//8DgyACQhCIfCICQv//A4MgAkIQiHynCw==',
+].join('');

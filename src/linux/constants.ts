@@ -1,0 +1,86 @@
+/**
+ * Numbers of the Linux ABI, equal on x86-64 and arm64 unless a comment says otherwise. Source: the header named above
+ * each group in include/uapi.
+ */
+
+// asm-generic/fcntl.h
+export const O_RDWR = 0x2;
+export const O_NONBLOCK = 0x800;
+export const O_CLOEXEC = 0x80000;
+
+// asm-generic/poll.h
+export const POLLIN = 0x1;
+export const POLLOUT = 0x4;
+export const POLLERR = 0x8;
+export const POLLHUP = 0x10;
+export const POLLNVAL = 0x20;
+
+// linux/socket.h, linux/net.h
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = 0x800;
+export const SOCK_CLOEXEC = 0x80000;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_TRUNC = 0x20;
+
+// asm-generic/socket.h
+export const SOL_SOCKET = 1;
+export const SO_ERROR = 4;
+export const SO_SNDBUF = 7;
+export const SO_RCVBUF = 8;
+export const SO_SNDBUFFORCE = 32;
+export const SO_RCVBUFFORCE = 33;
+
+// linux/in.h
+export const IPPROTO_IP = 0;
+export const IPPROTO_RAW = 255;
+export const IP_MTU_DISCOVER = 10;
+export const IP_MTU = 14;
+export const IP_PMTUDISC_DONT = 0;
+export const IP_PMTUDISC_DO = 2;
+
+// linux/udp.h
+export const SOL_UDP = 17;
+export const UDP_SEGMENT = 103;
+export const UDP_GRO = 104;
+
+// linux/if_tun.h
+export const TUNSETIFF = 0x400454ca;
+export const TUNSETPERSIST = 0x400454cb;
+export const TUNSETOFFLOAD = 0x400454d0;
+export const TUNSETQUEUE = 0x400454d9;
+export const TUNGETIFF = 0x800454d2;
+export const IFF_TUN = 0x1;
+export const IFF_NO_PI = 0x1000;
+export const IFF_VNET_HDR = 0x4000;
+export const TUN_F_CSUM = 0x1;
+export const TUN_F_TSO4 = 0x2;
+export const TUN_F_TSO6 = 0x4;
+export const TUN_F_USO4 = 0x20;
+export const TUN_F_USO6 = 0x40;
+
+// linux/eventfd.h
+export const EFD_NONBLOCK = 0x800;
+export const EFD_CLOEXEC = 0x80000;
+
+// asm-generic/errno.h: the ones the packet path reacts to
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EIO = 5;
+export const EAGAIN = 11;
+export const EACCES = 13;
+export const EBUSY = 16;
+export const ENODEV = 19;
+export const EINVAL = 22;
+export const ENOTTY = 25;
+export const EMSGSIZE = 90;
+export const EADDRINUSE = 98;
+export const EADDRNOTAVAIL = 99;
+export const ENETUNREACH = 101;
+export const EOPNOTSUPP = 95;
+export const ENOBUFS = 105;
+export const ECONNREFUSED = 111;
+export const EHOSTUNREACH = 113;

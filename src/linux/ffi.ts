@@ -1,0 +1,110 @@
+/**
+ * The system calls weft makes, and the only file that loads koffi. Thin on purpose: arguments are numbers (memory is passed
+ * as an address, see `addressOf`), results are the kernel's, a failure is returned as −errno and never thrown, because
+ * the packet path must not throw. Calls are 60–220 ns dearer than in C; batching, not this file, decides the throughput.
+ */
+import { constants } from 'node:os';
+import koffi, { type LibraryHandle } from 'koffi';
+
+type Call = (...args: number[]) => number;
+
+function loadLibc(): LibraryHandle {
+  const candidates = ['libc.so.6', `libc.musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`];
+  let failure: unknown;
+  for (const name of candidates) {
+    try {
+      return koffi.load(name);
+    } catch (error) {
+      failure = error;
+    }
+  }
+  throw failure;
+}
+
+const libc = loadLibc();
+
+/** Result −1 becomes −errno, so one number says everything. */
+function call(prototype: string): Call {
+  const raw = libc.func(prototype) as (...args: number[]) => number | bigint;
+  return (...args) => {
+    const result = Number(raw(...args));
+    return result === -1 ? -koffi.errno() : result;
+  };
+}
+
+export const read: Call = call('int64_t read(int fd, uint64_t buffer, uint64_t length)');
+export const write: Call = call('int64_t write(int fd, uint64_t buffer, uint64_t length)');
+export const readv: Call = call('int64_t readv(int fd, uint64_t iov, int count)');
+export const writev: Call = call('int64_t writev(int fd, uint64_t iov, int count)');
+export const sendmsg: Call = call('int64_t sendmsg(int fd, uint64_t message, int flags)');
+export const recvmsg: Call = call('int64_t recvmsg(int fd, uint64_t message, int flags)');
+export const sendmmsg: Call = call('int sendmmsg(int fd, uint64_t messages, unsigned int count, int flags)');
+export const recvmmsg: Call = call(
+  'int recvmmsg(int fd, uint64_t messages, unsigned int count, int flags, uint64_t timeout)',
+);
+export const poll: Call = call('int poll(uint64_t fds, uint64_t count, int timeout_ms)');
+export const close: Call = call('int close(int fd)');
+export const socket: Call = call('int socket(int domain, int type, int protocol)');
+export const bind: Call = call('int bind(int fd, uint64_t address, uint32_t length)');
+export const connect: Call = call('int connect(int fd, uint64_t address, uint32_t length)');
+export const getsockname: Call = call('int getsockname(int fd, uint64_t address, uint64_t length)');
+export const sendto: Call = call(
+  'int64_t sendto(int fd, uint64_t buffer, uint64_t length, int flags, uint64_t address, uint32_t address_length)',
+);
+export const setsockopt: Call = call('int setsockopt(int fd, int level, int name, uint64_t value, uint32_t length)');
+export const getsockopt: Call = call('int getsockopt(int fd, int level, int name, uint64_t value, uint64_t length)');
+/** The third argument of ioctl is a pointer or a plain value by request; both are passed as a number. */
+export const ioctl: Call = call('int ioctl(int fd, uint64_t request, uint64_t argument)');
+export const eventfd: Call = call('int eventfd(unsigned int initial, int flags)');
+export const setns: Call = call('int setns(int fd, int kind)');
+
+const openRaw = libc.func('int open(const char* path, int flags)') as (path: string, flags: number) => number;
+
+/** open(2) without O_CREAT. Returns the descriptor or −errno. */
+export function open(path: string, flags: number): number {
+  const fd = openRaw(path, flags);
+  return fd === -1 ? -koffi.errno() : fd;
+}
+
+/** mknodat(2) has no stable libc symbol before glibc 2.33, so it goes by number: arch/x86/entry/syscalls and asm-generic. */
+const SYS_MKNODAT = process.arch === 'arm64' ? 33 : 259;
+const AT_FDCWD = -100;
+const syscallMknodat = libc.func(
+  'long syscall(long number, int dirfd, const char* path, uint32_t mode, uint64_t device)',
+);
+
+/** Makes a character device node. `mode` is the permission bits. Returns 0 or −errno. */
+export function mknodCharacter(path: string, mode: number, major: number, minor: number): number {
+  const device = ((major & 0xfff) << 8) | (minor & 0xff);
+  const result = Number(syscallMknodat(SYS_MKNODAT, AT_FDCWD, path, 0o020000 | mode, device));
+  return result === -1 ? -koffi.errno() : 0;
+}
+
+const pollForAsync = libc.func('int poll(uint64_t fds, uint64_t count, int timeout_ms)');
+
+/** poll(2) on libuv's thread pool: the main thread's way to wait on a descriptor that Node has no handle for. */
+export function pollAsync(fdsAddress: number, count: number, timeoutMs: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    pollForAsync.async(fdsAddress, count, timeoutMs, (error: unknown, result: number) => {
+      if (error === null || error === undefined) resolve(result);
+      else reject(error);
+    });
+  });
+}
+
+/**
+ * Address of the first byte of a view. Stable only for memory that cannot move: a SharedArrayBuffer, a shared
+ * WebAssembly.Memory, or a Buffer that the caller keeps referenced for as long as the kernel uses the address.
+ */
+export function addressOf(view: ArrayBufferView): number {
+  return Number(koffi.address(view));
+}
+
+const names = new Map<number, string>();
+for (const [name, value] of Object.entries(constants.errno)) if (!names.has(value)) names.set(value, name);
+
+/** `EPERM` for 1, `errno 4711` for what the platform does not name. Accepts −errno as well. */
+export function errnoName(errno: number): string {
+  const value = Math.abs(errno);
+  return names.get(value) ?? `errno ${value}`;
+}

@@ -88,6 +88,22 @@ describe('run', () => {
 });
 
 describe('start', () => {
+  it('leaves a detached program running when this process ends, and still ends it on disposal', async () => {
+    const starter = script(`
+      const { start } = await import(${JSON.stringify(new URL('./run.ts', import.meta.url).href)});
+      const child = await start(['sleep', '60'], { stdout: 'ignore', stderr: 'ignore', detached: true });
+      console.log(child.pid);
+    `);
+    const { stdout } = await run(starter, { timeoutMs: 20_000 });
+    const pid = Number(stdout);
+    assert(isAlive(pid));
+    process.kill(pid, 'SIGKILL');
+    const child = await start(['sleep', '60'], { stdout: 'ignore', stderr: 'ignore', detached: true });
+    await child[Symbol.asyncDispose]();
+    assert.equal((await child.exited).signal, 'SIGTERM');
+    await assert.rejects(start(['sleep', '60'], { detached: true }), TypeError);
+  });
+
   it('gives the lines, the pid and the exit', async () => {
     await using child = await start(script('console.log(process.pid); console.log("two"); process.exitCode = 5'));
     const seen: string[] = [];

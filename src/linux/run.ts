@@ -46,6 +46,11 @@ export interface StartOptions extends CommandOptions {
   readonly stdout?: OutputMode | undefined;
   /** Default `tail`. */
   readonly stderr?: OutputMode | undefined;
+  /**
+   * Goes on when this process ends, in a session of its own (a Ctrl-C does not reach it); for that its output must go to a
+   * descriptor or `ignore`. Disposing and `signal` still end it.
+   */
+  readonly detached?: boolean | undefined;
 }
 
 export interface Exit {
@@ -157,7 +162,11 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   options.signal?.throwIfAborted();
   const modes = [options.stdout ?? 'pipe', options.stderr ?? 'tail'] as const;
   const stdio = modes.map((mode) => (mode === 'tail' ? 'pipe' : mode));
-  const process_ = spawnProcess(argv, options, [options.stdin ?? 'ignore', ...stdio]);
+  const detached = options.detached ?? false;
+  if (detached && (stdio.includes('pipe') || options.stdin === 'pipe')) {
+    throw new TypeError(`start ${argv[0]}: a detached program cannot write to a pipe of ours`);
+  }
+  const process_ = spawnProcess(argv, options, [options.stdin ?? 'ignore', ...stdio], detached);
   const streams = [process_.stdout, process_.stderr] as const;
   const tails = modes.map((mode, i) => (mode === 'tail' ? keepTail(streams[i]!) : () => ''));
   process_.stdin?.on('error', () => {});
@@ -168,7 +177,8 @@ export async function start(argv: readonly string[], options: StartOptions = {})
     await exited;
     throw new Error(`unreachable: ${argv[0]} has ended without a pid`);
   }
-  endWithThisProcess(process_);
+  if (detached) process_.unref();
+  else endWithThisProcess(process_);
 
   const dispose = async (): Promise<void> => {
     if (!process_.kill('SIGTERM')) return void (await exited);
@@ -207,13 +217,14 @@ function spawnProcess(
   argv: readonly string[],
   options: CommandOptions,
   stdio: ('pipe' | 'ignore' | 'inherit' | number)[],
+  detached = false,
 ): ChildProcess {
   const full = options.netns === undefined ? argv : ['ip', 'netns', 'exec', options.netns, ...argv];
   const [command, ...args] = full;
   if (command === undefined) throw new TypeError('run: empty command');
   const env: Record<string, string | undefined> = { ...process.env, LC_ALL: 'C', ...options.env };
   env.PATH = env.PATH ? `${env.PATH}:${SYSTEM_PATH}` : SYSTEM_PATH;
-  return spawn(command, args, { env, stdio, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) });
+  return spawn(command, args, { env, stdio, detached, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) });
 }
 
 /** Resolves at `close`, which comes after all output was read. Rejects when the program could not be started. */

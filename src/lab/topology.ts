@@ -1,0 +1,351 @@
+/**
+ * Hosts and containers as network namespaces of this machine: what `weft lab`, the bench and the tests in test/netns run
+ * on. Made with a few `ip -batch` calls; removed by disposal, or by {@link removeLab} after a crash.
+ */
+import { randomBytes } from 'node:crypto';
+import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describeError, WeftError } from '../errors.ts';
+import type { Ipv4Addr } from '../ip/ipv4.ts';
+import { type Child, type RunOptions, type RunResult, run, type StartOptions, start } from '../linux/run.ts';
+import { mapLimit } from './map-limit.ts';
+import {
+  bridgeScript,
+  type ContainerNetwork,
+  type ContainerPlan,
+  containerAddress,
+  containerScript,
+  createScript,
+  HOST_DEVICE,
+  type HostPlan,
+  hostScript,
+  namespacesOf,
+  planTopology,
+  switchScript,
+  type TopologyPlan,
+  type Underlay,
+  wireLikeCommand,
+} from './namespaces.ts';
+import { identifyProcess, type ProcessIdentity, sameArgv } from './process-identity.ts';
+import {
+  type LabProcess,
+  type LabRecord,
+  REGISTRY_DIRECTORY,
+  removeRecord,
+  stateDirectoryOf,
+  writeRecord,
+} from './registry.ts';
+
+export interface LabHost extends HostPlan {
+  /** 0 … */
+  readonly index: number;
+  readonly containers: readonly LabContainer[];
+  /** For subnet.env, logs and the like; removed with the lab. */
+  readonly stateDirectory: string;
+  /** Set by {@link Topology.attachContainers}. */
+  readonly network: ContainerNetwork | undefined;
+}
+
+export interface LabContainer extends ContainerPlan {
+  /** 0 … within its host. */
+  readonly index: number;
+  readonly host: LabHost;
+  /** On {@link CONTAINER_DEVICE}; set by {@link Topology.attachContainers}. */
+  readonly address: Ipv4Addr | undefined;
+}
+
+export interface TopologyOptions {
+  readonly hosts: number;
+  /** Default 2. */
+  readonly containersPerHost?: number | undefined;
+  /** Default `native`. */
+  readonly underlay?: Underlay | undefined;
+  /** Default 1500. */
+  readonly underlayMtuBytes?: number | undefined;
+  /** Default: random. */
+  readonly id?: string | undefined;
+  /** Shown by `weft lab down`, e.g. `weft lab --hosts 3`. */
+  readonly purpose: string;
+  readonly registryDirectory?: string | undefined;
+}
+
+/** `ip` processes at a time: they are short and the kernel serialises them on one lock. */
+const PARALLEL = 4;
+
+/** A member of the topology, or the name of a namespace. */
+export type Place = string | { readonly namespace: string };
+
+export class Topology implements AsyncDisposable {
+  readonly plan: TopologyPlan;
+  readonly hosts: readonly LabHost[];
+  /** Shared state of the lab, such as the lease store; removed with it. */
+  readonly stateDirectory: string;
+  readonly #hosts: MutableHost[];
+  readonly #record: LabRecord;
+  readonly #registry: string;
+  readonly #children = new Set<Child>();
+  #kept = false;
+  #removed = false;
+
+  private constructor(plan: TopologyPlan, purpose: string, registry: string) {
+    this.plan = plan;
+    this.stateDirectory = stateDirectoryOf(plan.id, registry);
+    this.#registry = registry;
+    this.#hosts = plan.hosts.map((host, index) => mutableHost(host, index, join(this.stateDirectory, host.name)));
+    this.hosts = this.#hosts;
+    const self = identifyProcess(process.pid);
+    if (self === undefined)
+      throw new WeftError('WEFT_LAB_FAILED', `could not read /proc/${process.pid}: is /proc mounted?`);
+    this.#record = {
+      id: plan.id,
+      purpose,
+      createdAt: new Date().toISOString(),
+      owner: { pid: self.pid, startTicks: self.startTicks },
+      namespaces: namespacesOf(plan),
+      processes: [],
+    };
+  }
+
+  /**
+   * Hosts with their underlay and empty containers; {@link attachContainers} connects those. When it fails, or `signal`
+   * fires, what was made is removed again.
+   *
+   * @throws WeftError WEFT_USAGE, WEFT_NOT_ROOT, WEFT_COMMAND_MISSING, WEFT_COMMAND_FAILED.
+   */
+  static async create(options: TopologyOptions, signal?: AbortSignal): Promise<Topology> {
+    requireRoot();
+    const plan = planTopology({ ...options, id: options.id ?? randomBytes(3).toString('hex') });
+    const topology = new Topology(plan, options.purpose, options.registryDirectory ?? REGISTRY_DIRECTORY);
+    const existing = namespacesOf(plan).find((name) => existsSync(`/run/netns/${name}`));
+    if (existing !== undefined) {
+      throw new WeftError(
+        'WEFT_LAB_FAILED',
+        `could not make lab ${plan.id}: the namespace ${existing} exists already`,
+        {
+          hint: `Remove that lab first: weft lab down ${plan.id}`,
+        },
+      );
+    }
+    try {
+      writeRecord(topology.#record, topology.#registry);
+      for (const host of topology.hosts) mkdirSync(host.stateDirectory, { recursive: true });
+      await topology.#build(signal);
+    } catch (error) {
+      await topology.#removeAfter(error);
+      throw error;
+    }
+    return topology;
+  }
+
+  get id(): string {
+    return this.plan.id;
+  }
+
+  get containers(): readonly LabContainer[] {
+    return this.hosts.flatMap((host) => host.containers);
+  }
+
+  /** Runs a program in a namespace to its end; options and errors are those of {@link run}. */
+  exec(place: Place, argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+    return run(argv, { ...options, netns: namespaceOf(place) });
+  }
+
+  /** `ip -n <namespace> -batch -`: all lines in one process; stops at the first that fails. */
+  async ipBatch(place: Place, script: string, signal?: AbortSignal): Promise<void> {
+    await run(['ip', '-n', namespaceOf(place), '-batch', '-'], { stdin: script, signal });
+  }
+
+  /**
+   * Starts a program in a namespace. It is on record before it runs, and is ended when it is disposed of or the lab is
+   * removed, whichever comes first; with `detached` it outlives this process in a lab that is kept.
+   */
+  async start(place: Place, argv: readonly string[], options: StartOptions = {}): Promise<Child> {
+    const entry: LabProcess = { argv: [...argv] };
+    this.#record.processes.push(entry);
+    writeRecord(this.#record, this.#registry);
+    const child = await start(argv, { ...options, netns: namespaceOf(place) });
+    this.#children.add(child);
+    void child.exited.then(() => {
+      this.#children.delete(child);
+      this.#record.processes.splice(this.#record.processes.indexOf(entry), 1);
+    });
+    entry.pid = child.pid;
+    const startTicks = identifyProcess(child.pid)?.startTicks;
+    if (startTicks !== undefined) entry.startTicks = startTicks;
+    writeRecord(this.#record, this.#registry);
+    return child;
+  }
+
+  /** {@link start}, detached, with both outputs appended to a log file. */
+  async startLogged(
+    place: Place,
+    argv: readonly string[],
+    logPath: string,
+    options: StartOptions = {},
+  ): Promise<Child> {
+    const log = openSync(logPath, 'a', 0o644);
+    try {
+      return await this.start(place, argv, { ...options, stdout: log, stderr: log, detached: true });
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  /**
+   * cni0 with the gateway's address, and the host's containers behind it, as the CNI bridge plugin makes them from
+   * subnet.env. Called once a host, when it has its subnet.
+   */
+  async attachContainers(host: LabHost, network: ContainerNetwork, signal?: AbortSignal): Promise<void> {
+    const own = this.#hosts[host.index]!;
+    const addresses = own.containers.map((_, index) => containerAddress(network, index));
+    await this.ipBatch(own, bridgeScript(own, network), signal);
+    await mapLimit(own.containers, PARALLEL, async (container, index) => {
+      const address = addresses[index]!;
+      await this.ipBatch(container, containerScript(network, address), signal);
+      container.address = address;
+    });
+    own.network = network;
+  }
+
+  /** Leaves everything running when this object is disposed of: `weft lab down` removes it. */
+  keep(): void {
+    this.#kept = true;
+  }
+
+  /** Idempotent. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#kept || this.#removed) return;
+    this.#removed = true;
+    await Promise.all(Array.from(this.#children, (child) => child[Symbol.asyncDispose]()));
+    await removeLab(this.#record, this.#registry);
+  }
+
+  async #build(signal: AbortSignal | undefined): Promise<void> {
+    const { plan } = this;
+    await run(['ip', '-batch', '-'], { stdin: createScript(plan), signal });
+    await this.ipBatch(plan.switchNamespace, switchScript(plan), signal);
+    await mapLimit(plan.hosts, PARALLEL, async (host) => {
+      await this.ipBatch(host, hostScript(host), signal);
+      await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });
+      if (plan.underlay === 'wire') await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
+    });
+  }
+
+  /** Removal that must not hide the error which led to it. */
+  async #removeAfter(error: unknown): Promise<void> {
+    try {
+      await this[Symbol.asyncDispose]();
+    } catch (second) {
+      throw new WeftError(
+        'WEFT_LAB_FAILED',
+        `${describeError(error)}; and removing the lab failed: ${describeError(second)}`,
+        {
+          hint: `Try: weft lab down ${this.id}`,
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+type MutableContainer = { -readonly [K in keyof LabContainer]: LabContainer[K] };
+type MutableHost = Omit<LabHost, 'network' | 'containers'> & {
+  network: ContainerNetwork | undefined;
+  containers: MutableContainer[];
+};
+
+function mutableHost(plan: HostPlan, index: number, stateDirectory: string): MutableHost {
+  const host: MutableHost = { ...plan, index, stateDirectory, network: undefined, containers: [] };
+  host.containers = plan.containers.map((container, i) => ({ ...container, index: i, host, address: undefined }));
+  return host;
+}
+
+function namespaceOf(place: Place): string {
+  return typeof place === 'string' ? place : place.namespace;
+}
+
+/** @throws WeftError WEFT_NOT_ROOT. */
+export function requireRoot(): void {
+  if (process.geteuid?.() !== 0) {
+    throw new WeftError('WEFT_NOT_ROOT', `could not make network namespaces as user ${process.geteuid?.() ?? '?'}`, {
+      hint: 'Run it as root, for instance with sudo.',
+    });
+  }
+}
+
+const TERMINATE_MS = 3_000;
+
+/**
+ * Ends what is on record of a lab and is still the process that was recorded, deletes its namespaces and its files, and
+ * last the record. Idempotent: what is gone already is no error.
+ *
+ * @throws WeftError WEFT_LAB_FAILED when something could not be removed; the record then stays.
+ */
+export async function removeLab(record: LabRecord, registry: string = REGISTRY_DIRECTORY): Promise<void> {
+  await endProcesses(record);
+  const namespaces = existingNamespaces(record);
+  if (namespaces.length > 0) {
+    const script = namespaces.map((name) => `netns delete ${name}\n`).join('');
+    const { stderr } = await run(['ip', '-force', '-batch', '-'], { stdin: script, okExitCodes: 'any' });
+    const left = existingNamespaces(record);
+    if (left.length > 0) {
+      throw new WeftError('WEFT_LAB_FAILED', `could not delete the namespaces ${left.join(', ')}: ${stderr.trim()}`);
+    }
+  }
+  removeRecord(record.id, registry);
+}
+
+function existingNamespaces(record: LabRecord): string[] {
+  return record.namespaces.filter((name) => existsSync(`/run/netns/${name}`));
+}
+
+async function endProcesses(record: LabRecord): Promise<void> {
+  let victims = await livingProcesses(record);
+  for (const { pid } of victims) signalProcess(pid, 'SIGTERM');
+  // They need not be our children, so there is no exit to wait for.
+  for (let waited = 0; victims.length > 0 && waited < TERMINATE_MS; waited += 20) {
+    await sleep(20);
+    victims = victims.filter(isStillThere);
+  }
+  for (const { pid } of victims) signalProcess(pid, 'SIGKILL');
+}
+
+function isStillThere(victim: ProcessIdentity): boolean {
+  return identifyProcess(victim.pid)?.startTicks === victim.startTicks;
+}
+
+function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
+  }
+}
+
+/**
+ * Processes on record that run, and those that were started but whose pid never made it into the record (a crash in
+ * between): they are in the lab's namespaces and have exactly a command line that is on record.
+ */
+async function livingProcesses(record: LabRecord): Promise<ProcessIdentity[]> {
+  const found = new Map<number, ProcessIdentity>();
+  for (const entry of record.processes) {
+    const identity = entry.pid === undefined ? undefined : identifyProcess(entry.pid);
+    if (identity !== undefined && identity.startTicks === entry.startTicks && sameArgv(identity.argv, entry.argv)) {
+      found.set(identity.pid, identity);
+    }
+  }
+  const nameless = record.processes.filter((entry) => entry.pid === undefined);
+  if (nameless.length > 0) {
+    for (const name of existingNamespaces(record)) {
+      const { stdout } = await run(['ip', 'netns', 'pids', name], { okExitCodes: 'any' });
+      for (const pid of stdout.split('\n').filter(Boolean).map(Number)) {
+        const identity = identifyProcess(pid);
+        if (identity !== undefined && nameless.some((entry) => sameArgv(identity.argv, entry.argv))) {
+          found.set(pid, identity);
+        }
+      }
+    }
+  }
+  return [...found.values()];
+}

@@ -1,0 +1,181 @@
+import { assertNever } from '../assert-never.ts';
+import type { JsonValue } from '../lease/lease.ts';
+import { type ConfigProblem, memberPath } from './config-problem.ts';
+import { foldKey } from './go-json.ts';
+
+/** What may stand under one key of the Backend object. */
+export type BackendKeySpec =
+  /** `zeroIsUnset`: 0 means "not given", as in flannel's Go structs. */
+  | { readonly kind: 'integer'; readonly min: number; readonly max: number; readonly zeroIsUnset: boolean }
+  | { readonly kind: 'boolean' }
+  /** `check` returns what is wrong with a value, or `undefined`. */
+  | { readonly kind: 'string'; readonly check?: (value: string) => string | undefined };
+
+export type BackendKeyTable = { readonly [key: string]: BackendKeySpec };
+
+/** The values of a table's keys; absent ones are `undefined`, so that each backend states its own defaults. */
+export type BackendValues<T extends BackendKeyTable> = {
+  readonly [K in keyof T]:
+    | (T[K] extends { kind: 'integer' } ? number : T[K] extends { kind: 'boolean' } ? boolean : string)
+    | undefined;
+};
+
+export interface BackendReading<T extends BackendKeyTable> {
+  readonly values: BackendValues<T>;
+  readonly problems: readonly ConfigProblem[];
+  /** JSON paths of keys that are in the object but not in the table. */
+  readonly ignoredKeys: readonly string[];
+}
+
+const BOOLEAN = { kind: 'boolean' } as const;
+const STRING = { kind: 'string' } as const;
+
+function integer(min: number, max: number) {
+  return { kind: 'integer', min, max, zeroIsUnset: false } as const;
+}
+
+function integerOrZero(min: number, max: number) {
+  return { kind: 'integer', min, max, zeroIsUnset: true } as const;
+}
+
+function checked(check: (value: string) => string | undefined) {
+  return { kind: 'string', check } as const;
+}
+
+/** `MTU` is always the MTU of the network between the hosts; each backend subtracts its own overhead from it. */
+const MTU = integerOrZero(96, 65_535);
+const WIREGUARD_MODES = ['separate', 'auto', 'ipv4', 'ipv6'];
+
+/** udp: `MTU` is weft's own addition, flannel always takes the interface's. */
+export const UDP_KEYS = { Port: integer(1, 65_535), MTU } as const satisfies BackendKeyTable;
+
+export const VXLAN_KEYS = {
+  VNI: integer(0, 0xffffff),
+  Port: integer(0, 65_535),
+  MTU,
+  GBP: BOOLEAN,
+  Learning: BOOLEAN,
+  DirectRouting: BOOLEAN,
+} as const satisfies BackendKeyTable;
+
+export const HOST_GW_KEYS = { MTU } as const satisfies BackendKeyTable;
+
+export const WIREGUARD_KEYS = {
+  ListenPort: integer(0, 65_535),
+  ListenPortV6: integer(0, 65_535),
+  MTU,
+  PSK: checked((value) =>
+    value === '' || (/^[A-Za-z0-9+/]{43}=$/.test(value) && Buffer.from(value, 'base64').length === 32)
+      ? undefined
+      : 'must be 32 bytes in base64, as `wg genpsk` prints them',
+  ),
+  PersistentKeepaliveInterval: integer(0, 65_535),
+  Mode: checked((value) =>
+    value === '' || WIREGUARD_MODES.includes(value)
+      ? undefined
+      : `no valid Mode configured: ${JSON.stringify(value)} is none of ${WIREGUARD_MODES.join(', ')} (lower case)`,
+  ),
+} as const satisfies BackendKeyTable;
+
+export const IPIP_KEYS = { DirectRouting: BOOLEAN, MTU } as const satisfies BackendKeyTable;
+
+export const IPSEC_KEYS = {
+  UDPEncap: BOOLEAN,
+  ESPProposal: STRING,
+  PSK: checked((value) =>
+    value.length >= 96 ? undefined : `config error, password is too short: ${value.length} of at least 96 characters`,
+  ),
+} as const satisfies BackendKeyTable;
+
+export const EXTENSION_KEYS = {
+  PreStartupCommand: STRING,
+  PostStartupCommand: STRING,
+  SubnetAddCommand: STRING,
+  SubnetRemoveCommand: STRING,
+} as const satisfies BackendKeyTable;
+
+export const ALLOC_KEYS = {} as const satisfies BackendKeyTable;
+
+export const TENCENT_VPC_KEYS = {
+  AccessKeyID: STRING,
+  AccessKeySecret: STRING,
+} as const satisfies BackendKeyTable;
+
+const TABLES: ReadonlyMap<string, BackendKeyTable> = new Map<string, BackendKeyTable>([
+  ['udp', UDP_KEYS],
+  ['vxlan', VXLAN_KEYS],
+  ['host-gw', HOST_GW_KEYS],
+  ['wireguard', WIREGUARD_KEYS],
+  ['ipip', IPIP_KEYS],
+  ['ipsec', IPSEC_KEYS],
+  ['extension', EXTENSION_KEYS],
+  ['alloc', ALLOC_KEYS],
+  ['tencent-vpc', TENCENT_VPC_KEYS],
+]);
+
+/** The keys of flannel's backend of that (lower-cased) name; `undefined` for a name flannel does not know. */
+export function backendKeyTable(backendType: string): BackendKeyTable | undefined {
+  return TABLES.get(backendType);
+}
+
+/**
+ * Reads the Backend object as Go's decoder would fill a struct: key case does not matter, the last of several spellings
+ * wins, `null` changes nothing, unknown keys are ignored (and listed). Every wrong value is reported, never thrown.
+ */
+export function readBackendKeys<const T extends BackendKeyTable>(
+  backend: { readonly [key: string]: JsonValue },
+  table: T,
+  parentPath = '$.Backend',
+): BackendReading<T> {
+  const names = new Map(Object.keys(table).map((name) => [foldKey(name), name]));
+  const values: Record<string, number | boolean | string | undefined> = {};
+  const problems: ConfigProblem[] = [];
+  const ignoredKeys: string[] = [];
+  for (const [key, value] of Object.entries(backend)) {
+    const folded = foldKey(key);
+    const name = names.get(folded);
+    const spec = name === undefined ? undefined : table[name];
+    const path = memberPath(parentPath, key);
+    if (name === undefined || spec === undefined) {
+      if (folded !== 'type') ignoredKeys.push(path);
+      continue;
+    }
+    if (value === null) continue;
+    const message = problemOf(spec, value);
+    if (message === undefined) {
+      const unset = spec.kind === 'integer' && spec.zeroIsUnset && value === 0;
+      values[name] = unset ? undefined : (value as number | boolean | string);
+    } else problems.push({ path, message });
+  }
+  // The loop stores under a name only what that name's spec has accepted.
+  return { values: values as BackendValues<T>, problems, ignoredKeys };
+}
+
+function problemOf(spec: BackendKeySpec, value: JsonValue): string | undefined {
+  switch (spec.kind) {
+    case 'integer': {
+      if (spec.zeroIsUnset && value === 0) return undefined;
+      if (typeof value === 'number' && Number.isInteger(value) && value >= spec.min && value <= spec.max) {
+        return undefined;
+      }
+      const range = `a whole number from ${spec.min} to ${spec.max}${spec.zeroIsUnset ? ', or 0 for the default' : ''}`;
+      return `must be ${range}, but is ${describeJson(value)}`;
+    }
+    case 'boolean':
+      return typeof value === 'boolean' ? undefined : `must be true or false, but is ${describeJson(value)}`;
+    case 'string':
+      return typeof value === 'string' ? spec.check?.(value) : `must be a string, but is ${describeJson(value)}`;
+    default:
+      return assertNever(spec, 'backend key');
+  }
+}
+
+/** For messages: the value with its type, short. */
+export function describeJson(value: JsonValue): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'object') return 'an object';
+  const text = JSON.stringify(value);
+  const short = text.length > 60 ? `${text.slice(0, 57)}…` : text;
+  return typeof value === 'string' ? `the string ${short}` : short;
+}

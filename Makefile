@@ -1,0 +1,57 @@
+# weft's tasks. Each first makes the machine ready (scripts/setup.sh installs what is missing and says so on standard
+# error). Hand arguments on with ARGS: make lab ARGS="--hosts 3 --json"
+#
+# Recipes print nothing of their own: with --json, standard output holds the JSON and nothing else.
+.SILENT:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+ARGS ?=
+
+.PHONY: help lab test unit netns check e2e bench bench-scale fuzz node24 clean
+
+help: ## this list
+	echo 'make TARGET [ARGS="..."]'
+	awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+lab: ## three hosts on this machine, real agents, real packets; shows the walk of one (root)
+	scripts/setup.sh lab
+	bin/weft lab $(ARGS)
+
+test: check unit netns ## static checks, unit tests, tests in network namespaces (root)
+
+check: ## types, lint, dead code
+	scripts/setup.sh unit
+	scripts/test.sh check
+
+unit: ## unit and property tests (no root)
+	scripts/setup.sh unit
+	scripts/test.sh unit $(ARGS)
+
+netns: ## tests in network namespaces with real TUN devices (root)
+	scripts/setup.sh netns
+	scripts/test.sh netns $(ARGS)
+
+e2e: ## tests with real servers: etcd, kube-apiserver (root)
+	scripts/setup.sh e2e
+	scripts/test.sh e2e $(ARGS)
+
+bench: ## weft beside direct routing, VXLAN, a one-packet loop, wireguard-go; ARGS="--quick --json" (root)
+	scripts/setup.sh bench
+	scripts/run.sh bench/main.ts $(ARGS)
+
+bench-scale: ## thousands of nodes on a real etcd and API server (root)
+	scripts/setup.sh bench
+	scripts/run.sh bench/scale.ts $(ARGS)
+
+fuzz: ## random and mutated packets through the data plane's core; ARGS="--packets 10000000 --seed 1"
+	scripts/setup.sh unit
+	scripts/run.sh test/fuzz/main.ts $(ARGS)
+
+node24: ## the unit tests on the oldest supported Node.js
+	scripts/setup.sh unit node24
+	WEFT_NODE=$$(echo "$(CURDIR)"/test/node24/node_modules/node-linux-*/bin/node) scripts/test.sh unit $(ARGS)
+
+clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)
+	rm -rf node_modules test/node24/node_modules dist .cache

@@ -1,0 +1,137 @@
+#!/bin/sh
+# Makes this machine ready for one make target; started by the Makefile, harmless to run by hand, does nothing twice.
+#
+#   scripts/setup.sh SUITE...     unit | netns | e2e | lab | bench | node24
+#
+# npm packages come from package-lock.json; Debian packages only where the command they bring is missing. Everything it
+# prints goes to standard error: standard output belongs to the target (`make lab ARGS=--json` prints JSON alone).
+# Exit codes: 0 ready; 1 something is missing that it could not install or that a person has to do (it says what).
+set -eu
+exec >&2
+root=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
+cd "$root"
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+say() { echo "weft: $*"; }
+fail() { # message, then what to do
+  echo "weft: $1"
+  shift
+  for line; do echo "      $line"; done
+  exit 1
+}
+
+# --- what each suite needs: `command=Debian package` ------------------------------------------------------------------
+network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
+stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
+commands=
+namespaces=no
+for suite; do
+  case $suite in
+    unit | node24) ;;
+    netns) commands="$commands $network" namespaces=yes ;;
+    lab | e2e) commands="$commands $network $stores" namespaces=yes ;;
+    bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
+    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, e2e, lab, bench, node24" ;;
+  esac
+done
+
+if [ $namespaces = yes ] && [ "$(id -u)" != 0 ]; then
+  fail "'$*' needs root: it makes network namespaces and TUN devices and may install Debian packages." \
+    "Run it as root: sudo make $*" \
+    "Without root there are the unit tests and the static checks: make unit, make check"
+fi
+
+# Two makes in one clone (a lab beside the tests, say) must not install into the same folder at once.
+mkdir -p .cache
+exec 9>.cache/setup.lock
+flock 9
+
+# --- Debian packages --------------------------------------------------------------------------------------------------
+missing=
+for pair in $commands; do
+  command -v "${pair%%=*}" >/dev/null 2>&1 && continue
+  case " $missing " in *" ${pair#*=} "*) ;; *) missing="$missing ${pair#*=}" ;; esac
+done
+missing=${missing# }
+if [ -n "$missing" ]; then
+  command -v apt-get >/dev/null 2>&1 ||
+    fail "programs are missing, and this system has no apt-get to install them with." \
+      "Debian calls the packages: $missing" "Install what your system calls them, then run make again."
+  say "installing Debian packages: $missing"
+  # Packages such as etcd-server start a service when they are installed. weft starts its own servers, so none may run.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt='apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3'
+  $apt update </dev/null ||
+    say "apt-get update reported errors; going on with the package lists that are there"
+  # shellcheck disable=SC2086 # lists of words
+  $apt -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing </dev/null ||
+    fail "apt-get could not install: $missing" \
+      "See its messages above; check the package sources in /etc/apt and the network, then run make again."
+  case " $missing " in
+    *' etcd-server '*)
+      # Not at the next boot either.
+      if command -v systemctl >/dev/null 2>&1; then systemctl --quiet disable etcd.service || true; fi
+      ;;
+  esac
+  for pair in $commands; do
+    command -v "${pair%%=*}" >/dev/null 2>&1 ||
+      fail "package ${pair#*=} is installed, but its command '${pair%%=*}' is not on the PATH." "PATH is $PATH"
+  done
+fi
+
+# --- npm packages -----------------------------------------------------------------------------------------------------
+# Current when installed from this very lock file (the checksum), or by an `npm install` after it was last written.
+install_npm() { # folder
+  stamp=$1/node_modules/.installed-from
+  sum=$(sha256sum <"$1/package-lock.json")
+  [ -d "$1/node_modules" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return 0
+  hidden=$1/node_modules/.package-lock.json
+  if [ ! -e "$hidden" ] || [ "$1/package-lock.json" -nt "$hidden" ]; then
+    command -v npm >/dev/null 2>&1 ||
+      fail "npm is missing: it installs the libraries and the Node.js runtime that weft runs on." "Install it: apt-get install npm"
+    say "installing npm packages of ${1#./} from its package-lock.json"
+    (cd "$1" && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund --loglevel=error </dev/null) ||
+      fail "npm ci failed in $root/${1#./}." "See its messages above; check the registry that 'npm config get registry' names."
+  fi
+  echo "$sum" >"$stamp"
+}
+install_npm .
+case " $* " in *' node24 '*) install_npm ./test/node24 ;; esac
+
+. bin/runtime.sh
+weft_runtime "$root"
+
+# --- namespaces and TUN -----------------------------------------------------------------------------------------------
+if [ $namespaces = yes ]; then
+  # Only tries: the namespace is gone when the command ends.
+  unshare --net ip link add weft-probe0 type veth peer name weft-probe1 2>/dev/null ||
+    fail "cannot make a network namespace with a veth pair in it: $(unshare --net ip link add weft-probe0 type veth peer name weft-probe1 2>&1 || true)" \
+      "In a container, start it with: --cap-add NET_ADMIN --cap-add SYS_ADMIN (or --privileged)" \
+      "On a host, load the driver: modprobe veth"
+  tun=/dev/net/tun
+  if [ ! -e $tun ]; then
+    say "$tun is missing: making it (mkdir -p /dev/net; mknod $tun c 10 200)"
+    if ! { mkdir -p /dev/net && mknod -m 666 $tun c 10 200; }; then
+      fail "$tun is missing and could not be made." \
+        "On a host: modprobe tun" \
+        "In a container, hand the device in: docker run --device /dev/net/tun --cap-add NET_ADMIN ..." \
+        "In Kubernetes, mount the host's /dev/net into the pod (hostPath, type: Directory)."
+    fi
+  fi
+  if ! reason=$( (: <>$tun) 2>&1); then
+    modprobe tun 2>/dev/null || true
+    if ! reason=$( (: <>$tun) 2>&1); then
+      fail "$tun is there but cannot be opened: ${reason##*: }" \
+        "'No such device': the kernel has no TUN driver; on the host: modprobe tun" \
+        "'Operation not permitted': the container may not use the device; start it with --device /dev/net/tun"
+    fi
+  fi
+fi

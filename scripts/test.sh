@@ -1,0 +1,60 @@
+#!/bin/sh
+# Runs one suite with node:test; `scripts/setup.sh` has made the machine ready for it.
+#
+#   scripts/test.sh check                       types, lint, dead code
+#   scripts/test.sh unit|netns|e2e [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
+#                                               name among them replaces the suite's list of files
+#
+# unit   src, test and bench: no root, no network, in parallel
+# netns  test/netns: network namespaces and TUN devices, one file at a time, for they share the machine's two or three cores
+# e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
+set -eu
+root=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
+cd "$root"
+. bin/runtime.sh
+weft_runtime "$root"
+suite=$1
+shift
+
+
+# Launchers say `#!/usr/bin/env node`, and the machine's own Node.js may be too old for them.
+PATH=$(dirname -- "$node"):$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+if [ "$suite" = check ]; then
+  node_modules/.bin/tsc --noEmit
+  node_modules/.bin/biome check --error-on-warnings .
+  node_modules/.bin/knip
+  exit 0
+fi
+
+# A limit for each file and each test in it: a hang fails the run and says where, instead of holding it up for good.
+case $suite in
+  unit) options='--test-timeout=300000' ;;
+  netns) options='--test-concurrency=1 --test-timeout=600000' ;;
+  e2e) options='--test-concurrency=1 --test-timeout=1500000' ;;
+  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, e2e" >&2 && exit 1 ;;
+esac
+
+files() {
+  case $suite in
+    unit) find src test bench -name node_modules -prune -o -path test/netns -prune -o -path test/e2e -prune -o -name '*.test.ts' -print ;;
+    *) find "test/$suite" -name node_modules -prune -o -name '*.test.ts' -print ;;
+  esac | LC_ALL=C sort
+}
+
+for argument; do
+  case $argument in *.test.ts) named=yes ;; esac
+done
+if [ -z "${named:-}" ]; then
+  # File names in this repository are kebab-case: no spaces to keep together.
+  # shellcheck disable=SC2046
+  set -- "$@" $(files)
+  if [ "$#" = 0 ]; then
+    echo "weft: the suite '$suite' has no test files" >&2
+    exit 1
+  fi
+fi
+echo "weft: $suite tests on Node.js $("$node" --version)" >&2
+# shellcheck disable=SC2086 # a list of options
+exec "$node" --disable-warning=ExperimentalWarning $options --test "$@"

@@ -1,0 +1,52 @@
+import { formatIpv4, type Ipv4Addr, parseIpv4 } from './ipv4.ts';
+import { formatIpv6, type Ipv6Addr, parseIpv6 } from './ipv6.ts';
+import {
+  containsAddr4,
+  containsAddr6,
+  formatPrefix4,
+  formatPrefix6,
+  type Ipv4Prefix,
+  type Ipv6Prefix,
+  parsePrefix4,
+  parsePrefix6,
+} from './prefix.ts';
+
+/** An address of either family: IPv4 is a number, IPv6 a bigint, which is how the two are told apart. */
+export type IpAddr = Ipv4Addr | Ipv6Addr;
+export type IpPrefix = Ipv4Prefix | Ipv6Prefix;
+export type IpFamily = 4 | 6;
+
+export function isIpv4(addr: IpAddr): addr is Ipv4Addr {
+  return typeof addr === 'number';
+}
+
+export function isPrefix4(prefix: IpPrefix): prefix is Ipv4Prefix {
+  return typeof prefix.addr === 'number';
+}
+
+export function familyOf(addr: IpAddr): IpFamily {
+  return isIpv4(addr) ? 4 : 6;
+}
+
+export function parseAddr(text: string): IpAddr | undefined {
+  return parseIpv4(text) ?? parseIpv6(text);
+}
+
+export function formatAddr(addr: IpAddr): string {
+  return isIpv4(addr) ? formatIpv4(addr) : formatIpv6(addr);
+}
+
+/** CIDR notation of either family; host bits are masked off. */
+export function parsePrefix(text: string): IpPrefix | undefined {
+  return parsePrefix4(text) ?? parsePrefix6(text);
+}
+
+export function formatPrefix(prefix: IpPrefix): string {
+  return isPrefix4(prefix) ? formatPrefix4(prefix) : formatPrefix6(prefix);
+}
+
+/** False when the families differ. */
+export function containsAddr(prefix: IpPrefix, addr: IpAddr): boolean {
+  if (isPrefix4(prefix)) return isIpv4(addr) && containsAddr4(prefix, addr);
+  return !isIpv4(addr) && containsAddr6(prefix, addr);
+}

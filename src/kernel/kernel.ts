@@ -1,0 +1,34 @@
+import type { Op } from './diff.ts';
+import type { ActualState, WantedState } from './state.ts';
+
+export type OpResult =
+  | { readonly op: Op; readonly ok: true }
+  /** `error`: the kernel's words. */
+  | { readonly op: Op; readonly ok: false; readonly error: string };
+
+/**
+ * The kernel's network state (one network namespace). Implementations: linux/iproute2.ts and the fake in
+ * test/fakes/fake-kernel.ts; both pass test/contract/kernel.ts.
+ */
+export interface Kernel {
+  /**
+   * What there is, at least as far as it concerns the wanted state: its links with their addresses, all routes with our
+   * protocol number, all routes with the key of a wanted one. A link that does not exist is left out.
+   *
+   * @throws WeftError WEFT_KERNEL_STATE, WEFT_COMMAND_…: it could not be read. Never an empty answer instead.
+   */
+  read(wanted: WantedState, signal: AbortSignal): Promise<ActualState>;
+
+  /**
+   * Applies the operations in order, going on after one that failed; one result for each, in the same order. Deleting
+   * what is not there is a success.
+   */
+  apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]>;
+
+  /**
+   * Notices that something may have changed on what `wanted()` is about; coalesced, so one notice can stand for many
+   * changes. The first one comes as soon as nothing can be missed any more. Goes on until aborted; when notices may
+   * have been lost, there is one more. Implementations may also give notice of changes that do not matter.
+   */
+  changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void>;
+}

@@ -1,0 +1,195 @@
+import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
+import type { MacAddr } from '../ip/mac.ts';
+
+/**
+ * Kernel state as plain data: what a backend wants (`Wanted…`) and what the kernel has (`Actual…`). Nothing here does
+ * I/O; diff.ts compares the two.
+ */
+
+/**
+ * Every route that weft makes carries this routing protocol number (rtnetlink's rtm_protocol), so that a later run, or
+ * `weft cleanup`, knows its own routes from everybody else's. The kernel leaves numbers from 5 on to user space; 241 is
+ * assigned neither in linux/rtnetlink.h nor in iproute2's rt_protos.
+ */
+export const WEFT_ROUTE_PROTOCOL = 241;
+/** Connected routes, which the kernel makes by itself from an address and its prefix length. */
+export const KERNEL_ROUTE_PROTOCOL = 2;
+/** What `ip route add` and flanneld leave behind: a route whose maker gave no number. */
+export const BOOT_ROUTE_PROTOCOL = 3;
+
+/** What an IPv6 route without a metric gets (IP6_RT_PRIO_USER). */
+const IPV6_DEFAULT_METRIC = 1024;
+
+export interface VxlanSettings {
+  readonly vni: number;
+  /** Name of the interface that carries the encapsulated packets. */
+  readonly underlay: string;
+  readonly local: IpAddr;
+  /** `undefined`: whatever the kernel's default is (8472 unless it was told otherwise). */
+  readonly port: number | undefined;
+  readonly learning: boolean;
+  readonly gbp: boolean;
+}
+
+/** `undefined` leaves that property as it is. */
+interface LinkProperties {
+  readonly name: string;
+  readonly mtuBytes: number | undefined;
+  readonly up: boolean;
+}
+
+export type WantedLink =
+  /** Made by the data plane, which holds its descriptor; here only its MTU and state are kept. */
+  | ({ readonly kind: 'tun' } & LinkProperties)
+  | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly vxlan: VxlanSettings } & LinkProperties)
+  | ({ readonly kind: 'bridge' } & LinkProperties)
+  /** Somebody else's (the external interface): never changed, watched because routes on it depend on it. */
+  | { readonly kind: 'external'; readonly name: string };
+
+export type AddressScope = 'global' | 'link' | 'host';
+
+export interface Address {
+  readonly link: string;
+  readonly addr: IpAddr;
+  readonly prefixLength: number;
+  /** IPv4 only: an IPv6 address has the scope that its bits say, and this field is ignored. */
+  readonly scope: AddressScope;
+  /** Whether the kernel makes its connected route for this prefix (it never does for /32). */
+  readonly prefixRoute: boolean;
+}
+
+export type Route = UnicastRoute | BlackholeRoute;
+
+interface RouteKey {
+  readonly dst: IpPrefix;
+  /** Lower wins. `undefined` is the kernel's default: 0 for IPv4, 1024 for IPv6. */
+  readonly metric: number | undefined;
+}
+
+/** A route of table main. */
+export interface UnicastRoute extends RouteKey {
+  readonly type: 'unicast';
+  readonly dev: string;
+  readonly via: IpAddr | undefined;
+  /** `via` is taken to be reachable on `dev` although no connected route says so. */
+  readonly onlink: boolean;
+  /** IPv4 only; ignored for IPv6, whose routes are always global. */
+  readonly scope: AddressScope;
+}
+
+export interface BlackholeRoute extends RouteKey {
+  readonly type: 'blackhole';
+}
+
+/** A permanent neighbour (ARP or NDP) entry. */
+export interface Neighbour {
+  readonly link: string;
+  readonly addr: IpAddr;
+  readonly mac: MacAddr;
+}
+
+/** A permanent `self` entry of a VXLAN device's forwarding database: frames to `mac` are sent to the host `dst`. */
+export interface FdbEntry {
+  readonly link: string;
+  readonly mac: MacAddr;
+  readonly dst: IpAddr;
+}
+
+export interface WantedState {
+  readonly links: readonly WantedLink[];
+  readonly addresses: readonly Address[];
+  readonly routes: readonly Route[];
+  readonly neighbours: readonly Neighbour[];
+  readonly fdb: readonly FdbEntry[];
+  /** The flannel networks. A stray IPv4 address inside one of them is removed from a link of ours. */
+  readonly networks: readonly IpPrefix[];
+  /**
+   * Which routes with our protocol number are stale when they are not wanted. The node agent is alone on its host and
+   * says `everywhere`; a tunnel beside it must leave the agent's routes alone and says `own-links`.
+   */
+  readonly staleRoutes: 'everywhere' | 'own-links';
+}
+
+export const EMPTY_WANTED_STATE: WantedState = {
+  links: [],
+  addresses: [],
+  routes: [],
+  neighbours: [],
+  fdb: [],
+  networks: [],
+  staleRoutes: 'own-links',
+};
+
+export interface ActualLink {
+  readonly name: string;
+  readonly kind: 'tun' | 'vxlan' | 'bridge' | 'other';
+  readonly mtuBytes: number;
+  /** Administratively up. */
+  readonly up: boolean;
+  readonly mac: MacAddr | undefined;
+  /** Present when kind is vxlan. `underlay` is empty and `local` undefined when the device has none. */
+  readonly vxlan: (Omit<VxlanSettings, 'local'> & { readonly local: IpAddr | undefined }) | undefined;
+}
+
+export interface ActualAddress extends Address {
+  /** The other end, when it is a point-to-point address; needed to delete it. */
+  readonly peer: IpAddr | undefined;
+}
+
+/**
+ * A route of table main as the kernel has it. Routes that match on more than the destination (TOS, source) are left
+ * out: they have another key than any route of ours.
+ */
+export interface ActualRoute {
+  readonly type: 'unicast' | 'blackhole' | 'other';
+  readonly dst: IpPrefix;
+  readonly metric: number;
+  readonly dev: string | undefined;
+  readonly via: IpAddr | undefined;
+  readonly onlink: boolean;
+  readonly scope: AddressScope;
+  readonly protocol: number;
+  /** It has what weft never asks for (several next hops, a preferred source, an encapsulation, …). */
+  readonly elaborate: boolean;
+}
+
+/** Holds at least what concerns the links and destinations of the wanted state it was read for. */
+export interface ActualState {
+  readonly links: readonly ActualLink[];
+  readonly addresses: readonly ActualAddress[];
+  /** In the kernel's order: of equal keys, the first is the one in use. */
+  readonly routes: readonly ActualRoute[];
+  /** Permanent ones, of the VXLAN links of the wanted state. */
+  readonly neighbours: readonly Neighbour[];
+  readonly fdb: readonly FdbEntry[];
+}
+
+/** The metric that the kernel stores. */
+export function effectiveMetric(route: RouteKey): number {
+  // The kernel reads an explicit 0 of IPv6 as "not given".
+  return isPrefix4(route.dst) ? (route.metric ?? 0) : route.metric || IPV6_DEFAULT_METRIC;
+}
+
+/** What the kernel tells routes of one table apart by. */
+export function routeKey(route: RouteKey): string {
+  return `${formatPrefix(route.dst)} metric ${effectiveMetric(route)}`;
+}
+
+/** As `ip` prints it, for logs and messages. */
+export function describeRoute(route: Route | ActualRoute): string {
+  const words = [...(route.type === 'blackhole' ? ['blackhole'] : []), formatPrefix(route.dst)];
+  if ('via' in route && route.via !== undefined) words.push('via', formatAddr(route.via));
+  if ('dev' in route && route.dev !== undefined) words.push('dev', route.dev);
+  if ('onlink' in route && route.onlink) words.push('onlink');
+  if (route.metric !== undefined && route.metric !== 0) words.push('metric', String(route.metric));
+  return words.join(' ');
+}
+
+export function describeAddress(address: Address): string {
+  return `${formatAddr(address.addr)}/${address.prefixLength} dev ${address.link}`;
+}
+
+/** IPv6 addresses of fe80::/10, which the kernel gives to a link by itself. */
+export function isLinkLocal6(addr: IpAddr): boolean {
+  return !isIpv4(addr) && addr >> 118n === 0x3fan;
+}

@@ -54,6 +54,7 @@ export class Inbound {
   readonly #names: number;
   readonly #controls: number;
   readonly #buffers: number;
+  #drained = false;
 
   constructor({ layout, tun, conn, table, counters, icmp, sourceCheck, joinUdp }: InboundParts) {
     const { arena } = layout;
@@ -78,12 +79,18 @@ export class Inbound {
     }
   }
 
+  /** Whether the last step left nothing behind: time to wait for the socket. */
+  get drained(): boolean {
+    return this.#drained;
+  }
+
   /** Moves what the socket holds now, at most one batch. Returns the messages received, or −errno when there were none. */
   step(): number {
     this.#table.enter();
     const received = this.#conn.receive(this.#messages, RECEIVE_MESSAGES);
     for (let index = 0; index < received; index++) this.#accept(index);
     this.#coalescer.flush();
+    this.#drained = received < RECEIVE_MESSAGES;
     this.#table.leave();
     this.#counters.gauge(GAUGE_RX_RECEIVES, 1);
     return received;

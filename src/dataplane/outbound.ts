@@ -74,6 +74,7 @@ export class Outbound {
   readonly #icmp: IcmpErrors;
   readonly #batch: SendBatch;
   readonly #input: number;
+  #drained = false;
 
   constructor({ layout, tun, conn, table, counters, icmp }: OutboundParts) {
     this.#arena = layout.arena;
@@ -86,11 +87,17 @@ export class Outbound {
     this.#input = layout.take(INPUT_BYTES);
   }
 
+  /** Whether the last step left nothing behind: time to wait for the TUN. */
+  get drained(): boolean {
+    return this.#drained;
+  }
+
   /** Moves what the TUN holds now, at most one batch. Returns the packets read, or −errno of the TUN when there were none. */
   step(): number {
     this.#table.enter();
     let packets = 0;
     let failure = 0;
+    this.#drained = false;
     let offset = this.#input;
     const end = this.#input + TUN_BATCH_BYTES;
     while (packets < TUN_BATCH_PACKETS && offset < end) {
@@ -98,6 +105,7 @@ export class Outbound {
       const length = this.#tun.read(offset + 2, MAX_TUN_READ);
       if (length <= 0) {
         failure = length;
+        this.#drained = true;
         break;
       }
       packets++;

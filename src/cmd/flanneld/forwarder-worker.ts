@@ -1,0 +1,55 @@
+/** Entry of a packet worker thread: wires one direction of the forwarder to the kernel and runs it until told to stop. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { ArenaLayout, createArena } from '../../dataplane/arena.ts';
+import { Counters } from '../../dataplane/counters.ts';
+import { IcmpErrors } from '../../dataplane/icmp-error.ts';
+import { Inbound } from '../../dataplane/inbound.ts';
+import { Outbound } from '../../dataplane/outbound.ts';
+import { PeerTable } from '../../dataplane/peer-table.ts';
+import type { WorkerInput, WorkerMessage } from '../../dataplane/worker-protocol.ts';
+import { connIo, icmpIo, tunIo, Waiter } from '../../linux/dataplane-io.ts';
+import { addressOf } from '../../linux/ffi.ts';
+
+const input = workerData as WorkerInput;
+const arena = createArena(addressOf);
+const layout = new ArenaLayout(arena);
+const counters = new Counters(input.counters);
+const table = new PeerTable(input.table, input.tableCapacity).reader(input.direction === 'tx' ? 0 : 1);
+const stop = new Int32Array(input.stop);
+const icmp = new IcmpErrors(layout, icmpIo(arena, input.icmpFd), counters, () => performance.now());
+icmp.setSource(input.ownAddress);
+const tun = tunIo(arena, input.tunFd);
+const conn = connIo(arena, input.socketFd, new Waiter(input.socketFd, input.stopFd));
+const parts = { layout, tun, conn, table, counters, icmp };
+const forwarder =
+  input.direction === 'tx'
+    ? new Outbound(parts)
+    : new Inbound({ ...parts, sourceCheck: input.sourceCheck, joinUdp: input.udpSegmentation });
+const waiter = new Waiter(input.direction === 'tx' ? input.tunFd : input.socketFd, input.stopFd);
+
+function tell(message: WorkerMessage): void {
+  parentPort?.postMessage(message);
+}
+
+/** Failing this often in a row without moving a packet means that the descriptor is dead. */
+const DEAD_AFTER = 16;
+
+function run(): void {
+  let failures = 0;
+  while (Atomics.load(stop, 0) === 0) {
+    const moved = forwarder.step();
+    if (moved > 0) failures = 0;
+    else if (moved < 0) failures++;
+    if (!forwarder.drained) continue;
+    const wake = waiter.waitReadable();
+    if (wake === 'stop') return;
+    if (wake === 'error') failures++;
+    if (failures >= DEAD_AFTER) {
+      tell({ type: 'lost', what: input.direction === 'tx' ? 'tun' : 'socket' });
+      return;
+    }
+  }
+}
+
+tell({ type: 'ready' });
+run();

@@ -1,0 +1,55 @@
+import type { SourceCheck } from '../../dataplane/source-check.ts';
+import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { createStopEvent } from '../../linux/dataplane-io.ts';
+import { close } from '../../linux/ffi.ts';
+import { openTunDevice } from '../../linux/tun-device.ts';
+import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
+
+export interface HostForwarderOptions {
+  readonly tunName: string;
+  readonly listenAddress: Ipv4Addr;
+  readonly listenPort: number;
+  /** Source of ICMP errors, also the address of the TUN device. */
+  readonly ownAddress: Ipv4Addr;
+  readonly sourceCheck: SourceCheck;
+  readonly onEvent: (event: ForwarderEvent) => void;
+  readonly onNotice: (text: string) => void;
+}
+
+const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
+
+/** The forwarder on this host's TUN driver and sockets. */
+export function hostForwarder(options: HostForwarderOptions): Forwarder {
+  return new Forwarder({
+    workerUrl: new URL('./forwarder-worker.ts', import.meta.url),
+    ownAddress: options.ownAddress,
+    sourceCheck: options.sourceCheck,
+    onEvent: options.onEvent,
+    open: () => {
+      using stack = new DisposableStack();
+      const socket = stack.use(
+        openUdpSocket({
+          address: options.listenAddress,
+          port: options.listenPort,
+          bufferBytes: SOCKET_BUFFER_BYTES,
+        }),
+      );
+      const tun = stack.use(openTunDevice({ name: options.tunName, onNotice: options.onNotice }));
+      const stop = stack.use(createStopEvent());
+      const icmpFd = openRawIpSocket();
+      if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');
+      else stack.defer(() => void close(icmpFd));
+      const held = stack.move();
+      return {
+        tunFd: tun.fd,
+        udpSegmentation: tun.udpSegmentation,
+        socketFd: socket.fd,
+        icmpFd,
+        stopFd: stop.fd,
+        signalStop: () => stop.signal(),
+        [Symbol.dispose]: () => held.dispose(),
+      };
+    },
+  });
+}

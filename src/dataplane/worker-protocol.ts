@@ -1,0 +1,26 @@
+import type { SourceCheck } from './source-check.ts';
+
+/** What a forwarder worker is started with. Descriptors are shared by all threads of the process. */
+export interface WorkerInput {
+  readonly direction: 'tx' | 'rx';
+  readonly tunFd: number;
+  readonly socketFd: number;
+  /** Raw socket for ICMP errors, below 0 when there is none. */
+  readonly icmpFd: number;
+  readonly stopFd: number;
+  readonly table: SharedArrayBuffer;
+  readonly tableCapacity: number;
+  readonly counters: SharedArrayBuffer;
+  /** Int32 word: not 0 means stop, for a worker that is too busy to wait. */
+  readonly stop: SharedArrayBuffer;
+  /** Source of ICMP errors: the base address of this node's subnet. */
+  readonly ownAddress: number;
+  readonly sourceCheck: SourceCheck;
+  readonly udpSegmentation: boolean;
+}
+
+/** What a worker tells its supervisor; packets and counters never go this way. */
+export type WorkerMessage =
+  | { readonly type: 'ready' }
+  /** A descriptor is no longer usable: the TUN device was deleted. */
+  | { readonly type: 'lost'; readonly what: 'tun' | 'socket' };

@@ -1,0 +1,123 @@
+import type { Arena } from '../dataplane/arena.ts';
+import type { Conn, IcmpOut, Tun } from '../dataplane/ports.ts';
+import {
+  EAGAIN,
+  EFD_CLOEXEC,
+  EFD_NONBLOCK,
+  EINTR,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DO,
+  IP_PMTUDISC_DONT,
+  IPPROTO_IP,
+  MSG_DONTWAIT,
+  POLLIN,
+  POLLOUT,
+} from './constants.ts';
+import { addressOf, close, eventfd, poll, read, recvmmsg, sendmmsg, sendto, write, writev } from './ffi.ts';
+import { kernelPathMtu, setIntOption, sockaddrIn } from './udp-socket.ts';
+
+/**
+ * Wakes workers that wait in poll. A worker blocked in any other call could neither be stopped nor terminated, and
+ * process.exit would hang on it; so workers wait here and nowhere else.
+ */
+export interface StopEvent extends Disposable {
+  readonly fd: number;
+  /** Wakes every waiter, for good. */
+  signal(): void;
+}
+
+export function createStopEvent(): StopEvent {
+  const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  const one = new BigUint64Array(new SharedArrayBuffer(8));
+  one[0] = 1n;
+  return {
+    fd,
+    signal: () => void write(fd, addressOf(one), 8),
+    [Symbol.dispose]: () => void close(fd),
+  };
+}
+
+export type Wake = 'ready' | 'stop' | 'error';
+
+/** Waits on one descriptor and the stop event. */
+export class Waiter {
+  readonly #fds = new DataView(new SharedArrayBuffer(16)); // struct pollfd: fd, events, revents
+  readonly #address: number;
+
+  constructor(fd: number, stopFd: number) {
+    this.#fds.setInt32(0, fd, true);
+    this.#fds.setInt32(8, stopFd, true);
+    this.#fds.setInt16(12, POLLIN, true);
+    this.#address = addressOf(this.#fds);
+  }
+
+  #wait(events: number): Wake {
+    this.#fds.setInt16(4, events, true);
+    for (;;) {
+      const ready = poll(this.#address, 2, -1);
+      if (ready < 0 && ready !== -EINTR) return 'error';
+      if (this.#fds.getInt16(14, true) !== 0) return 'stop';
+      const revents = this.#fds.getInt16(6, true);
+      if ((revents & events) !== 0) return 'ready';
+      if (revents !== 0) return 'error';
+    }
+  }
+
+  waitReadable(): Wake {
+    return this.#wait(POLLIN);
+  }
+
+  waitWritable(): Wake {
+    return this.#wait(POLLOUT);
+  }
+}
+
+/** The TUN device for a worker; see openTunDevice. */
+export function tunIo(arena: Arena, fd: number): Tun {
+  const { base } = arena;
+  return {
+    read: (offset, capacity) => {
+      const length = read(fd, base + offset, capacity);
+      return length === -EAGAIN || length === -EINTR ? 0 : length;
+    },
+    writev: (iovecs, count) => writev(fd, base + iovecs, count),
+  };
+}
+
+/** The UDP socket for a worker; see openUdpSocket. */
+export function connIo(arena: Arena, fd: number, waiter: Waiter): Conn {
+  const { base } = arena;
+  const send = (messages: number, count: number): number => {
+    const sent = sendmmsg(fd, base + messages, count, MSG_DONTWAIT);
+    return sent === -EINTR ? send(messages, count) : sent;
+  };
+  return {
+    send,
+    sendFragmentable: (message) => {
+      setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+      const sent = send(message, 1);
+      setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+      return sent;
+    },
+    waitWritable: () => waiter.waitWritable() === 'ready',
+    pathMtu: kernelPathMtu,
+    receive: (messages, count) => {
+      const received = recvmmsg(fd, base + messages, count, MSG_DONTWAIT, 0);
+      return received === -EAGAIN || received === -EINTR ? 0 : received;
+    },
+  };
+}
+
+/** The raw socket for ICMP errors; a descriptor below 0 sends nothing and says so by −errno. */
+export function icmpIo(arena: Arena, fd: number): IcmpOut {
+  const name = sockaddrIn(0, 0);
+  const nameView = new DataView(name.buffer);
+  const nameAddress = addressOf(name);
+  return {
+    send: (offset, length) => {
+      if (fd < 0) return fd;
+      nameView.setUint32(4, arena.view.getUint32(offset + 16));
+      return sendto(fd, arena.base + offset, length, MSG_DONTWAIT, nameAddress, name.length);
+    },
+  };
+}

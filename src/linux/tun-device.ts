@@ -1,0 +1,155 @@
+import { mkdirSync } from 'node:fs';
+import { WeftError } from '../errors.ts';
+import {
+  EACCES,
+  EBUSY,
+  EINVAL,
+  ENOENT,
+  ENOTTY,
+  EPERM,
+  IFF_NO_PI,
+  IFF_TUN,
+  IFF_VNET_HDR,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_USO4,
+  TUN_F_USO6,
+  TUNSETIFF,
+  TUNSETOFFLOAD,
+  TUNSETPERSIST,
+} from './constants.ts';
+import { addressOf, close, errnoName, ioctl, mknodCharacter, open } from './ffi.ts';
+
+const DEVICE = '/dev/net/tun';
+/** Documentation/admin-guide/devices.txt: misc major 10, minor 200. */
+const TUN_MAJOR = 10;
+const TUN_MINOR = 200;
+/** `struct ifreq`: a name of 16 bytes, then the flags. */
+const IFREQ_SIZE = 40;
+const IFNAMSIZ = 16;
+
+export interface TunDevice extends Disposable {
+  readonly fd: number;
+  readonly name: string;
+  /** Whether UDP super-packets pass (USO, Linux 6.2 and later). */
+  readonly udpSegmentation: boolean;
+}
+
+export interface OpenTunOptions {
+  /** 1 … 15 characters. */
+  readonly name: string;
+  /** Told what was done to the host beyond opening the device, such as making the device node. */
+  readonly onNotice?: (text: string) => void;
+}
+
+/**
+ * Attaches to the TUN device `name`, which is made when it does not exist. It is persistent: link, addresses and routes
+ * outlive the process. Packets carry a virtio-net header; checksum, TCP and, where the kernel can, UDP segmentation are
+ * left to us (Documentation/networking/tuntap.rst).
+ * @throws WeftError WEFT_TUN_MISSING, WEFT_TUN_DENIED, WEFT_TUN_BUSY, WEFT_TUN_FAILED
+ */
+export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
+  if (name.length === 0 || name.length >= IFNAMSIZ) {
+    throw new WeftError('WEFT_USAGE', `TUN device name "${name}" must have 1 to ${IFNAMSIZ - 1} characters`);
+  }
+  const fd = openNode(onNotice);
+  try {
+    const request = new Uint8Array(new SharedArrayBuffer(IFREQ_SIZE));
+    request.set(new TextEncoder().encode(name));
+    new DataView(request.buffer).setUint16(IFNAMSIZ, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, true);
+    const attached = ioctl(fd, TUNSETIFF, addressOf(request));
+    if (attached < 0) throw attachError(name, -attached);
+    const basic = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+    let udpSegmentation = true;
+    let offload = ioctl(fd, TUNSETOFFLOAD, basic | TUN_F_USO4 | TUN_F_USO6);
+    if (offload === -EINVAL) {
+      udpSegmentation = false;
+      offload = ioctl(fd, TUNSETOFFLOAD, basic);
+    }
+    if (offload < 0) throw tunFailed(name, 'set segmentation offloads (TUNSETOFFLOAD)', offload);
+    const persisted = ioctl(fd, TUNSETPERSIST, 1);
+    if (persisted < 0) throw tunFailed(name, 'make it persistent (TUNSETPERSIST)', persisted);
+    return { fd, name, udpSegmentation, [Symbol.dispose]: () => void close(fd) };
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+}
+
+const HOW_TO_PROVIDE =
+  'On a host: modprobe tun. In a container, mount the host directory: volumes: [{name: dev-net, hostPath: {path: /dev/net}}] ' +
+  'and volumeMounts: [{name: dev-net, mountPath: /dev/net}], and add the capability NET_ADMIN';
+
+function openNode(onNotice: ((text: string) => void) | undefined): number {
+  const flags = O_RDWR | O_NONBLOCK | O_CLOEXEC;
+  let fd = open(DEVICE, flags);
+  if (fd === -ENOENT) {
+    const made = makeNode();
+    if (made !== undefined) {
+      throw new WeftError(
+        'WEFT_TUN_MISSING',
+        `failed to open TUN device: open ${DEVICE}: no such file or directory; making it (mknod c ${TUN_MAJOR} ${TUN_MINOR}) failed with ${made}`,
+        { hint: HOW_TO_PROVIDE },
+      );
+    }
+    onNotice?.(`${DEVICE} did not exist; made it (character device ${TUN_MAJOR}:${TUN_MINOR})`);
+    fd = open(DEVICE, flags);
+  }
+  if (fd >= 0) return fd;
+  const came = errnoName(fd);
+  if (fd === -EPERM || fd === -EACCES) {
+    throw new WeftError('WEFT_TUN_DENIED', `failed to open TUN device: open ${DEVICE}: ${came}`, {
+      hint: `The device node is there but may not be used: run as root, and in a container allow device c ${TUN_MAJOR}:${TUN_MINOR} rw`,
+    });
+  }
+  throw new WeftError('WEFT_TUN_MISSING', `failed to open TUN device: open ${DEVICE}: ${came}`, {
+    hint: `The node is not the TUN driver's, or the kernel has no tun driver. ${HOW_TO_PROVIDE}`,
+  });
+}
+
+/** Returns what went wrong, or undefined. */
+function makeNode(): string | undefined {
+  try {
+    mkdirSync('/dev/net', { recursive: true, mode: 0o755 });
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  const result = mknodCharacter(DEVICE, 0o666, TUN_MAJOR, TUN_MINOR);
+  return result < 0 ? errnoName(result) : undefined;
+}
+
+function attachError(name: string, errno: number): WeftError {
+  if (errno === EBUSY) {
+    return new WeftError('WEFT_TUN_BUSY', `failed to attach to TUN device ${name}: another process uses it (EBUSY)`, {
+      hint: 'One agent a host: stop the other flanneld or weft first (weft doctor and lsof /dev/net/tun show it)',
+    });
+  }
+  if (errno === EPERM) {
+    return new WeftError('WEFT_TUN_DENIED', `failed to attach to TUN device ${name}: ioctl TUNSETIFF: EPERM`, {
+      hint: 'The capability CAP_NET_ADMIN is missing: run as root, or add NET_ADMIN to securityContext.capabilities.add',
+    });
+  }
+  if (errno === ENOTTY) {
+    return new WeftError(
+      'WEFT_TUN_MISSING',
+      `failed to attach to TUN device ${name}: ${DEVICE} is not a TUN device (ENOTTY)`,
+      {
+        hint: `Something else lies at ${DEVICE}: remove it. ${HOW_TO_PROVIDE}`,
+      },
+    );
+  }
+  if (errno === EINVAL) {
+    return new WeftError('WEFT_TUN_FAILED', `failed to attach to TUN device ${name}: ioctl TUNSETIFF: EINVAL`, {
+      hint: `A device ${name} of another kind is in the way (ip -d link show ${name}); remove or rename it`,
+    });
+  }
+  return tunFailed(name, 'attach (TUNSETIFF)', -errno);
+}
+
+function tunFailed(name: string, attempted: string, result: number): WeftError {
+  return new WeftError('WEFT_TUN_FAILED', `TUN device ${name}: failed to ${attempted}: ${errnoName(result)}`);
+}

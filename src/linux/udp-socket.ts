@@ -1,0 +1,127 @@
+import { WeftError } from '../errors.ts';
+import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
+import {
+  AF_INET,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  IP_MTU,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DO,
+  IPPROTO_IP,
+  IPPROTO_RAW,
+  SO_RCVBUF,
+  SO_RCVBUFFORCE,
+  SO_SNDBUF,
+  SO_SNDBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  SOL_SOCKET,
+  SOL_UDP,
+  UDP_GRO,
+} from './constants.ts';
+import { addressOf, bind, close, connect, errnoName, getsockname, getsockopt, setsockopt, socket } from './ffi.ts';
+
+/** `struct sockaddr_in` in memory that does not move. */
+export function sockaddrIn(address: number, port: number): Uint8Array {
+  const bytes = new Uint8Array(new SharedArrayBuffer(16));
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, AF_INET, true);
+  view.setUint16(2, port);
+  view.setUint32(4, address);
+  return bytes;
+}
+
+const optionValue = new Int32Array(new SharedArrayBuffer(8));
+
+/** Sets an int socket option. Returns 0 or −errno. */
+export function setIntOption(fd: number, level: number, name: number, value: number): number {
+  optionValue[0] = value;
+  return setsockopt(fd, level, name, addressOf(optionValue), 4);
+}
+
+/** Reads an int socket option; −errno on failure. */
+export function getIntOption(fd: number, level: number, name: number): number {
+  optionValue[1] = 4;
+  const result = getsockopt(fd, level, name, addressOf(optionValue), addressOf(optionValue) + 4);
+  return result < 0 ? result : (optionValue[0] ?? 0);
+}
+
+export interface UdpSocket extends Disposable {
+  readonly fd: number;
+  readonly address: Ipv4Addr;
+  readonly port: number;
+}
+
+export interface OpenUdpSocketOptions {
+  readonly address: Ipv4Addr;
+  /** 0 lets the kernel choose. */
+  readonly port: number;
+  /** Kernel buffer each way, in bytes. */
+  readonly bufferBytes: number;
+}
+
+/**
+ * The underlay socket, bound to one address as flannel's is. Receives equal datagrams together (UDP_GRO) and never
+ * fragments by itself: a datagram longer than the path is refused with EMSGSIZE, which is how the path MTU is learned.
+ * @throws WeftError WEFT_PORT_IN_USE, WEFT_SOCKET_FAILED
+ */
+export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptions): UdpSocket {
+  const where = `UDP ${formatIpv4(address)}:${port}`;
+  const fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw new WeftError('WEFT_SOCKET_FAILED', `failed to make a UDP socket: ${errnoName(fd)}`);
+  try {
+    // Without CAP_NET_ADMIN in the initial user namespace the system's limits apply.
+    if (setIntOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bufferBytes) < 0)
+      setIntOption(fd, SOL_SOCKET, SO_RCVBUF, bufferBytes);
+    if (setIntOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, bufferBytes) < 0)
+      setIntOption(fd, SOL_SOCKET, SO_SNDBUF, bufferBytes);
+    setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+    setIntOption(fd, SOL_UDP, UDP_GRO, 1); // Linux 5.0; without it every datagram comes alone
+    const name = sockaddrIn(address, port);
+    const bound = bind(fd, addressOf(name), name.length);
+    if (bound === -EADDRINUSE) {
+      throw new WeftError('WEFT_PORT_IN_USE', `failed to listen on ${where}: the port is in use`, {
+        hint: 'Another flanneld or weft runs on this host, or give the backend another "Port" on every node',
+      });
+    }
+    if (bound === -EADDRNOTAVAIL) {
+      throw new WeftError(
+        'WEFT_SOCKET_FAILED',
+        `failed to listen on ${where}: no interface of this host has that address`,
+      );
+    }
+    if (bound < 0) throw new WeftError('WEFT_SOCKET_FAILED', `failed to listen on ${where}: ${errnoName(bound)}`);
+    return { fd, address, port: port === 0 ? boundPort(fd) : port, [Symbol.dispose]: () => void close(fd) };
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+}
+
+function boundPort(fd: number): number {
+  const name = sockaddrIn(0, 0);
+  const length = new Int32Array(new SharedArrayBuffer(4));
+  length[0] = name.length;
+  getsockname(fd, addressOf(name), addressOf(length));
+  return new DataView(name.buffer).getUint16(2);
+}
+
+/**
+ * A raw socket that sends complete IPv4 packets (raw(7), IPPROTO_RAW), for ICMP errors. Needs CAP_NET_RAW.
+ * Returns the descriptor or −errno: without it the forwarder works, senders are only not told.
+ */
+export function openRawIpSocket(): number {
+  return socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_RAW);
+}
+
+/** The kernel's path MTU to a destination (ip(7), IP_MTU on a connected socket), in bytes; 0 when it does not say. */
+export function kernelPathMtu(address: number, port: number): number {
+  const fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return 0;
+  const name = sockaddrIn(ipv4Of(address), port);
+  const mtu = connect(fd, addressOf(name), name.length) < 0 ? 0 : getIntOption(fd, IPPROTO_IP, IP_MTU);
+  close(fd);
+  return Math.max(0, mtu);
+}

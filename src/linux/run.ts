@@ -251,10 +251,15 @@ function failure(argv: readonly string[], options: CommandOptions, exit: Exit, o
   return new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)}: ${how}${text === '' ? '' : `: ${text}`}`);
 }
 
-function missing(command: string, cause: unknown): WeftError {
+/** The Debian package that a command is in. */
+export function debianPackageOf(command: string): string {
   const name = command.slice(command.lastIndexOf('/') + 1);
+  return DEBIAN_PACKAGES[name] ?? name;
+}
+
+function missing(command: string, cause: unknown): WeftError {
   return new WeftError('WEFT_COMMAND_MISSING', `could not run ${command}: there is no such program`, {
-    hint: `On Debian: apt-get install ${DEBIAN_PACKAGES[name] ?? name}`,
+    hint: `On Debian: apt-get install ${debianPackageOf(command)}`,
     cause,
   });
 }

@@ -1,0 +1,178 @@
+import { randomBytes } from 'node:crypto';
+import { WeftError } from '../errors.ts';
+import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
+import { lines } from '../linux/run.ts';
+import { Capture } from './capture.ts';
+import { CNI_BRIDGE, CONTAINER_DEVICE, HOST_DEVICE } from './namespaces.ts';
+import type { LabContainer, LabHost, Topology } from './topology.ts';
+import { buildWalk, type Probe, type Sighting, type Space, type Step, sight, type WalkResult } from './walk.ts';
+
+export interface OverlayDevice {
+  /** The TUN device on every host. */
+  readonly device: string;
+  /** UDP port of the forwarders. */
+  readonly port: number;
+}
+
+/** How long a datagram may take to its reader, and a capture to show it: far more than either ever needs. */
+const ARRIVAL_MS = 5_000;
+/** Discard's port (RFC 863): nothing else listens on it in a lab. */
+const PROBE_PORT = 9;
+
+/**
+ * Sends one UDP datagram between applications in two containers on different hosts, captured on every device of udp
+ * mode's path.
+ */
+export async function walkContainers(
+  topology: Topology,
+  from: LabContainer,
+  to: LabContainer,
+  overlay: OverlayDevice,
+  signal?: AbortSignal,
+): Promise<WalkResult> {
+  const [a, b] = [from.host, to.host];
+  const steps: Step[] = [
+    { kind: 'inferred', node: from.name, space: 'user', place: 'application', evidence: 'sent' },
+    { kind: 'inferred', node: from.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
+    seenOn(from.name, CONTAINER_DEVICE, 'out', false),
+    seenOn(a.name, CNI_BRIDGE, 'in', false),
+    { kind: 'inferred', node: a.name, space: 'kernel', place: 'routing', evidence: 'forwarded' },
+    seenOn(a.name, overlay.device, 'out', false),
+    { kind: 'inferred', node: a.name, space: 'user', place: 'flanneld', evidence: 'encapsulated' },
+    { kind: 'inferred', node: a.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
+    ...underlaySteps(a, b, true),
+    { kind: 'inferred', node: b.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
+    { kind: 'inferred', node: b.name, space: 'user', place: 'flanneld', evidence: 'decapsulated' },
+    seenOn(b.name, overlay.device, 'in', false),
+    { kind: 'inferred', node: b.name, space: 'kernel', place: 'routing', evidence: 'forwarded' },
+    seenOn(b.name, CNI_BRIDGE, 'out', false),
+    seenOn(to.name, CONTAINER_DEVICE, 'in', false),
+    { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
+    { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
+  ];
+  return take(
+    topology,
+    'container to container, flannel udp mode',
+    from,
+    addressOf(from),
+    to,
+    addressOf(to),
+    steps,
+    signal,
+  );
+}
+
+/** The same between applications on the hosts themselves: what a native socket costs. */
+export async function walkHosts(
+  topology: Topology,
+  from: LabHost,
+  to: LabHost,
+  signal?: AbortSignal,
+): Promise<WalkResult> {
+  const steps: Step[] = [
+    { kind: 'inferred', node: from.name, space: 'user', place: 'application', evidence: 'sent' },
+    { kind: 'inferred', node: from.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
+    ...underlaySteps(from, to, false),
+    { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
+    { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
+  ];
+  return take(topology, 'host to host, native socket', from, from.address, to, to.address, steps, signal);
+}
+
+function underlaySteps(from: LabHost, to: LabHost, wrapped: boolean): Step[] {
+  return [
+    seenOn(from.name, HOST_DEVICE, 'out', wrapped),
+    seenOn('underlay', from.switchPort, 'in', wrapped, 'physical'),
+    seenOn('underlay', to.switchPort, 'out', wrapped, 'physical'),
+    seenOn(to.name, HOST_DEVICE, 'in', wrapped),
+  ];
+}
+
+function seenOn(
+  node: string,
+  device: string,
+  direction: 'in' | 'out',
+  wrapped: boolean,
+  space: Space = 'kernel',
+): Step {
+  return { kind: 'captured', node, device, space, direction, wrapped };
+}
+
+function addressOf(container: LabContainer): Ipv4Addr {
+  if (container.address === undefined)
+    throw new WeftError('WEFT_LAB_FAILED', `container ${container.name} has no address yet`);
+  return container.address;
+}
+
+interface Member {
+  readonly name: string;
+  readonly namespace: string;
+}
+
+async function take(
+  topology: Topology,
+  title: string,
+  from: Member,
+  source: Ipv4Addr,
+  to: Member,
+  destination: Ipv4Addr,
+  steps: readonly Step[],
+  signal: AbortSignal | undefined,
+): Promise<WalkResult> {
+  const token = `weft-walk-${randomBytes(4).toString('hex')}`;
+  const probe: Probe = { kind: 'udp', source, destination, port: PROBE_PORT, token };
+  await using resources = new AsyncDisposableStack();
+  const captures = await Promise.all(
+    steps.map(async (step) => {
+      if (step.kind !== 'captured') return undefined;
+      const namespace = namespaceOf(topology, step.node);
+      const capture = await Capture.start(topology, namespace, step.device, { filter: 'udp' }, signal);
+      resources.use(capture);
+      return capture;
+    }),
+  );
+  const receiver = await topology.start(to, ['socat', '-u', '-d', '-d', `UDP4-RECV:${PROBE_PORT}`, 'STDOUT'], {
+    stderr: 'pipe',
+    signal,
+  });
+  resources.use(receiver);
+  // socat's notice once the socket is bound.
+  let notice = '';
+  for await (const line of lines(receiver.stderr!)) {
+    notice = line;
+    if (line.includes('starting data transfer loop')) break;
+  }
+  if (!notice.includes('starting data transfer loop')) {
+    throw new WeftError('WEFT_LAB_FAILED', `could not receive UDP on port ${PROBE_PORT} in ${to.namespace}: ${notice}`);
+  }
+  const deadline = AbortSignal.any([AbortSignal.timeout(ARRIVAL_MS), ...(signal === undefined ? [] : [signal])]);
+  const delivery = firstOutput(receiver.stdout!, deadline);
+  await topology.exec(from, ['socat', '-u', 'STDIN', `UDP4-SENDTO:${formatIpv4(destination)}:${PROBE_PORT}`], {
+    stdin: token,
+    signal,
+  });
+  const delivered = (await delivery) === token;
+  const sightings = await Promise.all(
+    captures.map((capture) => capture?.waitFor((frame) => sight(probe, frame), deadline).catch(() => undefined)),
+  );
+  signal?.throwIfAborted();
+  return buildWalk({ title, probe, from: from.name, to: to.name, steps, sightings, delivered });
+}
+
+/** The first piece of output; `undefined` when there was none in time. */
+async function firstOutput(stream: NodeJS.ReadableStream, deadline: AbortSignal): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    stream.once('data', (chunk: Buffer) => resolve(chunk.toString('latin1')));
+    stream.once('end', () => resolve(undefined));
+    if (deadline.aborted) resolve(undefined);
+    deadline.addEventListener('abort', () => resolve(undefined), { once: true });
+  });
+}
+
+function namespaceOf(topology: Topology, node: string): string {
+  if (node === 'underlay') return topology.plan.switchNamespace;
+  const members: readonly Member[] = [...topology.hosts, ...topology.containers];
+  const member = members.find((one) => one.name === node);
+  if (member === undefined) throw new WeftError('WEFT_LAB_FAILED', `the lab has no ${node}`);
+  return member.namespace;
+}

@@ -94,9 +94,9 @@ export class Capture implements AsyncDisposable {
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       for (;;) {
-        signal?.throwIfAborted();
         const got = value();
         if (got !== undefined) return got;
+        signal?.throwIfAborted();
         if (this.#ended) {
           const why = this.#failure?.message ?? this.#child.tail().trim();
           throw new WeftError('WEFT_LAB_FAILED', `the packet capture on ${this.#where} ended: ${why}`, {

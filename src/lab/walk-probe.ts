@@ -5,7 +5,7 @@ import { lines } from '../linux/run.ts';
 import { Capture } from './capture.ts';
 import { CNI_BRIDGE, CONTAINER_DEVICE, HOST_DEVICE } from './namespaces.ts';
 import type { LabContainer, LabHost, Topology } from './topology.ts';
-import { buildWalk, type Probe, type Sighting, type Space, type Step, sight, type WalkResult } from './walk.ts';
+import { buildWalk, type Probe, type Space, type Step, sight, type WalkResult } from './walk.ts';
 
 export interface OverlayDevice {
   /** The TUN device on every host. */
@@ -14,7 +14,14 @@ export interface OverlayDevice {
   readonly port: number;
 }
 
-/** How long a datagram may take to its reader, and a capture to show it: far more than either ever needs. */
+export interface WalkRequest<M> {
+  readonly from: M;
+  readonly to: M;
+  /** How long the datagram may take to its reader, and the captures to show it; default {@link ARRIVAL_MS}. */
+  readonly arrivalMs?: number | undefined;
+}
+
+/** Far more than a datagram ever needs, even on a busy machine. */
 const ARRIVAL_MS = 5_000;
 /** Discard's port (RFC 863): nothing else listens on it in a lab. */
 const PROBE_PORT = 9;
@@ -25,11 +32,11 @@ const PROBE_PORT = 9;
  */
 export async function walkContainers(
   topology: Topology,
-  from: LabContainer,
-  to: LabContainer,
+  request: WalkRequest<LabContainer>,
   overlay: OverlayDevice,
   signal?: AbortSignal,
 ): Promise<WalkResult> {
+  const { from, to } = request;
   const [a, b] = [from.host, to.host];
   const steps: Step[] = [
     { kind: 'inferred', node: from.name, space: 'user', place: 'application', evidence: 'sent' },
@@ -50,25 +57,17 @@ export async function walkContainers(
     { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
     { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
   ];
-  return take(
-    topology,
-    'container to container, flannel udp mode',
-    from,
-    addressOf(from),
-    to,
-    addressOf(to),
-    steps,
-    signal,
-  );
+  const title = 'container to container, flannel udp mode';
+  return take(topology, { ...request, title, steps, source: addressOf(from), destination: addressOf(to) }, signal);
 }
 
 /** The same between applications on the hosts themselves: what a native socket costs. */
 export async function walkHosts(
   topology: Topology,
-  from: LabHost,
-  to: LabHost,
+  request: WalkRequest<LabHost>,
   signal?: AbortSignal,
 ): Promise<WalkResult> {
+  const { from, to } = request;
   const steps: Step[] = [
     { kind: 'inferred', node: from.name, space: 'user', place: 'application', evidence: 'sent' },
     { kind: 'inferred', node: from.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
@@ -76,7 +75,8 @@ export async function walkHosts(
     { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
     { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
   ];
-  return take(topology, 'host to host, native socket', from, from.address, to, to.address, steps, signal);
+  const title = 'host to host, native socket';
+  return take(topology, { ...request, title, steps, source: from.address, destination: to.address }, signal);
 }
 
 function underlaySteps(from: LabHost, to: LabHost, wrapped: boolean): Step[] {
@@ -109,16 +109,15 @@ interface Member {
   readonly namespace: string;
 }
 
-async function take(
-  topology: Topology,
-  title: string,
-  from: Member,
-  source: Ipv4Addr,
-  to: Member,
-  destination: Ipv4Addr,
-  steps: readonly Step[],
-  signal: AbortSignal | undefined,
-): Promise<WalkResult> {
+interface Expedition extends WalkRequest<Member> {
+  readonly title: string;
+  readonly source: Ipv4Addr;
+  readonly destination: Ipv4Addr;
+  readonly steps: readonly Step[];
+}
+
+async function take(topology: Topology, expedition: Expedition, signal: AbortSignal | undefined): Promise<WalkResult> {
+  const { title, from, to, source, destination, steps, arrivalMs = ARRIVAL_MS } = expedition;
   const token = `weft-walk-${randomBytes(4).toString('hex')}`;
   const probe: Probe = { kind: 'udp', source, destination, port: PROBE_PORT, token };
   await using resources = new AsyncDisposableStack();
@@ -145,10 +144,12 @@ async function take(
   if (!notice.includes('starting data transfer loop')) {
     throw new WeftError('WEFT_LAB_FAILED', `could not receive UDP on port ${PROBE_PORT} in ${to.namespace}: ${notice}`);
   }
-  const deadline = AbortSignal.any([AbortSignal.timeout(ARRIVAL_MS), ...(signal === undefined ? [] : [signal])]);
+  const deadline = AbortSignal.any([AbortSignal.timeout(arrivalMs), ...(signal === undefined ? [] : [signal])]);
   const delivery = firstOutput(receiver.stdout!, deadline);
   await topology.exec(from, ['socat', '-u', 'STDIN', `UDP4-SENDTO:${formatIpv4(destination)}:${PROBE_PORT}`], {
     stdin: token,
+    // A refusal by the kernel shows as hops that were not captured.
+    okExitCodes: 'any',
     signal,
   });
   const delivered = (await delivery) === token;

@@ -25,7 +25,7 @@ import {
 
 /** One change to the kernel. Every one of them is idempotent: deleting what is gone is a success. */
 export type Op =
-  /** Made with all its properties, including its state. */
+  /** Made with all its properties, and up. */
   | { readonly type: 'link-add'; readonly link: Extract<WantedLink, { kind: 'vxlan' | 'bridge' }> }
   | { readonly type: 'link-delete'; readonly name: string }
   | {
@@ -33,7 +33,7 @@ export type Op =
       readonly name: string;
       readonly mtuBytes?: number;
       readonly mac?: MacAddr;
-      readonly up?: boolean;
+      readonly up?: true;
     }
   | { readonly type: 'address-add'; readonly address: Address }
   | { readonly type: 'address-delete'; readonly address: ActualAddress }
@@ -62,7 +62,11 @@ export interface Plan {
   readonly problems: readonly Problem[];
 }
 
-/** The changes that turn `actual` into `wanted`; empty when there is nothing to do. Pure. See {@link plan}. */
+/**
+ * The changes that turn `actual` into `wanted`; empty when there is nothing to do. Pure. See {@link plan}. One pass is
+ * enough unless somebody has made several routes with one key and our protocol number: then reading again and a second
+ * pass are.
+ */
 export function reconcile(wanted: WantedState, actual: ActualState): readonly Op[] {
   return plan(wanted, actual).ops;
 }
@@ -140,7 +144,7 @@ function planLinks(wanted: WantedState, actual: ActualState, problems: Problem[]
     }
     own.add(link.name);
     present.add(link.name);
-    if (link.up) up.add(link.name);
+    up.add(link.name);
   }
   return { ops, present, up, fresh, own };
 }
@@ -165,15 +169,14 @@ function suits(wanted: Exclude<WantedLink, { kind: 'external' }>, found: ActualL
 function linkSet(wanted: Exclude<WantedLink, { kind: 'external' }>, found: ActualLink): Op[] {
   const mtuBytes = wanted.mtuBytes !== undefined && wanted.mtuBytes !== found.mtuBytes ? wanted.mtuBytes : undefined;
   const mac = wanted.kind === 'vxlan' && wanted.mac !== undefined && wanted.mac !== found.mac ? wanted.mac : undefined;
-  const up = wanted.up !== found.up ? wanted.up : undefined;
-  if (mtuBytes === undefined && mac === undefined && up === undefined) return [];
+  if (mtuBytes === undefined && mac === undefined && found.up) return [];
   return [
     {
       type: 'link-set',
       name: wanted.name,
       ...(mtuBytes === undefined ? {} : { mtuBytes }),
       ...(mac === undefined ? {} : { mac }),
-      ...(up === undefined ? {} : { up }),
+      ...(found.up ? {} : { up: true as const }),
     },
   ];
 }
@@ -366,9 +369,12 @@ function planRoutes(
       remove(ours);
       continue;
     }
+    // Duplicates go first: the kernel may take a deletion without a gateway for the new route.
+    for (const other of there.slice(1)) {
+      if (other.protocol === WEFT_ROUTE_PROTOCOL) changes.push({ type: 'route-delete', route: other });
+    }
     // What replace takes the place of is the first of them; when the kernel has flushed them, it adds.
     changes.push({ type: there.length === 0 ? 'route-add' : 'route-replace', route });
-    remove(there.slice(1).filter((other) => other.protocol === WEFT_ROUTE_PROTOCOL));
   }
   for (const [key, routes] of found) {
     if (seen.has(key)) continue;
@@ -433,7 +439,7 @@ export function describeOp(op: Op): string {
       const parts = [
         ...(op.mtuBytes === undefined ? [] : [`mtu ${op.mtuBytes}`]),
         ...(op.mac === undefined ? [] : [`address ${op.mac}`]),
-        ...(op.up === undefined ? [] : [op.up ? 'up' : 'down']),
+        ...(op.up === undefined ? [] : ['up']),
       ];
       return `set link ${op.name} ${parts.join(' ')}`;
     }

@@ -31,15 +31,15 @@ export interface VxlanSettings {
   readonly gbp: boolean;
 }
 
-/** `undefined` leaves that property as it is. */
 interface LinkProperties {
   readonly name: string;
+  /** `undefined`: as it is. */
   readonly mtuBytes: number | undefined;
-  readonly up: boolean;
 }
 
+/** A wanted link of ours is wanted up. */
 export type WantedLink =
-  /** Made by the data plane, which holds its descriptor; here only its MTU and state are kept. */
+  /** Made by the data plane, which holds its descriptor; here only its MTU is kept, and that it is up. */
   | ({ readonly kind: 'tun' } & LinkProperties)
   | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly vxlan: VxlanSettings } & LinkProperties)
   | ({ readonly kind: 'bridge' } & LinkProperties)

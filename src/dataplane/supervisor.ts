@@ -26,7 +26,6 @@ export interface ForwarderOptions {
   readonly workerUrl: URL;
   /** Opens the TUN device and the sockets; called again after a loss. */
   readonly open: () => ForwarderDescriptors;
-  readonly ownAddress: Ipv4Addr;
   readonly sourceCheck: SourceCheck;
   readonly onEvent: (event: ForwarderEvent) => void;
 }
@@ -53,6 +52,8 @@ export class Forwarder implements AsyncDisposable {
   readonly counters: Counters = Counters.allocate(MAX_PEERS + 1);
   readonly table: PeerTable = PeerTable.allocate(MAX_PEERS + 1);
   readonly #options: ForwarderOptions;
+  #prepared: ForwarderDescriptors | undefined;
+  #ownAddress = 0;
   #generation: Generation | undefined;
   #failure: string | undefined = 'not started';
   #retryMs = FIRST_RETRY_MS;
@@ -73,16 +74,27 @@ export class Forwarder implements AsyncDisposable {
   }
 
   /**
-   * Opens and starts; resolves when both workers run. @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED.
-   * Later failures are retried and reported by `onEvent`.
+   * Opens the device and the sockets without starting: what cannot work fails here, before a lease is taken.
+   * @throws WeftError of the adapters
    */
-  async start(signal: AbortSignal): Promise<void> {
+  prepare(): void {
+    this.#prepared ??= this.#options.open();
+  }
+
+  /**
+   * Starts; resolves when both workers run. Later failures are retried and reported by `onEvent`.
+   * @param ownAddress source of ICMP errors, the address of the TUN device.
+   * @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED.
+   */
+  async start(ownAddress: Ipv4Addr, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
+    this.#ownAddress = ownAddress;
     await this.#startGeneration();
   }
 
   async #startGeneration(): Promise<void> {
-    const descriptors = this.#options.open();
+    const descriptors = this.#prepared ?? this.#options.open();
+    this.#prepared = undefined;
     const stop = new Int32Array(new SharedArrayBuffer(4));
     const input = {
       tunFd: descriptors.tunFd,
@@ -93,7 +105,7 @@ export class Forwarder implements AsyncDisposable {
       tableCapacity: this.table.capacity,
       counters: this.counters.buffer,
       stop: stop.buffer,
-      ownAddress: this.#options.ownAddress,
+      ownAddress: this.#ownAddress,
       sourceCheck: this.#options.sourceCheck,
       udpSegmentation: descriptors.udpSegmentation,
     };
@@ -173,6 +185,8 @@ export class Forwarder implements AsyncDisposable {
     this.#stopped = true;
     clearTimeout(this.#retry);
     this.#failure = 'stopped';
+    this.#prepared?.[Symbol.dispose]();
+    this.#prepared = undefined;
     await this.#endGeneration();
   }
 }

@@ -42,17 +42,18 @@ export interface TunDevice extends Disposable {
 export interface OpenTunOptions {
   /** 1 … 15 characters. */
   readonly name: string;
+  /** Persistent: link, addresses and routes outlive the process; otherwise they end with it. */
+  readonly persistent: boolean;
   /** Told what was done to the host beyond opening the device, such as making the device node. */
   readonly onNotice?: (text: string) => void;
 }
 
 /**
- * Attaches to the TUN device `name`, which is made when it does not exist. It is persistent: link, addresses and routes
- * outlive the process. Packets carry a virtio-net header; checksum, TCP and, where the kernel can, UDP segmentation are
+ * Attaches to the TUN device `name`, which is made when it does not exist. Packets carry a virtio-net header; checksum, TCP and, where the kernel can, UDP segmentation are
  * left to us (Documentation/networking/tuntap.rst).
  * @throws WeftError WEFT_TUN_MISSING, WEFT_TUN_DENIED, WEFT_TUN_BUSY, WEFT_TUN_FAILED
  */
-export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
+export function openTunDevice({ name, persistent, onNotice }: OpenTunOptions): TunDevice {
   if (name.length === 0 || name.length >= IFNAMSIZ) {
     throw new WeftError('WEFT_USAGE', `TUN device name "${name}" must have 1 to ${IFNAMSIZ - 1} characters`);
   }
@@ -71,8 +72,8 @@ export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
       offload = ioctl(fd, TUNSETOFFLOAD, basic);
     }
     if (offload < 0) throw tunFailed(name, 'set segmentation offloads (TUNSETOFFLOAD)', offload);
-    const persisted = ioctl(fd, TUNSETPERSIST, 1);
-    if (persisted < 0) throw tunFailed(name, 'make it persistent (TUNSETPERSIST)', persisted);
+    const persisted = ioctl(fd, TUNSETPERSIST, persistent ? 1 : 0);
+    if (persisted < 0) throw tunFailed(name, 'set whether it persists (TUNSETPERSIST)', persisted);
     return { fd, name, udpSegmentation, [Symbol.dispose]: () => void close(fd) };
   } catch (error) {
     close(fd);

@@ -23,7 +23,7 @@ export function udpMtuBytes(underlayMtuBytes: number): number {
  */
 export function udpWantedState(tun: string, own: Ipv4Addr, network: Ipv4Prefix, mtuBytes: number): WantedState {
   return {
-    links: [{ kind: 'tun', name: tun, mtuBytes, up: true }],
+    links: [{ kind: 'tun', name: tun, mtuBytes }],
     addresses: [{ link: tun, addr: own, prefixLength: 32, scope: 'global', prefixRoute: false }],
     routes: [
       { type: 'unicast', dst: network, dev: tun, via: undefined, onlink: false, scope: 'global', metric: undefined },

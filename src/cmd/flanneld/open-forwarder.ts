@@ -8,10 +8,10 @@ import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
 
 export interface HostForwarderOptions {
   readonly tunName: string;
+  /** Whether the TUN device outlives the process. */
+  readonly persistent: boolean;
   readonly listenAddress: Ipv4Addr;
   readonly listenPort: number;
-  /** Source of ICMP errors, also the address of the TUN device. */
-  readonly ownAddress: Ipv4Addr;
   readonly sourceCheck: SourceCheck;
   readonly onEvent: (event: ForwarderEvent) => void;
   readonly onNotice: (text: string) => void;
@@ -23,7 +23,6 @@ const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 export function hostForwarder(options: HostForwarderOptions): Forwarder {
   return new Forwarder({
     workerUrl: new URL('./forwarder-worker.ts', import.meta.url),
-    ownAddress: options.ownAddress,
     sourceCheck: options.sourceCheck,
     onEvent: options.onEvent,
     open: () => {
@@ -35,7 +34,9 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
           bufferBytes: SOCKET_BUFFER_BYTES,
         }),
       );
-      const tun = stack.use(openTunDevice({ name: options.tunName, onNotice: options.onNotice }));
+      const tun = stack.use(
+        openTunDevice({ name: options.tunName, persistent: options.persistent, onNotice: options.onNotice }),
+      );
       const stop = stack.use(createStopEvent());
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');

@@ -1,0 +1,28 @@
+/** `weft`: the command for people. One file a verb. */
+import { Command, CommanderError } from 'commander';
+import { describeError } from '../../errors.ts';
+import { dockerOptsCommand } from './docker-opts.ts';
+import { labCommand } from './lab.ts';
+import { tunnelCommand } from './tunnel.ts';
+
+/** Wrong usage, as most Unix programs have it. */
+const EXIT_USAGE = 2;
+
+const program = new Command('weft')
+  .description('A flannel-compatible overlay network for containers.')
+  .showHelpAfterError('(weft --help lists the commands)')
+  .addCommand(labCommand())
+  .addCommand(tunnelCommand())
+  .addCommand(dockerOptsCommand());
+for (const command of [program, ...program.commands]) command.exitOverride();
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+  } else {
+    process.stderr.write(`weft: ${describeError(error)}\n`);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,165 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { udpWantedState } from '../../backend/udp/udp-backend.ts';
+import type { Peer } from '../../dataplane/peer-table.ts';
+import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
+import { WeftError } from '../../errors.ts';
+import { type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
+import { containsPrefix4, type Ipv4Prefix, mask4, overlaps4, parsePrefix4, prefix4 } from '../../ip/prefix.ts';
+import { Reconciler } from '../../kernel/reconciler.ts';
+import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { hostForwarder } from '../flanneld/open-forwarder.ts';
+import { untilStopped } from '../stop-signal.ts';
+
+interface Endpoint {
+  readonly address: Ipv4Addr;
+  readonly port: number;
+}
+
+interface TunnelAddress {
+  readonly address: Ipv4Addr;
+  readonly network: Ipv4Prefix;
+}
+
+interface PeerArgument {
+  readonly subnet: Ipv4Prefix;
+  readonly address: Ipv4Addr;
+  /** undefined: the port we listen on, as flannel has it. */
+  readonly port: number | undefined;
+}
+
+interface TunnelOptions {
+  readonly dev: string;
+  readonly address: TunnelAddress;
+  readonly listen: Endpoint;
+  readonly mtu: number;
+  readonly peer: readonly PeerArgument[];
+  readonly sourceCheck: SourceCheck;
+}
+
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (!/^\d+$/.test(text) || port < 1 || port > 65_535)
+    throw new InvalidArgumentError(`"${text}" is not a port (1 to 65535).`);
+  return port;
+}
+
+function parseAddress(text: string): Ipv4Addr {
+  const address = parseIpv4(text);
+  if (address === undefined) throw new InvalidArgumentError(`"${text}" is not an IPv4 address.`);
+  return address;
+}
+
+function parseListen(text: string): Endpoint {
+  const [address = '', port, rest] = text.split(':');
+  if (port === undefined || rest !== undefined)
+    throw new InvalidArgumentError('Expected ADDRESS:PORT, such as 192.0.2.1:8285.');
+  return { address: parseAddress(address), port: parsePort(port) };
+}
+
+function parseTunnelAddress(text: string): TunnelAddress {
+  const [address = '', length, rest] = text.split('/');
+  if (length === undefined || rest !== undefined || !/^\d+$/.test(length) || Number(length) > 32) {
+    throw new InvalidArgumentError(
+      'Expected ADDRESS/LENGTH: own address and length of the whole network, such as 10.244.1.0/16.',
+    );
+  }
+  const own = parseAddress(address);
+  return { address: own, network: prefix4(own, Number(length)) };
+}
+
+function parsePeer(text: string, previous: readonly PeerArgument[] = []): PeerArgument[] {
+  const [cidr = '', endpoint, rest] = text.split('=');
+  const subnet = parsePrefix4(cidr);
+  if (subnet === undefined || endpoint === undefined || rest !== undefined) {
+    throw new InvalidArgumentError('Expected SUBNET=ADDRESS[:PORT], such as 10.244.2.0/24=192.0.2.2.');
+  }
+  const [address = '', port] = endpoint.split(':');
+  return [
+    ...previous,
+    { subnet, address: parseAddress(address), port: port === undefined ? undefined : parsePort(port) },
+  ];
+}
+
+function parseMtu(text: string): number {
+  const mtu = Number(text);
+  if (!/^\d+$/.test(text) || mtu < 68 || mtu > 65_507)
+    throw new InvalidArgumentError(`"${text}" is not an MTU (68 to 65507).`);
+  return mtu;
+}
+
+/** All that is wrong with the combination, at once. */
+function checkPeers({ address, network }: TunnelAddress, peers: readonly PeerArgument[]): void {
+  const problems = peers.flatMap((peer, index) => {
+    const found: string[] = [];
+    if (!containsPrefix4(network, peer.subnet)) found.push(`peer ${index + 1}: its subnet is not inside the network`);
+    if ((address & mask4(peer.subnet.length)) >>> 0 === peer.subnet.addr) {
+      found.push(`peer ${index + 1}: its subnet contains the own address`);
+    }
+    const twin = peers.findIndex((other, at) => at < index && overlaps4(other.subnet, peer.subnet));
+    if (twin >= 0) found.push(`peer ${index + 1}: its subnet overlaps that of peer ${twin + 1}`);
+    return found;
+  });
+  if (problems.length > 0) throw new WeftError('WEFT_USAGE', `the peers do not fit together: ${problems.join('; ')}`);
+}
+
+async function runTunnel(options: TunnelOptions): Promise<void> {
+  const { dev, address: own, listen, mtu } = options;
+  checkPeers(own, options.peer);
+  using stopped = untilStopped();
+  const { signal } = stopped;
+  const notice = (text: string): void => void process.stderr.write(`weft tunnel: ${text}\n`);
+  await using forwarder = hostForwarder({
+    tunName: dev,
+    persistent: false,
+    listenAddress: listen.address,
+    listenPort: listen.port,
+    sourceCheck: options.sourceCheck,
+    onNotice: notice,
+    onEvent: (event) => {
+      if (event.type === 'failed') notice(`${event.reason}; starting again in ${event.retryInMs} ms`);
+    },
+  });
+  forwarder.publish({
+    network: own.network,
+    mtu,
+    peers: options.peer.map(
+      (peer, index): Peer => ({
+        slot: index + 1,
+        subnet: peer.subnet,
+        publicIp: peer.address,
+        port: peer.port ?? listen.port,
+      }),
+    ),
+  });
+  await forwarder.start(own.address, signal);
+  await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
+  reconciler.setWanted({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
+  await reconciler.idle(signal);
+  process.stdout.write('ready\n');
+  await stopped.promise;
+}
+
+/** `weft tunnel`: the data plane with peers given by hand and no subnet manager. */
+export function tunnelCommand(): Command {
+  return new Command('tunnel')
+    .summary('carry packets between hosts with peers given by hand')
+    .description(
+      'Runs the udp data plane without a subnet manager: a TUN device, its address and route, and the peers named here. ' +
+        'Prints "ready" on standard output when packets flow. Ends on SIGINT or SIGTERM and takes the device with it.',
+    )
+    .requiredOption(
+      '--address <address/length>',
+      'own overlay address, and the length of the whole network',
+      parseTunnelAddress,
+    )
+    .requiredOption('--listen <address:port>', 'underlay address and UDP port of this host', parseListen)
+    .requiredOption('--peer <subnet=address[:port]>', 'a subnet and the host that has it; may be repeated', parsePeer)
+    .option('--dev <name>', 'name of the TUN device', 'flannel0')
+    .option('--mtu <bytes>', 'MTU of the TUN device: that of the underlay less 28', parseMtu, 1472)
+    .addOption(
+      new Option('--source-check <mode>', 'which packets are accepted').choices(SOURCE_CHECKS).default('loose'),
+    )
+    .action(async (options: TunnelOptions) => {
+      await runTunnel(options);
+    });
+}

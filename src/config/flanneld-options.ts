@@ -1,0 +1,456 @@
+import { WeftError } from '../errors.ts';
+import { formatAddr, type IpAddr, parseAddr } from '../ip/address.ts';
+import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
+import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
+import {
+  applyEnvironment,
+  boolFlag,
+  choiceFlag,
+  type FlagDefinition,
+  type FlagValues,
+  flagUsage,
+  intFlag,
+  listFlag,
+  parseFlags,
+  stringFlag,
+} from './go-flags.ts';
+import { compileRe2 } from './re2.ts';
+
+export type SubnetManagerKind = 'local' | 'etcd' | 'kube';
+
+/** klog's `--vmodule`: files whose name matches get a verbosity of their own. */
+export interface ModuleVerbosity {
+  readonly pattern: string;
+  readonly level: number;
+}
+
+const vmoduleFlag: FlagDefinition<readonly ModuleVerbosity[]> = {
+  usage: 'comma-separated list of `pattern=N` settings for the log verbosity of single files',
+  typeName: 'value',
+  isBoolean: false,
+  initial: [],
+  defaultText: undefined,
+  set: (text) => {
+    const modules: ModuleVerbosity[] = [];
+    for (const item of text.split(',').filter((part) => part !== '')) {
+      const match = /^([^=]+)=(\d{1,9})$/.exec(item);
+      const [, pattern, level] = match ?? [];
+      if (pattern === undefined || level === undefined) {
+        return { ok: false, reason: 'syntax error: expect comma-separated list of filename=N' };
+      }
+      modules.push({ pattern, level: Number(level) });
+    }
+    return { ok: true, value: modules };
+  },
+};
+
+const backtraceFlag: FlagDefinition<string> = {
+  ...stringFlag('', 'add a stack trace to the log line written at `file:N`'),
+  typeName: 'value',
+  set: (text) =>
+    text === '' || /^[^:]+:[1-9]\d*$/.test(text)
+      ? { ok: true, value: text }
+      : { ok: false, reason: 'syntax error: expect file.go:234' },
+};
+
+/** flannel's flags with flannel's names and defaults, then weft's own. */
+const FLANNELD_FLAGS = {
+  'etcd-endpoints': stringFlag(
+    'http://127.0.0.1:4001,http://127.0.0.1:2379',
+    'etcd endpoints, separated by commas; the first that answers is used',
+  ),
+  'etcd-prefix': stringFlag('/coreos.com/network', 'etcd key under which the network is kept'),
+  'etcd-keyfile': stringFlag('', 'private key `file` for TLS to etcd'),
+  'etcd-certfile': stringFlag('', 'certificate `file` for TLS to etcd'),
+  'etcd-cafile': stringFlag('', "`file` with the authority that signed etcd's certificate"),
+  'etcd-username': stringFlag('', 'user `name` for etcd'),
+  'etcd-password': stringFlag('', 'password for etcd'),
+  iface: listFlag('interface to other hosts, by name or address; may be repeated, the first that fits is used'),
+  'iface-regex': listFlag(
+    'regular expression for the address or name of the interface to other hosts; may be repeated, tried after every -iface',
+  ),
+  'iface-can-reach': stringFlag('', 'use the interface through which this `address` is reached; tried last'),
+  'subnet-file': stringFlag('/run/flannel/subnet.env', "`file` that tells others this host's subnet and MTU"),
+  'public-ip': stringFlag('', 'IPv4 `address` under which other hosts reach this one'),
+  'public-ipv6': stringFlag('', 'IPv6 `address` under which other hosts reach this one'),
+  'subnet-lease-renew-margin': intFlag(60, 'renew the lease this many `minutes` before it ends, 1 to 1439'),
+  'ip-masq': boolFlag(false, 'masquerade traffic that leaves the overlay network'),
+  'ip-masq-fully-random-disable': boolFlag(false, 'masquerade without fully random port choice'),
+  'kube-subnet-mgr': boolFlag(false, 'take subnets from Kubernetes instead of etcd'),
+  'kube-api-url': stringFlag('', 'Kubernetes API `URL`; not needed inside a pod'),
+  'kube-annotation-prefix': stringFlag('flannel.alpha.coreos.com', 'prefix of the node annotations'),
+  'kubeconfig-file': stringFlag('', 'kubeconfig `file`; not needed inside a pod'),
+  version: boolFlag(false, 'print the version and exit'),
+  'healthz-ip': stringFlag('0.0.0.0', '`address` the health server listens on'),
+  'healthz-port': intFlag(0, '`port` the health server listens on, 0 for none'),
+  'iptables-resync': intFlag(5, '`seconds` between checks of the traffic rules and the blackhole route'),
+  'iptables-forward-rules': boolFlag(true, 'accept forwarded traffic of the overlay network'),
+  'ip-blackhole-route': boolFlag(false, "add a blackhole route for this host's subnet"),
+  'net-config-path': stringFlag('/etc/kube-flannel/net-conf.json', 'network configuration `file`, with Kubernetes'),
+  'set-node-network-unavailable': boolFlag(
+    true,
+    'set the NetworkUnavailable condition of the node to False when ready',
+  ),
+  v: intFlag(0, 'log verbosity `level`'),
+  vmodule: vmoduleFlag,
+  log_backtrace_at: backtraceFlag,
+  'subnet-mgr': choiceFlag(
+    ['local', 'etcd', 'kube'],
+    undefined,
+    'where subnets come from: a store on this machine, etcd, or Kubernetes (default etcd, or kube with -kube-subnet-mgr)',
+  ),
+  'local-store': stringFlag('/var/lib/weft/subnets.db', 'store `file` of -subnet-mgr=local'),
+  'source-check': choiceFlag(
+    ['loose', 'strict', 'off'],
+    'loose',
+    "what the source address inside a tunnelled packet must be: loose refuses one of another host's subnet, strict also " +
+      "one outside the network that is not the sending host's own, off accepts every datagram",
+  ),
+  'log-format': choiceFlag(['text', 'json'], 'text', 'form of the log lines'),
+  'cni-conf-dir': stringFlag('/etc/cni/net.d', '`directory` of CNI configurations, looked at for ones that hide ours'),
+  'iface-from-node-ip': boolFlag(false, "use the interface that has the node's InternalIP, with Kubernetes"),
+  'explain-iface': boolFlag(false, 'print every interface that was considered and why it was not chosen, then exit'),
+  'skip-br-netfilter-check': boolFlag(false, 'start without the br_netfilter kernel module'),
+  'state-dir': stringFlag('/run/flannel', '`directory` for files other programs read while the agent runs'),
+} as const;
+
+type Flags = FlagValues<typeof FLANNELD_FLAGS>;
+
+/** The agent's command line and environment, checked and frozen. */
+export interface FlanneldOptions {
+  /** At least one. */
+  readonly etcdEndpoints: readonly string[];
+  readonly etcdPrefix: string;
+  /** The file names are empty when not given, and so are user name and password. */
+  readonly etcdKeyFile: string;
+  readonly etcdCertFile: string;
+  readonly etcdCaFile: string;
+  readonly etcdUsername: string;
+  readonly etcdPassword: string;
+  /** Names or addresses, in the order to try. */
+  readonly iface: readonly string[];
+  readonly ifaceRegex: readonly RegExp[];
+  readonly ifaceCanReach: IpAddr | undefined;
+  readonly ifaceFromNodeIp: boolean;
+  readonly explainIface: boolean;
+  readonly subnetFile: string;
+  readonly publicIp: Ipv4Addr | undefined;
+  readonly publicIpv6: Ipv6Addr | undefined;
+  /** 1 … 1439 */
+  readonly subnetLeaseRenewMarginMinutes: number;
+  readonly ipMasq: boolean;
+  readonly ipMasqFullyRandomDisable: boolean;
+  readonly subnetManager: SubnetManagerKind;
+  readonly localStore: string;
+  readonly kubeApiUrl: string;
+  readonly kubeAnnotationPrefix: string;
+  readonly kubeconfigFile: string;
+  readonly netConfigPath: string;
+  readonly setNodeNetworkUnavailable: boolean;
+  readonly healthzIp: string;
+  /** 0 … 65535, 0 is off. */
+  readonly healthzPort: number;
+  /** 1 or more. */
+  readonly iptablesResyncSeconds: number;
+  readonly iptablesForwardRules: boolean;
+  readonly ipBlackholeRoute: boolean;
+  readonly skipBrNetfilterCheck: boolean;
+  /** What the address inside a packet from a known peer must be (dataplane/source-check.ts). */
+  readonly sourceCheck: 'loose' | 'strict' | 'off';
+  readonly cniConfDir: string;
+  readonly stateDir: string;
+  readonly logFormat: 'text' | 'json';
+  readonly verbosity: number;
+  readonly vmodule: readonly ModuleVerbosity[];
+  readonly logBacktraceAt: string;
+  /** From variables that are no flags. */
+  readonly nodeName: string;
+  readonly podName: string;
+  readonly podNamespace: string;
+  /** EVENT_QUEUE_DEPTH, 1 or more. */
+  readonly eventQueueDepth: number;
+  readonly contWhenCacheNotReady: boolean;
+  readonly wireguardKeyFile: string;
+  /** systemd's NOTIFY_SOCKET; empty when systemd does not wait for us. */
+  readonly notifySocket: string;
+}
+
+export type FlanneldOptionsResult =
+  | { readonly kind: 'run'; readonly options: FlanneldOptions; readonly warnings: readonly string[] }
+  /** `text` goes to stderr, as flannel's does; exit 0. */
+  | { readonly kind: 'help'; readonly text: string }
+  | { readonly kind: 'version' }
+  /**
+   * WEFT_USAGE. Exit 2 when a flag or variable cannot be read (flannel exits 0, or takes 0 for a variable), with `usage`
+   * for stderr; exit 1 when the values do not make sense (as flannel).
+   */
+  | { readonly kind: 'error'; readonly error: WeftError; readonly usage: string | undefined; readonly exitCode: 1 | 2 };
+
+export interface FlanneldSurroundings {
+  /** argv[0], for the usage text. */
+  readonly program?: string;
+  /** What to use when neither -subnet-mgr nor -kube-subnet-mgr is given: `local` for the embedded agent. */
+  readonly defaultSubnetManager?: SubnetManagerKind;
+}
+
+export const FLANNELD_VARIABLE_PREFIX = 'FLANNELD';
+
+/** Usage text of the agent, in the form of Go's flag package. */
+export function flanneldUsage(program = 'flanneld'): string {
+  return `Usage: ${program} [OPTION]...\n${flagUsage(FLANNELD_FLAGS)}`;
+}
+
+/**
+ * Reads the words after the program's name and the environment. A flag on the command line wins over its `FLANNELD_`
+ * variable; `-version` counts on the command line only, as in flannel.
+ */
+export function parseFlanneldOptions(
+  args: readonly string[],
+  env: { readonly [variable: string]: string | undefined },
+  { program = 'flanneld', defaultSubnetManager = 'etcd' }: FlanneldSurroundings = {},
+): FlanneldOptionsResult {
+  const parsed = parseFlags(FLANNELD_FLAGS, args);
+  if (parsed.kind === 'help') return { kind: 'help', text: flanneldUsage(program) };
+  if (parsed.kind === 'error') {
+    const hint = `Run ${program} -help for the list of flags.`;
+    return usageError(`cannot read the command line: ${parsed.message}`, hint, flanneldUsage(program));
+  }
+  const [stray] = parsed.rest;
+  if (stray !== undefined) {
+    const message = `cannot read the command line: ${JSON.stringify(stray)} is not a flag, and nothing after it would be read`;
+    const hint = 'A flag that can be true or false takes its value after "=": -ip-masq=true.';
+    return usageError(message, hint, flanneldUsage(program));
+  }
+  if (parsed.values.version) return { kind: 'version' };
+  const settings = applyEnvironment(FLANNELD_FLAGS, FLANNELD_VARIABLE_PREFIX, env, parsed);
+  if (settings.problems.length > 0) {
+    const list = settings.problems.map(({ variable, message }) => `${variable}: ${message}`).join('; ');
+    return usageError(`cannot read the environment: ${list}`, 'Correct or unset the variable.', undefined);
+  }
+  return new Reading(settings.values, env).run(defaultSubnetManager);
+}
+
+function usageError(message: string, hint: string, usage: string | undefined): FlanneldOptionsResult {
+  return { kind: 'error', error: new WeftError('WEFT_USAGE', message, { hint }), usage, exitCode: 2 };
+}
+
+/** Turns flag values into options and collects all that is wrong with them. */
+class Reading {
+  readonly #flags: Flags;
+  readonly #env: { readonly [variable: string]: string | undefined };
+  readonly #problems: string[] = [];
+  readonly #warnings: string[] = [];
+
+  constructor(flags: Flags, env: { readonly [variable: string]: string | undefined }) {
+    this.#flags = flags;
+    this.#env = env;
+  }
+
+  run(defaultSubnetManager: SubnetManagerKind): FlanneldOptionsResult {
+    const options = this.#options(defaultSubnetManager);
+    if (this.#problems.length === 0) return { kind: 'run', options, warnings: this.#warnings };
+    const error = new WeftError('WEFT_USAGE', `cannot start with these options: ${this.#problems.join('; ')}`, {
+      hint: 'Correct the flags, or the FLANNELD_ variables of the same names.',
+    });
+    return { kind: 'error', error, usage: undefined, exitCode: 1 };
+  }
+
+  #options(defaultSubnetManager: SubnetManagerKind): FlanneldOptions {
+    const flags = this.#flags;
+    const subnetManager = this.#subnetManager(defaultSubnetManager);
+    if ((flags['etcd-keyfile'] === '') !== (flags['etcd-certfile'] === '')) {
+      const [present, absent] =
+        flags['etcd-keyfile'] === '' ? ['etcd-certfile', 'etcd-keyfile'] : ['etcd-keyfile', 'etcd-certfile'];
+      this.#warnings.push(`-${present} has no effect without -${absent}: etcd is not shown a client certificate`);
+    }
+    return Object.freeze({
+      etcdEndpoints: this.#endpoints(),
+      etcdPrefix: flags['etcd-prefix'],
+      etcdKeyFile: flags['etcd-keyfile'],
+      etcdCertFile: flags['etcd-certfile'],
+      etcdCaFile: flags['etcd-cafile'],
+      etcdUsername: flags['etcd-username'],
+      etcdPassword: flags['etcd-password'],
+      iface: Object.freeze(flags.iface),
+      ifaceRegex: this.#regexps(),
+      ifaceCanReach: this.#address('iface-can-reach', 'invalid IP address', parseAddr),
+      ifaceFromNodeIp: flags['iface-from-node-ip'],
+      explainIface: flags['explain-iface'],
+      subnetFile: this.#path('subnet-file'),
+      publicIp: this.#address('public-ip', 'invalid public IP address', parseIpv4),
+      publicIpv6: this.#address('public-ipv6', 'invalid public IPv6 address', parseIpv6),
+      subnetLeaseRenewMarginMinutes: this.#margin(),
+      ipMasq: flags['ip-masq'],
+      ipMasqFullyRandomDisable: flags['ip-masq-fully-random-disable'],
+      subnetManager,
+      localStore: this.#path('local-store'),
+      kubeApiUrl: flags['kube-api-url'],
+      kubeAnnotationPrefix: flags['kube-annotation-prefix'],
+      kubeconfigFile: flags['kubeconfig-file'],
+      netConfigPath: this.#path('net-config-path'),
+      setNodeNetworkUnavailable: flags['set-node-network-unavailable'],
+      healthzIp: flags['healthz-ip'],
+      healthzPort: this.#integer('healthz-port', 0, 65_535, ''),
+      iptablesResyncSeconds: this.#integer('iptables-resync', 1, 2_147_483, ' seconds'),
+      iptablesForwardRules: flags['iptables-forward-rules'],
+      ipBlackholeRoute: flags['ip-blackhole-route'],
+      skipBrNetfilterCheck: flags['skip-br-netfilter-check'],
+      sourceCheck: flags['source-check'],
+      cniConfDir: flags['cni-conf-dir'],
+      stateDir: this.#path('state-dir'),
+      logFormat: flags['log-format'],
+      verbosity: flags.v,
+      vmodule: Object.freeze(flags.vmodule),
+      logBacktraceAt: flags.log_backtrace_at,
+      nodeName: this.#env.NODE_NAME ?? '',
+      podName: this.#env.POD_NAME ?? '',
+      podNamespace: this.#env.POD_NAMESPACE ?? '',
+      eventQueueDepth: this.#eventQueueDepth(subnetManager),
+      contWhenCacheNotReady: this.#env.CONT_WHEN_CACHE_NOT_READY === 'true',
+      // flannel asks whether the variable exists, not whether it says anything.
+      wireguardKeyFile: this.#env.WIREGUARD_KEY_FILE ?? '/run/flannel/wgkey',
+      notifySocket: this.#env.NOTIFY_SOCKET ?? '',
+    });
+  }
+
+  #subnetManager(fallback: SubnetManagerKind): SubnetManagerKind {
+    const kind = this.#flags['subnet-mgr'];
+    if (!this.#flags['kube-subnet-mgr']) return kind ?? fallback;
+    if (kind !== undefined && kind !== 'kube') {
+      this.#problems.push(`-kube-subnet-mgr and -subnet-mgr=${kind} contradict each other`);
+    }
+    return 'kube';
+  }
+
+  #endpoints(): readonly string[] {
+    const endpoints = this.#flags['etcd-endpoints'].split(',').map((endpoint) => endpoint.trim());
+    const given = endpoints.filter((endpoint) => endpoint !== '');
+    if (given.length === 0) this.#problems.push('-etcd-endpoints names no endpoint');
+    return Object.freeze(given);
+  }
+
+  #regexps(): readonly RegExp[] {
+    const compiled: RegExp[] = [];
+    for (const text of this.#flags['iface-regex']) {
+      const regexp = compileRe2(text);
+      if (regexp !== undefined) compiled.push(regexp);
+      else this.#problems.push(`-iface-regex ${JSON.stringify(text)} is not a regular expression`);
+    }
+    return Object.freeze(compiled);
+  }
+
+  #address<A>(
+    name: 'public-ip' | 'public-ipv6' | 'iface-can-reach',
+    complaint: string,
+    parse: (text: string) => A | undefined,
+  ): A | undefined {
+    const text = this.#flags[name];
+    if (text === '') return undefined;
+    const addr = parse(text);
+    if (addr === undefined) this.#problems.push(`${complaint}: ${text} (-${name})`);
+    return addr;
+  }
+
+  #path(name: 'subnet-file' | 'local-store' | 'net-config-path' | 'state-dir'): string {
+    const path = this.#flags[name];
+    if (path === '') this.#problems.push(`-${name} is empty`);
+    return path;
+  }
+
+  #margin(): number {
+    const minutes = this.#flags['subnet-lease-renew-margin'];
+    if (minutes < 1 || minutes > 1439) {
+      const complaint = 'Invalid subnet-lease-renew-margin option, out of acceptable range';
+      this.#problems.push(`${complaint} (is ${minutes}, must be 1 to 1439 minutes)`);
+    }
+    return minutes;
+  }
+
+  #integer(name: 'healthz-port' | 'iptables-resync', min: number, max: number, unit: string): number {
+    const value = this.#flags[name];
+    if (value < min || value > max) this.#problems.push(`-${name} is ${value}, must be ${min} to ${max}${unit}`);
+    return value;
+  }
+
+  #eventQueueDepth(subnetManager: SubnetManagerKind): number {
+    const text = this.#env.EVENT_QUEUE_DEPTH ?? '';
+    const depth = Number(text);
+    if (/^[+-]?\d+$/.test(text) && Number.isSafeInteger(depth)) return depth > 0 ? depth : 5000;
+    if (text !== '' && subnetManager === 'kube') {
+      this.#problems.push(`env EVENT_QUEUE_DEPTH=${text} format error: must be a whole number`);
+    }
+    return 5000;
+  }
+}
+
+/** The names under which flannel prints its flags; operators search for them. */
+const FLANNEL_LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions])[] = [
+  ['etcdEndpoints', 'etcdEndpoints'],
+  ['etcdPrefix', 'etcdPrefix'],
+  ['etcdKeyfile', 'etcdKeyFile'],
+  ['etcdCertfile', 'etcdCertFile'],
+  ['etcdCAFile', 'etcdCaFile'],
+  ['etcdUsername', 'etcdUsername'],
+  ['etcdPassword', 'etcdPassword'],
+  ['subnetMgr', 'subnetManager'],
+  ['kubeApiUrl', 'kubeApiUrl'],
+  ['kubeAnnotationPrefix', 'kubeAnnotationPrefix'],
+  ['kubeConfigFile', 'kubeconfigFile'],
+  ['iface', 'iface'],
+  ['ifaceRegex', 'ifaceRegex'],
+  ['ipMasq', 'ipMasq'],
+  ['ipMasqRandomFullyDisable', 'ipMasqFullyRandomDisable'],
+  ['ifaceCanReach', 'ifaceCanReach'],
+  ['subnetFile', 'subnetFile'],
+  ['publicIP', 'publicIp'],
+  ['publicIPv6', 'publicIpv6'],
+  ['subnetLeaseRenewMargin', 'subnetLeaseRenewMarginMinutes'],
+  ['healthzIP', 'healthzIp'],
+  ['healthzPort', 'healthzPort'],
+  ['iptablesResyncSeconds', 'iptablesResyncSeconds'],
+  ['iptablesForwardRules', 'iptablesForwardRules'],
+  ['blackholeRoute', 'ipBlackholeRoute'],
+  ['netConfPath', 'netConfigPath'],
+  ['setNodeNetworkUnavailable', 'setNodeNetworkUnavailable'],
+  ['localStore', 'localStore'],
+  ['sourceCheck', 'sourceCheck'],
+  ['logFormat', 'logFormat'],
+  ['cniConfDir', 'cniConfDir'],
+  ['ifaceFromNodeIp', 'ifaceFromNodeIp'],
+  ['explainIface', 'explainIface'],
+  ['skipBrNetfilterCheck', 'skipBrNetfilterCheck'],
+  ['stateDir', 'stateDir'],
+];
+
+/** All options on one line, in the form of flannel's `CLI flags config:` but without its secrets. */
+export function describeFlanneldOptions(options: FlanneldOptions): string {
+  return `{${FLANNEL_LOG_NAMES.map(([name, key]) => `${name}:${render(key, options)}`).join(' ')}}`;
+}
+
+function render(key: keyof FlanneldOptions, options: FlanneldOptions): string {
+  switch (key) {
+    case 'etcdPassword':
+      return options.etcdPassword === '' ? '' : '<redacted>';
+    case 'etcdEndpoints':
+      return options.etcdEndpoints.map(withoutUserInfo).join(',');
+    case 'kubeApiUrl':
+      return withoutUserInfo(options.kubeApiUrl);
+    case 'ifaceRegex':
+      return `[${options.ifaceRegex.map(({ source }) => source).join(' ')}]`;
+    case 'iface':
+      return `[${options.iface.join(' ')}]`;
+    case 'publicIp':
+    case 'publicIpv6':
+    case 'ifaceCanReach': {
+      const addr = options[key];
+      return addr === undefined ? '' : formatAddr(addr);
+    }
+    default:
+      return String(options[key]);
+  }
+}
+
+/** A URL may carry a password as well. */
+function withoutUserInfo(url: string): string {
+  return url.replace(/^([a-z][a-z0-9+.-]*:\/\/)?[^/@]*@/i, '$1<redacted>@');
+}

@@ -1,0 +1,278 @@
+import { isDeepStrictEqual } from 'node:util';
+import { describeError } from '../errors.ts';
+import { describeOp, describeProblem, type Op, type Problem, plan } from './diff.ts';
+import type { Kernel, OpResult } from './kernel.ts';
+import { EMPTY_WANTED_STATE, type WantedState } from './state.ts';
+
+export interface ReconcilerOptions {
+  readonly kernel: Kernel;
+  /** Called after each run in which the kernel had lost what it already had, with what was put back. Must not throw. */
+  readonly onRepair?: ((ops: readonly Op[]) => void) | undefined;
+  /** Called for every failed run, and once for each failed operation of a run. Must not throw. */
+  readonly onFailure?: ((failure: ReconcileFailure) => void) | undefined;
+  /** Called when the set of problems changes (see plan()): the empty list means that all of it is resolved. */
+  readonly onProblems?: ((problems: readonly Problem[]) => void) | undefined;
+  /** How long a notice of the kernel waits for more of them. Default 20. */
+  readonly debounceMs?: number | undefined;
+  /** The safety net: a run at least this often. Default 30,000. */
+  readonly resyncMs?: number | undefined;
+  /** The first wait after a failure; it doubles up to `maxBackoffMs`. Default 100. */
+  readonly backoffMs?: number | undefined;
+  /** Default 30,000. */
+  readonly maxBackoffMs?: number | undefined;
+}
+
+export interface ReconcileFailure {
+  /** `undefined` when the whole run failed (the kernel could not be read). */
+  readonly op: Op | undefined;
+  /** A sentence for the log. */
+  readonly message: string;
+}
+
+export interface ReconcilerStats {
+  /** Times that the kernel was compared with the wanted state (each may take several passes). */
+  readonly runs: number;
+  /** Operations that succeeded, by type. */
+  readonly operations: Readonly<Partial<Record<Op['type'], number>>>;
+  /** Those of them that put back what had been there before. */
+  readonly repairs: Readonly<Partial<Record<Op['type'], number>>>;
+  /** Failed operations and failed runs. */
+  readonly failures: number;
+  readonly lastError: { readonly message: string; readonly atMs: number } | undefined;
+  /** What stands in the way, as of the last run. */
+  readonly problems: readonly Problem[];
+  /** Whether the kernel had all that is wanted when last looked at, apart from `problems`. */
+  readonly converged: boolean;
+}
+
+/** A pass can make another one necessary only where several routes share a key; more passes than this are a fight. */
+const MAX_PASSES = 4;
+/** How far somebody who undoes our work again and again can slow down the repairs. */
+const MAX_DEBOUNCE_MS = 500;
+
+/**
+ * Keeps the kernel in the wanted state: on every change of what is wanted, on every notice of the kernel, and every
+ * `resyncMs`. Runs never overlap; what happens during one leads to one more. The wanted state that was given last
+ * counts, however many were given meanwhile; one that equals its predecessor costs nothing.
+ *
+ * What failed is tried again with back-off, and at once when the kernel or the wanted state changes. When somebody
+ * undoes each repair, the debounce time doubles with each of them up to half a second.
+ *
+ * Stopping leaves the kernel as it is: packets go on while the agent restarts.
+ */
+export class Reconciler implements AsyncDisposable {
+  readonly #kernel: Kernel;
+  readonly #options: ReconcilerOptions;
+  readonly #stop = new AbortController();
+  readonly #debounceMs: number;
+  readonly #operations: Partial<Record<Op['type'], number>> = {};
+  readonly #repairs: Partial<Record<Op['type'], number>> = {};
+
+  #wanted: WantedState = EMPTY_WANTED_STATE;
+  /** Nothing is done before there is a wanted state: an empty one would remove what an earlier run has left. */
+  #known = false;
+  /** Whether what is wanted now has been reached once: what is missing after that was taken away by somebody. */
+  #reached = false;
+  #converged = false;
+  #problems: readonly Problem[] = [];
+  #problemsKey = '';
+  #runs = 0;
+  #failures = 0;
+  #lastError: { message: string; atMs: number } | undefined;
+  /** Failed runs in a row. */
+  #failedRuns = 0;
+  /** Runs with repairs in a row. */
+  #repairRuns = 0;
+
+  #listening: Promise<void> | undefined;
+  #running: Promise<void> | undefined;
+  #again: { delayMs: number } | undefined;
+  #timer: { handle: NodeJS.Timeout; dueMs: number; counts: boolean } | undefined;
+  #idle: PromiseWithResolvers<void> | undefined;
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+    this.#kernel = options.kernel;
+    this.#debounceMs = options.debounceMs ?? 20;
+  }
+
+  /** Takes effect soon; see {@link idle}. The state must not be changed afterwards. */
+  setWanted(wanted: WantedState): void {
+    if (this.#stop.signal.aborted) return;
+    if (this.#known && isDeepStrictEqual(wanted, this.#wanted)) return;
+    this.#wanted = wanted;
+    this.#known = true;
+    this.#reached = false;
+    this.#listening ??= this.#listen();
+    this.#request(0);
+  }
+
+  /**
+   * Resolves when nothing is running or about to run. Waits neither for the next try of what has failed nor for the
+   * safety net: look at `stats()` for whether all is well.
+   */
+  idle(): Promise<void> {
+    if (!this.#busy()) return Promise.resolve();
+    this.#idle ??= Promise.withResolvers();
+    return this.#idle.promise;
+  }
+
+  stats(): ReconcilerStats {
+    return {
+      runs: this.#runs,
+      operations: { ...this.#operations },
+      repairs: { ...this.#repairs },
+      failures: this.#failures,
+      lastError: this.#lastError,
+      problems: this.#problems,
+      converged: this.#converged,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    this.#clearTimer();
+    this.#again = undefined;
+    await this.#running;
+    await this.#listening;
+    this.#settleIdle();
+  }
+
+  #busy(): boolean {
+    return this.#running !== undefined || this.#timer?.counts === true;
+  }
+
+  #settleIdle(): void {
+    if (this.#busy()) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+
+  /** A run in `delayMs`, or with one that is due earlier. `counts`: whether idle() waits for it. */
+  #request(delayMs: number, counts = true): void {
+    if (this.#stop.signal.aborted) return;
+    if (this.#running !== undefined) {
+      this.#again = { delayMs: Math.min(delayMs, this.#again?.delayMs ?? delayMs) };
+      return;
+    }
+    const dueMs = performance.now() + delayMs;
+    if (this.#timer !== undefined && this.#timer.dueMs <= dueMs && (this.#timer.counts || !counts)) return;
+    this.#clearTimer();
+    this.#timer = { handle: setTimeout(() => this.#start(), delayMs), dueMs, counts };
+  }
+
+  #clearTimer(): void {
+    clearTimeout(this.#timer?.handle);
+    this.#timer = undefined;
+  }
+
+  #start(): void {
+    this.#clearTimer();
+    this.#running = this.#run().then((healthy) => {
+      this.#running = undefined;
+      const again = this.#again;
+      this.#again = undefined;
+      this.#failedRuns = healthy ? 0 : this.#failedRuns + 1;
+      if (again !== undefined) this.#request(again.delayMs);
+      else this.#request(healthy ? (this.#options.resyncMs ?? 30_000) : this.#retryDelayMs(), false);
+      this.#settleIdle();
+    });
+  }
+
+  #retryDelayMs(): number {
+    const { backoffMs = 100, maxBackoffMs = 30_000 } = this.#options;
+    return Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(this.#failedRuns - 1, 30));
+  }
+
+  /** Never rejects. @returns whether nothing failed. */
+  async #run(): Promise<boolean> {
+    this.#runs++;
+    const repaired: Op[] = [];
+    try {
+      for (let pass = 0; pass < MAX_PASSES; pass++) {
+        const wanted = this.#wanted;
+        const actual = await this.#kernel.read(wanted, this.#stop.signal);
+        const { ops, problems } = plan(wanted, actual);
+        this.#setProblems(problems);
+        if (ops.length === 0) {
+          this.#converged = true;
+          if (wanted === this.#wanted) this.#reached = true;
+          return true;
+        }
+        this.#converged = false;
+        const results = await this.#kernel.apply(ops, this.#stop.signal);
+        const done = this.#count(results);
+        if (this.#reached) repaired.push(...done);
+        if (done.length < results.length) return false;
+      }
+      // Somebody undoes what we do as fast as we do it. Their next change brings the next run.
+      return true;
+    } catch (error) {
+      if (this.#stop.signal.aborted) return true;
+      this.#converged = false;
+      this.#fail(undefined, describeError(error));
+      return false;
+    } finally {
+      this.#repairRuns = repaired.length > 0 ? this.#repairRuns + 1 : 0;
+      if (repaired.length > 0) this.#options.onRepair?.(repaired);
+    }
+  }
+
+  /** @returns the operations that succeeded. */
+  #count(results: readonly OpResult[]): Op[] {
+    const done: Op[] = [];
+    for (const result of results) {
+      const { type } = result.op;
+      if (!result.ok) {
+        this.#fail(result.op, `${describeOp(result.op)}: ${result.error}`);
+        continue;
+      }
+      this.#operations[type] = (this.#operations[type] ?? 0) + 1;
+      if (this.#reached) this.#repairs[type] = (this.#repairs[type] ?? 0) + 1;
+      done.push(result.op);
+    }
+    return done;
+  }
+
+  #fail(op: Op | undefined, message: string): void {
+    this.#failures++;
+    this.#lastError = { message, atMs: Date.now() };
+    this.#options.onFailure?.({ op, message });
+  }
+
+  #setProblems(problems: readonly Problem[]): void {
+    this.#problems = problems;
+    const key = problems.map(describeProblem).join('\n');
+    if (key === this.#problemsKey) return;
+    this.#problemsKey = key;
+    this.#options.onProblems?.(problems);
+  }
+
+  /** Never rejects. */
+  async #listen(): Promise<void> {
+    for (let attempt = 0; !this.#stop.signal.aborted; attempt++) {
+      try {
+        for await (const _ of this.#kernel.changes(() => this.#wanted, this.#stop.signal)) {
+          attempt = 0;
+          this.#request(Math.min(MAX_DEBOUNCE_MS, this.#debounceMs * 2 ** Math.min(this.#repairRuns, 10)));
+        }
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        this.#fail(undefined, `could not listen for kernel changes: ${describeError(error)}`);
+      }
+      const { backoffMs = 100, maxBackoffMs = 30_000 } = this.#options;
+      await this.#pause(Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(attempt, 30)));
+    }
+  }
+
+  #pause(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const handle = setTimeout(done, ms);
+    function done(): void {
+      clearTimeout(handle);
+      resolve();
+    }
+    this.#stop.signal.addEventListener('abort', done, { once: true });
+    return promise.finally(() => this.#stop.signal.removeEventListener('abort', done));
+  }
+}

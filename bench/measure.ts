@@ -1,0 +1,147 @@
+/** One measurement each, by programs that the field uses: iperf3, sockperf, /proc. */
+import { readFileSync } from 'node:fs';
+import { WeftError } from '../src/errors.ts';
+import { formatIpv4 } from '../src/ip/ipv4.ts';
+import type { LabContainer } from '../src/lab/topology.ts';
+import { type Child, lines } from '../src/linux/run.ts';
+import type { BenchPath } from './paths.ts';
+
+/** A path with its load generators' servers running. */
+export interface Rig extends AsyncDisposable {
+  readonly path: BenchPath;
+  readonly client: LabContainer;
+  readonly server: LabContainer;
+  readonly serverAddress: string;
+}
+
+const SOCKPERF_PORT = 11_111;
+/** Clock ticks a second of /proc (USER_HZ is 100 on every architecture that Node runs on). */
+const TICKS_PER_SECOND = 100;
+const BYTES_PER_GB = 1e9;
+
+export async function createRig(path: BenchPath): Promise<Rig> {
+  await using stack = new AsyncDisposableStack();
+  const [client, server] = path.topology.containers as [LabContainer, LabContainer];
+  const serverAddress = formatIpv4(server.address!);
+  const iperf = stack.use(await path.topology.start(server, ['iperf3', '-s', '--forceflush']));
+  await saysReady(iperf, /listening on/);
+  stack.use(
+    await path.topology.start(server, ['sockperf', 'server', '-i', serverAddress, '-p', String(SOCKPERF_PORT)], {
+      stdout: 'ignore',
+    }),
+  );
+  const held = stack.move();
+  return { path, client, server, serverAddress, [Symbol.asyncDispose]: () => held.disposeAsync() };
+}
+
+/** Waits for a line and goes on reading, so that the pipe never fills. */
+async function saysReady(child: Child, pattern: RegExp): Promise<void> {
+  const iterator = lines(child.stdout!)[Symbol.asyncIterator]();
+  for (;;) {
+    const { done, value } = await iterator.next();
+    if (done) throw new WeftError('WEFT_LAB_FAILED', `${child.argv.join(' ')} ended: ${child.tail()}`);
+    if (pattern.test(value)) break;
+  }
+  void (async () => {
+    while (!(await iterator.next()).done);
+  })();
+}
+
+interface IperfSum {
+  readonly bits_per_second: number;
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly packets?: number;
+  readonly lost_packets?: number;
+}
+
+async function iperf(rig: Rig, args: readonly string[], signal: AbortSignal): Promise<Record<string, IperfSum>> {
+  const argv = ['iperf3', '-c', rig.serverAddress, '--json', ...args];
+  const { stdout } = await rig.path.topology.exec(rig.client, argv, { signal, timeoutMs: 60_000 });
+  return (JSON.parse(stdout) as { end: Record<string, IperfSum> }).end;
+}
+
+export interface TcpResult {
+  readonly gbps: number;
+  /** CPU seconds for each 10^9 bytes received: of the forwarding processes, and of the whole machine. */
+  readonly forwarderCpuPerGb: number;
+  readonly machineCpuPerGb: number;
+}
+
+export async function tcp(
+  rig: Rig,
+  streams: number,
+  reverse: boolean,
+  seconds: number,
+  signal: AbortSignal,
+): Promise<TcpResult> {
+  const before = cpuSeconds(rig);
+  const args = ['-t', String(seconds), '-P', String(streams), ...(reverse ? ['--reverse'] : [])];
+  const { sum_received: sum } = await iperf(rig, args, signal);
+  const after = cpuSeconds(rig);
+  if (sum === undefined) throw new WeftError('WEFT_LAB_FAILED', 'iperf3 reported no received bytes');
+  const gb = sum.bytes / BYTES_PER_GB;
+  return {
+    gbps: sum.bits_per_second / 1e9,
+    forwarderCpuPerGb: (after.forwarders - before.forwarders) / gb,
+    machineCpuPerGb: (after.machine - before.machine) / gb,
+  };
+}
+
+export interface UdpResult {
+  readonly receivedKpps: number;
+  /** 0 … 1 of the packets sent. */
+  readonly lost: number;
+}
+
+/** As many 64-byte datagrams as the client can send. */
+export async function udp64(rig: Rig, seconds: number, signal: AbortSignal): Promise<UdpResult> {
+  const { sum } = await iperf(rig, ['-u', '-l', '64', '-b', '0', '-t', String(seconds)], signal);
+  if (sum?.packets === undefined || sum.lost_packets === undefined) {
+    throw new WeftError('WEFT_LAB_FAILED', 'iperf3 reported no UDP packets');
+  }
+  return {
+    receivedKpps: (sum.packets - sum.lost_packets) / sum.seconds / 1000,
+    lost: sum.lost_packets / sum.packets,
+  };
+}
+
+/** Median round trip of one UDP packet at a time, in microseconds. */
+export async function roundTripP50(rig: Rig, seconds: number, signal: AbortSignal): Promise<number> {
+  const { stdout } = await rig.path.topology.exec(
+    rig.client,
+    [
+      'sockperf',
+      'ping-pong',
+      '-i',
+      rig.serverAddress,
+      '-p',
+      String(SOCKPERF_PORT),
+      '-t',
+      String(seconds),
+      '--full-rtt',
+    ],
+    { signal, timeoutMs: 60_000 },
+  );
+  const match = /percentile 50\.000\s*=\s*([\d.]+)/.exec(stdout);
+  if (match === null) throw new WeftError('WEFT_LAB_FAILED', `sockperf reported no median: ${stdout.slice(-500)}`);
+  return Number(match[1]);
+}
+
+function cpuSeconds(rig: Rig): { forwarders: number; machine: number } {
+  const [, user, nice, system, , , irq, softirq] = readFileSync('/proc/stat', 'utf8')
+    .split('\n')[0]!
+    .split(/\s+/)
+    .map(Number);
+  const forwarders = rig.path.forwarders.map((child) => {
+    // Fields 14 and 15 of proc(5) stat; the command in parentheses may hold spaces.
+    const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
+    return Number(fields[11]) + Number(fields[12]);
+  });
+  return {
+    forwarders: forwarders.reduce((sum, ticks) => sum + ticks, 0) / TICKS_PER_SECOND,
+    machine: (user! + nice! + system! + irq! + softirq!) / TICKS_PER_SECOND,
+  };
+}

@@ -1,0 +1,187 @@
+/** The ways two hosts' containers can reach each other that the bench compares, each on two hosts of its own. */
+import { once } from 'node:events';
+import { WeftError } from '../src/errors.ts';
+import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
+import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../src/ip/prefix.ts';
+import { HOST_DEVICE, type Underlay } from '../src/lab/namespaces.ts';
+import { type LabHost, Topology } from '../src/lab/topology.ts';
+import { type Child, lines } from '../src/linux/run.ts';
+
+export const PATHS = ['direct', 'vxlan', 'weft', 'loop', 'wireguard'] as const;
+export type PathName = (typeof PATHS)[number];
+
+/** How the table names them. */
+export const PATH_TITLES: Readonly<Record<PathName, string>> = {
+  direct: 'direct routing',
+  vxlan: 'kernel VXLAN',
+  weft: 'weft (udp mode)',
+  loop: 'one packet a system call (socat)',
+  wireguard: 'wireguard-go',
+};
+
+const NETWORK: Ipv4Prefix = parsePrefix4('10.244.0.0/16')!;
+const PORT = 8285;
+const UNDERLAY_MTU = 1500;
+/** Outer headers: VXLAN 50, IPv4 + UDP 28, WireGuard over IPv4 60, which its users round to 80. */
+const OVERHEAD: Readonly<Record<PathName, number>> = { direct: 0, vxlan: 50, weft: 28, loop: 28, wireguard: 80 };
+
+export interface BenchPath extends AsyncDisposable {
+  readonly name: PathName;
+  readonly underlay: Underlay;
+  readonly topology: Topology;
+  /** Processes that carry the packets in user space; empty when the kernel does. */
+  readonly forwarders: readonly Child[];
+}
+
+function subnetOf(host: LabHost): Ipv4Prefix {
+  return prefix4(ipv4Of(NETWORK.addr + (host.index + 1) * 256), 24);
+}
+
+/** Two hosts with one container each, connected this way. */
+export async function createPath(name: PathName, underlay: Underlay, signal: AbortSignal): Promise<BenchPath> {
+  await using stack = new AsyncDisposableStack();
+  const topology = stack.use(
+    await Topology.create({ hosts: 2, containersPerHost: 1, underlay, purpose: `bench ${name}` }, signal),
+  );
+  const forwarders: Child[] = [];
+  for (const host of topology.hosts) {
+    const other = topology.hosts[1 - host.index]!;
+    forwarders.push(...(await connect[name](topology, host, other, signal)));
+    const subnet = subnetOf(host);
+    await topology.attachContainers(
+      host,
+      { subnet, gateway: ipv4Of(subnet.addr + 1), mtuBytes: UNDERLAY_MTU - OVERHEAD[name] },
+      signal,
+    );
+  }
+  const target = formatIpv4(topology.containers[1]!.address!);
+  await topology.exec(topology.containers[0]!, ['ping', '-q', '-c', '3', '-i', '0.1', '-w', '10', target], { signal });
+  const held = stack.move();
+  return { name, underlay, topology, forwarders, [Symbol.asyncDispose]: () => held.disposeAsync() };
+}
+
+type Connect = (topology: Topology, host: LabHost, other: LabHost, signal: AbortSignal) => Promise<Child[]>;
+
+const connect: Readonly<Record<PathName, Connect>> = {
+  direct: async (topology, host, other, signal) => {
+    await topology.ipBatch(
+      host,
+      `route add ${formatPrefix4(subnetOf(other))} via ${formatIpv4(other.address)}\n`,
+      signal,
+    );
+    return [];
+  },
+
+  vxlan: async (topology, host, other, signal) => {
+    const mac = (index: number): string => `02:00:00:00:00:0${index + 1}`;
+    const base = formatIpv4(subnetOf(other).addr);
+    await topology.ipBatch(
+      host,
+      [
+        `link add flannel.1 address ${mac(host.index)} mtu ${UNDERLAY_MTU - OVERHEAD.vxlan} type vxlan id 1 dev ${HOST_DEVICE} local ${formatIpv4(host.address)} dstport 8472 nolearning`,
+        `address add ${formatIpv4(subnetOf(host).addr)}/32 dev flannel.1`,
+        'link set flannel.1 up',
+        `neighbour add ${base} lladdr ${mac(other.index)} dev flannel.1 nud permanent`,
+        `route add ${formatPrefix4(subnetOf(other))} via ${base} dev flannel.1 onlink`,
+        '',
+      ].join('\n'),
+      signal,
+    );
+    const fdb = [
+      'bridge',
+      'fdb',
+      'add',
+      mac(other.index),
+      'dev',
+      'flannel.1',
+      'dst',
+      formatIpv4(other.address),
+      'self',
+    ];
+    await topology.exec(host, [...fdb, 'permanent'], { signal });
+    return [];
+  },
+
+  weft: async (topology, host, other) => {
+    const weft = new URL('../src/cmd/weft/main.ts', import.meta.url).pathname;
+    const child = await topology.start(host, [
+      ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
+      ...['--address', `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`],
+      ...['--listen', `${formatIpv4(host.address)}:${PORT}`, '--mtu', String(UNDERLAY_MTU - OVERHEAD.weft)],
+      ...['--peer', `${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`],
+    ]);
+    for await (const line of lines(child.stdout!)) if (line === 'ready') return [child];
+    throw new WeftError('WEFT_LAB_FAILED', `weft tunnel on ${host.name} ended before it was ready: ${child.tail()}`);
+  },
+
+  /** A program in C that moves one packet a system call, as flannel's udp proxy does. */
+  loop: async (topology, host, other, signal) => {
+    const child = await topology.start(
+      host,
+      [
+        'socat',
+        `TUN:${formatIpv4(subnetOf(host).addr)}/${NETWORK.length},tun-name=loop0,tun-type=tun,iff-no-pi,iff-up`,
+        `UDP4-DATAGRAM:${formatIpv4(other.address)}:${PORT},bind=${formatIpv4(host.address)}:${PORT}`,
+      ],
+      { stdout: 'ignore' },
+    );
+    await deviceUp(topology, host, 'loop0', child, signal);
+    await topology.ipBatch(host, `link set loop0 mtu ${UNDERLAY_MTU - OVERHEAD.loop}\n`, signal);
+    return [child];
+  },
+
+  wireguard: async (topology, host, other, signal) => {
+    // Its control socket is named after the device and not part of the namespace: the name is unique on the machine.
+    const device = `wg${topology.id}${host.index}`;
+    const child = await topology.start(host, ['wireguard-go', '--foreground', device], { stdout: 'ignore' });
+    await deviceUp(topology, host, device, child, signal);
+    const key = async (index: number): Promise<{ secret: string; open: string }> => {
+      const secret = Buffer.from(`${topology.id}${index}`.padEnd(32, 'k')).toString('base64');
+      const { stdout } = await topology.exec(host, ['wg', 'pubkey'], { stdin: secret, signal });
+      return { secret, open: stdout.trim() };
+    };
+    const config =
+      `[Interface]\nPrivateKey = ${(await key(host.index)).secret}\nListenPort = 51820\n` +
+      `[Peer]\nPublicKey = ${(await key(other.index)).open}\nEndpoint = ${formatIpv4(other.address)}:51820\n` +
+      `AllowedIPs = ${formatPrefix4(subnetOf(other))}\n`;
+    await topology.exec(host, ['wg', 'setconf', device, '/dev/stdin'], { stdin: config, signal });
+    await topology.ipBatch(
+      host,
+      [
+        `address add ${formatIpv4(subnetOf(host).addr)}/32 dev ${device}`,
+        `link set ${device} mtu ${UNDERLAY_MTU - OVERHEAD.wireguard} up`,
+        `route add ${formatPrefix4(subnetOf(other))} dev ${device}`,
+        '',
+      ].join('\n'),
+      signal,
+    );
+    return [child];
+  },
+};
+
+/** Waits until the program has made its device: the kernel tells, by `ip monitor`. */
+async function deviceUp(
+  topology: Topology,
+  host: LabHost,
+  device: string,
+  owner: Child,
+  signal: AbortSignal,
+): Promise<void> {
+  const deadline = AbortSignal.any([signal, AbortSignal.timeout(5_000)]);
+  const exists = async (): Promise<boolean> => {
+    const { exitCode } = await topology.exec(host, ['ip', 'link', 'show', device], { okExitCodes: 'any', signal });
+    return exitCode === 0;
+  };
+  await using monitor = await topology.start(host, ['ip', '-o', 'monitor', 'link']);
+  const changes = lines(monitor.stdout!)[Symbol.asyncIterator]();
+  while (!(await exists())) {
+    const expired = deadline.aborted ? Promise.resolve('expired') : once(deadline, 'abort').then(() => 'expired');
+    const outcome = await Promise.race([changes.next(), owner.exited.then(() => 'ended'), expired]);
+    if (outcome === 'ended' || outcome === 'expired') {
+      throw new WeftError(
+        'WEFT_LAB_FAILED',
+        `${owner.argv[0]} on ${host.name} did not make ${device}: ${owner.tail()}`,
+      );
+    }
+  }
+}

@@ -1,0 +1,26 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { NodeReadiness } from './readiness.ts';
+
+test('not ready without a word until started, with a reason while start-up waits', () => {
+  const readiness = new NodeReadiness();
+  assert.deepEqual(readiness.read(), { ready: false });
+  readiness.waiting('no network configuration');
+  assert.deepEqual(readiness.read(), { ready: false, reason: 'no network configuration' });
+  readiness.started();
+  assert.deepEqual(readiness.read(), { ready: true });
+});
+
+test('a part that breaks makes it not ready, for as long as it is broken and watched', () => {
+  const readiness = new NodeReadiness();
+  let broken: string | undefined;
+  const watch = readiness.watch(() => broken);
+  readiness.started();
+  broken = 'the TUN device is gone';
+  assert.deepEqual(readiness.read(), { ready: false, reason: 'the TUN device is gone' });
+  broken = undefined;
+  assert.deepEqual(readiness.read(), { ready: true });
+  broken = 'again';
+  watch[Symbol.dispose]();
+  assert.deepEqual(readiness.read(), { ready: true });
+});

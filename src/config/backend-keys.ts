@@ -1,7 +1,7 @@
 import { assertNever } from '../assert-never.ts';
+import { foldKey } from '../lease/go-json.ts';
 import type { JsonValue } from '../lease/lease.ts';
 import { type ConfigProblem, memberPath } from './config-problem.ts';
-import { foldKey } from './go-json.ts';
 
 /** What may stand under one key of the Backend object. */
 export type BackendKeySpec =

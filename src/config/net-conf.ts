@@ -1,6 +1,7 @@
 import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import { type Ipv6Addr, ipv6Of } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
+import { foldKey, type JsonMember, type JsonNode, jsonValueOf, parseGoJson } from '../lease/go-json.ts';
 import type { JsonValue } from '../lease/lease.ts';
 import {
   type AddressFamily,
@@ -13,7 +14,6 @@ import {
 } from './address-plan.ts';
 import { backendKeyTable, describeJson, readBackendKeys } from './backend-keys.ts';
 import { type ConfigProblem, configInvalid, memberPath } from './config-problem.ts';
-import { foldKey, type JsonMember, type JsonNode, jsonValueOf, parseGoJson } from './go-json.ts';
 import type { AddressPlan, NetworkConfig } from './network-config.ts';
 
 export interface NetConfOptions {

@@ -1,4 +1,4 @@
-import type { JsonValue } from '../lease/lease.ts';
+import type { JsonValue } from './lease.ts';
 
 /**
  * JSON as Go's encoding/json reads it. JSON.parse cannot stand in for it: it forgets the order of repeated keys (which

@@ -1,0 +1,131 @@
+import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
+import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
+import { type Ipv4Prefix, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import { foldKey, type JsonMember, type JsonNode, jsonValueOf, parseGoJson } from './go-json.ts';
+import { type Lease, type LeaseAttrs, leaseKey } from './lease.ts';
+
+/** What a lease gives a right to, and its identity. */
+export type LeaseSubnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+
+/**
+ * Reads what `leaseKey` writes: `10.5.1.0-24`, `10.5.1.0-24&fd00::-56`, or `fd00::-56` alone. `undefined` for anything
+ * else, other spellings of the same subnets included.
+ */
+export function parseLeaseKey(key: string): LeaseSubnets | undefined {
+  const [first = '', second, ...more] = key.split('&');
+  if (more.length > 0) return undefined;
+  const subnet = parsePrefix4(withSlash(first));
+  const ipv6Subnet = parsePrefix6(withSlash(subnet === undefined ? first : (second ?? '')));
+  if (
+    (second !== undefined && (subnet === undefined || ipv6Subnet === undefined)) ||
+    (subnet ?? ipv6Subnet) === undefined
+  ) {
+    return undefined;
+  }
+  const subnets = { subnet, ipv6Subnet };
+  return leaseKey(subnets) === key ? subnets : undefined;
+}
+
+function withSlash(part: string): string {
+  return part.replace(/-(?=\d+$)/, '/');
+}
+
+/** The key of a lease in etcd, below flannel's prefix (`/coreos.com/network`). The lease must have an IPv4 subnet. */
+export function etcdLeaseKey(etcdPrefix: string, lease: LeaseSubnets & { readonly subnet: Ipv4Prefix }): string {
+  return `${etcdPrefix}/subnets/${leaseKey(lease)}`;
+}
+
+const ETCD_KEY = /(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&([0-9a-f:]+)-(\d+))?$/;
+
+/**
+ * The subnets in an etcd key, by flannel's rule: the end must fit, what comes before is not looked at; lengths are 0 to
+ * 31 and 0 to 127, IPv6 is lower case. Host bits are masked off. `undefined` when the key names no subnet; such a key must
+ * be skipped, flannel's mistake is to drop all peers over it.
+ */
+export function parseEtcdLeaseKey(key: string): (LeaseSubnets & { readonly subnet: Ipv4Prefix }) | undefined {
+  const match = ETCD_KEY.exec(key);
+  const [, addr4, length4, addr6, length6] = match ?? [];
+  if (addr4 === undefined || length4 === undefined || Number(length4) > 31) return undefined;
+  const subnet = parsePrefix4(`${addr4}/${Number(length4)}`);
+  if (subnet === undefined) return undefined;
+  if (addr6 === undefined || length6 === undefined) return { subnet, ipv6Subnet: undefined };
+  if (Number(length6) > 127) return undefined;
+  const ipv6Subnet = parsePrefix6(`${addr6}/${Number(length6)}`);
+  return ipv6Subnet && { subnet, ipv6Subnet };
+}
+
+/**
+ * A lease's value as flannel's encoder writes it, to the byte: field order, `PublicIPv6` always there, the others left
+ * out when empty, and Go's escapes for characters that mean something in HTML.
+ */
+export function encodeLeaseValue(attrs: LeaseAttrs): string {
+  const fields = {
+    PublicIP: attrs.publicIp === undefined ? '0.0.0.0' : formatIpv4(attrs.publicIp),
+    PublicIPv6: attrs.publicIpv6 === undefined ? null : formatIpv6(attrs.publicIpv6),
+    BackendType: attrs.backendType === '' ? undefined : attrs.backendType,
+    BackendData: attrs.backendData,
+    BackendV6Data: attrs.backendV6Data,
+  };
+  // These characters stand only inside strings, so they can be escaped in the text.
+  return JSON.stringify(fields).replace(/[<>&\u2028\u2029]/g, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  });
+}
+
+export type LeaseValueResult =
+  | { readonly ok: true; readonly attrs: LeaseAttrs }
+  | { readonly ok: false; readonly reason: string };
+
+/**
+ * Reads a lease's value as flannel's decoder does (keys in any case, the last wins, unknown ones are ignored), whoever
+ * wrote it. Never throws: what cannot be used comes back as a reason. A value without any public address is refused,
+ * because nothing can be sent to such a peer.
+ */
+export function decodeLeaseValue(text: string): LeaseValueResult {
+  const parsed = parseGoJson(text);
+  if (!parsed.ok) return refuse(`not JSON: ${parsed.message}`);
+  if (parsed.node.kind !== 'object') return refuse(`not an object but ${parsed.node.kind}`);
+  const { members } = parsed.node;
+  const publicIp = readAddr(last(members, 'PublicIP'), parseIpv4);
+  if (publicIp === INVALID) return refuse('PublicIP is not an IPv4 address');
+  const publicIpv6 = readAddr(last(members, 'PublicIPv6'), parseIpv6);
+  if (publicIpv6 === INVALID) return refuse('PublicIPv6 is not an IPv6 address');
+  if (publicIp === undefined && publicIpv6 === undefined) return refuse('no public address');
+  const type = last(members, 'BackendType');
+  if (type !== undefined && type.kind !== 'string' && type.kind !== 'null')
+    return refuse('BackendType is not a string');
+  const data = last(members, 'BackendData');
+  const v6Data = last(members, 'BackendV6Data');
+  return {
+    ok: true,
+    attrs: {
+      publicIp,
+      publicIpv6,
+      backendType: type?.kind === 'string' ? type.value : '',
+      backendData: data && jsonValueOf(data),
+      backendV6Data: v6Data && jsonValueOf(v6Data),
+    },
+  };
+}
+
+function refuse(reason: string): LeaseValueResult {
+  return { ok: false, reason };
+}
+
+function last(members: readonly JsonMember[], name: string): JsonNode | undefined {
+  const folded = foldKey(name);
+  return members.findLast(({ key }) => foldKey(key) === folded)?.value;
+}
+
+const INVALID = Symbol('invalid');
+
+/** Absent, null and the zero address all mean "none": that is how Go writes an unset address. */
+function readAddr<A extends Ipv4Addr | Ipv6Addr>(
+  node: JsonNode | undefined,
+  parse: (text: string) => A | undefined,
+): A | undefined | typeof INVALID {
+  if (node === undefined || node.kind === 'null') return undefined;
+  const addr = node.kind === 'string' ? parse(node.value) : undefined;
+  if (addr === undefined) return INVALID;
+  return addr === 0 || addr === 0n ? undefined : addr;
+}

@@ -1,0 +1,111 @@
+import { pseudoSum, slowChecksum, transportChecksum } from './packets.ts';
+
+/**
+ * What Linux does with a packet that carries a virtio-net header: checks it as include/linux/virtio_net.h does and takes a
+ * super-packet apart as net/ipv4/tcp_offload.c and udp_offload.c do, written for reading, not for speed. Independent of
+ * the data plane, which does the same on its way out.
+ */
+
+/** Why the kernel answers EINVAL. */
+export class RefusedFrame extends Error {
+  override readonly name = 'RefusedFrame';
+}
+
+const NEEDS_CSUM = 1;
+const GSO_TCPV4 = 1;
+const GSO_UDP_L4 = 5;
+const ECN = 0x80;
+
+export interface FrameFields {
+  readonly needsChecksum: boolean;
+  readonly gsoType: number;
+  readonly gsoSize: number;
+  readonly checksumStart: number;
+  readonly checksumOffset: number;
+  readonly packet: Uint8Array;
+}
+
+/** @throws RefusedFrame where virtio_net_hdr_to_skb or tun_get_user would. */
+export function readFrame(bytes: Uint8Array): FrameFields {
+  if (bytes.length < 11) throw new RefusedFrame(`${bytes.length} bytes hold no packet`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const packet = bytes.subarray(10);
+  const needsChecksum = (view.getUint8(0) & NEEDS_CSUM) !== 0;
+  const gsoType = view.getUint8(1) & ~ECN;
+  const gsoSize = view.getUint16(4, true);
+  const checksumStart = view.getUint16(6, true);
+  const checksumOffset = view.getUint16(8, true);
+  const version = (packet[0] ?? 0) >>> 4;
+  if (version !== 4 && version !== 6) throw new RefusedFrame(`IP version ${version}`);
+  if (needsChecksum && checksumStart + checksumOffset + 2 > packet.length) throw new RefusedFrame('checksum outside');
+  if (view.getUint16(2, true) > packet.length) throw new RefusedFrame('hdr_len longer than the packet');
+  if (gsoType !== 0) {
+    if (gsoType !== GSO_TCPV4 && gsoType !== GSO_UDP_L4) throw new RefusedFrame(`gso type ${gsoType}`);
+    if (gsoSize === 0 || gsoSize === 0xffff) throw new RefusedFrame(`gso size ${gsoSize}`);
+    if (!needsChecksum) throw new RefusedFrame('segmentation without NEEDS_CSUM');
+    const protocol = gsoType === GSO_TCPV4 ? 6 : 17;
+    if (version !== 4 || packet[9] !== protocol) throw new RefusedFrame(`gso type ${gsoType} on protocol ${packet[9]}`);
+    if (checksumOffset !== (protocol === 6 ? 16 : 6)) throw new RefusedFrame(`checksum offset ${checksumOffset}`);
+  }
+  return { needsChecksum, gsoType, gsoSize, checksumStart, checksumOffset, packet };
+}
+
+/**
+ * The packets that are seen behind the device, checksums complete.
+ * @throws RefusedFrame when the kernel would refuse the frame, or pass on packets that are wrong: a partial checksum that is
+ *   not the pseudo header's, lengths that disagree.
+ */
+export function cut(bytes: Uint8Array): Uint8Array[] {
+  const { needsChecksum, gsoType, gsoSize, checksumStart, checksumOffset, packet } = readFrame(bytes);
+  const whole = Uint8Array.from(packet);
+  if (!needsChecksum) return [whole];
+  const view = new DataView(whole.buffer);
+  const headerLength = (whole[0]! & 15) * 4;
+  const protocol = whole[9]!;
+  const source = view.getUint32(12);
+  const destination = view.getUint32(16);
+  const total = view.getUint16(2);
+  const field = checksumStart + checksumOffset;
+  if (gsoType === 0) {
+    const checksum = slowChecksum(whole.subarray(checksumStart, total));
+    view.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
+    return [whole];
+  }
+  if (total !== whole.length) throw new RefusedFrame(`total length ${total} in ${whole.length} bytes`);
+  if (checksumStart !== headerLength) throw new RefusedFrame(`checksum start ${checksumStart}`);
+  if (slowChecksum(whole.subarray(0, headerLength)) !== 0) throw new RefusedFrame('IPv4 header checksum');
+  const partial = view.getUint16(field);
+  const wanted = pseudoSum(source, destination, protocol, total - headerLength);
+  if (partial % 0xffff !== wanted % 0xffff) throw new RefusedFrame(`partial checksum ${partial}, not ${wanted}`);
+  if (protocol === 17 && view.getUint16(headerLength + 4) !== total - headerLength)
+    throw new RefusedFrame('UDP length');
+  const transportHeader = protocol === 6 ? (whole[headerLength + 12]! >>> 4) * 4 : 8;
+  const headers = headerLength + transportHeader;
+  if (headers >= total) throw new RefusedFrame('no payload');
+  const packets: Uint8Array[] = [];
+  for (let from = headers; from < total; from += gsoSize) {
+    const chunk = whole.subarray(from, Math.min(total, from + gsoSize));
+    const one = new Uint8Array(headers + chunk.length);
+    one.set(whole.subarray(0, headers));
+    one.set(chunk, headers);
+    const at = new DataView(one.buffer);
+    at.setUint16(2, one.length);
+    at.setUint16(4, (view.getUint16(4) + packets.length) & 0xffff);
+    at.setUint16(10, 0);
+    at.setUint16(10, slowChecksum(one.subarray(0, headerLength)));
+    if (protocol === 6) {
+      at.setUint32(headerLength + 4, (view.getUint32(headerLength + 4) + from - headers) >>> 0);
+      let flags = whole[headerLength + 13]!;
+      if (from + chunk.length < total) flags &= ~0x09; // FIN and PSH end the whole
+      if (from > headers) flags &= ~0x80; // CWR begins it
+      at.setUint8(headerLength + 13, flags);
+    } else {
+      at.setUint16(headerLength + 4, 8 + chunk.length);
+    }
+    at.setUint16(field, 0);
+    const checksum = transportChecksum(source, destination, protocol, one.subarray(headerLength));
+    at.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
+    packets.push(one);
+  }
+  return packets;
+}

@@ -1,0 +1,443 @@
+import { type Arena, ArenaLayout, createArena, IOVEC_SIZE } from '../../src/dataplane/arena.ts';
+import { Counters } from '../../src/dataplane/counters.ts';
+import { IcmpErrors } from '../../src/dataplane/icmp-error.ts';
+import { Inbound } from '../../src/dataplane/inbound.ts';
+import { armForReceive, MESSAGE_SIZE, putReceivedSegmentSize, setReceivedLength } from '../../src/dataplane/mmsghdr.ts';
+import { Outbound } from '../../src/dataplane/outbound.ts';
+import { type Peer, PeerTable, type PeerTableContent } from '../../src/dataplane/peer-table.ts';
+import type { Conn, IcmpOut, Tun } from '../../src/dataplane/ports.ts';
+import type { SourceCheck } from '../../src/dataplane/source-check.ts';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
+import { parsePrefix4 } from '../../src/ip/prefix.ts';
+import { RefusedFrame, readFrame } from './kernel-offload.ts';
+import { address } from './packets.ts';
+
+/**
+ * The forwarder's devices in memory. They keep to what the kernel does with the same structures: what it would refuse
+ * is refused with the same errno, and a pointer out of the memory that was handed out is an error of the test.
+ */
+
+export const EIO = 5;
+export const EAGAIN = 11;
+export const EINVAL = 22;
+export const EMSGSIZE = 90;
+const ENETDOWN = 100;
+const ENOBUFS = 105;
+
+export { ENETDOWN, ENOBUFS };
+
+/**
+ * Where arenas pretend to lie: not below 4 GiB and across a multiple of it, so that a pointer put together wrongly does
+ * not pass for a right one.
+ */
+const PRETENDED_BASE = 0x7ffe_ffe0_0000;
+
+const CANARY = 0xc5;
+
+/** Leaves a gap around every region that is handed out, and tells when a byte of a gap was written. */
+export class GuardedLayout extends ArenaLayout {
+  readonly #regions: { readonly offset: number; readonly end: number }[] = [];
+  readonly #gap: number;
+  /** The gaps as 32-bit words: start and end index. */
+  readonly #gaps: number[] = [];
+  readonly #words: Int32Array;
+  #end = 0;
+
+  constructor(arena: Arena, gap = 192) {
+    super(arena);
+    this.#gap = gap;
+    this.#words = new Int32Array(arena.bytes.buffer);
+    arena.bytes.fill(CANARY);
+  }
+
+  override take(length: number, align = 64): number {
+    const offset = super.take(length, align);
+    const after = super.take(this.#gap, 4);
+    this.arena.bytes.fill(0, offset, offset + length);
+    this.#regions.push({ offset, end: offset + length });
+    this.#gaps.push(Math.ceil(this.#end / 4), Math.floor(offset / 4));
+    this.#end = offset + length;
+    if (after < this.#end) throw new Error('regions overlap');
+    return offset;
+  }
+
+  /** The region that holds all of `offset … offset + length`. @throws Error when there is none. */
+  check(offset: number, length: number, what: string): void {
+    for (const region of this.#regions) if (offset >= region.offset && offset + length <= region.end) return;
+    throw new Error(`${what}: bytes ${offset} … ${offset + length} were not handed out`);
+  }
+
+  /** @throws Error when a byte outside the regions was written. */
+  checkGuards(): void {
+    const pattern = CANARY * 0x0101_0101 - 0x1_0000_0000;
+    const words = this.#words;
+    const last = Math.min(words.length, Math.ceil(this.#end / 4) + 1_024);
+    for (let gap = 0; gap <= this.#gaps.length; gap += 2) {
+      const from = this.#gaps[gap] ?? Math.ceil(this.#end / 4);
+      const to = this.#gaps[gap + 1] ?? last;
+      for (let word = from; word < to; word++) {
+        if (words[word] !== pattern) throw new Error(`a byte at ${word * 4} … ${word * 4 + 4} was overwritten`);
+      }
+    }
+  }
+}
+
+function pointer(arena: Arena, at: number): number {
+  return arena.view.getUint32(at, true) + arena.view.getUint32(at + 4, true) * 0x1_0000_0000 - arena.base;
+}
+
+function word64(arena: Arena, at: number): number {
+  return arena.view.getUint32(at, true) + arena.view.getUint32(at + 4, true) * 0x1_0000_0000;
+}
+
+/** One or more errnos that a device answers next, each once. */
+type Failures = number[];
+
+/** The overlay side: frames (virtio header and packet) in and out. */
+export class MemoryTun implements Tun {
+  readonly #layout: GuardedLayout;
+  readonly incoming: Uint8Array[] = [];
+  readonly written: Uint8Array[] = [];
+  /** errnos for the next reads and writes. */
+  readonly readFailures: Failures = [];
+  readonly writeFailures: Failures = [];
+  /** What the device takes: without USO a UDP super-packet is refused. */
+  takesUdp = true;
+
+  constructor(layout: GuardedLayout) {
+    this.#layout = layout;
+  }
+
+  read(offset: number, capacity: number): number {
+    this.#layout.check(offset, capacity, 'tun read');
+    const failure = this.readFailures.shift();
+    if (failure !== undefined) return -failure;
+    const next = this.incoming.shift();
+    if (next === undefined) return 0;
+    const length = Math.min(next.length, capacity);
+    this.#layout.arena.bytes.set(next.subarray(0, length), offset);
+    return length;
+  }
+
+  writev(iovecs: number, count: number): number {
+    const { arena } = this.#layout;
+    this.#layout.check(iovecs, count * IOVEC_SIZE, 'tun vector');
+    if (count < 1 || count > 1_024) return -EINVAL;
+    const failure = this.writeFailures.shift();
+    if (failure !== undefined) return -failure;
+    const bytes = gather(this.#layout, iovecs, count);
+    if (arena.view.getUint32(iovecs + 8, true) !== 10) throw new Error('the first entry is not a virtio header');
+    try {
+      const { gsoType } = readFrame(bytes);
+      if (gsoType === 5 && !this.takesUdp) return -EINVAL;
+    } catch (error) {
+      if (error instanceof RefusedFrame) return -EINVAL;
+      throw error;
+    }
+    this.written.push(bytes);
+    return bytes.length;
+  }
+}
+
+function gather(layout: GuardedLayout, iovecs: number, count: number): Uint8Array {
+  const { arena } = layout;
+  let total = 0;
+  for (let index = 0; index < count; index++) total += word64(arena, iovecs + index * IOVEC_SIZE + 8);
+  const bytes = new Uint8Array(total);
+  let at = 0;
+  for (let index = 0; index < count; index++) {
+    const offset = pointer(arena, iovecs + index * IOVEC_SIZE);
+    const length = word64(arena, iovecs + index * IOVEC_SIZE + 8);
+    layout.check(offset, length, 'vector entry');
+    bytes.set(arena.bytes.subarray(offset, offset + length), at);
+    at += length;
+  }
+  return bytes;
+}
+
+export interface Datagram {
+  readonly address: number;
+  readonly port: number;
+  readonly data: Uint8Array;
+}
+
+/** What one message asked the kernel for, beside the datagrams that it became. */
+export interface SentMessage {
+  readonly datagrams: number;
+  readonly fragmentable: boolean;
+}
+
+/** The underlay side. */
+export class MemoryConn implements Conn {
+  readonly #layout: GuardedLayout;
+  /** What left, datagram by datagram, as a peer's socket would receive it. */
+  readonly sent: (Datagram & { readonly fragmentable: boolean })[] = [];
+  readonly messages: SentMessage[] = [];
+  /** Messages to be received: `segment` is the size of equal datagrams put together by UDP_GRO, 0 for a datagram alone. */
+  readonly incoming: (Datagram & { readonly segment: number })[] = [];
+  /** errnos for the next sends and receives. */
+  readonly sendFailures: Failures = [];
+  readonly receiveFailures: Failures = [];
+  /** Bytes, outer headers included, that the way to everybody takes. */
+  mtu = 65_535;
+  /** What the kernel says when it is asked; undefined for `mtu`. */
+  claimedMtu: number | undefined;
+  /** errno for every message with UDP_SEGMENT, 0 when they are taken. */
+  segmentationRefused = 0;
+  /** EINVAL until Linux 6.14, then EMSGSIZE. */
+  segmentTooBig: number = EINVAL;
+  /** Messages taken in one call at most. */
+  takes = 1_024;
+  /** Answers waitWritable; false is a worker that is told to stop. */
+  writable: () => boolean = () => true;
+  waits = 0;
+
+  constructor(layout: GuardedLayout) {
+    this.#layout = layout;
+  }
+
+  send(messages: number, count: number): number {
+    return this.#send(messages, count, false);
+  }
+
+  sendFragmentable(message: number): number {
+    return this.#send(message, 1, true);
+  }
+
+  #send(messages: number, count: number, fragmentable: boolean): number {
+    this.#layout.check(messages, count * MESSAGE_SIZE, 'messages');
+    for (let index = 0; index < Math.min(count, this.takes); index++) {
+      const errno = this.sendFailures.shift() ?? this.#sendOne(messages + index * MESSAGE_SIZE, fragmentable);
+      if (errno !== 0) return index > 0 ? index : -errno;
+    }
+    return Math.min(count, this.takes);
+  }
+
+  /** One message by the rules of udp_sendmsg and udp_send_skb; 0 or the errno. */
+  #sendOne(message: number, fragmentable: boolean): number {
+    const { arena } = this.#layout;
+    const { view } = arena;
+    const name = pointer(arena, message);
+    this.#layout.check(name, 16, 'name');
+    if (view.getUint32(message + 8, true) !== 16 || view.getUint16(name, true) !== 2) return EINVAL;
+    const port = view.getUint16(name + 2);
+    if (port === 0) return EINVAL;
+    const iovecs = pointer(arena, message + 16);
+    const count = word64(arena, message + 24);
+    if (count > 1_024) return EMSGSIZE;
+    this.#layout.check(iovecs, count * IOVEC_SIZE, 'vector');
+    const data = gather(this.#layout, iovecs, count);
+    const controlLength = word64(arena, message + 40);
+    let segment = 0;
+    if (controlLength > 0) {
+      const control = pointer(arena, message + 32);
+      this.#layout.check(control, controlLength, 'control');
+      const isSegment = view.getUint32(control + 8, true) === 17 && view.getUint32(control + 12, true) === 103;
+      if (!isSegment || word64(arena, control) !== 18) return EINVAL;
+      segment = view.getUint16(control + 16, true);
+    }
+    if (data.length > 65_507) return EMSGSIZE;
+    if (segment === 0 && !fragmentable && data.length + 28 > this.mtu) return EMSGSIZE;
+    if (segment > 0) {
+      if (this.segmentationRefused !== 0) return this.segmentationRefused;
+      if (Math.min(segment, data.length) + 28 > this.mtu) return this.segmentTooBig;
+      if (data.length > segment * 64) return EINVAL;
+      this.#checkBoundaries(iovecs, count, segment);
+    }
+    const size = segment === 0 ? Math.max(1, data.length) : segment;
+    const to = view.getUint32(name + 4);
+    for (let from = 0; from < Math.max(1, data.length); from += size) {
+      this.sent.push({ address: to, port, data: data.subarray(from, from + size), fragmentable });
+    }
+    this.messages.push({ datagrams: Math.max(1, Math.ceil(data.length / size)), fragmentable });
+    return 0;
+  }
+
+  /** The kernel cuts by bytes alone; a cut that does not fall between two vector entries went through a packet. */
+  #checkBoundaries(iovecs: number, count: number, segment: number): void {
+    let at = 0;
+    for (let index = 0; index < count; index++) {
+      const length = word64(this.#layout.arena, iovecs + index * IOVEC_SIZE + 8);
+      if (Math.floor(at / segment) !== Math.floor((at + length - 1) / segment)) {
+        throw new Error(`UDP_SEGMENT ${segment} cuts through vector entry ${index}`);
+      }
+      at += length;
+    }
+  }
+
+  waitWritable(): boolean {
+    this.waits++;
+    return this.writable();
+  }
+
+  pathMtu(): number {
+    return this.claimedMtu ?? this.mtu;
+  }
+
+  /** Puts datagrams on the receive queue; equal ones of one sender that follow each other together when `group` is set. */
+  deliver(datagrams: readonly Datagram[], group = false): void {
+    let index = 0;
+    while (index < datagrams.length) {
+      const first = datagrams[index]!;
+      let end = index + 1;
+      let total = first.data.length;
+      while (group && first.data.length > 0 && end < datagrams.length && end - index < 64) {
+        const next = datagrams[end]!;
+        const isSame = next.address === first.address && next.port === first.port;
+        if (!isSame || next.data.length > first.data.length || next.data.length === 0) break;
+        if (total + next.data.length > 65_507) break;
+        total += next.data.length;
+        end++;
+        if (next.data.length < first.data.length) break;
+      }
+      const data = new Uint8Array(total);
+      let at = 0;
+      for (const datagram of datagrams.slice(index, end)) {
+        data.set(datagram.data, at);
+        at += datagram.data.length;
+      }
+      this.incoming.push({ ...first, data, segment: end - index > 1 ? first.data.length : 0 });
+      index = end;
+    }
+  }
+
+  receive(messages: number, count: number): number {
+    const { arena } = this.#layout;
+    this.#layout.check(messages, count * MESSAGE_SIZE, 'messages');
+    const failure = this.receiveFailures.shift();
+    if (failure !== undefined) return -failure;
+    let received = 0;
+    while (received < count) {
+      const next = this.incoming.shift();
+      if (next === undefined) break;
+      const message = messages + received * MESSAGE_SIZE;
+      const name = pointer(arena, message);
+      const control = pointer(arena, message + 32);
+      const iovecs = pointer(arena, message + 16);
+      const buffer = pointer(arena, iovecs);
+      const length = Math.min(next.data.length, word64(arena, iovecs + 8));
+      this.#layout.check(name, 16, 'name');
+      this.#layout.check(control, word64(arena, message + 40), 'control');
+      this.#layout.check(buffer, word64(arena, iovecs + 8), 'receive buffer');
+      if (word64(arena, message + 24) !== 1) throw new Error('a receive vector has one entry');
+      if (arena.view.getUint32(message + 8, true) < 16) throw new Error('the name was not armed for receive');
+      if (word64(arena, message + 40) < 20) throw new Error('the control message was not armed for receive');
+      armForReceive(arena, message);
+      arena.view.setUint16(name, 2, true);
+      arena.view.setUint16(name + 2, next.port);
+      arena.view.setUint32(name + 4, next.address);
+      arena.bytes.set(next.data.subarray(0, length), buffer);
+      setReceivedLength(arena, message, length);
+      putReceivedSegmentSize(arena, message, control, next.segment);
+      received++;
+    }
+    return received;
+  }
+}
+
+/** Where ICMP errors leave. */
+export class MemoryIcmp implements IcmpOut {
+  readonly #layout: GuardedLayout;
+  readonly sent: Uint8Array[] = [];
+  failure = 0;
+
+  constructor(layout: GuardedLayout) {
+    this.#layout = layout;
+  }
+
+  send(offset: number, length: number): number {
+    this.#layout.check(offset, length, 'icmp packet');
+    if (this.failure !== 0) return -this.failure;
+    this.sent.push(this.#layout.arena.bytes.slice(offset, offset + length));
+    return length;
+  }
+}
+
+export class ManualClock {
+  nowMs = 1_000;
+  readonly read = (): number => this.nowMs;
+}
+
+export interface PeerText {
+  readonly slot: number;
+  readonly subnet: string;
+  readonly publicIp: string;
+  readonly port?: number;
+}
+
+/** Host 1 of a lab: it owns 10.244.1.0/24, hosts 2 and 3 are its peers. */
+export const OWN_ADDRESS: number = address('10.244.1.0');
+export const TWO_PEERS: readonly PeerText[] = [
+  { slot: 1, subnet: '10.244.2.0/24', publicIp: '192.168.77.2' },
+  { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3' },
+];
+
+export function peerOf({ slot, subnet, publicIp, port = 8_285 }: PeerText): Peer {
+  const prefix = parsePrefix4(subnet);
+  if (prefix === undefined) throw new Error(`not a prefix: ${subnet}`);
+  return { slot, subnet: prefix, publicIp: ipv4Of(address(publicIp)), port };
+}
+
+export interface MemoryHostOptions {
+  readonly peers?: readonly PeerText[];
+  readonly network?: string;
+  readonly mtu?: number;
+  readonly sourceCheck?: SourceCheck;
+  readonly joinUdp?: boolean;
+  readonly capacity?: number;
+}
+
+/** One direction of a forwarder with devices of its own, as one worker thread has it. */
+export interface MemorySide<Core> {
+  readonly core: Core;
+  readonly layout: GuardedLayout;
+  readonly tun: MemoryTun;
+  readonly conn: MemoryConn;
+  readonly icmp: MemoryIcmp;
+}
+
+export interface MemoryHost {
+  readonly tx: MemorySide<Outbound>;
+  readonly rx: MemorySide<Inbound>;
+  readonly table: PeerTable;
+  readonly counters: Counters;
+  readonly clock: ManualClock;
+  publish(peers: readonly PeerText[]): void;
+  /** Steps until everything on the queues has been moved; memory that was not handed out is untouched then. */
+  run(): void;
+}
+
+export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
+  const { network = '10.244.0.0/16', mtu = 1_472, sourceCheck = 'loose', joinUdp = true, capacity = 64 } = options;
+  const table = PeerTable.allocate(capacity);
+  const counters = Counters.allocate(capacity);
+  const clock = new ManualClock();
+  const publish = (peers: readonly PeerText[]): void => {
+    const prefix = parsePrefix4(network);
+    if (prefix === undefined) throw new Error(`not a prefix: ${network}`);
+    const content: PeerTableContent = { network: prefix, peers: peers.map(peerOf), mtu };
+    table.publish(content);
+  };
+  publish(options.peers ?? TWO_PEERS);
+  const side = <Core>(index: number, make: (parts: SideParts) => Core): MemorySide<Core> => {
+    const layout = new GuardedLayout(createArena(() => PRETENDED_BASE));
+    const tun = new MemoryTun(layout);
+    const conn = new MemoryConn(layout);
+    const icmp = new MemoryIcmp(layout);
+    const errors = new IcmpErrors(layout, icmp, counters, clock.read);
+    errors.setSource(OWN_ADDRESS);
+    const core = make({ layout, tun, conn, table: table.reader(index), counters, icmp: errors });
+    return { core, layout, tun, conn, icmp };
+  };
+  const tx = side(0, (parts) => new Outbound(parts));
+  const rx = side(1, (parts) => new Inbound({ ...parts, sourceCheck, joinUdp }));
+  const run = (): void => {
+    while (tx.tun.incoming.length > 0) tx.core.step();
+    while (rx.conn.incoming.length > 0) rx.core.step();
+    tx.layout.checkGuards();
+    rx.layout.checkGuards();
+  };
+  return { tx, rx, table, counters, clock, publish, run };
+}
+
+type SideParts = ConstructorParameters<typeof Outbound>[0];

@@ -50,7 +50,8 @@ export function decrementTtl(view: DataView, ip: number): number {
   const ttl = view.getUint8(ip + 8);
   if (ttl <= 1) return 0;
   view.setUint8(ip + 8, ttl - 1);
+  // The carry comes at 0xffff already, so that the result is the one a fresh sum gives (as ip_decrease_ttl in include/net/ip.h).
   const sum = view.getUint16(ip + 10) + 0x0100;
-  view.setUint16(ip + 10, (sum & 0xffff) + (sum >>> 16));
+  view.setUint16(ip + 10, sum >= 0xffff ? sum + 1 : sum);
   return ttl - 1;
 }

@@ -116,7 +116,7 @@ export class Coalescer {
       return;
     }
     if (run !== undefined) {
-      if (this.#append(run, ip, length, headers)) return;
+      if (this.#append(run, ip, length, headers, slot)) return;
       this.#flushRun(run);
     }
     this.#start(run ?? this.#freeRun(), ip, length, protocol, headers, slot);
@@ -162,9 +162,15 @@ export class Coalescer {
   }
 
   #freeRun(): Run {
+    let run = this.#nextRun();
+    if (this.#open < COALESCE_FLOWS) while (run.count > 0) run = this.#nextRun();
+    else this.#flushRun(run);
+    return run;
+  }
+
+  #nextRun(): Run {
     const run = this.#runs[this.#next]!;
     this.#next = (this.#next + 1) % COALESCE_FLOWS;
-    if (run.count > 0) this.#flushRun(run);
     return run;
   }
 
@@ -187,9 +193,10 @@ export class Coalescer {
   }
 
   /** Returns false when the packet does not continue the run. */
-  #append(run: Run, ip: number, length: number, headers: number): boolean {
+  #append(run: Run, ip: number, length: number, headers: number, slot: Slot): boolean {
     const payload = length - headers;
     if (run.closed || headers !== run.headers || payload > run.segmentSize) return false;
+    if (slot !== run.slot) return false; // each peer's packets are counted as its own
     if (run.count >= (run.protocol === PROTO_UDP ? UDP_MAX_SEGMENTS : COALESCE_SEGMENTS)) return false;
     if (run.headers + run.payload + payload > MAX_PACKET) return false;
     if (!this.#continues(run, ip)) return false;
@@ -266,7 +273,7 @@ export class Coalescer {
       view.setUint16(first + IPV4_MIN_HEADER + checksumOffset, sum, true);
       this.#counters.gauge(GAUGE_RX_COALESCED, count);
     }
-    this.#write(run.iovecs, count + 1, run.slot, count, length);
+    this.#write(run.iovecs, count + 1, run.slot, count, length + (count - 1) * run.headers);
   }
 
   #writeSingle(ip: number, length: number, slot: Slot): void {

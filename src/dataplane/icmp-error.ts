@@ -73,10 +73,10 @@ export class IcmpErrors {
     if (this.#source === 0) return false;
     const { view } = this.#arena;
     const headerLength = (view.getUint8(ip) & 15) * 4;
-    if (length < headerLength + 8) return false;
     if ((view.getUint16(ip + 6) & IP_OFFSET_MASK) !== 0) return false;
     if (!isUnicast(view.getUint32(ip + 12)) || !isUnicast(view.getUint32(ip + 16))) return false;
     if (view.getUint8(ip + 9) !== PROTO_ICMP) return true;
+    if (length <= headerLength) return false;
     const type = view.getUint8(ip + headerLength);
     return type === 0 || type === 8 || (type >= 13 && type <= 18); // queries and their replies (RFC 792, 950)
   }

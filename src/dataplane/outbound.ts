@@ -150,20 +150,20 @@ export class Outbound {
       this.#drop(slot, DROP_UNSUPPORTED_OFFLOAD);
       return;
     }
+    if (view.getUint8(ip + 8) <= 1) {
+      this.#drop(slot, DROP_TTL_EXCEEDED);
+      this.#icmp.send(ip, total, ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, 0);
+      return;
+    }
     const mtu = this.#table.mtu(slot);
     if (packetLength > mtu && (view.getUint16(ip + 6) & IP_FLAG_DF) !== 0) {
       this.#drop(slot, DROP_TOO_BIG);
       this.#icmp.send(ip, total, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu);
       return;
     }
-    if (view.getUint8(ip + 8) <= 1) {
-      this.#drop(slot, DROP_TTL_EXCEEDED);
-      this.#icmp.send(ip, total, ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, 0);
-      return;
-    }
     decrementTtl(view, ip);
     if (gsoType === VNET_GSO_NONE) {
-      if ((view.getUint8(vnet) & VNET_F_NEEDS_CSUM) !== 0 && !this.#finishChecksum(vnet, ip, total)) {
+      if ((view.getUint8(vnet) & VNET_F_NEEDS_CSUM) !== 0 && !this.#finishChecksum(vnet, ip, headerLength, total)) {
         this.#drop(slot, DROP_MALFORMED);
         return;
       }
@@ -198,11 +198,11 @@ export class Outbound {
   }
 
   /** The kernel left the transport checksum to us: the field holds the pseudo-header sum (virtio 1.2 §5.1.6.2). */
-  #finishChecksum(vnet: number, ip: number, total: number): boolean {
+  #finishChecksum(vnet: number, ip: number, headerLength: number, total: number): boolean {
     const { view, sum16 } = this.#arena;
     const start = view.getUint16(vnet + 6, true);
     const field = start + view.getUint16(vnet + 8, true);
-    if (start < IPV4_MIN_HEADER || field + 2 > total) return false;
+    if (start < headerLength || field + 2 > total) return false;
     const checksum = ~sum16(ip + start, total - start) & 0xffff;
     const isUdp = view.getUint8(ip + 9) === PROTO_UDP;
     view.setUint16(ip + field, checksum === 0 && isUdp ? 0xffff : checksum, true); // RFC 768: 0 means "none"
@@ -305,13 +305,24 @@ export class Outbound {
           this.#counters.passed(batch.slot(next), 'tx', batch.segments(next), batch.bytes(next));
         }
       } else if (sent === -EAGAIN) {
-        if (!this.#conn.waitWritable()) break;
+        if (!this.#waitWritable()) break;
       } else {
         this.#sendHard(next, -sent);
         next++;
       }
     }
+    for (; next < batch.count; next++) {
+      this.#counters.dropped(batch.slot(next), 'tx', DROP_SEND_FAILED, batch.segments(next));
+    }
     batch.reset();
+  }
+
+  /** A full socket can stay full for long: the control plane must not wait for this batch before it publishes a table. */
+  #waitWritable(): boolean {
+    this.#table.leave();
+    const goOn = this.#conn.waitWritable();
+    this.#table.enter();
+    return goOn;
   }
 
   /** The kernel refused a message: find out why, do what can be done, count the rest. */
@@ -320,12 +331,14 @@ export class Outbound {
     const segmented = batch.segments(index) > 1;
     const tooBig = errno === EMSGSIZE || (errno === EINVAL && segmented);
     if (tooBig && this.#learnPathMtu(index)) {
-      this.#refit(index);
-    } else if (segmented && (errno === EIO || errno === EINVAL || errno === EOPNOTSUPP || errno === EMSGSIZE)) {
+      this.#resend(index, this.#table.mtu(batch.slot(index)));
+    } else if (segmented && errno === EMSGSIZE) {
+      this.#resend(index, 0); // the path has widened since, or the kernel does not say how wide it is
+    } else if (segmented && (errno === EIO || errno === EINVAL || errno === EOPNOTSUPP)) {
       // Before Linux 6.11 a device without checksum offload refuses UDP_SEGMENT with EIO (net/ipv4/udp.c).
       batch.disableSegmentation();
       this.#counters.gauge(GAUGE_GSO_FALLBACKS, 1);
-      this.#resend(index, (message) => this.#conn.send(message, 1));
+      this.#resend(index, 0);
     } else {
       this.#counters.dropped(batch.slot(index), 'tx', DROP_SEND_FAILED, batch.segments(index));
     }
@@ -340,28 +353,37 @@ export class Outbound {
     return true;
   }
 
-  /** The path has become narrower than this message: a sender that forbids fragments is told, others are fragmented. */
-  #refit(index: number): void {
+  /**
+   * Sends the datagrams of a refused message one by one. Those longer than `mtu` (0: no limit is known) are fragmented on
+   * the underlay, or, where the inner packet forbids fragments, dropped and their sender told once for each flow.
+   */
+  #resend(index: number, mtu: number): void {
     const { view } = this.#arena;
-    const batch = this.#batch;
-    const slot = batch.slot(index);
-    const ip = batch.firstHeader(index);
-    if ((view.getUint16(ip + 6) & IP_FLAG_DF) === 0) {
-      this.#resend(index, (message) => this.#conn.sendFragmentable(message));
-      return;
-    }
-    this.#counters.dropped(slot, 'tx', DROP_TOO_BIG, batch.segments(index));
-    const present = (view.getUint8(ip) & 15) * 4 + 8; // header and payload may lie apart: quote what is surely here
-    this.#icmp.send(ip, present, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, this.#table.mtu(slot));
+    const slot = this.#batch.slot(index);
+    let told = 0;
+    this.#batch.splitMessage(index, (message, bytes, ip, present) => {
+      const isTooBig = mtu !== 0 && bytes > mtu;
+      if (isTooBig && (view.getUint16(ip + 6) & IP_FLAG_DF) !== 0) {
+        this.#drop(slot, DROP_TOO_BIG);
+        if (told === 0 || !this.#sameFlow(told, ip)) {
+          told = ip;
+          this.#icmp.send(ip, present, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu);
+        }
+        return;
+      }
+      const send = (): number => (isTooBig ? this.#conn.sendFragmentable(message) : this.#conn.send(message, 1));
+      let result = send();
+      while (result === -EAGAIN && this.#waitWritable()) result = send();
+      if (result > 0) this.#counters.passed(slot, 'tx', 1, bytes);
+      else this.#drop(slot, DROP_SEND_FAILED);
+    });
   }
 
-  #resend(index: number, send: (message: number) => number): void {
-    const slot = this.#batch.slot(index);
-    this.#batch.splitMessage(index, (message, bytes) => {
-      let result = send(message);
-      while (result === -EAGAIN && this.#conn.waitWritable()) result = send(message);
-      if (result > 0) this.#counters.passed(slot, 'tx', 1, bytes);
-      else this.#counters.dropped(slot, 'tx', DROP_SEND_FAILED, 1);
-    });
+  /** Addresses and ports; an IP header with options is taken for a flow of its own. */
+  #sameFlow(a: number, b: number): boolean {
+    const { view } = this.#arena;
+    if (view.getUint8(a) !== 0x45 || view.getUint8(b) !== 0x45) return false;
+    for (let at = 12; at <= 20; at += 4) if (view.getUint32(a + at) !== view.getUint32(b + at)) return false;
+    return true;
   }
 }

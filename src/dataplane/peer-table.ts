@@ -229,7 +229,9 @@ export class PeerTableReader {
     for (let index = 0; index < this.#lengthCount; index++) {
       const length = words[this.#base + LENGTHS + index]!;
       const key = length === 0 ? 0 : address & (-1 << (32 - length));
-      for (let bucket = hash(key, length) & bucketMask; ; bucket = (bucket + 1) & bucketMask) {
+      let bucket = hash(key, length) & bucketMask;
+      // Bounded: a worker that held a copy for so long that it was filled again may find no empty bucket.
+      for (let probes = 0; probes <= bucketMask; probes++, bucket = (bucket + 1) & bucketMask) {
         const at = this.#prefixes + bucket * PREFIX_ENTRY;
         const value = words[at + 1]!;
         if (value === 0) break;
@@ -243,12 +245,15 @@ export class PeerTableReader {
   lookupEndpoint(address: number): Slot {
     const words = this.#words;
     const key = address | 0;
-    for (let bucket = hash(key, 0) & this.#bucketMask; ; bucket = (bucket + 1) & this.#bucketMask) {
+    const bucketMask = this.#bucketMask;
+    let bucket = hash(key, 0) & bucketMask;
+    for (let probes = 0; probes <= bucketMask; probes++, bucket = (bucket + 1) & bucketMask) {
       const at = this.#endpoints + bucket * ENDPOINT_ENTRY;
       const value = words[at + 1]!;
       if (value === 0) return 0;
       if (words[at] === key) return value;
     }
+    return 0;
   }
 
   endpointAddress(slot: Slot): number {

@@ -164,11 +164,12 @@ export class SendBatch {
   }
 
   /**
-   * Calls `send` once for each datagram of a message, as if it had been a message of its own; the message is changed and
-   * cannot be sent whole afterwards. Slow: for kernels that refuse the whole.
+   * Calls `send` once for each datagram of a message, as if it had been a message of its own: `bytes` long, its inner IP
+   * header at `ip`, of which `present` bytes lie in one piece. The message is changed and cannot be sent whole afterwards.
+   * Slow: for kernels that refuse the whole.
    */
-  splitMessage(index: number, send: (message: number, bytes: number) => void): void {
-    const { view } = this.#arena;
+  splitMessage(index: number, send: (message: number, bytes: number, ip: number, present: number) => void): void {
+    const { view, base } = this.#arena;
     const message = this.message(index);
     const size = this.#segmentSizes[index]!;
     const end = index + 1 < this.#count ? this.#firstIovec[index + 1]! : this.#usedIovecs;
@@ -179,16 +180,11 @@ export class SendBatch {
       length += view.getUint32(this.#iovecs + entry * IOVEC_SIZE + 8, true);
       if (length < size && entry + 1 < end) continue;
       setVector(this.#arena, message, this.#iovecs + first * IOVEC_SIZE, entry + 1 - first);
-      send(message, length);
+      const at = this.#iovecs + first * IOVEC_SIZE;
+      const ip = view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000 - base;
+      send(message, length, ip, view.getUint32(at + 8, true));
       first = entry + 1;
       length = 0;
     }
-  }
-
-  /** Where the first inner packet's header lies. */
-  firstHeader(index: number): number {
-    const at = this.#iovecs + this.#firstIovec[index]! * IOVEC_SIZE;
-    const { view, base } = this.#arena;
-    return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000 - base;
   }
 }

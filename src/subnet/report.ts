@@ -13,7 +13,7 @@ export type SubnetReport =
   | { readonly type: 'lease-incompatible'; readonly lease: Lease }
   | { readonly type: 'previous-reused'; readonly subnets: Subnets }
   | { readonly type: 'previous-incompatible'; readonly subnets: Subnets }
-  | { readonly type: 'previous-taken'; readonly subnets: Subnets; readonly by: LeaseAttrs }
+  | { readonly type: 'previous-taken'; readonly subnets: Subnets; readonly by: LeaseAttrs | undefined }
   | { readonly type: 'picking'; readonly from: Ipv4Addr | Ipv6Addr; readonly to: Ipv4Addr | Ipv6Addr }
   | { readonly type: 'lease-allocated'; readonly lease: Lease }
   | { readonly type: 'create-race-lost'; readonly key: LeaseKey }
@@ -24,7 +24,9 @@ export type SubnetReport =
   | { readonly type: 'resynchronised'; readonly leases: number; readonly reason: string }
   | { readonly type: 'store-failed'; readonly attempted: string; readonly error: Error; readonly retryInMs: number }
   | { readonly type: 'store-answered' }
-  | { readonly type: 'insecure'; readonly reason: string };
+  | { readonly type: 'insecure'; readonly reason: string }
+  /** A line that belongs to one store alone. */
+  | { readonly type: 'note'; readonly severity: ReportSeverity; readonly text: string };
 
 export type ReportSink = (report: SubnetReport) => void;
 
@@ -50,9 +52,10 @@ function formatSubnets({ subnet, ipv6Subnet }: Subnets): string {
   return [subnet && formatPrefix4(subnet), ipv6Subnet && formatPrefix6(ipv6Subnet)].filter(Boolean).join(' and ');
 }
 
-function formatOwner({ publicIp, publicIpv6 }: LeaseAttrs): string {
-  if (publicIp !== undefined) return formatIpv4(publicIp);
-  return publicIpv6 === undefined ? 'an unnamed host' : formatIpv6(publicIpv6);
+/** The host that attributes speak of, by its public address. */
+export function formatOwner(attrs: LeaseAttrs | undefined): string {
+  if (attrs?.publicIp !== undefined) return formatIpv4(attrs.publicIp);
+  return attrs?.publicIpv6 === undefined ? 'an unknown host' : formatIpv6(attrs.publicIpv6);
 }
 
 /** The log line of a report: flannel's own words where flannel has a line for it, so that searches go on finding it. */
@@ -117,6 +120,8 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
       return { severity: 'info', text: 'The lease store answers again' };
     case 'insecure':
       return { severity: 'warning', text: report.reason };
+    case 'note':
+      return { severity: report.severity, text: report.text };
     default:
       return assertNever(report, 'subnet report');
   }

@@ -1,0 +1,170 @@
+import type { NetworkConfig } from '../config/network-config.ts';
+import { WeftError } from '../errors.ts';
+import { formatIpv4 } from '../ip/ipv4.ts';
+import { formatIpv6 } from '../ip/ipv6.ts';
+import { type Ipv4Prefix, type Ipv6Prefix, overlaps4, overlaps6 } from '../ip/prefix.ts';
+import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
+import { isCompatible, pickSubnet4, pickSubnet6 } from './allocator.ts';
+import { formatOwner, type ReportSink } from './report.ts';
+
+export type Subnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+
+/** An entry of the store whose key can be read. */
+export interface StoredEntry extends Subnets {
+  /** `undefined` when the value cannot be read: the subnet is held, nobody can say by whom. */
+  readonly attrs: LeaseAttrs | undefined;
+  /** `undefined` for a reservation. */
+  readonly expiresAtMs: number | undefined;
+}
+
+/** What to do about the store so that a host has its lease. */
+export type LeaseChoice<E extends StoredEntry> =
+  /** Rewrite the entry with the new attributes; a reservation stays one. */
+  | { readonly type: 'reuse'; readonly entry: E; readonly remove: readonly E[] }
+  | {
+      readonly type: 'create';
+      readonly subnets: Subnets;
+      readonly from: 'previous' | 'free';
+      readonly remove: readonly E[];
+    };
+
+/**
+ * Whether two sets of attributes speak of one host: the same IPv4 public address, as flannel has it; the IPv6 one where
+ * neither has an IPv4 address.
+ */
+export function sameHost(a: LeaseAttrs, b: LeaseAttrs): boolean {
+  if (a.publicIp !== undefined || b.publicIp !== undefined) return a.publicIp === b.publicIp;
+  return a.publicIpv6 !== undefined && a.publicIpv6 === b.publicIpv6;
+}
+
+export function isLive(entry: StoredEntry, nowMs: number): boolean {
+  return entry.expiresAtMs === undefined || entry.expiresAtMs > nowMs;
+}
+
+/** Whether two leases claim an address in common, in either family. */
+export function overlap(a: Subnets, b: Subnets): boolean {
+  return (
+    (a.subnet !== undefined && b.subnet !== undefined && overlaps4(a.subnet, b.subnet)) ||
+    (a.ipv6Subnet !== undefined && b.ipv6Subnet !== undefined && overlaps6(a.ipv6Subnet, b.ipv6Subnet))
+  );
+}
+
+export type OwnVerdict<E extends StoredEntry> =
+  | { readonly type: 'held'; readonly entry: E & { readonly attrs: LeaseAttrs } }
+  /** The entry is there but cannot be read: nobody else can have created it, so it is ours to put right. */
+  | { readonly type: 'damaged'; readonly entry: E }
+  /** Gone or expired, and nobody has taken any of it: it may be created again. */
+  | { readonly type: 'absent' }
+  | { readonly type: 'lost'; readonly reason: string };
+
+/** What has become of a lease that this host held. `entries` are all that the store has, expired ones included. */
+export function judgeOwn<E extends StoredEntry>(own: Lease, entries: readonly E[], nowMs: number): OwnVerdict<E> {
+  const key = leaseKey(own);
+  const mine = entries.find((entry) => leaseKey(entry) === key);
+  if (mine !== undefined) {
+    const { attrs } = mine;
+    if (attrs === undefined) return { type: 'damaged', entry: mine };
+    if (isLive(mine, nowMs)) {
+      if (sameHost(attrs, own.attrs)) return { type: 'held', entry: { ...mine, attrs } };
+      return { type: 'lost', reason: `${key} is held by ${formatOwner(attrs)} now` };
+    }
+  }
+  const other = entries.find((entry) => entry !== mine && isLive(entry, nowMs) && overlap(entry, own));
+  if (other !== undefined) {
+    return { type: 'lost', reason: `${key} overlaps ${leaseKey(other)}, which ${formatOwner(other.attrs)} holds now` };
+  }
+  return { type: 'absent' };
+}
+
+export interface ChooseOptions<E extends StoredEntry> {
+  readonly config: NetworkConfig;
+  /** Of the host that wants a lease. */
+  readonly attrs: LeaseAttrs;
+  /** All entries that hold a subnet now; own ones that have expired may be among them. */
+  readonly entries: readonly E[];
+  /** What the host held in an earlier run. */
+  readonly previous: Subnets | undefined;
+  readonly random: () => number;
+  readonly report: ReportSink;
+}
+
+/**
+ * flannel's order: the lease under the own public address, else the previous subnet, else a random free one of the first
+ * hundred. An own lease that does not fit the configuration any more is given up, unless it is a reservation: that is
+ * the operator's to remove. Unlike flannel's, an own lease that overlaps somebody else's is given up as well.
+ *
+ * @throws WeftError WEFT_SUBNET_EXHAUSTED.
+ */
+export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): LeaseChoice<E> {
+  const { config, attrs, entries, previous, random, report } = options;
+  const own = entries.filter((entry) => entry.attrs !== undefined && sameHost(entry.attrs, attrs));
+  const others = entries.filter((entry) => !own.includes(entry));
+
+  const usable: E[] = [];
+  const remove: E[] = [];
+  for (const entry of own) {
+    if (isCompatible(entry, config) && !others.some((other) => overlap(other, entry))) {
+      usable.push(entry);
+    } else {
+      report({ type: 'lease-incompatible', lease: { ...entry, attrs } });
+      if (entry.expiresAtMs !== undefined) remove.push(entry);
+    }
+  }
+  const reused =
+    usable.find((entry) => entry.expiresAtMs === undefined) ??
+    usable.find((entry) => previous !== undefined && leaseKey(entry) === leaseKey(previous)) ??
+    usable[0];
+  if (reused !== undefined) return { type: 'reuse', entry: reused, remove };
+
+  const held = entries.filter((entry) => !remove.includes(entry));
+  if (previous !== undefined && (previous.subnet !== undefined || previous.ipv6Subnet !== undefined)) {
+    const holder = held.find((entry) => overlap(entry, previous));
+    if (!isCompatible(previous, config)) report({ type: 'previous-incompatible', subnets: previous });
+    else if (holder !== undefined) report({ type: 'previous-taken', subnets: previous, by: holder.attrs });
+    else {
+      report({ type: 'previous-reused', subnets: previous });
+      return {
+        type: 'create',
+        subnets: { subnet: previous.subnet, ipv6Subnet: previous.ipv6Subnet },
+        from: 'previous',
+        remove,
+      };
+    }
+  }
+  return { type: 'create', subnets: pick(config, held, random, report), from: 'free', remove };
+}
+
+function pick(
+  { ipv4, ipv6 }: NetworkConfig,
+  held: readonly Subnets[],
+  random: () => number,
+  report: ReportSink,
+): Subnets {
+  let subnet: Ipv4Prefix | undefined;
+  if (ipv4 !== undefined) {
+    report({ type: 'picking', from: ipv4.subnetMin, to: ipv4.subnetMax });
+    const taken = held.flatMap((lease) => lease.subnet ?? []);
+    subnet = pickSubnet4(ipv4, taken, random);
+    if (subnet === undefined)
+      throw exhausted(formatIpv4(ipv4.subnetMin), formatIpv4(ipv4.subnetMax), ipv4.subnetLength);
+  }
+  let ipv6Subnet: Ipv6Prefix | undefined;
+  if (ipv6 !== undefined) {
+    report({ type: 'picking', from: ipv6.subnetMin, to: ipv6.subnetMax });
+    const taken = held.flatMap((lease) => lease.ipv6Subnet ?? []);
+    ipv6Subnet = pickSubnet6(ipv6, taken, random);
+    if (ipv6Subnet === undefined) {
+      throw exhausted(formatIpv6(ipv6.subnetMin), formatIpv6(ipv6.subnetMax), ipv6.subnetLength);
+    }
+  }
+  return { subnet, ipv6Subnet };
+}
+
+function exhausted(from: string, to: string, length: number): WeftError {
+  const message = `picking a /${length} subnet from ${from} to ${to}: out of subnets, every one is held`;
+  return new WeftError('WEFT_SUBNET_EXHAUSTED', message, {
+    hint:
+      'Delete the leases of hosts that are gone, or change Network, SubnetMin, SubnetMax or SubnetLen in the network ' +
+      'configuration so that it has more subnets than hosts.',
+  });
+}

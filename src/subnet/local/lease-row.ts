@@ -1,0 +1,29 @@
+import type { Lease } from '../../lease/lease.ts';
+import { leaseKey } from '../../lease/lease.ts';
+import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../../lease/lease-codec.ts';
+import type { StoredEntry } from '../lease-choice.ts';
+import type { LeaseRow } from './lease-store.ts';
+
+export interface RowEntry extends StoredEntry {
+  readonly row: LeaseRow;
+}
+
+/** `entry` is there when the key can be read, `problem` when anything cannot. */
+export interface DecodedRow {
+  readonly entry: RowEntry | undefined;
+  readonly problem: string | undefined;
+}
+
+export function decodeRow(row: LeaseRow): DecodedRow {
+  const subnets = parseLeaseKey(row.key);
+  if (subnets === undefined) return { entry: undefined, problem: 'the key names no subnet' };
+  const value = decodeLeaseValue(row.value);
+  return {
+    entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs: row.expiresAtMs ?? undefined, row },
+    problem: value.ok ? undefined : value.reason,
+  };
+}
+
+export function encodeRow(lease: Lease): LeaseRow {
+  return { key: leaseKey(lease), value: encodeLeaseValue(lease.attrs), expiresAtMs: lease.expiresAtMs ?? null };
+}

@@ -1,0 +1,76 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { subnetManagerContract } from '../../../test/contract/subnet-manager.ts';
+import { encodeRow } from './lease-row.ts';
+import { LeaseStore } from './lease-store.ts';
+import { LocalSubnetManager } from './local-subnet-manager.ts';
+
+const DAY_MS = 86_400_000;
+
+subnetManagerContract('local', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'weft-local-'));
+  const storePath = join(folder, 'leases.db');
+  const netConfPath = join(folder, 'net-conf.json');
+  const managers: LocalSubnetManager[] = [];
+  /** Another process, as far as SQLite can tell: a connection of its own for each step. */
+  async function write(work: (store: LeaseStore) => void): Promise<void> {
+    using store = LeaseStore.open(storePath);
+    work(store);
+  }
+  return {
+    manager(options = {}) {
+      const manager = new LocalSubnetManager({
+        storePath,
+        netConfPath,
+        pollMs: 10,
+        ...(options.report === undefined ? {} : { report: options.report }),
+        ...(options.renewAfterMs === undefined ? {} : { renewMarginMs: DAY_MS - options.renewAfterMs }),
+      });
+      managers.push(manager);
+      return manager;
+    },
+    async configure(netConf) {
+      if (netConf === undefined) await rm(netConfPath);
+      else await writeFile(netConfPath, netConf);
+    },
+    writeEntry: (lease) => write((store) => store.transact((transaction) => transaction.put(encodeRow(lease)))),
+    deleteEntry: (key) => write((store) => store.transact((transaction) => transaction.delete(key))),
+    corruptEntry: (key) =>
+      write((store) =>
+        store.transact((transaction) => {
+          const expiresAtMs = transaction.rows().find((row) => row.key === key)?.expiresAtMs ?? null;
+          transaction.put({ key, value: '{"PublicIP": 7', expiresAtMs });
+        }),
+      ),
+    expireNow: (key) =>
+      write((store) =>
+        store.transact((transaction) => {
+          const row = transaction.rows().find((candidate) => candidate.key === key);
+          if (row !== undefined) transaction.put({ ...row, expiresAtMs: Date.now() });
+        }),
+      ),
+    async interrupt() {
+      await rename(storePath, `${storePath}.away`);
+      await mkdir(storePath);
+      return {
+        async [Symbol.asyncDispose]() {
+          await rmdir(storePath);
+          await rename(`${storePath}.away`, storePath);
+        },
+      };
+    },
+    async stall() {
+      const { DatabaseSync } = await import('node:sqlite');
+      const other = new DatabaseSync(storePath);
+      other.exec('BEGIN IMMEDIATE');
+      return { [Symbol.asyncDispose]: async () => other.close() };
+    },
+    async elapse() {},
+    async [Symbol.asyncDispose]() {
+      for (const manager of managers) await manager[Symbol.asyncDispose]();
+      rmSync(folder, { recursive: true });
+    },
+  };
+});

@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import { parsePrefix4, parsePrefix6, prefix4, prefix6 } from '../ip/prefix.ts';
+import { type JsonValue, type Lease, type LeaseEvent, leaseKey } from './lease.ts';
+import { LeaseTable } from './lease-table.ts';
+
+interface Fields {
+  readonly v6?: string;
+  readonly host?: number;
+  readonly data?: JsonValue;
+  readonly expiresAtMs?: number;
+}
+
+function lease(subnet: string | undefined, { v6, host = 1, data, expiresAtMs = 1000 }: Fields = {}): Lease {
+  return {
+    subnet: subnet === undefined ? undefined : parsePrefix4(subnet),
+    ipv6Subnet: v6 === undefined ? undefined : parsePrefix6(v6),
+    attrs: {
+      publicIp: ipv4Of(0x0a620000 + host),
+      publicIpv6: undefined,
+      backendType: 'vxlan',
+      backendData: data,
+      backendV6Data: undefined,
+    },
+    expiresAtMs,
+  };
+}
+
+function short(events: readonly LeaseEvent[]): string[] {
+  return events.map(
+    ({ type, lease: { attrs, ...subnets } }) => `${type} ${leaseKey(subnets)} of ${attrs.publicIp! & 255}`,
+  );
+}
+
+describe('lease table', () => {
+  it('reports a snapshot and then only what differs in the next', () => {
+    const table = new LeaseTable();
+    assert.deepEqual(short(table.applySnapshot([lease('10.5.1.0/24'), lease('10.5.2.0/24', { host: 2 })])), [
+      'set 10.5.1.0-24 of 1',
+      'set 10.5.2.0-24 of 2',
+    ]);
+    assert.deepEqual(short(table.applySnapshot([lease('10.5.3.0/24', { host: 3 }), lease('10.5.1.0/24')])), [
+      'removed 10.5.2.0-24 of 2',
+      'set 10.5.3.0-24 of 3',
+    ]);
+  });
+
+  it('sends changed attributes again, from snapshots as well', () => {
+    const table = new LeaseTable();
+    const mac = (last: string) => ({ VNI: 1, VtepMAC: `aa:00:00:00:00:0${last}` });
+    table.applySnapshot([lease('10.5.1.0/24', { data: mac('1') })]);
+    assert.deepEqual(short(table.applySnapshot([lease('10.5.1.0/24', { data: mac('2') })])), ['set 10.5.1.0-24 of 1']);
+    const reordered = { VtepMAC: 'aa:00:00:00:00:02', VNI: 1 };
+    assert.deepEqual(table.applySnapshot([lease('10.5.1.0/24', { data: reordered })]), []);
+    const moved = table.applyUpdate({ type: 'set', lease: lease('10.5.1.0/24', { data: reordered, host: 9 }) });
+    assert.deepEqual(short(moved), ['set 10.5.1.0-24 of 9']);
+  });
+
+  it('keeps quiet about a new expiration, but remembers it', () => {
+    const table = new LeaseTable();
+    table.applySnapshot([lease('10.5.1.0/24')]);
+    assert.deepEqual(table.applyUpdate({ type: 'set', lease: lease('10.5.1.0/24', { expiresAtMs: 2000 }) }), []);
+    assert.equal(table.peer('10.5.1.0-24')?.expiresAtMs, 2000);
+  });
+
+  it('never shows the own lease, in snapshots, changes or removals', () => {
+    const own = lease('10.5.1.0/24');
+    const table = new LeaseTable(own);
+    assert.deepEqual(table.applySnapshot([own, lease('10.5.2.0/24', { host: 2 })]).length, 1);
+    assert.deepEqual(table.applyUpdate({ type: 'set', lease: { ...own, expiresAtMs: 7 } }), []);
+    assert.deepEqual(table.applyUpdate({ type: 'removed', key: '10.5.1.0-24' }), []);
+    assert.deepEqual(table.applySnapshot([lease('10.5.2.0/24', { host: 2 })]), []);
+    assert.equal(table.peer('10.5.1.0-24'), undefined);
+  });
+
+  it('compares by the families of the own lease', () => {
+    const ipv4Own = new LeaseTable(lease('10.5.1.0/24'));
+    assert.deepEqual(ipv4Own.applySnapshot([lease('10.5.1.0/24', { v6: 'fd00:1::/64' })]), []);
+    const dualOwn = new LeaseTable(lease('10.5.1.0/24', { v6: 'fd00:1::/64' }));
+    const found = dualOwn.applySnapshot([
+      lease('10.5.1.0/24', { v6: 'fd00:1::/64' }),
+      lease('10.5.1.0/24', { v6: 'fd00:2::/64', host: 2 }),
+      lease('10.5.1.0/24', { host: 3 }),
+    ]);
+    assert.deepEqual(short(found), ['set 10.5.1.0-24&fd00:2::-64 of 2', 'set 10.5.1.0-24 of 3']);
+    const ipv6Own = new LeaseTable(lease(undefined, { v6: 'fd00:1::/64' }));
+    assert.deepEqual(short(ipv6Own.applySnapshot([lease(undefined, { v6: 'fd00:1::/64' }), lease('10.5.1.0/24')])), [
+      'set 10.5.1.0-24 of 1',
+    ]);
+  });
+
+  it('fills a removal in from what it knows, and ignores unknown keys', () => {
+    const table = new LeaseTable();
+    table.applySnapshot([lease('10.5.1.0/24', { data: { VNI: 1 } })]);
+    const [event] = table.applyUpdate({ type: 'removed', key: '10.5.1.0-24' });
+    assert.deepEqual(event, { type: 'removed', lease: lease('10.5.1.0/24', { data: { VNI: 1 } }) });
+    assert.deepEqual(table.applyUpdate({ type: 'removed', key: '10.5.1.0-24' }), []);
+    assert.deepEqual(table.applyUpdate({ type: 'removed', key: 'junk' }), []);
+  });
+
+  it('takes a change of the own subnet: the former one may be a peer now, the new one no longer is', () => {
+    const table = new LeaseTable(lease('10.5.1.0/24'));
+    table.applySnapshot([lease('10.5.1.0/24', { host: 2 }), lease('10.5.3.0/24', { host: 3 })]);
+    assert.deepEqual(short(table.setOwn(lease('10.5.3.0/24'))), ['removed 10.5.3.0-24 of 3', 'set 10.5.1.0-24 of 2']);
+  });
+
+  it('does not take its own leftover for a peer', () => {
+    const table = new LeaseTable(lease('10.5.1.0/24'));
+    table.applySnapshot([lease('10.5.1.0/24')]);
+    assert.deepEqual(table.setOwn(lease('10.5.3.0/24')), []);
+    assert.deepEqual(table.peers(), []);
+  });
+});
+
+describe('lease table: against a model', () => {
+  const anyLease: fc.Arbitrary<Lease> = fc
+    .record({
+      v4: fc.option(fc.nat(3), { nil: undefined }),
+      v6: fc.option(fc.nat(1), { nil: undefined }),
+      host: fc.nat(2),
+      data: fc.constantFrom<JsonValue | undefined>(undefined, null, { VNI: 1 }, { VNI: 2, x: [1] }),
+      expiresAtMs: fc.nat(3),
+    })
+    .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
+    .map(({ v4, v6, host, data, expiresAtMs }) => ({
+      ...lease(undefined, { host, expiresAtMs }),
+      subnet: v4 === undefined ? undefined : prefix4(ipv4Of(0x0a050000 + v4 * 256), 24),
+      ipv6Subnet: v6 === undefined ? undefined : prefix6(ipv6Of((0xfd00n << 112n) + (BigInt(v6) << 64n)), 64),
+      attrs: { ...lease(undefined, { host }).attrs, backendData: structuredClone(data) },
+    }));
+  const step = fc.oneof(
+    fc.record({ type: fc.constant('snapshot' as const), leases: fc.array(anyLease, { maxLength: 6 }) }),
+    fc.record({ type: fc.constant('set' as const), lease: anyLease }),
+    fc.record({ type: fc.constant('removed' as const), key: anyLease.map(leaseKey) }),
+  );
+
+  it('a consumer that follows the events holds what the store holds, less the own lease; no event is idle', () => {
+    fc.assert(
+      fc.property(fc.option(anyLease, { nil: undefined }), fc.array(step), (own, steps) => {
+        const table = new LeaseTable(own);
+        const store = new Map<string, Lease>();
+        const consumer = new Map<string, string>();
+        const isOwn = ({ subnet, ipv6Subnet }: Lease) =>
+          own !== undefined &&
+          (own.subnet === undefined || own.subnet.addr === subnet?.addr) &&
+          (own.ipv6Subnet === undefined || own.ipv6Subnet.addr === ipv6Subnet?.addr);
+        for (const update of steps) {
+          if (update.type === 'snapshot') {
+            store.clear();
+            for (const one of update.leases) store.set(leaseKey(one), one);
+          } else if (update.type === 'set') store.set(leaseKey(update.lease), update.lease);
+          else store.delete(update.key);
+          for (const event of table.applyUpdate(update)) {
+            const key = leaseKey(event.lease);
+            const text = attrsText(event.lease);
+            if (event.type === 'set') {
+              assert.notEqual(consumer.get(key), text, 'an event without news');
+              consumer.set(key, text);
+            } else {
+              assert.equal(consumer.get(key), text, 'removed with other attributes than it was set with');
+              consumer.delete(key);
+            }
+          }
+          const expected = [...store].filter(([, one]) => !isOwn(one));
+          assert.deepEqual(sorted(consumer), sorted(expected.map(([key, one]) => [key, attrsText(one)])));
+          assert.deepEqual(sorted(table.peers().map((one) => [leaseKey(one), one])), sorted(expected));
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  function attrsText({ attrs }: Lease): string {
+    return JSON.stringify([
+      attrs.publicIp,
+      attrs.backendType,
+      attrs.backendData === undefined ? 'none' : [attrs.backendData],
+    ]);
+  }
+
+  function sorted<T>(entries: Iterable<readonly [string, T]>): (readonly [string, T])[] {
+    return [...entries].toSorted(([a], [b]) => (a < b ? -1 : 1));
+  }
+});

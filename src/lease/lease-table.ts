@@ -1,0 +1,132 @@
+import { isDeepStrictEqual } from 'node:util';
+import { assertNever } from '../assert-never.ts';
+import { equalPrefix4, equalPrefix6, type Ipv4Prefix, type Ipv6Prefix } from '../ip/prefix.ts';
+import { type Lease, type LeaseAttrs, type LeaseEvent, type LeaseKey, leaseKey } from './lease.ts';
+
+/** What a subnet manager reports (LeaseUpdate in subnet/subnet-manager.ts). */
+type Update =
+  | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
+  | { readonly type: 'set'; readonly lease: Lease }
+  | { readonly type: 'removed'; readonly key: string };
+
+/**
+ * The peers of this host: turns what the store says into the events that matter to a backend. After any sequence of
+ * calls, a consumer that has followed the events holds exactly `peers()`.
+ *
+ * What flannel gets wrong is right here: attributes that changed between two snapshots are sent again, and the own
+ * subnet never appears, neither as a peer nor as a removed one.
+ */
+export class LeaseTable {
+  /** All that the store has, the own lease included: it may turn out to be another host's. */
+  readonly #leases = new Map<LeaseKey, Lease>();
+  #own: Lease | undefined;
+
+  constructor(own?: Lease) {
+    this.#own = own;
+  }
+
+  /** All leases but the own one, in no particular order. */
+  peers(): Lease[] {
+    return [...this.#leases.values()].filter((lease) => !this.#isOwn(lease));
+  }
+
+  /** The lease of another host with that key. */
+  peer(key: string): Lease | undefined {
+    const lease = this.#leases.get(key as LeaseKey);
+    return lease === undefined || this.#isOwn(lease) ? undefined : lease;
+  }
+
+  /**
+   * Tells which lease is this host's from now on. A peer that held those subnets is removed; whoever has taken the
+   * former own subnets becomes a peer, except for this host's own leftover.
+   */
+  setOwn(own: Lease | undefined): LeaseEvent[] {
+    const former = this.#own;
+    if (former !== undefined) {
+      for (const [key, lease] of this.#leases) {
+        if (this.#isOwn(lease) && samePublicAddress(lease.attrs, former.attrs)) this.#leases.delete(key);
+      }
+    }
+    const before = this.peers();
+    this.#own = own;
+    const removed = before.filter((lease) => this.#isOwn(lease)).map(removedEvent);
+    const known = new Set(before);
+    const appeared = this.peers().filter((lease) => !known.has(lease));
+    return [...removed, ...appeared.map(setEvent)];
+  }
+
+  applyUpdate(update: Update): LeaseEvent[] {
+    switch (update.type) {
+      case 'snapshot':
+        return this.applySnapshot(update.leases);
+      case 'set':
+        return this.#set(update.lease);
+      case 'removed':
+        return this.#remove(update.key as LeaseKey);
+      default:
+        return assertNever(update, 'lease update');
+    }
+  }
+
+  /** The store holds exactly these. Removals come first, so that a subnet cut differently does not lose its new routes. */
+  applySnapshot(leases: readonly Lease[]): LeaseEvent[] {
+    const snapshot = new Map(leases.map((lease) => [leaseKey(lease), lease]));
+    const gone = [...this.#leases.keys()].filter((key) => !snapshot.has(key));
+    return [
+      ...gone.flatMap((key) => this.#remove(key)),
+      ...[...snapshot.values()].flatMap((lease) => this.#set(lease)),
+    ];
+  }
+
+  /** No event when only the expiration has moved. */
+  #set(lease: Lease): LeaseEvent[] {
+    const key = leaseKey(lease);
+    const known = this.#leases.get(key);
+    this.#leases.set(key, lease);
+    if (this.#isOwn(lease) || (known !== undefined && sameAttrs(known.attrs, lease.attrs))) return [];
+    return [setEvent(lease)];
+  }
+
+  #remove(key: LeaseKey): LeaseEvent[] {
+    const lease = this.#leases.get(key);
+    if (lease === undefined) return [];
+    this.#leases.delete(key);
+    return this.#isOwn(lease) ? [] : [removedEvent(lease)];
+  }
+
+  /** flannel's comparison: by the families the own lease has, so both subnets must agree in dual stack. */
+  #isOwn({ subnet, ipv6Subnet }: Lease): boolean {
+    const own = this.#own;
+    if (own === undefined || (own.subnet ?? own.ipv6Subnet) === undefined) return false;
+    return agrees4(own.subnet, subnet) && agrees6(own.ipv6Subnet, ipv6Subnet);
+  }
+}
+
+function agrees4(own: Ipv4Prefix | undefined, other: Ipv4Prefix | undefined): boolean {
+  return own === undefined || (other !== undefined && equalPrefix4(own, other));
+}
+
+function agrees6(own: Ipv6Prefix | undefined, other: Ipv6Prefix | undefined): boolean {
+  return own === undefined || (other !== undefined && equalPrefix6(own, other));
+}
+
+function setEvent(lease: Lease): LeaseEvent {
+  return { type: 'set', lease };
+}
+
+function removedEvent(lease: Lease): LeaseEvent {
+  return { type: 'removed', lease };
+}
+
+function samePublicAddress(a: LeaseAttrs, b: LeaseAttrs): boolean {
+  return a.publicIp === b.publicIp && a.publicIpv6 === b.publicIpv6;
+}
+
+function sameAttrs(a: LeaseAttrs, b: LeaseAttrs): boolean {
+  return (
+    samePublicAddress(a, b) &&
+    a.backendType === b.backendType &&
+    isDeepStrictEqual(a.backendData, b.backendData) &&
+    isDeepStrictEqual(a.backendV6Data, b.backendV6Data)
+  );
+}

@@ -154,7 +154,7 @@ export function trafficManagerContract(name: string, makeHarness: () => Promise<
       await using harness = await makeHarness();
       await harness.manager().ensure(trafficRules(DUAL));
       const { removed, unavailable } = await harness.manager().remove();
-      assert.match(removed.join('\n'), /10\.244\.1\.0\/24[^]*fd00:10:244:1::\/64/);
+      assert.match(removed.join('\n'), /10\.244\.1\.0\/24[\s\S]*fd00:10:244:1::\/64/);
       assert.deepEqual(unavailable, []);
       assert.deepEqual(await harness.manager().read(), []);
       assert.deepEqual(await harness.manager().remove(), { removed: [], unavailable: [] });

@@ -1,0 +1,180 @@
+import { describeError, WeftError } from '../errors.ts';
+import type { IpFamily } from '../ip/address.ts';
+import {
+  type ActualNftTable,
+  FULLY_RANDOM_PROBE,
+  parseNftTable,
+  planNftTable,
+  tableName,
+} from '../trafficmngr/nftables/plan.ts';
+import { nftFamily } from '../trafficmngr/nftables/script.ts';
+import {
+  type FamilyRules,
+  rulesOf,
+  type TrafficRule,
+  type TrafficRules,
+  withoutFullyRandom,
+} from '../trafficmngr/rules.ts';
+import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import { run } from './run.ts';
+
+export interface NftablesOptions {
+  /** Name of a network namespace to work in. */
+  readonly netns?: string | undefined;
+}
+
+const FAMILIES: readonly IpFamily[] = [4, 6];
+
+/**
+ * Traffic rules as native nftables, in flannel's two tables. Needs nft 1.0.1 or later and no iptables program.
+ * Each family is one transaction of `nft -f -`.
+ */
+export class NftablesTrafficManager implements TrafficManager {
+  readonly kind = 'nftables';
+  readonly #netns: string | undefined;
+  #fullyRandom: boolean | undefined;
+
+  constructor(options: NftablesOptions = {}) {
+    this.#netns = options.netns;
+  }
+
+  async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
+    const repairs: Repair[] = [];
+    for (const family of FAMILIES) {
+      const rules = await this.#supported(rulesOf(wanted, family), signal);
+      const plan = planNftTable(family, rules, await this.#list(family, signal));
+      if (plan.script === '') continue;
+      try {
+        await this.#nft(['-f', '-'], plan.script, signal);
+        repairs.push(...plan.repairs);
+      } catch (error) {
+        // The empty table of a family not in use is there only because flannel has it; a kernel without that family
+        // must not keep the other one from working.
+        if (signal?.aborted || !isEmpty(rules)) throw error;
+      }
+    }
+    return repairs;
+  }
+
+  async remove(signal?: AbortSignal): Promise<Removal> {
+    const removed: string[] = [];
+    try {
+      for (const family of FAMILIES) {
+        if ((await this.#list(family, signal)) === undefined) continue;
+        const table = `${nftFamily(family)} ${tableName(family)}`;
+        const text = await this.#nft(['list', 'table', nftFamily(family), tableName(family)], undefined, signal);
+        // Adding first makes the deletion succeed when somebody else was faster.
+        await this.#nft(['-f', '-'], `add table ${table}\ndelete table ${table}\n`, signal);
+        removed.push(...textLines(text));
+      }
+    } catch (error) {
+      if (isMissing(error)) return { removed, unavailable: ['nft'] };
+      throw error;
+    }
+    return { removed, unavailable: [] };
+  }
+
+  async read(signal?: AbortSignal): Promise<readonly string[]> {
+    const lines: string[] = [];
+    try {
+      for (const family of FAMILIES) {
+        if ((await this.#list(family, signal)) === undefined) continue;
+        lines.push(
+          ...textLines(await this.#nft(['list', 'table', nftFamily(family), tableName(family)], undefined, signal)),
+        );
+      }
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+    return lines;
+  }
+
+  async #supported(rules: FamilyRules, signal?: AbortSignal): Promise<FamilyRules> {
+    if (!rules.masquerade.some(isFullyRandom) || (await this.#knowsFullyRandom(signal))) return rules;
+    return { ...rules, masquerade: withoutFullyRandom(rules.masquerade) };
+  }
+
+  /** Asked once, for both families, as flannel does. */
+  async #knowsFullyRandom(signal?: AbortSignal): Promise<boolean> {
+    if (this.#fullyRandom === undefined) {
+      const argv = ['nft', '--check', '-f', '-'];
+      const { exitCode } = await run(argv, {
+        stdin: FULLY_RANDOM_PROBE,
+        okExitCodes: 'any',
+        signal,
+        netns: this.#netns,
+      });
+      this.#fullyRandom = exitCode === 0;
+    }
+    return this.#fullyRandom;
+  }
+
+  /** `undefined`: there is no such table. */
+  async #list(family: IpFamily, signal?: AbortSignal): Promise<ActualNftTable | undefined> {
+    const argv = ['nft', '-j', 'list', 'table', nftFamily(family), tableName(family)];
+    const { stdout, stderr, exitCode } = await run(argv, { okExitCodes: 'any', signal, netns: this.#netns });
+    if (exitCode !== 0) {
+      if (/No such file or directory/.test(stderr) && !/exec of "nft" failed/.test(stderr)) return undefined;
+      // Again with errors as errors: this also recognises a program that is missing in the namespace.
+      await this.#nft(argv.slice(1), undefined, signal);
+    }
+    const table = parseNftTable(parseJson(stdout));
+    if (table !== undefined) return table;
+    throw new WeftError(
+      'WEFT_TRAFFIC_RULES',
+      `${argv.join(' ')}: its output is not understood: ${stdout.slice(0, 200)}`,
+      {
+        hint: 'nft must be 1.0.1 or later and built with JSON support.',
+      },
+    );
+  }
+
+  async #nft(args: readonly string[], stdin: string | undefined, signal?: AbortSignal): Promise<string> {
+    try {
+      return (await run(['nft', ...args], { stdin, signal, netns: this.#netns })).stdout;
+    } catch (error) {
+      if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_FAILED') throw error;
+      throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through nft: ${describeError(error)}`, {
+        hint: hintFor(error.message),
+        cause: error,
+      });
+    }
+  }
+}
+
+function isFullyRandom({ action }: TrafficRule): boolean {
+  return action.type === 'masquerade' && action.fullyRandom;
+}
+
+function isEmpty(rules: FamilyRules): boolean {
+  return rules.masquerade.length === 0 && rules.forward.length === 0;
+}
+
+function textLines(text: string): readonly string[] {
+  return text.split('\n').filter((line) => line !== '');
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING';
+}
+
+function hintFor(output: string): string {
+  if (/Operation not permitted|must be root/.test(output)) {
+    return 'The agent needs root, or the capability NET_ADMIN in its container.';
+  }
+  if (/Operation not supported|No such file or directory/.test(output)) {
+    return (
+      'The kernel lacks a part that the rules need: load nf_tables, nft_chain_nat and nft_masq, or leave EnableNFTables ' +
+      'unset to use iptables.'
+    );
+  }
+  return 'nft must be 1.0.1 or later; `nft list ruleset` shows the rules that are there.';
+}

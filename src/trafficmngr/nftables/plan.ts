@@ -1,0 +1,172 @@
+import type { IpFamily } from '../../ip/address.ts';
+import { compareRules, type Keyed } from '../compare-rules.ts';
+import { type FamilyRules, ruleKey, type TrafficRule } from '../rules.ts';
+import type { Repair } from '../traffic-manager.ts';
+import { field, type Json, nftFamily, nftRule, parseNftRule } from './script.ts';
+
+/** flannel's table names. */
+export function tableName(family: IpFamily): string {
+  return `flannel-ipv${family}`;
+}
+
+interface BaseChain {
+  readonly name: string;
+  readonly comment: string;
+  readonly type: string;
+  readonly hook: string;
+  /** As nft text has it, and the number that its JSON shows for it. */
+  readonly priority: readonly [name: string, value: number];
+  readonly rules: (rules: FamilyRules) => readonly TrafficRule[];
+}
+
+const BASE_CHAINS: readonly BaseChain[] = [
+  {
+    name: 'postrtg',
+    comment: 'chain to manage traffic masquerading by flannel',
+    type: 'nat',
+    hook: 'postrouting',
+    priority: ['srcnat', 100],
+    rules: (rules) => rules.masquerade,
+  },
+  {
+    name: 'forward',
+    comment: 'chain to accept flannel traffic',
+    type: 'filter',
+    hook: 'forward',
+    priority: ['filter', 0],
+    rules: (rules) => rules.forward,
+  },
+];
+
+export interface ActualNftChain {
+  readonly type: string;
+  readonly hook: string;
+  readonly priority: number;
+  readonly policy: string;
+  readonly rules: readonly Keyed[];
+}
+
+export interface ActualNftTable {
+  /** Such as `dormant`, which switches a table off. */
+  readonly flags: readonly string[];
+  readonly chains: ReadonlyMap<string, ActualNftChain>;
+}
+
+/**
+ * The output of `nft -j list table`; `undefined` when the JSON is not such output.
+ * A rule that says anything ours never do keeps its JSON as its key, so it equals no wanted rule.
+ */
+export function parseNftTable(json: Json): ActualNftTable | undefined {
+  const items = field(json, 'nftables');
+  if (!Array.isArray(items)) return undefined;
+  let flags: readonly string[] | undefined;
+  const chains = new Map<string, ActualNftChain & { rules: Keyed[] }>();
+  for (const item of items as Json[]) {
+    const table = field(item, 'table');
+    if (table !== undefined) flags = [field(table, 'flags') ?? []].flat().map(String);
+    const chain = field(item, 'chain');
+    if (chain !== undefined) {
+      chains.set(String(field(chain, 'name')), {
+        type: String(field(chain, 'type') ?? ''),
+        hook: String(field(chain, 'hook') ?? ''),
+        priority: Number(field(chain, 'prio')),
+        policy: String(field(chain, 'policy') ?? 'accept'),
+        rules: [],
+      });
+    }
+    const rule = field(item, 'rule');
+    if (rule !== undefined) chains.get(String(field(rule, 'chain')))?.rules.push(keyedJson(field(rule, 'expr')));
+  }
+  return flags && { flags, chains };
+}
+
+function keyedJson(expr: Json): Keyed {
+  const rule = parseNftRule(expr);
+  return rule === undefined ? { key: JSON.stringify(expr), text: JSON.stringify(expr) } : keyed(rule);
+}
+
+function keyed(rule: TrafficRule): Keyed {
+  return { key: ruleKey(rule), text: nftRule(rule) };
+}
+
+export interface NftPlan {
+  /** For `nft -f -`, one transaction; empty when nothing is to be done. */
+  readonly script: string;
+  readonly repairs: readonly Repair[];
+}
+
+/**
+ * How to make flannel's table of one family as wanted. The table exists even without rules, as flannel has it. Chains
+ * in it that flannel does not know are left alone.
+ */
+export function planNftTable(family: IpFamily, rules: FamilyRules, actual: ActualNftTable | undefined): NftPlan {
+  const table = `${nftFamily(family)} ${tableName(family)}`;
+  const lines: string[] = [];
+  const repairs: Repair[] = [];
+  const report = (problem: Repair['problem'], where: string, rule?: string) =>
+    repairs.push({ problem, family, where, rule });
+
+  // Adding a table that exists changes nothing, except that it wakes a dormant one.
+  const addTable = `add table ${table} { comment "rules for ${tableName(family)}"; }`;
+  if (actual === undefined) {
+    report('missing', table);
+    lines.push(addTable);
+  } else if (actual.flags.length > 0) {
+    report('altered', table, `flags ${actual.flags.join(', ')}`);
+    lines.push(addTable);
+  }
+
+  for (const chain of BASE_CHAINS) {
+    const where = `${table} ${chain.name}`;
+    const wanted = chain.rules(rules).map(keyed);
+    const found = actual?.chains.get(chain.name);
+    if (wanted.length === 0) {
+      if (found === undefined) continue;
+      for (const { text } of found.rules) report('unexpected', where, text);
+      report('unexpected', where);
+      lines.push(`flush chain ${where}`, `delete chain ${where}`);
+      continue;
+    }
+    const hook = `type ${chain.type} hook ${chain.hook} priority ${chain.priority[0]}`;
+    const addChain = `add chain ${where} { ${hook}; policy accept; comment "${chain.comment}"; }`;
+    const addRules = wanted.map(({ text }) => `add rule ${where} ${text}`);
+    if (found === undefined) {
+      report('missing', where);
+      lines.push(addChain, ...addRules);
+      continue;
+    }
+    if (!hasProperties(chain, found)) {
+      report('altered', where, describeProperties(found));
+      lines.push(`flush chain ${where}`, `delete chain ${where}`, addChain, ...addRules);
+      continue;
+    }
+    const differences = compareRules(wanted, found.rules);
+    for (const { problem, text } of differences) report(problem, where, text);
+    if (differences.length > 0) lines.push(`flush chain ${where}`, ...addRules);
+  }
+  return { script: lines.map((line) => `${line}\n`).join(''), repairs };
+}
+
+function hasProperties(chain: BaseChain, found: ActualNftChain): boolean {
+  return (
+    found.type === chain.type &&
+    found.hook === chain.hook &&
+    found.priority === chain.priority[1] &&
+    found.policy === 'accept'
+  );
+}
+
+function describeProperties({ type, hook, priority, policy }: ActualNftChain): string {
+  return type === '' ? 'not a base chain' : `type ${type} hook ${hook} priority ${priority}; policy ${policy}`;
+}
+
+/**
+ * A script for `nft --check -f -` that passes when this nft and this kernel know fully-random source ports. Nothing
+ * comes of it; the chain has the name that flannel's own probe uses.
+ */
+export const FULLY_RANDOM_PROBE: string = [
+  'add table ip flannel-ipv4',
+  'add chain ip flannel-ipv4 masqueradeTest { type nat hook postrouting priority srcnat; }',
+  'add rule ip flannel-ipv4 masqueradeTest masquerade fully-random',
+  '',
+].join('\n');

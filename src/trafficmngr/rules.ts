@@ -1,0 +1,161 @@
+import { formatPrefix, type IpFamily, type IpPrefix, isPrefix4 } from '../ip/address.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
+
+export interface PrefixMatch {
+  readonly prefix: IpPrefix;
+  /** Matches every address outside the prefix. */
+  readonly negated: boolean;
+}
+
+export type Action =
+  | { readonly type: 'return' }
+  | { readonly type: 'accept' }
+  | { readonly type: 'masquerade'; readonly fullyRandom: boolean };
+
+/** One rule: all its conditions must hold. Neither notation (iptables, nft) is in it; the two renderers are beside. */
+export interface TrafficRule {
+  /** `(packet mark & mask) == value`. */
+  readonly mark: { readonly value: number; readonly mask: number } | undefined;
+  readonly source: PrefixMatch | undefined;
+  readonly destination: PrefixMatch | undefined;
+  readonly action: Action;
+}
+
+/** The rules of one family, in order. An empty list means that the chain must not exist. */
+export interface FamilyRules {
+  /** For packets that leave the host: flannel's FLANNEL-POSTRTG. */
+  readonly masquerade: readonly TrafficRule[];
+  /** For packets that cross the host: flannel's FLANNEL-FWD. */
+  readonly forward: readonly TrafficRule[];
+}
+
+export interface TrafficRules {
+  readonly ipv4: FamilyRules;
+  readonly ipv6: FamilyRules;
+}
+
+export interface FamilyNetwork<P extends IpPrefix> {
+  /** The flannel network, all nodes together. */
+  readonly network: P;
+  /** The pod subnet of this node. */
+  readonly subnet: P;
+}
+
+export interface TrafficOptions {
+  /** `undefined`: the family is not in use and gets no rules. */
+  readonly ipv4: FamilyNetwork<Ipv4Prefix> | undefined;
+  readonly ipv6: FamilyNetwork<Ipv6Prefix> | undefined;
+  /** flannel's `--ip-masq`. */
+  readonly ipMasq: boolean;
+  /** The opposite of flannel's `--ip-masq-fully-random-disable`. A manager whose tool is too old for it leaves it out. */
+  readonly randomFully: boolean;
+  /** flannel's `--iptables-forward-rules`. */
+  readonly forwardRules: boolean;
+}
+
+export const NO_RULES: FamilyRules = { masquerade: [], forward: [] };
+
+/** kube-proxy marks what it masquerades itself; bit 14 is its default (`--iptables-masquerade-bit`). */
+const KUBE_PROXY_MASQUERADE_MARK = 0x4000;
+
+const MULTICAST_4 = prefix4(ipv4Of(0xe0000000), 4);
+const MULTICAST_6 = prefix6(ipv6Of(0xffn << 120n), 8);
+
+/**
+ * flannel's traffic rules as data, in its order (its iptables flavour; see docs/COMPATIBILITY.md for where its nftables
+ * flavour differs and why ours does not). Pure; equal options give equal rules.
+ */
+export function trafficRules(options: TrafficOptions): TrafficRules {
+  return {
+    ipv4: options.ipv4 === undefined ? NO_RULES : familyRules(options.ipv4, MULTICAST_4, options),
+    ipv6: options.ipv6 === undefined ? NO_RULES : familyRules(options.ipv6, MULTICAST_6, options),
+  };
+}
+
+function familyRules(
+  { network, subnet }: FamilyNetwork<IpPrefix>,
+  multicast: IpPrefix,
+  { ipMasq, randomFully, forwardRules }: TrafficOptions,
+): FamilyRules {
+  const masquerade: Action = { type: 'masquerade', fullyRandom: randomFully };
+  const leave: Action = { type: 'return' };
+  return {
+    masquerade: ipMasq
+      ? [
+          // What kube-proxy has marked is masqueraded by its own rules.
+          rule({
+            mark: { value: KUBE_PROXY_MASQUERADE_MARK, mask: KUBE_PROXY_MASQUERADE_MARK },
+            action: leave,
+          }),
+          // Between containers, in both directions, addresses stay as they are.
+          rule({ source: is(subnet), destination: is(network), action: leave }),
+          rule({ source: is(network), destination: is(subnet), action: leave }),
+          // From outside to a container of this node (a NodePort with externalTrafficPolicy Local): the client's
+          // address must stay visible.
+          rule({ source: not(network), destination: is(subnet), action: leave }),
+          // From a container to the world.
+          rule({ source: is(network), destination: not(multicast), action: masquerade }),
+          // From this host's other addresses to containers on other nodes: the reply must come back the same way.
+          rule({ source: not(network), destination: is(network), action: masquerade }),
+        ].filter((candidate) => candidate !== undefined)
+      : [],
+    forward: forwardRules
+      ? [
+          rule({ source: is(network), action: { type: 'accept' } }),
+          rule({ destination: is(network), action: { type: 'accept' } }),
+        ].filter((candidate) => candidate !== undefined)
+      : [],
+  };
+}
+
+function is(prefix: IpPrefix): PrefixMatch {
+  return { prefix, negated: false };
+}
+
+function not(prefix: IpPrefix): PrefixMatch {
+  return { prefix, negated: true };
+}
+
+/**
+ * Conditions on a prefix of length 0 are resolved here, because neither tool keeps them as written (iptables does not
+ * print them, nft refuses them): one that always holds is left out, and with one that never holds there is no rule.
+ */
+function rule(parts: Partial<TrafficRule> & Pick<TrafficRule, 'action'>): TrafficRule | undefined {
+  const matches = [parts.source, parts.destination];
+  if (matches.some((match) => match?.negated === true && match.prefix.length === 0)) return undefined;
+  const [source, destination] = matches.map((match) => (match?.prefix.length === 0 ? undefined : match));
+  return { mark: parts.mark, source, destination, action: parts.action };
+}
+
+/** Equal for two rules exactly when they do the same; also a short text for messages. */
+export function ruleKey({ mark, source, destination, action }: TrafficRule): string {
+  const parts: string[] = [];
+  if (mark !== undefined) parts.push(`mark 0x${mark.value.toString(16)}/0x${mark.mask.toString(16)}`);
+  if (source !== undefined) parts.push(`from ${matchText(source)}`);
+  if (destination !== undefined) parts.push(`to ${matchText(destination)}`);
+  parts.push(action.type === 'masquerade' && action.fullyRandom ? 'masquerade fully-random' : action.type);
+  return parts.join(' ');
+}
+
+function matchText({ prefix, negated }: PrefixMatch): string {
+  return `${negated ? 'not ' : ''}${formatPrefix(prefix)}`;
+}
+
+/** For tools that do not know fully-random source ports (iptables before 1.6.2, Linux before 3.13). */
+export function withoutFullyRandom(rules: readonly TrafficRule[]): readonly TrafficRule[] {
+  return rules.map((each) =>
+    each.action.type === 'masquerade' && each.action.fullyRandom
+      ? { ...each, action: { type: 'masquerade', fullyRandom: false } }
+      : each,
+  );
+}
+
+export function rulesOf(rules: TrafficRules, family: IpFamily): FamilyRules {
+  return family === 4 ? rules.ipv4 : rules.ipv6;
+}
+
+export function prefixFamily(prefix: IpPrefix): IpFamily {
+  return isPrefix4(prefix) ? 4 : 6;
+}

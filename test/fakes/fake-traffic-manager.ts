@@ -1,0 +1,77 @@
+import type { IpFamily } from '../../src/ip/address.ts';
+import { compareRules, type Keyed } from '../../src/trafficmngr/compare-rules.ts';
+import { type FamilyRules, ruleKey, rulesOf, type TrafficRules } from '../../src/trafficmngr/rules.ts';
+import type { Removal, Repair, TrafficManager, TrafficManagerKind } from '../../src/trafficmngr/traffic-manager.ts';
+
+export type ChainName = keyof FamilyRules;
+
+/** The rules of one host: what several managers on it, one after another, share. */
+export class FakeRuleStore {
+  readonly chains = new Map<string, Keyed[]>();
+
+  chain(family: IpFamily, name: ChainName): Keyed[] | undefined {
+    return this.chains.get(`${family} ${name}`);
+  }
+}
+
+const FAMILIES: readonly IpFamily[] = [4, 6];
+const CHAIN_NAMES: readonly ChainName[] = ['masquerade', 'forward'];
+
+/** A traffic manager on memory. `failWith`, when set, is what every operation throws. */
+export class FakeTrafficManager implements TrafficManager {
+  readonly kind: TrafficManagerKind;
+  readonly #store: FakeRuleStore;
+  failWith: Error | undefined;
+
+  constructor(store: FakeRuleStore = new FakeRuleStore(), kind: TrafficManagerKind = 'iptables') {
+    this.#store = store;
+    this.kind = kind;
+  }
+
+  async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
+    this.#enter(signal);
+    const repairs: Repair[] = [];
+    for (const family of FAMILIES) {
+      for (const name of CHAIN_NAMES) repairs.push(...this.#ensureChain(family, name, rulesOf(wanted, family)));
+    }
+    return repairs;
+  }
+
+  async remove(signal?: AbortSignal): Promise<Removal> {
+    this.#enter(signal);
+    const removed = this.#lines();
+    this.#store.chains.clear();
+    return { removed, unavailable: [] };
+  }
+
+  async read(signal?: AbortSignal): Promise<readonly string[]> {
+    this.#enter(signal);
+    return this.#lines();
+  }
+
+  #ensureChain(family: IpFamily, name: ChainName, rules: FamilyRules): Repair[] {
+    const where = `fake/${name}`;
+    const wanted = rules[name].map((rule) => ({ key: ruleKey(rule), text: ruleKey(rule) }));
+    const actual = this.#store.chain(family, name);
+    if (wanted.length === 0) {
+      this.#store.chains.delete(`${family} ${name}`);
+      return (actual ?? []).map(({ text }) => ({ problem: 'unexpected', family, where, rule: text }));
+    }
+    if (actual === undefined) {
+      this.#store.chains.set(`${family} ${name}`, wanted);
+      return [{ problem: 'missing', family, where, rule: undefined }];
+    }
+    const repairs = compareRules(wanted, actual).map(({ problem, text }) => ({ problem, family, where, rule: text }));
+    if (repairs.length > 0) this.#store.chains.set(`${family} ${name}`, wanted);
+    return repairs;
+  }
+
+  #lines(): string[] {
+    return [...this.#store.chains].flatMap(([chain, rules]) => rules.map(({ text }) => `${chain}: ${text}`));
+  }
+
+  #enter(signal: AbortSignal | undefined): void {
+    signal?.throwIfAborted();
+    if (this.failWith !== undefined) throw this.failWith;
+  }
+}

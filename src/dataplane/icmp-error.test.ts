@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { beforeEach, describe, it } from 'node:test';
+import { EAGAIN, GuardedLayout, ManualClock, MemoryIcmp, OWN_ADDRESS } from '../../test/fakes/memory-dataplane.ts';
+import {
+  address,
+  concat,
+  hex,
+  icmpPacket,
+  ipv4Packet,
+  packetFault,
+  payloadOf,
+  tcpPacket,
+  udpPacket,
+} from '../../test/fakes/packets.ts';
+import { createArena } from './arena.ts';
+import { Counters } from './counters.ts';
+import { IcmpErrors } from './icmp-error.ts';
+
+const SENDER = address('10.244.1.7');
+const RECEIVER = address('10.244.9.9');
+const ip = { source: SENDER, destination: RECEIVER };
+
+describe('IcmpErrors', () => {
+  const layout = new GuardedLayout(createArena());
+  const offender = layout.take(65_536);
+  const out = new MemoryIcmp(layout);
+  const clock = new ManualClock();
+  const counters = Counters.allocate(1);
+  const errors = new IcmpErrors(layout, out, counters, clock.read);
+
+  beforeEach(() => {
+    clock.nowMs += 10_000; // the bucket is full again
+    errors.setSource(OWN_ADDRESS);
+    out.failure = 0;
+  });
+
+  function answer(packet: Uint8Array, type = 3, code = 0, rest = 0, length = packet.length): Uint8Array | undefined {
+    out.sent.length = 0;
+    layout.arena.bytes.set(packet, offender);
+    errors.send(offender, length, type, code, rest);
+    layout.checkGuards();
+    assert.ok(out.sent.length <= 1);
+    return out.sent[0];
+  }
+
+  it('is, byte for byte, what a router sends', () => {
+    const packet = udpPacket({
+      ip: { ...ip, id: 0x1234 },
+      sourcePort: 5_000,
+      destinationPort: 53,
+      payload: payloadOf(3),
+    });
+    const header = `45c0003b000000004001${'65e7'}0af401000af40107`;
+    const message = `0300${'acf2'}00000000`;
+    const sent = answer(packet);
+    assert.ok(sent);
+    assert.equal(sent.length, 20 + 8 + packet.length);
+    assert.equal(packetFault(sent), undefined);
+    assert.equal(hex(sent.subarray(0, 10)), header.slice(0, 20));
+    assert.equal(hex(sent.subarray(12, 20)), header.slice(24));
+    assert.equal(hex(sent.subarray(20, 22)), message.slice(0, 4));
+    assert.equal(hex(sent.subarray(24, 28)), message.slice(8));
+    assert.deepEqual(sent.slice(28), packet);
+    const whole = icmpPacket({ source: OWN_ADDRESS, destination: SENDER, tos: 0xc0, ttl: 64 }, 3, 0, 0, packet);
+    assert.deepEqual(sent, whole);
+  });
+
+  it('carries type, code and the next-hop MTU', () => {
+    const packet = tcpPacket({ ip, sourcePort: 1, destinationPort: 2, payload: payloadOf(1_000) });
+    const sent = answer(packet, 3, 4, 1_372);
+    assert.deepEqual(
+      sent,
+      icmpPacket({ source: OWN_ADDRESS, destination: SENDER, tos: 0xc0 }, 3, 4, 1_372, packet.slice(0, 548)),
+    );
+    assert.equal(sent?.[26], 1_372 >> 8);
+    assert.equal(answer(packet, 11)?.[20], 11);
+  });
+
+  it('is at most 576 bytes, and quotes no more than is present or the header claims', () => {
+    const long = udpPacket({ ip, sourcePort: 1, destinationPort: 2, payload: payloadOf(9_000) });
+    assert.equal(answer(long)?.length, 576);
+    assert.equal(answer(long, 3, 0, 0, 28)?.length, 56);
+    const padded = concat(udpPacket({ ip, sourcePort: 1, destinationPort: 2 }), new Uint8Array(30));
+    assert.equal(answer(padded)?.length, 56);
+  });
+
+  it('keeps silent about ICMP errors, and answers about queries', () => {
+    for (let type = 0; type < 256; type++) {
+      const packet = icmpPacket(ip, type, 0, 0, payloadOf(20));
+      const isQuery = [0, 8, 13, 14, 15, 16, 17, 18].includes(type);
+      assert.equal(answer(packet) !== undefined, isQuery, `ICMP type ${type}`);
+    }
+    assert.equal(answer(ipv4Packet({ ...ip, protocol: 1 }, new Uint8Array(0))), undefined);
+  });
+
+  it('reads the ICMP type behind IP options', () => {
+    const options = Uint8Array.from([7, 4, 4, 0]);
+    assert.ok(answer(icmpPacket({ ...ip, options }, 8, 0, 0, payloadOf(8))));
+    assert.equal(answer(icmpPacket({ ...ip, options }, 3, 0, 0, payloadOf(8))), undefined);
+  });
+
+  it('keeps silent about later fragments, and answers about the first', () => {
+    const fragment = { ...ip, protocol: 17, moreFragments: true };
+    assert.equal(answer(ipv4Packet({ ...fragment, fragmentOffset: 1 }, payloadOf(64))), undefined);
+    assert.ok(answer(ipv4Packet(fragment, payloadOf(64))));
+  });
+
+  it('keeps silent about addresses that are not one host’s', () => {
+    for (const text of ['0.0.0.0', '0.1.2.3', '127.0.0.1', '224.0.0.1', '239.1.1.1', '240.0.0.1', '255.255.255.255']) {
+      const odd = address(text);
+      assert.equal(
+        answer(udpPacket({ ip: { ...ip, source: odd }, sourcePort: 1, destinationPort: 2 })),
+        undefined,
+        text,
+      );
+      assert.equal(
+        answer(udpPacket({ ip: { ...ip, destination: odd }, sourcePort: 1, destinationPort: 2 })),
+        undefined,
+      );
+    }
+    for (const text of ['1.0.0.0', '126.255.255.255', '128.0.0.1', '223.255.255.255']) {
+      assert.ok(answer(udpPacket({ ip: { ...ip, source: address(text) }, sourcePort: 1, destinationPort: 2 })), text);
+    }
+  });
+
+  it('sends nothing without an address of its own', () => {
+    errors.setSource(0);
+    assert.equal(answer(udpPacket({ ip, sourcePort: 1, destinationPort: 2 })), undefined);
+  });
+
+  it('keeps to 50 at once and 1,000 a second, and counts what it held back', () => {
+    const packet = udpPacket({ ip, sourcePort: 1, destinationPort: 2 });
+    const before = counters.readGauges();
+    const burst = Array.from({ length: 80 }, () => answer(packet)).filter((sent) => sent !== undefined);
+    assert.equal(burst.length, 50);
+    clock.nowMs += 10;
+    assert.equal(Array.from({ length: 80 }, () => answer(packet)).filter((sent) => sent !== undefined).length, 10);
+    const after = counters.readGauges();
+    assert.equal(after.icmpSent - before.icmpSent, 60);
+    assert.equal(after.icmpSuppressed - before.icmpSuppressed, 100);
+  });
+
+  it('packets that get no answer use up no rate', () => {
+    const silent = icmpPacket(ip, 3, 0, 0, payloadOf(20));
+    for (let index = 0; index < 100; index++) answer(silent);
+    assert.ok(answer(udpPacket({ ip, sourcePort: 1, destinationPort: 2 })));
+  });
+
+  it('counts what the socket refused as not sent', () => {
+    out.failure = EAGAIN;
+    const before = counters.readGauges();
+    answer(udpPacket({ ip, sourcePort: 1, destinationPort: 2 }));
+    const after = counters.readGauges();
+    assert.equal(after.icmpSent - before.icmpSent, 0);
+    assert.equal(after.icmpSuppressed - before.icmpSuppressed, 1);
+  });
+});

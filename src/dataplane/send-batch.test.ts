@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { GuardedLayout, MemoryConn } from '../../test/fakes/memory-dataplane.ts';
+import { concat, hex, payloadOf } from '../../test/fakes/packets.ts';
+import { createArena } from './arena.ts';
+import { HEADER_STRIDE } from './limits.ts';
+import { SendBatch } from './send-batch.ts';
+
+interface Want {
+  readonly address: number;
+  readonly data: Uint8Array;
+}
+
+function setUp() {
+  const layout = new GuardedLayout(createArena(() => 0x7f12_ffff_f000));
+  const batch = new SendBatch(layout);
+  const payloads = layout.take(70_000);
+  layout.arena.bytes.set(payloadOf(70_000), payloads);
+  const conn = new MemoryConn(layout);
+  const add = (address: number, headerLength: number, payloadLength: number): Want => {
+    const header = batch.takeHeader();
+    const first = payloadOf(headerLength, address + headerLength + payloadLength);
+    layout.arena.bytes.set(first, header);
+    batch.add(address, address, 8_285, header, headerLength, payloads, payloadLength);
+    const data = concat(first, layout.arena.bytes.slice(payloads, payloads + payloadLength));
+    return { address, data };
+  };
+  return { layout, batch, conn, add };
+}
+
+const datagrams = fc.record({
+  address: fc.integer({ min: 1, max: 2 }),
+  header: fc.constantFrom(20, 28, 52, HEADER_STRIDE),
+  payload: fc.oneof(fc.constantFrom(0, 1_000, 1_420), fc.nat(3_000), fc.constantFrom(40_000, 65_379)),
+});
+
+describe('SendBatch', () => {
+  it('every datagram leaves as it was added, whatever was put in one message', () => {
+    const { layout, batch, conn, add } = setUp();
+    fc.assert(
+      fc.property(fc.array(datagrams, { minLength: 1, maxLength: 200 }), (list) => {
+        const wanted: Want[] = [];
+        const flush = (): void => {
+          batch.seal();
+          assert.equal(conn.send(batch.message(0), batch.count), batch.count);
+          const counted = Array.from({ length: batch.count }, (_, index) => batch.segments(index));
+          assert.deepEqual(
+            conn.messages.splice(0).map((message) => message.datagrams),
+            counted,
+          );
+          batch.reset();
+        };
+        for (const { address, header, payload } of list) {
+          if (!batch.hasRoom) flush();
+          wanted.push(add(address, header, payload));
+        }
+        flush();
+        layout.checkGuards();
+        const sent = conn.sent.splice(0);
+        assert.deepEqual(
+          sent.map(({ address, data }) => `${address} ${hex(data)}`),
+          wanted.map(({ address, data }) => `${address} ${hex(data)}`),
+        );
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('equal datagrams to one peer share a message: 64 of them, 65,507 bytes, the last may be shorter', () => {
+    const shapes = (sizes: readonly (readonly [address: number, payload: number])[]): number[] => {
+      const { batch, add } = setUp();
+      for (const [address, payload] of sizes) add(address, 40, payload);
+      return Array.from({ length: batch.count }, (_, index) => batch.segments(index));
+    };
+    assert.deepEqual(shapes(Array.from({ length: 65 }, () => [1, 10] as const)), [64, 1]);
+    assert.deepEqual(shapes(Array.from({ length: 46 }, () => [1, 1_432] as const)), [44, 2]);
+    assert.deepEqual(shapes([[1, 10], [1, 10], [1, 9], [1, 9], [1, 10]]), [3, 1, 1]); // biome-ignore format: rows
+    assert.deepEqual(shapes([[1, 10], [2, 10], [1, 10]]), [1, 1, 1]); // biome-ignore format: rows
+  });
+
+  it('one datagram a message after the kernel refused segments', () => {
+    const { batch, conn, add } = setUp();
+    conn.segmentationRefused = 5;
+    batch.disableSegmentation();
+    const wanted = Array.from({ length: 5 }, () => add(1, 40, 100));
+    batch.seal();
+    assert.equal(conn.send(batch.message(0), batch.count), 5);
+    assert.deepEqual(
+      conn.sent.map(({ data }) => data),
+      wanted.map(({ data }) => data),
+    );
+  });
+
+  it('splits a message into its datagrams, each with the header it begins with', () => {
+    fc.assert(
+      fc.property(fc.array(datagrams, { minLength: 1, maxLength: 60 }), (list) => {
+        const { layout, batch, conn, add } = setUp();
+        const wanted: Want[] = [];
+        for (const { address, header, payload } of list) if (batch.hasRoom) wanted.push(add(address, header, payload));
+        batch.seal();
+        let at = 0;
+        for (let index = 0; index < batch.count; index++) {
+          batch.splitMessage(index, (message, bytes, ip, present) => {
+            const { data } = wanted[at++]!;
+            assert.equal(bytes, data.length);
+            assert.deepEqual(layout.arena.bytes.slice(ip, ip + present), data.slice(0, present));
+            assert.equal(conn.send(message, 1), bytes > 65_507 ? -90 : 1);
+          });
+        }
+        assert.equal(at, wanted.length);
+        const fitting = wanted.filter(({ data }) => data.length <= 65_507);
+        assert.deepEqual(
+          conn.sent.map(({ data }) => hex(data)),
+          fitting.map(({ data }) => hex(data)),
+        );
+      }),
+      { numRuns: 60 },
+    );
+  });
+});

@@ -1,0 +1,84 @@
+import { parseEnv } from 'node:util';
+import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
+import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
+import {
+  formatPrefix4,
+  formatPrefix6,
+  type Ipv4Prefix,
+  type Ipv6Prefix,
+  parsePrefix4,
+  parsePrefix6,
+} from '../ip/prefix.ts';
+import type { Lease } from '../lease/lease.ts';
+import type { NetworkConfig } from './network-config.ts';
+
+/** What subnet.env says about this host. */
+export interface SubnetEnvContent {
+  readonly config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>;
+  readonly lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+  /** For containers. */
+  readonly mtuBytes: number;
+  readonly ipMasq: boolean;
+}
+
+/**
+ * The text of subnet.env as flannel writes it, to the byte; the CNI plugin, docker and scripts read it. The subnet is
+ * given by its first host address. A family is there when it is enabled and leased.
+ */
+export function formatSubnetEnv({ config, lease, mtuBytes, ipMasq }: SubnetEnvContent): string {
+  const lines: string[] = [];
+  if (config.ipv4 !== undefined && lease.subnet !== undefined) {
+    const { addr, length } = lease.subnet;
+    lines.push(`FLANNEL_NETWORK=${formatPrefix4(config.ipv4.network)}`);
+    lines.push(`FLANNEL_SUBNET=${formatIpv4(ipv4Of((addr + 1) >>> 0))}/${length}`);
+  }
+  if (config.ipv6 !== undefined && lease.ipv6Subnet !== undefined) {
+    const { addr, length } = lease.ipv6Subnet;
+    lines.push(`FLANNEL_IPV6_NETWORK=${formatPrefix6(config.ipv6.network)}`);
+    lines.push(`FLANNEL_IPV6_SUBNET=${formatIpv6(ipv6Of(BigInt.asUintN(128, addr + 1n)))}/${length}`);
+  }
+  lines.push(`FLANNEL_MTU=${mtuBytes}`, `FLANNEL_IPMASQ=${ipMasq}`);
+  return `${lines.join('\n')}\n`;
+}
+
+/** The networks in a subnet.env, host bits masked off; `undefined` for a key that is missing or cannot be used. */
+export interface SubnetEnvNetworks {
+  readonly network: Ipv4Prefix | undefined;
+  readonly subnet: Ipv4Prefix | undefined;
+  readonly ipv6Network: Ipv6Prefix | undefined;
+  readonly ipv6Subnet: Ipv6Prefix | undefined;
+}
+
+export interface SubnetEnvReading extends SubnetEnvNetworks {
+  /** What could not be used and why. A missing key is not among them. */
+  readonly problems: readonly string[];
+}
+
+/**
+ * Reads subnet.env as flanneld does at its start, in dotenv syntax: a value may be a list with commas, entries that are
+ * no CIDR are skipped, and a list that leaves more than one entry counts for nothing. Never throws.
+ */
+export function parseSubnetEnv(text: string, source: string): SubnetEnvReading {
+  const variables = parseEnv(text);
+  const problems: string[] = [];
+  const read = <P>(key: string, parse: (text: string) => P | undefined): P | undefined => {
+    const prefixes: P[] = [];
+    for (const entry of (variables[key] ?? '').split(',')) {
+      const trimmed = entry.trim();
+      if (trimmed === '') continue;
+      const prefix = parse(trimmed);
+      if (prefix !== undefined) prefixes.push(prefix);
+      else problems.push(`${key} in ${source}: ${JSON.stringify(trimmed)} is not a subnet of that family`);
+    }
+    if (prefixes.length < 2) return prefixes[0];
+    problems.push(`${key} in ${source}: more than one entry`);
+    return undefined;
+  };
+  return {
+    network: read('FLANNEL_NETWORK', parsePrefix4),
+    subnet: read('FLANNEL_SUBNET', parsePrefix4),
+    ipv6Network: read('FLANNEL_IPV6_NETWORK', parsePrefix6),
+    ipv6Subnet: read('FLANNEL_IPV6_SUBNET', parsePrefix6),
+    problems,
+  };
+}

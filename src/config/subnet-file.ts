@@ -1,0 +1,104 @@
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { WeftError } from '../errors.ts';
+import type { Lease } from '../lease/lease.ts';
+import type { NetworkConfig } from './network-config.ts';
+import { formatSubnetEnv, parseSubnetEnv, type SubnetEnvContent, type SubnetEnvReading } from './subnet-env.ts';
+
+/**
+ * Writes subnet.env so that a reader sees the old file or the new one and nothing between. The directory is made when it
+ * is missing (0755), the file is 0644 whatever the umask, because programs that are not root read it.
+ *
+ * @throws WeftError WEFT_SUBNET_FILE_UNWRITABLE; then the old file is still there, as it was.
+ */
+export async function writeSubnetFile(path: string, content: SubnetEnvContent, signal?: AbortSignal): Promise<void> {
+  const text = formatSubnetEnv(content);
+  signal?.throwIfAborted();
+  // In the same directory, because a rename does not cross file systems; hidden, so that globs do not find it.
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+    {
+      await using file = await open(temporary, 'w', 0o644);
+      await file.chmod(0o644);
+      await file.writeFile(text);
+      // Otherwise a crash of the host can leave an empty file under the final name.
+      await file.sync();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw unwritable(path, error);
+  }
+}
+
+function unwritable(path: string, cause: unknown): WeftError {
+  const code = errorCode(cause);
+  const detail = cause instanceof Error ? cause.message : String(cause);
+  const hint =
+    code === 'EBUSY'
+      ? `If ${path} is itself a mount, mount its directory instead: the file is replaced, not rewritten.`
+      : code === 'ENOSPC' || code === 'EDQUOT'
+        ? `Free some space in ${dirname(path)}, or choose another place with --subnet-file.`
+        : `Run as a user who may write to ${dirname(path)}, or choose another place with --subnet-file.`;
+  return new WeftError('WEFT_SUBNET_FILE_UNWRITABLE', `cannot write the subnet file ${path}: ${detail}`, {
+    hint,
+    cause,
+  });
+}
+
+function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+export type SubnetFileResult =
+  | { readonly kind: 'read'; readonly reading: SubnetEnvReading }
+  /** There is none: the first start on this host. */
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'unreadable'; readonly error: Error };
+
+/** Reads what an earlier run wrote. Rejects only when the signal fires. */
+export async function readSubnetFile(path: string, signal?: AbortSignal): Promise<SubnetFileResult> {
+  try {
+    const text = await readFile(path, { encoding: 'utf8', ...(signal === undefined ? {} : { signal }) });
+    return { kind: 'read', reading: parseSubnetEnv(text, path) };
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (errorCode(error) === 'ENOENT') return { kind: 'absent' };
+    return { kind: 'unreadable', error: error instanceof Error ? error : new Error(String(error)) };
+  }
+}
+
+/** The part of a log that reading a subnet file needs. */
+export interface SubnetFileLog {
+  warn(message: string): void;
+}
+
+/**
+ * The subnets that an earlier run held, of the families that are enabled now, to ask for them again; `undefined` when
+ * there are none. What is wrong with the file goes to the log and stops nothing.
+ */
+export async function readPreviousLease(
+  path: string,
+  config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
+  log: SubnetFileLog,
+  signal?: AbortSignal,
+): Promise<Pick<Lease, 'subnet' | 'ipv6Subnet'> | undefined> {
+  const result = await readSubnetFile(path, signal);
+  if (result.kind === 'absent') return undefined;
+  if (result.kind === 'unreadable') {
+    log.warn(`cannot read the previous subnet from ${path}: ${result.error.message}`);
+    return undefined;
+  }
+  const { reading } = result;
+  for (const problem of reading.problems) log.warn(problem);
+  const subnet = config.ipv4 && reading.subnet;
+  const ipv6Subnet = config.ipv6 && reading.ipv6Subnet;
+  if (config.ipv4 !== undefined && subnet === undefined) log.warn(noSubnet('FLANNEL_SUBNET', path));
+  if (config.ipv6 !== undefined && ipv6Subnet === undefined) log.warn(noSubnet('FLANNEL_IPV6_SUBNET', path));
+  return subnet === undefined && ipv6Subnet === undefined ? undefined : { subnet, ipv6Subnet };
+}
+
+function noSubnet(key: string, path: string): string {
+  return `no subnet found for key: ${key} in file: ${path}`;
+}

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const read = (path: string): string => readFileSync(join(root, path), 'utf8');
+
+/** What the union ErrorCode lists, in its order. */
+function errorCodes(source: string): string[] {
+  const union = /export type ErrorCode =([^;]*);/.exec(source)?.[1];
+  assert.ok(union !== undefined, 'src/errors.ts has the union ErrorCode');
+  return [...union.matchAll(/'(WEFT_[A-Z0-9_]+)'/g)].map((match) => match[1]!);
+}
+
+describe('docs/ERRORS.md', () => {
+  const codes = errorCodes(read('src/errors.ts'));
+  const rows = read('docs/ERRORS.md')
+    .split('\n')
+    .map((line) => /^\| `(WEFT_[A-Z0-9_]+)` \| (.+) \| (.+) \|$/.exec(line))
+    .filter((match) => match !== null);
+
+  it('has one line for each code of src/errors.ts, in the same order, and no other', () => {
+    assert.ok(codes.length > 20);
+    assert.deepEqual(
+      rows.map((row) => row[1]),
+      codes,
+    );
+  });
+
+  it('says for each what happened and what to do', () => {
+    for (const [, code, meaning, remedy] of rows) {
+      assert.ok(meaning!.length > 20 && remedy!.length > 10, `${code}: a sentence each`);
+    }
+  });
+
+  it('lists no code that nothing reports', () => {
+    const sources = globSync('src/**/*.ts', { cwd: root, exclude: (path) => path.endsWith('.test.ts') })
+      .filter((path) => path !== 'src/errors.ts')
+      .map(read)
+      .join('\n');
+    assert.deepEqual(
+      codes.filter((code) => !sources.includes(`'${code}'`)),
+      [],
+    );
+  });
+});
+
+/** GitHub's id for a heading: lower case, punctuation gone, spaces to dashes. */
+function anchorOf(heading: string): string {
+  return heading
+    .replaceAll(/[`*]/g, '')
+    .trim()
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-');
+}
+
+/** A document without what is in code blocks and code spans: nothing there is a link or a heading. */
+function prose(text: string): string {
+  return text.replaceAll(/^```.*?^```/gms, '').replaceAll(/`[^`\n]*`/g, (span) => span.replaceAll(/[[\]()]/g, ''));
+}
+
+/** Links of a document that lead nowhere: files that do not exist, headings that are not there. */
+function deadLinks(path: string): string[] {
+  const dead: string[] = [];
+  for (const [, target] of prose(read(path)).matchAll(/\]\(([^)\s]+)(?:\s+"[^"]*")?\)/g)) {
+    if (/^[a-z]+:/.test(target!)) continue;
+    const [file, anchor] = target!.split('#');
+    const linked = file === '' ? path : join(dirname(path), file!);
+    if (!existsSync(join(root, linked))) dead.push(`${path} → ${target}`);
+    else if (anchor !== undefined && linked.endsWith('.md')) {
+      const anchors = [...prose(read(linked)).matchAll(/^#+ (.+)$/gm)].map((match) => anchorOf(match[1]!));
+      if (!anchors.includes(anchor)) dead.push(`${path} → ${target}`);
+    }
+  }
+  return dead;
+}
+
+describe('documents', () => {
+  const documents = globSync(['*.md', 'docs/**/*.md', 'bench/*.md', 'deploy/**/*.md'], { cwd: root }).sort();
+
+  it('link to files and headings that exist', () => {
+    for (const expected of ['README.md', 'ARCHITECTURE.md', 'CHANGELOG.md', 'SECURITY.md', 'CONTRIBUTING.md']) {
+      assert.ok(documents.includes(expected), expected);
+    }
+    assert.deepEqual(documents.flatMap(deadLinks), []);
+  });
+
+  it('name files of this repository that exist', () => {
+    const missing = documents.flatMap((path) =>
+      [...read(path).matchAll(/`((?:src|test|bench|docs|scripts|bin|deploy)\/[\w./-]*\w(?:\.\w+|\/))`/g)]
+        .map((match) => match[1]!)
+        .filter((named) => !existsSync(join(root, named)))
+        .map((named) => `${path} → ${named}`),
+    );
+    assert.deepEqual(missing, []);
+  });
+
+  it('speak of no machine of their authors', () => {
+    for (const path of documents) assert.doesNotMatch(read(path), /\/root\/|\/home\/|\/tmp\/[a-z]+\./, path);
+  });
+
+  it('describe every make target in the README or CONTRIBUTING, and no other', () => {
+    const targets = [...read('Makefile').matchAll(/^([a-z0-9-]+):.*## /gm)].map((match) => match[1]!);
+    assert.ok(targets.includes('lab'));
+    const text = read('README.md') + read('CONTRIBUTING.md');
+    const named = new Set([...text.matchAll(/\bmake ([a-z][a-z0-9-]*)/g)].map((match) => match[1]!));
+    const spans = new Set([...text.matchAll(/`make ([a-z][a-z0-9-]*)/g)].map((match) => match[1]!));
+    assert.deepEqual(
+      targets.filter((target) => target !== 'help' && !named.has(target)),
+      [],
+    );
+    assert.deepEqual(
+      [...spans].filter((target) => !targets.includes(target)),
+      [],
+    );
+  });
+
+  it('number the decisions without a gap, each with a status', () => {
+    const decisions = globSync('docs/adr/*.md', { cwd: root }).sort();
+    assert.ok(decisions.length > 0);
+    decisions.forEach((path, index) => {
+      assert.match(path, new RegExp(`/${String(index + 1).padStart(4, '0')}-[a-z0-9-]+\\.md$`));
+      assert.match(
+        read(path),
+        new RegExp(`^# ${index + 1}\\. .+\\n\\nStatus: (accepted|superseded by \\[\\d+\\]\\()`),
+        path,
+      );
+    });
+  });
+});
+
+describe('CHANGELOG.md', () => {
+  const text = read('CHANGELOG.md');
+  const headings = [...text.matchAll(/^## (.+)$/gm)].map((match) => match[1]!);
+
+  it('keeps the form of Keep a Changelog 1.1', () => {
+    assert.match(text, /^# Changelog\n/);
+    assert.equal(headings[0], '[Unreleased]');
+    for (const heading of headings.slice(1)) assert.match(heading, /^\[\d+\.\d+\.\d+\] - \d{4}-\d{2}-\d{2}$/);
+    for (const [, kind] of text.matchAll(/^### (.+)$/gm)) {
+      assert.match(kind!, /^(Added|Changed|Deprecated|Removed|Fixed|Security)$/);
+    }
+  });
+
+  it('lists the newest first, up to the version of package.json at most', () => {
+    const versions = headings.slice(1).map((heading) => /\d+\.\d+\.\d+/.exec(heading)![0]);
+    const order = (version: string): number => version.split('.').reduce((sum, part) => sum * 10_000 + Number(part), 0);
+    assert.deepEqual(
+      versions,
+      versions.toSorted((a, b) => order(b) - order(a)),
+    );
+    const own = (JSON.parse(read('package.json')) as { version: string }).version;
+    assert.ok(versions.length === 0 || order(versions[0]!) <= order(own));
+  });
+});

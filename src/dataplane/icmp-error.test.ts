@@ -7,7 +7,6 @@ import {
   hex,
   icmpPacket,
   ipv4Packet,
-  packetFault,
   payloadOf,
   tcpPacket,
   udpPacket,
@@ -44,25 +43,13 @@ describe('IcmpErrors', () => {
   }
 
   it('is, byte for byte, what a router sends', () => {
-    const packet = udpPacket({
-      ip: { ...ip, id: 0x1234 },
-      sourcePort: 5_000,
-      destinationPort: 53,
-      payload: payloadOf(3),
-    });
-    const header = `45c0003b000000004001${'65e7'}0af401000af40107`;
-    const message = `0300${'acf2'}00000000`;
+    const payload = Uint8Array.from([1, 2, 3]);
+    const packet = udpPacket({ ip: { ...ip, id: 0x1234 }, sourcePort: 5_000, destinationPort: 53, payload });
+    const header = '45c0003b00000000400162140af401000af40107';
+    const message = '03001d1400000000';
+    const quote = '4500001f12340000401148a30af401070af40909' + '13880035000bc821' + '010203';
     const sent = answer(packet);
-    assert.ok(sent);
-    assert.equal(sent.length, 20 + 8 + packet.length);
-    assert.equal(packetFault(sent), undefined);
-    assert.equal(hex(sent.subarray(0, 10)), header.slice(0, 20));
-    assert.equal(hex(sent.subarray(12, 20)), header.slice(24));
-    assert.equal(hex(sent.subarray(20, 22)), message.slice(0, 4));
-    assert.equal(hex(sent.subarray(24, 28)), message.slice(8));
-    assert.deepEqual(sent.slice(28), packet);
-    const whole = icmpPacket({ source: OWN_ADDRESS, destination: SENDER, tos: 0xc0, ttl: 64 }, 3, 0, 0, packet);
-    assert.deepEqual(sent, whole);
+    assert.equal(sent && hex(sent), header + message + quote);
   });
 
   it('carries type, code and the next-hop MTU', () => {

@@ -14,6 +14,11 @@ export class LeaseUpdateQueue {
   #ended = false;
   #failure: { readonly error: unknown } | undefined;
 
+  /** How many changes wait for the consumer. */
+  get pending(): number {
+    return this.#changes.size;
+  }
+
   /** Everything buffered before is superseded. */
   snapshot(leases: readonly Lease[]): void {
     this.#snapshot = leases;

@@ -1,0 +1,43 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import type { Lease } from '../lease/lease.ts';
+import { describeReport } from './report.ts';
+
+const lease: Lease = {
+  subnet: parsePrefix4('10.244.38.0/24'),
+  ipv6Subnet: undefined,
+  attrs: {
+    publicIp: parseIpv4('10.98.0.12'),
+    publicIpv6: undefined,
+    backendType: '',
+    backendData: undefined,
+    backendV6Data: undefined,
+  },
+  expiresAtMs: 1,
+};
+
+describe('describeReport', () => {
+  it("uses flannel's lines, letter for letter, where flannel has one", () => {
+    const text = (report: Parameters<typeof describeReport>[0]): string => describeReport(report).text;
+    assert.equal(
+      text({ type: 'lease-reused', lease }),
+      'Found lease (ip: 10.244.38.0/24 ipv6: ::/0) for current IP (10.98.0.12), reusing',
+    );
+    assert.equal(
+      text({ type: 'lease-allocated', lease: { ...lease, ipv6Subnet: parsePrefix6('fd00::/64') } }),
+      'Allocated lease (ip: 10.244.38.0/24 ipv6: fd00::/64) to current node (10.98.0.12)',
+    );
+    assert.equal(
+      text({ type: 'picking', from: parseIpv4('10.244.1.0')!, to: parseIpv4('10.244.255.0')! }),
+      'Picking subnet in range 10.244.1.0 ... 10.244.255.0',
+    );
+    assert.equal(
+      text({ type: 'previous-reused', subnets: lease }),
+      'Found previously leased subnet (10.244.38.0/24), reusing',
+    );
+    assert.equal(text({ type: 'renewal-scheduled', delayMs: 82_798_999 }), 'Waiting for 22h59m59s to renew lease');
+    assert.match(text({ type: 'lease-renewed', lease }), /^Lease renewed, new expiration: 1970-01-01T/);
+  });
+});

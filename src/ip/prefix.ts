@@ -25,7 +25,8 @@ export function mask6(length: number): bigint {
 
 /** @throws RangeError unless length is an integer in 0 … 32. */
 export function prefix4(addr: Ipv4Addr, length: number): Ipv4Prefix {
-  if (!Number.isInteger(length) || length < 0 || length > 32) throw new RangeError(`not an IPv4 prefix length: ${length}`);
+  if (!Number.isInteger(length) || length < 0 || length > 32)
+    throw new RangeError(`not an IPv4 prefix length: ${length}`);
   return { addr: ((addr & mask4(length)) >>> 0) as Ipv4Addr, length };
 }
 
@@ -38,13 +39,16 @@ export function prefix6(addr: Ipv6Addr, length: number): Ipv6Prefix {
 }
 
 function splitCidr(text: string, maxLength: number): { address: string; length: number } | undefined {
-  const match = /^([^/]+)\/(0|[1-9]\d{0,2})$/.exec(text);
+  const match = /^([^/]+)\/(\d{1,9})$/.exec(text);
   const address = match?.[1];
   const length = Number(match?.[2]);
   return address === undefined || length > maxLength ? undefined : { address, length };
 }
 
-/** CIDR notation; host bits are masked off, as flannel does. `undefined` when it is not IPv4 CIDR. */
+/**
+ * CIDR notation as Go's net.ParseCIDR reads it (the length may have leading zeros); host bits are masked off, as flannel
+ * does. `undefined` when it is not IPv4 CIDR.
+ */
 export function parsePrefix4(text: string): Ipv4Prefix | undefined {
   const split = splitCidr(text, 32);
   const addr = split && parseIpv4(split.address);
@@ -66,7 +70,7 @@ export function formatPrefix6(prefix: Ipv6Prefix): string {
 }
 
 export function containsAddr4(prefix: Ipv4Prefix, addr: Ipv4Addr): boolean {
-  return ((addr & mask4(prefix.length)) >>> 0) === prefix.addr;
+  return (addr & mask4(prefix.length)) >>> 0 === prefix.addr;
 }
 
 export function containsAddr6(prefix: Ipv6Prefix, addr: Ipv6Addr): boolean {

@@ -47,7 +47,7 @@ export interface ReconcilerStats {
 
 /** A pass can make another one necessary only where several routes share a key; more passes than this are a fight. */
 const MAX_PASSES = 4;
-/** How far somebody who undoes our work again and again can slow down the repairs. */
+/** How far failures, and somebody who undoes our work again and again, can slow down the answer to a notice. */
 const MAX_DEBOUNCE_MS = 500;
 
 /**
@@ -55,8 +55,8 @@ const MAX_DEBOUNCE_MS = 500;
  * `resyncMs`. Runs never overlap; what happens during one leads to one more. The wanted state that was given last
  * counts, however many were given meanwhile; one that equals its predecessor costs nothing.
  *
- * What failed is tried again with back-off, and at once when the kernel or the wanted state changes. When somebody
- * undoes each repair, the debounce time doubles with each of them up to half a second.
+ * What failed is tried again with back-off, and soon when the kernel or the wanted state changes. When something fails
+ * again and again, or somebody undoes each repair, the debounce time doubles each time, up to half a second.
  *
  * Stopping leaves the kernel as it is: packets go on while the agent restarts.
  */
@@ -71,8 +71,10 @@ export class Reconciler implements AsyncDisposable {
   #wanted: WantedState = EMPTY_WANTED_STATE;
   /** Nothing is done before there is a wanted state: an empty one would remove what an earlier run has left. */
   #known = false;
-  /** Whether what is wanted now has been reached once: what is missing after that was taken away by somebody. */
-  #reached = false;
+  /** Whether all that can be had of what is wanted now was tried once: what is missing later was taken away. */
+  #tried = false;
+  /** What failed in the last run, by description: when it succeeds later, that is no repair. */
+  #failedOps: ReadonlySet<string> = new Set();
   #converged = false;
   #problems: readonly Problem[] = [];
   #problemsKey = '';
@@ -102,7 +104,7 @@ export class Reconciler implements AsyncDisposable {
     if (this.#known && isDeepStrictEqual(wanted, this.#wanted)) return;
     this.#wanted = wanted;
     this.#known = true;
-    this.#reached = false;
+    this.#tried = false;
     this.#listening ??= this.#listen();
     this.#request(0);
   }
@@ -193,17 +195,19 @@ export class Reconciler implements AsyncDisposable {
         const wanted = this.#wanted;
         const actual = await this.#kernel.read(wanted, this.#stop.signal);
         const { ops, problems } = plan(wanted, actual);
-        this.#setProblems(problems);
+        // What a new link makes possible is no repair either.
+        const repairing = this.#tried && !this.#setProblems(problems);
         if (ops.length === 0) {
           this.#converged = true;
-          if (wanted === this.#wanted) this.#reached = true;
+          if (wanted === this.#wanted) this.#tried = true;
           return true;
         }
         this.#converged = false;
         const results = await this.#kernel.apply(ops, this.#stop.signal);
-        const done = this.#count(results);
-        if (this.#reached) repaired.push(...done);
-        if (done.length < results.length) return false;
+        if (!this.#count(results, repairing, repaired)) {
+          if (wanted === this.#wanted) this.#tried = true;
+          return false;
+        }
       }
       // Somebody undoes what we do as fast as we do it. Their next change brings the next run.
       return true;
@@ -218,20 +222,24 @@ export class Reconciler implements AsyncDisposable {
     }
   }
 
-  /** @returns the operations that succeeded. */
-  #count(results: readonly OpResult[]): Op[] {
-    const done: Op[] = [];
+  /** Appends what was repaired. @returns whether all operations succeeded. */
+  #count(results: readonly OpResult[], repairing: boolean, repaired: Op[]): boolean {
+    const failed = new Set<string>();
     for (const result of results) {
-      const { type } = result.op;
+      const { op } = result;
+      const description = describeOp(op);
       if (!result.ok) {
-        this.#fail(result.op, `${describeOp(result.op)}: ${result.error}`);
+        failed.add(description);
+        this.#fail(op, `${description}: ${result.error}`);
         continue;
       }
-      this.#operations[type] = (this.#operations[type] ?? 0) + 1;
-      if (this.#reached) this.#repairs[type] = (this.#repairs[type] ?? 0) + 1;
-      done.push(result.op);
+      this.#operations[op.type] = (this.#operations[op.type] ?? 0) + 1;
+      if (!repairing || this.#failedOps.has(description)) continue;
+      this.#repairs[op.type] = (this.#repairs[op.type] ?? 0) + 1;
+      repaired.push(op);
     }
-    return done;
+    this.#failedOps = failed;
+    return failed.size === 0;
   }
 
   #fail(op: Op | undefined, message: string): void {
@@ -240,12 +248,14 @@ export class Reconciler implements AsyncDisposable {
     this.#options.onFailure?.({ op, message });
   }
 
-  #setProblems(problems: readonly Problem[]): void {
+  /** @returns whether they have changed. */
+  #setProblems(problems: readonly Problem[]): boolean {
     this.#problems = problems;
     const key = problems.map(describeProblem).join('\n');
-    if (key === this.#problemsKey) return;
+    if (key === this.#problemsKey) return false;
     this.#problemsKey = key;
     this.#options.onProblems?.(problems);
+    return true;
   }
 
   /** Never rejects. */
@@ -254,12 +264,15 @@ export class Reconciler implements AsyncDisposable {
       try {
         for await (const _ of this.#kernel.changes(() => this.#wanted, this.#stop.signal)) {
           attempt = 0;
-          this.#request(Math.min(MAX_DEBOUNCE_MS, this.#debounceMs * 2 ** Math.min(this.#repairRuns, 10)));
+          // What we do ourselves comes back as a notice, also when part of it fails for ever.
+          const doublings = Math.min(10, Math.max(this.#repairRuns, this.#failedRuns));
+          this.#request(Math.min(MAX_DEBOUNCE_MS, this.#debounceMs * 2 ** doublings));
         }
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         this.#fail(undefined, `could not listen for kernel changes: ${describeError(error)}`);
       }
+      if (this.#stop.signal.aborted) return;
       const { backoffMs = 100, maxBackoffMs = 30_000 } = this.#options;
       await this.#pause(Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(attempt, 30)));
     }

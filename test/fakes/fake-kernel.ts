@@ -68,7 +68,7 @@ export class FakeKernel implements Kernel {
       const error = this.refuse(op) ?? this.change(op);
       return error === undefined ? { op, ok: true } : { op, ok: false, error };
     });
-    this.notify();
+    if (results.some((result) => result.ok)) this.notify();
     return results;
   }
 

@@ -1,0 +1,374 @@
+import assert from 'node:assert/strict';
+import { describe, it, mock } from 'node:test';
+import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
+import { parseAddr, parsePrefix } from '../ip/address.ts';
+import { describeOp, type Op, type Problem } from './diff.ts';
+import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
+import { EMPTY_WANTED_STATE, type Route, type WantedState, WEFT_ROUTE_PROTOCOL } from './state.ts';
+
+const route = (text: string): Route => ({
+  type: 'unicast',
+  dst: parsePrefix(text)!,
+  dev: 'flannel0',
+  via: undefined,
+  onlink: false,
+  scope: 'global',
+  metric: undefined,
+});
+
+const wantedState = (...routes: string[]): WantedState => ({
+  ...EMPTY_WANTED_STATE,
+  links: [{ kind: 'tun', name: 'flannel0', mtuBytes: 1472 }],
+  addresses: [
+    { link: 'flannel0', addr: parseAddr('10.244.1.0')!, prefixLength: 32, scope: 'global', prefixRoute: true },
+  ],
+  routes: routes.map(route),
+  networks: [parsePrefix('10.244.0.0/16')!],
+  staleRoutes: 'everywhere',
+});
+
+const WANTED = wantedState('10.244.0.0/16');
+
+interface Rig extends AsyncDisposable {
+  readonly kernel: FakeKernel;
+  readonly reconciler: Reconciler;
+  readonly repairs: string[][];
+  readonly failures: string[];
+  readonly problems: (readonly Problem[])[];
+}
+
+function rig(options: Partial<ReconcilerOptions> = {}): Rig {
+  const kernel = new FakeKernel();
+  kernel.addLink({ name: 'flannel0', kind: 'tun', up: false });
+  const repairs: string[][] = [];
+  const failures: string[] = [];
+  const problems: (readonly Problem[])[] = [];
+  const reconciler = new Reconciler({
+    kernel,
+    debounceMs: 1,
+    onRepair: (ops) => repairs.push(ops.map(describeOp)),
+    onFailure: (failure) => failures.push(failure.message),
+    onProblems: (list) => problems.push(list),
+    ...options,
+  });
+  return {
+    kernel,
+    reconciler,
+    repairs,
+    failures,
+    problems,
+    [Symbol.asyncDispose]: () => reconciler[Symbol.asyncDispose](),
+  };
+}
+
+/** Until the kernel has been looked at and its own notices have been worked off. */
+async function settled({ kernel, reconciler }: Rig): Promise<void> {
+  for (let reads = -1; reads !== kernel.reads; ) {
+    reads = kernel.reads;
+    await reconciler.idle();
+    await new Promise(setImmediate);
+    await reconciler.idle();
+  }
+}
+
+describe('Reconciler', () => {
+  it('does nothing before it knows what is wanted', async () => {
+    await using r = rig();
+    await r.reconciler.idle();
+    assert.equal(r.kernel.reads, 0);
+    assert.equal(r.kernel.listeners, 0);
+  });
+
+  it('reaches the wanted state and counts its operations', async () => {
+    await using r = rig();
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    assert.equal(r.kernel.routes.length, 1);
+    const stats = r.reconciler.stats();
+    assert.deepEqual(stats.operations, { 'link-set': 1, 'address-add': 1, 'route-add': 1 });
+    assert.deepEqual(stats.repairs, {});
+    assert.equal(stats.converged, true);
+    assert.equal(stats.failures, 0);
+    assert.equal(stats.lastError, undefined);
+    assert.deepEqual(r.repairs, []);
+  });
+
+  it('does not even look at the kernel when the same is wanted again', async () => {
+    await using r = rig();
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    const { reads } = r.kernel;
+    const applied = r.kernel.applied.length;
+    r.reconciler.setWanted(wantedState('10.244.0.0/16'));
+    await settled(r);
+    assert.equal(r.kernel.reads, reads);
+    assert.equal(r.kernel.applied.length, applied);
+  });
+
+  it('puts back what somebody takes away, and says what', async () => {
+    await using r = rig();
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+
+    r.kernel.deleteRoutes(() => true);
+    await settled(r);
+    assert.deepEqual(r.repairs.splice(0), [['add route 10.244.0.0/16 dev flannel0']]);
+
+    r.kernel.flushAddresses('flannel0');
+    assert.deepEqual(r.kernel.routes, []);
+    await settled(r);
+    assert.deepEqual(r.repairs.splice(0), [
+      ['add address 10.244.1.0/32 dev flannel0', 'add route 10.244.0.0/16 dev flannel0'],
+    ]);
+
+    r.kernel.setLink('flannel0', { up: false, mtuBytes: 1500 });
+    await settled(r);
+    assert.deepEqual(r.repairs.splice(0), [['set link flannel0 mtu 1472 up', 'add route 10.244.0.0/16 dev flannel0']]);
+    assert.deepEqual(r.reconciler.stats().repairs, { 'route-add': 3, 'address-add': 1, 'link-set': 1 });
+  });
+
+  it('follows what is wanted: one run for many changes, none of them a repair', async () => {
+    await using r = rig();
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    r.kernel.applied.length = 0;
+    for (let i = 2; i < 100; i++) r.reconciler.setWanted(wantedState('10.244.0.0/16', `10.9.${i}.0/24`));
+    await settled(r);
+    assert.deepEqual(r.kernel.applied.map(describeOp), ['add route 10.9.99.0/24 dev flannel0']);
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    assert.equal(describeOp(r.kernel.applied.at(-1)!), 'delete route 10.9.99.0/24 dev flannel0');
+    assert.deepEqual(r.repairs, []);
+  });
+
+  it('never runs twice at once, and looks again after a change during a run', async () => {
+    await using r = rig();
+    let reading = 0;
+    const read = r.kernel.read.bind(r.kernel);
+    r.kernel.read = async (wanted, signal) => {
+      assert.equal(reading++, 0);
+      const state = await read(wanted, signal);
+      // What comes now is not in what was read.
+      if (r.kernel.reads === 1) {
+        r.reconciler.setWanted(wantedState('10.244.0.0/16', '10.9.1.0/24'));
+        r.kernel.setLink('flannel0', { mtuBytes: 9000 });
+      }
+      await new Promise(setImmediate);
+      reading--;
+      return state;
+    };
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    assert.equal(r.kernel.routes.length, 2);
+    assert.equal(r.kernel.links.get('flannel0')?.mtuBytes, 1472);
+  });
+
+  it('says once what stands in the way, and goes on when it is gone', async () => {
+    await using r = rig();
+    r.kernel.removeLink('flannel0');
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    r.kernel.notify();
+    await settled(r);
+    assert.deepEqual(r.problems.splice(0), [[{ type: 'link-missing', link: 'flannel0' }]]);
+    assert.equal(r.reconciler.stats().problems.length, 1);
+    r.kernel.addLink({ name: 'flannel0', kind: 'tun', up: false });
+    await settled(r);
+    assert.deepEqual(r.problems, [[]]);
+    assert.equal(r.kernel.routes.length, 1);
+    assert.deepEqual(r.repairs, []);
+  });
+
+  it('goes on after a failed operation, tries it again, and counts no repair when it succeeds', async () => {
+    await using r = rig({ backoffMs: 1 });
+    let refusals = 0;
+    const succeeded = Promise.withResolvers<void>();
+    r.kernel.refuse = (op) => {
+      if (describeOp(op) !== 'add route 10.9.1.0/24 dev flannel0') return undefined;
+      if (++refusals <= 3) return 'RTNETLINK answers: Network is unreachable';
+      succeeded.resolve();
+      return undefined;
+    };
+    r.reconciler.setWanted(wantedState('10.9.1.0/24', '10.244.0.0/16'));
+    await succeeded.promise;
+    await settled(r);
+    assert.equal(r.kernel.routes.length, 2);
+    assert.equal(r.reconciler.stats().failures, 3);
+    assert.equal(
+      r.reconciler.stats().lastError?.message,
+      'add route 10.9.1.0/24 dev flannel0: RTNETLINK answers: Network is unreachable',
+    );
+    assert.deepEqual(r.repairs, []);
+    assert.equal(r.reconciler.stats().converged, true);
+  });
+
+  it('counts repairs beside an operation that keeps failing', async () => {
+    await using r = rig({ backoffMs: 60_000 });
+    r.kernel.refuse = (op) =>
+      op.type === 'route-add' && describeOp(op).includes('10.9.1.0')
+        ? 'Error: Nexthop has invalid gateway.'
+        : undefined;
+    r.reconciler.setWanted(wantedState('10.9.1.0/24', '10.244.0.0/16'));
+    await settled(r);
+    r.kernel.deleteRoutes(() => true);
+    await settled(r);
+    assert.deepEqual(r.repairs, [['add route 10.244.0.0/16 dev flannel0']]);
+    assert.equal(r.reconciler.stats().converged, false);
+  });
+
+  it('removes stale routes of its own when it starts', async () => {
+    await using r = rig();
+    r.kernel.addForeignRoute({
+      type: 'unicast',
+      dst: parsePrefix('10.99.0.0/16')!,
+      metric: 0,
+      dev: 'eth0',
+      via: parseAddr('192.168.77.9'),
+      onlink: false,
+      scope: 'global',
+      protocol: WEFT_ROUTE_PROTOCOL,
+      elaborate: false,
+    });
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    assert.deepEqual(
+      r.kernel.routes.map((found) => found.dst),
+      [parsePrefix('10.244.0.0/16')],
+    );
+  });
+
+  it('leaves the kernel as it is when it stops, and does not run again', async () => {
+    const r = rig();
+    r.reconciler.setWanted(WANTED);
+    await settled(r);
+    await r.reconciler[Symbol.asyncDispose]();
+    assert.equal(r.kernel.listeners, 0);
+    const { reads } = r.kernel;
+    r.kernel.deleteRoutes(() => true);
+    r.reconciler.setWanted(wantedState('10.9.1.0/24'));
+    await r.reconciler.idle();
+    assert.equal(r.kernel.reads, reads);
+  });
+
+  it('ends a run that is on its way when it stops', async () => {
+    const r = rig();
+    const entered = Promise.withResolvers<void>();
+    r.kernel.read = (_wanted, signal) => {
+      entered.resolve();
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
+    };
+    r.reconciler.setWanted(WANTED);
+    await entered.promise;
+    await r.reconciler[Symbol.asyncDispose]();
+    assert.deepEqual(r.failures, []);
+  });
+
+  it('listens again when listening ends', async () => {
+    await using r = rig({ backoffMs: 1 });
+    const changes = r.kernel.changes.bind(r.kernel);
+    let times = 0;
+    r.kernel.changes = (wanted, signal) => {
+      times++;
+      if (times === 1) throw new Error('no monitor');
+      return changes(wanted, signal);
+    };
+    r.reconciler.setWanted(WANTED);
+    while (r.kernel.listeners === 0) await new Promise(setImmediate);
+    assert.equal(times, 2);
+    assert.match(r.failures[0]!, /no monitor/);
+  });
+
+  describe('and the clock', () => {
+    const ticking = async (ms: number): Promise<void> => {
+      mock.timers.tick(ms);
+      for (let i = 0; i < 20; i++) await new Promise((resolve) => process.nextTick(resolve));
+    };
+    const deaf = (r: Rig): void => {
+      r.kernel.changes = async function* (_wanted, signal) {
+        yield* [];
+        await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+      };
+    };
+
+    it('looks every 30 s even when the kernel says nothing', async (t) => {
+      mock.timers.enable({ apis: ['setTimeout'] });
+      t.after(() => mock.timers.reset());
+      await using r = rig();
+      deaf(r);
+      r.reconciler.setWanted(WANTED);
+      await ticking(0);
+      r.kernel.routes = [];
+      await ticking(29_999);
+      assert.equal(r.kernel.routes.length, 0);
+      await ticking(1);
+      assert.equal(r.kernel.routes.length, 1);
+      assert.deepEqual(r.repairs, [['add route 10.244.0.0/16 dev flannel0']]);
+    });
+
+    it('waits twice as long after each failure, up to a limit', async (t) => {
+      mock.timers.enable({ apis: ['setTimeout'] });
+      t.after(() => mock.timers.reset());
+      await using r = rig({ backoffMs: 100, maxBackoffMs: 350 });
+      deaf(r);
+      r.kernel.readError = new Error('dump failed');
+      r.reconciler.setWanted(WANTED);
+      await ticking(0);
+      for (const [i, delayMs] of [100, 200, 350, 350].entries()) {
+        assert.equal(r.kernel.reads, i + 1);
+        await ticking(delayMs - 1);
+        assert.equal(r.kernel.reads, i + 1);
+        await ticking(1);
+      }
+      assert.equal(r.reconciler.stats().failures, 5);
+      assert.equal(r.reconciler.stats().lastError?.message, 'dump failed');
+      r.kernel.readError = undefined;
+      await ticking(350);
+      assert.equal(r.kernel.routes.length, 1);
+    });
+
+    it('repairs more slowly the more often somebody undoes it, and within half a second', async (t) => {
+      mock.timers.enable({ apis: ['setTimeout'] });
+      t.after(() => mock.timers.reset());
+      await using r = rig({ debounceMs: 20 });
+      const wanted: (() => void)[] = [];
+      r.kernel.changes = async function* (_wanted, signal) {
+        for (;;) {
+          const { promise, resolve } = Promise.withResolvers<void>();
+          wanted.push(resolve);
+          signal.addEventListener('abort', () => resolve(), { once: true });
+          await promise;
+          if (signal.aborted) return;
+          yield;
+        }
+      };
+      r.reconciler.setWanted(WANTED);
+      await ticking(0);
+      for (const delayMs of [20, 40, 80, 160, 320, 500, 500]) {
+        r.kernel.routes = [];
+        wanted.at(-1)!();
+        await ticking(0);
+        await ticking(delayMs - 1);
+        assert.equal(r.kernel.routes.length, 0, `${delayMs}`);
+        await ticking(1);
+        assert.equal(r.kernel.routes.length, 1, `${delayMs}`);
+      }
+      // A run that finds all in order ends the fight.
+      wanted.at(-1)!();
+      await ticking(0);
+      await ticking(500);
+      r.kernel.routes = [];
+      wanted.at(-1)!();
+      await ticking(0);
+      await ticking(20);
+      assert.equal(r.kernel.routes.length, 1);
+    });
+  });
+
+  it('applies nothing but what the difference says', async () => {
+    await using r = rig();
+    const before: Op[] = [...r.kernel.applied];
+    r.reconciler.setWanted(EMPTY_WANTED_STATE);
+    await settled(r);
+    assert.deepEqual(r.kernel.applied, before);
+  });
+});

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { bridgeNetwork, conflictingRoute, dockerOpts, dockerOptsCommand, parseShellVariables } from './docker-opts.ts';
+import { bridgeNetwork, conflictingRoute, dockerOpts, dockerOptsCommand } from './docker-opts.ts';
 
 const SAMPLE = 'FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=false\n';
 
@@ -41,6 +41,13 @@ describe('weft docker-opts', () => {
     });
   }
 
+  it('ignores blank lines, trailing blanks, quotes and comments', async () => {
+    const messy = SAMPLE.replaceAll('\n', '  \n\n')
+      .replace('1472', '"1472" # path MTU')
+      .replace('FLANNEL_MTU', 'export FLANNEL_MTU');
+    assert.equal(await outputOf(['-c'], messy), `DOCKER_OPTS${ALL}`);
+  });
+
   it('takes a missing subnet.env for an empty one', async () => {
     assert.equal(await outputOf([], undefined), 'DOCKER_OPTS=""\n');
   });
@@ -76,13 +83,6 @@ describe('dockerOpts', () => {
         '',
       ].join('\n'),
     );
-  });
-});
-
-describe('parseShellVariables', () => {
-  it('reads assignments and ignores the rest', () => {
-    const text = '\n# A=1\nB=2  \nexport C="x y" # why\nD=\'z\'\nE=\nnot an assignment\n  F=6\nG=7\r\n';
-    assert.deepEqual(parseShellVariables(text), { B: '2', C: 'x y', D: 'z', E: '', F: '6', G: '7' });
   });
 });
 

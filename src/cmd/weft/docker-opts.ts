@@ -1,4 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
+import { parseEnv } from 'node:util';
 import { Command } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
 import { formatIpv4, ipv4Of, parseIpv4 } from '../../ip/ipv4.ts';
@@ -40,7 +41,7 @@ export function dockerOptsCommand(): Command {
     .option('-k <name>', 'name of that one variable', 'DOCKER_OPTS')
     .option('-m', 'leave out --ip-masq')
     .action(async (options: DockerOptsArguments) => {
-      const variables = { ...process.env, ...parseShellVariables(await readIfThere(options.f)) };
+      const variables = { ...process.env, ...parseEnv(await readIfThere(options.f)) };
       const neither = options.i === undefined && options.c === undefined;
       const text = dockerOpts({
         variables,
@@ -81,17 +82,6 @@ function parseIpMasq(value: string): boolean {
   throw new WeftError('WEFT_SUBNET_FILE_INVALID', `Invalid value of FLANNEL_IPMASQ: ${value}`, {
     hint: 'It must be true or false; -m leaves --ip-masq out.',
   });
-}
-
-/** Assignments as a shell reads them, as far as an environment file has them: quotes, comments and `export` included. */
-export function parseShellVariables(text: string): Record<string, string> {
-  const variables: Record<string, string> = {};
-  for (const line of text.split('\n')) {
-    const [, name, single, double, bare] =
-      /^\s*(?:export\s+)?([A-Za-z_]\w*)=(?:'([^']*)'|"([^"]*)"|([^\s#'"]*))(?:\s.*)?$/.exec(line) ?? [];
-    if (name !== undefined) variables[name] = single ?? double ?? bare ?? '';
-  }
-  return variables;
 }
 
 /** A missing file is no error: the variables may be exported instead. */

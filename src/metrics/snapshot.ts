@@ -1,0 +1,90 @@
+/**
+ * What the metrics are read from: the state of the agent's parts at one moment, as plain figures. The composition root
+ * puts it together when Prometheus asks; nothing is counted twice, here and there. A part that is absent has no series.
+ */
+export interface MetricsSnapshot {
+  readonly build: BuildInfo;
+  readonly ready: boolean;
+  readonly leases?: LeaseFigures | undefined;
+  readonly store?: StoreFigures | undefined;
+  readonly forwarder?: ForwarderFigures | undefined;
+  readonly kernel?: KernelFigures | undefined;
+  readonly traffic?: TrafficFigures | undefined;
+}
+
+export interface BuildInfo {
+  readonly version: string;
+  /** `udp`, … ; empty before the network configuration is known. */
+  readonly backend: string;
+  /** `kube`, `etcd` or `local`. */
+  readonly subnetManager: string;
+}
+
+export interface LeaseFigures {
+  /** Leases of other hosts that are in force. */
+  readonly peers: number;
+  /** Changes that reached this host, by kind, such as `set`, `removed`, `snapshot`. */
+  readonly events: Readonly<Record<string, number>>;
+  /** End of this host's own lease, in milliseconds since the epoch; `undefined`: it has none, or it never ends. */
+  readonly ownExpiresAtMs: number | undefined;
+}
+
+/** The lease store as this host sees it: API server, etcd or file. */
+export interface StoreFigures {
+  readonly reachable: boolean;
+  readonly errors: number;
+  readonly unreadableEntries: number;
+  /** Of the last answer, in milliseconds since the epoch. */
+  readonly lastSuccessAtMs: number | undefined;
+}
+
+export interface ForwarderFigures {
+  readonly running: boolean;
+  /** Times the data path was opened again after it broke. */
+  readonly restarts: number;
+  readonly peers: Iterable<PeerFigures>;
+  /** What could not be laid at a peer's door: no route, unknown source. */
+  readonly nobody: DirectionFigures;
+  /** Counts of the packet workers, by name, such as system calls. */
+  readonly operations: Readonly<Record<string, number>>;
+}
+
+export interface PeerFigures extends DirectionFigures {
+  /** The peer's subnet, CIDR. */
+  readonly peer: string;
+}
+
+export interface DirectionFigures {
+  /** To the peer. */
+  readonly tx: PacketFigures;
+  /** From the peer. */
+  readonly rx: PacketFigures;
+}
+
+export interface PacketFigures {
+  readonly packets: number;
+  /** Of the inner packets, IP header included. */
+  readonly bytes: number;
+  /** Packets by reason. */
+  readonly drops: Readonly<Partial<Record<string, number>>>;
+}
+
+export interface KernelFigures {
+  readonly runs: number;
+  /** By type of operation. */
+  readonly operations: Readonly<Partial<Record<string, number>>>;
+  /** Those of them that put back what somebody had changed. */
+  readonly repairs: Readonly<Partial<Record<string, number>>>;
+  readonly failures: number;
+  /** Parts of the wanted state that cannot be had for now. */
+  readonly problems: number;
+  readonly converged: boolean;
+}
+
+export interface TrafficFigures {
+  readonly checks: number;
+  readonly failures: number;
+  /** By problem: `missing`, `order`, … */
+  readonly repairs: Readonly<Record<string, number>>;
+  readonly lastSuccessAtMs: number | undefined;
+}

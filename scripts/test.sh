@@ -22,10 +22,11 @@ PATH=$(dirname -- "$node"):$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
 if [ "$suite" = check ]; then
-  node_modules/.bin/tsc --noEmit
-  node_modules/.bin/biome check --error-on-warnings .
-  node_modules/.bin/knip
-  exit 0
+  status=0
+  node_modules/.bin/tsc --noEmit || status=1
+  node_modules/.bin/biome check --error-on-warnings . || status=1
+  node_modules/.bin/knip || status=1
+  exit $status
 fi
 
 # A limit for each file and each test in it: a hang fails the run and says where, instead of holding it up for good.

@@ -1,0 +1,398 @@
+import { assertNever } from '../assert-never.ts';
+import { WeftError } from '../errors.ts';
+import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
+import { parseMac } from '../ip/mac.ts';
+import type { Op } from '../kernel/diff.ts';
+import type { Kernel, OpResult } from '../kernel/kernel.ts';
+import {
+  type ActualAddress,
+  type ActualLink,
+  type ActualRoute,
+  type ActualState,
+  type Address,
+  type AddressScope,
+  type FdbEntry,
+  type Neighbour,
+  type Route,
+  type WantedState,
+  WEFT_ROUTE_PROTOCOL,
+} from '../kernel/state.ts';
+import { IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
+import { type RunResult, run } from './run.ts';
+
+export interface Iproute2Options extends IpMonitorOptions {
+  /** Name of the network namespace (`ip netns`); this process's own by default. */
+  readonly netns?: string | undefined;
+}
+
+/** A dump of a large table takes a second or two; longer than this means that something hangs. */
+const TIMEOUT_MS = 30_000;
+
+/** rtnetlink.h: RTN_UNICAST, RTN_BLACKHOLE. */
+const ROUTE_TYPES: Readonly<Record<string, ActualRoute['type']>> = { '1': 'unicast', '6': 'blackhole' };
+/** rtnetlink.h: RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST. */
+const SCOPES: Readonly<Record<string, AddressScope>> = { '0': 'global', '253': 'link', '254': 'host' };
+
+/**
+ * The kernel's network state through iproute2. Everything is read in two or three processes, whatever the number of
+ * links, and applied in one per kind of tool: 2,000 routes are one `ip -batch`.
+ *
+ * Numbers are read as numbers (`-N`), because names of protocols and scopes come from files that anybody may edit.
+ */
+export function iproute2Kernel(options: Iproute2Options = {}): Kernel {
+  return new Iproute2Kernel(options);
+}
+
+class Iproute2Kernel implements Kernel {
+  readonly #netns: string | undefined;
+  readonly #monitor: IpMonitor;
+
+  constructor(options: Iproute2Options) {
+    this.#netns = options.netns;
+    this.#monitor = new IpMonitor(options);
+  }
+
+  async read(wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
+    const names = [...new Set(wanted.links.map((link) => link.name))];
+    const vxlan = wanted.links.filter((link) => link.kind === 'vxlan').map((link) => link.name);
+    const [main, ipv6Routes, fdb] = await Promise.all([
+      this.#query('ip', [], signal, [
+        'route show table main',
+        ...names.map((name) => `addr show dev ${name}`),
+        ...vxlan.map((name) => `neigh show dev ${name} nud permanent`),
+      ]),
+      this.#query('ip', ['-6'], signal, ['route show table main']),
+      vxlan.length === 0
+        ? []
+        : this.#query(
+            'bridge',
+            [],
+            signal,
+            vxlan.map((name) => `fdb show dev ${name}`),
+          ),
+    ]);
+    const links: ActualLink[] = [];
+    const addresses: ActualAddress[] = [];
+    for (const answer of main.slice(1, 1 + names.length)) {
+      for (const item of answer) {
+        if (typeof item.ifname !== 'string') continue;
+        links.push(linkOf(item));
+        addresses.push(...addressesOf(item));
+      }
+    }
+    const neighbours = vxlan.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
+    const entries = vxlan.flatMap((link, i) => (fdb[i] ?? []).flatMap(fdbEntryOf(link)));
+    const routes = [...(main[0] ?? []).flatMap(routeOf(4)), ...(ipv6Routes[0] ?? []).flatMap(routeOf(6))];
+    return { links, addresses, routes, neighbours, fdb: entries };
+  }
+
+  async apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+    const results: OpResult[] = [];
+    for (let from = 0; from < ops.length; ) {
+      const tool = toolOf(ops[from]!);
+      let to = from + 1;
+      // `ip link add` ends the whole batch when the underlay is missing, so it is a batch of its own.
+      while (to < ops.length && tool !== 'ip alone' && toolOf(ops[to]!) === tool) to++;
+      results.push(...(await this.#batch(tool === 'bridge' ? 'bridge' : 'ip', ops.slice(from, to), signal)));
+      from = to;
+    }
+    return results;
+  }
+
+  changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
+    return this.#monitor.changes(wanted, signal);
+  }
+
+  async #batch(tool: 'ip' | 'bridge', ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+    const result = await this.#run([tool, '-force', '-batch', '-'], ops.map(commandOf), signal);
+    const { errors, aborted } = batchErrors(result);
+    return ops.map((op, i): OpResult => {
+      const error = errors.get(i + 1) ?? aborted;
+      return error === undefined || isAlreadySo(op, error) ? { op, ok: true } : { op, ok: false, error };
+    });
+  }
+
+  /** One answer (a JSON array) per command; empty for a device that does not exist. */
+  async #query(
+    tool: 'ip' | 'bridge',
+    flags: readonly string[],
+    signal: AbortSignal,
+    commands: readonly string[],
+  ): Promise<JsonObject[][]> {
+    const argv = [tool, ...flags, ...(tool === 'ip' ? ['-N'] : []), '-j', '-d', '-force', '-batch', '-'];
+    const result = await this.#run(argv, commands, signal);
+    const { errors, aborted } = batchErrors(result);
+    const answers = result.stdout.split('\n').filter((line) => line.trim() !== '');
+    const answered = commands.length - errors.size;
+    const failed = aborted ?? [...errors.values()].find((error) => !/does not exist|Cannot find device/.test(error));
+    if (failed !== undefined || answers.length !== answered) {
+      const because = failed ?? `${answers.length} answers to ${answered} questions`;
+      throw unreadable(`${argv.join(' ')} (${commands.join('; ')})`, because);
+    }
+    return commands.map((command, i) => (errors.has(i + 1) ? [] : parseAnswer(answers.shift() ?? '', command)));
+  }
+
+  #run(argv: readonly string[], commands: readonly string[], signal: AbortSignal): Promise<RunResult> {
+    return run(argv, {
+      stdin: `${commands.join('\n')}\n`,
+      okExitCodes: 'any',
+      timeoutMs: TIMEOUT_MS,
+      netns: this.#netns,
+      signal,
+    });
+  }
+}
+
+/** The line of `ip -batch` (or `bridge -batch`) for an operation. Exported for its test. */
+export function commandOf(op: Op): string {
+  switch (op.type) {
+    case 'link-add': {
+      const { link } = op;
+      const words = ['link add name', link.name];
+      if (link.mtuBytes !== undefined) words.push('mtu', String(link.mtuBytes));
+      if (link.kind === 'vxlan' && link.mac !== undefined) words.push('address', link.mac);
+      words.push('up type', link.kind);
+      if (link.kind === 'vxlan') {
+        const { vni, underlay, local, port, learning, gbp } = link.vxlan;
+        words.push('id', String(vni), 'dev', underlay, 'local', formatAddr(local));
+        // Without a number, iproute2 would warn and the kernel take its default, as flannel's Port 0 does.
+        words.push('dstport', String(port ?? 0), learning ? 'learning' : 'nolearning');
+        if (gbp) words.push('gbp');
+      }
+      return words.join(' ');
+    }
+    case 'link-delete':
+      return `link delete dev ${op.name}`;
+    case 'link-set': {
+      const words = ['link set dev', op.name];
+      if (op.mtuBytes !== undefined) words.push('mtu', String(op.mtuBytes));
+      if (op.mac !== undefined) words.push('address', op.mac);
+      if (op.up !== undefined) words.push('up');
+      return words.join(' ');
+    }
+    case 'address-add': {
+      const { link, addr, prefixLength, scope, prefixRoute } = op.address;
+      const words = ['addr replace', `${formatAddr(addr)}/${prefixLength}`, 'dev', link];
+      // An IPv6 address is used at once: nobody else has an address of this node's own subnet.
+      words.push(...(typeof addr === 'number' ? ['scope', scope] : ['nodad']));
+      if (!prefixRoute) words.push('noprefixroute');
+      return words.join(' ');
+    }
+    case 'address-delete': {
+      const { link, addr, prefixLength, peer } = op.address;
+      const local = peer === undefined ? '' : `${formatAddr(addr)} peer `;
+      return `addr delete ${local}${formatAddr(peer ?? addr)}/${prefixLength} dev ${link}`;
+    }
+    case 'neighbour-replace':
+      return `neigh replace ${formatAddr(op.neighbour.addr)} lladdr ${op.neighbour.mac} dev ${op.neighbour.link} nud permanent`;
+    case 'neighbour-delete':
+      return `neigh delete ${formatAddr(op.neighbour.addr)} dev ${op.neighbour.link}`;
+    case 'fdb-replace':
+      return `fdb replace ${op.entry.mac} dev ${op.entry.link} dst ${formatAddr(op.entry.dst)} self permanent`;
+    case 'fdb-delete':
+      return `fdb delete ${op.entry.mac} dev ${op.entry.link} dst ${formatAddr(op.entry.dst)} self`;
+    case 'route-add':
+      return `route add ${routeWords(op.route)}`;
+    case 'route-replace':
+      return `route replace ${routeWords(op.route)}`;
+    case 'route-delete':
+      return `route delete ${routeDeletionWords(op.route)}`;
+    default:
+      return assertNever(op, 'kernel operation');
+  }
+}
+
+function routeWords(route: Route): string {
+  const words = [...(route.type === 'blackhole' ? ['blackhole'] : []), formatPrefix(route.dst)];
+  if (route.type === 'unicast') {
+    if (route.via !== undefined) words.push('via', formatAddr(route.via));
+    words.push('dev', route.dev);
+    if (route.onlink) words.push('onlink');
+    if (typeof route.dst.addr === 'number') words.push('scope', route.scope);
+  }
+  if (route.metric !== undefined) words.push('metric', String(route.metric));
+  words.push('table main proto', String(WEFT_ROUTE_PROTOCOL));
+  return words.join(' ');
+}
+
+/** The protocol number keeps the kernel from ever taking somebody else's route for it. */
+function routeDeletionWords(route: ActualRoute): string {
+  const words = [...(route.type === 'blackhole' ? ['blackhole'] : []), formatPrefix(route.dst)];
+  if (route.via !== undefined) words.push('via', formatAddr(route.via));
+  // The kernel puts an IPv6 blackhole route on lo, but does not find it there.
+  if (route.dev !== undefined && route.type === 'unicast') words.push('dev', route.dev);
+  if (typeof route.dst.addr === 'number' && route.type === 'unicast') words.push('scope', route.scope);
+  words.push('metric', String(route.metric), 'table main proto', String(route.protocol));
+  return words.join(' ');
+}
+
+function toolOf(op: Op): 'ip' | 'ip alone' | 'bridge' {
+  switch (op.type) {
+    case 'link-add':
+      return 'ip alone';
+    case 'fdb-replace':
+    case 'fdb-delete':
+      return 'bridge';
+    default:
+      return 'ip';
+  }
+}
+
+/**
+ * What each line of a batch run with `-force` failed with: the text before `Command failed -:<line>`. Some failures end
+ * the program instead (text at the end, and no such line): then nothing is known about the lines without an error.
+ */
+function batchErrors(result: RunResult): { errors: Map<number, string>; aborted: string | undefined } {
+  const errors = new Map<number, string>();
+  let text: string[] = [];
+  for (const line of result.stderr.split('\n')) {
+    const failed = /^Command failed -:(\d+)$/.exec(line);
+    if (failed === null) {
+      if (line.trim() !== '') text.push(line.trim());
+      continue;
+    }
+    errors.set(Number(failed[1]), text.join(' ') || 'failed');
+    text = [];
+  }
+  // Exit code 1 is "at least one line failed"; text without a failure is a warning.
+  const aborted = result.exitCode === 0 || (result.exitCode === 1 && errors.size > 0);
+  return { errors, aborted: aborted ? undefined : text.join(' ') || `exit code ${result.exitCode}` };
+}
+
+/** Whether the operation has nothing left to do. */
+function isAlreadySo(op: Op, error: string): boolean {
+  switch (op.type) {
+    case 'link-delete':
+      return /Cannot find device/.test(error);
+    case 'address-delete':
+      return /Cannot assign requested address|Address not found|Cannot find device/.test(error);
+    case 'route-delete':
+      return /No such process|Cannot find device/.test(error);
+    case 'neighbour-delete':
+    case 'fdb-delete':
+      return /No such file or directory|Cannot find device/.test(error);
+    default:
+      return false;
+  }
+}
+
+type JsonObject = { readonly [key: string]: unknown };
+
+function parseAnswer(text: string, command: string): JsonObject[] {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch (error) {
+    throw unreadable(command, `no JSON: ${text.slice(0, 200)}`, error);
+  }
+  if (!Array.isArray(answer)) throw unreadable(command, `no list: ${text.slice(0, 200)}`);
+  return answer as JsonObject[];
+}
+
+function unreadable(command: string, because: string, cause?: unknown): WeftError {
+  return new WeftError('WEFT_KERNEL_STATE', `reading the kernel's network state with ${command}: ${because}`, {
+    hint: 'It is tried again. Should it go on, run the command by hand; weft needs iproute2 5.0 or newer (ip -V).',
+    cause,
+  });
+}
+
+function linkOf(item: JsonObject): ActualLink {
+  const info = item.linkinfo as { info_kind?: string; info_data?: JsonObject } | undefined;
+  const data = info?.info_data ?? {};
+  const kind =
+    info?.info_kind === 'vxlan' || info?.info_kind === 'bridge'
+      ? info.info_kind
+      : info?.info_kind === 'tun' && data.type === 'tun'
+        ? 'tun'
+        : 'other';
+  return {
+    name: String(item.ifname),
+    kind,
+    mtuBytes: Number(item.mtu),
+    up: Array.isArray(item.flags) && item.flags.includes('UP'),
+    mac: parseMac(String(item.address)),
+    vxlan:
+      kind === 'vxlan'
+        ? {
+            vni: Number(data.id),
+            underlay: typeof data.link === 'string' ? data.link : '',
+            local: parseAddr(String(data.local ?? data.local6)),
+            port: Number(data.port),
+            learning: data.learning !== false,
+            gbp: data.gbp === true,
+          }
+        : undefined,
+  };
+}
+
+function addressesOf(item: JsonObject): ActualAddress[] {
+  const found: ActualAddress[] = [];
+  for (const info of (item.addr_info ?? []) as JsonObject[]) {
+    const addr = parseAddr(String(info.local));
+    if (addr === undefined) continue;
+    const address: Address = {
+      link: String(item.ifname),
+      addr,
+      prefixLength: Number(info.prefixlen),
+      scope: SCOPES[String(info.scope)] ?? 'global',
+      prefixRoute: info.noprefixroute !== true,
+    };
+    found.push({ ...address, peer: info.address === undefined ? undefined : parseAddr(String(info.address)) });
+  }
+  return found;
+}
+
+/** What weft never asks for. A route that has one of these is not one of its wanted routes, whatever else it says. */
+const ELABORATE = ['nexthops', 'nhid', 'prefsrc', 'encap', 'metrics', 'mtu', 'advmss', 'realm', 'pref', 'expires'];
+
+function routeOf(family: 4 | 6): (item: JsonObject) => ActualRoute[] {
+  return (item) => {
+    const dst = parseDestination(item.dst, family);
+    // Routes by TOS or source have a key of their own; "cloned" ones are the kernel's cache.
+    if (dst === undefined || item.tos !== undefined || (item.from !== undefined && item.from !== 'default')) return [];
+    const flags = Array.isArray(item.flags) ? item.flags : [];
+    const type = ROUTE_TYPES[String(item.type ?? 1)] ?? 'other';
+    const via = typeof item.gateway === 'string' ? parseAddr(item.gateway) : undefined;
+    const elaborate =
+      // An IPv6 route always has a router preference; medium is none.
+      ELABORATE.some((key) => item[key] !== undefined && (key !== 'pref' || item.pref !== 'medium')) ||
+      item.via !== undefined;
+    return [
+      {
+        type,
+        dst,
+        metric: Number(item.metric ?? 0),
+        dev: type === 'unicast' && typeof item.dev === 'string' ? item.dev : undefined,
+        via,
+        onlink: flags.includes('onlink'),
+        scope: family === 6 ? 'global' : (SCOPES[String(item.scope ?? 0)] ?? 'global'),
+        protocol: Number(item.protocol),
+        elaborate,
+      },
+    ];
+  };
+}
+
+/** `default`, an address, or a prefix. */
+function parseDestination(text: unknown, family: 4 | 6): IpPrefix | undefined {
+  if (typeof text !== 'string') return undefined;
+  if (text === 'default') return parsePrefix(family === 4 ? '0.0.0.0/0' : '::/0');
+  return parsePrefix(text.includes('/') ? text : `${text}/${family === 4 ? 32 : 128}`);
+}
+
+function neighbourOf(link: string): (item: JsonObject) => Neighbour[] {
+  return (item) => {
+    const addr: IpAddr | undefined = parseAddr(String(item.dst));
+    const mac = parseMac(String(item.lladdr));
+    return addr === undefined || mac === undefined ? [] : [{ link, addr, mac }];
+  };
+}
+
+function fdbEntryOf(link: string): (item: JsonObject) => FdbEntry[] {
+  return (item) => {
+    const mac = parseMac(String(item.mac));
+    const dst = parseAddr(String(item.dst));
+    if (mac === undefined || dst === undefined || item.state !== 'permanent') return [];
+    return [{ link, mac, dst }];
+  };
+}

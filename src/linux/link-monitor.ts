@@ -1,0 +1,159 @@
+import { readFile } from 'node:fs/promises';
+import { describeError, WeftError } from '../errors.ts';
+import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../kernel/state.ts';
+import { type Child, lines, start } from './run.ts';
+
+export interface IpMonitorOptions {
+  /** Name of the network namespace (`ip netns`); this process's own by default. */
+  readonly netns?: string | undefined;
+  /** Called when `ip monitor` has ended without being asked to; it is started again with back-off. */
+  readonly onLost?: ((error: Error) => void) | undefined;
+}
+
+const BACKOFF_MS = 100;
+const MAX_BACKOFF_MS = 30_000;
+/** How long `ip monitor` may take to open its socket before it is taken for listening anyway. */
+const SUBSCRIBE_MS = 2_000;
+/** The receive buffer of the netlink socket; 2,000 routes set at once are some 200 KB of messages. */
+const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Learns from `ip monitor` that links, addresses, routes or neighbours have changed. What changed is not taken from it:
+ * the reconciler reads the kernel again.
+ *
+ * Only lines that can matter give notice, because a node with many containers sees links, addresses and ARP entries
+ * come and go all the time, and each notice costs a look at the kernel.
+ */
+export class IpMonitor {
+  readonly #options: IpMonitorOptions;
+
+  constructor(options: IpMonitorOptions = {}) {
+    this.#options = options;
+  }
+
+  /** See Kernel.changes. Starts `ip monitor` again whenever it ends; ends by itself only when aborted. */
+  async *changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
+    for (let failures = 0; !signal.aborted; failures++) {
+      let child: Child | undefined;
+      try {
+        child = await start(
+          ['ip', '-N', '-rc', String(RECEIVE_BUFFER_BYTES), 'monitor', 'label', 'link', 'address', 'route', 'neigh'],
+          { netns: this.#options.netns, stderr: 'tail', signal },
+        );
+        await listening(child, signal);
+        const notices = new Latch();
+        // One now: whatever happened before it listened was missed.
+        notices.set();
+        const reading = this.#read(child, wanted, notices);
+        while (await notices.wait()) {
+          failures = 0;
+          yield;
+        }
+        await reading;
+        const exit = await child.exited;
+        if (signal.aborted) return;
+        const how = exit.code === undefined ? `by ${exit.signal}` : `with exit code ${exit.code}`;
+        throw new WeftError('WEFT_COMMAND_FAILED', `ip monitor ended ${how}: ${child.tail().trim() || 'no message'}`);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#options.onLost?.(error instanceof Error ? error : new Error(describeError(error)));
+      } finally {
+        await child?.[Symbol.asyncDispose]();
+      }
+      await pause(Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** Math.min(failures, 30)), signal);
+    }
+  }
+
+  /** Never rejects; closes the latch at the end of the output. */
+  async #read(child: Child, wanted: () => WantedState, notices: Latch): Promise<void> {
+    try {
+      for await (const line of lines(child.stdout!)) if (concerns(line, wanted())) notices.set();
+    } catch {
+      // The pipe broke: the same as its end.
+    } finally {
+      notices.close();
+    }
+  }
+}
+
+/**
+ * Whether a line of `ip -N monitor label` can be about the wanted state. IPv4 routes vanish without a message when
+ * their link goes down or loses its last address, so links and addresses of all wanted links matter, external ones too.
+ */
+export function concerns(line: string, wanted: WantedState): boolean {
+  // Lines that go on where the one before ended.
+  if (!line.startsWith('[')) return false;
+  const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
+  if (line.startsWith('[NEIGH]')) {
+    return wanted.links.some((link) => link.kind === 'vxlan' && follows(words, 'dev', link.name));
+  }
+  if (line.startsWith('[ROUTE]')) {
+    if (follows(words, 'proto', String(WEFT_ROUTE_PROTOCOL))) return true;
+    return wanted.links.some((link) => link.kind !== 'external' && follows(words, 'dev', link.name));
+  }
+  return wanted.links.some((link) => words.includes(link.name));
+}
+
+function follows(words: readonly string[], key: string, value: string): boolean {
+  const at = words.indexOf(key);
+  return at >= 0 && words[at + 1] === value;
+}
+
+/**
+ * Waits until the child has joined the multicast groups of its netlink socket. It says nothing when it has, but the
+ * kernel lists the groups of every socket; the time between start and that is a few milliseconds.
+ */
+async function listening(child: Child, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + SUBSCRIBE_MS;
+  let gone = false;
+  void child.exited.then(() => {
+    gone = true;
+  });
+  while (!gone && !signal.aborted && performance.now() < deadline) {
+    // Columns: sk, Eth (0 is NETLINK_ROUTE), Pid, Groups (hexadecimal), …
+    const table = await readFile(`/proc/${child.pid}/net/netlink`, 'utf8').catch(() => '');
+    for (const row of table.split('\n')) {
+      const [, protocol, pid, groups] = row.trim().split(/\s+/);
+      if (protocol === '0' && pid === String(child.pid) && Number.parseInt(groups ?? '0', 16) !== 0) return;
+    }
+    await pause(2, signal);
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const handle = setTimeout(resolve, ms);
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  return promise.finally(() => clearTimeout(handle));
+}
+
+/** A flag that can be waited for: however often it is set meanwhile, the waiter wakes once. */
+class Latch {
+  #set = false;
+  #closed = false;
+  #waiter: (() => void) | undefined;
+
+  set(): void {
+    this.#set = true;
+    this.#waiter?.();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#waiter?.();
+  }
+
+  /** @returns false when it is closed and not set. */
+  async wait(): Promise<boolean> {
+    if (!this.#set && !this.#closed) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiter = resolve;
+      await promise;
+      this.#waiter = undefined;
+    }
+    const set = this.#set;
+    this.#set = false;
+    return set;
+  }
+}

@@ -16,7 +16,8 @@ function agreesWithJsonParse(text: string): void {
   const expected = reference(text);
   const result = parseGoJson(text);
   assert.equal(result.ok, expected.ok, text);
-  if (result.ok) assert.equal(JSON.stringify(jsonValueOf(result.node)), JSON.stringify(expected.value));
+  // Escaped surrogates may be unpaired, which Go replaces and JSON.parse keeps.
+  if (result.ok && !/\\ud/i.test(text)) assert.deepEqual(jsonValueOf(result.node), expected.value);
 }
 
 describe('Go JSON', () => {
@@ -80,6 +81,12 @@ describe('Go JSON', () => {
       const tooDeep = parseGoJson(nested(depth));
       assert.ok(!tooDeep.ok && tooDeep.message === 'exceeded max depth');
     }
+  });
+
+  it('replaces unpaired surrogates, as Go does', () => {
+    const result = parseGoJson('"a\\ud800b\\ud83d\\ude00"');
+    assert.ok(result.ok);
+    assert.equal(jsonValueOf(result.node), 'a\ufffdb\u{1f600}');
   });
 
   it('folds the letters Go folds', () => {

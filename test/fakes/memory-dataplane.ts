@@ -33,6 +33,8 @@ export { ENETDOWN, ENOBUFS };
 const PRETENDED_BASE = 0x7ffe_ffe0_0000;
 
 const CANARY = 0xc5;
+/** Bytes behind the last region that are watched too. */
+const TAIL = 4_096;
 
 /** Leaves a gap around every region that is handed out, and tells when a byte of a gap was written. */
 export class GuardedLayout extends ArenaLayout {
@@ -47,17 +49,20 @@ export class GuardedLayout extends ArenaLayout {
     super(arena);
     this.#gap = gap;
     this.#words = new Int32Array(arena.bytes.buffer);
-    arena.bytes.fill(CANARY);
+    arena.bytes.fill(CANARY, 0, TAIL);
   }
 
   override take(length: number, align = 64): number {
     const offset = super.take(length, align);
     const after = super.take(this.#gap, 4);
-    this.arena.bytes.fill(0, offset, offset + length);
-    this.#regions.push({ offset, end: offset + length });
+    const end = offset + length;
+    if (after < end) throw new Error('regions overlap');
+    this.arena.bytes.fill(CANARY, this.#end, offset);
+    this.arena.bytes.fill(0, offset, Math.min(end, this.#end + TAIL));
+    this.arena.bytes.fill(CANARY, end, end + TAIL);
+    this.#regions.push({ offset, end });
     this.#gaps.push(Math.ceil(this.#end / 4), Math.floor(offset / 4));
-    this.#end = offset + length;
-    if (after < this.#end) throw new Error('regions overlap');
+    this.#end = end;
     return offset;
   }
 
@@ -71,7 +76,7 @@ export class GuardedLayout extends ArenaLayout {
   checkGuards(): void {
     const pattern = CANARY * 0x0101_0101 - 0x1_0000_0000;
     const words = this.#words;
-    const last = Math.min(words.length, Math.ceil(this.#end / 4) + 1_024);
+    const last = Math.floor(Math.min(words.length * 4, this.#end + TAIL) / 4);
     for (let gap = 0; gap <= this.#gaps.length; gap += 2) {
       const from = this.#gaps[gap] ?? Math.ceil(this.#end / 4);
       const to = this.#gaps[gap + 1] ?? last;
@@ -175,7 +180,7 @@ export class MemoryConn implements Conn {
   readonly messages: SentMessage[] = [];
   /** Messages to be received: `segment` is the size of equal datagrams put together by UDP_GRO, 0 for a datagram alone. */
   readonly incoming: (Datagram & { readonly segment: number })[] = [];
-  /** errnos for the next sends and receives. */
+  /** errnos for the next messages (0: none) and the next receives. */
   readonly sendFailures: Failures = [];
   readonly receiveFailures: Failures = [];
   /** Bytes, outer headers included, that the way to everybody takes. */
@@ -207,7 +212,11 @@ export class MemoryConn implements Conn {
   #send(messages: number, count: number, fragmentable: boolean): number {
     this.#layout.check(messages, count * MESSAGE_SIZE, 'messages');
     for (let index = 0; index < Math.min(count, this.takes); index++) {
-      const errno = this.sendFailures.shift() ?? this.#sendOne(messages + index * MESSAGE_SIZE, fragmentable);
+      // An error of a later message is not told: the caller meets it again when it sends the rest.
+      const injected = this.sendFailures[0] ?? 0;
+      if (injected !== 0 && index > 0) return index;
+      this.sendFailures.shift();
+      const errno = injected !== 0 ? injected : this.#sendOne(messages + index * MESSAGE_SIZE, fragmentable);
       if (errno !== 0) return index > 0 ? index : -errno;
     }
     return Math.min(count, this.takes);

@@ -115,7 +115,7 @@ function checkPackage(edge: Edge): string | undefined {
   const name = packageOf(edge.specifier);
   if (name === undefined) return undefined;
   // Nobody but ffi.ts, tests and benchmarks included: two copies of a binding drift apart.
-  if (isTest(edge.from) || edge.from.startsWith('bench/')) {
+  if (!isProduct(edge.from)) {
     return name === 'koffi' ? `${edge.from} imports koffi: only src/linux/ffi.ts may` : undefined;
   }
   const homes = packageHomes[name];

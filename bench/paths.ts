@@ -1,5 +1,7 @@
 /** The ways two hosts' containers can reach each other that the bench compares, each on two hosts of its own. */
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../src/ip/prefix.ts';
@@ -144,7 +146,9 @@ const connect: Readonly<Record<PathName, Connect>> = {
       `[Interface]\nPrivateKey = ${(await key(host.index)).secret}\nListenPort = 51820\n` +
       `[Peer]\nPublicKey = ${(await key(other.index)).open}\nEndpoint = ${formatIpv4(other.address)}:51820\n` +
       `AllowedIPs = ${formatPrefix4(subnetOf(other))}\n`;
-    await topology.exec(host, ['wg', 'setconf', device, '/dev/stdin'], { stdin: config, signal });
+    const file = join(host.stateDirectory, 'wg.conf');
+    await writeFile(file, config, { mode: 0o600 });
+    await topology.exec(host, ['wg', 'setconf', device, file], { signal });
     await topology.ipBatch(
       host,
       [

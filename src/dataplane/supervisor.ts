@@ -82,13 +82,15 @@ export class Forwarder implements AsyncDisposable {
   }
 
   /**
-   * Starts; resolves when both workers run. Later failures are retried and reported by `onEvent`.
+   * Starts, or starts again with another address; resolves when both workers run. Later failures are retried and reported
+   * by `onEvent`.
    * @param ownAddress source of ICMP errors, the address of the TUN device.
    * @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED.
    */
   async start(ownAddress: Ipv4Addr, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.#ownAddress = ownAddress;
+    await this.#endGeneration();
     await this.#startGeneration();
   }
 

@@ -134,7 +134,11 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
   reconciler.setWanted({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
-  await reconciler.idle(signal);
+  await reconciler.idle();
+  const { converged, lastError } = reconciler.stats();
+  if (!converged) {
+    throw new WeftError('WEFT_KERNEL_STATE', `could not set up ${dev}: ${lastError?.message ?? 'the kernel refused it'}`);
+  }
   process.stdout.write('ready\n');
   await stopped.promise;
 }

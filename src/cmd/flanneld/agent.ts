@@ -1,0 +1,215 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Backend, BackendInput } from '../../backend/backend.ts';
+import { udpBackend } from '../../backend/udp/udp-backend.ts';
+import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import type { NetworkConfig } from '../../config/network-config.ts';
+import { readPreviousLease, writeSubnetFile } from '../../config/subnet-file.ts';
+import { PeerSlots } from '../../dataplane/peer-slots.ts';
+import { type Forwarder, type ForwarderEvent, MAX_PEERS } from '../../dataplane/supervisor.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { startHealthServer } from '../../health/server.ts';
+import { describeOp } from '../../kernel/diff.ts';
+import { Reconciler } from '../../kernel/reconciler.ts';
+import type { WantedState } from '../../kernel/state.ts';
+import type { Lease } from '../../lease/lease.ts';
+import { iproute2Kernel } from '../../linux/iproute2.ts';
+import type { Log } from '../../log/log.ts';
+import { describeReport, type SubnetReport } from '../../subnet/report.ts';
+import type { SubnetManager } from '../../subnet/subnet-manager.ts';
+import { findExternalInterface } from './external-interface.ts';
+import { LeaseSession } from './lease-session.ts';
+import { hostForwarder } from './open-forwarder.ts';
+import { NodeReadiness } from './readiness.ts';
+import { createSubnetManager } from './subnet-managers.ts';
+import { checkBridge, NodeTraffic } from './traffic.ts';
+
+const CONFIG_RETRY_MS = 1_000;
+/** subnet.env waits this long for the first list of peers; a store that is that slow must not keep pods from starting. */
+const FIRST_PEERS_MS = 10_000;
+const SUBNET_FILE_RETRY_MS = 5_000;
+/** A blackhole beside cni0's connected route needs another metric; any works, since it only catches what the other lacks. */
+const BLACKHOLE_METRIC = 10_000;
+
+/**
+ * The node agent's life, in flannel's order (README of flannel's main.go in DESIGN terms: plan, then apply). Returns when
+ * the signal fires; what it made in the kernel stays, so that a restart loses no packet and no connection.
+ *
+ * @throws WeftError for what a person must mend.
+ */
+export async function runAgent(options: FlanneldOptions, log: Log, signal: AbortSignal): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const readiness = new NodeReadiness();
+  const report = (entry: SubnetReport): void => logReport(log, entry);
+  const manager = stack.use(await createSubnetManager(options, report, signal));
+  log.info(`Created subnet manager: ${manager.name}`);
+  log.info('Installing signal handlers');
+  if (options.healthzPort > 0) {
+    const { healthzIp: ip, healthzPort: port } = options;
+    log.info(`Start healthz server on ${ip}:${port}`);
+    const metrics = (): Promise<string> => Promise.resolve('');
+    stack.use(await startHealthServer({ ip, port, readiness: () => readiness.read(), metrics }, new AbortController().signal));
+  }
+
+  const config = await fetchConfig(manager, readiness, log, signal);
+  log.info(`Found network config - Backend type: ${config.backendType}`);
+  if (config.ipv4 === undefined && config.ipv6 === undefined) {
+    throw new WeftError('WEFT_CONFIG_INVALID', 'none defined stack', { hint: 'Enable IPv4 or IPv6 in net-conf.json' });
+  }
+  await checkBridge(options, config, log, signal);
+  const external = await findExternalInterface(options, log);
+  const backend = createBackend({ config, external }, log);
+  const forwarder = stack.use(createForwarder(backend, options, log));
+  forwarder?.prepare();
+
+  // ===== Up to here the host was only looked at; from here on it is changed. =====
+
+  const reconciler = stack.use(createReconciler(log));
+  const traffic = stack.use(new NodeTraffic(options, config, log));
+  readiness.watch(() => forwarder?.failure);
+  const parts = { log, config, backend, manager, forwarder, reconciler, extraState: extraStateOf(options) };
+  let isFirst = true;
+  while (!signal.aborted) {
+    readiness.waiting('waiting for a subnet lease');
+    const previous = await readPreviousLease(options.subnetFile, config, log);
+    const own = await manager.acquireLease(config, backend.leaseAttrs, signal, previous === undefined ? {} : { previous });
+    if (backend.userSpace !== undefined) await forwarder?.start(backend.userSpace.ownAddress(own), signal);
+    await using session = new LeaseSession(parts, own);
+    const aborted = onceAborted(signal);
+    await reconciler.idle();
+    await traffic.apply(own, signal);
+    await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), aborted]).catch(() => {});
+    if (signal.aborted) break;
+    await publishSubnet(options, config, backend, own, readiness, log, signal);
+    readiness.started();
+    log.info('flannel is ready');
+    if (isFirst) log.info('Running backend.');
+    isFirst = false;
+    manager.completeLease(own, signal).catch((error: unknown) => {
+      if (!signal.aborted) log.error(`CompleteLease execute error err: ${describeError(error)}`);
+    });
+    const reason = await Promise.race([session.lost, aborted]);
+    if (reason === undefined) break;
+    log.error(`Lease has been lost: ${reason}. Containers of the old subnet are cut off; taking a new subnet.`);
+  }
+  log.info('Waiting for all goroutines to exit');
+}
+
+function onceAborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    signal.addEventListener('abort', () => resolve(undefined), { once: true });
+  });
+}
+
+function logReport(log: Log, entry: SubnetReport): void {
+  const { severity, text } = describeReport(entry);
+  if (severity === 'debug') log.verbose(1, text);
+  else if (severity === 'info') log.info(text);
+  else if (severity === 'warning') log.warn(text);
+  else log.error(text);
+}
+
+/** Waits for a configuration as long as it takes; one that is there and wrong is an error unless it can be changed live. */
+async function fetchConfig(
+  manager: SubnetManager,
+  readiness: NodeReadiness,
+  log: Log,
+  signal: AbortSignal,
+): Promise<NetworkConfig> {
+  let last = '';
+  for (;;) {
+    try {
+      return await manager.networkConfig(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      const mayCome = error instanceof WeftError && ['WEFT_CONFIG_MISSING', 'WEFT_STORE_UNAVAILABLE'].includes(error.code);
+      if (!mayCome) throw error;
+      const text = describeError(error);
+      readiness.waiting(`no network configuration: ${text}`);
+      // Every second for ever, as flannel tries; said again only when the reason changes.
+      if (text !== last) log.error(`Couldn't fetch network config: ${text}`);
+      last = text;
+      await delay(CONFIG_RETRY_MS, undefined, { signal });
+    }
+  }
+}
+
+function createBackend(input: BackendInput, log: Log): Backend {
+  const { backendType } = input.config;
+  if (backendType !== 'udp') {
+    throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
+      hint: 'weft offers: udp',
+    });
+  }
+  const slots = new PeerSlots(MAX_PEERS + 1);
+  if (Object.keys(input.config.backend).length === 0) log.info('No Backend in the network config: using udp, as flannel does');
+  return udpBackend(input, { slots, onSlotReused: () => {} });
+}
+
+function createForwarder(backend: Backend, options: FlanneldOptions, log: Log): Forwarder | undefined {
+  const { userSpace } = backend;
+  if (userSpace === undefined) return undefined;
+  return hostForwarder({
+    tunName: userSpace.tunName,
+    persistent: true,
+    listenAddress: userSpace.listenAddress,
+    listenPort: userSpace.listenPort,
+    sourceCheck: options.sourceCheck,
+    onNotice: (text) => log.warn(text),
+    onEvent: (event: ForwarderEvent) => {
+      if (event.type === 'started') log.info('Packet workers are running');
+      else log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
+    },
+  });
+}
+
+function createReconciler(log: Log): Reconciler {
+  return new Reconciler({
+    kernel: iproute2Kernel(),
+    onRepair: (ops) => {
+      for (const op of ops) log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
+    },
+    onFailure: ({ message }) => log.error(message),
+    onProblems: (problems) => {
+      for (const problem of problems) log.warn(`Kernel state: ${JSON.stringify(problem)}`);
+    },
+  });
+}
+
+function extraStateOf(options: FlanneldOptions): (own: Lease, state: WantedState) => WantedState {
+  return (own, state) => {
+    if (!options.ipBlackholeRoute) return state;
+    const subnets = [own.subnet, own.ipv6Subnet].filter((subnet) => subnet !== undefined);
+    const blackholes = subnets.map((dst) => ({ type: 'blackhole' as const, dst, metric: BLACKHOLE_METRIC }));
+    return { ...state, routes: [...state.routes, ...blackholes] };
+  };
+}
+
+/** Writes subnet.env; while it cannot be written the node is not ready and it is tried again. */
+async function publishSubnet(
+  options: FlanneldOptions,
+  config: NetworkConfig,
+  backend: Backend,
+  own: Lease,
+  readiness: NodeReadiness,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    try {
+      await writeSubnetFile(options.subnetFile, {
+        config,
+        lease: own,
+        mtuBytes: backend.mtuBytes,
+        ipMasq: options.ipMasq,
+      });
+      log.info(`Wrote subnet file to ${options.subnetFile}`);
+      return;
+    } catch (error) {
+      const text = `Failed to write subnet file: ${describeError(error)}`;
+      log.warn(text);
+      readiness.waiting(text);
+      await delay(SUBNET_FILE_RETRY_MS, undefined, { signal });
+    }
+  }
+}

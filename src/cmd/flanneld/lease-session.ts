@@ -1,0 +1,130 @@
+import { assertNever } from '../../assert-never.ts';
+import type { Backend } from '../../backend/backend.ts';
+import type { NetworkConfig } from '../../config/network-config.ts';
+import type { Forwarder } from '../../dataplane/supervisor.ts';
+import { describeError } from '../../errors.ts';
+import { formatIpv4 } from '../../ip/ipv4.ts';
+import type { Reconciler } from '../../kernel/reconciler.ts';
+import type { WantedState } from '../../kernel/state.ts';
+import { type Lease, type LeaseEvent, leaseKey } from '../../lease/lease.ts';
+import { LeaseTable } from '../../lease/lease-table.ts';
+import type { Log } from '../../log/log.ts';
+import type { LeaseUpdate, SubnetManager } from '../../subnet/subnet-manager.ts';
+
+export interface SessionParts {
+  readonly log: Log;
+  readonly config: NetworkConfig;
+  readonly backend: Backend;
+  readonly manager: SubnetManager;
+  readonly forwarder: Forwarder | undefined;
+  readonly reconciler: Reconciler;
+  /** What the agent wants of the kernel beside the backend, such as the blackhole route. */
+  readonly extraState: (own: Lease, state: WantedState) => WantedState;
+}
+
+/**
+ * The time during which one lease is held: peers are watched and programmed, the lease is renewed. Ends when the lease is
+ * lost or the signal fires; the kernel and the forwarder keep what they have.
+ */
+export class LeaseSession implements AsyncDisposable {
+  readonly table: LeaseTable;
+  /** Settles once the first snapshot of peers is programmed; rejects when the session ends before. */
+  readonly peersKnown: Promise<void>;
+  /** Why the lease was lost; never settles otherwise. */
+  readonly lost: Promise<string>;
+  readonly #parts: SessionParts;
+  readonly #stop = new AbortController();
+  readonly #running: Promise<unknown>;
+  #own: Lease;
+  #storeFailure: string | undefined;
+
+  constructor(parts: SessionParts, own: Lease) {
+    this.#parts = parts;
+    this.#own = own;
+    this.table = new LeaseTable(own);
+    const known = Promise.withResolvers<void>();
+    const lost = Promise.withResolvers<string>();
+    this.peersKnown = known.promise;
+    this.lost = lost.promise;
+    known.promise.catch(() => {}); // nobody need wait for it
+    this.#program();
+    this.#running = Promise.all([
+      this.#watch(known.resolve).finally(() => known.reject(new Error('the session ended'))),
+      this.#hold(lost.resolve),
+    ]);
+  }
+
+  get own(): Lease {
+    return this.#own;
+  }
+
+  /** What is wrong with the store, for status; packets flow all the same. */
+  get storeFailure(): string | undefined {
+    return this.#storeFailure;
+  }
+
+  async #watch(onSnapshot: () => void): Promise<void> {
+    const { manager, config, log } = this.#parts;
+    try {
+      for await (const update of manager.watchLeases(config, this.#stop.signal)) {
+        const events = this.#apply(update);
+        for (const event of events) this.#logEvent(event);
+        if (events.length > 0) this.#program();
+        if (update.type === 'snapshot') onSnapshot();
+      }
+    } catch (error) {
+      if (!this.#stop.signal.aborted) log.error(`Watching leases ended: ${describeError(error)}`);
+      throw error;
+    }
+  }
+
+  #apply(update: LeaseUpdate): readonly LeaseEvent[] {
+    return this.table.applyUpdate(update);
+  }
+
+  #logEvent(event: LeaseEvent): void {
+    const { lease } = event;
+    const { publicIp } = lease.attrs;
+    const via = publicIp === undefined ? 'no address' : formatIpv4(publicIp);
+    const subnet = leaseKey(lease).replaceAll('-', '/');
+    this.#parts.log.info(event.type === 'set' ? `Subnet added: ${subnet} via ${via}` : `Subnet removed: ${subnet}`);
+  }
+
+  #program(): void {
+    const { backend, forwarder, reconciler, extraState, log } = this.#parts;
+    const peers = this.table.peers();
+    try {
+      if (backend.userSpace !== undefined) forwarder?.publish(backend.userSpace.peerTable(this.#own, peers));
+      reconciler.setWanted(extraState(this.#own, backend.wantedState(this.#own, peers)));
+    } catch (error) {
+      // The last good state stays in force.
+      log.error(`Could not program ${peers.length} peers: ${describeError(error)}`);
+    }
+  }
+
+  async #hold(onLost: (reason: string) => void): Promise<void> {
+    const { manager, log } = this.#parts;
+    for await (const event of manager.holdLease(this.#own, this.#stop.signal)) {
+      switch (event.type) {
+        case 'renewed':
+          this.#own = event.lease;
+          this.#storeFailure = undefined;
+          break;
+        case 'store-unavailable':
+          this.#storeFailure = describeError(event.error);
+          log.warn(`The lease store cannot be reached; packets flow on, trying again: ${this.#storeFailure}`);
+          break;
+        case 'lost':
+          onLost(event.reason);
+          return;
+        default:
+          assertNever(event, 'own lease event');
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new Error('the lease session ended'));
+    await this.#running.catch(() => {});
+  }
+}

@@ -1,0 +1,41 @@
+/** `flanneld`: the node agent, flag-compatible with flannel's. */
+import { parseFlanneldOptions, describeFlanneldOptions } from '../../config/flanneld-options.ts';
+import { describeError } from '../../errors.ts';
+import { createLog } from '../../log/log.ts';
+import { untilStopped } from '../stop-signal.ts';
+import { VERSION } from '../version.ts';
+import { runAgent } from './agent.ts';
+
+async function main(): Promise<number> {
+  const parsed = parseFlanneldOptions(process.argv.slice(2), process.env);
+  switch (parsed.kind) {
+    case 'help':
+      process.stderr.write(parsed.text);
+      return 0;
+    case 'version':
+      process.stderr.write(`${VERSION}\n`);
+      return 0;
+    case 'error':
+      process.stderr.write(`flanneld: ${describeError(parsed.error)}\n${parsed.usage ?? ''}`);
+      return parsed.exitCode;
+    case 'run':
+      break;
+  }
+  const { options, warnings } = parsed;
+  const log = createLog({ format: options.logFormat, verbosity: options.verbosity });
+  log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
+  for (const warning of warnings) log.warn(warning);
+  using stopped = untilStopped();
+  try {
+    await runAgent(options, log, stopped.signal);
+  } catch (error) {
+    if (!stopped.signal.aborted) {
+      log.error(describeError(error));
+      return 1;
+    }
+  }
+  log.info('Exiting cleanly...');
+  return 0;
+}
+
+process.exitCode = await main();

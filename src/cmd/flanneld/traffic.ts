@@ -1,0 +1,126 @@
+import { readFile } from 'node:fs/promises';
+import { assertNever } from '../../assert-never.ts';
+import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import type { NetworkConfig } from '../../config/network-config.ts';
+import { describeError } from '../../errors.ts';
+import type { IpFamily } from '../../ip/address.ts';
+import type { Lease } from '../../lease/lease.ts';
+import { IptablesTrafficManager } from '../../linux/iptables.ts';
+import { NftablesTrafficManager } from '../../linux/nftables.ts';
+import type { Log } from '../../log/log.ts';
+import { checkBridgeNetfilter } from '../../trafficmngr/bridge-netfilter.ts';
+import { type ResyncEvent, TrafficResync } from '../../trafficmngr/resync.ts';
+import { type TrafficRules, trafficRules } from '../../trafficmngr/rules.ts';
+import { describeRepair, type TrafficManager } from '../../trafficmngr/traffic-manager.ts';
+
+/** The families the network uses. */
+export function familiesOf(config: NetworkConfig): IpFamily[] {
+  return [...(config.ipv4 === undefined ? [] : [4 as const]), ...(config.ipv6 === undefined ? [] : [6 as const])];
+}
+
+/**
+ * In iptables mode the module br_netfilter must be there, unless the user says otherwise.
+ * @throws WeftError WEFT_BRIDGE_NETFILTER
+ */
+export async function checkBridge(options: FlanneldOptions, config: NetworkConfig, log: Log, signal: AbortSignal): Promise<void> {
+  if (config.enableNfTables || options.skipBrNetfilterCheck) return;
+  const read = async (path: string): Promise<string | undefined> => {
+    try {
+      return await readFile(path, { encoding: 'utf8', signal });
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+      throw error;
+    }
+  };
+  for (const warning of await checkBridgeNetfilter(familiesOf(config), read, signal)) log.warn(warning.message);
+}
+
+/** The masquerade and forward rules of this node: set once it has its subnet, kept by a loop until disposed. */
+export class NodeTraffic implements AsyncDisposable {
+  readonly #options: FlanneldOptions;
+  readonly #config: NetworkConfig;
+  readonly #log: Log;
+  readonly #manager: TrafficManager;
+  readonly #stop = new AbortController();
+  #resync: TrafficResync | undefined;
+  #running: Promise<void> | undefined;
+
+  constructor(options: FlanneldOptions, config: NetworkConfig, log: Log) {
+    this.#options = options;
+    this.#config = config;
+    this.#log = log;
+    this.#manager = config.enableNfTables ? new NftablesTrafficManager() : new IptablesTrafficManager();
+  }
+
+  /** For metrics; undefined before the first rules were set. */
+  get counters(): TrafficResync['counters'] | undefined {
+    return this.#resync?.counters;
+  }
+
+  /** The rules for a lease. The first call cleans up after the manager that is not selected. */
+  async apply(own: Lease, signal: AbortSignal): Promise<void> {
+    const wanted = this.#rules(own);
+    if (this.#resync !== undefined) {
+      this.#resync.setWanted(wanted);
+      return;
+    }
+    await this.#cleanOther(signal);
+    this.#log.info(`Starting flannel in ${this.#manager.kind} mode...`);
+    if (this.#options.ipMasq) this.#log.info('Setting up masking rules');
+    if (this.#options.iptablesForwardRules) this.#log.info('Changing default FORWARD chain policy to ACCEPT');
+    for (const repair of await this.#manager.ensure(wanted, signal)) this.#log.verbose(1, describeRepair(repair));
+    this.#resync = new TrafficResync({
+      manager: this.#manager,
+      wanted,
+      intervalMs: this.#options.iptablesResyncSeconds * 1_000,
+      onEvent: (event) => this.#logEvent(event),
+    });
+    this.#running = this.#resync.run(this.#stop.signal);
+  }
+
+  #rules(own: Lease): TrafficRules {
+    const { ipv4, ipv6 } = this.#config;
+    return trafficRules({
+      ipv4: ipv4 && own.subnet && { network: ipv4.network, subnet: own.subnet },
+      ipv6: ipv6 && own.ipv6Subnet && { network: ipv6.network, subnet: own.ipv6Subnet },
+      ipMasq: this.#options.ipMasq,
+      randomFully: !this.#options.ipMasqFullyRandomDisable,
+      forwardRules: this.#options.iptablesForwardRules,
+    });
+  }
+
+  async #cleanOther(signal: AbortSignal): Promise<void> {
+    this.#log.info('Cleaning-up unused traffic manager rules');
+    const other = this.#config.enableNfTables ? new IptablesTrafficManager() : new NftablesTrafficManager();
+    try {
+      const { removed } = await other.remove(signal);
+      for (const line of removed) this.#log.info(`Removed ${other.kind} rule of an earlier run: ${line}`);
+    } catch (error) {
+      signal.throwIfAborted();
+      // Its rules, if there are any, do no harm beside ours: masquerading twice is masquerading once.
+      this.#log.warn(`Could not clean up ${other.kind} rules: ${describeError(error)}`);
+    }
+  }
+
+  #logEvent(event: ResyncEvent): void {
+    switch (event.type) {
+      case 'repaired':
+        this.#log.warn('Some iptables rules are missing; deleting and recreating rules', { streak: event.streak });
+        for (const repair of event.repairs) this.#log.warn(describeRepair(repair));
+        break;
+      case 'failed':
+        this.#log.error(`Failed to ensure traffic rules: ${describeError(event.error)}`);
+        break;
+      case 'recovered':
+        this.#log.info('Traffic rules can be checked again');
+        break;
+      default:
+        assertNever(event, 'resync event');
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+}

@@ -1,0 +1,95 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { describeOutcome, removeLabs } from '../../lab/down.ts';
+import { MAX_LAB_HOSTS, MIN_HOSTS, runLab } from '../../lab/lab.ts';
+import { Progress } from '../../lab/progress.ts';
+import { renderReport, WIDE_COLUMNS } from '../../lab/report.ts';
+import { SUBNET_STORE_KINDS, type SubnetStoreKind } from '../../lab/subnet-store.ts';
+import { untilStopped } from '../stop-signal.ts';
+
+interface LabFlags {
+  readonly hosts: number;
+  readonly keep?: true;
+  readonly json?: true;
+  readonly subnetMgr: SubnetStoreKind;
+}
+
+/**
+ * `weft lab` and `weft lab down`. Exit code 0 when everything passed (`down`: everything asked for was removed), 1 when
+ * not, 130 when interrupted. With `--json`, standard output gets one JSON object and nothing else; progress goes to
+ * standard error.
+ */
+export function labCommand(): Command {
+  const lab = new Command('lab')
+    .description(
+      'Hosts as network namespaces on this machine, an agent in each, real packets between their containers.',
+    )
+    .option('--hosts <n>', `number of hosts, ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`, hostCount, 3)
+    .option('--keep', 'leave it running and print commands to try')
+    .option('--json', 'print one JSON object')
+    .addOption(
+      new Option('--subnet-mgr <kind>', 'where the agents agree on subnets')
+        .choices(SUBNET_STORE_KINDS)
+        .default('local'),
+    )
+    .action((flags: LabFlags) => runAndShow(flags));
+  lab
+    .command('down')
+    .argument('[id]', 'one lab, even if it is in use; all that are not in use without it')
+    .description('Remove labs that were kept, or that a crash left behind.')
+    .action((id: string | undefined) => down(id));
+  return lab;
+}
+
+function hostCount(text: string): number {
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= MIN_HOSTS && value <= MAX_LAB_HOSTS)) {
+    throw new InvalidArgumentError(`want a whole number from ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`);
+  }
+  return value;
+}
+
+async function runAndShow(flags: LabFlags): Promise<void> {
+  const out = flags.json ? process.stderr : process.stdout;
+  const colour = out.isTTY === true && !process.env.NO_COLOR;
+  using stop = untilStopped();
+  const result = await (async () => {
+    using progress = new Progress({
+      write: (text) => out.write(text),
+      isTerminal: out.isTTY === true && process.env.TERM !== 'dumb',
+      colour,
+    });
+    const options = {
+      hosts: flags.hosts,
+      subnetStore: flags.subnetMgr,
+      keep: flags.keep ?? false,
+      purpose: `weft ${process.argv.slice(2).join(' ')}`,
+    };
+    try {
+      return await runLab(options, progress, stop.signal);
+    } catch (error) {
+      if (!stop.signal.aborted) throw error;
+      return undefined;
+    }
+  })();
+  if (result === undefined) {
+    process.stderr.write('weft lab: interrupted; everything it had made has been removed\n');
+    process.exitCode = 130;
+    return;
+  }
+  if (flags.json) {
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+  } else {
+    process.stdout.write(renderReport(result, { colour, width: process.stdout.columns ?? WIDE_COLUMNS }));
+  }
+  process.exitCode = result.ok ? 0 : 1;
+}
+
+async function down(id: string | undefined): Promise<void> {
+  const outcomes = await removeLabs(id);
+  if (outcomes.length === 0) process.stdout.write('there are no labs on this machine\n');
+  for (const outcome of outcomes) {
+    const stream = outcome.kind === 'removed' ? process.stdout : process.stderr;
+    stream.write(`${describeOutcome(outcome)}\n`);
+    if (outcome.kind === 'failed') process.exitCode = 1;
+  }
+}

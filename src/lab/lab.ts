@@ -1,0 +1,404 @@
+/** One run of the lab: hosts, agents, containers, then everything that shows whether the overlay works. */
+import { release } from 'node:os';
+import { describeError, WeftError } from '../errors.ts';
+import { formatIpv4 } from '../ip/ipv4.ts';
+import { formatPrefix4 } from '../ip/prefix.ts';
+import { type Agent, agentMemoryMiB, startAgent } from './agent.ts';
+import { describeLeases, measureThroughput, pingEveryPair, pingFullSize, readRoutes, sendFile } from './checks.ts';
+import type {
+  FileResult,
+  HostRoutes,
+  LabResult,
+  LeaseResult,
+  MtuPingResult,
+  PingResult,
+  StageName,
+  StageResult,
+  ThroughputResult,
+} from './lab-result.ts';
+import { mapLimit } from './map-limit.ts';
+import { checkPrerequisites } from './prerequisites.ts';
+import { openSubnetStore, type SubnetStore, type SubnetStoreKind } from './subnet-store.ts';
+import { type LabHost, Topology } from './topology.ts';
+import type { Walk, WalkResult } from './walk.ts';
+import { walkContainers, walkHosts } from './walk-probe.ts';
+
+export interface LabOptions {
+  /** 2 … 32 */
+  readonly hosts: number;
+  readonly subnetStore: SubnetStoreKind;
+  /** Leave it running, also when something failed, unless aborted; `weft lab down` removes it. */
+  readonly keep: boolean;
+  readonly purpose: string;
+  readonly registryDirectory?: string | undefined;
+}
+
+/** Told what goes on; never asked anything. */
+export interface LabObserver {
+  began(lab: { readonly id: string; readonly hosts: number; readonly stages: number }): void;
+  stageBegan(name: StageName, title: string): void;
+  /** Share of the stage that is done, 0 … 1. */
+  stageProgress(share: number): void;
+  stageEnded(stage: StageResult): void;
+  notice(text: string): void;
+}
+
+export const MIN_HOSTS = 2;
+export const MAX_LAB_HOSTS = 32;
+export const LAB_NETWORK = '10.244.0.0/16';
+const OVERLAY = { device: 'flannel0', port: 8285 } as const;
+const FILE_BYTES = 64 * 1024 * 1024;
+const THROUGHPUT_SECONDS = 3;
+/** Agents that start at a time: they are busy while they load. */
+const STARTING_AGENTS = 4;
+
+/** Titles as shown; the order is that of the run. */
+const STAGES: Readonly<Record<StageName, string>> = {
+  topology: 'hosts and underlay',
+  store: 'subnet store',
+  agents: 'agents',
+  containers: 'containers',
+  pings: 'ping, every to every',
+  mtuPing: 'full-size ping, DF set',
+  throughput: 'TCP throughput',
+  file: '64 MiB file',
+  leases: 'leases and routes',
+  walk: 'walk of one packet',
+};
+
+interface Findings {
+  pings: PingResult | null;
+  mtuPing: MtuPingResult | null;
+  throughput: ThroughputResult | null;
+  file: FileResult | null;
+  leases: LeaseResult[] | null;
+  routes: HostRoutes[] | null;
+  walk: Walk | null;
+  nativeWalk: Walk | null;
+}
+
+/**
+ * Builds a lab, looks at it from all sides and removes it (unless `keep`). What does not work is in the result, not
+ * thrown.
+ *
+ * @throws WeftError WEFT_USAGE and what {@link checkPrerequisites} throws, before anything is made; WEFT_LAB_FAILED when
+ *   the lab could not be removed. The reason of `signal`, after everything has been removed.
+ */
+export async function runLab(options: LabOptions, observer: LabObserver, signal: AbortSignal): Promise<LabResult> {
+  const { hosts: hostCount } = options;
+  if (!Number.isInteger(hostCount) || hostCount < MIN_HOSTS || hostCount > MAX_LAB_HOSTS) {
+    throw new WeftError(
+      'WEFT_USAGE',
+      `--hosts ${hostCount}: want a whole number from ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`,
+    );
+  }
+  await checkPrerequisites((text) => observer.notice(text), signal);
+  const run = new LabRun(options, observer, signal);
+  try {
+    await run.all();
+  } finally {
+    await run.close();
+  }
+  signal.throwIfAborted();
+  return run.result();
+}
+
+/** Thrown inside a stage whose failures are on record already. */
+class StageFailed extends Error {}
+
+class LabRun {
+  readonly #options: LabOptions;
+  readonly #observer: LabObserver;
+  readonly #signal: AbortSignal;
+  readonly #startedAt = performance.now();
+  readonly #stages: StageResult[] = [];
+  readonly #failures: string[] = [];
+  readonly #findings: Findings = {
+    pings: null,
+    mtuPing: null,
+    throughput: null,
+    file: null,
+    leases: null,
+    routes: null,
+    walk: null,
+    nativeWalk: null,
+  };
+  #topology: Topology | undefined;
+  #store: SubnetStore | undefined;
+  #agents: Agent[] = [];
+  #memoryMiB: (number | undefined)[] = [];
+  #kept = false;
+
+  constructor(options: LabOptions, observer: LabObserver, signal: AbortSignal) {
+    this.#options = options;
+    this.#observer = observer;
+    this.#signal = signal;
+  }
+
+  async all(): Promise<void> {
+    const built =
+      (await this.#stage('topology', () => this.#buildTopology())) &&
+      (await this.#stage('store', () => this.#openStore())) &&
+      (await this.#stage('agents', () => this.#startAgents())) &&
+      (await this.#stage('containers', () => this.#attachContainers()));
+    if (!built) return;
+    await this.#stage('pings', () => this.#pings());
+    await this.#stage('mtuPing', () => this.#mtuPing());
+    await this.#stage('throughput', () => this.#throughput());
+    await this.#stage('file', () => this.#file());
+    await this.#stage('leases', () => this.#leasesAndRoutes());
+    await this.#stage('walk', () => this.#walks());
+    await this.#checkAgents();
+  }
+
+  async close(): Promise<void> {
+    if (this.#options.keep && !this.#signal.aborted && this.#topology !== undefined) {
+      this.#kept = true;
+      this.#topology.keep();
+      return;
+    }
+    // Agents first, so that they do not report a store that went away.
+    await Promise.all(this.#agents.map((agent) => agent.child[Symbol.asyncDispose]()));
+    await this.#store?.[Symbol.asyncDispose]();
+    await this.#topology?.[Symbol.asyncDispose]();
+  }
+
+  result(): LabResult {
+    const findings = this.#findings;
+    const ok = this.#failures.length === 0;
+    return {
+      ok,
+      id: this.#topology?.id ?? '',
+      subnetManager: this.#options.subnetStore,
+      backend: 'udp',
+      network: LAB_NETWORK,
+      kernel: release(),
+      node: process.version,
+      hosts: (this.#topology?.hosts ?? []).map((host, i) => this.#describeHost(host, i)),
+      stages: this.#stages,
+      pings: findings.pings,
+      mtuPing: findings.mtuPing,
+      throughputGbps: findings.throughput?.gbps ?? null,
+      throughput: findings.throughput,
+      fileHashOk: findings.file === null ? null : fileArrived(findings.file),
+      file: findings.file,
+      leases: findings.leases,
+      routes: findings.routes,
+      walk: findings.walk,
+      nativeWalk: findings.nativeWalk,
+      failures: this.#failures,
+      durationMs: Math.round(performance.now() - this.#startedAt),
+      kept: this.#kept,
+    };
+  }
+
+  #lab(): Topology {
+    if (this.#topology === undefined) throw new Error('unreachable: no topology');
+    return this.#topology;
+  }
+
+  /** Whether it passed. A failure is on record; only an abort is thrown. */
+  async #stage(name: StageName, work: () => Promise<string>): Promise<boolean> {
+    const title = STAGES[name];
+    this.#signal.throwIfAborted();
+    this.#observer.stageBegan(name, title);
+    const startedAt = performance.now();
+    const failuresBefore = this.#failures.length;
+    let summary: string;
+    try {
+      summary = await work();
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      summary = error instanceof StageFailed ? error.message : describeError(error);
+      if (!(error instanceof StageFailed)) this.#failures.push(`${title}: ${summary}`);
+    }
+    const ok = this.#failures.length === failuresBefore;
+    const stage = { name, title, ok, durationMs: Math.round(performance.now() - startedAt), summary };
+    this.#stages.push(stage);
+    this.#observer.stageEnded(stage);
+    return ok;
+  }
+
+  async #buildTopology(): Promise<string> {
+    const { hosts, purpose, registryDirectory } = this.#options;
+    this.#topology = await Topology.create({ hosts, purpose, registryDirectory }, this.#signal);
+    this.#observer.began({ id: this.#topology.id, hosts, stages: Object.keys(STAGES).length });
+    const first = formatIpv4(this.#topology.hosts[0]!.address);
+    const last = formatIpv4(this.#topology.hosts.at(-1)!.address);
+    return `${hosts} network namespaces on one bridge, ${first} … ${last}, MTU ${this.#topology.plan.underlayMtuBytes}`;
+  }
+
+  async #openStore(): Promise<string> {
+    const netConf = JSON.stringify({ Network: LAB_NETWORK, Backend: { Type: 'udp', Port: OVERLAY.port } });
+    this.#store = await openSubnetStore(this.#options.subnetStore, this.#lab(), netConf, this.#signal);
+    return `${this.#store.kind}: ${this.#store.description}`;
+  }
+
+  async #startAgents(): Promise<string> {
+    const topology = this.#lab();
+    const store = this.#store!;
+    await mapLimit(topology.hosts, STARTING_AGENTS, async (host) => {
+      const agent = await startAgent(topology, host, store, {}, this.#signal);
+      this.#agents.push(agent);
+      this.#observer.stageProgress(this.#agents.length / topology.hosts.length);
+    });
+    this.#agents.sort((a, b) => a.host.index - b.host.index);
+    const slowest = Math.max(...this.#agents.map((agent) => agent.readyMs));
+    return `${this.#agents.length} ready, the slowest after ${(slowest / 1000).toFixed(2)} s`;
+  }
+
+  async #attachContainers(): Promise<string> {
+    const topology = this.#lab();
+    await mapLimit(this.#agents, 4, (agent) => topology.attachContainers(agent.host, agent.network, this.#signal));
+    const mtus = [...new Set(this.#agents.map((agent) => agent.network.mtuBytes))];
+    return `${topology.containers.length} behind cni0, MTU ${mtus.join(', ')}`;
+  }
+
+  async #pings(): Promise<string> {
+    const topology = this.#lab();
+    // A larger lab has enough pairs for its percentiles with fewer requests each.
+    const count = topology.containers.length <= 16 ? 10 : 3;
+    const pings = await pingEveryPair(
+      topology,
+      count,
+      (done, total) => this.#observer.stageProgress(done / total),
+      this.#signal,
+    );
+    this.#findings.pings = pings;
+    const lossy = pings.pairs.filter((pair) => pair.sent !== count || pair.received !== count);
+    if (lossy.length > 0) {
+      const examples = lossy.slice(0, 3).map((pair) => `${pair.from} → ${pair.to} ${pair.received}/${count}`);
+      this.#fail('pings', `${lossy.length} of ${pings.pairs.length} pairs lost packets: ${examples.join(', ')}`);
+    }
+    const rtt = pings.rttMs;
+    const times = rtt === null ? '' : `, p50 ${rtt.p50.toFixed(3)} ms, p99 ${rtt.p99.toFixed(3)} ms`;
+    return `${pings.received} of ${pings.sent} replies, ${pings.pairs.length} pairs${times}`;
+  }
+
+  async #mtuPing(): Promise<string> {
+    const mtuPing = await pingFullSize(this.#lab(), this.#signal);
+    this.#findings.mtuPing = mtuPing;
+    const lost = mtuPing.pairs.filter((pair) => pair.received === 0 || pair.received !== pair.sent);
+    if (lost.length > 0) {
+      const first = lost[0]!;
+      this.#fail(
+        'mtuPing',
+        `${mtuPing.packetBytes} bytes did not get through for ${lost.length} pairs, such as ${first.from} → ${first.to}`,
+      );
+    }
+    if (!mtuPing.largerRefused) this.#fail('mtuPing', `${mtuPing.packetBytes + 1} bytes were not refused`);
+    return `${mtuPing.packetBytes} bytes pass on ${mtuPing.pairs.length - lost.length} of ${mtuPing.pairs.length} pairs, ${mtuPing.packetBytes + 1} ${mtuPing.largerRefused ? 'are refused' : 'are NOT refused'}`;
+  }
+
+  async #throughput(): Promise<string> {
+    const [from, to] = [this.#lab().hosts[0]!.containers[0]!, this.#lab().hosts[1]!.containers[0]!];
+    const throughput = await measureThroughput(this.#lab(), from, to, THROUGHPUT_SECONDS, this.#signal);
+    this.#findings.throughput = throughput;
+    if (!(throughput.gbps > 0)) this.#fail('throughput', `nothing arrived from ${from.name} at ${to.name}`);
+    return `${throughput.gbps.toFixed(2)} Gbit/s, one stream ${from.name} → ${to.name}, ${throughput.retransmits} retransmits`;
+  }
+
+  async #file(): Promise<string> {
+    const { hosts } = this.#lab();
+    const [from, to] = [hosts.at(-1)!.containers[1]!, hosts[0]!.containers[1]!];
+    const file = await sendFile(this.#lab(), from, to, FILE_BYTES, this.#signal);
+    this.#findings.file = file;
+    if (!fileArrived(file)) {
+      this.#fail(
+        'file',
+        `sent ${file.bytes} bytes ${file.sha256}, received ${file.receivedBytes} bytes ${file.receivedSha256}`,
+      );
+    }
+    const gbps = (file.receivedBytes * 8) / file.seconds / 1e9;
+    return `SHA-256 ${file.sha256.slice(0, 12)}… ${fileArrived(file) ? 'equal at both ends' : 'DIFFERENT'}, ${from.name} → ${to.name} in ${file.seconds.toFixed(2)} s (${gbps.toFixed(2)} Gbit/s)`;
+  }
+
+  async #leasesAndRoutes(): Promise<string> {
+    const topology = this.#lab();
+    const leases = describeLeases(await this.#store!.leases(this.#signal), topology.hosts);
+    this.#findings.leases = leases;
+    const routes = await readRoutes(topology, this.#signal);
+    this.#findings.routes = routes;
+    for (const host of topology.hosts) {
+      const subnet = formatPrefix4(host.network!.subnet);
+      const own = leases.filter((lease) => lease.host === host.name);
+      if (own.length !== 1 || own[0]?.subnet !== subnet) {
+        const found = own.map((lease) => lease.subnet).join(', ') || 'none';
+        this.#fail('leases', `${host.name} uses ${subnet}, but the store has ${found} for it`);
+      }
+      const overlay = routes[host.index]!.routes.find((route) => route.destination === LAB_NETWORK);
+      if (overlay?.device !== OVERLAY.device) {
+        this.#fail('leases', `${host.name} has no route ${LAB_NETWORK} dev ${OVERLAY.device}`);
+      }
+    }
+    const distinct = new Set(leases.map((lease) => lease.subnet)).size;
+    if (distinct !== leases.length) this.#fail('leases', 'two leases have the same subnet');
+    return `${leases.length} leases, ${LAB_NETWORK} dev ${OVERLAY.device} on every host`;
+  }
+
+  async #walks(): Promise<string> {
+    const topology = this.#lab();
+    const [a, b] = [topology.hosts[0]!, topology.hosts[1]!];
+    const overlay = await walkContainers(
+      topology,
+      { from: a.containers[0]!, to: b.containers[0]! },
+      OVERLAY,
+      this.#signal,
+    );
+    this.#findings.walk = this.#judgeWalk(overlay);
+    this.#observer.stageProgress(0.5);
+    const native = await walkHosts(topology, { from: a, to: b }, this.#signal);
+    this.#findings.nativeWalk = this.#judgeWalk(native);
+    const { walk, nativeWalk } = this.#findings;
+    if (walk === null || nativeWalk === null) throw new StageFailed('not every hop was captured');
+    const capturedHops = walk.hops.filter((hop) => hop.captured).length;
+    return `${capturedHops} captures in ${walk.durationUs.toFixed(0)} µs, ${walk.forwarderUs.toFixed(0)} of them in the agents; a native socket ${nativeWalk.durationUs.toFixed(0)} µs`;
+  }
+
+  #judgeWalk(result: WalkResult): Walk | null {
+    if (result.ok) return result.walk;
+    for (const problem of result.problems) this.#fail('walk', problem);
+    return null;
+  }
+
+  async #checkAgents(): Promise<void> {
+    this.#memoryMiB = await Promise.all(this.#agents.map(agentMemoryMiB));
+    this.#agents.forEach((agent, i) => {
+      if (this.#memoryMiB[i] === undefined)
+        this.#failures.push(`the agent of ${agent.host.name} ended during the run: ${agent.logPath}`);
+    });
+  }
+
+  #fail(stage: StageName, text: string): void {
+    this.#failures.push(`${STAGES[stage]}: ${text}`);
+  }
+
+  #describeHost(host: LabHost, i: number): LabResult['hosts'][number] {
+    const agent = this.#agents.find((one) => one.host === host);
+    return {
+      name: host.name,
+      namespace: host.namespace,
+      address: formatIpv4(host.address),
+      subnet: host.network === undefined ? null : formatPrefix4(host.network.subnet),
+      mtuBytes: host.network?.mtuBytes ?? null,
+      agent:
+        agent === undefined
+          ? null
+          : {
+              pid: agent.child.pid,
+              readyMs: Math.round(agent.readyMs),
+              memoryMiB: this.#memoryMiB[i] ?? null,
+              logPath: agent.logPath,
+            },
+      containers: host.containers.map((container) => ({
+        name: container.name,
+        namespace: container.namespace,
+        address: container.address === undefined ? null : formatIpv4(container.address),
+      })),
+    };
+  }
+}
+
+function fileArrived(file: FileResult): boolean {
+  return file.receivedBytes === file.bytes && file.receivedSha256 === file.sha256;
+}

@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { describe, it } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import fc from 'fast-check';
+import { peerOf } from '../../test/fakes/memory-dataplane.ts';
+import { address } from '../../test/fakes/packets.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { containsAddr4, type Ipv4Prefix, prefix4 } from '../ip/prefix.ts';
+import { type Peer, PeerTable } from './peer-table.ts';
+
+const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
+
+/** The obvious way: the longest prefix that contains the address, the first of equal ones. */
+function naiveLookup(peers: readonly Peer[], addr: number): number {
+  let best: Peer | undefined;
+  for (const peer of peers) {
+    if (containsAddr4(peer.subnet, ipv4Of(addr)) && (best === undefined || peer.subnet.length > best.subnet.length))
+      best = peer;
+  }
+  return best?.slot ?? 0;
+}
+
+function naiveEndpoint(peers: readonly Peer[], addr: number): number {
+  return peers.find((peer) => peer.publicIp === addr)?.slot ?? 0;
+}
+
+/** Addresses close together, so that prefixes nest and lookups hit. */
+const addresses = fc.oneof(
+  fc.tuple(fc.constantFrom(10, 11), fc.constantFrom(0, 1, 128, 255), fc.nat(7), fc.nat(255)).map(([a, b, c, d]) => ((a << 24) | (b << 16) | (c << 8) | d) >>> 0),
+  fc.constantFrom(0, 0xffff_ffff, 0x8000_0000, 0x0a00_0000),
+); // biome-ignore format: one line a kind
+
+const subnets: fc.Arbitrary<Ipv4Prefix> = fc
+  .tuple(addresses, fc.oneof(fc.constantFrom(8, 16, 24, 24, 24, 25, 28), fc.integer({ min: 0, max: 32 })))
+  .map(([addr, length]) => prefix4(ipv4Of(addr), length));
+
+type Change =
+  | { readonly kind: 'add'; readonly subnet: Ipv4Prefix; readonly publicIp: number; readonly port: number }
+  | { readonly kind: 'remove'; readonly index: number }
+  | { readonly kind: 'publish' };
+
+const changes: fc.Arbitrary<Change> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      kind: fc.constant('add' as const),
+      subnet: subnets,
+      publicIp: addresses,
+      port: fc.integer({ min: 1, max: 65_535 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant('remove' as const), index: fc.nat() }) },
+  { weight: 2, arbitrary: fc.constant({ kind: 'publish' as const }) },
+);
+
+describe('PeerTable', () => {
+  it('agrees with a plain list, whatever is added, removed and published', () => {
+    fc.assert(
+      fc.property(
+        fc.array(changes, { maxLength: 80 }),
+        fc.array(addresses, { minLength: 10, maxLength: 40 }),
+        (list, probes) => {
+          const capacity = 40;
+          const table = PeerTable.allocate(capacity);
+          const reader = table.reader(0);
+          let wanted: Peer[] = [];
+          const compare = (published: readonly Peer[]): void => {
+            reader.enter();
+            const more = published.flatMap(({ subnet, publicIp }) => [subnet.addr, publicIp]);
+            for (const probe of [...probes, ...more]) {
+              const slot = naiveLookup(published, probe);
+              assert.equal(reader.lookup(probe | 0), slot);
+              assert.equal(reader.lookup(probe), slot);
+              assert.equal(reader.lookupEndpoint(probe), naiveEndpoint(published, probe));
+              assert.equal(reader.inNetwork(probe | 0), containsAddr4(NETWORK, ipv4Of(probe)));
+            }
+            for (const peer of published) {
+              assert.equal(reader.endpointAddress(peer.slot), peer.publicIp);
+              assert.equal(reader.endpointPort(peer.slot), peer.port);
+              assert.equal(reader.mtu(peer.slot), 1_472);
+            }
+            reader.leave();
+          };
+          for (const change of [...list, { kind: 'publish' as const }]) {
+            if (change.kind === 'add' && wanted.length < capacity - 1) {
+              const used = new Set(wanted.map(({ slot }) => slot));
+              const slot = Array.from({ length: capacity - 1 }, (_, index) => index + 1).find(
+                (free) => !used.has(free),
+              )!;
+              wanted.push({ slot, subnet: change.subnet, publicIp: ipv4Of(change.publicIp), port: change.port });
+            } else if (change.kind === 'remove' && wanted.length > 0) {
+              wanted = wanted.filter((_, index) => index !== change.index % wanted.length);
+            } else if (change.kind === 'publish') {
+              table.publish({ network: NETWORK, peers: wanted, mtu: 1_472 });
+              compare(wanted);
+            }
+          }
+        },
+      ),
+      { numRuns: 150 },
+    );
+  });
+
+  it('is empty before anything is published', () => {
+    const reader = PeerTable.allocate(8).reader(0);
+    reader.enter();
+    assert.equal(reader.lookup(address('10.244.1.1')), 0);
+    assert.equal(reader.lookup(0), 0);
+    assert.equal(reader.lookupEndpoint(0), 0);
+    reader.leave();
+  });
+
+  it('takes as many peers as it has slots, and says when there are more; the old version stays', () => {
+    const table = PeerTable.allocate(300);
+    const peers = Array.from({ length: 300 }, (_, index) =>
+      peerOf({
+        slot: index + 1,
+        subnet: `10.${index >> 8}.${index & 255}.0/24`,
+        publicIp: `192.168.${index >> 8}.${index & 255}`,
+      }),
+    );
+    const full = peers.slice(0, 299);
+    table.publish({ network: NETWORK, peers: full, mtu: 1_472 });
+    assert.throws(() => table.publish({ network: NETWORK, peers, mtu: 1_472 }), RangeError);
+    const outOfRange = [{ ...peers[0]!, slot: 300 }];
+    assert.throws(() => table.publish({ network: NETWORK, peers: outOfRange, mtu: 1_472 }), RangeError);
+    assert.throws(
+      () => table.publish({ network: NETWORK, peers: [{ ...peers[0]!, slot: 0 }], mtu: 1_472 }),
+      RangeError,
+    );
+    const reader = table.reader(0);
+    reader.enter();
+    for (const peer of full) assert.equal(reader.lookup(peer.subnet.addr + 9), peer.slot);
+    reader.leave();
+  });
+
+  it('a batch sees one version; the next batch sees the next', () => {
+    const table = PeerTable.allocate(8);
+    const content = (publicIp: string) => ({
+      network: NETWORK,
+      mtu: 1_472,
+      peers: [peerOf({ slot: 1, subnet: '10.1.0.0/16', publicIp })],
+    });
+    table.publish(content('1.1.1.1'));
+    const reader = table.reader(1);
+    reader.enter();
+    table.publish(content('2.2.2.2'));
+    assert.equal(reader.endpointAddress(reader.lookup(address('10.1.2.3'))), address('1.1.1.1'));
+    reader.leave();
+    reader.enter();
+    assert.equal(reader.endpointAddress(reader.lookup(address('10.1.2.3'))), address('2.2.2.2'));
+    reader.leave();
+  });
+
+  it('waits for a batch that reads the spare copy, but not for ever: a worker may have died', (t) => {
+    const wait = t.mock.method(Atomics, 'wait', () => 'timed-out');
+    const table = PeerTable.allocate(4_096);
+    const peers = Array.from({ length: 4_000 }, (_, index) =>
+      peerOf({ slot: index + 1, subnet: `10.${index >> 8}.${index & 255}.0/24`, publicIp: '1.1.1.1' }),
+    );
+    table.publish({ network: NETWORK, mtu: 1, peers: peers.slice(0, 3) });
+    const dead = table.reader(0);
+    dead.enter();
+    table.publish({ network: NETWORK, mtu: 1, peers });
+    assert.equal(wait.mock.callCount(), 0);
+    table.publish({ network: NETWORK, mtu: 1, peers });
+    assert.equal(wait.mock.callCount(), 1);
+    // It was not dead after all: what it finds may be anything, but it finds an end.
+    for (let probe = 0; probe < 100_000; probe++) dead.lookup((10 << 24) | (probe << 8));
+    for (let probe = 0; probe < 1_000; probe++) dead.lookupEndpoint(probe);
+    // A worker that is started again takes over its place.
+    table.reader(0);
+    table.publish({ network: NETWORK, mtu: 1, peers });
+    assert.equal(wait.mock.callCount(), 1);
+  });
+
+  it('path MTUs are kept across versions, are never above the overlay’s, and can be forgotten', () => {
+    const table = PeerTable.allocate(8);
+    const peers = [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.1' })];
+    table.publish({ network: NETWORK, peers, mtu: 1_472 });
+    const reader = table.reader(0);
+    reader.enter();
+    assert.equal(reader.mtu(3), 1_472);
+    reader.learnPathMtu(3, 1_372);
+    assert.equal(reader.mtu(3), 1_372);
+    assert.equal(reader.mtu(2), 1_472);
+    reader.leave();
+    table.publish({ network: NETWORK, peers, mtu: 1_300 });
+    reader.enter();
+    assert.equal(reader.mtu(3), 1_300);
+    reader.leave();
+    assert.equal(table.pathMtu(3), 1_372);
+    table.forgetPathMtu(3);
+    assert.equal(table.pathMtu(3), 0);
+  });
+
+  it('the default route and a host route are prefixes like others', () => {
+    const table = PeerTable.allocate(8);
+    const peers = [
+      peerOf({ slot: 1, subnet: '0.0.0.0/0', publicIp: '1.1.1.1' }),
+      peerOf({ slot: 2, subnet: '255.255.255.255/32', publicIp: '2.2.2.2' }),
+    ];
+    table.publish({ network: prefix4(ipv4Of(0), 0), peers, mtu: 1_472 });
+    const reader = table.reader(0);
+    reader.enter();
+    assert.equal(reader.lookup(0), 1);
+    assert.equal(reader.lookup(-1), 2);
+    assert.equal(reader.lookup(0xffff_fffe), 1);
+    assert.equal(reader.inNetwork(-1), true);
+    reader.leave();
+  });
+
+  it('a worker that reads while the table is replaced again and again sees no mixture', async () => {
+    const peers = 64;
+    const capacity = 200;
+    const table = PeerTable.allocate(capacity);
+    const publish = (version: number): void => {
+      const present = peers - (version % 7);
+      table.publish({
+        network: NETWORK,
+        mtu: 1_472,
+        // The slot of a peer moves with the version, so that a mixture of two cannot look right.
+        peers: Array.from({ length: present }, (_, number) => ({
+          slot: 1 + ((number + version) % (capacity - 1)),
+          subnet: prefix4(ipv4Of(((10 << 24) | (number << 16)) >>> 0), 16),
+          publicIp: ipv4Of(0x0b000000 + version),
+          port: number + 1,
+        })),
+      });
+    };
+    publish(0);
+    const stop = new SharedArrayBuffer(8); // stop, versions seen
+    const words = new Int32Array(stop);
+    const worker = new Worker(new URL('../../test/fakes/peer-table-reader.ts', import.meta.url), {
+      workerData: { buffer: table.buffer, capacity, stop, peers },
+    });
+    await once(worker, 'message');
+    const result = once(worker, 'message');
+    const deadline = performance.now() + 2_000;
+    let version = 0;
+    while (Atomics.load(words, 1) < 500 && performance.now() < deadline) publish(++version);
+    Atomics.store(words, 0, 1);
+    const [outcome] = (await result) as [{ faults: string[]; batches: number; versions: number }];
+    await worker.terminate();
+    assert.deepEqual(outcome.faults, []);
+    assert.ok(outcome.versions >= 20, `${outcome.versions} of ${version} versions seen in ${outcome.batches} batches`);
+  });
+});

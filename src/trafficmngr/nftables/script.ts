@@ -78,6 +78,7 @@ function parseVerdict(name: string, body: Json): Action | undefined {
     case 'accept':
       return { type: name };
     case 'masquerade': {
+      if (typeof body === 'object' && Object.keys(body ?? {}).some((key) => key !== 'flags')) return undefined;
       // One flag is printed as a string or as a list of one, depending on the version.
       const flags = [field(body, 'flags') ?? []].flat();
       if (flags.length === 0) return { type: 'masquerade', fullyRandom: false };

@@ -48,7 +48,8 @@ function formatPair({ subnet, ipv6Subnet }: Subnets): string {
   return `ip: ${subnet === undefined ? '0.0.0.0/0' : formatPrefix4(subnet)} ipv6: ${ipv6Subnet === undefined ? '::/0' : formatPrefix6(ipv6Subnet)}`;
 }
 
-function formatSubnets({ subnet, ipv6Subnet }: Subnets): string {
+/** `10.244.38.0/24 and fd00::/64`; empty when there is none. */
+export function formatSubnets({ subnet, ipv6Subnet }: Subnets): string {
   return [subnet && formatPrefix4(subnet), ipv6Subnet && formatPrefix6(ipv6Subnet)].filter(Boolean).join(' and ');
 }
 

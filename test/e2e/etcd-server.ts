@@ -1,0 +1,250 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Child, run, start } from '../../src/linux/run.ts';
+
+/** PEM files. */
+export interface EtcdTlsFiles {
+  readonly caFile: string;
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+export interface EtcdServerOptions {
+  /** Serve clients over TLS and accept only those with a certificate of the same authority, if `clientCertificates`. */
+  readonly tls?: EtcdTlsFiles;
+  readonly clientCertificates?: boolean;
+  /** Size of the cluster; each member is a process of its own. */
+  readonly members?: number;
+  /** Further flags of etcd. */
+  readonly flags?: readonly string[];
+}
+
+interface Member {
+  readonly name: string;
+  readonly clientUrl: string;
+  readonly peerUrl: string;
+  child: Child | undefined;
+}
+
+const READY_WITHIN_MS = 30_000;
+
+/**
+ * Real etcd processes on free loopback ports, with a data folder of their own that survives `kill`. Disposing ends the
+ * processes and removes the folder.
+ */
+export class EtcdServer implements AsyncDisposable {
+  readonly #folder: string;
+  readonly #options: EtcdServerOptions;
+  readonly #members: readonly Member[];
+
+  private constructor(folder: string, options: EtcdServerOptions, members: readonly Member[]) {
+    this.#folder = folder;
+    this.#options = options;
+    this.#members = members;
+  }
+
+  /** Resolves when it takes writes. */
+  static async start(options: EtcdServerOptions = {}): Promise<EtcdServer> {
+    // A port that was free may be taken when etcd comes to it: then others are tried.
+    for (let attempt = 1; ; attempt++) {
+      const folder = await mkdtemp(join(tmpdir(), 'weft-etcd-'));
+      const ports = await freePorts(2 * (options.members ?? 1));
+      const members = Array.from(
+        { length: options.members ?? 1 },
+        (_, i): Member => ({
+          name: `m${i}`,
+          clientUrl: `${options.tls === undefined ? 'http' : 'https'}://127.0.0.1:${ports[2 * i]}`,
+          peerUrl: `http://127.0.0.1:${ports[2 * i + 1]}`,
+          child: undefined,
+        }),
+      );
+      const server = new EtcdServer(folder, options, members);
+      try {
+        await server.restart();
+        return server;
+      } catch (error) {
+        await server[Symbol.asyncDispose]();
+        if (attempt === 3 || !String(error).includes('address already in use')) throw error;
+      }
+    }
+  }
+
+  get endpoints(): readonly string[] {
+    return this.#members.map((member) => member.clientUrl);
+  }
+
+  /** SIGKILL to one member, or to all. */
+  async kill(index?: number): Promise<void> {
+    const victims = index === undefined ? this.#members : [this.#members[index]!];
+    await Promise.all(
+      victims.map(async (member) => {
+        member.child?.kill('SIGKILL');
+        await member.child?.exited;
+        member.child = undefined;
+      }),
+    );
+  }
+
+  /** Starts what does not run, on the data that is there; resolves when a write is possible. */
+  async restart(): Promise<void> {
+    for (const member of this.#members) member.child ??= await this.#launch(member);
+    const deadline = Date.now() + READY_WITHIN_MS;
+    for (;;) {
+      const { exitCode, stderr } = await this.#etcdctl(
+        ['endpoint', 'health', '--dial-timeout=1s', '--command-timeout=1s'],
+        'any',
+      );
+      if (exitCode === 0) return;
+      const ended = await this.#ended();
+      if (ended !== undefined) throw new Error(`etcd ended by itself: ${ended}`);
+      if (Date.now() > deadline) throw new Error(`etcd does not answer after ${READY_WITHIN_MS} ms: ${stderr}`);
+      await delay(50);
+    }
+  }
+
+  /** SIGSTOP to all: connections stay, nothing answers. */
+  async freeze(): Promise<AsyncDisposable> {
+    for (const member of this.#members) member.child?.kill('SIGSTOP');
+    return {
+      [Symbol.asyncDispose]: async () => {
+        for (const member of this.#members) member.child?.kill('SIGCONT');
+      },
+    };
+  }
+
+  /** Standard output of etcdctl, with the arguments as they are after the connection's. */
+  async etcdctl(...args: readonly string[]): Promise<string> {
+    return (await this.#etcdctl(args, [0])).stdout;
+  }
+
+  /** Makes etcd forget all history up to now. */
+  async compact(): Promise<void> {
+    const { header } = JSON.parse(await this.etcdctl('get', 'x', '--write-out=json')) as {
+      header: { revision: number };
+    };
+    await this.etcdctl('compact', '--physical', String(header.revision));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  async #etcdctl(
+    args: readonly string[],
+    okExitCodes: readonly number[] | 'any',
+  ): Promise<{ stdout: string; stderr: string; exitCode: number }> {
+    const { tls } = this.#options;
+    const files = tls && [`--cacert=${tls.caFile}`, `--cert=${tls.certFile}`, `--key=${tls.keyFile}`];
+    const argv = ['etcdctl', `--endpoints=${this.endpoints.join(',')}`, ...(files ?? []), ...args];
+    return await run(argv, { env: { ETCDCTL_API: '3' }, okExitCodes, timeoutMs: READY_WITHIN_MS });
+  }
+
+  async #launch(member: Member): Promise<Child> {
+    const { tls, clientCertificates, flags } = this.#options;
+    const argv = [
+      'etcd',
+      `--name=${member.name}`,
+      `--data-dir=${join(this.#folder, member.name)}`,
+      `--listen-client-urls=${member.clientUrl}`,
+      `--advertise-client-urls=${member.clientUrl}`,
+      `--listen-peer-urls=${member.peerUrl}`,
+      `--initial-advertise-peer-urls=${member.peerUrl}`,
+      `--initial-cluster=${this.#members.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(',')}`,
+      '--log-level=warn',
+      // Whole machines do not fail here, and the disk is shared with other tests.
+      '--unsafe-no-fsync',
+      ...(tls === undefined ? [] : [`--cert-file=${tls.certFile}`, `--key-file=${tls.keyFile}`]),
+      ...(tls === undefined || clientCertificates !== true
+        ? []
+        : [`--trusted-ca-file=${tls.caFile}`, '--client-cert-auth']),
+      ...(flags ?? []),
+    ];
+    // etcd wants to be told that an architecture other than x64 is meant.
+    return await start(argv, { stdout: 'tail', env: { ETCD_UNSUPPORTED_ARCH: process.arch } });
+  }
+
+  /** The last words of a member that has ended without being told to. */
+  async #ended(): Promise<string | undefined> {
+    for (const { name, child } of this.#members) {
+      if (child === undefined) continue;
+      const exit = await Promise.race([child.exited, delay(0, undefined)]);
+      if (exit !== undefined) return `${name}: ${child.tail()}`;
+    }
+    return undefined;
+  }
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer();
+      await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => {
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('unreachable: a TCP server has a port');
+    return address.port;
+  });
+  await Promise.all(servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))));
+  return ports;
+}
+
+/** An authority and certificates for 127.0.0.1 signed by it, in `folder`. */
+export class TestAuthority {
+  readonly caFile: string;
+  readonly #keyFile: string;
+  readonly #folder: string;
+
+  private constructor(folder: string, name: string) {
+    this.#folder = folder;
+    this.caFile = join(folder, `${name}-ca.pem`);
+    this.#keyFile = join(folder, `${name}-ca-key.pem`);
+  }
+
+  static async create(folder: string, name: string): Promise<TestAuthority> {
+    const authority = new TestAuthority(folder, name);
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', authority.#keyFile];
+    await run([
+      'openssl',
+      'req',
+      '-x509',
+      '-days',
+      '2',
+      '-subj',
+      `/CN=${name} authority`,
+      ...key,
+      '-out',
+      authority.caFile,
+    ]);
+    return authority;
+  }
+
+  /** A certificate for servers on 127.0.0.1 and for clients, whose user in etcd is `commonName`. */
+  async issue(commonName: string): Promise<EtcdTlsFiles> {
+    const [certFile, keyFile, request, extensions] = ['pem', 'key.pem', 'csr', 'ext'].map((suffix) =>
+      join(this.#folder, `${commonName}.${suffix}`),
+    ) as [string, string, string, string];
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', keyFile];
+    await run(['openssl', 'req', '-subj', `/CN=${commonName}`, ...key, '-out', request]);
+    await writeFile(extensions, 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n');
+    const signing = [
+      '-CA',
+      this.caFile,
+      '-CAkey',
+      this.#keyFile,
+      '-CAcreateserial',
+      '-days',
+      '2',
+      '-extfile',
+      extensions,
+    ];
+    await run(['openssl', 'x509', '-req', '-in', request, ...signing, '-out', certFile]);
+    return { caFile: this.caFile, certFile, keyFile };
+  }
+}

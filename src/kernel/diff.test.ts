@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { address, fdb, link, neighbour, route, wantedState } from '../../test/contract/kernel-states.ts';
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
@@ -12,9 +13,7 @@ import {
   type Address,
   BOOT_ROUTE_PROTOCOL,
   EMPTY_WANTED_STATE,
-  type FdbEntry,
   KERNEL_ROUTE_PROTOCOL,
-  type Neighbour,
   type Route,
   routeKey,
   type UnicastRoute,
@@ -249,85 +248,6 @@ describe('reconcile', () => {
 });
 
 describe('reconcile on arbitrary kernels', () => {
-  const LINKS = ['flannel0', 'flannel.1', 'br0', 'eth0'] as const;
-  const V4 = ['10.244.1.0', '10.244.1.1', '10.244.2.0', '192.168.77.1'].map(addr);
-  const V6 = ['fd10::1', 'fd10::2', 'fe80::5'].map(addr);
-  const DSTS = ['10.244.0.0/16', '10.244.1.0/24', '10.244.2.0/24', '0.0.0.0/0', 'fd10::/64', 'fd10:2::/64'].map(prefix);
-  const MACS = ['02:00:00:00:00:01', '02:00:00:00:00:02'].map(mac);
-
-  const link = fc.constantFrom(...LINKS);
-  const anyAddr = fc.constantFrom(...V4, ...V6);
-  const address = fc
-    .record({ link, addr: anyAddr, length4: fc.constantFrom(32, 24, 16), length6: fc.constantFrom(128, 64) })
-    .chain(({ length4, length6, ...rest }) =>
-      fc.record({
-        link: fc.constant(rest.link),
-        addr: fc.constant(rest.addr),
-        prefixLength: fc.constant(isIpv4(rest.addr) ? length4 : length6),
-        scope: isIpv4(rest.addr) ? fc.constantFrom('global', 'link') : fc.constant('global' as const),
-        // Connected routes that are in the way of a wanted one come and go with addresses: an example above.
-        prefixRoute: !isIpv4(rest.addr) || rest.addr === V4[3] ? fc.boolean() : fc.constant(false),
-      }),
-    ) as fc.Arbitrary<Address>;
-  const route: fc.Arbitrary<Route> = fc.constantFrom(...DSTS).chain((dst) => {
-    const v4 = typeof dst.addr === 'number';
-    const metric = fc.constantFrom(undefined, 0, 7);
-    const unicast = fc
-      .record({ dev: link, via: fc.option(fc.constantFrom(...(v4 ? V4 : V6)), { nil: undefined }) })
-      .map(({ dev, via }) => ({ dev, via, onlink: via !== undefined }));
-    return fc.oneof(
-      {
-        weight: 5,
-        arbitrary: fc.tuple(unicast, metric, fc.constantFrom('global', 'link') as fc.Arbitrary<'global' | 'link'>).map(
-          ([next, m, scope]): Route => ({
-            type: 'unicast',
-            dst,
-            metric: m,
-            scope: v4 && next.via === undefined ? scope : 'global',
-            ...next,
-          }),
-        ),
-      },
-      { weight: 1, arbitrary: metric.map((m): Route => ({ type: 'blackhole', dst, metric: m })) },
-    );
-  });
-  const neighbour: fc.Arbitrary<Neighbour> = fc.record({
-    link: fc.constant('flannel.1'),
-    addr: anyAddr,
-    mac: fc.constantFrom(...MACS),
-  });
-  const fdb: fc.Arbitrary<FdbEntry> = fc.record({
-    link: fc.constant('flannel.1'),
-    mac: fc.constantFrom(...MACS),
-    dst: fc.constantFrom(...V4),
-  });
-  const vni = fc.constantFrom(1, 2);
-  const mtuBytes = fc.constantFrom(undefined, 1450, 1472);
-
-  const wantedState: fc.Arbitrary<WantedState> = fc.record({
-    links: fc.tuple(mtuBytes, vni, fc.constantFrom(undefined, ...MACS)).map(([mtu, id, macAddr]): WantedLink[] => [
-      { kind: 'external', name: 'eth0' },
-      { kind: 'tun', name: 'flannel0', mtuBytes: mtu },
-      { kind: 'bridge', name: 'br0', mtuBytes: mtu },
-      {
-        kind: 'vxlan',
-        name: 'flannel.1',
-        mtuBytes: mtu,
-        mac: macAddr,
-        vxlan: { vni: id, underlay: 'eth0', local: V4[3]!, port: undefined, learning: false, gbp: false },
-      },
-    ]),
-    addresses: fc.uniqueArray(address, {
-      maxLength: 5,
-      selector: (a) => `${a.link} ${a.addr} ${isIpv4(a.addr) ? a.prefixLength : ''}`,
-    }),
-    routes: fc.array(route, { maxLength: 6 }),
-    neighbours: fc.uniqueArray(neighbour, { maxLength: 3, selector: (entry) => String(entry.addr) }),
-    fdb: fc.uniqueArray(fdb, { maxLength: 2, selector: (entry) => entry.mac }),
-    networks: fc.constant([prefix('10.244.0.0/16')]),
-    staleRoutes: fc.constantFrom('everywhere', 'own-links'),
-  });
-
   /** What others, or an earlier weft, may have done before. */
   const history = fc.array(
     fc.oneof(

@@ -1,7 +1,7 @@
 import { assertNever } from '../assert-never.ts';
 import { containsAddr, formatAddr, formatPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
 import type { MacAddr } from '../ip/mac.ts';
-import { mask4, prefix4 } from '../ip/prefix.ts';
+import { mask4, prefix4, prefix6 } from '../ip/prefix.ts';
 import {
   type ActualAddress,
   type ActualLink,
@@ -187,6 +187,8 @@ interface AddressPlan {
   readonly flushed: ReadonlySet<string>;
   /** `<prefix> <link>` of the IPv4 connected routes that the kernel will make for new addresses. */
   readonly connected: ReadonlySet<string>;
+  /** The same of those that go with their addresses. */
+  readonly disconnected: ReadonlySet<string>;
 }
 
 /**
@@ -197,6 +199,7 @@ function planAddresses(wanted: WantedState, actual: ActualState, links: LinkPlan
   const ops: Op[] = [];
   const flushed = new Set<string>();
   const connected = new Set<string>();
+  const disconnected = new Set<string>();
   const wantedOf = groupBy(wanted.addresses, (address) => address.link);
   const actualOf = groupBy(actual.addresses, (address) => address.link);
   for (const [link, mine] of wantedOf) {
@@ -229,11 +232,14 @@ function planAddresses(wanted: WantedState, actual: ActualState, links: LinkPlan
     if (strays.some((stray) => isIpv4(stray.addr)) && ![...early, ...stays].some((kept) => isIpv4(kept.addr))) {
       flushed.add(link);
     }
-    for (const { addr, prefixLength, prefixRoute } of [...early, ...late]) {
-      if (prefixRoute && isIpv4(addr)) connected.add(`${formatPrefix(prefix4(addr, prefixLength))} ${link}`);
-    }
+    for (const address of strays) disconnected.add(connectedRoute(address));
+    for (const address of [...early, ...late]) if (address.prefixRoute) connected.add(connectedRoute(address));
   }
-  return { ops, flushed, connected };
+  return { ops, flushed, connected, disconnected };
+}
+
+function connectedRoute({ link, addr, prefixLength }: Address): string {
+  return `${formatPrefix(isIpv4(addr) ? prefix4(addr, prefixLength) : prefix6(addr, prefixLength))} ${link}`;
 }
 
 function isStray(address: ActualAddress, wanted: WantedState): boolean {
@@ -269,8 +275,12 @@ function collide(added: Address, stray: ActualAddress): boolean {
 
 function planNeighbours(wanted: WantedState, actual: ActualState, links: LinkPlan): Op[] {
   const keyOf = (entry: Neighbour) => `${entry.link} ${formatAddr(entry.addr)}`;
+  // A new MAC address of the link takes its neighbours away (NETDEV_CHANGEADDR in net/ipv4/arp.c).
+  const flushed = new Set(links.ops.flatMap((op) => (op.type === 'link-set' && op.mac !== undefined ? [op.name] : [])));
   const found = new Map(
-    actual.neighbours.filter((entry) => !links.fresh.has(entry.link)).map((entry) => [keyOf(entry), entry]),
+    actual.neighbours
+      .filter((entry) => !links.fresh.has(entry.link) && !flushed.has(entry.link))
+      .map((entry) => [keyOf(entry), entry]),
   );
   const ops: Op[] = [];
   const keep = new Set<string>();
@@ -324,8 +334,13 @@ function planRoutes(
   addresses: AddressPlan,
   problems: Problem[],
 ): Op[] {
+  const vanishes = (route: ActualRoute): boolean =>
+    route.dev !== undefined &&
+    (links.fresh.has(route.dev) ||
+      (route.protocol === KERNEL_ROUTE_PROTOCOL &&
+        addresses.disconnected.has(`${formatPrefix(route.dst)} ${route.dev}`)));
   const found = groupBy(
-    actual.routes.filter((route) => route.dev === undefined || !links.fresh.has(route.dev)),
+    actual.routes.filter((route) => !vanishes(route)),
     routeKey,
   );
   const changes: Op[] = [];

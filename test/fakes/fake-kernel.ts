@@ -188,7 +188,7 @@ export class FakeKernel implements Kernel {
         const { dev, via, type, protocol, scope } = op.route;
         const index = this.routes.findIndex(
           (route) =>
-            routeKey(route) === routeKey(op.route) &&
+            sameKey(route, op.route) &&
             route.protocol === protocol &&
             route.type === type &&
             (dev === undefined || route.dev === dev) &&
@@ -227,6 +227,9 @@ export class FakeKernel implements Kernel {
       mac: op.mac ?? link.mac,
       up: op.up ?? link.up,
     });
+    if (op.mac !== undefined && op.mac !== link.mac) {
+      this.neighbours = this.neighbours.filter((entry) => entry.link !== op.name);
+    }
     if (op.up === false && link.up) {
       this.routes = this.routes.filter((route) => route.dev !== op.name);
       this.addresses = this.addresses.filter((address) => address.link !== op.name || isIpv4(address.addr));
@@ -325,12 +328,17 @@ export class FakeKernel implements Kernel {
       protocol: WEFT_ROUTE_PROTOCOL,
       elaborate: false,
     };
-    const index = this.routes.findIndex((other) => routeKey(other) === routeKey(route));
+    const index = this.routes.findIndex((other) => sameKey(other, route));
     if (index < 0) this.routes.push(made);
     else if (replace) this.routes[index] = made;
     else return 'RTNETLINK answers: File exists';
     return undefined;
   }
+}
+
+/** routeKey without its text: it is asked for each of thousands of routes. */
+function sameKey(a: Route | ActualRoute, b: Route | ActualRoute): boolean {
+  return a.dst.addr === b.dst.addr && a.dst.length === b.dst.length && effectiveMetric(a) === effectiveMetric(b);
 }
 
 function inSameSubnet(a: ActualAddress, b: ActualAddress): boolean {

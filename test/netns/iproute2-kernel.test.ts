@@ -1,0 +1,4 @@
+import { kernelContract } from '../contract/kernel.ts';
+import { openRealHost } from './kernel-harness.ts';
+
+kernelContract('iproute2', openRealHost);

@@ -63,9 +63,9 @@ const BOTH: readonly Underlay[] = ['native', 'wire'];
 
 /** Enough for the ratios that matter, in less than a minute. */
 function quickJobs(): Job[] {
-  const bulk = { paths: ['vxlan', 'weft', 'loop'] as const, underlays: BOTH, repeat: 2 };
-  const small = { paths: ['weft', 'loop'] as const, underlays: ['native'] as const, repeat: 2 };
-  return [tcpJob(1, false, 1.5, bulk), udpJob(1.5, small), rttJob(1, small)];
+  const bulk = { paths: ['vxlan', 'weft', 'loop'] as const, underlays: BOTH, repeat: 3 };
+  const small = { paths: ['weft', 'loop'] as const, underlays: ['native'] as const, repeat: 3 };
+  return [tcpJob(1, false, 1.2, bulk), udpJob(1.2, small), rttJob(1, small)];
 }
 
 function fullJobs(repeat: number, seconds: number): Job[] {

@@ -43,7 +43,10 @@ function subnetOf(host: LabHost): Ipv4Prefix {
 export async function createPath(name: PathName, underlay: Underlay, signal: AbortSignal): Promise<BenchPath> {
   await using stack = new AsyncDisposableStack();
   const topology = stack.use(
-    await Topology.create({ hosts: 2, containersPerHost: 1, underlay, purpose: `bench ${name}` }, signal),
+    await Topology.create(
+      { hosts: 2, containersPerHost: 1, underlay, backToBack: true, purpose: `bench ${name}` },
+      signal,
+    ),
   );
   const forwarders: Child[] = [];
   for (const host of topology.hosts) {

@@ -19,6 +19,7 @@ export interface TopologyPlan {
   readonly switchNamespace: string;
   readonly underlay: Underlay;
   readonly underlayMtuBytes: number;
+  readonly backToBack: boolean;
   readonly hosts: readonly HostPlan[];
 }
 
@@ -59,11 +60,16 @@ export interface PlanOptions {
   readonly underlay?: Underlay | undefined;
   /** Default 1500. */
   readonly underlayMtuBytes?: number | undefined;
+  /** One cable between two hosts and no switch: the bench measures the overlay and not a bridge. */
+  readonly backToBack?: boolean | undefined;
 }
 
 /** @throws WeftError WEFT_USAGE when an option is out of range. */
 export function planTopology(options: PlanOptions): TopologyPlan {
   const { id, hosts, containersPerHost = 2, underlay = 'native', underlayMtuBytes = 1500 } = options;
+  const { backToBack = false } = options;
+  if (backToBack && hosts !== 2)
+    throw new WeftError('WEFT_USAGE', `${hosts} hosts back to back: one cable has two ends`);
   if (!/^[a-z0-9]{1,16}$/.test(id))
     throw new WeftError('WEFT_USAGE', `lab id ${JSON.stringify(id)}: want 1 to 16 of a-z, 0-9`);
   checkRange('number of hosts', hosts, 1, MAX_HOSTS);
@@ -74,6 +80,7 @@ export function planTopology(options: PlanOptions): TopologyPlan {
     switchNamespace: `weft-${id}-net`,
     underlay,
     underlayMtuBytes,
+    backToBack,
     hosts: Array.from({ length: hosts }, (_, i) => {
       const name = `h${i + 1}`;
       return {
@@ -107,8 +114,14 @@ export function namespacesOf(plan: TopologyPlan): string[] {
 
 /** `ip -batch` in the machine's namespace: the namespaces and the cables between hosts and switch. */
 export function createScript(plan: TopologyPlan): string {
+  const [first, second] = plan.hosts;
+  const namespaces = namespacesOf(plan).map((name) => `netns add ${name}`);
+  if (plan.backToBack && first !== undefined && second !== undefined) {
+    const end = (host: HostPlan): string => `name ${HOST_DEVICE} mtu ${plan.underlayMtuBytes} netns ${host.namespace}`;
+    return script([...namespaces, `link add ${end(first)} type veth peer ${end(second)}`]);
+  }
   return script([
-    ...namespacesOf(plan).map((name) => `netns add ${name}`),
+    ...namespaces,
     ...plan.hosts.map(
       (host) =>
         `link add ${host.switchPort} mtu ${plan.underlayMtuBytes} netns ${plan.switchNamespace} type veth ` +

@@ -63,6 +63,7 @@ export interface TopologyOptions {
   readonly underlay?: Underlay | undefined;
   /** Default 1500. */
   readonly underlayMtuBytes?: number | undefined;
+  readonly backToBack?: boolean | undefined;
   /** Default: random. */
   readonly id?: string | undefined;
   /** Shown by `weft lab down`, e.g. `weft lab --hosts 3`. */
@@ -224,7 +225,7 @@ export class Topology implements AsyncDisposable {
   async #build(signal: AbortSignal | undefined): Promise<void> {
     const { plan } = this;
     await run(['ip', '-batch', '-'], { stdin: createScript(plan), signal });
-    await this.ipBatch(plan.switchNamespace, switchScript(plan), signal);
+    if (!plan.backToBack) await this.ipBatch(plan.switchNamespace, switchScript(plan), signal);
     await mapLimit(plan.hosts, PARALLEL, async (host) => {
       await this.ipBatch(host, hostScript(host), signal);
       await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });

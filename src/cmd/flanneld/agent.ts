@@ -47,7 +47,9 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     const { healthzIp: ip, healthzPort: port } = options;
     log.info(`Start healthz server on ${ip}:${port}`);
     const metrics = (): Promise<string> => Promise.resolve('');
-    stack.use(await startHealthServer({ ip, port, readiness: () => readiness.read(), metrics }, new AbortController().signal));
+    stack.use(
+      await startHealthServer({ ip, port, readiness: () => readiness.read(), metrics }, new AbortController().signal),
+    );
   }
 
   const config = await fetchConfig(manager, readiness, log, signal);
@@ -71,7 +73,12 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   while (!signal.aborted) {
     readiness.waiting('waiting for a subnet lease');
     const previous = await readPreviousLease(options.subnetFile, config, log);
-    const own = await manager.acquireLease(config, backend.leaseAttrs, signal, previous === undefined ? {} : { previous });
+    const own = await manager.acquireLease(
+      config,
+      backend.leaseAttrs,
+      signal,
+      previous === undefined ? {} : { previous },
+    );
     if (backend.userSpace !== undefined) await forwarder?.start(backend.userSpace.ownAddress(own), signal);
     await using session = new LeaseSession(parts, own);
     const aborted = onceAborted(signal);
@@ -122,7 +129,8 @@ async function fetchConfig(
       return await manager.networkConfig(signal);
     } catch (error) {
       signal.throwIfAborted();
-      const mayCome = error instanceof WeftError && ['WEFT_CONFIG_MISSING', 'WEFT_STORE_UNAVAILABLE'].includes(error.code);
+      const mayCome =
+        error instanceof WeftError && ['WEFT_CONFIG_MISSING', 'WEFT_STORE_UNAVAILABLE'].includes(error.code);
       if (!mayCome) throw error;
       const text = describeError(error);
       readiness.waiting(`no network configuration: ${text}`);
@@ -142,7 +150,8 @@ function createBackend(input: BackendInput, log: Log): Backend {
     });
   }
   const slots = new PeerSlots(MAX_PEERS + 1);
-  if (Object.keys(input.config.backend).length === 0) log.info('No Backend in the network config: using udp, as flannel does');
+  if (Object.keys(input.config.backend).length === 0)
+    log.info('No Backend in the network config: using udp, as flannel does');
   return udpBackend(input, { slots, onSlotReused: () => {} });
 }
 

@@ -11,5 +11,12 @@ export async function findExternalInterface(options: FlanneldOptions, log: Log):
   const address = parseIpv4(text ?? '');
   log.info(`Using interface with name ${name} and address ${text}`);
   const mtu = Number(await readFile(`/sys/class/net/${name}/mtu`, 'utf8'));
-  return { name, mtuBytes: mtu, address, addressV6: undefined, publicIp: options.publicIp ?? address, publicIpv6: undefined };
+  return {
+    name,
+    mtuBytes: mtu,
+    address,
+    addressV6: undefined,
+    publicIp: options.publicIp ?? address,
+    publicIpv6: undefined,
+  };
 }

@@ -1,5 +1,5 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
-import { parseFlanneldOptions, describeFlanneldOptions } from '../../config/flanneld-options.ts';
+import { describeFlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
 import { describeError } from '../../errors.ts';
 import { createLog } from '../../log/log.ts';
 import { untilStopped } from '../stop-signal.ts';

@@ -22,7 +22,12 @@ export function familiesOf(config: NetworkConfig): IpFamily[] {
  * In iptables mode the module br_netfilter must be there, unless the user says otherwise.
  * @throws WeftError WEFT_BRIDGE_NETFILTER
  */
-export async function checkBridge(options: FlanneldOptions, config: NetworkConfig, log: Log, signal: AbortSignal): Promise<void> {
+export async function checkBridge(
+  options: FlanneldOptions,
+  config: NetworkConfig,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
   if (config.enableNfTables || options.skipBrNetfilterCheck) return;
   const read = async (path: string): Promise<string | undefined> => {
     try {

@@ -137,7 +137,10 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
   await reconciler.idle();
   const { converged, lastError } = reconciler.stats();
   if (!converged) {
-    throw new WeftError('WEFT_KERNEL_STATE', `could not set up ${dev}: ${lastError?.message ?? 'the kernel refused it'}`);
+    throw new WeftError(
+      'WEFT_KERNEL_STATE',
+      `could not set up ${dev}: ${lastError?.message ?? 'the kernel refused it'}`,
+    );
   }
   process.stdout.write('ready\n');
   await stopped.promise;

@@ -47,7 +47,7 @@ bench-scale: ## thousands of nodes on a real etcd and API server (root)
 
 fuzz: ## random and mutated packets through the data plane's core; ARGS="--packets 10000000 --seed 1"
 	scripts/setup.sh unit
-	scripts/run.sh test/fuzz/main.ts $(ARGS)
+	scripts/run.sh test/fuzz/dataplane-fuzz.ts $(ARGS)
 
 node24: ## the unit tests on the oldest supported Node.js
 	scripts/setup.sh unit node24

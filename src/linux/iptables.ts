@@ -12,6 +12,7 @@ import {
   restorePayload,
   type SavedTable,
 } from '../trafficmngr/iptables/plan.ts';
+import { field, type Json, nftFamily } from '../trafficmngr/nftables/script.ts';
 import { type FamilyRules, rulesOf, type TrafficRules, withoutFullyRandom } from '../trafficmngr/rules.ts';
 import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
 import { run } from './run.ts';
@@ -28,6 +29,9 @@ const LOCK_WAIT_SECONDS = 30;
 
 /** Programs that change rules at the same time make a commit fail; then we look again. */
 const ATTEMPTS = 3;
+
+/** No command takes that long; one that hangs must not end the checks for good. */
+const COMMAND_TIMEOUT_MS = 60_000;
 
 /**
  * Traffic rules through the iptables programs, in whichever flavour (nft or legacy) the host's `iptables` is.
@@ -61,6 +65,12 @@ export class IptablesTrafficManager implements TrafficManager {
       } catch (error) {
         if (!isMissing(error)) throw error;
         unavailable.push(program(family));
+        // Rules of the nft flavour are nft's as well: an agent in nftables mode finds them without any iptables.
+        try {
+          removed.push(...(await this.#removeWithNft(family, signal)));
+        } catch (nftError) {
+          if (!isMissing(nftError)) throw nftError;
+        }
       }
     }
     return { removed, unavailable };
@@ -92,8 +102,9 @@ export class IptablesTrafficManager implements TrafficManager {
           repairs.push({ problem: 'unexpected', family, where: program(family), rule: line });
         }
       } catch (error) {
-        // Without the program there are no rules of it either, and none are wanted.
-        if (!isMissing(error)) throw error;
+        // A family that is not in use must not keep the other one from working: a host without IPv6 often has neither
+        // the program nor the kernel's part for it.
+        if (signal?.aborted || wanted.length > 0) throw error;
         for (const spec of unwanted) this.#absent.add(absentKey(family, spec));
       }
     }
@@ -136,6 +147,31 @@ export class IptablesTrafficManager implements TrafficManager {
     }
   }
 
+  /** Rules are deleted by handle, which nft can do even with those whose conditions only iptables understands. */
+  async #removeWithNft(family: IpFamily, signal?: AbortSignal): Promise<readonly string[]> {
+    const removed: string[] = [];
+    for (const spec of CHAINS) {
+      const place = [nftFamily(family), spec.table];
+      const listed = await this.#run(['nft', '-j', 'list', 'chain', ...place, spec.hook], {
+        signal,
+        okExitCodes: 'any',
+      });
+      const chain = await this.#run(['nft', 'list', 'chain', ...place, spec.chain], { signal, okExitCodes: 'any' });
+      if (chain.exitCode !== 0) continue;
+      const jumps = listed.exitCode === 0 ? jumpHandles(listed.stdout, spec.chain) : [];
+      const at = place.join(' ');
+      const script = [
+        ...jumps.map((handle) => `delete rule ${at} ${spec.hook} handle ${handle}`),
+        `flush chain ${at} ${spec.chain}`,
+        `delete chain ${at} ${spec.chain}`,
+        '',
+      ];
+      await this.#run(['nft', '-f', '-'], { signal, stdin: script.join('\n') });
+      removed.push(...jumps.map(() => `${at} ${spec.hook} jump ${spec.chain}`), `${at} ${spec.chain}`);
+    }
+    return removed;
+  }
+
   async #readChain(family: IpFamily, spec: ChainSpec, signal?: AbortSignal): Promise<ActualChain> {
     const listings: string[] = [];
     for (const chain of [spec.chain, spec.hook]) {
@@ -166,7 +202,7 @@ export class IptablesTrafficManager implements TrafficManager {
 
   async #run(argv: readonly string[], options: Parameters<typeof run>[1]) {
     try {
-      return await run(argv, { ...options, netns: this.#netns });
+      return await run(argv, { ...options, timeoutMs: COMMAND_TIMEOUT_MS, netns: this.#netns });
     } catch (error) {
       if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_FAILED') throw error;
       throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through iptables: ${describeError(error)}`, {
@@ -187,6 +223,23 @@ function absentKey(family: IpFamily, spec: ChainSpec): string {
 
 function tableOf(tables: readonly SavedTable[], spec: ChainSpec): SavedTable | undefined {
   return tables.find(({ name }) => name === spec.table);
+}
+
+/** Handles of the rules that jump to `target`, in the output of `nft -j list chain`. */
+function jumpHandles(json: string, target: string): readonly number[] {
+  const items = field(JSON.parse(json), 'nftables');
+  if (!Array.isArray(items)) return [];
+  return (items as Json[]).flatMap((item) => {
+    const rule = field(item, 'rule');
+    const expressions = field(rule, 'expr');
+    const handle = field(rule, 'handle');
+    const jumps =
+      Array.isArray(expressions) &&
+      (expressions as Json[]).some((each) =>
+        ['jump', 'goto'].some((verdict) => field(field(each, verdict), 'target') === target),
+      );
+    return jumps && typeof handle === 'number' ? [handle] : [];
+  });
 }
 
 function isMissing(error: unknown): boolean {

@@ -25,6 +25,9 @@ export interface NftablesOptions {
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
+/** No command takes that long; one that hangs must not end the checks for good. */
+const COMMAND_TIMEOUT_MS = 60_000;
+
 /**
  * Traffic rules as native nftables, in flannel's two tables. Needs nft 1.0.1 or later and no iptables program.
  * Each family is one transaction of `nft -f -`.
@@ -102,6 +105,7 @@ export class NftablesTrafficManager implements TrafficManager {
         stdin: FULLY_RANDOM_PROBE,
         okExitCodes: 'any',
         signal,
+        timeoutMs: COMMAND_TIMEOUT_MS,
         netns: this.#netns,
       });
       this.#fullyRandom = exitCode === 0;
@@ -112,7 +116,12 @@ export class NftablesTrafficManager implements TrafficManager {
   /** `undefined`: there is no such table. */
   async #list(family: IpFamily, signal?: AbortSignal): Promise<ActualNftTable | undefined> {
     const argv = ['nft', '-j', 'list', 'table', nftFamily(family), tableName(family)];
-    const { stdout, stderr, exitCode } = await run(argv, { okExitCodes: 'any', signal, netns: this.#netns });
+    const { stdout, stderr, exitCode } = await run(argv, {
+      okExitCodes: 'any',
+      signal,
+      timeoutMs: COMMAND_TIMEOUT_MS,
+      netns: this.#netns,
+    });
     if (exitCode !== 0) {
       if (/No such file or directory/.test(stderr) && !/exec of "nft" failed/.test(stderr)) return undefined;
       // Again with errors as errors: this also recognises a program that is missing in the namespace.
@@ -131,7 +140,7 @@ export class NftablesTrafficManager implements TrafficManager {
 
   async #nft(args: readonly string[], stdin: string | undefined, signal?: AbortSignal): Promise<string> {
     try {
-      return (await run(['nft', ...args], { stdin, signal, netns: this.#netns })).stdout;
+      return (await run(['nft', ...args], { stdin, signal, timeoutMs: COMMAND_TIMEOUT_MS, netns: this.#netns })).stdout;
     } catch (error) {
       if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_FAILED') throw error;
       throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through nft: ${describeError(error)}`, {

@@ -257,7 +257,7 @@ class LabRun {
   async #pings(): Promise<string> {
     const topology = this.#lab();
     // A larger lab has enough pairs for its percentiles with fewer requests each.
-    const count = topology.containers.length <= 16 ? 10 : 3;
+    const count = Math.max(1, Math.min(10, Math.floor(2000 / topology.containers.length ** 2)));
     const pings = await pingEveryPair(
       topology,
       count,

@@ -69,7 +69,7 @@ export class PacketSource {
     const from = { address: isStranger ? random.word() : random.pick(SOURCES), port: random.below(65_536) };
     if (random.oneIn(10)) {
       const data = random.bytes(random.oneIn(100) ? random.below(65_508) : random.below(120));
-      return { ...from, data, segment: random.oneIn(2) ? 0 : lyingSegment(random, data.length) };
+      return { ...from, data, segment: random.oneIn(6) ? lyingSegment(random, data.length) : 0 };
     }
     if (random.oneIn(4)) return { ...from, data: this.#packet(random), segment: 0 };
     const run = random.pick(this.#runs);

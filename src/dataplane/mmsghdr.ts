@@ -41,10 +41,6 @@ export function setVector(arena: Arena, message: number, iovecs: number, count: 
   arena.view.setUint32(message + IOV_COUNT, count, true);
 }
 
-export function vectorCount(arena: Arena, message: number): number {
-  return arena.view.getUint32(message + IOV_COUNT, true);
-}
-
 /** Asks the kernel to cut the message into datagrams of `size` bytes (udp(7), UDP_SEGMENT); 0 sends it as one. */
 export function setSegmentSize(arena: Arena, message: number, control: number, size: number): void {
   if (size === 0) {

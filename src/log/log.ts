@@ -52,9 +52,6 @@ export function createLog({ format, verbosity, write }: LogOptions): Log {
   };
 }
 
-/** A log that keeps nothing: for tests and for commands that print their own output. */
-export const SILENT_LOG: Log = { info: () => {}, warn: () => {}, error: () => {}, verbose: () => {} };
-
 /** klog's header: severity and date, time with microseconds, pid in 7 columns, file:line (klog.go, formatHeader). */
 export function klogLine(
   severity: string,

@@ -13,11 +13,14 @@ import { Reconciler } from '../../kernel/reconciler.ts';
 import type { WantedState } from '../../kernel/state.ts';
 import type { Lease } from '../../lease/lease.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import type { Log } from '../../log/log.ts';
+import { createMetrics } from '../../metrics/metrics.ts';
 import { describeReport, type SubnetReport } from '../../subnet/report.ts';
 import type { SubnetManager } from '../../subnet/subnet-manager.ts';
+import { AgentFigures } from './agent-figures.ts';
 import { findExternalInterface } from './external-interface.ts';
-import { LeaseSession } from './lease-session.ts';
+import { LeaseSession, type SessionParts } from './lease-session.ts';
 import { hostForwarder } from './open-forwarder.ts';
 import { NodeReadiness } from './readiness.ts';
 import { createSubnetManager } from './subnet-managers.ts';
@@ -39,16 +42,20 @@ const BLACKHOLE_METRIC = 10_000;
 export async function runAgent(options: FlanneldOptions, log: Log, signal: AbortSignal): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const readiness = new NodeReadiness();
-  const report = (entry: SubnetReport): void => logReport(log, entry);
+  const figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), readiness, options.subnetManager);
+  const report = (entry: SubnetReport): void => {
+    figures.countReport(entry);
+    logReport(log, entry);
+  };
   const manager = stack.use(await createSubnetManager(options, report, signal));
   log.info(`Created subnet manager: ${manager.name}`);
   log.info('Installing signal handlers');
   if (options.healthzPort > 0) {
     const { healthzIp: ip, healthzPort: port } = options;
     log.info(`Start healthz server on ${ip}:${port}`);
-    const metrics = (): Promise<string> => Promise.resolve('');
+    const metrics = stack.use(createMetrics(() => figures.snapshot()));
     stack.use(
-      await startHealthServer({ ip, port, readiness: () => readiness.read(), metrics }, new AbortController().signal),
+      await startHealthServer({ ip, port, readiness: () => readiness.read(), metrics: () => metrics.render() }, signal),
     );
   }
 
@@ -59,8 +66,8 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   }
   await checkBridge(options, config, log, signal);
   const external = await findExternalInterface(options, log);
-  const backend = createBackend({ config, external }, log);
-  const forwarder = stack.use(createForwarder(backend, options, log));
+  const backend = createBackend({ config, external }, figures, log);
+  const forwarder = stack.use(createForwarder(backend, options, figures, log));
   forwarder?.prepare();
 
   // ===== Up to here the host was only looked at; from here on it is changed. =====
@@ -68,7 +75,17 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   const reconciler = stack.use(createReconciler(log));
   const traffic = stack.use(new NodeTraffic(options, config, log));
   readiness.watch(() => forwarder?.failure);
-  const parts = { log, config, backend, manager, forwarder, reconciler, extraState: extraStateOf(options) };
+  Object.assign(figures, { backend: backend.type, forwarder, reconciler, traffic });
+  using notifier = systemdNotifier({
+    environment: process.env,
+    isAlive: () => true,
+    onProblem: (text) => log.warn(text),
+  });
+  const parts: SessionParts = {
+    ...{ log, config, backend, manager, forwarder, reconciler },
+    extraState: extraStateOf(options),
+    onUpdate: (type) => figures.countLeaseUpdate(type),
+  };
   let isFirst = true;
   while (!signal.aborted) {
     readiness.waiting('waiting for a subnet lease');
@@ -81,6 +98,7 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     );
     if (backend.userSpace !== undefined) await forwarder?.start(backend.userSpace.ownAddress(own), signal);
     await using session = new LeaseSession(parts, own);
+    figures.session = session;
     const aborted = onceAborted(signal);
     await reconciler.idle();
     await traffic.apply(own, signal);
@@ -91,6 +109,7 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     log.info('flannel is ready');
     if (isFirst) log.info('Running backend.');
     isFirst = false;
+    notifier.ready();
     manager.completeLease(own, signal).catch((error: unknown) => {
       if (!signal.aborted) log.error(`CompleteLease execute error err: ${describeError(error)}`);
     });
@@ -98,6 +117,7 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     if (reason === undefined) break;
     log.error(`Lease has been lost: ${reason}. Containers of the old subnet are cut off; taking a new subnet.`);
   }
+  notifier.stopping();
   log.info('Waiting for all goroutines to exit');
 }
 
@@ -142,20 +162,27 @@ async function fetchConfig(
   }
 }
 
-function createBackend(input: BackendInput, log: Log): Backend {
+function createBackend(input: BackendInput, figures: AgentFigures, log: Log): Backend {
   const { backendType } = input.config;
   if (backendType !== 'udp') {
     throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
       hint: 'weft offers: udp',
     });
   }
-  const slots = new PeerSlots(MAX_PEERS + 1);
   if (Object.keys(input.config.backend).length === 0)
     log.info('No Backend in the network config: using udp, as flannel does');
-  return udpBackend(input, { slots, onSlotReused: () => {} });
+  return udpBackend(input, {
+    slots: figures.slots,
+    onSlotReused: (slot) => figures.forwarder?.counters.clear(slot),
+  });
 }
 
-function createForwarder(backend: Backend, options: FlanneldOptions, log: Log): Forwarder | undefined {
+function createForwarder(
+  backend: Backend,
+  options: FlanneldOptions,
+  figures: AgentFigures,
+  log: Log,
+): Forwarder | undefined {
   const { userSpace } = backend;
   if (userSpace === undefined) return undefined;
   return hostForwarder({
@@ -166,6 +193,7 @@ function createForwarder(backend: Backend, options: FlanneldOptions, log: Log): 
     sourceCheck: options.sourceCheck,
     onNotice: (text) => log.warn(text),
     onEvent: (event: ForwarderEvent) => {
+      figures.countForwarderEvent(event);
       if (event.type === 'started') log.info('Packet workers are running');
       else log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
     },

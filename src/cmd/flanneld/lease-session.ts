@@ -20,6 +20,8 @@ export interface SessionParts {
   readonly reconciler: Reconciler;
   /** What the agent wants of the kernel beside the backend, such as the blackhole route. */
   readonly extraState: (own: Lease, state: WantedState) => WantedState;
+  /** Told of every update of the leases, before it is applied. */
+  readonly onUpdate: (type: LeaseUpdate['type']) => void;
 }
 
 /**
@@ -64,10 +66,11 @@ export class LeaseSession implements AsyncDisposable {
   }
 
   async #watch(onSnapshot: () => void): Promise<void> {
-    const { manager, config, log } = this.#parts;
+    const { manager, config, log, onUpdate } = this.#parts;
     try {
       for await (const update of manager.watchLeases(config, this.#stop.signal)) {
-        const events = this.#apply(update);
+        onUpdate(update.type);
+        const events = this.table.applyUpdate(update);
         for (const event of events) this.#logEvent(event);
         if (events.length > 0) this.#program();
         if (update.type === 'snapshot') onSnapshot();
@@ -76,10 +79,6 @@ export class LeaseSession implements AsyncDisposable {
       if (!this.#stop.signal.aborted) log.error(`Watching leases ended: ${describeError(error)}`);
       throw error;
     }
-  }
-
-  #apply(update: LeaseUpdate): readonly LeaseEvent[] {
-    return this.table.applyUpdate(update);
   }
 
   #logEvent(event: LeaseEvent): void {

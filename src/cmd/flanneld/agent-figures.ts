@@ -1,0 +1,96 @@
+import type { Counters } from '../../dataplane/counters.ts';
+import type { PeerSlots } from '../../dataplane/peer-slots.ts';
+import type { Slot } from '../../dataplane/peer-table.ts';
+import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
+import type { Reconciler } from '../../kernel/reconciler.ts';
+import type { DirectionFigures, MetricsSnapshot } from '../../metrics/snapshot.ts';
+import type { SubnetReport } from '../../subnet/report.ts';
+import { VERSION } from '../version.ts';
+import type { LeaseSession } from './lease-session.ts';
+import type { NodeReadiness } from './readiness.ts';
+import type { NodeTraffic } from './traffic.ts';
+
+function direction(counters: Counters, slot: Slot): DirectionFigures {
+  return { tx: counters.read(slot, 'tx'), rx: counters.read(slot, 'rx') };
+}
+
+/** What the agent's parts have counted, gathered for the metrics; each part is filled in when it exists. */
+export class AgentFigures {
+  readonly slots: PeerSlots;
+  readonly #readiness: NodeReadiness;
+  readonly #subnetManager: string;
+  readonly #events: Record<string, number> = {};
+  #restarts = 0;
+  #storeErrors = 0;
+  #unreadableEntries = 0;
+  #storeReachable = true;
+  #lastStoreSuccessAtMs: number | undefined;
+  backend = '';
+  forwarder: Forwarder | undefined;
+  reconciler: Reconciler | undefined;
+  traffic: NodeTraffic | undefined;
+  session: LeaseSession | undefined;
+
+  constructor(slots: PeerSlots, readiness: NodeReadiness, subnetManager: string) {
+    this.slots = slots;
+    this.#readiness = readiness;
+    this.#subnetManager = subnetManager;
+  }
+
+  countForwarderEvent(event: ForwarderEvent): void {
+    if (event.type === 'failed') this.#restarts++;
+  }
+
+  /** A change of the leases reached this host, so the store has answered. */
+  countLeaseUpdate(type: string): void {
+    this.#events[type] = (this.#events[type] ?? 0) + 1;
+    this.#lastStoreSuccessAtMs = Date.now();
+  }
+
+  countReport(report: SubnetReport): void {
+    if (report.type === 'entry-unreadable') this.#unreadableEntries++;
+    if (report.type === 'store-failed') {
+      this.#storeErrors++;
+      this.#storeReachable = false;
+    } else if (
+      ['store-answered', 'lease-renewed', 'lease-allocated', 'lease-reused', 'resynchronised'].includes(report.type)
+    ) {
+      this.#storeReachable = true;
+      this.#lastStoreSuccessAtMs = Date.now();
+    }
+  }
+
+  snapshot(): MetricsSnapshot {
+    const { forwarder, reconciler, traffic, session } = this;
+    const kernel = reconciler?.stats();
+    const gauges = forwarder?.counters;
+    return {
+      build: { version: VERSION, backend: this.backend, subnetManager: this.#subnetManager },
+      ready: this.#readiness.read().ready,
+      leases: session && {
+        peers: session.table.peers().length,
+        events: this.#events,
+        ownExpiresAtMs: session.own.expiresAtMs,
+      },
+      store: {
+        reachable: this.#storeReachable,
+        errors: this.#storeErrors,
+        unreadableEntries: this.#unreadableEntries,
+        lastSuccessAtMs: this.#lastStoreSuccessAtMs,
+      },
+      forwarder: forwarder &&
+        gauges && {
+          running: forwarder.failure === undefined,
+          restarts: this.#restarts,
+          peers: Array.from(this.slots.entries(), ([key, slot]) => ({
+            peer: key.replaceAll('-', '/'),
+            ...direction(gauges, slot),
+          })),
+          nobody: direction(gauges, 0),
+          operations: gauges.readGauges(),
+        },
+      kernel: kernel && { ...kernel, problems: kernel.problems.length },
+      traffic: traffic?.counters,
+    };
+  }
+}

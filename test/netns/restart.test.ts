@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
+import type { Child } from '../../src/linux/run.ts';
+import { addressOf, Overlay } from './overlay.ts';
+import { eventually, LineFeed } from './waiting.ts';
+
+/** How long the agent is away: the time of an image pull or a slow rolling update. */
+const DOWN_MS = 3_000;
+const TICK_MS = 50;
+const ECHO_PORT = 7777;
+/** TCP waits up to twice as long as the gap before it tries again. */
+const RECOVERY_MS = 20_000;
+
+/** A TCP connection that carries a numbered line every {@link TICK_MS} and gets each of them back, in order. */
+class EchoConnection implements AsyncDisposable {
+  readonly feed: LineFeed;
+  readonly #client: Child;
+  readonly #timer: NodeJS.Timeout;
+  #sent = 0;
+  #alive = true;
+
+  private constructor(client: Child) {
+    this.#client = client;
+    this.feed = new LineFeed(client.stdout!);
+    void client.exited.then(() => {
+      this.#alive = false;
+    });
+    this.#timer = setInterval(() => client.stdin!.write(`${++this.#sent}\n`), TICK_MS);
+  }
+
+  static async open(topology: Topology, from: LabContainer, to: LabContainer): Promise<EchoConnection> {
+    const target = `TCP4:${addressOf(to)}:${ECHO_PORT},connect-timeout=5`;
+    const connection = new EchoConnection(await topology.start(from, ['socat', 'STDIO', target], { stdin: 'pipe' }));
+    await connection.flowing();
+    return connection;
+  }
+
+  get sent(): number {
+    return this.#sent;
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  /** Resolves once what was sent up to now has come back, and nothing is missing or out of order. */
+  async flowing(): Promise<void> {
+    const last = this.#sent + 1;
+    await this.feed
+      .find((text) => Number(text) >= last, 0, RECOVERY_MS)
+      .catch((error: unknown) => {
+        throw new Error(`the connection carries nothing: ${this.#client.tail()}`, { cause: error });
+      });
+    const numbers = this.feed.seen.map(({ text }) => Number(text));
+    assert.deepEqual(
+      numbers,
+      Array.from({ length: numbers.length }, (_, index) => index + 1),
+    );
+  }
+
+  /** The longest time without a line, in milliseconds. */
+  longestGapMs(): number {
+    const { seen } = this.feed;
+    return Math.round(Math.max(...seen.slice(1).map(({ atMs }, index) => atMs - seen[index]!.atMs)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#client[Symbol.asyncDispose]();
+  }
+}
+
+interface HostState {
+  readonly link: unknown;
+  readonly addresses: unknown;
+  readonly routes: unknown;
+  readonly rules: string;
+  readonly subnetFile: string;
+}
+
+describe('an agent that stops and starts', () => {
+  let overlay: Overlay;
+  let topology: Topology;
+  const signal = new AbortController().signal;
+
+  before(async () => {
+    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1 }, signal);
+    ({ topology } = overlay);
+    for (const container of topology.containers) {
+      await topology.start(container, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
+        stdout: 'ignore',
+      });
+      await eventually('the echo server listens', async () => {
+        const { stdout } = await topology.exec(container, ['ss', '-Htln', `sport = :${ECHO_PORT}`]);
+        return stdout.includes(`:${ECHO_PORT}`) || undefined;
+      });
+    }
+  });
+  after(() => overlay?.[Symbol.asyncDispose]());
+
+  async function stateOf(host: LabHost): Promise<HostState> {
+    const ip = async (...words: string[]): Promise<unknown> =>
+      JSON.parse((await topology.exec(host, ['ip', '-j', '-d', ...words])).stdout);
+    const [link] = (await ip('link', 'show', 'flannel0')) as Record<string, unknown>[];
+    const [address] = (await ip('-4', 'address', 'show', 'flannel0')) as Record<string, unknown>[];
+    const routes = (await ip('-4', 'route', 'show', 'table', 'main')) as Record<string, unknown>[];
+    const rules = await topology.exec(host, ['iptables-save']);
+    return {
+      link: {
+        index: link!.ifindex,
+        mtu: link!.mtu,
+        kind: link!.linkinfo,
+        up: (link!.flags as string[]).includes('UP'),
+      },
+      addresses: address?.addr_info,
+      // A TUN device without a process has no carrier, which the kernel notes at its routes without taking them away.
+      routes: routes.map(({ dst, dev, protocol, scope }) => ({ dst, dev, protocol, scope })),
+      rules: rules.stdout.replace(/^#.*\n/gm, '').replace(/\[\d+:\d+\]/g, ''),
+      subnetFile: await readFile(overlay.agents[host.index]!.subnetFile, 'utf8'),
+    };
+  }
+
+  for (const [hostIndex, how] of [
+    [0, 'SIGTERM'],
+    [1, 'SIGKILL'],
+  ] as const) {
+    it(`keeps TCP connections, kernel state and subnet across ${how}`, async (t) => {
+      const host = topology.hosts[hostIndex]!;
+      const [a, b] = [topology.hosts[0]!.containers[0]!, topology.hosts[1]!.containers[0]!];
+      await using forth = await EchoConnection.open(topology, a, b);
+      await using back = await EchoConnection.open(topology, b, a);
+      const before = await stateOf(host);
+
+      const { child } = overlay.agents[hostIndex]!;
+      child.kill(how);
+      const exit = await child.exited;
+      assert.deepEqual(exit, how === 'SIGTERM' ? { code: 0, signal: undefined } : { code: undefined, signal: how });
+      const during = await stateOf(host);
+      assert.deepEqual(during, before);
+      assert.match(before.rules, /FLANNEL-POSTRTG/);
+      await sleep(DOWN_MS);
+      assert.deepEqual(await stateOf(host), before);
+      const sentWhileDown = forth.sent;
+
+      await overlay.startAgent(host, signal);
+      await forth.flowing();
+      await back.flowing();
+      assert.ok(forth.alive && back.alive);
+      assert.ok(forth.feed.seen.length >= sentWhileDown, 'what was written while the agent was down has arrived');
+      assert.deepEqual(await stateOf(host), before);
+      t.diagnostic(
+        `${how}, ${DOWN_MS} ms down: longest gap ${forth.longestGapMs()} ms forth, ${back.longestGapMs()} ms back`,
+      );
+    });
+  }
+});

@@ -309,6 +309,26 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       }
     });
 
+    it('goes on after a neighbour that the kernel refuses', async () => {
+      await using h = await open();
+      await settle(h.kernel, { ...VXLAN, neighbours: [] });
+      const entry = (host: number, link = 'flannel.1') => ({ link, addr: addr(`10.244.${host}.0`), mac: PEER.mac });
+      const ops: Op[] = [
+        { type: 'neighbour-delete', neighbour: entry(2) },
+        { type: 'neighbour-replace', neighbour: entry(3) },
+        { type: 'neighbour-delete', neighbour: entry(4) },
+        { type: 'neighbour-replace', neighbour: entry(5, 'nosuch0') },
+        { type: 'neighbour-replace', neighbour: entry(6) },
+      ];
+      const results = await h.kernel.apply(ops, signal);
+      assert.deepEqual(
+        results.map((result) => result.ok),
+        [true, true, true, false, true],
+      );
+      const { neighbours } = await h.kernel.read(VXLAN, signal);
+      assert.deepEqual(neighbours.map((found) => formatAddr(found.addr)).sort(), ['10.244.3.0', '10.244.6.0']);
+    });
+
     it('takes the deletion of what is gone for done', async () => {
       await using h = await open();
       await h.addTun('flannel0');

@@ -156,7 +156,6 @@ export class FakeKernel implements Kernel {
       case 'neighbour-replace': {
         const { link, addr } = op.neighbour;
         if (!this.links.has(link)) return `Cannot find device "${link}"`;
-        if (!this.links.get(link)!.up) return 'RTNETLINK answers: Network is down';
         this.neighbours = this.neighbours.filter((entry) => entry.link !== link || entry.addr !== addr);
         this.neighbours.push(op.neighbour);
         return undefined;

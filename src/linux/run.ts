@@ -181,6 +181,8 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   else endWithThisProcess(process_);
 
   const dispose = async (): Promise<void> => {
+    // Somebody waits now, also for a detached program: this process must not run out of things to do before it is gone.
+    process_.ref();
     if (!process_.kill('SIGTERM')) return void (await exited);
     const timer = setTimeout(() => process_.kill('SIGKILL'), options.killGraceMs ?? KILL_GRACE_MS);
     // Output that nobody will read must not keep `close` from coming.

@@ -9,10 +9,11 @@ import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
 import { describeError } from '../src/errors.ts';
 import type { Underlay } from '../src/lab/namespaces.ts';
+import { createManyPeers } from './many-peers.ts';
 import { createRig, type Rig, roundTripP50, tcp, udp64 } from './measure.ts';
 import { createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
 import { type Figures, type Metric, plot, ratios, table, UNITS } from './report.ts';
-import { summarise } from './stats.ts';
+import { type Summary, summarise } from './stats.ts';
 
 interface Job {
   readonly title: string;
@@ -115,6 +116,26 @@ async function measureAll(jobs: readonly Job[], signal: AbortSignal): Promise<Fi
   return figures as Figures;
 }
 
+interface PeerCounts {
+  readonly few: Summary;
+  readonly many: Summary;
+}
+
+const FEW_PEERS = 3;
+const MANY_PEERS = 5_000;
+
+/** Whether the cost of a packet grows with the number of peers: thousand packets a second to random destinations. */
+async function measurePeerCounts(repeat: number, seconds: number, signal: AbortSignal): Promise<PeerCounts> {
+  await using few = await createManyPeers(FEW_PEERS, signal);
+  await using many = await createManyPeers(MANY_PEERS, signal);
+  const runs = { few: [] as number[], many: [] as number[] };
+  for (let round = 0; round < repeat; round++) {
+    runs.few.push(await few.kpps(seconds, signal));
+    runs.many.push(await many.kpps(seconds, signal));
+  }
+  return { few: summarise(runs.few), many: summarise(runs.many) };
+}
+
 const START = '<!-- bench:start -->';
 const END = '<!-- bench:end -->';
 
@@ -146,7 +167,17 @@ async function main(): Promise<void> {
   const figures = await measureAll(values.quick ? quickJobs() : fullJobs(repeat, seconds), stopped.signal);
   const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
   if (values.write) await writeReadme(figures, machine);
-  const result = { machine, units: UNITS, figures, ratios: ratios(figures) };
+  const peers = values.quick ? undefined : await measurePeerCounts(repeat, seconds, stopped.signal);
+  const result = {
+    machine,
+    units: UNITS,
+    figures,
+    peers,
+    ratios: {
+      ...ratios(figures),
+      ...(peers && { 'native.peers5000.vs3': Number((peers.many.median / peers.few.median).toPrecision(3)) }),
+    },
+  };
   if (values.json) process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
   else {
     const lines = Object.entries(result.ratios).map(([key, value]) => `${key.padEnd(36)} ${value}`);

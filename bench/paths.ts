@@ -108,15 +108,10 @@ const connect: Readonly<Record<PathName, Connect>> = {
   },
 
   weft: async (topology, host, other) => {
-    const weft = new URL('../src/cmd/weft/main.ts', import.meta.url).pathname;
-    const child = await topology.start(host, [
-      ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
-      ...['--address', `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`],
-      ...['--listen', `${formatIpv4(host.address)}:${PORT}`, '--mtu', String(UNDERLAY_MTU - OVERHEAD.weft)],
-      ...['--peer', `${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`],
-    ]);
-    for await (const line of lines(child.stdout!)) if (line === 'ready') return [child];
-    throw new WeftError('WEFT_LAB_FAILED', `weft tunnel on ${host.name} ended before it was ready: ${child.tail()}`);
+    const network = `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`;
+    return [
+      await startTunnel(topology, host, network, [`${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`]),
+    ];
   },
 
   /** A program in C that moves one packet a system call, as flannel's udp proxy does. */
@@ -165,6 +160,23 @@ const connect: Readonly<Record<PathName, Connect>> = {
     return [child];
   },
 };
+
+/** `weft tunnel` on a host, ready. @param peers as its --peer takes them. */
+export async function startTunnel(
+  topology: Topology,
+  host: LabHost,
+  address: string,
+  peers: readonly string[],
+): Promise<Child> {
+  const weft = new URL('../src/cmd/weft/main.ts', import.meta.url).pathname;
+  const child = await topology.start(host, [
+    ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
+    ...['--address', address, '--listen', `${formatIpv4(host.address)}:${PORT}`],
+    ...['--mtu', String(UNDERLAY_MTU - OVERHEAD.weft), ...peers.flatMap((peer) => ['--peer', peer])],
+  ]);
+  for await (const line of lines(child.stdout!)) if (line === 'ready') return child;
+  throw new WeftError('WEFT_LAB_FAILED', `weft tunnel on ${host.name} ended before it was ready: ${child.tail()}`);
+}
 
 /** Waits until the program has made its device: the kernel tells, by `ip monitor`. */
 async function deviceUp(

@@ -1,0 +1,54 @@
+/** Packets a second that one agent's data plane sends to random destinations among N peers. */
+import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
+import { parsePrefix4 } from '../src/ip/prefix.ts';
+import { Topology } from '../src/lab/topology.ts';
+import { startTunnel } from './paths.ts';
+
+const OWN_SUBNET = parsePrefix4('10.0.0.0/24')!;
+const FIRST_SUBNET = 0x0a010000;
+/** Where the peers are said to be: a network behind the second host, which takes the datagrams and drops them. */
+const FIRST_ENDPOINT = 0xac100001; // 172.16.0.1
+
+export interface ManyPeers extends AsyncDisposable {
+  /** Thousand datagrams a second that left the host. */
+  kpps(seconds: number, signal: AbortSignal): Promise<number>;
+}
+
+export async function createManyPeers(peers: number, signal: AbortSignal): Promise<ManyPeers> {
+  await using stack = new AsyncDisposableStack();
+  const topology = stack.use(
+    await Topology.create(
+      { hosts: 2, containersPerHost: 1, backToBack: true, purpose: `bench ${peers} peers` },
+      signal,
+    ),
+  );
+  const [host, sink] = topology.hosts as [(typeof topology.hosts)[0], (typeof topology.hosts)[0]];
+  await topology.exec(sink, ['sh', '-c', 'echo 0 >/proc/sys/net/ipv4/ip_forward'], { signal });
+  await topology.ipBatch(host, `route add 172.16.0.0/12 via ${formatIpv4(sink.address)}\n`, signal);
+  const list = Array.from({ length: peers }, (_, index) => {
+    const subnet = formatIpv4(ipv4Of(FIRST_SUBNET + index * 256));
+    return `${subnet}/24=${formatIpv4(ipv4Of(FIRST_ENDPOINT + index))}`;
+  });
+  await startTunnel(topology, host, '10.0.0.0/8', list);
+  await topology.attachContainers(
+    host,
+    { subnet: OWN_SUBNET, gateway: ipv4Of(OWN_SUBNET.addr + 1), mtuBytes: 1472 },
+    signal,
+  );
+  const container = host.containers[0]!;
+  const sender = new URL('./random-sender.ts', import.meta.url).pathname;
+  const received = async (): Promise<number> => {
+    const { stdout } = await topology.exec(sink, ['cat', '/proc/net/dev'], { signal });
+    return Number(/eth0:\s*\d+\s+(\d+)/.exec(stdout)?.[1]);
+  };
+  const held = stack.move();
+  return {
+    kpps: async (seconds, abort) => {
+      const before = await received();
+      const argv = [process.execPath, '--disable-warning=ExperimentalWarning', sender, String(peers), String(seconds)];
+      await topology.exec(container, argv, { signal: abort });
+      return ((await received()) - before) / seconds / 1000;
+    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}

@@ -1,4 +1,4 @@
-import { formatPrefix, type IpFamily, type IpPrefix, isPrefix4 } from '../ip/address.ts';
+import { formatPrefix, type IpFamily, type IpPrefix } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
@@ -154,8 +154,4 @@ export function withoutFullyRandom(rules: readonly TrafficRule[]): readonly Traf
 
 export function rulesOf(rules: TrafficRules, family: IpFamily): FamilyRules {
   return family === 4 ? rules.ipv4 : rules.ipv6;
-}
-
-export function prefixFamily(prefix: IpPrefix): IpFamily {
-  return isPrefix4(prefix) ? 4 : 6;
 }

@@ -1,10 +1,19 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { udpWantedState } from '../../backend/udp/udp-backend.ts';
+import type { Counters } from '../../dataplane/counters.ts';
 import type { Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
 import { WeftError } from '../../errors.ts';
-import { type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
-import { containsPrefix4, type Ipv4Prefix, mask4, overlaps4, parsePrefix4, prefix4 } from '../../ip/prefix.ts';
+import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
+import {
+  containsPrefix4,
+  formatPrefix4,
+  type Ipv4Prefix,
+  mask4,
+  overlaps4,
+  parsePrefix4,
+  prefix4,
+} from '../../ip/prefix.ts';
 import { Reconciler } from '../../kernel/reconciler.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { hostForwarder } from '../flanneld/open-forwarder.ts';
@@ -102,6 +111,27 @@ function checkPeers({ address, network }: TunnelAddress, peers: readonly PeerArg
   if (problems.length > 0) throw new WeftError('WEFT_USAGE', `the peers do not fit together: ${problems.join('; ')}`);
 }
 
+/** Counters since the start, for people and scripts: one JSON object. */
+function describeCounters(peers: readonly Peer[], counters: Counters): string {
+  const both = (slot: number) => ({ sent: counters.read(slot, 'tx'), received: counters.read(slot, 'rx') });
+  return JSON.stringify({
+    peers: peers.map(({ slot, subnet, publicIp, port }) => ({
+      subnet: formatPrefix4(subnet),
+      endpoint: `${formatIpv4(publicIp)}:${port}`,
+      ...both(slot),
+    })),
+    nobody: both(0),
+    totals: counters.readGauges(),
+  });
+}
+
+/** Writes the counters to standard error at each SIGUSR1, until disposed. Node's own use of it, the debugger, is replaced. */
+function showCountersOnSignal(peers: readonly Peer[], counters: Counters): Disposable {
+  const show = (): void => void process.stderr.write(`${describeCounters(peers, counters)}\n`);
+  process.on('SIGUSR1', show);
+  return { [Symbol.dispose]: () => void process.removeListener('SIGUSR1', show) };
+}
+
 async function runTunnel(options: TunnelOptions): Promise<void> {
   const { dev, address: own, listen, mtu } = options;
   checkPeers(own, options.peer);
@@ -119,18 +149,16 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
       if (event.type === 'failed') notice(`${event.reason}; starting again in ${event.retryInMs} ms`);
     },
   });
-  forwarder.publish({
-    network: own.network,
-    mtu,
-    peers: options.peer.map(
-      (peer, index): Peer => ({
-        slot: index + 1,
-        subnet: peer.subnet,
-        publicIp: peer.address,
-        port: peer.port ?? listen.port,
-      }),
-    ),
-  });
+  const peers = options.peer.map(
+    (peer, index): Peer => ({
+      slot: index + 1,
+      subnet: peer.subnet,
+      publicIp: peer.address,
+      port: peer.port ?? listen.port,
+    }),
+  );
+  forwarder.publish({ network: own.network, mtu, peers });
+  using _counters = showCountersOnSignal(peers, forwarder.counters);
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
   reconciler.setWanted({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
@@ -165,6 +193,11 @@ export function tunnelCommand(): Command {
     .option('--mtu <bytes>', 'MTU of the TUN device: that of the underlay less 28', parseMtu, 1472)
     .addOption(
       new Option('--source-check <mode>', 'which packets are accepted').choices(SOURCE_CHECKS).default('loose'),
+    )
+    .addHelpText(
+      'after',
+      '\nSIGUSR1 makes it write one line of JSON to standard error: packets, bytes and drops with their reasons, of each peer\n' +
+        'and of "nobody" (what could not be laid at a peer\'s door), and totals such as system calls made and ICMP errors sent.',
     )
     .action(async (options: TunnelOptions) => {
       await runTunnel(options);

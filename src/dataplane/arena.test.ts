@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { payloadOf, slowChecksum } from '../../test/fakes/packets.ts';
-import { ArenaLayout, createArena, putIovec } from './arena.ts';
+import fc from 'fast-check';
+import { address, payloadOf, slowChecksum, tcpPacket, udpPacket } from '../../test/fakes/packets.ts';
+import { ArenaLayout, copyHeader, createArena, putIovec } from './arena.ts';
 import { swap16 } from './checksum.ts';
 
 describe('ArenaLayout', () => {
@@ -60,5 +61,50 @@ describe('sum16', () => {
 
   it('traps outside the arena instead of reading something else', () => {
     assert.throws(() => arena.sum16(arena.size - 16, 64), { name: 'RuntimeError' });
+  });
+});
+
+describe('valid4', () => {
+  const arena = createArena();
+  const ip = { source: address('10.244.1.2'), destination: address('255.255.255.254') };
+  const packets = fc.record({ isTcp: fc.boolean(), payload: fc.uint8Array({ maxLength: 300 }), ttl: fc.nat(255) });
+
+  it('right checksums are right, and one flipped bit anywhere is seen', () => {
+    fc.assert(
+      fc.property(packets, fc.nat(), fc.nat(7), fc.nat(3), ({ isTcp, payload, ttl }, where, bit, shift) => {
+        const fields = { ip: { ...ip, ttl }, sourcePort: 65_535, destinationPort: 2, payload };
+        const packet = isTcp ? tcpPacket(fields) : udpPacket(fields);
+        const at = 8_192 + shift;
+        arena.bytes.fill(0xaa, at, at + packet.length + 64);
+        arena.bytes.set(packet, at);
+        assert.equal(arena.valid4(at, packet.length), 1);
+        arena.bytes[at + (where % packet.length)]! ^= 1 << bit;
+        assert.equal(arena.valid4(at, packet.length), 0);
+      }),
+    );
+  });
+
+  it('the longest packet, of zeros and of ones', () => {
+    for (const value of [0, 0xff]) {
+      const payload = new Uint8Array(65_535 - 40).fill(value);
+      const packet = tcpPacket({ ip, sourcePort: 1, destinationPort: 2, payload });
+      arena.bytes.set(packet, 8_192);
+      assert.equal(arena.valid4(8_192, packet.length), 1);
+      arena.bytes[8_192 + 40_000]! ^= 2;
+      assert.equal(arena.valid4(8_192, packet.length), 0);
+    }
+  });
+});
+
+describe('copyHeader', () => {
+  it('copies so many bytes and no more', () => {
+    const arena = createArena();
+    arena.bytes.set(payloadOf(200), 1_026);
+    for (let length = 0; length <= 120; length += 4) {
+      arena.bytes.fill(0, 4_096, 4_400);
+      copyHeader(arena, 4_096, 1_026, length);
+      assert.deepEqual(arena.bytes.slice(4_096, 4_096 + length), arena.bytes.slice(1_026, 1_026 + length));
+      assert.ok(arena.bytes.subarray(4_096 + length, 4_400).every((byte) => byte === 0));
+    }
   });
 });

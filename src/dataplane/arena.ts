@@ -11,8 +11,13 @@ export interface Arena {
   readonly size: number;
   /** Address of byte 0 in this process, 0 in memory-only tests: `base + offset` is what system calls get. */
   readonly base: number;
+  /** `base` in halves: the low one as a signed 32-bit number, so that pointers are put together without floating point. */
+  readonly baseLow: number;
+  readonly baseHigh: number;
   /** Partial ones'-complement sum, little-endian words, folded to 16 bits (RFC 1071). */
   readonly sum16: (offset: number, length: number) => number;
+  /** 1 when the IPv4 packet at `offset`, its header 20 bytes long, has right header and TCP or UDP checksums, else 0. */
+  readonly valid4: (offset: number, length: number) => number;
 }
 
 /** @param addressOf gives the address of the memory for system calls; left out by devices that make none. */
@@ -21,12 +26,16 @@ export function createArena(addressOf?: (bytes: Uint8Array) => number): Arena {
   const module = new WebAssembly.Module(Buffer.from(SUM16_MODULE, 'base64'));
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   const bytes = new Uint8Array(memory.buffer);
+  const base = addressOf?.(bytes) ?? 0;
   return {
     bytes,
     view: new DataView(memory.buffer),
     size: ARENA_PAGES * PAGE,
-    base: addressOf?.(bytes) ?? 0,
+    base,
+    baseLow: base | 0,
+    baseHigh: Math.floor(base / 0x1_0000_0000),
     sum16: exports.sum16 as Arena['sum16'],
+    valid4: exports.valid4 as Arena['valid4'],
   };
 }
 
@@ -49,9 +58,16 @@ export class ArenaLayout {
 
 /** Writes a 64-bit pointer to an arena offset where the kernel will read it. */
 export function putPointer(arena: Arena, at: number, offset: number): void {
-  const address = arena.base + offset;
-  arena.view.setUint32(at, address >>> 0, true);
-  arena.view.setUint32(at + 4, Math.floor(address / 0x1_0000_0000), true);
+  const low = (arena.baseLow + offset) | 0;
+  const carry = low >>> 0 < offset ? 1 : 0;
+  arena.view.setInt32(at, low, true);
+  arena.view.setInt32(at + 4, arena.baseHigh + carry, true);
+}
+
+/** Copies a header: a multiple of 4 bytes, too few for a call of copyWithin to pay. */
+export function copyHeader(arena: Arena, to: number, from: number, length: number): void {
+  const { view } = arena;
+  for (let at = 0; at < length; at += 4) view.setInt32(to + at, view.getInt32(from + at, true), true);
 }
 
 export const IOVEC_SIZE = 16;

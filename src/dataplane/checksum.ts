@@ -20,26 +20,10 @@ export function pseudoSum4(arena: Arena, ip: number, protocol: number, transport
   return arena.sum16(ip + 12, 8) + (protocol << 8) + swap16(transportLength);
 }
 
-/** Whether the IPv4 header of `headerLength` bytes at `ip` carries a right checksum. */
-export function ipv4HeaderValid(arena: Arena, ip: number, headerLength: number): boolean {
-  return arena.sum16(ip, headerLength) === 0xffff;
-}
-
 /** Computes and stores the IPv4 header checksum. */
 export function putIpv4Checksum(arena: Arena, ip: number, headerLength: number): void {
   arena.view.setUint16(ip + 10, 0);
   arena.view.setUint16(ip + 10, ~arena.sum16(ip, headerLength) & 0xffff, true);
-}
-
-/** Whether the transport checksum over `length` bytes at `ip + headerLength` is right (field included in the sum). */
-export function transportValid(
-  arena: Arena,
-  ip: number,
-  headerLength: number,
-  protocol: number,
-  length: number,
-): boolean {
-  return fold(pseudoSum4(arena, ip, protocol, length) + arena.sum16(ip + headerLength, length)) === 0xffff;
 }
 
 /**

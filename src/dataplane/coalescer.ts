@@ -1,5 +1,5 @@
 import { type Arena, type ArenaLayout, IOVEC_SIZE, putIovec } from './arena.ts';
-import { fold, ipv4HeaderValid, pseudoSum4, putIpv4Checksum, transportValid } from './checksum.ts';
+import { fold, pseudoSum4, putIpv4Checksum } from './checksum.ts';
 import { type Counters, GAUGE_RX_COALESCED, GAUGE_RX_WRITES } from './counters.ts';
 import { DROP_TUN_WRITE_FAILED } from './drop-reason.ts';
 import { COALESCE_FLOWS, COALESCE_SEGMENTS } from './limits.ts';
@@ -90,6 +90,7 @@ export class Coalescer {
       vnet: layout.take(16, 16),
       iovecs: layout.take((COALESCE_SEGMENTS + 1) * IOVEC_SIZE, 16),
     }));
+    for (const run of this.#runs) putIovec(this.#arena, run.iovecs, run.vnet, VNET_HEADER);
   }
 
   /** Takes an IPv4 packet of exactly `length` bytes whose total length agrees. It must stay in place until `flush`. */
@@ -187,7 +188,6 @@ export class Coalescer {
     run.identification = view.getUint16(ip + 4);
     run.verified = false;
     run.closed = protocol === PROTO_TCP && (view.getUint8(ip + 33) & TCP_PSH) !== 0;
-    putIovec(this.#arena, run.iovecs, run.vnet, VNET_HEADER);
     putIovec(this.#arena, run.iovecs + IOVEC_SIZE, ip, length);
     this.#open++;
   }
@@ -201,10 +201,10 @@ export class Coalescer {
     if (run.headers + run.payload + payload > MAX_PACKET) return false;
     if (!this.#continues(run, ip)) return false;
     if (!run.verified) {
-      if (!this.#valid(run.first, run.headers + run.segmentSize, run.protocol)) return false;
+      if (this.#arena.valid4(run.first, run.headers + run.segmentSize) === 0) return false;
       run.verified = true;
     }
-    if (!this.#valid(ip, length, run.protocol)) return false;
+    if (this.#arena.valid4(ip, length) === 0) return false;
     run.count++;
     putIovec(this.#arena, run.iovecs + run.count * IOVEC_SIZE, ip + headers, payload);
     run.payload += payload;
@@ -242,37 +242,32 @@ export class Coalescer {
     return true;
   }
 
-  #valid(ip: number, length: number, protocol: number): boolean {
-    return (
-      ipv4HeaderValid(this.#arena, ip, IPV4_MIN_HEADER) &&
-      transportValid(this.#arena, ip, IPV4_MIN_HEADER, protocol, length - IPV4_MIN_HEADER)
-    );
-  }
-
   #flushRun(run: Run): void {
-    const { view, bytes } = this.#arena;
-    const { count, vnet, first } = run;
+    const { view } = this.#arena;
+    const { count, first } = run;
     run.count = 0;
     this.#open--;
-    bytes.fill(0, vnet, vnet + VNET_HEADER);
     const length = run.headers + run.payload;
-    if (count > 1) {
-      const isTcp = run.protocol === PROTO_TCP;
-      const checksumOffset = isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
-      view.setUint8(vnet, VNET_F_NEEDS_CSUM);
-      view.setUint8(vnet + 1, isTcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4);
-      view.setUint16(vnet + 2, run.headers, true);
-      view.setUint16(vnet + 4, run.segmentSize, true);
-      view.setUint16(vnet + 6, IPV4_MIN_HEADER, true);
-      view.setUint16(vnet + 8, checksumOffset, true);
-      view.setUint16(first + 2, length);
-      putIpv4Checksum(this.#arena, first, IPV4_MIN_HEADER);
-      const transportLength = length - IPV4_MIN_HEADER;
-      if (!isTcp) view.setUint16(first + IPV4_MIN_HEADER + 4, transportLength);
-      const sum = fold(pseudoSum4(this.#arena, first, run.protocol, transportLength));
-      view.setUint16(first + IPV4_MIN_HEADER + checksumOffset, sum, true);
-      this.#counters.gauge(GAUGE_RX_COALESCED, count);
+    if (count === 1) {
+      this.#writeSingle(first, length, run.slot);
+      return;
     }
+    const isTcp = run.protocol === PROTO_TCP;
+    const checksumOffset = isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
+    const { vnet } = run;
+    view.setUint8(vnet, VNET_F_NEEDS_CSUM);
+    view.setUint8(vnet + 1, isTcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4);
+    view.setUint16(vnet + 2, run.headers, true);
+    view.setUint16(vnet + 4, run.segmentSize, true);
+    view.setUint16(vnet + 6, IPV4_MIN_HEADER, true);
+    view.setUint16(vnet + 8, checksumOffset, true);
+    view.setUint16(first + 2, length);
+    putIpv4Checksum(this.#arena, first, IPV4_MIN_HEADER);
+    const transportLength = length - IPV4_MIN_HEADER;
+    if (!isTcp) view.setUint16(first + IPV4_MIN_HEADER + 4, transportLength);
+    const sum = fold(pseudoSum4(this.#arena, first, run.protocol, transportLength));
+    view.setUint16(first + IPV4_MIN_HEADER + checksumOffset, sum, true);
+    this.#counters.gauge(GAUGE_RX_COALESCED, count);
     this.#write(run.iovecs, count + 1, run.slot, count, length + (count - 1) * run.headers);
   }
 

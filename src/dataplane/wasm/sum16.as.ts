@@ -33,3 +33,22 @@ export function sum16(address: usize, length: usize): u32 {
   sum = (sum & 0xffff) + (sum >> 16);
   return <u32>sum;
 }
+
+/**
+ * Whether the IPv4 packet of `length` bytes at `ip`, its header 20 bytes long, has a right header checksum and, with the
+ * pseudo header (RFC 9293 §3.1, RFC 768), a right TCP or UDP checksum. One call a packet instead of three.
+ */
+export function valid4(ip: usize, length: usize): u32 {
+  const addresses: u64 = <u64>load<u32>(ip, 12) + <u64>load<u32>(ip, 16);
+  const header: u64 = <u64>load<u32>(ip) + <u64>load<u32>(ip, 4) + <u64>load<u32>(ip, 8) + addresses;
+  const transport = length - 20;
+  const pseudo: u64 = addresses + (<u64>load<u8>(ip, 9) << 8) + <u64>bswap<u16>(<u16>transport);
+  return fold(header) == 0xffff && fold(pseudo + sum16(ip + 20, transport)) == 0xffff ? 1 : 0;
+}
+
+function fold(wide: u64): u64 {
+  let sum = (wide & 0xffffffff) + (wide >> 32);
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return (sum & 0xffff) + (sum >> 16);
+}

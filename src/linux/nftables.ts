@@ -44,16 +44,16 @@ export class NftablesTrafficManager implements TrafficManager {
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
     const repairs: Repair[] = [];
     for (const family of FAMILIES) {
-      const rules = await this.#supported(rulesOf(wanted, family), signal);
-      const plan = planNftTable(family, rules, await this.#list(family, signal));
-      if (plan.script === '') continue;
+      const wantedRules = rulesOf(wanted, family);
       try {
-        await this.#nft(['-f', '-'], plan.script, signal);
+        const rules = await this.#supported(wantedRules, signal);
+        const plan = planNftTable(family, rules, await this.#list(family, signal));
+        if (plan.script !== '') await this.#nft(['-f', '-'], plan.script, signal);
         repairs.push(...plan.repairs);
       } catch (error) {
         // The empty table of a family not in use is there only because flannel has it; a kernel without that family
         // must not keep the other one from working.
-        if (signal?.aborted || !isEmpty(rules)) throw error;
+        if (signal?.aborted || isMissing(error) || !isEmpty(wantedRules)) throw error;
       }
     }
     return repairs;

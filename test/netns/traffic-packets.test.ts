@@ -70,7 +70,8 @@ class Site implements AsyncDisposable {
       await run(['ip', 'route', 'add', 'default', 'via', end.host], { netns });
       for (const port of [PORT, MARKED_PORT]) await this.#receive(netns, port);
     }
-    await run(['sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv4.conf.all.rp_filter=0'], { netns: this.host });
+    const settings = 'cd /proc/sys/net/ipv4 && echo 1 >ip_forward && echo 0 >conf/all/rp_filter';
+    await run(['sh', '-c', settings], { netns: this.host });
     const marks = [
       'add table ip test-marks',
       'add chain ip test-marks c { type filter hook prerouting priority mangle; }',

@@ -1,0 +1,126 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { NetworkConfig } from '../../config/network-config.ts';
+import { type Lease, type LeaseKey, leaseKey } from '../../lease/lease.ts';
+import { asError } from '../outage.ts';
+import type { ReportSink } from '../report.ts';
+import type { LeaseUpdate } from '../subnet-manager.ts';
+import { LeaseUpdateQueue } from '../update-queue.ts';
+import type { AnnotationKeys } from './annotations.ts';
+import { type LeaseFamilies, leaseFamilies, nodeLease } from './node-lease.ts';
+import type { NodeRecord } from './node-record.ts';
+
+export interface LeaseFeedOptions {
+  readonly config: NetworkConfig;
+  readonly annotations: AnnotationKeys;
+  /** More waiting changes than this are handed over as one snapshot. */
+  readonly depth: number;
+  readonly report: ReportSink;
+}
+
+/** Turns what happens to Node objects into what happens to leases, for one consumer. */
+export class LeaseFeed {
+  readonly #options: LeaseFeedOptions;
+  readonly #families: LeaseFamilies;
+  readonly #queue = new LeaseUpdateQueue();
+  /** The last lease of each node that could be read. */
+  #byNode = new Map<string, Lease>();
+  /** Which node a subnet belongs to: the latest, should two nodes publish the same. */
+  #owners = new Map<LeaseKey, string>();
+  #synced = false;
+
+  constructor(options: LeaseFeedOptions) {
+    this.#options = options;
+    this.#families = leaseFamilies(options.config);
+  }
+
+  /** All nodes there are; those in `unreadable` keep the lease they had. */
+  replaced(nodes: Iterable<NodeRecord>, unreadable: ReadonlySet<string>): void {
+    const before = this.#byNode;
+    this.#byNode = new Map();
+    this.#owners = new Map();
+    for (const name of unreadable) {
+      const lease = before.get(name);
+      if (lease !== undefined) this.#claim(name, lease);
+    }
+    for (const node of nodes) {
+      const lease = this.#read(node, before.get(node.name));
+      if (lease !== undefined) this.#claim(node.name, lease);
+    }
+    if (this.#synced) {
+      this.#options.report({ type: 'resynchronised', leases: this.#owners.size, reason: 'all nodes were listed' });
+    }
+    this.#synced = true;
+    this.#queue.snapshot(this.#leases());
+  }
+
+  set(node: NodeRecord): void {
+    const before = this.#byNode.get(node.name);
+    const lease = this.#read(node, before);
+    if (lease === undefined) {
+      this.deleted(node.name);
+      return;
+    }
+    if (before !== undefined && isDeepStrictEqual(before, lease)) return;
+    if (before !== undefined && leaseKey(before) !== leaseKey(lease)) this.deleted(node.name);
+    this.#claim(node.name, lease);
+    this.#change(() => this.#queue.set(lease));
+  }
+
+  deleted(name: string): void {
+    const lease = this.#byNode.get(name);
+    if (lease === undefined) return;
+    this.#byNode.delete(name);
+    const key = leaseKey(lease);
+    if (this.#owners.get(key) !== name) return;
+    for (const [other, theirs] of this.#byNode) {
+      if (leaseKey(theirs) !== key) continue;
+      this.#owners.set(key, other);
+      this.#change(() => this.#queue.set(theirs));
+      return;
+    }
+    this.#owners.delete(key);
+    this.#change(() => this.#queue.removed(key));
+  }
+
+  end(): void {
+    this.#queue.end();
+  }
+
+  updates(): AsyncGenerator<LeaseUpdate, void, void> {
+    return this.#queue.drain();
+  }
+
+  #read(node: NodeRecord, before: Lease | undefined): Lease | undefined {
+    try {
+      return nodeLease(node, this.#families, this.#options.annotations);
+    } catch (error) {
+      this.#options.report({ type: 'entry-unreadable', key: node.name, reason: asError(error).message });
+      return before;
+    }
+  }
+
+  #claim(name: string, lease: Lease): void {
+    const key = leaseKey(lease);
+    const owner = this.#owners.get(key);
+    if (owner !== undefined && owner !== name) {
+      const text = `nodes "${owner}" and "${name}" both publish ${key}; packets for it go to "${name}"`;
+      this.#options.report({ type: 'note', severity: 'warning', text });
+    }
+    this.#byNode.set(name, lease);
+    this.#owners.set(key, name);
+  }
+
+  #change(add: () => void): void {
+    if (this.#queue.pending < this.#options.depth) {
+      add();
+      return;
+    }
+    const text = `Channel buffer full (EVENT_QUEUE_DEPTH=${this.#options.depth}), handing over all ${this.#owners.size} leases at once instead of single changes`;
+    this.#options.report({ type: 'note', severity: 'warning', text });
+    this.#queue.snapshot(this.#leases());
+  }
+
+  #leases(): Lease[] {
+    return Array.from(this.#owners.values(), (name) => this.#byNode.get(name)!);
+  }
+}

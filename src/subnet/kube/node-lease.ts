@@ -1,0 +1,181 @@
+import type { NetworkConfig } from '../../config/network-config.ts';
+import { WeftError } from '../../errors.ts';
+import { parseIpv4 } from '../../ip/ipv4.ts';
+import { parseIpv6 } from '../../ip/ipv6.ts';
+import {
+  containsPrefix4,
+  containsPrefix6,
+  equalPrefix4,
+  equalPrefix6,
+  formatPrefix4,
+  formatPrefix6,
+  type Ipv4Prefix,
+  type Ipv6Prefix,
+  parsePrefix4,
+  parsePrefix6,
+} from '../../ip/prefix.ts';
+import type { JsonValue, Lease } from '../../lease/lease.ts';
+import type { AnnotationKeys } from './annotations.ts';
+import type { NodeRecord } from './node-record.ts';
+
+/** Which families leases have. */
+export interface LeaseFamilies {
+  readonly v4: boolean;
+  readonly v6: boolean;
+}
+
+const DUAL_STACK_BACKENDS: ReadonlySet<string> = new Set(['vxlan', 'host-gw', 'wireguard']);
+
+/**
+ * The families of the leases of a network: those that are configured, without IPv6 for the backends that have none.
+ * (flannel forces only its own lease of such a backend to IPv4 and then ignores all peers for their lack of an IPv6
+ * address.)
+ */
+export function leaseFamilies(config: NetworkConfig): LeaseFamilies {
+  const v6 = config.ipv6 !== undefined && DUAL_STACK_BACKENDS.has(config.backendType);
+  return { v4: config.ipv4 !== undefined, v6 };
+}
+
+export interface PodSubnets {
+  readonly subnet: Ipv4Prefix | undefined;
+  readonly ipv6Subnet: Ipv6Prefix | undefined;
+}
+
+/** The first pod CIDR of each family. @throws Error when one is no CIDR, or there are more than two. */
+function podSubnets(node: NodeRecord): PodSubnets {
+  if (node.podCidrs.length > 2) throw new Error(`node "${node.name}" pod cidrs should be IPv4/IPv6 only or dualstack`);
+  let subnet: Ipv4Prefix | undefined;
+  let ipv6Subnet: Ipv6Prefix | undefined;
+  for (const cidr of node.podCidrs) {
+    const v4 = parsePrefix4(cidr);
+    const v6 = v4 === undefined ? parsePrefix6(cidr) : undefined;
+    if (v4 === undefined && v6 === undefined) throw new Error(`node "${node.name}" pod cidr "${cidr}" is not a CIDR`);
+    subnet ??= v4;
+    ipv6Subnet ??= v6;
+  }
+  return { subnet, ipv6Subnet };
+}
+
+/**
+ * The subnets that Kubernetes gave the own node; `undefined` while it has not given any.
+ *
+ * @throws WeftError WEFT_KUBE_NODE when they do not fit the network configuration, with flannel's messages.
+ */
+export function ownSubnets(node: NodeRecord, config: NetworkConfig): PodSubnets | undefined {
+  if (node.podCidrs.length === 0) return undefined;
+  const hint =
+    'The Network of net-conf.json and the --cluster-cidr of kube-controller-manager must agree. The pod CIDR of a node cannot be changed: correct the configuration, or delete the Node object so that it registers anew.';
+  const unfit = (message: string): WeftError => new WeftError('WEFT_KUBE_NODE', message, { hint });
+  let pod: PodSubnets;
+  try {
+    pod = podSubnets(node);
+  } catch (error) {
+    throw unfit((error as Error).message);
+  }
+  const { ipv4, ipv6 } = config;
+  if (ipv4 !== undefined && pod.subnet !== undefined && !containsPrefix4(ipv4.network, pod.subnet)) {
+    throw unfit(
+      `subnet "${formatPrefix4(ipv4.network)}" specified in the flannel net config doesn't contain "${formatPrefix4(pod.subnet)}" PodCIDR of the "${node.name}" node`,
+    );
+  }
+  if (ipv6 !== undefined && pod.ipv6Subnet !== undefined && !containsPrefix6(ipv6.network, pod.ipv6Subnet)) {
+    throw unfit(
+      `subnet "${formatPrefix6(ipv6.network)}" specified in the flannel net config doesn't contain "${formatPrefix6(pod.ipv6Subnet)}" IPv6 PodCIDR of the "${node.name}" node`,
+    );
+  }
+  const families = leaseFamilies(config);
+  if (!families.v4 && !families.v6) {
+    throw unfit(`the backend "${config.backendType}" has no IPv6, and IPv4 is switched off in the flannel net config`);
+  }
+  const subnet = families.v4 ? pod.subnet : undefined;
+  const ipv6Subnet = families.v6 ? pod.ipv6Subnet : undefined;
+  if (families.v4 && subnet === undefined) {
+    throw unfit(
+      `node "${node.name}" has no IPv4 pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables IPv4`,
+    );
+  }
+  if (families.v6 && ipv6Subnet === undefined) {
+    throw unfit(
+      `node "${node.name}" has no IPv6 pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables IPv6`,
+    );
+  }
+  return { subnet, ipv6Subnet };
+}
+
+/** The pod subnets of a node in the families that a lease has; `undefined` when it has none that can be read. */
+export function subnetsLike(lease: Lease, node: NodeRecord): PodSubnets | undefined {
+  try {
+    const { subnet, ipv6Subnet } = podSubnets(node);
+    const like = {
+      subnet: lease.subnet === undefined ? undefined : subnet,
+      ipv6Subnet: lease.ipv6Subnet === undefined ? undefined : ipv6Subnet,
+    };
+    return like.subnet === undefined && like.ipv6Subnet === undefined ? undefined : like;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a lease has exactly these subnets. */
+export function hasSubnets(lease: Lease, subnets: PodSubnets): boolean {
+  return (
+    (lease.subnet === undefined || subnets.subnet === undefined
+      ? lease.subnet === subnets.subnet
+      : equalPrefix4(lease.subnet, subnets.subnet)) &&
+    (lease.ipv6Subnet === undefined || subnets.ipv6Subnet === undefined
+      ? lease.ipv6Subnet === subnets.ipv6Subnet
+      : equalPrefix6(lease.ipv6Subnet, subnets.ipv6Subnet))
+  );
+}
+
+/**
+ * The lease that a node publishes; `undefined` when it publishes none (no flannel there, or no pod CIDR yet). With both
+ * families on, a node that has only one complete gives a lease of that one. (flannel ignores such a node.)
+ *
+ * @throws Error saying what cannot be read; a known lease of that node is then best kept.
+ */
+export function nodeLease(node: NodeRecord, families: LeaseFamilies, keys: AnnotationKeys): Lease | undefined {
+  if (!node.managed || node.podCidrs.length === 0) return undefined;
+  const pod = podSubnets(node);
+  const publicIp = families.v4 ? addressOf(node.publicIp, parseIpv4, keys.publicIp) : undefined;
+  const publicIpv6 = families.v6 ? addressOf(node.publicIpv6, parseIpv6, keys.publicIpv6) : undefined;
+  const v4 = publicIp !== undefined && pod.subnet !== undefined;
+  const v6 = publicIpv6 !== undefined && pod.ipv6Subnet !== undefined;
+  if (!v4 && !v6) {
+    throw new Error(
+      families.v4 && publicIp !== undefined
+        ? `missing IPv4 address on n.Spec.PodCIDRs: [${node.podCidrs.join(' ')}]`
+        : families.v6 && publicIpv6 !== undefined
+          ? `missing IPv6 address on n.Spec.PodCIDRs: [${node.podCidrs.join(' ')}]`
+          : `the annotation ${families.v4 ? keys.publicIp : keys.publicIpv6} is missing`,
+    );
+  }
+  return {
+    subnet: v4 ? pod.subnet : undefined,
+    ipv6Subnet: v6 ? pod.ipv6Subnet : undefined,
+    attrs: {
+      publicIp: v4 ? publicIp : undefined,
+      publicIpv6: v6 ? publicIpv6 : undefined,
+      backendType: node.backendType ?? '',
+      backendData: dataOf(node.backendData, keys.backendData),
+      backendV6Data: dataOf(node.backendV6Data, keys.backendV6Data),
+    },
+    expiresAtMs: undefined,
+  };
+}
+
+function addressOf<A>(text: string | undefined, parse: (text: string) => A | undefined, key: string): A | undefined {
+  if (text === undefined || text === '') return undefined;
+  const address = parse(text);
+  if (address === undefined) throw new Error(`the annotation ${key} is not an address: "${text}"`);
+  return address;
+}
+
+function dataOf(text: string | undefined, key: string): JsonValue | undefined {
+  if (text === undefined || text === '') return undefined;
+  try {
+    return JSON.parse(text) as JsonValue;
+  } catch {
+    throw new Error(`the annotation ${key} is not JSON: "${text.slice(0, 100)}"`);
+  }
+}

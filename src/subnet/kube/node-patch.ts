@@ -1,0 +1,85 @@
+import { formatIpv4 } from '../../ip/ipv4.ts';
+import { formatIpv6 } from '../../ip/ipv6.ts';
+import type { JsonValue, LeaseAttrs } from '../../lease/lease.ts';
+import type { AnnotationKeys } from './annotations.ts';
+import type { NodeRecord } from './node-record.ts';
+
+/** Needed for lists that are merged by key (conditions); a plain object without it would be taken for a JSON patch. */
+export const STRATEGIC_MERGE_PATCH = 'application/strategic-merge-patch+json';
+
+/**
+ * The annotations that must change on the own node so that peers see `attrs`; empty when none. The rules, and which keys
+ * which backend writes, are flannel's:
+ * - an address comes from the user's `…-overwrite` annotation where there is one;
+ * - IPv4 keys are written unless the backend is vxlan and has no IPv4 data;
+ * - IPv6 keys are written by vxlan with IPv6 data, by wireguard with IPv6 data and an IPv6 address, by host-gw and
+ *   extension with an IPv6 address, and by nobody else.
+ */
+export function annotationChanges(node: NodeRecord, attrs: LeaseAttrs, keys: AnnotationKeys): Record<string, string> {
+  const { backendType } = attrs;
+  const data = goJson(attrs.backendData);
+  const v6Data = goJson(attrs.backendV6Data);
+  const changes: Record<string, string> = {};
+  const want = (key: string, value: string, now: string | undefined): void => {
+    if (now !== value) changes[key] = value;
+  };
+  // In the order of the alphabet, as Go writes a map: the request then equals flannel's.
+  if (backendType !== 'vxlan' || data !== 'null') want(keys.backendData, data, node.backendData);
+  want(keys.backendType, backendType, node.backendType);
+  const v6 = writesIpv6(attrs, v6Data);
+  if (v6) want(keys.backendV6Data, v6Data, node.backendV6Data);
+  if (!node.managed) changes[keys.kubeSubnetManager] = 'true';
+  if (attrs.publicIp !== undefined && (backendType !== 'vxlan' || data !== 'null')) {
+    want(keys.publicIp, node.own?.publicIpOverwrite || formatIpv4(attrs.publicIp), node.publicIp);
+  }
+  if (v6 && attrs.publicIpv6 !== undefined) {
+    want(keys.publicIpv6, node.own?.publicIpv6Overwrite || formatIpv6(attrs.publicIpv6), node.publicIpv6);
+  }
+  return changes;
+}
+
+function writesIpv6({ backendType, publicIpv6 }: LeaseAttrs, v6Data: string): boolean {
+  switch (backendType) {
+    case 'vxlan':
+      return v6Data !== 'null';
+    case 'wireguard':
+      return v6Data !== 'null' && publicIpv6 !== undefined;
+    case 'host-gw':
+    case 'extension':
+      return publicIpv6 !== undefined;
+    default:
+      return false;
+  }
+}
+
+/** JSON as Go's encoder writes it: no spaces, `null` for nothing, and characters that mean something in HTML escaped. */
+function goJson(value: JsonValue | undefined): string {
+  return JSON.stringify(value ?? null).replace(
+    /[<>&\u2028\u2029]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+export function annotationPatch(changes: Readonly<Record<string, string>>): string {
+  return JSON.stringify({ metadata: { annotations: changes } });
+}
+
+/** The condition by which a node says that its pod network works; to the byte what flannel sends. */
+export function networkAvailablePatch(now: Date): string {
+  // Kubernetes times have whole seconds.
+  const time = `${now.toISOString().slice(0, 19)}Z`;
+  return JSON.stringify({
+    status: {
+      conditions: [
+        {
+          type: 'NetworkUnavailable',
+          status: 'False',
+          lastHeartbeatTime: time,
+          lastTransitionTime: time,
+          reason: 'FlannelIsUp',
+          message: 'Flannel is running on this node',
+        },
+      ],
+    },
+  });
+}

@@ -1,0 +1,133 @@
+import type { AnnotationKeys } from './annotations.ts';
+
+/**
+ * What is kept of a Node object: some hundred bytes of the 10 to 20 kB that a kubelet makes of it (image lists,
+ * managedFields), so that a cluster of 5,000 nodes costs a few MiB.
+ */
+export interface NodeRecord {
+  readonly name: string;
+  readonly uid: string;
+  /** spec.podCIDRs, or spec.podCIDR alone when that list is empty. Empty: not assigned yet. */
+  readonly podCidrs: readonly string[];
+  /** Whether the annotation `kube-subnet-manager` is `true`: only such nodes are peers. */
+  readonly managed: boolean;
+  readonly backendType: string | undefined;
+  readonly backendData: string | undefined;
+  readonly backendV6Data: string | undefined;
+  readonly publicIp: string | undefined;
+  readonly publicIpv6: string | undefined;
+  /** Details that only the own node needs; `undefined` for all others. */
+  readonly own: OwnNodeDetails | undefined;
+}
+
+export interface OwnNodeDetails {
+  readonly publicIpOverwrite: string | undefined;
+  readonly publicIpv6Overwrite: string | undefined;
+  readonly nodePublicIp: string | undefined;
+  readonly nodePublicIpv6: string | undefined;
+  /** status.addresses of type InternalIP, in their order. */
+  readonly internalIps: readonly string[];
+  /** The status of the condition NetworkUnavailable: `True`, `False`, `Unknown`, or not there. */
+  readonly networkUnavailable: string | undefined;
+}
+
+/** @throws Error, saying what is wrong, when it is no Node that can be read. */
+export function nodeRecord(object: unknown, keys: AnnotationKeys, ownName: string): NodeRecord {
+  const node = mapping(object, 'the object');
+  const metadata = mapping(node.metadata, 'metadata');
+  const name = metadata.name;
+  if (typeof name !== 'string' || name === '') throw new Error('metadata.name is not a text');
+  const spec = optionalMapping(node.spec, 'spec');
+  const annotations = optionalMapping(metadata.annotations, 'metadata.annotations');
+  const annotation = (key: string): string | undefined => {
+    const value = annotations[key];
+    if (value === undefined || typeof value === 'string') return value;
+    throw new Error(`the annotation ${key} is not a text`);
+  };
+  return {
+    name,
+    uid: typeof metadata.uid === 'string' ? metadata.uid : '',
+    podCidrs: podCidrs(spec),
+    managed: annotation(keys.kubeSubnetManager) === 'true',
+    backendType: annotation(keys.backendType),
+    backendData: annotation(keys.backendData),
+    backendV6Data: annotation(keys.backendV6Data),
+    publicIp: annotation(keys.publicIp),
+    publicIpv6: annotation(keys.publicIpv6),
+    own:
+      name === ownName
+        ? {
+            publicIpOverwrite: annotation(keys.publicIpOverwrite),
+            publicIpv6Overwrite: annotation(keys.publicIpv6Overwrite),
+            nodePublicIp: annotation(keys.nodePublicIp),
+            nodePublicIpv6: annotation(keys.nodePublicIpv6),
+            internalIps: internalIps(node.status),
+            networkUnavailable: networkUnavailable(node.status),
+          }
+        : undefined,
+  };
+}
+
+/** Whether nothing that is kept has changed; most updates of a Node are heart-beats. */
+export function sameNodeRecord(a: NodeRecord, b: NodeRecord): boolean {
+  return (
+    a.uid === b.uid &&
+    a.managed === b.managed &&
+    a.publicIp === b.publicIp &&
+    a.publicIpv6 === b.publicIpv6 &&
+    a.backendType === b.backendType &&
+    a.backendData === b.backendData &&
+    a.backendV6Data === b.backendV6Data &&
+    sameTexts(a.podCidrs, b.podCidrs) &&
+    sameOwn(a.own, b.own)
+  );
+}
+
+function sameOwn(a: OwnNodeDetails | undefined, b: OwnNodeDetails | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    a.publicIpOverwrite === b.publicIpOverwrite &&
+    a.publicIpv6Overwrite === b.publicIpv6Overwrite &&
+    a.nodePublicIp === b.nodePublicIp &&
+    a.nodePublicIpv6 === b.nodePublicIpv6 &&
+    a.networkUnavailable === b.networkUnavailable &&
+    sameTexts(a.internalIps, b.internalIps)
+  );
+}
+
+function sameTexts(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((text, i) => text === b[i]);
+}
+
+function podCidrs(spec: Record<string, unknown>): string[] {
+  const list = spec.podCIDRs;
+  if (Array.isArray(list) && list.length > 0) return list.map(String);
+  return typeof spec.podCIDR === 'string' && spec.podCIDR !== '' ? [spec.podCIDR] : [];
+}
+
+function internalIps(status: unknown): string[] {
+  const ips: string[] = [];
+  for (const address of entries(status, 'addresses')) {
+    if (address.type === 'InternalIP' && typeof address.address === 'string') ips.push(address.address);
+  }
+  return ips;
+}
+
+function networkUnavailable(status: unknown): string | undefined {
+  const condition = entries(status, 'conditions').find((one) => one.type === 'NetworkUnavailable');
+  return typeof condition?.status === 'string' ? condition.status : undefined;
+}
+
+function entries(status: unknown, field: string): Record<string, unknown>[] {
+  const list = optionalMapping(status, 'status')[field];
+  return Array.isArray(list) ? list.map((one) => mapping(one, `an entry of status.${field}`)) : [];
+}
+
+function optionalMapping(value: unknown, what: string): Record<string, unknown> {
+  return value === undefined || value === null ? {} : mapping(value, what);
+}
+
+function mapping(value: unknown, what: string): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error(`${what} is not an object`);
+  return value as Record<string, unknown>;
+}

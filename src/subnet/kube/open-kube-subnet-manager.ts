@@ -1,0 +1,101 @@
+import { WeftError } from '../../errors.ts';
+import type { ReportSink } from '../report.ts';
+import { annotationKeys } from './annotations.ts';
+import { type KubeAccessOptions, loadKubeAccess } from './kube-access.ts';
+import { KubeApi } from './kube-api.ts';
+import { DEFAULT_EVENT_QUEUE_DEPTH, KubeSubnetManager, type KubeTiming } from './kube-subnet-manager.ts';
+import { findNodeName } from './node-name.ts';
+
+export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions {
+  /** `--kube-annotation-prefix`. */
+  readonly annotationPrefix: string;
+  /** `--net-config-path`. */
+  readonly netConfPath: string;
+  /** `--set-node-network-unavailable`. */
+  readonly setNodeNetworkUnavailable: boolean;
+  /** For the User-Agent, which also names the owner of the fields that we write: `flanneld/<version>`. */
+  readonly version: string;
+  readonly report?: ReportSink;
+  readonly timing?: Partial<KubeTiming>;
+  /** How long to wait for the first list of all nodes; 10 minutes unless given. */
+  readonly syncTimeoutMs?: number;
+}
+
+/**
+ * The subnet manager of `--kube-subnet-mgr`, ready for use: finds the API server and the own node's name (NODE_NAME, or
+ * POD_NAME and POD_NAMESPACE), then waits until all nodes were read. With CONT_WHEN_CACHE_NOT_READY=true it goes on
+ * without when that takes too long. The backend `alloc` needs no other nodes and waits for nothing.
+ *
+ * @throws WeftError WEFT_USAGE for the annotation prefix, WEFT_KUBE_CONFIG, WEFT_KUBE_REFUSED, WEFT_STORE_UNAVAILABLE.
+ */
+export async function openKubeSubnetManager(
+  options: OpenKubeSubnetManagerOptions,
+  signal: AbortSignal,
+): Promise<KubeSubnetManager> {
+  const { annotationPrefix, netConfPath, setNodeNetworkUnavailable, version, timing } = options;
+  const env = options.env ?? process.env;
+  const report = options.report ?? (() => {});
+  const info = (text: string) => report({ type: 'note', severity: 'info', text });
+  const annotations = annotationKeys(annotationPrefix);
+  const eventQueueDepth = parseQueueDepth(env.EVENT_QUEUE_DEPTH);
+  const access = await loadKubeAccess(options, report);
+  const api = new KubeApi(access, `flanneld/${version} (${process.platform}/${process.arch})`);
+  let manager: KubeSubnetManager | undefined;
+  try {
+    const nodeName = await findNodeName(api, env, report, signal);
+    manager = new KubeSubnetManager({
+      api,
+      nodeName,
+      annotations,
+      netConfPath,
+      setNodeNetworkUnavailable,
+      eventQueueDepth,
+      report,
+      ...(timing === undefined ? {} : { timing }),
+    });
+    if (await usesAlloc(manager, signal)) {
+      info('Node controller skips sync');
+      return manager;
+    }
+    const timeoutMs = options.syncTimeoutMs ?? 600_000;
+    info(`Waiting ${Math.floor(timeoutMs / 60_000)}m${(timeoutMs % 60_000) / 1_000}s for node controller to sync`);
+    try {
+      await manager.waitForSync(timeoutMs, signal);
+      info('Node controller sync successful');
+    } catch (error) {
+      const timedOut = error instanceof WeftError && error.code === 'WEFT_STORE_UNAVAILABLE';
+      if (!timedOut || env.CONT_WHEN_CACHE_NOT_READY !== 'true') throw error;
+      report({
+        type: 'note',
+        severity: 'warning',
+        text: `Timed out waiting for node controller sync. Continuing anyway. (${error.message})`,
+      });
+    }
+    return manager;
+  } catch (error) {
+    await manager?.[Symbol.asyncDispose]();
+    api[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** A configuration that cannot be read is told of later, where it is asked for. */
+async function usesAlloc(manager: KubeSubnetManager, signal: AbortSignal): Promise<boolean> {
+  try {
+    return (await manager.networkConfig(signal)).backendType === 'alloc';
+  } catch {
+    signal.throwIfAborted();
+    return false;
+  }
+}
+
+function parseQueueDepth(text: string | undefined): number {
+  if (text === undefined || text === '') return DEFAULT_EVENT_QUEUE_DEPTH;
+  if (!/^[+-]?\d+$/.test(text)) {
+    throw new WeftError('WEFT_KUBE_CONFIG', `env EVENT_QUEUE_DEPTH=${text} format error`, {
+      hint: `Give a whole number of events, or leave it out for ${DEFAULT_EVENT_QUEUE_DEPTH}.`,
+    });
+  }
+  const depth = Number(text);
+  return depth > 0 ? depth : DEFAULT_EVENT_QUEUE_DEPTH;
+}

@@ -209,8 +209,8 @@ class LabRun {
       summary = await work();
     } catch (error) {
       this.#signal.throwIfAborted();
-      summary = error instanceof StageFailed ? error.message : describeError(error);
-      if (!(error instanceof StageFailed)) this.#failures.push(`${title}: ${summary}`);
+      summary = error instanceof Error ? error.message : String(error);
+      if (!(error instanceof StageFailed)) this.#failures.push(`${title}: ${explain(error)}`);
     }
     const ok = this.#failures.length === failuresBefore;
     const stage = { name, title, ok, durationMs: Math.round(performance.now() - startedAt), summary };
@@ -397,6 +397,12 @@ class LabRun {
       })),
     };
   }
+}
+
+/** A message of several lines (with the end of a log) keeps its code and hint on a line of their own. */
+function explain(error: unknown): string {
+  if (!(error instanceof WeftError) || !error.message.includes('\n')) return describeError(error);
+  return `${error.message}\n[${error.code}]${error.hint === undefined ? '' : ` ${error.hint}`}`;
 }
 
 function fileArrived(file: FileResult): boolean {

@@ -29,6 +29,8 @@ export interface HostPlan {
   readonly namespace: string;
   /** On {@link HOST_DEVICE}. */
   readonly address: Ipv4Addr;
+  /** Of {@link HOST_DEVICE}: locally administered, and ends with the address. */
+  readonly macAddress: string;
   /** The port of the underlay switch that its cable is in. */
   readonly switchPort: string;
   readonly containers: readonly ContainerPlan[];
@@ -83,10 +85,12 @@ export function planTopology(options: PlanOptions): TopologyPlan {
     backToBack,
     hosts: Array.from({ length: hosts }, (_, i) => {
       const name = `h${i + 1}`;
+      const address = ipv4Of(UNDERLAY_NETWORK.addr + i + 1);
       return {
         name,
         namespace: `weft-${id}-${name}`,
-        address: ipv4Of(UNDERLAY_NETWORK.addr + i + 1),
+        address,
+        macAddress: `02:00:${address.toString(16).replace(/..(?!$)/g, '$&:')}`,
         switchPort: `port${i + 1}`,
         containers: Array.from({ length: containersPerHost }, (_, j) => ({
           name: `${name}c${j + 1}`,
@@ -125,7 +129,7 @@ export function createScript(plan: TopologyPlan): string {
     ...plan.hosts.map(
       (host) =>
         `link add ${host.switchPort} mtu ${plan.underlayMtuBytes} netns ${plan.switchNamespace} type veth ` +
-        `peer name ${HOST_DEVICE} mtu ${plan.underlayMtuBytes} netns ${host.namespace}`,
+        `peer name ${HOST_DEVICE} address ${host.macAddress} mtu ${plan.underlayMtuBytes} netns ${host.namespace}`,
     ),
   ]);
 }
@@ -141,13 +145,24 @@ export function switchScript(plan: TopologyPlan): string {
   ]);
 }
 
+/**
+ * The kernel has one table of ARP entries for all namespaces, 1,024 by default (net.ipv4.neigh.default.gc_thresh3 of the
+ * machine, which is not ours to change): hosts that all talk to each other fill it with their square, and then packets are
+ * lost. Permanent entries do not count, so larger labs have those.
+ */
+const ARP_UP_TO_HOSTS = 16;
+
 /** `ip -n <host> -batch`. */
-export function hostScript(host: HostPlan): string {
+export function hostScript(plan: TopologyPlan, host: HostPlan): string {
+  const peers = plan.hosts.length > ARP_UP_TO_HOSTS ? plan.hosts.filter((peer) => peer !== host) : [];
   return script([
     'link set lo up',
     `address add ${formatIpv4(host.address)}/${UNDERLAY_NETWORK.length} dev ${HOST_DEVICE}`,
     `link set ${HOST_DEVICE} up`,
     `route add default via ${formatIpv4(UNDERLAY_GATEWAY)} dev ${HOST_DEVICE}`,
+    ...peers.map(
+      (peer) => `neighbour add ${formatIpv4(peer.address)} lladdr ${peer.macAddress} dev ${HOST_DEVICE} nud permanent`,
+    ),
   ]);
 }
 

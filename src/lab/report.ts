@@ -37,7 +37,7 @@ export function renderReport(result: LabResult, options: ReportOptions): string 
   const section = (title: string, body: readonly Line[]) => {
     if (body.length > 0) lines.push([], [span(title, STYLE.heading)], ...body.map((line) => [span('  '), ...line]));
   };
-  section('Hosts', renderHosts(result));
+  if (result.hosts.some((host) => host.subnet !== null)) section('Hosts', renderHosts(result));
   if (result.pings !== null) section(...renderPings(result.pings, result.hosts));
   if (result.throughput !== null) section('Throughput', renderThroughput(result.throughput));
   section('Routes', renderRoutes(result));

@@ -84,7 +84,8 @@ export class Topology implements AsyncDisposable {
   readonly stateDirectory: string;
   readonly #hosts: MutableHost[];
   readonly #record: LabRecord;
-  readonly #registry: string;
+  /** Where the records of all labs are. */
+  readonly registryDirectory: string;
   readonly #children = new Set<Child>();
   #kept = false;
   #removed = false;
@@ -92,7 +93,7 @@ export class Topology implements AsyncDisposable {
   private constructor(plan: TopologyPlan, purpose: string, registry: string) {
     this.plan = plan;
     this.stateDirectory = stateDirectoryOf(plan.id, registry);
-    this.#registry = registry;
+    this.registryDirectory = registry;
     this.#hosts = plan.hosts.map((host, index) => mutableHost(host, index, join(this.stateDirectory, host.name)));
     this.hosts = this.#hosts;
     const self = identifyProcess(process.pid);
@@ -129,7 +130,7 @@ export class Topology implements AsyncDisposable {
       );
     }
     try {
-      writeRecord(topology.#record, topology.#registry);
+      writeRecord(topology.#record, topology.registryDirectory);
       for (const host of topology.hosts) mkdirSync(host.stateDirectory, { recursive: true });
       await topology.#build(signal);
     } catch (error) {
@@ -164,7 +165,7 @@ export class Topology implements AsyncDisposable {
   async start(place: Place, argv: readonly string[], options: StartOptions = {}): Promise<Child> {
     const entry: LabProcess = { argv: [...argv] };
     this.#record.processes.push(entry);
-    writeRecord(this.#record, this.#registry);
+    writeRecord(this.#record, this.registryDirectory);
     const child = await start(argv, { ...options, netns: namespaceOf(place) });
     this.#children.add(child);
     void child.exited.then(() => {
@@ -174,7 +175,7 @@ export class Topology implements AsyncDisposable {
     entry.pid = child.pid;
     const startTicks = identifyProcess(child.pid)?.startTicks;
     if (startTicks !== undefined) entry.startTicks = startTicks;
-    writeRecord(this.#record, this.#registry);
+    writeRecord(this.#record, this.registryDirectory);
     return child;
   }
 
@@ -219,7 +220,7 @@ export class Topology implements AsyncDisposable {
     if (this.#kept || this.#removed) return;
     this.#removed = true;
     await Promise.all(Array.from(this.#children, (child) => child[Symbol.asyncDispose]()));
-    await removeLab(this.#record, this.#registry);
+    await removeLab(this.#record, this.registryDirectory);
   }
 
   async #build(signal: AbortSignal | undefined): Promise<void> {
@@ -227,7 +228,7 @@ export class Topology implements AsyncDisposable {
     await run(['ip', '-batch', '-'], { stdin: createScript(plan), signal });
     if (!plan.backToBack) await this.ipBatch(plan.switchNamespace, switchScript(plan), signal);
     await mapLimit(plan.hosts, PARALLEL, async (host) => {
-      await this.ipBatch(host, hostScript(host), signal);
+      await this.ipBatch(host, hostScript(plan, host), signal);
       await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });
       if (plan.underlay === 'wire') await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
     });

@@ -19,7 +19,7 @@ import { createMetrics } from '../../metrics/metrics.ts';
 import { describeReport, type SubnetReport } from '../../subnet/report.ts';
 import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { AgentFigures } from './agent-figures.ts';
-import { findExternalInterface } from './external-interface.ts';
+import { explainInterface, findExternalInterface } from './external-interface.ts';
 import { LeaseSession, type SessionParts } from './lease-session.ts';
 import { hostForwarder } from './open-forwarder.ts';
 import { NodeReadiness } from './readiness.ts';
@@ -27,6 +27,8 @@ import { createSubnetManager } from './subnet-managers.ts';
 import { checkBridge, NodeTraffic } from './traffic.ts';
 
 const CONFIG_RETRY_MS = 1_000;
+/** --explain-iface does not wait for a configuration that is not there. */
+const EXPLAIN_CONFIG_MS = 5_000;
 /** subnet.env waits this long for the first list of peers; a store that is that slow must not keep pods from starting. */
 const FIRST_PEERS_MS = 10_000;
 const SUBNET_FILE_RETRY_MS = 5_000;
@@ -47,7 +49,8 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     figures.countReport(entry);
     logReport(log, entry);
   };
-  const manager = stack.use(await createSubnetManager(options, report, signal));
+  const { manager, nodeHints } = await createSubnetManager(options, report, signal);
+  stack.use(manager);
   log.info(`Created subnet manager: ${manager.name}`);
   log.info('Installing signal handlers');
   if (options.healthzPort > 0) {
@@ -65,7 +68,8 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     throw new WeftError('WEFT_CONFIG_INVALID', 'none defined stack', { hint: 'Enable IPv4 or IPv6 in net-conf.json' });
   }
   await checkBridge(options, config, log, signal);
-  const external = await findExternalInterface(options, log);
+  const hints = await nodeHints?.(signal);
+  const external = await findExternalInterface(options, config, hints, log, signal);
   const backend = createBackend({ config, external }, figures, log);
   const forwarder = stack.use(createForwarder(backend, options, figures, log));
   forwarder?.prepare();
@@ -119,6 +123,25 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   }
   notifier.stopping();
   log.info('Waiting for all goroutines to exit');
+}
+
+/**
+ * Which interface an agent with these options would take, and why not the others. Without a readable network configuration
+ * IPv4 alone is assumed.
+ */
+export async function explainForHost(
+  options: FlanneldOptions,
+  signal: AbortSignal,
+): Promise<{ readonly text: string; readonly found: boolean }> {
+  const { manager, nodeHints } = await createSubnetManager(options, () => {}, signal);
+  await using _ = manager;
+  const families = await manager
+    .networkConfig(AbortSignal.any([signal, AbortSignal.timeout(EXPLAIN_CONFIG_MS)]))
+    .catch(() => {
+      signal.throwIfAborted();
+      return { ipv4: undefined, ipv6: undefined };
+    });
+  return await explainInterface(options, families, await nodeHints?.(signal), signal);
 }
 
 function onceAborted(signal: AbortSignal): Promise<undefined> {

@@ -1,22 +1,104 @@
-import { readFile } from 'node:fs/promises';
-import { networkInterfaces } from 'node:os';
 import type { ExternalInterface } from '../../backend/backend.ts';
+import {
+  choiceLogLines,
+  chooseInterface,
+  explainChoice,
+  type InterfaceChoice,
+  type IpStack,
+  interfaceNotFound,
+} from '../../config/choose-interface.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import { parseIpv4 } from '../../ip/ipv4.ts';
+import type { NetworkConfig } from '../../config/network-config.ts';
+import { WeftError } from '../../errors.ts';
+import { type IpAddr, parseAddr } from '../../ip/address.ts';
+import { type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
+import { type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
+import { readHostNetwork } from '../../linux/interfaces.ts';
 import type { Log } from '../../log/log.ts';
 
-export async function findExternalInterface(options: FlanneldOptions, log: Log): Promise<ExternalInterface> {
-  const name = options.iface[0] ?? 'eth0';
-  const text = networkInterfaces()[name]?.find((entry) => entry.family === 'IPv4')?.address;
-  const address = parseIpv4(text ?? '');
-  log.info(`Using interface with name ${name} and address ${text}`);
-  const mtu = Number(await readFile(`/sys/class/net/${name}/mtu`, 'utf8'));
-  return {
-    name,
-    mtuBytes: mtu,
-    address,
-    addressV6: undefined,
-    publicIp: options.publicIp ?? address,
-    publicIpv6: undefined,
+/** What a subnet manager that knows nodes can add to the choice; parsed from text that people wrote. */
+export interface NodeHints {
+  readonly publicIp: Ipv4Addr | undefined;
+  readonly publicIpv6: Ipv6Addr | undefined;
+  readonly internalIps: readonly IpAddr[];
+}
+
+/** @throws WeftError WEFT_USAGE for an annotation that is no address. */
+export function parseNodeHints(texts: {
+  readonly publicIp: string | undefined;
+  readonly publicIpv6: string | undefined;
+  readonly internalIps: readonly string[];
+}): NodeHints {
+  const parse = <A>(text: string | undefined, read: (text: string) => A | undefined): A | undefined => {
+    if (text === undefined) return undefined;
+    const address = read(text);
+    if (address === undefined)
+      throw new WeftError('WEFT_USAGE', `invalid public IP address: ${text} (annotation of the node)`);
+    return address;
   };
+  return {
+    publicIp: parse(texts.publicIp, parseIpv4),
+    publicIpv6: parse(texts.publicIpv6, parseIpv6),
+    internalIps: texts.internalIps.map(parseAddr).filter((address) => address !== undefined),
+  };
+}
+
+function stackOf(config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>): IpStack {
+  if (config.ipv6 === undefined) return 'ipv4';
+  return config.ipv4 === undefined ? 'ipv6' : 'dual';
+}
+
+async function choose(
+  options: FlanneldOptions,
+  stack: IpStack,
+  hints: NodeHints | undefined,
+  signal: AbortSignal,
+): Promise<InterfaceChoice> {
+  if (options.ifaceFromNodeIp && hints === undefined) {
+    throw new WeftError('WEFT_USAGE', '--iface-from-node-ip needs a subnet manager that knows nodes', {
+      hint: 'Use it with --kube-subnet-mgr, or name the interface with --iface.',
+    });
+  }
+  const host = await readHostNetwork(signal, { canReach: options.ifaceCanReach });
+  const request = {
+    stack,
+    iface: options.iface,
+    ifaceRegex: options.ifaceRegex,
+    ifaceCanReach: options.ifaceCanReach,
+    nodeIps: options.ifaceFromNodeIp ? hints?.internalIps : undefined,
+    // The node's annotations win over the flags, as in flannel.
+    publicIp: hints?.publicIp ?? options.publicIp,
+    publicIpv6: hints?.publicIpv6 ?? options.publicIpv6,
+  };
+  return chooseInterface(request, host);
+}
+
+/**
+ * The interface that leads to the other nodes, by flannel's rules.
+ * @throws WeftError WEFT_INTERFACE_NOT_FOUND with every candidate and why it was not taken.
+ */
+export async function findExternalInterface(
+  options: FlanneldOptions,
+  config: NetworkConfig,
+  hints: NodeHints | undefined,
+  log: Log,
+  signal: AbortSignal,
+): Promise<ExternalInterface> {
+  const choice = await choose(options, stackOf(config), hints, signal);
+  for (const { what, error } of choice.failures) log.info(`Could not find valid interface matching ${what}: ${error}`);
+  if (!choice.found) throw interfaceNotFound(choice);
+  for (const line of choiceLogLines(choice)) log.info(line);
+  const { interface: chosen, address, addressV6, publicIp, publicIpv6 } = choice;
+  return { name: chosen.name, mtuBytes: chosen.mtuBytes, address, addressV6, publicIp, publicIpv6 };
+}
+
+/** The table of `--explain-iface`; `found` is false when no interface would do. */
+export async function explainInterface(
+  options: FlanneldOptions,
+  config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
+  hints: NodeHints | undefined,
+  signal: AbortSignal,
+): Promise<{ readonly text: string; readonly found: boolean }> {
+  const choice = await choose(options, stackOf(config), hints, signal);
+  return { text: explainChoice(choice), found: choice.found };
 }

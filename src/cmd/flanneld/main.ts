@@ -1,10 +1,10 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
-import { describeFlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
+import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
 import { describeError } from '../../errors.ts';
 import { createLog } from '../../log/log.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { VERSION } from '../version.ts';
-import { runAgent } from './agent.ts';
+import { explainForHost, runAgent } from './agent.ts';
 
 async function main(): Promise<number> {
   const parsed = parseFlanneldOptions(process.argv.slice(2), process.env);
@@ -26,6 +26,7 @@ async function main(): Promise<number> {
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
   using stopped = untilStopped();
+  if (options.explainIface) return await explain(options, stopped.signal);
   try {
     await runAgent(options, log, stopped.signal);
   } catch (error) {
@@ -36,6 +37,18 @@ async function main(): Promise<number> {
   }
   log.info('Exiting cleanly...');
   return 0;
+}
+
+/** `--explain-iface`: prints the table and changes nothing; the exit code says whether an interface would do. */
+async function explain(options: FlanneldOptions, signal: AbortSignal): Promise<number> {
+  try {
+    const { text, found } = await explainForHost(options, signal);
+    process.stdout.write(`${text}\n`);
+    return found ? 0 : 1;
+  } catch (error) {
+    process.stderr.write(`flanneld: ${describeError(error)}\n`);
+    return 1;
+  }
 }
 
 process.exitCode = await main();

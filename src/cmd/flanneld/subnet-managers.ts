@@ -4,8 +4,15 @@ import { readSubnetFile } from '../../config/subnet-file.ts';
 import type { ReportSink } from '../../subnet/report.ts';
 import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { VERSION } from '../version.ts';
+import { type NodeHints, parseNodeHints } from './external-interface.ts';
 
 const MINUTE_MS = 60_000;
+
+export interface OpenSubnetManager {
+  readonly manager: SubnetManager;
+  /** What is known of this node beside its lease; undefined when the manager knows no nodes. */
+  readonly nodeHints: ((signal: AbortSignal) => Promise<NodeHints>) | undefined;
+}
 
 /**
  * The subnet manager that the options name. Only that one's code is loaded: each brings libraries whose memory the others
@@ -15,19 +22,20 @@ export async function createSubnetManager(
   options: FlanneldOptions,
   report: ReportSink,
   signal: AbortSignal,
-): Promise<SubnetManager> {
+): Promise<OpenSubnetManager> {
   signal.throwIfAborted();
   const renewMarginMs = options.subnetLeaseRenewMarginMinutes * MINUTE_MS;
   switch (options.subnetManager) {
     case 'local': {
       const { LocalSubnetManager } = await import('../../subnet/local/local-subnet-manager.ts');
       const { localStore: storePath, netConfigPath: netConfPath } = options;
-      return new LocalSubnetManager({ storePath, netConfPath, renewMarginMs, report });
+      const manager = new LocalSubnetManager({ storePath, netConfPath, renewMarginMs, report });
+      return { manager, nodeHints: undefined };
     }
     case 'etcd': {
       const { EtcdSubnetManager } = await import('../../subnet/etcd/etcd-subnet-manager.ts');
       const previous = await readSubnetFile(options.subnetFile, signal);
-      return new EtcdSubnetManager({
+      const manager = new EtcdSubnetManager({
         endpoints: options.etcdEndpoints,
         prefix: options.etcdPrefix,
         keyFile: options.etcdKeyFile,
@@ -39,10 +47,11 @@ export async function createSubnetManager(
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
       });
+      return { manager, nodeHints: undefined };
     }
     case 'kube': {
       const { openKubeSubnetManager } = await import('../../subnet/kube/open-kube-subnet-manager.ts');
-      return await openKubeSubnetManager(
+      const manager = await openKubeSubnetManager(
         {
           kubeconfigFile: options.kubeconfigFile,
           apiUrl: options.kubeApiUrl,
@@ -54,6 +63,7 @@ export async function createSubnetManager(
         },
         signal,
       );
+      return { manager, nodeHints: async (abort) => parseNodeHints(await manager.nodeAddresses(abort)) };
     }
     default:
       return assertNever(options.subnetManager, 'subnet manager');

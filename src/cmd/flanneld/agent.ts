@@ -3,7 +3,7 @@ import type { Backend, BackendInput } from '../../backend/backend.ts';
 import { udpBackend } from '../../backend/udp/udp-backend.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
-import { readPreviousLease, writeSubnetFile } from '../../config/subnet-file.ts';
+import { readPreviousLease, readSubnetFile, writeSubnetFile } from '../../config/subnet-file.ts';
 import { PeerSlots } from '../../dataplane/peer-slots.ts';
 import { type Forwarder, type ForwarderEvent, MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
@@ -93,7 +93,8 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   let isFirst = true;
   while (!signal.aborted) {
     readiness.waiting('waiting for a subnet lease');
-    const previous = await readPreviousLease(options.subnetFile, config, log);
+    const previous = await readPreviousLease(options.subnetFile, config, log, signal);
+    const earlier = await readSubnetFile(options.subnetFile, signal);
     const own = await manager.acquireLease(
       config,
       backend.leaseAttrs,
@@ -105,7 +106,7 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     figures.session = session;
     const aborted = onceAborted(signal);
     await reconciler.idle();
-    await traffic.apply(own, signal);
+    await traffic.apply(own, earlier.kind === 'read' ? earlier.reading : undefined, signal);
     await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), aborted]).catch(() => {});
     if (signal.aborted) break;
     await publishSubnet(options, config, backend, own, readiness, log, signal);

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { assertNever } from '../../assert-never.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
+import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
 import { describeError } from '../../errors.ts';
 import type { IpFamily } from '../../ip/address.ts';
 import type { Lease } from '../../lease/lease.ts';
@@ -9,6 +10,7 @@ import { IptablesTrafficManager } from '../../linux/iptables.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import type { Log } from '../../log/log.ts';
 import { checkBridgeNetfilter } from '../../trafficmngr/bridge-netfilter.ts';
+import { recycleMessage } from '../../trafficmngr/recycle.ts';
 import { type ResyncEvent, TrafficResync } from '../../trafficmngr/resync.ts';
 import { type TrafficRules, trafficRules } from '../../trafficmngr/rules.ts';
 import { describeRepair, type TrafficManager } from '../../trafficmngr/traffic-manager.ts';
@@ -62,9 +64,13 @@ export class NodeTraffic implements AsyncDisposable {
     return this.#resync?.counters;
   }
 
-  /** The rules for a lease. The first call cleans up after the manager that is not selected. */
-  async apply(own: Lease, signal: AbortSignal): Promise<void> {
+  /**
+   * The rules for a lease. The first call cleans up after the manager that is not selected.
+   * @param earlier what subnet.env said before this start.
+   */
+  async apply(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
     const wanted = this.#rules(own);
+    this.#logRecycling(own, earlier);
     if (this.#resync !== undefined) {
       this.#resync.setWanted(wanted);
       return;
@@ -94,11 +100,32 @@ export class NodeTraffic implements AsyncDisposable {
     });
   }
 
+  #logRecycling(own: Lease, earlier: SubnetEnvNetworks | undefined): void {
+    const { ipv4, ipv6, enableNfTables } = this.#config;
+    if (enableNfTables) return;
+    const messages = [
+      ipv4 &&
+        recycleMessage(
+          4,
+          { network: ipv4.network, subnet: own.subnet },
+          { network: earlier?.network, subnet: earlier?.subnet },
+        ),
+      ipv6 &&
+        recycleMessage(
+          6,
+          { network: ipv6.network, subnet: own.ipv6Subnet },
+          { network: earlier?.ipv6Network, subnet: earlier?.ipv6Subnet },
+        ),
+    ];
+    for (const message of messages) if (message !== undefined) this.#log.info(message);
+  }
+
   async #cleanOther(signal: AbortSignal): Promise<void> {
     this.#log.info('Cleaning-up unused traffic manager rules');
     const other = this.#config.enableNfTables ? new IptablesTrafficManager() : new NftablesTrafficManager();
     try {
-      const { removed } = await other.remove(signal);
+      const { removed, unavailable } = await other.remove(signal);
+      for (const program of unavailable) this.#log.verbose(1, `${program} is not installed: nothing to clean up there`);
       for (const line of removed) this.#log.info(`Removed ${other.kind} rule of an earlier run: ${line}`);
     } catch (error) {
       signal.throwIfAborted();

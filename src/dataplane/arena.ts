@@ -18,6 +18,8 @@ export interface Arena {
   readonly sum16: (offset: number, length: number) => number;
   /** 1 when the IPv4 packet at `offset`, its header 20 bytes long, has right header and TCP or UDP checksums, else 0. */
   readonly valid4: (offset: number, length: number) => number;
+  /** Copies a header; up to 15 bytes more may be written, so `to` needs the room of a multiple of 16. */
+  readonly copyHeader: (to: number, from: number, length: number) => void;
 }
 
 /** @param addressOf gives the address of the memory for system calls; left out by devices that make none. */
@@ -36,6 +38,7 @@ export function createArena(addressOf?: (bytes: Uint8Array) => number): Arena {
     baseHigh: Math.floor(base / 0x1_0000_0000),
     sum16: exports.sum16 as Arena['sum16'],
     valid4: exports.valid4 as Arena['valid4'],
+    copyHeader: exports.copyHeader as Arena['copyHeader'],
   };
 }
 
@@ -62,12 +65,6 @@ export function putPointer(arena: Arena, at: number, offset: number): void {
   const carry = low >>> 0 < offset ? 1 : 0;
   arena.view.setInt32(at, low, true);
   arena.view.setInt32(at + 4, arena.baseHigh + carry, true);
-}
-
-/** Copies a header: a multiple of 4 bytes, too few for a call of copyWithin to pay. */
-export function copyHeader(arena: Arena, to: number, from: number, length: number): void {
-  const { view } = arena;
-  for (let at = 0; at < length; at += 4) view.setInt32(to + at, view.getInt32(from + at, true), true);
 }
 
 export const IOVEC_SIZE = 16;

@@ -64,6 +64,8 @@ export class Coalescer {
   /** The vector of a packet that joins nothing: an empty virtio header and the packet. */
   readonly #single: number;
   readonly #joinUdp: boolean;
+  /** The run that the last packet was of: packets come in trains. */
+  #last: Run;
   #next = 0;
   #open = 0;
 
@@ -90,6 +92,7 @@ export class Coalescer {
       vnet: layout.take(16, 16),
       iovecs: layout.take((COALESCE_SEGMENTS + 1) * IOVEC_SIZE, 16),
     }));
+    this.#last = this.#runs[0]!;
     for (const run of this.#runs) putIovec(this.#arena, run.iovecs, run.vnet, VNET_HEADER);
   }
 
@@ -148,18 +151,26 @@ export class Coalescer {
     const source = view.getUint32(ip + 12);
     const destination = view.getUint32(ip + 16);
     const ports = view.getUint32(ip + 20);
+    if (this.#isOf(this.#last, protocol, source, destination, ports)) return this.#last;
     for (const run of this.#runs) {
-      if (
-        run.count > 0 &&
-        run.protocol === protocol &&
-        view.getUint32(run.first + 20) === ports &&
-        view.getUint32(run.first + 12) === source &&
-        view.getUint32(run.first + 16) === destination
-      ) {
+      if (this.#isOf(run, protocol, source, destination, ports)) {
+        this.#last = run;
         return run;
       }
     }
     return undefined;
+  }
+
+  #isOf(run: Run, protocol: number, source: number, destination: number, ports: number): boolean {
+    const { view } = this.#arena;
+    const { first } = run;
+    return (
+      run.count > 0 &&
+      run.protocol === protocol &&
+      view.getUint32(first + 20) === ports &&
+      view.getUint32(first + 12) === source &&
+      view.getUint32(first + 16) === destination
+    );
   }
 
   #freeRun(): Run {
@@ -177,6 +188,7 @@ export class Coalescer {
 
   #start(run: Run, ip: number, length: number, protocol: number, headers: number, slot: Slot): void {
     const { view } = this.#arena;
+    this.#last = run;
     run.count = 1;
     run.slot = slot;
     run.protocol = protocol;

@@ -1,4 +1,4 @@
-import { type Arena, type ArenaLayout, copyHeader } from './arena.ts';
+import type { Arena, ArenaLayout } from './arena.ts';
 import { decrementTtl, fold, pseudoSum4, putIpv4Checksum, swap16 } from './checksum.ts';
 import { type Counters, GAUGE_GSO_FALLBACKS, GAUGE_TX_BATCHES, GAUGE_TX_READS, GAUGE_TX_SENDS } from './counters.ts';
 import {
@@ -214,7 +214,7 @@ export class Outbound {
    * segment, CWR to the first (net/ipv4/tcp_offload.c). Sums of what the segments share are taken once.
    */
   #segmentTcp(slot: Slot, ip: number, headerLength: number, total: number, size: number): void {
-    const { view, sum16 } = this.#arena;
+    const { view, sum16, copyHeader } = this.#arena;
     const tcp = ip + headerLength;
     const tcpLength = (view.getUint8(tcp + 12) >>> 4) * 4;
     const headers = headerLength + tcpLength;
@@ -235,7 +235,7 @@ export class Outbound {
       const payload = Math.min(size, total - from);
       this.#ensureRoom();
       const header = this.#batch.takeHeader();
-      copyHeader(this.#arena, header, ip, headers);
+      copyHeader(header, ip, headers);
       const length = swap16(headers + payload);
       const id = swap16((identification + index) & 0xffff);
       view.setUint16(header + 2, length, true);
@@ -261,7 +261,7 @@ export class Outbound {
 
   /** UDP segmentation (USO): datagrams of `size` bytes of payload, the last may be shorter (net/ipv4/udp_offload.c). */
   #segmentUdp(slot: Slot, ip: number, headerLength: number, total: number, size: number): void {
-    const { view, sum16 } = this.#arena;
+    const { view, sum16, copyHeader } = this.#arena;
     const headers = headerLength + UDP_HEADER;
     const address = this.#table.endpointAddress(slot);
     const port = this.#table.endpointPort(slot);
@@ -270,7 +270,7 @@ export class Outbound {
       const payload = Math.min(size, total - from);
       this.#ensureRoom();
       const header = this.#batch.takeHeader();
-      copyHeader(this.#arena, header, ip, headers);
+      copyHeader(header, ip, headers);
       view.setUint16(header + 2, headers + payload);
       view.setUint16(header + 4, (identification + index) & 0xffff);
       putIpv4Checksum(this.#arena, header, headerLength);

@@ -30,10 +30,11 @@ export interface PeerTableContent {
 /** 0 = not found. */
 export type Slot = number;
 
-// Header words (Int32): the copy in use, then one word a reader: 0 idle, 1 or 2 the copy it reads.
+// Header words (Int32): the copy in use, then one word a reader: 0 idle, 1 or 2 the copy it reads; whether the writer waits.
 const ACTIVE = 0;
 const READERS = 1;
 const READER_COUNT = 2;
+const WAITING = READERS + READER_COUNT;
 const HEADER_WORDS = 16;
 
 // A copy (Int32 words): fixed fields, prefix lengths, two hash tables.
@@ -105,10 +106,12 @@ export class PeerTable {
     }
     const words = this.#words;
     const spare = 1 - Atomics.load(words, ACTIVE);
+    Atomics.store(words, WAITING, 1);
     for (let reader = 0; reader < READER_COUNT; reader++) {
       // The time-out covers a worker that died inside a batch and will never leave.
       if (Atomics.load(words, READERS + reader) === spare + 1) Atomics.wait(words, READERS + reader, spare + 1, 1_000);
     }
+    Atomics.store(words, WAITING, 0);
     const base = this.#copyBase(spare);
     const { buckets, prefixes, endpoints, slots } = this.#shape;
     // A small cluster uses a small part of the buckets, so that publishing and looking up stay in the cache.
@@ -187,6 +190,9 @@ export class PeerTableReader {
   #network = 0;
   #networkMask = 0;
   #mtu = 0;
+  // The last answer of this batch: packets come in trains to one address.
+  #lastAddress = 0;
+  #lastSlot = -1;
 
   constructor(words: Int32Array, announce: number, shape: Shape, pathMtu: number) {
     this.#words = words;
@@ -206,6 +212,7 @@ export class PeerTableReader {
       copy = now;
     }
     const base = HEADER_WORDS + copy * this.#shape.copyWords;
+    this.#lastSlot = -1;
     this.#base = base;
     this.#prefixes = base + this.#shape.prefixes;
     this.#endpoints = base + this.#shape.endpoints;
@@ -219,11 +226,19 @@ export class PeerTableReader {
 
   leave(): void {
     Atomics.store(this.#words, this.#announce, 0);
-    Atomics.notify(this.#words, this.#announce);
+    // A notification is dear. A writer that says so only now sees the store above and does not wait.
+    if (Atomics.load(this.#words, WAITING) !== 0) Atomics.notify(this.#words, this.#announce);
   }
 
   /** The peer whose subnet contains the address, by longest prefix; 0 when there is none. */
   lookup(address: number): Slot {
+    if (address === this.#lastAddress && this.#lastSlot >= 0) return this.#lastSlot;
+    this.#lastAddress = address;
+    this.#lastSlot = this.#search(address);
+    return this.#lastSlot;
+  }
+
+  #search(address: number): Slot {
     const words = this.#words;
     const bucketMask = this.#bucketMask;
     for (let index = 0; index < this.#lengthCount; index++) {

@@ -52,3 +52,8 @@ function fold(wide: u64): u64 {
   sum = (sum & 0xffff) + (sum >> 16);
   return (sum & 0xffff) + (sum >> 16);
 }
+
+/** Copies `length` bytes in pieces of 16: what lies behind them up to the next multiple is copied too. */
+export function copyHeader(to: usize, from: usize, length: usize): void {
+  for (let at: usize = 0; at < length; at += 16) v128.store(to + at, v128.load(from + at));
+}

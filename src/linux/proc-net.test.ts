@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { describe, it } from 'node:test';
+import { parseAddr } from '../ip/address.ts';
+import { describeHolders, tunHolders, udpPortHolders, udpSockets } from './proc-net.ts';
+import { lines, start } from './run.ts';
+
+const addr = (text: string) => parseAddr(text) ?? assert.fail(text);
+
+async function listen(type: 'udp4' | 'udp6', address: string, port = 0): Promise<Socket> {
+  const socket = createSocket({ type, ipv6Only: type === 'udp6' });
+  socket.bind(port, address);
+  await once(socket, 'listening');
+  return socket;
+}
+
+describe('udpPortHolders', () => {
+  it('names the process that has the port', async () => {
+    const text = `const s = require('dgram').createSocket('udp4');
+      s.bind(0, '127.0.0.1', () => console.log(s.address().port));`;
+    await using child = await start([process.execPath, '-e', text]);
+    let port = 0;
+    for await (const line of lines(child.stdout!)) {
+      port = Number(line);
+      break;
+    }
+    const holders = udpPortHolders(port, addr('127.0.0.1'));
+    assert.deepEqual(
+      holders.map(({ pid, address }) => ({ pid, address })),
+      [{ pid: child.pid, address: addr('127.0.0.1') }],
+    );
+    assert.match(describeHolders(holders), new RegExp(`^pid ${child.pid} \\(node `));
+    assert.deepEqual(udpPortHolders(port, addr('127.0.0.2')), []);
+  });
+
+  it('knows that a socket on all addresses is in the way of each, and the other way round', async (t) => {
+    const all = await listen('udp4', '0.0.0.0');
+    t.after(() => all.close());
+    const one = await listen('udp6', '::1');
+    t.after(() => one.close());
+    const [first] = udpPortHolders(all.address().port, addr('127.0.0.1'));
+    assert.deepEqual([first?.pid, first?.address], [process.pid, 0]);
+    const [second] = udpPortHolders(one.address().port, addr('::'));
+    assert.deepEqual([second?.pid, second?.address], [process.pid, 1n]);
+  });
+
+  it('reads the tables of the kernel', () => {
+    const table4 = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  241: 014DA8C0:205D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 71923 2 0000000000000000 0
+  242: 00000000:0044 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 71924 2 0000000000000000 0
+`;
+    assert.deepEqual(udpSockets(table4, 8285), [{ inode: '71923', addr: addr('192.168.77.1') }]);
+    const table6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 1: 000080FE00000000FF005450B6CE71FE:0222 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 99 2 0 0
+`;
+    assert.deepEqual(udpSockets(table6, 546), [{ inode: '99', addr: addr('fe80::5054:ff:fe71:ceb6') }]);
+    assert.deepEqual(udpSockets('', 1), []);
+  });
+});
+
+describe('tunHolders', () => {
+  it('finds nobody for a device that does not exist', () => {
+    assert.deepEqual(tunHolders('weft-no-such'), []);
+    assert.equal(describeHolders([]), 'another process');
+  });
+});
+
+it('names each process once', () => {
+  const holder = { pid: 7, command: 'flanneld' };
+  assert.equal(describeHolders([holder, holder, { pid: 8, command: 'socat' }]), 'pid 7 (flanneld) and pid 8 (socat)');
+});

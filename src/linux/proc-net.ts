@@ -1,0 +1,146 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { endianness } from 'node:os';
+import { basename } from 'node:path';
+import type { IpAddr } from '../ip/address.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+
+/**
+ * Who has what this process could not get, for error messages. Looks through /proc, which takes some milliseconds per
+ * hundred processes: only for the moment when something has already failed. Synchronous, because that moment is.
+ */
+export interface Holder {
+  readonly pid: number;
+  /** `flanneld`; for an interpreter with its script: `node main.ts`. */
+  readonly command: string;
+}
+
+export interface UdpHolder extends Holder {
+  /** What it listens on, 0.0.0.0 and :: included. */
+  readonly address: IpAddr;
+}
+
+/**
+ * The processes that have a UDP socket on this port in our network namespace and would keep us from binding it to
+ * `address`: on that address, or on all. Without root, only one's own processes are seen; a socket whose process is not
+ * seen (another user's, another pid namespace's) is left out.
+ */
+export function udpPortHolders(port: number, address: IpAddr): UdpHolder[] {
+  const sockets = new Map<string, IpAddr>();
+  for (const file of ['udp', 'udp6']) {
+    for (const { inode, addr } of udpSockets(readText(`/proc/self/net/${file}`), port)) {
+      if (addr === address || addr === 0 || addr === 0n || address === 0 || address === 0n) sockets.set(inode, addr);
+    }
+  }
+  if (sockets.size === 0) return [];
+  const holders: UdpHolder[] = [];
+  for (const pid of pids()) {
+    for (const { target } of descriptors(pid)) {
+      const addr = sockets.get(/^socket:\[(\d+)\]$/.exec(target)?.[1] ?? '');
+      if (addr === undefined || holders.some((holder) => holder.pid === pid && holder.address === addr)) continue;
+      holders.push({ pid, command: commandOf(pid), address: addr });
+    }
+  }
+  return holders;
+}
+
+/**
+ * The processes of our network namespace that are attached to the TUN or TAP device `name`. (The kernel names the device
+ * of a descriptor, but not its namespace: that of the process is taken for it.)
+ */
+export function tunHolders(name: string): Holder[] {
+  const ours = readLink('/proc/self/ns/net');
+  const holders: Holder[] = [];
+  for (const pid of pids()) {
+    // The link is the path at which it was opened, in that process's file system.
+    const attached = descriptors(pid).some(
+      ({ fd, target }) =>
+        /(^|\/)tun$/.test(target) &&
+        /^iff:\s*(\S+)$/m.exec(readText(`/proc/${pid}/fdinfo/${fd}`))?.[1] === name &&
+        readLink(`/proc/${pid}/ns/net`) === ours,
+    );
+    if (attached) holders.push({ pid, command: commandOf(pid) });
+  }
+  return holders;
+}
+
+/** `pid 123 (flanneld) and pid 124 (socat)`; `another process` when none was found. */
+export function describeHolders(holders: readonly Holder[]): string {
+  const texts = [...new Set(holders.map(({ pid, command }) => `pid ${pid} (${command})`))];
+  return texts.length === 0 ? 'another process' : texts.join(' and ');
+}
+
+/** The sockets on `port` in the text of /proc/net/udp or udp6. */
+export function udpSockets(table: string, port: number): { readonly inode: string; readonly addr: IpAddr }[] {
+  const found: { inode: string; addr: IpAddr }[] = [];
+  for (const line of table.split('\n').slice(1)) {
+    // sl, local_address, rem_address, st, tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode, …
+    const fields = line.trim().split(/\s+/);
+    const [address = '', hexPort] = (fields[1] ?? '').split(':');
+    const inode = fields[9];
+    if (inode === undefined || Number.parseInt(hexPort ?? '', 16) !== port) continue;
+    const addr = procAddress(address);
+    if (addr !== undefined) found.push({ inode, addr });
+  }
+  return found;
+}
+
+/** The kernel prints the address as 32-bit words in the byte order of the machine. */
+function procAddress(hex: string): IpAddr | undefined {
+  if (!/^([0-9A-F]{8}|[0-9A-F]{32})$/i.test(hex)) return undefined;
+  let value = 0n;
+  for (const word of hex.match(/.{8}/g) ?? []) {
+    const bytes = word.match(/../g) ?? [];
+    value = (value << 32n) | BigInt(`0x${(endianness() === 'LE' ? bytes.reverse() : bytes).join('')}`);
+  }
+  return hex.length === 8 ? ipv4Of(Number(value)) : ipv6Of(value);
+}
+
+/** As a person names it: without folders, and with its script when it is an interpreter. */
+function commandOf(pid: number): string {
+  const argv = readText(`/proc/${pid}/cmdline`).split('\0');
+  const [program = '', ...rest] = argv;
+  const name = basename(program);
+  const script = /^(node|python[\d.]*|perl|ruby|sh|bash|dash)$/.test(name)
+    ? rest.find((word) => word !== '' && !word.startsWith('-'))
+    : undefined;
+  // A kernel thread or a zombie has no command line.
+  if (name === '') return readText(`/proc/${pid}/comm`).trim() || 'unknown';
+  return script === undefined ? name : `${name} ${basename(script)}`;
+}
+
+function pids(): number[] {
+  return list('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+function descriptors(pid: number): { readonly fd: string; readonly target: string }[] {
+  return list(`/proc/${pid}/fd`).map((fd) => ({ fd, target: readLink(`/proc/${pid}/fd/${fd}`) }));
+}
+
+// Processes end while one looks, and others may not be looked at: both are as if they were not there.
+
+function list(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}
+
+function readLink(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return '';
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}

@@ -102,7 +102,7 @@ function commandOf(pid: number): string {
   const [program = '', ...rest] = argv;
   const name = basename(program);
   const script = /^(node|python[\d.]*|perl|ruby|sh|bash|dash)$/.test(name)
-    ? rest.find((word) => word !== '' && !word.startsWith('-'))
+    ? rest.find((word) => /^[^-\s]\S*$/.test(word))
     : undefined;
   // A kernel thread or a zombie has no command line.
   if (name === '') return readText(`/proc/${pid}/comm`).trim() || 'unknown';

@@ -23,6 +23,7 @@ import {
   TUNSETPERSIST,
 } from './constants.ts';
 import { addressOf, close, errnoName, ioctl, mknodCharacter, open } from './ffi.ts';
+import { describeHolders, tunHolders } from './proc-net.ts';
 
 const DEVICE = '/dev/net/tun';
 /** Documentation/admin-guide/devices.txt: misc major 10, minor 200. */
@@ -125,9 +126,14 @@ function makeNode(): string | undefined {
 
 function attachError(name: string, errno: number): WeftError {
   if (errno === EBUSY) {
-    return new WeftError('WEFT_TUN_BUSY', `failed to attach to TUN device ${name}: another process uses it (EBUSY)`, {
-      hint: 'One agent a host: stop the other flanneld or weft first (weft doctor and lsof /dev/net/tun show it)',
-    });
+    const holders = describeHolders(tunHolders(name));
+    return new WeftError(
+      'WEFT_TUN_BUSY',
+      `failed to attach to TUN device ${name}: it is in use by ${holders} (EBUSY)`,
+      {
+        hint: 'One agent a host: stop the other flanneld or weft first',
+      },
+    );
   }
   if (errno === EPERM) {
     return new WeftError('WEFT_TUN_DENIED', `failed to attach to TUN device ${name}: ioctl TUNSETIFF: EPERM`, {

@@ -22,6 +22,7 @@ import {
   UDP_GRO,
 } from './constants.ts';
 import { addressOf, bind, close, connect, errnoName, getsockname, getsockopt, setsockopt, socket } from './ffi.ts';
+import { describeHolders, udpPortHolders } from './proc-net.ts';
 
 /** `struct sockaddr_in` in memory that does not move. */
 export function sockaddrIn(address: number, port: number): Uint8Array {
@@ -82,7 +83,8 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
     const name = sockaddrIn(address, port);
     const bound = bind(fd, addressOf(name), name.length);
     if (bound === -EADDRINUSE) {
-      throw new WeftError('WEFT_PORT_IN_USE', `failed to listen on ${where}: the port is in use`, {
+      const holders = describeHolders(udpPortHolders(port, address));
+      throw new WeftError('WEFT_PORT_IN_USE', `failed to listen on ${where}: the port is in use by ${holders}`, {
         hint: 'Another flanneld or weft runs on this host, or give the backend another "Port" on every node',
       });
     }

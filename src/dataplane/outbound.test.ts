@@ -510,7 +510,7 @@ describe('a path that is narrower than thought', () => {
     assert.equal(host.table.pathMtu(1), 1_372);
     host.tx.conn.mtu = 1_500;
     assert.equal(send(host, udp(1_444, { dontFragment: true })).length, 0);
-    host.table.forgetPathMtu(1);
+    host.table.forgetPathMtus();
     assert.equal(send(host, udp(1_444, { dontFragment: true })).length, 1);
   });
 

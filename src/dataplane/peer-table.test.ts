@@ -191,8 +191,15 @@ describe('PeerTable', () => {
     assert.equal(reader.mtu(3), 1_300);
     reader.leave();
     assert.equal(table.pathMtu(3), 1_372);
-    table.forgetPathMtu(3);
+    table.forgetPathMtus();
     assert.equal(table.pathMtu(3), 0);
+    reader.learnPathMtu(3, 1_372);
+    table.publish({
+      network: NETWORK,
+      peers: [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.2' })],
+      mtu: 1_472,
+    });
+    assert.equal(table.pathMtu(3), 0, 'the peer has moved: what is known is about another path');
   });
 
   it('the default route and a host route are prefixes like others', () => {

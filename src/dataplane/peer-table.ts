@@ -77,6 +77,7 @@ export class PeerTable {
   readonly #words: Int32Array;
   readonly #shape: Shape;
   readonly #pathMtu: number;
+  #highestSlot = 0;
 
   /** @param capacity number of slots, slot 0 included. Memory is touched only as far as it is used. */
   static allocate(capacity: number): PeerTable {
@@ -113,6 +114,7 @@ export class PeerTable {
     }
     Atomics.store(words, WAITING, 0);
     const base = this.#copyBase(spare);
+    const before = this.#copyBase(1 - spare);
     const { buckets, prefixes, endpoints, slots } = this.#shape;
     // A small cluster uses a small part of the buckets, so that publishing and looking up stay in the cache.
     const used = Math.min(buckets, 2 ** Math.ceil(Math.log2(Math.max(16, content.peers.length * 2))));
@@ -133,8 +135,11 @@ export class PeerTable {
       this.#insert(base + prefixes, hash(subnet, length) & (used - 1), used - 1, subnet, (peer.slot << 6) | length, 63);
       const endpoint = peer.publicIp | 0;
       this.#insert(base + endpoints, hash(endpoint, 0) & (used - 1), used - 1, endpoint, peer.slot, 0);
-      words[base + slots + peer.slot * SLOT_ENTRY] = peer.publicIp | 0;
+      words[base + slots + peer.slot * SLOT_ENTRY] = endpoint;
       words[base + slots + peer.slot * SLOT_ENTRY + 1] = peer.port;
+      // A path to somewhere else is another path.
+      if (words[before + slots + peer.slot * SLOT_ENTRY] !== endpoint) words[this.#pathMtu + peer.slot] = 0;
+      this.#highestSlot = Math.max(this.#highestSlot, peer.slot);
     }
     Atomics.store(words, ACTIVE, spare);
   }
@@ -171,8 +176,9 @@ export class PeerTable {
     return this.#words[this.#pathMtu + slot] ?? 0;
   }
 
-  forgetPathMtu(slot: Slot): void {
-    this.#words[this.#pathMtu + slot] = 0;
+  /** Called now and then: a path may have widened, and only a packet that is tried at full size finds out. */
+  forgetPathMtus(): void {
+    this.#words.fill(0, this.#pathMtu, this.#pathMtu + this.#highestSlot + 1);
   }
 }
 

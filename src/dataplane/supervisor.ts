@@ -35,6 +35,8 @@ export const MAX_PEERS = 65_535;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
 const STOP_TIMEOUT_MS = 2_000;
+/** As the kernel's net.ipv4.route.mtu_expires. */
+const PATH_MTU_TTL_MS = 600_000;
 
 interface Generation {
   readonly descriptors: ForwarderDescriptors;
@@ -58,10 +60,12 @@ export class Forwarder implements AsyncDisposable {
   #failure: string | undefined = 'not started';
   #retryMs = FIRST_RETRY_MS;
   #retry: NodeJS.Timeout | undefined;
+  readonly #expiry: NodeJS.Timeout;
   #stopped = false;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
+    this.#expiry = setInterval(() => this.table.forgetPathMtus(), PATH_MTU_TTL_MS).unref();
   }
 
   /** Why packets do not flow; `undefined` when they do. */
@@ -186,6 +190,7 @@ export class Forwarder implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#retry);
+    clearInterval(this.#expiry);
     this.#failure = 'stopped';
     this.#prepared?.[Symbol.dispose]();
     this.#prepared = undefined;

@@ -212,7 +212,7 @@ function runBatch(hosts: readonly MemoryHost[], batch: Batch): Outcome {
   const host = hosts[setting.host]!;
   host.clock.nowMs += 5;
   if (setting.peers !== undefined) host.publish(setting.peers);
-  if (setting.forget) for (let slot = 1; slot < SLOTS; slot++) host.table.forgetPathMtu(slot);
+  if (setting.forget) host.table.forgetPathMtus();
   const outcome =
     batch.direction === 'out' ? runOut(host, batch.frames, setting) : runIn(host, batch.datagrams, setting);
   host.tx.icmp.sent.length = 0;

@@ -1,21 +1,20 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, run, start } from '../../src/linux/run.ts';
+import type { KeyPair } from './certs.ts';
 
-/** PEM files. */
-export interface EtcdTlsFiles {
+export interface EtcdTls extends KeyPair {
   readonly caFile: string;
-  readonly certFile: string;
-  readonly keyFile: string;
+  /** Accept only clients that show a certificate of the same authority; etcdctl then shows this one. */
+  readonly clients?: KeyPair;
 }
 
 export interface EtcdServerOptions {
-  /** Serve clients over TLS and accept only those with a certificate of the same authority, if `clientCertificates`. */
-  readonly tls?: EtcdTlsFiles;
-  readonly clientCertificates?: boolean;
+  /** Serve clients over TLS. */
+  readonly tls?: EtcdTls;
   /** Size of the cluster; each member is a process of its own. */
   readonly members?: number;
   /** Further flags of etcd. */
@@ -88,13 +87,23 @@ export class EtcdServer implements AsyncDisposable {
     );
   }
 
-  /** Starts what does not run, on the data that is there; resolves when a write is possible. */
-  async restart(): Promise<void> {
+  /** Removes all data of what does not run. */
+  async wipe(): Promise<void> {
+    for (const { name, child } of this.#members) {
+      if (child === undefined) await rm(join(this.#folder, name), { recursive: true, force: true });
+    }
+  }
+
+  /**
+   * Starts what does not run, on the data that is there; resolves when a write is possible. `etcdctlFlags`: what etcdctl
+   * needs once users are switched on.
+   */
+  async restart(...etcdctlFlags: readonly string[]): Promise<void> {
     for (const member of this.#members) member.child ??= await this.#launch(member);
     const deadline = Date.now() + READY_WITHIN_MS;
     for (;;) {
       const { exitCode, stderr } = await this.#etcdctl(
-        ['endpoint', 'health', '--dial-timeout=1s', '--command-timeout=1s'],
+        [...etcdctlFlags, 'endpoint', 'health', '--dial-timeout=1s', '--command-timeout=1s'],
         'any',
       );
       if (exitCode === 0) return;
@@ -138,13 +147,16 @@ export class EtcdServer implements AsyncDisposable {
     okExitCodes: readonly number[] | 'any',
   ): Promise<{ stdout: string; stderr: string; exitCode: number }> {
     const { tls } = this.#options;
-    const files = tls && [`--cacert=${tls.caFile}`, `--cert=${tls.certFile}`, `--key=${tls.keyFile}`];
-    const argv = ['etcdctl', `--endpoints=${this.endpoints.join(',')}`, ...(files ?? []), ...args];
+    const shown = tls?.clients && [`--cert=${tls.clients.certFile}`, `--key=${tls.clients.keyFile}`];
+    const files = tls && [`--cacert=${tls.caFile}`, ...(shown ?? [])];
+    // Elections take seconds on a busy machine.
+    const patience = args.some((arg) => arg.startsWith('--command-timeout')) ? [] : ['--command-timeout=20s'];
+    const argv = ['etcdctl', `--endpoints=${this.endpoints.join(',')}`, ...patience, ...(files ?? []), ...args];
     return await run(argv, { env: { ETCDCTL_API: '3' }, okExitCodes, timeoutMs: READY_WITHIN_MS });
   }
 
   async #launch(member: Member): Promise<Child> {
-    const { tls, clientCertificates, flags } = this.#options;
+    const { tls, flags } = this.#options;
     const argv = [
       'etcd',
       `--name=${member.name}`,
@@ -158,9 +170,7 @@ export class EtcdServer implements AsyncDisposable {
       // Whole machines do not fail here, and the disk is shared with other tests.
       '--unsafe-no-fsync',
       ...(tls === undefined ? [] : [`--cert-file=${tls.certFile}`, `--key-file=${tls.keyFile}`]),
-      ...(tls === undefined || clientCertificates !== true
-        ? []
-        : [`--trusted-ca-file=${tls.caFile}`, '--client-cert-auth']),
+      ...(tls?.clients === undefined ? [] : [`--trusted-ca-file=${tls.caFile}`, '--client-cert-auth']),
       ...(flags ?? []),
     ];
     // etcd wants to be told that an architecture other than x64 is meant.
@@ -193,58 +203,4 @@ async function freePorts(count: number): Promise<number[]> {
   });
   await Promise.all(servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))));
   return ports;
-}
-
-/** An authority and certificates for 127.0.0.1 signed by it, in `folder`. */
-export class TestAuthority {
-  readonly caFile: string;
-  readonly #keyFile: string;
-  readonly #folder: string;
-
-  private constructor(folder: string, name: string) {
-    this.#folder = folder;
-    this.caFile = join(folder, `${name}-ca.pem`);
-    this.#keyFile = join(folder, `${name}-ca-key.pem`);
-  }
-
-  static async create(folder: string, name: string): Promise<TestAuthority> {
-    const authority = new TestAuthority(folder, name);
-    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', authority.#keyFile];
-    await run([
-      'openssl',
-      'req',
-      '-x509',
-      '-days',
-      '2',
-      '-subj',
-      `/CN=${name} authority`,
-      ...key,
-      '-out',
-      authority.caFile,
-    ]);
-    return authority;
-  }
-
-  /** A certificate for servers on 127.0.0.1 and for clients, whose user in etcd is `commonName`. */
-  async issue(commonName: string): Promise<EtcdTlsFiles> {
-    const [certFile, keyFile, request, extensions] = ['pem', 'key.pem', 'csr', 'ext'].map((suffix) =>
-      join(this.#folder, `${commonName}.${suffix}`),
-    ) as [string, string, string, string];
-    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', keyFile];
-    await run(['openssl', 'req', '-subj', `/CN=${commonName}`, ...key, '-out', request]);
-    await writeFile(extensions, 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n');
-    const signing = [
-      '-CA',
-      this.caFile,
-      '-CAkey',
-      this.#keyFile,
-      '-CAcreateserial',
-      '-days',
-      '2',
-      '-extfile',
-      extensions,
-    ];
-    await run(['openssl', 'x509', '-req', '-in', request, ...signing, '-out', certFile]);
-    return { caFile: this.caFile, certFile, keyFile };
-  }
 }

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { checkServerIdentity } from 'node:tls';
 import {
   type CallOptions,
   type ChannelCredentials,
@@ -32,19 +34,26 @@ export interface EtcdClientOptions {
   readonly password?: string;
   /** How long one endpoint may take to answer before the next is asked; 5 seconds unless given. */
   readonly requestTimeoutMs?: number;
+  /** After how long a silence a connection must show that it lives; 20 seconds unless given. etcd forbids less than 5. */
+  readonly keepaliveMs?: number;
 }
 
 interface Endpoint {
   /** As the user gave it. */
   readonly text: string;
+  /** A name, or an address without brackets. */
+  readonly host: string;
   readonly target: string;
   readonly secure: boolean;
 }
 
+/** A name that nobody has (RFC 2606). The certificate is compared with the address all the same: #credentials. */
+const NO_NAME = 'address.invalid';
+
+/** A watch may be silent for hours: a peer that vanished must be noticed all the same. */
+const KEEPALIVE_MS = 20_000;
+
 const CHANNEL_OPTIONS: ChannelOptions = {
-  // A watch may be silent for hours: a peer that vanished must be noticed all the same. etcd allows a ping every 5 s.
-  'grpc.keepalive_time_ms': 20_000,
-  'grpc.keepalive_timeout_ms': 10_000,
   'grpc.max_receive_message_length': -1,
   // Each client is closed after its first failure, so a channel of its own, not one shared by address.
   'grpc.use_local_subchannel_pool': 1,
@@ -131,11 +140,11 @@ export class EtcdClient implements Disposable {
       stream.write(request);
       for await (const message of stream) {
         const response = message as WatchResponse;
+        // The token may be what the server did not like; it says so in the reason only sometimes. Before the yield: who
+        // gets a cancellation may not come back.
+        if (response.canceled && response.compact_revision === '0') this.#token = undefined;
         yield response;
-        if (!response.canceled) continue;
-        // The token may be what the server did not like; it says so in the reason only sometimes.
-        if (response.compact_revision === '0') this.#token = undefined;
-        return;
+        if (response.canceled) return;
       }
       if (!signal.aborted) throw etcdError(attempted, endpoint.text, new Error('the server ended the watch'));
     } catch (error) {
@@ -169,18 +178,28 @@ export class EtcdClient implements Disposable {
   #client(endpoint: Endpoint): Client {
     let client = this.#clients.get(endpoint);
     if (client === undefined) {
-      client = new Client(endpoint.target, this.#credentials(endpoint), CHANNEL_OPTIONS);
+      const keepaliveMs = this.#options.keepaliveMs ?? KEEPALIVE_MS;
+      client = new Client(endpoint.target, this.#credentials(endpoint), {
+        ...CHANNEL_OPTIONS,
+        'grpc.keepalive_time_ms': keepaliveMs,
+        'grpc.keepalive_timeout_ms': keepaliveMs / 2,
+        // TLS has no way to ask for an address by SNI (RFC 6066): Node refuses to try, and grpc-js always tries.
+        ...(isIP(endpoint.host) === 0 ? {} : { 'grpc.ssl_target_name_override': NO_NAME }),
+      });
       this.#clients.set(endpoint, client);
     }
     return client;
   }
 
-  #credentials({ secure }: Endpoint): ChannelCredentials {
+  #credentials({ secure, host }: Endpoint): ChannelCredentials {
     if (!secure) return credentials.createInsecure();
     const { caFile, keyFile, certFile } = this.#options;
     const [ca, key, cert] = [readPem(caFile, 'cafile'), readPem(keyFile, 'keyfile'), readPem(certFile, 'certfile')];
     try {
-      return key === null || cert === null ? credentials.createSsl(ca) : credentials.createSsl(ca, key, cert);
+      const both = key !== null && cert !== null;
+      return credentials.createSsl(ca, both ? key : null, both ? cert : null, {
+        checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
+      });
     } catch (error) {
       throw tlsError(
         `reading the TLS files for etcd (${[caFile, keyFile, certFile].filter(Boolean).join(', ')})`,
@@ -277,7 +296,7 @@ function parseEndpoint(text: string, tls: boolean): Endpoint {
   const secure = url.protocol === 'https:';
   const port = url.port === '' ? (secure ? '443' : '80') : url.port;
   // dns: asks the resolver for names and takes addresses as they are; URL keeps the brackets of IPv6.
-  return { text, target: `dns:${url.hostname}:${port}`, secure };
+  return { text, host: url.hostname.replace(/^\[|\]$/g, ''), target: `dns:${url.hostname}:${port}`, secure };
 }
 
 /** `null`, as grpc wants it, when no file is given. */

@@ -201,10 +201,10 @@ function renderWalks(result: LabResult, width: number): Line[] {
 }
 
 function walkTitle(walk: Walk): Line[] {
-  const forwarders = walk.forwarderUs > 0 ? `, ${walk.forwarderUs.toFixed(1)} of them at the agents` : '';
+  const forwarders = walk.forwarderUs > 0 ? `, of these ${walk.forwarderUs.toFixed(1)} µs at the agents` : '';
   return [
     [span(`${walk.from} → ${walk.to}`, STYLE.bold), span(`  ${walk.title}`)],
-    [span(`${walk.durationUs.toFixed(1)} µs from the first capture to the last${forwarders}`, STYLE.dim)],
+    [span(`${walk.durationUs.toFixed(1)} µs on the way${forwarders}`, STYLE.dim)],
   ];
 }
 

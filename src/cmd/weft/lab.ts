@@ -51,7 +51,12 @@ function hostCount(text: string): number {
 async function runAndShow(flags: LabFlags): Promise<void> {
   const out = flags.json ? process.stderr : process.stdout;
   const colour = out.isTTY === true && !process.env.NO_COLOR;
+  // A reader that has gone away (`| head`) or a closed terminal must not stop the removal of what was made.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   using stop = untilStopped();
+  const hangUp = new AbortController();
+  process.once('SIGHUP', () => hangUp.abort(new Error('the terminal was closed')));
+  const signal = AbortSignal.any([stop.signal, hangUp.signal]);
   const result = await (async () => {
     using progress = new Progress({
       write: (text) => out.write(text),
@@ -65,9 +70,9 @@ async function runAndShow(flags: LabFlags): Promise<void> {
       purpose: `weft ${process.argv.slice(2).join(' ')}`,
     };
     try {
-      return await runLab(options, progress, stop.signal);
+      return await runLab(options, progress, signal);
     } catch (error) {
-      if (!stop.signal.aborted) throw error;
+      if (!signal.aborted) throw error;
       return undefined;
     }
   })();

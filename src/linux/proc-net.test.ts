@@ -30,7 +30,7 @@ describe('udpPortHolders', () => {
       holders.map(({ pid, address }) => ({ pid, address })),
       [{ pid: child.pid, address: addr('127.0.0.1') }],
     );
-    assert.match(describeHolders(holders), new RegExp(`^pid ${child.pid} \\(node `));
+    assert.match(describeHolders(holders), new RegExp(`^pid ${child.pid} \\(node\\)$`));
     assert.deepEqual(udpPortHolders(port, addr('127.0.0.2')), []);
   });
 

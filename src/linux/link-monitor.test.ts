@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../kernel/state.ts';
+import { concerns } from './link-monitor.ts';
+
+function wanted(...links: WantedLink[]): WantedState {
+  return { ...EMPTY_WANTED_STATE, links };
+}
+
+const UDP = wanted({ kind: 'external', name: 'eth0' }, { kind: 'tun', name: 'flannel0', mtuBytes: 1472 });
+const NOTHING = wanted();
+
+/** As `ip -N monitor label link address route neigh` prints them (iproute2 6.1). */
+const LINES: readonly [string, boolean][] = [
+  ['[LINK]7: flannel0: <NO-CARRIER,POINTOPOINT,MULTICAST,NOARP,UP> mtu 1472 qdisc pfifo_fast state DOWN group 0', true],
+  ['[LINK]Deleted 7: flannel0: <POINTOPOINT,MULTICAST,NOARP> mtu 1472 qdisc noop state DOWN group 0', true],
+  ['[LINK]3: eth0@plug0: <BROADCAST,MULTICAST> mtu 1500 qdisc noqueue state DOWN group 0', true],
+  ['[LINK]9: vethafed4ec1@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1472 qdisc noqueue master cni0 state UP', false],
+  ['    link/ether 02:00:0a:62:00:11 brd ff:ff:ff:ff:ff:ff', false],
+  ['[ADDR]Deleted 7: flannel0    inet 10.244.1.0/32 scope 0 flannel0', true],
+  ['[ADDR]Deleted 3: eth0    inet 192.168.77.1/24 scope 0 eth0', true],
+  ['[ADDR]4: cni0    inet 10.244.1.1/24 brd 10.244.1.255 scope 0 cni0', false],
+  ['       valid_lft forever preferred_lft forever', false],
+  ['[ROUTE]Deleted 10.244.0.0/16 dev flannel0 proto 241', true],
+  ['[ROUTE]Deleted 10.244.2.0/24 via 192.168.77.2 dev eth0 proto 241', true],
+  ['[ROUTE]blackhole 10.244.1.0/24 proto 241 metric 10000', true],
+  ['[ROUTE]fe80::/64 dev flannel0 proto 2 metric 256 pref medium', true],
+  ['[ROUTE]default via fe80::1 dev eth0 proto 9 metric 1024 expires 1800sec pref medium', false],
+  ['[ROUTE]10.99.0.0/16 dev cni0 proto 24', false],
+  ['[NEIGH]192.168.77.2 dev eth0 lladdr 02:00:0a:62:00:12 REACHABLE', false],
+  ['[NEIGH]10.244.1.7 dev cni0 lladdr 02:00:0a:62:00:12 STALE', false],
+];
+
+describe('what `ip monitor` says', () => {
+  for (const [line, expected] of LINES) {
+    it(`${expected ? 'matters' : 'does not matter'}: ${line}`, () => {
+      assert.equal(concerns(line, UDP), expected);
+      if (!line.includes('241')) assert.equal(concerns(line, NOTHING), false);
+    });
+  }
+
+  it('matters on neighbours of VXLAN links only', () => {
+    const line = '[NEIGH]Deleted 10.244.2.0 dev flannel.1 lladdr 72:4f:d0:84:69:9f PERMANENT';
+    assert.equal(concerns(line, wanted({ kind: 'bridge', name: 'flannel.1', mtuBytes: 1 })), false);
+    const vxlan = { vni: 1, underlay: 'eth0', local: 0n, port: 1, learning: false, gbp: false } as never;
+    assert.equal(
+      concerns(line, wanted({ kind: 'vxlan', name: 'flannel.1', mtuBytes: 1, mac: undefined, vxlan })),
+      true,
+    );
+  });
+});

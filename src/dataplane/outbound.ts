@@ -128,7 +128,7 @@ export class Outbound {
       return;
     }
     const headerLength = (view.getUint8(ip) & 15) * 4;
-    if (available < IPV4_MIN_HEADER || headerLength < IPV4_MIN_HEADER || headerLength > available) {
+    if (available < IPV4_MIN_HEADER || headerLength < IPV4_MIN_HEADER) {
       this.#drop(0, DROP_MALFORMED);
       return;
     }

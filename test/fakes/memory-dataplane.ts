@@ -32,6 +32,9 @@ export { ENETDOWN, ENOBUFS };
  */
 const PRETENDED_BASE = 0x7ffe_ffe0_0000;
 
+/** More than any test sends or writes before it looks: a core that loops fails here before it has taken all memory. */
+const MOST_RECORDS = 2_000_000;
+
 const CANARY = 0xc5;
 /** Bytes behind the last region that are watched too. */
 const TAIL = 4_096;
@@ -172,6 +175,7 @@ export class MemoryTun implements Tun {
       throw error;
     }
     this.written.push(bytes);
+    if (this.written.length > MOST_RECORDS) throw new Error('frames are written without end');
     return bytes.length;
   }
 }
@@ -290,6 +294,7 @@ export class MemoryConn implements Conn {
     for (let from = 0; from < Math.max(1, data.length); from += size) {
       this.sent.push({ address: to, port, data: data.subarray(from, from + size), fragmentable });
     }
+    if (this.sent.length > MOST_RECORDS) throw new Error('datagrams are sent without end');
     this.messages.push({ datagrams: Math.max(1, Math.ceil(data.length / size)), fragmentable });
     return 0;
   }

@@ -11,7 +11,7 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { batchAt, FuzzFailure, type FuzzTotals, runFuzz } from './fuzz-run.ts';
 
 /** A batch takes well under a millisecond; the longest, a few super-packets of one-byte segments, some hundred. */
-const STUCK_AFTER_MS = 20_000;
+const STUCK_AFTER_MS = 60_000;
 
 type Report = { readonly totals: FuzzTotals } | { readonly failure: string };
 

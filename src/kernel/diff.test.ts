@@ -5,6 +5,7 @@ import { address, fdb, link, neighbour, route, wantedState } from '../../test/co
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
+import { afterOps } from './after-ops.ts';
 import { describeOp, describeProblem, type Op, plan, reconcile } from './diff.ts';
 import {
   type ActualAddress,
@@ -315,7 +316,9 @@ describe('reconcile on arbitrary kernels', () => {
             checkHarmless(next.ops, state, wanted);
             const failed = (await kernel.apply(next.ops, never)).filter((result) => !result.ok);
             assert.deepEqual(failed, []);
+            const foreseen = afterOps(state, next.ops);
             state = await kernel.read(wanted, never);
+            if (foreseen !== undefined) assert.deepEqual(sorted(foreseen), sorted(state));
             next = plan(wanted, state);
           }
           checkWanted(state, wanted, next.problems);
@@ -324,6 +327,16 @@ describe('reconcile on arbitrary kernels', () => {
       { numRuns: 3_000 },
     );
   });
+
+  /** The order among different keys says nothing. */
+  function sorted(state: ActualState): ActualState {
+    return {
+      ...state,
+      routes: state.routes.toSorted((a, b) => (routeKey(a) < routeKey(b) ? -1 : routeKey(a) > routeKey(b) ? 1 : 0)),
+      neighbours: state.neighbours.toSorted((a, b) => (a.addr < b.addr ? -1 : 1)),
+      fdb: state.fdb.toSorted((a, b) => (`${a.mac} ${a.dst}` < `${b.mac} ${b.dst}` ? -1 : 1)),
+    };
+  }
 
   function checkHarmless(ops: readonly Op[], before: ActualState, wanted: WantedState): void {
     for (const op of ops) {

@@ -12,8 +12,8 @@ export type OpResult =
  */
 export interface Kernel {
   /**
-   * What there is, at least as far as it concerns the wanted state: its links with their addresses, all routes with our
-   * protocol number, all routes with the key of a wanted one. A link that does not exist is left out.
+   * What there is: the links of the wanted state with their addresses, the neighbours and forwarding entries of its VXLAN
+   * links, and all routes of table main. A link that does not exist is left out.
    *
    * @throws WeftError WEFT_KERNEL_STATE, WEFT_COMMAND_…: it could not be read. Never an empty answer instead.
    */

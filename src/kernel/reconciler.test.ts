@@ -4,7 +4,7 @@ import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { parseAddr, parsePrefix } from '../ip/address.ts';
 import { describeOp, type Op, type Problem } from './diff.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
-import { EMPTY_WANTED_STATE, type Route, type WantedState, WEFT_ROUTE_PROTOCOL } from './state.ts';
+import { describeRoute, EMPTY_WANTED_STATE, type Route, type WantedState, WEFT_ROUTE_PROTOCOL } from './state.ts';
 
 const route = (text: string): Route => ({
   type: 'unicast',
@@ -46,6 +46,7 @@ function rig(options: Partial<ReconcilerOptions> = {}): Rig {
   const reconciler = new Reconciler({
     kernel,
     debounceMs: 1,
+    echoMs: 0,
     onRepair: (ops) => repairs.push(ops.map(describeOp)),
     onFailure: (failure) => failures.push(failure.message),
     onProblems: (list) => problems.push(list),
@@ -139,6 +140,47 @@ describe('Reconciler', () => {
     await settled(r);
     assert.equal(describeOp(r.kernel.applied.at(-1)!), 'delete route 10.9.99.0/24 dev flannel0');
     assert.deepEqual(r.repairs, []);
+  });
+
+  it('does not look at the kernel before it does what a change of the wanted state asks for', async () => {
+    await using r = rig({ echoMs: 60_000 });
+    r.reconciler.setWanted(WANTED);
+    await r.reconciler.idle();
+    const { reads } = r.kernel;
+    for (let i = 1; i <= 5; i++) {
+      r.reconciler.setWanted(wantedState('10.244.0.0/16', `10.9.${i}.0/24`));
+      await r.reconciler.idle();
+    }
+    assert.equal(r.kernel.reads, reads);
+    assert.deepEqual(r.kernel.routes.map((found) => describeRoute(found)).sort(), [
+      '10.244.0.0/16 dev flannel0',
+      '10.9.5.0/24 dev flannel0',
+    ]);
+    // Other links, of which nothing was read: now it must.
+    r.reconciler.setWanted({ ...WANTED, links: [...WANTED.links, { kind: 'external', name: 'eth0' }] });
+    await r.reconciler.idle();
+    assert(r.kernel.reads > reads);
+    assert.deepEqual(r.reconciler.stats().problems, [{ type: 'link-missing', link: 'eth0' }]);
+  });
+
+  it('looks at the kernel after an echo’s time, and then counts what is missing as taken away', async () => {
+    await using r = rig({ echoMs: 5 });
+    r.reconciler.setWanted(WANTED);
+    await r.reconciler.idle();
+    r.reconciler.setWanted(wantedState('10.244.0.0/16', '10.9.1.0/24'));
+    await r.reconciler.idle();
+    const repaired = Promise.withResolvers<void>();
+    r.kernel.applied.length = 0;
+    const apply = r.kernel.apply.bind(r.kernel);
+    r.kernel.apply = async (ops, signal) => {
+      const results = await apply(ops, signal);
+      repaired.resolve();
+      return results;
+    };
+    r.kernel.deleteRoutes(() => true);
+    await repaired.promise;
+    await settled(r);
+    assert.deepEqual(r.repairs, [['add route 10.244.0.0/16 dev flannel0', 'add route 10.9.1.0/24 dev flannel0']]);
   });
 
   it('never runs twice at once, and looks again after a change during a run', async () => {

@@ -1,8 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { describeError } from '../errors.ts';
+import { afterOps } from './after-ops.ts';
 import { describeOp, describeProblem, type Op, type Problem, plan } from './diff.ts';
 import type { Kernel, OpResult } from './kernel.ts';
-import { EMPTY_WANTED_STATE, type WantedState } from './state.ts';
+import { type ActualState, EMPTY_WANTED_STATE, type WantedState } from './state.ts';
 
 export interface ReconcilerOptions {
   readonly kernel: Kernel;
@@ -14,6 +15,11 @@ export interface ReconcilerOptions {
   readonly onProblems?: ((problems: readonly Problem[]) => void) | undefined;
   /** How long a notice of the kernel waits for more of them. Default 20. */
   readonly debounceMs?: number | undefined;
+  /**
+   * How long after own changes a notice is taken for their echo, and the look at the kernel is put off: with thousands
+   * of routes it is the dear part. Default 200.
+   */
+  readonly echoMs?: number | undefined;
   /** The safety net: a run at least this often. Default 30,000. */
   readonly resyncMs?: number | undefined;
   /** The first wait after a failure; it doubles up to `maxBackoffMs`. Default 100. */
@@ -55,6 +61,9 @@ const MAX_DEBOUNCE_MS = 500;
  * `resyncMs`. Runs never overlap; what happens during one leads to one more. The wanted state that was given last
  * counts, however many were given meanwhile; one that equals its predecessor costs nothing.
  *
+ * A new wanted state is compared with what the kernel had when last looked at, changed by what was done since. So a
+ * peer that comes or goes costs one `ip` and not a dump of all routes; the look at the kernel comes a moment later.
+ *
  * What failed is tried again with back-off, and soon when the kernel or the wanted state changes. When something fails
  * again and again, or somebody undoes each repair, the debounce time doubles each time, up to half a second.
  *
@@ -65,6 +74,7 @@ export class Reconciler implements AsyncDisposable {
   readonly #options: ReconcilerOptions;
   readonly #stop = new AbortController();
   readonly #debounceMs: number;
+  readonly #echoMs: number;
   readonly #operations: Partial<Record<Op['type'], number>> = {};
   readonly #repairs: Partial<Record<Op['type'], number>> = {};
 
@@ -86,16 +96,24 @@ export class Reconciler implements AsyncDisposable {
   /** Runs with repairs in a row. */
   #repairRuns = 0;
 
+  /** What the kernel has, as far as known, for a wanted state with these links. */
+  #cache: { readonly links: WantedState['links']; readonly state: ActualState } | undefined;
+  #appliedAtMs = Number.NEGATIVE_INFINITY;
+
   #listening: Promise<void> | undefined;
   #running: Promise<void> | undefined;
-  #again: { delayMs: number } | undefined;
-  #timer: { handle: NodeJS.Timeout; dueMs: number; counts: boolean } | undefined;
+  /** The wanted state has changed. */
+  #toApply = false;
+  /** When to look at the kernel. `counts`: whether idle() waits for it. */
+  #toLook: { readonly dueMs: number; readonly counts: boolean } | undefined;
+  #timer: NodeJS.Timeout | undefined;
   #idle: PromiseWithResolvers<void> | undefined;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#kernel = options.kernel;
     this.#debounceMs = options.debounceMs ?? 20;
+    this.#echoMs = options.echoMs ?? 200;
   }
 
   /** Takes effect soon; see {@link idle}. The state must not be changed afterwards. */
@@ -106,12 +124,13 @@ export class Reconciler implements AsyncDisposable {
     this.#known = true;
     this.#tried = false;
     this.#listening ??= this.#listen();
-    this.#request(0);
+    this.#toApply = true;
+    this.#arm();
   }
 
   /**
-   * Resolves when nothing is running or about to run. Waits neither for the next try of what has failed nor for the
-   * safety net: look at `stats()` for whether all is well.
+   * Resolves when nothing is running or about to run. Waits neither for the next try of what has failed, nor for the
+   * echo of what was done, nor for the safety net: look at `stats()` for whether all is well.
    */
   idle(): Promise<void> {
     if (!this.#busy()) return Promise.resolve();
@@ -133,15 +152,16 @@ export class Reconciler implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    this.#clearTimer();
-    this.#again = undefined;
+    clearTimeout(this.#timer);
+    this.#toApply = false;
+    this.#toLook = undefined;
     await this.#running;
     await this.#listening;
     this.#settleIdle();
   }
 
   #busy(): boolean {
-    return this.#running !== undefined || this.#timer?.counts === true;
+    return this.#running !== undefined || this.#toApply || this.#toLook?.counts === true;
   }
 
   #settleIdle(): void {
@@ -150,35 +170,41 @@ export class Reconciler implements AsyncDisposable {
     this.#idle = undefined;
   }
 
-  /** A run in `delayMs`, or with one that is due earlier. `counts`: whether idle() waits for it. */
-  #request(delayMs: number, counts = true): void {
-    if (this.#stop.signal.aborted) return;
-    if (this.#running !== undefined) {
-      this.#again = { delayMs: Math.min(delayMs, this.#again?.delayMs ?? delayMs) };
-      return;
-    }
-    const dueMs = performance.now() + delayMs;
-    if (this.#timer !== undefined && this.#timer.dueMs <= dueMs && (this.#timer.counts || !counts)) return;
-    this.#clearTimer();
-    this.#timer = { handle: setTimeout(() => this.#start(), delayMs), dueMs, counts };
+  /** A look at the kernel in `delayMs`, or earlier when one is due earlier. */
+  #look(delayMs: number, counts: boolean): void {
+    const before = this.#toLook;
+    const dueMs = Math.min(performance.now() + delayMs, before?.dueMs ?? Number.POSITIVE_INFINITY);
+    this.#toLook = { dueMs, counts: counts || before?.counts === true };
+    this.#arm();
   }
 
-  #clearTimer(): void {
-    clearTimeout(this.#timer?.handle);
-    this.#timer = undefined;
+  #arm(): void {
+    if (this.#running !== undefined || this.#stop.signal.aborted) return;
+    clearTimeout(this.#timer);
+    if (!this.#toApply && this.#toLook === undefined) return;
+    const delayMs = this.#toApply ? 0 : Math.max(0, (this.#toLook?.dueMs ?? 0) - performance.now());
+    this.#timer = setTimeout(() => this.#start(), delayMs);
   }
 
   #start(): void {
-    this.#clearTimer();
-    this.#running = this.#run().then((healthy) => {
+    const isDue = this.#toLook !== undefined && this.#toLook.dueMs <= performance.now();
+    const cache = this.#toApply && !isDue ? this.#usableCache() : undefined;
+    this.#toApply = false;
+    if (cache === undefined) this.#toLook = undefined;
+    this.#running = this.#run(cache).then((healthy) => {
       this.#running = undefined;
-      const again = this.#again;
-      this.#again = undefined;
       this.#failedRuns = healthy ? 0 : this.#failedRuns + 1;
-      if (again !== undefined) this.#request(again.delayMs);
-      else this.#request(healthy ? (this.#options.resyncMs ?? 30_000) : this.#retryDelayMs(), false);
+      const { resyncMs = 30_000 } = this.#options;
+      if (!healthy) this.#look(this.#retryDelayMs(), false);
+      else this.#look(cache === undefined ? resyncMs : this.#echoMs, false);
       this.#settleIdle();
     });
+  }
+
+  /** Of other links, nothing was read. */
+  #usableCache(): ActualState | undefined {
+    const { links } = this.#wanted;
+    return this.#cache !== undefined && isDeepStrictEqual(this.#cache.links, links) ? this.#cache.state : undefined;
   }
 
   #retryDelayMs(): number {
@@ -186,33 +212,15 @@ export class Reconciler implements AsyncDisposable {
     return Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(this.#failedRuns - 1, 30));
   }
 
-  /** Never rejects. @returns whether nothing failed. */
-  async #run(): Promise<boolean> {
+  /** With `cache`, without a look at the kernel. Never rejects. @returns whether nothing failed. */
+  async #run(cache: ActualState | undefined): Promise<boolean> {
     this.#runs++;
     const repaired: Op[] = [];
     try {
-      for (let pass = 0; pass < MAX_PASSES; pass++) {
-        const wanted = this.#wanted;
-        const actual = await this.#kernel.read(wanted, this.#stop.signal);
-        const { ops, problems } = plan(wanted, actual);
-        // What a new link makes possible is no repair either.
-        const repairing = this.#tried && !this.#setProblems(problems);
-        if (ops.length === 0) {
-          this.#converged = true;
-          if (wanted === this.#wanted) this.#tried = true;
-          return true;
-        }
-        this.#converged = false;
-        const results = await this.#kernel.apply(ops, this.#stop.signal);
-        if (!this.#count(results, repairing, repaired)) {
-          if (wanted === this.#wanted) this.#tried = true;
-          return false;
-        }
-      }
-      // Somebody undoes what we do as fast as we do it. Their next change brings the next run.
-      return true;
+      return cache === undefined ? await this.#lookAndApply(repaired) : await this.#applyTo(cache);
     } catch (error) {
       if (this.#stop.signal.aborted) return true;
+      this.#cache = undefined;
       this.#converged = false;
       this.#fail(undefined, describeError(error));
       return false;
@@ -222,7 +230,42 @@ export class Reconciler implements AsyncDisposable {
     }
   }
 
+  async #applyTo(cache: ActualState): Promise<boolean> {
+    const wanted = this.#wanted;
+    const { ops, problems } = plan(wanted, cache);
+    this.#setProblems(problems);
+    const healthy = ops.length === 0 || (await this.#apply(ops, false, []));
+    const state = healthy ? afterOps(cache, ops) : undefined;
+    this.#cache = state && { links: wanted.links, state };
+    this.#converged = healthy;
+    if (wanted === this.#wanted) this.#tried = true;
+    return healthy;
+  }
+
+  async #lookAndApply(repaired: Op[]): Promise<boolean> {
+    for (let pass = 0; pass < MAX_PASSES; pass++) {
+      const wanted = this.#wanted;
+      const actual = await this.#kernel.read(wanted, this.#stop.signal);
+      const { ops, problems } = plan(wanted, actual);
+      // What a new link makes possible is no repair either.
+      const repairing = !this.#setProblems(problems) && this.#tried;
+      this.#cache = ops.length === 0 ? { links: wanted.links, state: actual } : undefined;
+      this.#converged = ops.length === 0;
+      const healthy = ops.length === 0 || (await this.#apply(ops, repairing, repaired));
+      if (wanted === this.#wanted && (ops.length === 0 || !healthy)) this.#tried = true;
+      if (ops.length === 0 || !healthy) return healthy;
+    }
+    // Somebody undoes what we do as fast as we do it. Their next change brings the next run.
+    return true;
+  }
+
   /** Appends what was repaired. @returns whether all operations succeeded. */
+  async #apply(ops: readonly Op[], repairing: boolean, repaired: Op[]): Promise<boolean> {
+    const results = await this.#kernel.apply(ops, this.#stop.signal);
+    this.#appliedAtMs = performance.now();
+    return this.#count(results, repairing, repaired);
+  }
+
   #count(results: readonly OpResult[], repairing: boolean, repaired: Op[]): boolean {
     const failed = new Set<string>();
     for (const result of results) {
@@ -266,7 +309,9 @@ export class Reconciler implements AsyncDisposable {
           attempt = 0;
           // What we do ourselves comes back as a notice, also when part of it fails for ever.
           const doublings = Math.min(10, Math.max(this.#repairRuns, this.#failedRuns));
-          this.#request(Math.min(MAX_DEBOUNCE_MS, this.#debounceMs * 2 ** doublings));
+          const delayMs = Math.min(MAX_DEBOUNCE_MS, this.#debounceMs * 2 ** doublings);
+          const isEcho = performance.now() - this.#appliedAtMs < this.#echoMs;
+          this.#look(isEcho ? Math.max(delayMs, this.#echoMs) : delayMs, !isEcho);
         }
       } catch (error) {
         if (this.#stop.signal.aborted) return;

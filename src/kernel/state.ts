@@ -153,7 +153,7 @@ export interface ActualRoute {
   readonly elaborate: boolean;
 }
 
-/** Holds at least what concerns the links and destinations of the wanted state it was read for. */
+/** All routes, and what concerns the links of the wanted state it was read for. */
 export interface ActualState {
   readonly links: readonly ActualLink[];
   readonly addresses: readonly ActualAddress[];

@@ -114,7 +114,17 @@ describe('weft lab', () => {
   });
 
   it('says what is missing: TUN device, root, sensible numbers', async () => {
-    const inMounts = (script: string) => ['unshare', '-m', 'sh', '-c', `${script} && exec "$@"`, 'sh', ...weft, 'lab', '--json'];
+    const inMounts = (script: string) => [
+      'unshare',
+      '-m',
+      'sh',
+      '-c',
+      `${script} && exec "$@"`,
+      'sh',
+      ...weft,
+      'lab',
+      '--json',
+    ];
     const attempts: [string[], RegExp][] = [
       [inMounts('mount -t tmpfs -o ro none /dev/net'), /WEFT_TUN_MISSING.*modprobe tun/],
       [inMounts('mount -t tmpfs -o nodev none /dev/net'), /WEFT_TUN_DENIED.*--device/],

@@ -143,8 +143,24 @@ class Picture {
   }
 }
 
+export interface SubnetManagerCapabilities {
+  /**
+   * The manager itself chooses subnets, for a time. False for Kubernetes, which gives every node its pod CIDR for as long
+   * as the node exists: there is no allocation, no expiry, and nobody else can take a subnet.
+   */
+  readonly allocates: boolean;
+}
+
 /** What every subnet manager promises. `makeHarness` starts from an empty store each time. */
-export function subnetManagerContract(name: string, makeHarness: () => Promise<SubnetManagerHarness>): void {
+export function subnetManagerContract(
+  name: string,
+  makeHarness: () => Promise<SubnetManagerHarness>,
+  { allocates }: SubnetManagerCapabilities = { allocates: true },
+): void {
+  const allocationTest: typeof test = (...args) => {
+    if (allocates) test(...args);
+  };
+
   /** A test with its own store, configured, and a signal that ends whatever the test left running. */
   function test(
     what: string,
@@ -173,6 +189,8 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
   describe(`${name}: network configuration`, () => {
     test('is read and validated', async ({ harness, signal }) => {
       const config = await harness.manager().networkConfig(signal);
+      assert.deepEqual(config.ipv4?.network, parsePrefix4('10.5.0.0/16'));
+      if (!allocates) return;
       assert.deepEqual(config.ipv4, {
         network: parsePrefix4('10.5.0.0/16'),
         subnetLength: 24,
@@ -190,7 +208,8 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
     });
 
     test('wrong is told from missing', async ({ harness, signal }) => {
-      await harness.configure('{"Network": "10.5.0.0/16", "SubnetLen": 12}');
+      // Lengths matter only to those who cut the subnets.
+      await harness.configure(`{"Network": "10.5.0.0/16", "SubnetLen": ${allocates ? 12 : '"12"'}}`);
       await assert.rejects(harness.manager().networkConfig(signal), { code: 'WEFT_CONFIG_INVALID' });
       await harness.configure('{"Network": ');
       await assert.rejects(harness.manager().networkConfig(signal), { code: 'WEFT_CONFIG_INVALID' });
@@ -198,19 +217,22 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
   });
 
   describe(`${name}: acquiring a lease`, () => {
-    test('gives a subnet of the configured range and length, for a day', async ({ harness, config, signal }) => {
-      const before = Date.now();
-      const attrs = attrsOf(1, { VNI: 1, VtepMAC: '72:4f:d0:84:69:9f' });
-      const lease = await harness.manager().acquireLease(config, attrs, signal);
-      assert.ok(lease.subnet !== undefined && config.ipv4 !== undefined);
-      assert.equal(lease.subnet.length, 24);
-      assert.ok(lease.subnet.addr >= config.ipv4.subnetMin && lease.subnet.addr <= config.ipv4.subnetMax);
-      assert.equal(lease.ipv6Subnet, undefined);
-      assert.deepEqual(lease.attrs, attrs);
-      assert.ok(lease.expiresAtMs !== undefined);
-      const ttlMs = lease.expiresAtMs - before;
-      assert.ok(Math.abs(ttlMs - 24 * HOUR_MS) < 60_000, `a lease of ${ttlMs} ms`);
-    });
+    allocationTest(
+      'gives a subnet of the configured range and length, for a day',
+      async ({ harness, config, signal }) => {
+        const before = Date.now();
+        const attrs = attrsOf(1, { VNI: 1, VtepMAC: '72:4f:d0:84:69:9f' });
+        const lease = await harness.manager().acquireLease(config, attrs, signal);
+        assert.ok(lease.subnet !== undefined && config.ipv4 !== undefined);
+        assert.equal(lease.subnet.length, 24);
+        assert.ok(lease.subnet.addr >= config.ipv4.subnetMin && lease.subnet.addr <= config.ipv4.subnetMax);
+        assert.equal(lease.ipv6Subnet, undefined);
+        assert.deepEqual(lease.attrs, attrs);
+        assert.ok(lease.expiresAtMs !== undefined);
+        const ttlMs = lease.expiresAtMs - before;
+        assert.ok(Math.abs(ttlMs - 24 * HOUR_MS) < 60_000, `a lease of ${ttlMs} ms`);
+      },
+    );
 
     test('again under the same public address gives the same subnet with the new attributes', async (t) => {
       const first = await t.harness.manager().acquireLease(t.config, attrsOf(1), t.signal);
@@ -224,7 +246,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       );
     });
 
-    test('takes the previous subnet when nobody holds it', async ({ harness, config, signal }) => {
+    allocationTest('takes the previous subnet when nobody holds it', async ({ harness, config, signal }) => {
       const reports: SubnetReport[] = [];
       const manager = harness.manager({ report: (report) => reports.push(report) });
       const previous = leaseOf('10.5.6.0/24', 1);
@@ -233,35 +255,41 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.ok(reports.some((report) => report.type === 'previous-reused'));
     });
 
-    test('prefers the lease of its public address to the previous subnet', async ({ harness, config, signal }) => {
-      await harness.writeEntry(leaseOf('10.5.3.0/24', 1));
-      const previous = leaseOf('10.5.6.0/24', 1);
-      const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous });
-      assert.equal(leaseKey(lease), '10.5.3.0-24');
-    });
+    allocationTest(
+      'prefers the lease of its public address to the previous subnet',
+      async ({ harness, config, signal }) => {
+        await harness.writeEntry(leaseOf('10.5.3.0/24', 1));
+        const previous = leaseOf('10.5.6.0/24', 1);
+        const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous });
+        assert.equal(leaseKey(lease), '10.5.3.0-24');
+      },
+    );
 
-    test('takes another subnet when the previous one is held', async ({ harness, config, signal }) => {
+    allocationTest('takes another subnet when the previous one is held', async ({ harness, config, signal }) => {
       const taken = leaseOf('10.5.6.0/24', 2);
       await harness.writeEntry(taken);
       const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous: taken });
       assert.ok(!overlap(lease, taken));
     });
 
-    test('ignores a previous subnet that does not fit the configuration', async ({ harness, config, signal }) => {
-      for (const [host, cidr] of ['10.6.1.0/24', '10.5.2.0/25', '10.5.99.0/24'].entries()) {
-        const reports: SubnetReport[] = [];
-        const manager = harness.manager({ report: (report) => reports.push(report) });
-        const previous = leaseOf(cidr, host + 1);
-        const lease = await manager.acquireLease(config, attrsOf(host + 1), signal, { previous });
-        assert.notEqual(leaseKey(lease), leaseKey(previous));
-        assert.ok(
-          reports.some((report) => report.type === 'previous-incompatible'),
-          `${cidr} was not reported`,
-        );
-      }
-    });
+    allocationTest(
+      'ignores a previous subnet that does not fit the configuration',
+      async ({ harness, config, signal }) => {
+        for (const [host, cidr] of ['10.6.1.0/24', '10.5.2.0/25', '10.5.99.0/24'].entries()) {
+          const reports: SubnetReport[] = [];
+          const manager = harness.manager({ report: (report) => reports.push(report) });
+          const previous = leaseOf(cidr, host + 1);
+          const lease = await manager.acquireLease(config, attrsOf(host + 1), signal, { previous });
+          assert.notEqual(leaseKey(lease), leaseKey(previous));
+          assert.ok(
+            reports.some((report) => report.type === 'previous-incompatible'),
+            `${cidr} was not reported`,
+          );
+        }
+      },
+    );
 
-    test('replaces a lease of its own that does not fit the configuration any more', async (t) => {
+    allocationTest('replaces a lease of its own that does not fit the configuration any more', async (t) => {
       await t.harness.writeEntry(leaseOf('10.5.200.0/24', 1));
       const lease = await t.harness.manager().acquireLease(t.config, attrsOf(1), t.signal);
       assert.notEqual(leaseKey(lease), '10.5.200.0-24');
@@ -270,13 +298,13 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.deepEqual([...picture.leases.keys()], [leaseKey(lease)]);
     });
 
-    test('never picks what overlaps a lease of another length', async ({ harness, config, signal }) => {
+    allocationTest('never picks what overlaps a lease of another length', async ({ harness, config, signal }) => {
       await harness.writeEntry(leaseOf('10.5.0.0/21', 2)); // 10.5.0.0 … 10.5.7.255: only 10.5.8.0/24 is left
       const lease = await harness.manager().acquireLease(config, attrsOf(1), signal);
       assert.equal(leaseKey(lease), '10.5.8.0-24');
     });
 
-    test('fails when no subnet is left, and says so', async ({ harness, config, signal }) => {
+    allocationTest('fails when no subnet is left, and says so', async ({ harness, config, signal }) => {
       for (let n = 1; n <= 8; n++) await harness.writeEntry(leaseOf(`10.5.${n}.0/24`, 10 + n));
       await assert.rejects(harness.manager().acquireLease(config, attrsOf(1), signal), (error) => {
         assert.ok(error instanceof WeftError);
@@ -286,22 +314,27 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       });
     });
 
-    test('never gives two hosts overlapping subnets, however many ask at once', async ({ harness, config, signal }) => {
-      const asked = Array.from({ length: 9 }, (_, n) => harness.manager().acquireLease(config, attrsOf(n + 1), signal));
-      const answers = await Promise.allSettled(asked);
-      const leases = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
-      const refusals = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason] : []));
-      assert.equal(leases.length, 8, `of 8 subnets; refusals: ${refusals.join('; ')}`);
-      assert.deepEqual(
-        refusals.map((error) => error.code),
-        ['WEFT_SUBNET_EXHAUSTED'],
-      );
-      for (const [i, a] of leases.entries()) {
-        for (const b of leases.slice(i + 1)) assert.ok(!overlap(a, b), `${leaseKey(a)} overlaps ${leaseKey(b)}`);
-      }
-    });
+    allocationTest(
+      'never gives two hosts overlapping subnets, however many ask at once',
+      async ({ harness, config, signal }) => {
+        const asked = Array.from({ length: 9 }, (_, n) =>
+          harness.manager().acquireLease(config, attrsOf(n + 1), signal),
+        );
+        const answers = await Promise.allSettled(asked);
+        const leases = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+        const refusals = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason] : []));
+        assert.equal(leases.length, 8, `of 8 subnets; refusals: ${refusals.join('; ')}`);
+        assert.deepEqual(
+          refusals.map((error) => error.code),
+          ['WEFT_SUBNET_EXHAUSTED'],
+        );
+        for (const [i, a] of leases.entries()) {
+          for (const b of leases.slice(i + 1)) assert.ok(!overlap(a, b), `${leaseKey(a)} overlaps ${leaseKey(b)}`);
+        }
+      },
+    );
 
-    test('takes an expired subnet of another host', async ({ harness, config, signal }) => {
+    allocationTest('takes an expired subnet of another host', async ({ harness, config, signal }) => {
       for (let n = 1; n <= 8; n++) await harness.writeEntry(leaseOf(`10.5.${n}.0/24`, 10 + n));
       await harness.expireNow('10.5.5.0-24' as LeaseKey);
       const picture = new Picture(harness.manager().watchLeases(config, signal));
@@ -310,13 +343,13 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.equal(leaseKey(lease), '10.5.5.0-24');
     });
 
-    test('never picks a subnet whose entry cannot be read', async ({ harness, config, signal }) => {
+    allocationTest('never picks a subnet whose entry cannot be read', async ({ harness, config, signal }) => {
       for (let n = 1; n <= 7; n++) await harness.corruptEntry(`10.5.${n}.0-24`);
       const lease = await harness.manager().acquireLease(config, attrsOf(1), signal);
       assert.equal(leaseKey(lease), '10.5.8.0-24');
     });
 
-    test('keeps a reservation of its address permanent', async ({ harness, config, signal }) => {
+    allocationTest('keeps a reservation of its address permanent', async ({ harness, config, signal }) => {
       await harness.writeEntry({ ...leaseOf('10.5.4.0/24', 1), expiresAtMs: undefined });
       const lease = await harness.manager().acquireLease(config, attrsOf(1, { VNI: 3 }), signal);
       assert.equal(leaseKey(lease), '10.5.4.0-24');
@@ -327,7 +360,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
     });
 
     const dual = JSON.stringify({ Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00:5::/48' });
-    test(
+    allocationTest(
       'gives a subnet of each family when both are on',
       async ({ harness, config, signal }) => {
         const publicIpv6 = parseIpv6('fd77::1');
@@ -383,7 +416,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       await picture.until('the own lease', (leases) => leases.has(leaseKey(own)));
     });
 
-    test('sees an expired lease go', async ({ harness, config, signal }) => {
+    allocationTest('sees an expired lease go', async ({ harness, config, signal }) => {
       const key = '10.5.3.0-24' as LeaseKey;
       await harness.writeEntry(leaseOf('10.5.3.0/24', 3));
       const picture = new Picture(harness.manager().watchLeases(config, signal));
@@ -455,7 +488,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       return manager.holdLease(lease, signal)[Symbol.asyncIterator]();
     }
 
-    test('renews it before its end, with the attributes it has', async ({ harness, config, signal }) => {
+    allocationTest('renews it before its end, with the attributes it has', async ({ harness, config, signal }) => {
       const manager = harness.manager({ renewAfterMs: 50 });
       const attrs = attrsOf(1, { VNI: 1, VtepMAC: '72:4f:d0:84:69:9f' });
       const lease = await manager.acquireLease(config, attrs, signal);
@@ -486,7 +519,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.deepEqual(picture.leases.get(leaseKey(lease))?.attrs, attrsOf(1, { VNI: 5 }));
     });
 
-    test('takes the same subnet again after it ran out', async ({ harness, config, signal }) => {
+    allocationTest('takes the same subnet again after it ran out', async ({ harness, config, signal }) => {
       const manager = harness.manager();
       const lease = await manager.acquireLease(config, attrsOf(1), signal);
       await harness.expireNow(leaseKey(lease));
@@ -508,7 +541,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.deepEqual(picture.leases.get(leaseKey(lease))?.attrs, attrsOf(1));
     });
 
-    test('adopts attributes that were published meanwhile under the same address', async (t) => {
+    allocationTest('adopts attributes that were published meanwhile under the same address', async (t) => {
       const manager = t.harness.manager();
       const lease = await manager.acquireLease(t.config, attrsOf(1, { VNI: 1 }), t.signal);
       const events = hold(manager, lease, t.signal);
@@ -518,7 +551,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.deepEqual(told.lease.attrs, attrsOf(1, { VNI: 2 }));
     });
 
-    test('says that it is lost when another host has it, and ends', async ({ harness, config, signal }) => {
+    allocationTest('says that it is lost when another host has it, and ends', async ({ harness, config, signal }) => {
       const manager = harness.manager();
       const lease = await manager.acquireLease(config, attrsOf(1), signal);
       const events = hold(manager, lease, signal);
@@ -531,7 +564,7 @@ export function subnetManagerContract(name: string, makeHarness: () => Promise<S
       assert.notEqual(leaseKey(next), leaseKey(lease));
     });
 
-    test('says that it is lost when an overlapping subnet was taken after it ran out', async (t) => {
+    allocationTest('says that it is lost when an overlapping subnet was taken after it ran out', async (t) => {
       const manager = t.harness.manager();
       const lease = await manager.acquireLease(t.config, attrsOf(1), t.signal);
       await t.harness.deleteEntry(leaseKey(lease));

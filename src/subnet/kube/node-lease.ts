@@ -172,7 +172,8 @@ function addressOf<A>(text: string | undefined, parse: (text: string) => A | und
 }
 
 function dataOf(text: string | undefined, key: string): JsonValue | undefined {
-  if (text === undefined || text === '') return undefined;
+  // `null` is how the absence of data is written.
+  if (text === undefined || text === '' || text === 'null') return undefined;
   try {
     return JSON.parse(text) as JsonValue;
   } catch {

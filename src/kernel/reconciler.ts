@@ -56,6 +56,9 @@ const MAX_PASSES = 4;
 /** How far failures, and somebody who undoes our work again and again, can slow down the answer to a notice. */
 const MAX_DEBOUNCE_MS = 500;
 
+/** How long changes of the wanted state that follow each other without a pause can put off a look at the kernel. */
+const MAX_OVERDUE_MS = 500;
+
 /**
  * Keeps the kernel in the wanted state: on every change of what is wanted, on every notice of the kernel, and every
  * `resyncMs`. Runs never overlap; what happens during one leads to one more. The wanted state that was given last
@@ -187,8 +190,8 @@ export class Reconciler implements AsyncDisposable {
   }
 
   #start(): void {
-    const isDue = this.#toLook !== undefined && this.#toLook.dueMs <= performance.now();
-    const cache = this.#toApply && !isDue ? this.#usableCache() : undefined;
+    const isOverdue = this.#toLook !== undefined && performance.now() - this.#toLook.dueMs > MAX_OVERDUE_MS;
+    const cache = this.#toApply && !isOverdue ? this.#usableCache() : undefined;
     this.#toApply = false;
     if (cache === undefined) this.#toLook = undefined;
     this.#running = this.#run(cache).then((healthy) => {

@@ -48,7 +48,8 @@ export interface SubnetManager extends AsyncDisposable {
   /**
    * All leases, own included, from now on: first a snapshot, then changes; a snapshot again whenever continuity was
    * lost. Unreadable entries are skipped and reported, never turned into "all peers gone"; an entry that becomes
-   * unreadable keeps its last readable meaning. An expired lease is a removed one. Updates that a slow consumer has not
+   * unreadable keeps its last readable meaning. An expired lease is a removed one: consumers never
+   * compare `expiresAtMs` with a clock, least of all while the store is away. Updates that a slow consumer has not
    * taken yet are merged by key. Ends only when aborted.
    */
   watchLeases(config: NetworkConfig, signal: AbortSignal): AsyncIterable<LeaseUpdate>;

@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { type Lease, leaseKey } from '../../src/lease/lease.ts';
+import { EtcdClient } from '../../src/subnet/etcd/etcd-client.ts';
 import { EtcdSubnetManager, type EtcdSubnetManagerOptions } from '../../src/subnet/etcd/etcd-subnet-manager.ts';
+import { LeaseRegistry } from '../../src/subnet/etcd/lease-registry.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import type { LeaseUpdate, OwnLeaseEvent } from '../../src/subnet/subnet-manager.ts';
 import { attrsOf, leaseOf, NET_CONF } from '../contract/subnet-manager.ts';
@@ -246,6 +248,50 @@ describe('etcd subnet manager, cut off and back', () => {
     assert.equal(value.lease.expiresAtMs, undefined);
     const stored = await server.etcdctl('get', `${PREFIX}/subnets/10.5.4.0-24`, '--write-out=fields');
     assert.match(stored, /"Lease" : 0\b/);
+  });
+
+  it('withdraws a lease that overlaps one which was created since the listing', async () => {
+    const { scope } = await scoped();
+    await using _ = scope;
+    using client = new EtcdClient({ endpoints: server.endpoints });
+    const registry = new LeaseRegistry(client, `${PREFIX}/`, Date.now);
+    const listing = await registry.list(scope.signal);
+    await put(server, '10.5.4.128-25', '{"PublicIP":"192.168.77.2","PublicIPv6":null}');
+    const create = async (cidr: string): Promise<string> => {
+      const binding = await registry.grant(60, scope.signal);
+      return await registry.create(
+        leaseOf(cidr, 1),
+        '{"PublicIP":"192.168.77.1"}',
+        binding,
+        listing.revision,
+        scope.signal,
+      );
+    };
+    assert.equal(await create('10.5.4.0/24'), 'overlapped');
+    assert.equal(await create('10.5.5.0/24'), 'created');
+    assert.equal(await create('10.5.5.0/24'), 'taken');
+    const { kvs } = await registry.list(scope.signal);
+    assert.deepEqual(
+      kvs.map((kv) => registry.nameOf(kv)),
+      ['10.5.4.128-25', '10.5.5.0-24'],
+    );
+  });
+
+  it('reads thousands of leases in pages, all of one moment', async () => {
+    const { scope, config } = await scoped();
+    await using _ = scope;
+    using client = new EtcdClient({ endpoints: server.endpoints });
+    const count = 4_100;
+    for (let from = 0; from < count; from += 100) {
+      const success = Array.from({ length: 100 }, (_unused, i) => {
+        const key = Buffer.from(`${PREFIX}/subnets/10.${100 + ((from + i) >> 8)}.${(from + i) & 255}.0-24`);
+        return { request_put: { key, value: Buffer.from('{"PublicIP":"192.168.77.9"}'), lease: '0' } };
+      });
+      await client.call('Txn', { compare: [], success, failure: [] }, 'filling etcd', scope.signal);
+    }
+    const { value } = await scope.manager().watchLeases(config, scope.signal).next();
+    assert.ok(value?.type === 'snapshot');
+    assert.equal(new Set(value.leases.map(leaseKey)).size, count);
   });
 
   it('gives the etcd leases back that it does not need any more', async () => {

@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { parseNetConf } from '../config/net-conf.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
+import { formatPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
+import { isCompatible } from './allocator.ts';
+import { chooseLease, judgeOwn, overlap, type StoredEntry, type Subnets, sameHost } from './lease-choice.ts';
+import type { SubnetReport } from './report.ts';
+
+const CONFIG = parseNetConf('{"Network": "10.5.0.0/20", "SubnetLen": 24}', { source: 'test', validation: 'full' });
+
+function host(n: number): LeaseAttrs {
+  return {
+    publicIp: parseIpv4(`192.168.77.${n}`),
+    publicIpv6: undefined,
+    backendType: '',
+    backendData: undefined,
+    backendV6Data: undefined,
+  };
+}
+
+function subnets(cidr: string): Subnets {
+  const subnet = parsePrefix4(cidr);
+  assert.ok(subnet !== undefined, cidr);
+  return { subnet, ipv6Subnet: undefined };
+}
+
+function entry(cidr: string, owner: number | undefined, expiresAtMs: number | undefined = 1_000): StoredEntry {
+  return { ...subnets(cidr), attrs: owner === undefined ? undefined : host(owner), expiresAtMs };
+}
+
+function choose(
+  entries: readonly StoredEntry[],
+  previous?: Subnets,
+): ReturnType<typeof chooseLease<StoredEntry>> & { readonly reports: readonly string[] } {
+  const reports: SubnetReport[] = [];
+  const choice = chooseLease({
+    config: CONFIG,
+    attrs: host(1),
+    entries,
+    previous,
+    random: () => 0,
+    report: (report) => reports.push(report),
+  });
+  return { ...choice, reports: reports.map((report) => report.type) };
+}
+
+describe('sameHost', () => {
+  it('goes by the IPv4 address, and by the IPv6 one only where there is no other', () => {
+    const v6 = { ...host(1), publicIp: undefined, publicIpv6: parseIpv6('fd77::1') };
+    assert.ok(sameHost(host(1), { ...host(1), publicIpv6: parseIpv6('fd77::9'), backendType: 'vxlan' }));
+    assert.ok(!sameHost(host(1), host(2)));
+    assert.ok(sameHost(v6, { ...v6 }));
+    assert.ok(!sameHost(v6, { ...v6, publicIpv6: parseIpv6('fd77::2') }));
+    assert.ok(!sameHost({ ...host(1), publicIpv6: v6.publicIpv6 }, v6));
+    assert.ok(!sameHost({ ...v6, publicIpv6: undefined }, { ...v6, publicIpv6: undefined }));
+  });
+});
+
+describe('chooseLease', () => {
+  it('of several own leases takes a reservation first, then the previous subnet', () => {
+    const [a, b] = [entry('10.5.1.0/24', 1), entry('10.5.2.0/24', 1)];
+    const reserved: StoredEntry = { ...entry('10.5.3.0/24', 1), expiresAtMs: undefined };
+    assert.equal((choose([a, b, reserved]) as { entry: StoredEntry }).entry, reserved);
+    assert.equal((choose([a, b], subnets('10.5.2.0/24')) as { entry: StoredEntry }).entry, b);
+    assert.equal((choose([a, b], subnets('10.5.9.0/24')) as { entry: StoredEntry }).entry, a);
+  });
+
+  it('gives up an own lease that does not fit, but leaves a reservation to the operator', () => {
+    const misfit = entry('10.5.4.0/25', 1);
+    const reserved: StoredEntry = { ...entry('10.5.99.0/24', 1), expiresAtMs: undefined };
+    const choice = choose([misfit, reserved]);
+    assert.equal(choice.type, 'create');
+    assert.deepEqual(choice.remove, [misfit]);
+    assert.deepEqual(choice.reports, ['lease-incompatible', 'lease-incompatible', 'picking']);
+  });
+
+  it('gives up an own lease that overlaps another host’s', () => {
+    const own = entry('10.5.4.0/24', 1);
+    const choice = choose([own, entry('10.5.4.128/25', 2)]);
+    assert.ok(choice.type === 'create');
+    assert.deepEqual(choice.remove, [own]);
+    assert.ok(!overlap(choice.subnets, own));
+  });
+
+  it('tells who has the previous subnet', () => {
+    assert.deepEqual(choose([entry('10.5.4.0/24', 2)], subnets('10.5.4.0/24')).reports, ['previous-taken', 'picking']);
+    assert.deepEqual(choose([entry('10.5.4.0/24', undefined)], subnets('10.5.4.0/24')).reports, [
+      'previous-taken',
+      'picking',
+    ]);
+    assert.deepEqual(choose([], { subnet: undefined, ipv6Subnet: undefined }).reports, ['picking']);
+  });
+
+  it('checks both families for overlap', () => {
+    const dual = parseNetConf('{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}', {
+      source: 'test',
+      validation: 'full',
+    });
+    const previous = { subnet: parsePrefix4('10.5.9.0/24'), ipv6Subnet: parsePrefix6('fd00:5:0:9::/64') };
+    const other = { ...entry('10.5.1.0/24', 2), ipv6Subnet: previous.ipv6Subnet };
+    const options = { config: dual, attrs: host(1), previous, random: () => 0, report: () => {} };
+    const choice = chooseLease({ ...options, entries: [other] });
+    assert.ok(choice.type === 'create' && choice.from === 'free');
+    assert.ok(!overlap(choice.subnets, other));
+    const again = chooseLease({ ...options, entries: [] });
+    assert.ok(again.type === 'create' && again.from === 'previous');
+  });
+
+  it('whatever the store holds, gives a fitting subnet that overlaps nothing that stays, or nothing', () => {
+    const prefix = fc
+      .record({ block: fc.nat(511), length: fc.integer({ min: 21, max: 27 }) })
+      .map(({ block, length }) => {
+        const text = `10.5.${(block >> 3) & 31}.${(block & 7) * 32}/${length}`;
+        return formatPrefix4(parsePrefix4(text)!);
+      });
+    const stored = fc
+      .record({ cidr: prefix, owner: fc.option(fc.integer({ min: 1, max: 3 })), permanent: fc.boolean() })
+      .map(({ cidr, owner, permanent }): StoredEntry => {
+        return { ...entry(cidr, owner ?? undefined), expiresAtMs: permanent ? undefined : 1_000 };
+      });
+    const previous = fc.option(prefix.map(subnets), { nil: undefined });
+    fc.assert(
+      fc.property(
+        fc.array(stored, { maxLength: 12 }),
+        previous,
+        fc.double({ min: 0, max: 0.999 }),
+        (entries, before, r) => {
+          const options = { config: CONFIG, attrs: host(1), entries, previous: before, report: () => {} };
+          let choice: ReturnType<typeof chooseLease<StoredEntry>>;
+          try {
+            choice = chooseLease({ ...options, random: () => r });
+          } catch (error) {
+            assert.ok(error instanceof Error && 'code' in error && error.code === 'WEFT_SUBNET_EXHAUSTED');
+            return;
+          }
+          const given = choice.type === 'reuse' ? choice.entry : choice.subnets;
+          assert.ok(isCompatible(given, CONFIG));
+          const stay = entries.filter((each) => !choice.remove.includes(each));
+          for (const each of stay) {
+            const mine = each.attrs !== undefined && sameHost(each.attrs, host(1));
+            if (!(choice.type === 'reuse' && mine)) assert.ok(!overlap(each, given), leaseKey(each));
+          }
+          for (const each of choice.remove) {
+            assert.ok(each.attrs !== undefined && sameHost(each.attrs, host(1)) && each.expiresAtMs !== undefined);
+          }
+        },
+      ),
+    );
+  });
+});
+
+describe('judgeOwn', () => {
+  const own: Lease = { ...subnets('10.5.4.0/24'), attrs: host(1), expiresAtMs: 1_000 };
+  const judge = (entries: readonly StoredEntry[], nowMs = 500): string => judgeOwn(own, entries, nowMs).type;
+
+  it('tells a lease that is held from one that is gone, damaged or lost', () => {
+    assert.equal(judge([entry('10.5.4.0/24', 1)]), 'held');
+    assert.equal(judge([{ ...entry('10.5.4.0/24', 1), expiresAtMs: undefined }], 9_999), 'held');
+    assert.equal(judge([]), 'absent');
+    assert.equal(judge([entry('10.5.4.0/24', 1)], 1_000), 'absent', 'expired');
+    assert.equal(judge([entry('10.5.4.0/24', 2)], 1_000), 'absent', 'somebody else’s, expired');
+    assert.equal(judge([entry('10.5.4.0/24', undefined)]), 'damaged');
+    assert.equal(judge([entry('10.5.4.0/24', 2)]), 'lost');
+    assert.equal(judge([entry('10.5.4.0/23', 2)]), 'lost');
+    assert.equal(judge([entry('10.5.4.0/24', 1), entry('10.5.4.0/25', 2)], 500), 'held', 'ours is older');
+    assert.equal(
+      judge([entry('10.5.4.0/24', 1), entry('10.5.4.0/25', 2, 2_000)], 1_000),
+      'lost',
+      'expired, then taken',
+    );
+    assert.equal(judge([entry('10.5.5.0/24', 2)]), 'absent', 'a neighbour');
+  });
+});

@@ -264,9 +264,13 @@ export class Reconciler implements AsyncDisposable {
 
   /** Appends what was repaired. @returns whether all operations succeeded. */
   async #apply(ops: readonly Op[], repairing: boolean, repaired: Op[]): Promise<boolean> {
-    const results = await this.#kernel.apply(ops, this.#stop.signal);
-    this.#appliedAtMs = performance.now();
-    return this.#count(results, repairing, repaired);
+    // The first echoes come before the last operation is done.
+    this.#appliedAtMs = Number.POSITIVE_INFINITY;
+    try {
+      return this.#count(await this.#kernel.apply(ops, this.#stop.signal), repairing, repaired);
+    } finally {
+      this.#appliedAtMs = performance.now();
+    }
   }
 
   #count(results: readonly OpResult[], repairing: boolean, repaired: Op[]): boolean {
@@ -313,7 +317,7 @@ export class Reconciler implements AsyncDisposable {
           // What we do ourselves comes back as a notice, also when part of it fails for ever.
           const doublings = Math.min(10, Math.max(this.#repairRuns, this.#failedRuns));
           const delayMs = Math.min(MAX_DEBOUNCE_MS, this.#debounceMs * 2 ** doublings);
-          const isEcho = performance.now() - this.#appliedAtMs < this.#echoMs;
+          const isEcho = this.#echoMs > 0 && performance.now() - this.#appliedAtMs < this.#echoMs;
           this.#look(isEcho ? Math.max(delayMs, this.#echoMs) : delayMs, !isEcho);
         }
       } catch (error) {

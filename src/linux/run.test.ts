@@ -133,6 +133,19 @@ describe('start', () => {
     assert.equal((await child.exited).signal, 'SIGKILL');
   });
 
+  it('is not waited for when what it has started holds its output open', { timeout: 20_000 }, async () => {
+    const child = await start(['sh', '-c', 'sleep 1000 & echo $!; wait']);
+    let orphan = 0;
+    for await (const line of lines(child.stdout!)) {
+      orphan = Number(line);
+      break;
+    }
+    await child[Symbol.asyncDispose]();
+    assert.equal(isAlive(child.pid), false);
+    assert(isAlive(orphan));
+    process.kill(orphan);
+  });
+
   it('is ended by its signal', async () => {
     const controller = new AbortController();
     await using child = await start(['sleep', '1000'], { signal: controller.signal });

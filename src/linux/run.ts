@@ -77,6 +77,8 @@ export interface Child extends AsyncDisposable {
 
 export const KILL_GRACE_MS = 2_000;
 export const TAIL_BYTES = 8_192;
+/** How long output is still read from a child that has ended because it was told to. */
+const LAST_OUTPUT_MS = 200;
 
 const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -183,6 +185,13 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   const dispose = async (): Promise<void> => {
     // Somebody waits now, also for a detached program: this process must not run out of things to do before it is gone.
     process_.ref();
+    // A program that our child has started and left behind may hold its output open for ever.
+    const close = (): void => {
+      for (const stream of streams) stream?.destroy();
+    };
+    const release = (): void => void setTimeout(close, LAST_OUTPUT_MS).unref();
+    if (process_.exitCode === null && process_.signalCode === null) process_.once('exit', release);
+    else release();
     if (!process_.kill('SIGTERM')) return void (await exited);
     const timer = setTimeout(() => process_.kill('SIGKILL'), options.killGraceMs ?? KILL_GRACE_MS);
     // Output that nobody will read must not keep `close` from coming.

@@ -1,0 +1,594 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
+import { formatIpv4, parseIpv4 } from '../../ip/ipv4.ts';
+import { formatIpv6, parseIpv6 } from '../../ip/ipv6.ts';
+import { type Lease, type LeaseAttrs, leaseKey } from '../../lease/lease.ts';
+import { describeReport, type SubnetReport } from '../report.ts';
+import type { LeaseUpdate, OwnLeaseEvent } from '../subnet-manager.ts';
+import { DEFAULT_ANNOTATION_PREFIX } from './annotations.ts';
+import type { KubeSubnetManager, KubeTiming } from './kube-subnet-manager.ts';
+import { type OpenKubeSubnetManagerOptions, openKubeSubnetManager } from './open-kube-subnet-manager.ts';
+
+const P = `${DEFAULT_ANNOTATION_PREFIX}/`;
+const UDP = { Network: '10.244.0.0/16', Backend: { Type: 'udp' } };
+const DUAL = { Network: '10.244.0.0/16', EnableIPv6: true, IPv6Network: 'fd10:244::/56', Backend: { Type: 'vxlan' } };
+const FAST: KubeTiming = {
+  reflector: { retry: { firstMs: 2, maxMs: 10 } },
+  refusal: { everyMs: 2, forMs: 20 },
+  nodePollMs: 2,
+  nodeLogMs: 60_000,
+};
+
+let dir: string;
+before(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'weft-kube-manager-'));
+});
+after(() => rm(dir, { recursive: true, force: true }));
+
+function attrs(last: number, more: Partial<LeaseAttrs> = {}): LeaseAttrs {
+  return {
+    publicIp: parseIpv4(`10.98.0.${last}`),
+    publicIpv6: undefined,
+    backendType: '',
+    backendData: undefined,
+    backendV6Data: undefined,
+    ...more,
+  };
+}
+
+/** A Node as its kubelet registers it. */
+function bare(name: string, podCidrs: readonly string[] = [], annotations: Record<string, string> = {}): FakeNode {
+  const spec = podCidrs[0] === undefined ? {} : { podCIDR: podCidrs[0], podCIDRs: [...podCidrs] };
+  return { apiVersion: 'v1', kind: 'Node', metadata: { name, annotations }, spec };
+}
+
+/** A Node on which flannel runs in udp mode. */
+function peer(name: string, podCidr: string, publicIp: string, more: Record<string, string> = {}): FakeNode {
+  return bare(name, [podCidr], {
+    [`${P}kube-subnet-manager`]: 'true',
+    [`${P}backend-type`]: '',
+    [`${P}backend-data`]: 'null',
+    [`${P}public-ip`]: publicIp,
+    ...more,
+  });
+}
+
+/** A fake server with one agent's manager on it. */
+class Bench implements AsyncDisposable {
+  readonly fake: FakeKubeApi;
+  readonly reports: SubnetReport[] = [];
+  readonly signal: AbortSignal;
+  readonly #abort = new AbortController();
+  readonly #managers: KubeSubnetManager[] = [];
+  readonly #netConfPath: string;
+
+  private constructor(fake: FakeKubeApi, netConfPath: string) {
+    this.fake = fake;
+    this.#netConfPath = netConfPath;
+    this.signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(20_000)]);
+  }
+
+  static async start(netConf: object = UDP): Promise<Bench> {
+    const path = join(dir, `net-conf-${Math.random()}.json`);
+    await writeFile(path, JSON.stringify(netConf));
+    return new Bench(await FakeKubeApi.start(), path);
+  }
+
+  async open(options: Partial<OpenKubeSubnetManagerOptions> = {}): Promise<KubeSubnetManager> {
+    const manager = await openKubeSubnetManager(
+      {
+        kubeconfigFile: '',
+        apiUrl: this.fake.url,
+        env: { NODE_NAME: 'own' },
+        annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
+        netConfPath: this.#netConfPath,
+        setNodeNetworkUnavailable: true,
+        version: 'test',
+        report: (report) => this.reports.push(report),
+        timing: FAST,
+        ...options,
+      },
+      this.signal,
+    );
+    this.#managers.push(manager);
+    return manager;
+  }
+
+  /** The manager's lease under `wanted`. */
+  async acquire(manager: KubeSubnetManager, wanted: LeaseAttrs = attrs(1)): Promise<Lease> {
+    return manager.acquireLease(await manager.networkConfig(this.signal), wanted, this.signal);
+  }
+
+  async watch(manager: KubeSubnetManager): Promise<AsyncIterator<LeaseUpdate>> {
+    return manager.watchLeases(await manager.networkConfig(this.signal), this.signal)[Symbol.asyncIterator]();
+  }
+
+  hold(manager: KubeSubnetManager, lease: Lease): AsyncIterator<OwnLeaseEvent> {
+    return manager.holdLease(lease, this.signal)[Symbol.asyncIterator]();
+  }
+
+  annotation(name: string, key: string): string | undefined {
+    return this.fake.node(name)?.metadata.annotations?.[`${P}${key}`];
+  }
+
+  lines(): string[] {
+    return this.reports.map((report) => describeReport(report).text);
+  }
+
+  patches(): object[] {
+    return this.fake.requests.filter(({ method }) => method === 'PATCH').map(({ body }) => JSON.parse(body));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#abort.abort(new Error('the test is over'));
+    for (const manager of this.#managers) await manager[Symbol.asyncDispose]();
+    await this.fake[Symbol.asyncDispose]();
+  }
+}
+
+async function next<T>(source: AsyncIterator<T>): Promise<T> {
+  const step = await source.next();
+  assert.ok(step.done !== true, 'it ended');
+  return step.value;
+}
+
+/** An update, in short. */
+function short(update: LeaseUpdate): string {
+  const one = (lease: Lease): string => {
+    const { publicIp, publicIpv6 } = lease.attrs;
+    const addresses = [
+      publicIp === undefined ? '' : formatIpv4(publicIp),
+      publicIpv6 === undefined ? '' : formatIpv6(publicIpv6),
+    ];
+    return `${leaseKey(lease)}@${addresses.filter(Boolean).join('+')}`;
+  };
+  if (update.type === 'snapshot') return `snapshot ${update.leases.map(one).sort().join(' ')}`.trimEnd();
+  return update.type === 'set' ? `set ${one(update.lease)}` : `removed ${update.key}`;
+}
+
+async function settled(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+describe('acquiring', () => {
+  test('publishes the annotations of flannel, once, and takes the pod CIDR', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    assert.equal(manager.name, 'Kubernetes Subnet Manager - own');
+    const lease = await bench.acquire(manager);
+    assert.equal(leaseKey(lease), '10.244.3.0-24');
+    assert.deepEqual(lease.attrs, attrs(1));
+    await bench.acquire(manager);
+    assert.deepEqual(bench.patches(), [
+      {
+        metadata: {
+          annotations: {
+            [`${P}backend-data`]: 'null',
+            [`${P}backend-type`]: '',
+            [`${P}kube-subnet-manager`]: 'true',
+            [`${P}public-ip`]: '10.98.0.1',
+          },
+        },
+      },
+    ]);
+  });
+
+  test('another prefix for the annotations', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    await bench.acquire(await bench.open({ annotationPrefix: 'example.com/net' }));
+    assert.equal(bench.fake.node('own')?.metadata.annotations?.['example.com/net-public-ip'], '10.98.0.1');
+  });
+
+  test('waits for the Node, then for its pod CIDR, and says so once', async () => {
+    await using bench = await Bench.start();
+    const manager = await bench.open();
+    const pending = bench.acquire(manager);
+    await settled(() => bench.lines().some((line) => line.startsWith('node "own" does not exist')));
+    bench.fake.put(bare('own'));
+    await settled(() => bench.lines().some((line) => line.startsWith('node "own" pod cidr not assigned')));
+    const reads = bench.fake.requests.length;
+    await settled(() => bench.fake.requests.length > reads + 5);
+    bench.fake.put(bare('own', ['10.244.9.0/24']));
+    assert.equal(leaseKey(await pending), '10.244.9.0-24');
+    assert.equal(bench.lines().filter((line) => line.includes('pod cidr not assigned')).length, 1);
+  });
+
+  test('a pod CIDR outside the network needs a human', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.99.0.0/24']));
+    await assert.rejects(bench.acquire(await bench.open()), {
+      code: 'WEFT_KUBE_NODE',
+      message: /doesn't contain "10\.99\.0\.0\/24" PodCIDR/,
+    });
+    assert.deepEqual(bench.patches(), []);
+  });
+
+  test('an overwritten address is what peers see; the lease keeps the address of the interface', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24'], { [`${P}public-ip-overwrite`]: '172.18.0.2' }));
+    const lease = await bench.acquire(await bench.open());
+    assert.equal(bench.annotation('own', 'public-ip'), '172.18.0.2');
+    assert.deepEqual(lease.attrs, attrs(1));
+    assert.ok(
+      bench.lines().includes(`Overriding public ip with '172.18.0.2' from node annotation '${P}public-ip-overwrite'`),
+    );
+  });
+
+  test('a server in trouble is waited for; one that refuses is given half a minute', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    let troubles = 2;
+    bench.fake.override = ({ method }) =>
+      method === 'PATCH' && troubles-- > 0
+        ? { status: 503, body: { kind: 'Status', reason: 'ServiceUnavailable', message: 'not now' } }
+        : undefined;
+    await bench.acquire(manager);
+    const failures = bench.reports.filter((report) => report.type === 'store-failed');
+    assert.equal(failures.length, 2);
+    assert.match(failures[0]!.error.message, /PATCH .*\/api\/v1\/nodes\/own\/status: 503 not now/);
+
+    bench.fake.override = ({ method }) =>
+      method === 'PATCH'
+        ? { status: 403, body: { kind: 'Status', reason: 'Forbidden', message: 'nodes "own" is forbidden' } }
+        : undefined;
+    await assert.rejects(bench.acquire(manager, attrs(2)), {
+      code: 'WEFT_KUBE_REFUSED',
+      message: /^timeout contacting kube-api, failed to patch node "own"\. Error: .*nodes "own" is forbidden/,
+      hint: /patch on nodes\/status/,
+    });
+    assert.ok(bench.patches().length > 5, 'it was tried again and again');
+  });
+
+  test('alloc reads the own Node alone, from wherever it is at hand', async () => {
+    await using bench = await Bench.start({ Network: '10.244.0.0/16', Backend: { Type: 'alloc' } });
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    const lease = await bench.acquire(manager);
+    assert.ok(bench.lines().includes('Node controller skips sync'));
+    const updates = await bench.watch(manager);
+    assert.deepEqual(await next(updates), { type: 'snapshot', leases: [] });
+    const held = bench.hold(manager, lease).next();
+    await manager[Symbol.asyncDispose]();
+    assert.equal((await held).done, true);
+    assert.deepEqual(
+      bench.fake.requests.map(({ method, path, query }) => `${method} ${path}?${query}`),
+      ['GET /api/v1/nodes/own?resourceVersion=0', 'PATCH /api/v1/nodes/own/status?'],
+    );
+  });
+});
+
+describe('what is known of the own Node', () => {
+  test('the addresses that people wrote there', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put({
+      ...bare('own', ['10.244.3.0/24'], {
+        [`${P}node-public-ip`]: '203.0.113.7',
+        [`${P}node-public-ipv6`]: '2001:db8::7',
+      }),
+      status: {
+        addresses: [
+          { type: 'Hostname', address: 'own' },
+          { type: 'InternalIP', address: '10.98.0.1' },
+          { type: 'InternalIP', address: 'fd98::1' },
+        ],
+      },
+    });
+    const manager = await bench.open();
+    assert.deepEqual(await manager.nodeAddresses(bench.signal), {
+      publicIp: '203.0.113.7',
+      publicIpv6: '2001:db8::7',
+      internalIps: ['10.98.0.1', 'fd98::1'],
+    });
+  });
+
+  test('the backend data of an earlier run', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(
+      peer('own', '10.244.3.0/24', '10.98.0.1', { [`${P}backend-data`]: '{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff"}' }),
+    );
+    const manager = await bench.open();
+    assert.deepEqual(await manager.storedBackendData(bench.signal), {
+      v4: '{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff"}',
+      v6: undefined,
+    });
+  });
+});
+
+describe('completing', () => {
+  test('sets the condition, unless told not to', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const quiet = await bench.open({ setNodeNetworkUnavailable: false });
+    await quiet.completeLease(await bench.acquire(quiet), bench.signal);
+    assert.equal(bench.fake.node('own')?.status?.conditions?.length, 0);
+    const manager = await bench.open();
+    await manager.completeLease(await bench.acquire(manager), bench.signal);
+    const [condition] = bench.fake.node('own')?.status?.conditions ?? [];
+    assert.equal(condition?.type, 'NetworkUnavailable');
+    assert.equal(condition.status, 'False');
+    assert.equal(condition.reason, 'FlannelIsUp');
+    assert.match(String(condition.lastHeartbeatTime), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+  });
+});
+
+describe('holding', () => {
+  test('annotations that somebody changed are written again; nothing is sent otherwise', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    const lease = await bench.acquire(manager);
+    const events = bench.hold(manager, lease);
+    const pending = next(events);
+    const node = bench.fake.node('own')!;
+    bench.fake.put({ ...node, metadata: { ...node.metadata, labels: { heart: 'beat' } } });
+    const annotations = { ...node.metadata.annotations, [`${P}public-ip`]: '6.6.6.6' };
+    bench.fake.put({ ...node, metadata: { ...node.metadata, annotations } });
+    assert.equal((await pending).type, 'renewed');
+    assert.equal(bench.annotation('own', 'public-ip'), '10.98.0.1');
+    assert.deepEqual(bench.patches().slice(1), [{ metadata: { annotations: { [`${P}public-ip`]: '10.98.0.1' } } }]);
+  });
+
+  test('an overwrite that the user adds later is applied', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    const events = bench.hold(manager, await bench.acquire(manager));
+    const pending = next(events);
+    const node = bench.fake.node('own')!;
+    const annotations = { ...node.metadata.annotations, [`${P}public-ip-overwrite`]: '172.18.0.2' };
+    bench.fake.put({ ...node, metadata: { ...node.metadata, annotations } });
+    assert.equal((await pending).type, 'renewed');
+    assert.equal(bench.annotation('own', 'public-ip'), '172.18.0.2');
+  });
+
+  test('a Node that is made again gets its annotations and its condition again', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    const lease = await bench.acquire(manager);
+    await manager.completeLease(lease, bench.signal);
+    const events = bench.hold(manager, lease);
+    const pending = next(events);
+    bench.fake.remove('own');
+    await settled(() => bench.lines().some((line) => line.includes('is gone from the API')));
+    bench.fake.put(bare('own'));
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    assert.equal((await pending).type, 'renewed');
+    assert.equal(bench.annotation('own', 'kube-subnet-manager'), 'true');
+    assert.equal(bench.fake.node('own')?.status?.conditions?.[0]?.status, 'False');
+  });
+
+  test('with another pod CIDR the lease is lost', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    const events = bench.hold(manager, await bench.acquire(manager));
+    const pending = next(events);
+    bench.fake.remove('own');
+    bench.fake.put(bare('own', ['10.244.77.0/24']));
+    const lost = await pending;
+    assert.ok(lost.type === 'lost');
+    assert.match(lost.reason, /the pod CIDR of node "own" is 10\.244\.77\.0\/24 now/);
+    assert.equal((await events.next()).done, true);
+    assert.equal(leaseKey(await bench.acquire(manager)), '10.244.77.0-24');
+  });
+
+  test('rights that are taken away and given back do not end it', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const manager = await bench.open();
+    const events = bench.hold(manager, await bench.acquire(manager));
+    const pending = next(events);
+    bench.fake.override = ({ method }) =>
+      method === 'PATCH' ? { status: 403, body: { kind: 'Status', message: 'forbidden' } } : undefined;
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    await settled(() =>
+      bench.reports.some((report) => report.type === 'store-failed' && report.attempted === 'Keeping the annotations'),
+    );
+    bench.fake.override = undefined;
+    assert.equal((await pending).type, 'renewed');
+    assert.equal(bench.annotation('own', 'public-ip'), '10.98.0.1');
+  });
+});
+
+describe('watching', () => {
+  test('peers come, change and go; heart-beats and nodes without flannel are not told', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(peer('a', '10.244.1.0/24', '10.98.0.11'));
+    bench.fake.put(bare('other', ['10.244.9.0/24']));
+    const updates = await bench.watch(await bench.open());
+    assert.equal(short(await next(updates)), 'snapshot 10.244.1.0-24@10.98.0.11');
+    const node = bench.fake.node('a')!;
+    bench.fake.put({ ...node, metadata: { ...node.metadata, labels: { heart: 'beat' } } });
+    bench.fake.put(peer('b', '10.244.2.0/24', '10.98.0.12'));
+    assert.equal(short(await next(updates)), 'set 10.244.2.0-24@10.98.0.12');
+    bench.fake.put(peer('b', '10.244.2.0/24', '10.98.0.22'));
+    assert.equal(short(await next(updates)), 'set 10.244.2.0-24@10.98.0.22');
+    bench.fake.remove('b');
+    assert.equal(short(await next(updates)), 'removed 10.244.2.0-24');
+    bench.fake.put(bare('a', ['10.244.1.0/24'], { [`${P}kube-subnet-manager`]: 'false' }));
+    assert.equal(short(await next(updates)), 'removed 10.244.1.0-24');
+  });
+
+  test('a peer that is made again with another pod CIDR', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(peer('a', '10.244.1.0/24', '10.98.0.11'));
+    const updates = await bench.watch(await bench.open());
+    await next(updates);
+    bench.fake.put(peer('a', '10.244.8.0/24', '10.98.0.11'));
+    assert.equal(short(await next(updates)), 'removed 10.244.1.0-24');
+    assert.equal(short(await next(updates)), 'set 10.244.8.0-24@10.98.0.11');
+  });
+
+  test('with both families on, a change of either is seen', async () => {
+    await using bench = await Bench.start(DUAL);
+    const dual = (v4: string, v6: string) => ({
+      ...bare('a', ['10.244.1.0/24', 'fd10:244::/64'], {
+        [`${P}kube-subnet-manager`]: 'true',
+        [`${P}backend-type`]: 'vxlan',
+        [`${P}backend-data`]: '{"VNI":1}',
+        [`${P}backend-v6-data`]: '{"VNI":1}',
+        [`${P}public-ip`]: v4,
+        [`${P}public-ipv6`]: v6,
+      }),
+    });
+    bench.fake.put(dual('10.98.0.11', 'fd98::11'));
+    const updates = await bench.watch(await bench.open());
+    const key = '10.244.1.0-24&fd10:244::-64';
+    assert.equal(short(await next(updates)), `snapshot ${key}@10.98.0.11+fd98::11`);
+    bench.fake.put(dual('10.98.0.12', 'fd98::11'));
+    assert.equal(short(await next(updates)), `set ${key}@10.98.0.12+fd98::11`);
+    bench.fake.put(dual('10.98.0.12', 'fd98::12'));
+    assert.equal(short(await next(updates)), `set ${key}@10.98.0.12+fd98::12`);
+  });
+
+  test('IPv6 addresses of the lease', async () => {
+    await using bench = await Bench.start(DUAL);
+    bench.fake.put(bare('own', ['10.244.3.0/24', 'fd10:244:0:3::/64']));
+    const data = { VNI: 1, VtepMAC: 'ce:a5:03:3d:6e:8f' };
+    const wanted = attrs(1, {
+      publicIpv6: parseIpv6('fd98::1'),
+      backendType: 'vxlan',
+      backendData: data,
+      backendV6Data: data,
+    });
+    const manager = await bench.open();
+    const lease = await bench.acquire(manager, wanted);
+    assert.equal(leaseKey(lease), '10.244.3.0-24&fd10:244:0:3::-64');
+    const updates = await bench.watch(manager);
+    const first = await next(updates);
+    if (first.type === 'snapshot' && first.leases.length === 0)
+      assert.deepEqual(await next(updates), { type: 'set', lease });
+    else assert.deepEqual(first, { type: 'snapshot', leases: [lease] });
+  });
+
+  test('two nodes with one pod CIDR: the one that goes does not take the other with it', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(peer('old', '10.244.1.0/24', '10.98.0.11'));
+    const updates = await bench.watch(await bench.open());
+    await next(updates);
+    bench.fake.put(peer('new', '10.244.1.0/24', '10.98.0.12'));
+    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.12');
+    assert.ok(bench.lines().some((line) => line.includes('nodes "old" and "new" both publish 10.244.1.0-24')));
+    bench.fake.remove('old');
+    bench.fake.put(peer('new', '10.244.1.0/24', '10.98.0.13'));
+    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.13');
+    bench.fake.put(peer('third', '10.244.1.0/24', '10.98.0.14'));
+    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.14');
+    bench.fake.remove('third');
+    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.13');
+  });
+
+  test('a peer that cannot be read keeps its lease, also over a list of all nodes', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(peer('a', '10.244.1.0/24', '10.98.0.11'));
+    bench.fake.put(peer('b', '10.244.2.0/24', '10.98.0.12'));
+    const updates = await bench.watch(await bench.open());
+    await next(updates);
+    bench.fake.put(peer('a', '10.244.1.0/24', 'nonsense'));
+    bench.fake.put({ ...peer('b', '10.244.2.0/24', ''), metadata: { name: 'b', annotations: 7 as never } });
+    await settled(() => bench.reports.filter((report) => report.type === 'entry-unreadable').length === 2);
+    bench.fake.compact();
+    bench.fake.dropWatches();
+    bench.fake.put(peer('c', '10.244.3.0/24', '10.98.0.13'));
+    bench.fake.compact();
+    const all = '10.244.1.0-24@10.98.0.11 10.244.2.0-24@10.98.0.12 10.244.3.0-24@10.98.0.13';
+    let last = '';
+    while (last !== `snapshot ${all}`) {
+      last = short(await next(updates));
+      assert.ok(!last.startsWith('removed'));
+    }
+  });
+
+  test('a consumer that lags far behind gets everything at once', async () => {
+    await using bench = await Bench.start();
+    const updates = await bench.watch(await bench.open({ env: { NODE_NAME: 'own', EVENT_QUEUE_DEPTH: '10' } }));
+    assert.equal(short(await next(updates)), 'snapshot');
+    for (let i = 0; i < 30; i++) bench.fake.put(peer(`n${i}`, `10.244.${i}.0/24`, `10.98.0.${i}`));
+    await settled(() => bench.lines().some((line) => line.startsWith('Channel buffer full (EVENT_QUEUE_DEPTH=10)')));
+    const seen = new Set<string>();
+    let snapshots = 0;
+    while (seen.size < 30) {
+      const update = await next(updates);
+      if (update.type === 'snapshot') {
+        snapshots++;
+        for (const lease of update.leases) seen.add(leaseKey(lease));
+      } else if (update.type === 'set') {
+        seen.add(leaseKey(update.lease));
+      }
+    }
+    assert.ok(snapshots > 0);
+  });
+});
+
+describe('opening', () => {
+  test('the name of the node from the pod that this is', async () => {
+    await using bench = await Bench.start();
+    bench.fake.pods.set('kube-flannel/flannel-x', 'own');
+    bench.fake.pods.set('kube-flannel/unscheduled', '');
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const env = { POD_NAME: 'flannel-x', POD_NAMESPACE: 'kube-flannel' };
+    assert.equal((await bench.open({ env })).nodeName, 'own');
+    const failures: [Record<string, string>, object][] = [
+      [{}, { code: 'WEFT_KUBE_CONFIG', message: 'env variables POD_NAME and POD_NAMESPACE must be set' }],
+      [
+        { ...env, POD_NAME: 'gone' },
+        { code: 'WEFT_KUBE_REFUSED', message: /^error retrieving pod spec for 'kube-flannel\/gone': .*not found/ },
+      ],
+      [
+        { ...env, POD_NAME: 'unscheduled' },
+        { code: 'WEFT_KUBE_CONFIG', message: "node name not present in pod spec 'kube-flannel/unscheduled'" },
+      ],
+      [
+        { NODE_NAME: 'own', EVENT_QUEUE_DEPTH: 'many' },
+        { code: 'WEFT_KUBE_CONFIG', message: 'env EVENT_QUEUE_DEPTH=many format error' },
+      ],
+    ];
+    for (const [broken, error] of failures) await assert.rejects(bench.open({ env: broken }), error);
+  });
+
+  test('a node cache that does not fill is an error, or tolerated when told so', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    bench.fake.override = ({ path }) =>
+      path === '/api/v1/nodes' ? { status: 403, body: { kind: 'Status', message: 'nodes is forbidden' } } : undefined;
+    await assert.rejects(bench.open({ syncTimeoutMs: 50 }), {
+      code: 'WEFT_STORE_UNAVAILABLE',
+      message: /^error waiting for nodeController to sync state: .*nodes is forbidden/,
+    });
+    const env = { NODE_NAME: 'own', CONT_WHEN_CACHE_NOT_READY: 'true' };
+    const manager = await bench.open({ env, syncTimeoutMs: 50 });
+    assert.ok(
+      bench.lines().some((line) => line.startsWith('Timed out waiting for node controller sync. Continuing anyway.')),
+    );
+    assert.equal(leaseKey(await bench.acquire(manager)), '10.244.3.0-24');
+    const updates = await bench.watch(manager);
+    bench.fake.override = undefined;
+    assert.equal(short(await next(updates)), 'snapshot 10.244.3.0-24@10.98.0.1');
+  });
+
+  test('is given up when the signal fires', async () => {
+    await using bench = await Bench.start();
+    using _frozen = bench.fake.freeze();
+    const reason = new Error('stopped');
+    const signal = AbortSignal.timeout(20);
+    const options = {
+      kubeconfigFile: '',
+      apiUrl: bench.fake.url,
+      env: { NODE_NAME: 'own' },
+      annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
+      netConfPath: 'unused',
+      setNodeNetworkUnavailable: true,
+      version: 'test',
+    };
+    await assert.rejects(openKubeSubnetManager(options, signal), { name: 'TimeoutError' });
+    await assert.rejects(openKubeSubnetManager(options, AbortSignal.abort(reason)), reason);
+  });
+});

@@ -34,6 +34,8 @@ export interface KubeAccess extends Disposable {
   prepare(signal: AbortSignal): Promise<PreparedRequest>;
   /** After a 401: the next `prepare` asks the exec plugin again. */
   forgetCredentials(): void;
+  /** After a failed connection: others that idle in the pool may have died of the same cause, without a sign of it. */
+  dropIdleConnections(): void;
 }
 
 const SERVICE_ACCOUNT_DIR = '/var/run/secrets/kubernetes.io/serviceaccount';
@@ -141,6 +143,12 @@ class FileAccess implements KubeAccess {
     this.#credential = undefined;
   }
 
+  dropIdleConnections(): void {
+    for (const sockets of Object.values(this.#agent?.agent.freeSockets ?? {})) {
+      for (const socket of sockets ?? []) socket.destroy();
+    }
+  }
+
   [Symbol.dispose](): void {
     this.#agent?.agent.destroy();
     this.#agent = undefined;
@@ -233,6 +241,7 @@ async function libraryAccess(file: string, server: URL, proxyUrl: string | undef
       return { agent: options.agent, headers: options.headers as Record<string, string> };
     },
     forgetCredentials() {},
+    dropIdleConnections() {},
     [Symbol.dispose]() {},
   };
 }

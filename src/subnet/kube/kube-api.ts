@@ -185,6 +185,7 @@ export class KubeApi implements Disposable {
     if (signal.aborted) return signal.reason;
     if (error instanceof WeftError || error instanceof ApiStatusError || error instanceof ApiConnectionError)
       return error;
+    this.#access.dropIdleConnections();
     const what = error instanceof Error ? error.message || error.name : String(error);
     return new ApiConnectionError(`${this.#shown(request)}: ${what}`, { cause: error });
   }

@@ -8,10 +8,10 @@ import { PeerSlots } from '../../dataplane/peer-slots.ts';
 import { type Forwarder, type ForwarderEvent, MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { startHealthServer } from '../../health/server.ts';
-import { describeOp } from '../../kernel/diff.ts';
+import { describeOp, describeProblem } from '../../kernel/diff.ts';
 import { Reconciler } from '../../kernel/reconciler.ts';
 import type { WantedState } from '../../kernel/state.ts';
-import type { Lease } from '../../lease/lease.ts';
+import { type Lease, leaseKey } from '../../lease/lease.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import type { Log } from '../../log/log.ts';
@@ -120,7 +120,10 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     });
     const reason = await Promise.race([session.lost, aborted]);
     if (reason === undefined) break;
-    log.error(`Lease has been lost: ${reason}. Containers of the old subnet are cut off; taking a new subnet.`);
+    const lost = new WeftError('WEFT_LEASE_LOST', `the lease of ${leaseKey(own)} has been lost: ${reason}`, {
+      hint: 'Containers with addresses of that subnet are cut off and must be started anew; taking a new subnet now.',
+    });
+    log.error(describeError(lost));
   }
   notifier.stopping();
   log.info('Waiting for all goroutines to exit');
@@ -232,7 +235,7 @@ function createReconciler(log: Log): Reconciler {
     },
     onFailure: ({ message }) => log.error(message),
     onProblems: (problems) => {
-      for (const problem of problems) log.warn(`Kernel state: ${JSON.stringify(problem)}`);
+      for (const problem of problems) log.warn(`Kernel state: ${describeProblem(problem)}`);
     },
   });
 }

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { formatCidr } from './ip-text.ts';
+import { parsePluginSubnetEnv } from './subnet-env.ts';
+
+const parse = (text: string) => {
+  const env = parsePluginSubnetEnv(text, '/run/flannel/subnet.env');
+  return {
+    ...env,
+    networks: env.networks.map(formatCidr),
+    ipv6Networks: env.ipv6Networks.map(formatCidr),
+    subnet: env.subnet && formatCidr(env.subnet),
+    ipv6Subnet: env.ipv6Subnet && formatCidr(env.ipv6Subnet),
+  };
+};
+
+const IPV4 = '\nFLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.17.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n';
+const IPV6 = 'FLANNEL_IPV6_NETWORK=fc00::/48\nFLANNEL_IPV6_SUBNET=fc00::1/64\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n';
+
+describe("the CNI plugin's subnet.env", () => {
+  it('is read for one family or both', () => {
+    const none = { ipv6Networks: [], ipv6Subnet: undefined };
+    assert.deepEqual(parse(IPV4), {
+      networks: ['10.1.0.0/16'],
+      subnet: '10.1.17.0/24',
+      mtuBytes: 1472,
+      ipMasq: true,
+      ...none,
+    });
+    assert.deepEqual(parse(IPV6), {
+      networks: [],
+      subnet: undefined,
+      ipv6Networks: ['fc00::/48'],
+      ipv6Subnet: 'fc00::/64',
+      mtuBytes: 1472,
+      ipMasq: true,
+    });
+    assert.deepEqual(parse(IPV4 + IPV6), { ...parse(IPV6), networks: ['10.1.0.0/16'], subnet: '10.1.17.0/24' });
+  });
+
+  it('may list several networks, each counted once', () => {
+    const env = parse(IPV4.replace('10.1.0.0/16', '10.1.0.0/16,192.168.0.0/16,10.1.0.0/16'));
+    assert.deepEqual(env.networks, ['10.1.0.0/16', '192.168.0.0/16']);
+  });
+
+  it('is split at the first =, neither trimmed nor unquoted; other keys and blank lines do not matter', () => {
+    assert.equal(parse(`# comment\nOTHER=x=y\nnonsense\n${IPV4}`).mtuBytes, 1472);
+    assert.equal(parse(IPV4.replace('true', 'TRUE')).ipMasq, false);
+    assert.equal(parse(IPV4.replace('true', 'true ')).ipMasq, false);
+    assert.equal(parse(IPV4.replace('true', '')).ipMasq, false);
+    assert.equal(parse(IPV4.replaceAll('\n', '\r\n')).ipMasq, true);
+    assert.throws(() => parse(IPV4.replace('=10.1.17.1/24', '="10.1.17.1/24"')), /invalid CIDR address: "10/);
+    assert.throws(() => parse(IPV4.replace('FLANNEL_MTU', ' FLANNEL_MTU')), /is missing FLANNEL_MTU$/);
+  });
+
+  it('names every missing key; of the two families, one is enough', () => {
+    assert.throws(() => parse(''), {
+      message:
+        '/run/flannel/subnet.env is missing FLANNEL_NETWORK, FLANNEL_IPV6_NETWORK, FLANNEL_SUBNET, FLANNEL_IPV6_SUBNET, FLANNEL_MTU, FLANNEL_IPMASQ',
+    });
+    assert.throws(() => parse(IPV4.replace(/FLANNEL_SUBNET.*\n/, '')), {
+      message: '/run/flannel/subnet.env is missing FLANNEL_SUBNET, FLANNEL_IPV6_SUBNET',
+    });
+    assert.throws(() => parse(IPV6.replace(/FLANNEL_IPMASQ.*\n/, '')), {
+      message: '/run/flannel/subnet.env is missing FLANNEL_IPMASQ',
+    });
+  });
+
+  it('says what cannot be used', () => {
+    assert.throws(() => parse(IPV4.replace('=1472', '')), /FLANNEL_MTU has no value/);
+    for (const mtu of ['', '-1', '1472.0', '0x10', '4294967296', ' 1472', '+1']) {
+      assert.throws(() => parse(IPV4.replace('1472', mtu)), /FLANNEL_MTU: want a number below 2\^32/, mtu);
+    }
+    assert.equal(parse(IPV4.replace('1472', '4294967295')).mtuBytes, 4294967295);
+    for (const cidr of ['', '10.1.0.0', '10.1.0.0/33', '10.1.0.0/16,', '10.1.0.0/16, 10.2.0.0/16']) {
+      assert.throws(() => parse(IPV4.replace('10.1.0.0/16', cidr)), /FLANNEL_NETWORK: invalid CIDR address/, cidr);
+    }
+  });
+});

@@ -1,0 +1,83 @@
+import { type Cidr, networkOf, parseCidr } from './ip-text.ts';
+
+/** What the plugin takes from subnet.env. At least one network and one subnet are there. */
+export interface PluginSubnetEnv {
+  /** IPv4, host bits zero, each once. */
+  readonly networks: readonly Cidr[];
+  readonly ipv6Networks: readonly Cidr[];
+  /** Host bits zero. */
+  readonly subnet: Cidr | undefined;
+  readonly ipv6Subnet: Cidr | undefined;
+  readonly mtuBytes: number;
+  /** Whether flanneld masquerades; if not, the delegate shall. */
+  readonly ipMasq: boolean;
+}
+
+/**
+ * Reads subnet.env as flannel's CNI plugin does, which is not how flanneld reads it (src/config/subnet-env.ts): a line is
+ * split at its first `=`, without quotes or trimming; unknown keys are ignored; the last of a repeated key counts.
+ *
+ * @throws Error that names `source` and every key that is missing, or the line that cannot be used.
+ */
+export function parsePluginSubnetEnv(text: string, source: string): PluginSubnetEnv {
+  const values = new Map<string, string>();
+  for (const line of text.split(/\r?\n/)) {
+    const at = line.indexOf('=');
+    const key = at === -1 ? line : line.slice(0, at);
+    if (!KEYS.has(key)) continue;
+    if (at === -1) throw new Error(`${source}: ${key} has no value`);
+    values.set(key, line.slice(at + 1));
+  }
+  checkComplete(values, source);
+  const cidr = (key: string): Cidr | undefined => {
+    const value = values.get(key);
+    return value === undefined ? undefined : parseNetwork(value, key, source);
+  };
+  const list = (key: string): Cidr[] => {
+    const entries = new Set(values.get(key)?.split(','));
+    return [...entries].map((entry) => parseNetwork(entry, key, source));
+  };
+  return {
+    networks: list('FLANNEL_NETWORK'),
+    ipv6Networks: list('FLANNEL_IPV6_NETWORK'),
+    subnet: cidr('FLANNEL_SUBNET'),
+    ipv6Subnet: cidr('FLANNEL_IPV6_SUBNET'),
+    mtuBytes: parseMtu(values.get('FLANNEL_MTU')!, source),
+    ipMasq: values.get('FLANNEL_IPMASQ') === 'true',
+  };
+}
+
+const KEYS: ReadonlySet<string> = new Set([
+  'FLANNEL_NETWORK',
+  'FLANNEL_IPV6_NETWORK',
+  'FLANNEL_SUBNET',
+  'FLANNEL_IPV6_SUBNET',
+  'FLANNEL_MTU',
+  'FLANNEL_IPMASQ',
+]);
+
+/** Either family will do: a pair is missing when both are. */
+const REQUIRED: readonly (readonly string[])[] = [
+  ['FLANNEL_NETWORK', 'FLANNEL_IPV6_NETWORK'],
+  ['FLANNEL_SUBNET', 'FLANNEL_IPV6_SUBNET'],
+  ['FLANNEL_MTU'],
+  ['FLANNEL_IPMASQ'],
+];
+
+function checkComplete(values: ReadonlyMap<string, string>, source: string): void {
+  const missing = REQUIRED.filter((keys) => !keys.some((key) => values.has(key))).flat();
+  if (missing.length > 0) throw new Error(`${source} is missing ${missing.join(', ')}`);
+}
+
+function parseNetwork(text: string, key: string, source: string): Cidr {
+  const cidr = parseCidr(text);
+  if (cidr === undefined) throw new Error(`${source}: ${key}: invalid CIDR address: ${text}`);
+  return networkOf(cidr);
+}
+
+function parseMtu(text: string, source: string): number {
+  const mtu = /^\d{1,12}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(mtu < 2 ** 32))
+    throw new Error(`${source}: FLANNEL_MTU: want a number below 2^32, got ${JSON.stringify(text)}`);
+  return mtu;
+}

@@ -92,11 +92,21 @@ export function pollAsync(fdsAddress: number, count: number, timeoutMs: number):
   });
 }
 
+/** See addressOf: more than any call here has pointers. */
+const KEPT_VIEWS = 16;
+const kept: ArrayBufferView[] = [];
+let keptNext = 0;
+
 /**
  * Address of the first byte of a view. Stable only for memory that cannot move: a SharedArrayBuffer, a shared
  * WebAssembly.Memory, or a Buffer that the caller keeps referenced for as long as the kernel uses the address.
+ *
+ * The last few views asked for are kept from the garbage collector: in `write(fd, addressOf(view), view.length)` nothing
+ * else refers to a local view any more when the kernel reads it. (Seen: a freed message on its way to systemd.)
  */
 export function addressOf(view: ArrayBufferView): number {
+  kept[keptNext] = view;
+  keptNext = (keptNext + 1) % KEPT_VIEWS;
   return Number(koffi.address(view));
 }
 

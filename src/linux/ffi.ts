@@ -5,10 +5,17 @@
  */
 import { constants } from 'node:os';
 import koffi, { type LibraryHandle } from 'koffi';
+import { WeftError } from '../errors.ts';
 
 type Call = (...args: number[]) => number;
 
 function loadLibc(): LibraryHandle {
+  // Structures and system call numbers here are those of two architectures, little endian with 64-bit pointers.
+  if (process.platform !== 'linux' || (process.arch !== 'x64' && process.arch !== 'arm64')) {
+    throw new WeftError('WEFT_UNSUPPORTED_PLATFORM', `weft does not run on ${process.platform} on ${process.arch}`, {
+      hint: 'It needs Linux on x86-64 or arm64.',
+    });
+  }
   const candidates = ['libc.so.6', `libc.musl-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}.so.1`];
   let failure: unknown;
   for (const name of candidates) {

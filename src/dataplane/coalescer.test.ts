@@ -12,10 +12,12 @@ import {
   icmpPacket,
   ipv4Packet,
   PSH,
+  packetFault,
   payloadOf,
   SYN,
   type TcpFields,
   tcpPacket,
+  transportChecksum,
   udpPacket,
 } from '../../test/fakes/packets.ts';
 import { createArena } from './arena.ts';
@@ -62,8 +64,20 @@ function segment(index: number, fields: Partial<Omit<TcpFields, 'ip'>> & { ip?: 
   return tcpPacket({ ...ports, ...base, ...rest, ip: { ...ip, id: 50 + index, ...ipFields } });
 }
 
-function datagram(index: number, length = 100, extra: Partial<IpOnly> = {}): Uint8Array {
-  return udpPacket({ ip: { ...ip, id: 50 + index, ...extra }, ...ports, payload: payloadOf(length, index) });
+/** Datagram `index` of a flow; its last two bytes are zero. */
+function datagram(index: number, length = 100): Uint8Array {
+  const payload = payloadOf(length, index).fill(0, Math.max(0, length - 2));
+  return udpPacket({ ip: { ...ip, id: 50 + index }, ...ports, payload });
+}
+
+/** The packet after a change, with a transport checksum that is right again. */
+function resummed(packet: Uint8Array, change: (packet: Uint8Array) => void): Uint8Array {
+  change(packet);
+  const field = packet[9] === 6 ? 36 : 26;
+  packet.fill(0, field, field + 2);
+  const sum = transportChecksum(ip.source, ip.destination, packet[9]!, packet.subarray(20));
+  packet.set([sum >>> 8, sum & 255], field);
+  return packet;
 }
 
 describe('TCP', () => {
@@ -100,6 +114,10 @@ describe('TCP', () => {
 
   const breaks: readonly [name: string, second: Uint8Array][] = [
     ['a gap', segment(2, { ip: { id: 51 } })],
+    ['another source', segment(1, { ip: { source: address('10.244.2.6') } })],
+    ['another destination', segment(1, { ip: { destination: address('10.244.1.3') } })],
+    ['another source port', segment(1, { sourcePort: 5_202 })],
+    ['another destination port', segment(1, { destinationPort: 40_001 })],
     ['a repetition', segment(0, { ip: { id: 51 } })],
     ['another acknowledgement', segment(1, { acknowledgement: 10 })],
     ['another window', segment(1, { window: 7 })],
@@ -179,12 +197,17 @@ describe('TCP', () => {
     assert.deepEqual(join([[segment(0), 1], [segment(1), 2], [segment(2), 2]]).counts, [1, 2]); // biome-ignore format: one line
   });
 
-  it('a data offset that lies is no reason to read on', () => {
+  it('not when the data offset lies, though the checksums are right', () => {
     for (const offset of [0x00, 0x40, 0xf0]) {
-      const lying = segment(1);
-      lying[32] = offset;
-      assert.deepEqual(join([segment(0), lying]).counts, [1, 1]);
+      const lying = [0, 1, 2].map((index) => resummed(segment(index), (packet) => packet.fill(offset, 32, 33)));
+      assert.deepEqual(join(lying).counts, [1, 1, 1]);
+      assert.deepEqual(join([segment(0), lying[1]!, segment(2)]).counts, [1, 1, 1]);
     }
+  });
+
+  it('not for first fragments, though they follow each other', () => {
+    const fragments = [0, 1].map((index) => segment(index, { ip: { moreFragments: true } }));
+    assert.deepEqual(join(fragments).counts, [1, 1]);
   });
 });
 
@@ -208,9 +231,18 @@ describe('UDP', () => {
     const without = udpPacket({ ip: { ...ip, id: 51 }, ...ports, payload: payloadOf(100), withoutChecksum: true });
     assert.deepEqual(join([datagram(0), without, datagram(2)]).counts, [1, 1, 1]);
     assert.deepEqual(join([datagram(0), datagram(1, 0), datagram(2)]).counts, [1, 1, 1]);
-    const short = datagram(1);
-    short[25]! -= 4;
-    assert.deepEqual(join([datagram(0), short, datagram(2)]).counts, [1, 1, 1]);
+    const short = [0, 1].map((index) => resummed(datagram(index), (packet) => packet.fill(104, 25, 26)));
+    assert.deepEqual(join(short).counts, [1, 1]);
+  });
+
+  it('not when the field says "no checksum" and zero happens to be the sum', () => {
+    const zero = [0, 1].map((index) => {
+      const packet = datagram(index);
+      packet.set(packet.subarray(26, 28), 28 + 98); // the complement of the rest, in place of two zero bytes
+      return packet.fill(0, 26, 28);
+    });
+    for (const packet of zero) assert.equal(packetFault(packet), undefined);
+    assert.deepEqual(join(zero).counts, [1, 1]);
   });
 
   it('a wrong checksum is alone', () => {

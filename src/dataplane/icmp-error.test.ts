@@ -77,6 +77,7 @@ describe('IcmpErrors', () => {
       const isQuery = [0, 8, 13, 14, 15, 16, 17, 18].includes(type);
       assert.equal(answer(packet) !== undefined, isQuery, `ICMP type ${type}`);
     }
+    assert.ok(answer(icmpPacket(ip, 8, 0, 0, payloadOf(20)))); // leaves its type behind the next packet
     assert.equal(answer(ipv4Packet({ ...ip, protocol: 1 }, new Uint8Array(0))), undefined);
   });
 

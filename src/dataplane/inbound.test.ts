@@ -230,6 +230,18 @@ describe('batches', () => {
     assert.deepEqual({ rxReceives, rxDatagrams }, { rxReceives: 3, rxDatagrams: RECEIVE_MESSAGES + 3 });
   });
 
+  it('a datagram that is cut off is malformed, also as the last of several that came together', () => {
+    const host = memoryHost();
+    const whole = from('10.244.2.1');
+    const data = [whole, whole, whole.slice(0, -1)].map((bytes) => ({ address: HOST_2, port: 8_285, data: bytes }));
+    host.rx.conn.deliver([{ address: HOST_2, port: 8_285, data: new Uint8Array(500) }]); // its bytes stay in the buffer
+    host.run();
+    host.rx.conn.deliver(data, true);
+    host.run();
+    assert.equal(host.rx.tun.written.length, 2);
+    assert.deepEqual(drops(host), { 'not-ipv4': 1, malformed: 1 });
+  });
+
   it('an error of the socket is handed on, and the next step works', () => {
     const host = memoryHost();
     host.rx.conn.receiveFailures.push(111);

@@ -141,12 +141,12 @@ export class Inbound {
     return DROP_NONE;
   }
 
-  /** One host may own several subnets, so owners are compared by their outer address. */
+  /** One host may own several subnets, so owners are compared by their outer address. The sender is known: slot is not 0. */
   #checkSource(innerSource: number, slot: Slot, outerSource: number): number {
     if (this.#table.inNetwork(innerSource | 0)) {
       const owner = this.#table.lookup(innerSource | 0);
       const isOwner = owner === slot || (owner !== 0 && this.#table.endpointAddress(owner) === outerSource);
-      return isOwner && owner !== 0 ? DROP_NONE : DROP_SPOOFED_SOURCE;
+      return isOwner ? DROP_NONE : DROP_SPOOFED_SOURCE;
     }
     return this.#sourceCheck === 'strict' && innerSource !== outerSource ? DROP_FOREIGN_SOURCE : DROP_NONE;
   }

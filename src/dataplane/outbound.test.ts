@@ -410,6 +410,30 @@ describe('a socket that refuses', () => {
   });
 });
 
+describe('a full socket while datagrams are sent one by one', () => {
+  const bytes = tcpFrame({ ip, ...ports, payload: payloadOf(3_000) }, 1_000);
+
+  it('is waited for', () => {
+    const host = memoryHost();
+    host.tx.conn.sendFailures.push(EIO, 0, EAGAIN, EAGAIN, 0);
+    assert.deepEqual(
+      send(host, bytes),
+      cut(bytes).map((packet) => aged(packet, 1)),
+    );
+    assert.equal(host.tx.conn.waits, 2);
+    assert.equal(host.counters.read(1, 'tx').packets, 3);
+  });
+
+  it('costs the rest when the worker is told to stop', () => {
+    const host = memoryHost();
+    host.tx.conn.sendFailures.push(EIO, 0, EAGAIN, EAGAIN);
+    host.tx.conn.writable = () => false;
+    assert.equal(send(host, bytes).length, 1);
+    assert.equal(host.counters.read(1, 'tx').packets, 1);
+    assert.deepEqual(drops(host), { 'send-failed': 2 });
+  });
+});
+
 describe('a path that is narrower than thought', () => {
   for (const segmentTooBig of [EINVAL, EMSGSIZE]) {
     it(`is learned from a refused super-packet (errno ${segmentTooBig}), whose sender is told once`, () => {

@@ -79,6 +79,31 @@ describe('SendBatch', () => {
     assert.deepEqual(shapes([[1, 10], [2, 10], [1, 10]]), [1, 1, 1]); // biome-ignore format: rows
   });
 
+  it('has room for 64 messages, 2,048 vector entries and 1,024 headers, whichever is used up first', () => {
+    const fill = (shape: (count: number) => readonly [address: number, header: number, payload: number]): number => {
+      const { layout, batch, conn, add } = setUp();
+      let count = 0;
+      while (batch.hasRoom) add(...shape(count++));
+      batch.seal();
+      assert.equal(conn.send(batch.message(0), batch.count), batch.count);
+      assert.equal(conn.sent.length, count);
+      layout.checkGuards();
+      return count;
+    };
+    assert.equal(
+      fill((count) => [1 + (count % 2), 40, 10]),
+      64,
+    );
+    assert.equal(
+      fill(() => [1, 40, 10]),
+      1_024,
+    );
+    assert.equal(
+      fill(() => [1, 40, 0]),
+      1_024,
+    );
+  });
+
   it('one datagram a message after the kernel refused segments', () => {
     const { batch, conn, add } = setUp();
     conn.segmentationRefused = 5;

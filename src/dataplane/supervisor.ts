@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import { WeftError } from '../errors.ts';
+import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import { Counters } from './counters.ts';
 import { PeerTable, type PeerTableContent } from './peer-table.ts';
@@ -15,6 +15,11 @@ export interface ForwarderDescriptors extends Disposable {
   readonly stopFd: number;
   /** Wakes every worker that waits, for good. */
   signalStop(): void;
+  /**
+   * Called once both workers run: what is to outlive this process may be made so now. A start that fails has then left
+   * nothing behind. May throw WeftError.
+   */
+  started(): void;
 }
 
 export type ForwarderEvent =
@@ -34,6 +39,8 @@ export interface ForwarderOptions {
 export const MAX_PEERS = 65_535;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
+/** A forwarder that ran this long was sound: the next loss is a new one, and is retried at once. */
+const SOUND_MS = 10_000;
 const STOP_TIMEOUT_MS = 2_000;
 /** As the kernel's net.ipv4.route.mtu_expires. */
 const PATH_MTU_TTL_MS = 600_000;
@@ -43,6 +50,9 @@ interface Generation {
   readonly stop: Int32Array;
   readonly workers: readonly Worker[];
   readonly exited: Promise<unknown>;
+  /** `ended` comes before the workers are gone. */
+  phase: 'starting' | 'running' | 'ended';
+  runningSinceMs: number;
 }
 
 /**
@@ -57,11 +67,14 @@ export class Forwarder implements AsyncDisposable {
   #prepared: ForwarderDescriptors | undefined;
   #ownAddress = 0;
   #generation: Generation | undefined;
+  /** Settles when nothing of earlier generations is left; never rejects. */
+  #ending: Promise<void> = Promise.resolve();
+  /** Grows with everything that decides anew what happens next, so that what was decided before is not done any more. */
+  #decision = 0;
   #failure: string | undefined = 'not started';
   #retryMs = FIRST_RETRY_MS;
   #retry: NodeJS.Timeout | undefined;
   readonly #expiry: NodeJS.Timeout;
-  #stopped = false;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
@@ -87,18 +100,38 @@ export class Forwarder implements AsyncDisposable {
 
   /**
    * Starts, or starts again with another address; resolves when both workers run. Later failures are retried and reported
-   * by `onEvent`.
+   * by `onEvent`. When this fails nothing is retried.
    * @param ownAddress source of ICMP errors, the address of the TUN device.
-   * @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED.
+   * @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED. The reason of `signal` when that fired.
    */
   async start(ownAddress: Ipv4Addr, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.#ownAddress = ownAddress;
-    await this.#endGeneration();
-    await this.#startGeneration();
+    const decision = this.#decide();
+    await this.#end();
+    const cancel = (): void => {
+      if (decision === this.#decision) void this.#end();
+    };
+    signal.addEventListener('abort', cancel, { once: true });
+    try {
+      if (decision !== this.#decision) throw superseded();
+      signal.throwIfAborted();
+      await this.#begin();
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
   }
 
-  async #startGeneration(): Promise<void> {
+  /** From here on only the caller says what happens next. */
+  #decide(): number {
+    clearTimeout(this.#retry);
+    return ++this.#decision;
+  }
+
+  async #begin(): Promise<void> {
     const descriptors = this.#prepared ?? this.#options.open();
     this.#prepared = undefined;
     const stop = new Int32Array(new SharedArrayBuffer(4));
@@ -120,80 +153,108 @@ export class Forwarder implements AsyncDisposable {
       return new Worker(this.#options.workerUrl, { workerData, name: `forwarder-${direction}` });
     });
     const exits = workers.map((worker) => new Promise<void>((resolve) => worker.once('exit', () => resolve())));
-    const generation = { descriptors, stop, workers, exited: Promise.all(exits) };
+    const generation: Generation = {
+      descriptors,
+      stop,
+      workers,
+      exited: Promise.all(exits),
+      phase: 'starting',
+      runningSinceMs: 0,
+    };
     this.#generation = generation;
     try {
-      await Promise.all(workers.map((worker) => this.#watch(worker, generation)));
+      await this.#untilReady(generation);
+      descriptors.started();
     } catch (error) {
-      await this.#endGeneration();
+      await this.#end();
       throw error;
     }
+    generation.phase = 'running';
+    generation.runningSinceMs = performance.now();
     this.#failure = undefined;
-    this.#retryMs = FIRST_RETRY_MS;
     this.#options.onEvent({ type: 'started' });
   }
 
-  /** Resolves when the worker is ready; after that its end is a failure to recover from. */
-  #watch(worker: Worker, generation: Generation): Promise<void> {
-    return new Promise((resolve, reject) => {
-      let isReady = false;
-      const fail = (reason: string, cause?: unknown): void => {
-        if (this.#generation !== generation) return;
-        if (isReady) void this.#recover(reason);
-        else reject(new WeftError('WEFT_FORWARDER_FAILED', `packet worker failed to start: ${reason}`, { cause }));
-      };
+  /** Resolves when both workers are ready; a failure after that is recovered from. */
+  #untilReady(generation: Generation): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    let waitingFor = generation.workers.length;
+    const fail = (reason: string, cause?: unknown): void => {
+      if (generation.phase === 'running') this.#recover(reason, generation);
+      else if (generation.phase === 'ended') reject(superseded());
+      else reject(new WeftError('WEFT_FORWARDER_FAILED', `packet worker failed to start: ${reason}`, { cause }));
+    };
+    for (const worker of generation.workers) {
       worker.on('message', (message: WorkerMessage) => {
-        if (message.type === 'ready') {
-          isReady = true;
-          resolve();
-        } else {
-          fail(message.what === 'tun' ? 'the TUN device is gone' : 'the UDP socket failed');
-        }
+        if (message.type === 'lost') fail(message.what === 'tun' ? 'the TUN device is gone' : 'the UDP socket failed');
+        else if (--waitingFor === 0 && generation.phase === 'starting') resolve();
       });
       worker.on('error', (error) =>
         fail(error instanceof Error ? (error.stack ?? error.message) : String(error), error),
       );
-      worker.on('exit', () => fail(`${worker.threadName ?? 'worker'} ended`));
+      // `threadName` is gone with the thread.
+      const name = worker.threadName ?? 'worker';
+      worker.on('exit', () => fail(`${name} ended`));
+    }
+    return promise;
+  }
+
+  #recover(reason: string, generation?: Generation): void {
+    if (generation !== undefined && performance.now() - generation.runningSinceMs > SOUND_MS) {
+      this.#retryMs = FIRST_RETRY_MS;
+    }
+    this.#failure = reason;
+    const decision = this.#decide();
+    const retryInMs = this.#retryMs;
+    this.#retryMs = Math.min(LAST_RETRY_MS, retryInMs * 2);
+    void this.#end().then(() => {
+      if (decision !== this.#decision) return;
+      this.#options.onEvent({ type: 'failed', reason, retryInMs });
+      this.#retry = setTimeout(() => void this.#retryNow(decision), retryInMs);
     });
   }
 
-  async #recover(reason: string): Promise<void> {
-    this.#failure = reason;
-    await this.#endGeneration();
-    if (this.#stopped) return;
-    const retryInMs = this.#retryMs;
-    this.#retryMs = Math.min(LAST_RETRY_MS, retryInMs * 2);
-    this.#options.onEvent({ type: 'failed', reason, retryInMs });
-    this.#retry = setTimeout(() => {
-      this.#startGeneration().catch((error: unknown) =>
-        this.#recover(error instanceof Error ? error.message : String(error)),
-      );
-    }, retryInMs);
+  async #retryNow(decision: number): Promise<void> {
+    try {
+      await this.#begin();
+    } catch (error) {
+      if (decision === this.#decision) this.#recover(describeError(error));
+    }
   }
 
-  async #endGeneration(): Promise<void> {
+  /** Ends what runs and closes its descriptors; resolves when that and all earlier endings are done. */
+  #end(): Promise<void> {
     const generation = this.#generation;
     this.#generation = undefined;
-    if (generation === undefined) return;
-    Atomics.store(generation.stop, 0, 1);
-    generation.descriptors.signalStop();
-    const timeout = AbortSignal.timeout(STOP_TIMEOUT_MS);
-    await Promise.race([
-      generation.exited,
-      new Promise((resolve) => timeout.addEventListener('abort', resolve, { once: true })),
-    ]);
-    // Descriptors are closed only after the workers are gone: a closed number may be given to another file.
-    await Promise.all(generation.workers.map((worker) => worker.terminate()));
-    generation.descriptors[Symbol.dispose]();
+    if (generation !== undefined) {
+      generation.phase = 'ended';
+      Atomics.store(generation.stop, 0, 1);
+      generation.descriptors.signalStop();
+      this.#ending = Promise.all([this.#ending, close(generation)]).then(() => {});
+    }
+    return this.#ending;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true;
-    clearTimeout(this.#retry);
+    this.#decide();
     clearInterval(this.#expiry);
     this.#failure = 'stopped';
     this.#prepared?.[Symbol.dispose]();
     this.#prepared = undefined;
-    await this.#endGeneration();
+    await this.#end();
   }
+}
+
+async function close({ descriptors, workers, exited }: Generation): Promise<void> {
+  const { promise: timedOut, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, STOP_TIMEOUT_MS);
+  await Promise.race([exited, timedOut]);
+  clearTimeout(timer);
+  // Descriptors are closed only after the workers are gone: a closed number may be given to another file.
+  await Promise.all(workers.map((worker) => worker.terminate()));
+  descriptors[Symbol.dispose]();
+}
+
+function superseded(): WeftError {
+  return new WeftError('WEFT_FORWARDER_FAILED', 'the forwarder was stopped while it started');
 }

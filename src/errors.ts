@@ -11,6 +11,7 @@ export type ErrorCode =
   | 'WEFT_SUBNET_FILE_INVALID'
   | 'WEFT_SUBNET_FILE_UNWRITABLE'
   | 'WEFT_OUTPUT_UNWRITABLE'
+  | 'WEFT_LEASE_LOST'
   | 'WEFT_STORE_UNAVAILABLE'
   | 'WEFT_STORE_CORRUPT'
   | 'WEFT_INTERFACE_NOT_FOUND'
@@ -35,7 +36,8 @@ export type ErrorCode =
   | 'WEFT_ETCD_DENIED'
   | 'WEFT_KUBE_CONFIG'
   | 'WEFT_KUBE_REFUSED'
-  | 'WEFT_KUBE_NODE';
+  | 'WEFT_KUBE_NODE'
+  | 'WEFT_UNSUPPORTED_PLATFORM';
 
 export interface WeftErrorOptions {
   /** What the reader can do about it, as one or more sentences. */

@@ -49,6 +49,7 @@ export const UDP_GRO = 104;
 // linux/if_tun.h
 export const TUNSETIFF = 0x400454ca;
 export const TUNSETPERSIST = 0x400454cb;
+export const TUNSETOWNER = 0x400454cc;
 export const TUNSETOFFLOAD = 0x400454d0;
 export const TUNSETQUEUE = 0x400454d9;
 export const TUNGETIFF = 0x800454d2;

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { WeftError } from '../errors.ts';
+import { CAP_NET_ADMIN, hasCapability } from './capabilities.ts';
 import {
   EACCES,
   EBUSY,
@@ -20,6 +21,7 @@ import {
   TUN_F_USO6,
   TUNSETIFF,
   TUNSETOFFLOAD,
+  TUNSETOWNER,
   TUNSETPERSIST,
 } from './constants.ts';
 import { addressOf, close, errnoName, ioctl, mknodCharacter, open } from './ffi.ts';
@@ -38,23 +40,27 @@ export interface TunDevice extends Disposable {
   readonly name: string;
   /** Whether UDP super-packets pass (USO, Linux 6.2 and later). */
   readonly udpSegmentation: boolean;
+  /**
+   * Persistent: link, addresses and routes outlive the process; otherwise they end with it. As it was until this is called;
+   * a new device is not persistent.
+   * @throws WeftError WEFT_TUN_FAILED
+   */
+  setPersistent(persistent: boolean): void;
 }
 
 export interface OpenTunOptions {
   /** 1 … 15 characters. */
   readonly name: string;
-  /** Persistent: link, addresses and routes outlive the process; otherwise they end with it. */
-  readonly persistent: boolean;
   /** Told what was done to the host beyond opening the device, such as making the device node. */
   readonly onNotice?: (text: string) => void;
 }
 
 /**
- * Attaches to the TUN device `name`, which is made when it does not exist. Packets carry a virtio-net header; checksum, TCP and, where the kernel can, UDP segmentation are
- * left to us (Documentation/networking/tuntap.rst).
+ * Attaches to the TUN device `name`, which is made when it does not exist. Packets carry a virtio-net header; checksum, TCP
+ * and, where the kernel can, UDP segmentation are left to us (Documentation/networking/tuntap.rst).
  * @throws WeftError WEFT_TUN_MISSING, WEFT_TUN_DENIED, WEFT_TUN_BUSY, WEFT_TUN_FAILED
  */
-export function openTunDevice({ name, persistent, onNotice }: OpenTunOptions): TunDevice {
+export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
   if (name.length === 0 || name.length >= IFNAMSIZ) {
     throw new WeftError('WEFT_USAGE', `TUN device name "${name}" must have 1 to ${IFNAMSIZ - 1} characters`);
   }
@@ -63,6 +69,8 @@ export function openTunDevice({ name, persistent, onNotice }: OpenTunOptions): T
     const request = new Uint8Array(new SharedArrayBuffer(IFREQ_SIZE));
     request.set(new TextEncoder().encode(name));
     new DataView(request.buffer).setUint16(IFNAMSIZ, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, true);
+    // The kernel lets anybody attach to a device that is there and has no owner; what comes after would fail.
+    if (!hasCapability(CAP_NET_ADMIN)) throw attachError(name, EPERM);
     const attached = ioctl(fd, TUNSETIFF, addressOf(request));
     if (attached < 0) throw attachError(name, -attached);
     const basic = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
@@ -73,9 +81,14 @@ export function openTunDevice({ name, persistent, onNotice }: OpenTunOptions): T
       offload = ioctl(fd, TUNSETOFFLOAD, basic);
     }
     if (offload < 0) throw tunFailed(name, 'set segmentation offloads (TUNSETOFFLOAD)', offload);
-    const persisted = ioctl(fd, TUNSETPERSIST, persistent ? 1 : 0);
-    if (persisted < 0) throw tunFailed(name, 'set whether it persists (TUNSETPERSIST)', persisted);
-    return { fd, name, udpSegmentation, [Symbol.dispose]: () => void close(fd) };
+    // Without an owner anybody who may open /dev/net/tun could attach to a persistent device that has no process.
+    const owned = ioctl(fd, TUNSETOWNER, process.geteuid?.() ?? 0);
+    if (owned < 0) throw tunFailed(name, 'set its owner (TUNSETOWNER)', owned);
+    const setPersistent = (persistent: boolean): void => {
+      const result = ioctl(fd, TUNSETPERSIST, persistent ? 1 : 0);
+      if (result < 0) throw tunFailed(name, 'set whether it persists (TUNSETPERSIST)', result);
+    };
+    return { fd, name, udpSegmentation, setPersistent, [Symbol.dispose]: () => void close(fd) };
   } catch (error) {
     close(fd);
     throw error;
@@ -136,7 +149,7 @@ function attachError(name: string, errno: number): WeftError {
     );
   }
   if (errno === EPERM) {
-    return new WeftError('WEFT_TUN_DENIED', `failed to attach to TUN device ${name}: ioctl TUNSETIFF: EPERM`, {
+    return new WeftError('WEFT_TUN_DENIED', `failed to attach to TUN device ${name}: operation not permitted`, {
       hint: 'The capability CAP_NET_ADMIN is missing: run as root, or add NET_ADMIN to securityContext.capabilities.add',
     });
   }

@@ -14,7 +14,7 @@ it('says who has the port, and who the TUN device', async () => {
     `import { openTunDevice } from '${modules}linux/tun-device.ts';
      import { openUdpSocket } from '${modules}linux/udp-socket.ts';
      import { describeError } from '${modules}errors.ts';
-     const tun = () => openTunDevice({ name: 'flannel0', persistent: true });
+     const tun = () => openTunDevice({ name: 'flannel0' });
      const udp = () => openUdpSocket({ address: 0xc0a84d01, port: 8285, bufferBytes: 65_536 });
      ${text}`,
   ];

@@ -11,7 +11,7 @@ it('names the process that is attached to a TUN device, in its own namespace onl
   const program = (text: string) => [process.execPath, '--no-warnings', '--input-type=module', '-e', text];
   const attach = program(`
     import { openTunDevice } from '${modules}tun-device.ts';
-    globalThis.tun = openTunDevice({ name: '${name}', persistent: false });
+    globalThis.tun = openTunDevice({ name: '${name}' });
     console.log('attached');
     setInterval(() => {}, 1_000_000);`);
   const ask = program(`

@@ -34,9 +34,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
           bufferBytes: SOCKET_BUFFER_BYTES,
         }),
       );
-      const tun = stack.use(
-        openTunDevice({ name: options.tunName, persistent: options.persistent, onNotice: options.onNotice }),
-      );
+      const tun = stack.use(openTunDevice({ name: options.tunName, onNotice: options.onNotice }));
       const stop = stack.use(createStopEvent());
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');
@@ -49,6 +47,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
         icmpFd,
         stopFd: stop.fd,
         signalStop: () => stop.signal(),
+        started: () => tun.setPersistent(options.persistent),
         [Symbol.dispose]: () => held.dispose(),
       };
     },

@@ -65,7 +65,8 @@ function remedy(type: string, path: readonly string[]): string {
  */
 export function runDelegate(delegate: Delegate, json: string, env: Environment, warn: (text: string) => void): string {
   const result = spawnPatiently(delegate.program, json, env);
-  if (result.error !== undefined) {
+  // A delegate that answers without reading its input has done no wrong.
+  if (result.error !== undefined && !hasErrno(result.error, 'EPIPE')) {
     throw new CniError(
       CNI_CODES.internal,
       `could not run the plugin ${delegate.program}: ${systemErrorText(result.error)}`,

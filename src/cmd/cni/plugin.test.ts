@@ -256,6 +256,14 @@ describe('ADD', () => {
     for (const made of [dataDir, join(folder, 'state')]) assert.equal(statSync(made).mode & 0o777, 0o700);
   });
 
+  it('does not mind a delegate that leaves its input unread', () => {
+    writeFileSync(join(plugins, 'bridge'), `#!/bin/sh\necho '${RESULT}'\n`, { mode: 0o755 });
+    // More than a pipe holds: writing it fails once the delegate is gone.
+    assert.equal(call('ADD', config({ delegate: { long: 'x'.repeat(1_000_000) } })).exitCode, 0);
+    writeFileSync(join(plugins, 'bridge'), `#!/bin/sh\necho '{"code":7,"msg":"no"}'; exit 1\n`, { mode: 0o755 });
+    assert.equal(errorOf(call('ADD', config({ delegate: { long: 'x'.repeat(1_000_000) } }))).msg, 'no');
+  });
+
   it('gives a result without a version that of the configuration, and leaves older results as they are', () => {
     installDelegate({ ADD: `echo null` });
     assert.equal(call('ADD', config()).stdout, '{\n    "cniVersion": "1.0.0"\n}');

@@ -1,5 +1,5 @@
 import { assertNever } from '../assert-never.ts';
-import { containsAddr, formatAddr, formatPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
+import { containsAddr, formatAddr, formatPrefix, type IpPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
 import type { MacAddr } from '../ip/mac.ts';
 import { mask4, prefix4, prefix6 } from '../ip/prefix.ts';
 import {
@@ -242,6 +242,11 @@ function connectedRoute({ link, addr, prefixLength }: Address): string {
   return `${formatPrefix(isIpv4(addr) ? prefix4(addr, prefixLength) : prefix6(addr, prefixLength))} ${link}`;
 }
 
+/** The metric of the routes that the kernel makes from addresses (IP6_RT_PRIO_ADDRCONF for IPv6). */
+function connectedMetric(dst: IpPrefix): number {
+  return isPrefix4(dst) ? 0 : 256;
+}
+
 function isStray(address: ActualAddress, wanted: WantedState): boolean {
   return isIpv4(address.addr)
     ? wanted.networks.some((network) => containsAddr(network, address.addr))
@@ -338,6 +343,7 @@ function planRoutes(
     route.dev !== undefined &&
     (links.fresh.has(route.dev) ||
       (route.protocol === KERNEL_ROUTE_PROTOCOL &&
+        route.metric === connectedMetric(route.dst) &&
         addresses.disconnected.has(`${formatPrefix(route.dst)} ${route.dev}`)));
   const found = groupBy(
     actual.routes.filter((route) => !vanishes(route)),

@@ -3,8 +3,8 @@ import type { PeerSlots } from '../../dataplane/peer-slots.ts';
 import type { Peer, PeerTableContent, Slot } from '../../dataplane/peer-table.ts';
 import { ENCAPSULATION_OVERHEAD } from '../../dataplane/wire.ts';
 import { WeftError } from '../../errors.ts';
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import type { Ipv4Prefix } from '../../ip/prefix.ts';
+import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
+import { containsAddr4, formatPrefix4, type Ipv4Prefix } from '../../ip/prefix.ts';
 import type { WantedState } from '../../kernel/state.ts';
 import { type Lease, leaseKey } from '../../lease/lease.ts';
 import type { Backend, BackendInput } from '../backend.ts';
@@ -57,6 +57,15 @@ export function udpBackend({ config, external }: BackendInput, { slots, onSlotRe
   const { address: listenAddress, publicIp } = external;
   if (listenAddress === undefined || publicIp === undefined) {
     throw new WeftError('WEFT_INTERFACE_NOT_FOUND', `the udp backend needs an IPv4 address on ${external.name}`);
+  }
+  const inside = [listenAddress, publicIp].find((address) => containsAddr4(ipv4.network, address));
+  if (inside !== undefined) {
+    // Replies of such a host would come from inside the network and yet from no subnet: refused as spoofed.
+    throw new WeftError(
+      'WEFT_CONFIG_INVALID',
+      `the network ${formatPrefix4(ipv4.network)} overlaps the underlay: it contains ${formatIpv4(inside)}, the address of this host (${external.name})`,
+      { hint: 'Give $.Network in net-conf.json a range that no host has an address in, for example 10.244.0.0/16' },
+    );
   }
   const mtuBytes = udpMtuBytes(configuredMtu ?? external.mtuBytes);
   const ownSubnet = (own: Lease): Ipv4Prefix => {

@@ -61,10 +61,10 @@ describe("JSON in Go's form", () => {
     );
   });
 
-  it('says the same as JSON.stringify, whatever is said (property)', () => {
+  it('loses nothing, minus zero included (property)', () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.constantFrom('', '    '), (value, indent) => {
-        assert.deepEqual(reparse(marshalGo(value as GoValue, indent)), reparse(JSON.stringify(value)));
+        assert.deepEqual(reparse(marshalGo(value as GoValue, indent)), value);
       }),
     );
   });

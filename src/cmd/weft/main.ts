@@ -1,6 +1,6 @@
 /** `weft`: the command for people. One file a verb. */
 import { Command, CommanderError } from 'commander';
-import { describeError } from '../../errors.ts';
+import { describeError, WeftError } from '../../errors.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
 import { labCommand } from './lab.ts';
 import { tunnelCommand } from './tunnel.ts';
@@ -23,6 +23,6 @@ try {
     process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
   } else {
     process.stderr.write(`weft: ${describeError(error)}\n`);
-    process.exitCode = 1;
+    process.exitCode = error instanceof WeftError && error.code === 'WEFT_USAGE' ? EXIT_USAGE : 1;
   }
 }

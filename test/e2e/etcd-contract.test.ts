@@ -1,10 +1,10 @@
 import { after, before } from 'node:test';
+import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import { leaseKey } from '../../src/lease/lease.ts';
 import { encodeLeaseValue } from '../../src/lease/lease-codec.ts';
 import { EtcdClient } from '../../src/subnet/etcd/etcd-client.ts';
 import { EtcdSubnetManager } from '../../src/subnet/etcd/etcd-subnet-manager.ts';
 import { subnetManagerContract } from '../contract/subnet-manager.ts';
-import { EtcdServer } from './etcd-server.ts';
 
 const DAY_MS = 86_400_000;
 const forever = new AbortController().signal;

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import { it } from 'node:test';
 import { parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
+import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import type { LeaseAttrs } from '../../src/lease/lease.ts';
 import { EtcdSubnetManager } from '../../src/subnet/etcd/etcd-subnet-manager.ts';
-import { EtcdServer } from './etcd-server.ts';
 
 const GOLDEN = new URL('../golden/etcd-udp/', import.meta.url);
 

@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
+import { CertificateAuthority } from '../../src/lab/servers/certs.ts';
+import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import { type Lease, leaseKey } from '../../src/lease/lease.ts';
 import { EtcdClient } from '../../src/subnet/etcd/etcd-client.ts';
 import { EtcdSubnetManager, type EtcdSubnetManagerOptions } from '../../src/subnet/etcd/etcd-subnet-manager.ts';
@@ -12,9 +14,7 @@ import { LeaseRegistry } from '../../src/subnet/etcd/lease-registry.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import type { LeaseUpdate, OwnLeaseEvent } from '../../src/subnet/subnet-manager.ts';
 import { attrsOf, leaseOf, NET_CONF } from '../contract/subnet-manager.ts';
-import { CertificateAuthority } from './certs.ts';
 import { TcpProxy } from './etcd-proxy.ts';
-import { EtcdServer } from './etcd-server.ts';
 
 const PREFIX = '/coreos.com/network';
 

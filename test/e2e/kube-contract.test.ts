@@ -5,6 +5,8 @@ import { after, before } from 'node:test';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { formatIpv6 } from '../../src/ip/ipv6.ts';
 import { formatPrefix4, formatPrefix6 } from '../../src/ip/prefix.ts';
+import { KubeClientError, type KubeNode } from '../../src/lab/servers/kube-client.ts';
+import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { type Lease, leaseKey } from '../../src/lease/lease.ts';
 import { parseLeaseKey } from '../../src/lease/lease-codec.ts';
 import { annotationKeys, DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts';
@@ -13,8 +15,6 @@ import { KubeApi } from '../../src/subnet/kube/kube-api.ts';
 import { KubeSubnetManager } from '../../src/subnet/kube/kube-subnet-manager.ts';
 import { subnetManagerContract } from '../contract/subnet-manager.ts';
 import { TcpProxy } from './etcd-proxy.ts';
-import { KubeClientError, type KubeNode } from './kube-client.ts';
-import { KubeCluster } from './kube-server.ts';
 
 const keys = annotationKeys(DEFAULT_ANNOTATION_PREFIX);
 /** The own node of every manager. Nodes of others are named after their lease. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { access } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
+import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { run } from '../../src/linux/run.ts';
-import { KubeCluster } from './kube-server.ts';
 
 const netns = `weft-kube-${process.pid}`;
 const signal = AbortSignal.timeout(240_000);

@@ -5,14 +5,14 @@ import { after, before, describe, test } from 'node:test';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { formatIpv4, parseIpv4 } from '../../src/ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../src/ip/ipv6.ts';
+import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
+import { type AuditEvent, FLANNEL_USER, KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../../src/lease/lease.ts';
 import { DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts';
 import type { KubeSubnetManager, KubeTiming } from '../../src/subnet/kube/kube-subnet-manager.ts';
 import { openKubeSubnetManager } from '../../src/subnet/kube/open-kube-subnet-manager.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import { TcpProxy } from './etcd-proxy.ts';
-import type { KubeNode } from './kube-client.ts';
-import { type AuditEvent, FLANNEL_USER, KubeCluster } from './kube-server.ts';
 
 /** flannel on real Kubernetes servers, without packets: one manager in the place of each agent. */
 

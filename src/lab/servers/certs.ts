@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
-import { run } from '../../src/linux/run.ts';
+import { run } from '../../linux/run.ts';
 
 export interface KeyPair {
   /** PEM files. */

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, isIPv6 } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Child, run, start } from '../../src/linux/run.ts';
+import { type Child, run, start } from '../../linux/run.ts';
 import { CertificateAuthority, createSigningKey, type KeyPair } from './certs.ts';
 import { kubernetesBinaries } from './kube-build.ts';
 import { KubeClient, type KubeNode, type KubeObject } from './kube-client.ts';

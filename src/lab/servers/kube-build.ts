@@ -3,20 +3,21 @@ import { once } from 'node:events';
 import { access, mkdir, readFile, rename, rm, symlink } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { describeError, WeftError } from '../../src/errors.ts';
-import { run, start } from '../../src/linux/run.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { run, start } from '../../linux/run.ts';
 
 /**
- * The real Kubernetes servers for the end-to-end tests: one binary built from the Go module in `kubernetes/`, kept
- * outside the tree under a name that contains its version and the hash of everything it is made of.
+ * The real Kubernetes servers of labs, end-to-end tests and benchmarks: one binary built from the Go module in
+ * `test/e2e/kubernetes/`, kept outside the tree under a name that contains its version and the hash of everything it is
+ * made of.
  *
- * `node test/e2e/kube-build.ts` builds it when it is missing and prints its path.
+ * `node src/lab/servers/kube-build.ts` builds it when it is missing and prints its path.
  */
 
 export type KubeProgram = 'kube-apiserver' | 'kube-controller-manager' | 'kube-scheduler' | 'kubelet';
 
 const PROGRAMS: readonly KubeProgram[] = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubelet'];
-const MODULE_DIR = join(import.meta.dirname, 'kubernetes');
+const MODULE_DIR = join(import.meta.dirname, '../../../test/e2e/kubernetes');
 
 export interface KubernetesBinaries {
   /** E.g. `v1.36.3`. */
@@ -66,7 +67,7 @@ async function build(
   } catch (error) {
     if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_MISSING') throw error;
     throw new WeftError('WEFT_COMMAND_MISSING', `cannot build the Kubernetes ${version} servers: Go is not installed`, {
-      hint: 'Install Go 1.21 or newer (it fetches the toolchain that the module asks for) into the PATH or /usr/local/go, then run: node test/e2e/kube-build.ts',
+      hint: 'Install Go 1.21 or newer (it fetches the toolchain that the module asks for) into the PATH or /usr/local/go, then run: node src/lab/servers/kube-build.ts',
       cause: error,
     });
   }

@@ -1,6 +1,6 @@
 import { open, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Child, start } from '../../src/linux/run.ts';
+import { type Child, start } from '../../linux/run.ts';
 
 export interface ServerProcessOptions {
   readonly argv: readonly string[];
@@ -13,7 +13,7 @@ export interface ServerProcessOptions {
   readonly readyTimeoutMs?: number;
 }
 
-/** A server under test: it is started, stopped, killed and started again with the same arguments. */
+/** A server that belongs to a lab or a test: it is started, stopped, killed and started again with the same arguments. */
 export class ServerProcess implements AsyncDisposable {
   readonly name: string;
   readonly #options: ServerProcessOptions;

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Child, run, start } from '../../src/linux/run.ts';
+import { type Child, run, start } from '../../linux/run.ts';
 import type { KeyPair } from './certs.ts';
 
 export interface EtcdTls extends KeyPair {

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { Agent, request } from 'node:https';
 
-/** A plain client for tests, apart from the product's own, which it helps to test. */
+/** A plain client for labs and tests, apart from the agent's own, which it helps to test. */
 export interface KubeClientOptions {
   readonly url: string;
   /** PEM. */

@@ -24,13 +24,15 @@ fail() { # message, then what to do
 # --- what each suite needs: `command=Debian package` ------------------------------------------------------------------
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
+nodes='containerd=containerd runc=runc /usr/lib/cni/bridge=containernetworking-plugins busybox=busybox-static curl=curl'
 commands=
 namespaces=no
 for suite; do
   case $suite in
     unit | node24) ;;
     netns) commands="$commands $network" namespaces=yes ;;
-    lab | e2e) commands="$commands $network $stores" namespaces=yes ;;
+    lab) commands="$commands $network $stores" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $nodes" namespaces=yes ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
     *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, e2e, lab, bench, node24" ;;
   esac
@@ -59,7 +61,7 @@ if [ -n "$missing" ]; then
     fail "programs are missing, and this system has no apt-get to install them with." \
       "Debian calls the packages: $missing" "Install what your system calls them, then run make again."
   say "installing Debian packages: $missing"
-  # Packages such as etcd-server start a service when they are installed. weft starts its own servers, so none may run.
+  # etcd-server and containerd start a service when they are installed. weft starts its own servers, so none may run.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -75,13 +77,15 @@ if [ -n "$missing" ]; then
   $apt -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing </dev/null ||
     fail "apt-get could not install: $missing" \
       "See its messages above; check the package sources in /etc/apt and the network, then run make again."
-  case " $missing " in
-    *' etcd-server '*)
-      # Nor at the next boot. (deb-systemd-helper is there without systemd too, and so is the link that enables it.)
-      deb-systemd-helper disable etcd.service >/dev/null 2>&1 || true
-      update-rc.d etcd disable >/dev/null 2>&1 || true
-      ;;
-  esac
+  for service in etcd-server:etcd containerd:containerd; do
+    case " $missing " in
+      *" ${service%:*} "*)
+        # Nor at the next boot. (deb-systemd-helper is there without systemd too, and so is the link that enables it.)
+        deb-systemd-helper disable "${service#*:}.service" >/dev/null 2>&1 || true
+        update-rc.d "${service#*:}" disable >/dev/null 2>&1 || true
+        ;;
+    esac
+  done
   for pair in $commands; do
     command -v "${pair%%=*}" >/dev/null 2>&1 ||
       fail "package ${pair#*=} is installed, but its command '${pair%%=*}' is not on the PATH." "PATH is $PATH"

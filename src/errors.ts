@@ -37,6 +37,8 @@ export type ErrorCode =
   | 'WEFT_KUBE_CONFIG'
   | 'WEFT_KUBE_REFUSED'
   | 'WEFT_KUBE_NODE'
+  | 'WEFT_CNI_CONF_INVALID'
+  | 'WEFT_CNI_PLUGIN_MISSING'
   | 'WEFT_UNSUPPORTED_PLATFORM';
 
 export interface WeftErrorOptions {

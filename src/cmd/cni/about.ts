@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { arch, platform } from 'node:process';
+import { PLUGIN_MARK } from '../../cni/plugin-mark.ts';
 
 interface Build {
   readonly version: string;
@@ -15,7 +16,7 @@ const GO_ARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386' };
 /** The line that the plugin prints when it is started by hand, in the form of flannel's. */
 export function about(): string {
   const { version, commit } = typeof WEFT_BUILD === 'undefined' ? checkout() : WEFT_BUILD;
-  return `CNI Plugin flannel version ${version} (${platform}/${GO_ARCH[arch] ?? arch}) commit ${commit}`;
+  return `CNI Plugin flannel version ${version} (${platform}/${GO_ARCH[arch] ?? arch}) commit ${commit}, ${PLUGIN_MARK}`;
 }
 
 /** Read here and not at the start: nobody but this line needs it. */

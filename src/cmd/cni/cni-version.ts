@@ -1,4 +1,4 @@
-import { CNI_CODES, CniError } from './cni-error.ts';
+import { CNI_CODES, CniError } from '../../cni/cni-error.ts';
 
 /** Every version of the CNI specification that flannel's plugin accepts, oldest first. */
 export const SUPPORTED_VERSIONS = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;

@@ -1,6 +1,6 @@
+import { marshalGo } from '../../cni/go-marshal.ts';
 import { jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
 import type { JsonValue } from '../../lease/lease.ts';
-import { marshalGo } from './go-marshal.ts';
 
 /**
  * The delegate's result as flannel's plugin hands it on: a result without a version gets the configuration's, one of 1.0.0

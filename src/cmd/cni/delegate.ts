@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { CNI_CODES, CniError, hasErrno, systemErrorText } from '../../cni/cni-error.ts';
+import { pluginRemedy, statOrUndefined } from '../../cni/plugin-remedy.ts';
 import { jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
-import { CNI_CODES, CniError, hasErrno, systemErrorText } from './cni-error.ts';
 import type { Environment } from './request.ts';
 
 /** A delegate's program that exists. */
@@ -32,29 +32,7 @@ export function findDelegate(type: string, path: readonly string[]): Delegate {
   }
   throw new CniError(
     CNI_CODES.internal,
-    `failed to find plugin ${JSON.stringify(type)} in path [${path.join(' ')}]. ${remedy(type, path)}`,
-  );
-}
-
-/** Those of the CNI project, which Debian has in one package. */
-const REFERENCE_PLUGINS = new Set(
-  'bandwidth bridge dhcp dummy firewall host-device host-local ipvlan loopback macvlan portmap ptp sbr static tap tuning vlan vrf'.split(
-    ' ',
-  ),
-);
-
-/** Where Debian's package puts the plugins; few runtimes look there. */
-const DEBIAN_FOLDER = '/usr/lib/cni';
-
-function remedy(type: string, path: readonly string[]): string {
-  if (!REFERENCE_PLUGINS.has(type)) return 'Install that CNI plugin into one of these folders.';
-  const folder = path.find((candidate) => candidate !== '') ?? '/opt/cni/bin';
-  if (statOrUndefined(join(DEBIAN_FOLDER, type))?.isFile()) {
-    return `It is in ${DEBIAN_FOLDER}: copy the plugins from there into ${folder}, or add that folder to the runtime's plugin directories.`;
-  }
-  return (
-    `Install the reference CNI plugins into ${folder}: from a release of github.com/containernetworking/plugins, or Debian's ` +
-    `package containernetworking-plugins (cp ${DEBIAN_FOLDER}/* ${folder}/).`
+    `failed to find plugin ${JSON.stringify(type)} in path [${path.join(' ')}]. ${pluginRemedy(type, path)}`,
   );
 }
 
@@ -113,13 +91,4 @@ function delegateError(stdout: string, stderr: string, ended: string): CniError 
     typeof msg === 'string' && msg !== '' ? msg : `netplugin failed with no error message: ${ended}`,
     typeof details === 'string' ? details : '',
   );
-}
-
-function statOrUndefined(path: string): ReturnType<typeof statSync> {
-  try {
-    return statSync(path, { throwIfNoEntry: false });
-  } catch {
-    // A folder of the path that may not be read has no plugin for us.
-    return undefined;
-  }
 }

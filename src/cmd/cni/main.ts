@@ -3,8 +3,8 @@
  * or goes, so what it imports is what every pod waits for: no npm package, few and small files, no streams.
  */
 import { readSync, writeSync } from 'node:fs';
+import { hasErrno } from '../../cni/cni-error.ts';
 import { about } from './about.ts';
-import { hasErrno } from './cni-error.ts';
 import { runPlugin } from './plugin.ts';
 
 process.exitCode = runPlugin({

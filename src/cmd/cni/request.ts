@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { CNI_CODES, CniError } from './cni-error.ts';
+import { CNI_CODES, CniError } from '../../cni/cni-error.ts';
 
 /** The variables of the environment that CNI hands over, '' when not set. */
 export interface Request {

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
+import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
 import { tunnelCommand } from './tunnel.ts';
 
@@ -13,7 +14,8 @@ const program = new Command('weft')
   .showHelpAfterError('(weft --help lists the commands)')
   .addCommand(labCommand())
   .addCommand(tunnelCommand())
-  .addCommand(dockerOptsCommand());
+  .addCommand(dockerOptsCommand())
+  .addCommand(installCniCommand());
 for (const command of [program, ...program.commands]) command.exitOverride();
 
 try {

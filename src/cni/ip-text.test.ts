@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { isIPv4, isIPv6 } from 'node:net';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatPrefix4, formatPrefix6, parsePrefix4, parsePrefix6 } from '../../ip/prefix.ts';
+import { formatPrefix4, formatPrefix6, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { formatCidr, formatIp, networkOf, parseCidr, parseIp } from './ip-text.ts';
 
 const canonical = (text: string): string | undefined => {

@@ -1,5 +1,5 @@
-import { foldKey, type JsonNode, jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
-import type { JsonValue } from '../../lease/lease.ts';
+import { foldKey, type JsonNode, jsonValueOf, parseGoJson } from '../lease/go-json.ts';
+import type { JsonValue } from '../lease/lease.ts';
 import { CNI_CODES, CniError } from './cni-error.ts';
 
 export type JsonObject = Readonly<Record<string, JsonValue>>;

@@ -2,7 +2,7 @@ import { type GoValue, marshalGo } from './go-marshal.ts';
 import { type Cidr, formatCidr } from './ip-text.ts';
 import { parseRoutes, type Route, routeTo } from './ipam-routes.ts';
 import type { JsonObject, PluginConfig } from './plugin-config.ts';
-import type { PluginSubnetEnv } from './subnet-env.ts';
+import type { PluginSubnetEnv } from './plugin-subnet-env.ts';
 
 /** What the delegate is started with. */
 export interface DelegateConfig {

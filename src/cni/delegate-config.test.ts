@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { buildDelegateConfig } from './delegate-config.ts';
 import type { JsonObject } from './plugin-config.ts';
 import { parsePluginConfig } from './plugin-config.ts';
-import { parsePluginSubnetEnv } from './subnet-env.ts';
+import { parsePluginSubnetEnv } from './plugin-subnet-env.ts';
 
 const IPV4 = 'FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.17.1/24\n';
 const IPV4_TWO = 'FLANNEL_NETWORK=10.1.0.0/16,192.168.0.0/16\nFLANNEL_SUBNET=10.1.17.1/24\n';

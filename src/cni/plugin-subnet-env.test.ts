@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { formatCidr } from './ip-text.ts';
-import { parsePluginSubnetEnv } from './subnet-env.ts';
+import { parsePluginSubnetEnv } from './plugin-subnet-env.ts';
 
 const parse = (text: string) => {
   const env = parsePluginSubnetEnv(text, '/run/flannel/subnet.env');

@@ -1,5 +1,5 @@
-import { foldKey } from '../../lease/go-json.ts';
-import type { JsonValue } from '../../lease/lease.ts';
+import { foldKey } from '../lease/go-json.ts';
+import type { JsonValue } from '../lease/lease.ts';
 import type { GoValue } from './go-marshal.ts';
 import { formatCidr, formatIp, parseCidr, parseIp } from './ip-text.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
+import { jsonValueOf, parseGoJson } from '../lease/go-json.ts';
 import { type GoValue, marshalGo } from './go-marshal.ts';
 
 const reparse = (text: string): unknown => {

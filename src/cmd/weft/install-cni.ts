@@ -1,0 +1,90 @@
+import { readFile } from 'node:fs/promises';
+import { Command } from 'commander';
+import { confFilesBefore, hiddenBy } from '../../cni/conf-dir.ts';
+import {
+  CONF_FILE_NAME,
+  type ConfList,
+  DEFAULT_CONF_TEMPLATE,
+  FLANNEL_CONF_LIST,
+  parseConfList,
+  programsOf,
+} from '../../cni/conf-list.ts';
+import { installPlugins, type PluginOutcome } from '../../cni/install-plugins.ts';
+import { DEBIAN_PLUGIN_FOLDER } from '../../cni/plugin-remedy.ts';
+import { describeError, WeftError } from '../../errors.ts';
+
+interface InstallCniFlags {
+  readonly binDir: string;
+  readonly source: readonly string[];
+  readonly conf: string;
+  readonly confDir: string;
+  readonly wrapper?: true;
+  readonly json?: true;
+}
+
+/**
+ * `weft install-cni`: what must be on a node before its first pod. Exit code 0 when every plugin that the configuration
+ * names can be started, 1 when one is missing. Standard output has a line for each plugin, or one JSON object.
+ */
+export function installCniCommand(): Command {
+  return new Command('install-cni')
+    .description("Put CNI plugins that the network needs where the container runtime looks, overwriting nobody's.")
+    .option('--bin-dir <dir>', 'where the container runtime looks for plugins', '/opt/cni/bin')
+    .option('--source <dir...>', 'where to take missing plugins from', [DEBIAN_PLUGIN_FOLDER])
+    .option(
+      '--conf <file>',
+      "CNI configuration that names the plugins; if there is none, flannel's",
+      DEFAULT_CONF_TEMPLATE,
+    )
+    .option('--conf-dir <dir>', 'folder of CNI configurations, looked at for ones that hide ours', '/etc/cni/net.d')
+    .option(
+      '--wrapper',
+      'the plugin flannel is needed too: pods start with it, not with the configuration of the agent',
+    )
+    .option('--json', 'print one JSON object')
+    .action((flags: InstallCniFlags) => install(flags));
+}
+
+async function install(flags: InstallCniFlags): Promise<void> {
+  const list = await readConf(flags.conf);
+  const plugins = [...programsOf(list, flags.wrapper === true), 'loopback'];
+  const outcomes = await installPlugins({ plugins, binDir: flags.binDir, sources: flags.source });
+  const hiding = await confFilesBefore(flags.confDir, CONF_FILE_NAME);
+  if (flags.json) process.stdout.write(`${JSON.stringify({ binDir: flags.binDir, plugins: outcomes, hiding })}\n`);
+  else for (const outcome of outcomes) process.stdout.write(`${describeOutcome(outcome, flags.binDir)}\n`);
+  if (hiding.length > 0) process.stderr.write(`weft: warning: ${hiddenBy(flags.confDir, hiding, CONF_FILE_NAME)}\n`);
+  const missing = outcomes.filter((outcome) => outcome.status === 'missing');
+  if (missing.length === 0) return;
+  throw new WeftError(
+    'WEFT_CNI_PLUGIN_MISSING',
+    `CNI plugins that ${list === FLANNEL_CONF_LIST ? 'the network' : flags.conf} needs cannot be started: ${missing.map(({ name }) => name).join(', ')}`,
+    { hint: missing.map(({ remedy }) => remedy).join(' ') },
+  );
+}
+
+async function readConf(path: string): Promise<ConfList> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return FLANNEL_CONF_LIST;
+    throw new WeftError('WEFT_CNI_CONF_INVALID', `cannot read the CNI configuration ${path}: ${describeError(error)}`, {
+      hint: 'Check the path, its permissions and, in a pod, the mount of the ConfigMap.',
+      cause: error,
+    });
+  }
+  return parseConfList(text, path);
+}
+
+function describeOutcome(outcome: PluginOutcome, binDir: string): string {
+  const what = `${outcome.name.padEnd(12)} ${outcome.status.padEnd(9)}`;
+  switch (outcome.status) {
+    case 'present':
+      return `${what} ${binDir}/${outcome.name}`;
+    case 'installed':
+    case 'updated':
+      return `${what} ${binDir}/${outcome.name} from ${outcome.from}`;
+    case 'missing':
+      return `${what} ${outcome.remedy}`;
+  }
+}

@@ -19,6 +19,10 @@ export interface StartupError {
   readonly at: Date;
 }
 
+export function startupErrorPath(stateDir: string): string {
+  return join(stateDir, FILE_NAME);
+}
+
 /**
  * Keeps why the start failed; line breaks become spaces. The directory is made when missing. Never throws: this is a copy
  * of what the log has, and failing to keep it must not hide the error itself.
@@ -30,7 +34,7 @@ export function recordStartupError(stateDir: string, text: string): void {
   try {
     mkdirSync(stateDir, { recursive: true, mode: 0o755 });
     writeFileSync(temporary, `${line}\n`, { mode: 0o644 });
-    renameSync(temporary, join(stateDir, FILE_NAME));
+    renameSync(temporary, startupErrorPath(stateDir));
   } catch {
     removeQuietly(temporary);
   }
@@ -38,12 +42,12 @@ export function recordStartupError(stateDir: string, text: string): void {
 
 /** For a start that succeeded. Never throws. */
 export function clearStartupError(stateDir: string): void {
-  removeQuietly(join(stateDir, FILE_NAME));
+  removeQuietly(startupErrorPath(stateDir));
 }
 
 /** `undefined` when the last start succeeded, none was tried, or the file cannot be read. Never throws. */
 export function readStartupError(stateDir: string): StartupError | undefined {
-  const path = join(stateDir, FILE_NAME);
+  const path = startupErrorPath(stateDir);
   try {
     const text = readFileSync(path, 'utf8').trim();
     return text === '' ? undefined : { text: text.slice(0, MAX_CHARACTERS), at: statSync(path).mtime };

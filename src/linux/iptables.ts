@@ -20,7 +20,12 @@ import { run } from './run.ts';
 export interface IptablesOptions {
   /** Name of a network namespace to work in. */
   readonly netns?: string | undefined;
+  /** Whose rules; those of the host's `iptables` by default. */
+  readonly flavour?: IptablesFlavour | undefined;
 }
+
+/** The two worlds of iptables rules (iptables 1.8 and later). Neither sees the other's. */
+export type IptablesFlavour = 'nft' | 'legacy';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
@@ -42,12 +47,14 @@ const COMMAND_TIMEOUT_MS = 60_000;
 export class IptablesTrafficManager implements TrafficManager {
   readonly kind = 'iptables';
   readonly #netns: string | undefined;
+  readonly #suffix: string;
   #capabilities: IptablesCapabilities | undefined;
   /** Chains known not to be there; unwanted ones are looked for once and not on every check. */
   readonly #absent = new Set<string>();
 
   constructor(options: IptablesOptions = {}) {
     this.#netns = options.netns;
+    this.#suffix = options.flavour === undefined ? '' : `-${options.flavour}`;
   }
 
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
@@ -64,7 +71,7 @@ export class IptablesTrafficManager implements TrafficManager {
         removed.push(...(await this.#removeChains(family, CHAINS, signal)));
       } catch (error) {
         if (!isMissing(error)) throw error;
-        unavailable.push(program(family));
+        unavailable.push(this.#program(family));
         // Rules of the nft flavour are nft's as well: an agent in nftables mode finds them without any iptables.
         try {
           removed.push(...(await this.#removeWithNft(family, signal)));
@@ -83,10 +90,11 @@ export class IptablesTrafficManager implements TrafficManager {
         const tables = await this.#save(family, signal);
         for (const spec of CHAINS) {
           const { removed } = planRemoval(spec, tableOf(tables, spec));
-          lines.push(...removed.map((line) => `${program(family)} -t ${spec.table} ${line}`));
+          lines.push(...removed.map((line) => `${this.#program(family)} -t ${spec.table} ${line}`));
         }
       } catch (error) {
         if (!isMissing(error)) throw error;
+        lines.push(...(await this.#readWithNft(family, signal)));
       }
     }
     return lines;
@@ -99,7 +107,7 @@ export class IptablesTrafficManager implements TrafficManager {
     if (unwanted.length > 0) {
       try {
         for (const line of await this.#removeChains(family, unwanted, signal)) {
-          repairs.push({ problem: 'unexpected', family, where: program(family), rule: line });
+          repairs.push({ problem: 'unexpected', family, where: this.#program(family), rule: line });
         }
       } catch (error) {
         // A family that is not in use must not keep the other one from working: a host without IPv6 often has neither
@@ -150,32 +158,46 @@ export class IptablesTrafficManager implements TrafficManager {
   /** Rules are deleted by handle, which nft can do even with those whose conditions only iptables understands. */
   async #removeWithNft(family: IpFamily, signal?: AbortSignal): Promise<readonly string[]> {
     const removed: string[] = [];
-    for (const spec of CHAINS) {
-      const place = [nftFamily(family), spec.table];
-      const listed = await this.#run(['nft', '-j', 'list', 'chain', ...place, spec.hook], {
-        signal,
-        okExitCodes: 'any',
-      });
-      const chain = await this.#run(['nft', 'list', 'chain', ...place, spec.chain], { signal, okExitCodes: 'any' });
-      if (chain.exitCode !== 0) continue;
-      const jumps = listed.exitCode === 0 ? jumpHandles(listed.stdout, spec.chain) : [];
-      const at = place.join(' ');
+    for (const { at, hook, chain, jumps } of await this.#chainsInNft(family, signal)) {
       const script = [
-        ...jumps.map((handle) => `delete rule ${at} ${spec.hook} handle ${handle}`),
-        `flush chain ${at} ${spec.chain}`,
-        `delete chain ${at} ${spec.chain}`,
+        ...jumps.map((handle) => `delete rule ${at} ${hook} handle ${handle}`),
+        `flush chain ${at} ${chain}`,
+        `delete chain ${at} ${chain}`,
         '',
       ];
       await this.#run(['nft', '-f', '-'], { signal, stdin: script.join('\n') });
-      removed.push(...jumps.map(() => `${at} ${spec.hook} jump ${spec.chain}`), `${at} ${spec.chain}`);
+      removed.push(...nftLines({ at, hook, chain, jumps }));
     }
     return removed;
+  }
+
+  async #readWithNft(family: IpFamily, signal?: AbortSignal): Promise<readonly string[]> {
+    try {
+      return (await this.#chainsInNft(family, signal)).flatMap(nftLines);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      return [];
+    }
+  }
+
+  /** Our chains as nft sees those of the nft flavour. */
+  async #chainsInNft(family: IpFamily, signal?: AbortSignal): Promise<readonly NftChain[]> {
+    const found: NftChain[] = [];
+    for (const { table, hook, chain } of CHAINS) {
+      const place = [nftFamily(family), table];
+      const listed = await this.#run(['nft', '-j', 'list', 'chain', ...place, hook], { signal, okExitCodes: 'any' });
+      const own = await this.#run(['nft', 'list', 'chain', ...place, chain], { signal, okExitCodes: 'any' });
+      if (own.exitCode !== 0) continue;
+      const jumps = listed.exitCode === 0 ? jumpHandles(listed.stdout, chain) : [];
+      found.push({ at: place.join(' '), hook, chain, jumps });
+    }
+    return found;
   }
 
   async #readChain(family: IpFamily, spec: ChainSpec, signal?: AbortSignal): Promise<ActualChain> {
     const listings: string[] = [];
     for (const chain of [spec.chain, spec.hook]) {
-      const argv = [program(family), '-w', String(LOCK_WAIT_SECONDS), '-t', spec.table, '-S', chain];
+      const argv = [this.#program(family), '-w', String(LOCK_WAIT_SECONDS), '-t', spec.table, '-S', chain];
       const { stdout, exitCode } = await this.#run(argv, { signal, okExitCodes: 'any' });
       // A missing chain and a real failure have the same exit code in some versions; the full listing tells them apart.
       if (exitCode !== 0) return actualChain(spec, tableOf(await this.#save(family, signal), spec));
@@ -186,18 +208,22 @@ export class IptablesTrafficManager implements TrafficManager {
 
   /** Without `-t`, so that tables that nobody uses are not made by looking at them. */
   async #save(family: IpFamily, signal?: AbortSignal): Promise<readonly SavedTable[]> {
-    const { stdout } = await this.#run([`${program(family)}-save`], { signal });
+    const { stdout } = await this.#run([`${this.#program(family)}-save`], { signal });
     return parseSave(stdout);
   }
 
   async #restore(family: IpFamily, payload: string, signal?: AbortSignal): Promise<void> {
     const wait = (await this.#detect(signal)).since162 ? [`--wait=${LOCK_WAIT_SECONDS}`] : [];
-    await this.#run([`${program(family)}-restore`, '--noflush', ...wait], { signal, stdin: payload });
+    await this.#run([`${this.#program(family)}-restore`, '--noflush', ...wait], { signal, stdin: payload });
   }
 
   async #detect(signal?: AbortSignal): Promise<IptablesCapabilities> {
-    this.#capabilities ??= iptablesCapabilities((await this.#run(['iptables', '--version'], { signal })).stdout);
+    this.#capabilities ??= iptablesCapabilities((await this.#run([this.#program(4), '--version'], { signal })).stdout);
     return this.#capabilities;
+  }
+
+  #program(family: IpFamily): string {
+    return `${family === 4 ? 'iptables' : 'ip6tables'}${this.#suffix}`;
   }
 
   async #run(argv: readonly string[], options: Parameters<typeof run>[1]) {
@@ -213,16 +239,25 @@ export class IptablesTrafficManager implements TrafficManager {
   }
 }
 
-function program(family: IpFamily): 'iptables' | 'ip6tables' {
-  return family === 4 ? 'iptables' : 'ip6tables';
-}
-
 function absentKey(family: IpFamily, spec: ChainSpec): string {
   return `${family} ${spec.chain}`;
 }
 
 function tableOf(tables: readonly SavedTable[], spec: ChainSpec): SavedTable | undefined {
   return tables.find(({ name }) => name === spec.table);
+}
+
+interface NftChain {
+  /** Family and table. */
+  readonly at: string;
+  readonly hook: string;
+  readonly chain: string;
+  /** Handles of the rules that jump to it. */
+  readonly jumps: readonly number[];
+}
+
+function nftLines({ at, hook, chain, jumps }: NftChain): string[] {
+  return [...jumps.map(() => `${at} ${hook} jump ${chain}`), `${at} ${chain}`];
 }
 
 /** Handles of the rules that jump to `target`, in the output of `nft -j list chain`. */

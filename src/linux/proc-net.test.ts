@@ -3,7 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { parseAddr } from '../ip/address.ts';
-import { describeHolders, tunHolders, udpPortHolders, udpSockets } from './proc-net.ts';
+import { describeHolders, isNodeAgent, nodeAgents, tunHolders, udpPortHolders, udpSockets } from './proc-net.ts';
 import { lines, start } from './run.ts';
 
 const addr = (text: string) => parseAddr(text) ?? assert.fail(text);
@@ -63,6 +63,30 @@ describe('tunHolders', () => {
   it('finds nobody for a device that does not exist', () => {
     assert.deepEqual(tunHolders('weft-no-such'), []);
     assert.equal(describeHolders([]), 'another process');
+  });
+});
+
+describe('nodeAgents', () => {
+  for (const { argv, found } of [
+    { argv: ['/opt/bin/flanneld', '--ip-masq'], found: true },
+    { argv: ['node', '--no-warnings', '/usr/lib/weft/src/cmd/flanneld/main.ts'], found: true },
+    { argv: ['/usr/bin/node', '/usr/lib/weft/flanneld.mjs'], found: true },
+    { argv: ['vi', '/opt/bin/flanneld'], found: false },
+    { argv: ['bash', '/root/flanneld.sh'], found: false },
+    { argv: ['node', '/usr/lib/weft/src/cmd/weft/main.ts', 'cleanup'], found: false },
+    { argv: [''], found: false },
+  ]) {
+    it(`${found ? 'are' : 'are not'} ${argv.join(' ')}`, () => assert.equal(isNodeAgent(argv), found));
+  }
+
+  it('are found among the processes of this network namespace', async () => {
+    const argv = ['bash', '-c', `exec -a flanneld sh -c 'echo started; read -r _'`];
+    await using child = await start(argv, { stdin: 'pipe' });
+    for await (const line of lines(child.stdout!)) if (line === 'started') break;
+    assert.deepEqual(
+      nodeAgents().filter(({ pid }) => pid === child.pid),
+      [{ pid: child.pid, command: 'flanneld' }],
+    );
   });
 });
 

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { endianness } from 'node:os';
-import { basename } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { IpAddr } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
@@ -11,7 +11,7 @@ import { ipv6Of } from '../ip/ipv6.ts';
  */
 export interface Holder {
   readonly pid: number;
-  /** `flanneld`; for an interpreter with its script: `node main.ts`. */
+  /** `flanneld`; for an interpreter with its script: `node flanneld/main.ts`. */
   readonly command: string;
 }
 
@@ -64,6 +64,22 @@ export function tunHolders(name: string): Holder[] {
   return holders;
 }
 
+/**
+ * The node agents, weft's or flannel's, whose processes are in our network namespace and can be seen from here: those of
+ * another pid namespace cannot.
+ */
+export function nodeAgents(): Holder[] {
+  const ours = readLink('/proc/self/ns/net');
+  return pids()
+    .filter((pid) => readLink(`/proc/${pid}/ns/net`) === ours && isNodeAgent(argvOf(pid)))
+    .map((pid) => ({ pid, command: commandOf(pid) }));
+}
+
+/** By its command line: a program `flanneld`, or an interpreter that runs one. */
+export function isNodeAgent(argv: readonly string[]): boolean {
+  return /^(\w+ )?flanneld((\/main)?\.[cm]?[jt]s)?$/.test(commandName(argv));
+}
+
 /** `pid 123 (flanneld) and pid 124 (socat)`; `another process` when none was found. */
 export function describeHolders(holders: readonly Holder[]): string {
   const texts = [...new Set(holders.map(({ pid, command }) => `pid ${pid} (${command})`))];
@@ -96,17 +112,27 @@ function procAddress(hex: string): IpAddr | undefined {
   return hex.length === 8 ? ipv4Of(Number(value)) : ipv6Of(value);
 }
 
-/** As a person names it: without folders, and with its script when it is an interpreter. */
 function commandOf(pid: number): string {
-  const argv = readText(`/proc/${pid}/cmdline`).split('\0');
-  const [program = '', ...rest] = argv;
+  // A kernel thread or a zombie has no command line.
+  return commandName(argvOf(pid)) || readText(`/proc/${pid}/comm`).trim() || 'unknown';
+}
+
+/**
+ * As a person names it: without folders, and with its script when it is an interpreter. A script that is named after its
+ * folder (`flanneld/main.ts`) keeps that one. Empty when there is no name.
+ */
+function commandName([program = '', ...rest]: readonly string[]): string {
   const name = basename(program);
   const script = /^(node|python[\d.]*|perl|ruby|sh|bash|dash)$/.test(name)
     ? rest.find((word) => /^[^-\s]\S*$/.test(word))
     : undefined;
-  // A kernel thread or a zombie has no command line.
-  if (name === '') return readText(`/proc/${pid}/comm`).trim() || 'unknown';
-  return script === undefined ? name : `${name} ${basename(script)}`;
+  if (script === undefined) return name;
+  const file = basename(script);
+  return `${name} ${/^(main|index)\./.test(file) ? join(basename(dirname(script)), file) : file}`;
+}
+
+function argvOf(pid: number): string[] {
+  return readText(`/proc/${pid}/cmdline`).split('\0');
 }
 
 function pids(): number[] {

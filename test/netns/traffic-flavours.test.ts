@@ -91,10 +91,11 @@ describe('a host without iptables', () => {
       ['nft'],
       netns,
       `${PRELUDE}
+       const seen = await new IptablesTrafficManager().read();
        const removal = await new IptablesTrafficManager().remove();
        const repairs = await new NftablesTrafficManager().ensure(trafficRules(DUAL));
-       tell({ removal, again: await new IptablesTrafficManager().remove(), repairs });`,
-    )) as { removal: Removal; again: Removal; repairs: unknown[] };
+       tell({ seen, removal, again: await new IptablesTrafficManager().remove(), repairs });`,
+    )) as { seen: string[]; removal: Removal; again: Removal; repairs: unknown[] };
     assert.deepEqual(result.removal.unavailable, ['iptables', 'ip6tables']);
     assert.deepEqual(result.removal.removed, [
       'ip nat POSTROUTING jump FLANNEL-POSTRTG',
@@ -106,6 +107,7 @@ describe('a host without iptables', () => {
       'ip6 filter FORWARD jump FLANNEL-FWD',
       'ip6 filter FLANNEL-FWD',
     ]);
+    assert.deepEqual(result.seen, result.removal.removed);
     assert.deepEqual(result.again.removed, []);
     assert.notDeepEqual(result.repairs, []);
     const { stdout } = await run(['iptables-save'], { netns });

@@ -1,6 +1,7 @@
 /** `weft`: the command for people. One file a verb. */
 import { Command, CommanderError } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
+import { cleanupCommand } from './cleanup.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
 import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
@@ -14,6 +15,7 @@ const program = new Command('weft')
   .showHelpAfterError('(weft --help lists the commands)')
   .addCommand(labCommand())
   .addCommand(tunnelCommand())
+  .addCommand(cleanupCommand())
   .addCommand(dockerOptsCommand())
   .addCommand(installCniCommand());
 for (const command of [program, ...program.commands]) command.exitOverride();

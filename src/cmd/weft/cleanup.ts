@@ -1,0 +1,130 @@
+import { dirname } from 'node:path';
+import { Command } from 'commander';
+import { UDP_TUN_NAME } from '../../backend/udp/udp-backend.ts';
+import { startupErrorPath } from '../../config/last-error.ts';
+import { WeftError } from '../../errors.ts';
+import type { OwnLink } from '../../kernel/leftovers.ts';
+import { CAP_NET_ADMIN, hasCapability } from '../../linux/capabilities.ts';
+import { hostInUse } from '../../linux/host-in-use.ts';
+import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { type IptablesFlavour, IptablesTrafficManager } from '../../linux/iptables.ts';
+import { NftablesTrafficManager } from '../../linux/nftables.ts';
+import { run } from '../../linux/run.ts';
+import { untilStopped } from '../stop-signal.ts';
+import {
+  cleanUp,
+  type Removable,
+  removableFiles,
+  removableLinks,
+  removableRoutes,
+  removableRules,
+} from './removable.ts';
+
+interface CleanupArguments {
+  readonly dryRun?: boolean;
+  readonly subnetFile: string;
+  readonly stateDir: string;
+}
+
+/** One line for each backend that makes a link. */
+const OWN_LINKS: readonly OwnLink[] = [{ name: UDP_TUN_NAME, kind: 'tun' }];
+
+const FLAVOURS: readonly IptablesFlavour[] = ['nft', 'legacy'];
+
+/** `weft cleanup`: takes from a host all that agents have made on it, weft's or a flanneld before it. */
+export function cleanupCommand(): Command {
+  return new Command('cleanup')
+    .summary('remove all that agents have made on this host')
+    .description(
+      'Removes what the agent leaves on a host so that a restart loses no packet, and prints it: the TUN device, routes, ' +
+        'firewall rules and files. It needs nothing but the host itself, finds what a flanneld left under the same names, ' +
+        'and refuses while an agent runs. Leases are not touched: they run out in their store.',
+    )
+    .option('--dry-run', 'print what would be removed, and change nothing; also while an agent runs')
+    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .option('--state-dir <directory>', 'as the agent has it', '/run/flannel')
+    .action(runCleanup);
+}
+
+async function runCleanup({ dryRun = false, subnetFile, stateDir }: CleanupArguments): Promise<void> {
+  using stopped = untilStopped();
+  const { signal } = stopped;
+  if (!hasCapability(CAP_NET_ADMIN)) {
+    throw new WeftError('WEFT_NOT_ROOT', 'cannot clean up this host: the capability CAP_NET_ADMIN is missing', {
+      hint: 'Run it as root, for instance with sudo.',
+    });
+  }
+  if (!dryRun) await requireUnused(signal);
+  const failures: string[] = [];
+  let isClean = true;
+  for await (const step of cleanUp(await removables(subnetFile, stateDir, signal), { dryRun }, signal)) {
+    if (step.failure !== undefined) failures.push(`${step.what} (${step.failure})`);
+    if (step.lines.length === 0) continue;
+    isClean = false;
+    const list = step.lines.map((line) => `  ${line}\n`).join('');
+    process.stdout.write(`${dryRun ? 'would remove' : 'removed'} ${step.what}:\n${list}`);
+  }
+  if (failures.length > 0) {
+    throw new WeftError('WEFT_CLEANUP_INCOMPLETE', `could not clean up everything: ${failures.join('; ')}`, {
+      hint: 'What else there was has been dealt with. Mend this and run it again.',
+    });
+  }
+  if (isClean) process.stdout.write('there is nothing to remove on this host\n');
+}
+
+/** @throws WeftError WEFT_AGENT_RUNNING */
+async function requireUnused(signal: AbortSignal): Promise<void> {
+  const users = await hostInUse(UDP_TUN_NAME, signal);
+  if (users === undefined) return;
+  throw new WeftError('WEFT_AGENT_RUNNING', `cannot clean up this host: an agent runs on it, ${users}`, {
+    hint: 'Stop it first (systemctl stop, or delete its DaemonSet); it would make anew what is removed. --dry-run shows what there is.',
+  });
+}
+
+/**
+ * All that an agent ever makes on a host, in the order in which it goes: first what brings new containers, last what the
+ * running ones use.
+ */
+async function removables(subnetFile: string, stateDir: string, signal: AbortSignal): Promise<Removable[]> {
+  await noteMissing('nft', signal);
+  const kernel = iproute2Kernel();
+  const stateDirs = new Set([stateDir, dirname(subnetFile)]);
+  return [
+    removableFiles('files', [subnetFile, ...[...stateDirs].map(startupErrorPath)]),
+    ...(await iptablesRules(signal)),
+    removableRules('nftables rules', new NftablesTrafficManager()),
+    removableRoutes(kernel),
+    removableLinks(kernel, OWN_LINKS),
+  ];
+}
+
+/**
+ * Of every flavour that is installed: an agent in a container may have used another one than this host does. Without
+ * any, there may be an older iptables; failing that, `nft` sees the rules of one flavour.
+ */
+async function iptablesRules(signal: AbortSignal): Promise<Removable[]> {
+  const rules = (what: string, flavour?: IptablesFlavour): Removable =>
+    removableRules(what, new IptablesTrafficManager({ flavour }));
+  const found: Removable[] = [];
+  for (const flavour of FLAVOURS) {
+    if (await isInstalled(`iptables-${flavour}`, signal)) found.push(rules(`iptables rules (${flavour})`, flavour));
+  }
+  if (found.length > 0) return found;
+  await noteMissing('iptables', signal);
+  return [rules('iptables rules')];
+}
+
+async function noteMissing(program: string, signal: AbortSignal): Promise<void> {
+  if (await isInstalled(program, signal)) return;
+  process.stderr.write(`weft cleanup: ${program} is not installed: rules made with it may not be found\n`);
+}
+
+async function isInstalled(program: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    await run([program, '--version'], { okExitCodes: 'any', signal });
+    return true;
+  } catch (error) {
+    if (error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING') return false;
+    throw error;
+  }
+}

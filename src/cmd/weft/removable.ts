@@ -1,0 +1,109 @@
+import { readdir, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { describeError, WeftError } from '../../errors.ts';
+import { describeOp, type Op } from '../../kernel/diff.ts';
+import type { Kernel } from '../../kernel/kernel.ts';
+import { leftoverLinks, leftoverRoutes, leftoverScope, type OwnLink } from '../../kernel/leftovers.ts';
+import { describeRoute } from '../../kernel/state.ts';
+import type { TrafficManager } from '../../trafficmngr/traffic-manager.ts';
+
+/** One kind of thing that agents leave on a host, to be found by what it is and nothing else. */
+export interface Removable {
+  /** In headings and errors: `routes`, `iptables rules`. */
+  readonly what: string;
+  /** What there is of it, one line each, in words that a person knows it by. Changes nothing. */
+  find(signal: AbortSignal): Promise<readonly string[]>;
+  /** Called when something was found. Whether it succeeded is judged by what is found afterwards. */
+  remove(signal: AbortSignal): Promise<unknown>;
+}
+
+export interface CleanupStep {
+  readonly what: string;
+  /** What was removed, or, in a dry run, what would be. */
+  readonly lines: readonly string[];
+  /** Why it could not be looked for, or why some of it is still there. */
+  readonly failure: string | undefined;
+}
+
+/** Works through the list in its order, and goes on after a failure. @throws the reason of `signal` when that fired. */
+export async function* cleanUp(
+  removables: readonly Removable[],
+  { dryRun }: { readonly dryRun: boolean },
+  signal: AbortSignal,
+): AsyncGenerator<CleanupStep, void, void> {
+  for (const { what, find, remove } of removables) {
+    const found = await attempt(() => find(signal), signal);
+    if (!found.ok || found.value.length === 0 || dryRun) {
+      yield { what, lines: found.ok ? found.value : [], failure: found.ok ? undefined : found.error };
+      continue;
+    }
+    const removal = await attempt(() => remove(signal), signal);
+    const after = await attempt(() => find(signal), signal);
+    const left = after.ok ? after.value : found.value;
+    const reason = removal.ok ? (after.ok ? `still there: ${left.join('; ')}` : after.error) : removal.error;
+    yield {
+      what,
+      lines: found.value.filter((line) => !left.includes(line)),
+      failure: left.length === 0 ? undefined : reason,
+    };
+  }
+}
+
+type Attempt<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string };
+
+async function attempt<T>(action: () => Promise<T>, signal: AbortSignal): Promise<Attempt<T>> {
+  signal.throwIfAborted();
+  try {
+    return { ok: true, value: await action() };
+  } catch (error) {
+    signal.throwIfAborted();
+    return { ok: false, error: describeError(error) };
+  }
+}
+
+/** Files by path, and what writers of them that were killed have left beside them (`.NAME.PID`). */
+export function removableFiles(what: string, paths: readonly string[]): Removable {
+  const find = async (): Promise<string[]> => (await Promise.all(paths.map(filesAt))).flat();
+  return { what, find, remove: async () => await Promise.all((await find()).map((path) => rm(path))) };
+}
+
+async function filesAt(path: string): Promise<string[]> {
+  const [directory, name] = [dirname(path), basename(path)];
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  const isOurs = (other: string): boolean =>
+    other === name || (other.startsWith(`.${name}.`) && /^\d+$/.test(other.slice(name.length + 2)));
+  return names.filter(isOurs).map((other) => join(directory, other));
+}
+
+export function removableRules(what: string, manager: TrafficManager): Removable {
+  return { what, find: (signal) => manager.read(signal), remove: (signal) => manager.remove(signal) };
+}
+
+export function removableRoutes(kernel: Kernel): Removable {
+  const find = async (signal: AbortSignal) => leftoverRoutes(await kernel.read(leftoverScope([]), signal));
+  return {
+    what: 'routes',
+    find: async (signal) =>
+      (await find(signal)).map((op) => (op.type === 'route-delete' ? describeRoute(op.route) : describeOp(op))),
+    remove: async (signal) => await applyAll(kernel, await find(signal), signal),
+  };
+}
+
+export function removableLinks(kernel: Kernel, links: readonly OwnLink[]): Removable {
+  const find = async (signal: AbortSignal) => leftoverLinks(links, await kernel.read(leftoverScope(links), signal));
+  return {
+    what: 'devices',
+    find: async (signal) => (await find(signal)).map((op) => op.name),
+    remove: async (signal) => await applyAll(kernel, await find(signal), signal),
+  };
+}
+
+async function applyAll(kernel: Kernel, ops: readonly Op[], signal: AbortSignal): Promise<void> {
+  const failed = (await kernel.apply(ops, signal)).filter((result) => !result.ok);
+  if (failed.length === 0) return;
+  const list = failed.map(({ op, error }) => `${describeOp(op)}: ${error}`).join('; ');
+  throw new WeftError('WEFT_KERNEL_STATE', `the kernel refused: ${list}`);
+}

@@ -1,0 +1,28 @@
+import { type Op, reconcile } from './diff.ts';
+import { type ActualState, EMPTY_WANTED_STATE, type WantedLink, type WantedState } from './state.ts';
+
+/** A link that weft makes, under the one name it ever has. */
+export interface OwnLink {
+  readonly name: string;
+  readonly kind: Exclude<WantedLink['kind'], 'external'>;
+}
+
+/** What must be read of the kernel to find these links, and all routes. */
+export function leftoverScope(links: readonly OwnLink[]): WantedState {
+  return { ...EMPTY_WANTED_STATE, links: links.map(({ name }) => ({ kind: 'external', name })) };
+}
+
+/** Takes away every route that agents have left, known by weft's protocol number. Pure. */
+export function leftoverRoutes(actual: ActualState): readonly Op[] {
+  return reconcile({ ...EMPTY_WANTED_STATE, staleRoutes: 'everywhere' }, actual);
+}
+
+/** Takes away these links. One that has the name, but is of another kind, is somebody else's. Pure. */
+export function leftoverLinks(
+  links: readonly OwnLink[],
+  actual: ActualState,
+): readonly Extract<Op, { type: 'link-delete' }>[] {
+  return links
+    .filter(({ name, kind }) => actual.links.some((link) => link.name === name && link.kind === kind))
+    .map(({ name }) => ({ type: 'link-delete', name }));
+}

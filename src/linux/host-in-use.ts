@@ -1,0 +1,24 @@
+import { describeHolders, nodeAgents, tunHolders } from './proc-net.ts';
+import { run } from './run.ts';
+
+const TIMEOUT_MS = 10_000;
+
+/**
+ * Who uses what agents make on this host: the agents in this network namespace, and what is attached to the TUN device
+ * `tunName`; `undefined` when nobody does. An agent in a pid namespace that cannot be seen from here shows in its device.
+ */
+export async function hostInUse(tunName: string, signal: AbortSignal): Promise<string | undefined> {
+  const known = [...nodeAgents(), ...tunHolders(tunName)];
+  if (known.length === 0 && !(await isAttached(tunName, signal))) return undefined;
+  return describeHolders(known);
+}
+
+/** A TUN device that is up has a carrier while a process is attached to it (tun_attach in drivers/net/tun.c). */
+async function isAttached(tunName: string, signal: AbortSignal): Promise<boolean> {
+  const { stdout } = await run(['ip', '-o', 'link', 'show', 'dev', tunName], {
+    okExitCodes: 'any',
+    timeoutMs: TIMEOUT_MS,
+    signal,
+  });
+  return /<[^>]*\bLOWER_UP\b[^>]*>/.test(stdout);
+}

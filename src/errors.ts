@@ -61,6 +61,13 @@ export class WeftError extends Error {
   }
 }
 
+/** The same failure with words before it that say what could not be done because of it. */
+export function prefixed(words: string, error: unknown): unknown {
+  if (!(error instanceof WeftError)) return error;
+  const { code, message, hint, cause } = error;
+  return new WeftError(code, `${words}${message}`, { ...(hint === undefined ? {} : { hint }), cause });
+}
+
 /** One line for logs and terminals: message, then the code, then the hint. Never throws, whatever was thrown. */
 export function describeError(error: unknown): string {
   if (error instanceof WeftError) {

@@ -205,6 +205,7 @@ describe('chooseInterface with --iface', () => {
       'Using 203.0.113.9 as external address',
     ]);
     assert.deepEqual(choiceLogLines(chosen({ stack: 'dual' })), [
+      'Determining IP address of default interface',
       'Using interface with name eth0 and address 192.168.77.1',
       'Using interface with name eth0 and v6 address fd77::1',
       'Defaulting external address to interface address (192.168.77.1)',

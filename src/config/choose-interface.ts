@@ -61,6 +61,8 @@ export interface RejectedInterface {
 
 export interface ChosenInterface {
   readonly found: true;
+  /** Nothing was asked for: it was found by the default route. */
+  readonly byDefault: boolean;
   readonly interface: NetworkInterface;
   /** Own addresses on it: present for the families of the stack. */
   readonly address: Ipv4Addr | undefined;
@@ -132,6 +134,7 @@ export function chooseInterface(request: InterfaceRequest, host: HostNetwork): I
         if (typeof verdict !== 'string') {
           return {
             found: true,
+            byDefault: !explicit && request.publicIp === undefined && request.publicIpv6 === undefined,
             interface: candidate,
             address: verdict.address,
             addressV6: verdict.addressV6,
@@ -174,7 +177,7 @@ export function interfaceNotFound(choice: NoInterface): WeftError {
 /** The lines that flannel logs about its choice. */
 export function choiceLogLines(choice: ChosenInterface): string[] {
   const { address, addressV6, publicIp, publicIpv6 } = choice;
-  const lines: string[] = [];
+  const lines = choice.byDefault ? ['Determining IP address of default interface'] : [];
   if (address !== undefined) {
     lines.push(`Using interface with name ${choice.interface.name} and address ${formatAddr(address)}`);
   }

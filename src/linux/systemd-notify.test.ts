@@ -1,44 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { AF_UNIX, EAGAIN, SOCK_DGRAM, SOCK_NONBLOCK } from './constants.ts';
-import { addressOf, bind, close, read, socket } from './ffi.ts';
-import { type SystemdNotifierOptions, sockaddrUn, systemdNotifier, watchdogIntervalMs } from './systemd-notify.ts';
-
-/** The service manager's end: a datagram socket under a path or an abstract name. */
-class Manager implements Disposable {
-  readonly target: string;
-  readonly #fd: number;
-  readonly #buffer = new Uint8Array(new SharedArrayBuffer(4096));
-  readonly #directory: string | undefined;
-
-  constructor(kind: 'path' | 'abstract') {
-    this.#directory = kind === 'path' ? mkdtempSync(join(tmpdir(), 'weft-notify-')) : undefined;
-    this.target = this.#directory === undefined ? `@weft-notify-${process.pid}-${Date.now()}` : `${this.#directory}/s`;
-    this.#fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-    const address = sockaddrUn(this.target);
-    assert.ok(this.#fd >= 0 && address !== undefined);
-    assert.equal(bind(this.#fd, addressOf(address), address.length), 0);
-  }
-
-  /** All that has arrived; a datagram that was sent is there at once. */
-  received(): string[] {
-    const messages: string[] = [];
-    for (;;) {
-      const length = read(this.#fd, addressOf(this.#buffer), this.#buffer.length);
-      if (length === -EAGAIN) return messages;
-      assert.ok(length > 0);
-      messages.push(Buffer.from(this.#buffer.subarray(0, length)).toString());
-    }
-  }
-
-  [Symbol.dispose](): void {
-    close(this.#fd);
-    if (this.#directory !== undefined) rmSync(this.#directory, { recursive: true });
-  }
-}
+import { NotifySocket } from '../../test/fakes/notify-socket.ts';
+import { type SystemdNotifierOptions, systemdNotifier, watchdogIntervalMs } from './systemd-notify.ts';
 
 function options(target: string, more: Partial<SystemdNotifierOptions> = {}): SystemdNotifierOptions {
   const onProblem = (message: string) => assert.fail(message);
@@ -48,7 +11,7 @@ function options(target: string, more: Partial<SystemdNotifierOptions> = {}): Sy
 describe('systemdNotifier', () => {
   for (const kind of ['path', 'abstract'] as const) {
     it(`sends the messages of sd_notify, socket by ${kind}`, () => {
-      using manager = new Manager(kind);
+      using manager = new NotifySocket(kind);
       using notifier = systemdNotifier(options(manager.target));
       notifier.status('waiting for\n a lease');
       notifier.status('waiting for\n a lease');
@@ -60,7 +23,7 @@ describe('systemdNotifier', () => {
 
   it('keeps the watchdog quiet while the agent lives, and not after that', (t) => {
     t.mock.timers.enable({ apis: ['setInterval'] });
-    using manager = new Manager('abstract');
+    using manager = new NotifySocket('abstract');
     let alive = true;
     const environment = { NOTIFY_SOCKET: manager.target, WATCHDOG_USEC: '30000000', WATCHDOG_PID: String(process.pid) };
     using notifier = systemdNotifier(options(manager.target, { environment, isAlive: () => alive }));
@@ -81,7 +44,7 @@ describe('systemdNotifier', () => {
 
   it('sends what a full queue did not take later, in order', (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
-    using manager = new Manager('abstract');
+    using manager = new NotifySocket('abstract');
     using notifier = systemdNotifier(options(manager.target));
     const sent: string[] = [];
     // More than net.unix.max_dgram_qlen and the send buffer hold, whatever they are here.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createLog, klogLine } from './log.ts';
+import { createLog, klogLine, type LogFormat, type ModuleVerbosity } from './log.ts';
 
 test('text lines have the header that klog readers parse', () => {
   const lines: string[] = [];
@@ -37,4 +37,45 @@ test('verbose lines appear from their level on', () => {
   log.verbose(3, 'too much');
   log.verbose(2, 'enough');
   assert.equal(lines.length, 1);
+});
+
+test('vmodule gives single files a level of their own, by name or pattern, the first that matches', () => {
+  const shown = (vmodule: ModuleVerbosity[], verbosity = 0): number[] => {
+    const lines: string[] = [];
+    const log = createLog({ format: 'text', verbosity, vmodule, write: (line) => lines.push(line) });
+    for (const level of [0, 1, 2, 3]) log.verbose(level, `level ${level}`);
+    for (const line of lines) assert.match(line, /^I.* log\.test\.ts:\d+\] level \d\n$/);
+    return lines.map((line) => Number(line.at(-2)));
+  };
+  const file = 'log.test';
+  assert.deepEqual(shown([{ pattern: file, level: 2 }]), [0, 1, 2]);
+  assert.deepEqual(shown([{ pattern: 'other', level: 3 }]), [0]);
+  assert.deepEqual(shown([{ pattern: 'l?[a-g].*', level: 1 }]), [0, 1]);
+  assert.deepEqual(
+    shown([
+      { pattern: 'log.*', level: 1 },
+      { pattern: '*', level: 3 },
+    ]),
+    [0, 1],
+  );
+  assert.deepEqual(shown([{ pattern: file, level: 1 }], 2), [0, 1, 2]);
+  assert.deepEqual(shown([{ pattern: '[', level: 3 }]), [0]);
+});
+
+test('log_backtrace_at adds the stack to the lines of one call', () => {
+  const said = (format: LogFormat, backtraceAt: string): string => {
+    let text = '';
+    const log = createLog({ format, verbosity: 0, backtraceAt, write: (line) => (text += line) });
+    log.info('here');
+    log.info('there');
+    return text;
+  };
+  const [at] = /log\.test\.ts:\d+/.exec(said('text', '')) ?? [''];
+  assert.match(said('text', at), /\] here\n +at said .*\n(.*\n)* +at .*\nI.*\] there\n$/);
+  const [first, second] = said('json', at)
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  assert.match(String(first?.stack), /^ +at said /);
+  assert.equal(second?.stack, undefined);
 });

@@ -13,10 +13,21 @@ export interface Log {
   verbose(level: number, message: string, fields?: LogFields): void;
 }
 
+/** klog's -vmodule: source files whose name without extension matches get a verbosity of their own. */
+export interface ModuleVerbosity {
+  /** With `*`, `?` and `[…]`, as in Go's path.Match. */
+  readonly pattern: string;
+  readonly level: number;
+}
+
 export interface LogOptions {
   readonly format: LogFormat;
   /** klog's -v. */
   readonly verbosity: number;
+  /** The first that matches a file counts for it, as far as it asks for more than `verbosity`. */
+  readonly vmodule?: readonly ModuleVerbosity[];
+  /** klog's -log_backtrace_at: the call, as `file:line`, whose lines get a stack trace. */
+  readonly backtraceAt?: string;
   /** Where complete lines go; standard error when left out. */
   readonly write?: (line: string) => void;
 }
@@ -25,7 +36,7 @@ type Level = 'info' | 'warn' | 'error';
 const SEVERITY: Readonly<Record<Level, string>> = { info: 'I', warn: 'W', error: 'E' };
 
 /** Lines leave synchronously, so that the last one before an exit or a crash is not lost. */
-export function createLog({ format, verbosity, write }: LogOptions): Log {
+export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', write }: LogOptions): Log {
   const stderr = pino.destination({ fd: 2, sync: true });
   const emit = write ?? ((line: string) => void stderr.write(line));
   const json = pino(
@@ -37,17 +48,26 @@ export function createLog({ format, verbosity, write }: LogOptions): Log {
     },
     { write: emit },
   );
-  const log = (level: Level, message: string, fields: LogFields | undefined): void => {
-    const caller = callerOf();
-    if (format === 'json') json[level]({ ...fields, caller }, message);
-    else emit(klogLine(SEVERITY[level], new Date(), process.pid, caller, message, fields));
+  const modules = vmodule.map(({ pattern, level }) => ({ matches: fileMatcher(pattern), level }));
+  const log = (level: Level, message: string, fields: LogFields | undefined, frames = stackFrames(3)): void => {
+    const caller = callerOf(frames);
+    const stack = caller === backtraceAt ? frames.join('\n') : undefined;
+    if (format === 'json') json[level]({ ...fields, caller, ...(stack === undefined ? {} : { stack }) }, message);
+    else {
+      const text = stack === undefined ? message : `${message}\n${stack}`;
+      emit(klogLine(SEVERITY[level], new Date(), process.pid, caller, text, fields));
+    }
   };
   return {
     info: (message, fields) => log('info', message, fields),
     warn: (message, fields) => log('warn', message, fields),
     error: (message, fields) => log('error', message, fields),
     verbose: (level, message, fields) => {
-      if (level <= verbosity) log('info', message, fields);
+      if (level > verbosity && modules.length === 0) return;
+      const frames = stackFrames(2);
+      const file = callerOf(frames).replace(/(\.\w+)?:\d+$/, '');
+      const own = modules.find(({ matches }) => matches(file))?.level ?? verbosity;
+      if (level <= Math.max(verbosity, own)) log('info', message, fields, frames);
     },
   };
 }
@@ -69,10 +89,30 @@ export function klogLine(
   return `${severity}${date} ${clock} ${String(pid).padStart(7)} ${caller}] ${message}${extra.join('')}\n`;
 }
 
-/** `agent.ts:120` of whoever called the log. */
-function callerOf(): string {
-  const frames = new Error().stack?.split('\n') ?? [];
-  // Error, callerOf, log, the level's method, the caller.
-  const match = /([^\s(]+):(\d+):\d+\)?$/.exec(frames[4] ?? '');
+/** The stack from whoever called the log on; `own`: so many functions of this file are above that. */
+function stackFrames(own: number): string[] {
+  // The first line is the error itself.
+  return new Error().stack?.split('\n').slice(own + 1) ?? [];
+}
+
+/** `agent.ts:120` of the innermost frame. */
+function callerOf(frames: readonly string[]): string {
+  const match = /([^\s(]+):(\d+):\d+\)?$/.exec(frames[0] ?? '');
   return match === null ? 'weft:0' : `${basename(match[1] ?? '')}:${match[2]}`;
+}
+
+/** Go's path.Match on file names, of which none has a slash. A malformed pattern matches nothing. */
+function fileMatcher(pattern: string): (name: string) => boolean {
+  const source = pattern.replaceAll(/\\.|\[[^\]]*\]|[\s\S]/g, (part) => {
+    if (part === '*') return '.*';
+    if (part === '?') return '.';
+    if (part.length > 1) return part;
+    return part.replace(/[\\^$.|+()[\]{}]/, '\\$&');
+  });
+  try {
+    const regexp = new RegExp(`^(?:${source})$`, 'su');
+    return (name) => regexp.test(name);
+  } catch {
+    return () => false;
+  }
 }

@@ -2,8 +2,8 @@ import { Backoff, type BackoffRange } from './backoff.ts';
 import type { ReportSink } from './report.ts';
 
 export interface OutageOptions {
-  /** For the log: what goes on while it lasts, e.g. `Keeping the lease`. */
-  readonly attempted: string;
+  /** How the log line of a failed attempt begins: `Error renewing lease`. */
+  readonly failure: string;
   readonly report: ReportSink;
   readonly retry: BackoffRange;
   readonly random?: () => number;
@@ -32,7 +32,7 @@ export class Outage {
     const retryInMs = this.#backoff.nextMs();
     this.#options.report({
       type: 'store-failed',
-      attempted: this.#options.attempted,
+      failure: this.#options.failure,
       error: asError(error),
       retryInMs,
     });

@@ -39,5 +39,9 @@ describe('describeReport', () => {
     );
     assert.equal(text({ type: 'renewal-scheduled', delayMs: 82_798_999 }), 'Waiting for 22h59m59s to renew lease');
     assert.match(text({ type: 'lease-renewed', lease }), /^Lease renewed, new expiration: 1970-01-01T/);
+    assert.equal(
+      text({ type: 'store-failed', failure: 'Error renewing lease', error: new Error('no answer'), retryInMs: 60_000 }),
+      'Error renewing lease (trying again in 1m0s): no answer',
+    );
   });
 });

@@ -22,7 +22,7 @@ export type SubnetReport =
   | { readonly type: 'lease-retaken'; readonly lease: Lease }
   | { readonly type: 'entry-unreadable'; readonly key: string; readonly reason: string }
   | { readonly type: 'resynchronised'; readonly leases: number; readonly reason: string }
-  | { readonly type: 'store-failed'; readonly attempted: string; readonly error: Error; readonly retryInMs: number }
+  | { readonly type: 'store-failed'; readonly failure: string; readonly error: Error; readonly retryInMs: number }
   | { readonly type: 'store-answered' }
   | { readonly type: 'insecure'; readonly reason: string }
   /** A line that belongs to one store alone. */
@@ -115,7 +115,7 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
     case 'store-failed':
       return {
         severity: 'error',
-        text: `${report.attempted} failed (trying again in ${formatDuration(report.retryInMs)}): ${describeError(report.error)}`,
+        text: `${report.failure} (trying again in ${formatDuration(report.retryInMs)}): ${describeError(report.error)}`,
       };
     case 'store-answered':
       return { severity: 'info', text: 'The lease store answers again' };

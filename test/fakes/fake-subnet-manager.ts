@@ -184,7 +184,7 @@ export class FakeSubnetManager implements SubnetManager {
         if (!outage) {
           outage = true;
           const error = new WeftError('WEFT_STORE_UNAVAILABLE', 'using the fake store: it was switched off');
-          this.#report({ type: 'store-failed', attempted: 'Keeping the lease', error, retryInMs: 0 });
+          this.#report({ type: 'store-failed', failure: 'Error renewing lease', error, retryInMs: 0 });
           yield { type: 'store-unavailable', error };
         }
       } else {
@@ -227,7 +227,7 @@ export class FakeSubnetManager implements SubnetManager {
       }
       if (!this.#store.available) {
         const error = new WeftError('WEFT_STORE_UNAVAILABLE', 'using the fake store: it was switched off');
-        this.#report({ type: 'store-failed', attempted: 'Reading the leases', error, retryInMs: 0 });
+        this.#report({ type: 'store-failed', failure: 'Error watching leases', error, retryInMs: 0 });
         return;
       }
       const gone = new Set(known.keys());

@@ -6,7 +6,7 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import { readPreviousLease, readSubnetFile, writeSubnetFile } from '../../config/subnet-file.ts';
 import { PeerSlots } from '../../dataplane/peer-slots.ts';
 import { type Forwarder, type ForwarderEvent, MAX_PEERS } from '../../dataplane/supervisor.ts';
-import { describeError, WeftError } from '../../errors.ts';
+import { describeError, prefixed, WeftError } from '../../errors.ts';
 import { startHealthServer } from '../../health/server.ts';
 import { describeOp, describeProblem } from '../../kernel/diff.ts';
 import { Reconciler } from '../../kernel/reconciler.ts';
@@ -49,7 +49,9 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     figures.countReport(entry);
     logReport(log, entry);
   };
-  const { manager, nodeHints } = await createSubnetManager(options, report, signal);
+  const { manager, nodeHints } = await failingAs('Failed to create SubnetManager: ', () =>
+    createSubnetManager(options, report, signal),
+  );
   stack.use(manager);
   log.info(`Created subnet manager: ${manager.name}`);
   log.info('Installing signal handlers');
@@ -57,12 +59,11 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     const { healthzIp: ip, healthzPort: port } = options;
     log.info(`Start healthz server on ${ip}:${port}`);
     const metrics = stack.use(createMetrics(() => figures.snapshot()));
-    stack.use(
-      await startHealthServer({ ip, port, readiness: () => readiness.read(), metrics: () => metrics.render() }, signal),
-    );
+    const server = { ip, port, readiness: () => readiness.read(), metrics: () => metrics.render() };
+    stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, signal)));
   }
 
-  const config = await fetchConfig(manager, readiness, log, signal);
+  const config = await fetchConfig(options, manager, readiness, log, signal);
   log.info(`Found network config - Backend type: ${config.backendType}`);
   if (config.ipv4 === undefined && config.ipv6 === undefined) {
     throw new WeftError('WEFT_CONFIG_INVALID', 'none defined stack', { hint: 'Enable IPv4 or IPv6 in net-conf.json' });
@@ -72,7 +73,7 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   const external = await findExternalInterface(options, config, hints, log, signal);
   const backend = createBackend({ config, external }, figures, log);
   const forwarder = stack.use(createForwarder(backend, options, figures, log));
-  forwarder?.prepare();
+  await failingAs('Error registering network: ', () => forwarder?.prepare());
 
   // ===== Up to here the host was only looked at; from here on it is changed. =====
 
@@ -95,18 +96,20 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     readiness.waiting('waiting for a subnet lease');
     const previous = await readPreviousLease(options.subnetFile, config, log, signal);
     const earlier = await readSubnetFile(options.subnetFile, signal);
-    const own = await manager.acquireLease(
-      config,
-      backend.leaseAttrs,
-      signal,
-      previous === undefined ? {} : { previous },
+    const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
+      manager.acquireLease(config, backend.leaseAttrs, signal, previous === undefined ? {} : { previous }),
     );
-    if (backend.userSpace !== undefined) await forwarder?.start(backend.userSpace.ownAddress(own), signal);
+    const { userSpace } = backend;
+    if (userSpace !== undefined) {
+      await failingAs('Error registering network: ', () => forwarder?.start(userSpace.ownAddress(own), signal));
+    }
     await using session = new LeaseSession(parts, own);
     figures.session = session;
     const aborted = onceAborted(signal);
     await reconciler.idle();
-    await traffic.apply(own, earlier.kind === 'read' ? earlier.reading : undefined, signal);
+    await failingAs(`Failed to setup ${options.ipMasq ? 'masq' : 'forward'} rules, `, () =>
+      traffic.apply(own, earlier.kind === 'read' ? earlier.reading : undefined, signal),
+    );
     await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), aborted]).catch(() => {});
     if (signal.aborted) break;
     await publishSubnet(options, config, backend, own, readiness, log, signal);
@@ -148,6 +151,15 @@ export async function explainForHost(
   return await explainInterface(options, families, await nodeHints?.(signal), signal);
 }
 
+/** Failures of this step begin with the words that operators know from flannel. */
+async function failingAs<T>(words: string, step: () => Promise<T> | T): Promise<T> {
+  try {
+    return await step();
+  } catch (error) {
+    throw prefixed(words, error);
+  }
+}
+
 function onceAborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve(undefined);
@@ -163,8 +175,9 @@ function logReport(log: Log, entry: SubnetReport): void {
   else log.error(text);
 }
 
-/** Waits for a configuration as long as it takes; one that is there and wrong is an error unless it can be changed live. */
+/** Waits for a configuration as long as it takes. One that is there and wrong is an error, except in etcd, as for flannel. */
 async function fetchConfig(
+  options: FlanneldOptions,
   manager: SubnetManager,
   readiness: NodeReadiness,
   log: Log,
@@ -176,9 +189,12 @@ async function fetchConfig(
       return await manager.networkConfig(signal);
     } catch (error) {
       signal.throwIfAborted();
-      const mayCome =
-        error instanceof WeftError && ['WEFT_CONFIG_MISSING', 'WEFT_STORE_UNAVAILABLE'].includes(error.code);
-      if (!mayCome) throw error;
+      const code = error instanceof WeftError ? error.code : undefined;
+      const isInvalid = code === 'WEFT_CONFIG_INVALID';
+      const mayCome = code === 'WEFT_CONFIG_MISSING' || code === 'WEFT_STORE_UNAVAILABLE';
+      if (!mayCome && !(isInvalid && options.subnetManager === 'etcd')) {
+        throw isInvalid ? prefixed('error parsing subnet config: ', error) : error;
+      }
       const text = describeError(error);
       readiness.waiting(`no network configuration: ${text}`);
       // Every second for ever, as flannel tries; said again only when the reason changes.

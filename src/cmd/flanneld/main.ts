@@ -22,7 +22,12 @@ async function main(): Promise<number> {
       break;
   }
   const { options, warnings } = parsed;
-  const log = createLog({ format: options.logFormat, verbosity: options.verbosity });
+  const log = createLog({
+    format: options.logFormat,
+    verbosity: options.verbosity,
+    vmodule: options.vmodule,
+    backtraceAt: options.logBacktraceAt,
+  });
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
   using stopped = untilStopped();

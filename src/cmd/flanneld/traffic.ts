@@ -70,16 +70,18 @@ export class NodeTraffic implements AsyncDisposable {
    */
   async apply(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
     const wanted = this.#rules(own);
-    this.#logRecycling(own, earlier);
     if (this.#resync !== undefined) {
+      this.#logRecycling(own, earlier);
       this.#resync.setWanted(wanted);
       return;
     }
     await this.#cleanOther(signal);
     this.#log.info(`Starting flannel in ${this.#manager.kind} mode...`);
+    this.#logRecycling(own, earlier);
     if (this.#options.ipMasq) this.#log.info('Setting up masking rules');
     if (this.#options.iptablesForwardRules) this.#log.info('Changing default FORWARD chain policy to ACCEPT');
     for (const repair of await this.#manager.ensure(wanted, signal)) this.#log.verbose(1, describeRepair(repair));
+    if (this.#manager.kind === 'iptables') this.#log.info('bootstrap done');
     this.#resync = new TrafficResync({
       manager: this.#manager,
       wanted,

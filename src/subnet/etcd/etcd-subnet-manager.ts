@@ -92,9 +92,7 @@ export class EtcdSubnetManager implements SubnetManager {
 
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
     const { configKey } = this.#registry;
-    const text = await this.#persist('Reading the network configuration', signal, (ends) =>
-      this.#registry.config(ends),
-    );
+    const text = await this.#persist("Couldn't fetch network config", signal, (ends) => this.#registry.config(ends));
     if (text === undefined) {
       throw new WeftError(
         'WEFT_CONFIG_MISSING',
@@ -114,7 +112,7 @@ export class EtcdSubnetManager implements SubnetManager {
     options: AcquireOptions = {},
   ): Promise<Lease> {
     const race = new Backoff(RACE, this.#random);
-    return await this.#persist('Acquiring a lease', signal, async (ends) => {
+    return await this.#persist('Error acquiring lease', signal, async (ends) => {
       for (;;) {
         const lease = await this.#tryAcquire(config, attrs, options.previous, ends);
         if (lease !== undefined) return lease;
@@ -125,7 +123,7 @@ export class EtcdSubnetManager implements SubnetManager {
 
   async *holdLease(lease: Lease, signal: AbortSignal): AsyncGenerator<OwnLeaseEvent, void, void> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
-    const outage = this.#outage('Keeping the lease');
+    const outage = this.#outage('Error renewing lease');
     const flapping = new Backoff(RETRY, this.#random);
     let own = lease;
     let held: Held | undefined;
@@ -190,14 +188,14 @@ export class EtcdSubnetManager implements SubnetManager {
     this.#client[Symbol.dispose]();
   }
 
-  #outage(attempted: string): Outage {
-    return new Outage({ attempted, report: this.#report, retry: RETRY, random: this.#random });
+  #outage(failure: string): Outage {
+    return new Outage({ failure, report: this.#report, retry: RETRY, random: this.#random });
   }
 
   /** Does `work` again and again while etcd is away. */
-  async #persist<T>(attempted: string, signal: AbortSignal, work: (ends: AbortSignal) => Promise<T>): Promise<T> {
+  async #persist<T>(failure: string, signal: AbortSignal, work: (ends: AbortSignal) => Promise<T>): Promise<T> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
-    const outage = this.#outage(attempted);
+    const outage = this.#outage(failure);
     for (;;) {
       try {
         ends.throwIfAborted();
@@ -377,7 +375,7 @@ export class EtcdSubnetManager implements SubnetManager {
 
   /** Feeds the queue until `signal` fires. A broken watch goes on where it was; only what is compacted is read anew. */
   async #pump(queue: LeaseUpdateQueue, signal: AbortSignal): Promise<void> {
-    const outage = this.#outage('Watching the leases');
+    const outage = this.#outage('Error watching leases');
     const view = new PeerView(this.#registry, this.#report, () => this.#now() + this.#leaseTtlSeconds * 1000);
     let next: Int64 | undefined;
     let why: string | undefined;

@@ -390,7 +390,9 @@ describe('holding', () => {
       method === 'PATCH' ? { status: 403, body: { kind: 'Status', message: 'forbidden' } } : undefined;
     bench.fake.put(bare('own', ['10.244.3.0/24']));
     await settled(() =>
-      bench.reports.some((report) => report.type === 'store-failed' && report.attempted === 'Keeping the annotations'),
+      bench.reports.some(
+        (report) => report.type === 'store-failed' && report.failure === 'Error keeping the annotations',
+      ),
     );
     bench.fake.override = undefined;
     assert.equal((await pending).type, 'renewed');

@@ -234,7 +234,12 @@ export class KubeSubnetManager implements SubnetManager {
           } catch (error) {
             // Rights can be taken away and given back while we run; packets go on meanwhile.
             if (!(error instanceof WeftError) || error.code !== 'WEFT_KUBE_REFUSED') throw error;
-            this.#report({ type: 'store-failed', attempted: 'Keeping the annotations', error, retryInMs: waitMs * 2 });
+            this.#report({
+              type: 'store-failed',
+              failure: 'Error keeping the annotations',
+              error,
+              retryInMs: waitMs * 2,
+            });
           }
         }
       }
@@ -296,7 +301,7 @@ export class KubeSubnetManager implements SubnetManager {
     if (!this.#options.setNodeNetworkUnavailable) return;
     const now = new Date((this.#options.now ?? Date.now)());
     const node = await this.#patchStatus(
-      'Setting the node condition NetworkUnavailable',
+      'Error setting the node condition NetworkUnavailable',
       networkAvailablePatch(now),
       scope,
     );
@@ -324,8 +329,8 @@ export class KubeSubnetManager implements SubnetManager {
     let loggedAt = Number.NEGATIVE_INFINITY;
     for (;;) {
       try {
-        const attempted = `Reading node "${this.nodeName}"`;
-        return this.#record(await retryRefused(attempted, get, this.#report, signal, this.#timing.refusal));
+        const failure = `Error reading node "${this.nodeName}"`;
+        return this.#record(await retryRefused(failure, get, this.#report, signal, this.#timing.refusal));
       } catch (error) {
         if (!(error instanceof ApiStatusError)) throw error;
         if (error.status !== 404) throw this.#giveUp(error);
@@ -365,16 +370,18 @@ export class KubeSubnetManager implements SubnetManager {
         this.#note('info', `Overriding public ip with '${value}' from node annotation '${overwrite}'`);
       }
     }
-    return (await this.#patchStatus(`Annotating node "${node.name}"`, annotationPatch(changes), signal)) !== undefined;
+    return (
+      (await this.#patchStatus(`Error annotating node "${node.name}"`, annotationPatch(changes), signal)) !== undefined
+    );
   }
 
   /** `undefined` when there is no such Node. */
-  async #patchStatus(attempted: string, text: string, signal: AbortSignal): Promise<NodeRecord | undefined> {
+  async #patchStatus(failure: string, text: string, signal: AbortSignal): Promise<NodeRecord | undefined> {
     const path = `/api/v1/nodes/${encodeURIComponent(this.nodeName)}/status`;
     const body = { contentType: STRATEGIC_MERGE_PATCH, text };
     const patch = () => this.#api.json({ method: 'PATCH', path, body }, signal);
     try {
-      return this.#record(await retryRefused(attempted, patch, this.#report, signal, this.#timing.refusal));
+      return this.#record(await retryRefused(failure, patch, this.#report, signal, this.#timing.refusal));
     } catch (error) {
       if (!(error instanceof ApiStatusError)) throw error;
       if (error.status === 404) return undefined;

@@ -27,7 +27,7 @@ export async function findNodeName(
   let object: unknown;
   try {
     const get = () => api.json({ method: 'GET', path }, signal);
-    object = await retryTemporary(`Reading the pod ${what}`, get, report, signal);
+    object = await retryTemporary(`Error reading the pod ${what}`, get, report, signal);
   } catch (error) {
     if (!(error instanceof ApiStatusError)) throw error;
     throw refused(`error retrieving pod spec for ${what}: ${error.message}`, error);

@@ -82,8 +82,8 @@ class Reflector<T> {
     this.#timing = { ...REFLECTOR_TIMING, ...options.timing };
     this.#random = options.random ?? Math.random;
     const { retry } = this.#timing;
-    const attempted = `Watching ${options.path} of the Kubernetes API`;
-    this.#outage = new Outage({ attempted, report: options.report, retry, random: this.#random });
+    const failure = `Error watching ${options.path} of the Kubernetes API`;
+    this.#outage = new Outage({ failure, report: options.report, retry, random: this.#random });
     this.#reopen = new Backoff(retry, this.#random);
   }
 

@@ -11,12 +11,12 @@ const RETRY = { firstMs: 500, maxMs: 10_000 };
  * refusal (any other error status) is thrown as it is, and so is what is wrong on our own side.
  */
 export async function retryTemporary<T>(
-  attempted: string,
+  failure: string,
   attempt: () => Promise<T>,
   report: ReportSink,
   signal: AbortSignal,
 ): Promise<T> {
-  const outage = new Outage({ attempted, report, retry: RETRY });
+  const outage = new Outage({ failure, report, retry: RETRY });
   for (;;) {
     try {
       const result = await attempt();
@@ -45,7 +45,7 @@ export const REFUSAL_RETRY: RefusalRetry = { everyMs: 3_000, forMs: 30_000 };
  * a moment after the agent was. 404 is thrown at once, for the caller to judge.
  */
 export async function retryRefused<T>(
-  attempted: string,
+  failure: string,
   attempt: () => Promise<T>,
   report: ReportSink,
   signal: AbortSignal,
@@ -54,12 +54,12 @@ export async function retryRefused<T>(
   const until = performance.now() + forMs;
   for (;;) {
     try {
-      return await retryTemporary(attempted, attempt, report, signal);
+      return await retryTemporary(failure, attempt, report, signal);
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof ApiStatusError) || error.status === 404 || performance.now() + everyMs > until)
         throw error;
-      report({ type: 'store-failed', attempted, error, retryInMs: everyMs });
+      report({ type: 'store-failed', failure, error, retryInMs: everyMs });
       await sleep(everyMs, signal);
     }
   }

@@ -141,7 +141,7 @@ export class LocalSubnetManager implements SubnetManager {
       } catch (error) {
         if (!(error instanceof StoreBusyError)) throw error;
         const retryInMs = backoff.nextMs();
-        this.#report({ type: 'store-failed', attempted: 'Acquiring a lease', error, retryInMs });
+        this.#report({ type: 'store-failed', failure: 'Error acquiring lease', error, retryInMs });
         await sleep(retryInMs, ends);
       }
     }
@@ -149,7 +149,7 @@ export class LocalSubnetManager implements SubnetManager {
 
   async *holdLease(lease: Lease, signal: AbortSignal): AsyncGenerator<OwnLeaseEvent, void, void> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
-    const outage = this.#outage('Keeping the lease');
+    const outage = this.#outage('Error renewing lease');
     let own = lease;
     let seen: string | undefined;
     let busySinceMs: number | undefined;
@@ -191,7 +191,7 @@ export class LocalSubnetManager implements SubnetManager {
 
   async *watchLeases(_config: NetworkConfig, signal: AbortSignal): AsyncGenerator<LeaseUpdate, void, void> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
-    const outage = this.#outage('Reading the leases');
+    const outage = this.#outage('Error watching leases');
     const view = new LeaseView(this.#report);
     let seen: string | undefined;
     while (!ends.aborted) {
@@ -229,8 +229,8 @@ export class LocalSubnetManager implements SubnetManager {
     this.#store = undefined;
   }
 
-  #outage(attempted: string): Outage {
-    return new Outage({ attempted, report: this.#report, retry: RETRY, random: this.#random });
+  #outage(failure: string): Outage {
+    return new Outage({ failure, report: this.#report, retry: RETRY, random: this.#random });
   }
 
   #isDue(expiresAtMs: number | undefined): boolean {

@@ -107,7 +107,19 @@ const FLANNELD_FLAGS = {
       "one outside the network that is not the sending host's own, off accepts every datagram",
   ),
   'log-format': choiceFlag(['text', 'json'], 'text', 'form of the log lines'),
-  'cni-conf-dir': stringFlag('/etc/cni/net.d', '`directory` of CNI configurations, looked at for ones that hide ours'),
+  'cni-conf-dir': stringFlag(
+    '',
+    'keep the CNI configuration 10-flannel.conflist in this `directory`, such as /etc/cni/net.d, from when packets flow (default: it is installed by other means)',
+  ),
+  'cni-conf-template': stringFlag(
+    '/etc/kube-flannel/cni-conf.json',
+    "`file` that the CNI configuration is made from, with -cni-conf-dir; flannel's default if there is none",
+  ),
+  'cni-conf-plugin': choiceFlag(
+    ['delegate', 'flannel'],
+    'delegate',
+    'what pods start with, by -cni-conf-dir: the delegate of the plugin flannel (bridge), configured by the agent, or the plugin flannel itself, as the template has it',
+  ),
   'iface-from-node-ip': boolFlag(false, "use the interface that has the node's InternalIP, with Kubernetes"),
   'explain-iface': boolFlag(false, 'print every interface that was considered and why it was not chosen, then exit'),
   'skip-br-netfilter-check': boolFlag(false, 'start without the br_netfilter kernel module'),
@@ -157,7 +169,10 @@ export interface FlanneldOptions {
   readonly skipBrNetfilterCheck: boolean;
   /** What the address inside a packet from a known peer must be (dataplane/source-check.ts). */
   readonly sourceCheck: 'loose' | 'strict' | 'off';
+  /** '' when the agent keeps no CNI configuration. */
   readonly cniConfDir: string;
+  readonly cniConfTemplate: string;
+  readonly cniConfPlugin: 'delegate' | 'flannel';
   readonly stateDir: string;
   readonly logFormat: 'text' | 'json';
   readonly verbosity: number;
@@ -297,6 +312,8 @@ class Reading {
       skipBrNetfilterCheck: flags['skip-br-netfilter-check'],
       sourceCheck: flags['source-check'],
       cniConfDir: flags['cni-conf-dir'],
+      cniConfTemplate: this.#path('cni-conf-template'),
+      cniConfPlugin: flags['cni-conf-plugin'],
       stateDir: this.#path('state-dir'),
       logFormat: flags['log-format'],
       verbosity: flags.v,
@@ -351,7 +368,7 @@ class Reading {
     return addr;
   }
 
-  #path(name: 'subnet-file' | 'local-store' | 'net-config-path' | 'state-dir'): string {
+  #path(name: 'subnet-file' | 'local-store' | 'net-config-path' | 'state-dir' | 'cni-conf-template'): string {
     const path = this.#flags[name];
     if (path === '') this.#problems.push(`-${name} is empty`);
     return path;
@@ -416,6 +433,8 @@ const FLANNEL_LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions])[] =
   ['sourceCheck', 'sourceCheck'],
   ['logFormat', 'logFormat'],
   ['cniConfDir', 'cniConfDir'],
+  ['cniConfTemplate', 'cniConfTemplate'],
+  ['cniConfPlugin', 'cniConfPlugin'],
   ['ifaceFromNodeIp', 'ifaceFromNodeIp'],
   ['explainIface', 'explainIface'],
   ['skipBrNetfilterCheck', 'skipBrNetfilterCheck'],

@@ -1,33 +1,22 @@
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { WeftError } from '../errors.ts';
 import type { Lease } from '../lease/lease.ts';
+import { writeFileAtomically } from './atomic-file.ts';
 import type { NetworkConfig } from './network-config.ts';
 import { formatSubnetEnv, parseSubnetEnv, type SubnetEnvContent, type SubnetEnvReading } from './subnet-env.ts';
 
 /**
- * Writes subnet.env so that a reader sees the old file or the new one and nothing between. The directory is made when it
- * is missing (0755), the file is 0644 whatever the umask, because programs that are not root read it.
+ * Writes subnet.env, atomically.
  *
  * @throws WeftError WEFT_SUBNET_FILE_UNWRITABLE; then the old file is still there, as it was.
  */
 export async function writeSubnetFile(path: string, content: SubnetEnvContent, signal?: AbortSignal): Promise<void> {
   const text = formatSubnetEnv(content);
   signal?.throwIfAborted();
-  // In the same directory, because a rename does not cross file systems; hidden, so that globs do not find it.
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}`);
   try {
-    await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-    {
-      await using file = await open(temporary, 'w', 0o644);
-      await file.chmod(0o644);
-      await file.writeFile(text);
-      // Otherwise a crash of the host can leave an empty file under the final name.
-      await file.sync();
-    }
-    await rename(temporary, path);
+    await writeFileAtomically(path, text);
   } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {});
     throw unwritable(path, error);
   }
 }

@@ -1,4 +1,5 @@
 import { mkdirSync } from 'node:fs';
+import { tunRemedy } from '../config/tun-remedy.ts';
 import { WeftError } from '../errors.ts';
 import { CAP_NET_ADMIN, hasCapability } from './capabilities.ts';
 import {
@@ -95,9 +96,8 @@ export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
   }
 }
 
-const HOW_TO_PROVIDE =
-  'On a host: modprobe tun. In a container, mount the host directory: volumes: [{name: dev-net, hostPath: {path: /dev/net}}] ' +
-  'and volumeMounts: [{name: dev-net, mountPath: /dev/net}], and add the capability NET_ADMIN';
+/** Kubernetes sets it in every container. */
+const inPod = (): boolean => process.env.KUBERNETES_SERVICE_HOST !== undefined;
 
 function openNode(onNotice: ((text: string) => void) | undefined): number {
   const flags = O_RDWR | O_NONBLOCK | O_CLOEXEC;
@@ -108,7 +108,7 @@ function openNode(onNotice: ((text: string) => void) | undefined): number {
       throw new WeftError(
         'WEFT_TUN_MISSING',
         `failed to open TUN device: open ${DEVICE}: no such file or directory; making it (mknod c ${TUN_MAJOR} ${TUN_MINOR}) failed with ${made}`,
-        { hint: HOW_TO_PROVIDE },
+        { hint: tunRemedy('missing', inPod()) },
       );
     }
     onNotice?.(`${DEVICE} did not exist; made it (character device ${TUN_MAJOR}:${TUN_MINOR})`);
@@ -118,11 +118,11 @@ function openNode(onNotice: ((text: string) => void) | undefined): number {
   const came = errnoName(fd);
   if (fd === -EPERM || fd === -EACCES) {
     throw new WeftError('WEFT_TUN_DENIED', `failed to open TUN device: open ${DEVICE}: ${came}`, {
-      hint: `The device node is there but may not be used: run as root, and in a container allow device c ${TUN_MAJOR}:${TUN_MINOR} rw`,
+      hint: `The device node is there but may not be used. ${tunRemedy('device-denied', inPod())}`,
     });
   }
   throw new WeftError('WEFT_TUN_MISSING', `failed to open TUN device: open ${DEVICE}: ${came}`, {
-    hint: `The node is not the TUN driver's, or the kernel has no tun driver. ${HOW_TO_PROVIDE}`,
+    hint: `The node is not the TUN driver's, or the kernel has no tun driver. ${tunRemedy('missing', inPod())}`,
   });
 }
 
@@ -150,7 +150,7 @@ function attachError(name: string, errno: number): WeftError {
   }
   if (errno === EPERM) {
     return new WeftError('WEFT_TUN_DENIED', `failed to attach to TUN device ${name}: operation not permitted`, {
-      hint: 'The capability CAP_NET_ADMIN is missing: run as root, or add NET_ADMIN to securityContext.capabilities.add',
+      hint: `The capability CAP_NET_ADMIN is missing. ${tunRemedy('capability', inPod())}`,
     });
   }
   if (errno === ENOTTY) {
@@ -158,7 +158,7 @@ function attachError(name: string, errno: number): WeftError {
       'WEFT_TUN_MISSING',
       `failed to attach to TUN device ${name}: ${DEVICE} is not a TUN device (ENOTTY)`,
       {
-        hint: `Something else lies at ${DEVICE}: remove it. ${HOW_TO_PROVIDE}`,
+        hint: `Something else lies at ${DEVICE}: remove it. ${tunRemedy('missing', inPod())}`,
       },
     );
   }

@@ -19,10 +19,12 @@ import { createMetrics } from '../../metrics/metrics.ts';
 import { describeReport, type SubnetReport } from '../../subnet/report.ts';
 import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { AgentFigures } from './agent-figures.ts';
+import { NodeCniConf } from './cni-conf.ts';
 import { explainInterface, findExternalInterface } from './external-interface.ts';
 import { LeaseSession, type SessionParts } from './lease-session.ts';
 import { hostForwarder } from './open-forwarder.ts';
 import { NodeReadiness } from './readiness.ts';
+import { StartupFailures } from './startup-failures.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 import { checkBridge, NodeTraffic } from './traffic.ts';
 
@@ -43,16 +45,38 @@ const BLACKHOLE_METRIC = 10_000;
  */
 export async function runAgent(options: FlanneldOptions, log: Log, signal: AbortSignal): Promise<void> {
   await using stack = new AsyncDisposableStack();
+  const failures = new StartupFailures(options.subnetFile);
+  try {
+    await startAgent({ options, log, failures, stack }, signal);
+  } catch (error) {
+    if (!signal.aborted) await failures.fatal(error, (text) => log.warn(text));
+    throw error;
+  }
+}
+
+interface AgentRun {
+  readonly options: FlanneldOptions;
+  readonly log: Log;
+  readonly failures: StartupFailures;
+  /** Everything that ends with the agent; a failure is reported before it is taken apart. */
+  readonly stack: AsyncDisposableStack;
+}
+
+async function startAgent({ options, log, failures, stack }: AgentRun, signal: AbortSignal): Promise<void> {
   const readiness = new NodeReadiness();
   const figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), readiness, options.subnetManager);
+  const cniConf = stack.use(new NodeCniConf(options, readiness, log));
+  await cniConf.start();
   const report = (entry: SubnetReport): void => {
     figures.countReport(entry);
-    logReport(log, entry);
+    const { severity, text } = logReport(log, entry);
+    if (severity === 'warning' || severity === 'error') failures.waiting(text);
   };
-  const { manager, nodeHints } = await failingAs('Failed to create SubnetManager: ', () =>
+  const { manager, nodeHints, reportFailure } = await failingAs('Failed to create SubnetManager: ', () =>
     createSubnetManager(options, report, signal),
   );
   stack.use(manager);
+  failures.tellNode = reportFailure;
   log.info(`Created subnet manager: ${manager.name}`);
   log.info('Installing signal handlers');
   if (options.healthzPort > 0) {
@@ -63,7 +87,7 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, signal)));
   }
 
-  const config = await fetchConfig(options, manager, readiness, log, signal);
+  const config = await fetchConfig(options, { manager, readiness, failures, log }, signal);
   log.info(`Found network config - Backend type: ${config.backendType}`);
   if (config.ipv4 === undefined && config.ipv6 === undefined) {
     throw new WeftError('WEFT_CONFIG_INVALID', 'none defined stack', { hint: 'Enable IPv4 or IPv6 in net-conf.json' });
@@ -113,7 +137,9 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
     await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), aborted]).catch(() => {});
     if (signal.aborted) break;
     await publishSubnet(options, config, backend, own, readiness, log, signal);
+    await cniConf.publish();
     readiness.started();
+    failures.ready();
     log.info('flannel is ready');
     if (isFirst) log.info('Running backend.');
     isFirst = false;
@@ -167,20 +193,27 @@ function onceAborted(signal: AbortSignal): Promise<undefined> {
   });
 }
 
-function logReport(log: Log, entry: SubnetReport): void {
-  const { severity, text } = describeReport(entry);
+function logReport(log: Log, entry: SubnetReport): ReturnType<typeof describeReport> {
+  const described = describeReport(entry);
+  const { severity, text } = described;
   if (severity === 'debug') log.verbose(1, text);
   else if (severity === 'info') log.info(text);
   else if (severity === 'warning') log.warn(text);
   else log.error(text);
+  return described;
+}
+
+interface ConfigWait {
+  readonly manager: SubnetManager;
+  readonly readiness: NodeReadiness;
+  readonly failures: StartupFailures;
+  readonly log: Log;
 }
 
 /** Waits for a configuration as long as it takes. One that is there and wrong is an error, except in etcd, as for flannel. */
 async function fetchConfig(
   options: FlanneldOptions,
-  manager: SubnetManager,
-  readiness: NodeReadiness,
-  log: Log,
+  { manager, readiness, failures, log }: ConfigWait,
   signal: AbortSignal,
 ): Promise<NetworkConfig> {
   let last = '';
@@ -197,6 +230,7 @@ async function fetchConfig(
       }
       const text = describeError(error);
       readiness.waiting(`no network configuration: ${text}`);
+      failures.waiting(`no network configuration: ${text}`);
       // Every second for ever, as flannel tries; said again only when the reason changes.
       if (text !== last) log.error(`Couldn't fetch network config: ${text}`);
       last = text;

@@ -1,6 +1,7 @@
 import { assertNever } from '../../assert-never.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { readSubnetFile } from '../../config/subnet-file.ts';
+import { describeError, type WeftError } from '../../errors.ts';
 import type { ReportSink } from '../../subnet/report.ts';
 import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { VERSION } from '../version.ts';
@@ -12,6 +13,14 @@ export interface OpenSubnetManager {
   readonly manager: SubnetManager;
   /** What is known of this node beside its lease; undefined when the manager knows no nodes. */
   readonly nodeHints: ((signal: AbortSignal) => Promise<NodeHints>) | undefined;
+  /** Where others look for the state of this node, told why it has no network; undefined when there is no such place. */
+  readonly reportFailure: ((error: WeftError, signal: AbortSignal) => Promise<void>) | undefined;
+}
+
+/** `WEFT_TUN_MISSING` → `FlannelTunMissing`: the reason of a node's condition is one word in CamelCase. */
+function reasonOf({ code }: WeftError): string {
+  const words = code.replace('WEFT_', '').toLowerCase().split('_');
+  return `Flannel${words.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('')}`;
 }
 
 /**
@@ -30,7 +39,7 @@ export async function createSubnetManager(
       const { LocalSubnetManager } = await import('../../subnet/local/local-subnet-manager.ts');
       const { localStore: storePath, netConfigPath: netConfPath } = options;
       const manager = new LocalSubnetManager({ storePath, netConfPath, renewMarginMs, report });
-      return { manager, nodeHints: undefined };
+      return { manager, nodeHints: undefined, reportFailure: undefined };
     }
     case 'etcd': {
       const { EtcdSubnetManager } = await import('../../subnet/etcd/etcd-subnet-manager.ts');
@@ -47,7 +56,7 @@ export async function createSubnetManager(
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
       });
-      return { manager, nodeHints: undefined };
+      return { manager, nodeHints: undefined, reportFailure: undefined };
     }
     case 'kube': {
       const { openKubeSubnetManager } = await import('../../subnet/kube/open-kube-subnet-manager.ts');
@@ -63,7 +72,11 @@ export async function createSubnetManager(
         },
         signal,
       );
-      return { manager, nodeHints: async (abort) => parseNodeHints(await manager.nodeAddresses(abort)) };
+      return {
+        manager,
+        nodeHints: async (abort) => parseNodeHints(await manager.nodeAddresses(abort)),
+        reportFailure: (error, abort) => manager.reportUnavailable(reasonOf(error), describeError(error), abort),
+      };
     }
     default:
       return assertNever(options.subnetManager, 'subnet manager');

@@ -316,6 +316,27 @@ describe('completing', () => {
     assert.equal(condition.reason, 'FlannelIsUp');
     assert.match(String(condition.lastHeartbeatTime), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
   });
+
+  test('a start that failed is said in the same condition, until one succeeds', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const condition = () => bench.fake.node('own')?.status?.conditions ?? [];
+    const quiet = await bench.open({ setNodeNetworkUnavailable: false });
+    await quiet.reportUnavailable('FlannelTunMissing', 'no /dev/net/tun', bench.signal);
+    assert.deepEqual(condition(), []);
+    const manager = await bench.open();
+    await manager.reportUnavailable('FlannelTunMissing', 'no /dev/net/tun', bench.signal);
+    const [{ type, status, reason, message } = { type: '' }] = condition();
+    assert.deepEqual(
+      [type, status, reason, message],
+      ['NetworkUnavailable', 'True', 'FlannelTunMissing', 'no /dev/net/tun'],
+    );
+    await manager.completeLease(await bench.acquire(manager), bench.signal);
+    assert.deepEqual(
+      condition().map((one) => [one.type, one.status, one.reason]),
+      [['NetworkUnavailable', 'False', 'FlannelIsUp']],
+    );
+  });
 });
 
 describe('holding', () => {

@@ -12,7 +12,13 @@ import type { AnnotationKeys } from './annotations.ts';
 import { ApiStatusError, type KubeApi } from './kube-api.ts';
 import { LeaseFeed } from './lease-feed.ts';
 import { hasSubnets, ownSubnets, subnetsLike } from './node-lease.ts';
-import { annotationChanges, annotationPatch, networkAvailablePatch, STRATEGIC_MERGE_PATCH } from './node-patch.ts';
+import {
+  annotationChanges,
+  annotationPatch,
+  networkAvailablePatch,
+  networkUnavailablePatch,
+  STRATEGIC_MERGE_PATCH,
+} from './node-patch.ts';
 import { type NodeRecord, nodeRecord } from './node-record.ts';
 import { NodeStore } from './node-store.ts';
 import type { ReflectorTiming } from './reflector.ts';
@@ -48,6 +54,8 @@ const TIMING: KubeTiming = { reflector: {}, refusal: REFUSAL_RETRY, nodePollMs: 
 /** Between repairs of the own annotations, so that two agents that claim one node do not fight at full speed. */
 const REPAIR = { firstMs: 100, maxMs: 60_000 };
 const REPAIR_CALM_MS = 300_000;
+/** What is attempted, for the log. */
+const SETTING_CONDITION = 'Error setting the node condition NetworkUnavailable';
 
 /** What people wrote on the own Node about its addresses; read when the agent chooses its interface. */
 export interface NodeAddresses {
@@ -299,13 +307,23 @@ export class KubeSubnetManager implements SubnetManager {
     const scope = this.#scope(signal);
     scope.throwIfAborted();
     if (!this.#options.setNodeNetworkUnavailable) return;
-    const now = new Date((this.#options.now ?? Date.now)());
-    const node = await this.#patchStatus(
-      'Error setting the node condition NetworkUnavailable',
-      networkAvailablePatch(now),
-      scope,
-    );
+    const node = await this.#patchStatus(SETTING_CONDITION, networkAvailablePatch(this.#now()), scope);
     this.#completedUid = node?.uid;
+  }
+
+  /**
+   * Sets the condition NetworkUnavailable=True with `reason` (one CamelCase word) and `message`, unless told not to touch
+   * it; the next `completeLease` takes it back. @throws WeftError WEFT_KUBE_REFUSED.
+   */
+  async reportUnavailable(reason: string, message: string, signal: AbortSignal): Promise<void> {
+    const scope = this.#scope(signal);
+    scope.throwIfAborted();
+    if (!this.#options.setNodeNetworkUnavailable) return;
+    await this.#patchStatus(SETTING_CONDITION, networkUnavailablePatch(this.#now(), reason, message), scope);
+  }
+
+  #now(): Date {
+    return new Date((this.#options.now ?? Date.now)());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

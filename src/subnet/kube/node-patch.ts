@@ -66,19 +66,24 @@ export function annotationPatch(changes: Readonly<Record<string, string>>): stri
 
 /** The condition by which a node says that its pod network works; to the byte what flannel sends. */
 export function networkAvailablePatch(now: Date): string {
+  return networkConditionPatch(now, 'False', 'FlannelIsUp', 'Flannel is running on this node');
+}
+
+/**
+ * The same condition, saying that it does not and why. Kubernetes then keeps new pods away (it taints the node with
+ * node.kubernetes.io/network-unavailable) and `kubectl describe node` has the message. `reason` is one CamelCase word.
+ */
+export function networkUnavailablePatch(now: Date, reason: string, message: string): string {
+  return networkConditionPatch(now, 'True', reason, message);
+}
+
+function networkConditionPatch(now: Date, status: 'True' | 'False', reason: string, message: string): string {
   // Kubernetes times have whole seconds.
   const time = `${now.toISOString().slice(0, 19)}Z`;
   return JSON.stringify({
     status: {
       conditions: [
-        {
-          type: 'NetworkUnavailable',
-          status: 'False',
-          lastHeartbeatTime: time,
-          lastTransitionTime: time,
-          reason: 'FlannelIsUp',
-          message: 'Flannel is running on this node',
-        },
+        { type: 'NetworkUnavailable', status, lastHeartbeatTime: time, lastTransitionTime: time, reason, message },
       ],
     },
   });

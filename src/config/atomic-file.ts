@@ -1,0 +1,28 @@
+import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+
+/**
+ * Writes a file so that a reader sees the old one or the new one and nothing between, also after a crash of the host. The
+ * directory is made when it is missing (0755); the file is 0644 whatever the umask, because programs that are not root read
+ * it.
+ *
+ * @throws the error of the system call that failed; then the old file is still there, as it was.
+ */
+export async function writeFileAtomically(path: string, text: string): Promise<void> {
+  // In the same directory, because a rename does not cross file systems; hidden, so that globs do not find it.
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+    {
+      await using file = await open(temporary, 'w', 0o644);
+      await file.chmod(0o644);
+      await file.writeFile(text);
+      // Otherwise a crash of the host can leave an empty file under the final name.
+      await file.sync();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw error;
+  }
+}

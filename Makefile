@@ -8,8 +8,10 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 ARGS ?=
+# What dist and image are made for: amd64, arm64, or both.
+ARCH ?= $(shell dpkg --print-architecture)
 
-.PHONY: help lab test unit netns check e2e bench bench-scale fuzz node24 clean
+.PHONY: help lab test unit netns check e2e bench bench-scale fuzz node24 dist image clean
 
 help: ## this list
 	echo 'make TARGET [ARGS="..."]'
@@ -52,6 +54,14 @@ fuzz: ## random and mutated packets through the data plane's core; ARGS="--packe
 node24: ## the unit tests on the oldest supported Node.js
 	scripts/setup.sh unit node24
 	WEFT_NODE=$$(echo "$(CURDIR)"/test/node24/node_modules/node-linux-*/bin/node) scripts/test.sh unit $(ARGS)
+
+dist: ## all programs as one executable that needs no Node.js: dist/linux-ARCH/weft; ARCH="amd64 arm64"
+	scripts/setup.sh unit $(ARCH:%=dist-%)
+	scripts/run.sh scripts/build-dist.ts $(ARCH)
+
+image: ## the container image as an OCI archive, without Docker: dist/weft-image.tar; ARCH="amd64 arm64"
+	scripts/setup.sh unit $(ARCH:%=dist-%)
+	scripts/run.sh scripts/build-image.ts $(ARCH)
 
 clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)
 	rm -rf node_modules test/node24/node_modules dist .cache

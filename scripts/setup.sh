@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes this machine ready for one make target; started by the Makefile, harmless to run by hand, does nothing twice.
 #
-#   scripts/setup.sh SUITE...     unit | netns | e2e | lab | bench | node24
+#   scripts/setup.sh SUITE...     unit | netns | e2e | lab | bench | node24 | dist-amd64 | dist-arm64
 #
 # npm packages come from package-lock.json; Debian packages only where the command they bring is missing. Everything it
 # prints goes to standard error: standard output belongs to the target (`make lab ARGS=--json` prints JSON alone).
@@ -25,6 +25,13 @@ fail() { # message, then what to do
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
 nodes='containerd=containerd runc=runc /usr/lib/cni/bridge=containernetworking-plugins busybox=busybox-static curl=curl'
+packaging() { # architecture
+  case $(uname -m)/$1 in
+    x86_64/amd64 | aarch64/arm64) echo 'strip=binutils' ;;
+    */amd64) echo 'x86_64-linux-gnu-strip=binutils-x86-64-linux-gnu qemu-x86_64-static=qemu-user-static' ;;
+    */arm64) echo 'aarch64-linux-gnu-strip=binutils-aarch64-linux-gnu qemu-aarch64-static=qemu-user-static' ;;
+  esac
+}
 commands=
 namespaces=no
 for suite; do
@@ -33,8 +40,10 @@ for suite; do
     netns) commands="$commands $network" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
     e2e) commands="$commands $network $stores $nodes" namespaces=yes ;;
+    dist-amd64 | dist-arm64)
+      commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
-    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, e2e, lab, bench, node24" ;;
+    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, e2e, lab, bench, node24, dist-amd64, dist-arm64" ;;
   esac
 done
 
@@ -145,6 +154,24 @@ install_npm() { # folder
 install_npm .
 case " $* " in *' node24 '*) install_npm ./test/node24 ;; esac
 weft_runtime "$root"
+
+# The runtime and native parts of the architecture that programs are packaged for, where it is not this machine's.
+foreign_packages() { # architecture, Node.js's name for it
+  modules=.cache/packages-$1
+  sum=$(sha256sum <package-lock.json)
+  [ "$(cat "$modules/.installed-from" 2>/dev/null)" = "$sum" ] && return 0
+  say "fetching the npm packages for $1"
+  current_npm
+  mkdir -p "$modules"
+  cp package.json package-lock.json .npmrc "$modules"
+  (cd "$modules" && run_npm ci --ignore-scripts --engine-strict=false --omit=dev --os=linux --cpu="$2" --no-audit --no-fund --loglevel=error) ||
+    fail "npm ci for $1 failed." "See its messages above; check the registry that 'npm config get registry' names."
+  echo "$sum" >"$modules/.installed-from"
+}
+case "$(uname -m) $* " in
+  x86_64*' dist-arm64 '*) foreign_packages arm64 arm64 ;;
+  aarch64*' dist-amd64 '*) foreign_packages amd64 x64 ;;
+esac
 
 # --- namespaces and TUN -----------------------------------------------------------------------------------------------
 if [ $namespaces = yes ]; then

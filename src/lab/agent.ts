@@ -2,6 +2,7 @@
 import { existsSync, watch } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isSea } from 'node:sea';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { WeftError } from '../errors.ts';
@@ -36,10 +37,15 @@ const LOG_LINES = 8;
 const LOG_COLUMNS = 200;
 
 export function agentCommand(host: LabHost, store: SubnetStore, subnetFile: string): string[] {
+  const program = isSea()
+    ? [process.execPath, 'flanneld']
+    : [
+        process.execPath,
+        '--disable-warning=ExperimentalWarning',
+        fileURLToPath(new URL('../cmd/flanneld/main.ts', import.meta.url)),
+      ];
   return [
-    process.execPath,
-    '--disable-warning=ExperimentalWarning',
-    fileURLToPath(new URL('../cmd/flanneld/main.ts', import.meta.url)),
+    ...program,
     ...store.agentFlags(host),
     ...['--subnet-file', subnetFile, '--iface', HOST_DEVICE, '--ip-masq'],
     ...['--healthz-ip', '127.0.0.1', '--healthz-port', String(HEALTHZ_PORT)],

@@ -56,4 +56,6 @@ async function explain(options: FlanneldOptions, signal: AbortSignal): Promise<n
   }
 }
 
-process.exitCode = await main();
+void main().then((exitCode) => {
+  process.exitCode = exitCode;
+});

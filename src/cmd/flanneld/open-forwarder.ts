@@ -5,6 +5,7 @@ import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { close } from '../../linux/ffi.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
+import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
 
 export interface HostForwarderOptions {
   readonly tunName: string;
@@ -22,7 +23,7 @@ const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 /** The forwarder on this host's TUN driver and sockets. */
 export function hostForwarder(options: HostForwarderOptions): Forwarder {
   return new Forwarder({
-    workerUrl: new URL('./forwarder-worker.ts', import.meta.url),
+    workerUrl: forwarderWorkerUrl(),
     sourceCheck: options.sourceCheck,
     onEvent: options.onEvent,
     open: () => {

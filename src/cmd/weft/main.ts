@@ -20,13 +20,12 @@ const program = new Command('weft')
   .addCommand(installCniCommand());
 for (const command of [program, ...program.commands]) command.exitOverride();
 
-try {
-  await program.parseAsync();
-} catch (error) {
+// No await here: the single executable is a CommonJS module, which has none outside functions.
+program.parseAsync().catch((error: unknown) => {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
   } else {
     process.stderr.write(`weft: ${describeError(error)}\n`);
     process.exitCode = error instanceof WeftError && error.code === 'WEFT_USAGE' ? EXIT_USAGE : 1;
   }
-}
+});

@@ -1,0 +1,48 @@
+/**
+ * `make image`: the container image as an OCI archive, dist/weft-image.tar, made with apt and tar, without Docker and without a
+ * registry of images. Its file systems stay beside it, in dist/image-ARCH, for deploy/image/Dockerfile. Arguments: the
+ * architectures, amd64 and arm64; without any, this machine's.
+ */
+import { readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeError } from '../src/errors.ts';
+import { architecturesOf, DIST, ROOT } from './packaging/architecture.ts';
+import { bundle } from './packaging/bundle.ts';
+import { makeExecutable } from './packaging/executable.ts';
+import { makeImageRoot } from './packaging/image-root.ts';
+import { type Image, writeOciArchive } from './packaging/oci-archive.ts';
+
+const signal = AbortSignal.timeout(1_200_000);
+try {
+  const architectures = architecturesOf(process.argv.slice(2));
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  const name = `localhost/weft:${version}`;
+  const programs = await bundle(signal);
+  const images: Image[] = [];
+  for (const architecture of architectures) {
+    await makeExecutable(programs, architecture, signal);
+    const root = await makeImageRoot(join(DIST, `image-${architecture.name}`), architecture, signal);
+    images.push({ architecture, layers: [root.debian, root.weft] });
+  }
+  const path = join(DIST, 'weft-image.tar');
+  rmSync(path, { force: true });
+  await writeOciArchive(
+    path,
+    name,
+    images,
+    {
+      Env: ['PATH=/usr/sbin:/usr/bin:/opt/bin'],
+      Entrypoint: ['/opt/bin/flanneld'],
+      Labels: {
+        'org.opencontainers.image.title': 'weft',
+        'org.opencontainers.image.version': version,
+        'org.opencontainers.image.licenses': 'Apache-2.0',
+      },
+    },
+    signal,
+  );
+  process.stdout.write(`${path}  ${name}  ${(statSync(path).size / 1e6).toFixed(1)} MB\n`);
+} catch (error) {
+  process.stderr.write(`weft: ${describeError(error)}\n`);
+  process.exitCode = 1;
+}

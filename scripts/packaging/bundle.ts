@@ -1,0 +1,82 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
+import { run } from '../../src/linux/run.ts';
+import { ROOT } from './architecture.ts';
+
+export interface Bundle {
+  /** CommonJS: src/cmd/single-executable/main.ts and everything it needs. */
+  readonly program: string;
+  /** An ES module: what a packet worker thread runs. */
+  readonly worker: string;
+  /** Of the npm packages in it. */
+  readonly licences: string;
+}
+
+/** koffi looks for its native part in node_modules; in the executable it is an asset. */
+const nativePart: Plugin = {
+  name: 'koffi-addon',
+  setup(context) {
+    const replacement = join(ROOT, 'src/cmd/single-executable/koffi-addon.ts');
+    context.onResolve({ filter: /\/static\.js$/ }, ({ importer }) =>
+      importer.includes('/node_modules/koffi/') ? { path: replacement } : undefined,
+    );
+  },
+};
+
+/** All programs as text. Function names stay, so that stack traces can be read. */
+export async function bundle(signal: AbortSignal): Promise<Bundle> {
+  const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  const head = await run(['git', '-C', ROOT, 'rev-parse', '--short=12', 'HEAD'], { signal, okExitCodes: 'any' });
+  const commit = head.exitCode === 0 ? head.stdout.trim() : 'unknown';
+  const common = {
+    absWorkingDir: ROOT,
+    bundle: true,
+    write: false,
+    platform: 'node',
+    target: `node${process.versions.node.split('.')[0]}`,
+    minifySyntax: true,
+    minifyWhitespace: true,
+    legalComments: 'none',
+    metafile: true,
+    logLevel: 'warning',
+    plugins: [nativePart],
+    // The executable is the only file there is: whoever asks where its module lies, is in it.
+    define: { 'import.meta.url': 'weftModuleUrl', WEFT_BUILD: JSON.stringify({ version, commit }) },
+  } satisfies BuildOptions & { write: false; metafile: true };
+  const [program, worker] = await Promise.all([
+    build({
+      ...common,
+      entryPoints: ['src/cmd/single-executable/main.ts'],
+      format: 'cjs',
+      banner: { js: "const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href;" },
+    }),
+    build({
+      ...common,
+      entryPoints: ['src/cmd/flanneld/forwarder-worker.ts'],
+      format: 'esm',
+      banner: {
+        js: "import{pathToFileURL as weftPathToUrl}from'node:url';const weftModuleUrl=weftPathToUrl(process.execPath).href;",
+      },
+    }),
+  ]);
+  const folders = new Set(
+    [program, worker].flatMap(({ metafile }) =>
+      Object.keys(metafile.inputs).flatMap((path) => /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []),
+    ),
+  );
+  const notices = await Promise.all([...folders].sort().map(noticeOf));
+  return {
+    program: program.outputFiles[0]!.text,
+    worker: worker.outputFiles[0]!.text,
+    licences: notices.join('\n'),
+  };
+}
+
+async function noticeOf(folder: string): Promise<string> {
+  const manifest = JSON.parse(await readFile(join(ROOT, folder, 'package.json'), 'utf8')) as Record<string, string>;
+  const files = (await readdir(join(ROOT, folder))).filter((file) => /^(licen[cs]e|copying|notice)/i.test(file)).sort();
+  const texts = await Promise.all(files.map((file) => readFile(join(ROOT, folder, file), 'utf8')));
+  const text = texts.join('\n').trim() || `Licence: ${manifest.license}`;
+  return `==== ${manifest.name}@${manifest.version}\n\n${text}\n`;
+}

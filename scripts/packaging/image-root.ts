@@ -1,0 +1,70 @@
+import { chmod, copyFile, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type Architecture, DIST, ROOT } from './architecture.ts';
+import { makeDebianRoot } from './debian-root.ts';
+import { RUNTIME_LIBRARIES } from './executable.ts';
+
+/** busybox is the shell for the scripts of deploy/image/ and for whoever looks into a running container. */
+const PACKAGES = [...RUNTIME_LIBRARIES, 'iproute2', 'nftables', 'iptables', 'busybox', 'containernetworking-plugins'];
+
+/** Those that flannel's CNI configuration names, and the one that every container runtime starts by itself. */
+const CNI_PLUGINS = ['bridge', 'host-local', 'loopback', 'portmap'];
+
+const BUSYBOX = (
+  'sh [ awk basename cat chmod cp cut date df dirname du echo env expr false find free grep head hostname id kill less ln ls ' +
+  'mkdir mknod mktemp more mount mv nc netstat ping ping6 ps pwd readlink rm rmdir sed seq sha256sum sleep sort stat sync ' +
+  'tail tar tee test timeout top touch tr traceroute true uname uniq uptime vi watch wc wget which xargs'
+).split(' ');
+
+const IPTABLES = ['', '6'].flatMap((family) => ['', '-save', '-restore'].map((verb) => `ip${family}tables${verb}`));
+
+/** Where flannel's images have these, so that its own manifest works with the image as well. */
+const FLANNEL_PATHS = { 'opt/bin/flanneld': '../../usr/bin/weft', flannel: 'usr/bin/weft' };
+
+/** What is below `/` in the image: its two layers, the one that changes less often first. */
+export interface ImageRoot {
+  readonly debian: string;
+  readonly weft: string;
+}
+
+/** `dist/linux-ARCH` must be there (see executable.ts). The folders are below `folder`, which is made anew. */
+export async function makeImageRoot(
+  folder: string,
+  architecture: Architecture,
+  signal: AbortSignal,
+): Promise<ImageRoot> {
+  await rm(folder, { recursive: true, force: true });
+  const debian = join(folder, 'debian');
+  await makeDebianRoot(debian, PACKAGES, architecture, signal);
+  await keepOnly(join(debian, 'usr/lib/cni'), CNI_PLUGINS);
+  for (const name of IPTABLES) await rm(join(debian, 'usr/sbin', name), { force: true });
+  for (const name of BUSYBOX) await symlink('busybox', join(debian, 'usr/bin', name));
+  for (const name of ['dev', 'opt', 'proc', 'root', 'run', 'sys', 'tmp', 'var/tmp', 'var/lib']) {
+    await mkdir(join(debian, name), { recursive: true });
+  }
+  for (const name of ['tmp', 'var/tmp']) await chmod(join(debian, name), 0o1777);
+  await symlink('../run', join(debian, 'var/run'));
+  await writeFile(join(debian, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n');
+  await writeFile(join(debian, 'etc/group'), 'root:x:0:\n');
+
+  const weft = join(folder, 'weft');
+  const built = join(DIST, `linux-${architecture.name}`);
+  const put = async (from: string, to: string, mode: number): Promise<void> => {
+    await mkdir(dirname(join(weft, to)), { recursive: true });
+    await copyFile(from, join(weft, to));
+    await chmod(join(weft, to), mode);
+  };
+  await put(join(built, 'weft'), 'usr/bin/weft', 0o755);
+  await put(join(built, 'LICENCES'), 'usr/share/doc/weft/LICENCES', 0o644);
+  await put(join(ROOT, 'LICENSE'), 'usr/share/doc/weft/copyright', 0o644);
+  await put(join(ROOT, 'deploy/image/install-conf'), 'opt/bin/install-conf', 0o755);
+  await put(join(ROOT, 'deploy/image/iptables-flavour'), 'usr/sbin/iptables-flavour', 0o755);
+  for (const name of IPTABLES) await symlink('iptables-flavour', join(weft, 'usr/sbin', name));
+  for (const name of ['flanneld', 'flannel']) await symlink('weft', join(weft, 'usr/bin', name));
+  for (const [path, target] of Object.entries(FLANNEL_PATHS)) await symlink(target, join(weft, path));
+  return { debian, weft };
+}
+
+async function keepOnly(folder: string, names: readonly string[]): Promise<void> {
+  for (const name of await readdir(folder)) if (!names.includes(name)) await rm(join(folder, name));
+}

@@ -55,6 +55,7 @@ export class Inbound {
   readonly #controls: number;
   readonly #buffers: number;
   #drained = false;
+  #stepBytes = 0;
 
   constructor({ layout, tun, conn, table, counters, icmp, sourceCheck, joinUdp }: InboundParts) {
     const { arena } = layout;
@@ -84,15 +85,21 @@ export class Inbound {
     return this.#drained;
   }
 
+  /** Bytes received in the last step. */
+  get stepBytes(): number {
+    return this.#stepBytes;
+  }
+
   /** Moves what the socket holds now, at most one batch. Returns the messages received, or −errno when there were none. */
   step(): number {
     this.#table.enter();
     const received = this.#conn.receive(this.#messages, RECEIVE_MESSAGES);
+    this.#stepBytes = 0;
     for (let index = 0; index < received; index++) this.#accept(index);
     this.#coalescer.flush();
     this.#drained = received < RECEIVE_MESSAGES;
     this.#table.leave();
-    this.#counters.gauge(GAUGE_RX_RECEIVES, 1);
+    if (received > 0) this.#counters.gauge(GAUGE_RX_RECEIVES, 1);
     return received;
   }
 
@@ -100,6 +107,7 @@ export class Inbound {
     const { view } = this.#arena;
     const message = this.#messages + index * MESSAGE_SIZE;
     const length = receivedLength(this.#arena, message);
+    this.#stepBytes += length;
     const segment = receivedSegmentSize(this.#arena, message, this.#controls + index * CONTROL_SIZE);
     armForReceive(this.#arena, message);
     const outerSource = view.getUint32(this.#names + index * SOCKADDR_SIZE + 4);

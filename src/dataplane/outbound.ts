@@ -75,6 +75,7 @@ export class Outbound {
   readonly #batch: SendBatch;
   readonly #input: number;
   #drained = false;
+  #stepBytes = 0;
 
   constructor({ layout, tun, conn, table, counters, icmp }: OutboundParts) {
     this.#arena = layout.arena;
@@ -90,6 +91,11 @@ export class Outbound {
   /** Whether the last step left nothing behind: time to wait for the TUN. */
   get drained(): boolean {
     return this.#drained;
+  }
+
+  /** Bytes read in the last step. */
+  get stepBytes(): number {
+    return this.#stepBytes;
   }
 
   /** Moves what the TUN holds now, at most one batch. Returns the packets read, or −errno of the TUN when there were none. */
@@ -114,9 +120,11 @@ export class Outbound {
     }
     this.#flush();
     this.#table.leave();
+    this.#stepBytes = offset - this.#input;
+    if (packets === 0) return failure;
     this.#counters.gauge(GAUGE_TX_READS, packets);
-    if (packets > 0) this.#counters.gauge(GAUGE_TX_BATCHES, 1);
-    return packets > 0 ? packets : failure;
+    this.#counters.gauge(GAUGE_TX_BATCHES, 1);
+    return packets;
   }
 
   #forward(vnet: number, length: number): void {

@@ -144,6 +144,7 @@ export class Forwarder implements AsyncDisposable {
       tableCapacity: this.table.capacity,
       counters: this.counters.buffer,
       stop: stop.buffer,
+      lastStep: new SharedArrayBuffer(8),
       ownAddress: this.#ownAddress,
       sourceCheck: this.#options.sourceCheck,
       udpSegmentation: descriptors.udpSegmentation,

@@ -13,6 +13,8 @@ export interface WorkerInput {
   readonly counters: SharedArrayBuffer;
   /** Int32 word: not 0 means stop, for a worker that is too busy to wait. */
   readonly stop: SharedArrayBuffer;
+  /** Two Int32 words, see BusyPoll. */
+  readonly lastStep: SharedArrayBuffer;
   /** Source of ICMP errors: the base address of this node's subnet. */
   readonly ownAddress: number;
   readonly sourceCheck: SourceCheck;

@@ -63,6 +63,7 @@ export const getsockopt: Call = call('int getsockopt(int fd, int level, int name
 /** The third argument of ioctl is a pointer or a plain value by request; both are passed as a number. */
 export const ioctl: Call = call('int ioctl(int fd, uint64_t request, uint64_t argument)');
 export const eventfd: Call = call('int eventfd(unsigned int initial, int flags)');
+export const schedYield: Call = call('int sched_yield()');
 export const setns: Call = call('int setns(int fd, int kind)');
 
 const openRaw = libc.func('int open(const char* path, int flags)') as (path: string, flags: number) => number;

@@ -1,6 +1,7 @@
 /** Entry of a packet worker thread: wires one direction of the forwarder to the kernel and runs it until told to stop. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ArenaLayout, createArena } from '../../dataplane/arena.ts';
+import { BusyPoll } from '../../dataplane/busy-poll.ts';
 import { Counters } from '../../dataplane/counters.ts';
 import { IcmpErrors } from '../../dataplane/icmp-error.ts';
 import { Inbound } from '../../dataplane/inbound.ts';
@@ -8,7 +9,7 @@ import { Outbound } from '../../dataplane/outbound.ts';
 import { PeerTable } from '../../dataplane/peer-table.ts';
 import type { WorkerInput, WorkerMessage } from '../../dataplane/worker-protocol.ts';
 import { connIo, icmpIo, tunIo, Waiter } from '../../linux/dataplane-io.ts';
-import { addressOf } from '../../linux/ffi.ts';
+import { addressOf, schedYield } from '../../linux/ffi.ts';
 
 const input = workerData as WorkerInput;
 const arena = createArena(addressOf);
@@ -25,6 +26,11 @@ const forwarder =
   input.direction === 'tx'
     ? new Outbound(parts)
     : new Inbound({ ...parts, sourceCheck: input.sourceCheck, joinUdp: input.udpSegmentation });
+const busyPoll = new BusyPoll(
+  () => performance.now(),
+  new Int32Array(input.lastStep),
+  input.direction === 'tx' ? 0 : 1,
+);
 const waiter = new Waiter(input.direction === 'tx' ? input.tunFd : input.socketFd, input.stopFd);
 
 function tell(message: WorkerMessage): void {
@@ -38,9 +44,16 @@ function run(): void {
   let failures = 0;
   while (Atomics.load(stop, 0) === 0) {
     const moved = forwarder.step();
-    if (moved > 0) failures = 0;
-    else if (moved < 0) failures++;
+    if (moved > 0) {
+      failures = 0;
+      busyPoll.moved(forwarder.stepBytes);
+    } else if (moved < 0) failures++;
     if (!forwarder.drained) continue;
+    if (busyPoll.lookAgain()) {
+      // Whoever is to send the next packet may need this processor.
+      schedYield();
+      continue;
+    }
     const wake = waiter.waitReadable();
     if (wake === 'stop') return;
     if (wake === 'error') failures++;

@@ -1,0 +1,288 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { type LabHost, Topology } from '../../src/lab/topology.ts';
+import { type Child, type RunResult, run } from '../../src/linux/run.ts';
+import { LineFeed } from './waiting.ts';
+
+const NODE = [process.execPath, '--disable-warning=ExperimentalWarning'];
+const FLANNELD = [...NODE, fileURLToPath(new URL('../../src/cmd/flanneld/main.ts', import.meta.url))];
+const WEFT = [...NODE, fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url))];
+const NET_CONF = { Network: '10.244.0.0/16', Backend: { Type: 'udp' } };
+/** Longer than any start takes: an agent that should end and runs on fails the test. */
+const RUN_MS = 180_000;
+const signal = new AbortController().signal;
+
+/** A mount namespace in which /dev/net is empty. */
+const NO_TUN = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'];
+const without = (capability: string): string[] => ['setpriv', `--bounding-set=-${capability}`];
+
+interface Start {
+  /** An object is written as JSON. */
+  readonly netConf?: unknown;
+  readonly flags?: readonly string[];
+  readonly prefix?: readonly string[];
+  /** Agents with the same store share subnets. Default: one of its own. */
+  readonly store?: string;
+}
+
+describe('an agent that cannot start', () => {
+  let topology: Topology;
+  let host: LabHost;
+  let starts = 0;
+
+  before(async () => {
+    topology = await Topology.create({ hosts: 2, containersPerHost: 0, purpose: 'test' }, signal);
+    host = topology.hosts[0]!;
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  /** The command line of an agent whose files are in a folder of their own. */
+  async function agent(start: Start): Promise<{ argv: string[]; folder: string; store: string }> {
+    const folder = join(topology.stateDirectory, `start${++starts}`);
+    await mkdir(folder);
+    const { netConf = NET_CONF, store = join(folder, 'subnets.db') } = start;
+    await writeFile(join(folder, 'net-conf.json'), typeof netConf === 'string' ? netConf : JSON.stringify(netConf));
+    const paths = {
+      'local-store': store,
+      'net-config-path': join(folder, 'net-conf.json'),
+      'subnet-file': join(folder, 'subnet.env'),
+      'state-dir': join(folder, 'state'),
+    };
+    const flags = Object.entries(paths).flatMap(([flag, path]) => [`--${flag}`, path]);
+    const argv = [...(start.prefix ?? []), ...FLANNELD, '--subnet-mgr=local', '--ip-masq', ...flags];
+    return { argv: [...argv, ...(start.flags ?? [])], folder, store };
+  }
+
+  async function hostState(on: LabHost): Promise<string> {
+    const shown = await Promise.all(
+      [
+        ['ip', '-o', 'link', 'show'],
+        ['ip', '-o', '-4', 'address', 'show'],
+        ['ip', '-4', 'route', 'show', 'table', 'all'],
+        ['ip', '-6', 'route', 'show', 'table', 'main'],
+        ['nft', 'list', 'ruleset'],
+      ].map((argv) => topology.exec(on, argv)),
+    );
+    // The carrier of a TUN device follows its process with a delay.
+    return shown
+      .map(({ stdout }) => stdout)
+      .join('')
+      .replaceAll(/NO-CARRIER,|,LOWER_UP| state \w+| linkdown/g, '');
+  }
+
+  /** Runs the agent to its end, which must come by itself, and must leave no trace on the host and no lease. */
+  async function refused(start: Start, on = host): Promise<RunResult> {
+    const before = await hostState(on);
+    const { argv, folder, store } = await agent(start);
+    const result = await topology.exec(on, argv, { okExitCodes: 'any', timeoutMs: RUN_MS });
+    assert.equal(await hostState(on), before);
+    assert.equal(existsSync(join(folder, 'subnet.env')), false);
+    if (start.store === undefined) assert.equal(existsSync(store), false, 'no lease was taken');
+    return result;
+  }
+
+  /** Starts an agent and waits until it says `line`. */
+  async function running(start: Start, on: LabHost, line: string): Promise<Child> {
+    const { argv } = await agent(start);
+    await using stack = new AsyncDisposableStack();
+    const child = stack.use(await topology.start(on, argv, { stdout: 'ignore', stderr: 'pipe' }));
+    await new LineFeed(child.stderr!).find((text) => text.includes(line));
+    stack.move();
+    return child;
+  }
+
+  /** The last line that it logged, without klog's header. */
+  function lastWords({ stderr }: RunResult): string {
+    return (stderr.trimEnd().split('\n').at(-1) ?? '').replace(/^E\d{4} [^\]]*\] /, '');
+  }
+
+  function assertFailed(result: RunResult, ...patterns: readonly RegExp[]): void {
+    for (const pattern of patterns) assert.match(result.stderr, pattern);
+    assert.match(result.stderr, /^E\d{4} /m);
+    assert.deepEqual([result.exitCode, result.stdout], [1, '']);
+  }
+
+  it('lists all that is wrong with net-conf.json at once, with JSON paths', async () => {
+    const result = await refused({
+      netConf: {
+        Network: '10.244.0.0/33',
+        subnetLen: 'many',
+        EnableNFTables: 'yes',
+        Backend: { Type: 'udp', Port: 99_999 },
+      },
+    });
+    assertFailed(result, /\[WEFT_CONFIG_INVALID\]\. Correct all 4 problems in \S+\/net-conf\.json/);
+    for (const path of ['$.Network', '$.subnetLen', '$.EnableNFTables', '$.Backend.Port']) {
+      assert.ok(lastWords(result).includes(`${path}: `), `${path} in ${lastWords(result)}`);
+    }
+  });
+
+  it('says where net-conf.json stops being JSON, and when it cannot be read', async () => {
+    assertFailed(
+      await refused({ netConf: '{\n  "Network": "10.244.0.0/16",\n}' }),
+      /net-conf\.json: \$: .*\(line 3, column 1\) \[WEFT_CONFIG_INVALID\]/,
+    );
+    assertFailed(
+      await refused({ flags: ['--net-config-path', topology.stateDirectory] }),
+      /failed to read net conf: EISDIR.* \[WEFT_CONFIG_UNREADABLE\]/,
+    );
+  });
+
+  for (const { what, netConf, says } of [
+    {
+      what: 'too small',
+      netConf: { ...NET_CONF, Network: '10.244.0.0/29' },
+      says: /\$\.Network: network is too small\. Minimum useful network prefix is \/28.*\[WEFT_CONFIG_INVALID\]/,
+    },
+    {
+      what: 'too small for its subnets',
+      netConf: { ...NET_CONF, Network: '10.244.0.0/24', SubnetLen: 25 },
+      says: /\$\.SubnetLen: network must be able to accommodate at least four subnets.*\[WEFT_CONFIG_INVALID\]/,
+    },
+    {
+      what: 'that overlaps the network between the hosts',
+      netConf: { ...NET_CONF, Network: '192.168.0.0/16' },
+      says: /192\.168\.0\.0\/16 overlaps the underlay: it contains 192\.168\.77\.1, the address of this host \(eth0\) \[WEFT_CONFIG_INVALID\]/,
+    },
+    {
+      what: 'for a backend that there is not',
+      netConf: { ...NET_CONF, Backend: { Type: 'carrier-pigeon' } },
+      says: /unknown backend type: carrier-pigeon \[WEFT_BACKEND_UNKNOWN\]/,
+    },
+  ]) {
+    it(`refuses a network ${what}`, async () => assertFailed(await refused({ netConf }), says));
+  }
+
+  it('lists every interface with the reason why it was not taken', async () => {
+    const result = await refused({ flags: ['--iface', 'nosuch0', '--iface-regex', '^172\\.'] });
+    assertFailed(
+      result,
+      /tried nosuch0: error looking up interface nosuch0: no interface has that name/,
+      /tried \^172\\\.: could not match pattern/,
+      /^ {2}lo \(127\.0\.0\.1, ::1\): is not named nosuch0; .*match \^172\\\.$/m,
+      /^ {2}eth0 \(192\.168\.77\.1, fe80:\S+\): is not named nosuch0; .*match \^172\\\. \[WEFT_INTERFACE_NOT_FOUND\]/m,
+    );
+    await topology.ipBatch(host, 'route del default\n');
+    try {
+      assertFailed(
+        await refused({}),
+        /there is no IPv4 default route/,
+        /eth0 .*: there is no IPv4 default route \[WEFT_INTERFACE_NOT_FOUND\]/,
+      );
+    } finally {
+      await topology.ipBatch(host, 'route add default via 192.168.77.254\n');
+    }
+  });
+
+  it('names who has the port', async () => {
+    await using holder = await topology.start(host, ['socat', '-u', 'UDP4-RECV:8285,bind=192.168.77.1', 'STDOUT']);
+    for (;;) {
+      const { stdout } = await topology.exec(host, ['ss', '-Hlun', 'sport = :8285']);
+      if (stdout !== '') break;
+    }
+    assertFailed(
+      await refused({}),
+      new RegExp(
+        `failed to listen on UDP 192\\.168\\.77\\.1:8285: the port is in use by pid ${holder.pid} \\(socat\\) \\[WEFT_PORT_IN_USE\\]`,
+      ),
+    );
+  });
+
+  it('says what to mount when /dev/net/tun is missing and cannot be made', async () => {
+    const result = await refused({ prefix: [...NO_TUN, ...without('mknod')] });
+    assertFailed(
+      result,
+      /failed to open TUN device: open \/dev\/net\/tun: no such file or directory; making it \(mknod c 10 200\) failed with EPERM \[WEFT_TUN_MISSING\]/,
+      /modprobe tun.*--device \/dev\/net\/tun/,
+    );
+  });
+
+  it('makes /dev/net/tun where it may, and says so', async () => {
+    await using child = await running(
+      { prefix: NO_TUN },
+      host,
+      '/dev/net/tun did not exist; made it (character device 10:200)',
+    );
+    assert.ok(child.kill());
+  });
+
+  it('names the capability that is missing', async () => {
+    assertFailed(
+      await refused({ prefix: without('net_admin') }),
+      /failed to attach to TUN device flannel0: operation not permitted \[WEFT_TUN_DENIED\]\. .*CAP_NET_ADMIN/,
+    );
+  });
+
+  it('says when the subnets are used up, and leaves the others theirs', async () => {
+    const store = join(topology.stateDirectory, 'exhausted.db');
+    const netConf = { ...NET_CONF, SubnetMin: '10.244.9.0', SubnetMax: '10.244.9.0' };
+    const [first, second] = topology.hosts as readonly [LabHost, LabHost];
+    await using owner = await running({ netConf, store }, first, 'flannel is ready');
+    const result = await refused({ netConf, store }, second);
+    assertFailed(result, /out of subnets.*\[WEFT_SUBNET_EXHAUSTED\]/);
+    assert.ok(owner.kill());
+  });
+
+  it('refuses a second agent on the same host, which leaves the first as it is', async () => {
+    await using first = await running({}, host, 'flannel is ready');
+    const holder = `pid ${first.pid} \\(node flanneld/main\\.ts\\)`;
+    assertFailed(await refused({}), new RegExp(`the port is in use by ${holder} \\[WEFT_PORT_IN_USE\\]`));
+    const otherPort = { ...NET_CONF, Network: '10.99.0.0/16', Backend: { Type: 'udp', Port: 9999 } };
+    assertFailed(
+      await refused({ netConf: otherPort }),
+      new RegExp(`TUN device flannel0: it is in use by ${holder} \\(EBUSY\\) \\[WEFT_TUN_BUSY\\]`),
+    );
+  });
+
+  it('says which flags cannot be read, all at once', async () => {
+    const unknown = await refused({ flags: ['--no-such-flag'] });
+    assert.equal(unknown.exitCode, 2);
+    assert.match(unknown.stderr, /no-such-flag.*\[WEFT_USAGE\].*\nUsage: flanneld/s);
+    const values = await refused({ flags: ['--subnet-lease-renew-margin=0', '--healthz-port=70000', '--public-ip=x'] });
+    assert.equal(values.exitCode, 1);
+    for (const part of ['subnet-lease-renew-margin', 'healthz-port', 'public-ip']) {
+      assert.match(lastWords(values), new RegExp(`${part}.*\\[WEFT_USAGE\\]`));
+    }
+  });
+});
+
+describe('weft tunnel with arguments that make no sense', () => {
+  const GOOD = ['--address', '10.244.1.0/16', '--listen', '127.0.0.1:8285', '--peer', '10.244.2.0/24=127.0.0.2'];
+  const tunnel = (argv: readonly string[]): Promise<RunResult> =>
+    run([...WEFT, 'tunnel', ...argv], { okExitCodes: 'any', timeoutMs: RUN_MS });
+
+  for (const { argv, says } of [
+    { argv: GOOD.slice(0, 4), says: /required option '--peer/ },
+    { argv: [...GOOD, '--address', '10.244.1.0'], says: /Expected ADDRESS\/LENGTH/ },
+    { argv: [...GOOD, '--address', '10.244.1.0/33'], says: /Expected ADDRESS\/LENGTH/ },
+    { argv: [...GOOD, '--listen', '127.0.0.1'], says: /Expected ADDRESS:PORT/ },
+    { argv: [...GOOD, '--listen', '127.0.0.1:0'], says: /"0" is not a port/ },
+    { argv: [...GOOD, '--peer', '10.244.3.0/24'], says: /Expected SUBNET=ADDRESS/ },
+    { argv: [...GOOD, '--mtu', '67'], says: /"67" is not an MTU/ },
+    { argv: [...GOOD, '--source-check', 'maybe'], says: /Allowed choices are loose, strict, off/ },
+    { argv: [...GOOD, '--dev', 'a-name-that-is-too-long'], says: /must have 1 to 15 characters \[WEFT_USAGE\]/ },
+    { argv: [...GOOD, 'stray'], says: /too many arguments/ },
+    {
+      argv: [
+        ...GOOD,
+        '--peer',
+        '10.244.2.128/25=127.0.0.3',
+        '--peer',
+        '10.99.0.0/24=127.0.0.4',
+        '--peer',
+        '10.244.0.0/20=127.0.0.5',
+      ],
+      says: /peer 2: its subnet overlaps that of peer 1; peer 3: its subnet is not inside the network; peer 4: its subnet contains the own address.*\[WEFT_USAGE\]/,
+    },
+  ]) {
+    it(argv.join(' '), async () => {
+      const { stdout, stderr, exitCode } = await tunnel(argv);
+      assert.match(stderr, says);
+      assert.deepEqual([exitCode, stdout], [2, '']);
+    });
+  }
+});

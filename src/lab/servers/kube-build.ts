@@ -14,9 +14,17 @@ import { run, start } from '../../linux/run.ts';
  * `node src/lab/servers/kube-build.ts` builds it when it is missing and prints its path.
  */
 
-export type KubeProgram = 'kube-apiserver' | 'kube-controller-manager' | 'kube-scheduler' | 'kubelet';
+const PROGRAMS = [
+  'kube-apiserver',
+  'kube-controller-manager',
+  'kube-scheduler',
+  'kubelet',
+  'kube-proxy',
+  'coredns',
+] as const;
 
-const PROGRAMS: readonly KubeProgram[] = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubelet'];
+export type KubeProgram = (typeof PROGRAMS)[number];
+
 const MODULE_DIR = join(import.meta.dirname, '../../../test/e2e/kubernetes');
 
 export interface KubernetesBinaries {

@@ -71,6 +71,8 @@ describe('nodeAgents', () => {
     { argv: ['/opt/bin/flanneld', '--ip-masq'], found: true },
     { argv: ['node', '--no-warnings', '/usr/lib/weft/src/cmd/flanneld/main.ts'], found: true },
     { argv: ['/usr/bin/node', '/usr/lib/weft/flanneld.mjs'], found: true },
+    { argv: ['/usr/local/bin/weft', 'flanneld', '--ip-masq'], found: true },
+    { argv: ['/usr/local/bin/weft', 'cleanup'], found: false },
     { argv: ['vi', '/opt/bin/flanneld'], found: false },
     { argv: ['bash', '/root/flanneld.sh'], found: false },
     { argv: ['node', '/usr/lib/weft/src/cmd/weft/main.ts', 'cleanup'], found: false },

@@ -75,8 +75,9 @@ export function nodeAgents(): Holder[] {
     .map((pid) => ({ pid, command: commandOf(pid) }));
 }
 
-/** By its command line: a program `flanneld`, or an interpreter that runs one. */
+/** By its command line: a program `flanneld`, an interpreter that runs one, or weft's one executable for all programs. */
 export function isNodeAgent(argv: readonly string[]): boolean {
+  if (basename(argv[0] ?? '').startsWith('weft') && argv[1] === 'flanneld') return true;
   return /^(\w+ )?flanneld((\/main)?\.[cm]?[jt]s)?$/.test(commandName(argv));
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -28,8 +29,11 @@ for (const { mode, enableNfTables } of [
     let overlay: Overlay;
     let topology: Topology;
     let host: LabHost;
+    let cniConfDir: string;
 
     before(async () => {
+      cniConfDir = await mkdtemp(join(tmpdir(), 'weft-cleanup-'));
+      await writeFile(join(cniConfDir, '99-other.conflist'), '{}');
       overlay = await Overlay.create(
         {
           hosts: 1,
@@ -39,7 +43,7 @@ for (const { mode, enableNfTables } of [
             EnableNFTables: enableNfTables,
             Backend: { Type: 'udp' },
           }),
-          agentFlags: ['--ip-blackhole-route'],
+          agentFlags: ['--ip-blackhole-route', '--cni-conf-dir', cniConfDir],
         },
         signal,
       );
@@ -50,11 +54,15 @@ for (const { mode, enableNfTables } of [
       await topology.exec(host, ['iptables', '-w', '-A', 'FORWARD', '-s', '198.51.100.0/24', '-j', 'ACCEPT']);
       await topology.exec(host, ['nft', 'add', 'table', 'ip', 'somebody-else']);
     });
-    after(() => overlay?.[Symbol.asyncDispose]());
+    after(async () => {
+      await overlay?.[Symbol.asyncDispose]();
+      await rm(cniConfDir, { recursive: true });
+    });
 
     async function cleanup(flags: readonly string[] = [], prefix: readonly string[] = []): Promise<RunResult> {
       const { stateDirectory } = host;
       const paths = ['--subnet-file', join(stateDirectory, 'subnet.env'), '--state-dir', stateDirectory];
+      paths.push('--cni-conf-dir', cniConfDir);
       return await topology.exec(host, [...prefix, ...WEFT, 'cleanup', ...paths, ...flags], { okExitCodes: 'any' });
     }
 
@@ -69,7 +77,7 @@ for (const { mode, enableNfTables } of [
           ['iptables-legacy-save'],
           ['ip6tables-save'],
           ['nft', 'list', 'ruleset'],
-          ['ls', '-A', '-I', 'flanneld.log', host.stateDirectory],
+          ['ls', '-A', '-I', 'flanneld.log', host.stateDirectory, cniConfDir],
         ].map((argv) => topology.exec(host, argv)),
       );
       return shown
@@ -113,6 +121,8 @@ for (const { mode, enableNfTables } of [
       assert.deepEqual([done.stderr, done.exitCode], ['', 0]);
       assert.equal(done.stdout, dry.stdout.replaceAll('would remove', 'removed'));
       for (const line of [
+        /^removed CNI configuration:$/,
+        /^ {2}\S+\/10-flannel\.conflist$/,
         /^removed files:$/,
         /^ {2}\S+\/subnet\.env$/,
         /^ {2}\S+\/last-error$/,
@@ -132,7 +142,13 @@ for (const { mode, enableNfTables } of [
       }
       const left = await hostState();
       assert.doesNotMatch(left, /flannel|subnet\.env|last-error|proto 241/i);
-      for (const other of ['198.51.100.0/24 dev eth0', 'blackhole 203.0.113.0/24', 'cni0', 'somebody-else']) {
+      for (const other of [
+        '198.51.100.0/24 dev eth0',
+        'blackhole 203.0.113.0/24',
+        'cni0',
+        'somebody-else',
+        '99-other.conflist',
+      ]) {
         assert.ok(left.includes(other), other);
       }
       assert.match(left, /^-A FORWARD -s 198\.51\.100\.0\/24 -j ACCEPT$/m);
@@ -154,6 +170,9 @@ for (const { mode, enableNfTables } of [
       const subnetFile = join(host.stateDirectory, 'subnet.env');
       await rm(subnetFile);
       await mkdir(subnetFile);
+      const conf = join(cniConfDir, '10-flannel.conflist');
+      assert.match(await readFile(conf, 'utf8'), /"weft"/);
+      await writeFile(conf, '{"name": "cbr0", "plugins": []}');
       const { stdout, stderr, exitCode } = await cleanup();
       assert.equal(exitCode, 1);
       assert.match(
@@ -161,7 +180,8 @@ for (const { mode, enableNfTables } of [
         /^weft: could not clean up everything: files \(.*subnet\.env.*\) \[WEFT_CLEANUP_INCOMPLETE\]/,
       );
       assert.match(stdout, /^removed devices:\n {2}flannel0$/m);
-      assert.doesNotMatch(await hostState(), /flannel|proto 241/i);
+      assert.doesNotMatch(await hostState(), /flannel(?!\.conflist)|proto 241/i);
+      assert.ok(existsSync(conf), 'a configuration that weft did not write stays');
       assert.ok(existsSync(subnetFile));
     });
   });

@@ -1,6 +1,8 @@
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { UDP_TUN_NAME } from '../../backend/udp/udp-backend.ts';
+import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
+import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
 import { WeftError } from '../../errors.ts';
 import type { OwnLink } from '../../kernel/leftovers.ts';
@@ -24,6 +26,7 @@ interface CleanupArguments {
   readonly dryRun?: boolean;
   readonly subnetFile: string;
   readonly stateDir: string;
+  readonly cniConfDir: string;
 }
 
 /** One line for each backend that makes a link. */
@@ -38,15 +41,17 @@ export function cleanupCommand(): Command {
     .description(
       'Removes what the agent leaves on a host so that a restart loses no packet, and prints it: the TUN device, routes, ' +
         'firewall rules and files. It needs nothing but the host itself, finds what a flanneld left under the same names, ' +
-        'and refuses while an agent runs. Leases are not touched: they run out in their store.',
+        'and refuses while an agent runs. Leases are not touched, for they run out in their store, nor are CNI plugins, ' +
+        'which containers need for their removal.',
     )
     .option('--dry-run', 'print what would be removed, and change nothing; also while an agent runs')
     .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
     .option('--state-dir <directory>', 'as the agent has it', '/run/flannel')
+    .option('--cni-conf-dir <directory>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
     .action(runCleanup);
 }
 
-async function runCleanup({ dryRun = false, subnetFile, stateDir }: CleanupArguments): Promise<void> {
+async function runCleanup({ dryRun = false, ...paths }: CleanupArguments): Promise<void> {
   using stopped = untilStopped();
   const { signal } = stopped;
   if (!hasCapability(CAP_NET_ADMIN)) {
@@ -57,7 +62,7 @@ async function runCleanup({ dryRun = false, subnetFile, stateDir }: CleanupArgum
   if (!dryRun) await requireUnused(signal);
   const failures: string[] = [];
   let isClean = true;
-  for await (const step of cleanUp(await removables(subnetFile, stateDir, signal), { dryRun }, signal)) {
+  for await (const step of cleanUp(await removables(paths, signal), { dryRun }, signal)) {
     if (step.failure !== undefined) failures.push(`${step.what} (${step.failure})`);
     if (step.lines.length === 0) continue;
     isClean = false;
@@ -85,11 +90,15 @@ async function requireUnused(signal: AbortSignal): Promise<void> {
  * All that an agent ever makes on a host, in the order in which it goes: first what brings new containers, last what the
  * running ones use.
  */
-async function removables(subnetFile: string, stateDir: string, signal: AbortSignal): Promise<Removable[]> {
+async function removables(
+  { subnetFile, stateDir, cniConfDir }: Omit<CleanupArguments, 'dryRun'>,
+  signal: AbortSignal,
+): Promise<Removable[]> {
   await noteMissing('nft', signal);
   const kernel = iproute2Kernel();
   const stateDirs = new Set([stateDir, dirname(subnetFile)]);
   return [
+    removableFiles('CNI configuration', [join(cniConfDir, CONF_FILE_NAME)], isWrittenByWeft),
     removableFiles('files', [subnetFile, ...[...stateDirs].map(startupErrorPath)]),
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),

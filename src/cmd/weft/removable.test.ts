@@ -133,6 +133,20 @@ describe('cleaning up files', () => {
     }
   });
 
+  it('asks the content where the name does not tell', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'weft-cleanup-'));
+    try {
+      const [ours, others] = [join(folder, 'a.conflist'), join(folder, 'b.conflist')];
+      await writeFile(ours, '{"weft": 1}');
+      await writeFile(others, '{}');
+      const [step] = await steps([removableFiles('files', [ours, others], (content) => content.includes('weft'))]);
+      assert.deepEqual([step?.lines, step?.failure], [[ours], undefined]);
+      assert.deepEqual(await readdir(folder), ['b.conflist']);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
   it('says what it could not remove', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'weft-cleanup-'));
     try {

@@ -1,4 +1,4 @@
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { describeError, WeftError } from '../../errors.ts';
 import { describeOp, type Op } from '../../kernel/diff.ts';
@@ -61,21 +61,38 @@ async function attempt<T>(action: () => Promise<T>, signal: AbortSignal): Promis
   }
 }
 
-/** Files by path, and what writers of them that were killed have left beside them (`.NAME.PID`). */
-export function removableFiles(what: string, paths: readonly string[]): Removable {
-  const find = async (): Promise<string[]> => (await Promise.all(paths.map(filesAt))).flat();
+/**
+ * Files by path, and what writers of them that were killed have left beside them (`.NAME.PID`). Where others may have a file
+ * of the same name, `isOurs` tells by its content.
+ */
+export function removableFiles(
+  what: string,
+  paths: readonly string[],
+  isOurs?: (content: string) => boolean,
+): Removable {
+  const find = async (): Promise<string[]> => (await Promise.all(paths.map((path) => filesAt(path, isOurs)))).flat();
   return { what, find, remove: async () => await Promise.all((await find()).map((path) => rm(path))) };
 }
 
-async function filesAt(path: string): Promise<string[]> {
+async function filesAt(path: string, isOurs: ((content: string) => boolean) | undefined): Promise<string[]> {
   const [directory, name] = [dirname(path), basename(path)];
-  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
+  const isTemporary = (other: string): boolean =>
+    other.startsWith(`.${name}.`) && /^\d+$/.test(other.slice(name.length + 2));
+  const found: string[] = [];
+  for (const other of await namesIn(directory)) {
+    const full = join(directory, other);
+    if (other === name ? (isOurs?.(await readFile(full, 'utf8')) ?? true) : isTemporary(other)) found.push(full);
+  }
+  return found;
+}
+
+async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
-  });
-  const isOurs = (other: string): boolean =>
-    other === name || (other.startsWith(`.${name}.`) && /^\d+$/.test(other.slice(name.length + 2)));
-  return names.filter(isOurs).map((other) => join(directory, other));
+  }
 }
 
 export function removableRules(what: string, manager: TrafficManager): Removable {

@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import { load, loadAll } from 'js-yaml';
+import { parseConfList, programsOf } from '../src/cni/conf-list.ts';
+import { parseFlanneldOptions } from '../src/config/flanneld-options.ts';
+import { inspectNetConf } from '../src/config/net-conf.ts';
+import { tunRemedy } from '../src/config/tun-remedy.ts';
+
+interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly command: readonly string[];
+  readonly args?: readonly string[];
+  readonly securityContext?: {
+    readonly privileged?: boolean;
+    readonly capabilities?: { readonly add: readonly string[] };
+  };
+  readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string }[];
+}
+
+interface Pod {
+  readonly initContainers: readonly Container[];
+  readonly containers: readonly Container[];
+  readonly volumes: readonly { readonly name: string }[];
+}
+
+interface Manifest {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  readonly data?: Readonly<Record<string, string>>;
+  readonly spec?: { readonly template: { readonly spec: Pod } };
+}
+
+const read = (path: string): string => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
+const version = (JSON.parse(read('package.json')) as { version: string }).version;
+
+describe('deploy/kube-flannel.yml', () => {
+  const objects = loadAll(read('deploy/kube-flannel.yml')) as Manifest[];
+  const named = (kind: string): Manifest => objects.find((object) => object.kind === kind)!;
+  const { initContainers, containers, volumes } = named('DaemonSet').spec!.template.spec;
+  const agent = containers[0]!;
+  const data = named('ConfigMap').data!;
+
+  it('has the objects and names of flannel, which scripts and people know', () => {
+    assert.deepEqual(
+      objects.map(({ kind, metadata: { namespace, name } }) => `${kind} ${namespace ?? '-'} ${name}`),
+      [
+        'Namespace - kube-flannel',
+        'ServiceAccount kube-flannel flannel',
+        'ClusterRole - flannel',
+        'ClusterRoleBinding - flannel',
+        'ConfigMap kube-flannel kube-flannel-cfg',
+        'DaemonSet kube-flannel kube-flannel-ds',
+      ],
+    );
+    assert.deepEqual(Object.keys(data), ['cni-conf.json', 'net-conf.json']);
+  });
+
+  it('configures a network that the agent takes without a word', () => {
+    const { config, problems, ignoredKeys, warnings } = inspectNetConf(data['net-conf.json']!, { validation: 'kube' });
+    assert.deepEqual({ problems, ignoredKeys, warnings }, { problems: [], ignoredKeys: [], warnings: [] });
+    assert.equal(config?.backendType, 'udp');
+    const plugins = programsOf(parseConfList(data['cni-conf.json']!, 'cni-conf.json'), false);
+    assert.deepEqual(plugins, ['bridge', 'host-local', 'portmap']);
+  });
+
+  it('starts the agent with flags it has', () => {
+    const parsed = parseFlanneldOptions(agent.args!, { NODE_NAME: 'n1' });
+    assert.equal(parsed.kind, 'run');
+    assert.deepEqual(parsed.warnings, []);
+    assert.equal(parsed.options.subnetManager, 'kube');
+    assert.equal(parsed.options.cniConfDir, '/etc/cni/net.d');
+  });
+
+  it('mounts the TUN device as the agent says one must, and is not privileged', () => {
+    const said = [...tunRemedy('missing', true).matchAll(/`- (\{.*?\})`/g)].map((match) => load(match[1]!));
+    const [volume, mount] = said as [{ name: string; hostPath: { path: string } }, Container['volumeMounts'][0]];
+    const { name, hostPath } = volumes.find(({ name: found }) => found === volume.name) as typeof volume;
+    assert.deepEqual({ name, path: hostPath.path }, { name: volume.name, path: volume.hostPath.path });
+    assert.deepEqual(
+      agent.volumeMounts.find((found) => found.name === mount.name),
+      mount,
+    );
+    assert.deepEqual(agent.securityContext, { capabilities: { add: ['NET_ADMIN', 'NET_RAW'] } });
+  });
+
+  it('has each volume that is mounted, and mounts each it has', () => {
+    const mounted = [...initContainers, ...containers].flatMap(({ volumeMounts }) =>
+      volumeMounts.map(({ name }) => name),
+    );
+    assert.deepEqual([...new Set(mounted)].sort(), volumes.map(({ name }) => name).sort());
+  });
+
+  it('takes the image of this version, as make image names it', () => {
+    for (const { image } of [...initContainers, ...containers]) assert.equal(image, `localhost/weft:${version}`);
+  });
+});
+
+it('the Helm chart is of this version', () => {
+  const chart = load(read('deploy/helm/flannel/Chart.yaml')) as { version: string; appVersion: string };
+  assert.deepEqual([chart.version, chart.appVersion], [version, version]);
+});
+
+it('the network for kind is that of the manifest', () => {
+  const { networking } = load(read('deploy/kind/cluster.yaml')) as {
+    networking: { disableDefaultCNI: boolean; podSubnet: string };
+  };
+  assert.deepEqual(networking, { disableDefaultCNI: true, podSubnet: '10.244.0.0/16' });
+});

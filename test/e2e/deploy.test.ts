@@ -1,0 +1,287 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { loadAll } from 'js-yaml';
+import { FLANNEL_USER, KubeCluster } from '../../src/lab/servers/kube-server.ts';
+import { run } from '../../src/linux/run.ts';
+import { type DeployTools, deployTools } from './deploy-tools.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const CHART = join(ROOT, 'deploy/helm/flannel');
+const NAMESPACE = 'kube-flannel';
+
+interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly command: readonly string[];
+  readonly args: readonly string[];
+  readonly ports?: readonly unknown[];
+  readonly livenessProbe?: { readonly httpGet: unknown };
+  readonly readinessProbe?: { readonly httpGet: unknown };
+}
+
+interface PodSpec {
+  readonly initContainers: readonly Container[];
+  readonly containers: readonly Container[];
+  readonly imagePullSecrets?: readonly unknown[];
+  readonly nodeSelector?: Readonly<Record<string, string>>;
+}
+
+interface Manifest {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  readonly data?: Readonly<Record<string, string>>;
+  readonly spec?: { readonly template: { readonly spec: PodSpec } };
+}
+
+const parse = (yaml: string): Manifest[] => (loadAll(yaml) as (Manifest | null)[]).filter((object) => object !== null);
+const manifest = parse(await readFile(join(ROOT, 'deploy/kube-flannel.yml'), 'utf8'));
+
+/** By kind; JSON inside a ConfigMap as what it says, for its layout may differ. */
+function contentOf(objects: readonly Manifest[]): Record<string, unknown> {
+  const content = objects.map((object) => {
+    if (object.data === undefined) return [object.kind, object];
+    const data = Object.entries(object.data).map(([key, text]) => [key, JSON.parse(text) as unknown]);
+    return [object.kind, { ...object, data: Object.fromEntries(data) }];
+  });
+  return Object.fromEntries(content);
+}
+
+const podOf = (objects: readonly Manifest[]): PodSpec =>
+  objects.find(({ kind }) => kind === 'DaemonSet')!.spec!.template.spec;
+const netConfOf = (objects: readonly Manifest[]): unknown =>
+  JSON.parse(objects.find(({ kind }) => kind === 'ConfigMap')!.data!['net-conf.json']!);
+
+let tools: DeployTools;
+let folder: string;
+before(async () => {
+  tools = await deployTools();
+  folder = await mkdtemp(join(tmpdir(), 'weft-deploy-'));
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+/** `helm template` with these values; what it says where it refuses them. */
+async function helm(values: object): Promise<{ objects: Manifest[]; refusal: string }> {
+  const file = join(folder, 'values.json');
+  await writeFile(file, JSON.stringify(values));
+  const env = { HELM_CACHE_HOME: folder, HELM_CONFIG_HOME: folder, HELM_DATA_HOME: folder };
+  const argv = [tools.helm, 'template', 'weft', CHART, '--namespace', NAMESPACE, '--values', file];
+  const { stdout, stderr, exitCode } = await run(argv, { env, okExitCodes: 'any' });
+  return { objects: exitCode === 0 ? parse(stdout) : [], refusal: exitCode === 0 ? '' : stderr };
+}
+
+/** As {@link helm}, where it must not refuse. */
+async function rendered(values: object = {}): Promise<Manifest[]> {
+  const { objects, refusal } = await helm(values);
+  assert.equal(refusal, '');
+  return objects;
+}
+
+it('kustomize makes the manifest', async () => {
+  const { stdout } = await run([tools.kustomize, 'build', join(ROOT, 'deploy')]);
+  assert.deepEqual(contentOf(parse(stdout)), contentOf(manifest));
+});
+
+describe('the Helm chart', () => {
+  it('is without a fault for helm lint', async () => {
+    await run([tools.helm, 'lint', '--strict', CHART], { env: { HELM_CACHE_HOME: folder } });
+  });
+
+  it('makes the manifest by default, but for the namespace, which helm does not leave to charts', async () => {
+    const { Namespace: _, ...expected } = contentOf(manifest);
+    assert.deepEqual(contentOf(await rendered()), expected);
+  });
+
+  // flannel's own cases (chart/kube-flannel/tests).
+  it('takes the image, and another one for the CNI plugins', async () => {
+    const agent = { image: { repository: 'registry.test/flannel', tag: 'v555.44.3' } };
+    const { containers, initContainers } = podOf(await rendered({ flannel: agent }));
+    assert.equal(containers[0]?.image, 'registry.test/flannel:v555.44.3');
+    assert.equal(initContainers[0]?.image, 'registry.test/flannel:v555.44.3');
+    const own = { ...agent, flannel_cni: { image: { repository: 'registry.test/cni', tag: 'v777.66.5' } } };
+    const other = podOf(await rendered({ flannel: own }));
+    assert.equal(other.containers[0]?.image, 'registry.test/flannel:v555.44.3');
+    assert.equal(other.initContainers[0]?.image, 'registry.test/cni:v777.66.5');
+  });
+
+  it('hands on the flags, whatever is in them, before its own', async () => {
+    const args = ['--ip-masq', '--kube-subnet-mgr', '--iface-regex=^eth"0\\d: #'];
+    const [agent] = podOf(await rendered({ flannel: { args } })).containers;
+    assert.deepEqual(
+      [...agent!.command, ...agent!.args],
+      ['/opt/bin/flanneld', ...args, '--healthz-port=8081', '--cni-conf-dir=/etc/cni/net.d'],
+    );
+  });
+
+  it('has health port and probes, also on another port', async () => {
+    const [agent] = podOf(await rendered({ flannel: { healthz: { port: 9090 } } })).containers;
+    assert.deepEqual(agent?.ports, [{ name: 'healthz', containerPort: 9090, protocol: 'TCP' }]);
+    assert.ok(agent.args.includes('--healthz-port=9090'));
+    assert.deepEqual(agent.livenessProbe?.httpGet, { path: '/healthz', port: 'healthz' });
+    assert.deepEqual(agent.readinessProbe?.httpGet, { path: '/readyz', port: 'healthz' });
+  });
+
+  it('has none of them with port 0', async () => {
+    const [agent] = podOf(await rendered({ flannel: { healthz: { port: 0 } } })).containers;
+    const { ports, livenessProbe, readinessProbe } = agent!;
+    assert.deepEqual(
+      { ports, livenessProbe, readinessProbe },
+      { ports: undefined, livenessProbe: undefined, readinessProbe: undefined },
+    );
+    assert.doesNotMatch(agent!.args.join(' '), /healthz/);
+  });
+
+  it('takes pull secrets and a node selector', async () => {
+    const global = { imagePullSecrets: [{ name: 'a-test-secret' }] };
+    const nodeSelector = { 'eks.amazonaws.com/compute-type': 'hybrid' };
+    const pod = podOf(await rendered({ global, flannel: { nodeSelector } }));
+    assert.deepEqual(pod.imagePullSecrets, global.imagePullSecrets);
+    assert.deepEqual(pod.nodeSelector, nodeSelector);
+  });
+
+  it('leaves the CNI configuration to somebody else where asked to', async () => {
+    const [agent] = podOf(await rendered({ flannel: { skipCNIConfigInstallation: true } })).containers;
+    assert.doesNotMatch(agent!.args.join(' '), /cni-conf-dir/);
+  });
+
+  it('makes JSON of any value: quotes, and a tunnelMode that is not quoted twice', async () => {
+    const flannel = {
+      backend: 'wireguard',
+      psk: 'a"b\\c',
+      tunnelMode: 'auto',
+      backendPort: 51820,
+      backendPortv6: 51821,
+      mtu: 1420,
+      keepaliveInterval: 25,
+    };
+    assert.deepEqual(netConfOf(await rendered({ flannel })), {
+      Network: '10.244.0.0/16',
+      EnableNFTables: false,
+      Backend: {
+        Type: 'wireguard',
+        PSK: 'a"b\\c',
+        Mode: 'auto',
+        ListenPort: 51820,
+        ListenPortV6: 51821,
+        MTU: 1420,
+        PersistentKeepaliveInterval: 25,
+      },
+    });
+    const vxlan = {
+      backend: 'vxlan',
+      vni: 4096,
+      GBP: true,
+      directRouting: true,
+      macPrefix: '0E-2A',
+      backendPort: 8472,
+    };
+    assert.deepEqual(netConfOf(await rendered({ podCidr: '', podCidrv6: 'fd00:10::/56', flannel: vxlan })), {
+      EnableIPv4: false,
+      EnableIPv6: true,
+      IPv6Network: 'fd00:10::/56',
+      EnableNFTables: false,
+      Backend: { Type: 'vxlan', VNI: 4096, GBP: true, DirectRouting: true, MacPrefix: '0E-2A', Port: 8472 },
+    });
+    const udp = { backend: 'udp', backendPort: 8000, vni: 7, enableNFTables: true };
+    assert.deepEqual(netConfOf(await rendered({ flannel: udp })), {
+      Network: '10.244.0.0/16',
+      EnableNFTables: true,
+      Backend: { Type: 'udp', Port: 8000 },
+    });
+  });
+
+  it('refuses what is not a value of it, and a CNI configuration that is not JSON', async () => {
+    assert.match(
+      (await helm({ flannel: { tunelMode: 'auto' } })).refusal,
+      /additional properties 'tunelMode' not allowed/,
+    );
+    assert.match((await helm({ podCidr: '10.244.0.0' })).refusal, /podCidr/);
+    assert.match((await helm({ flannel: { healthz: { port: 70_000 } } })).refusal, /healthz\/port/);
+    assert.match((await helm({ flannel: { cniConf: '{"name": ' } })).refusal, /flannel\.cniConf is not JSON/);
+  });
+
+  it('adds kube-network-policies', async () => {
+    const [, policies] = podOf(await rendered({ netpol: { enabled: true } })).containers;
+    assert.deepEqual(
+      [policies?.name, ...policies!.command, ...policies!.args],
+      ['kube-network-policies', '/bin/netpol', '--hostname-override=$(MY_NODE_NAME)', '--v=2'],
+    );
+  });
+});
+
+describe('a real API server', () => {
+  let cluster: KubeCluster;
+  before(async () => {
+    cluster = await KubeCluster.start({ controllerManager: false });
+  });
+  after(() => cluster[Symbol.asyncDispose]());
+
+  const collections: Readonly<Record<string, string>> = {
+    Namespace: '/api/v1/namespaces',
+    ServiceAccount: `/api/v1/namespaces/${NAMESPACE}/serviceaccounts`,
+    ConfigMap: `/api/v1/namespaces/${NAMESPACE}/configmaps`,
+    ClusterRole: '/apis/rbac.authorization.k8s.io/v1/clusterroles',
+    ClusterRoleBinding: '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings',
+    DaemonSet: `/apis/apps/v1/namespaces/${NAMESPACE}/daemonsets`,
+  };
+
+  /** Server-side apply, which refuses fields that it does not know. */
+  async function apply(objects: readonly Manifest[]): Promise<void> {
+    for (const object of objects) {
+      const path = `${collections[object.kind]}/${object.metadata.name}`;
+      const query = 'fieldManager=test&force=true&fieldValidation=Strict';
+      // JSON is YAML.
+      await cluster.admin.json('PATCH', `${path}?${query}`, object, 'application/apply-patch+yaml');
+    }
+  }
+
+  it('takes the manifest, and the chart with everything on', async () => {
+    await apply(manifest);
+    const everything = {
+      global: { imagePullSecrets: [{ name: 'a-test-secret' }] },
+      podCidrv6: 'fd00:10::/56',
+      flannel: { nodeSelector: { 'kubernetes.io/arch': 'amd64' }, tolerations: [{ operator: 'Exists' }] },
+      netpol: { enabled: true },
+    };
+    await apply(await rendered(everything));
+    await apply(manifest);
+  });
+
+  it('lets the pods into the namespace for its label, and into no other', async () => {
+    const pod = { kind: 'Pod', metadata: { name: 'agent' }, spec: podOf(manifest) };
+    await cluster.admin.json('POST', `/api/v1/namespaces/${NAMESPACE}/pods?dryRun=All`, pod);
+    const labels = { 'pod-security.kubernetes.io/enforce': 'baseline' };
+    await cluster.admin.create('/api/v1/namespaces', { kind: 'Namespace', metadata: { name: 'baseline', labels } });
+    const account = { metadata: { name: 'flannel', namespace: 'baseline' } };
+    await cluster.admin.create('/api/v1/namespaces/baseline/serviceaccounts', account);
+    await assert.rejects(
+      cluster.admin.json('POST', '/api/v1/namespaces/baseline/pods?dryRun=All', pod),
+      /violates PodSecurity.*hostNetwork/s,
+    );
+  });
+
+  it('gives the agent the rights it uses and no others', async () => {
+    // The test cluster has roles of its own; these are the manifest's.
+    await apply(manifest);
+    const allowed = async (verb: string, resource: string, subresource?: string): Promise<boolean> => {
+      const resourceAttributes = { verb, resource, ...(subresource === undefined ? {} : { subresource }) };
+      const { status } = await cluster.admin.json<{ status: { allowed: boolean } }>(
+        'POST',
+        '/apis/authorization.k8s.io/v1/subjectaccessreviews',
+        {
+          apiVersion: 'authorization.k8s.io/v1',
+          kind: 'SubjectAccessReview',
+          spec: { user: FLANNEL_USER, resourceAttributes },
+        },
+      );
+      return status.allowed;
+    };
+    for (const verb of ['get', 'list', 'watch']) assert.ok(await allowed(verb, 'nodes'), verb);
+    assert.ok(await allowed('patch', 'nodes', 'status'));
+    for (const verb of ['update', 'patch', 'delete', 'create']) assert.ok(!(await allowed(verb, 'nodes')), verb);
+    for (const resource of ['pods', 'secrets', 'configmaps']) assert.ok(!(await allowed('list', resource)), resource);
+  });
+});

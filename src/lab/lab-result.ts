@@ -6,6 +6,7 @@ export interface LabResult {
   readonly ok: boolean;
   readonly id: string;
   readonly subnetManager: string;
+  readonly store: StoreResult | null;
   readonly backend: 'udp';
   readonly network: string;
   readonly kernel: string;
@@ -28,6 +29,17 @@ export interface LabResult {
   readonly durationMs: number;
   /** Whether the lab is still there. */
   readonly kept: boolean;
+}
+
+/** Where the agents agree on subnets. */
+export interface StoreResult {
+  readonly kind: string;
+  /** As the agents are told it: a URL, or the path of the local store. */
+  readonly endpoint: string;
+  /** Of the server; null where there is none. */
+  readonly version: string | null;
+  /** What to try while a lab is kept. */
+  readonly commands: readonly { readonly what: string; readonly command: string }[];
 }
 
 export interface HostResult {

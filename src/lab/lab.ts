@@ -5,6 +5,7 @@ import { formatIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4 } from '../ip/prefix.ts';
 import { type Agent, agentMemoryMiB, startAgent } from './agent.ts';
 import { describeLeases, measureThroughput, pingEveryPair, pingFullSize, readRoutes, sendFile } from './checks.ts';
+import { LAB_NETWORK } from './lab-network.ts';
 import type {
   FileResult,
   HostRoutes,
@@ -17,8 +18,9 @@ import type {
   ThroughputResult,
 } from './lab-result.ts';
 import { mapLimit } from './map-limit.ts';
+import { openSubnetStore } from './open-subnet-store.ts';
 import { checkPrerequisites } from './prerequisites.ts';
-import { openSubnetStore, type SubnetStore, type SubnetStoreKind } from './subnet-store.ts';
+import type { SubnetStore, SubnetStoreKind } from './subnet-store.ts';
 import { type LabHost, Topology } from './topology.ts';
 import type { Walk, WalkResult } from './walk.ts';
 import { walkContainers, walkHosts } from './walk-probe.ts';
@@ -45,7 +47,6 @@ export interface LabObserver {
 
 export const MIN_HOSTS = 2;
 export const MAX_LAB_HOSTS = 32;
-export const LAB_NETWORK = '10.244.0.0/16';
 const OVERLAY = { device: 'flannel0', port: 8285 } as const;
 const FILE_BYTES = 64 * 1024 * 1024;
 const THROUGHPUT_SECONDS = 3;
@@ -94,7 +95,7 @@ export async function runLab(options: LabOptions, observer: LabObserver, signal:
       `--hosts ${hostCount}: want a whole number from ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`,
     );
   }
-  await checkPrerequisites((text) => observer.notice(text), signal);
+  await checkPrerequisites(options.subnetStore, (text) => observer.notice(text), signal);
   const run = new LabRun(options, observer, signal);
   try {
     await run.all();
@@ -172,6 +173,7 @@ class LabRun {
       ok,
       id: this.#topology?.id ?? '',
       subnetManager: this.#options.subnetStore,
+      store: this.#store?.result ?? null,
       backend: 'udp',
       network: LAB_NETWORK,
       kernel: release(),
@@ -222,8 +224,9 @@ class LabRun {
   }
 
   async #buildTopology(): Promise<string> {
-    const { hosts, purpose, registryDirectory } = this.#options;
-    this.#topology = await Topology.create({ hosts, purpose, registryDirectory }, this.#signal);
+    const { hosts, purpose, registryDirectory, subnetStore } = this.#options;
+    const store = subnetStore !== 'local';
+    this.#topology = await Topology.create({ hosts, purpose, registryDirectory, store }, this.#signal);
     this.#observer.began({ id: this.#topology.id, hosts, stages: Object.keys(STAGES).length });
     const first = formatIpv4(this.#topology.hosts[0]!.address);
     const last = formatIpv4(this.#topology.hosts.at(-1)!.address);

@@ -7,9 +7,9 @@ import {
   containerAddress,
   containerScript,
   createScript,
-  hostScript,
   namespacesOf,
   planTopology,
+  stationScript,
 } from './namespaces.ts';
 
 const network = { subnet: parsePrefix4('10.244.7.0/24')!, gateway: parseIpv4('10.244.7.1')!, mtuBytes: 1472 };
@@ -23,14 +23,14 @@ describe('planTopology', () => {
       ['192.168.77.1', '192.168.77.2'],
     );
     assert.match(createScript(plan), /^netns add weft-a1-net\n/);
-    assert.match(hostScript(plan, plan.hosts[1]!), /^address add 192\.168\.77\.2\/24 dev eth0$/m);
+    assert.match(stationScript(plan, plan.hosts[1]!), /^address add 192\.168\.77\.2\/24 dev eth0$/m);
   });
 
   it('needs no ARP between the hosts of a large lab', () => {
     const small = planTopology({ id: 'a1', hosts: 16 });
-    assert.doesNotMatch(hostScript(small, small.hosts[0]!), /neighbour/);
+    assert.doesNotMatch(stationScript(small, small.hosts[0]!), /neighbour/);
     const large = planTopology({ id: 'a1', hosts: 17 });
-    const script = hostScript(large, large.hosts[0]!);
+    const script = stationScript(large, large.hosts[0]!);
     assert.equal(script.match(/^neighbour add /gm)?.length, 16);
     assert.match(script, /^neighbour add 192\.168\.77\.17 lladdr 02:00:c0:a8:4d:11 dev eth0 nud permanent$/m);
     assert.match(createScript(large), /peer name eth0 address 02:00:c0:a8:4d:11 mtu 1500 netns weft-a1-h17$/m);

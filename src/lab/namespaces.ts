@@ -3,6 +3,7 @@
  * applies it. Nothing is ever made in the machine's own namespace: both ends of every cable are born inside.
  *
  *     weft-<id>-net   br0 192.168.77.254 ── port1, port2, … (the underlay switch, also everybody's default gateway)
+ *     weft-<id>-store eth0 192.168.77.253 ── portstore (only where the subnet store is a server)
  *     weft-<id>-h1    eth0 192.168.77.1 ── port1;  cni0 ── vethc1, vethc2 (once the host has its subnet)
  *     weft-<id>-h1c1  eth0 ── vethc1 of h1
  */
@@ -21,9 +22,12 @@ export interface TopologyPlan {
   readonly underlayMtuBytes: number;
   readonly backToBack: boolean;
   readonly hosts: readonly HostPlan[];
+  /** Where servers run that all hosts reach over the underlay. */
+  readonly store: StationPlan | undefined;
 }
 
-export interface HostPlan {
+/** A namespace with a cable to the underlay switch. */
+export interface StationPlan {
   /** Short name: `h1`. */
   readonly name: string;
   readonly namespace: string;
@@ -33,6 +37,9 @@ export interface HostPlan {
   readonly macAddress: string;
   /** The port of the underlay switch that its cable is in. */
   readonly switchPort: string;
+}
+
+export interface HostPlan extends StationPlan {
   readonly containers: readonly ContainerPlan[];
 }
 
@@ -50,6 +57,7 @@ export const CNI_BRIDGE = 'cni0';
 export const SWITCH_BRIDGE = 'br0';
 export const UNDERLAY_NETWORK: Ipv4Prefix = prefix4(parseIpv4('192.168.77.0')!, 24);
 export const UNDERLAY_GATEWAY: Ipv4Addr = ipv4Of(UNDERLAY_NETWORK.addr + 254);
+export const STORE_ADDRESS: Ipv4Addr = ipv4Of(UNDERLAY_NETWORK.addr + 253);
 export const MAX_HOSTS = 250;
 
 export interface PlanOptions {
@@ -64,14 +72,16 @@ export interface PlanOptions {
   readonly underlayMtuBytes?: number | undefined;
   /** One cable between two hosts and no switch: the bench measures the overlay and not a bridge. */
   readonly backToBack?: boolean | undefined;
+  /** A namespace for a store's servers. */
+  readonly store?: boolean | undefined;
 }
 
 /** @throws WeftError WEFT_USAGE when an option is out of range. */
 export function planTopology(options: PlanOptions): TopologyPlan {
   const { id, hosts, containersPerHost = 2, underlay = 'native', underlayMtuBytes = 1500 } = options;
-  const { backToBack = false } = options;
-  if (backToBack && hosts !== 2)
-    throw new WeftError('WEFT_USAGE', `${hosts} hosts back to back: one cable has two ends`);
+  const { backToBack = false, store = false } = options;
+  if (backToBack && (hosts !== 2 || store))
+    throw new WeftError('WEFT_USAGE', `${hosts + Number(store)} hosts back to back: one cable has two ends`);
   if (!/^[a-z0-9]{1,16}$/.test(id))
     throw new WeftError('WEFT_USAGE', `lab id ${JSON.stringify(id)}: want 1 to 16 of a-z, 0-9`);
   checkRange('number of hosts', hosts, 1, MAX_HOSTS);
@@ -85,13 +95,8 @@ export function planTopology(options: PlanOptions): TopologyPlan {
     backToBack,
     hosts: Array.from({ length: hosts }, (_, i) => {
       const name = `h${i + 1}`;
-      const address = ipv4Of(UNDERLAY_NETWORK.addr + i + 1);
       return {
-        name,
-        namespace: `weft-${id}-${name}`,
-        address,
-        macAddress: `02:00:${address.toString(16).replace(/..(?!$)/g, '$&:')}`,
-        switchPort: `port${i + 1}`,
+        ...stationPlan(id, name, ipv4Of(UNDERLAY_NETWORK.addr + i + 1), `port${i + 1}`),
         containers: Array.from({ length: containersPerHost }, (_, j) => ({
           name: `${name}c${j + 1}`,
           namespace: `weft-${id}-${name}c${j + 1}`,
@@ -99,7 +104,18 @@ export function planTopology(options: PlanOptions): TopologyPlan {
         })),
       };
     }),
+    store: store ? stationPlan(id, 'store', STORE_ADDRESS, 'portstore') : undefined,
   };
+}
+
+function stationPlan(id: string, name: string, address: Ipv4Addr, switchPort: string): StationPlan {
+  const macAddress = `02:00:${address.toString(16).replace(/..(?!$)/g, '$&:')}`;
+  return { name, namespace: `weft-${id}-${name}`, address, macAddress, switchPort };
+}
+
+/** All that is on the underlay switch. */
+export function stationsOf({ hosts, store }: TopologyPlan): readonly StationPlan[] {
+  return store === undefined ? hosts : [...hosts, store];
 }
 
 function checkRange(what: string, value: number, least: number, most: number): void {
@@ -112,6 +128,7 @@ function checkRange(what: string, value: number, least: number, most: number): v
 export function namespacesOf(plan: TopologyPlan): string[] {
   return [
     plan.switchNamespace,
+    ...(plan.store === undefined ? [] : [plan.store.namespace]),
     ...plan.hosts.flatMap((host) => [host.namespace, ...host.containers.map((container) => container.namespace)]),
   ];
 }
@@ -126,7 +143,7 @@ export function createScript(plan: TopologyPlan): string {
   }
   return script([
     ...namespaces,
-    ...plan.hosts.map(
+    ...stationsOf(plan).map(
       (host) =>
         `link add ${host.switchPort} mtu ${plan.underlayMtuBytes} netns ${plan.switchNamespace} type veth ` +
         `peer name ${HOST_DEVICE} address ${host.macAddress} mtu ${plan.underlayMtuBytes} netns ${host.namespace}`,
@@ -139,7 +156,7 @@ export function switchScript(plan: TopologyPlan): string {
   return script([
     'link set lo up',
     `link add ${SWITCH_BRIDGE} mtu ${plan.underlayMtuBytes} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
-    ...plan.hosts.map((host) => `link set ${host.switchPort} master ${SWITCH_BRIDGE} up`),
+    ...stationsOf(plan).map((station) => `link set ${station.switchPort} master ${SWITCH_BRIDGE} up`),
     `address add ${formatIpv4(UNDERLAY_GATEWAY)}/${UNDERLAY_NETWORK.length} dev ${SWITCH_BRIDGE}`,
     `link set ${SWITCH_BRIDGE} up`,
   ]);
@@ -152,9 +169,9 @@ export function switchScript(plan: TopologyPlan): string {
  */
 const ARP_UP_TO_HOSTS = 16;
 
-/** `ip -n <host> -batch`. */
-export function hostScript(plan: TopologyPlan, host: HostPlan): string {
-  const peers = plan.hosts.length > ARP_UP_TO_HOSTS ? plan.hosts.filter((peer) => peer !== host) : [];
+/** `ip -n <host> -batch`, or that of the store. */
+export function stationScript(plan: TopologyPlan, host: StationPlan): string {
+  const peers = plan.hosts.length > ARP_UP_TO_HOSTS ? stationsOf(plan).filter((peer) => peer !== host) : [];
   return script([
     'link set lo up',
     `address add ${formatIpv4(host.address)}/${UNDERLAY_NETWORK.length} dev ${HOST_DEVICE}`,

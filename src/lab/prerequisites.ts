@@ -1,6 +1,8 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { describeError, WeftError } from '../errors.ts';
 import { debianPackageOf, run } from '../linux/run.ts';
+import { kubernetesBinaries } from './servers/kube-build.ts';
+import type { SubnetStoreKind } from './subnet-store.ts';
 import { requireRoot } from './topology.ts';
 
 const TUN_DEVICE = '/dev/net/tun';
@@ -14,16 +16,36 @@ const COMMANDS: readonly (readonly [string, string])[] = [
   ['socat', '-V'],
 ];
 
+const ETCD: readonly (readonly [string, string])[] = [
+  ['etcd', '--version'],
+  ['etcdctl', 'version'],
+];
+/** Kubernetes keeps its objects in etcd; the locks and certificates of its servers are made with the others. */
+const KUBERNETES: readonly (readonly [string, string])[] = [...ETCD, ['openssl', 'version'], ['flock', '--version']];
+
+const STORE_COMMANDS: Readonly<Record<SubnetStoreKind, readonly (readonly [string, string])[]>> = {
+  local: [],
+  etcd: ETCD,
+  kube: KUBERNETES,
+};
+
 /**
- * Whether this machine can hold a lab, checked before anything is made.
+ * Whether this machine can hold a lab, checked before anything is made. For `kube` its servers are built now if they never
+ * were.
  *
- * @param notice told when /dev/net/tun had to be made.
- * @throws WeftError WEFT_NOT_ROOT, WEFT_COMMAND_MISSING (all missing commands at once), WEFT_TUN_MISSING, WEFT_TUN_DENIED.
+ * @param notice told when /dev/net/tun had to be made, and what takes minutes.
+ * @throws WeftError WEFT_NOT_ROOT, WEFT_COMMAND_MISSING (all missing commands at once; or Go, when the Kubernetes servers
+ *   have to be built), WEFT_COMMAND_FAILED when they cannot be built, WEFT_TUN_MISSING, WEFT_TUN_DENIED.
  */
-export async function checkPrerequisites(notice: (text: string) => void, signal?: AbortSignal): Promise<void> {
+export async function checkPrerequisites(
+  kind: SubnetStoreKind,
+  notice: (text: string) => void,
+  signal?: AbortSignal,
+): Promise<void> {
   requireRoot();
-  await requireCommands(COMMANDS, signal);
+  await requireCommands([...COMMANDS, ...STORE_COMMANDS[kind]], signal);
   await requireTun(notice, signal);
+  if (kind === 'kube') await kubernetesBinaries(notice, signal);
 }
 
 /** @throws WeftError WEFT_COMMAND_MISSING that names all that are missing and their Debian packages. */

@@ -97,6 +97,7 @@ function resultOf(hostCount: number, change: Partial<LabResult> = {}): LabResult
     ok: true,
     id: 'x',
     subnetManager: 'local',
+    store: { kind: 'local', endpoint: '/run/weft-lab/abc123/subnets.db', version: null, commands: [] },
     backend: 'udp',
     network: '10.244.0.0/16',
     kernel: '6.1',

@@ -328,6 +328,7 @@ function renderCommands(result: LabResult): Line[] {
       ]);
     }
   }
+  for (const { what, command } of result.store?.commands ?? []) commands.push([what, command]);
   commands.push(['remove it all', removal]);
   const widest = Math.max(...commands.map(([what]) => what.length));
   return [

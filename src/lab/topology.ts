@@ -19,9 +19,11 @@ import {
   createScript,
   HOST_DEVICE,
   type HostPlan,
-  hostScript,
   namespacesOf,
   planTopology,
+  type StationPlan,
+  stationScript,
+  stationsOf,
   switchScript,
   type TopologyPlan,
   type Underlay,
@@ -47,6 +49,12 @@ export interface LabHost extends HostPlan {
   readonly network: ContainerNetwork | undefined;
 }
 
+/** Where the servers of a subnet store run. */
+export interface LabStore extends StationPlan {
+  /** For their files; removed with the lab. */
+  readonly stateDirectory: string;
+}
+
 export interface LabContainer extends ContainerPlan {
   /** 0 … within its host. */
   readonly index: number;
@@ -64,6 +72,8 @@ export interface TopologyOptions {
   /** Default 1500. */
   readonly underlayMtuBytes?: number | undefined;
   readonly backToBack?: boolean | undefined;
+  /** A namespace for a store's servers; default false. */
+  readonly store?: boolean | undefined;
   /** Default: random. */
   readonly id?: string | undefined;
   /** Shown by `weft lab down`, e.g. `weft lab --hosts 3`. */
@@ -80,6 +90,7 @@ export type Place = string | { readonly namespace: string };
 export class Topology implements AsyncDisposable {
   readonly plan: TopologyPlan;
   readonly hosts: readonly LabHost[];
+  readonly store: LabStore | undefined;
   /** Shared state of the lab, such as the lease store; removed with it. */
   readonly stateDirectory: string;
   readonly #hosts: MutableHost[];
@@ -96,6 +107,7 @@ export class Topology implements AsyncDisposable {
     this.registryDirectory = registry;
     this.#hosts = plan.hosts.map((host, index) => mutableHost(host, index, join(this.stateDirectory, host.name)));
     this.hosts = this.#hosts;
+    this.store = plan.store && { ...plan.store, stateDirectory: join(this.stateDirectory, plan.store.name) };
     const self = identifyProcess(process.pid);
     if (self === undefined)
       throw new WeftError('WEFT_LAB_FAILED', `could not read /proc/${process.pid}: is /proc mounted?`);
@@ -131,7 +143,7 @@ export class Topology implements AsyncDisposable {
     }
     try {
       writeRecord(topology.#record, topology.registryDirectory);
-      for (const host of topology.hosts) mkdirSync(host.stateDirectory, { recursive: true });
+      for (const { name } of stationsOf(plan)) mkdirSync(join(topology.stateDirectory, name), { recursive: true });
       await topology.#build(signal);
     } catch (error) {
       await topology.#removeAfter(error);
@@ -227,8 +239,10 @@ export class Topology implements AsyncDisposable {
     const { plan } = this;
     await run(['ip', '-batch', '-'], { stdin: createScript(plan), signal });
     if (!plan.backToBack) await this.ipBatch(plan.switchNamespace, switchScript(plan), signal);
+    await mapLimit(stationsOf(plan), PARALLEL, async (station) => {
+      await this.ipBatch(station, stationScript(plan, station), signal);
+    });
     await mapLimit(plan.hosts, PARALLEL, async (host) => {
-      await this.ipBatch(host, hostScript(plan, host), signal);
       await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });
       if (plan.underlay === 'wire') await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
     });

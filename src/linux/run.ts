@@ -214,7 +214,11 @@ export async function start(argv: readonly string[], options: StartOptions = {})
     stderr: modes[1] === 'pipe' ? (process_.stderr ?? undefined) : undefined,
     exited,
     tail: () => tails.map((tail) => tail()).join(''),
-    kill: (signal) => process_.kill(signal ?? 'SIGTERM'),
+    kill: (signal) => {
+      // Who ends a detached program waits for its exit: until then this process must not run out of things to do.
+      process_.ref();
+      return process_.kill(signal ?? 'SIGTERM');
+    },
     [Symbol.asyncDispose]: dispose,
   };
 }

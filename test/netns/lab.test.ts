@@ -1,22 +1,11 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type { LabResult } from '../../src/lab/lab-result.ts';
 import { identifyProcess } from '../../src/lab/process-identity.ts';
 import { readRecord } from '../../src/lab/registry.ts';
-import { lines, run, start } from '../../src/linux/run.ts';
-
-const weft = [
-  process.execPath,
-  '--disable-warning=ExperimentalWarning',
-  fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url)),
-];
-
-async function namespacesOfLab(id: string): Promise<string[]> {
-  const { stdout } = await run(['ip', 'netns', 'list']);
-  return stdout.split('\n').filter((line) => line.startsWith(`weft-${id}-`));
-}
+import { run } from '../../src/linux/run.ts';
+import { interruptedLab, namespacesOfLab, weft } from './lab-command.ts';
 
 describe('weft lab', () => {
   it('passes with two hosts, prints nothing but JSON, and leaves nothing behind', async () => {
@@ -96,13 +85,13 @@ describe('weft lab', () => {
   });
 
   it('removes everything when it is interrupted', async () => {
-    const id = await interruptedLab('SIGINT', 130);
+    const id = await interruptedLab({ signal: 'SIGINT', exitCode: 130 });
     assert.deepEqual(await namespacesOfLab(id), []);
     assert.equal(readRecord(id), undefined);
   });
 
   it('can be taken down after it was killed, with its agents', async () => {
-    const id = await interruptedLab('SIGKILL', undefined);
+    const id = await interruptedLab({ signal: 'SIGKILL', exitCode: undefined });
     const record = readRecord(id);
     assert.ok(record);
     const agents = record.processes.map((entry) => entry.pid ?? 0).filter((pid) => identifyProcess(pid));
@@ -151,18 +140,3 @@ const notRoot = `
   process.setuid(65534);
   try { requireRoot(); } catch (error) { console.error(describeError(error)); process.exitCode = 1; }
 `;
-
-/** A lab that gets a signal once its agents are ready. */
-async function interruptedLab(signal: NodeJS.Signals, exitCode: number | undefined): Promise<string> {
-  await using lab = await start([...weft, 'lab', '--hosts', '2']);
-  let id: string | undefined;
-  for await (const line of lines(lab.stdout!)) {
-    id ??= /^weft lab (\S+) /.exec(line)?.[1];
-    if (line.includes('✔ agents')) break;
-  }
-  lab.stdout!.resume();
-  lab.kill(signal);
-  assert.equal((await lab.exited).code, exitCode, lab.tail());
-  assert.ok(id);
-  return id;
-}

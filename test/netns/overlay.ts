@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { type Agent, startAgent } from '../../src/lab/agent.ts';
-import { openSubnetStore, type SubnetStore } from '../../src/lab/subnet-store.ts';
+import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
+import type { SubnetStore } from '../../src/lab/subnet-store.ts';
 import { type LabContainer, type LabHost, type Place, Topology, type TopologyOptions } from '../../src/lab/topology.ts';
 
 export const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';

@@ -1,10 +1,12 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Child, run, start } from '../../linux/run.ts';
+import { type Child, run } from '../../linux/run.ts';
 import type { KeyPair } from './certs.ts';
+import { freePorts } from './free-ports.ts';
+import { launcherOf, type ServerPlace } from './server-place.ts';
+import { endOfLog } from './server-process.ts';
 
 export interface EtcdTls extends KeyPair {
   readonly caFile: string;
@@ -12,7 +14,7 @@ export interface EtcdTls extends KeyPair {
   readonly clients?: KeyPair;
 }
 
-export interface EtcdServerOptions {
+export interface EtcdServerOptions extends ServerPlace {
   /** Serve clients over TLS. */
   readonly tls?: EtcdTls;
   /** Size of the cluster; each member is a process of its own. */
@@ -31,8 +33,8 @@ interface Member {
 const READY_WITHIN_MS = 30_000;
 
 /**
- * Real etcd processes on free loopback ports, with a data folder of their own that survives `kill`. Disposing ends the
- * processes and removes the folder.
+ * Real etcd processes with a data folder of their own that survives `kill`. Disposing ends the processes and removes the
+ * folder.
  */
 export class EtcdServer implements AsyncDisposable {
   readonly #folder: string;
@@ -47,15 +49,17 @@ export class EtcdServer implements AsyncDisposable {
 
   /** Resolves when it takes writes. */
   static async start(options: EtcdServerOptions = {}): Promise<EtcdServer> {
+    const { netns, address = '127.0.0.1', members: count = 1 } = options;
     // A port that was free may be taken when etcd comes to it: then others are tried.
     for (let attempt = 1; ; attempt++) {
-      const folder = await mkdtemp(join(tmpdir(), 'weft-etcd-'));
-      const ports = await freePorts(2 * (options.members ?? 1));
+      const folder = options.directory ?? (await mkdtemp(join(tmpdir(), 'weft-etcd-')));
+      await mkdir(folder, { recursive: true });
+      const ports = netns === undefined ? await freePorts(2 * count) : portsOfItsOwn(2 * count);
       const members = Array.from(
-        { length: options.members ?? 1 },
+        { length: count },
         (_, i): Member => ({
           name: `m${i}`,
-          clientUrl: `${options.tls === undefined ? 'http' : 'https'}://127.0.0.1:${ports[2 * i]}`,
+          clientUrl: `${options.tls === undefined ? 'http' : 'https'}://${address}:${ports[2 * i]}`,
           peerUrl: `http://127.0.0.1:${ports[2 * i + 1]}`,
           child: undefined,
         }),
@@ -66,7 +70,7 @@ export class EtcdServer implements AsyncDisposable {
         return server;
       } catch (error) {
         await server[Symbol.asyncDispose]();
-        if (attempt === 3 || !String(error).includes('address already in use')) throw error;
+        if (netns !== undefined || attempt === 3 || !String(error).includes('address already in use')) throw error;
       }
     }
   }
@@ -152,7 +156,8 @@ export class EtcdServer implements AsyncDisposable {
     // Elections take seconds on a busy machine.
     const patience = args.some((arg) => arg.startsWith('--command-timeout')) ? [] : ['--command-timeout=20s'];
     const argv = ['etcdctl', `--endpoints=${this.endpoints.join(',')}`, ...patience, ...(files ?? []), ...args];
-    return await run(argv, { env: { ETCDCTL_API: '3' }, okExitCodes, timeoutMs: READY_WITHIN_MS });
+    const { netns } = this.#options;
+    return await run(argv, { netns, env: { ETCDCTL_API: '3' }, okExitCodes, timeoutMs: READY_WITHIN_MS });
   }
 
   async #launch(member: Member): Promise<Child> {
@@ -174,33 +179,26 @@ export class EtcdServer implements AsyncDisposable {
       ...(flags ?? []),
     ];
     // etcd wants to be told that an architecture other than x64 is meant.
-    return await start(argv, { stdout: 'tail', env: { ETCD_UNSUPPORTED_ARCH: process.arch } });
+    const launch = launcherOf(this.#options);
+    return await launch(argv, this.#logFile(member), { ETCD_UNSUPPORTED_ARCH: process.arch });
   }
 
   /** The last words of a member that has ended without being told to. */
   async #ended(): Promise<string | undefined> {
-    for (const { name, child } of this.#members) {
-      if (child === undefined) continue;
-      const exit = await Promise.race([child.exited, delay(0, undefined)]);
-      if (exit !== undefined) return `${name}: ${child.tail()}`;
+    for (const member of this.#members) {
+      if (member.child === undefined) continue;
+      const exit = await Promise.race([member.child.exited, delay(0, undefined)]);
+      if (exit !== undefined) return `${member.name}: ${await endOfLog(this.#logFile(member))}`;
     }
     return undefined;
   }
+
+  #logFile(member: Member): string {
+    return join(this.#folder, `${member.name}.log`);
+  }
 }
 
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    if (address === null || typeof address === 'string') throw new Error('unreachable: a TCP server has a port');
-    return address.port;
-  });
-  await Promise.all(servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))));
-  return ports;
+/** In a namespace of its own nobody else has any: etcd's usual ones. */
+function portsOfItsOwn(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => 2379 + i);
 }

@@ -1,23 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer, isIPv6 } from 'node:net';
+import { connect, isIPv6 } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Child, run, start } from '../../linux/run.ts';
+import { type Child, run } from '../../linux/run.ts';
 import { CertificateAuthority, createSigningKey, type KeyPair } from './certs.ts';
+import { freePorts } from './free-ports.ts';
 import { kubernetesBinaries } from './kube-build.ts';
 import { KubeClient, type KubeNode, type KubeObject } from './kube-client.ts';
+import { launcherOf, type ServerPlace } from './server-place.ts';
 import { ServerProcess } from './server-process.ts';
 
-export interface KubeClusterOptions {
-  /** Network namespace in which the servers run; without one they run in this process's, on free ports. */
-  readonly netns?: string;
-  /**
-   * The address at which agents reach the API server; must exist where the servers run. Default 127.0.0.1. It listens on
-   * all addresses when one is given.
-   */
-  readonly address?: string;
+/** The API server listens on all addresses when one is given. */
+export interface KubeClusterOptions extends ServerPlace {
   /** Default 10.244.0.0/16; comma-separated for dual-stack. */
   readonly clusterCidr?: string;
   /** Default 10.96.0.0/16. */
@@ -67,7 +63,7 @@ const DEFAULT_CONTROLLERS =
 
 /**
  * A real control plane: etcd, kube-apiserver, kube-controller-manager and, when asked for, kube-scheduler. Any number of
- * them can run at once. All state is in a temporary folder that goes away with it.
+ * them can run at once.
  */
 export class KubeCluster implements AsyncDisposable {
   /** Kubeconfigs, certificates, logs. */
@@ -79,6 +75,8 @@ export class KubeCluster implements AsyncDisposable {
   /** With all rights; works from this process also when the servers are in a namespace. */
   readonly admin: KubeClient;
   readonly servers: KubeServers;
+  /** Of Kubernetes, e.g. `v1.36.3`. */
+  readonly version: string;
   readonly adminToken: string;
   readonly #relay: Child | undefined;
 
@@ -90,6 +88,7 @@ export class KubeCluster implements AsyncDisposable {
     admin: KubeClient;
     adminToken: string;
     servers: KubeServers;
+    version: string;
     relay: Child | undefined;
   }) {
     this.dir = made.dir;
@@ -99,6 +98,7 @@ export class KubeCluster implements AsyncDisposable {
     this.admin = made.admin;
     this.adminToken = made.adminToken;
     this.servers = made.servers;
+    this.version = made.version;
     this.#relay = made.relay;
   }
 
@@ -110,7 +110,8 @@ export class KubeCluster implements AsyncDisposable {
   static async start(options: KubeClusterOptions = {}): Promise<KubeCluster> {
     const { netns, address = '127.0.0.1', clusterCidr = '10.244.0.0/16', serviceCidr = '10.96.0.0/16' } = options;
     const kubernetes = await kubernetesBinaries(options.say);
-    const dir = await mkdtemp(join(tmpdir(), 'weft-kube-'));
+    const launch = launcherOf(options);
+    const dir = options.directory ?? (await mkdtemp(join(tmpdir(), 'weft-kube-')));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(dir, { recursive: true, force: true }));
 
@@ -156,7 +157,11 @@ export class KubeCluster implements AsyncDisposable {
     const relay =
       netns === undefined || socketPath === undefined
         ? undefined
-        : await start(['socat', `UNIX-LISTEN:${socketPath},fork,mode=600`, `TCP:127.0.0.1:${apiPort}`], { netns });
+        : await launch(
+            ['socat', `UNIX-LISTEN:${socketPath},fork,mode=600`, `TCP:127.0.0.1:${apiPort}`],
+            join(dir, 'log', 'relay.log'),
+            undefined,
+          );
     if (relay !== undefined) cleanup.use(relay);
     const admin = cleanup.use(
       new KubeClient({
@@ -168,7 +173,7 @@ export class KubeCluster implements AsyncDisposable {
     );
 
     const process_ = (name: string, argv: string[], ready: () => Promise<boolean>) =>
-      new ServerProcess(name, { argv, logFile: join(dir, 'log', `${name}.log`), netns, ready });
+      new ServerProcess(name, { argv, logFile: join(dir, 'log', `${name}.log`), launch, ready });
     const servers: KubeServers = {
       etcd: process_(
         'etcd',
@@ -263,6 +268,7 @@ export class KubeCluster implements AsyncDisposable {
       admin,
       adminToken: tokens.admin,
       servers,
+      version: kubernetes.version,
       relay,
     });
     cleanup.move();
@@ -412,18 +418,4 @@ function token(): string {
 function firstOf(cidrs: string): string {
   const [base = ''] = cidrs.split(/[/,]/);
   return isIPv6(base) ? `${base.replace(/::$/, '')}::1` : base.replace(/\.0$/, '.1');
-}
-
-/** Ports that are free now. They are all held at once, so that they differ. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }

@@ -1,12 +1,13 @@
-import { open, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Child, start } from '../../linux/run.ts';
+import type { Child } from '../../linux/run.ts';
+import type { Launch } from './server-place.ts';
 
 export interface ServerProcessOptions {
   readonly argv: readonly string[];
   /** Its output is appended here. */
   readonly logFile: string;
-  readonly netns?: string | undefined;
+  readonly launch: Launch;
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** Whether it answers now; asked again and again after a start. A throw means no. */
   readonly ready: () => Promise<boolean>;
@@ -32,14 +33,8 @@ export class ServerProcess implements AsyncDisposable {
   /** Resolves when it answers. @throws Error with the end of its log when it exits, or does not answer in time. */
   async start(): Promise<void> {
     if (this.#child !== undefined) throw new Error(`${this.name} is running already`);
-    const { argv, logFile, netns, env, ready, readyTimeoutMs = 120_000 } = this.#options;
-    const log = await open(logFile, 'a');
-    let child: Child;
-    try {
-      child = await start(argv, { stdout: log.fd, stderr: log.fd, netns, env });
-    } finally {
-      await log.close();
-    }
+    const { argv, logFile, launch, env, ready, readyTimeoutMs = 120_000 } = this.#options;
+    const child = await launch(argv, logFile, env);
     this.#child = child;
     let ended = false;
     void child.exited.then(() => {
@@ -89,12 +84,17 @@ export class ServerProcess implements AsyncDisposable {
     return { [Symbol.dispose]: () => void child.kill('SIGCONT') };
   }
 
-  async logTail(): Promise<string> {
-    const text = await readFile(this.#options.logFile, 'utf8').catch(() => '');
-    return text.trimEnd().split('\n').slice(-20).join('\n');
+  logTail(): Promise<string> {
+    return endOfLog(this.#options.logFile);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
   }
+}
+
+/** The last lines of a server's log. */
+export async function endOfLog(logFile: string): Promise<string> {
+  const text = await readFile(logFile, 'utf8').catch(() => '');
+  return text.trimEnd().split('\n').slice(-20).join('\n');
 }

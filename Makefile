@@ -11,7 +11,7 @@ ARGS ?=
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(shell dpkg --print-architecture)
 
-.PHONY: help lab test unit netns check e2e bench bench-scale fuzz node24 dist image clean
+.PHONY: help lab test unit netns check e2e bench bench-scale bench-cni cni-plugin fuzz node24 dist image clean
 
 help: ## this list
 	echo 'make TARGET [ARGS="..."]'
@@ -46,6 +46,14 @@ bench: ## weft beside direct routing, VXLAN, a one-packet loop, wireguard-go; AR
 bench-scale: ## thousands of nodes on a real etcd and API server (root)
 	scripts/setup.sh bench
 	scripts/run.sh bench/scale.ts $(ARGS)
+
+bench-cni: ## milliseconds a pod waits for its network, in each way to start the plugin; ARGS="--runs 30" (root)
+	scripts/setup.sh netns
+	scripts/run.sh bench/cni.ts $(ARGS)
+
+cni-plugin: ## the CNI plugin as one file, dist/flannel.cjs, which bin/flannel then starts
+	scripts/setup.sh unit
+	scripts/run.sh scripts/build-cni.ts
 
 fuzz: ## random and mutated packets through the data plane's core; ARGS="--packets 10000000 --seed 1"
 	scripts/setup.sh unit

@@ -24,7 +24,8 @@ fail() { # message, then what to do
 # --- what each suite needs: `command=Debian package` ------------------------------------------------------------------
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
-nodes='containerd=containerd runc=runc /usr/lib/cni/bridge=containernetworking-plugins busybox=busybox-static curl=curl'
+plugins='/usr/lib/cni/bridge=containernetworking-plugins'
+nodes='containerd=containerd runc=runc busybox=busybox-static curl=curl'
 packaging() { # architecture
   case $(uname -m)/$1 in
     x86_64/amd64 | aarch64/arm64) echo 'strip=binutils' ;;
@@ -37,9 +38,9 @@ namespaces=no
 for suite; do
   case $suite in
     unit | node24) ;;
-    netns) commands="$commands $network" namespaces=yes ;;
+    netns) commands="$commands $network $plugins" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
-    e2e) commands="$commands $network $stores $nodes" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $plugins $nodes" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;

@@ -24,11 +24,36 @@ const nativePart: Plugin = {
   },
 };
 
-/** All programs as text. Function names stay, so that stack traces can be read. */
-export async function bundle(signal: AbortSignal): Promise<Bundle> {
+/** What src/cmd finds as WEFT_BUILD: the JSON text of version and commit. */
+async function buildStamp(signal: AbortSignal): Promise<string> {
   const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   const head = await run(['git', '-C', ROOT, 'rev-parse', '--short=12', 'HEAD'], { signal, okExitCodes: 'any' });
-  const commit = head.exitCode === 0 ? head.stdout.trim() : 'unknown';
+  return JSON.stringify({ version, commit: head.exitCode === 0 ? head.stdout.trim() : 'unknown' });
+}
+
+/**
+ * The CNI plugin alone, for the Node.js of a checkout, written to `output`. CommonJS, since Node.js starts that faster than
+ * modules.
+ */
+export async function bundlePlugin(output: string, signal: AbortSignal, entry = 'src/cmd/cni/main.ts'): Promise<void> {
+  await build({
+    absWorkingDir: ROOT,
+    entryPoints: [entry],
+    outfile: output,
+    bundle: true,
+    minify: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node24',
+    logLevel: 'warning',
+    // Only asked for where there is no stamp.
+    define: { WEFT_BUILD: await buildStamp(signal), 'import.meta.url': '""' },
+  });
+}
+
+/** All programs as text. Function names stay, so that stack traces can be read. */
+export async function bundle(signal: AbortSignal): Promise<Bundle> {
+  const stamp = await buildStamp(signal);
   const common = {
     absWorkingDir: ROOT,
     bundle: true,
@@ -42,7 +67,7 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
     logLevel: 'warning',
     plugins: [nativePart],
     // The executable is the only file there is: whoever asks where its module lies, is in it.
-    define: { 'import.meta.url': 'weftModuleUrl', WEFT_BUILD: JSON.stringify({ version, commit }) },
+    define: { 'import.meta.url': 'weftModuleUrl', WEFT_BUILD: stamp },
   } satisfies BuildOptions & { write: false; metafile: true };
   const [program, worker] = await Promise.all([
     build({

@@ -54,7 +54,7 @@ const replace = (path: string, text: string): void => {
   renameSync(`${path}.new`, path);
 };
 const untilMtu = (mtu: number) =>
-  eventually(`the configuration has the MTU ${mtu}`, async () => conf().plugins[0].mtu === mtu || undefined);
+  eventually(`the configuration has the MTU ${mtu}`, async () => conf().plugins[0].mtu === mtu || undefined, 60_000);
 
 describe('the keeper of the CNI configuration', () => {
   it('writes nothing before it is told that packets flow, then the whole file, into a folder it makes', async () => {

@@ -8,8 +8,9 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 ARGS ?=
+OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
-ARCH ?= $(shell dpkg --print-architecture)
+ARCH ?= $(OWN_ARCH)
 
 .PHONY: help lab test unit netns check e2e bench bench-scale bench-cni cni-plugin fuzz node24 dist image clean
 
@@ -35,8 +36,9 @@ netns: ## tests in network namespaces with real TUN devices (root)
 	scripts/setup.sh netns
 	scripts/test.sh netns $(ARGS)
 
-e2e: ## tests with real servers: etcd, kube-apiserver (root)
-	scripts/setup.sh e2e
+e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containerd (root)
+	scripts/setup.sh e2e dist-$(OWN_ARCH)
+	$(MAKE) dist/weft-image.tar ARCH=$(OWN_ARCH)
 	scripts/test.sh e2e $(ARGS)
 
 bench: ## weft beside direct routing, VXLAN, a one-packet loop, wireguard-go; ARGS="--quick --json" (root)
@@ -70,6 +72,10 @@ dist: ## all programs as one executable that needs no Node.js: dist/linux-ARCH/w
 image: ## the container image as an OCI archive, without Docker: dist/weft-image.tar; ARCH="amd64 arm64"
 	scripts/setup.sh unit $(ARCH:%=dist-%)
 	scripts/run.sh scripts/build-image.ts $(ARCH)
+
+# Only when something that goes into it has changed; `make image` makes it in any case.
+dist/weft-image.tar: $(shell find src scripts deploy/image package.json package-lock.json -type f ! -name '*.test.ts')
+	scripts/run.sh scripts/build-image.ts $(ARCH) >&2
 
 clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)
 	rm -rf node_modules test/node24/node_modules dist .cache

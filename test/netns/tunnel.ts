@@ -40,6 +40,8 @@ export interface TunnelSettings {
   readonly peers: readonly { readonly host: LabHost; readonly address?: string }[];
   readonly sourceCheck?: SourceCheck;
   readonly mtuBytes?: number;
+  /** The command that is `weft`, when it is not to be the sources. */
+  readonly weft?: readonly string[];
 }
 
 /** A `weft tunnel` on a host, once it is ready. Ended with the topology, or by disposal. */
@@ -53,11 +55,12 @@ export class Tunnel implements AsyncDisposable {
   }
 
   static async start(topology: Topology, host: LabHost, settings: TunnelSettings): Promise<Tunnel> {
-    const weft = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
+    const main = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
+    const weft = settings.weft ?? [process.execPath, '--disable-warning=ExperimentalWarning', main];
     const child = await topology.start(
       host,
       [
-        ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel'],
+        ...[...weft, 'tunnel'],
         ...['--address', `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`],
         ...['--listen', `${settings.listen ?? formatIpv4(host.address)}:${PORT}`],
         ...['--mtu', String(settings.mtuBytes ?? 1500 - OVERHEAD), '--source-check', settings.sourceCheck ?? 'loose'],

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { VERSION } from '../../src/cmd/version.ts';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import type { LabResult } from '../../src/lab/lab-result.ts';
+import { Topology } from '../../src/lab/topology.ts';
+import { run } from '../../src/linux/run.ts';
+import { subnetOf, Tunnel } from '../netns/tunnel.ts';
+
+const ARCHITECTURE = process.arch === 'arm64' ? 'arm64' : 'amd64';
+/** `make e2e` has made it. */
+const FOLDER = join(import.meta.dirname, '..', '..', 'dist', `linux-${ARCHITECTURE}`);
+const WEFT = join(FOLDER, 'weft');
+
+/** No Node.js and nothing else of this repository can be found through it. */
+const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', NODE_OPTIONS: '', NODE_PATH: '' };
+
+describe('the one executable', () => {
+  it('is there', () => assert.ok(existsSync(WEFT), `${WEFT} is missing: make dist`));
+
+  for (const [how, flanneld, flannel] of [
+    ['by the name it is started under', [join(FOLDER, 'flanneld')], [join(FOLDER, 'flannel')]],
+    ['by its first argument', [WEFT, 'flanneld'], [WEFT, 'flannel']],
+  ] as const) {
+    it(`is each of the programs, ${how}`, async () => {
+      const agent = await run([...flanneld, '--version'], { env: ENVIRONMENT });
+      assert.equal(agent.stderr, `${VERSION}\n`);
+      const plugin = await run(flannel, {
+        env: { ...ENVIRONMENT, CNI_COMMAND: 'VERSION' },
+        stdin: '{"cniVersion":"1.0.0"}',
+      });
+      assert.equal((JSON.parse(plugin.stdout) as { cniVersion: string }).cniVersion, '1.1.0');
+      const about = await run(flannel, { env: ENVIRONMENT });
+      assert.match(
+        about.stderr,
+        new RegExp(`^CNI Plugin flannel version ${VERSION} \\(linux/${ARCHITECTURE}\\) commit [0-9a-f]{12},`, 'm'),
+      );
+    });
+  }
+
+  it('is weft otherwise', async () => {
+    assert.match((await run([WEFT, '--help'], { env: ENVIRONMENT })).stdout, /^Usage: weft /);
+    assert.equal((await run([WEFT, 'no-such-verb'], { env: ENVIRONMENT, okExitCodes: 'any' })).exitCode, 2);
+  });
+
+  it('carries packets between two hosts', async () => {
+    await using topology = await Topology.create({ hosts: 2, containersPerHost: 0, purpose: 'test' });
+    const [a, b] = topology.hosts as [(typeof topology.hosts)[0], (typeof topology.hosts)[0]];
+    await Tunnel.start(topology, a, { peers: [{ host: b }], weft: [WEFT] });
+    await Tunnel.start(topology, b, { peers: [{ host: a }], weft: [WEFT] });
+    const { stdout } = await topology.exec(a, ['ping', '-c', '3', '-i', '0.2', formatIpv4(subnetOf(b).addr)]);
+    assert.match(stdout, /3 received/);
+  });
+
+  it('runs a lab, whose agents are itself, and leaves no file behind', async () => {
+    const TMPDIR = mkdtempSync(join(tmpdir(), 'weft-executable-'));
+    try {
+      const { stdout } = await run([WEFT, 'lab', '--hosts', '2', '--json'], { env: { ...ENVIRONMENT, TMPDIR } });
+      assert.deepEqual((JSON.parse(stdout) as LabResult).failures, []);
+      const files = readdirSync(TMPDIR, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+      assert.deepEqual(
+        files.map(({ name }) => name).filter((name) => name.endsWith('.node')),
+        [],
+      );
+    } finally {
+      rmSync(TMPDIR, { recursive: true });
+    }
+  });
+
+  it('says what it needs where its native part cannot be loaded', async () => {
+    const script =
+      'for folder in /tmp /var/tmp /run /dev/shm; do mount -t tmpfs -o noexec none "$folder" || exit 99; done; exec "$@"';
+    const tunnel = [WEFT, 'tunnel', '--address', '10.244.1.0/16', '--listen', '127.0.0.1:8285'];
+    const { exitCode, stderr } = await run(['unshare', '--mount', 'sh', '-c', script, 'sh', ...tunnel], {
+      env: { ...ENVIRONMENT, TMPDIR: '/tmp' },
+      okExitCodes: 'any',
+    });
+    assert.equal(exitCode, 1);
+    assert.match(stderr, /^weft: cannot load the system call interface: .*\[WEFT_ADDON_UNLOADABLE\].*TMPDIR/);
+  });
+});

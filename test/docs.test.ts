@@ -44,6 +44,60 @@ describe('docs/ERRORS.md', () => {
   });
 });
 
+/** Titles of the tests of a file, `${…}` as `…`: whatever stands first in a call that describes or runs a test. */
+function testTitles(source: string): string[] {
+  const calls = source.matchAll(/\b(?:it|describe|\w*[tT]est)\(\s*(['"`])((?:\\.|(?!\1)[^\\])*)\1/g);
+  return Array.from(calls, ([, , title]) => title!.replaceAll(/\$\{[^}]*\}/g, '…').replaceAll(/\\(.)/g, '$1'));
+}
+
+describe('docs/COMPATIBILITY.md', () => {
+  const text = read('docs/COMPATIBILITY.md');
+  const rows = text
+    .split('\n')
+    .filter((line) => line.startsWith('| '))
+    .map((line) =>
+      line
+        .slice(1, -1)
+        .split(/(?<!\\)\|/)
+        .map((cell) => cell.trim()),
+    )
+    .filter(([first]) => first !== 'flannel');
+
+  it('says of each behaviour of flannel: same, better and why, or not applicable and why', () => {
+    assert.ok(rows.length > 100);
+    for (const row of rows) {
+      assert.equal(row.length, 3, row.join(' | '));
+      assert.match(row[1]!, /^(same\b|better: .{5}|not applicable: .{10})/, row[0]!);
+    }
+    const behaviours = rows.map(([behaviour]) => behaviour);
+    assert.deepEqual(
+      behaviours.filter((behaviour, i) => behaviours.indexOf(behaviour) !== i),
+      [],
+    );
+  });
+
+  it('names for each a test that exists', () => {
+    const titles = new Map<string, string[]>();
+    const wrong: string[] = [];
+    for (const [behaviour, verdict, proof] of rows) {
+      if (proof === '—') {
+        if (!verdict!.startsWith('not applicable')) wrong.push(`no proof: ${behaviour}`);
+        continue;
+      }
+      for (const part of proof!.split('<br>')) {
+        const [, path, title] = /^`([^`]+)` (.+)$/.exec(part) ?? [];
+        if (path === undefined || title === undefined || !existsSync(join(root, path))) {
+          wrong.push(`no such file: ${part}`);
+          continue;
+        }
+        if (!titles.has(path)) titles.set(path, testTitles(read(path)));
+        if (!titles.get(path)!.includes(title)) wrong.push(`no such test: ${part}`);
+      }
+    }
+    assert.deepEqual(wrong, []);
+  });
+});
+
 /** GitHub's id for a heading: lower case, punctuation gone, spaces to dashes. */
 function anchorOf(heading: string): string {
   return heading

@@ -12,7 +12,11 @@ interface Answer {
   readonly body: string;
 }
 
-function ask(port: number, path: string, options: { agent?: Agent; method?: string } = {}): Promise<Answer> {
+function ask(
+  port: number,
+  path: string,
+  options: { agent?: Agent; method?: string; host?: string } = {},
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const outgoing: ClientRequest = request({ host: '127.0.0.1', port, path, ...options }, (response) => {
       let body = '';
@@ -61,6 +65,13 @@ describe('health server', () => {
         [answer.status, answer.body, answer.headers['content-type'], Number(answer.headers['content-length'])],
         [golden?.status, golden?.body, golden?.type, golden?.length],
       );
+    }
+  });
+
+  it('listens on both families for 0.0.0.0, the default, as Go does', async () => {
+    for (const ip of ['0.0.0.0', '', '::']) {
+      await using server = await startHealthServer(options({ ip }), new AbortController().signal);
+      for (const host of ['127.0.0.1', '::1']) assert.equal((await ask(server.port, '/healthz', { host })).status, 200);
     }
   });
 

@@ -9,7 +9,10 @@ import { describeError, WeftError } from '../errors.ts';
 export type Readiness = { readonly ready: true } | { readonly ready: false; readonly reason?: string };
 
 export interface HealthServerOptions {
-  /** Address to listen on: a literal of either family; empty means every address, as for flannel. */
+  /**
+   * Address to listen on: a literal of either family. Empty, 0.0.0.0 and :: all mean every address of both families, as in
+   * Go: a node with IPv6 alone is probed under the default of --healthz-ip, too.
+   */
   readonly ip: string;
   /** 0 lets the kernel choose. That flannel's `--healthz-port=0` means "off" is the caller's business. */
   readonly port: number;
@@ -88,7 +91,7 @@ async function listen(server: Server, { ip, port }: HealthServerOptions): Promis
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject);
   try {
-    server.listen({ port, ...(ip === '' ? {} : { host: ip }) }, resolve);
+    server.listen({ port, ...(['', '0.0.0.0', '::'].includes(ip) ? {} : { host: ip }) }, resolve);
     await promise;
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;

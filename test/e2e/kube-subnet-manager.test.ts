@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
@@ -12,11 +12,12 @@ import { DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts'
 import type { KubeSubnetManager, KubeTiming } from '../../src/subnet/kube/kube-subnet-manager.ts';
 import { openKubeSubnetManager } from '../../src/subnet/kube/open-kube-subnet-manager.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
+import { golden } from '../fakes/golden.ts';
 import { TcpProxy } from './etcd-proxy.ts';
+import { flannelPart, flannelPartOf, goldenAudit, goldenNodes, requestKind } from './golden-nodes.ts';
 
 /** flannel on real Kubernetes servers, without packets: one manager in the place of each agent. */
 
-const GOLDEN = join(import.meta.dirname, '..', 'golden');
 const P = `${DEFAULT_ANNOTATION_PREFIX}/`;
 const PATIENCE_MS = 60_000;
 
@@ -176,37 +177,14 @@ function peerAnnotations(publicIp: string): Record<string, string> {
   };
 }
 
-interface GoldenNode {
-  readonly name: string;
-  readonly annotations: Record<string, string>;
-  readonly podCIDRs: string[];
-  readonly conditions: Record<string, string>[];
-}
-
-/** The file holds one pretty-printed object after another. */
-async function goldenNodes(scenario: string): Promise<GoldenNode[]> {
-  const text = await readFile(join(GOLDEN, scenario, '31-nodes-trimmed.json.txt'), 'utf8');
-  return text
-    .trim()
-    .split(/(?<=^})\n(?=\{$)/m)
-    .map((one) => JSON.parse(one) as GoldenNode);
-}
-
 describe('beside a recorded flannel', () => {
-  /** What a request was for, without what differs from run to run. */
-  const kind = ({ verb, objectRef }: AuditEvent) =>
-    [verb, objectRef?.resource, objectRef?.subresource].filter(Boolean).join(' ');
-
   test('udp: the same kinds of requests, the same patches, annotations and conditions', async () => {
-    const golden = (await readFile(join(GOLDEN, 'udp', '40-audit.jsonl.txt'), 'utf8'))
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as AuditEvent);
+    const recorded = goldenAudit('udp');
     await using own = await KubeCluster.start();
     const names = ['node1', 'node2', 'node3'];
     await own.createNodes(names, AbortSignal.timeout(PATIENCE_MS));
     const netConfPath = join(own.dir, 'net-conf.json');
-    await writeFile(netConfPath, await readFile(join(GOLDEN, 'udp', '01-net-conf.json.txt')));
+    await writeFile(netConfPath, golden('udp', '01-net-conf.json'));
     const kubeconfigFile = await own.flannelKubeconfig();
     const { signal } = new AbortController();
     for (const [i, node] of names.entries()) {
@@ -242,22 +220,22 @@ describe('beside a recorded flannel', () => {
       [],
       'everything was allowed by the rights of flannel',
     );
-    assert.deepEqual([...new Set(requests.map(kind))].sort(), [...new Set(golden.map(kind))].sort());
+    assert.deepEqual([...new Set(requests.map(requestKind))].sort(), [...new Set(recorded.map(requestKind))].sort());
     const lists = requests.filter(({ verb }) => verb === 'list').map(({ requestURI }) => requestURI);
     assert.deepEqual([...new Set(lists)], ['/api/v1/nodes?limit=500&resourceVersion=0']);
     const watches = (from: readonly AuditEvent[]) =>
       from.filter(({ verb }) => verb === 'watch').map(({ requestURI }) => requestURI.replaceAll(/=\d+/g, '=N'));
-    assert.deepEqual(new Set(watches(requests)), new Set(watches(golden)));
+    assert.deepEqual(new Set(watches(requests)), new Set(watches(recorded)));
     const patches = (from: readonly AuditEvent[]) =>
       from
         .filter(({ verb }) => verb === 'patch')
         .map(({ requestURI, requestObject }) => `${requestURI} ${JSON.stringify(requestObject)}`)
         .map((line) => line.replaceAll(/\d{4}-\d\d-\d\dT[\d:]+Z/g, 'TIME'))
         .sort();
-    assert.deepEqual(patches(requests), patches(golden));
+    assert.deepEqual(patches(requests), patches(recorded));
     assert.ok(requests.every(({ userAgent }) => userAgent.startsWith('flanneld/')));
 
-    for (const expected of await goldenNodes('udp')) {
+    for (const expected of goldenNodes('udp')) {
       const node = await own.admin.node(expected.name);
       assert.deepEqual(flannelPart(node), flannelPartOf(expected));
       assert.deepEqual(node.spec.podCIDRs, expected.podCIDRs);
@@ -274,7 +252,7 @@ describe('beside a recorded flannel', () => {
       ],
       ['host-gw', { Network: '10.244.0.0/16', Backend: { Type: 'host-gw' } }, 'host-gw', false],
     ] as const) {
-      for (const expected of await goldenNodes(scenario)) {
+      for (const expected of goldenNodes(scenario)) {
         await cluster.admin.delete('/api/v1/nodes');
         await cluster.admin.createNode(expected.name, { podCidrs: expected.podCIDRs });
         const annotation = (key: string) => expected.annotations[`${P}${key}`];
@@ -290,29 +268,6 @@ describe('beside a recorded flannel', () => {
       }
     }
   });
-
-  function flannelPart(node: KubeNode): object {
-    return flannelPartOf({
-      name: node.metadata.name,
-      annotations: node.metadata.annotations ?? {},
-      podCIDRs: node.spec.podCIDRs ?? [],
-      conditions: (node.status.conditions ?? []) as unknown as Record<string, string>[],
-    });
-  }
-
-  /** All that flannel writes; other controllers write annotations of their own, and times differ. */
-  function flannelPartOf(node: GoldenNode): object {
-    return {
-      annotations: Object.fromEntries(
-        Object.entries(node.annotations)
-          .filter(([key]) => key.startsWith(P))
-          .sort(),
-      ),
-      conditions: node.conditions
-        .filter(({ type }) => type === 'NetworkUnavailable')
-        .map(({ lastHeartbeatTime, lastTransitionTime, ...rest }) => rest),
-    };
-  }
 });
 
 describe('ways to the API server', () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { mapLimit } from '../../src/lab/map-limit.ts';
 import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { NotifySocket } from '../fakes/notify-socket.ts';
 import { Flanneld, localFlags } from './flanneld.ts';
@@ -9,6 +10,9 @@ import { NET_CONF } from './overlay.ts';
 import { eventually } from './waiting.ts';
 
 /** The agent as its operators meet it: command line, environment, exit codes, what it prints and in which order. */
+
+/** Agents that start at once: as many as the smallest machine has processors. */
+const AT_A_TIME = 2;
 
 let topology: Topology;
 let host: LabHost;
@@ -45,7 +49,7 @@ describe('the end of the agent', () => {
     const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
       version: string;
     };
-    for (const flag of ['-version', '--version', '--version=true']) {
+    for (const flag of ['-version', '--version']) {
       const { code, stderr, stdout } = await ended([flag]);
       assert.deepEqual({ code, stderr, stdout }, { code: 0, stderr: `${version}\n`, stdout: '' });
     }
@@ -61,11 +65,11 @@ describe('the end of the agent', () => {
   });
 
   it('refuses a flag that it does not know or cannot read, with its usage and exit code 2', async () => {
-    for (const flag of ['--no-such-flag', '-v=x', '--healthz-port']) {
+    await mapLimit(['--no-such-flag', '-v=x', '--healthz-port'], AT_A_TIME, async (flag) => {
       const { code, stderr } = await ended([flag]);
       assert.equal(code, 2, flag);
       assert.match(stderr, /^flanneld: cannot read the command line: .*\[WEFT_USAGE\].*\nUsage: flanneld/);
-    }
+    });
   });
 
   it('refuses a variable that it cannot read, and names it, where flannel goes on with 0', async () => {
@@ -106,10 +110,30 @@ describe('the end of the agent', () => {
       ],
       [['--healthz-port=8081', '--healthz-ip=203.0.113.9'], NET_CONF, /Start healthz server error\. /],
     ];
-    for (const [flags, netConf, expected] of cases) {
+    await mapLimit(cases, AT_A_TIME, async ([flags, netConf, expected]) => {
       const { code, stderr } = await ended(localFlags(freshHost(), netConf, ...flags));
       assert.match(stderr, expected);
       assert.equal(code, 1, stderr);
+    });
+    const mounts: [string, RegExp][] = [
+      [
+        'mount -t tmpfs -o ro none /dev/net',
+        /Error registering network: failed to open TUN device: open \/dev\/net\/tun: no such file or directory/,
+      ],
+      // All programs of iptables are one file, which ends with exit code 1 here.
+      ['mount --bind /bin/false "$(command -v iptables)"', /Failed to setup masq rules, /],
+    ];
+    for (const [mount, expected] of mounts) {
+      const own = freshHost();
+      const under = ['unshare', '--mount', 'sh', '-c', `${mount}; exec "$@"`, 'sh'];
+      await using agent = await Flanneld.start(topology, host, {
+        flags: localFlags(own, NET_CONF, '--ip-masq'),
+        under,
+      });
+      const { code, stderr } = await agent.ended();
+      assert.match(stderr, expected);
+      assert.equal(code, 1);
+      assert.ok(!existsSync(join(own.stateDirectory, 'subnet.env')));
     }
     const { code, stderr } = await ended(['--kube-subnet-mgr', '--kubeconfig-file=/nonexistent'], { NODE_NAME: 'h1' });
     assert.match(stderr, /Failed to create SubnetManager: fail to create kubernetes config: /);
@@ -143,9 +167,9 @@ describe('a start', () => {
     const subnet = /^FLANNEL_SUBNET=(.*)\.1\/24$/m.exec(readFileSync(subnetFile, 'utf8'))![1]!;
     const expected = [
       /^CLI flags config: \{etcdEndpoints:http:\/\/127\.0\.0\.1:4001,http:\/\/127\.0\.0\.1:2379 etcdPrefix:\/coreos\.com\/network /,
-      /^Created subnet manager: Local Subnet Manager - /,
       /^Installing signal handlers$/,
       /^Start healthz server on 0\.0\.0\.0:8081$/,
+      /^Created subnet manager: Local Subnet Manager - /,
       /^Found network config - Backend type: udp$/,
       /^Determining IP address of default interface$/,
       /^Using interface with name eth0 and address 192\.168\.77\.1$/,
@@ -245,9 +269,11 @@ describe('a start', () => {
     assert.equal(found.code, 0);
     assert.match(found.stdout, /^\* +eth0 +192\.168\.77\.1.* chosen: .*default route/m);
     assert.match(found.stdout, /^ +lo +127\.0\.0\.1/m);
-    for (const wish of ['--iface-can-reach=192.168.77.99', '--iface-regex=^eth', '--iface=192.168.77.1']) {
-      assert.match((await ended([...flags, wish])).stdout, /^\* +eth0 /m, wish);
-    }
+    await mapLimit(
+      ['--iface-can-reach=192.168.77.99', '--iface-regex=^eth', '--iface=192.168.77.1'],
+      AT_A_TIME,
+      async (wish) => assert.match((await ended([...flags, wish])).stdout, /^\* +eth0 /m, wish),
+    );
     const none = await ended([...flags, '--iface=wlan7']);
     assert.equal(none.code, 1);
     assert.match(none.stdout, /error looking up interface wlan7/);
@@ -299,6 +325,28 @@ describe('health', () => {
     await topology.ipBatch(host, 'link del flannel0\n');
     await agent.answers('/readyz', 200, /^flanneld is ready$/);
     assert.match(await shown('ip', 'route', 'show', 'dev', 'flannel0'), /^10\.244\.0\.0\/16 /m);
+  });
+
+  it('answers, and is not ready, while the API server cannot be reached', async () => {
+    const own = freshHost();
+    const kubeconfig = join(own.stateDirectory, 'kubeconfig');
+    const named = (kind: string, value: object) => [{ name: 'x', [kind]: value }];
+    writeFileSync(
+      kubeconfig,
+      JSON.stringify({
+        clusters: named('cluster', { server: 'http://127.0.0.1:1' }),
+        users: named('user', { token: 'secret' }),
+        contexts: named('context', { cluster: 'x', user: 'x' }),
+        'current-context': 'x',
+      }),
+    );
+    const flags = ['--kube-subnet-mgr', `--kubeconfig-file=${kubeconfig}`, '--healthz-port=8081'];
+    await using agent = await Flanneld.start(topology, host, { flags, env: { NODE_NAME: 'h1' } });
+    await agent.logged(/^Waiting 10m0s for node controller to sync$/);
+    await agent.answers('/readyz', 503, /^flanneld is not ready: Error watching \/api\/v1\/nodes .*ECONNREFUSED/);
+    assert.equal((await agent.get('/healthz')).status, 200);
+    agent.child.kill('SIGTERM');
+    assert.equal((await agent.ended()).code, 0);
   });
 
   it('is not ready while subnet.env cannot be written', async () => {

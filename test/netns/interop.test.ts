@@ -4,17 +4,13 @@ import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { sendFile } from '../../src/lab/checks.ts';
 import { type LabContainer, Topology } from '../../src/lab/topology.ts';
 import { addressOf, ping } from './overlay.ts';
+import { startPlainPeer } from './plain-peer.ts';
 import { attach, NETWORK, OVERHEAD, PORT, subnetOf, Tunnel } from './tunnel.ts';
-import { eventually } from './waiting.ts';
 
 const MTU = 1500 - OVERHEAD;
 const FILE_BYTES = 64 * 1024 * 1024;
 const ICMP_HEADERS = 28;
 
-/**
- * The other end is socat: a TUN device without any offload on one side, a UDP socket on the other, and one inner packet in
- * each datagram, as flannel's own forwarder has it. It knows nothing of weft.
- */
 describe('beside a peer that moves one raw packet a datagram', () => {
   let topology: Topology;
   let tunnel: Tunnel;
@@ -25,20 +21,12 @@ describe('beside a peer that moves one raw packet a datagram', () => {
     topology = await Topology.create({ hosts: 2, containersPerHost: 1, underlay: 'wire', purpose: 'test' });
     const [weft, plain] = [topology.hosts[0]!, topology.hosts[1]!];
     tunnel = await Tunnel.start(topology, weft, { peers: [{ host: plain }] });
-    await topology.start(
-      plain,
-      [
-        'socat',
-        `TUN:${formatIpv4(subnetOf(plain).addr)}/${NETWORK.length},tun-name=plain0,tun-type=tun,iff-no-pi,iff-up`,
-        `UDP4-DATAGRAM:${formatIpv4(weft.address)}:${PORT},bind=${formatIpv4(plain.address)}:${PORT}`,
-      ],
-      { stdout: 'ignore' },
-    );
-    await eventually('socat has made its device', async () => {
-      const { stdout } = await topology.exec(plain, ['ip', '-o', 'link', 'show', 'up', 'type', 'tun']);
-      return stdout.includes('plain0') || undefined;
+    await startPlainPeer(topology, plain, {
+      tunAddress: `${formatIpv4(subnetOf(plain).addr)}/${NETWORK.length}`,
+      local: `${formatIpv4(plain.address)}:${PORT}`,
+      remote: `${formatIpv4(weft.address)}:${PORT}`,
+      mtuBytes: MTU,
     });
-    await topology.ipBatch(plain, `link set plain0 mtu ${MTU}\n`);
     for (const host of topology.hosts) await attach(topology, host, MTU);
     [ours, theirs] = [weft.containers[0]!, plain.containers[0]!];
   });

@@ -1,22 +1,14 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import { IptablesTrafficManager } from '../../src/linux/iptables.ts';
 import { NftablesTrafficManager } from '../../src/linux/nftables.ts';
 import { run } from '../../src/linux/run.ts';
 import { type TrafficRules, trafficRules } from '../../src/trafficmngr/rules.ts';
+import { byTable, golden, goldenOrEmpty, normalRuleset, normalSave, withNftCorrections } from '../fakes/golden.ts';
 import { withNamespace } from './traffic-namespace.ts';
 
 /** What a real flanneld left on a host, against what ours leaves there when it is given the same subnet. */
-
-function goldenUrl(scenario: string, file: string): URL {
-  return new URL(`../golden/${scenario}/${file}.txt`, import.meta.url);
-}
-
-function golden(scenario: string, file: string): string {
-  return readFileSync(goldenUrl(scenario, file), 'utf8');
-}
 
 function goldenRules(scenario: string, host: string): TrafficRules {
   const env = golden(scenario, `24-subnet.env-${host}`);
@@ -35,57 +27,6 @@ function goldenRules(scenario: string, host: string): TrafficRules {
   });
 }
 
-/** Random by nature: the time in the comments, packet counters, handles, and which table was made first. */
-function normalSave(text: string): string[] {
-  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  return lines.map((line) => line.replace(/\[\d+:\d+\]/, '[0:0]'));
-}
-
-function normalRuleset(text: string): string[] {
-  return (
-    text
-      .split('\n')
-      .map((line) => line.replace(/ ?# handle \d+/, '').replace(/packets \d+ bytes \d+/, 'packets 0 bytes 0'))
-      // A remark of nft 1.0.6 on standard error, which the golden files include, about a target that only iptables knows.
-      .map((line) => line.replace('XT target MASQUERADE not found', ''))
-      .map((line) => line.trim().replace(/ +/g, ' '))
-      .filter((line) => line !== '' && !line.startsWith('# Warning'))
-  );
-}
-
-function byTable(lines: string[]): Record<string, string[]> {
-  const tables: Record<string, string[]> = {};
-  let name = '';
-  for (const line of lines) {
-    if (line.startsWith('table ') || line.startsWith('*')) name = line;
-    (tables[name] ??= []).push(line);
-  }
-  return tables;
-}
-
-/**
- * flannel's nftables flavour differs from its iptables flavour in these two rules; ours does not (docs/COMPATIBILITY.md).
- * The mark is compared as a whole, so a packet that kube-proxy and somebody else have both marked is not recognised; and
- * the fourth rule, with the two networks exchanged, leaves no packet for the last one.
- */
-function withCorrections(ruleset: string[], subnet: string): string[] {
-  let corrected = 0;
-  const lines = ruleset.map((line) => {
-    switch (line) {
-      case 'meta mark 0x00004000 return':
-        corrected++;
-        return 'meta mark & 0x00004000 == 0x00004000 return';
-      case `ip saddr != ${subnet} ip daddr 10.244.0.0/16 return`:
-        corrected++;
-        return `ip saddr != 10.244.0.0/16 ip daddr ${subnet} return`;
-      default:
-        return line;
-    }
-  });
-  assert.equal(corrected, 2, 'the golden file has both of flannel’s rules');
-  return lines;
-}
-
 describe('traffic rules equal flanneld’s', () => {
   for (const scenario of ['udp', 'etcd-udp', 'vxlan-dual']) {
     for (const host of ['h1', 'h2']) {
@@ -96,11 +37,8 @@ describe('traffic rules equal flanneld’s', () => {
         const saved = (await run(['iptables-save'], { netns })).stdout;
         assert.deepEqual(byTable(normalSave(saved)), byTable(normalSave(golden(scenario, `21-iptables-save-${host}`))));
         const saved6 = (await run(['ip6tables-save'], { netns })).stdout;
-        const golden6 = existsSync(goldenUrl(scenario, `22-ip6tables-save-${host}`));
-        assert.deepEqual(
-          byTable(normalSave(saved6)),
-          byTable(normalSave(golden6 ? golden(scenario, `22-ip6tables-save-${host}`) : '')),
-        );
+        const golden6 = goldenOrEmpty(scenario, `22-ip6tables-save-${host}`);
+        assert.deepEqual(byTable(normalSave(saved6)), byTable(normalSave(golden6)));
         const listed = (await run(['nft', '-a', 'list', 'ruleset'], { netns })).stdout;
         assert.deepEqual(byTable(normalRuleset(listed)), byTable(normalRuleset(golden(scenario, `23-nft-${host}`))));
       });
@@ -116,7 +54,7 @@ describe('traffic rules equal flanneld’s', () => {
       const subnet = host === 'h1' ? '10.244.0.0/24' : '10.244.1.0/24';
       assert.deepEqual(
         byTable(normalRuleset(listed)),
-        byTable(withCorrections(normalRuleset(golden('udp-nft', `23-nft-${host}`)), subnet)),
+        byTable(withNftCorrections(normalRuleset(golden('udp-nft', `23-nft-${host}`)), subnet)),
       );
       assert.equal((await run(['iptables-save'], { netns })).stdout, golden('udp-nft', `21-iptables-save-${host}`));
     });

@@ -71,14 +71,10 @@ async function startAgent({ options, log, failures, stack }: AgentRun, signal: A
     figures.countReport(entry);
     const { severity, text } = logReport(log, entry);
     if (severity === 'warning' || severity === 'error') failures.waiting(text);
+    if (entry.type === 'store-failed') readiness.waiting(text);
   };
-  const { manager, nodeHints, reportFailure } = await failingAs('Failed to create SubnetManager: ', () =>
-    createSubnetManager(options, report, signal),
-  );
-  stack.use(manager);
-  failures.tellNode = reportFailure;
-  log.info(`Created subnet manager: ${manager.name}`);
   log.info('Installing signal handlers');
+  // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
   if (options.healthzPort > 0) {
     const { healthzIp: ip, healthzPort: port } = options;
     log.info(`Start healthz server on ${ip}:${port}`);
@@ -86,6 +82,13 @@ async function startAgent({ options, log, failures, stack }: AgentRun, signal: A
     const server = { ip, port, readiness: () => readiness.read(), metrics: () => metrics.render() };
     stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, signal)));
   }
+
+  const { manager, nodeHints, reportFailure } = await failingAs('Failed to create SubnetManager: ', () =>
+    createSubnetManager(options, report, signal),
+  );
+  stack.use(manager);
+  failures.tellNode = reportFailure;
+  log.info(`Created subnet manager: ${manager.name}`);
 
   const config = await fetchConfig(options, { manager, readiness, failures, log }, signal);
   log.info(`Found network config - Backend type: ${config.backendType}`);

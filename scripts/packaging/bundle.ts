@@ -51,6 +51,8 @@ export async function bundlePlugin(output: string, signal: AbortSignal, entry = 
   });
 }
 
+const MODULE_FOLDER = "weftModuleFolder=process.getBuiltinModule('node:path').dirname(process.execPath)";
+
 /** All programs as text. Function names stay, so that stack traces can be read. */
 export async function bundle(signal: AbortSignal): Promise<Bundle> {
   const stamp = await buildStamp(signal);
@@ -67,21 +69,28 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
     logLevel: 'warning',
     plugins: [nativePart],
     // The executable is the only file there is: whoever asks where its module lies, is in it.
-    define: { 'import.meta.url': 'weftModuleUrl', WEFT_BUILD: stamp },
+    define: {
+      'import.meta.dirname': 'weftModuleFolder',
+      'import.meta.main': 'false',
+      'import.meta.url': 'weftModuleUrl',
+      WEFT_BUILD: stamp,
+    },
   } satisfies BuildOptions & { write: false; metafile: true };
   const [program, worker] = await Promise.all([
     build({
       ...common,
       entryPoints: ['src/cmd/single-executable/main.ts'],
       format: 'cjs',
-      banner: { js: "const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href;" },
+      banner: {
+        js: `const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href,${MODULE_FOLDER};`,
+      },
     }),
     build({
       ...common,
       entryPoints: ['src/cmd/flanneld/forwarder-worker.ts'],
       format: 'esm',
       banner: {
-        js: "import{pathToFileURL as weftPathToUrl}from'node:url';const weftModuleUrl=weftPathToUrl(process.execPath).href;",
+        js: `import{pathToFileURL as weftPathToUrl}from'node:url';const weftModuleUrl=weftPathToUrl(process.execPath).href,${MODULE_FOLDER};`,
       },
     }),
   ]);

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh SUITE...     unit | netns | e2e | lab | bench | node24 | dist-amd64 | dist-arm64
 #
-# npm packages come from package-lock.json; Debian packages only where the command they bring is missing. Everything it
+# npm packages come from package-lock.json; Debian packages only where the command or library they bring is missing. Everything it
 # prints goes to standard error: standard output belongs to the target (`make lab ARGS=--json` prints JSON alone).
 # Exit codes: 0 ready; 1 something is missing that it could not install or that a person has to do (it says what).
 set -eu
@@ -21,7 +21,7 @@ fail() { # message, then what to do
   exit 1
 }
 
-# --- what each suite needs: `command=Debian package` ------------------------------------------------------------------
+# --- what each suite needs: `command=Debian package`, or a library instead of the command -----------------------------
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
 plugins='/usr/lib/cni/bridge=containernetworking-plugins'
@@ -33,7 +33,8 @@ packaging() { # architecture
     */arm64) echo 'aarch64-linux-gnu-strip=binutils-aarch64-linux-gnu qemu-aarch64-static=qemu-user-static' ;;
   esac
 }
-commands=
+# Node.js itself is linked against it, and it is not in every Debian.
+commands='libatomic.so.1=libatomic1'
 namespaces=no
 for suite; do
   case $suite in
@@ -60,16 +61,26 @@ exec 9>.cache/setup.lock
 flock 9
 
 # --- Debian packages --------------------------------------------------------------------------------------------------
+is_there() { # command, file or library
+  case $1 in
+    # A system without ldconfig keeps its libraries where this cannot look: Node.js itself will say if one is missing.
+    lib*.so.*) ! command -v ldconfig >/dev/null 2>&1 || ldconfig -p | grep -qF "$1 " ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
 missing=
 for pair in $commands; do
-  command -v "${pair%%=*}" >/dev/null 2>&1 && continue
+  is_there "${pair%%=*}" && continue
   case " $missing " in *" ${pair#*=} "*) ;; *) missing="$missing ${pair#*=}" ;; esac
 done
 missing=${missing# }
 if [ -n "$missing" ]; then
   command -v apt-get >/dev/null 2>&1 ||
-    fail "programs are missing, and this system has no apt-get to install them with." \
+    fail "programs or libraries are missing, and this system has no apt-get to install them with." \
       "Debian calls the packages: $missing" "Install what your system calls them, then run make again."
+  [ "$(id -u)" = 0 ] ||
+    fail "Debian packages are missing, and only root can install them: $missing" \
+      "Run: sudo apt-get install $missing"
   say "installing Debian packages: $missing"
   # etcd-server and containerd start a service when they are installed. weft starts its own servers, so none may run.
   policy=/usr/sbin/policy-rc.d
@@ -84,9 +95,11 @@ if [ -n "$missing" ]; then
   $apt update </dev/null ||
     say "apt-get update reported errors; going on with the package lists that are there"
   # shellcheck disable=SC2086 # lists of words
-  $apt -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing </dev/null ||
+  said=$($apt -o Dpkg::Use-Pty=0 install -y --no-install-recommends $missing </dev/null 2>&1) || {
+    echo "$said"
     fail "apt-get could not install: $missing" \
       "See its messages above; check the package sources in /etc/apt and the network, then run make again."
+  }
   for service in etcd-server:etcd containerd:containerd; do
     case " $missing " in
       *" ${service%:*} "*)
@@ -97,8 +110,8 @@ if [ -n "$missing" ]; then
     esac
   done
   for pair in $commands; do
-    command -v "${pair%%=*}" >/dev/null 2>&1 ||
-      fail "package ${pair#*=} is installed, but its command '${pair%%=*}' is not on the PATH." "PATH is $PATH"
+    is_there "${pair%%=*}" ||
+      fail "package ${pair#*=} is installed, but what it is for, '${pair%%=*}', cannot be found." "PATH is $PATH"
   done
 fi
 

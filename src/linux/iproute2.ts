@@ -17,7 +17,7 @@ import {
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
 } from '../kernel/state.ts';
-import { IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
+import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
 import { type RunResult, run } from './run.ts';
 
 export interface Iproute2Options extends IpMonitorOptions {
@@ -99,7 +99,7 @@ class Iproute2Kernel implements Kernel {
   }
 
   changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
-    return this.#monitor.changes(wanted, signal);
+    return this.#monitor.changes((line) => concerns(line, wanted()), signal);
   }
 
   async #batch(tool: Tool, ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {

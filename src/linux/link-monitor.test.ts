@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../kernel/state.ts';
-import { concerns } from './link-monitor.ts';
+import { concerns, concernsExternal } from './link-monitor.ts';
 
 function wanted(...links: WantedLink[]): WantedState {
   return { ...EMPTY_WANTED_STATE, links };
@@ -48,4 +48,25 @@ describe('what `ip monitor` says', () => {
       true,
     );
   });
+});
+
+describe('what `ip monitor` says of the way to the other nodes', () => {
+  for (const [line, expected] of [
+    ['[LINK]3: eth0@plug0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1400 qdisc noqueue state UP group 0', true],
+    ['[LINK]Deleted 3: eth0@NONE: <BROADCAST,MULTICAST> mtu 1400 qdisc noop state DOWN group 0', true],
+    ['[LINK]9: vethafed4ec1@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1472 qdisc noqueue master cni0 state UP', false],
+    ['    link/ether 02:00:0a:62:00:11 brd ff:ff:ff:ff:ff:ff', false],
+    ['[ADDR]Deleted 3: eth0    inet 192.168.77.1/24 scope 0 eth0', true],
+    ['[ADDR]3: eth0    inet6 fe80::386b:f5ff:fe6e:aeff/64 scope 253 tentative', true],
+    ['[ADDR]4: eth1    inet 192.168.78.1/24 scope 0 eth1', true],
+    ['[ADDR]9: vethafed4ec1    inet6 fe80::c834:e3ff:fe60:cdc3/64 scope 253 tentative', false],
+    ['[ROUTE]default via 192.168.77.254 dev eth0', true],
+    ['[ROUTE]Deleted default via 192.168.77.254 dev eth0', true],
+    ['[ROUTE]Deleted 10.244.0.0/16 dev flannel0 proto 241', false],
+    ['[NEIGH]192.168.77.2 dev eth0 lladdr 02:00:0a:62:00:12 REACHABLE', false],
+  ] as const) {
+    it(`${expected ? 'matters' : 'does not matter'}: ${line}`, () => {
+      assert.equal(concernsExternal(line, 'eth0'), expected);
+    });
+  }
 });

@@ -31,8 +31,11 @@ export class IpMonitor {
     this.#options = options;
   }
 
-  /** See Kernel.changes. Starts `ip monitor` again whenever it ends; ends by itself only when aborted. */
-  async *changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
+  /**
+   * Gives notice of every line of `ip -N monitor label` that matters, several at once as one; the first notice comes as
+   * soon as no line can be missed any more. Starts `ip monitor` again whenever it ends; ends by itself only when aborted.
+   */
+  async *changes(matters: (line: string) => boolean, signal: AbortSignal): AsyncIterable<void> {
     for (let failures = 0; !signal.aborted; failures++) {
       let child: Child | undefined;
       try {
@@ -44,7 +47,7 @@ export class IpMonitor {
         const notices = new Latch();
         // One now: whatever happened before it listened was missed.
         notices.set();
-        const reading = this.#read(child, wanted, notices);
+        const reading = this.#read(child, matters, notices);
         while (await notices.wait()) {
           failures = 0;
           yield;
@@ -65,9 +68,9 @@ export class IpMonitor {
   }
 
   /** Never rejects; closes the latch at the end of the output. */
-  async #read(child: Child, wanted: () => WantedState, notices: Latch): Promise<void> {
+  async #read(child: Child, matters: (line: string) => boolean, notices: Latch): Promise<void> {
     try {
-      for await (const line of lines(child.stdout!)) if (concerns(line, wanted())) notices.set();
+      for await (const line of lines(child.stdout!)) if (matters(line)) notices.set();
     } catch {
       // The pipe broke: the same as its end.
     } finally {
@@ -92,6 +95,18 @@ export function concerns(line: string, wanted: WantedState): boolean {
     return wanted.links.some((link) => link.kind !== 'external' && follows(words, 'dev', link.name));
   }
   return wanted.links.some((link) => words.includes(link.name));
+}
+
+/**
+ * Whether a line of `ip -N monitor label` can be about which interface leads to the other nodes, `name` being the present
+ * one: it, addresses that others can use on any interface, and default routes. Containers come and go without any of these.
+ */
+export function concernsExternal(line: string, name: string): boolean {
+  if (!line.startsWith('[')) return false;
+  const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
+  if (line.startsWith('[LINK]')) return words.includes(name);
+  if (line.startsWith('[ADDR]')) return words.includes(name) || follows(words, 'scope', '0');
+  return line.startsWith('[ROUTE]') && words.includes('default');
 }
 
 function follows(words: readonly string[], key: string, value: string): boolean {

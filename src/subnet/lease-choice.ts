@@ -37,6 +37,11 @@ export function sameHost(a: LeaseAttrs, b: LeaseAttrs): boolean {
   return a.publicIpv6 !== undefined && a.publicIpv6 === b.publicIpv6;
 }
 
+/** Whether an entry is that host's. */
+export function isOf(entry: StoredEntry, attrs: LeaseAttrs): boolean {
+  return entry.attrs !== undefined && sameHost(entry.attrs, attrs);
+}
+
 export function isLive(entry: StoredEntry, nowMs: number): boolean {
   return entry.expiresAtMs === undefined || entry.expiresAtMs > nowMs;
 }
@@ -84,20 +89,24 @@ export interface ChooseOptions<E extends StoredEntry> {
   readonly entries: readonly E[];
   /** What the host held in an earlier run. */
   readonly previous: Subnets | undefined;
+  /** See AcquireOptions. */
+  readonly held?: Lease | undefined;
   readonly random: () => number;
   readonly report: ReportSink;
 }
 
 /**
- * flannel's order: the lease under the own public address, else the previous subnet, else a random free one of the first
- * hundred. An own lease that does not fit the configuration any more is given up, unless it is a reservation: that is
+ * flannel's order: the lease under the own public address (one that is held goes before the others), else the previous
+ * subnet, else a random free one of the first hundred. An own lease that does not fit the configuration any more is given up, unless it is a reservation: that is
  * the operator's to remove. Unlike flannel's, an own lease that overlaps somebody else's is given up as well.
  *
  * @throws WeftError WEFT_SUBNET_EXHAUSTED.
  */
 export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): LeaseChoice<E> {
-  const { config, attrs, entries, previous, random, report } = options;
-  const own = entries.filter((entry) => entry.attrs !== undefined && sameHost(entry.attrs, attrs));
+  const { config, attrs, entries, previous, held: ownHeld, random, report } = options;
+  const isHeld = (entry: E): boolean =>
+    ownHeld !== undefined && leaseKey(entry) === leaseKey(ownHeld) && isOf(entry, ownHeld.attrs);
+  const own = entries.filter((entry) => isOf(entry, attrs) || isHeld(entry));
   const others = entries.filter((entry) => !own.includes(entry));
 
   const usable: E[] = [];
@@ -111,6 +120,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
     }
   }
   const reused =
+    usable.find(isHeld) ??
     usable.find((entry) => entry.expiresAtMs === undefined) ??
     usable.find((entry) => previous !== undefined && leaseKey(entry) === leaseKey(previous)) ??
     usable[0];

@@ -19,6 +19,11 @@ export type LeaseUpdate =
 export interface AcquireOptions {
   /** The subnet of an earlier run (subnet.env): taken again when nobody else holds it and it fits the configuration. */
   readonly previous?: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+  /**
+   * The lease that this very process holds, with the attributes it published: its entry is this host's although the public
+   * address has changed since.
+   */
+  readonly held?: Lease | undefined;
 }
 
 /**

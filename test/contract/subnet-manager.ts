@@ -246,6 +246,27 @@ export function subnetManagerContract(
       );
     });
 
+    test('that is held comes along when the public address changes', async ({ harness, config, signal }) => {
+      const manager = harness.manager();
+      const held = await manager.acquireLease(config, attrsOf(1), signal);
+      const moved = await manager.acquireLease(config, attrsOf(2), signal, { previous: held, held });
+      assert.equal(leaseKey(moved), leaseKey(held));
+      assert.deepEqual(moved.attrs, attrsOf(2));
+      const picture = new Picture(manager.watchLeases(config, signal));
+      await picture.first();
+      assert.deepEqual(
+        [...picture.leases.values()].map((lease) => lease.attrs),
+        [attrsOf(2)],
+      );
+    });
+
+    allocationTest('is not taken from who holds it by now, held as it was', async ({ harness, config, signal }) => {
+      const held = leaseOf('10.5.6.0/24', 1);
+      await harness.writeEntry(leaseOf('10.5.6.0/24', 3));
+      const lease = await harness.manager().acquireLease(config, attrsOf(2), signal, { previous: held, held });
+      assert.ok(!overlap(lease, held));
+    });
+
     allocationTest('takes the previous subnet when nobody holds it', async ({ harness, config, signal }) => {
       const reports: SubnetReport[] = [];
       const manager = harness.manager({ report: (report) => reports.push(report) });

@@ -3,7 +3,7 @@ import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { WeftError } from '../../src/errors.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../src/lease/lease.ts';
-import { chooseLease, isLive, judgeOwn, type StoredEntry, sameHost } from '../../src/subnet/lease-choice.ts';
+import { chooseLease, isLive, isOf, judgeOwn, type StoredEntry } from '../../src/subnet/lease-choice.ts';
 import type { ReportSink } from '../../src/subnet/report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../../src/subnet/subnet-manager.ts';
 import { LeaseUpdateQueue } from '../../src/subnet/update-queue.ts';
@@ -156,8 +156,9 @@ export class FakeSubnetManager implements SubnetManager {
       attrs,
       entries: this.#store
         .entries()
-        .filter((entry) => isLive(entry, nowMs) || (entry.attrs !== undefined && sameHost(entry.attrs, attrs))),
+        .filter((entry) => isLive(entry, nowMs) || isOf(entry, options.held?.attrs ?? attrs) || isOf(entry, attrs)),
       previous: options.previous,
+      held: options.held,
       random: this.#random,
       report: this.#report,
     });

@@ -6,12 +6,14 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { recordStartupError } from '../../src/config/last-error.ts';
+import { lastKnownPath } from '../../src/config/last-known.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { IptablesTrafficManager } from '../../src/linux/iptables.ts';
 import type { RunResult } from '../../src/linux/run.ts';
 import { trafficRules } from '../../src/trafficmngr/rules.ts';
 import { DUAL } from '../contract/traffic-manager.ts';
 import { Overlay } from './overlay.ts';
+import { eventually } from './waiting.ts';
 
 const WEFT = [
   process.execPath,
@@ -106,7 +108,8 @@ for (const { mode, enableNfTables } of [
     });
 
     it('removes all of it and nothing else, once the agent was killed', async () => {
-      const { child } = overlay.agents[0]!;
+      const { child, subnetFile } = overlay.agents[0]!;
+      await eventually('what the agent knows is written', () => existsSync(lastKnownPath(subnetFile)) || undefined);
       child.kill('SIGKILL');
       await child.exited;
       // What an agent leaves in other modes and at other times.
@@ -125,6 +128,7 @@ for (const { mode, enableNfTables } of [
         /^ {2}\S+\/10-flannel\.conflist$/,
         /^removed files:$/,
         /^ {2}\S+\/subnet\.env$/,
+        /^ {2}\S+\/subnet\.env\.last-known\.json$/,
         /^ {2}\S+\/last-error$/,
         enableNfTables ? /^removed nftables rules:$/ : /^removed iptables rules \(nft\):$/,
         enableNfTables

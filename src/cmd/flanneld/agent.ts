@@ -1,41 +1,46 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Backend, BackendInput } from '../../backend/backend.ts';
-import { udpBackend } from '../../backend/udp/udp-backend.ts';
+import type { ChosenInterface } from '../../config/choose-interface.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import { describeNetworkConfig, lastKnownPath, readLastKnown } from '../../config/last-known.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
+import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { readPreviousLease, readSubnetFile, writeSubnetFile } from '../../config/subnet-file.ts';
 import { PeerSlots } from '../../dataplane/peer-slots.ts';
-import { type Forwarder, type ForwarderEvent, MAX_PEERS } from '../../dataplane/supervisor.ts';
-import { describeError, prefixed, WeftError } from '../../errors.ts';
+import { MAX_PEERS } from '../../dataplane/supervisor.ts';
+import { describeError, WeftError } from '../../errors.ts';
 import { startHealthServer } from '../../health/server.ts';
-import { describeOp, describeProblem } from '../../kernel/diff.ts';
-import { Reconciler } from '../../kernel/reconciler.ts';
-import type { WantedState } from '../../kernel/state.ts';
 import { type Lease, leaseKey } from '../../lease/lease.ts';
-import { iproute2Kernel } from '../../linux/iproute2.ts';
-import { systemdNotifier } from '../../linux/systemd-notify.ts';
+import { concernsExternal, IpMonitor } from '../../linux/link-monitor.ts';
+import { type SystemdNotifier, systemdNotifier } from '../../linux/systemd-notify.ts';
 import type { Log } from '../../log/log.ts';
 import { createMetrics } from '../../metrics/metrics.ts';
 import { describeReport, type SubnetReport } from '../../subnet/report.ts';
-import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { AgentFigures } from './agent-figures.ts';
+import { aborted, carryOn } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
-import { explainInterface, findExternalInterface } from './external-interface.ts';
-import { LeaseSession, type SessionParts } from './lease-session.ts';
-import { hostForwarder } from './open-forwarder.ts';
+import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
+import { failingAs } from './failing-as.ts';
+import { InterfaceWatch } from './interface-watch.ts';
+import { LastKnownKeeper } from './last-known-keeper.ts';
+import { LeaseSession } from './lease-session.ts';
+import { NodePlane } from './node-plane.ts';
 import { NodeReadiness } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
-import { createSubnetManager } from './subnet-managers.ts';
-import { checkBridge, NodeTraffic } from './traffic.ts';
+import { type StoreAnswer, StoreConnection } from './store-connection.ts';
+import { createSubnetManager, describeStore, type OpenSubnetManager } from './subnet-managers.ts';
+import { checkBridge } from './traffic.ts';
 
-const CONFIG_RETRY_MS = 1_000;
 /** --explain-iface does not wait for a configuration that is not there. */
 const EXPLAIN_CONFIG_MS = 5_000;
 /** subnet.env waits this long for the first list of peers; a store that is that slow must not keep pods from starting. */
 const FIRST_PEERS_MS = 10_000;
 const SUBNET_FILE_RETRY_MS = 5_000;
-/** A blackhole beside cni0's connected route needs another metric; any works, since it only catches what the other lacks. */
-const BLACKHOLE_METRIC = 10_000;
+/** A store that takes longer is away, and an agent that knows enough from an earlier run carries packets without it. */
+const STORE_PATIENCE_MS = 1_000;
+/** Packets need the interface; what people wrote about it on the Node can be had again later. */
+const NODE_PATIENCE_MS = 2_000;
+/** What fails once the agent has been ready is tried again: packets flow meanwhile, and a restart would not help. */
+const RETRY_MS = 5_000;
 
 /**
  * The node agent's life, in flannel's order (README of flannel's main.go in DESIGN terms: plan, then apply). Returns when
@@ -47,118 +52,11 @@ export async function runAgent(options: FlanneldOptions, log: Log, signal: Abort
   await using stack = new AsyncDisposableStack();
   const failures = new StartupFailures(options.subnetFile);
   try {
-    await startAgent({ options, log, failures, stack }, signal);
+    await new Agent(options, log, failures, stack, signal).run();
   } catch (error) {
     if (!signal.aborted) await failures.fatal(error, (text) => log.warn(text));
     throw error;
   }
-}
-
-interface AgentRun {
-  readonly options: FlanneldOptions;
-  readonly log: Log;
-  readonly failures: StartupFailures;
-  /** Everything that ends with the agent; a failure is reported before it is taken apart. */
-  readonly stack: AsyncDisposableStack;
-}
-
-async function startAgent({ options, log, failures, stack }: AgentRun, signal: AbortSignal): Promise<void> {
-  const readiness = new NodeReadiness();
-  const figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), readiness, options.subnetManager);
-  const cniConf = stack.use(new NodeCniConf(options, readiness, log));
-  await cniConf.start();
-  const report = (entry: SubnetReport): void => {
-    figures.countReport(entry);
-    const { severity, text } = logReport(log, entry);
-    if (severity === 'warning' || severity === 'error') failures.waiting(text);
-    if (entry.type === 'store-failed') readiness.waiting(text);
-  };
-  log.info('Installing signal handlers');
-  // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
-  if (options.healthzPort > 0) {
-    const { healthzIp: ip, healthzPort: port } = options;
-    log.info(`Start healthz server on ${ip}:${port}`);
-    const metrics = stack.use(createMetrics(() => figures.snapshot()));
-    const server = { ip, port, readiness: () => readiness.read(), metrics: () => metrics.render() };
-    stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, signal)));
-  }
-
-  const { manager, nodeHints, reportFailure } = await failingAs('Failed to create SubnetManager: ', () =>
-    createSubnetManager(options, report, signal),
-  );
-  stack.use(manager);
-  failures.tellNode = reportFailure;
-  log.info(`Created subnet manager: ${manager.name}`);
-
-  const config = await fetchConfig(options, { manager, readiness, failures, log }, signal);
-  log.info(`Found network config - Backend type: ${config.backendType}`);
-  if (config.ipv4 === undefined && config.ipv6 === undefined) {
-    throw new WeftError('WEFT_CONFIG_INVALID', 'none defined stack', { hint: 'Enable IPv4 or IPv6 in net-conf.json' });
-  }
-  await checkBridge(options, config, log, signal);
-  const hints = await nodeHints?.(signal);
-  const external = await findExternalInterface(options, config, hints, log, signal);
-  const backend = createBackend({ config, external }, figures, log);
-  const forwarder = stack.use(createForwarder(backend, options, figures, log));
-  await failingAs('Error registering network: ', () => forwarder?.prepare());
-
-  // ===== Up to here the host was only looked at; from here on it is changed. =====
-
-  const reconciler = stack.use(createReconciler(log));
-  const traffic = stack.use(new NodeTraffic(options, config, log));
-  readiness.watch(() => forwarder?.failure);
-  Object.assign(figures, { backend: backend.type, forwarder, reconciler, traffic });
-  using notifier = systemdNotifier({
-    environment: process.env,
-    isAlive: () => true,
-    onProblem: (text) => log.warn(text),
-  });
-  const parts: SessionParts = {
-    ...{ log, config, backend, manager, forwarder, reconciler },
-    extraState: extraStateOf(options),
-    onUpdate: (type) => figures.countLeaseUpdate(type),
-  };
-  let isFirst = true;
-  while (!signal.aborted) {
-    readiness.waiting('waiting for a subnet lease');
-    const previous = await readPreviousLease(options.subnetFile, config, log, signal);
-    const earlier = await readSubnetFile(options.subnetFile, signal);
-    const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
-      manager.acquireLease(config, backend.leaseAttrs, signal, previous === undefined ? {} : { previous }),
-    );
-    const { userSpace } = backend;
-    if (userSpace !== undefined) {
-      await failingAs('Error registering network: ', () => forwarder?.start(userSpace.ownAddress(own), signal));
-    }
-    await using session = new LeaseSession(parts, own);
-    figures.session = session;
-    const aborted = onceAborted(signal);
-    await reconciler.idle();
-    await failingAs(`Failed to setup ${options.ipMasq ? 'masq' : 'forward'} rules, `, () =>
-      traffic.apply(own, earlier.kind === 'read' ? earlier.reading : undefined, signal),
-    );
-    await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), aborted]).catch(() => {});
-    if (signal.aborted) break;
-    await publishSubnet(options, config, backend, own, readiness, log, signal);
-    await cniConf.publish();
-    readiness.started();
-    failures.ready();
-    log.info('flannel is ready');
-    if (isFirst) log.info('Running backend.');
-    isFirst = false;
-    notifier.ready();
-    manager.completeLease(own, signal).catch((error: unknown) => {
-      if (!signal.aborted) log.error(`CompleteLease execute error err: ${describeError(error)}`);
-    });
-    const reason = await Promise.race([session.lost, aborted]);
-    if (reason === undefined) break;
-    const lost = new WeftError('WEFT_LEASE_LOST', `the lease of ${leaseKey(own)} has been lost: ${reason}`, {
-      hint: 'Containers with addresses of that subnet are cut off and must be started anew; taking a new subnet now.',
-    });
-    log.error(describeError(lost));
-  }
-  notifier.stopping();
-  log.info('Waiting for all goroutines to exit');
 }
 
 /**
@@ -169,7 +67,7 @@ export async function explainForHost(
   options: FlanneldOptions,
   signal: AbortSignal,
 ): Promise<{ readonly text: string; readonly found: boolean }> {
-  const { manager, nodeHints } = await createSubnetManager(options, () => {}, signal);
+  const { manager, nodeAddresses } = await createSubnetManager(options, () => {}, signal);
   await using _ = manager;
   const families = await manager
     .networkConfig(AbortSignal.any([signal, AbortSignal.timeout(EXPLAIN_CONFIG_MS)]))
@@ -177,156 +75,311 @@ export async function explainForHost(
       signal.throwIfAborted();
       return { ipv4: undefined, ipv6: undefined };
     });
-  return await explainInterface(options, families, await nodeHints?.(signal), signal);
+  return await explainInterface(options, families, await nodeAddresses?.(signal), signal);
 }
 
-/** Failures of this step begin with the words that operators know from flannel. */
-async function failingAs<T>(words: string, step: () => Promise<T> | T): Promise<T> {
-  try {
-    return await step();
-  } catch (error) {
-    throw prefixed(words, error);
+/** What carries packets, and what tells it to move. */
+interface NodeParts {
+  readonly plane: NodePlane;
+  readonly watch: InterfaceWatch;
+}
+
+class Agent {
+  readonly #options: FlanneldOptions;
+  readonly #log: Log;
+  readonly #failures: StartupFailures;
+  /** Everything that ends with the agent; a failure is reported before it is taken apart. */
+  readonly #stack: AsyncDisposableStack;
+  readonly #signal: AbortSignal;
+  readonly #readiness = new NodeReadiness();
+  readonly #figures: AgentFigures;
+  readonly #cniConf: NodeCniConf;
+  readonly #keeper: LastKnownKeeper;
+  #watch: InterfaceWatch | undefined;
+  #askNode: OpenSubnetManager['nodeAddresses'];
+  /** The last that is known of them. */
+  #node: NodeAddresses | undefined;
+  /** The subnet whose packets are carried, and the peers: of an earlier run until the store has said more. */
+  #own: Lease | undefined;
+  #peers: readonly Lease[] = [];
+  /** The lease that this process has acquired and not lost since. */
+  #held: Lease | undefined;
+  #hasBeenReady = false;
+
+  constructor(
+    options: FlanneldOptions,
+    log: Log,
+    failures: StartupFailures,
+    stack: AsyncDisposableStack,
+    signal: AbortSignal,
+  ) {
+    this.#options = options;
+    this.#log = log;
+    this.#failures = failures;
+    this.#stack = stack;
+    this.#signal = signal;
+    this.#figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), this.#readiness, options.subnetManager);
+    this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
+    this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
+    this.#readiness.watch(() => this.#watch?.failure);
+    this.#readiness.watch(() => this.#figures.forwarder?.failure);
   }
-}
 
-function onceAborted(signal: AbortSignal): Promise<undefined> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve(undefined);
-    signal.addEventListener('abort', () => resolve(undefined), { once: true });
-  });
-}
-
-function logReport(log: Log, entry: SubnetReport): ReturnType<typeof describeReport> {
-  const described = describeReport(entry);
-  const { severity, text } = described;
-  if (severity === 'debug') log.verbose(1, text);
-  else if (severity === 'info') log.info(text);
-  else if (severity === 'warning') log.warn(text);
-  else log.error(text);
-  return described;
-}
-
-interface ConfigWait {
-  readonly manager: SubnetManager;
-  readonly readiness: NodeReadiness;
-  readonly failures: StartupFailures;
-  readonly log: Log;
-}
-
-/** Waits for a configuration as long as it takes. One that is there and wrong is an error, except in etcd, as for flannel. */
-async function fetchConfig(
-  options: FlanneldOptions,
-  { manager, readiness, failures, log }: ConfigWait,
-  signal: AbortSignal,
-): Promise<NetworkConfig> {
-  let last = '';
-  for (;;) {
-    try {
-      return await manager.networkConfig(signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      const code = error instanceof WeftError ? error.code : undefined;
-      const isInvalid = code === 'WEFT_CONFIG_INVALID';
-      const mayCome = code === 'WEFT_CONFIG_MISSING' || code === 'WEFT_STORE_UNAVAILABLE';
-      if (!mayCome && !(isInvalid && options.subnetManager === 'etcd')) {
-        throw isInvalid ? prefixed('error parsing subnet config: ', error) : error;
-      }
-      const text = describeError(error);
-      readiness.waiting(`no network configuration: ${text}`);
-      failures.waiting(`no network configuration: ${text}`);
-      // Every second for ever, as flannel tries; said again only when the reason changes.
-      if (text !== last) log.error(`Couldn't fetch network config: ${text}`);
-      last = text;
-      await delay(CONFIG_RETRY_MS, undefined, { signal });
-    }
-  }
-}
-
-function createBackend(input: BackendInput, figures: AgentFigures, log: Log): Backend {
-  const { backendType } = input.config;
-  if (backendType !== 'udp') {
-    throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
-      hint: 'weft offers: udp',
+  async run(): Promise<void> {
+    await this.#cniConf.start();
+    this.#log.info('Installing signal handlers');
+    // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
+    await this.#openHealth();
+    const connection = this.#connect();
+    const carried = await this.#withoutStore(connection);
+    const answer = await connection.answered;
+    using notifier = systemdNotifier({
+      environment: process.env,
+      isAlive: () => true,
+      onProblem: (text) => this.#log.warn(text),
     });
-  }
-  if (Object.keys(input.config.backend).length === 0)
-    log.info('No Backend in the network config: using udp, as flannel does');
-  return udpBackend(input, {
-    slots: figures.slots,
-    onSlotReused: (slot) => figures.forwarder?.counters.clear(slot),
-  });
-}
+    const { plane, watch } = await this.#prepare(answer, carried);
 
-function createForwarder(
-  backend: Backend,
-  options: FlanneldOptions,
-  figures: AgentFigures,
-  log: Log,
-): Forwarder | undefined {
-  const { userSpace } = backend;
-  if (userSpace === undefined) return undefined;
-  return hostForwarder({
-    tunName: userSpace.tunName,
-    persistent: true,
-    listenAddress: userSpace.listenAddress,
-    listenPort: userSpace.listenPort,
-    sourceCheck: options.sourceCheck,
-    onNotice: (text) => log.warn(text),
-    onEvent: (event: ForwarderEvent) => {
-      figures.countForwarderEvent(event);
-      if (event.type === 'started') log.info('Packet workers are running');
-      else log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
-    },
-  });
-}
+    // ===== Up to here the host was only looked at, unless the store was away; from here on it is changed. =====
 
-function createReconciler(log: Log): Reconciler {
-  return new Reconciler({
-    kernel: iproute2Kernel(),
-    onRepair: (ops) => {
-      for (const op of ops) log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
-    },
-    onFailure: ({ message }) => log.error(message),
-    onProblems: (problems) => {
-      for (const problem of problems) log.warn(`Kernel state: ${describeProblem(problem)}`);
-    },
-  });
-}
-
-function extraStateOf(options: FlanneldOptions): (own: Lease, state: WantedState) => WantedState {
-  return (own, state) => {
-    if (!options.ipBlackholeRoute) return state;
-    const subnets = [own.subnet, own.ipv6Subnet].filter((subnet) => subnet !== undefined);
-    const blackholes = subnets.map((dst) => ({ type: 'blackhole' as const, dst, metric: BLACKHOLE_METRIC }));
-    return { ...state, routes: [...state.routes, ...blackholes] };
-  };
-}
-
-/** Writes subnet.env; while it cannot be written the node is not ready and it is tried again. */
-async function publishSubnet(
-  options: FlanneldOptions,
-  config: NetworkConfig,
-  backend: Backend,
-  own: Lease,
-  readiness: NodeReadiness,
-  log: Log,
-  signal: AbortSignal,
-): Promise<void> {
-  for (;;) {
-    try {
-      await writeSubnetFile(options.subnetFile, {
-        config,
-        lease: own,
-        mtuBytes: backend.mtuBytes,
-        ipMasq: options.ipMasq,
-      });
-      log.info(`Wrote subnet file to ${options.subnetFile}`);
-      return;
-    } catch (error) {
-      const text = `Failed to write subnet file: ${describeError(error)}`;
-      log.warn(text);
-      readiness.waiting(text);
-      await delay(SUBNET_FILE_RETRY_MS, undefined, { signal });
+    while (!this.#signal.aborted) {
+      const turn = AbortSignal.any([this.#signal, watch.changed]);
+      try {
+        plane.move(watch.current);
+        await this.#holdLease(answer, plane, notifier, turn);
+      } catch (error) {
+        if (this.#signal.aborted) break;
+        if (turn.aborted) continue;
+        if (!this.#hasBeenReady) throw error;
+        this.#log.error(describeError(error));
+        this.#readiness.waiting(describeError(error));
+        await Promise.race([delay(RETRY_MS, undefined, { ref: false }), aborted(turn)]);
+      }
     }
+    notifier.stopping();
+    this.#log.info('Waiting for all goroutines to exit');
+  }
+
+  #connect(): StoreConnection {
+    const report = (entry: SubnetReport): void => {
+      this.#figures.countReport(entry);
+      const { severity, text } = this.#logReport(entry);
+      if (severity === 'warning' || severity === 'error') this.#failures.waiting(text);
+      if (entry.type === 'store-failed' && this.#own === undefined) this.#readiness.waiting(text);
+    };
+    const onManager = ({ manager, nodeAddresses, reportFailure }: OpenSubnetManager): void => {
+      this.#failures.tellNode = reportFailure;
+      this.#askNode = nodeAddresses;
+      this.#log.info(`Created subnet manager: ${manager.name}`);
+    };
+    const parts = {
+      ...{ options: this.#options, readiness: this.#readiness, failures: this.#failures, log: this.#log },
+      ...{ report, onManager },
+    };
+    return this.#stack.use(new StoreConnection(parts, this.#signal));
+  }
+
+  #logReport(entry: SubnetReport): ReturnType<typeof describeReport> {
+    const described = describeReport(entry);
+    const { severity, text } = described;
+    if (severity === 'debug') this.#log.verbose(1, text);
+    else if (severity === 'info') this.#log.info(text);
+    else if (severity === 'warning') this.#log.warn(text);
+    else this.#log.error(text);
+    return described;
+  }
+
+  async #openHealth(): Promise<void> {
+    const { healthzIp: ip, healthzPort: port } = this.#options;
+    if (port <= 0) return;
+    this.#log.info(`Start healthz server on ${ip}:${port}`);
+    const metrics = this.#stack.use(createMetrics(() => this.#figures.snapshot()));
+    const server = { ip, port, readiness: () => this.#readiness.read(), metrics: () => metrics.render() };
+    this.#stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, this.#signal)));
+  }
+
+  /** Carries packets with what an earlier run knew while the store does not answer; `undefined` when nothing is carried. */
+  async #withoutStore(connection: StoreConnection): Promise<NodeParts | undefined> {
+    const { subnetFile } = this.#options;
+    const result = await readLastKnown(subnetFile, describeStore(this.#options));
+    if (result.kind === 'unusable') this.#log.warn(`${lastKnownPath(subnetFile)} is not used: ${result.reason}`);
+    if (result.kind !== 'read') return undefined;
+    const { known, writtenAt } = result;
+    this.#peers = known.peers;
+    if (await settlesWithin(connection.answered, STORE_PATIENCE_MS)) return undefined;
+    const text = `the lease store has not answered yet; carrying packets of ${leaseKey(known.own)} to ${known.peers.length} peers, as known at ${writtenAt.toISOString()}`;
+    this.#log.warn(text);
+    this.#readiness.waiting(text);
+    connection.bePatient();
+    this.#node = known.node;
+    this.#own = known.own;
+    let parts: NodeParts;
+    try {
+      parts = await this.#setUp(known.config);
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      this.#log.error(`Could not carry on with ${leaseKey(known.own)}: ${describeError(error)}`);
+      return undefined;
+    }
+    await carryOn(known, { ...parts, log: this.#log }, connection.answered, this.#signal);
+    return parts;
+  }
+
+  /** All that can fail before a lease is taken. */
+  async #prepare(answer: StoreAnswer, carried: NodeParts | undefined): Promise<NodeParts> {
+    const { config } = answer;
+    if (config.ipv4 === undefined && config.ipv6 === undefined) {
+      throw new WeftError('WEFT_CONFIG_INVALID', 'none defined stack', {
+        hint: 'Enable IPv4 or IPv6 in net-conf.json',
+      });
+    }
+    await checkBridge(this.#options, config, this.#log, this.#signal);
+    if (carried !== undefined && describeNetworkConfig(carried.plane.config) === describeNetworkConfig(config)) {
+      await carried.watch.look();
+      return carried;
+    }
+    if (carried !== undefined) {
+      this.#log.warn('The network configuration has changed while the store was away');
+      await carried.watch[Symbol.asyncDispose]();
+      await carried.plane[Symbol.asyncDispose]();
+      this.#own = undefined;
+      this.#peers = [];
+    }
+    this.#node = await this.#askNode?.(this.#signal);
+    const parts = await this.#setUp(config);
+    await parts.plane.prepare();
+    return parts;
+  }
+
+  async #setUp(config: NetworkConfig): Promise<NodeParts> {
+    const choose = (log: Pick<Log, 'info'>, signal: AbortSignal): Promise<ChosenInterface> =>
+      findExternalInterface(this.#options, config, this.#node, log, signal);
+    const external = externalOf(await choose(this.#log, this.#signal));
+    const figures = this.#figures;
+    const plane = this.#stack.use(
+      new NodePlane({
+        ...{ options: this.#options, config, external, slots: figures.slots, log: this.#log },
+        onForwarderEvent: (event) => figures.countForwarderEvent(event),
+      }),
+    );
+    const { forwarder, reconciler, traffic } = plane;
+    Object.assign(figures, { backend: plane.backend.type, forwarder, reconciler, traffic });
+    const watch = this.#stack.use(
+      new InterfaceWatch({
+        initial: external,
+        choose: async (signal) => {
+          await this.#refreshNode(signal);
+          return await choose({ info: () => {} }, signal);
+        },
+        notices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present().name), signal),
+        log: this.#log,
+      }),
+    );
+    this.#watch = watch;
+    return { plane, watch };
+  }
+
+  async #refreshNode(signal: AbortSignal): Promise<void> {
+    try {
+      const patience = AbortSignal.any([signal, AbortSignal.timeout(NODE_PATIENCE_MS)]);
+      this.#node = (await this.#askNode?.(patience)) ?? this.#node;
+    } catch {
+      // The store is away: what was known before holds.
+    }
+  }
+
+  /** Acquires a lease and holds it; returns when it is lost or `turn` fires. */
+  async #holdLease(answer: StoreAnswer, plane: NodePlane, notifier: SystemdNotifier, turn: AbortSignal): Promise<void> {
+    const { manager, config } = answer;
+    const { subnetFile } = this.#options;
+    if (this.#own !== undefined) {
+      // Packets first: the store may be away while the interface changes.
+      await plane.start(this.#own, turn);
+      plane.program(this.#own, this.#peers);
+    }
+    this.#readiness.waiting('waiting for a subnet lease');
+    const previous = await readPreviousLease(subnetFile, config, this.#log, turn);
+    const earlier = await readSubnetFile(subnetFile, turn);
+    const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
+      manager.acquireLease(config, plane.backend.leaseAttrs, turn, {
+        ...(previous === undefined ? {} : { previous }),
+        held: this.#held,
+      }),
+    );
+    if (this.#own !== undefined && leaseKey(own) !== leaseKey(this.#own)) {
+      this.#logLost(this.#own, `it could not be had again, and ${leaseKey(own)} was given instead`);
+    }
+    this.#own = own;
+    this.#held = own;
+    await plane.start(own, turn);
+    const parts = {
+      ...{ log: this.#log, plane, manager },
+      onUpdate: (type: string) => this.#figures.countLeaseUpdate(type),
+      onKnown: (lease: Lease, peers: readonly Lease[]) => {
+        this.#peers = peers;
+        this.#keeper.keep({ source: describeStore(this.#options), config, node: this.#node, own: lease, peers });
+      },
+    };
+    await using session = new LeaseSession(parts, own, this.#peers);
+    this.#figures.session = session;
+    const ended = aborted(turn);
+    await plane.settle(own, earlier.kind === 'read' ? earlier.reading : undefined, turn);
+    await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), ended]).catch(() => {});
+    if (turn.aborted) return;
+    await this.#publish(plane, own, turn);
+    this.#readiness.started();
+    this.#failures.ready();
+    this.#log.info('flannel is ready');
+    if (!this.#hasBeenReady) this.#log.info('Running backend.');
+    this.#hasBeenReady = true;
+    notifier.ready();
+    manager.completeLease(own, turn).catch((error: unknown) => {
+      if (!turn.aborted) this.#log.error(`CompleteLease execute error err: ${describeError(error)}`);
+    });
+    const reason = await Promise.race([session.lost, ended]);
+    if (reason === undefined) return;
+    this.#logLost(own, reason);
+    this.#own = undefined;
+    this.#held = undefined;
+  }
+
+  #logLost(own: Lease, reason: string): void {
+    const lost = new WeftError('WEFT_LEASE_LOST', `the lease of ${leaseKey(own)} has been lost: ${reason}`, {
+      hint: 'Containers with addresses of that subnet are cut off and must be started anew; taking a new subnet now.',
+    });
+    this.#log.error(describeError(lost));
+  }
+
+  /** Writes subnet.env and the CNI configuration; while the first cannot be written the node is not ready and it is tried again. */
+  async #publish(plane: NodePlane, lease: Lease, signal: AbortSignal): Promise<void> {
+    const { subnetFile, ipMasq } = this.#options;
+    for (;;) {
+      try {
+        const { mtuBytes } = plane.backend;
+        await writeSubnetFile(subnetFile, { config: plane.config, lease, mtuBytes, ipMasq });
+        this.#log.info(`Wrote subnet file to ${subnetFile}`);
+        break;
+      } catch (error) {
+        const text = `Failed to write subnet file: ${describeError(error)}`;
+        this.#log.warn(text);
+        this.#readiness.waiting(text);
+        this.#failures.waiting(text);
+        await delay(SUBNET_FILE_RETRY_MS, undefined, { signal });
+      }
+    }
+    await this.#cniConf.publish();
+  }
+}
+
+async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  const timer = new AbortController();
+  try {
+    const settled = promise.then(
+      () => true,
+      () => true,
+    );
+    return await Promise.race([settled, delay(ms, false, { signal: timer.signal })]);
+  } finally {
+    timer.abort();
   }
 }

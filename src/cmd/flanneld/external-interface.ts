@@ -1,5 +1,6 @@
 import type { ExternalInterface } from '../../backend/backend.ts';
 import {
+  type ChosenInterface,
   choiceLogLines,
   chooseInterface,
   explainChoice,
@@ -9,6 +10,7 @@ import {
 } from '../../config/choose-interface.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
+import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { WeftError } from '../../errors.ts';
 import { type IpAddr, parseAddr } from '../../ip/address.ts';
 import { type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
@@ -17,18 +19,14 @@ import { readHostNetwork } from '../../linux/interfaces.ts';
 import type { Log } from '../../log/log.ts';
 
 /** What a subnet manager that knows nodes can add to the choice; parsed from text that people wrote. */
-export interface NodeHints {
+interface NodeHints {
   readonly publicIp: Ipv4Addr | undefined;
   readonly publicIpv6: Ipv6Addr | undefined;
   readonly internalIps: readonly IpAddr[];
 }
 
 /** @throws WeftError WEFT_USAGE for an annotation that is no address. */
-export function parseNodeHints(texts: {
-  readonly publicIp: string | undefined;
-  readonly publicIpv6: string | undefined;
-  readonly internalIps: readonly string[];
-}): NodeHints {
+function parseNodeHints(texts: NodeAddresses): NodeHints {
   const parse = <A>(text: string | undefined, read: (text: string) => A | undefined): A | undefined => {
     if (text === undefined) return undefined;
     const address = read(text);
@@ -51,9 +49,10 @@ function stackOf(config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>): IpStack {
 async function choose(
   options: FlanneldOptions,
   stack: IpStack,
-  hints: NodeHints | undefined,
+  node: NodeAddresses | undefined,
   signal: AbortSignal,
 ): Promise<InterfaceChoice> {
+  const hints = node && parseNodeHints(node);
   if (options.ifaceFromNodeIp && hints === undefined) {
     throw new WeftError('WEFT_USAGE', '--iface-from-node-ip needs a subnet manager that knows nodes', {
       hint: 'Use it with --kube-subnet-mgr, or name the interface with --iface.',
@@ -79,15 +78,20 @@ async function choose(
  */
 export async function findExternalInterface(
   options: FlanneldOptions,
-  config: NetworkConfig,
-  hints: NodeHints | undefined,
-  log: Log,
+  config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
+  node: NodeAddresses | undefined,
+  log: Pick<Log, 'info'>,
   signal: AbortSignal,
-): Promise<ExternalInterface> {
-  const choice = await choose(options, stackOf(config), hints, signal);
+): Promise<ChosenInterface> {
+  const choice = await choose(options, stackOf(config), node, signal);
   for (const { what, error } of choice.failures) log.info(`Could not find valid interface matching ${what}: ${error}`);
   if (!choice.found) throw interfaceNotFound(choice);
   for (const line of choiceLogLines(choice)) log.info(line);
+  return choice;
+}
+
+/** What a backend needs of the choice. */
+export function externalOf(choice: ChosenInterface): ExternalInterface {
   const { interface: chosen, address, addressV6, publicIp, publicIpv6 } = choice;
   return { name: chosen.name, mtuBytes: chosen.mtuBytes, address, addressV6, publicIp, publicIpv6 };
 }
@@ -96,9 +100,9 @@ export async function findExternalInterface(
 export async function explainInterface(
   options: FlanneldOptions,
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
-  hints: NodeHints | undefined,
+  node: NodeAddresses | undefined,
   signal: AbortSignal,
 ): Promise<{ readonly text: string; readonly found: boolean }> {
-  const choice = await choose(options, stackOf(config), hints, signal);
+  const choice = await choose(options, stackOf(config), node, signal);
   return { text: explainChoice(choice), found: choice.found };
 }

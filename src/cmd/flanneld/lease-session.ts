@@ -1,27 +1,20 @@
 import { assertNever } from '../../assert-never.ts';
-import type { Backend } from '../../backend/backend.ts';
-import type { NetworkConfig } from '../../config/network-config.ts';
-import type { Forwarder } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
 import { formatIpv4 } from '../../ip/ipv4.ts';
-import type { Reconciler } from '../../kernel/reconciler.ts';
-import type { WantedState } from '../../kernel/state.ts';
 import { type Lease, type LeaseEvent, leaseKey } from '../../lease/lease.ts';
 import { LeaseTable } from '../../lease/lease-table.ts';
 import type { Log } from '../../log/log.ts';
 import type { LeaseUpdate, SubnetManager } from '../../subnet/subnet-manager.ts';
+import type { NodePlane } from './node-plane.ts';
 
 export interface SessionParts {
   readonly log: Log;
-  readonly config: NetworkConfig;
-  readonly backend: Backend;
+  readonly plane: NodePlane;
   readonly manager: SubnetManager;
-  readonly forwarder: Forwarder | undefined;
-  readonly reconciler: Reconciler;
-  /** What the agent wants of the kernel beside the backend, such as the blackhole route. */
-  readonly extraState: (own: Lease, state: WantedState) => WantedState;
   /** Told of every update of the leases, before it is applied. */
   readonly onUpdate: (type: LeaseUpdate['type']) => void;
+  /** Told whenever the own lease or the peers have changed, from the first snapshot on. */
+  readonly onKnown: (own: Lease, peers: readonly Lease[]) => void;
 }
 
 /**
@@ -38,12 +31,15 @@ export class LeaseSession implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #running: Promise<unknown>;
   #own: Lease;
+  #hasSnapshot = false;
   #storeFailure: string | undefined;
 
-  constructor(parts: SessionParts, own: Lease) {
+  /** @param peers those known from before, which count until the first snapshot. */
+  constructor(parts: SessionParts, own: Lease, peers: readonly Lease[]) {
     this.#parts = parts;
     this.#own = own;
     this.table = new LeaseTable(own);
+    this.table.applySnapshot(peers);
     const known = Promise.withResolvers<void>();
     const lost = Promise.withResolvers<string>();
     this.peersKnown = known.promise;
@@ -66,13 +62,14 @@ export class LeaseSession implements AsyncDisposable {
   }
 
   async #watch(onSnapshot: () => void): Promise<void> {
-    const { manager, config, log, onUpdate } = this.#parts;
+    const { manager, plane, log, onUpdate } = this.#parts;
     try {
-      for await (const update of manager.watchLeases(config, this.#stop.signal)) {
+      for await (const update of manager.watchLeases(plane.config, this.#stop.signal)) {
         onUpdate(update.type);
         const events = this.table.applyUpdate(update);
         for (const event of events) this.#logEvent(event);
-        if (events.length > 0) this.#program();
+        if (update.type === 'snapshot') this.#hasSnapshot = true;
+        if (events.length > 0 || update.type === 'snapshot') this.#program();
         if (update.type === 'snapshot') onSnapshot();
       }
     } catch (error) {
@@ -90,15 +87,9 @@ export class LeaseSession implements AsyncDisposable {
   }
 
   #program(): void {
-    const { backend, forwarder, reconciler, extraState, log } = this.#parts;
     const peers = this.table.peers();
-    try {
-      if (backend.userSpace !== undefined) forwarder?.publish(backend.userSpace.peerTable(this.#own, peers));
-      reconciler.setWanted(extraState(this.#own, backend.wantedState(this.#own, peers)));
-    } catch (error) {
-      // The last good state stays in force.
-      log.error(`Could not program ${peers.length} peers: ${describeError(error)}`);
-    }
+    this.#parts.plane.program(this.#own, peers);
+    if (this.#hasSnapshot) this.#parts.onKnown(this.#own, peers);
   }
 
   async #hold(onLost: (reason: string) => void): Promise<void> {

@@ -7,12 +7,17 @@ import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
 
-export interface HostForwarderOptions {
+export interface ForwarderUnderlay {
   readonly tunName: string;
-  /** Whether the TUN device outlives the process. */
-  readonly persistent: boolean;
   readonly listenAddress: Ipv4Addr;
   readonly listenPort: number;
+}
+
+export interface HostForwarderOptions {
+  /** Names and addresses as they are wanted when something is opened: they may change while the forwarder lives. */
+  readonly underlay: () => ForwarderUnderlay;
+  /** Whether the TUN device outlives the process. */
+  readonly persistent: boolean;
   readonly sourceCheck: SourceCheck;
   readonly onEvent: (event: ForwarderEvent) => void;
   readonly onNotice: (text: string) => void;
@@ -27,15 +32,12 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
     sourceCheck: options.sourceCheck,
     onEvent: options.onEvent,
     open: () => {
+      const { tunName, listenAddress, listenPort } = options.underlay();
       using stack = new DisposableStack();
       const socket = stack.use(
-        openUdpSocket({
-          address: options.listenAddress,
-          port: options.listenPort,
-          bufferBytes: SOCKET_BUFFER_BYTES,
-        }),
+        openUdpSocket({ address: listenAddress, port: listenPort, bufferBytes: SOCKET_BUFFER_BYTES }),
       );
-      const tun = stack.use(openTunDevice({ name: options.tunName, onNotice: options.onNotice }));
+      const tun = stack.use(openTunDevice({ name: tunName, onNotice: options.onNotice }));
       const stop = stack.use(createStopEvent());
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');

@@ -9,6 +9,10 @@ test('not ready without a word until started, with a reason while start-up waits
   assert.deepEqual(readiness.read(), { ready: false, reason: 'no network configuration' });
   readiness.started();
   assert.deepEqual(readiness.read(), { ready: true });
+  readiness.waiting('waiting for a subnet lease');
+  assert.deepEqual(readiness.read(), { ready: false, reason: 'waiting for a subnet lease' });
+  readiness.started();
+  assert.deepEqual(readiness.read(), { ready: true });
 });
 
 test('a part that breaks makes it not ready, for as long as it is broken and watched', () => {

@@ -9,7 +9,7 @@ export class NodeReadiness {
   #startUp: string | undefined;
   readonly #checks: (() => string | undefined)[] = [];
 
-  /** What start-up waits for now; undefined while it simply goes on. */
+  /** What the agent waits for before it is ready, or ready again; undefined while start-up simply goes on. */
   waiting(reason: string | undefined): void {
     this.#startUp = reason;
   }
@@ -26,7 +26,8 @@ export class NodeReadiness {
   }
 
   read(): Readiness {
-    if (!this.#started) return this.#startUp === undefined ? { ready: false } : { ready: false, reason: this.#startUp };
+    if (this.#startUp !== undefined) return { ready: false, reason: this.#startUp };
+    if (!this.#started) return { ready: false };
     for (const check of this.#checks) {
       const reason = check();
       if (reason !== undefined) return { ready: false, reason };

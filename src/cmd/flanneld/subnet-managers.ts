@@ -1,18 +1,18 @@
 import { assertNever } from '../../assert-never.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { readSubnetFile } from '../../config/subnet-file.ts';
 import { describeError, type WeftError } from '../../errors.ts';
 import type { ReportSink } from '../../subnet/report.ts';
 import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { VERSION } from '../version.ts';
-import { type NodeHints, parseNodeHints } from './external-interface.ts';
 
 const MINUTE_MS = 60_000;
 
 export interface OpenSubnetManager {
   readonly manager: SubnetManager;
   /** What is known of this node beside its lease; undefined when the manager knows no nodes. */
-  readonly nodeHints: ((signal: AbortSignal) => Promise<NodeHints>) | undefined;
+  readonly nodeAddresses: ((signal: AbortSignal) => Promise<NodeAddresses>) | undefined;
   /** Where others look for the state of this node, told why it has no network; undefined when there is no such place. */
   readonly reportFailure: ((error: WeftError, signal: AbortSignal) => Promise<void>) | undefined;
 }
@@ -21,6 +21,20 @@ export interface OpenSubnetManager {
 function reasonOf({ code }: WeftError): string {
   const words = code.replace('WEFT_', '').toLowerCase().split('_');
   return `Flannel${words.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('')}`;
+}
+
+/** Names the store that the options mean: what one store has said is of no use to an agent of another. */
+export function describeStore(options: FlanneldOptions): string {
+  switch (options.subnetManager) {
+    case 'local':
+      return `local ${options.localStore}`;
+    case 'etcd':
+      return `etcd ${options.etcdPrefix}`;
+    case 'kube':
+      return `kube ${options.kubeAnnotationPrefix}`;
+    default:
+      return assertNever(options.subnetManager, 'subnet manager');
+  }
 }
 
 /**
@@ -39,7 +53,7 @@ export async function createSubnetManager(
       const { LocalSubnetManager } = await import('../../subnet/local/local-subnet-manager.ts');
       const { localStore: storePath, netConfigPath: netConfPath } = options;
       const manager = new LocalSubnetManager({ storePath, netConfPath, renewMarginMs, report });
-      return { manager, nodeHints: undefined, reportFailure: undefined };
+      return { manager, nodeAddresses: undefined, reportFailure: undefined };
     }
     case 'etcd': {
       const { EtcdSubnetManager } = await import('../../subnet/etcd/etcd-subnet-manager.ts');
@@ -56,7 +70,7 @@ export async function createSubnetManager(
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
       });
-      return { manager, nodeHints: undefined, reportFailure: undefined };
+      return { manager, nodeAddresses: undefined, reportFailure: undefined };
     }
     case 'kube': {
       const { openKubeSubnetManager } = await import('../../subnet/kube/open-kube-subnet-manager.ts');
@@ -74,7 +88,7 @@ export async function createSubnetManager(
       );
       return {
         manager,
-        nodeHints: async (abort) => parseNodeHints(await manager.nodeAddresses(abort)),
+        nodeAddresses: (abort) => manager.nodeAddresses(abort),
         reportFailure: (error, abort) => manager.reportUnavailable(reasonOf(error), describeError(error), abort),
       };
     }

@@ -4,6 +4,7 @@ import { UDP_TUN_NAME } from '../../backend/udp/udp-backend.ts';
 import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
+import { lastKnownPath } from '../../config/last-known.ts';
 import { WeftError } from '../../errors.ts';
 import type { OwnLink } from '../../kernel/leftovers.ts';
 import { CAP_NET_ADMIN, hasCapability } from '../../linux/capabilities.ts';
@@ -99,7 +100,7 @@ async function removables(
   const stateDirs = new Set([stateDir, dirname(subnetFile)]);
   return [
     removableFiles('CNI configuration', [join(cniConfDir, CONF_FILE_NAME)], isWrittenByWeft),
-    removableFiles('files', [subnetFile, ...[...stateDirs].map(startupErrorPath)]),
+    removableFiles('files', [subnetFile, lastKnownPath(subnetFile), ...[...stateDirs].map(startupErrorPath)]),
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),
     removableRoutes(kernel),

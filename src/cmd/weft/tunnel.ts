@@ -139,10 +139,8 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
   const { signal } = stopped;
   const notice = (text: string): void => void process.stderr.write(`weft tunnel: ${text}\n`);
   await using forwarder = hostForwarder({
-    tunName: dev,
+    underlay: () => ({ tunName: dev, listenAddress: listen.address, listenPort: listen.port }),
     persistent: false,
-    listenAddress: listen.address,
-    listenPort: listen.port,
     sourceCheck: options.sourceCheck,
     onNotice: notice,
     onEvent: (event) => {

@@ -114,7 +114,7 @@ export class EtcdSubnetManager implements SubnetManager {
     const race = new Backoff(RACE, this.#random);
     return await this.#persist('Error acquiring lease', signal, async (ends) => {
       for (;;) {
-        const lease = await this.#tryAcquire(config, attrs, options.previous, ends);
+        const lease = await this.#tryAcquire(config, attrs, options, ends);
         if (lease !== undefined) return lease;
         await sleep(race.nextMs(), ends);
       }
@@ -214,7 +214,7 @@ export class EtcdSubnetManager implements SubnetManager {
   async #tryAcquire(
     config: NetworkConfig,
     attrs: LeaseAttrs,
-    previous: AcquireOptions['previous'],
+    { previous, held }: AcquireOptions,
     signal: AbortSignal,
   ): Promise<Lease | undefined> {
     const listing = await this.#registry.list(signal);
@@ -223,6 +223,7 @@ export class EtcdSubnetManager implements SubnetManager {
       attrs,
       entries: this.#registry.decodeAll(listing),
       previous,
+      held,
       random: this.#random,
       report: this.#report,
     });

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { assertNever } from '../../assert-never.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
+import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { WeftError } from '../../errors.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
@@ -56,16 +57,6 @@ const REPAIR = { firstMs: 100, maxMs: 60_000 };
 const REPAIR_CALM_MS = 300_000;
 /** What is attempted, for the log. */
 const SETTING_CONDITION = 'Error setting the node condition NetworkUnavailable';
-
-/** What people wrote on the own Node about its addresses; read when the agent chooses its interface. */
-export interface NodeAddresses {
-  /** The annotation node-public-ip: acts as `--public-ip`. */
-  readonly publicIp: string | undefined;
-  /** The annotation node-public-ipv6. */
-  readonly publicIpv6: string | undefined;
-  /** status.addresses of type InternalIP. */
-  readonly internalIps: readonly string[];
-}
 
 /**
  * Leases as annotations of Node objects; the subnets themselves are given out by Kubernetes (spec.podCIDRs). Needs `get`,

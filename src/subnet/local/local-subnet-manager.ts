@@ -4,7 +4,7 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
-import { chooseLease, isLive, judgeOwn, overlap, sameHost } from '../lease-choice.ts';
+import { chooseLease, isLive, isOf, judgeOwn, overlap } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink, SubnetReport } from '../report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../subnet-manager.ts';
@@ -110,13 +110,17 @@ export class LocalSubnetManager implements SubnetManager {
           const entries = decode(transaction.rows());
           // An own lease that ran out is as good as one that did not, as long as nobody has taken it since.
           const held = entries.filter(
-            (entry) => isLive(entry, nowMs) || (entry.attrs !== undefined && sameHost(entry.attrs, attrs)),
+            (entry) =>
+              isLive(entry, nowMs) ||
+              isOf(entry, attrs) ||
+              (options.held !== undefined && isOf(entry, options.held.attrs)),
           );
           const choice = chooseLease({
             config,
             attrs,
             entries: held,
             previous: options.previous,
+            held: options.held,
             random: this.#random,
             report: (report) => reports.push(report),
           });

@@ -1,0 +1,46 @@
+import type { LastKnown } from '../../config/last-known.ts';
+import { describeError } from '../../errors.ts';
+import { leaseKey } from '../../lease/lease.ts';
+import type { Log } from '../../log/log.ts';
+import type { InterfaceWatch } from './interface-watch.ts';
+import type { NodePlane } from './node-plane.ts';
+
+/**
+ * Carries packets with what an earlier run knew, until `answered` settles: the store is away, and containers of this host
+ * go on talking to those of the others. An interface that changes meanwhile is followed. Never rejects: at worst no packets
+ * flow, as they would without it.
+ */
+export async function carryOn(
+  { own, peers }: LastKnown,
+  { plane, watch, log }: { readonly plane: NodePlane; readonly watch: InterfaceWatch; readonly log: Log },
+  answered: Promise<unknown>,
+  signal: AbortSignal,
+): Promise<void> {
+  const settled = answered.then(
+    () => 'answered' as const,
+    () => 'answered' as const,
+  );
+  for (;;) {
+    const { changed } = watch;
+    const turn = AbortSignal.any([signal, changed]);
+    try {
+      plane.move(watch.current);
+      await plane.start(own, turn);
+      plane.program(own, peers);
+      await plane.settle(own, undefined, turn);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!changed.aborted) log.error(`Could not carry on with ${leaseKey(own)}: ${describeError(error)}`);
+    }
+    const next = await Promise.race([settled, aborted(turn)]);
+    if (next === 'answered' || signal.aborted) return;
+  }
+}
+
+/** Resolves when the signal fires. */
+export function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    signal.addEventListener('abort', () => resolve(undefined), { once: true });
+  });
+}

@@ -1,0 +1,118 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { ExternalInterface } from '../../backend/backend.ts';
+import { type ChosenInterface, choiceLogLines } from '../../config/choose-interface.ts';
+import { describeError } from '../../errors.ts';
+import { formatAddr } from '../../ip/address.ts';
+import type { Log } from '../../log/log.ts';
+import { externalOf } from './external-interface.ts';
+
+export interface InterfaceWatchOptions {
+  /** What was chosen at the start. */
+  readonly initial: ExternalInterface;
+  /** Chooses anew, by the same rules. Rejects when no interface will do. */
+  readonly choose: (signal: AbortSignal) => Promise<ChosenInterface>;
+  /** Something that may bear on the choice has happened on this host; see linux/link-monitor.ts. */
+  readonly notices: (present: () => ExternalInterface, signal: AbortSignal) => AsyncIterable<void>;
+  readonly log: Log;
+  /** How long to wait after a notice: an address that is replaced is gone for a moment. Default 100. */
+  readonly settleMs?: number;
+  /** How often to try while no interface will do, since not all that matters gives notice. Default 3,000. */
+  readonly retryMs?: number;
+}
+
+/**
+ * Follows the external interface while the agent runs: its address or MTU may change, the default route may move to
+ * another one, it may vanish and come back. flannel looks once, at its start.
+ */
+export class InterfaceWatch implements AsyncDisposable {
+  readonly #options: InterfaceWatchOptions;
+  readonly #stop = new AbortController();
+  readonly #running: Promise<void>;
+  #looking: Promise<void> = Promise.resolve();
+  #current: ExternalInterface;
+  #failure: string | undefined;
+  #change = new AbortController();
+
+  constructor(options: InterfaceWatchOptions) {
+    this.#options = options;
+    this.#current = options.initial;
+    this.#running = this.#run();
+  }
+
+  /** The interface to use; the last one while none will do. */
+  get current(): ExternalInterface {
+    return this.#current;
+  }
+
+  /** Why no interface will do now. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /** Fires when `current` has become another one, or one will do again after none did. A new signal from then on. */
+  get changed(): AbortSignal {
+    return this.#change.signal;
+  }
+
+  /** Looks now, without waiting for a notice. Looks never overlap. */
+  look(): Promise<void> {
+    this.#looking = this.#looking.then(() => this.#lookNow());
+    return this.#looking;
+  }
+
+  async #run(): Promise<void> {
+    const { notices, settleMs = 100, retryMs = 3_000 } = this.#options;
+    const { signal } = this.#stop;
+    const retry = setInterval(() => {
+      if (this.#failure !== undefined) void this.look();
+    }, retryMs);
+    try {
+      for await (const _ of notices(() => this.#current, signal)) {
+        await new Promise((resolve) => setTimeout(resolve, settleMs));
+        await this.look();
+      }
+    } finally {
+      clearInterval(retry);
+    }
+  }
+
+  async #lookNow(): Promise<void> {
+    const { choose, log } = this.#options;
+    const { signal } = this.#stop;
+    if (signal.aborted) return;
+    let choice: ChosenInterface;
+    try {
+      choice = await choose(signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      const text = describeError(error);
+      if (text !== this.#failure) log.error(`The external interface cannot be used any more: ${text}`);
+      this.#failure = text;
+      return;
+    }
+    const found = externalOf(choice);
+    const before = this.#current;
+    const isBack = this.#failure !== undefined;
+    this.#failure = undefined;
+    if (isDeepStrictEqual(found, before) && !isBack) return;
+    log.warn(
+      `The external interface ${isBack ? 'can be used again' : 'has changed'}: ${describe(found)}, before ${describe(before)}`,
+    );
+    for (const line of choiceLogLines(choice)) log.info(line);
+    this.#current = found;
+    const change = this.#change;
+    this.#change = new AbortController();
+    change.abort(new Error('the external interface has changed'));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new Error('the interface watch ended'));
+    await this.#running;
+    await this.#looking;
+  }
+}
+
+function describe({ name, mtuBytes, publicIp, publicIpv6 }: ExternalInterface): string {
+  const addresses = [publicIp, publicIpv6].filter((address) => address !== undefined).map(formatAddr);
+  return `${name} with ${addresses.join(' and ')}, MTU ${mtuBytes}`;
+}

@@ -1,0 +1,162 @@
+import type { Backend, ExternalInterface } from '../../backend/backend.ts';
+import { udpBackend } from '../../backend/udp/udp-backend.ts';
+import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import type { NetworkConfig } from '../../config/network-config.ts';
+import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
+import type { PeerSlots } from '../../dataplane/peer-slots.ts';
+import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { describeOp, describeProblem } from '../../kernel/diff.ts';
+import { Reconciler } from '../../kernel/reconciler.ts';
+import type { WantedState } from '../../kernel/state.ts';
+import type { Lease } from '../../lease/lease.ts';
+import { iproute2Kernel } from '../../linux/iproute2.ts';
+import type { Log } from '../../log/log.ts';
+import { failingAs } from './failing-as.ts';
+import { hostForwarder } from './open-forwarder.ts';
+import { NodeTraffic } from './traffic.ts';
+
+/** A blackhole beside cni0's connected route needs another metric; any works, since it only catches what the other lacks. */
+const BLACKHOLE_METRIC = 10_000;
+
+export interface NodePlaneParts {
+  readonly options: FlanneldOptions;
+  readonly config: NetworkConfig;
+  readonly external: ExternalInterface;
+  readonly slots: PeerSlots;
+  readonly onForwarderEvent: (event: ForwarderEvent) => void;
+  readonly log: Log;
+}
+
+/**
+ * All that makes this host carry packets for one network configuration: the backend, the forwarder, the kernel's state
+ * and the traffic rules. It needs no store, only to be told the leases. Disposing ends the processes' part; what it made in
+ * the kernel stays, so that a restart loses no packet and no connection.
+ */
+export class NodePlane implements AsyncDisposable {
+  readonly config: NetworkConfig;
+  readonly reconciler: Reconciler;
+  readonly traffic: NodeTraffic;
+  readonly forwarder: Forwarder | undefined;
+  readonly #parts: NodePlaneParts;
+  #backend: Backend;
+  /** What the forwarder was started with; undefined when it does not run. */
+  #carrying: string | undefined;
+
+  /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
+  constructor(parts: NodePlaneParts) {
+    const { options, config, external, log } = parts;
+    this.config = config;
+    this.#parts = parts;
+    if (Object.keys(config.backend).length === 0)
+      log.info('No Backend in the network config: using udp, as flannel does');
+    this.#backend = this.#backendOn(external);
+    this.forwarder = this.#backend.userSpace === undefined ? undefined : this.#makeForwarder();
+    this.reconciler = makeReconciler(log);
+    this.traffic = new NodeTraffic(options, config, log);
+  }
+
+  get backend(): Backend {
+    return this.#backend;
+  }
+
+  /** Another external interface, or other addresses or MTU of it; takes effect with the next `start` and `program`. */
+  move(external: ExternalInterface): void {
+    this.#backend = this.#backendOn(external);
+  }
+
+  /** What cannot work fails here, before a lease is taken. @throws WeftError of the forwarder. */
+  async prepare(): Promise<void> {
+    if (this.#carrying === undefined) await failingAs('Error registering network: ', () => this.forwarder?.prepare());
+  }
+
+  /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of the forwarder. */
+  async start(own: Lease, signal: AbortSignal): Promise<void> {
+    const { forwarder } = this;
+    const { userSpace } = this.#backend;
+    if (forwarder === undefined || userSpace === undefined) return;
+    const ownAddress = userSpace.ownAddress(own);
+    const wanted = JSON.stringify([ownAddress, userSpace.listenAddress, userSpace.listenPort]);
+    if (wanted === this.#carrying && forwarder.failure === undefined) return;
+    this.#carrying = undefined;
+    await failingAs('Error registering network: ', () => forwarder.start(ownAddress, signal));
+    this.#carrying = wanted;
+  }
+
+  /** Peers for the forwarder and the kernel; takes effect soon. Never throws: the last good state stays in force. */
+  program(own: Lease, peers: readonly Lease[]): void {
+    const { forwarder, reconciler } = this;
+    try {
+      if (this.#backend.userSpace !== undefined) forwarder?.publish(this.#backend.userSpace.peerTable(own, peers));
+      reconciler.setWanted(this.#withBlackholes(own, this.#backend.wantedState(own, peers)));
+    } catch (error) {
+      this.#parts.log.error(`Could not program ${peers.length} peers: ${describeError(error)}`);
+    }
+  }
+
+  /**
+   * Waits until what was programmed is in the kernel, and sets the traffic rules.
+   * @param earlier what subnet.env said before this start.
+   */
+  async settle(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
+    await this.reconciler.idle();
+    const kind = this.#parts.options.ipMasq ? 'masq' : 'forward';
+    await failingAs(`Failed to setup ${kind} rules, `, () => this.traffic.apply(own, earlier, signal));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.traffic[Symbol.asyncDispose]();
+    await this.reconciler[Symbol.asyncDispose]();
+    await this.forwarder?.[Symbol.asyncDispose]();
+  }
+
+  #backendOn(external: ExternalInterface): Backend {
+    const { config, slots } = this.#parts;
+    const { backendType } = config;
+    if (backendType !== 'udp') {
+      throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
+        hint: 'weft offers: udp',
+      });
+    }
+    return udpBackend({ config, external }, { slots, onSlotReused: (slot) => this.forwarder?.counters.clear(slot) });
+  }
+
+  #makeForwarder(): Forwarder {
+    const { options, onForwarderEvent, log } = this.#parts;
+    return hostForwarder({
+      underlay: () => {
+        const { userSpace } = this.#backend;
+        if (userSpace === undefined) throw new TypeError('unreachable: a backend changed its nature');
+        return userSpace;
+      },
+      persistent: true,
+      sourceCheck: options.sourceCheck,
+      onNotice: (text) => log.warn(text),
+      onEvent: (event: ForwarderEvent) => {
+        onForwarderEvent(event);
+        if (event.type === 'started') log.info('Packet workers are running');
+        else log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
+      },
+    });
+  }
+
+  #withBlackholes(own: Lease, state: WantedState): WantedState {
+    if (!this.#parts.options.ipBlackholeRoute) return state;
+    const subnets = [own.subnet, own.ipv6Subnet].filter((subnet) => subnet !== undefined);
+    const blackholes = subnets.map((dst) => ({ type: 'blackhole' as const, dst, metric: BLACKHOLE_METRIC }));
+    return { ...state, routes: [...state.routes, ...blackholes] };
+  }
+}
+
+function makeReconciler(log: Log): Reconciler {
+  return new Reconciler({
+    kernel: iproute2Kernel(),
+    onRepair: (ops) => {
+      for (const op of ops) log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
+    },
+    onFailure: ({ message }) => log.error(message),
+    onProblems: (problems) => {
+      for (const problem of problems) log.warn(`Kernel state: ${describeProblem(problem)}`);
+    },
+  });
+}

@@ -1,0 +1,180 @@
+import { readFile } from 'node:fs/promises';
+import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
+import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
+import {
+  formatPrefix4,
+  formatPrefix6,
+  type Ipv4Prefix,
+  type Ipv6Prefix,
+  parsePrefix4,
+  parsePrefix6,
+} from '../ip/prefix.ts';
+import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
+import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
+import { writeFileAtomically } from './atomic-file.ts';
+import type { AddressPlan, NetworkConfig } from './network-config.ts';
+import type { NodeAddresses } from './node-addresses.ts';
+
+/**
+ * What the agent knew when it last heard of its store: enough to carry packets again after a restart while the store is
+ * away. A copy, never the truth: once the store answers, what it says counts.
+ */
+export interface LastKnown {
+  /** Which store it comes from; what another one said is of no use. */
+  readonly source: string;
+  readonly config: NetworkConfig;
+  /** `undefined` when the subnet manager knows no nodes. */
+  readonly node: NodeAddresses | undefined;
+  readonly own: Lease;
+  readonly peers: readonly Lease[];
+}
+
+/** Grows when older agents could misread the file. */
+const VERSION = 1;
+
+/** Beside subnet.env, under its name, so that two agents of one host have one each. `weft cleanup` removes it. */
+export function lastKnownPath(subnetFile: string): string {
+  return `${subnetFile}.last-known.json`;
+}
+
+/** Atomic; 0600, because a network configuration may hold a pre-shared key. */
+export async function writeLastKnown(subnetFile: string, known: LastKnown): Promise<void> {
+  await writeFileAtomically(lastKnownPath(subnetFile), formatLastKnown(known, new Date()), 0o600);
+}
+
+export type LastKnownResult =
+  | { readonly kind: 'read'; readonly known: LastKnown; readonly writtenAt: Date }
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'unusable'; readonly reason: string };
+
+/** Never rejects. */
+export async function readLastKnown(subnetFile: string, source: string): Promise<LastKnownResult> {
+  try {
+    return parseLastKnown(await readFile(lastKnownPath(subnetFile), 'utf8'), source);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return { kind: 'absent' };
+    return { kind: 'unusable', reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** Equal texts mean equal configurations. */
+export function describeNetworkConfig({ ipv4, ipv6, ...rest }: NetworkConfig): string {
+  return JSON.stringify({
+    ipv4: ipv4 && planToJson(ipv4, formatPrefix4, formatIpv4),
+    ipv6: ipv6 && planToJson(ipv6, formatPrefix6, formatIpv6),
+    ...rest,
+  });
+}
+
+export function formatLastKnown({ source, config, node, own, peers }: LastKnown, now: Date): string {
+  const content = {
+    version: VERSION,
+    writtenAt: now.toISOString(),
+    source,
+    config: JSON.parse(describeNetworkConfig(config)) as unknown,
+    node,
+    own: leaseToJson(own),
+    peers: peers.map(leaseToJson),
+  };
+  return `${JSON.stringify(content)}\n`;
+}
+
+/** Never throws. */
+export function parseLastKnown(text: string, source: string): LastKnownResult {
+  try {
+    const content = objectOf(JSON.parse(text), 'the file');
+    if (content.version !== VERSION) throw new Error(`version ${String(content.version)} is not ${VERSION}`);
+    if (content.source !== source) {
+      return { kind: 'unusable', reason: `it is about ${String(content.source)}, not ${source}` };
+    }
+    const writtenAt = new Date(stringOf(content.writtenAt, 'writtenAt'));
+    const known: LastKnown = {
+      source,
+      config: configOf(content.config),
+      node: content.node === undefined ? undefined : nodeOf(content.node),
+      own: leaseOf(content.own),
+      peers: arrayOf(content.peers, 'peers').map(leaseOf),
+    };
+    return { kind: 'read', known, writtenAt };
+  } catch (error) {
+    return { kind: 'unusable', reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function planToJson<P, A>(plan: AddressPlan<P, A>, prefix: (prefix: P) => string, addr: (addr: A) => string): unknown {
+  const { network, subnetLength, subnetMin, subnetMax } = plan;
+  return { network: prefix(network), subnetLength, subnetMin: addr(subnetMin), subnetMax: addr(subnetMax) };
+}
+
+function leaseToJson(lease: Lease): unknown {
+  return { key: leaseKey(lease), value: encodeLeaseValue(lease.attrs), expiresAtMs: lease.expiresAtMs };
+}
+
+type JsonObject = { readonly [key: string]: unknown };
+
+function configOf(value: unknown): NetworkConfig {
+  const { ipv4, ipv6, enableNfTables, backendType, backend } = objectOf(value, 'config');
+  if (typeof enableNfTables !== 'boolean') throw new Error('enableNfTables is no boolean');
+  return Object.freeze({
+    ipv4: ipv4 === undefined ? undefined : planOf<Ipv4Prefix, Ipv4Addr>(ipv4, parsePrefix4, parseIpv4),
+    ipv6: ipv6 === undefined ? undefined : planOf<Ipv6Prefix, Ipv6Addr>(ipv6, parsePrefix6, parseIpv6),
+    enableNfTables,
+    backendType: stringOf(backendType, 'backendType'),
+    backend: objectOf(backend, 'backend') as { readonly [key: string]: JsonValue },
+  });
+}
+
+function planOf<P, A>(
+  value: unknown,
+  prefix: (text: string) => P | undefined,
+  addr: (text: string) => A | undefined,
+): AddressPlan<P, A> {
+  const plan = objectOf(value, 'an address plan');
+  const read = <T>(name: string, parse: (text: string) => T | undefined): T => {
+    const parsed = parse(stringOf(plan[name], name));
+    if (parsed === undefined) throw new Error(`${name} is ${JSON.stringify(plan[name])}`);
+    return parsed;
+  };
+  if (!Number.isInteger(plan.subnetLength)) throw new Error('subnetLength is no whole number');
+  return {
+    network: read('network', prefix),
+    subnetLength: Number(plan.subnetLength),
+    subnetMin: read('subnetMin', addr),
+    subnetMax: read('subnetMax', addr),
+  };
+}
+
+function nodeOf(value: unknown): NodeAddresses {
+  const { publicIp, publicIpv6, internalIps } = objectOf(value, 'node');
+  return {
+    publicIp: publicIp === undefined ? undefined : stringOf(publicIp, 'publicIp'),
+    publicIpv6: publicIpv6 === undefined ? undefined : stringOf(publicIpv6, 'publicIpv6'),
+    internalIps: arrayOf(internalIps, 'internalIps').map((ip) => stringOf(ip, 'an internal IP')),
+  };
+}
+
+function leaseOf(value: unknown): Lease {
+  const lease = objectOf(value, 'a lease');
+  const key = stringOf(lease.key, 'key');
+  const subnets = parseLeaseKey(key);
+  const decoded = decodeLeaseValue(stringOf(lease.value, 'value'));
+  if (subnets === undefined) throw new Error(`${JSON.stringify(key)} is no lease key`);
+  if (!decoded.ok) throw new Error(`the lease ${key}: ${decoded.reason}`);
+  const expiresAtMs = lease.expiresAtMs === undefined ? undefined : Number(lease.expiresAtMs);
+  return { ...subnets, attrs: decoded.attrs, expiresAtMs };
+}
+
+function objectOf(value: unknown, what: string): JsonObject {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error(`${what} is no object`);
+  return value as JsonObject;
+}
+
+function arrayOf(value: unknown, what: string): readonly unknown[] {
+  if (!Array.isArray(value)) throw new Error(`${what} is no list`);
+  return value;
+}
+
+function stringOf(value: unknown, what: string): string {
+  if (typeof value !== 'string') throw new Error(`${what} is no text`);
+  return value;
+}

@@ -1,0 +1,4 @@
+import { startEtcd } from './fault-store.ts';
+import { faultTable } from './faults.ts';
+
+faultTable('etcd', startEtcd);

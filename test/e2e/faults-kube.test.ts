@@ -1,0 +1,4 @@
+import { startKube } from './fault-store.ts';
+import { faultTable } from './faults.ts';
+
+faultTable('Kubernetes', startKube);

@@ -1,0 +1,211 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { formatPrefix4 } from '../../src/ip/prefix.ts';
+import { parseContainerNetwork } from '../../src/lab/agent.ts';
+import type { Topology } from '../../src/lab/topology.ts';
+import { eventually } from '../netns/waiting.ts';
+import { FaultNet, OUTAGE_MS, RECOVERY_MS, subnetFileOf, timed } from './fault-net.ts';
+import type { FaultStore } from './fault-store.ts';
+
+/** The table of docs/RELIABILITY.md for one kind of store: real agents, a real server, real packets. */
+export function faultTable(storeName: string, startStore: (topology: Topology) => Promise<FaultStore>): void {
+  describe(`faults, ${storeName}`, () => {
+    let net: FaultNet;
+    before(async () => {
+      net = await FaultNet.create(2, startStore);
+      await net.heardOf();
+    });
+    after(() => net?.[Symbol.asyncDispose]());
+
+    it('the server is killed and started again', async (t) => {
+      const row = await net.row(t, `server killed for ${OUTAGE_MS / 1_000} s`, async () => {
+        await net.store.kill();
+        await sleep(OUTAGE_MS);
+        await net.store.restart();
+        return timed(() => net.heardOf());
+      });
+      assert.equal(row.lost, 0);
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('an agent is killed and started again while the server is away', async (t) => {
+      const member = net.members[1]!;
+      const row = await net.row(t, `agent killed while the server is away for ${OUTAGE_MS / 1_000} s`, async (flow) => {
+        await net.store.kill();
+        await net.restartAgent(member);
+        const { body } = await member.agent.answers('/readyz', 503, /has not answered/);
+        assert.match(body, /carrying packets of 10\.244\./);
+        await flow.flowing(RECOVERY_MS);
+        await sleep(OUTAGE_MS);
+        await flow.flowing();
+        await net.store.restart();
+        return timed(async () => {
+          await net.heardOf();
+          await member.agent.answers('/readyz', 200, /^/);
+        });
+      });
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('packets between an agent and the server are dropped, both ways, without a word', async (t) => {
+      const { host } = net.members[0]!;
+      const drop = (flag: '-I' | '-D') =>
+        Promise.all(
+          ['--dport', '--sport'].map((port) =>
+            net.topology.exec(host, ['iptables', '-w', flag, 'INPUT', '-p', 'tcp', port, '2379', '-j', 'DROP']),
+          ),
+        );
+      const row = await net.row(t, `partition for ${OUTAGE_MS / 1_000} s`, async () => {
+        await drop('-I');
+        await net.putPeer();
+        await sleep(OUTAGE_MS);
+        await drop('-D');
+        return timed(() => net.heardOf(false));
+      });
+      assert.equal(row.lost, 0);
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('connections hang, new ones work', async (t) => {
+      const row = await net.row(t, 'half-open connections', async () => {
+        net.members[0]!.way.swallow();
+        await net.putPeer();
+        return timed(() => net.heardOf(false));
+      });
+      assert.equal(row.lost, 0);
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('the way to the server takes 700 ms each way', async (t) => {
+      const row = await net.row(t, 'slow server (1.4 s)', async () => {
+        for (const { way } of net.members) way.slow(700);
+        const ms = await timed(() => net.heardOf());
+        for (const { way } of net.members) way.heal();
+        return ms;
+      });
+      assert.equal(row.lost, 0);
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('the server forgets what an agent has missed', async (t) => {
+      const row = await net.row(t, 'history compacted while cut off', async () => {
+        for (const { way } of net.members) way.cut();
+        await net.putPeer();
+        await net.store.forgetHistory();
+        for (const { way } of net.members) way.heal();
+        return timed(() => net.heardOf(false));
+      });
+      assert.equal(row.lost, 0);
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('a lease is deleted by hand', async (t) => {
+      const member = net.members[1]!;
+      const row = await net.row(t, 'lease deleted by hand', async (flow) => {
+        const from = member.agent.log.mark;
+        return timed(async () => {
+          await net.store.deleteLease(member.host, member.subnet);
+          await member.agent.logged(/has been taken again/, from, RECOVERY_MS);
+          await flow.flowing(RECOVERY_MS);
+        });
+      });
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('all leases run out while nobody reaches the server', async (t) => {
+      const { expire } = net.store;
+      // A Node does not run out.
+      if (expire === undefined) return;
+      const row = await net.row(t, 'leases expired while cut off', async (flow) => {
+        const marks = net.members.map(({ agent }) => agent.log.mark);
+        for (const { way } of net.members) way.cut();
+        await expire();
+        for (const { way } of net.members) way.heal();
+        return timed(async () => {
+          await Promise.all(
+            net.members.map(({ agent }, index) => agent.logged(/has been taken again/, marks[index], RECOVERY_MS)),
+          );
+          await flow.flowing(RECOVERY_MS);
+        });
+      });
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('the address of a host changes', async (t) => {
+      const { host, subnet } = net.members[1]!;
+      const before = await net.addressOf(host);
+      const row = await net.row(t, 'node address changed', async (flow) => {
+        // The other way round the new one would be a secondary address, which goes with its primary.
+        const script = `addr del ${before}/24 dev eth0\naddr add 192.168.77.99/24 dev eth0\n`;
+        return timed(async () => {
+          await net.topology.ipBatch(host, script);
+          await eventually('the store has the new address', async () => {
+            const leases = await net.store.leases();
+            return leases.some((lease) => lease.subnet === subnet && lease.publicIp === '192.168.77.99') || undefined;
+          });
+          await flow.flowing(RECOVERY_MS);
+        });
+      });
+      assert.equal(row.leasesLost, 0);
+      await net.members[1]!.agent.answers('/readyz', 200, /^/);
+    });
+
+    it('the MTU of a host changes', async (t) => {
+      const { host, agent } = net.members[1]!;
+      const row = await net.row(t, 'MTU of the interface lowered', async (flow) => {
+        const ms = await timed(async () => {
+          await net.topology.ipBatch(host, 'link set eth0 mtu 1400\n');
+          await eventually(
+            'subnet.env follows',
+            async () => (await readFile(subnetFileOf(host), 'utf8')).includes('FLANNEL_MTU=1372') || undefined,
+          );
+          const { stdout } = await net.topology.exec(host, ['ip', 'link', 'show', 'flannel0']);
+          assert.match(stdout, / mtu 1372 /);
+        });
+        await flow.flowing();
+        return ms;
+      });
+      assert.equal(row.leasesLost, 0);
+      await agent.answers('/readyz', 200, /^/);
+    });
+
+    it('the interface vanishes and comes back', async (t) => {
+      const { host, agent } = net.members[1]!;
+      const row = await net.row(t, 'interface gone and back', async (flow) => {
+        await net.topology.ipBatch(host, 'link set eth0 down\nlink set eth0 name away0\n');
+        await agent.answers('/readyz', 503, /eth0/);
+        await net.topology.ipBatch(host, 'link set away0 name eth0\nlink set eth0 up\n');
+        return timed(async () => {
+          await agent.answers('/readyz', 200, /^/);
+          await flow.flowing(RECOVERY_MS);
+        });
+      });
+      assert.equal(row.leasesLost, 0);
+    });
+
+    it('a subnet is taken away while its host is cut off: a new one, and a loud word', async () => {
+      const member = net.members[1]!;
+      const from = member.agent.log.mark;
+      member.way.cut();
+      await net.store.takeAway(member.host, member.subnet);
+      member.way.heal();
+      await member.agent.logged(/has been lost: .*\[WEFT_LEASE_LOST\]/, from, RECOVERY_MS);
+      const publicIp = await net.addressOf(member.host);
+      const now = await eventually(
+        'subnet.env has the new subnet',
+        async () => {
+          const text = await readFile(subnetFileOf(member.host), 'utf8');
+          const network = parseContainerNetwork(text, 'subnet.env');
+          const subnet = formatPrefix4(network.subnet);
+          return subnet === member.subnet ? undefined : subnet;
+        },
+        RECOVERY_MS,
+      );
+      const own = (await net.store.leases()).filter((lease) => lease.publicIp === publicIp);
+      assert.deepEqual(own, [{ subnet: now, publicIp }]);
+      await member.agent.answers('/readyz', 200, /^/);
+    });
+  });
+}

@@ -14,6 +14,7 @@ import { LeaseRegistry } from '../../src/subnet/etcd/lease-registry.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import type { LeaseUpdate, OwnLeaseEvent } from '../../src/subnet/subnet-manager.ts';
 import { attrsOf, leaseOf, NET_CONF } from '../contract/subnet-manager.ts';
+import { eventually } from '../netns/waiting.ts';
 import { TcpProxy } from './etcd-proxy.ts';
 
 const PREFIX = '/coreos.com/network';
@@ -248,6 +249,27 @@ describe('etcd subnet manager, cut off and back', () => {
     assert.equal(value.lease.expiresAtMs, undefined);
     const stored = await server.etcdctl('get', `${PREFIX}/subnets/10.5.4.0-24`, '--write-out=fields');
     assert.match(stored, /"Lease" : 0\b/);
+  });
+
+  it('is renewed in time although the clock of the host was set back', async () => {
+    const { scope, config } = await scoped();
+    await using _ = scope;
+    let offsetMs = 0;
+    const now = (): number => Date.now() + offsetMs;
+    const manager = scope.manager({ leaseTtlSeconds: 6, renewMarginMs: 3_000, now });
+    const lease = await manager.acquireLease(config, attrsOf(1), scope.signal);
+    const events = manager.holdLease(lease, scope.signal);
+    const pending = events.next();
+    await eventually(
+      'it is scheduled',
+      () => scope.reports.some(({ type }) => type === 'renewal-scheduled') || undefined,
+    );
+    offsetMs = -60 * 86_400_000;
+    const { value } = await pending;
+    assert.ok(value?.type === 'renewed');
+    assert.ok(value.lease.expiresAtMs !== undefined && value.lease.expiresAtMs - now() > 4_000);
+    assert.ok(scope.reports.some(({ type }) => type === 'lease-renewed'));
+    assert.ok(!scope.reports.some(({ type }) => type === 'lease-retaken'), 'it was never gone');
   });
 
   it('withdraws a lease that overlaps one which was created since the listing', async () => {

@@ -44,14 +44,14 @@ export class FaultNet implements AsyncDisposable {
   static async create(
     hosts: number,
     startStore: (topology: Topology) => Promise<FaultStore>,
-    { idle = 0, under }: { readonly idle?: number; readonly under?: readonly string[] } = {},
+    { idle = 0, under = () => [] }: { readonly idle?: number; readonly under?: () => readonly string[] } = {},
   ): Promise<FaultNet> {
     await using stack = new AsyncDisposableStack();
     const topology = stack.use(await Topology.create({ hosts, containersPerHost: 1, purpose: 'faults test' }));
     const store = stack.use(await startStore(topology));
     const net = new FaultNet(topology, store);
     stack.defer(() => net.#closeWays());
-    for (const host of topology.hosts.slice(0, hosts - idle)) await net.join(host, under);
+    for (const host of topology.hosts.slice(0, hosts - idle)) await net.join(host, under());
     stack.move();
     return net;
   }

@@ -5,6 +5,7 @@ import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { run } from '../../src/linux/run.ts';
+import { LeaseStore } from '../../src/subnet/local/lease-store.ts';
 
 /** One lease as the store has it. */
 export interface StoredLease {
@@ -77,6 +78,40 @@ export async function startEtcd(): Promise<FaultStore> {
     },
     takeAway: (_host, subnet) => put({ subnet, publicIp: '192.168.77.200' }),
     [Symbol.asyncDispose]: () => etcd[Symbol.asyncDispose](),
+  };
+}
+
+/** A file that all agents share; nothing happens to it here but through them. */
+export async function startLocal(topology: Topology): Promise<FaultStore> {
+  const storePath = join(topology.stateDirectory, 'subnets.db');
+  const netConf = join(topology.stateDirectory, 'net-conf.json');
+  await writeFile(netConf, NET_CONF);
+  const onlyServers = (): Promise<never> => Promise.reject(new Error('the local store has no server'));
+  return {
+    name: 'local',
+    // Nobody goes there.
+    url: 'http://127.0.0.1:9',
+    flags: () => ['--subnet-mgr=local', `--local-store=${storePath}`, `--net-config-path=${netConf}`],
+    environment: () => ({}),
+    kill: onlyServers,
+    restart: onlyServers,
+    deleteLease: onlyServers,
+    takeAway: onlyServers,
+    forgetHistory: onlyServers,
+    expire: undefined,
+    async leases() {
+      using store = LeaseStore.open(storePath);
+      return store.rows().map(({ key, value }) => ({
+        subnet: key.replace('-', '/'),
+        publicIp: (JSON.parse(value) as { PublicIP: string }).PublicIP,
+      }));
+    },
+    async putPeer({ subnet, publicIp }) {
+      using store = LeaseStore.open(storePath);
+      const row = { key: subnet.replace('/', '-'), value: JSON.stringify({ PublicIP: publicIp }), expiresAtMs: null };
+      store.transact((transaction) => transaction.put(row));
+    },
+    [Symbol.asyncDispose]: async () => {},
   };
 }
 

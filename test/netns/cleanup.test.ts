@@ -51,6 +51,8 @@ for (const { mode, enableNfTables } of [
       );
       ({ topology } = overlay);
       host = topology.hosts[0]!;
+      const known = lastKnownPath(overlay.agents[0]!.subnetFile);
+      await eventually('what the agent knows is written', () => existsSync(known) || undefined);
       // What is not weft's, beside what is.
       await topology.ipBatch(host, 'route add 198.51.100.0/24 dev eth0\nroute add blackhole 203.0.113.0/24\n');
       await topology.exec(host, ['iptables', '-w', '-A', 'FORWARD', '-s', '198.51.100.0/24', '-j', 'ACCEPT']);
@@ -108,8 +110,7 @@ for (const { mode, enableNfTables } of [
     });
 
     it('removes all of it and nothing else, once the agent was killed', async () => {
-      const { child, subnetFile } = overlay.agents[0]!;
-      await eventually('what the agent knows is written', () => existsSync(lastKnownPath(subnetFile)) || undefined);
+      const { child } = overlay.agents[0]!;
       child.kill('SIGKILL');
       await child.exited;
       // What an agent leaves in other modes and at other times.

@@ -37,6 +37,14 @@ const RACE = { firstMs: 20, maxMs: 1_000 };
 /** A watch that broke sooner than that did not really work: the next attempt waits longer. */
 const SETTLED_MS = 5_000;
 
+/** etcd tells the rest of a lease in whole seconds. */
+const ROUNDING_MS = 2_000;
+/**
+ * The rest of a lease is asked for at least every half of the renewal margin, because this host's clock is no measure of it:
+ * it may be set. Not more often than this.
+ */
+const MIN_LOOK_MS = 1_000;
+
 /** The own key as it was last seen. */
 interface Held {
   readonly kv: KeyValue;
@@ -141,7 +149,7 @@ export class EtcdSubnetManager implements SubnetManager {
         held = tended.held;
         if (tended.changed || outage.announced) event = { type: 'renewed', lease: own };
         outage.over();
-        if (own.expiresAtMs !== undefined && own.expiresAtMs !== scheduledForMs) {
+        if (own.expiresAtMs !== undefined && Math.abs(own.expiresAtMs - (scheduledForMs ?? 0)) > ROUNDING_MS) {
           scheduledForMs = own.expiresAtMs;
           this.#report({ type: 'renewal-scheduled', delayMs: this.#untilRenewalMs(held.binding) });
         }
@@ -154,9 +162,11 @@ export class EtcdSubnetManager implements SubnetManager {
       if (event !== undefined) yield event;
       if (held !== undefined) {
         const sinceMs = performance.now();
-        const broke = await this.#untilSomethingHappens(leaseKey(own), held, ends);
+        const what = await this.#untilSomethingHappens(leaseKey(own), held, ends);
         if (performance.now() - sinceMs > SETTLED_MS) flapping.reset();
-        if (broke) waitMs = flapping.nextMs();
+        if (what === 'broken') waitMs = flapping.nextMs();
+        // The clock of this host may have been set meanwhile: etcd is asked how long the lease really lasts.
+        if (what === 'due') held = undefined;
       }
       if (waitMs > 0) await sleep(waitMs, ends).catch(() => {});
     }
@@ -356,21 +366,26 @@ export class EtcdSubnetManager implements SubnetManager {
     return expiresAtMs === undefined ? Number.POSITIVE_INFINITY : expiresAtMs - this.#renewMarginMs - this.#now();
   }
 
-  /** Until the own key changes, its renewal is due, or `signal` fires (false), or the watch breaks (true). */
-  async #untilSomethingHappens(key: LeaseKey, held: Held, signal: AbortSignal): Promise<boolean> {
+  /** Until the own key changes, it is time to look at its lease, the watch breaks, or `signal` fires. */
+  async #untilSomethingHappens(
+    key: LeaseKey,
+    held: Held,
+    signal: AbortSignal,
+  ): Promise<'changed' | 'due' | 'broken' | 'ended'> {
     const dueInMs = this.#untilRenewalMs(held.binding);
-    using due = dueInMs === Number.POSITIVE_INFINITY ? undefined : new Timer(dueInMs);
+    const lookInMs = Math.min(dueInMs, Math.max(MIN_LOOK_MS, this.#renewMarginMs / 2));
+    using due = dueInMs === Number.POSITIVE_INFINITY ? undefined : new Timer(lookInMs);
     const until = due === undefined ? signal : AbortSignal.any([signal, due.signal]);
     try {
       const next = String(BigInt(held.revision) + 1n);
       for await (const response of this.#registry.watchOne(key, next, until)) {
-        if (response.events.length > 0) return false;
-        if (response.canceled || isBehind(response, next)) return true;
+        if (response.events.length > 0) return 'changed';
+        if (response.canceled || isBehind(response, next)) return 'broken';
       }
-      return false;
+      return due?.signal.aborted === true && !signal.aborted ? 'due' : 'ended';
     } catch (error) {
       if (!(error instanceof WeftError)) throw error;
-      return true;
+      return 'broken';
     }
   }
 

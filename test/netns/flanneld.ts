@@ -45,7 +45,10 @@ export class Flanneld implements AsyncDisposable {
     { flags = [], env, under = [] }: FlanneldOptions,
   ): Promise<Flanneld> {
     const argv = [...under, process.execPath, '--disable-warning=ExperimentalWarning', MAIN, ...flags];
-    return new Flanneld(topology, host, await topology.start(host, argv, { stderr: 'pipe', env }));
+    // Nothing of a test may land in the machine's /run/flannel.
+    const ownFiles = { FLANNELD_SUBNET_FILE: join(host.stateDirectory, 'subnet.env') };
+    const options = { stderr: 'pipe', env: { ...ownFiles, ...env } } as const;
+    return new Flanneld(topology, host, await topology.start(host, argv, options));
   }
 
   /** The first message of the log, from line `from` on, that fits; of the klog line it is what follows the header. */

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
+import { doctorCommand } from './doctor.ts';
 import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
 import { tunnelCommand } from './tunnel.ts';
@@ -17,7 +18,8 @@ const program = new Command('weft')
   .addCommand(tunnelCommand())
   .addCommand(cleanupCommand())
   .addCommand(dockerOptsCommand())
-  .addCommand(installCniCommand());
+  .addCommand(installCniCommand())
+  .addCommand(doctorCommand());
 for (const command of [program, ...program.commands]) command.exitOverride();
 
 // No await here: the single executable is a CommonJS module, which has none outside functions.

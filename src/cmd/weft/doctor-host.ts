@@ -1,0 +1,82 @@
+import { open, readFile, stat } from 'node:fs/promises';
+import type { DoctorHost, HostLink, HostRoute } from '../../doctor/host.ts';
+import { WeftError } from '../../errors.ts';
+import { ipv4Of } from '../../ip/ipv4.ts';
+import { hasCapability } from '../../linux/capabilities.ts';
+import { udpPortHolders } from '../../linux/proc-net.ts';
+import { run } from '../../linux/run.ts';
+
+interface IpLink {
+  readonly ifname: string;
+  readonly mtu: number;
+  readonly flags: readonly string[];
+  readonly addr_info?: readonly { readonly family: string; readonly local: string; readonly prefixlen: number }[];
+}
+
+/** This host, as this process sees it. */
+export function realHost(): DoctorHost {
+  return {
+    inPod: process.env.KUBERNETES_SERVICE_HOST !== undefined,
+    readText: (path) => ifThere(readFile(path, 'utf8')),
+    modifiedAt: async (path) => (await ifThere(stat(path)))?.mtime,
+    openError: async (path) => {
+      try {
+        await using _ = await open(path, 'r+');
+        return undefined;
+      } catch (error) {
+        return codeOf(error) ?? String(error);
+      }
+    },
+    hasCapability,
+    links: async (signal) => {
+      const links = JSON.parse((await run(['ip', '-j', 'address', 'show'], { signal })).stdout) as IpLink[];
+      return links.map(
+        ({ ifname, mtu, flags, addr_info = [] }): HostLink => ({
+          name: ifname,
+          mtuBytes: mtu,
+          up: flags.includes('UP'),
+          addresses: addr_info
+            .filter(({ family }) => family === 'inet')
+            .map(({ local, prefixlen }) => `${local}/${prefixlen}`),
+        }),
+      );
+    },
+    routes: async (signal) => {
+      const { stdout } = await run(['ip', '-j', '-4', 'route', 'show', 'table', 'main'], { signal });
+      return (JSON.parse(stdout) as { readonly dst: string; readonly dev?: string }[]).map(
+        ({ dst, dev }): HostRoute => ({ dst, dev }),
+      );
+    },
+    versionOf: async (program, signal) => {
+      try {
+        return (await run([program, '--version'], { signal })).stdout.split('\n')[0];
+      } catch (error) {
+        if (error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING') return undefined;
+        throw error;
+      }
+    },
+    udpPortHolders: (port) => udpPortHolders(port, ipv4Of(0)).map(({ pid, command }) => `pid ${pid} (${command})`),
+    get: async (port, path, signal) => {
+      try {
+        const response = await fetch(`http://127.0.0.1:${port}${path}`, { signal });
+        return { status: response.status, body: await response.text() };
+      } catch (error) {
+        if (codeOf((error as Error).cause) === 'ECONNREFUSED') return undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+async function ifThere<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
+    throw error;
+  }
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}

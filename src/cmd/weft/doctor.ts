@@ -1,0 +1,58 @@
+import { Command, InvalidArgumentError } from 'commander';
+import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
+import { agentChecks } from '../../doctor/agent-checks.ts';
+import { type CheckResult, runChecks } from '../../doctor/check.ts';
+import { cniChecks } from '../../doctor/cni-checks.ts';
+import type { DoctorPaths } from '../../doctor/host.ts';
+import { kernelChecks } from '../../doctor/kernel-checks.ts';
+import { tunChecks } from '../../doctor/tun-checks.ts';
+import { untilStopped } from '../stop-signal.ts';
+import { realHost } from './doctor-host.ts';
+
+const TIMEOUT_MS = 10_000;
+const MARKS = { ok: '✔', warn: '!', fail: '✖' } as const;
+
+/**
+ * `weft doctor`: all that can keep pods of this host from having a network, looked at one by one. Exit code 1 when a check
+ * has failed; warnings do not count. With `--json`, standard output gets `{ok, checks}` and nothing else.
+ */
+export function doctorCommand(): Command {
+  return new Command('doctor')
+    .description(
+      'Look at this host for what keeps its pods from having a network, and say what to do. Changes nothing.',
+    )
+    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .option('--net-config-path <file>', 'as the agent has it', '/etc/kube-flannel/net-conf.json')
+    .option('--healthz-port <port>', 'as the agent has it', portNumber, 8081)
+    .option('--cni-conf-dir <dir>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
+    .option('--cni-conf-template <file>', 'as the agent has it', DEFAULT_CONF_TEMPLATE)
+    .option('--cni-bin-dir <dir>', 'where the container runtime looks for plugins', '/opt/cni/bin')
+    .option('--json', 'print one JSON object')
+    .action((flags: DoctorPaths & { readonly json?: true }) => examine(flags, flags.json === true));
+}
+
+function portNumber(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (port < 1 || port > 65_535) throw new InvalidArgumentError('want a port, 1 to 65535');
+  return port;
+}
+
+async function examine(paths: DoctorPaths, json: boolean): Promise<void> {
+  using stopped = untilStopped();
+  const host = realHost();
+  const checks = [
+    ...tunChecks(host),
+    ...kernelChecks(host, paths),
+    ...agentChecks(host, paths),
+    ...cniChecks(host, paths),
+  ];
+  const results = await runChecks(checks, TIMEOUT_MS, stopped.signal);
+  const failed = results.some(({ status }) => status === 'fail');
+  process.stdout.write(json ? `${JSON.stringify({ ok: !failed, checks: results })}\n` : results.map(render).join(''));
+  process.exitCode = failed ? 1 : 0;
+}
+
+function render(result: CheckResult): string {
+  const line = `${MARKS[result.status]} ${result.name.padEnd(16)} ${result.looksAt}: ${result.found}\n`;
+  return result.status === 'ok' ? line : `${line}${' '.repeat(19)}→ ${result.remedy}\n`;
+}

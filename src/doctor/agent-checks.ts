@@ -1,0 +1,107 @@
+import { dirname } from 'node:path';
+import { formatCidr } from '../cni/ip-text.ts';
+import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
+import { startupErrorPath } from '../config/last-error.ts';
+import { parseUdpBackendConfig, UDP_DEFAULT_PORT } from '../config/udp-backend-config.ts';
+import { type Check, fail, ok, warn } from './check.ts';
+import { readNetConf } from './facts.ts';
+import type { DoctorHost, DoctorPaths } from './host.ts';
+
+/** The agent: what it was told, what it says, what it has written. */
+export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
+  return [
+    {
+      name: 'network-config',
+      looksAt: paths.netConfigPath,
+      run: async () => {
+        const read = await readNetConf(host, paths);
+        if (read === undefined)
+          return ok('there is none here: the agent takes it from its store, or --net-config-path');
+        const shown = (list: typeof read.problems): string =>
+          list.map(({ path, message }) => `${path} ${message}`).join('; ');
+        if (read.problems.length > 0)
+          return fail(shown(read.problems), 'Correct it; the agent does not start with it.');
+        const doubts = [
+          ...(read.warnings.length > 0 ? [shown(read.warnings)] : []),
+          ...(read.ignoredKeys.length > 0 ? [`without effect: ${read.ignoredKeys.join(', ')}`] : []),
+        ];
+        return doubts.length > 0
+          ? warn(doubts.join('; '), 'Look for a misspelt key, or one of another backend.')
+          : ok(`backend ${read.config!.backendType}`);
+      },
+    },
+    {
+      name: 'last-start',
+      looksAt: 'why the agent could not start the last time',
+      run: async () => {
+        const path = startupErrorPath(dirname(paths.subnetFile));
+        const text = await host.readText(path);
+        if (text === undefined) return ok('nothing kept it from starting');
+        const at = await host.modifiedAt(path);
+        return fail(`${at?.toISOString() ?? ''} ${text.trim()}`.trim(), 'Mend what it says; the agent tries again.');
+      },
+    },
+    {
+      name: 'subnet-env',
+      looksAt: paths.subnetFile,
+      run: async () => {
+        const text = await host.readText(paths.subnetFile);
+        if (text === undefined) {
+          return fail(
+            'there is none: the agent has not been ready since the host was booted, and no pod can start',
+            'See last-start and health; is the agent running?',
+          );
+        }
+        try {
+          const env = parsePluginSubnetEnv(text, paths.subnetFile);
+          const at = await host.modifiedAt(paths.subnetFile);
+          const subnets = [env.subnet, env.ipv6Subnet].filter((subnet) => subnet !== undefined).map(formatCidr);
+          return ok(`${subnets.join(', ')}, MTU ${env.mtuBytes}, written ${at?.toISOString() ?? 'at an unknown time'}`);
+        } catch (error) {
+          return fail((error as Error).message, 'Delete the file and start the agent again, which writes it anew.');
+        }
+      },
+    },
+    {
+      name: 'udp-port',
+      looksAt: 'who has the port of the udp backend',
+      run: async () => {
+        const config = (await readNetConf(host, paths))?.config;
+        const port = config?.backendType === 'udp' ? portOf(config) : UDP_DEFAULT_PORT;
+        const holders = host.udpPortHolders(port);
+        if (holders.length === 0) return ok(`UDP ${port} is free: no agent runs here, or not in udp mode`);
+        const strangers = holders.filter((holder) => !/flanneld|weft/.test(holder));
+        return strangers.length === 0
+          ? ok(`UDP ${port}: ${holders.join(', ')}`)
+          : fail(
+              `UDP ${port} is taken by ${strangers.join(', ')}`,
+              'Stop that program, or give the backend another Port in net-conf.json, the same on every host.',
+            );
+      },
+    },
+    {
+      name: 'health',
+      looksAt: `what the agent says of itself on port ${paths.healthzPort}`,
+      run: async (signal) => {
+        const answer = await host.get(paths.healthzPort, '/readyz', signal);
+        if (answer === undefined) {
+          return warn(
+            `nobody listens on 127.0.0.1:${paths.healthzPort}`,
+            'Start the agent, with --healthz-port; name the port with --healthz-port here if it is another one.',
+          );
+        }
+        return answer.status === 200
+          ? ok(answer.body)
+          : fail(`${answer.status} ${answer.body}`, 'The reason is in the answer; the log of the agent has more.');
+      },
+    },
+  ];
+}
+
+function portOf(config: Parameters<typeof parseUdpBackendConfig>[0]): number {
+  try {
+    return parseUdpBackendConfig(config).port;
+  } catch {
+    return UDP_DEFAULT_PORT;
+  }
+}

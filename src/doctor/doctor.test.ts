@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { agentChecks } from './agent-checks.ts';
+import { type Check, type CheckResult, ok, runChecks } from './check.ts';
+import { cniChecks } from './cni-checks.ts';
+import type { DoctorHost, DoctorPaths } from './host.ts';
+import { kernelChecks } from './kernel-checks.ts';
+import { tunChecks } from './tun-checks.ts';
+
+const SUBNET_ENV =
+  'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n';
+const CONF = '{"name":"cbr0","weft":{"plugins":["bridge"]},"plugins":[{"type":"bridge","ipam":{"type":"host-local"}}]}';
+const signal = new AbortController().signal;
+
+let folder: string;
+let paths: DoctorPaths;
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'weft-doctor-'));
+  paths = {
+    subnetFile: '/run/flannel/subnet.env',
+    netConfigPath: '/etc/kube-flannel/net-conf.json',
+    cniConfTemplate: '/etc/kube-flannel/cni-conf.json',
+    healthzPort: 8081,
+    cniBinDir: join(folder, 'bin'),
+    cniConfDir: join(folder, 'net.d'),
+  };
+  for (const path of [paths.cniBinDir, paths.cniConfDir]) mkdirSync(path);
+  for (const name of ['bridge', 'host-local', 'loopback']) {
+    writeFileSync(join(paths.cniBinDir, name), '#!/bin/sh\n', { mode: 0o755 });
+  }
+});
+after(() => rmSync(folder, { recursive: true }));
+
+interface HostState extends Omit<Partial<DoctorHost>, 'readText'> {
+  readonly files?: Readonly<Record<string, string | undefined>>;
+  /** Programs that are not installed. */
+  readonly without?: readonly string[];
+}
+
+/** A host on which all is well, apart from `state`. */
+function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost {
+  const all: Readonly<Record<string, string | undefined>> = {
+    '/proc/sys/net/bridge/bridge-nf-call-iptables': '1\n',
+    '/proc/sys/net/ipv4/ip_forward': '1\n',
+    '/run/flannel/subnet.env': SUBNET_ENV,
+    '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}',
+    [join(paths.cniConfDir, '10-flannel.conflist')]: CONF,
+    ...files,
+  };
+  const existing = new Set([paths.cniBinDir, paths.cniConfDir]);
+  for (const name of ['bridge', 'host-local', 'loopback']) existing.add(join(paths.cniBinDir, name));
+  return {
+    inPod: false,
+    readText: async (path) => all[path],
+    modifiedAt: async (path) => (existing.has(path) || all[path] !== undefined ? new Date(0) : undefined),
+    openError: async () => undefined,
+    hasCapability: () => true,
+    links: async () => [
+      { name: 'eth0', mtuBytes: 1500, up: true, addresses: ['192.168.77.1/24'] },
+      { name: 'flannel0', mtuBytes: 1472, up: true, addresses: ['10.244.7.0/32'] },
+      { name: 'cni0', mtuBytes: 1472, up: true, addresses: ['10.244.7.1/24'] },
+    ],
+    routes: async () => [
+      { dst: 'default', dev: 'eth0' },
+      { dst: '10.244.0.0/16', dev: 'flannel0' },
+    ],
+    versionOf: async (program) => (without.includes(program) ? undefined : `${program} v1.8.9`),
+    udpPortHolders: () => ['pid 7 (flanneld)'],
+    get: async () => ({ status: 200, body: 'flanneld is ready' }),
+    ...state,
+  };
+}
+
+const checksOf = (host: DoctorHost): Check[] => [
+  ...tunChecks(host),
+  ...kernelChecks(host, paths),
+  ...agentChecks(host, paths),
+  ...cniChecks(host, paths),
+];
+/** What is not as it should be. */
+async function complaints(state: HostState): Promise<CheckResult[]> {
+  const results = await runChecks(checksOf(hostWith(state)), 5_000, signal);
+  return results.filter(({ status }) => status !== 'ok');
+}
+
+describe('the doctor', () => {
+  it('has no complaint about a host on which all is well, and names each check once', async () => {
+    assert.deepEqual(await complaints({}), []);
+    const names = checksOf(hostWith()).map(({ name }) => name);
+    assert.equal(new Set(names).size, names.length);
+    for (const name of names) assert.match(name, /^[a-z]+(-[a-z]+)*$/);
+  });
+
+  const conf = () => join(paths.cniConfDir, '10-flannel.conflist');
+  const link = (name: string, mtuBytes: number, address: string) => ({
+    name,
+    mtuBytes,
+    up: true,
+    addresses: [address],
+  });
+  const cases: readonly [string, () => HostState, readonly (readonly [string, string, RegExp])[]][] = [
+    [
+      'no TUN device, in a pod',
+      () => ({ inPod: true, openError: async () => 'ENOENT' }),
+      [['tun-device', 'fail', /volumes: `- \{name: dev-net, hostPath: \{path: \/dev\/net\}\}`.*mountPath: \/dev\/net/]],
+    ],
+    [
+      'a TUN device that the container runtime does not allow',
+      () => ({ inPod: true, openError: async () => 'EPERM' }),
+      [['tun-device', 'fail', /runc 1\.2\.0 to 1\.2\.3.*`privileged: true`/]],
+    ],
+    [
+      'no capabilities',
+      () => ({ hasCapability: () => false }),
+      [
+        ['cap-net-admin', 'fail', /--cap-add NET_ADMIN/],
+        ['cap-net-raw', 'warn', /NET_RAW/],
+      ],
+    ],
+    [
+      'br_netfilter not loaded',
+      () => ({ files: { '/proc/sys/net/bridge/bridge-nf-call-iptables': undefined } }),
+      [['br-netfilter', 'fail', /modprobe br_netfilter/]],
+    ],
+    [
+      'kernel settings that are off',
+      () => ({
+        files: { '/proc/sys/net/bridge/bridge-nf-call-iptables': '0\n', '/proc/sys/net/ipv4/ip_forward': '0\n' },
+      }),
+      [
+        ['br-netfilter', 'warn', /sysctl -w net\.bridge\.bridge-nf-call-iptables=1/],
+        ['ip-forward', 'warn', /sysctl -w net\.ipv4\.ip_forward=1/],
+      ],
+    ],
+    [
+      'no iptables',
+      () => ({ without: ['iptables', 'iptables-restore'] }),
+      [['firewall-tools', 'fail', /not installed: iptables, iptables-restore.*apt-get install iptables/]],
+    ],
+    [
+      'no nft, where it is needed, and no br_netfilter, where it is not',
+      () => ({
+        without: ['nft'],
+        files: {
+          '/proc/sys/net/bridge/bridge-nf-call-iptables': undefined,
+          '/etc/kube-flannel/net-conf.json':
+            '{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"udp"}}',
+        },
+      }),
+      [['firewall-tools', 'fail', /apt-get install nftables/]],
+    ],
+    [
+      'a device and routes that are not as subnet.env says',
+      () => ({
+        links: async () => [link('eth0', 1500, '192.168.77.1/24'), link('flannel0', 1400, '10.244.9.0/32')],
+        routes: async () => [{ dst: 'default', dev: 'eth0' }],
+      }),
+      [
+        ['tun-link', 'fail', /its MTU is 1400, subnet\.env says 1472; it does not have 10\.244\.7\.0/],
+        ['routes', 'fail', /no route to 10\.244\.0\.0\/16 by flannel0/],
+      ],
+    ],
+    [
+      'an MTU that does not fit, and a bridge of an earlier subnet',
+      () => ({
+        links: async () => [
+          link('eth0', 1450, '192.168.77.1/24'),
+          link('flannel0', 1472, '10.244.7.0/32'),
+          link('cni0', 1472, '10.244.3.1/24'),
+        ],
+      }),
+      [
+        ['mtu', 'warn', /pods use 1472, and eth0 has room for 1422/],
+        ['bridge-address', 'fail', /cni0 has 10\.244\.3\.1\/24, .* needs 10\.244\.7\.1\/24.*ip link delete cni0/],
+      ],
+    ],
+    [
+      'an agent that could not start',
+      () => ({
+        files: { '/run/flannel/subnet.env': undefined, '/run/flannel/last-error': 'no podCIDR [WEFT_KUBE_NODE]\n' },
+        udpPortHolders: () => [],
+        get: async () => undefined,
+      }),
+      [
+        ['last-start', 'fail', /^1970-01-01T00:00:00\.000Z no podCIDR \[WEFT_KUBE_NODE\]/],
+        ['subnet-env', 'fail', /there is none.*no pod can start/],
+        ['health', 'warn', /nobody listens on 127\.0\.0\.1:8081/],
+      ],
+    ],
+    [
+      'an agent that is not ready, and a stranger on its port',
+      () => ({
+        udpPortHolders: () => ['pid 9 (socat)'],
+        get: async () => ({ status: 503, body: 'flanneld is not ready: waiting for a subnet lease' }),
+      }),
+      [
+        ['udp-port', 'fail', /UDP 8285 is taken by pid 9 \(socat\)/],
+        ['health', 'fail', /503 flanneld is not ready: waiting for a subnet lease/],
+      ],
+    ],
+    [
+      'files that cannot be used',
+      () => ({
+        files: {
+          '/run/flannel/subnet.env': 'FLANNEL_MTU=1\n',
+          '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0"}',
+          [conf()]: '{"name":"cbr0"}',
+        },
+      }),
+      [
+        ['network-config', 'fail', /Network/],
+        ['subnet-env', 'fail', /is missing FLANNEL_NETWORK/],
+        ['cni-plugins', 'fail', /this could not be checked: cannot use the CNI configuration/],
+        ['cni-conf', 'fail', /plugins: want a list/],
+      ],
+    ],
+    [
+      'a misspelt key',
+      () => ({ files: { '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Bakcend":{"Type":"udp"}}' } }),
+      [['network-config', 'warn', /without effect: .*Bakcend/]],
+    ],
+    [
+      'plugins that are missing',
+      () => ({ files: { [conf()]: '{"name":"cbr0","plugins":[{"type":"flannel"},{"type":"my-own"}]}' } }),
+      [['cni-plugins', 'fail', /bin\/flannel: there is none\. .*bin\/my-own: there is none\. .*weft install-cni/]],
+    ],
+    [
+      'no configuration yet',
+      () => ({ files: { [conf()]: undefined } }),
+      [
+        ['cni-plugins', 'fail', /portmap: there is none/],
+        ['cni-conf', 'warn', /kubelet calls the node not ready/],
+      ],
+    ],
+  ];
+  for (const [title, state, expected] of cases) {
+    it(`says what is wrong and what to do: ${title}`, async () => {
+      const found = await complaints(state());
+      assert.deepEqual(
+        found.map(({ name, status }) => [name, status]),
+        expected.map(([name, status]) => [name, status]),
+      );
+      found.forEach((result, index) => {
+        assert.ok(result.status !== 'ok');
+        assert.match(`${result.found} ${result.remedy}`, expected[index]![2]);
+      });
+    });
+  }
+
+  it('names configurations that a runtime takes instead', async () => {
+    const other = join(paths.cniConfDir, '10-containerd-net.conflist');
+    writeFileSync(other, '{}');
+    try {
+      const [result, ...rest] = await complaints({});
+      assert.deepEqual(
+        [result?.name, result?.status, result?.found, rest],
+        ['cni-conf-order', 'fail', '10-containerd-net.conflist', []],
+      );
+    } finally {
+      rmSync(other);
+    }
+  });
+
+  it('hides no result when a check throws or never ends', async () => {
+    const check = (name: string, run: Check['run']): Check => ({ name, looksAt: name, run });
+    const results = await runChecks(
+      [
+        check('throws', () => Promise.reject(new Error('no such thing'))),
+        check('hangs', () => new Promise(() => {})),
+        check('fine', async () => ok('as it should be')),
+      ],
+      50,
+      signal,
+    );
+    assert.deepEqual(
+      results.map(({ name, status, found }) => [name, status, found]),
+      [
+        ['throws', 'fail', 'this could not be checked: no such thing'],
+        ['hangs', 'fail', 'this could not be checked: no answer within 50 ms'],
+        ['fine', 'ok', 'as it should be'],
+      ],
+    );
+    await assert.rejects(
+      runChecks([check('hangs', () => new Promise(() => {}))], 5_000, AbortSignal.abort(new Error('stopped'))),
+      /stopped/,
+    );
+  });
+});

@@ -1,0 +1,49 @@
+/** What the checks see of a host. The answers are those of the moment; asking changes nothing. */
+export interface DoctorHost {
+  /** Whether this is a container of Kubernetes. */
+  readonly inPod: boolean;
+  /** `undefined` when there is no such file. @throws when it cannot be read. */
+  readonly readText: (path: string) => Promise<string | undefined>;
+  /** `undefined` when there is no such file. */
+  readonly modifiedAt: (path: string) => Promise<Date | undefined>;
+  /** Opens for reading and writing, and closes: the name of the error, or `undefined`. */
+  readonly openError: (path: string) => Promise<string | undefined>;
+  readonly hasCapability: (capability: number) => boolean;
+  readonly links: (signal: AbortSignal) => Promise<readonly HostLink[]>;
+  /** IPv4, table main. */
+  readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;
+  /** The first line that the program prints about itself; `undefined` when it is not installed. */
+  readonly versionOf: (program: string, signal: AbortSignal) => Promise<string | undefined>;
+  /** Who listens on a UDP port of this host: `pid 17 (flanneld)`. */
+  readonly udpPortHolders: (port: number) => readonly string[];
+  /** Of a port of 127.0.0.1; `undefined` when nobody listens there. */
+  readonly get: (
+    port: number,
+    path: string,
+    signal: AbortSignal,
+  ) => Promise<{ readonly status: number; readonly body: string } | undefined>;
+}
+
+export interface HostLink {
+  readonly name: string;
+  readonly mtuBytes: number;
+  readonly up: boolean;
+  /** IPv4, with their length: `10.244.1.1/24`. */
+  readonly addresses: readonly string[];
+}
+
+export interface HostRoute {
+  /** `default` or CIDR notation. */
+  readonly dst: string;
+  readonly dev: string | undefined;
+}
+
+/** Where things are on this host; the agent's flags of the same names. */
+export interface DoctorPaths {
+  readonly subnetFile: string;
+  readonly netConfigPath: string;
+  readonly cniBinDir: string;
+  readonly cniConfDir: string;
+  readonly cniConfTemplate: string;
+  readonly healthzPort: number;
+}

@@ -1,0 +1,138 @@
+import { UDP_TUN_NAME, udpMtuBytes } from '../backend/udp/udp-backend.ts';
+import { formatCidr, formatIp } from '../cni/ip-text.ts';
+import { WeftError } from '../errors.ts';
+import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
+import { type Check, fail, ok, warn } from './check.ts';
+import { NOTHING_TO_COMPARE, readNetConf, readSubnetEnv } from './facts.ts';
+import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
+
+const BRIDGE = 'cni0';
+
+/** The kernel: what must be on, and whether links and routes are as subnet.env says. */
+export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
+  const link = async (name: string, signal: AbortSignal): Promise<HostLink | undefined> =>
+    (await host.links(signal)).find((one) => one.name === name);
+  const usesNftables = async (): Promise<boolean> => (await readNetConf(host, paths))?.config?.enableNfTables === true;
+  /** Other backends than udp have other devices, and none of these checks. */
+  const isUdp = async (): Promise<boolean> =>
+    ((await readNetConf(host, paths))?.config?.backendType ?? 'udp') === 'udp';
+  return [
+    {
+      name: 'br-netfilter',
+      looksAt: 'whether packets between pods of this node pass the firewall',
+      run: async () => {
+        if (await usesNftables()) return ok('not needed with EnableNFTables');
+        try {
+          const [problem] = await checkBridgeNetfilter([4], (path) => host.readText(path));
+          return problem === undefined
+            ? ok('br_netfilter is loaded and on')
+            : warn(`${problem.path} is 0`, problem.message);
+        } catch (error) {
+          if (!(error instanceof WeftError)) throw error;
+          return fail(error.message, error.hint ?? 'modprobe br_netfilter');
+        }
+      },
+    },
+    {
+      name: 'ip-forward',
+      looksAt: '/proc/sys/net/ipv4/ip_forward',
+      run: async () =>
+        (await host.readText('/proc/sys/net/ipv4/ip_forward'))?.trim() === '1'
+          ? ok('packets are forwarded')
+          : warn(
+              'it is off: pods reach nobody beyond this host',
+              'sysctl -w net.ipv4.ip_forward=1. The plugin bridge does so for the first pod; something may set it back.',
+            ),
+    },
+    {
+      name: 'firewall-tools',
+      looksAt: 'the programs that set masquerade and forward rules',
+      run: async (signal) => {
+        const programs = (await usesNftables()) ? ['nft'] : ['iptables', 'iptables-restore'];
+        const found = await Promise.all(programs.map((program) => host.versionOf(program, signal)));
+        const missing = programs.filter((_, index) => found[index] === undefined);
+        return missing.length === 0
+          ? ok(found[0]!)
+          : fail(
+              `not installed: ${missing.join(', ')}`,
+              `On Debian: apt-get install ${programs.includes('nft') ? 'nftables' : 'iptables'}`,
+            );
+      },
+    },
+    {
+      name: 'tun-link',
+      looksAt: `${UDP_TUN_NAME}, compared with subnet.env`,
+      run: async (signal) => {
+        const env = await readSubnetEnv(host, paths);
+        if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
+        if (!(await isUdp())) return ok('not a device of this backend');
+        const tun = await link(UDP_TUN_NAME, signal);
+        if (tun === undefined) return fail(`there is no ${UDP_TUN_NAME}`, 'Start the agent, which makes it.');
+        const address = formatIp(env.subnet.ip);
+        const problems = [
+          ...(tun.up ? [] : ['it is down']),
+          ...(tun.mtuBytes === env.mtuBytes ? [] : [`its MTU is ${tun.mtuBytes}, subnet.env says ${env.mtuBytes}`]),
+          ...(tun.addresses.some((one) => one.split('/')[0] === address) ? [] : [`it does not have ${address}`]),
+        ];
+        return problems.length === 0
+          ? ok(`up, ${address}, MTU ${tun.mtuBytes}`)
+          : fail(problems.join('; '), 'A running agent puts that right by itself: see health. Else start it.');
+      },
+    },
+    {
+      name: 'routes',
+      looksAt: 'the route to the pods of other nodes',
+      run: async (signal) => {
+        const env = await readSubnetEnv(host, paths);
+        if (env === undefined) return ok(NOTHING_TO_COMPARE);
+        if (!(await isUdp())) return ok('not a route of this backend');
+        const routes = await host.routes(signal);
+        const missing = env.networks
+          .map(formatCidr)
+          .filter((dst) => !routes.some((route) => route.dst === dst && route.dev === UDP_TUN_NAME));
+        return missing.length === 0
+          ? ok(`${env.networks.map(formatCidr).join(', ')} dev ${UDP_TUN_NAME}`)
+          : fail(
+              `no route to ${missing.join(', ')} by ${UDP_TUN_NAME}`,
+              'A running agent puts it back by itself: see health. Else start it.',
+            );
+      },
+    },
+    {
+      name: 'mtu',
+      looksAt: 'whether packets of pods fit into those of the network between the hosts',
+      run: async (signal) => {
+        const env = await readSubnetEnv(host, paths);
+        if (env === undefined) return ok(NOTHING_TO_COMPARE);
+        if (!(await isUdp())) return ok('not compared for this backend');
+        const device = (await host.routes(signal)).find(({ dst }) => dst === 'default')?.dev;
+        const underlay = device === undefined ? undefined : await link(device, signal);
+        if (underlay === undefined) return ok('no default route: the interface to other hosts is not known here');
+        const fits = udpMtuBytes(underlay.mtuBytes);
+        return env.mtuBytes <= fits
+          ? ok(`${env.mtuBytes} inside ${underlay.mtuBytes} of ${underlay.name}`)
+          : warn(
+              `pods use ${env.mtuBytes}, and ${underlay.name} has room for ${fits}: large packets are cut, or lost`,
+              'Restart the agent, which follows the MTU of its interface, or set MTU in Backend of net-conf.json.',
+            );
+      },
+    },
+    {
+      name: 'bridge-address',
+      looksAt: `${BRIDGE}, compared with subnet.env`,
+      run: async (signal) => {
+        const env = await readSubnetEnv(host, paths);
+        if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
+        const bridge = await link(BRIDGE, signal);
+        if (bridge === undefined || bridge.addresses.length === 0) return ok('no pod has been added yet');
+        const gateway = `${formatIp({ bits: 32, value: env.subnet.ip.value + 1n })}/${env.subnet.length}`;
+        return bridge.addresses.includes(gateway)
+          ? ok(gateway)
+          : fail(
+              `${BRIDGE} has ${bridge.addresses.join(', ')}, and the subnet of this host needs ${gateway}: new pods fail with "${BRIDGE} already has an IP address different from ${gateway}"`,
+              `The subnet has changed. Drain the node, then: ip link delete ${BRIDGE}. The next pod makes it anew.`,
+            );
+      },
+    },
+  ];
+}

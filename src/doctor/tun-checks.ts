@@ -1,0 +1,43 @@
+import { tunRemedy } from '../config/tun-remedy.ts';
+import { type Check, fail, ok, warn } from './check.ts';
+import type { DoctorHost } from './host.ts';
+
+const TUN = '/dev/net/tun';
+// linux/capability.h
+const CAP_NET_ADMIN = 12;
+const CAP_NET_RAW = 13;
+
+/** What the forwarder of udp mode needs of its surroundings. They are those of this process: run it where the agent runs. */
+export function tunChecks(host: DoctorHost): Check[] {
+  return [
+    {
+      name: 'tun-device',
+      looksAt: `${TUN} can be opened`,
+      run: async () => {
+        const error = await host.openError(TUN);
+        if (error === undefined) return ok('it can');
+        const obstacle = error === 'EPERM' || error === 'EACCES' ? 'device-denied' : 'missing';
+        return fail(`open ${TUN}: ${error}`, tunRemedy(obstacle, host.inPod));
+      },
+    },
+    {
+      name: 'cap-net-admin',
+      looksAt: 'the capability to make devices, routes and rules',
+      run: async () =>
+        host.hasCapability(CAP_NET_ADMIN)
+          ? ok('CAP_NET_ADMIN is there')
+          : fail('CAP_NET_ADMIN is missing', tunRemedy('capability', host.inPod)),
+    },
+    {
+      name: 'cap-net-raw',
+      looksAt: 'the capability to tell senders why a packet did not arrive',
+      run: async () =>
+        host.hasCapability(CAP_NET_RAW)
+          ? ok('CAP_NET_RAW is there')
+          : warn(
+              'CAP_NET_RAW is missing: senders get no ICMP errors',
+              'Add NET_RAW to securityContext.capabilities.add of the container, or run as root.',
+            ),
+    },
+  ];
+}

@@ -22,7 +22,9 @@ lab: ## three hosts on this machine, real agents, real packets; shows the walk o
 	scripts/setup.sh lab
 	bin/weft lab $(ARGS)
 
-test: check unit netns ## static checks, unit tests, tests in network namespaces (root)
+test: ## static checks, unit tests, tests in network namespaces (root)
+	scripts/setup.sh test
+	$(MAKE) check unit netns
 
 check: ## types, lint, dead code
 	scripts/setup.sh unit

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes this machine ready for one make target; started by the Makefile, harmless to run by hand, does nothing twice.
 #
-#   scripts/setup.sh SUITE...     unit | netns | e2e | lab | bench | node24 | dist-amd64 | dist-arm64
+#   scripts/setup.sh SUITE...     unit | netns | test | e2e | lab | bench | node24 | dist-amd64 | dist-arm64
 #
 # npm packages come from package-lock.json; Debian packages only where the command or library they bring is missing. Everything it
 # prints goes to standard error: standard output belongs to the target (`make lab ARGS=--json` prints JSON alone).
@@ -39,13 +39,13 @@ namespaces=no
 for suite; do
   case $suite in
     unit | node24) ;;
-    netns) commands="$commands $network $plugins" namespaces=yes ;;
+    netns | test) commands="$commands $network $plugins" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
     e2e) commands="$commands $network $stores $plugins $nodes faketime=faketime" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
-    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, e2e, lab, bench, node24, dist-amd64, dist-arm64" ;;
+    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, test, e2e, lab, bench, node24, dist-amd64, dist-arm64" ;;
   esac
 done
 

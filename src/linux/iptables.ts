@@ -1,4 +1,4 @@
-import { describeError, WeftError } from '../errors.ts';
+import { WeftError } from '../errors.ts';
 import type { IpFamily } from '../ip/address.ts';
 import { type IptablesCapabilities, iptablesCapabilities } from '../trafficmngr/iptables/capabilities.ts';
 import {
@@ -55,6 +55,10 @@ export class IptablesTrafficManager implements TrafficManager {
   constructor(options: IptablesOptions = {}) {
     this.#netns = options.netns;
     this.#suffix = options.flavour === undefined ? '' : `-${options.flavour}`;
+  }
+
+  async probe(families: readonly IpFamily[], signal?: AbortSignal): Promise<void> {
+    for (const family of families) await this.#save(family, signal);
   }
 
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
@@ -231,7 +235,7 @@ export class IptablesTrafficManager implements TrafficManager {
       return await run(argv, { ...options, timeoutMs: COMMAND_TIMEOUT_MS, netns: this.#netns });
     } catch (error) {
       if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_FAILED') throw error;
-      throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through iptables: ${describeError(error)}`, {
+      throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through iptables: ${error.message}`, {
         hint: hintFor(error.message),
         cause: error,
       });

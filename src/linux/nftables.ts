@@ -1,4 +1,4 @@
-import { describeError, WeftError } from '../errors.ts';
+import { WeftError } from '../errors.ts';
 import type { IpFamily } from '../ip/address.ts';
 import {
   type ActualNftTable,
@@ -39,6 +39,10 @@ export class NftablesTrafficManager implements TrafficManager {
 
   constructor(options: NftablesOptions = {}) {
     this.#netns = options.netns;
+  }
+
+  async probe(_families: readonly IpFamily[], signal?: AbortSignal): Promise<void> {
+    await this.#nft(['-j', 'list', 'tables'], undefined, signal);
   }
 
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
@@ -143,7 +147,7 @@ export class NftablesTrafficManager implements TrafficManager {
       return (await run(['nft', ...args], { stdin, signal, timeoutMs: COMMAND_TIMEOUT_MS, netns: this.#netns })).stdout;
     } catch (error) {
       if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_FAILED') throw error;
-      throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through nft: ${describeError(error)}`, {
+      throw new WeftError('WEFT_TRAFFIC_RULES', `traffic rules through nft: ${error.message}`, {
         hint: hintFor(error.message),
         cause: error,
       });

@@ -54,6 +54,13 @@ export interface Removal {
 export interface TrafficManager {
   readonly kind: TrafficManagerKind;
   /**
+   * Whether rules of these families could be set, as far as reading tells: for a start that is to fail before it changes
+   * anything.
+   *
+   * @throws WeftError WEFT_COMMAND_MISSING, WEFT_TRAFFIC_RULES
+   */
+  probe(families: readonly IpFamily[], signal?: AbortSignal): Promise<void>;
+  /**
    * Makes the kernel's rules equal `wanted`, including order and number, and says what differed; empty when nothing did.
    * A family or chain without wanted rules is removed. Atomic per table: no packet meets half of it.
    *

@@ -28,6 +28,10 @@ export class FakeTrafficManager implements TrafficManager {
     this.kind = kind;
   }
 
+  async probe(_families: readonly IpFamily[], signal?: AbortSignal): Promise<void> {
+    this.#enter(signal);
+  }
+
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
     this.#enter(signal);
     const repairs: Repair[] = [];

@@ -18,6 +18,8 @@ const signal = new AbortController().signal;
 
 /** A mount namespace in which /dev/net is empty. */
 const NO_TUN = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'];
+/** A mount namespace in which /usr/sbin is empty: neither iptables nor nft. */
+const NO_RULES = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /usr/sbin && exec "$@"', 'sh'];
 const without = (capability: string): string[] => ['setpriv', `--bounding-set=-${capability}`];
 
 interface Start {
@@ -216,6 +218,16 @@ describe('an agent that cannot start', () => {
       /failed to attach to TUN device flannel0: operation not permitted \[WEFT_TUN_DENIED\]\. .*CAP_NET_ADMIN/,
     );
   });
+
+  for (const { mode, netConf, command, debianPackage } of [
+    { mode: 'iptables', netConf: NET_CONF, command: 'iptables-save', debianPackage: 'iptables' },
+    { mode: 'nftables', netConf: { ...NET_CONF, EnableNFTables: true }, command: 'nft', debianPackage: 'nftables' },
+  ]) {
+    it(`says what to install when ${mode} is missing, before a subnet is taken`, async () => {
+      const says = `Failed to setup masq rules, could not run ${command}: there is no such program \\[WEFT_COMMAND_MISSING\\]\\. On Debian: apt-get install ${debianPackage}`;
+      assertFailed(await refused({ netConf, prefix: NO_RULES }), new RegExp(says));
+    });
+  }
 
   it('says when the subnets are used up, and leaves the others theirs', async () => {
     const store = join(topology.stateDirectory, 'exhausted.db');

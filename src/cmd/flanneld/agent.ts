@@ -247,7 +247,7 @@ class Agent {
     }
     this.#node = await this.#askNode?.(this.#signal);
     const parts = await this.#setUp(config);
-    await parts.plane.prepare();
+    await parts.plane.prepare(this.#signal);
     return parts;
   }
 

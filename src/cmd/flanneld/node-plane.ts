@@ -65,9 +65,10 @@ export class NodePlane implements AsyncDisposable {
     this.#backend = this.#backendOn(external);
   }
 
-  /** What cannot work fails here, before a lease is taken. @throws WeftError of the forwarder. */
-  async prepare(): Promise<void> {
+  /** What cannot work fails here, before a lease is taken. @throws WeftError of the forwarder or the traffic rules. */
+  async prepare(signal: AbortSignal): Promise<void> {
     if (this.#carrying === undefined) await failingAs('Error registering network: ', () => this.forwarder?.prepare());
+    await failingAs(this.#rulesFailure, () => this.traffic.probe(signal));
   }
 
   /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of the forwarder. */
@@ -100,14 +101,17 @@ export class NodePlane implements AsyncDisposable {
    */
   async settle(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
     await this.reconciler.idle();
-    const kind = this.#parts.options.ipMasq ? 'masq' : 'forward';
-    await failingAs(`Failed to setup ${kind} rules, `, () => this.traffic.apply(own, earlier, signal));
+    await failingAs(this.#rulesFailure, () => this.traffic.apply(own, earlier, signal));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.traffic[Symbol.asyncDispose]();
     await this.reconciler[Symbol.asyncDispose]();
     await this.forwarder?.[Symbol.asyncDispose]();
+  }
+
+  get #rulesFailure(): string {
+    return `Failed to setup ${this.#parts.options.ipMasq ? 'masq' : 'forward'} rules, `;
   }
 
   #backendOn(external: ExternalInterface): Backend {

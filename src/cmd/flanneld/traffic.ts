@@ -59,6 +59,12 @@ export class NodeTraffic implements AsyncDisposable {
     this.#manager = config.enableNfTables ? new NftablesTrafficManager() : new IptablesTrafficManager();
   }
 
+  /** Looks whether rules could be set, where any are wanted; changes nothing. @throws WeftError */
+  async probe(signal: AbortSignal): Promise<void> {
+    if (!this.#options.ipMasq && !this.#options.iptablesForwardRules) return;
+    await this.#manager.probe(familiesOf(this.#config), signal);
+  }
+
   /** For metrics; undefined before the first rules were set. */
   get counters(): TrafficResync['counters'] | undefined {
     return this.#resync?.counters;

@@ -14,7 +14,7 @@ export const LONE_PACKET_BYTES = 2_048;
  * from the containers, and in a stream it takes the time in which a batch would gather. So a worker looks only when packets
  * came one by one and close together in both directions, and stops after one look in vain, as the kernel's guest halt polling
  * grows and shrinks (drivers/cpuidle/governors/haltpoll.c). A worker whose packets are far apart never looks.
- * docs/adr/0008-busy-polling.md has the measurements.
+ * docs/adr/0010-busy-polling.md has the measurements.
  */
 export class BusyPoll {
   readonly #now: Clock;

@@ -3,15 +3,14 @@ import { once } from 'node:events';
 import { access, mkdir, readFile, rename, rm, symlink } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { describeError, WeftError } from '../../errors.ts';
+import { fileURLToPath } from 'node:url';
+import { WeftError } from '../../errors.ts';
 import { run, start } from '../../linux/run.ts';
 
 /**
  * The real Kubernetes servers of labs, end-to-end tests and benchmarks: one binary built from the Go module in
  * `test/e2e/kubernetes/`, kept outside the tree under a name that contains its version and the hash of everything it is
  * made of.
- *
- * `node src/lab/servers/kube-build.ts` builds it when it is missing and prints its path.
  */
 
 const PROGRAMS = [
@@ -25,7 +24,7 @@ const PROGRAMS = [
 
 export type KubeProgram = (typeof PROGRAMS)[number];
 
-const MODULE_DIR = join(import.meta.dirname, '../../../test/e2e/kubernetes');
+const MODULE_DIR = fileURLToPath(new URL('../../../test/e2e/kubernetes', import.meta.url));
 
 export interface KubernetesBinaries {
   /** E.g. `v1.36.3`. */
@@ -40,12 +39,22 @@ export interface KubernetesBinaries {
  * The binaries, built first when they are not in the cache (5 to 8 minutes on two cores with downloads; one builder at
  * a time, whoever comes second waits and finds the result).
  *
- * @throws WeftError WEFT_COMMAND_MISSING when Go is needed and not there, WEFT_COMMAND_FAILED when the build fails.
+ * @throws WeftError WEFT_COMMAND_MISSING when Go is needed and not there, WEFT_COMMAND_FAILED when the build fails,
+ *   WEFT_LAB_FAILED in the one-file executable.
  */
 export async function kubernetesBinaries(
   say: (line: string) => void = () => {},
   signal?: AbortSignal,
 ): Promise<KubernetesBinaries> {
+  if (!(await exists(MODULE_DIR))) {
+    throw new WeftError(
+      'WEFT_LAB_FAILED',
+      'cannot start Kubernetes servers: their sources are not beside this program',
+      {
+        hint: 'The one-file executable has none: use a clone of the repository, bin/weft lab --subnet-mgr kube',
+      },
+    );
+  }
   const [goMod, goSum, main] = await Promise.all(
     ['go.mod', 'go.sum', 'main.go'].map((name) => readFile(join(MODULE_DIR, name), 'utf8')),
   );
@@ -75,7 +84,7 @@ async function build(
   } catch (error) {
     if (!(error instanceof WeftError) || error.code !== 'WEFT_COMMAND_MISSING') throw error;
     throw new WeftError('WEFT_COMMAND_MISSING', `cannot build the Kubernetes ${version} servers: Go is not installed`, {
-      hint: 'Install Go 1.21 or newer (it fetches the toolchain that the module asks for) into the PATH or /usr/local/go, then run: node src/lab/servers/kube-build.ts',
+      hint: 'Install Go 1.21 or newer (it fetches the toolchain that the module asks for) into the PATH or /usr/local/go, then run: scripts/run.sh scripts/build-kubernetes.ts',
       cause: error,
     });
   }
@@ -132,14 +141,4 @@ async function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-if (import.meta.main) {
-  try {
-    const { binary } = await kubernetesBinaries((line) => process.stderr.write(`${line}\n`));
-    process.stdout.write(`${binary}\n`);
-  } catch (error) {
-    process.stderr.write(`${describeError(error)}\n`);
-    process.exitCode = 1;
-  }
 }

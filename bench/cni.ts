@@ -58,8 +58,8 @@ async function variantsIn(folder: string): Promise<Variant[]> {
   const node = process.execPath;
   return [
     { title: 'bridge alone (configuration by the agent)', argv: [join(PLUGINS, 'bridge')], input: delegate },
-    { title: 'flannel: Node.js, one bundled file', argv: [node, bundle!], input: config },
-    { title: 'flannel: bundled, compile cache', argv: [node, bundle!], input: config, env: cache },
+    { title: 'flannel: Node.js, one bundled file', argv: [bundle!], input: config },
+    { title: 'flannel: bundled, compile cache', argv: [bundle!], input: config, env: cache },
     { title: 'flannel: user-land snapshot', argv: [node, '--snapshot-blob', blob!], input: config },
     { title: 'flannel: sources', argv: [node, sources], input: config },
     { title: 'flannel: sources, compile cache', argv: [node, sources], input: config, env: cache },

@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { chmod, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
 import { run } from '../../src/linux/run.ts';
@@ -32,8 +32,9 @@ async function buildStamp(signal: AbortSignal): Promise<string> {
 }
 
 /**
- * The CNI plugin alone, for the Node.js of a checkout, written to `output`. CommonJS, since Node.js starts that faster than
- * modules.
+ * The CNI plugin alone, as a program for the Node.js that runs this, written to `output`, a name that ends with .cjs: Node.js
+ * starts CommonJS faster than modules. The kernel starts it by its first line, without a shell between; a link named
+ * `flannel` to it will do as well.
  */
 export async function bundlePlugin(output: string, signal: AbortSignal, entry = 'src/cmd/cni/main.ts'): Promise<void> {
   await build({
@@ -47,8 +48,10 @@ export async function bundlePlugin(output: string, signal: AbortSignal, entry = 
     target: 'node24',
     logLevel: 'warning',
     // Only asked for where there is no stamp.
+    banner: { js: `#!${process.execPath}` },
     define: { WEFT_BUILD: await buildStamp(signal), 'import.meta.url': '""' },
   });
+  await chmod(output, 0o755);
 }
 
 const MODULE_FOLDER = "weftModuleFolder=process.getBuiltinModule('node:path').dirname(process.execPath)";

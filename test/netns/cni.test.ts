@@ -47,7 +47,7 @@ async function installPlugins(host: LabHost): Promise<void> {
   mkdirSync(plugins, { recursive: true });
   const bundle = join(host.stateDirectory, 'flannel.cjs');
   await bundlePlugin(bundle, signal);
-  writeFileSync(join(plugins, 'flannel'), `#!/bin/sh\nexec '${process.execPath}' '${bundle}'\n`, { mode: 0o755 });
+  symlinkSync(bundle, join(plugins, 'flannel'));
   for (const name of ['bridge', 'host-local', 'portmap']) {
     symlinkSync(join(DEBIAN_PLUGINS, name), join(plugins, name));
   }

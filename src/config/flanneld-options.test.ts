@@ -250,6 +250,16 @@ describe('flanneld options: refused', () => {
 
 describe('flanneld options: in the log', () => {
   it('reads like the line of flannel', () => {
+    const recorded =
+      '{etcdEndpoints:http://127.0.0.1:4001,http://127.0.0.1:2379 etcdPrefix:/coreos.com/network etcdKeyfile: etcdCertfile: ' +
+      'etcdCAFile: etcdUsername: etcdPassword: version:false kubeSubnetMgr:true kubeApiUrl: ' +
+      'kubeAnnotationPrefix:flannel.alpha.coreos.com kubeConfigFile:/k iface:[] ifaceRegex:[] ipMasq:true ' +
+      'ipMasqRandomFullyDisable:false ifaceCanReach: subnetFile:/s publicIP: publicIPv6: subnetLeaseRenewMargin:60 ' +
+      'healthzIP:0.0.0.0 healthzPort:8081 iptablesResyncSeconds:5 iptablesForwardRules:true blackholeRoute:false ' +
+      'netConfPath:/n setNodeNetworkUnavailable:true}';
+    const flags = ['-kube-subnet-mgr', '-kubeconfig-file=/k', '-ip-masq', '-subnet-file=/s', '-healthz-port=8081'];
+    const ours = describeFlanneldOptions(options([...flags, '-net-config-path=/n']));
+    assert.ok(ours.startsWith(recorded.slice(0, -1)), ours);
     const line = describeFlanneldOptions(options(['-ip-masq', '-iface=eth0', '-iface=eth1', '-public-ip=192.0.2.7']));
     assert.ok(
       line.startsWith(

@@ -400,8 +400,8 @@ class Reading {
   }
 }
 
-/** The names under which flannel prints its flags; operators search for them. */
-const FLANNEL_LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions])[] = [
+/** The names under which flannel prints its flags, in its order; operators search for them. Then weft's own. */
+const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: FlanneldOptions) => string)])[] = [
   ['etcdEndpoints', 'etcdEndpoints'],
   ['etcdPrefix', 'etcdPrefix'],
   ['etcdKeyfile', 'etcdKeyFile'],
@@ -409,7 +409,9 @@ const FLANNEL_LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions])[] =
   ['etcdCAFile', 'etcdCaFile'],
   ['etcdUsername', 'etcdUsername'],
   ['etcdPassword', 'etcdPassword'],
-  ['subnetMgr', 'subnetManager'],
+  // With --version nothing is logged.
+  ['version', () => 'false'],
+  ['kubeSubnetMgr', ({ subnetManager }) => String(subnetManager === 'kube')],
   ['kubeApiUrl', 'kubeApiUrl'],
   ['kubeAnnotationPrefix', 'kubeAnnotationPrefix'],
   ['kubeConfigFile', 'kubeconfigFile'],
@@ -429,6 +431,7 @@ const FLANNEL_LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions])[] =
   ['blackholeRoute', 'ipBlackholeRoute'],
   ['netConfPath', 'netConfigPath'],
   ['setNodeNetworkUnavailable', 'setNodeNetworkUnavailable'],
+  ['subnetMgr', 'subnetManager'],
   ['localStore', 'localStore'],
   ['sourceCheck', 'sourceCheck'],
   ['logFormat', 'logFormat'],
@@ -443,7 +446,10 @@ const FLANNEL_LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions])[] =
 
 /** All options on one line, in the form of flannel's `CLI flags config:` but without its secrets. */
 export function describeFlanneldOptions(options: FlanneldOptions): string {
-  return `{${FLANNEL_LOG_NAMES.map(([name, key]) => `${name}:${render(key, options)}`).join(' ')}}`;
+  const fields = LOG_NAMES.map(
+    ([name, field]) => `${name}:${typeof field === 'string' ? render(field, options) : field(options)}`,
+  );
+  return `{${fields.join(' ')}}`;
 }
 
 function render(key: keyof FlanneldOptions, options: FlanneldOptions): string {

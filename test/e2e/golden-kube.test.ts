@@ -52,9 +52,9 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     return `node${host.index + 1}`;
   }
 
-  async function launch(host: LabHost): Promise<void> {
+  async function launch(host: LabHost, ...more: readonly string[]): Promise<void> {
     const flags = ['--kube-subnet-mgr', `--kubeconfig-file=${kubeconfig}`, `--net-config-path=${netConfFileOf(host)}`];
-    const agent = await launchGolden(topology, host, flags, { NODE_NAME: nodeOf(host) });
+    const agent = await launchGolden(topology, host, [...flags, ...more], { NODE_NAME: nodeOf(host) });
     agents[host.index] = agent;
     await untilReady(agent);
   }
@@ -88,7 +88,7 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
 
   it('leave on nodes and hosts what flanneld leaves there, and pods reach each other', async () => {
     for (const host of hosts) writeNetConf(host, golden('udp', '01-net-conf.json'));
-    await Promise.all(hosts.map(launch));
+    await Promise.all(hosts.map((host) => launch(host)));
     assert.ok(agents[0]!.messages.includes('Created subnet manager: Kubernetes Subnet Manager - node1'));
     for (const host of hosts) await attachFrom(topology, host, readFileSync(subnetFileOf(host), 'utf8'));
     await expectNodesLike('udp');
@@ -149,6 +149,34 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     await expectNodesLike('udp-nft');
     for (const host of hosts.slice(0, 2)) await assertLikeGolden(topology, host, 'udp-nft', BASES[host.index]!);
     await expectPings();
+  });
+
+  it('take addresses from the Node: node-public-ip, and the InternalIP for --iface-from-node-ip', async () => {
+    const [h1, h2] = [hosts[0]!, hosts[1]!];
+    const [internal, published] = [hostAddress(h2), '10.98.0.112'];
+    await topology.ipBatch(h2, `addr add ${published}/24 dev eth0\n`);
+    await cluster.admin.annotateNode(nodeOf(h2), { 'flannel.alpha.coreos.com/node-public-ip': published });
+    const addresses = [{ type: 'InternalIP', address: internal }];
+    await cluster.admin.patch(`/api/v1/nodes/${nodeOf(h2)}/status`, { status: { addresses } });
+
+    await stop(h2);
+    const from = agents[0]!.log.mark;
+    await launch(h2, '--public-ip=10.98.0.113', '--iface-from-node-ip');
+    for (const line of [
+      `Using interface with name eth0 and address ${internal}`,
+      `Using ${published} as external address`,
+    ]) {
+      assert.ok(agents[1]!.messages.includes(line), line);
+    }
+    await agents[0]!.logged(/^Subnet added: 10\.244\.1\.0\/24 via 10\.98\.0\.112$/, from);
+    const node = await cluster.admin.node(nodeOf(h2));
+    assert.equal(node.metadata.annotations?.['flannel.alpha.coreos.com/public-ip'], published);
+
+    // Alone it names the interface, too, as --public-ip does.
+    await stop(h2);
+    await launch(h2);
+    assert.ok(agents[1]!.messages.includes(`Using interface with name eth0 and address ${published}`));
+    await expectPings([h1, h2]);
   });
 
   it('reach a host of flannel by the annotations that a real flanneld wrote', async () => {

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { WeftError } from '../errors.ts';
 import { lines, run, start } from './run.ts';
@@ -169,5 +172,33 @@ describe('start', () => {
 
   it('rejects when there is no such program', async () => {
     await assert.rejects(start(['weft-no-such-program']), { code: 'WEFT_COMMAND_MISSING' });
+  });
+
+  it('tells a program that is nowhere from one that may not be run, beside a directory it may not enter', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'weft-run-'));
+    try {
+      const [closed, open] = [join(folder, 'closed'), join(folder, 'open')];
+      await chmod(folder, 0o755);
+      await mkdir(closed);
+      await chmod(closed, 0);
+      await mkdir(open);
+      await writeFile(join(open, 'weft-plain-file'), '', { mode: 0o644 });
+      const module = new URL('./run.ts', import.meta.url).href;
+      const { stdout } = await run([
+        node,
+        '--input-type=module',
+        '-e',
+        `import { run } from ${JSON.stringify(module)};
+         // Root may enter any directory.
+         if (process.geteuid() === 0) process.setuid(65534);
+         const env = { PATH: ${JSON.stringify(`${closed}:${open}`)} };
+         for (const program of ['weft-no-such-program', 'weft-plain-file']) {
+           await run([program], { env }).catch(({ code }) => console.log(program, code));
+         }`,
+      ]);
+      assert.equal(stdout, 'weft-no-such-program WEFT_COMMAND_MISSING\nweft-plain-file WEFT_COMMAND_FAILED\n');
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 });

@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { WeftError } from '../errors.ts';
@@ -237,9 +239,24 @@ function spawnProcess(
   const full = options.netns === undefined ? argv : ['ip', 'netns', 'exec', options.netns, ...argv];
   const [command, ...args] = full;
   if (command === undefined) throw new TypeError('run: empty command');
-  const env: Record<string, string | undefined> = { ...process.env, LC_ALL: 'C', ...options.env };
-  env.PATH = env.PATH ? `${env.PATH}:${SYSTEM_PATH}` : SYSTEM_PATH;
+  const env = { ...process.env, LC_ALL: 'C', ...options.env, PATH: searchPath(options) };
   return spawn(command, args, { env, stdio, detached, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) });
+}
+
+function searchPath({ env }: CommandOptions): string {
+  const path = env?.PATH ?? process.env.PATH;
+  return path ? `${path}:${SYSTEM_PATH}` : SYSTEM_PATH;
+}
+
+/**
+ * execvp says EACCES when it found no such program but was not let into a directory of PATH, such as root's own after `su`.
+ */
+function isNowhere(command: string, error: unknown, options: CommandOptions): boolean {
+  if (isErrno(error, 'ENOENT')) return true;
+  if (!isErrno(error, 'EACCES') || command.includes('/')) return false;
+  return !searchPath(options)
+    .split(':')
+    .some((directory) => existsSync(join(directory, command)));
 }
 
 /** Resolves at `close`, which comes after all output was read. Rejects when the program could not be started. */
@@ -249,7 +266,7 @@ async function exitOf(child: ChildProcess, argv: readonly string[], options: Com
     return { code: code ?? undefined, signal: signal ?? undefined };
   } catch (error) {
     const started = options.netns === undefined ? (argv[0] ?? '') : 'ip';
-    if (isErrno(error, 'ENOENT')) throw missing(started, error);
+    if (isNowhere(started, error, options)) throw missing(started, error);
     throw new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)} could not be started: ${messageOf(error)}`, {
       cause: error,
     });

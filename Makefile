@@ -8,11 +8,12 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 ARGS ?=
+OUTAGE_SECONDS ?= 120
 OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e bench bench-scale bench-cni cni-plugin fuzz node24 dist image clean
+.PHONY: help lab test unit netns check e2e faults bench bench-scale bench-cni cni-plugin fuzz node24 dist image clean
 
 help: ## this list
 	echo 'make TARGET [ARGS="..."]'
@@ -42,6 +43,15 @@ e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containe
 	scripts/setup.sh e2e dist-$(OWN_ARCH)
 	$(MAKE) dist/weft-image.tar ARCH=$(OWN_ARCH)
 	scripts/test.sh e2e $(ARGS)
+
+faults: ## what faults cost, measured with real servers, as a table; OUTAGE_SECONDS=5 to be quick (root)
+	scripts/setup.sh e2e
+	mkdir -p .cache
+	rm -f .cache/faults.jsonl
+	WEFT_OUTAGE_SECONDS=$(OUTAGE_SECONDS) WEFT_FAULTS_REPORT=$(CURDIR)/.cache/faults.jsonl \
+	  scripts/test.sh e2e test/e2e/faults-etcd.test.ts test/e2e/faults-kube.test.ts test/e2e/faults-start.test.ts \
+	  test/e2e/faults-clock.test.ts $(ARGS) >&2
+	scripts/run.sh scripts/faults-table.ts .cache/faults.jsonl $(DOCUMENT)
 
 bench: ## weft beside direct routing, VXLAN, a one-packet loop, wireguard-go; ARGS="--quick --json" (root)
 	scripts/setup.sh bench

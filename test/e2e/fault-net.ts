@@ -110,12 +110,12 @@ export class FaultNet implements AsyncDisposable {
   }
 
   /** Marks in all logs, and then waits until a host that is put into the store now is a peer of all agents. */
-  async heardOf(put = true): Promise<void> {
+  async heardOf(put = true, timeoutMs: number = RECOVERY_MS): Promise<void> {
     const subnet = `10.244.${200 + this.#peers}.0/24`;
     if (put) await this.store.putPeer({ subnet, publicIp: `192.168.77.${200 + this.#peers}` });
     this.#peers++;
     await Promise.all(
-      this.members.map(({ agent }) => agent.logged(new RegExp(`^Subnet added: ${subnet} `), 0, RECOVERY_MS)),
+      this.members.map(({ agent }) => agent.logged(new RegExp(`^Subnet added: ${subnet} `), 0, timeoutMs)),
     );
   }
 

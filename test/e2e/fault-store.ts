@@ -32,8 +32,10 @@ export interface FaultStore extends AsyncDisposable {
   deleteLease(host: LabHost, subnet: string): Promise<void>;
   /** The subnet becomes another host's, or the Node gets another one. */
   takeAway(host: LabHost, subnet: string): Promise<void>;
-  /** All leases run out now; undefined where they do not. */
-  readonly expire: (() => Promise<void>) | undefined;
+  /** Another network configuration than {@link NET_CONF}. */
+  configure(netConf: string): Promise<void>;
+  /** All leases run out now. */
+  expire(): Promise<void>;
   /** So that who missed something cannot be told what. */
   forgetHistory(): Promise<void>;
 }
@@ -57,6 +59,9 @@ export async function startEtcd(): Promise<FaultStore> {
     restart: () => etcd.restart(),
     putPeer: put,
     forgetHistory: () => etcd.compact(),
+    configure: async (netConf) => {
+      await etcd.etcdctl('put', '/coreos.com/network/config', netConf);
+    },
     async expire() {
       const table = await etcd.etcdctl('lease', 'list');
       const ids = table.split('\n').filter((line) => /^[0-9a-f]{8,}$/.test(line));
@@ -98,7 +103,8 @@ export async function startLocal(topology: Topology): Promise<FaultStore> {
     deleteLease: onlyServers,
     takeAway: onlyServers,
     forgetHistory: onlyServers,
-    expire: undefined,
+    configure: (text) => writeFile(netConf, text),
+    expire: onlyServers,
     async leases() {
       using store = LeaseStore.open(storePath);
       return store.rows().map(({ key, value }) => ({
@@ -121,6 +127,7 @@ const PREFIX = 'flannel.alpha.coreos.com';
 export async function startKube(topology: Topology): Promise<FaultStore> {
   const cluster = await KubeCluster.start({ controllerManager: false });
   const { admin } = cluster;
+  let taken = 100;
   const netConf = join(topology.stateDirectory, 'net-conf.json');
   await writeFile(netConf, NET_CONF);
   const kubeconfig = join(topology.stateDirectory, 'kubeconfig');
@@ -166,9 +173,10 @@ export async function startKube(topology: Topology): Promise<FaultStore> {
     },
     async takeAway(host) {
       await admin.deleteNode(host.name);
-      await create(host.name, '10.244.77.0/24');
+      await create(host.name, `10.244.${++taken}.0/24`);
     },
-    expire: undefined,
+    configure: (text) => writeFile(netConf, text),
+    expire: () => Promise.reject(new Error('a Node does not run out')),
     async forgetHistory() {
       // The API server remembers the last changes itself, until it ends; before that, etcd does.
       await cluster.servers.apiServer.kill();

@@ -35,7 +35,10 @@ const EXPLAIN_CONFIG_MS = 5_000;
 /** subnet.env waits this long for the first list of peers; a store that is that slow must not keep pods from starting. */
 const FIRST_PEERS_MS = 10_000;
 const SUBNET_FILE_RETRY_MS = 5_000;
-/** A store that takes longer is away, and an agent that knows enough from an earlier run carries packets without it. */
+/**
+ * A store that takes longer, or that could not be reached once, is away, and an agent that knows enough from an earlier run
+ * carries packets without it.
+ */
 const STORE_PATIENCE_MS = 1_000;
 /** Packets need the interface; what people wrote about it on the Node can be had again later. */
 const NODE_PATIENCE_MS = 2_000;
@@ -95,6 +98,8 @@ class Agent {
   readonly #figures: AgentFigures;
   readonly #cniConf: NodeCniConf;
   readonly #keeper: LastKnownKeeper;
+  /** `false` once the store could not be reached. */
+  readonly #storeFailed = Promise.withResolvers<false>();
   #watch: InterfaceWatch | undefined;
   #askNode: OpenSubnetManager['nodeAddresses'];
   /** The last that is known of them. */
@@ -165,7 +170,9 @@ class Agent {
       this.#figures.countReport(entry);
       const { severity, text } = this.#logReport(entry);
       if (severity === 'warning' || severity === 'error') this.#failures.waiting(text);
-      if (entry.type === 'store-failed' && this.#own === undefined) this.#readiness.waiting(text);
+      if (entry.type !== 'store-failed') return;
+      this.#storeFailed.resolve(false);
+      if (this.#own === undefined) this.#readiness.waiting(text);
     };
     const onManager = ({ manager, nodeAddresses, reportFailure }: OpenSubnetManager): void => {
       this.#failures.tellNode = reportFailure;
@@ -206,7 +213,9 @@ class Agent {
     if (result.kind !== 'read') return undefined;
     const { known, writtenAt } = result;
     this.#peers = known.peers;
-    if (await settlesWithin(connection.answered, STORE_PATIENCE_MS)) return undefined;
+    if (await Promise.race([settlesWithin(connection.answered, STORE_PATIENCE_MS), this.#storeFailed.promise])) {
+      return undefined;
+    }
     const text = `the lease store has not answered yet; carrying packets of ${leaseKey(known.own)} to ${known.peers.length} peers, as known at ${writtenAt.toISOString()}`;
     this.#log.warn(text);
     this.#readiness.waiting(text);

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ChosenInterface } from '../../config/choose-interface.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import { describeNetworkConfig, lastKnownPath, readLastKnown } from '../../config/last-known.ts';
+import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../../config/last-known.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { readPreviousLease, readSubnetFile, writeSubnetFile } from '../../config/subnet-file.ts';
@@ -81,6 +81,8 @@ export async function explainForHost(
   return await explainInterface(options, families, await nodeAddresses?.(signal), signal);
 }
 
+const SILENT: Pick<Log, 'info'> = { info: () => {} };
+
 /** What carries packets, and what tells it to move. */
 interface NodeParts {
   readonly plane: NodePlane;
@@ -104,6 +106,8 @@ class Agent {
   #askNode: OpenSubnetManager['nodeAddresses'];
   /** The last that is known of them. */
   #node: NodeAddresses | undefined;
+  /** What an earlier run knew. */
+  #known: LastKnown | undefined;
   /** The subnet whose packets are carried, and the peers: of an earlier run until the store has said more. */
   #own: Lease | undefined;
   #peers: readonly Lease[] = [];
@@ -212,25 +216,28 @@ class Agent {
     if (result.kind === 'unusable') this.#log.warn(`${lastKnownPath(subnetFile)} is not used: ${result.reason}`);
     if (result.kind !== 'read') return undefined;
     const { known, writtenAt } = result;
-    this.#peers = known.peers;
+    this.#known = known;
     if (await Promise.race([settlesWithin(connection.answered, STORE_PATIENCE_MS), this.#storeFailed.promise])) {
       return undefined;
     }
     const text = `the lease store has not answered yet; carrying packets of ${leaseKey(known.own)} to ${known.peers.length} peers, as known at ${writtenAt.toISOString()}`;
     this.#log.warn(text);
+    this.#own = known.own;
     this.#readiness.waiting(text);
     connection.bePatient();
     this.#node = known.node;
-    this.#own = known.own;
     let parts: NodeParts;
     try {
       parts = await this.#setUp(known.config);
     } catch (error) {
       this.#signal.throwIfAborted();
       this.#log.error(`Could not carry on with ${leaseKey(known.own)}: ${describeError(error)}`);
+      this.#own = undefined;
       return undefined;
     }
-    await carryOn(known, { ...parts, log: this.#log }, connection.answered, this.#signal);
+    const earlier = await readSubnetFile(subnetFile, this.#signal);
+    const networks = earlier.kind === 'read' ? earlier.reading : undefined;
+    await carryOn(known, { ...parts, earlier: networks, log: this.#log }, connection.answered, this.#signal);
     return parts;
   }
 
@@ -243,7 +250,11 @@ class Agent {
       });
     }
     await checkBridge(this.#options, config, this.#log, this.#signal);
-    if (carried !== undefined && describeNetworkConfig(carried.plane.config) === describeNetworkConfig(config)) {
+    const known = this.#known;
+    const isSame = known !== undefined && describeNetworkConfig(known.config) === describeNetworkConfig(config);
+    // Until the first list of leases comes, those of an earlier run are better than none.
+    if (isSame) this.#peers = known.peers;
+    if (isSame && carried !== undefined) {
       await carried.watch.look();
       return carried;
     }
@@ -252,7 +263,6 @@ class Agent {
       await carried.watch[Symbol.asyncDispose]();
       await carried.plane[Symbol.asyncDispose]();
       this.#own = undefined;
-      this.#peers = [];
     }
     this.#node = await this.#askNode?.(this.#signal);
     const parts = await this.#setUp(config);
@@ -277,8 +287,13 @@ class Agent {
       new InterfaceWatch({
         initial: external,
         choose: async (signal) => {
-          await this.#refreshNode(signal);
-          return await choose({ info: () => {} }, signal);
+          try {
+            return await choose(SILENT, signal);
+          } catch {
+            // What is asked for may have changed with it: the addresses of the Node.
+            await this.#refreshNode(signal);
+            return await choose(SILENT, signal);
+          }
         },
         notices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present().name), signal),
         log: this.#log,

@@ -1,9 +1,18 @@
 import type { LastKnown } from '../../config/last-known.ts';
+import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
 import { describeError } from '../../errors.ts';
 import { leaseKey } from '../../lease/lease.ts';
 import type { Log } from '../../log/log.ts';
 import type { InterfaceWatch } from './interface-watch.ts';
 import type { NodePlane } from './node-plane.ts';
+
+export interface CarryOnParts {
+  readonly plane: NodePlane;
+  readonly watch: InterfaceWatch;
+  /** What subnet.env says. */
+  readonly earlier: SubnetEnvNetworks | undefined;
+  readonly log: Log;
+}
 
 /**
  * Carries packets with what an earlier run knew, until `answered` settles: the store is away, and containers of this host
@@ -12,7 +21,7 @@ import type { NodePlane } from './node-plane.ts';
  */
 export async function carryOn(
   { own, peers }: LastKnown,
-  { plane, watch, log }: { readonly plane: NodePlane; readonly watch: InterfaceWatch; readonly log: Log },
+  { plane, watch, earlier, log }: CarryOnParts,
   answered: Promise<unknown>,
   signal: AbortSignal,
 ): Promise<void> {
@@ -27,7 +36,7 @@ export async function carryOn(
       plane.move(watch.current);
       await plane.start(own, turn);
       plane.program(own, peers);
-      await plane.settle(own, undefined, turn);
+      await plane.settle(own, earlier, turn);
     } catch (error) {
       signal.throwIfAborted();
       if (!changed.aborted) log.error(`Could not carry on with ${leaseKey(own)}: ${describeError(error)}`);

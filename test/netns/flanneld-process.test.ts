@@ -209,6 +209,7 @@ describe('a start', () => {
     await agent.logged(/^flannel is ready$/);
     assert.match(readFileSync(join(own.stateDirectory, 'subnet.env'), 'utf8'), /^FLANNEL_IPMASQ=true$/m);
     assert.ok(agent.messages.some((text) => / ipMasq:true /.test(text)));
+    assert.equal(await shown('ss', '-Hltn'), '', 'no health server unless a port is given');
   });
 
   it('shows the password of etcd nowhere', async () => {

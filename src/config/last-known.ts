@@ -67,16 +67,13 @@ export function describeNetworkConfig({ ipv4, ipv6, ...rest }: NetworkConfig): s
 }
 
 export function formatLastKnown({ source, config, node, own, peers }: LastKnown, now: Date): string {
-  const content = {
-    version: VERSION,
-    writtenAt: now.toISOString(),
-    source,
-    config: JSON.parse(describeNetworkConfig(config)) as unknown,
-    node,
-    own: leaseToJson(own),
-    peers: peers.map(leaseToJson),
-  };
-  return `${JSON.stringify(content)}\n`;
+  const head = JSON.stringify({ version: VERSION, writtenAt: now.toISOString(), source, node });
+  const parts = [
+    `"config":${describeNetworkConfig(config)}`,
+    `"own":${leaseText(own)}`,
+    `"peers":[${peers.map(leaseText).join(',')}]`,
+  ];
+  return `${head.slice(0, -1)},${parts.join(',')}}\n`;
 }
 
 /** Never throws. */
@@ -106,8 +103,17 @@ function planToJson<P, A>(plan: AddressPlan<P, A>, prefix: (prefix: P) => string
   return { network: prefix(network), subnetLength, subnetMin: addr(subnetMin), subnetMax: addr(subnetMax) };
 }
 
-function leaseToJson(lease: Lease): unknown {
-  return { key: leaseKey(lease), value: encodeLeaseValue(lease.attrs), expiresAtMs: lease.expiresAtMs };
+/** Of thousands of peers a few change between two writes, and leases are never changed in place. */
+const leaseTexts = new WeakMap<Lease, string>();
+
+function leaseText(lease: Lease): string {
+  let text = leaseTexts.get(lease);
+  if (text === undefined) {
+    const { attrs, expiresAtMs } = lease;
+    text = JSON.stringify({ key: leaseKey(lease), value: encodeLeaseValue(attrs), expiresAtMs });
+    leaseTexts.set(lease, text);
+  }
+  return text;
 }
 
 type JsonObject = { readonly [key: string]: unknown };

@@ -30,6 +30,18 @@ export function faultTable(storeName: string, startStore: (topology: Topology) =
       assert.equal(row.leasesLost, 0);
     });
 
+    it('an agent is killed and started again', async (t) => {
+      const member = net.members[1]!;
+      const row = await net.row(t, 'agent killed', async (flow) =>
+        timed(async () => {
+          await net.restartAgent(member);
+          await member.agent.answers('/readyz', 200, /^/);
+          await flow.flowing(RECOVERY_MS);
+        }),
+      );
+      assert.equal(row.leasesLost, 0);
+    });
+
     it('an agent is killed and started again while the server is away', async (t) => {
       const member = net.members[1]!;
       const row = await net.row(t, `agent killed while the server is away for ${OUTAGE_MS / 1_000} s`, async (flow) => {

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { LastKnown } from '../../config/last-known.ts';
 import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
 import { describeError } from '../../errors.ts';
@@ -5,6 +6,9 @@ import { leaseKey } from '../../lease/lease.ts';
 import type { Log } from '../../log/log.ts';
 import type { InterfaceWatch } from './interface-watch.ts';
 import type { NodePlane } from './node-plane.ts';
+
+/** After a failure: the process before this one may still hold the TUN device. */
+const RETRY_MS = 2_000;
 
 export interface CarryOnParts {
   readonly plane: NodePlane;
@@ -16,8 +20,8 @@ export interface CarryOnParts {
 
 /**
  * Carries packets with what an earlier run knew, until `answered` settles: the store is away, and containers of this host
- * go on talking to those of the others. An interface that changes meanwhile is followed. Never rejects: at worst no packets
- * flow, as they would without it.
+ * go on talking to those of the others. An interface that changes meanwhile is followed. At worst no packets flow, as they
+ * would without it: rejects only with the reason of `signal`.
  */
 export async function carryOn(
   { own, peers }: LastKnown,
@@ -32,6 +36,7 @@ export async function carryOn(
   for (;;) {
     const { changed } = watch;
     const turn = AbortSignal.any([signal, changed]);
+    const waits: Promise<'answered' | undefined>[] = [settled, aborted(turn)];
     try {
       plane.move(watch.current);
       await plane.start(own, turn);
@@ -40,9 +45,9 @@ export async function carryOn(
     } catch (error) {
       signal.throwIfAborted();
       if (!changed.aborted) log.error(`Could not carry on with ${leaseKey(own)}: ${describeError(error)}`);
+      waits.push(delay(RETRY_MS, undefined, { ref: false }));
     }
-    const next = await Promise.race([settled, aborted(turn)]);
-    if (next === 'answered' || signal.aborted) return;
+    if ((await Promise.race(waits)) === 'answered' || signal.aborted) return;
   }
 }
 

@@ -67,6 +67,10 @@ export function cniChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       run: async () => {
         const hiding = await confFilesBefore(paths.cniConfDir, CONF_FILE_NAME);
         if (hiding.length === 0) return ok('none');
+        const [first] = hiding;
+        // It starts the plugins of the next configuration, ours, and then its own.
+        const isMultus = (await host.readText(join(paths.cniConfDir, first!)))?.includes('"multus');
+        if (isMultus) return ok(`${first} of Multus, which hands pods on`);
         const remedy = hiddenBy(paths.cniConfDir, hiding, CONF_FILE_NAME);
         return (await host.readText(confPath)) === undefined
           ? warn(hiding.join(', '), remedy)

@@ -259,6 +259,7 @@ describe('the doctor', () => {
         [result?.name, result?.status, result?.found, rest],
         ['cni-conf-order', 'fail', '10-containerd-net.conflist', []],
       );
+      assert.deepEqual(await complaints({ files: { [other]: '{"type":"multus","delegates":[]}' } }), []);
     } finally {
       rmSync(other);
     }

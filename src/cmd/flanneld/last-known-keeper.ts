@@ -2,16 +2,17 @@ import { type LastKnown, lastKnownPath, writeLastKnown } from '../../config/last
 import { describeError } from '../../errors.ts';
 import type { Log } from '../../log/log.ts';
 
-/** Changes within this time are written together: in a large cluster the file is large and peers come in bursts. */
-const GATHER_MS = 1_000;
+/** From one writing to the next: in a large cluster the file is large and peers come in bursts. */
+const INTERVAL_MS = 1_000;
 
-/** Writes what is known beside subnet.env, soon after it changes; what a kill catches unwritten is a second old. */
+/** Writes what is known beside subnet.env, at once or a second after the last time; no more can a kill catch unwritten. */
 export class LastKnownKeeper implements AsyncDisposable {
   readonly #subnetFile: string;
   readonly #log: Log;
   #latest: LastKnown | undefined;
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
+  #writtenAtMs = Number.NEGATIVE_INFINITY;
   #failed = false;
 
   constructor(subnetFile: string, log: Log) {
@@ -21,7 +22,8 @@ export class LastKnownKeeper implements AsyncDisposable {
 
   keep(known: LastKnown): void {
     this.#latest = known;
-    this.#timer ??= setTimeout(() => this.#write(), GATHER_MS);
+    const inMs = Math.max(0, this.#writtenAtMs + INTERVAL_MS - performance.now());
+    this.#timer ??= setTimeout(() => this.#write(), inMs);
   }
 
   #write(): void {
@@ -30,6 +32,7 @@ export class LastKnownKeeper implements AsyncDisposable {
     const known = this.#latest;
     this.#latest = undefined;
     if (known === undefined) return;
+    this.#writtenAtMs = performance.now();
     this.#writing = this.#writing.then(async () => {
       try {
         await writeLastKnown(this.#subnetFile, known);

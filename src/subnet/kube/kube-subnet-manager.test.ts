@@ -199,6 +199,22 @@ describe('acquiring', () => {
     assert.equal(bench.lines().filter((line) => line.includes('pod cidr not assigned')).length, 1);
   });
 
+  test('a node that waits long for its pod CIDR says so in its condition, until it is ready', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own'));
+    const manager = await bench.open();
+    const acquiring = bench.acquire(manager);
+    const condition = () => bench.fake.node('own')?.status?.conditions?.[0];
+    await settled(() => condition() !== undefined);
+    assert.deepEqual([condition()?.status, condition()?.reason], ['True', 'FlannelNoPodCidr']);
+    assert.match(String(condition()?.message), /pod cidr not assigned.*--allocate-node-cidrs/);
+    const node = bench.fake.node('own')!;
+    bench.fake.put({ ...node, spec: { podCIDR: '10.244.3.0/24', podCIDRs: ['10.244.3.0/24'] } });
+    await manager.completeLease(await acquiring, bench.signal);
+    assert.equal(condition()?.status, 'False');
+    assert.equal(bench.fake.node('own')?.status?.conditions?.length, 1);
+  });
+
   test('a pod CIDR outside the network needs a human', async () => {
     await using bench = await Bench.start();
     bench.fake.put(bare('own', ['10.99.0.0/24']));

@@ -55,6 +55,8 @@ const TIMING: KubeTiming = { reflector: {}, refusal: REFUSAL_RETRY, nodePollMs: 
 /** Between repairs of the own annotations, so that two agents that claim one node do not fight at full speed. */
 const REPAIR = { firstMs: 100, maxMs: 60_000 };
 const REPAIR_CALM_MS = 300_000;
+/** A new node gets its pod CIDR within seconds; one that waits longer says so in its condition as well. */
+const LOOKS_BEFORE_CONDITION = 4;
 /** What is attempted, for the log. */
 const SETTING_CONDITION = 'Error setting the node condition NetworkUnavailable';
 
@@ -174,17 +176,16 @@ export class KubeSubnetManager implements SubnetManager {
     this.#alloc = config.backendType === 'alloc';
     const query: Record<string, string> = this.#alloc ? { resourceVersion: '0' } : {};
     let loggedAt = Number.NEGATIVE_INFINITY;
-    for (;;) {
+    for (let looks = 1; ; looks++) {
       const node = await this.#existingOwnNode(scope, query);
       const subnets = ownSubnets(node, config);
       if (subnets === undefined) {
+        const why = `node "${node.name}" pod cidr not assigned; waiting for it. kube-controller-manager assigns it when it runs with --allocate-node-cidrs=true and a --cluster-cidr that has room (kubeadm: networking.podSubnet)`;
         if (performance.now() - loggedAt >= this.#timing.nodeLogMs) {
           loggedAt = performance.now();
-          this.#note(
-            'warning',
-            `node "${node.name}" pod cidr not assigned; waiting for it. kube-controller-manager assigns it when it runs with --allocate-node-cidrs=true and a --cluster-cidr that has room (kubeadm: networking.podSubnet)`,
-          );
+          this.#note('warning', why);
         }
+        if (looks === LOOKS_BEFORE_CONDITION) await this.#tryReportUnavailable('FlannelNoPodCidr', why, scope);
         await this.#pause(scope);
         continue;
       }
@@ -311,6 +312,15 @@ export class KubeSubnetManager implements SubnetManager {
     scope.throwIfAborted();
     if (!this.#options.setNodeNetworkUnavailable) return;
     await this.#patchStatus(SETTING_CONDITION, networkUnavailablePatch(this.#now(), reason, message), scope);
+  }
+
+  /** Once, and in vain perhaps: the log has it too. */
+  async #tryReportUnavailable(reason: string, message: string, signal: AbortSignal): Promise<void> {
+    if (!this.#options.setNodeNetworkUnavailable) return;
+    const text = networkUnavailablePatch(this.#now(), reason, message);
+    const path = `/api/v1/nodes/${encodeURIComponent(this.nodeName)}/status`;
+    const body = { contentType: STRATEGIC_MERGE_PATCH, text };
+    await this.#api.json({ method: 'PATCH', path, body }, signal).catch(() => signal.throwIfAborted());
   }
 
   #now(): Date {

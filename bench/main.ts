@@ -3,7 +3,7 @@
  * interleaved, so that a noisy machine is noisy for all. Options: --quick (under a minute), --json, --write (README and
  * docs/bench.svg), --repeat N, --seconds N.
  */
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
@@ -12,6 +12,7 @@ import type { Underlay } from '../src/lab/namespaces.ts';
 import { createManyPeers } from './many-peers.ts';
 import { createRig, type Rig, roundTripP50, tcp, udp64 } from './measure.ts';
 import { createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
+import { writeBetween } from './readme.ts';
 import { type Figures, type Metric, plot, ratios, table, UNITS } from './report.ts';
 import { type Summary, summarise } from './stats.ts';
 
@@ -136,17 +137,9 @@ async function measurePeerCounts(repeat: number, seconds: number, signal: AbortS
   return { few: summarise(runs.few), many: summarise(runs.many) };
 }
 
-const START = '<!-- bench:start -->';
-const END = '<!-- bench:end -->';
-
 async function writeReadme(figures: Figures, machine: string): Promise<void> {
-  const readme = new URL('../README.md', import.meta.url);
-  const text = await readFile(readme, 'utf8');
-  const [before, rest] = text.split(START);
-  const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined) throw new Error(`README.md has no ${START} … ${END}`);
-  const body = `${START}\n${table(figures)}\n\n![TCP throughput](docs/bench.svg)\n\nMeasured by \`make bench ARGS=--write\`: ${machine}.\n${END}`;
-  await writeFile(readme, before + body + after);
+  const source = `Measured by \`make bench ARGS=--write\`: ${machine}.`;
+  await writeBetween('bench', `${table(figures)}\n\n![TCP throughput](docs/bench.svg)\n\n${source}`);
   await writeFile(new URL('../docs/bench.svg', import.meta.url), plot(figures));
 }
 

@@ -1,6 +1,7 @@
 import { chmod, copyFile, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../src/linux/run.ts';
+import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { type Architecture, DIST, isOwn, packagesOf, ROOT } from './architecture.ts';
 import type { Bundle } from './bundle.ts';
 import { makeDebianRoot } from './debian-root.ts';
@@ -37,7 +38,7 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
     output: 'weft',
     disableExperimentalSEAWarning: true,
     useCodeCache: true,
-    execArgv: ['--disable-warning=ExperimentalWarning'],
+    execArgv: RUNTIME_FLAGS,
     assets: { 'forwarder-worker.js': 'worker.js', 'koffi.node': 'koffi.node' },
   };
   await writeFile(at('executable.json'), JSON.stringify(configuration));

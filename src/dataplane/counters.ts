@@ -65,6 +65,11 @@ export class Counters {
     this.#cells[this.#gaugeBase + name]! += by;
   }
 
+  /** Whether nothing was ever counted for a peer: true of most in a large cluster. */
+  isSilent(slot: number): boolean {
+    return this.#cells.subarray(slot * STRIDE, (slot + 1) * STRIDE).every((count) => count === 0);
+  }
+
   read(slot: number, direction: Direction): PeerCounters {
     const at = this.#cell(slot, direction);
     const drops: Partial<Record<DropReasonName, number>> = {};

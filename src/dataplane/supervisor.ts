@@ -75,6 +75,8 @@ export class Forwarder implements AsyncDisposable {
   #retryMs = FIRST_RETRY_MS;
   #retry: NodeJS.Timeout | undefined;
   readonly #expiry: NodeJS.Timeout;
+  #publications = 0;
+  #publishedAtMs: number | undefined;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
@@ -88,6 +90,13 @@ export class Forwarder implements AsyncDisposable {
 
   publish(content: PeerTableContent): void {
     this.table.publish(content);
+    this.#publications++;
+    this.#publishedAtMs = Date.now();
+  }
+
+  /** How often the peer table was written, and when last, in milliseconds since the epoch. */
+  get published(): { readonly times: number; readonly lastAtMs: number | undefined } {
+    return { times: this.#publications, lastAtMs: this.#publishedAtMs };
   }
 
   /**

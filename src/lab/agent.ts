@@ -9,6 +9,7 @@ import { WeftError } from '../errors.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { prefix4 } from '../ip/prefix.ts';
 import type { Child } from '../linux/run.ts';
+import { RUNTIME_FLAGS } from '../runtime-flags.ts';
 import { type ContainerNetwork, HOST_DEVICE } from './namespaces.ts';
 import type { SubnetStore } from './subnet-store.ts';
 import type { LabHost, Topology } from './topology.ts';
@@ -39,11 +40,7 @@ const LOG_COLUMNS = 200;
 export function agentCommand(host: LabHost, store: SubnetStore, subnetFile: string): string[] {
   const program = isSea()
     ? [process.execPath, 'flanneld']
-    : [
-        process.execPath,
-        '--disable-warning=ExperimentalWarning',
-        fileURLToPath(new URL('../cmd/flanneld/main.ts', import.meta.url)),
-      ];
+    : [process.execPath, ...RUNTIME_FLAGS, fileURLToPath(new URL('../cmd/flanneld/main.ts', import.meta.url))];
   return [
     ...program,
     ...store.agentFlags(host),

@@ -13,8 +13,12 @@ const PREFIX = '/coreos.com/network';
 /** `etcdctl` processes at a time. */
 const ASKING = 4;
 
+export interface EtcdStore extends SubnetStore {
+  readonly server: EtcdServer;
+}
+
 /** An etcd of one member. */
-export async function openEtcdStore(topology: Topology, netConf: string, signal: AbortSignal): Promise<SubnetStore> {
+export async function openEtcdStore(topology: Topology, netConf: string, signal: AbortSignal): Promise<EtcdStore> {
   const { place, station } = storePlace(topology);
   const server = await EtcdServer.start({ ...place, directory: join(station.stateDirectory, 'etcd') });
   const { stdout } = await topology.exec(station, ['etcd', '--version'], { signal });
@@ -23,6 +27,7 @@ export async function openEtcdStore(topology: Topology, netConf: string, signal:
   const endpoint = server.endpoints.join(',');
   const etcdctl = `ip netns exec ${station.namespace} env ETCDCTL_API=3 etcdctl --endpoints ${endpoint}`;
   return {
+    server,
     kind: 'etcd',
     description: `${version ?? ''} at ${endpoint}, in the namespace ${station.namespace}`.trimStart(),
     result: {

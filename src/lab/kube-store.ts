@@ -1,26 +1,33 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseNetConf } from '../config/net-conf.ts';
+import { formatPrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
 import { annotationKeys } from '../subnet/kube/annotations.ts';
 import { nodeLease } from '../subnet/kube/node-lease.ts';
 import { nodeRecord } from '../subnet/kube/node-record.ts';
-import { LAB_NETWORK } from './lab-network.ts';
 import { KubeCluster } from './servers/kube-server.ts';
 import { storePlace } from './store-place.ts';
 import type { SubnetStore } from './subnet-store.ts';
 import type { Topology } from './topology.ts';
 
+export interface KubeStore extends SubnetStore {
+  readonly cluster: KubeCluster;
+}
+
 /**
  * A Kubernetes control plane with a Node object for each host: kube-controller-manager gives them their pod CIDRs, and the
  * agents have a token of flannel's service account, with the rights of flannel's manifest and no more.
  */
-export async function openKubeStore(topology: Topology, netConf: string, signal: AbortSignal): Promise<SubnetStore> {
+export async function openKubeStore(topology: Topology, netConf: string, signal: AbortSignal): Promise<KubeStore> {
   const { place, station } = storePlace(topology);
   const directory = join(station.stateDirectory, 'kubernetes');
   await mkdir(directory);
   const netConfPath = join(topology.stateDirectory, 'net-conf.json');
   await writeFile(netConfPath, netConf, { signal });
-  const cluster = await KubeCluster.start({ ...place, directory, clusterCidr: LAB_NETWORK });
+  const { ipv4 } = parseNetConf(netConf, { source: 'net-conf.json of the lab', validation: 'kube' });
+  const network = ipv4 && { clusterCidr: formatPrefix4(ipv4.network) };
+  const cluster = await KubeCluster.start({ ...place, directory, ...network });
   await cluster.createNodes(
     topology.hosts.map((host) => host.name),
     signal,
@@ -32,6 +39,7 @@ export async function openKubeStore(topology: Topology, netConf: string, signal:
   const curl = `${inside} curl -s --cacert ${cluster.ca.certFile} --cert ${certificate.certFile} --key ${certificate.keyFile} ${cluster.url}`;
   const kubectl = `${inside} kubectl --kubeconfig ${admin}`;
   return {
+    cluster,
     kind: 'kube',
     description: `Kubernetes ${cluster.version} at ${cluster.url}, in the namespace ${station.namespace}`,
     result: {

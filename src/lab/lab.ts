@@ -5,7 +5,6 @@ import { formatIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4 } from '../ip/prefix.ts';
 import { type Agent, agentMemoryMiB, startAgent } from './agent.ts';
 import { describeLeases, measureThroughput, pingEveryPair, pingFullSize, readRoutes, sendFile } from './checks.ts';
-import { LAB_NETWORK } from './lab-network.ts';
 import type {
   FileResult,
   HostRoutes,
@@ -47,6 +46,7 @@ export interface LabObserver {
 
 export const MIN_HOSTS = 2;
 export const MAX_LAB_HOSTS = 32;
+const LAB_NETWORK = '10.244.0.0/16';
 const OVERLAY = { device: 'flannel0', port: 8285 } as const;
 const FILE_BYTES = 64 * 1024 * 1024;
 const THROUGHPUT_SECONDS = 3;

@@ -28,6 +28,18 @@ export interface Lease {
 export type LeaseKey = string & { readonly __leaseKey: true };
 
 export function leaseKey(lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>): LeaseKey {
+  let key = keys.get(lease);
+  if (key === undefined) {
+    key = formatKey(lease);
+    keys.set(lease, key);
+  }
+  return key;
+}
+
+/** Leases never change, and each change of one in a large cluster asks for the keys of all. */
+const keys = new WeakMap<object, LeaseKey>();
+
+function formatKey(lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>): LeaseKey {
   const parts: string[] = [];
   if (lease.subnet !== undefined) parts.push(formatPrefix4(lease.subnet).replace('/', '-'));
   if (lease.ipv6Subnet !== undefined) parts.push(formatPrefix6(lease.ipv6Subnet).replace('/', '-'));

@@ -64,7 +64,19 @@ export const getsockopt: Call = call('int getsockopt(int fd, int level, int name
 export const ioctl: Call = call('int ioctl(int fd, uint64_t request, uint64_t argument)');
 export const eventfd: Call = call('int eventfd(unsigned int initial, int flags)');
 export const schedYield: Call = call('int sched_yield()');
+export const madvise: Call = call('int madvise(uint64_t address, uint64_t length, int advice)');
 export const setns: Call = call('int setns(int fd, int kind)');
+
+/** malloc_trim(3) is glibc's alone; musl gives memory back by itself. */
+export const mallocTrim: Call = optional('int malloc_trim(uint64_t pad)');
+
+function optional(prototype: string): Call {
+  try {
+    return call(prototype);
+  } catch {
+    return () => 0;
+  }
+}
 
 const openRaw = libc.func('int open(const char* path, int flags)') as (path: string, flags: number) => number;
 

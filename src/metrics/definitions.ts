@@ -155,6 +155,15 @@ export const METRICS: readonly MetricDefinition[] = [
     'Times the data path was opened again after it broke.',
     ({ forwarder }) => forwarder?.restarts,
   ),
+  single(
+    'counter',
+    'weft_peer_table_writes_total',
+    'Times the packet workers were given another table of peers.',
+    ({ forwarder }) => forwarder?.published.times,
+  ),
+  single('gauge', 'weft_peer_table_write_timestamp_seconds', 'When they last were, in Unix time.', ({ forwarder }) =>
+    seconds(forwarder?.published.lastAtMs),
+  ),
   packetMetric('weft_packets_total', 'Packets passed to (tx) and from (rx) a peer.', ({ packets }) => packets),
   packetMetric('weft_bytes_total', 'Bytes of those packets, inner IP header included.', ({ bytes }) => bytes),
   define('counter', 'weft_dropped_packets_total', {

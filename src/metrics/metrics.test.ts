@@ -17,6 +17,7 @@ const FULL: MetricsSnapshot = {
   forwarder: {
     running: true,
     restarts: 1,
+    published: { times: 4, lastAtMs: 1_700_000_000_500 },
     nobody: { tx: { ...QUIET, drops: { 'no-route': 7 } }, rx: QUIET },
     operations: { txSends: 11 },
     peers: [
@@ -69,6 +70,8 @@ describe('metrics', () => {
       weft_store_last_success_timestamp_seconds: 1_600_000_000,
       weft_forwarder_running: 1,
       weft_forwarder_restarts_total: 1,
+      weft_peer_table_writes_total: 4,
+      weft_peer_table_write_timestamp_seconds: 1_700_000_000.5,
       'weft_packets_total{peer="10.244.1.0/24",direction="tx"}': 5,
       'weft_bytes_total{peer="10.244.1.0/24",direction="rx"}': 600,
       'weft_dropped_packets_total{peer="10.244.1.0/24",direction="tx",reason="too-big"}': 2,

@@ -42,6 +42,8 @@ export interface ForwarderFigures {
   readonly running: boolean;
   /** Times the data path was opened again after it broke. */
   readonly restarts: number;
+  /** Times the peer table was written, and when last, in milliseconds since the epoch. */
+  readonly published: { readonly times: number; readonly lastAtMs: number | undefined };
   readonly peers: Iterable<PeerFigures>;
   /** What could not be laid at a peer's door: no route, unknown source. */
   readonly nobody: DirectionFigures;

@@ -82,10 +82,10 @@ export class AgentFigures {
         gauges && {
           running: forwarder.failure === undefined,
           restarts: this.#restarts,
-          peers: Array.from(this.slots.entries(), ([key, slot]) => ({
-            peer: key.replaceAll('-', '/'),
-            ...direction(gauges, slot),
-          })),
+          published: forwarder.published,
+          peers: Array.from(this.slots.entries()).flatMap(([key, slot]) =>
+            gauges.isSilent(slot) ? [] : [{ peer: key.replaceAll('-', '/'), ...direction(gauges, slot) }],
+          ),
           nobody: direction(gauges, 0),
           operations: gauges.readGauges(),
         },

@@ -23,6 +23,7 @@ import { failingAs } from './failing-as.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 import { LeaseSession } from './lease-session.ts';
+import { MemoryRelease } from './memory-release.ts';
 import { NodePlane } from './node-plane.ts';
 import { NodeReadiness } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
@@ -100,6 +101,7 @@ class Agent {
   readonly #figures: AgentFigures;
   readonly #cniConf: NodeCniConf;
   readonly #keeper: LastKnownKeeper;
+  readonly #memory: MemoryRelease;
   /** `false` once the store could not be reached. */
   readonly #storeFailed = Promise.withResolvers<false>();
   #watch: InterfaceWatch | undefined;
@@ -130,6 +132,7 @@ class Agent {
     this.#figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), this.#readiness, options.subnetManager);
     this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
     this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
+    this.#memory = stack.use(new MemoryRelease());
     this.#readiness.watch(() => this.#watch?.failure);
     this.#readiness.watch(() => this.#figures.forwarder?.failure);
   }
@@ -338,7 +341,10 @@ class Agent {
     await plane.start(own, turn);
     const parts = {
       ...{ log: this.#log, plane, manager },
-      onUpdate: (type: string) => this.#figures.countLeaseUpdate(type),
+      onUpdate: (type: string) => {
+        this.#figures.countLeaseUpdate(type);
+        if (type === 'snapshot') this.#memory.afterBurst();
+      },
       onKnown: (lease: Lease, peers: readonly Lease[]) => {
         this.#peers = peers;
         this.#keeper.keep({ source: describeStore(this.#options), config, node: this.#node, own: lease, peers });
@@ -354,6 +360,7 @@ class Agent {
     this.#readiness.started();
     this.#failures.ready();
     this.#log.info('flannel is ready');
+    this.#memory.afterBurst();
     if (!this.#hasBeenReady) this.#log.info('Running backend.');
     this.#hasBeenReady = true;
     notifier.ready();

@@ -56,7 +56,13 @@ export class KubeClient implements Disposable {
 
   constructor(options: KubeClientOptions) {
     this.#options = options;
-    this.#agent = new Agent({ keepAlive: true, maxSockets: 32, ca: options.ca });
+    const { ca, socketPath } = options;
+    this.#agent = new Agent({
+      keepAlive: true,
+      maxSockets: 32,
+      ca,
+      ...(socketPath === undefined ? {} : { socketPath }),
+    });
   }
 
   [Symbol.dispose](): void {
@@ -166,12 +172,11 @@ export class KubeClient implements Disposable {
     contentType: string,
     signal?: AbortSignal,
   ): Promise<IncomingMessage> {
-    const { url, token, socketPath } = this.#options;
+    const { url, token } = this.#options;
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const message = request(new URL(path, url), {
       method,
-      // An agent would mix up sockets with and without a path.
-      ...(socketPath === undefined ? { agent: this.#agent } : { socketPath, ca: this.#options.ca, agent: false }),
+      agent: this.#agent,
       ...(signal === undefined ? { timeout: 30_000 } : { signal }),
       headers: {
         Authorization: `Bearer ${token}`,

@@ -1,0 +1,28 @@
+import { releaseIdleMemory } from '../../linux/process-memory.ts';
+
+/** Later than what a start or a new list of all peers sets off, such as writing down what is known. */
+const DELAY_MS = 2_000;
+
+/**
+ * Gives back memory once a burst of work is over: V8 and the C library keep what a start, or a list of thousands of peers,
+ * has needed for a moment. Pauses the control plane for some ten milliseconds, and no packet.
+ */
+export class MemoryRelease implements Disposable {
+  #timer: NodeJS.Timeout | undefined;
+
+  /** A burst happened; several in a row are one. */
+  afterBurst(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(release, DELAY_MS).unref();
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+function release(): void {
+  // `last-resort` also returns empty pages of the heap and code that has not run lately. Absent without --expose-gc.
+  globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  releaseIdleMemory();
+}

@@ -133,6 +133,19 @@ describe('reconcile', () => {
     );
   });
 
+  it("gives its own route up when somebody else's with the same key is put before it", async () => {
+    const kernel = withTun();
+    await settle(kernel, WANTED);
+    kernel.addLink({ name: 'eth1', kind: 'other' });
+    const foreign = actualRoute({ dev: 'eth1', via: addr('192.168.1.1'), protocol: 4 });
+    kernel.addForeignRoute(foreign, 'front');
+    assert.deepEqual(kernel.routes, [foreign, actualRoute({})]);
+    const { problems } = plan(WANTED, await kernel.read(WANTED, never));
+    assert.match(describeProblem(problems[0]!), /^10\.244\.0\.0\/16 is already routed by somebody else/);
+    await settle(kernel, WANTED);
+    assert.deepEqual(kernel.routes, [foreign]);
+  });
+
   it('removes stale routes with its protocol number, everywhere or on its own links', async () => {
     for (const staleRoutes of ['everywhere', 'own-links'] as const) {
       const kernel = withTun();

@@ -376,7 +376,7 @@ function planRoutes(
       remove(ours);
       continue;
     }
-    if (exact !== undefined && !lost) {
+    if (exact !== undefined && !lost && !isHidden(route, exact, there)) {
       remove(ours.filter((other) => other !== exact));
       continue;
     }
@@ -414,10 +414,15 @@ function planRoutes(
 function isConnected(wanted: Route, there: readonly ActualRoute[], connected: ReadonlySet<string>): boolean {
   if (wanted.type !== 'unicast' || wanted.via !== undefined || !isPrefix4(wanted.dst)) return false;
   if (effectiveMetric(wanted) !== 0) return false;
-  return (
-    connected.has(`${formatPrefix(wanted.dst)} ${wanted.dev}`) ||
-    there.some((route) => route.protocol === KERNEL_ROUTE_PROTOCOL && route.dev === wanted.dev)
-  );
+  const found = there.find((route) => route.protocol === KERNEL_ROUTE_PROTOCOL && route.dev === wanted.dev);
+  if (found !== undefined) return !isHidden(wanted, found, there);
+  return connected.has(`${formatPrefix(wanted.dst)} ${wanted.dev}`);
+}
+
+/** Of routes with one key the kernel takes the first: whether one of others that leads elsewhere comes before `found`. */
+function isHidden(wanted: Route, found: ActualRoute, there: readonly ActualRoute[]): boolean {
+  const before = there.slice(0, there.indexOf(found));
+  return before.some((other) => other.protocol !== WEFT_ROUTE_PROTOCOL && !saysTheSame(wanted, other));
 }
 
 function sameRoute(wanted: Route, actual: ActualRoute): boolean {

@@ -24,7 +24,7 @@ import {
 
 const SCENARIO = 'etcd-udp';
 const PORT = 12379;
-const FLAGS = [`--etcd-endpoints=http://${SERVER_ADDRESS}:${PORT}`];
+const FLAGS = [`--etcd-endpoints=http://${SERVER_ADDRESS}:${PORT}`, '-v=1'];
 /** The subnets that flanneld drew by lot. */
 const BASES = ['10.244.5.0', '10.244.38.0'];
 const keyOf = (base: string): string => `/coreos.com/network/subnets/${base}-24`;
@@ -46,6 +46,8 @@ describe('agents on etcd, beside a recorded flanneld', () => {
       mkdirSync(host.stateDirectory, { recursive: true });
       writeFileSync(subnetFileOf(host), golden(SCENARIO, `24-subnet.env-${host.name}`));
     }
+    // On one of them flanneld has run before.
+    await topology.exec(h1, ['iptables-restore'], { stdin: golden(SCENARIO, '21-iptables-save-h1') });
   });
   after(async () => {
     await topology?.[Symbol.asyncDispose]();
@@ -97,6 +99,12 @@ describe('agents on etcd, beside a recorded flanneld', () => {
       await assertLikeGolden(topology, host, SCENARIO, BASES[i]!);
     }
     await expectPings();
+  });
+
+  it('leave the rules alone that flanneld left', () => {
+    const repairs = (agent: Flanneld) => agent.messages.filter((text) => / \(IPv4\): missing: /.test(text));
+    assert.deepEqual(repairs(agents[0]!), []);
+    assert.notDeepEqual(repairs(agents[1]!), [], 'where there were none they are made');
   });
 
   it('keep lease and subnet.env over a stop and a start, as flanneld does', async () => {

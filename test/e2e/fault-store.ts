@@ -58,7 +58,11 @@ export async function startEtcd(): Promise<FaultStore> {
     kill: () => etcd.kill(),
     restart: () => etcd.restart(),
     putPeer: put,
-    forgetHistory: () => etcd.compact(),
+    async forgetHistory() {
+      // The latest revision is kept: it must be one that nobody waits for.
+      await etcd.etcdctl('put', '/elsewhere', '');
+      await etcd.compact();
+    },
     configure: async (netConf) => {
       await etcd.etcdctl('put', '/coreos.com/network/config', netConf);
     },

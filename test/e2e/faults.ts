@@ -105,11 +105,17 @@ export function faultTable(storeName: string, startStore: (topology: Topology) =
 
     it('the server forgets what an agent has missed', async (t) => {
       const row = await net.row(t, 'history compacted while cut off', async () => {
+        const marks = net.members.map(({ agent }) => agent.log.mark);
         for (const { way } of net.members) way.cut();
         await net.putPeer();
         await net.store.forgetHistory();
         for (const { way } of net.members) way.heal();
-        return timed(() => net.heardOf(false));
+        return timed(async () => {
+          await net.heardOf(false);
+          for (const [index, { agent }] of net.members.entries()) {
+            await agent.logged(/^Read all \d+ leases again/, marks[index], RECOVERY_MS);
+          }
+        });
       });
       assert.equal(row.lost, 0);
       assert.equal(row.leasesLost, 0);

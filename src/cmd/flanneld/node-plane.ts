@@ -30,7 +30,7 @@ export interface NodePlaneParts {
 
 /**
  * All that makes this host carry packets for one network configuration: the backend, the forwarder, the kernel's state
- * and the traffic rules. It needs no store, only to be told the leases. Disposing ends the processes' part; what it made in
+ * and the traffic rules. It needs no store, only to be told the leases. Disposing ends this process's part; what it made in
  * the kernel stays, so that a restart loses no packet and no connection.
  */
 export class NodePlane implements AsyncDisposable {

@@ -139,6 +139,23 @@ describe('pods of real CNI plugins', () => {
     assert.equal(existsSync(folders(h1).saved), false);
   });
 
+  it('start with the MTU that the interface to other hosts has room for now', async () => {
+    const [h1] = hosts;
+    const pod = h1.containers[3]!;
+    for (const mtu of [1400, 1500]) {
+      await topology.ipBatch(h1, `link set eth0 mtu ${mtu}\n`);
+      await eventually(
+        'the file has the new MTU',
+        async () => JSON.parse(await confOf(h1)).plugins[0].mtu === mtu - 28 || undefined,
+        60_000,
+      );
+      const added = await runtime.add(await confOf(h1), pod);
+      const { stdout } = await topology.exec(pod, ['ip', '-j', 'link', 'show', 'eth0']);
+      assert.equal(JSON.parse(stdout)[0].mtu, mtu - 28);
+      await runtime.del(await confOf(h1), pod, added);
+    }
+  });
+
   it('start through the plugin flannel with the bytes that flannel’s was recorded with, and reach the others', async () => {
     const [h1, h2] = hosts;
     const [from, to] = [h1.containers[0]!, h2.containers[0]!];

@@ -13,7 +13,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e faults bench bench-scale bench-cni cni-plugin fuzz node24 dist image clean
+.PHONY: help lab test unit netns check e2e faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image clean
 
 help: ## this list
 	echo 'make TARGET [ARGS="..."]'
@@ -61,6 +61,9 @@ bench-scale: ## thousands of nodes on a real etcd and API server (root)
 	scripts/setup.sh bench
 	scripts/run.sh bench/scale.ts $(ARGS)
 
+bench-start-up: dist ## the executable of make dist beside the sources: size, and time to the first answer
+	scripts/run.sh bench/start-up.ts $(ARGS)
+
 bench-cni: ## milliseconds a pod waits for its network, in each way to start the plugin; ARGS="--runs 30" (root)
 	scripts/setup.sh netns
 	scripts/run.sh bench/cni.ts $(ARGS)
@@ -79,15 +82,15 @@ node24: ## the unit tests on the oldest supported Node.js
 
 dist: ## all programs as one executable that needs no Node.js: dist/linux-ARCH/weft; ARCH="amd64 arm64"
 	scripts/setup.sh unit $(ARCH:%=dist-%)
-	scripts/run.sh scripts/build-dist.ts $(ARCH)
+	flock .cache/dist.lock scripts/run.sh scripts/build-dist.ts $(ARCH)
 
 image: ## the container image as an OCI archive, without Docker: dist/weft-image.tar; ARCH="amd64 arm64"
 	scripts/setup.sh unit $(ARCH:%=dist-%)
-	scripts/run.sh scripts/build-image.ts $(ARCH)
+	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH)
 
 # Only when something that goes into it has changed; `make image` makes it in any case.
 dist/weft-image.tar: $(shell find src scripts deploy/image package.json package-lock.json -type f ! -name '*.test.ts')
-	scripts/run.sh scripts/build-image.ts $(ARCH) >&2
+	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH) >&2
 
 clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)
 	rm -rf node_modules test/node24/node_modules dist .cache

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { loadAll } from 'js-yaml';
+import type { KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { FLANNEL_USER, KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { run } from '../../src/linux/run.ts';
 import { type DeployTools, deployTools } from './deploy-tools.ts';
@@ -238,7 +239,19 @@ describe('a real API server', () => {
     }
   }
 
-  it('takes the manifest, and the chart with everything on', async () => {
+  it('takes the manifest in place of flannel, and the chart with everything on', async () => {
+    // The selector of a DaemonSet cannot be changed: this is flannel's, and so are the labels it selects by.
+    const labels = { app: 'flannel', tier: 'node' };
+    const container = { name: 'kube-flannel', image: 'flannel' };
+    await cluster.admin.create(collections.DaemonSet!, {
+      apiVersion: 'apps/v1',
+      kind: 'DaemonSet',
+      metadata: { name: 'kube-flannel-ds', labels },
+      spec: {
+        selector: { matchLabels: { app: 'flannel' } },
+        template: { metadata: { labels }, spec: { containers: [container] } },
+      },
+    } as KubeObject);
     await apply(manifest);
     const everything = {
       global: { imagePullSecrets: [{ name: 'a-test-secret' }] },

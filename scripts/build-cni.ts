@@ -1,6 +1,6 @@
 /**
  * `make cni-plugin`: the CNI plugin `flannel` as one file for Node.js, dist/flannel.cjs, which bin/flannel starts when it is
- * there. One small file is the fastest way to start it: see docs/adr/0008-cni-plugin-is-one-bundled-file.md.
+ * there. One small file is the fastest way to start it: see docs/adr/0012-cni-plugin-is-one-bundled-file.md.
  */
 import { statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,5 @@
 import { readdir } from 'node:fs/promises';
+import { hasErrno } from './cni-error.ts';
 
 /** What container runtimes take for a network configuration (libcni's ConfFiles). */
 const EXTENSION = /\.(?:conf|conflist|json)$/;
@@ -11,7 +12,7 @@ const EXTENSION = /\.(?:conf|conflist|json)$/;
  */
 export async function confFilesBefore(folder: string, name: string): Promise<string[]> {
   const files = await readdir(folder, { withFileTypes: true }).catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    if (hasErrno(error, 'ENOENT')) return [];
     throw error;
   });
   return files

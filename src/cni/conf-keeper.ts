@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { writeFileAtomically } from '../config/atomic-file.ts';
 import { describeError, WeftError } from '../errors.ts';
+import { hasErrno } from './cni-error.ts';
 import { confFilesBefore } from './conf-dir.ts';
 import { CONF_FILE_NAME, type ConfList, FLANNEL_CONF_LIST, parseConfList } from './conf-list.ts';
 import { isWrittenByWeft, renderConf, withoutWrapper } from './final-conf.ts';
@@ -170,7 +171,7 @@ async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    if (hasErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
 }

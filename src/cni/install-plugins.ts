@@ -3,6 +3,7 @@ import { constants, type Stats } from 'node:fs';
 import { access, copyFile, link, lstat, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WeftError } from '../errors.ts';
+import { hasErrno } from './cni-error.ts';
 import { PLUGIN_MARK } from './plugin-mark.ts';
 import { pluginRemedy } from './plugin-remedy.ts';
 
@@ -116,7 +117,7 @@ async function copyAtomically(
     return await link(temporary, target).then(
       () => 'done' as const,
       (error: unknown) => {
-        if (hasCode(error, 'EEXIST')) return 'kept' as const;
+        if (hasErrno(error, 'EEXIST')) return 'kept' as const;
         throw error;
       },
     );
@@ -163,13 +164,9 @@ async function ifThere(found: Promise<Stats>): Promise<Stats | undefined> {
   try {
     return await found;
   } catch (error) {
-    if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return undefined;
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return undefined;
     throw error;
   }
-}
-
-function hasCode(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 function unwritable(target: string, cause: unknown): WeftError {

@@ -8,7 +8,7 @@ export interface DoctorHost {
   readonly modifiedAt: (path: string) => Promise<Date | undefined>;
   /** Opens for reading and writing, and closes: the name of the error, or `undefined`. */
   readonly openError: (path: string) => Promise<string | undefined>;
-  readonly hasCapability: (capability: number) => boolean;
+  readonly hasCapability: (name: 'CAP_NET_ADMIN' | 'CAP_NET_RAW') => boolean;
   readonly links: (signal: AbortSignal) => Promise<readonly HostLink[]>;
   /** IPv4, table main. */
   readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;

@@ -3,9 +3,6 @@ import { type Check, fail, ok, warn } from './check.ts';
 import type { DoctorHost } from './host.ts';
 
 const TUN = '/dev/net/tun';
-// linux/capability.h
-const CAP_NET_ADMIN = 12;
-const CAP_NET_RAW = 13;
 
 /** What the forwarder of udp mode needs of its surroundings. They are those of this process: run it where the agent runs. */
 export function tunChecks(host: DoctorHost): Check[] {
@@ -24,7 +21,7 @@ export function tunChecks(host: DoctorHost): Check[] {
       name: 'cap-net-admin',
       looksAt: 'the capability to make devices, routes and rules',
       run: async () =>
-        host.hasCapability(CAP_NET_ADMIN)
+        host.hasCapability('CAP_NET_ADMIN')
           ? ok('CAP_NET_ADMIN is there')
           : fail('CAP_NET_ADMIN is missing', tunRemedy('capability', host.inPod)),
     },
@@ -32,7 +29,7 @@ export function tunChecks(host: DoctorHost): Check[] {
       name: 'cap-net-raw',
       looksAt: 'the capability to tell senders why a packet did not arrive',
       run: async () =>
-        host.hasCapability(CAP_NET_RAW)
+        host.hasCapability('CAP_NET_RAW')
           ? ok('CAP_NET_RAW is there')
           : warn(
               'CAP_NET_RAW is missing: senders get no ICMP errors',

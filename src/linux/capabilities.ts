@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 
 // linux/capability.h
 export const CAP_NET_ADMIN = 12;
+export const CAP_NET_RAW = 13;
 
 /** Whether this process has a capability in effect, in its own user namespace; true when that cannot be told. */
 export function hasCapability(capability: number): boolean {

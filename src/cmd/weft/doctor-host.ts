@@ -1,8 +1,9 @@
 import { open, readFile, stat } from 'node:fs/promises';
+import { hasErrno } from '../../cni/cni-error.ts';
 import type { DoctorHost, HostLink, HostRoute } from '../../doctor/host.ts';
 import { WeftError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
-import { hasCapability } from '../../linux/capabilities.ts';
+import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { run } from '../../linux/run.ts';
 
@@ -24,10 +25,10 @@ export function realHost(): DoctorHost {
         await using _ = await open(path, 'r+');
         return undefined;
       } catch (error) {
-        return codeOf(error) ?? String(error);
+        return error instanceof Error && 'code' in error ? String(error.code) : String(error);
       }
     },
-    hasCapability,
+    hasCapability: (name) => hasCapability(name === 'CAP_NET_ADMIN' ? CAP_NET_ADMIN : CAP_NET_RAW),
     links: async (signal) => {
       const links = JSON.parse((await run(['ip', '-j', 'address', 'show'], { signal })).stdout) as IpLink[];
       return links.map(
@@ -61,7 +62,7 @@ export function realHost(): DoctorHost {
         const response = await fetch(`http://127.0.0.1:${port}${path}`, { signal });
         return { status: response.status, body: await response.text() };
       } catch (error) {
-        if (codeOf((error as Error).cause) === 'ECONNREFUSED') return undefined;
+        if (hasErrno((error as Error).cause, 'ECONNREFUSED')) return undefined;
         throw error;
       }
     },
@@ -72,11 +73,7 @@ async function ifThere<T>(reading: Promise<T>): Promise<T | undefined> {
   try {
     return await reading;
   } catch (error) {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return undefined;
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return undefined;
     throw error;
   }
-}
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
 }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { Command } from 'commander';
+import { hasErrno } from '../../cni/cni-error.ts';
 import { confFilesBefore, hiddenBy } from '../../cni/conf-dir.ts';
 import {
   CONF_FILE_NAME,
@@ -67,7 +68,7 @@ async function readConf(path: string): Promise<ConfList> {
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return FLANNEL_CONF_LIST;
+    if (hasErrno(error, 'ENOENT')) return FLANNEL_CONF_LIST;
     throw new WeftError('WEFT_CNI_CONF_INVALID', `cannot read the CNI configuration ${path}: ${describeError(error)}`, {
       hint: 'Check the path, its permissions and, in a pod, the mount of the ConfigMap.',
       cause: error,

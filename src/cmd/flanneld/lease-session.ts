@@ -9,8 +9,8 @@ import type { NodePlane } from './node-plane.ts';
 
 export interface SessionParts {
   readonly log: Log;
-  readonly plane: NodePlane;
-  readonly manager: SubnetManager;
+  readonly plane: Pick<NodePlane, 'config' | 'program'>;
+  readonly manager: Pick<SubnetManager, 'watchLeases' | 'holdLease'>;
   /** Told of every update of the leases, before it is applied. */
   readonly onUpdate: (type: LeaseUpdate['type']) => void;
   /** Told whenever the own lease or the peers have changed, from the first snapshot on. */
@@ -68,9 +68,11 @@ export class LeaseSession implements AsyncDisposable {
         onUpdate(update.type);
         const events = this.table.applyUpdate(update);
         for (const event of events) this.#logEvent(event);
-        if (update.type === 'snapshot') this.#hasSnapshot = true;
-        if (events.length > 0 || update.type === 'snapshot') this.#program();
-        if (update.type === 'snapshot') onSnapshot();
+        const isFirst = update.type === 'snapshot' && !this.#hasSnapshot;
+        if (isFirst) this.#hasSnapshot = true;
+        // Everything read again, and nothing changed: nothing is done.
+        if (events.length > 0 || isFirst) this.#program();
+        if (isFirst) onSnapshot();
       }
     } catch (error) {
       if (!this.#stop.signal.aborted) log.error(`Watching leases ended: ${describeError(error)}`);

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseNetConf } from '../../config/net-conf.ts';
+import { parseIpv4 } from '../../ip/ipv4.ts';
+import { parsePrefix4 } from '../../ip/prefix.ts';
+import type { Lease } from '../../lease/lease.ts';
+import type { LeaseUpdate } from '../../subnet/subnet-manager.ts';
+import { LeaseUpdateQueue } from '../../subnet/update-queue.ts';
+import { LeaseSession } from './lease-session.ts';
+
+const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });
+
+function lease(subnet: string, publicIp: string): Lease {
+  const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
+  return {
+    subnet: parsePrefix4(subnet)!,
+    ipv6Subnet: undefined,
+    attrs: { ...attrs, publicIp: parseIpv4(publicIp)! },
+    expiresAtMs: undefined,
+  };
+}
+
+const own = lease('10.244.1.0/24', '192.168.77.1');
+const other = lease('10.244.2.0/24', '192.168.77.2');
+
+/** A session whose updates come from `queue`; `settled` resolves once all of them have been dealt with. */
+function sessionOf(peers: readonly Lease[]) {
+  const queue = new LeaseUpdateQueue();
+  const programmed: number[] = [];
+  const known: number[] = [];
+  const seen: LeaseUpdate['type'][] = [];
+  const quiet = () => {};
+  const session = new LeaseSession(
+    {
+      log: { info: quiet, warn: quiet, error: quiet, verbose: quiet },
+      plane: { config, program: (_own, current) => void programmed.push(current.length) },
+      manager: {
+        watchLeases: () => queue.drain(),
+        async *holdLease() {},
+      },
+      onUpdate: (type) => void seen.push(type),
+      onKnown: (_own, current) => void known.push(current.length),
+    },
+    own,
+    peers,
+  );
+  const settled = async (updates: number) => {
+    while (seen.length < updates) await new Promise((resolve) => setImmediate(resolve));
+  };
+  return { queue, session, programmed, known, settled };
+}
+
+test('everything read again with nothing changed programs nothing', async () => {
+  const { queue, session, programmed, known, settled } = sessionOf([]);
+  queue.snapshot([own, other]);
+  await session.peersKnown;
+  assert.deepEqual(programmed, [0, 1]);
+  queue.snapshot([{ ...other, attrs: { ...other.attrs } }, own]);
+  queue.set({ ...other, expiresAtMs: 1 });
+  await settled(3);
+  assert.deepEqual(programmed, [0, 1]);
+  assert.deepEqual(known, [1]);
+  queue.snapshot([own]);
+  await settled(4);
+  assert.deepEqual(programmed, [0, 1, 0]);
+  queue.end();
+  await session[Symbol.asyncDispose]();
+});
+
+test('the first list counts also when it says what was known before', async () => {
+  const { queue, session, programmed, known } = sessionOf([other]);
+  queue.snapshot([own, other]);
+  await session.peersKnown;
+  assert.deepEqual(programmed, [1, 1]);
+  assert.deepEqual(known, [1]);
+  queue.end();
+  await session[Symbol.asyncDispose]();
+});

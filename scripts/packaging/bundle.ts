@@ -1,12 +1,16 @@
 import { chmod, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type BuildOptions, build, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type OutputFile, type Plugin } from 'esbuild';
+import type { SourceTable } from '../../src/cmd/single-executable/source-positions.ts';
 import { run } from '../../src/linux/run.ts';
 import { ROOT } from './architecture.ts';
+import { sourceTable } from './source-table.ts';
 
 export interface Bundle {
   /** CommonJS: src/cmd/single-executable/main.ts and everything it needs. */
   readonly program: string;
+  /** Where in src/ the program comes from. */
+  readonly sources: SourceTable;
   /** An ES module: what a packet worker thread runs. */
   readonly worker: string;
   /** Of the npm packages in it. */
@@ -84,6 +88,9 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
       ...common,
       entryPoints: ['src/cmd/single-executable/main.ts'],
       format: 'cjs',
+      outfile: 'program.js',
+      sourcemap: 'external',
+      sourcesContent: false,
       banner: {
         js: `const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href,${MODULE_FOLDER};`,
       },
@@ -104,10 +111,17 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
   );
   const notices = await Promise.all([...folders].sort().map(noticeOf));
   return {
-    program: program.outputFiles[0]!.text,
+    program: textOf(program.outputFiles, 'program.js'),
+    sources: sourceTable(textOf(program.outputFiles, 'program.js.map'), (path) => path.startsWith('src/')),
     worker: worker.outputFiles[0]!.text,
     licences: notices.join('\n'),
   };
+}
+
+function textOf(files: readonly OutputFile[], name: string): string {
+  const file = files.find(({ path }) => path.endsWith(`/${name}`));
+  if (file === undefined) throw new Error(`esbuild made no ${name}`);
+  return file.text;
 }
 
 async function noticeOf(folder: string): Promise<string> {

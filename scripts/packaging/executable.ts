@@ -28,6 +28,8 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
   await run([isOwn(architecture) ? 'strip' : `${architecture.gnu}-linux-gnu-strip`, at('node')], { signal });
   await writeFile(at('program.js'), bundle.program);
   await writeFile(at('worker.js'), bundle.worker);
+  await writeFile(at('source-files.json'), JSON.stringify(bundle.sources.files));
+  await writeFile(at('source-positions'), bundle.sources.entries);
   await copyFile(
     join(packages, `@koromix/koffi-linux-${architecture.node}/linux_${architecture.node}/koffi.node`),
     at('koffi.node'),
@@ -39,10 +41,16 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
     disableExperimentalSEAWarning: true,
     useCodeCache: true,
     execArgv: RUNTIME_FLAGS,
-    assets: { 'forwarder-worker.js': 'worker.js', 'koffi.node': 'koffi.node' },
+    assets: {
+      'forwarder-worker.js': 'worker.js',
+      'koffi.node': 'koffi.node',
+      'source-files.json': 'source-files.json',
+      'source-positions': 'source-positions',
+    },
   };
   await writeFile(at('executable.json'), JSON.stringify(configuration));
-  const node = [at('node'), '--build-sea', 'executable.json'];
+  // With the flags it will run with: V8 refuses a code cache that was made with others.
+  const node = [at('node'), ...RUNTIME_FLAGS, '--build-sea', 'executable.json'];
   if (isOwn(architecture)) {
     await run(node, { cwd: work, signal });
   } else {

@@ -32,6 +32,7 @@ describe('the one executable', () => {
         env: { ...ENVIRONMENT, CNI_COMMAND: 'VERSION' },
         stdin: '{"cniVersion":"1.0.0"}',
       });
+      assert.equal(plugin.stderr, '');
       assert.equal((JSON.parse(plugin.stdout) as { cniVersion: string }).cniVersion, '1.1.0');
       const about = await run(flannel, { env: ENVIRONMENT });
       assert.match(
@@ -44,6 +45,17 @@ describe('the one executable', () => {
   it('is weft otherwise', async () => {
     assert.match((await run([WEFT, '--help'], { env: ENVIRONMENT })).stdout, /^Usage: weft /);
     assert.equal((await run([WEFT, 'no-such-verb'], { env: ENVIRONMENT, okExitCodes: 'any' })).exitCode, 2);
+  });
+
+  it('starts from its code cache, and names the sources in its log', async () => {
+    const { stderr } = await run([WEFT, 'flanneld', '--subnet-mgr=local', '--iface=no-such-device'], {
+      env: { ...ENVIRONMENT, FLANNELD_NET_CONFIG_PATH: '/dev/null', FLANNELD_STATE_DIR: '/nonexistent' },
+      okExitCodes: 'any',
+      timeoutMs: 30_000,
+    });
+    // Node.js warns when it was built with other flags than it runs with.
+    assert.doesNotMatch(stderr, /Code cache data rejected/);
+    assert.match(stderr, /^I\d{4} [\d:.]+ +\d+ main\.ts:\d+\] CLI flags config: /m);
   });
 
   it('carries packets between two hosts', async () => {

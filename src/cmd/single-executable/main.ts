@@ -6,6 +6,7 @@
  */
 import { basename } from 'node:path';
 import { describeError } from '../../errors.ts';
+import { useSourcePositions } from './source-positions.ts';
 
 const PROGRAMS: Readonly<Record<string, () => Promise<unknown>>> = {
   flannel: () => import('../cni/main.ts'),
@@ -22,6 +23,7 @@ function chosen(): string {
   return first;
 }
 
+useSourcePositions();
 const program = chosen();
 PROGRAMS[program]!().catch((error: unknown) => {
   process.stderr.write(`${program}: ${describeError(error)}\n`);

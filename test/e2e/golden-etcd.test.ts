@@ -7,6 +7,7 @@ import { golden } from '../fakes/golden.ts';
 import type { Flanneld } from '../netns/flanneld.ts';
 import { addressOf, ping } from '../netns/overlay.ts';
 import { startPlainPeer } from '../netns/plain-peer.ts';
+import { eventually } from '../netns/waiting.ts';
 import { etcdDump, goldenDump } from './etcd-dump.ts';
 import {
   assertLikeGolden,
@@ -120,6 +121,11 @@ describe('agents on etcd, beside a recorded flanneld', () => {
       from,
     );
     assert.match(await server.etcdctl('get', keyOf(BASES[1]!)), /"PublicIP":"10\.98\.0\.12"/);
+    // The other host saw it go and come, and may not have got as far as its coming.
+    await eventually('the other host knows it again', async () => {
+      const { ok } = await ping(topology, h1.containers[0]!, addressOf(h2.containers[0]!));
+      return ok || undefined;
+    });
     await expectPings();
   });
 

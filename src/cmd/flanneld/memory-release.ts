@@ -5,7 +5,7 @@ const DELAY_MS = 2_000;
 
 /**
  * Gives back memory once a burst of work is over: V8 and the C library keep what a start, or a list of thousands of peers,
- * has needed for a moment. Pauses the control plane for some ten milliseconds, and no packet.
+ * has needed for a moment. Holds up the control plane for about 0.1 s, and no packet.
  */
 export class MemoryRelease implements Disposable {
   #timer: NodeJS.Timeout | undefined;

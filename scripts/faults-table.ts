@@ -29,7 +29,7 @@ function table(rows: readonly Row[]): string {
     '|---|---|---|---|---|---|',
     ...lines,
     '',
-    `Measured on ${cpus().length} cores (${cpus()[0]?.model.trim() ?? 'unknown'}).`,
+    `Measured on ${cpus().length} busy cores (${cpus()[0]?.model.trim() ?? 'unknown'}).`,
     '',
   ].join('\n');
 }

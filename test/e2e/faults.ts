@@ -172,6 +172,28 @@ export function faultTable(storeName: string, startStore: (topology: Topology) =
       await net.members[1]!.agent.answers('/readyz', 200, /^/);
     });
 
+    it('the address of a host changes while it is cut off from the server', async (t) => {
+      const { host, subnet, agent, way } = net.members[1]!;
+      const before = await net.addressOf(host);
+      const row = await net.row(t, 'node address changed while cut off', async (flow) => {
+        way.cut();
+        const script = `addr del ${before}/24 dev eth0\naddr add 192.168.77.98/24 dev eth0\n`;
+        await net.topology.ipBatch(host, script);
+        await eventually('packets leave from the new address', async () => {
+          const { stdout } = await net.topology.exec(host, ['ss', '-Hunl', 'sport = :8285']);
+          return stdout.includes('192.168.77.98:8285') || undefined;
+        });
+        await agent.answers('/readyz', 503, /waiting for a subnet lease/);
+        way.heal();
+        return timed(async () => {
+          await agent.answers('/readyz', 200, /^/);
+          await flow.flowing(RECOVERY_MS);
+        });
+      });
+      assert.equal(row.leasesLost, 0);
+      assert.equal(await subnetOf(host), subnet);
+    });
+
     it('the MTU of a host changes', async (t) => {
       const { host, agent } = net.members[1]!;
       const row = await net.row(t, 'MTU of the interface lowered', async (flow) => {

@@ -93,10 +93,11 @@ describe('an OCI archive', () => {
       .map((line) => line.split(/\s+/));
     assert.deepEqual(
       names.map((words) => words[5]),
-      ['./', './top', './top-link'],
+      ['top', 'top-link'],
     );
     for (const words of names) assert.deepEqual([words[1], words[3]], ['0/0', '1970-01-01']);
-    // What `docker load` and kind look for.
+    // What `docker load` and kind look for, by that name.
+    assert.match((await run(['tar', '-tf', path])).stdout, /^manifest\.json$/m);
     const [saved] = layout.file<{ Config: string; RepoTags: string[]; Layers: string[] }[]>('manifest.json');
     assert.deepEqual(saved?.RepoTags, [NAME]);
     assert.deepEqual(

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
@@ -99,7 +99,9 @@ async function packLayer(folder: string, temporary: string, signal: AbortSignal)
 /** Order, times and owners do not depend on who packs when. */
 async function pack(folder: string, path: string, signal: AbortSignal): Promise<void> {
   const fixed = ['--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner', '--format=gnu'];
-  await run(['tar', ...fixed, '-C', folder, '-cf', path, '.'], { signal });
+  // By name, for some readers look for `manifest.json` and not for `./manifest.json`.
+  const names = (await readdir(folder)).sort();
+  await run(['tar', ...fixed, '-C', folder, '-cf', path, ...names], { signal });
 }
 
 function sha256(bytes: Uint8Array): string {

@@ -50,9 +50,9 @@ function testTitles(source: string): string[] {
   return Array.from(calls, ([, , title]) => title!.replaceAll(/\$\{[^}]*\}/g, '…').replaceAll(/\\(.)/g, '$1'));
 }
 
-describe('docs/COMPATIBILITY.md', () => {
-  const text = read('docs/COMPATIBILITY.md');
-  const rows = text
+/** Rows of tables of three columns: what flannel does, what weft does, tests that prove it. */
+function tableRows(path: string): string[][] {
+  return read(path)
     .split('\n')
     .filter((line) => line.startsWith('| '))
     .map((line) =>
@@ -62,6 +62,32 @@ describe('docs/COMPATIBILITY.md', () => {
         .map((cell) => cell.trim()),
     )
     .filter(([first]) => first !== 'flannel');
+}
+
+/** Proofs that name no test, and rows that have none although something is claimed. */
+function wrongProofs(rows: readonly string[][]): string[] {
+  const titles = new Map<string, string[]>();
+  const wrong: string[] = [];
+  for (const [behaviour, verdict, proof] of rows) {
+    if (proof === '—') {
+      if (!verdict!.startsWith('not applicable')) wrong.push(`no proof: ${behaviour}`);
+      continue;
+    }
+    for (const part of proof!.split('<br>')) {
+      const [, path, title] = /^`([^`]+)` (.+)$/.exec(part) ?? [];
+      if (path === undefined || title === undefined || !existsSync(join(root, path))) {
+        wrong.push(`no such file: ${part}`);
+        continue;
+      }
+      if (!titles.has(path)) titles.set(path, testTitles(read(path)));
+      if (!titles.get(path)!.includes(title)) wrong.push(`no such test: ${part}`);
+    }
+  }
+  return wrong;
+}
+
+describe('docs/COMPATIBILITY.md', () => {
+  const rows = tableRows('docs/COMPATIBILITY.md');
 
   it('says of each behaviour of flannel: same, better and why, or not applicable and why', () => {
     assert.ok(rows.length > 100);
@@ -76,25 +102,16 @@ describe('docs/COMPATIBILITY.md', () => {
     );
   });
 
-  it('names for each a test that exists', () => {
-    const titles = new Map<string, string[]>();
-    const wrong: string[] = [];
-    for (const [behaviour, verdict, proof] of rows) {
-      if (proof === '—') {
-        if (!verdict!.startsWith('not applicable')) wrong.push(`no proof: ${behaviour}`);
-        continue;
-      }
-      for (const part of proof!.split('<br>')) {
-        const [, path, title] = /^`([^`]+)` (.+)$/.exec(part) ?? [];
-        if (path === undefined || title === undefined || !existsSync(join(root, path))) {
-          wrong.push(`no such file: ${part}`);
-          continue;
-        }
-        if (!titles.has(path)) titles.set(path, testTitles(read(path)));
-        if (!titles.get(path)!.includes(title)) wrong.push(`no such test: ${part}`);
-      }
-    }
-    assert.deepEqual(wrong, []);
+  it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));
+});
+
+describe('docs/E2E.md', () => {
+  const rows = tableRows('docs/E2E.md');
+
+  it("has a line for each of flannel's cases, and names a test that exists", () => {
+    assert.ok(rows.length >= 15);
+    for (const row of rows) assert.match(row[1]!, /^(same|more)\b|^not applicable: .{10}/, row[0]!);
+    assert.deepEqual(wrongProofs(rows), []);
   });
 });
 

@@ -141,14 +141,19 @@ export function createScript(plan: TopologyPlan): string {
     const end = (host: HostPlan): string => `name ${HOST_DEVICE} mtu ${plan.underlayMtuBytes} netns ${host.namespace}`;
     return script([...namespaces, `link add ${end(first)} type veth peer ${end(second)}`]);
   }
-  return script([
-    ...namespaces,
-    ...stationsOf(plan).map(
-      (host) =>
-        `link add ${host.switchPort} mtu ${plan.underlayMtuBytes} netns ${plan.switchNamespace} type veth ` +
-        `peer name ${HOST_DEVICE} address ${host.macAddress} mtu ${plan.underlayMtuBytes} netns ${host.namespace}`,
-    ),
-  ]);
+  return script([...namespaces, ...stationsOf(plan).map((station) => cable(plan, station))]);
+}
+
+/** `ip -batch` in the machine's namespace: one host again, after its namespace and its cable are gone. */
+export function recreateScript(plan: TopologyPlan, host: StationPlan): string {
+  return script([`netns add ${host.namespace}`, cable(plan, host)]);
+}
+
+function cable({ switchNamespace, underlayMtuBytes }: TopologyPlan, station: StationPlan): string {
+  return (
+    `link add ${station.switchPort} mtu ${underlayMtuBytes} netns ${switchNamespace} type veth ` +
+    `peer name ${HOST_DEVICE} address ${station.macAddress} mtu ${underlayMtuBytes} netns ${station.namespace}`
+  );
 }
 
 /** `ip -n <switch> -batch`. */
@@ -156,10 +161,15 @@ export function switchScript(plan: TopologyPlan): string {
   return script([
     'link set lo up',
     `link add ${SWITCH_BRIDGE} mtu ${plan.underlayMtuBytes} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
-    ...stationsOf(plan).map((station) => `link set ${station.switchPort} master ${SWITCH_BRIDGE} up`),
+    ...stationsOf(plan).map(plugIn),
     `address add ${formatIpv4(UNDERLAY_GATEWAY)}/${UNDERLAY_NETWORK.length} dev ${SWITCH_BRIDGE}`,
     `link set ${SWITCH_BRIDGE} up`,
   ]);
+}
+
+/** A line for `ip -n <switch>`: the switch's end of a cable. */
+export function plugIn(station: StationPlan): string {
+  return `link set ${station.switchPort} master ${SWITCH_BRIDGE} up`;
 }
 
 /**

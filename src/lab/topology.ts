@@ -21,6 +21,8 @@ import {
   type HostPlan,
   namespacesOf,
   planTopology,
+  plugIn,
+  recreateScript,
   type StationPlan,
   stationScript,
   stationsOf,
@@ -222,6 +224,19 @@ export class Topology implements AsyncDisposable {
     own.network = network;
   }
 
+  /** A new machine in the place of a host, at its address: nothing of the old one is left in it, nothing runs in it yet. */
+  async replaceHost(host: LabHost, signal?: AbortSignal): Promise<void> {
+    const { switchNamespace } = this.plan;
+    // A namespace that ends removes the cables in it some time later.
+    await this.ipBatch(switchNamespace, `link delete ${host.switchPort}\n`, signal);
+    await run(['ip', 'netns', 'delete', host.namespace], { signal });
+    await run(['ip', '-batch', '-'], { stdin: recreateScript(this.plan, host), signal });
+    await this.ipBatch(switchNamespace, `${plugIn(host)}\n`, signal);
+    await this.ipBatch(host, stationScript(this.plan, host), signal);
+    await this.#setUpHost(host, signal);
+    this.#hosts[host.index]!.network = undefined;
+  }
+
   /** Leaves everything running when this object is disposed of: `weft lab down` removes it. */
   keep(): void {
     this.#kept = true;
@@ -242,10 +257,12 @@ export class Topology implements AsyncDisposable {
     await mapLimit(stationsOf(plan), PARALLEL, async (station) => {
       await this.ipBatch(station, stationScript(plan, station), signal);
     });
-    await mapLimit(plan.hosts, PARALLEL, async (host) => {
-      await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });
-      if (plan.underlay === 'wire') await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
-    });
+    await mapLimit(plan.hosts, PARALLEL, (host) => this.#setUpHost(host, signal));
+  }
+
+  async #setUpHost(host: HostPlan, signal: AbortSignal | undefined): Promise<void> {
+    await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });
+    if (this.plan.underlay === 'wire') await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
   }
 
   /** Removal that must not hide the error which led to it. */

@@ -26,6 +26,8 @@ export interface KubeClusterOptions extends ServerPlace {
   readonly scheduler?: boolean;
   readonly apiServerArgs?: readonly string[];
   readonly controllerManagerArgs?: readonly string[];
+  /** Whether flannel's namespace, service account and rights are made: false where a manifest brings them. Default true. */
+  readonly flannelAccount?: boolean;
   readonly say?: (line: string) => void;
 }
 
@@ -103,7 +105,7 @@ export class KubeCluster implements AsyncDisposable {
   }
 
   /**
-   * Starts the servers and creates flannel's namespace, service account and minimal rights.
+   * Starts the servers and, unless told otherwise, creates flannel's namespace, service account and minimal rights.
    * @throws WeftError WEFT_COMMAND_MISSING when a program is missing, with what to install; Error with the end of a
    *   server's log when it does not start.
    */
@@ -256,7 +258,7 @@ export class KubeCluster implements AsyncDisposable {
     await servers.etcd.start();
     await servers.apiServer.start();
     await Promise.all([
-      createFlannelAccount(admin),
+      options.flannelAccount === false ? undefined : createFlannelAccount(admin),
       options.controllerManager === false ? undefined : servers.controllerManager.start(),
       options.scheduler === true ? servers.scheduler.start() : undefined,
     ]);

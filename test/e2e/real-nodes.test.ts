@@ -1,0 +1,430 @@
+import assert from 'node:assert/strict';
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { load } from 'js-yaml';
+import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
+import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
+import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
+import { start } from '../../src/linux/run.ts';
+import { eventually, LineFeed } from '../netns/waiting.ts';
+import { nodesDir, removeLeftovers } from './nodes/leftovers.ts';
+import { applyManifest, deleteManifest, type ManifestObject, readManifest } from './nodes/manifest.ts';
+import { containerOf, type Pod, RealCluster, type Workload } from './nodes/real-cluster.ts';
+import type { RealNode } from './nodes/real-node.ts';
+import { EchoStream, PingStream } from './nodes/traffic.ts';
+import { dnsObjects, SERVICE_OBJECTS, WEB_DAEMON_SET, WEB_HOST_PORT, WEB_LABELS, WEB_PORT } from './nodes/workloads.ts';
+
+/**
+ * weft in the place of flannel on real nodes: kubelets, containerd and kube-proxy, deployed with the manifest that users
+ * apply. One cluster for all tests, which build on one another in the order of this file. docs/E2E.md says which test stands
+ * for which of flannel's.
+ */
+
+const AGENTS: Workload = { kind: 'daemonsets', namespace: 'kube-flannel', name: 'kube-flannel-ds' };
+const SHOP: Workload = { kind: 'deployments', namespace: 'default', name: 'shop' };
+const DNS: Workload = { kind: 'deployments', namespace: 'kube-system', name: 'coredns' };
+const AGENT_LABELS = { app: 'flannel' };
+/** flannel's tests give a rollout five minutes, and a removal two. */
+const ROLLOUT_MS = 300_000;
+const REMOVAL_MS = 120_000;
+/** `make e2e` has made it. */
+const IMAGE = join(DIST, 'weft-image.tar');
+const WEFT = join(ROOT, 'bin/weft');
+
+let cluster: RealCluster;
+let manifest: ManifestObject[];
+
+const limit = (ms = ROLLOUT_MS): AbortSignal => AbortSignal.timeout(ms);
+
+before(async () => {
+  manifest = await readManifest(join(ROOT, 'deploy/kube-flannel.yml'));
+  assert.ok(existsSync(IMAGE), `${IMAGE} is missing: make image`);
+  cluster = await RealCluster.start(
+    { nodes: 2, images: [IMAGE], say: (line) => process.stderr.write(`${line}\n`) },
+    limit(),
+  );
+});
+after(async () => {
+  await cluster?.[Symbol.asyncDispose]();
+});
+
+test('from the applied manifest to pods that reach each other', async (t) => {
+  const startedAt = performance.now();
+  const say = (what: string) =>
+    t.diagnostic(`${what} ${((performance.now() - startedAt) / 1000).toFixed(1)} s after apply`);
+  await applyManifest(cluster.api, [...manifest, WEB_DAEMON_SET]);
+  await cluster.rolledOut(AGENTS, limit());
+  say('agents ready');
+  await webPods();
+  say('pods ready');
+  await pingBothWays(1);
+  say('pods on both nodes have pinged each other');
+});
+
+test('nodes are Ready, their network is not unavailable, and subnet.env has the pod CIDR', async () => {
+  for (const { name } of cluster.nodes) {
+    const node = await cluster.api.waitForNode(name, (one) => conditionOf(one, 'Ready')?.status === 'True', limit());
+    const network = conditionOf(node, 'NetworkUnavailable');
+    assert.deepEqual([network?.status, network?.reason], ['False', 'FlannelIsUp']);
+    const env = await subnetEnv(cluster.node(name));
+    assert.equal(env.FLANNEL_NETWORK, '10.244.0.0/16');
+    assert.equal(env.FLANNEL_SUBNET, node.spec.podCIDR!.replace('.0/24', '.1/24'));
+    assert.deepEqual([env.FLANNEL_MTU, env.FLANNEL_IPMASQ], ['1472', 'true']);
+  }
+});
+
+test('pods reach each other both ways: ping, HTTP, 64 MB by hash, iperf3', async () => {
+  await pingBothWays(5);
+  const [first, second] = await webPods();
+  for (const [from, to] of [
+    [first, second],
+    [second, first],
+  ] as const) {
+    assert.equal((await httpGet(from, `${to.status.podIP}:${WEB_PORT}`)).trim(), to.metadata.name);
+    await cluster.exec(from, ['sh', '-c', 'head -c 67108864 /dev/urandom >/tmp/blob']);
+    const sent = await cluster.exec(from, ['sha256sum', '/tmp/blob']);
+    const fetch = `curl --silent --fail http://${from.status.podIP}:${WEB_PORT}/blob | sha256sum`;
+    const received = await cluster.exec(to, ['sh', '-c', fetch]);
+    assert.equal(received.stdout.split(' ')[0], sent.stdout.split(' ')[0]);
+    await cluster.exec(from, ['rm', '/tmp/blob']);
+  }
+  await cluster.exec(second, ['iperf3', '--server', '--one-off', '--daemon']);
+  const measured = await cluster.exec(first, ['iperf3', '--client', second.status.podIP!, '--time', '2', '--json']);
+  const { end } = JSON.parse(measured.stdout) as { end: { sum_received: { bytes: number } } };
+  assert.ok(end.sum_received.bytes > 0);
+});
+
+test("firewall rules are flannel's, after kube-proxy's", async () => {
+  for (const node of cluster.nodes) {
+    const golden = readFileSync(join(ROOT, 'test/golden/udp/21-iptables-save-h1.txt'), 'utf8');
+    const { podCIDR } = (await cluster.api.node(node.name)).spec;
+    const expected = flannelRules(golden.replaceAll('10.244.0.0/24', podCIDR!));
+    const { stdout } = await node.exec(['iptables-save']);
+    assert.deepEqual(flannelRules(stdout), expected);
+    const forward = stdout.split('\n').filter((line) => line.startsWith('-A FORWARD '));
+    const ours = forward.findIndex((line) => line.endsWith('-j FLANNEL-FWD'));
+    const jumps = forward.slice(0, ours).filter((line) => line.includes('-j KUBE-'));
+    assert.ok(jumps.length >= 4, `kube-proxy's jumps come first:\n${forward.join('\n')}`);
+    assert.match(stdout, /^:FORWARD ACCEPT/m);
+  }
+});
+
+test('a port of the node leads to the pod on it', async () => {
+  const { namespace } = cluster.topology.store!;
+  for (const pod of await webPods()) {
+    const { address } = cluster.node(pod.spec.nodeName!);
+    const url = `http://${address}:${WEB_HOST_PORT}/`;
+    const { stdout } = await cluster.topology.exec(namespace, ['curl', '--silent', '--fail', '--max-time', '5', url]);
+    assert.equal(stdout.trim(), pod.metadata.name);
+  }
+});
+
+test('pods reach what is outside with the address of their node', async () => {
+  // It could not answer to theirs: there is no way to the pod network from where it is.
+  const url = `${cluster.control.url}/livez`;
+  for (const pod of await webPods()) {
+    const { stdout } = await cluster.exec(pod, ['curl', '--silent', '--insecure', '--max-time', '5', url]);
+    assert.equal(stdout, 'ok');
+  }
+});
+
+test('services answer by name and by address on every node', async () => {
+  const { binary } = await kubernetesBinaries();
+  await applyManifest(cluster.api, [...dnsObjects(dirname(binary)), ...SERVICE_OBJECTS]);
+  for (const workload of [DNS, SHOP]) await cluster.rolledOut(workload, limit());
+  const clusterIp = (await cluster.api.get<Service>('/api/v1/namespaces/default/services/shop')).spec.clusterIP;
+  const shopPods = (await cluster.pods('default', { app: 'shop' })).map((pod) => pod.metadata.name);
+  assert.equal(shopPods.length, 2);
+  for (const pod of await webPods()) {
+    const names = ['kubernetes.default.svc.cluster.local', 'shop.default.svc.cluster.local'];
+    const found = names.map((name) => eventually(`${name} resolves`, () => resolve(pod, name)));
+    assert.deepEqual(await Promise.all(found), ['10.96.0.1', clusterIp]);
+    for (const host of [names[1]!, 'shop', clusterIp]) {
+      const answer = (await httpGet(pod, host)).trim();
+      assert.ok(
+        shopPods.includes(answer),
+        `${host} answered ${JSON.stringify(answer)} and not as ${shopPods.join(', ')}`,
+      );
+    }
+    // Both, and so the one on the other node, too.
+    const answers = new Set<string>();
+    await eventually('both pods of the service answer', async () => {
+      answers.add((await httpGet(pod, clusterIp)).trim());
+      return answers.size === 2 ? true : undefined;
+    });
+    assert.deepEqual([...answers].sort(), shopPods.sort());
+  }
+});
+
+test('a pod that is deleted and made again on its node reaches the others again', async () => {
+  const [, second] = await webPods();
+  await cluster.api.delete(`/api/v1/namespaces/default/pods/${second.metadata.name}`);
+  const again = await eventually(
+    'there is another pod in its place',
+    async () => (await cluster.pods('default', WEB_LABELS)).find((pod) => isReady(pod) && isSuccessor(pod, second)),
+    ROLLOUT_MS,
+  );
+  assert.equal(again.spec.nodeName, second.spec.nodeName);
+  await pingBothWays(3);
+});
+
+test('a rolling restart of the agents interrupts no connection and changes no subnet', async (t) => {
+  const subnets = await Promise.all(cluster.nodes.map(subnetEnv));
+  const before = await cluster.pods(AGENTS.namespace, AGENT_LABELS);
+  const [first, second] = await webPods();
+  await using ping = await PingStream.start(cluster, first, second);
+  await using echo = await EchoStream.start(cluster, first, second);
+  await using back = await EchoStream.start(cluster, second, first);
+  await cluster.restart(AGENTS);
+  await cluster.rolledOut(AGENTS, limit());
+  const count = await ping.stop();
+  t.diagnostic(`${count.sent - count.received} of ${count.sent} pings lost, ten a second`);
+  for (const stream of [echo, back]) {
+    const { sent, echoed } = await stream.stop();
+    assert.deepEqual(echoed, sent);
+  }
+  const names = before.map((pod) => pod.metadata.name);
+  for (const pod of await cluster.pods(AGENTS.namespace, AGENT_LABELS)) {
+    assert.ok(!names.includes(pod.metadata.name), `${pod.metadata.name} is a new pod`);
+  }
+  assert.deepEqual(await Promise.all(cluster.nodes.map(subnetEnv)), subnets);
+});
+
+test('a node goes and its successor joins', async () => {
+  const [, gone] = await webPods();
+  const host = await cluster.removeNode('node2', limit());
+  await eventually('the other node knows of it', async () => ((await peersOf('node1')) === 0 ? true : undefined));
+  await cluster.addNode(host, limit());
+  await cluster.rolledOut(AGENTS, limit());
+  await eventually(
+    "a pod runs on the new node, and its state is not the old one's",
+    async () => (containerOf((await webPods())[1]) === containerOf(gone) ? undefined : true),
+    ROLLOUT_MS,
+  );
+  assert.equal(await peersOf('node1'), 1);
+  await pingBothWays(3);
+});
+
+test('nftables instead of iptables, by one word in the ConfigMap', async () => {
+  await configure((text) => text.replace('"EnableNFTables": false', '"EnableNFTables": true'));
+  await cluster.restart(AGENTS);
+  await cluster.rolledOut(AGENTS, limit());
+  for (const node of cluster.nodes) {
+    // As flannel's, but for two rules of which its iptables have the right form: test/netns/traffic-golden.test.ts.
+    const golden = readFileSync(join(ROOT, 'test/golden/udp-nft/23-nft-h1.txt'), 'utf8')
+      .replace('meta mark 0x00004000 return', 'meta mark & 0x00004000 == 0x00004000 return')
+      .replace('saddr != 10.244.0.0/24 ip daddr 10.244.0.0/16', 'saddr != 10.244.0.0/16 ip daddr 10.244.0.0/24');
+    const { podCIDR } = (await cluster.api.node(node.name)).spec;
+    const table = ['nft', 'list', 'table', 'ip', 'flannel-ipv4'];
+    const expected = nftRules(golden.replaceAll('10.244.0.0/24', podCIDR!));
+    assert.deepEqual(nftRules((await node.exec(table)).stdout), expected);
+    assert.deepEqual(flannelRules((await node.exec(['iptables-save'])).stdout), []);
+  }
+  await pingBothWays(5);
+  const [first, second] = await webPods();
+  assert.equal((await httpGet(first, `${second.status.podIP}:${WEB_PORT}`)).trim(), second.metadata.name);
+});
+
+test('uninstalled: every object is gone, and after weft cleanup the host is clean', async () => {
+  const { binary } = await kubernetesBinaries();
+  const workloads = [...dnsObjects(dirname(binary)), ...SERVICE_OBJECTS, WEB_DAEMON_SET];
+  await deleteManifest(cluster.api, workloads, REMOVAL_MS);
+  await eventually('no pod is left', async () => ((await cluster.pods('default', {})).length === 0 ? true : undefined));
+  await deleteManifest(cluster.api, manifest, REMOVAL_MS);
+  for (const node of cluster.nodes) {
+    await node.exec([WEFT, 'cleanup']);
+    const { stdout: links } = await node.exec(['ip', '-brief', 'link', 'show']);
+    // The bridge is the CNI plugin's, which never removes it.
+    assert.deepEqual(
+      links
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => line.split(/[ @]/)[0]),
+      ['lo', 'eth0', 'cni0'],
+    );
+    const { stdout: routes } = await node.exec(['ip', 'route', 'show', 'table', 'all', 'proto', '241']);
+    assert.equal(routes, '');
+    for (const command of [['iptables-save'], ['nft', 'list', 'ruleset']]) {
+      assert.doesNotMatch((await node.exec(command)).stdout, /flannel/i);
+    }
+    const { stdout: files } = await node.exec(['find', '/run/flannel', '/etc/cni/net.d', '-type', 'f']);
+    assert.equal(files, '');
+  }
+});
+
+test('no TUN device in the container: the agent names the YAML to add, and with it the pods run', async () => {
+  await applyManifest(cluster.api, withoutTun(manifest));
+  const { pod, log } = await eventually('an agent ends with an error', failedAgent, ROLLOUT_MS);
+  assert.match(
+    log,
+    /failed to open TUN device: open \/dev\/net\/tun: no such file or directory.* \[WEFT_TUN_MISSING\]/,
+  );
+  const node = await cluster.api.waitForNode(
+    pod.spec.nodeName!,
+    (one) => conditionOf(one, 'NetworkUnavailable')?.status === 'True',
+    limit(),
+  );
+  const [volume, mount] = yamlIn(log);
+  assert.deepEqual(yamlIn(conditionOf(node, 'NetworkUnavailable')!.message!), [volume, mount]);
+
+  // The two items pasted where the message says.
+  const path = `/apis/apps/v1/namespaces/${AGENTS.namespace}/daemonsets/${AGENTS.name}`;
+  const container = { name: 'kube-flannel', volumeMounts: [mount] };
+  await cluster.api.patch(path, { spec: { template: { spec: { volumes: [volume], containers: [container] } } } });
+  await cluster.rolledOut(AGENTS, limit());
+  await applyManifest(cluster.api, [WEB_DAEMON_SET]);
+  await pingBothWays(1);
+});
+
+test('a run that is killed leaves nothing that the next one does not remove', async () => {
+  const script = fileURLToPath(new URL('nodes/abandoned-cluster.ts', import.meta.url));
+  const child = await start([process.execPath, '--disable-warning=ExperimentalWarning', script]);
+  const { text: id } = await new LineFeed(child.stdout!).find((line) => /^[a-z0-9]+$/.test(line), 0, ROLLOUT_MS);
+  assert.ok(existsSync(nodesDir(id)));
+  child.kill('SIGKILL');
+  await child.exited;
+  await eventually('the node has ended by itself', () => (processesOf(id).length === 0 ? true : undefined));
+  assert.ok((await removeLeftovers()).includes(id));
+  const left = [
+    nodesDir(id),
+    ...globSync([`/sys/fs/cgroup/*/weft-${id}-*`, `/run/netns/weft-${id}-*`, `/run/weft-lab/${id}*`]),
+  ];
+  assert.deepEqual(
+    left.filter((path) => existsSync(path)),
+    [],
+  );
+});
+
+interface Service extends ManifestObject {
+  spec: { clusterIP: string };
+}
+
+interface ConfigMap extends ManifestObject {
+  data: Record<string, string>;
+}
+
+/** One on each node, in the order of the nodes, as soon as all are ready. */
+async function webPods(): Promise<[Pod, Pod]> {
+  const names = cluster.nodes.map((node) => node.name);
+  return eventually(
+    'there is a web server on every node',
+    async () => {
+      const pods = (await cluster.pods('default', WEB_LABELS)).filter(isReady);
+      const found = pods.map((pod) => pod.spec.nodeName);
+      return found.join() === names.join() ? (pods as [Pod, Pod]) : undefined;
+    },
+    ROLLOUT_MS,
+  );
+}
+
+async function pingBothWays(count: number): Promise<void> {
+  const [first, second] = await webPods();
+  for (const [from, to] of [
+    [first, second],
+    [second, first],
+  ] as const) {
+    const { stdout } = await cluster.exec(from, ['ping', '-c', String(count), '-W', '5', to.status.podIP!]);
+    assert.match(stdout, / 0% packet loss/);
+  }
+}
+
+async function httpGet(from: Pod, host: string): Promise<string> {
+  const argv = ['curl', '--silent', '--show-error', '--fail', '--max-time', '5', `http://${host}/`];
+  return (await cluster.exec(from, argv)).stdout;
+}
+
+/** The address that the resolver of a pod finds, or undefined. */
+async function resolve(from: Pod, name: string): Promise<string | undefined> {
+  const { stdout } = await cluster.exec(from, ['nslookup', '-type=a', name], { okExitCodes: 'any' });
+  return /^Name:.*\nAddress: (\S+)$/m.exec(stdout)?.[1];
+}
+
+async function subnetEnv(node: RealNode): Promise<Record<string, string>> {
+  const { stdout } = await node.exec(['cat', '/run/flannel/subnet.env']);
+  const lines = stdout.split('\n').filter(Boolean);
+  return Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]));
+}
+
+/** The number of other nodes that the agent of a node has leases of. */
+async function peersOf(name: string): Promise<number> {
+  const { stdout } = await cluster.node(name).exec(['curl', '--silent', '--fail', 'http://127.0.0.1:8081/metrics']);
+  return Number(/^weft_peers (\d+)$/m.exec(stdout)?.[1]);
+}
+
+function conditionOf(node: KubeNode, type: string) {
+  return node.status.conditions?.find((condition) => condition.type === type);
+}
+
+function isReady(pod: Pod): boolean {
+  return pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
+}
+
+function isSuccessor(pod: Pod, of: Pod): boolean {
+  return pod.spec.nodeName === of.spec.nodeName && pod.metadata.uid !== of.metadata.uid;
+}
+
+/** The log of a container that has ended, while the next one may run already. */
+async function failedAgent(): Promise<{ pod: Pod; log: string } | undefined> {
+  for (const pod of await cluster.pods(AGENTS.namespace, AGENT_LABELS)) {
+    for (const query of ['', 'previous=true']) {
+      const log = await cluster.logs(pod, query).catch(() => '');
+      if (log.includes('[WEFT_')) return { pod, log };
+    }
+  }
+  return undefined;
+}
+
+function flannelRules(saved: string): string[] {
+  return saved.split('\n').filter((line) => /^-A .*flannel/i.test(line));
+}
+
+function nftRules(listing: string): string[] {
+  const [table] = /^table ip flannel-ipv4 \{.*?^\}/ms.exec(listing) ?? [''];
+  return table.split('\n').map((line) => line.replace(/ # handle \d+$/, ''));
+}
+
+async function configure(change: (netConf: string) => string): Promise<void> {
+  const path = `/api/v1/namespaces/${AGENTS.namespace}/configmaps/kube-flannel-cfg`;
+  const { data } = await cluster.api.get<ConfigMap>(path);
+  await cluster.api.patch(path, { data: { 'net-conf.json': change(data['net-conf.json']!) } });
+}
+
+/** flannel's manifest as it is, but for the type of its backend: no mount, and a runtime that lets no device be made. */
+function withoutTun(objects: readonly ManifestObject[]): ManifestObject[] {
+  const copy = structuredClone(objects) as ManifestObject[];
+  const agents = copy.find(({ kind }) => kind === 'DaemonSet') as DaemonSet | undefined;
+  const pod = agents!.spec.template.spec;
+  const named = ({ name }: { name: string }) => name !== 'dev-net';
+  pod.volumes = pod.volumes.filter(named);
+  const [container] = pod.containers;
+  container!.volumeMounts = container!.volumeMounts.filter(named);
+  container!.securityContext.capabilities.drop = ['MKNOD'];
+  return copy;
+}
+
+interface DaemonSet extends ManifestObject {
+  spec: {
+    template: {
+      spec: {
+        volumes: { name: string }[];
+        containers: {
+          volumeMounts: { name: string }[];
+          securityContext: { capabilities: { add: string[]; drop?: string[] } };
+        }[];
+      };
+    };
+  };
+}
+
+/** The items in backquotes, each a list of one in YAML. */
+function yamlIn(text: string): unknown[] {
+  return [...text.matchAll(/`(- [^`]+)`/g)].map(([, item]) => (load(item!) as unknown[])[0]);
+}
+
+/** Processes in the cgroups of a lab's nodes. */
+function processesOf(labId: string): string[] {
+  const files = globSync(`/sys/fs/cgroup/*/weft-${labId}-*/**/cgroup.procs`);
+  return files.flatMap((file) => readFileSync(file, 'utf8').split('\n').filter(Boolean));
+}

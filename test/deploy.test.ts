@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { load, loadAll } from 'js-yaml';
+import { IMAGE_DEFAULTS, type ImageRoot } from '../scripts/packaging/image-root.ts';
 import { parseConfList, programsOf } from '../src/cni/conf-list.ts';
 import { parseFlanneldOptions } from '../src/config/flanneld-options.ts';
 import { inspectNetConf } from '../src/config/net-conf.ts';
@@ -107,4 +108,16 @@ it('the network for kind is that of the manifest', () => {
     networking: { disableDefaultCNI: boolean; podSubnet: string };
   };
   assert.deepEqual(networking, { disableDefaultCNI: true, podSubnet: '10.244.0.0/16' });
+});
+
+it('the Dockerfile takes what make image makes, and says how it starts', () => {
+  const dockerfile = read('deploy/image/Dockerfile');
+  const [env, entrypoint] = [/^ENV (.*)$/m, /^ENTRYPOINT (.*)$/m].map((pattern) => pattern.exec(dockerfile)![1]!);
+  assert.deepEqual([env], IMAGE_DEFAULTS.Env);
+  assert.deepEqual(JSON.parse(entrypoint!), IMAGE_DEFAULTS.Entrypoint);
+  const copied = [...dockerfile.matchAll(/^COPY --from=build \/src\/dist\/image-\$TARGETARCH\/(\w+)\/ \/$/gm)];
+  assert.deepEqual(
+    copied.map((match) => match[1]),
+    ['debian', 'weft'] satisfies (keyof ImageRoot)[],
+  );
 });

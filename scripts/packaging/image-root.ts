@@ -21,6 +21,9 @@ const IPTABLES = ['', '6'].flatMap((family) => ['', '-save', '-restore'].map((ve
 /** Where flannel's images have these, so that its own manifest works with the image as well. */
 const FLANNEL_PATHS = { 'opt/bin/flanneld': '../../usr/bin/weft', flannel: 'usr/bin/weft' };
 
+/** How containers of the image start, unless told otherwise; deploy/image/Dockerfile says the same. */
+export const IMAGE_DEFAULTS = { Env: ['PATH=/usr/sbin:/usr/bin:/opt/bin'], Entrypoint: ['/opt/bin/flanneld'] } as const;
+
 /** What is below `/` in the image: its two layers, the one that changes less often first. */
 export interface ImageRoot {
   readonly debian: string;

@@ -15,11 +15,10 @@ export function nodesDir(labId: string): string {
 }
 
 /**
- * Removes the nodes whose maker is gone, with all that they consist of; returns the ids of their labs. The folder is made
- * after the lab's record and removed last, so it is what tells of them.
+ * Removes the nodes whose maker is gone, with all that they consist of. The folder is made after the lab's record and
+ * removed last, so it is what tells of them.
  */
-export async function removeLeftovers(): Promise<string[]> {
-  const removed: string[] = [];
+export async function removeLeftovers(): Promise<void> {
   for (const dir of globSync(join(tmpdir(), `${DIR_PREFIX}*`))) {
     const id = basename(dir).slice(DIR_PREFIX.length);
     const record = readRecord(id);
@@ -27,9 +26,7 @@ export async function removeLeftovers(): Promise<string[]> {
     for (const name of cgroupNames(id)) await NodeCgroups.existing(name).remove();
     if (record !== undefined) await removeLab(record);
     await rm(dir, { recursive: true, force: true });
-    removed.push(id);
   }
-  return removed;
 }
 
 function cgroupNames(labId: string): string[] {

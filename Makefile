@@ -42,6 +42,8 @@ netns: ## tests in network namespaces with real TUN devices (root)
 e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containerd (root)
 	scripts/setup.sh e2e dist-$(OWN_ARCH)
 	$(MAKE) dist/weft-image.tar ARCH=$(OWN_ARCH)
+	# Minutes the first time, which no test has to wait for.
+	scripts/run.sh scripts/build-kubernetes.ts >&2
 	scripts/test.sh e2e $(ARGS)
 
 faults: ## what faults cost, measured with real servers, as a table; OUTAGE_SECONDS=5 to be quick (root)

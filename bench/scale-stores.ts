@@ -31,7 +31,7 @@ export interface ScaleStore {
 const FIRST_SUBNET = parseIpv4('10.129.0.0')!;
 const NETWORK = '10.128.0.0/9';
 const FIRST_ADDRESS = parseIpv4('172.16.0.1')!;
-/** As many as nodes there may be; so often a node can move before it comes to an address it had, but for the first. */
+/** Each round has addresses of its own for so many nodes: a node that moves has one that nobody had lately. */
 const ADDRESSES_A_ROUND = 8_192;
 const ROUNDS = 120;
 const WRITING = 8;

@@ -244,6 +244,10 @@ function table({ large, idleWithThreePeers }: Result): string {
       cluster((figures) => mib(figures.memory) + peak(figures)),
     ),
     row(
+      'resident memory after those changes',
+      cluster(({ memoryAfterChanges }) => mib(memoryAfterChanges)),
+    ),
+    row(
       'everything read again, nothing changed: kernel operations / peer table writes',
       cluster(({ relist }) => `${relist.kernelOperations} / ${relist.peerTableWrites}`),
     ),

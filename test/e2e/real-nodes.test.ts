@@ -43,7 +43,8 @@ before(async () => {
   assert.ok(existsSync(IMAGE), `${IMAGE} is missing: make image`);
   cluster = await RealCluster.start(
     { nodes: 2, images: [IMAGE], say: (line) => process.stderr.write(`${line}\n`) },
-    limit(),
+    // Kubernetes may have to be built, when it is not make that runs this.
+    limit(900_000),
   );
 });
 after(async () => {

@@ -47,6 +47,18 @@ describe('busy polling', () => {
     assert.equal(bench.packet(SHORT).slept, false);
   });
 
+  it('expects a lone packet where packets came one by one, and not right behind another', () => {
+    const bench = new Bench();
+    bench.packet(LONG);
+    assert.equal(bench.poll.expectsLonePacket, false);
+    bench.packet(SHORT);
+    assert.equal(bench.poll.expectsLonePacket, false);
+    assert.equal(bench.poll.lookAgain(), true);
+    assert.equal(bench.poll.expectsLonePacket, true);
+    bench.packet(SHORT);
+    assert.equal(bench.poll.expectsLonePacket, false);
+  });
+
   it('leaves a stream to batching, whichever direction it has', () => {
     const bench = new Bench();
     for (let i = 0; i < 3; i++) bench.packet(SHORT, LONE_PACKET_BYTES + 1);

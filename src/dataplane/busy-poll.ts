@@ -23,6 +23,8 @@ export class BusyPoll {
   readonly #own: 0 | 1;
   #worthwhile = false;
   #lastMoved = 0;
+  /** Whether nothing was there since the last step that moved something. */
+  #idle = true;
 
   /** @param lastStep two words of memory shared with the other direction; this one writes the word `own`. */
   constructor(now: Clock, lastStep: Int32Array, own: 0 | 1) {
@@ -37,10 +39,17 @@ export class BusyPoll {
     this.#worthwhile = now - this.#lastMoved < BUSY_POLL_MS;
     this.#lastMoved = now;
     this.#lastStep[this.#own] = bytes;
+    this.#idle = false;
+  }
+
+  /** Whether what comes next is likely a packet by itself, which need not wait for others to be sent with. */
+  get expectsLonePacket(): boolean {
+    return this.#worthwhile && this.#idle;
   }
 
   /** Nothing is left to do: whether to look again instead of going to sleep. */
   lookAgain(): boolean {
+    this.#idle = true;
     if (!this.#worthwhile) return false;
     this.#worthwhile =
       this.#lastStep[0]! <= LONE_PACKET_BYTES &&

@@ -309,6 +309,17 @@ describe('batches', () => {
     assert.deepEqual({ txReads, txBatches, txSends }, { txReads: 100, txBatches: 2, txSends: 2 });
   });
 
+  it('take no more packets than asked for', () => {
+    const host = memoryHost();
+    host.tx.tun.incoming.push(udp(10, { id: 1 }), udp(10, { id: 2 }));
+    assert.equal(host.tx.core.step(1), 1);
+    assert.equal(host.tx.core.drained, false);
+    assert.equal(host.tx.conn.sent.length, 1);
+    assert.equal(host.tx.core.step(1), 1);
+    assert.equal(host.tx.core.step(1), 0);
+    assert.equal(host.tx.core.drained, true);
+  });
+
   it('take no more than two or three super-packets', () => {
     const host = memoryHost();
     const one = tcpFrame({ ip, ...ports, payload: payloadOf(65_000) }, 1_400);

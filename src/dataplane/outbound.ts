@@ -98,15 +98,18 @@ export class Outbound {
     return this.#stepBytes;
   }
 
-  /** Moves what the TUN holds now, at most one batch. Returns the packets read, or −errno of the TUN when there were none. */
-  step(): number {
+  /**
+   * Moves what the TUN holds now, at most one batch. Returns the packets read, or −errno of the TUN when there were none.
+   * @param most packets to take before they are sent: 1 saves a lone packet the look for a second one.
+   */
+  step(most: number = TUN_BATCH_PACKETS): number {
     this.#table.enter();
     let packets = 0;
     let failure = 0;
     this.#drained = false;
     let offset = this.#input;
     const end = this.#input + TUN_BATCH_BYTES;
-    while (packets < TUN_BATCH_PACKETS && offset < end) {
+    while (packets < most && offset < end) {
       // Two bytes in, the IP header behind the 10-byte virtio header is aligned to 4.
       const length = this.#tun.read(offset + 2, MAX_TUN_READ);
       if (length <= 0) {

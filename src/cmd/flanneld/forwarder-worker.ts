@@ -22,10 +22,8 @@ icmp.setSource(input.ownAddress);
 const tun = tunIo(arena, input.tunFd);
 const conn = connIo(arena, input.socketFd, new Waiter(input.socketFd, input.stopFd));
 const parts = { layout, tun, conn, table, counters, icmp };
-const forwarder =
-  input.direction === 'tx'
-    ? new Outbound(parts)
-    : new Inbound({ ...parts, sourceCheck: input.sourceCheck, joinUdp: input.udpSegmentation });
+const outbound = input.direction === 'tx' ? new Outbound(parts) : undefined;
+const forwarder = outbound ?? new Inbound({ ...parts, sourceCheck: input.sourceCheck, joinUdp: input.udpSegmentation });
 const busyPoll = new BusyPoll(
   () => performance.now(),
   new Int32Array(input.lastStep),
@@ -43,7 +41,7 @@ const DEAD_AFTER = 16;
 function run(): void {
   let failures = 0;
   while (Atomics.load(stop, 0) === 0) {
-    const moved = forwarder.step();
+    const moved = outbound !== undefined && busyPoll.expectsLonePacket ? outbound.step(1) : forwarder.step();
     if (moved > 0) {
       failures = 0;
       busyPoll.moved(forwarder.stepBytes);

@@ -83,10 +83,13 @@ describe('the one executable', () => {
   });
 
   it('says what it needs where its native part cannot be loaded', async () => {
+    // The executable itself may lie below one of these folders: a checkout in /tmp.
     const script =
-      'for folder in /tmp /var/tmp /run /dev/shm; do mount -t tmpfs -o noexec none "$folder" || exit 99; done; exec "$@"';
-    const tunnel = [WEFT, 'tunnel', '--address', '10.244.1.0/16', '--listen', '127.0.0.1:8285'];
-    const { exitCode, stderr } = await run(['unshare', '--mount', 'sh', '-c', script, 'sh', ...tunnel], {
+      'mount --bind "$1" /mnt || exit 99; shift; ' +
+      'for folder in /tmp /var/tmp /run /dev/shm; do mount -t tmpfs -o noexec none "$folder" || exit 99; done; ' +
+      'exec /mnt/weft "$@"';
+    const tunnel = ['tunnel', '--address', '10.244.1.0/16', '--listen', '127.0.0.1:8285'];
+    const { exitCode, stderr } = await run(['unshare', '--mount', 'sh', '-c', script, 'sh', FOLDER, ...tunnel], {
       env: { ...ENVIRONMENT, TMPDIR: '/tmp' },
       okExitCodes: 'any',
     });

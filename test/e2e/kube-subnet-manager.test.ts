@@ -80,6 +80,7 @@ class Agent implements AsyncDisposable {
     );
     const abort = new AbortController();
     const reports: SubnetReport[] = [];
+    let agent: Agent | undefined;
     const manager = await openKubeSubnetManager(
       {
         kubeconfigFile:
@@ -90,13 +91,17 @@ class Agent implements AsyncDisposable {
         netConfPath,
         setNodeNetworkUnavailable: true,
         version: 'v0.0.0-weft',
-        report: (report) => reports.push(report),
+        report: (report) => {
+          reports.push(report);
+          if (agent !== undefined) agent.#wake();
+        },
         ...(options.serviceAccountDir === undefined ? {} : { serviceAccountDir: options.serviceAccountDir }),
         ...(options.timing === undefined ? {} : { timing: options.timing }),
       },
       AbortSignal.any([abort.signal, AbortSignal.timeout(PATIENCE_MS)]),
     );
-    return new Agent(manager, await manager.networkConfig(abort.signal), reports, abort);
+    agent = new Agent(manager, await manager.networkConfig(abort.signal), reports, abort);
+    return agent;
   }
 
   /** As an agent starts: interface, lease, condition, peers. */
@@ -140,9 +145,14 @@ class Agent implements AsyncDisposable {
       } else {
         this.#remove(update.key);
       }
-      this.#changed.resolve();
-      this.#changed = Promise.withResolvers();
+      this.#wake();
     }
+  }
+
+  /** Whoever waits in `until` looks again. */
+  #wake(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
   }
 
   #set(lease: Lease): void {
@@ -353,6 +363,7 @@ describe('a watch never ends for good', () => {
     await agent.join('10.98.0.11');
     await agent.until('all three', (picture) => picture.size === 3);
     await cluster.servers.apiServer.kill();
+    await agent.until('the outage', () => agent.reports.some(({ type }) => type === 'store-failed'));
     await cluster.servers.apiServer.start();
     await cluster.admin.annotateNode('node2', { [`${P}public-ip`]: '10.98.0.22' });
     await cluster.admin.deleteNode('node3');
@@ -362,7 +373,6 @@ describe('a watch never ends for good', () => {
     );
     assert.equal(agent.picture.get(keyOf(first)), '10.98.0.11');
     assert.deepEqual(agent.withdrawn, [keyOf(third)]);
-    assert.ok(agent.reports.some(({ type }) => type === 'store-failed'));
   });
 
   test('its version is forgotten while it is cut off: 410 Gone', async () => {

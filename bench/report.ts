@@ -155,6 +155,7 @@ export function plot(figures: Figures): string {
   }
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${y}" font-family="sans-serif" font-size="12">`,
+    '<title>TCP throughput of the data paths that the bench compares</title>',
     `<rect width="${WIDTH}" height="${y}" fill="#ffffff"/>`,
     '<text x="8" y="16">TCP, one stream between two containers on two hosts, Gbit/s: median, line from least to most</text>',
     ...parts,

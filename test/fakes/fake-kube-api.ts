@@ -181,7 +181,11 @@ export class FakeKubeApi implements AsyncDisposable {
 
   /** Ends all watches, as at their time limit. */
   endWatches(): void {
-    for (const watch of this.#watches) watch.response.end();
+    for (const watch of this.#watches) {
+      watch.response.end();
+      // 'close' comes later, and nothing may be written until then.
+      this.#watches.delete(watch);
+    }
   }
 
   /** Resets the connections of all watches. */

@@ -43,10 +43,6 @@ export function systemErrorText(error: unknown): string {
   return known ?? error.message;
 }
 
-export function hasErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
-}
-
 const ERRNO_TEXTS: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
   EISDIR: 'is a directory',

@@ -1,5 +1,5 @@
 import { readdir } from 'node:fs/promises';
-import { hasErrno } from './cni-error.ts';
+import { hasErrno } from '../errno.ts';
 
 /** What container runtimes take for a network configuration (libcni's ConfFiles). */
 const EXTENSION = /\.(?:conf|conflist|json)$/;

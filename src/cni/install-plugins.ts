@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import { access, copyFile, link, lstat, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
-import { hasErrno } from './cni-error.ts';
 import { PLUGIN_MARK } from './plugin-mark.ts';
 import { pluginRemedy } from './plugin-remedy.ts';
 

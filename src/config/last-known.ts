@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { hasErrno } from '../errno.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
 import {
@@ -52,7 +53,7 @@ export async function readLastKnown(subnetFile: string, source: string): Promise
   try {
     return parseLastKnown(await readFile(lastKnownPath(subnetFile), 'utf8'), source);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return { kind: 'absent' };
+    if (hasErrno(error, 'ENOENT')) return { kind: 'absent' };
     return { kind: 'unusable', reason: error instanceof Error ? error.message : String(error) };
   }
 }

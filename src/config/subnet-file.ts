@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 import type { Lease } from '../lease/lease.ts';
 import { writeFileAtomically } from './atomic-file.ts';
@@ -22,22 +23,16 @@ export async function writeSubnetFile(path: string, content: SubnetEnvContent, s
 }
 
 function unwritable(path: string, cause: unknown): WeftError {
-  const code = errorCode(cause);
   const detail = cause instanceof Error ? cause.message : String(cause);
-  const hint =
-    code === 'EBUSY'
-      ? `If ${path} is itself a mount, mount its directory instead: the file is replaced, not rewritten.`
-      : code === 'ENOSPC' || code === 'EDQUOT'
-        ? `Free some space in ${dirname(path)}, or choose another place with --subnet-file.`
-        : `Run as a user who may write to ${dirname(path)}, or choose another place with --subnet-file.`;
+  const hint = hasErrno(cause, 'EBUSY')
+    ? `If ${path} is itself a mount, mount its directory instead: the file is replaced, not rewritten.`
+    : hasErrno(cause, 'ENOSPC') || hasErrno(cause, 'EDQUOT')
+      ? `Free some space in ${dirname(path)}, or choose another place with --subnet-file.`
+      : `Run as a user who may write to ${dirname(path)}, or choose another place with --subnet-file.`;
   return new WeftError('WEFT_SUBNET_FILE_UNWRITABLE', `cannot write the subnet file ${path}: ${detail}`, {
     hint,
     cause,
   });
-}
-
-function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
 export type SubnetFileResult =
@@ -53,7 +48,7 @@ export async function readSubnetFile(path: string, signal?: AbortSignal): Promis
     return { kind: 'read', reading: parseSubnetEnv(text, path) };
   } catch (error) {
     signal?.throwIfAborted();
-    if (errorCode(error) === 'ENOENT') return { kind: 'absent' };
+    if (hasErrno(error, 'ENOENT')) return { kind: 'absent' };
     return { kind: 'unreadable', error: error instanceof Error ? error : new Error(String(error)) };
   }
 }

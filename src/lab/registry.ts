@@ -6,6 +6,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
+import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 
 const processSchema = v.object({
@@ -60,7 +61,7 @@ export function readRecord(id: string, registry: string = REGISTRY_DIRECTORY): L
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    if (hasErrno(error, 'ENOENT')) return undefined;
     throw new WeftError('WEFT_LAB_FAILED', `could not read ${path}: ${String(error)}`, { cause: error });
   }
   try {
@@ -83,7 +84,7 @@ export function listLabIds(registry: string = REGISTRY_DIRECTORY): string[] {
       .map((name) => name.slice(0, -'.json'.length))
       .sort();
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    if (hasErrno(error, 'ENOENT')) return [];
     throw new WeftError('WEFT_LAB_FAILED', `could not list ${registry}: ${String(error)}`, { cause: error });
   }
 }

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
+import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 
 /**
@@ -252,8 +253,8 @@ function searchPath({ env }: CommandOptions): string {
  * execvp says EACCES when it found no such program but was not let into a directory of PATH, such as root's own after `su`.
  */
 function isNowhere(command: string, error: unknown, options: CommandOptions): boolean {
-  if (isErrno(error, 'ENOENT')) return true;
-  if (!isErrno(error, 'EACCES') || command.includes('/')) return false;
+  if (hasErrno(error, 'ENOENT')) return true;
+  if (!hasErrno(error, 'EACCES') || command.includes('/')) return false;
   return !searchPath(options)
     .split(':')
     .some((directory) => existsSync(join(directory, command)));
@@ -333,10 +334,6 @@ function endWithThisProcess(child: ChildProcess): void {
 
 function killRunning(): void {
   for (const child of running) child.kill('SIGKILL');
-}
-
-function isErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 function messageOf(error: unknown): string {

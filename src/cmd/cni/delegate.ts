@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { CNI_CODES, CniError, hasErrno, systemErrorText } from '../../cni/cni-error.ts';
+import { CNI_CODES, CniError, systemErrorText } from '../../cni/cni-error.ts';
 import { pluginRemedy, statOrUndefined } from '../../cni/plugin-remedy.ts';
+import { hasErrno } from '../../errno.ts';
 import { jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
 import type { Environment } from './request.ts';
 

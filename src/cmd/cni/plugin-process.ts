@@ -1,5 +1,5 @@
 import { readSync, writeSync } from 'node:fs';
-import { hasErrno } from '../../cni/cni-error.ts';
+import { hasErrno } from '../../errno.ts';
 import { about } from './about.ts';
 import type { PluginProcess } from './plugin.ts';
 

@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { CNI_CODES, CniError, hasErrno, systemErrorText, toCniError } from '../../cni/cni-error.ts';
+import { CNI_CODES, CniError, systemErrorText, toCniError } from '../../cni/cni-error.ts';
 import { buildDelegateConfig, type DelegateConfig } from '../../cni/delegate-config.ts';
 import { type GoValue, marshalGo } from '../../cni/go-marshal.ts';
 import { type PluginConfig, parsePluginConfig, parseSavedHead } from '../../cni/plugin-config.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../../cni/plugin-subnet-env.ts';
 import { readStartupError } from '../../config/last-error.ts';
+import { hasErrno } from '../../errno.ts';
 import { checkAllows, checkSupported, effectiveVersion, SUPPORTED_VERSIONS, VERSION_RESULT } from './cni-version.ts';
 import { type Delegate, findDelegate, runDelegate } from './delegate.ts';
 import { formatDelegateResult } from './delegate-result.ts';

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { hasErrno } from '../../cni/cni-error.ts';
+import { hasErrno } from '../../errno.ts';
 
 /**
  * The delegate's configuration of each container, kept from ADD to DEL as `<dataDir>/<containerId>` with flannel's bytes:

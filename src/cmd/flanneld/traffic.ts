@@ -3,6 +3,7 @@ import { assertNever } from '../../assert-never.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
+import { hasErrno } from '../../errno.ts';
 import { describeError } from '../../errors.ts';
 import type { IpFamily } from '../../ip/address.ts';
 import type { Lease } from '../../lease/lease.ts';
@@ -35,7 +36,7 @@ export async function checkBridge(
     try {
       return await readFile(path, { encoding: 'utf8', signal });
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+      if (hasErrno(error, 'ENOENT')) return undefined;
       throw error;
     }
   };

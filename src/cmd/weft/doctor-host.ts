@@ -1,6 +1,6 @@
 import { open, readFile, stat } from 'node:fs/promises';
-import { hasErrno } from '../../cni/cni-error.ts';
 import type { DoctorHost, HostLink, HostRoute } from '../../doctor/host.ts';
+import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';

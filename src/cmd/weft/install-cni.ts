@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
 import { Command } from 'commander';
-import { hasErrno } from '../../cni/cni-error.ts';
 import { confFilesBefore, hiddenBy } from '../../cni/conf-dir.ts';
 import {
   CONF_FILE_NAME,
@@ -12,6 +11,7 @@ import {
 } from '../../cni/conf-list.ts';
 import { installPlugins, type PluginOutcome } from '../../cni/install-plugins.ts';
 import { DEBIAN_PLUGIN_FOLDER } from '../../cni/plugin-remedy.ts';
+import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 
 interface InstallCniFlags {

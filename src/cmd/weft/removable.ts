@@ -1,5 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { describeOp, type Op } from '../../kernel/diff.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
@@ -90,7 +91,7 @@ async function namesIn(directory: string): Promise<string[]> {
   try {
     return await readdir(directory);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    if (hasErrno(error, 'ENOENT')) return [];
     throw error;
   }
 }

@@ -3,6 +3,7 @@ import { assertNever } from '../../assert-never.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
+import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
@@ -110,7 +111,7 @@ export class KubeSubnetManager implements SubnetManager {
       text = await readFile(path, { encoding: 'utf8', signal });
     } catch (error) {
       signal.throwIfAborted();
-      const absent = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+      const absent = hasErrno(error, 'ENOENT');
       throw new WeftError(
         absent ? 'WEFT_CONFIG_MISSING' : 'WEFT_CONFIG_UNREADABLE',
         `failed to read net conf: ${asError(error).message}`,

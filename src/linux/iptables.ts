@@ -15,7 +15,7 @@ import {
 import { field, type Json, nftFamily } from '../trafficmngr/nftables/script.ts';
 import { type FamilyRules, rulesOf, type TrafficRules, withoutFullyRandom } from '../trafficmngr/rules.ts';
 import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
-import { run } from './run.ts';
+import { isCommandMissing, run } from './run.ts';
 
 export interface IptablesOptions {
   /** Name of a network namespace to work in. */
@@ -74,13 +74,13 @@ export class IptablesTrafficManager implements TrafficManager {
       try {
         removed.push(...(await this.#removeChains(family, CHAINS, signal)));
       } catch (error) {
-        if (!isMissing(error)) throw error;
+        if (!isCommandMissing(error)) throw error;
         unavailable.push(this.#program(family));
         // Rules of the nft flavour are nft's as well: an agent in nftables mode finds them without any iptables.
         try {
           removed.push(...(await this.#removeWithNft(family, signal)));
         } catch (nftError) {
-          if (!isMissing(nftError)) throw nftError;
+          if (!isCommandMissing(nftError)) throw nftError;
         }
       }
     }
@@ -97,7 +97,7 @@ export class IptablesTrafficManager implements TrafficManager {
           lines.push(...removed.map((line) => `${this.#program(family)} -t ${spec.table} ${line}`));
         }
       } catch (error) {
-        if (!isMissing(error)) throw error;
+        if (!isCommandMissing(error)) throw error;
         lines.push(...(await this.#readWithNft(family, signal)));
       }
     }
@@ -139,7 +139,7 @@ export class IptablesTrafficManager implements TrafficManager {
         await this.#restore(family, payload, signal);
         return [...repairs, ...found];
       } catch (error) {
-        if (attempt === ATTEMPTS || isMissing(error) || signal?.aborted) throw error;
+        if (attempt === ATTEMPTS || isCommandMissing(error) || signal?.aborted) throw error;
       }
     }
   }
@@ -154,7 +154,7 @@ export class IptablesTrafficManager implements TrafficManager {
         for (const spec of specs) this.#absent.add(absentKey(family, spec));
         return plans.flatMap(({ removed }) => removed);
       } catch (error) {
-        if (attempt === ATTEMPTS || isMissing(error) || signal?.aborted) throw error;
+        if (attempt === ATTEMPTS || isCommandMissing(error) || signal?.aborted) throw error;
       }
     }
   }
@@ -179,7 +179,7 @@ export class IptablesTrafficManager implements TrafficManager {
     try {
       return (await this.#chainsInNft(family, signal)).flatMap(nftLines);
     } catch (error) {
-      if (!isMissing(error)) throw error;
+      if (!isCommandMissing(error)) throw error;
       return [];
     }
   }
@@ -279,10 +279,6 @@ function jumpHandles(json: string, target: string): readonly number[] {
       );
     return jumps && typeof handle === 'number' ? [handle] : [];
   });
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING';
 }
 
 function hintFor(output: string): string {

@@ -16,7 +16,7 @@ import {
   withoutFullyRandom,
 } from '../trafficmngr/rules.ts';
 import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
-import { run } from './run.ts';
+import { isCommandMissing, run } from './run.ts';
 
 export interface NftablesOptions {
   /** Name of a network namespace to work in. */
@@ -57,7 +57,7 @@ export class NftablesTrafficManager implements TrafficManager {
       } catch (error) {
         // The empty table of a family not in use is there only because flannel has it; a kernel without that family
         // must not keep the other one from working.
-        if (signal?.aborted || isMissing(error) || !isEmpty(wantedRules)) throw error;
+        if (signal?.aborted || isCommandMissing(error) || !isEmpty(wantedRules)) throw error;
       }
     }
     return repairs;
@@ -75,7 +75,7 @@ export class NftablesTrafficManager implements TrafficManager {
         removed.push(...textLines(text));
       }
     } catch (error) {
-      if (isMissing(error)) return { removed, unavailable: ['nft'] };
+      if (isCommandMissing(error)) return { removed, unavailable: ['nft'] };
       throw error;
     }
     return { removed, unavailable: [] };
@@ -91,7 +91,7 @@ export class NftablesTrafficManager implements TrafficManager {
         );
       }
     } catch (error) {
-      if (!isMissing(error)) throw error;
+      if (!isCommandMissing(error)) throw error;
     }
     return lines;
   }
@@ -173,10 +173,6 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING';
 }
 
 function hintFor(output: string): string {

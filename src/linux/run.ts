@@ -336,6 +336,11 @@ function killRunning(): void {
   for (const child of running) child.kill('SIGKILL');
 }
 
+/** Whether a program could not be run because it is not installed. */
+export function isCommandMissing(error: unknown): boolean {
+  return error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING';
+}
+
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -12,7 +12,7 @@ import { hostInUse } from '../../linux/host-in-use.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { type IptablesFlavour, IptablesTrafficManager } from '../../linux/iptables.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
-import { run } from '../../linux/run.ts';
+import { isCommandMissing, run } from '../../linux/run.ts';
 import { untilStopped } from '../stop-signal.ts';
 import {
   cleanUp,
@@ -134,7 +134,7 @@ async function isInstalled(program: string, signal: AbortSignal): Promise<boolea
     await run([program, '--version'], { okExitCodes: 'any', signal });
     return true;
   } catch (error) {
-    if (error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING') return false;
+    if (isCommandMissing(error)) return false;
     throw error;
   }
 }

@@ -3,7 +3,7 @@ import { parseEnv } from 'node:util';
 import { Command } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
 import { formatIpv4, ipv4Of, parseIpv4 } from '../../ip/ipv4.ts';
-import { run } from '../../linux/run.ts';
+import { isCommandMissing, run } from '../../linux/run.ts';
 
 interface DockerOptsArguments {
   readonly f: string;
@@ -115,7 +115,7 @@ async function checkRoutes(subnet: string | undefined): Promise<void> {
   const network = subnet && bridgeNetwork(subnet);
   if (!network) return;
   const routes = await run(['ip', 'route', 'show']).catch((error: unknown) => {
-    if (error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING') return undefined;
+    if (isCommandMissing(error)) return undefined;
     throw error;
   });
   const route = routes && conflictingRoute(routes.stdout, network);

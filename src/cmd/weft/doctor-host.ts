@@ -1,11 +1,10 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import type { DoctorHost, HostLink, HostRoute } from '../../doctor/host.ts';
 import { hasErrno } from '../../errno.ts';
-import { WeftError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
-import { run } from '../../linux/run.ts';
+import { isCommandMissing, run } from '../../linux/run.ts';
 
 interface IpLink {
   readonly ifname: string;
@@ -52,7 +51,7 @@ export function realHost(): DoctorHost {
       try {
         return (await run([program, '--version'], { signal })).stdout.split('\n')[0];
       } catch (error) {
-        if (error instanceof WeftError && error.code === 'WEFT_COMMAND_MISSING') return undefined;
+        if (isCommandMissing(error)) return undefined;
         throw error;
       }
     },

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { FastPathMode } from '../src/dataplane/fast-path/mode.ts';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../src/ip/prefix.ts';
@@ -9,7 +10,8 @@ import { HOST_DEVICE, type Underlay } from '../src/lab/namespaces.ts';
 import { type LabHost, Topology } from '../src/lab/topology.ts';
 import { type Child, lines } from '../src/linux/run.ts';
 
-export const PATHS = ['direct', 'vxlan', 'weft', 'loop', 'wireguard'] as const;
+/** `forwarder` is weft with its fast path in the kernel switched off: every packet goes through user space. */
+export const PATHS = ['direct', 'vxlan', 'weft', 'forwarder', 'loop', 'wireguard'] as const;
 export type PathName = (typeof PATHS)[number];
 
 /** How the table names them. */
@@ -17,6 +19,7 @@ export const PATH_TITLES: Readonly<Record<PathName, string>> = {
   direct: 'direct routing',
   vxlan: 'kernel VXLAN',
   weft: 'weft (udp mode)',
+  forwarder: 'weft, user space alone',
   loop: 'one packet a system call (socat)',
   wireguard: 'wireguard-go',
 };
@@ -25,7 +28,14 @@ const NETWORK: Ipv4Prefix = parsePrefix4('10.244.0.0/16')!;
 const PORT = 8285;
 const UNDERLAY_MTU = 1500;
 /** Outer headers: VXLAN 50, IPv4 + UDP 28, WireGuard over IPv4 60, which its users round to 80. */
-const OVERHEAD: Readonly<Record<PathName, number>> = { direct: 0, vxlan: 50, weft: 28, loop: 28, wireguard: 80 };
+const OVERHEAD: Readonly<Record<PathName, number>> = {
+  direct: 0,
+  vxlan: 50,
+  weft: 28,
+  forwarder: 28,
+  loop: 28,
+  wireguard: 80,
+};
 
 export interface BenchPath extends AsyncDisposable {
   readonly name: PathName;
@@ -107,12 +117,8 @@ const connect: Readonly<Record<PathName, Connect>> = {
     return [];
   },
 
-  weft: async (topology, host, other) => {
-    const network = `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`;
-    return [
-      await startTunnel(topology, host, network, [`${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`]),
-    ];
-  },
+  weft: (topology, host, other) => connectByTunnel(topology, host, other, 'auto'),
+  forwarder: (topology, host, other) => connectByTunnel(topology, host, other, 'off'),
 
   /** A program in C that moves one packet a system call, as flannel's udp proxy does. */
   loop: async (topology, host, other, signal) => {
@@ -161,18 +167,36 @@ const connect: Readonly<Record<PathName, Connect>> = {
   },
 };
 
+async function connectByTunnel(
+  topology: Topology,
+  host: LabHost,
+  other: LabHost,
+  fastPath: FastPathMode,
+): Promise<Child[]> {
+  const network = `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`;
+  const peer = `${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`;
+  return [await startTunnel(topology, host, network, [peer], fastPath)];
+}
+
 /** `weft tunnel` on a host, ready. @param peers as its --peer takes them. */
 export async function startTunnel(
   topology: Topology,
   host: LabHost,
   address: string,
   peers: readonly string[],
+  fastPath: FastPathMode,
 ): Promise<Child> {
   const weft = new URL('../src/cmd/weft/main.ts', import.meta.url).pathname;
   const child = await topology.start(host, [
     ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
     ...['--address', address, '--listen', `${formatIpv4(host.address)}:${PORT}`],
-    ...['--mtu', String(UNDERLAY_MTU - OVERHEAD.weft), ...peers.flatMap((peer) => ['--peer', peer])],
+    ...[
+      '--fast-path',
+      fastPath,
+      '--mtu',
+      String(UNDERLAY_MTU - OVERHEAD.weft),
+      ...peers.flatMap((peer) => ['--peer', peer]),
+    ],
   ]);
   for await (const line of lines(child.stdout!)) if (line === 'ready') return child;
   throw new WeftError('WEFT_LAB_FAILED', `weft tunnel on ${host.name} ended before it was ready: ${child.tail()}`);

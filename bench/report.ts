@@ -117,6 +117,7 @@ const COLOURS: Readonly<Record<PathName, string>> = {
   direct: '#9aa5b1',
   vxlan: '#52667a',
   weft: '#d9480f',
+  forwarder: '#f59f66',
   loop: '#c9b458',
   wireguard: '#7b5ea7',
 };

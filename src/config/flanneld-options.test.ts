@@ -61,6 +61,7 @@ describe('flanneld options: defaults', () => {
       ipBlackholeRoute: false,
       skipBrNetfilterCheck: false,
       sourceCheck: 'loose',
+      fastPath: 'auto',
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',
       cniConfPlugin: 'delegate',

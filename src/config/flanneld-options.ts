@@ -106,6 +106,11 @@ const FLANNELD_FLAGS = {
     "what the source address inside a tunnelled packet must be: loose refuses one of another host's subnet, strict also " +
       "one outside the network that is not the sending host's own, off accepts every datagram",
   ),
+  'fast-path': choiceFlag(
+    ['auto', 'off'],
+    'auto',
+    'whether packets of the udp backend may take a fast path in the kernel (eBPF) where there is one; off: all pass through the agent',
+  ),
   'log-format': choiceFlag(['text', 'json'], 'text', 'form of the log lines'),
   'cni-conf-dir': stringFlag(
     '',
@@ -169,6 +174,8 @@ export interface FlanneldOptions {
   readonly skipBrNetfilterCheck: boolean;
   /** What the address inside a packet from a known peer must be (dataplane/source-check.ts). */
   readonly sourceCheck: 'loose' | 'strict' | 'off';
+  /** Whether packets may take the fast path (dataplane/fast-path/mode.ts). */
+  readonly fastPath: 'auto' | 'off';
   /** '' when the agent keeps no CNI configuration. */
   readonly cniConfDir: string;
   readonly cniConfTemplate: string;
@@ -311,6 +318,7 @@ class Reading {
       ipBlackholeRoute: flags['ip-blackhole-route'],
       skipBrNetfilterCheck: flags['skip-br-netfilter-check'],
       sourceCheck: flags['source-check'],
+      fastPath: flags['fast-path'],
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#path('cni-conf-template'),
       cniConfPlugin: flags['cni-conf-plugin'],
@@ -434,6 +442,7 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['subnetMgr', 'subnetManager'],
   ['localStore', 'localStore'],
   ['sourceCheck', 'sourceCheck'],
+  ['fastPath', 'fastPath'],
   ['logFormat', 'logFormat'],
   ['cniConfDir', 'cniConfDir'],
   ['cniConfTemplate', 'cniConfTemplate'],

@@ -65,12 +65,6 @@ export class Counters {
     this.#cells[this.#gaugeBase + name]! += by;
   }
 
-  /** Whether nothing was ever counted for a peer: true of most in a large cluster. */
-  isSilent(slot: number): boolean {
-    for (let at = slot * STRIDE; at < (slot + 1) * STRIDE; at++) if (this.#cells[at] !== 0) return false;
-    return true;
-  }
-
   read(slot: number, direction: Direction): PeerCounters {
     const at = this.#cell(slot, direction);
     const drops: Partial<Record<DropReasonName, number>> = {};

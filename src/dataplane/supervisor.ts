@@ -1,8 +1,9 @@
 import { Worker } from 'node:worker_threads';
 import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
-import { Counters } from './counters.ts';
-import { PeerTable, type PeerTableContent } from './peer-table.ts';
+import { Counters, type Direction, type PeerCounters } from './counters.ts';
+import type { FastPathTables } from './fast-path/fast-path-tables.ts';
+import { PeerTable, type PeerTableContent, type Slot } from './peer-table.ts';
 import type { SourceCheck } from './source-check.ts';
 import type { WorkerInput, WorkerMessage } from './worker-protocol.ts';
 
@@ -32,6 +33,8 @@ export interface ForwarderOptions {
   /** Opens the TUN device and the sockets; called again after a loss. */
   readonly open: () => ForwarderDescriptors;
   readonly sourceCheck: SourceCheck;
+  /** Peers and counters of the fast path in the kernel, where there is one; ends with the forwarder. */
+  readonly fastPath?: FastPathTables | undefined;
   readonly onEvent: (event: ForwarderEvent) => void;
 }
 
@@ -90,8 +93,26 @@ export class Forwarder implements AsyncDisposable {
 
   publish(content: PeerTableContent): void {
     this.table.publish(content);
+    this.#options.fastPath?.publish(content);
     this.#publications++;
     this.#publishedAtMs = Date.now();
+  }
+
+  /** What went to and came from a peer, by the packet workers and by the fast path. */
+  traffic(slot: Slot): Record<Direction, PeerCounters> {
+    const fast = this.#options.fastPath?.read(slot);
+    const both = (direction: Direction): PeerCounters => {
+      const { packets, bytes, drops } = this.counters.read(slot, direction);
+      if (fast === undefined) return { packets, bytes, drops };
+      return { packets: packets + fast[direction].packets, bytes: bytes + fast[direction].bytes, drops };
+    };
+    return { tx: both('tx'), rx: both('rx') };
+  }
+
+  /** A slot that is given to another peer starts at zero. The workers must no longer see the old peer. */
+  clearTraffic(slot: Slot): void {
+    this.counters.clear(slot);
+    this.#options.fastPath?.clear(slot);
   }
 
   /** How often the peer table was written, and when last, in milliseconds since the epoch. */
@@ -252,6 +273,7 @@ export class Forwarder implements AsyncDisposable {
     this.#prepared?.[Symbol.dispose]();
     this.#prepared = undefined;
     await this.#end();
+    this.#options.fastPath?.[Symbol.dispose]();
   }
 }
 

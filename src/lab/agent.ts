@@ -46,6 +46,8 @@ export function agentCommand(host: LabHost, store: SubnetStore, subnetFile: stri
     ...store.agentFlags(host),
     ...['--subnet-file', subnetFile, '--iface', HOST_DEVICE, '--ip-masq'],
     ...['--healthz-ip', '127.0.0.1', '--healthz-port', String(HEALTHZ_PORT)],
+    // The lab is there to show the way of a packet through user space.
+    ...['--fast-path', 'off'],
   ];
 }
 

@@ -85,3 +85,21 @@ export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
+export const ENOSYS = 38;
+
+// linux/sockios.h
+export const SIOCGIFHWADDR = 0x8927;
+export const SIOCGIFINDEX = 0x8933;
+export const SIOCETHTOOL = 0x8946;
+
+// linux/bpf.h
+export const BPF_COMMANDS = {
+  mapCreate: 0,
+  mapLookup: 1,
+  mapUpdate: 2,
+  mapDelete: 3,
+  progLoad: 5,
+  linkCreate: 28,
+} as const;
+export const BPF_PROG_TYPE_SCHED_CLS = 3;
+export const BPF_F_NO_PREALLOC = 1;

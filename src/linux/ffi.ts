@@ -100,6 +100,15 @@ export function mknodCharacter(path: string, mode: number, major: number, minor:
   return result === -1 ? -koffi.errno() : 0;
 }
 
+const SYS_BPF = process.arch === 'arm64' ? 280 : 321;
+const syscallBpf = libc.func('long syscall(long number, int command, uint64_t attributes, uint32_t size)');
+
+/** bpf(2), which libc has no symbol for. Returns what the command returns or −errno. */
+export function bpf(command: number, attributes: number, size: number): number {
+  const result = Number(syscallBpf(SYS_BPF, command, attributes, size));
+  return result === -1 ? -koffi.errno() : result;
+}
+
 const pollForAsync = libc.func('int poll(uint64_t fds, uint64_t count, int timeout_ms)');
 
 /** poll(2) on libuv's thread pool: the main thread's way to wait on a descriptor that Node has no handle for. */

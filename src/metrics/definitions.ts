@@ -150,6 +150,12 @@ export const METRICS: readonly MetricDefinition[] = [
 
   single('gauge', 'weft_forwarder_running', '1 when packets are forwarded.', ({ forwarder }) => forwarder?.running),
   single(
+    'gauge',
+    'weft_fast_path',
+    '1 when packets may take the fast path in the kernel.',
+    ({ forwarder }) => forwarder?.fastPath,
+  ),
+  single(
     'counter',
     'weft_forwarder_restarts_total',
     'Times the data path was opened again after it broke.',

@@ -16,6 +16,7 @@ const FULL: MetricsSnapshot = {
   store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
   forwarder: {
     running: true,
+    fastPath: true,
     restarts: 1,
     published: { times: 4, lastAtMs: 1_700_000_000_500 },
     nobody: { tx: { ...QUIET, drops: { 'no-route': 7 } }, rx: QUIET },
@@ -69,6 +70,7 @@ describe('metrics', () => {
       weft_store_unreadable_entries_total: 1,
       weft_store_last_success_timestamp_seconds: 1_600_000_000,
       weft_forwarder_running: 1,
+      weft_fast_path: 1,
       weft_forwarder_restarts_total: 1,
       weft_peer_table_writes_total: 4,
       weft_peer_table_write_timestamp_seconds: 1_700_000_000.5,

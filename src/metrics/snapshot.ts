@@ -40,6 +40,8 @@ export interface StoreFigures {
 
 export interface ForwarderFigures {
   readonly running: boolean;
+  /** Whether packets may take the fast path in the kernel. */
+  readonly fastPath: boolean;
   /** Times the data path was opened again after it broke. */
   readonly restarts: number;
   /** Times the peer table was written, and when last, in milliseconds since the epoch. */

@@ -19,6 +19,7 @@ interface Container {
   readonly command: readonly string[];
   readonly args: readonly string[];
   readonly ports?: readonly unknown[];
+  readonly securityContext?: { readonly capabilities: { readonly add: readonly string[] } };
   readonly livenessProbe?: { readonly httpGet: unknown };
   readonly readinessProbe?: { readonly httpGet: unknown };
 }
@@ -115,6 +116,11 @@ describe('the Helm chart', () => {
       [...agent!.command, ...agent!.args],
       ['/opt/bin/flanneld', ...args, '--healthz-port=8081', '--cni-conf-dir=/etc/cni/net.d'],
     );
+  });
+
+  it('has the capability for the fast path where asked to', async () => {
+    const [agent] = podOf(await rendered({ flannel: { fastPath: true } })).containers;
+    assert.deepEqual(agent?.securityContext?.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
   });
 
   it('has health port and probes, also on another port', async () => {

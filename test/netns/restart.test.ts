@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { FAST_PATH_MODES } from '../../src/dataplane/fast-path/mode.ts';
 import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { addressOf, Overlay } from './overlay.ts';
@@ -81,79 +82,80 @@ interface HostState {
   readonly subnetFile: string;
 }
 
-describe('an agent that stops and starts', () => {
-  let overlay: Overlay;
-  let topology: Topology;
-  const signal = new AbortController().signal;
+for (const fastPath of FAST_PATH_MODES)
+  describe(`an agent that stops and starts, fast path ${fastPath}`, () => {
+    let overlay: Overlay;
+    let topology: Topology;
+    const signal = new AbortController().signal;
 
-  before(async () => {
-    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1 }, signal);
-    ({ topology } = overlay);
-    for (const container of topology.containers) {
-      await topology.start(container, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
-        stdout: 'ignore',
-      });
-      await eventually('the echo server listens', async () => {
-        const { stdout } = await topology.exec(container, ['ss', '-Htln', `sport = :${ECHO_PORT}`]);
-        return stdout.includes(`:${ECHO_PORT}`) || undefined;
+    before(async () => {
+      overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, agentFlags: ['--fast-path', fastPath] }, signal);
+      ({ topology } = overlay);
+      for (const container of topology.containers) {
+        await topology.start(container, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
+          stdout: 'ignore',
+        });
+        await eventually('the echo server listens', async () => {
+          const { stdout } = await topology.exec(container, ['ss', '-Htln', `sport = :${ECHO_PORT}`]);
+          return stdout.includes(`:${ECHO_PORT}`) || undefined;
+        });
+      }
+    });
+    after(() => overlay?.[Symbol.asyncDispose]());
+
+    async function stateOf(host: LabHost): Promise<HostState> {
+      const ip = async (...words: string[]): Promise<unknown> =>
+        JSON.parse((await topology.exec(host, ['ip', '-j', '-d', ...words])).stdout);
+      const [link] = (await ip('link', 'show', 'flannel0')) as Record<string, unknown>[];
+      const [address] = (await ip('-4', 'address', 'show', 'flannel0')) as Record<string, unknown>[];
+      const routes = (await ip('-4', 'route', 'show', 'table', 'main')) as Record<string, unknown>[];
+      const rules = await topology.exec(host, ['iptables-save']);
+      return {
+        link: {
+          index: link!.ifindex,
+          mtu: link!.mtu,
+          kind: link!.linkinfo,
+          up: (link!.flags as string[]).includes('UP'),
+        },
+        addresses: address?.addr_info,
+        // A TUN device without a process has no carrier, which the kernel notes at its routes without taking them away.
+        routes: routes.map(({ dst, dev, protocol, scope }) => ({ dst, dev, protocol, scope })),
+        rules: rules.stdout.replace(/^#.*\n/gm, '').replace(/\[\d+:\d+\]/g, ''),
+        subnetFile: await readFile(overlay.agents[host.index]!.subnetFile, 'utf8'),
+      };
+    }
+
+    for (const [hostIndex, how] of [
+      [0, 'SIGTERM'],
+      [1, 'SIGKILL'],
+    ] as const) {
+      it(`keeps TCP connections, kernel state and subnet across ${how}`, async (t) => {
+        const host = topology.hosts[hostIndex]!;
+        const [a, b] = [topology.hosts[0]!.containers[0]!, topology.hosts[1]!.containers[0]!];
+        await using forth = await EchoConnection.open(topology, a, b);
+        await using back = await EchoConnection.open(topology, b, a);
+        const before = await stateOf(host);
+
+        const { child } = overlay.agents[hostIndex]!;
+        child.kill(how);
+        const exit = await child.exited;
+        assert.deepEqual(exit, how === 'SIGTERM' ? { code: 0, signal: undefined } : { code: undefined, signal: how });
+        const during = await stateOf(host);
+        assert.deepEqual(during, before);
+        assert.match(before.rules, /FLANNEL-POSTRTG/);
+        await sleep(DOWN_MS);
+        assert.deepEqual(await stateOf(host), before);
+        const sentWhileDown = forth.sent;
+
+        await overlay.startAgent(host, signal);
+        await forth.flowing();
+        await back.flowing();
+        assert.ok(forth.alive && back.alive);
+        assert.ok(forth.feed.seen.length >= sentWhileDown, 'what was written while the agent was down has arrived');
+        assert.deepEqual(await stateOf(host), before);
+        t.diagnostic(
+          `${how}, ${DOWN_MS} ms down: longest gap ${forth.longestGapMs()} ms forth, ${back.longestGapMs()} ms back`,
+        );
       });
     }
   });
-  after(() => overlay?.[Symbol.asyncDispose]());
-
-  async function stateOf(host: LabHost): Promise<HostState> {
-    const ip = async (...words: string[]): Promise<unknown> =>
-      JSON.parse((await topology.exec(host, ['ip', '-j', '-d', ...words])).stdout);
-    const [link] = (await ip('link', 'show', 'flannel0')) as Record<string, unknown>[];
-    const [address] = (await ip('-4', 'address', 'show', 'flannel0')) as Record<string, unknown>[];
-    const routes = (await ip('-4', 'route', 'show', 'table', 'main')) as Record<string, unknown>[];
-    const rules = await topology.exec(host, ['iptables-save']);
-    return {
-      link: {
-        index: link!.ifindex,
-        mtu: link!.mtu,
-        kind: link!.linkinfo,
-        up: (link!.flags as string[]).includes('UP'),
-      },
-      addresses: address?.addr_info,
-      // A TUN device without a process has no carrier, which the kernel notes at its routes without taking them away.
-      routes: routes.map(({ dst, dev, protocol, scope }) => ({ dst, dev, protocol, scope })),
-      rules: rules.stdout.replace(/^#.*\n/gm, '').replace(/\[\d+:\d+\]/g, ''),
-      subnetFile: await readFile(overlay.agents[host.index]!.subnetFile, 'utf8'),
-    };
-  }
-
-  for (const [hostIndex, how] of [
-    [0, 'SIGTERM'],
-    [1, 'SIGKILL'],
-  ] as const) {
-    it(`keeps TCP connections, kernel state and subnet across ${how}`, async (t) => {
-      const host = topology.hosts[hostIndex]!;
-      const [a, b] = [topology.hosts[0]!.containers[0]!, topology.hosts[1]!.containers[0]!];
-      await using forth = await EchoConnection.open(topology, a, b);
-      await using back = await EchoConnection.open(topology, b, a);
-      const before = await stateOf(host);
-
-      const { child } = overlay.agents[hostIndex]!;
-      child.kill(how);
-      const exit = await child.exited;
-      assert.deepEqual(exit, how === 'SIGTERM' ? { code: 0, signal: undefined } : { code: undefined, signal: how });
-      const during = await stateOf(host);
-      assert.deepEqual(during, before);
-      assert.match(before.rules, /FLANNEL-POSTRTG/);
-      await sleep(DOWN_MS);
-      assert.deepEqual(await stateOf(host), before);
-      const sentWhileDown = forth.sent;
-
-      await overlay.startAgent(host, signal);
-      await forth.flowing();
-      await back.flowing();
-      assert.ok(forth.alive && back.alive);
-      assert.ok(forth.feed.seen.length >= sentWhileDown, 'what was written while the agent was down has arrived');
-      assert.deepEqual(await stateOf(host), before);
-      t.diagnostic(
-        `${how}, ${DOWN_MS} ms down: longest gap ${forth.longestGapMs()} ms forth, ${back.longestGapMs()} ms back`,
-      );
-    });
-  }
-});

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import type { PeerCounters } from '../../src/dataplane/counters.ts';
+import type { FastPathMode } from '../../src/dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../src/dataplane/source-check.ts';
 import { formatIpv4, ipv4Of } from '../../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../../src/ip/prefix.ts';
@@ -39,6 +40,7 @@ export interface TunnelSettings {
   readonly listen?: string;
   readonly peers: readonly { readonly host: LabHost; readonly address?: string }[];
   readonly sourceCheck?: SourceCheck;
+  readonly fastPath?: FastPathMode;
   readonly mtuBytes?: number;
   /** The command that is `weft`, when it is not to be the sources. */
   readonly weft?: readonly string[];
@@ -64,6 +66,7 @@ export class Tunnel implements AsyncDisposable {
         ...['--address', `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`],
         ...['--listen', `${settings.listen ?? formatIpv4(host.address)}:${PORT}`],
         ...['--mtu', String(settings.mtuBytes ?? 1500 - OVERHEAD), '--source-check', settings.sourceCheck ?? 'loose'],
+        ...['--fast-path', settings.fastPath ?? 'auto'],
         ...settings.peers.flatMap((peer) => [
           '--peer',
           `${formatPrefix4(subnetOf(peer.host))}=${peer.address ?? formatIpv4(peer.host.address)}`,

@@ -1,17 +1,19 @@
-import type { Counters } from '../../dataplane/counters.ts';
 import type { PeerSlots } from '../../dataplane/peer-slots.ts';
-import type { Slot } from '../../dataplane/peer-table.ts';
 import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
 import type { Reconciler } from '../../kernel/reconciler.ts';
-import type { DirectionFigures, MetricsSnapshot } from '../../metrics/snapshot.ts';
+import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../../metrics/snapshot.ts';
 import type { SubnetReport } from '../../subnet/report.ts';
 import { VERSION } from '../version.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { NodeTraffic } from './traffic.ts';
 
-function direction(counters: Counters, slot: Slot): DirectionFigures {
-  return { tx: counters.read(slot, 'tx'), rx: counters.read(slot, 'rx') };
+/** None for a peer that nothing was exchanged with: true of most in a large cluster. */
+function peerFigures(peer: string, traffic: DirectionFigures): PeerFigures[] {
+  const isSilent = [traffic.tx, traffic.rx].every(
+    ({ packets, drops }) => packets === 0 && Object.keys(drops).length === 0,
+  );
+  return isSilent ? [] : [{ peer, ...traffic }];
 }
 
 /** What the agent's parts have counted, gathered for the metrics; each part is filled in when it exists. */
@@ -27,6 +29,8 @@ export class AgentFigures {
   #lastStoreSuccessAtMs: number | undefined;
   backend = '';
   forwarder: Forwarder | undefined;
+  /** Whether packets may take the fast path while the forwarder runs. */
+  fastPath = false;
   reconciler: Reconciler | undefined;
   traffic: NodeTraffic | undefined;
   session: LeaseSession | undefined;
@@ -63,7 +67,6 @@ export class AgentFigures {
   snapshot(): MetricsSnapshot {
     const { forwarder, reconciler, traffic, session } = this;
     const kernel = reconciler?.stats();
-    const gauges = forwarder?.counters;
     return {
       build: { version: VERSION, backend: this.backend, subnetManager: this.#subnetManager },
       ready: this.#readiness.read().ready,
@@ -78,17 +81,17 @@ export class AgentFigures {
         unreadableEntries: this.#unreadableEntries,
         lastSuccessAtMs: this.#lastStoreSuccessAtMs,
       },
-      forwarder: forwarder &&
-        gauges && {
-          running: forwarder.failure === undefined,
-          restarts: this.#restarts,
-          published: forwarder.published,
-          peers: Array.from(this.slots.entries()).flatMap(([key, slot]) =>
-            gauges.isSilent(slot) ? [] : [{ peer: key.replaceAll('-', '/'), ...direction(gauges, slot) }],
-          ),
-          nobody: direction(gauges, 0),
-          operations: gauges.readGauges(),
-        },
+      forwarder: forwarder && {
+        running: forwarder.failure === undefined,
+        fastPath: forwarder.failure === undefined && this.fastPath,
+        restarts: this.#restarts,
+        published: forwarder.published,
+        peers: Array.from(this.slots.entries()).flatMap(([key, slot]) =>
+          peerFigures(key.replaceAll('-', '/'), forwarder.traffic(slot)),
+        ),
+        nobody: forwarder.traffic(0),
+        operations: forwarder.counters.readGauges(),
+      },
       kernel: kernel && { ...kernel, problems: kernel.problems.length },
       traffic: traffic?.counters,
     };

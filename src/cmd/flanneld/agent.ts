@@ -282,6 +282,9 @@ class Agent {
       new NodePlane({
         ...{ options: this.#options, config, external, slots: figures.slots, log: this.#log },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
+        onFastPath: (isOpen) => {
+          figures.fastPath = isOpen;
+        },
       }),
     );
     const { forwarder, reconciler, traffic } = plane;

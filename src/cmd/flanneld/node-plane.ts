@@ -25,6 +25,7 @@ export interface NodePlaneParts {
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
+  readonly onFastPath: (isOpen: boolean) => void;
   readonly log: Log;
 }
 
@@ -122,11 +123,11 @@ export class NodePlane implements AsyncDisposable {
         hint: 'weft offers: udp',
       });
     }
-    return udpBackend({ config, external }, { slots, onSlotReused: (slot) => this.forwarder?.counters.clear(slot) });
+    return udpBackend({ config, external }, { slots, onSlotReused: (slot) => this.forwarder?.clearTraffic(slot) });
   }
 
   #makeForwarder(): Forwarder {
-    const { options, onForwarderEvent, log } = this.#parts;
+    const { options, onForwarderEvent, onFastPath, log } = this.#parts;
     return hostForwarder({
       underlay: () => {
         const { userSpace } = this.#backend;
@@ -135,7 +136,12 @@ export class NodePlane implements AsyncDisposable {
       },
       persistent: true,
       sourceCheck: options.sourceCheck,
+      fastPath: options.fastPath,
       onNotice: (text) => log.warn(text),
+      onFastPath: ({ isOpen, text }) => {
+        onFastPath(isOpen);
+        log.info(text);
+      },
       onEvent: (event: ForwarderEvent) => {
         onForwarderEvent(event);
         if (event.type === 'started') log.info('Packet workers are running');

@@ -1,16 +1,20 @@
+import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
+import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../dataplane/source-check.ts';
 import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { describeError } from '../../errors.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { close } from '../../linux/ffi.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
+import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
+import { attachFastPath, createFastPathTables } from './host-fast-path.ts';
 
-export interface ForwarderUnderlay {
-  readonly tunName: string;
-  readonly listenAddress: Ipv4Addr;
-  readonly listenPort: number;
+/** Whether packets may take the fast path, and how, or why not. */
+export interface FastPathState {
+  readonly isOpen: boolean;
+  readonly text: string;
 }
 
 export interface HostForwarderOptions {
@@ -19,17 +23,22 @@ export interface HostForwarderOptions {
   /** Whether the TUN device outlives the process. */
   readonly persistent: boolean;
   readonly sourceCheck: SourceCheck;
+  readonly fastPath: FastPathMode;
   readonly onEvent: (event: ForwarderEvent) => void;
+  /** Something an operator should know, and should mend. */
   readonly onNotice: (text: string) => void;
+  readonly onFastPath: (state: FastPathState) => void;
 }
 
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 
 /** The forwarder on this host's TUN driver and sockets. */
 export function hostForwarder(options: HostForwarderOptions): Forwarder {
+  const fastPath = openFastPath(options);
   return new Forwarder({
     workerUrl: forwarderWorkerUrl(),
     sourceCheck: options.sourceCheck,
+    fastPath,
     onEvent: options.onEvent,
     open: () => {
       const { tunName, listenAddress, listenPort } = options.underlay();
@@ -42,6 +51,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');
       else stack.defer(() => void close(icmpFd));
+      const attached = stack.use(new DisposableStack());
       const held = stack.move();
       return {
         tunFd: tun.fd,
@@ -50,9 +60,33 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
         icmpFd,
         stopFd: stop.fd,
         signalStop: () => stop.signal(),
-        started: () => tun.setPersistent(options.persistent),
+        started: () => {
+          tun.setPersistent(options.persistent);
+          if (fastPath === undefined) return;
+          try {
+            const { description } = attached.use(attachFastPath(fastPath, options.underlay()));
+            options.onFastPath({ isOpen: true, text: `Packets take the fast path in the kernel ${description}` });
+          } catch (error) {
+            options.onFastPath(withoutFastPath(error));
+          }
+        },
         [Symbol.dispose]: () => held.dispose(),
       };
     },
   });
+}
+
+function openFastPath({ fastPath, onFastPath }: HostForwarderOptions): FastPathTables | undefined {
+  if (fastPath === 'off') return undefined;
+  try {
+    return createFastPathTables();
+  } catch (error) {
+    onFastPath(withoutFastPath(error));
+    return undefined;
+  }
+}
+
+function withoutFastPath(error: unknown): FastPathState {
+  const text = `All packets pass through the forwarder, there is no fast path in the kernel: ${describeError(error)}`;
+  return { isOpen: false, text };
 }

@@ -1,8 +1,9 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { udpWantedState } from '../../backend/udp/udp-backend.ts';
-import type { Counters } from '../../dataplane/counters.ts';
+import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
+import type { Forwarder } from '../../dataplane/supervisor.ts';
 import { WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
 import {
@@ -43,6 +44,7 @@ interface TunnelOptions {
   readonly mtu: number;
   readonly peer: readonly PeerArgument[];
   readonly sourceCheck: SourceCheck;
+  readonly fastPath: FastPathMode;
 }
 
 function parsePort(text: string): number {
@@ -112,8 +114,11 @@ function checkPeers({ address, network }: TunnelAddress, peers: readonly PeerArg
 }
 
 /** Counters since the start, for people and scripts: one JSON object. */
-function describeCounters(peers: readonly Peer[], counters: Counters): string {
-  const both = (slot: number) => ({ sent: counters.read(slot, 'tx'), received: counters.read(slot, 'rx') });
+function describeCounters(peers: readonly Peer[], forwarder: Forwarder): string {
+  const both = (slot: number) => {
+    const { tx: sent, rx: received } = forwarder.traffic(slot);
+    return { sent, received };
+  };
   return JSON.stringify({
     peers: peers.map(({ slot, subnet, publicIp, port }) => ({
       subnet: formatPrefix4(subnet),
@@ -121,13 +126,13 @@ function describeCounters(peers: readonly Peer[], counters: Counters): string {
       ...both(slot),
     })),
     nobody: both(0),
-    totals: counters.readGauges(),
+    totals: forwarder.counters.readGauges(),
   });
 }
 
 /** Writes the counters to standard error at each SIGUSR1, until disposed. Node's own use of it, the debugger, is replaced. */
-function showCountersOnSignal(peers: readonly Peer[], counters: Counters): Disposable {
-  const show = (): void => void process.stderr.write(`${describeCounters(peers, counters)}\n`);
+function showCountersOnSignal(peers: readonly Peer[], forwarder: Forwarder): Disposable {
+  const show = (): void => void process.stderr.write(`${describeCounters(peers, forwarder)}\n`);
   process.on('SIGUSR1', show);
   return { [Symbol.dispose]: () => void process.removeListener('SIGUSR1', show) };
 }
@@ -142,7 +147,9 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
     underlay: () => ({ tunName: dev, listenAddress: listen.address, listenPort: listen.port }),
     persistent: false,
     sourceCheck: options.sourceCheck,
+    fastPath: options.fastPath,
     onNotice: notice,
+    onFastPath: ({ text }) => notice(text),
     onEvent: (event) => {
       if (event.type === 'failed') notice(`${event.reason}; starting again in ${event.retryInMs} ms`);
     },
@@ -156,7 +163,7 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
     }),
   );
   forwarder.publish({ network: own.network, mtu, peers });
-  using _counters = showCountersOnSignal(peers, forwarder.counters);
+  using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
   reconciler.setWanted({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
@@ -191,6 +198,11 @@ export function tunnelCommand(): Command {
     .option('--mtu <bytes>', 'MTU of the TUN device: that of the underlay less 28', parseMtu, 1472)
     .addOption(
       new Option('--source-check <mode>', 'which packets are accepted').choices(SOURCE_CHECKS).default('loose'),
+    )
+    .addOption(
+      new Option('--fast-path <mode>', 'whether packets may take a fast path in the kernel (eBPF) where there is one')
+        .choices(FAST_PATH_MODES)
+        .default('auto'),
     )
     .addHelpText(
       'after',

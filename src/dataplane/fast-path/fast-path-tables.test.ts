@@ -1,0 +1,401 @@
+import assert from 'node:assert/strict';
+import { constants } from 'node:os';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { FakeBpfMap, type FakeBpfWrite } from '../../../test/fakes/fake-bpf-map.ts';
+import { type PeerText, peerOf } from '../../../test/fakes/memory-dataplane.ts';
+import { address } from '../../../test/fakes/packets.ts';
+import { formatIpv4, ipv4Of } from '../../ip/ipv4.ts';
+import { formatPrefix4, prefix4 } from '../../ip/prefix.ts';
+import type { Peer } from '../peer-table.ts';
+import { FastPathTables } from './fast-path-tables.ts';
+
+const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
+const ENDPOINT_BYTES = 40;
+const COUNTER_BYTES = 32;
+
+type MapName = 'subnets' | 'endpoints' | 'counters';
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** Keys as a person writes them: a prefix, an address, a slot. */
+function keyText({ map, key }: { readonly map: string; readonly key: Uint8Array }): string {
+  const view = viewOf(key);
+  if (map === 'endpoints') return formatIpv4(ipv4Of(view.getUint32(0)));
+  if (map === 'counters') return `${view.getUint32(0, true)}`;
+  return formatPrefix4(prefix4(ipv4Of(view.getUint32(4)), view.getUint32(0, true)));
+}
+
+function endpointKey(text: string): Uint8Array {
+  const key = new Uint8Array(4);
+  viewOf(key).setUint32(0, address(text));
+  return key;
+}
+
+function slotKey(slot: number): Uint8Array {
+  const key = new Uint8Array(4);
+  viewOf(key).setUint32(0, slot, true);
+  return key;
+}
+
+/** TX packets, TX bytes, RX packets, RX bytes, as the programs count them. */
+function counterValue(...numbers: readonly [bigint, bigint, bigint, bigint]): Uint8Array {
+  const value = new Uint8Array(COUNTER_BYTES);
+  numbers.forEach((number, index) => {
+    viewOf(value).setBigUint64(index * 8, number, true);
+  });
+  return value;
+}
+
+function byKey(map: MapName, entries: ReadonlyMap<string, Uint8Array>): [string, Uint8Array][] {
+  return [...entries].map(([hex, value]) => [keyText({ map, key: Buffer.from(hex, 'hex') }), value]);
+}
+
+interface Host extends Disposable {
+  readonly tables: FastPathTables;
+  readonly subnets: FakeBpfMap;
+  readonly endpoints: FakeBpfMap;
+  readonly counters: FakeBpfMap;
+  publish(...peers: readonly PeerText[]): void;
+  publishPeers(peers: readonly Peer[]): void;
+  /** What was written since this was called last: `map operation key`. */
+  writes(): string[];
+  /** Each subnet, and what a program finds there. */
+  routes(): string[];
+  /** Addresses. */
+  peers(): string[];
+  /** What a program has learned about an endpoint: any byte that is not 0. */
+  learn(endpoint: string, byte: number): void;
+  learned(endpoint: string): Uint8Array | undefined;
+  /** As a program does. */
+  count(slot: number, ...numbers: readonly [bigint, bigint, bigint, bigint]): void;
+}
+
+/** @param room entries of a map; enough where nothing is said. */
+function openHost(room: Partial<Record<MapName, number>> = {}): Host {
+  const journal: FakeBpfWrite[] = [];
+  const make = (kind: 'hash' | 'lpm-trie', name: MapName, keyBytes: number, valueBytes: number): FakeBpfMap =>
+    new FakeBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: room[name] ?? 64 }, journal);
+  const maps = {
+    subnets: make('lpm-trie', 'subnets', 8, 12),
+    endpoints: make('hash', 'endpoints', 4, ENDPOINT_BYTES),
+    counters: make('hash', 'counters', 4, COUNTER_BYTES),
+  };
+  const tables = new FastPathTables(maps);
+  const publishPeers = (peers: readonly Peer[]): void => tables.publish({ network: NETWORK, peers, mtu: 1_472 });
+  return {
+    ...maps,
+    tables,
+    publishPeers,
+    publish: (...peers) => publishPeers(peers.map(peerOf)),
+    writes: () => journal.splice(0).map((write) => `${write.map} ${write.operation} ${keyText(write)}`),
+    routes: () =>
+      byKey('subnets', maps.subnets.entries())
+        .map(([subnet, value]) => {
+          const view = viewOf(value);
+          const endpoint = formatIpv4(ipv4Of(view.getUint32(0)));
+          return `${subnet} → ${endpoint}:${view.getUint16(4)} slot ${view.getUint32(8, true)}`;
+        })
+        .sort(),
+    peers: () =>
+      byKey('endpoints', maps.endpoints.entries())
+        .map(([endpoint]) => endpoint)
+        .sort(),
+    learn: (endpoint, byte) => {
+      maps.endpoints.update(endpointKey(endpoint), new Uint8Array(ENDPOINT_BYTES).fill(byte));
+      journal.pop();
+    },
+    learned: (endpoint) => new Map(byKey('endpoints', maps.endpoints.entries())).get(endpoint),
+    count: (slot, ...numbers) => {
+      maps.counters.update(slotKey(slot), counterValue(...numbers));
+      journal.pop();
+    },
+    [Symbol.dispose]: () => tables[Symbol.dispose](),
+  };
+}
+
+const A: PeerText = { slot: 1, subnet: '10.1.0.0/16', publicIp: '192.0.2.1' };
+const B: PeerText = { slot: 2, subnet: '10.2.3.0/24', publicIp: '192.0.2.2' };
+const zeros = (bytes: number): Uint8Array => new Uint8Array(bytes);
+
+describe('FastPathTables: peers', () => {
+  it('writes them as the programs read them', () => {
+    using host = openHost();
+    host.publish({ slot: 0x0102, subnet: '10.2.3.0/24', publicIp: '192.0.2.1', port: 8_285 });
+    const hex = (map: FakeBpfMap): string[] =>
+      [...map.entries()].map(([key, value]) => `${key}: ${Buffer.from(value).toString('hex')}`);
+    // u32 length, address: address, be16 port, u32 slot.
+    assert.deepEqual(hex(host.subnets), ['180000000a020300: c0000201205d000002010000']);
+    assert.deepEqual(hex(host.endpoints), [`c0000201: ${'00'.repeat(ENDPOINT_BYTES)}`]);
+    assert.deepEqual(hex(host.counters), [`02010000: ${'00'.repeat(COUNTER_BYTES)}`]);
+    assert.equal(host.tables.refused, 0);
+  });
+
+  it('has endpoints and counters there before the subnets that lead to them', () => {
+    using host = openHost();
+    host.publish(A, B);
+    const writes = host.writes();
+    assert.deepEqual(writes.toSorted(), [
+      'counters add 1',
+      'counters add 2',
+      'endpoints add 192.0.2.1',
+      'endpoints add 192.0.2.2',
+      'subnets update 10.1.0.0/16',
+      'subnets update 10.2.3.0/24',
+    ]);
+    const at = (write: string): number => writes.indexOf(write);
+    for (const [subnet, endpoint, slot] of [
+      ['10.1.0.0/16', '192.0.2.1', 1],
+      ['10.2.3.0/24', '192.0.2.2', 2],
+    ]) {
+      assert.ok(at(`endpoints add ${endpoint}`) < at(`subnets update ${subnet}`), writes.join('\n'));
+      assert.ok(at(`counters add ${slot}`) < at(`subnets update ${subnet}`), writes.join('\n'));
+    }
+  });
+
+  it('writes nothing when nothing has changed, and else what has', () => {
+    using host = openHost();
+    host.publish(A, B);
+    host.writes();
+    host.publish(A, B);
+    host.publish(B, A);
+    assert.deepEqual(host.writes(), []);
+    host.publish(A, { ...B, port: 9_000 });
+    assert.deepEqual(host.writes(), ['subnets update 10.2.3.0/24']);
+    host.publish(A, { ...B, port: 9_000, slot: 3 });
+    assert.deepEqual(host.writes(), ['counters add 3', 'subnets update 10.2.3.0/24']);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1', '10.2.3.0/24 → 192.0.2.2:9000 slot 3']);
+  });
+
+  it('keeps what the programs have learned about an endpoint, whatever else changes', () => {
+    using host = openHost();
+    host.publish(A);
+    host.learn('192.0.2.1', 0x77);
+    host.publish(A, B);
+    host.publish(A);
+    host.publish({ ...A, port: 9_000, slot: 5 });
+    host.publish({ ...A, subnet: '10.9.0.0/16' });
+    assert.deepEqual(host.learned('192.0.2.1'), zeros(ENDPOINT_BYTES).fill(0x77));
+  });
+
+  it('knows nothing about a peer that comes back', () => {
+    using host = openHost();
+    host.publish(A);
+    host.learn('192.0.2.1', 0x77);
+    host.publish();
+    host.publish(A);
+    assert.deepEqual(host.learned('192.0.2.1'), zeros(ENDPOINT_BYTES));
+  });
+
+  it('removes a peer that goes: its subnet, then its endpoint; its counters stay', () => {
+    using host = openHost();
+    host.publish(A, B);
+    host.count(2, 1n, 2n, 3n, 4n);
+    host.writes();
+    host.publish(A);
+    assert.deepEqual(host.writes(), ['subnets remove 10.2.3.0/24', 'endpoints remove 192.0.2.2']);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+    assert.deepEqual(host.tables.read(2).rx, { packets: 3, bytes: 4 });
+    host.publish();
+    assert.deepEqual([host.routes(), host.peers()], [[], []]);
+  });
+
+  it('keeps an endpoint for as long as it has a subnet', () => {
+    using host = openHost();
+    const second = { ...B, publicIp: A.publicIp };
+    host.publish(A, second);
+    host.learn('192.0.2.1', 0x77);
+    host.publish(second);
+    assert.deepEqual(host.routes(), ['10.2.3.0/24 → 192.0.2.1:8285 slot 2']);
+    assert.deepEqual(host.learned('192.0.2.1'), zeros(ENDPOINT_BYTES).fill(0x77));
+    host.publish();
+    assert.deepEqual(host.peers(), []);
+  });
+
+  it('replaces a peer that has moved, without a moment in which its subnet is not there or leads nowhere', () => {
+    using host = openHost();
+    host.publish(A, B);
+    host.writes();
+    host.publish({ ...A, publicIp: '192.0.2.9' }, B);
+    assert.deepEqual(host.writes(), [
+      'endpoints add 192.0.2.9',
+      'subnets update 10.1.0.0/16',
+      'endpoints remove 192.0.2.1',
+    ]);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.9:8285 slot 1', '10.2.3.0/24 → 192.0.2.2:8285 slot 2']);
+    assert.deepEqual(host.peers(), ['192.0.2.2', '192.0.2.9']);
+  });
+
+  it('takes the first of two peers with one subnet, as the peer table does', () => {
+    using host = openHost();
+    const second = { ...B, subnet: A.subnet };
+    for (let round = 0; round < 2; round++) host.publish(A, second);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+  });
+
+  it('keeps subnets apart that begin at one address', () => {
+    using host = openHost();
+    const wide = { ...A, subnet: '10.2.0.0/16' };
+    const narrow = { ...B, subnet: '10.2.0.0/24' };
+    host.publish(wide, narrow);
+    assert.deepEqual(host.routes(), ['10.2.0.0/16 → 192.0.2.1:8285 slot 1', '10.2.0.0/24 → 192.0.2.2:8285 slot 2']);
+    host.publish(wide);
+    assert.deepEqual(host.routes(), ['10.2.0.0/16 → 192.0.2.1:8285 slot 1']);
+  });
+
+  it('holds exactly the last ones, whatever was published before (property)', () => {
+    const peers: fc.Arbitrary<Peer[]> = fc.uniqueArray(
+      fc.record({
+        slot: fc.integer({ min: 1, max: 9 }),
+        subnet: fc
+          .tuple(fc.nat(3), fc.constantFrom(0, 8, 16, 24, 32))
+          .map(([second, length]) => prefix4(ipv4Of((10 << 24) | (second << 16)), length)),
+        publicIp: fc.nat(4).map((last) => ipv4Of(address('192.0.2.0') + last)),
+        port: fc.constantFrom(8_285, 9_000),
+      }),
+      { maxLength: 8, selector: ({ subnet }) => formatPrefix4(subnet) },
+    );
+    fc.assert(
+      fc.property(fc.array(peers, { minLength: 1, maxLength: 8 }), (publications) => {
+        using host = openHost();
+        let states = new Map<string, number>();
+        const slots = new Set<number>();
+        for (const [index, published] of publications.entries()) {
+          host.publishPeers(published);
+          assert.deepEqual(
+            host.routes(),
+            published
+              .map(({ subnet, publicIp, port, slot }) => {
+                return `${formatPrefix4(subnet)} → ${formatIpv4(publicIp)}:${port} slot ${slot}`;
+              })
+              .sort(),
+          );
+          // Those that stay keep their state; new ones have none.
+          const present = new Set(published.map(({ publicIp }) => formatIpv4(publicIp)));
+          states = new Map([...present].map((endpoint) => [endpoint, states.get(endpoint) ?? 0]));
+          assert.deepEqual(host.peers(), [...present].sort());
+          for (const [endpoint, byte] of states) {
+            assert.deepEqual(host.learned(endpoint), zeros(ENDPOINT_BYTES).fill(byte));
+            host.learn(endpoint, index + 1);
+            states.set(endpoint, index + 1);
+          }
+          for (const { slot } of published) slots.add(slot);
+          assert.deepEqual(
+            byKey('counters', host.counters.entries())
+              .map(([slot]) => Number(slot))
+              .sort(),
+            [...slots].sort(),
+          );
+          host.writes();
+          host.publishPeers(published.toReversed());
+          assert.deepEqual(host.writes(), []);
+        }
+        assert.equal(host.tables.refused, 0);
+      }),
+    );
+  });
+});
+
+describe('FastPathTables: what the kernel refuses', () => {
+  it('is counted, harms nobody else, and is tried again when there is room', () => {
+    using host = openHost({ subnets: 1 });
+    host.publish(A, B);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
+    assert.equal(host.tables.refused, 1);
+    host.publish(A, B);
+    assert.equal(host.tables.refused, 2);
+    host.publish(B);
+    assert.deepEqual(host.routes(), ['10.2.3.0/24 → 192.0.2.2:8285 slot 2'], 'what goes makes room for what comes');
+    assert.equal(host.tables.refused, 2);
+  });
+
+  it('does not leave an old value of a subnet behind', () => {
+    using host = openHost();
+    host.publish(A, B);
+    host.subnets.failWith = constants.errno.ENOMEM;
+    host.publish({ ...A, publicIp: '192.0.2.9' }, B);
+    assert.deepEqual(host.routes(), ['10.2.3.0/24 → 192.0.2.2:8285 slot 2']);
+    assert.equal(host.tables.refused, 1);
+    host.subnets.failWith = 0;
+    host.publish({ ...A, publicIp: '192.0.2.9' }, B);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.9:8285 slot 1', '10.2.3.0/24 → 192.0.2.2:8285 slot 2']);
+    assert.equal(host.tables.refused, 1);
+  });
+
+  it('may be an endpoint, which is tried again', () => {
+    using host = openHost();
+    host.endpoints.failWith = constants.errno.ENOMEM;
+    host.publish(A);
+    assert.deepEqual(host.peers(), []);
+    host.endpoints.failWith = 0;
+    host.publish(A);
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+  });
+
+  it('may be an endpoint: the others are there, and go as others do', () => {
+    using host = openHost({ endpoints: 1 });
+    host.publish(A, B);
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+    assert.equal(host.tables.refused, 1);
+    host.publish();
+    assert.deepEqual([host.routes(), host.peers()], [[], []]);
+    assert.equal(host.tables.refused, 1, 'what is not there need not be removed');
+  });
+
+  it('may be a counter: its peer is there all the same, and nothing is counted for it', () => {
+    using host = openHost({ counters: 1 });
+    host.publish(A, B);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1', '10.2.3.0/24 → 192.0.2.2:8285 slot 2']);
+    assert.equal(host.tables.refused, 1);
+    assert.deepEqual(host.tables.read(2).tx, { packets: 0, bytes: 0 });
+  });
+});
+
+describe('FastPathTables: counters', () => {
+  it('reads what the programs have counted, by slot and direction', () => {
+    using host = openHost();
+    host.publish(A, B);
+    host.count(1, 3n, 4_500n, 2n ** 32n + 7n, 2n ** 40n);
+    assert.deepEqual(host.tables.read(1).tx, { packets: 3, bytes: 4_500 });
+    assert.deepEqual(host.tables.read(1).rx, { packets: 2 ** 32 + 7, bytes: 2 ** 40 });
+    for (const direction of ['tx', 'rx'] as const) {
+      assert.deepEqual(host.tables.read(2)[direction], { packets: 0, bytes: 0 });
+      assert.deepEqual(host.tables.read(9)[direction], { packets: 0, bytes: 0 }, 'a slot nobody has');
+    }
+  });
+
+  it('clears one slot and nothing else', () => {
+    using host = openHost();
+    host.publish(A, B);
+    host.count(1, 1n, 2n, 3n, 4n);
+    host.count(2, 5n, 6n, 7n, 8n);
+    host.writes();
+    host.tables.clear(1);
+    host.tables.clear(9);
+    assert.deepEqual(host.writes(), ['counters update 1']);
+    assert.deepEqual(host.tables.read(1).rx, { packets: 0, bytes: 0 });
+    assert.deepEqual(host.tables.read(2).rx, { packets: 7, bytes: 8 });
+  });
+
+  it('goes on counting where a map already has the slot, and takes that for no refusal', () => {
+    using host = openHost();
+    host.count(1, 1n, 2n, 3n, 4n);
+    host.publish(A);
+    assert.deepEqual(host.tables.read(1).tx, { packets: 1, bytes: 2 });
+    assert.equal(host.tables.refused, 0);
+    host.writes();
+    host.publish({ ...A, port: 9_000 });
+    assert.deepEqual(host.writes(), ['subnets update 10.1.0.0/16']);
+  });
+});
+
+it('FastPathTables: closes all maps', () => {
+  const host = openHost();
+  host.tables[Symbol.dispose]();
+  assert.deepEqual(
+    [host.subnets, host.endpoints, host.counters].map((map) => map.isClosed),
+    [true, true, true],
+  );
+});

@@ -1,0 +1,164 @@
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { formatPrefix4 } from '../../ip/prefix.ts';
+import type { Direction } from '../counters.ts';
+import type { Peer, PeerTableContent, Slot } from '../peer-table.ts';
+import {
+  COUNTER_KEY_BYTES,
+  COUNTER_VALUE_BYTES,
+  ENDPOINT_KEY_BYTES,
+  ENDPOINT_VALUE_BYTES,
+  RX_BYTES,
+  RX_PACKETS,
+  SUBNET_ENDPOINT,
+  SUBNET_KEY_BYTES,
+  SUBNET_PORT,
+  SUBNET_SLOT,
+  SUBNET_VALUE_BYTES,
+  TX_BYTES,
+  TX_PACKETS,
+} from './layout.ts';
+import type { FastPathMaps } from './skb-program.ts';
+
+/** A map in the kernel. Keys and values have the lengths it was made with; results are 0 or −errno, and nothing throws. */
+export interface BpfMap extends Disposable {
+  readonly fd: number;
+  /** Adds an entry, or replaces its value. */
+  update(key: Uint8Array, value: Uint8Array): number;
+  /** Adds an entry; −EEXIST, and the value left as it is, when the key is there. */
+  add(key: Uint8Array, value: Uint8Array): number;
+  remove(key: Uint8Array): number;
+  /** Copies the value into `value`. */
+  lookup(key: Uint8Array, value: Uint8Array): number;
+}
+
+export interface BpfMaps extends FastPathMaps {
+  readonly subnets: BpfMap;
+  readonly endpoints: BpfMap;
+  readonly counters: BpfMap;
+}
+
+export interface Traffic {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+const EEXIST = 17;
+
+function subnetKey(address: number, length: number): Uint8Array {
+  const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES));
+  key.setUint32(0, length, true);
+  key.setUint32(4, address);
+  return new Uint8Array(key.buffer);
+}
+
+function endpointKey(address: number): Uint8Array {
+  const key = new DataView(new ArrayBuffer(ENDPOINT_KEY_BYTES));
+  key.setUint32(0, address);
+  return new Uint8Array(key.buffer);
+}
+
+function counterKey(slot: Slot): Uint8Array {
+  const key = new DataView(new ArrayBuffer(COUNTER_KEY_BYTES));
+  key.setUint32(0, slot, true);
+  return new Uint8Array(key.buffer);
+}
+
+const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+/**
+ * The peers as the programs of the fast path see them: the peer table's content in maps of the kernel. Written by the control
+ * plane; what the programs learn about a peer (endpoints) and count (counters) is theirs, and outlives every change of the
+ * table. A peer that does not get in is no harm: its packets take the way through the forwarder.
+ */
+export class FastPathTables implements Disposable {
+  readonly maps: BpfMaps;
+  readonly #subnets = new Map<string, { readonly key: Uint8Array; readonly value: Uint8Array }>();
+  readonly #endpoints = new Set<Ipv4Addr>();
+  readonly #counted = new Set<Slot>();
+  #refused = 0;
+
+  constructor(maps: BpfMaps) {
+    this.maps = maps;
+  }
+
+  /** Changes the kernel refused, for want of memory or room. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /**
+   * Only what has changed is written. An endpoint comes before its subnets and goes after them. Of two peers with one subnet the
+   * first counts, as in the peer table.
+   */
+  publish({ peers }: PeerTableContent): void {
+    const wanted = new Map<string, Peer>();
+    for (const peer of peers) {
+      const name = formatPrefix4(peer.subnet);
+      if (!wanted.has(name)) wanted.set(name, peer);
+    }
+    for (const [name, { key }] of this.#subnets) if (!wanted.has(name)) this.#forget(name, key);
+    const endpoints = new Set([...wanted.values()].map((peer) => peer.publicIp));
+    for (const address of endpoints) {
+      if (this.#endpoints.has(address)) continue;
+      const added = this.maps.endpoints.add(endpointKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES));
+      if (this.#check(added)) this.#endpoints.add(address);
+    }
+    for (const [name, peer] of wanted) this.#put(name, peer);
+    for (const address of this.#endpoints) {
+      if (endpoints.has(address)) continue;
+      this.maps.endpoints.remove(endpointKey(address));
+      this.#endpoints.delete(address);
+    }
+  }
+
+  #put(name: string, { subnet, publicIp, port, slot }: Peer): void {
+    this.#countFor(slot);
+    const key = subnetKey(subnet.addr, subnet.length);
+    const view = new DataView(new ArrayBuffer(SUBNET_VALUE_BYTES));
+    view.setUint32(SUBNET_ENDPOINT, publicIp);
+    view.setUint16(SUBNET_PORT, port);
+    view.setUint32(SUBNET_SLOT, slot, true);
+    const value = new Uint8Array(view.buffer);
+    const held = this.#subnets.get(name);
+    if (held !== undefined && equal(held.value, value)) return;
+    if (this.#check(this.maps.subnets.update(key, value))) this.#subnets.set(name, { key, value });
+    else this.#forget(name, key);
+  }
+
+  /** An old value must not outlive a peer that has moved. */
+  #forget(name: string, key: Uint8Array): void {
+    this.maps.subnets.remove(key);
+    this.#subnets.delete(name);
+  }
+
+  #countFor(slot: Slot): void {
+    if (this.#counted.has(slot)) return;
+    const result = this.maps.counters.add(counterKey(slot), new Uint8Array(COUNTER_VALUE_BYTES));
+    if (result === -EEXIST || this.#check(result)) this.#counted.add(slot);
+  }
+
+  #check(result: number): boolean {
+    if (result < 0) this.#refused++;
+    return result >= 0;
+  }
+
+  /** What went to (tx) and came from (rx) a peer by the fast path. */
+  read(slot: Slot): Record<Direction, Traffic> {
+    const view = new DataView(new ArrayBuffer(COUNTER_VALUE_BYTES));
+    if (this.#counted.has(slot)) this.maps.counters.lookup(counterKey(slot), new Uint8Array(view.buffer));
+    const at = (offset: number): number => Number(view.getBigUint64(offset, true));
+    return {
+      tx: { packets: at(TX_PACKETS), bytes: at(TX_BYTES) },
+      rx: { packets: at(RX_PACKETS), bytes: at(RX_BYTES) },
+    };
+  }
+
+  /** A slot that is given to another peer starts at zero. */
+  clear(slot: Slot): void {
+    if (this.#counted.has(slot)) this.maps.counters.update(counterKey(slot), new Uint8Array(COUNTER_VALUE_BYTES));
+  }
+
+  [Symbol.dispose](): void {
+    for (const map of [this.maps.subnets, this.maps.endpoints, this.maps.counters]) map[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,356 @@
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, MAX_UDP_PAYLOAD, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { Assembler, reg } from './assembler.ts';
+import {
+  ARRIVES_UNTIL,
+  CAPABLE_UNTIL,
+  NEXT_TRIAL,
+  SUBNET_ENDPOINT,
+  SUBNET_PORT,
+  SUBNET_SLOT,
+  SUBNET_VALUE_BYTES,
+  TRIAL_PAUSE,
+  TX_PACKETS,
+  WHOLE_UNTIL,
+} from './layout.ts';
+import {
+  ADJ_ROOM_ENCAP_L3_IPV4,
+  ADJ_ROOM_ENCAP_L4_UDP,
+  ADJ_ROOM_FIXED_GSO,
+  ADJ_ROOM_MAC,
+  addToSum,
+  be16,
+  be32,
+  begin,
+  CONTEXT,
+  count,
+  decrementTtl,
+  ETH_P_IP,
+  ETHERNET_HEADER,
+  end,
+  type FastPathMaps,
+  FIB_LOOKUP,
+  FRAME,
+  foldSum,
+  frameAddress,
+  headersLength,
+  KTIME_GET_NS,
+  loadBytes,
+  MARK_FAST,
+  MARK_WHOLE,
+  mapLookup,
+  measureSuperPacket,
+  OUTER_TTL,
+  REDIRECT,
+  requirePlainIpv4,
+  SKB_ADJUST_ROOM,
+  SKB_CHANGE_HEAD,
+  SKB_GSO_SIZE,
+  SKB_LENGTH,
+  storeBytes,
+  subnetLookup,
+  VERSION_4_NO_OPTIONS,
+} from './skb-program.ts';
+
+export interface OutboundProgramOptions {
+  readonly maps: FastPathMaps;
+  /** Address and port datagrams are sent from: those of the forwarder's socket. */
+  readonly ownAddress: Ipv4Addr;
+  readonly ownPort: number;
+  readonly tunIndex: number;
+  readonly underlayIndex: number;
+  /**
+   * Who cuts super-packets. `host`: the kernel, before the underlay's device, which cannot (no TSO): every peer gets plain
+   * datagrams. `beyond`: the device, something behind it, or, between namespaces and machines on one host, nobody: a peer
+   * that does not know what to do with a whole super-packet must not get one.
+   */
+  readonly segmentation: 'host' | 'beyond';
+}
+
+// The frame, below R10.
+/** Ethernet (2 bytes in, for the alignment of what follows), outer IP, UDP, and the first 12 bytes of the inner header. */
+const HEADERS = -56;
+const ETHERNET = HEADERS + 2;
+const OUTER = ETHERNET + ETHERNET_HEADER;
+const UDP = OUTER + IPV4_MIN_HEADER;
+const INNER_START = UDP + UDP_HEADER;
+const INNER_START_BYTES = 12;
+/** The inner IP header as it came. */
+const IP = -80;
+const KEY = -88;
+/** Copy of the subnet's value. */
+const SUBNET = -104;
+/** `struct bpf_fib_lookup`, 64 bytes. */
+const FIB = -168;
+const PACKETS = -176;
+const BYTES = -184;
+/** How headers are put in front; see `grow`. */
+const METHOD = -192;
+/** Of the longest inner packet that this one becomes. */
+const LONGEST = -200;
+/** What the outer header shall say its payload is, and the outer identification (big endian). */
+const INNER_LENGTH = -208;
+const IDENTIFICATION = -216;
+const FRAME_START = -216;
+
+const FIB_TOTAL_LENGTH = FIB + 6;
+const FIB_INDEX = FIB + 8;
+const FIB_SOURCE = FIB + 16;
+const FIB_DESTINATION = FIB + 32;
+const FIB_SOURCE_MAC = FIB + 52;
+const FIB_DESTINATION_MAC = FIB + 58;
+const FIB_BYTES = 64;
+const AF_INET = 2;
+
+const ENCAPSULATE = 0;
+const PREPEND = 1;
+
+const SECOND_NS = 1_000_000_000;
+const LONGEST_PAUSE_SECONDS = 600;
+const DONT_FRAGMENT = 0x4000;
+
+/**
+ * For packets that leave by the TUN device: puts an Ethernet, an IP and a UDP header in front of those the forwarder would
+ * send unchanged but for the TTL, and sends them out of the underlay's device. Runs where the device would queue them for the
+ * forwarder (tcx egress).
+ */
+export function outboundProgram(options: OutboundProgramOptions): Uint8Array {
+  const asm = new Assembler();
+  begin(asm);
+  // The verifier wants every byte written that a merged path may read.
+  for (let offset = FRAME_START; offset < HEADERS; offset += 8) asm.store(8, FRAME, offset, 0);
+  loadBytes(asm, 0, IP, IPV4_MIN_HEADER);
+  requirePlainIpv4(asm, IP);
+  asm.load(4, 9, CONTEXT, SKB_LENGTH);
+  asm.load(2, 1, FRAME, IP + 2);
+  asm.toBig16(1);
+  asm.jumpIf('ne', 1, reg(9), 'pass');
+  asm.jumpIf('gt', 9, MAX_UDP_PAYLOAD, 'pass');
+  findPeer(asm, options.maps);
+  measure(asm, options.segmentation);
+  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm, options.maps);
+  asm.label('accepted');
+  findWay(asm, options);
+  grow(asm);
+  writeHeaders(asm, options);
+  storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + INNER_START_BYTES);
+  count(asm, options.maps, SUBNET + SUBNET_SLOT, TX_PACKETS, PACKETS, BYTES);
+  asm.op('mov', 1, options.underlayIndex);
+  asm.op('mov', 2, 0);
+  asm.call(REDIRECT);
+  asm.exit();
+  end(asm);
+  return asm.assemble();
+}
+
+function findPeer(asm: Assembler, maps: FastPathMaps): void {
+  subnetLookup(asm, maps, KEY, IP + 16);
+  for (let offset = 0; offset < SUBNET_VALUE_BYTES; offset += 4) {
+    asm.load(4, 1, 0, offset);
+    asm.store(4, FRAME, SUBNET + offset, reg(1));
+  }
+}
+
+/** R7 = size of segments, 0 when this is one packet. Only TCP's super-packets are taken. */
+function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentation']): void {
+  asm.store(8, FRAME, PACKETS, 1);
+  asm.store(8, FRAME, BYTES, reg(9));
+  asm.store(8, FRAME, LONGEST, reg(9));
+  asm.store(8, FRAME, INNER_LENGTH, reg(9));
+  asm.store(8, FRAME, METHOD, PREPEND);
+  asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
+  asm.jumpIf('eq', 7, 0, 'measured');
+  asm.load(1, 1, FRAME, IP + 9);
+  asm.jumpIf('ne', 1, PROTO_TCP, 'pass');
+  headersLength(asm, IPV4_MIN_HEADER, KEY);
+  measureSuperPacket(asm, PACKETS, BYTES);
+  if (segmentation === 'host') {
+    // Segments of one length can have one outer header, whose length is theirs; else the kernel must write one for each.
+    asm.op('mov', 2, reg(9));
+    asm.op('sub', 2, reg(1));
+    asm.op('mod', 2, reg(7));
+    asm.jumpIf('eq', 2, 0, 'equal-segments');
+    asm.store(8, FRAME, METHOD, ENCAPSULATE);
+    asm.label('equal-segments');
+  }
+  asm.op('add', 1, reg(7));
+  asm.jumpIf('ge', 1, reg(9), 'measured');
+  asm.store(8, FRAME, LONGEST, reg(1));
+  if (segmentation === 'host') {
+    asm.load(8, 2, FRAME, METHOD);
+    asm.jumpIf('eq', 2, ENCAPSULATE, 'measured');
+    asm.store(8, FRAME, INNER_LENGTH, reg(1));
+  }
+  asm.label('measured');
+}
+
+/**
+ * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
+ * Single packets, whose checksums are still the device's to finish, are sent to a peer that has a fast path; but not
+ * where super-packets are cut, for then those take the way through the forwarder, and packets of one flow that overtake each
+ * other cost TCP more than a copy.
+ */
+function decideByWhatIsKnown(asm: Assembler, maps: FastPathMaps): void {
+  mapLookup(asm, maps.endpoints, SUBNET + SUBNET_ENDPOINT);
+  asm.op('mov', 8, reg(0));
+  asm.call(KTIME_GET_NS);
+  asm.store(8, FRAME, IDENTIFICATION, be16(MARK_FAST));
+  asm.load(8, 1, 8, ARRIVES_UNTIL);
+  asm.jumpIf('le', 1, reg(0), 'arrival-unknown');
+  asm.store(8, FRAME, IDENTIFICATION, be16(MARK_WHOLE));
+  asm.label('arrival-unknown');
+  asm.load(8, 1, 8, WHOLE_UNTIL);
+  asm.jumpIf('gt', 1, reg(0), 'accepted');
+  asm.load(8, 1, 8, CAPABLE_UNTIL);
+  asm.jumpIf('le', 1, reg(0), 'pass');
+  asm.store(8, FRAME, METHOD, ENCAPSULATE);
+  asm.load(8, 1, 8, TRIAL_PAUSE);
+  asm.jumpIf('ne', 7, 0, 'super-packet');
+  asm.jumpIf('eq', 1, 0, 'accepted');
+  asm.jump('pass');
+
+  asm.label('super-packet');
+  asm.load(8, 2, 8, NEXT_TRIAL);
+  asm.jumpIf('gt', 2, reg(0), 'pass');
+  asm.op('shl', 1, 1);
+  asm.jumpIf('ne', 1, 0, 'tried-before');
+  asm.op('mov', 1, 1);
+  asm.label('tried-before');
+  asm.jumpIf('le', 1, LONGEST_PAUSE_SECONDS, 'pause');
+  asm.op('mov', 1, LONGEST_PAUSE_SECONDS);
+  asm.label('pause');
+  asm.store(8, 8, TRIAL_PAUSE, reg(1));
+  asm.op('mul', 1, SECOND_NS);
+  asm.op('add', 0, reg(1));
+  asm.store(8, 8, NEXT_TRIAL, reg(0));
+}
+
+/** Route and neighbour by the kernel's tables; what it does not know yet, or what does not fit the path, passes. */
+function findWay(asm: Assembler, { ownAddress, tunIndex, underlayIndex }: OutboundProgramOptions): void {
+  asm.store(1, FRAME, FIB, AF_INET);
+  asm.store(1, FRAME, FIB + 1, PROTO_UDP);
+  asm.load(8, 1, FRAME, LONGEST);
+  asm.op('add', 1, ENCAPSULATION_OVERHEAD);
+  asm.store(2, FRAME, FIB_TOTAL_LENGTH, reg(1));
+  asm.store(4, FRAME, FIB_INDEX, tunIndex);
+  asm.store(4, FRAME, FIB_SOURCE, be32(ownAddress));
+  asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT);
+  asm.store(4, FRAME, FIB_DESTINATION, reg(1));
+  asm.op('mov', 1, reg(CONTEXT));
+  frameAddress(asm, 2, FIB);
+  asm.op('mov', 3, FIB_BYTES);
+  asm.op('mov', 4, 0);
+  asm.call(FIB_LOOKUP);
+  asm.jumpIf('ne', 0, 0, 'pass');
+  asm.load(4, 1, FRAME, FIB_INDEX);
+  asm.jumpIf('ne', 1, underlayIndex, 'pass');
+}
+
+/**
+ * Room for the headers. `ENCAPSULATE` tells the kernel that this is a UDP tunnel, so that it, or a device, cuts a super-packet as
+ * one: right everywhere, but the receiver cannot take that mark off again (Linux ≤ 7.0), and its bridge then cuts the
+ * super-packet. `PREPEND` gives the packet a long MAC header: nobody looks into it, and all segments get the same one.
+ */
+function grow(asm: Assembler): void {
+  asm.load(8, 1, FRAME, METHOD);
+  asm.jumpIf('eq', 1, PREPEND, 'prepend');
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, ENCAPSULATION_OVERHEAD);
+  asm.op('mov', 3, ADJ_ROOM_MAC);
+  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO | ADJ_ROOM_ENCAP_L3_IPV4 | ADJ_ROOM_ENCAP_L4_UDP);
+  asm.call(SKB_ADJUST_ROOM);
+  asm.jumpIf('ne', 0, 0, 'pass');
+  changeHead(asm, ETHERNET_HEADER, 'drop');
+  asm.jump('grown');
+  asm.label('prepend');
+  changeHead(asm, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD, 'pass');
+  asm.label('grown');
+}
+
+function changeHead(asm: Assembler, bytes: number, otherwise: string): void {
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, bytes);
+  asm.op('mov', 3, 0);
+  asm.call(SKB_CHANGE_HEAD);
+  asm.jumpIf('ne', 0, 0, otherwise);
+}
+
+function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: OutboundProgramOptions): void {
+  for (let offset = 0; offset < 6; offset += 2) {
+    asm.load(2, 1, FRAME, FIB_DESTINATION_MAC + offset);
+    asm.store(2, FRAME, ETHERNET + offset, reg(1));
+    asm.load(2, 1, FRAME, FIB_SOURCE_MAC + offset);
+    asm.store(2, FRAME, ETHERNET + 6 + offset, reg(1));
+  }
+  asm.store(2, FRAME, ETHERNET + 12, ETH_P_IP);
+
+  asm.load(8, 9, FRAME, INNER_LENGTH);
+  asm.store(2, FRAME, OUTER, VERSION_4_NO_OPTIONS);
+  asm.op('mov', 1, reg(9));
+  asm.op('add', 1, ENCAPSULATION_OVERHEAD);
+  asm.toBig16(1);
+  asm.store(2, FRAME, OUTER + 2, reg(1));
+  asm.load(8, 1, FRAME, IDENTIFICATION);
+  asm.store(2, FRAME, OUTER + 4, reg(1));
+  asm.store(2, FRAME, OUTER + 6, be16(DONT_FRAGMENT));
+  asm.store(2, FRAME, OUTER + 8, OUTER_TTL | (PROTO_UDP << 8));
+  asm.store(2, FRAME, OUTER + 10, 0);
+  asm.store(4, FRAME, OUTER + 12, be32(ownAddress));
+  asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT);
+  asm.store(4, FRAME, OUTER + 16, reg(1));
+  asm.op('mov', 3, 0);
+  for (let offset = 0; offset < IPV4_MIN_HEADER; offset += 4) addToSum(asm, OUTER + offset, 4);
+  foldSum(asm, 3, 1);
+  asm.op('xor', 3, 0xffff);
+  asm.store(2, FRAME, OUTER + 10, reg(3));
+
+  asm.store(2, FRAME, UDP, be16(ownPort));
+  asm.load(2, 1, FRAME, SUBNET + SUBNET_PORT);
+  asm.store(2, FRAME, UDP + 2, reg(1));
+  asm.op('mov', 1, reg(9));
+  asm.op('add', 1, UDP_HEADER);
+  asm.toBig16(1);
+  asm.store(2, FRAME, UDP + 4, reg(1));
+  // "None" (RFC 768): the inner packet has its own. With it the peer's kernel knows what came by a fast path.
+  asm.store(2, FRAME, UDP + 6, 0);
+  if (segmentation === 'host') checksumOfSegments(asm);
+
+  decrementTtl(asm, IP);
+  for (let offset = 0; offset < INNER_START_BYTES; offset += 4) {
+    asm.load(4, 1, FRAME, IP + offset);
+    asm.store(4, FRAME, INNER_START + offset, reg(1));
+  }
+}
+
+/**
+ * A UDP checksum for segments of one length, so that the receiver can put them together again (UDP GRO wants one). No payload
+ * is looked at: an IP header with its checksum sums up to 0, and a TCP segment with its checksum to the complement of its
+ * pseudo header, whatever it carries (Documentation/networking/checksum-offloads.rst: local checksum offload).
+ */
+function checksumOfSegments(asm: Assembler): void {
+  asm.jumpIf('eq', 7, 0, 'no-checksum');
+  asm.load(8, 1, FRAME, METHOD);
+  asm.jumpIf('eq', 1, ENCAPSULATE, 'no-checksum');
+  asm.op('mov', 3, be16(PROTO_TCP));
+  addToSum(asm, IP + 12, 4);
+  addToSum(asm, IP + 16, 4);
+  asm.op('mov', 1, reg(9));
+  asm.op('sub', 1, IPV4_MIN_HEADER);
+  asm.toBig16(1);
+  asm.op('add', 3, reg(1));
+  foldSum(asm, 3, 1);
+  asm.op('xor', 3, 0xffff);
+  asm.op('add', 3, be16(PROTO_UDP));
+  addToSum(asm, OUTER + 12, 4);
+  addToSum(asm, OUTER + 16, 4);
+  addToSum(asm, UDP, 4);
+  addToSum(asm, UDP + 4, 2);
+  addToSum(asm, UDP + 4, 2);
+  foldSum(asm, 3, 1);
+  asm.op('xor', 3, 0xffff);
+  asm.jumpIf('ne', 3, 0, 'checksum');
+  asm.op('mov', 3, 0xffff);
+  asm.label('checksum');
+  asm.store(2, FRAME, UDP + 6, reg(3));
+  asm.label('no-checksum');
+}

@@ -1,0 +1,225 @@
+/**
+ * What the two programs of the fast path share: the parts of Linux' interface for classifiers that they use, and pieces of
+ * code. Both keep the packet's context in R6 and leave by one of three doors:
+ *
+ *   pass   the packet is untouched and goes on as if there were no program: to the forwarder in user space, which has the
+ *          last word on everything unusual (and counts it, and answers it by ICMP)
+ *   drop   it was changed half way when the kernel ran out of memory
+ *   a redirect to another device
+ */
+import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
+
+/** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
+export const SKB_LENGTH = 0;
+export const SKB_PROTOCOL = 16;
+export const SKB_VLAN_PRESENT = 20;
+export const SKB_GSO_SEGMENTS = 164;
+export const SKB_GSO_SIZE = 176;
+
+/** Helper functions by number (`enum bpf_func_id`). */
+export const MAP_LOOKUP = 1;
+export const KTIME_GET_NS = 5;
+export const SKB_STORE_BYTES = 9;
+export const L3_CSUM_REPLACE = 10;
+export const REDIRECT = 23;
+export const SKB_LOAD_BYTES = 26;
+export const CSUM_DIFF = 28;
+export const SKB_CHANGE_HEAD = 43;
+export const SKB_ADJUST_ROOM = 50;
+export const FIB_LOOKUP = 69;
+
+/** `bpf_skb_adjust_room`: room is made or taken behind the MAC header; the size of segments stays. */
+export const ADJ_ROOM_MAC = 1;
+export const ADJ_ROOM_FIXED_GSO = 1;
+export const ADJ_ROOM_ENCAP_L3_IPV4 = 2;
+export const ADJ_ROOM_ENCAP_L4_UDP = 16;
+/** `bpf_redirect`: to the receiving side of the device. */
+export const REDIRECT_INGRESS = 1;
+
+/** `TCX_NEXT` and `TCX_DROP` (enum tcx_action_base). */
+const TCX_NEXT = -1;
+const TCX_DROP = 2;
+
+export const CONTEXT: Register = 6;
+export const FRAME: Register = 10;
+
+export const ETHERNET_HEADER = 14;
+/** ETH_P_IP in the byte order of the packet, read as a little-endian half word. */
+export const ETH_P_IP = 0x0008;
+export const VERSION_4_NO_OPTIONS = 0x45;
+/** More-fragments bit and fragment offset, read as a little-endian half word. */
+const FRAGMENT_BITS = 0xff3f;
+
+/**
+ * The outer IP identification of what a host with a fast path sends, by either way. The field means nothing in a datagram that
+ * may not be fragmented (RFC 6864), so it can say what its sender can do. A super-packet that is cut counts on from it, which
+ * changes the low seven bits.
+ */
+export const MARK_FAST = 0x5700;
+/** … and that super-packets of the one addressed arrive at the sender in one piece. */
+export const MARK_WHOLE = 0x5780;
+export const MARK_WHOLE_BIT = 0x80;
+
+/** Outer TTL, the kernel's default (net.ipv4.ip_default_ttl). What arrives with it has crossed no router. */
+export const OUTER_TTL = 64;
+
+/** Host to network order, as a constant for a little-endian store or comparison. */
+export const be16 = (value: number): number => ((value >>> 8) & 0xff) | ((value & 0xff) << 8);
+export const be32 = (value: number): number =>
+  (value >>> 24) | ((value >>> 8) & 0xff00) | ((value & 0xff00) << 8) | (value << 24);
+
+/** What the fast path keeps in the kernel; see fast-path-tables.ts for who writes what. */
+export interface FastPathMaps {
+  readonly subnets: MapReference;
+  readonly endpoints: MapReference;
+  readonly counters: MapReference;
+}
+
+/** dst = address of the frame at offset. */
+export function frameAddress(asm: Assembler, dst: Register, offset: number): void {
+  asm.op('mov', dst, reg(FRAME));
+  asm.op('add', dst, offset);
+}
+
+/** Anything but IPv4 passes. */
+export function begin(asm: Assembler): void {
+  asm.op('mov', CONTEXT, reg(1));
+  asm.load(4, 1, CONTEXT, SKB_PROTOCOL);
+  asm.jumpIf('ne', 1, ETH_P_IP, 'pass');
+}
+
+export function end(asm: Assembler): void {
+  asm.label('pass');
+  asm.op('mov', 0, TCX_NEXT);
+  asm.exit();
+  asm.label('drop');
+  asm.op('mov', 0, TCX_DROP);
+  asm.exit();
+}
+
+/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
+export function loadBytes(asm: Assembler, packetOffset: number, frameOffset: number, length: number): void {
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, packetOffset);
+  frameAddress(asm, 3, frameOffset);
+  asm.op('mov', 4, length);
+  asm.call(SKB_LOAD_BYTES);
+  asm.jumpIf('ne', 0, 0, 'pass');
+}
+
+/** Copies bytes of the frame into the packet, or drops it. */
+export function storeBytes(asm: Assembler, packetOffset: number, frameOffset: number, length: number): void {
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, packetOffset);
+  frameAddress(asm, 3, frameOffset);
+  asm.op('mov', 4, length);
+  asm.op('mov', 5, 0);
+  asm.call(SKB_STORE_BYTES);
+  asm.jumpIf('ne', 0, 0, 'drop');
+}
+
+/** R0 = address of the value; a packet whose key is not there goes to `missing`. */
+export function mapLookup(asm: Assembler, map: MapReference, keyOffset: number, missing = 'pass'): void {
+  asm.loadMap(1, map);
+  frameAddress(asm, 2, keyOffset);
+  asm.call(MAP_LOOKUP);
+  asm.jumpIf('eq', 0, 0, missing);
+}
+
+/** The peer whose subnet has the address at `addressOffset`: R0 = its value. Anybody else's packet passes. */
+export function subnetLookup(asm: Assembler, maps: FastPathMaps, keyOffset: number, addressOffset: number): void {
+  asm.store(4, FRAME, keyOffset, 32);
+  asm.load(4, 1, FRAME, addressOffset);
+  asm.store(4, FRAME, keyOffset + 4, reg(1));
+  mapLookup(asm, maps.subnets, keyOffset);
+}
+
+/** A header at `offset` of the frame that is not the plain one, is a fragment, or whose TTL runs out here: passes. */
+export function requirePlainIpv4(asm: Assembler, offset: number): void {
+  asm.load(1, 1, FRAME, offset);
+  asm.jumpIf('ne', 1, VERSION_4_NO_OPTIONS, 'pass');
+  asm.load(2, 1, FRAME, offset + 6);
+  asm.jumpIf('set', 1, FRAGMENT_BITS, 'pass');
+  asm.load(1, 1, FRAME, offset + 8);
+  asm.jumpIf('le', 1, 1, 'pass');
+}
+
+/** As `decrementTtl` of checksum.ts, on a header in the frame. */
+export function decrementTtl(asm: Assembler, offset: number): void {
+  asm.load(1, 1, FRAME, offset + 8);
+  asm.op('sub', 1, 1);
+  asm.store(1, FRAME, offset + 8, reg(1));
+  asm.load(2, 1, FRAME, offset + 10);
+  asm.op('add', 1, be16(0x0100));
+  asm.jumpIf('lt', 1, 0xffff, 'ttl-no-carry');
+  asm.op('add', 1, 1);
+  asm.label('ttl-no-carry');
+  asm.store(2, FRAME, offset + 10, reg(1));
+}
+
+/** Folds the sum in a register to 16 bits, by way of another. */
+export function foldSum(asm: Assembler, sum: Register, scratch: Register): void {
+  for (let round = 0; round < 2; round++) {
+    asm.op('mov', scratch, reg(sum));
+    asm.op('shr', scratch, 16);
+    asm.op('and', sum, 0xffff);
+    asm.op('add', sum, reg(scratch));
+  }
+}
+
+/** Adds to sum (R3) the words at an offset of the frame, by way of R1 and R2; `length` 2 or 4 bytes. */
+export function addToSum(asm: Assembler, offset: number, length: 2 | 4): void {
+  asm.load(length, 1, FRAME, offset);
+  if (length === 4) {
+    asm.op('mov', 2, reg(1));
+    asm.op('shr', 2, 16);
+    asm.op('and', 1, 0xffff);
+    asm.op('add', 3, reg(2));
+  }
+  asm.op('add', 3, reg(1));
+}
+
+/**
+ * R1 = length of IP and TCP header of the packet whose TCP header is at `tcpOffset`; passes when it has none.
+ * @param scratch 8 bytes of the frame.
+ */
+export function headersLength(asm: Assembler, tcpOffset: number, scratch: number): void {
+  loadBytes(asm, tcpOffset + 12, scratch, 1);
+  asm.load(1, 1, FRAME, scratch);
+  asm.op('shr', 1, 4);
+  asm.op('shl', 1, 2);
+  asm.op('add', 1, 20);
+}
+
+/**
+ * Packets and bytes as the forwarder counts them: a super-packet as what it is cut into, headers included each time.
+ * In: R1 length of the headers, R9 length of the packet. Out: two 64-bit words in the frame.
+ */
+export function measureSuperPacket(asm: Assembler, packetsOffset: number, bytesOffset: number): void {
+  asm.load(4, 2, CONTEXT, SKB_GSO_SEGMENTS);
+  asm.jumpIf('gt', 2, 0, 'segments-known');
+  asm.op('mov', 2, 1);
+  asm.label('segments-known');
+  asm.store(8, FRAME, packetsOffset, reg(2));
+  asm.op('sub', 2, 1);
+  asm.op('mul', 2, reg(1));
+  asm.op('add', 2, reg(9));
+  asm.store(8, FRAME, bytesOffset, reg(2));
+}
+
+/** Adds the two words of the frame to the peer's counters at `counterOffset`. */
+export function count(
+  asm: Assembler,
+  maps: FastPathMaps,
+  slotOffset: number,
+  counterOffset: number,
+  packetsOffset: number,
+  bytesOffset: number,
+): void {
+  mapLookup(asm, maps.counters, slotOffset, 'uncounted');
+  asm.load(8, 1, FRAME, packetsOffset);
+  asm.atomicAdd(0, counterOffset, 1);
+  asm.load(8, 1, FRAME, bytesOffset);
+  asm.atomicAdd(0, counterOffset + 8, 1);
+  asm.label('uncounted');
+}

@@ -1,0 +1,86 @@
+/** What a device's driver can do, by the ioctls of ethtool(8) and netdevice(7). */
+import { AF_INET, ENODEV, SIOCETHTOOL, SIOCGIFHWADDR, SIOCGIFINDEX, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
+import { addressOf, close, ioctl, socket } from './ffi.ts';
+
+/** `struct ifreq`: a name of 16 bytes, then a union. */
+const IFREQ_BYTES = 40;
+const IFREQ_UNION = 16;
+const IFNAMSIZ = 16;
+/** linux/ethtool.h */
+const ETHTOOL_GSSET_INFO = 0x37;
+const ETHTOOL_GSTRINGS = 0x1b;
+const ETHTOOL_GFEATURES = 0x3a;
+const ETH_SS_FEATURES = 4;
+const ETH_GSTRING_LEN = 32;
+/** `struct ethtool_get_features_block`: available, requested, active, never_changed; 32 features each. */
+const FEATURE_BLOCK_BYTES = 16;
+const FEATURE_BLOCK_ACTIVE = 8;
+/** net/if_arp.h */
+const ARPHRD_ETHER = 1;
+
+export interface DeviceFacts {
+  readonly index: number;
+  readonly isEthernet: boolean;
+  /** Features in force, by the names `ethtool -k` has for them below its own headings, such as `tx-tcp-segmentation`. */
+  readonly features: ReadonlySet<string>;
+}
+
+/** Of the device of that name in this network namespace; −errno when there is none or it does not say. */
+export function readDeviceFacts(name: string): DeviceFacts | number {
+  if (name.length >= IFNAMSIZ) return -ENODEV;
+  const fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  try {
+    const request = new DataView(new SharedArrayBuffer(IFREQ_BYTES));
+    new Uint8Array(request.buffer).set(new TextEncoder().encode(name));
+    const ask = (code: number): number => ioctl(fd, code, addressOf(request));
+    let result = ask(SIOCGIFINDEX);
+    if (result < 0) return result;
+    const index = request.getInt32(IFREQ_UNION, true);
+    result = ask(SIOCGIFHWADDR);
+    if (result < 0) return result;
+    const isEthernet = request.getUint16(IFREQ_UNION, true) === ARPHRD_ETHER;
+    const features = readFeatures((data) => {
+      request.setBigUint64(IFREQ_UNION, BigInt(addressOf(data)), true);
+      return ask(SIOCETHTOOL);
+    });
+    return typeof features === 'number' ? features : { index, isEthernet, features };
+  } finally {
+    close(fd);
+  }
+}
+
+/** Names and bits by number: the numbers are the kernel's own and differ between versions. */
+function readFeatures(ask: (data: DataView) => number): Set<string> | number {
+  const info = new DataView(new SharedArrayBuffer(24)); // struct ethtool_sset_info and one u32
+  info.setUint32(0, ETHTOOL_GSSET_INFO, true);
+  info.setBigUint64(8, 1n << BigInt(ETH_SS_FEATURES), true);
+  let result = ask(info);
+  if (result < 0) return result;
+  const count = info.getUint32(16, true);
+
+  const strings = new DataView(new SharedArrayBuffer(12 + count * ETH_GSTRING_LEN)); // struct ethtool_gstrings
+  strings.setUint32(0, ETHTOOL_GSTRINGS, true);
+  strings.setUint32(4, ETH_SS_FEATURES, true);
+  strings.setUint32(8, count, true);
+  result = ask(strings);
+  if (result < 0) return result;
+
+  const blocks = Math.ceil(count / 32);
+  const bits = new DataView(new SharedArrayBuffer(8 + blocks * FEATURE_BLOCK_BYTES)); // struct ethtool_gfeatures
+  bits.setUint32(0, ETHTOOL_GFEATURES, true);
+  bits.setUint32(4, blocks, true);
+  result = ask(bits);
+  if (result < 0) return result;
+
+  const text = Buffer.from(strings.buffer);
+  const features = new Set<string>();
+  for (let feature = 0; feature < count; feature++) {
+    const block = 8 + Math.floor(feature / 32) * FEATURE_BLOCK_BYTES;
+    if ((bits.getUint32(block + FEATURE_BLOCK_ACTIVE, true) & (1 << (feature % 32))) === 0) continue;
+    const at = 12 + feature * ETH_GSTRING_LEN;
+    const name = text.toString('latin1', at, at + ETH_GSTRING_LEN);
+    features.add(name.slice(0, name.indexOf('\0')));
+  }
+  return features;
+}

@@ -1,0 +1,269 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { MARK_FAST } from '../../src/dataplane/fast-path/skb-program.ts';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { sendFile } from '../../src/lab/checks.ts';
+import type { Underlay } from '../../src/lab/namespaces.ts';
+import { type LabContainer, type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
+import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
+import { address, udpPacket } from '../fakes/packets.ts';
+import { addressOf, ping } from './overlay.ts';
+import { attach, OVERHEAD, PORT, Tunnel, type TunnelCounters, type TunnelSettings } from './tunnel.ts';
+import { eventually, LineFeed } from './waiting.ts';
+
+const MTU = 1500 - OVERHEAD;
+const FILE_BYTES = 64 * 1024 * 1024;
+const SMALL_FILE_BYTES = 4 * 1024 * 1024;
+const LISTENER_PORT = 7000;
+/** A container's TTL of 64 less four routings: two by the kernels, one by each forwarder. */
+const TTL_ON_ARRIVAL = 60;
+
+const ATTACHED = /^weft tunnel: Packets take the fast path in the kernel/;
+const REFUSED = /^weft tunnel: All packets pass through the forwarder, there is no fast path in the kernel: /;
+
+async function transfer(topology: Topology, from: LabContainer, to: LabContainer, bytes = FILE_BYTES): Promise<void> {
+  const sent = await sendFile(topology, from, to, bytes);
+  assert.deepEqual([sent.receivedBytes, sent.receivedSha256], [sent.bytes, sent.sha256]);
+}
+
+/** From `nstat`'s source; of the namespace's kernel, all devices together. */
+async function udpChecksumErrors(topology: Topology, place: Place): Promise<number> {
+  const { stdout } = await topology.exec(place, ['cat', '/proc/net/snmp']);
+  const [names, values] = stdout.split('\n').filter((line) => line.startsWith('Udp:'));
+  const at = names!.split(' ').indexOf('InCsumErrors');
+  assert.ok(at > 0, stdout);
+  return Number(values!.split(' ')[at]);
+}
+
+const system = (counters: TunnelCounters, name: string): number => counters.totals[name]!;
+
+/** Hosts 1 … n with a tunnel each to all others, and a container each. */
+async function meshOf(
+  hosts: number,
+  underlay: Underlay,
+  settings: (host: LabHost) => Partial<TunnelSettings>,
+): Promise<{ topology: Topology; tunnels: Tunnel[] }> {
+  const topology = await Topology.create({ hosts, containersPerHost: 1, underlay, purpose: 'test' });
+  try {
+    const tunnels: Tunnel[] = [];
+    for (const host of topology.hosts) {
+      const peers = topology.hosts.filter((other) => other !== host).map((other) => ({ host: other }));
+      tunnels.push(await Tunnel.start(topology, host, { peers, ...settings(host) }));
+      await attach(topology, host, MTU);
+    }
+    return { topology, tunnels };
+  } catch (error) {
+    await topology[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+describe('the fast path where super-packets arrive in one piece', () => {
+  let topology: Topology;
+  let tunnels: Tunnel[];
+  let containers: readonly LabContainer[];
+
+  before(async () => {
+    // The third has none, as an agent without CAP_BPF, or flannel.
+    ({ topology, tunnels } = await meshOf(3, 'native', ({ index }) => ({ fastPath: index === 2 ? 'off' : 'auto' })));
+    containers = topology.containers;
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  it('says so at the start, or says nothing when it is off', async () => {
+    await tunnels[0]!.stderr.find((text) => ATTACHED.test(text));
+    assert.deepEqual(
+      tunnels[2]!.stderr.seen.map(({ text }) => text),
+      [],
+    );
+  });
+
+  it('carries TCP both ways past the forwarders, and counts it as they would', async () => {
+    const [a, b] = [containers[0]!, containers[1]!];
+    const before = await Promise.all(tunnels.slice(0, 2).map((tunnel) => tunnel.counters()));
+    await transfer(topology, a, b);
+    await transfer(topology, b, a);
+    const later = await Promise.all(tunnels.slice(0, 2).map((tunnel) => tunnel.counters()));
+    for (const [index, counters] of later.entries()) {
+      const { sent, received } = counters.peers[0]!;
+      const fullPackets = FILE_BYTES / MTU;
+      assert.ok(sent.packets > fullPackets && received.packets > fullPackets, JSON.stringify(counters.peers[0]));
+      assert.ok(sent.bytes > FILE_BYTES && received.bytes > FILE_BYTES, JSON.stringify(counters.peers[0]));
+      assert.deepEqual([sent.drops, received.drops], [{}, {}]);
+      // A forwarder that carried the file would read a thousand super-packets at the least, and receive as many messages.
+      const reads = system(counters, 'txReads') - system(before[index]!, 'txReads');
+      const receives = system(counters, 'rxReceives') - system(before[index]!, 'rxReceives');
+      assert.ok(reads < 500 && receives < 500, `host ${index + 1}: ${reads} reads, ${receives} receives`);
+    }
+    // One host's packets out are the other's packets in, however they went.
+    assert.equal(later[0]!.peers[0]!.sent.packets, later[1]!.peers[0]!.received.packets);
+    assert.equal(later[0]!.peers[0]!.sent.bytes, later[1]!.peers[0]!.received.bytes);
+  });
+
+  it('ages packets as the forwarders do', async () => {
+    for (const to of [containers[1]!, containers[2]!]) {
+      const { ok, output } = await ping(topology, containers[0]!, addressOf(to));
+      assert.ok(ok && output.includes(`ttl=${TTL_ON_ARRIVAL}`), output);
+    }
+  });
+
+  it('leaves what must be answered to the forwarder', async () => {
+    const { output } = await ping(topology, containers[0]!, addressOf(containers[1]!), '-t', '2');
+    assert.match(output, /From 10\.244\.1\.0 .*Time to live exceeded/);
+    assert.equal((await tunnels[0]!.counters()).peers[0]!.sent.drops['ttl-exceeded'], 1);
+  });
+
+  it('passes fragments', async () => {
+    const { ok, output } = await ping(topology, containers[0]!, addressOf(containers[1]!), '-M', 'dont', '-s', '6000');
+    assert.ok(ok, output);
+  });
+
+  it('gives a peer without one datagrams it can read', async () => {
+    await transfer(topology, containers[0]!, containers[2]!);
+    await transfer(topology, containers[2]!, containers[0]!);
+    const { peers, nobody } = await tunnels[2]!.counters();
+    assert.deepEqual([peers[0]!.received.drops, nobody.received.drops], [{}, {}]);
+    // Whole super-packets would be datagrams of 64 KB.
+    const { packets, bytes } = peers[0]!.received;
+    assert.ok(bytes / packets <= MTU, `${bytes} bytes in ${packets} packets`);
+  });
+
+  it('goes on with a peer that comes back without one', async () => {
+    await transfer(topology, containers[0]!, containers[1]!, SMALL_FILE_BYTES);
+    const [first, second, third] = topology.hosts as [LabHost, LabHost, LabHost];
+    await tunnels[1]!.child[Symbol.asyncDispose]();
+    await using _plain = await Tunnel.start(topology, second, {
+      peers: [{ host: first }, { host: third }],
+      fastPath: 'off',
+    });
+    await transfer(topology, containers[0]!, containers[1]!, SMALL_FILE_BYTES);
+    await transfer(topology, containers[1]!, containers[0]!, SMALL_FILE_BYTES);
+  });
+});
+
+describe('the fast path where this host cuts super-packets', () => {
+  let topology: Topology;
+  let tunnels: Tunnel[];
+
+  before(async () => {
+    ({ topology, tunnels } = await meshOf(2, 'wire', () => ({ fastPath: 'auto' })));
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  it('carries TCP both ways past the sending forwarder, in datagrams the receiving one can join', async () => {
+    const [a, b] = [topology.containers[0]!, topology.containers[1]!];
+    await transfer(topology, a, b);
+    await transfer(topology, b, a);
+    const counters = await Promise.all(tunnels.map((tunnel) => tunnel.counters()));
+    for (const [index, { peers, totals }] of counters.entries()) {
+      const { sent, received } = peers[0]!;
+      assert.deepEqual([sent.drops, received.drops], [{}, {}]);
+      assert.ok(totals.txReads! < 500, `host ${index + 1}: ${totals.txReads} reads`);
+      // UDP GRO joins only datagrams that have a checksum, and only if it is right.
+      const joined = totals.rxCoalesced! / received.packets;
+      assert.ok(joined > 0.5, `host ${index + 1}: ${totals.rxCoalesced} of ${received.packets} packets joined`);
+      assert.equal(await udpChecksumErrors(topology, topology.hosts[index]!), 0);
+    }
+    assert.equal(counters[0]!.peers[0]!.sent.packets, counters[1]!.peers[0]!.received.packets);
+    assert.equal(counters[0]!.peers[0]!.sent.bytes, counters[1]!.peers[0]!.received.bytes);
+  });
+});
+
+describe('who may use the fast path', () => {
+  let topology: Topology;
+  let receiver: LabHost;
+  let tunnel: Tunnel;
+  let arrivals: LineFeed;
+
+  before(async () => {
+    topology = await Topology.create({ hosts: 4, containersPerHost: 1, purpose: 'test' });
+    receiver = topology.hosts[0]!;
+    const off = 'for each in all default; do echo 0 >/proc/sys/net/ipv4/conf/$each/rp_filter; done';
+    await topology.exec(receiver, ['sh', '-c', off]);
+    await attach(topology, receiver, MTU);
+    const listener = await topology.start(receiver.containers[0]!, [
+      ...['socat', '-u', `UDP4-RECV:${LISTENER_PORT}`, 'STDOUT'],
+    ]);
+    arrivals = new LineFeed(listener.stdout!);
+    await eventually('the listener is there', async () => {
+      const { stdout } = await topology.exec(receiver.containers[0]!, ['ss', '-Huln', `sport = :${LISTENER_PORT}`]);
+      return stdout.includes(String(LISTENER_PORT)) || undefined;
+    });
+    tunnel = await Tunnel.start(topology, receiver, {
+      peers: [{ host: topology.hosts[1]! }, { host: topology.hosts[2]! }],
+    });
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  /** A datagram as the fast path of a host would send it, but for what `innerSource` is. */
+  async function send(from: LabHost, innerSource: string, text: string): Promise<void> {
+    const inner = udpPacket({
+      ip: { source: address(innerSource), destination: address(addressOf(receiver.containers[0]!)) },
+      sourcePort: 5000,
+      destinationPort: LISTENER_PORT,
+      payload: Buffer.from(`${text}\n`),
+    });
+    const outer = udpPacket({
+      ip: { source: from.address, destination: receiver.address, id: MARK_FAST, dontFragment: true },
+      sourcePort: PORT,
+      destinationPort: PORT,
+      withoutChecksum: true,
+      payload: inner,
+    });
+    // 255 is IPPROTO_RAW: the packet comes with its IP header.
+    await topology.exec(from, ['socat', '-u', 'STDIN', `IP4-SENDTO:${formatIpv4(receiver.address)}:255`], {
+      stdin: outer,
+    });
+  }
+
+  it('a peer, for packets of its own subnet', async () => {
+    await send(topology.hosts[1]!, '10.244.2.9', 'own subnet');
+    await arrivals.find((text) => text === 'own subnet');
+    const { peers, totals } = await tunnel.counters();
+    assert.equal(peers[0]!.received.packets, 1);
+    assert.equal(totals.rxDatagrams, 0, 'the forwarder has not seen it');
+  });
+
+  for (const { what, sender, innerSource, reason } of [
+    { what: 'a peer, as another', sender: 1, innerSource: '10.244.3.9', reason: 'spoofed-source' },
+    { what: 'a peer, as the receiver', sender: 1, innerSource: '10.244.1.9', reason: 'spoofed-source' },
+    { what: 'a stranger, as a peer', sender: 3, innerSource: '10.244.2.9', reason: 'unknown-source' },
+  ] as const) {
+    it(`not ${what}: the forwarder refuses it`, async () => {
+      const account = ({ peers, nobody }: TunnelCounters) => (sender === 3 ? nobody : peers[0]!).received;
+      const before = account(await tunnel.counters());
+      await send(topology.hosts[sender]!, innerSource, what);
+      await eventually('it is refused', async () => {
+        const { drops } = account(await tunnel.counters());
+        return drops[reason] === (before.drops[reason] ?? 0) + 1 || undefined;
+      });
+      assert.equal(account(await tunnel.counters()).packets, before.packets);
+      await send(topology.hosts[1]!, '10.244.2.9', `after ${what}`);
+      await arrivals.find((text) => text === `after ${what}`);
+      assert.ok(!arrivals.seen.some(({ text }) => text === what));
+    });
+  }
+});
+
+describe('an agent without the right to load BPF programs', () => {
+  /** Takes capabilities away for good: a program that is started may have those of this list at most. */
+  const limitedTo = (capabilities: string): string[] => [
+    ...['setpriv', '--bounding-set', `-all,${capabilities}`, '--inh-caps', `-all,${capabilities}`],
+    ...[process.execPath, ...RUNTIME_FLAGS, new URL('../../src/cmd/weft/main.ts', import.meta.url).pathname],
+  ];
+
+  for (const { capabilities, says } of [
+    { capabilities: '+net_admin,+net_raw', says: REFUSED },
+    { capabilities: '+net_admin,+net_raw,+bpf', says: ATTACHED },
+  ]) {
+    it(`${capabilities}: ${says === ATTACHED ? 'has it all the same' : 'says so and carries packets'}`, async () => {
+      const { topology, tunnels } = await meshOf(2, 'native', () => ({ weft: limitedTo(capabilities) }));
+      await using _ = topology;
+      const line = await tunnels[0]!.stderr.find((text) => text.startsWith('weft tunnel: '));
+      assert.match(line.text, says);
+      if (says === REFUSED) assert.match(line.text, /EPERM \[WEFT_FAST_PATH\].*CAP_BPF/);
+      const [a, b] = [topology.containers[0]!, topology.containers[1]!];
+      await transfer(topology, a, b, SMALL_FILE_BYTES);
+    });
+  }
+});

@@ -67,7 +67,7 @@ const BOTH: readonly Underlay[] = ['native', 'wire'];
 function quickJobs(): Job[] {
   const bulk = { paths: ['vxlan', 'weft', 'loop'] as const, underlays: BOTH, repeat: 3 };
   const small = { paths: ['weft', 'loop'] as const, underlays: ['native'] as const, repeat: 3 };
-  return [tcpJob(1, false, 1.2, bulk), udpJob(1.2, small), rttJob(1, small)];
+  return [tcpJob(1, false, 1.1, bulk), udpJob(1, small), rttJob(1, small)];
 }
 
 function fullJobs(repeat: number, seconds: number): Job[] {

@@ -128,6 +128,21 @@ describe('the fast path where super-packets arrive in one piece', () => {
     assert.ok(bytes / packets <= MTU, `${bytes} bytes in ${packets} packets`);
   });
 
+  it('follows the underlay when its offloads are switched', async () => {
+    const offloads = async (state: 'on' | 'off'): Promise<void> => {
+      for (const [index, host] of topology.hosts.slice(0, 2).entries()) {
+        const from = tunnels[index]!.stderr.mark;
+        await topology.exec(host, ['ethtool', '-K', 'eth0', 'tx', state, 'tso', state]);
+        const says = state === 'on' ? 'reach in one piece' : 'this host cuts';
+        await tunnels[index]!.stderr.find((text) => ATTACHED.test(text) && text.endsWith(says), from);
+      }
+    };
+    await offloads('off');
+    await transfer(topology, containers[0]!, containers[1]!);
+    await offloads('on');
+    await transfer(topology, containers[1]!, containers[0]!);
+  });
+
   it('goes on with a peer that comes back without one', async () => {
     await transfer(topology, containers[0]!, containers[1]!, SMALL_FILE_BYTES);
     const [first, second, third] = topology.hosts as [LabHost, LabHost, LabHost];

@@ -12,7 +12,7 @@ import {
 import { markingProgram } from '../../dataplane/fast-path/marking-program.ts';
 import { type OutboundProgramOptions, outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
-import { WeftError } from '../../errors.ts';
+import { describeError, WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
 import { attachTcx, createBpfMap, loadClassifier } from '../../linux/bpf.ts';
 import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
@@ -35,42 +35,101 @@ export function createFastPathTables(): FastPathTables {
   return tables;
 }
 
-export interface AttachedFastPath extends Disposable {
-  /** What it does here, for the log. */
-  readonly description: string;
+/** Whether packets may take the fast path, and how, or why not. */
+export interface FastPathState {
+  readonly isOpen: boolean;
+  readonly text: string;
 }
 
+/** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
+const LOOK_MS = 1_000;
+
 /**
- * Opens the fast path between the TUN device and the device that has the underlay's address, until disposed.
- * @throws WeftError WEFT_FAST_PATH; packets then go on through the forwarder.
+ * Opens the fast path and keeps it open, until disposed: on the devices there are, as their features say. What keeps it closed
+ * keeps no packet back, they go through the forwarder.
+ * @param onState told at once, and whenever something has changed.
  */
-export function attachFastPath(
-  { maps }: FastPathTables,
-  { tunName, listenAddress, listenPort }: ForwarderUnderlay,
-): AttachedFastPath {
+export function keepFastPathOpen(
+  tables: FastPathTables,
+  underlay: () => ForwarderUnderlay,
+  onState: (state: FastPathState) => void,
+): Disposable {
+  const attachment = new DisposableStack();
+  let attached: Disposable | undefined;
+  let seen = '';
+  const close = (): void => {
+    attached?.[Symbol.dispose]();
+    attached = undefined;
+  };
+  const look = (): void => {
+    try {
+      const place = surveyPlace(underlay());
+      if (JSON.stringify(place) === seen) return;
+      close();
+      attached = attach(tables, place);
+      seen = JSON.stringify(place);
+      onState({ isOpen: true, text: `Packets take the fast path in the kernel ${describePlace(place)}` });
+    } catch (error) {
+      const state = withoutFastPath(error);
+      if (state.text === seen) return;
+      close();
+      seen = state.text;
+      onState(state);
+    }
+  };
+  look();
+  const timer = setInterval(look, LOOK_MS).unref();
+  attachment.defer(close);
+  attachment.defer(() => clearInterval(timer));
+  return attachment;
+}
+
+export function withoutFastPath(error: unknown): FastPathState {
+  const text = `All packets pass through the forwarder, there is no fast path in the kernel: ${describeError(error)}`;
+  return { isOpen: false, text };
+}
+
+/** What the programs are made for. */
+interface Place {
+  readonly ownAddress: Ipv4Addr;
+  readonly ownPort: number;
+  readonly tunIndex: number;
+  readonly underlayName: string;
+  readonly underlayIndex: number;
+  readonly segmentation: OutboundProgramOptions['segmentation'];
+}
+
+function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay): Place {
   const underlayName = deviceWith(listenAddress);
-  const tun = factsOf(tunName);
   const underlay = factsOf(underlayName);
   if (!underlay.isEthernet) throw new WeftError('WEFT_FAST_PATH', `${underlayName} is not an Ethernet device`);
-  const common = { maps, ownAddress: listenAddress, ownPort: listenPort, tunIndex: tun.index };
-  const segmentation = segmentationOf(underlay.features);
+  return {
+    ownAddress: listenAddress,
+    ownPort: listenPort,
+    tunIndex: factsOf(tunName).index,
+    underlayName,
+    underlayIndex: underlay.index,
+    segmentation: segmentationOf(underlay.features),
+  };
+}
+
+function describePlace({ segmentation, underlayName }: Place): string {
+  return segmentation === 'host'
+    ? `on the way out through ${underlayName}, whose super-packets this host cuts`
+    : `through ${underlayName}, to peers that super-packets reach in one piece`;
+}
+
+function attach({ maps }: FastPathTables, place: Place): Disposable {
   using stack = new DisposableStack();
-  const outbound = stack.use(
-    loadClassifier('weft_out', outboundProgram({ ...common, underlayIndex: underlay.index, segmentation })),
-  );
-  stack.use(attachTcx(outbound, tun.index, 'egress'));
-  if (segmentation === 'beyond') {
-    const inbound = stack.use(loadClassifier('weft_in', inboundProgram(common)));
-    stack.use(attachTcx(inbound, underlay.index, 'ingress'));
-    const marking = stack.use(loadClassifier('weft_mark', markingProgram(common)));
-    stack.use(attachTcx(marking, underlay.index, 'egress'));
+  const open = (name: string, code: Uint8Array, device: number, side: 'ingress' | 'egress'): void => {
+    stack.use(attachTcx(stack.use(loadClassifier(name, code)), device, side));
+  };
+  open('weft_out', outboundProgram({ maps, ...place }), place.tunIndex, 'egress');
+  if (place.segmentation === 'beyond') {
+    open('weft_in', inboundProgram({ maps, ...place }), place.underlayIndex, 'ingress');
+    open('weft_mark', markingProgram({ maps, ...place }), place.underlayIndex, 'egress');
   }
-  const held = stack.move();
-  const description =
-    segmentation === 'host'
-      ? `on the way out through ${underlayName}, whose super-packets this host cuts`
-      : `through ${underlayName}, to peers that super-packets reach in one piece`;
-  return { description, [Symbol.dispose]: () => held.dispose() };
+  return stack.move();
 }
 
 /** What leaves a device without TSO and checksum offload is complete: cut and summed by this host's kernel. */

@@ -2,20 +2,13 @@ import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.
 import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../dataplane/source-check.ts';
 import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
-import { describeError } from '../../errors.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { close } from '../../linux/ffi.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
 import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import { attachFastPath, createFastPathTables } from './host-fast-path.ts';
-
-/** Whether packets may take the fast path, and how, or why not. */
-export interface FastPathState {
-  readonly isOpen: boolean;
-  readonly text: string;
-}
+import { createFastPathTables, type FastPathState, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
 
 export interface HostForwarderOptions {
   /** Names and addresses as they are wanted when something is opened: they may change while the forwarder lives. */
@@ -51,7 +44,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');
       else stack.defer(() => void close(icmpFd));
-      const attached = stack.use(new DisposableStack());
+      const fast = stack.use(new DisposableStack());
       const held = stack.move();
       return {
         tunFd: tun.fd,
@@ -62,12 +55,8 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
         signalStop: () => stop.signal(),
         started: () => {
           tun.setPersistent(options.persistent);
-          if (fastPath === undefined) return;
-          try {
-            const { description } = attached.use(attachFastPath(fastPath, options.underlay()));
-            options.onFastPath({ isOpen: true, text: `Packets take the fast path in the kernel ${description}` });
-          } catch (error) {
-            options.onFastPath(withoutFastPath(error));
+          if (fastPath !== undefined) {
+            fast.use(keepFastPathOpen(fastPath, options.underlay, options.onFastPath));
           }
         },
         [Symbol.dispose]: () => held.dispose(),
@@ -84,9 +73,4 @@ function openFastPath({ fastPath, onFastPath }: HostForwarderOptions): FastPathT
     onFastPath(withoutFastPath(error));
     return undefined;
   }
-}
-
-function withoutFastPath(error: unknown): FastPathState {
-  const text = `All packets pass through the forwarder, there is no fast path in the kernel: ${describeError(error)}`;
-  return { isOpen: false, text };
 }

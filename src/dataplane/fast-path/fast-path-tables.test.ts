@@ -11,7 +11,7 @@ import type { Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
-const ENDPOINT_BYTES = 40;
+const ENDPOINT_BYTES = 48;
 const COUNTER_BYTES = 32;
 
 type MapName = 'subnets' | 'endpoints' | 'counters';

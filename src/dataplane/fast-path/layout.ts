@@ -9,7 +9,7 @@ export const SUBNET_SLOT = 8; // u32
 
 /** By public address: what is known about a peer's fast path. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
-export const ENDPOINT_VALUE_BYTES = 40;
+export const ENDPOINT_VALUE_BYTES = 48;
 /** It has a fast path, and can be sent what only that understands. */
 export const CAPABLE_UNTIL = 0;
 /** Its super-packets arrive here in one piece. */
@@ -20,6 +20,8 @@ export const WHOLE_UNTIL = 16;
 export const NEXT_TRIAL = 24;
 /** How long to wait after that one, in seconds; 0 as long as none was sent in vain. */
 export const TRIAL_PAUSE = 32;
+/** When a packet is to go through the forwarder next, for the sake of the neighbour entry. */
+export const NEXT_LONG_WAY = 40;
 
 /** By slot: u64 each. */
 export const COUNTER_KEY_BYTES = 4; // u32 slot

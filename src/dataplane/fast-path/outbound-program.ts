@@ -4,6 +4,7 @@ import { Assembler, reg } from './assembler.ts';
 import {
   ARRIVES_UNTIL,
   CAPABLE_UNTIL,
+  NEXT_LONG_WAY,
   NEXT_TRIAL,
   SUBNET_ENDPOINT,
   SUBNET_PORT,
@@ -42,6 +43,7 @@ import {
   measureSuperPacket,
   OUTER_TTL,
   REDIRECT,
+  REDIRECT_NEIGH,
   requirePlainIpv4,
   SKB_ADJUST_ROOM,
   SKB_CHANGE_HEAD,
@@ -91,6 +93,9 @@ const LONGEST = -200;
 /** What the outer header shall say its payload is, and the outer identification (big endian). */
 const INNER_LENGTH = -208;
 const IDENTIFICATION = -216;
+/** `struct bpf_redir_neigh`: address family, next hop. */
+const NEXT_HOP = -240;
+const NEXT_HOP_BYTES = 20;
 const FRAME_START = -216;
 
 const FIB_TOTAL_LENGTH = FIB + 6;
@@ -128,19 +133,40 @@ export function outboundProgram(options: OutboundProgramOptions): Uint8Array {
   asm.jumpIf('gt', 9, MAX_UDP_PAYLOAD, 'pass');
   findPeer(asm, options.maps);
   measure(asm, options.segmentation);
-  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm, options.maps);
+  mapLookup(asm, options.maps.endpoints, SUBNET + SUBNET_ENDPOINT);
+  asm.op('mov', 8, reg(0));
+  asm.call(KTIME_GET_NS);
+  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm);
+  else decideByTime(asm);
   asm.label('accepted');
   findWay(asm, options);
   grow(asm);
   writeHeaders(asm, options);
   storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + INNER_START_BYTES);
   count(asm, options.maps, SUBNET + SUBNET_SLOT, TX_PACKETS, PACKETS, BYTES);
-  asm.op('mov', 1, options.underlayIndex);
-  asm.op('mov', 2, 0);
-  asm.call(REDIRECT);
-  asm.exit();
+  send(asm, options);
   end(asm);
   return asm.assemble();
+}
+
+/** Through the neighbour entry, which then knows that it is used; but that takes a packet for what its outer headers say. */
+function send(asm: Assembler, { segmentation, underlayIndex }: OutboundProgramOptions): void {
+  if (segmentation === 'beyond') {
+    asm.store(4, FRAME, NEXT_HOP, AF_INET);
+    asm.load(4, 1, FRAME, FIB_DESTINATION);
+    asm.store(4, FRAME, NEXT_HOP + 4, reg(1));
+    for (let offset = 8; offset < NEXT_HOP_BYTES; offset += 4) asm.store(4, FRAME, NEXT_HOP + offset, 0);
+    asm.op('mov', 1, underlayIndex);
+    frameAddress(asm, 2, NEXT_HOP);
+    asm.op('mov', 3, NEXT_HOP_BYTES);
+    asm.op('mov', 4, 0);
+    asm.call(REDIRECT_NEIGH);
+  } else {
+    asm.op('mov', 1, underlayIndex);
+    asm.op('mov', 2, 0);
+    asm.call(REDIRECT);
+  }
+  asm.exit();
 }
 
 function findPeer(asm: Assembler, maps: FastPathMaps): void {
@@ -188,12 +214,9 @@ function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentat
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
  * Single packets, whose checksums are still the device's to finish, are sent to a peer that has a fast path; but not
  * where super-packets are cut, for then those take the way through the forwarder, and packets of one flow that overtake each
- * other cost TCP more than a copy.
+ * other cost TCP more than a copy. In: R0 the time, R8 what is known of the peer's host.
  */
-function decideByWhatIsKnown(asm: Assembler, maps: FastPathMaps): void {
-  mapLookup(asm, maps.endpoints, SUBNET + SUBNET_ENDPOINT);
-  asm.op('mov', 8, reg(0));
-  asm.call(KTIME_GET_NS);
+function decideByWhatIsKnown(asm: Assembler): void {
   asm.store(8, FRAME, IDENTIFICATION, be16(MARK_FAST));
   asm.load(8, 1, 8, ARRIVES_UNTIL);
   asm.jumpIf('le', 1, reg(0), 'arrival-unknown');
@@ -225,6 +248,23 @@ function decideByWhatIsKnown(asm: Assembler, maps: FastPathMaps): void {
   asm.store(8, 8, NEXT_TRIAL, reg(0));
 }
 
+/**
+ * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket, so that the kernel
+ * sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing smaller came by.
+ */
+function decideByTime(asm: Assembler): void {
+  asm.load(8, 1, 8, NEXT_LONG_WAY);
+  asm.jumpIf('eq', 7, 0, 'small');
+  asm.op('mov', 2, SECOND_NS);
+  asm.op('shl', 2, 2);
+  asm.op('add', 1, reg(2));
+  asm.label('small');
+  asm.jumpIf('gt', 1, reg(0), 'accepted');
+  asm.op('add', 0, SECOND_NS);
+  asm.store(8, 8, NEXT_LONG_WAY, reg(0));
+  asm.jump('pass');
+}
+
 /** Route and neighbour by the kernel's tables; what it does not know yet, or what does not fit the path, passes. */
 function findWay(asm: Assembler, { ownAddress, tunIndex, underlayIndex }: OutboundProgramOptions): void {
   asm.store(1, FRAME, FIB, AF_INET);
@@ -244,6 +284,9 @@ function findWay(asm: Assembler, { ownAddress, tunIndex, underlayIndex }: Outbou
   asm.jumpIf('ne', 0, 0, 'pass');
   asm.load(4, 1, FRAME, FIB_INDEX);
   asm.jumpIf('ne', 1, underlayIndex, 'pass');
+  // A next hop may have an IPv6 address.
+  asm.load(1, 1, FRAME, FIB);
+  asm.jumpIf('ne', 1, AF_INET, 'pass');
 }
 
 /**

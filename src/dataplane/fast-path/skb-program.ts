@@ -27,6 +27,7 @@ export const CSUM_DIFF = 28;
 export const SKB_CHANGE_HEAD = 43;
 export const SKB_ADJUST_ROOM = 50;
 export const FIB_LOOKUP = 69;
+export const REDIRECT_NEIGH = 152;
 
 /** `bpf_skb_adjust_room`: room is made or taken behind the MAC header; the size of segments stays. */
 export const ADJ_ROOM_MAC = 1;

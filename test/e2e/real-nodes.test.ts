@@ -84,12 +84,7 @@ test('pods reach each other both ways: ping, HTTP, 64 MB by hash, iperf3', async
     [second, first],
   ] as const) {
     assert.equal((await httpGet(from, `${to.status.podIP}:${WEB_PORT}`)).trim(), to.metadata.name);
-    await cluster.exec(from, ['sh', '-c', 'head -c 67108864 /dev/urandom >/tmp/blob']);
-    const sent = await cluster.exec(from, ['sha256sum', '/tmp/blob']);
-    const fetch = `curl --silent --fail http://${from.status.podIP}:${WEB_PORT}/blob | sha256sum`;
-    const received = await cluster.exec(to, ['sh', '-c', fetch]);
-    assert.equal(received.stdout.split(' ')[0], sent.stdout.split(' ')[0]);
-    await cluster.exec(from, ['rm', '/tmp/blob']);
+    await sendBlob(from, to);
   }
   await cluster.exec(second, ['iperf3', '--server', '--one-off', '--daemon']);
   const measured = await cluster.exec(first, ['iperf3', '--client', second.status.podIP!, '--time', '2', '--json']);
@@ -191,6 +186,32 @@ test('a rolling restart of the agents interrupts no connection and changes no su
     assert.ok(!names.includes(pod.metadata.name), `${pod.metadata.name} is a new pod`);
   }
   assert.deepEqual(await Promise.all(cluster.nodes.map(subnetEnv)), subnets);
+});
+
+test('with the capability BPF, pods reach each other by the fast path', async () => {
+  const path = `/apis/apps/v1/namespaces/${AGENTS.namespace}/daemonsets/${AGENTS.name}`;
+  const withCapabilities = (...add: string[]) => {
+    const container = { name: 'kube-flannel', securityContext: { capabilities: { add } } };
+    return cluster.api.patch(path, { spec: { template: { spec: { containers: [container] } } } });
+  };
+  assert.deepEqual(await Promise.all(cluster.nodes.map((node) => metricOf(node, 'weft_fast_path'))), [0, 0]);
+  await withCapabilities('NET_ADMIN', 'NET_RAW', 'BPF');
+  await cluster.rolledOut(AGENTS, limit());
+  assert.deepEqual(await Promise.all(cluster.nodes.map((node) => metricOf(node, 'weft_fast_path'))), [1, 1]);
+  const reads = () =>
+    Promise.all(cluster.nodes.map((node) => metricOf(node, 'weft_forwarder_operations_total{operation="txReads"}')));
+  const [first, second] = await webPods();
+  await pingBothWays(3);
+  const before = await reads();
+  await sendBlob(first, second);
+  await sendBlob(second, first);
+  for (const [index, count] of (await reads()).entries()) {
+    // The forwarder would read a thousand super-packets at the least.
+    assert.ok(count - before[index]! < 500, `${count - before[index]!} packets through the forwarder`);
+  }
+  await withCapabilities('NET_ADMIN', 'NET_RAW');
+  await cluster.rolledOut(AGENTS, limit());
+  await pingBothWays(3);
 });
 
 test('a node goes and its successor joins', async () => {
@@ -324,6 +345,24 @@ async function pingBothWays(count: number): Promise<void> {
     const { stdout } = await cluster.exec(from, ['ping', '-c', String(count), '-W', '5', to.status.podIP!]);
     assert.match(stdout, / 0% packet loss/);
   }
+}
+
+/** 64 MB, compared by hash. */
+async function sendBlob(from: Pod, to: Pod): Promise<void> {
+  await cluster.exec(from, ['sh', '-c', 'head -c 67108864 /dev/urandom >/tmp/blob']);
+  const sent = await cluster.exec(from, ['sha256sum', '/tmp/blob']);
+  const fetch = `curl --silent --fail http://${from.status.podIP}:${WEB_PORT}/blob | sha256sum`;
+  const received = await cluster.exec(to, ['sh', '-c', fetch]);
+  assert.equal(received.stdout.split(' ')[0], sent.stdout.split(' ')[0]);
+  await cluster.exec(from, ['rm', '/tmp/blob']);
+}
+
+/** Of the agent of a node, as /metrics has it. */
+async function metricOf(node: RealNode, series: string): Promise<number> {
+  const { stdout } = await node.exec(['curl', '--silent', '--fail', 'http://127.0.0.1:8081/metrics']);
+  const line = stdout.split('\n').find((one) => one.startsWith(`${series} `));
+  assert.ok(line !== undefined, `${node.name} has no ${series}`);
+  return Number(line.slice(series.length));
 }
 
 async function httpGet(from: Pod, host: string): Promise<string> {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { MARK_FAST } from '../../src/dataplane/fast-path/skb-program.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { sendFile } from '../../src/lab/checks.ts';
@@ -15,6 +16,8 @@ const MTU = 1500 - OVERHEAD;
 const FILE_BYTES = 64 * 1024 * 1024;
 const SMALL_FILE_BYTES = 4 * 1024 * 1024;
 const LISTENER_PORT = 7000;
+const SEGMENT_PORT = 7001;
+const SEGMENT_BYTES = 1_400;
 /** A container's TTL of 64 less four routings: two by the kernels, one by each forwarder. */
 const TTL_ON_ARRIVAL = 60;
 
@@ -58,6 +61,30 @@ async function meshOf(
   }
 }
 
+/** 100 datagrams, 20 a system call, none of which may be lost or overtake another. */
+async function sendSegments(topology: Topology, from: LabContainer, to: LabContainer): Promise<void> {
+  const lines = Array.from({ length: 100 }, (_, index) => `${index}`.padEnd(SEGMENT_BYTES - 1, '.').concat('\n'));
+  await using receiver = await topology.start(to, [
+    'socat',
+    '-u',
+    `UDP4-RECV:${SEGMENT_PORT},rcvbuf=1000000`,
+    'STDOUT',
+  ]);
+  const feed = new LineFeed(receiver.stdout!);
+  await eventually('the receiver is there', async () => {
+    const { stdout } = await topology.exec(to, ['ss', '-Huln', `sport = :${SEGMENT_PORT}`]);
+    return stdout.includes(String(SEGMENT_PORT)) || undefined;
+  });
+  const sender = fileURLToPath(new URL('udp-segment-sender.ts', import.meta.url));
+  const argv = [process.execPath, ...RUNTIME_FLAGS, sender, addressOf(to), `${SEGMENT_PORT}`, `${SEGMENT_BYTES}`];
+  await topology.exec(from, argv, { stdin: lines.join('') });
+  await feed.find((text) => text.startsWith('99.'));
+  assert.deepEqual(
+    feed.seen.map(({ text }) => `${text}\n`),
+    lines,
+  );
+}
+
 describe('the fast path where super-packets arrive in one piece', () => {
   let topology: Topology;
   let tunnels: Tunnel[];
@@ -98,6 +125,15 @@ describe('the fast path where super-packets arrive in one piece', () => {
     // One host's packets out are the other's packets in, however they went.
     assert.equal(later[0]!.peers[0]!.sent.packets, later[1]!.peers[0]!.received.packets);
     assert.equal(later[0]!.peers[0]!.sent.bytes, later[1]!.peers[0]!.received.bytes);
+  });
+
+  it("carries UDP's super-packets in order", async () => {
+    await transfer(topology, containers[0]!, containers[1]!, SMALL_FILE_BYTES);
+    const before = await tunnels[0]!.counters();
+    await sendSegments(topology, containers[0]!, containers[1]!);
+    const later = await tunnels[0]!.counters();
+    assert.ok(later.peers[0]!.sent.packets - before.peers[0]!.sent.packets >= 100);
+    assert.ok(system(later, 'txReads') - system(before, 'txReads') < 5, 'the forwarder has not read them');
   });
 
   it('ages packets as the forwarders do', async () => {
@@ -181,6 +217,15 @@ describe('the fast path where this host cuts super-packets', () => {
     }
     assert.equal(counters[0]!.peers[0]!.sent.packets, counters[1]!.peers[0]!.received.packets);
     assert.equal(counters[0]!.peers[0]!.sent.bytes, counters[1]!.peers[0]!.received.bytes);
+  });
+
+  it("carries UDP's super-packets in order", async () => {
+    const before = await tunnels[0]!.counters();
+    await sendSegments(topology, topology.containers[0]!, topology.containers[1]!);
+    const later = await tunnels[0]!.counters();
+    assert.ok(later.peers[0]!.sent.packets - before.peers[0]!.sent.packets >= 100);
+    assert.ok(system(later, 'txReads') - system(before, 'txReads') < 5, 'the forwarder has not read them');
+    assert.equal(await udpChecksumErrors(topology, topology.hosts[1]!), 0);
   });
 });
 

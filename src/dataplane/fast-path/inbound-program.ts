@@ -1,5 +1,5 @@
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
 import {
   ARRIVES_UNTIL,
@@ -197,9 +197,7 @@ function measure(asm: Assembler): void {
   asm.store(8, FRAME, BYTES, reg(9));
   asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 7, 0, 'measured');
-  asm.load(1, 1, FRAME, INNER + 9);
-  asm.jumpIf('ne', 1, PROTO_TCP, 'pass');
-  headersLength(asm, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER, KEY);
+  headersLength(asm, INNER, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER, KEY);
   measureSuperPacket(asm, PACKETS, BYTES);
   asm.label('measured');
 }

@@ -177,7 +177,7 @@ function findPeer(asm: Assembler, maps: FastPathMaps): void {
   }
 }
 
-/** R7 = size of segments, 0 when this is one packet. Only TCP's super-packets are taken. */
+/** R7 = size of segments, 0 when this is one packet. */
 function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentation']): void {
   asm.store(8, FRAME, PACKETS, 1);
   asm.store(8, FRAME, BYTES, reg(9));
@@ -186,9 +186,7 @@ function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentat
   asm.store(8, FRAME, METHOD, PREPEND);
   asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 7, 0, 'measured');
-  asm.load(1, 1, FRAME, IP + 9);
-  asm.jumpIf('ne', 1, PROTO_TCP, 'pass');
-  headersLength(asm, IPV4_MIN_HEADER, KEY);
+  headersLength(asm, IP, IPV4_MIN_HEADER, KEY);
   measureSuperPacket(asm, PACKETS, BYTES);
   if (segmentation === 'host') {
     // Segments of one length can have one outer header, whose length is theirs; else the kernel must write one for each.
@@ -233,6 +231,9 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.jump('pass');
 
   asm.label('super-packet');
+  // UDP's would be lost for good where this goes wrong.
+  asm.load(1, 2, FRAME, IP + 9);
+  asm.jumpIf('ne', 2, PROTO_TCP, 'pass');
   asm.load(8, 2, 8, NEXT_TRIAL);
   asm.jumpIf('gt', 2, reg(0), 'pass');
   asm.op('shl', 1, 1);
@@ -249,8 +250,9 @@ function decideByWhatIsKnown(asm: Assembler): void {
 }
 
 /**
- * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket, so that the kernel
- * sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing smaller came by.
+ * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket, so that
+ * the kernel sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing smaller
+ * came by. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByTime(asm: Assembler): void {
   asm.load(8, 1, 8, NEXT_LONG_WAY);
@@ -367,14 +369,15 @@ function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: Out
 
 /**
  * A UDP checksum for segments of one length, so that the receiver can put them together again (UDP GRO wants one). No payload
- * is looked at: an IP header with its checksum sums up to 0, and a TCP segment with its checksum to the complement of its
+ * is looked at: an IP header with its checksum sums up to 0, and a TCP or UDP segment with its checksum to the complement of its
  * pseudo header, whatever it carries (Documentation/networking/checksum-offloads.rst: local checksum offload).
  */
 function checksumOfSegments(asm: Assembler): void {
   asm.jumpIf('eq', 7, 0, 'no-checksum');
   asm.load(8, 1, FRAME, METHOD);
   asm.jumpIf('eq', 1, ENCAPSULATE, 'no-checksum');
-  asm.op('mov', 3, be16(PROTO_TCP));
+  asm.load(1, 3, FRAME, IP + 9);
+  asm.op('shl', 3, 8);
   addToSum(asm, IP + 12, 4);
   addToSum(asm, IP + 16, 4);
   asm.op('mov', 1, reg(9));

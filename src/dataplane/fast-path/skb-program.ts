@@ -7,6 +7,7 @@
  *   drop   it was changed half way when the kernel ran out of memory
  *   a redirect to another device
  */
+import { IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
@@ -181,15 +182,22 @@ export function addToSum(asm: Assembler, offset: number, length: 2 | 4): void {
 }
 
 /**
- * R1 = length of IP and TCP header of the packet whose TCP header is at `tcpOffset`; passes when it has none.
+ * R1 = length of IP and transport header of a super-packet, TCP's or UDP's; any other passes.
+ * @param ipOffset of its IP header in the frame.
+ * @param transportOffset of its transport header in the packet.
  * @param scratch 8 bytes of the frame.
  */
-export function headersLength(asm: Assembler, tcpOffset: number, scratch: number): void {
-  loadBytes(asm, tcpOffset + 12, scratch, 1);
+export function headersLength(asm: Assembler, ipOffset: number, transportOffset: number, scratch: number): void {
+  asm.load(1, 2, FRAME, ipOffset + 9);
+  asm.op('mov', 1, IPV4_MIN_HEADER + UDP_HEADER);
+  asm.jumpIf('eq', 2, PROTO_UDP, 'headers-measured');
+  asm.jumpIf('ne', 2, PROTO_TCP, 'pass');
+  loadBytes(asm, transportOffset + 12, scratch, 1);
   asm.load(1, 1, FRAME, scratch);
   asm.op('shr', 1, 4);
   asm.op('shl', 1, 2);
-  asm.op('add', 1, 20);
+  asm.op('add', 1, IPV4_MIN_HEADER);
+  asm.label('headers-measured');
 }
 
 /**

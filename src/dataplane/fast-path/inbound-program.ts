@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
@@ -152,7 +153,7 @@ function learnFromMark(asm: Assembler, maps: FastPathMaps): void {
   asm.label('mark-learned');
 }
 
-/** A router looks into what it forwards, and would take the long MAC header of `PREPEND` for something else: it shows in the TTL. */
+/** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */
 function learnFromArrival(asm: Assembler): void {
   asm.jumpIf('eq', 7, 0, 'arrival-learned');
   asm.load(1, 1, FRAME, OUTER + 8);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { IPV4_MIN_HEADER, PROTO_UDP } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, MAX_UDP_PAYLOAD, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
@@ -250,9 +251,9 @@ function decideByWhatIsKnown(asm: Assembler): void {
 }
 
 /**
- * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket, so that
- * the kernel sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing smaller
- * came by. In: R0 the time, R8 what is known of the peer's host.
+ * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket,
+ * so that the kernel sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing
+ * smaller came by. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByTime(asm: Assembler): void {
   asm.load(8, 1, 8, NEXT_LONG_WAY);

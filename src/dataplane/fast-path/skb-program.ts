@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /**
  * What the two programs of the fast path share: the parts of Linux' interface for classifiers that they use, and pieces of
  * code. Both keep the packet's context in R6 and leave by one of three doors:

@@ -405,7 +405,7 @@ async function failedAgent(): Promise<{ pod: Pod; log: string } | undefined> {
   for (const pod of await cluster.pods(AGENTS.namespace, AGENT_LABELS)) {
     for (const query of ['', 'previous=true']) {
       const log = await cluster.logs(pod, query).catch(() => '');
-      if (log.includes('[WEFT_')) return { pod, log };
+      if (log.includes('[WEFT_TUN_')) return { pod, log };
     }
   }
   return undefined;

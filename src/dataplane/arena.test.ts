@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { address, payloadOf, slowChecksum, tcpPacket, udpPacket } from '../../test/fakes/packets.ts';
+import { cut } from '../../test/fakes/kernel-offload.ts';
+import {
+  address,
+  hex,
+  payloadOf,
+  slowChecksum,
+  tcpFrame,
+  tcpPacket,
+  udpFrame,
+  udpPacket,
+} from '../../test/fakes/packets.ts';
 import { ArenaLayout, createArena, putIovec } from './arena.ts';
 import { swap16 } from './checksum.ts';
 
@@ -96,16 +106,94 @@ describe('valid4', () => {
   });
 });
 
-describe('copyHeader', () => {
-  it('copies so many bytes, and none behind the next multiple of 16', () => {
-    const arena = createArena();
-    arena.bytes.set(payloadOf(200), 1_026);
-    for (let length = 0; length <= 120; length += 4) {
-      arena.bytes.fill(0, 4_096, 4_400);
-      arena.copyHeader(4_096, 1_026, length);
-      assert.deepEqual(arena.bytes.slice(4_096, 4_096 + length), arena.bytes.slice(1_026, 1_026 + length));
-      const end = 4_096 + Math.ceil(length / 16) * 16;
-      assert.ok(arena.bytes.subarray(end, 4_400).every((byte) => byte === 0));
-    }
+describe('segment4', () => {
+  const BASE = 0x7f12_ffff_f000;
+  const arena = createArena(() => BASE);
+  const [headersAt, vectorAt, packetAt, end] = [8_192, 40_000, 50_002, 60_000];
+  const stride = 128;
+  const fields = fc.record({
+    isTcp: fc.boolean(),
+    ipOptions: fc.constantFrom(0, 4, 40),
+    options: fc.constantFrom(0, 12, 40),
+    payload: fc.uint8Array({ minLength: 1, maxLength: 900 }),
+    size: fc.integer({ min: 9, max: 500 }),
+    id: fc.nat(0xffff),
+    sequence: fc.oneof(fc.nat(0xffff_ffff), fc.constantFrom(0, 0xffff_fff0)),
+    flags: fc.nat(255),
+  });
+
+  it('lays down the segments that are asked for, as the kernel would cut them, and touches nothing else', () => {
+    fc.assert(
+      fc.property(fields, fc.nat(), fc.nat(), (recipe, some, many) => {
+        const { isTcp, payload, size, id, sequence, flags } = recipe;
+        const ip = {
+          source: address('10.244.1.2'),
+          destination: address('10.244.2.3'),
+          id,
+          options: payloadOf(recipe.ipOptions),
+        };
+        const ports = { sourcePort: 1, destinationPort: 65_535 };
+        const frame = isTcp
+          ? tcpFrame({ ip, ...ports, payload, sequence, flags, options: payloadOf(recipe.options) }, size)
+          : udpFrame({ ip, ...ports, payload }, size);
+        const segments = cut(frame);
+        const headerLength = 20 + recipe.ipOptions;
+        const headers = headerLength + (isTcp ? 20 + recipe.options : 8);
+        const index = some % segments.length;
+        const count = 1 + (many % (segments.length - index));
+        arena.bytes.fill(0xc5, 0, end);
+        arena.bytes.set(frame.subarray(10), packetAt);
+        const wanted = arena.bytes.slice(0, end);
+        const vector = new DataView(wanted.buffer, vectorAt);
+        arena.segment4(packetAt, headerLength, headers, size, index, count, headersAt, stride, vectorAt);
+        segments.slice(index, index + count).forEach((segment, number) => {
+          const header = headersAt + number * stride;
+          const copied = header + Math.ceil(headers / 16) * 16; // the rest of the last piece is anything
+          wanted.set(arena.bytes.subarray(header, copied), header);
+          wanted.set(segment.subarray(0, headers), header);
+          const entries = [header, headers, packetAt + headers + (index + number) * size, segment.length - headers];
+          entries.forEach((value, entry) => {
+            vector.setBigUint64(number * 32 + entry * 8, BigInt(entry % 2 === 0 ? BASE + value : value), true);
+          });
+        });
+        assert.equal(hex(arena.bytes.subarray(0, end)), hex(wanted));
+      }),
+    );
+  });
+});
+
+describe('continue4', () => {
+  it('counts the packets before the first that differs in any bit, and lists their payloads', () => {
+    const BASE = 0x7f12_ffff_f000;
+    const arena = createArena(() => BASE);
+    const [first, train, vector] = [8_194, 10_000, 40_000];
+    const ip = { source: address('10.244.1.2'), destination: address('10.244.2.3') };
+    const ports = { sourcePort: 1, destinationPort: 2 };
+    const make = (isTcp: boolean, index: number, ttl: number): Uint8Array => {
+      const fields = { ip: { ...ip, id: (0xfffe + index) & 0xffff, ttl }, ...ports, payload: payloadOf(60, index) };
+      const sequence = (0xffff_ff80 + index * 60) >>> 0;
+      return isTcp ? tcpPacket({ ...fields, sequence, options: payloadOf(12) }) : udpPacket(fields);
+    };
+    fc.assert(
+      fc.property(fc.boolean(), fc.integer({ min: 1, max: 6 }), fc.option(fc.nat()), (isTcp, most, damage) => {
+        const headers = isTcp ? 52 : 28;
+        const length = headers + 60;
+        arena.bytes.set(make(isTcp, 0, 63), first);
+        for (let index = 0; index < most; index++) arena.bytes.set(make(isTcp, index + 1, 64), train + index * length);
+        arena.bytes.fill(0xc5, vector, vector + 128);
+        const bit = damage === null ? undefined : damage % (most * length * 8);
+        if (bit !== undefined) arena.bytes[train + (bit >>> 3)]! ^= 1 << (bit & 7);
+        const count = arena.continue4(first, headers, train, length, most, 1, 0xffff_ff80 + 60, 0xffff, vector);
+        assert.equal(count, bit === undefined ? most : Math.floor(bit / 8 / length));
+        for (let index = 0; index < count; index++) {
+          const payload = BigInt(BASE + train + index * length + headers);
+          assert.equal(arena.view.getBigUint64(vector + index * 16, true), payload);
+          assert.equal(arena.view.getBigUint64(vector + index * 16 + 8, true), 60n);
+        }
+        const behind = arena.bytes.subarray(vector + count * 16, vector + 128);
+        assert.ok(behind.every((byte) => byte === 0xc5));
+      }),
+      { numRuns: 2_000 },
+    );
   });
 });

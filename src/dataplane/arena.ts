@@ -1,5 +1,5 @@
+import { PACKETS_MODULE } from './wasm/packets-module.ts';
 import { ARENA_PAGES } from './wasm/pages.ts';
-import { SUM16_MODULE } from './wasm/sum16-module.ts';
 
 const PAGE = 65_536;
 
@@ -18,17 +18,39 @@ export interface Arena {
   readonly sum16: (offset: number, length: number) => number;
   /** 1 when the IPv4 packet at `offset`, its header 20 bytes long, has right header and TCP or UDP checksums, else 0. */
   readonly valid4: (offset: number, length: number) => number;
-  /** Copies a header; up to 15 bytes more may be written, so `to` needs the room of a multiple of 16. */
-  readonly copyHeader: (to: number, from: number, length: number) => void;
+  /** Cuts segments out of a super-packet; see wasm/packets.as.ts. */
+  readonly segment4: (
+    ip: number,
+    headerLength: number,
+    headers: number,
+    size: number,
+    index: number,
+    count: number,
+    header: number,
+    stride: number,
+    iovecs: number,
+  ) => void;
+  /** How many packets continue a run of segments; see wasm/packets.as.ts. */
+  readonly continue4: (
+    first: number,
+    headers: number,
+    ip: number,
+    length: number,
+    most: number,
+    older: number,
+    sequence: number,
+    identification: number,
+    iovec: number,
+  ) => number;
 }
 
 /** @param addressOf gives the address of the memory for system calls; left out by devices that make none. */
 export function createArena(addressOf?: (bytes: Uint8Array) => number): Arena {
   const memory = new WebAssembly.Memory({ initial: ARENA_PAGES, maximum: ARENA_PAGES, shared: true });
-  const module = new WebAssembly.Module(Buffer.from(SUM16_MODULE, 'base64'));
-  const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+  const module = new WebAssembly.Module(Buffer.from(PACKETS_MODULE, 'base64'));
   const bytes = new Uint8Array(memory.buffer);
   const base = addressOf?.(bytes) ?? 0;
+  const { exports } = new WebAssembly.Instance(module, { env: { memory, base: BigInt(base) } });
   return {
     bytes,
     view: new DataView(memory.buffer),
@@ -38,7 +60,8 @@ export function createArena(addressOf?: (bytes: Uint8Array) => number): Arena {
     baseHigh: Math.floor(base / 0x1_0000_0000),
     sum16: exports.sum16 as Arena['sum16'],
     valid4: exports.valid4 as Arena['valid4'],
-    copyHeader: exports.copyHeader as Arena['copyHeader'],
+    segment4: exports.segment4 as Arena['segment4'],
+    continue4: exports.continue4 as Arena['continue4'],
   };
 }
 

@@ -5,9 +5,11 @@ import { GuardedLayout, MemoryTun } from '../../test/fakes/memory-dataplane.ts';
 import {
   ACK,
   address,
+  aged,
   CWR,
   ECE,
   FIN,
+  hex,
   type IpOnly,
   icmpPacket,
   ipv4Packet,
@@ -21,6 +23,7 @@ import {
   udpPacket,
 } from '../../test/fakes/packets.ts';
 import { createArena } from './arena.ts';
+import { decrementTtl } from './checksum.ts';
 import { Coalescer } from './coalescer.ts';
 import { Counters } from './counters.ts';
 import { COALESCE_FLOWS, COALESCE_SEGMENTS } from './limits.ts';
@@ -34,27 +37,61 @@ interface Outcome {
   readonly frames: Uint8Array[];
 }
 
-/** Pushes packets, each with its slot or 1, and flushes; what the kernel gets must be what was pushed, in whatever frames. */
-function join(packets: readonly (Uint8Array | readonly [Uint8Array, number])[], joinUdp = true): Outcome {
-  const layout = new GuardedLayout(createArena());
+type Pushed = Uint8Array | readonly [packet: Uint8Array, slot: number];
+
+/**
+ * Pushes packets, each with its slot or 1, and flushes; what the kernel gets must be what was pushed, in whatever frames. Once
+ * each packet by itself, once in trains: those that are as long as the one before them may follow it. No difference is to be seen.
+ */
+function join(packets: readonly Pushed[], joinUdp = true): Outcome {
+  const single = deliver(packets, joinUdp, false);
+  assert.deepEqual(deliver(packets, joinUdp, true).counts, single.counts);
+  return single;
+}
+
+function deliver(packets: readonly Pushed[], joinUdp: boolean, inTrains: boolean): Outcome {
+  const layout = new GuardedLayout(createArena(() => 0x7f12_ffff_f000));
+  const { bytes, view } = layout.arena;
   const tun = new MemoryTun(layout);
   const coalescer = new Coalescer(layout, tun, Counters.allocate(4), joinUdp);
-  const buffer = layout.take(1_000_000);
-  let at = buffer;
+  const scratch = layout.take(65_536);
+  let at = layout.take(1_000_000);
   const plain = packets.map((entry) => (entry instanceof Uint8Array ? ([entry, 1] as const) : entry));
-  for (const [packet, slot] of plain) {
-    layout.arena.bytes.set(packet, at);
-    coalescer.push(at, packet.length, slot);
+  const laid = plain.map(([packet, slot]) => {
+    const ip = at;
     at += packet.length;
+    bytes.set(received(packet), ip);
+    bytes.copyWithin(scratch, ip, at);
+    decrementTtl(view, scratch);
+    return { ip, length: packet.length, slot, wanted: bytes.slice(scratch, scratch + packet.length) };
+  });
+  for (let index = 0; index < laid.length; ) {
+    const { ip, length, slot } = laid[index]!;
+    decrementTtl(view, ip);
+    coalescer.push(ip, length, slot);
+    index++;
+    let end = ip + length;
+    for (const next of laid.slice(index)) {
+      if (next.slot !== slot || next.length > length) break;
+      end += next.length;
+      if (next.length < length) break;
+    }
+    if (inTrains) index += coalescer.follow(ip + length, end, length, slot);
   }
   coalescer.flush();
   coalescer.flush(); // nothing is left
   layout.checkGuards();
-  const received = tun.written.flatMap(cut);
-  const sorted = (list: readonly Uint8Array[]): string[] =>
-    list.map((packet) => Buffer.from(packet).toString('hex')).sort();
-  assert.deepEqual(sorted(received), sorted(plain.map(([packet]) => packet)));
-  return { counts: tun.written.map((bytes) => cut(bytes).length), frames: tun.written };
+  const sorted = (list: readonly Uint8Array[]): string[] => list.map(hex).sort();
+  assert.deepEqual(sorted(tun.written.flatMap(cut)), sorted(laid.map(({ wanted }) => wanted)));
+  return { counts: tun.written.map((frame) => cut(frame).length), frames: tun.written };
+}
+
+/** The packet before its TTL was taken down; a header checksum that is wrong is so by the same bits. */
+function received(packet: Uint8Array): Uint8Array {
+  const right = aged(packet, 0);
+  const before = aged(packet, -1);
+  for (const at of [10, 11]) before[at]! ^= packet[at]! ^ right[at]!;
+  return before;
 }
 
 /** Segment `index` of a bulk flow, 100 bytes each. */

@@ -6,7 +6,6 @@ import { COALESCE_FLOWS, COALESCE_SEGMENTS } from './limits.ts';
 import type { Slot } from './peer-table.ts';
 import type { Tun } from './ports.ts';
 import {
-  IP_FLAG_DF,
   IP_FLAG_MF,
   IP_OFFSET_MASK,
   IPV4_MIN_HEADER,
@@ -126,6 +125,20 @@ export class Coalescer {
     this.#start(run ?? this.#freeRun(), ip, length, protocol, headers, slot);
   }
 
+  /**
+   * Takes what it can of the train of datagrams from `ip` to `end`, `length` bytes each, a shorter one at the end aside, that
+   * came from the peer `slot`, and returns how many: those that continue the flow of the last packet pushed, whose source
+   * address was accepted from that peer. They are as they were received, the TTL not taken down. Others are to be pushed.
+   */
+  follow(ip: number, end: number, length: number, slot: Slot): number {
+    const run = this.#last;
+    if (run.count === 0 || length <= run.headers || ip + length > end) return 0;
+    // Flows that are mixed in one train mostly differ in their ports: no need to look further.
+    const { view } = this.#arena;
+    if (view.getUint32(ip + 20) !== view.getUint32(run.first + 20)) return 0;
+    return this.#appendTrain(run, ip, length, Math.floor((end - ip) / length), 1, slot);
+  }
+
   /** Writes everything that is still open. */
   flush(): void {
     if (this.#open === 0) return;
@@ -206,52 +219,46 @@ export class Coalescer {
 
   /** Returns false when the packet does not continue the run. */
   #append(run: Run, ip: number, length: number, headers: number, slot: Slot): boolean {
-    const payload = length - headers;
-    if (run.closed || headers !== run.headers || payload > run.segmentSize) return false;
-    if (slot !== run.slot) return false; // each peer's packets are counted as its own
-    if (run.count >= (run.protocol === PROTO_UDP ? UDP_MAX_SEGMENTS : COALESCE_SEGMENTS)) return false;
-    if (run.headers + run.payload + payload > MAX_PACKET) return false;
-    if (!this.#continues(run, ip)) return false;
+    return headers === run.headers && this.#appendTrain(run, ip, length, 1, 0, slot) === 1;
+  }
+
+  /**
+   * Appends packets of one length, longer than the headers, as far as they continue the run (see continue4) and at most
+   * `available`. Returns how many.
+   */
+  #appendTrain(run: Run, ip: number, length: number, available: number, older: number, slot: Slot): number {
+    const payload = length - run.headers;
+    if (run.closed || payload > run.segmentSize) return 0;
+    if (slot !== run.slot) return 0; // each peer's packets are counted as its own
+    const isTcp = run.protocol === PROTO_TCP;
+    const segmentsLeft = (isTcp ? COALESCE_SEGMENTS : UDP_MAX_SEGMENTS) - run.count;
+    const bytesLeft = MAX_PACKET - run.headers - run.payload;
+    if (segmentsLeft <= 0 || bytesLeft < payload) return 0;
+    // A shorter one is the last.
+    const isOne = available === 1 || payload < run.segmentSize;
+    const most = isOne ? 1 : Math.min(available, segmentsLeft, Math.floor(bytesLeft / payload));
     if (!run.verified) {
-      if (this.#arena.valid4(run.first, run.headers + run.segmentSize) === 0) return false;
+      if (this.#arena.valid4(run.first, run.headers + run.segmentSize) === 0) return 0;
       run.verified = true;
     }
-    if (this.#arena.valid4(ip, length) === 0) return false;
-    run.count++;
-    putIovec(this.#arena, run.iovecs + run.count * IOVEC_SIZE, ip + headers, payload);
-    run.payload += payload;
+    const identification = run.identification + run.count;
+    const iovec = run.iovecs + (run.count + 1) * IOVEC_SIZE;
+    const { first, headers, nextSequence } = run;
+    const count = this.#arena.continue4(first, headers, ip, length, most, older, nextSequence, identification, iovec);
+    if (count === 0) return 0;
+    run.count += count;
+    run.payload += count * payload;
     if (payload < run.segmentSize) run.closed = true;
-    if (run.protocol === PROTO_TCP) {
-      run.nextSequence = (run.nextSequence + payload) >>> 0;
+    if (isTcp) {
+      run.nextSequence = (run.nextSequence + count * payload) >>> 0;
       const { view } = this.#arena;
-      const push = view.getUint8(ip + 33) & TCP_PSH;
+      const push = view.getUint8(ip + (count - 1) * length + 33) & TCP_PSH;
       if (push !== 0) {
         run.closed = true;
         view.setUint8(run.first + 33, view.getUint8(run.first + 33) | push);
       }
     }
-    return true;
-  }
-
-  /** Equal in all that segmentation would copy, and next in sequence. */
-  #continues(run: Run, ip: number): boolean {
-    const { view } = this.#arena;
-    const { first } = run;
-    // Version, header length, TOS; flags; TTL, protocol. Addresses and ports are equal already.
-    if (view.getUint16(first) !== view.getUint16(ip)) return false;
-    if (view.getUint32(first + 6) !== view.getUint32(ip + 6)) return false;
-    const fragmentable = (view.getUint16(ip + 6) & IP_FLAG_DF) === 0;
-    if (fragmentable && view.getUint16(ip + 4) !== ((run.identification + run.count) & 0xffff)) return false;
-    if (run.protocol === PROTO_UDP) return true;
-    if (view.getUint32(ip + 24) !== run.nextSequence) return false;
-    if (view.getUint32(first + 28) !== view.getUint32(ip + 28)) return false; // acknowledgement
-    if (view.getUint8(first + 32) !== view.getUint8(ip + 32)) return false; // data offset, reserved
-    if (view.getUint16(first + 34) !== view.getUint16(ip + 34)) return false; // window
-    if (view.getUint16(first + 38) !== view.getUint16(ip + 38)) return false; // urgent pointer
-    for (let at = IPV4_MIN_HEADER + TCP_MIN_HEADER; at < run.headers; at += 4) {
-      if (view.getUint32(first + at) !== view.getUint32(ip + at)) return false;
-    }
-    return true;
+    return count;
   }
 
   #flushRun(run: Run): void {

@@ -124,9 +124,11 @@ export class Inbound {
       this.#counters.dropped(slot, 'rx', DROP_MALFORMED, 1);
       return;
     }
-    for (let from = 0; from < length; from += size) {
+    for (let from = 0; from < length; ) {
       const reason = this.#deliver(start + from, Math.min(size, length - from), slot, outerSource);
       if (reason !== DROP_NONE) this.#counters.dropped(slot, 'rx', reason, 1);
+      from += size;
+      from += this.#coalescer.follow(start + from, start + length, size, slot) * size;
     }
   }
 

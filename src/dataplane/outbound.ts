@@ -1,5 +1,5 @@
 import type { Arena, ArenaLayout } from './arena.ts';
-import { decrementTtl, fold, pseudoSum4, putIpv4Checksum, swap16 } from './checksum.ts';
+import { decrementTtl } from './checksum.ts';
 import { type Counters, GAUGE_GSO_FALLBACKS, GAUGE_TX_BATCHES, GAUGE_TX_READS, GAUGE_TX_SENDS } from './counters.ts';
 import {
   DROP_MALFORMED,
@@ -11,7 +11,7 @@ import {
   DROP_UNSUPPORTED_OFFLOAD,
 } from './drop-reason.ts';
 import type { IcmpErrors } from './icmp-error.ts';
-import { MAX_TUN_READ, TUN_BATCH_BYTES, TUN_BATCH_PACKETS } from './limits.ts';
+import { HEADER_STRIDE, MAX_TUN_READ, TUN_BATCH_BYTES, TUN_BATCH_PACKETS } from './limits.ts';
 import type { PeerTableReader, Slot } from './peer-table.ts';
 import type { Conn, Tun } from './ports.ts';
 import { SendBatch } from './send-batch.ts';
@@ -26,10 +26,7 @@ import {
   IPV4_MIN_HEADER,
   PROTO_TCP,
   PROTO_UDP,
-  TCP_CWR,
-  TCP_FIN,
   TCP_MIN_HEADER,
-  TCP_PSH,
   UDP_HEADER,
   VNET_F_NEEDS_CSUM,
   VNET_GSO_ECN,
@@ -155,12 +152,14 @@ export class Outbound {
       return;
     }
     const gsoType = view.getUint8(vnet + 1) & ~VNET_GSO_ECN;
-    const gsoSize = gsoType === VNET_GSO_NONE ? 0 : view.getUint16(vnet + 4, true);
-    const packetLength = this.#longestPacket(ip, headerLength, total, gsoType, gsoSize);
-    if (packetLength === 0) {
+    const isWhole = gsoType === VNET_GSO_NONE;
+    const gsoSize = isWhole ? 0 : view.getUint16(vnet + 4, true);
+    const headers = isWhole ? 0 : this.#segmentHeaders(ip, headerLength, total, gsoType);
+    if (!isWhole && (gsoSize === 0 || headers === 0)) {
       this.#drop(slot, DROP_UNSUPPORTED_OFFLOAD);
       return;
     }
+    const packetLength = isWhole ? total : Math.min(total, headers + gsoSize);
     if (view.getUint8(ip + 8) <= 1) {
       this.#drop(slot, DROP_TTL_EXCEEDED);
       this.#icmp.send(ip, total, ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, 0);
@@ -173,17 +172,15 @@ export class Outbound {
       return;
     }
     decrementTtl(view, ip);
-    if (gsoType === VNET_GSO_NONE) {
+    if (isWhole) {
       if ((view.getUint8(vnet) & VNET_F_NEEDS_CSUM) !== 0 && !this.#finishChecksum(vnet, ip, headerLength, total)) {
         this.#drop(slot, DROP_MALFORMED);
         return;
       }
       this.#ensureRoom();
-      this.#batch.add(slot, this.#table.endpointAddress(slot), this.#table.endpointPort(slot), ip, total, 0, 0);
-    } else if (gsoType === VNET_GSO_TCPV4) {
-      this.#segmentTcp(slot, ip, headerLength, total, gsoSize);
+      this.#batch.add(slot, this.#table.endpointAddress(slot), this.#table.endpointPort(slot), ip, total);
     } else {
-      this.#segmentUdp(slot, ip, headerLength, total, gsoSize);
+      this.#segment(slot, ip, headerLength, headers, total, gsoSize);
     }
   }
 
@@ -191,21 +188,21 @@ export class Outbound {
     this.#counters.dropped(slot, 'tx', reason, 1);
   }
 
-  /** Length of the longest packet this read becomes; 0 when its headers and its segmentation type do not agree. */
-  #longestPacket(ip: number, headerLength: number, total: number, gsoType: number, gsoSize: number): number {
-    if (gsoType === VNET_GSO_NONE) return total;
+  /**
+   * Length of the IP and transport headers of a super-packet together, which every segment gets; 0 when its headers and its
+   * segmentation type do not agree, or nothing is behind them.
+   */
+  #segmentHeaders(ip: number, headerLength: number, total: number, gsoType: number): number {
     const { view } = this.#arena;
     const protocol = view.getUint8(ip + 9);
-    if (gsoSize === 0) return 0;
+    let headers = 0;
     if (gsoType === VNET_GSO_TCPV4 && protocol === PROTO_TCP && total >= headerLength + TCP_MIN_HEADER) {
       const tcpLength = (view.getUint8(ip + headerLength + 12) >>> 4) * 4;
-      const headers = headerLength + tcpLength;
-      return tcpLength < TCP_MIN_HEADER || headers >= total ? 0 : Math.min(total, headers + gsoSize);
+      if (tcpLength >= TCP_MIN_HEADER) headers = headerLength + tcpLength;
+    } else if (gsoType === VNET_GSO_UDP_L4 && protocol === PROTO_UDP) {
+      headers = headerLength + UDP_HEADER;
     }
-    if (gsoType === VNET_GSO_UDP_L4 && protocol === PROTO_UDP && total > headerLength + UDP_HEADER) {
-      return Math.min(total, headerLength + UDP_HEADER + gsoSize);
-    }
-    return 0;
+    return headers < total ? headers : 0;
   }
 
   /** The kernel left the transport checksum to us: the field holds the pseudo-header sum (virtio 1.2 §5.1.6.2). */
@@ -220,82 +217,21 @@ export class Outbound {
     return true;
   }
 
-  /**
-   * TCP segmentation: every segment gets its own length, IP id, sequence number and checksums; FIN and PSH belong to the last
-   * segment, CWR to the first (net/ipv4/tcp_offload.c). Sums of what the segments share are taken once.
-   */
-  #segmentTcp(slot: Slot, ip: number, headerLength: number, total: number, size: number): void {
-    const { view, sum16, copyHeader } = this.#arena;
-    const tcp = ip + headerLength;
-    const tcpLength = (view.getUint8(tcp + 12) >>> 4) * 4;
-    const headers = headerLength + tcpLength;
+  /** A super-packet becomes datagrams of `size` bytes of payload, all that fit into one message at a time. */
+  #segment(slot: Slot, ip: number, headerLength: number, headers: number, total: number, size: number): void {
+    const batch = this.#batch;
     const address = this.#table.endpointAddress(slot);
     const port = this.#table.endpointPort(slot);
-    const sequence = view.getUint32(tcp + 4);
-    const identification = view.getUint16(ip + 4);
-    const flags = view.getUint8(tcp + 13);
-    view.setUint16(ip + 2, 0);
-    view.setUint16(ip + 4, 0);
-    view.setUint16(ip + 10, 0);
-    view.setUint32(tcp + 4, 0);
-    view.setUint8(tcp + 13, 0);
-    view.setUint16(tcp + 16, 0);
-    const ipSum = sum16(ip, headerLength);
-    const tcpSum = pseudoSum4(this.#arena, ip, PROTO_TCP, 0) + sum16(tcp, tcpLength);
-    for (let from = headers, index = 0; from < total; from += size, index++) {
-      const payload = Math.min(size, total - from);
+    const segments = Math.ceil((total - headers) / size);
+    const full = Math.floor((total - headers) / size);
+    for (let index = 0; index < segments; ) {
       this.#ensureRoom();
-      const header = this.#batch.takeHeader();
-      copyHeader(header, ip, headers);
-      const length = swap16(headers + payload);
-      const id = swap16((identification + index) & 0xffff);
-      view.setUint16(header + 2, length, true);
-      view.setUint16(header + 4, id, true);
-      view.setUint16(header + 10, ~fold(ipSum + length + id) & 0xffff, true);
-      const at = (sequence + from - headers) >>> 0;
-      const isLast = from + payload === total;
-      const segmentFlags = flags & ~(isLast ? 0 : TCP_FIN | TCP_PSH) & ~(index === 0 ? 0 : TCP_CWR);
-      const segment = header + headerLength;
-      view.setUint32(segment + 4, at);
-      view.setUint8(segment + 13, segmentFlags);
-      const sum =
-        tcpSum +
-        swap16(tcpLength + payload) +
-        swap16(at >>> 16) +
-        swap16(at & 0xffff) +
-        (segmentFlags << 8) +
-        sum16(ip + from, payload);
-      view.setUint16(segment + 16, ~fold(sum) & 0xffff, true);
-      this.#batch.add(slot, address, port, header, headers, ip + from, payload);
-    }
-  }
-
-  /** UDP segmentation (USO): datagrams of `size` bytes of payload, the last may be shorter (net/ipv4/udp_offload.c). */
-  #segmentUdp(slot: Slot, ip: number, headerLength: number, total: number, size: number): void {
-    const { view, sum16, copyHeader } = this.#arena;
-    const headers = headerLength + UDP_HEADER;
-    const address = this.#table.endpointAddress(slot);
-    const port = this.#table.endpointPort(slot);
-    const identification = view.getUint16(ip + 4);
-    for (let from = headers, index = 0; from < total; from += size, index++) {
-      const payload = Math.min(size, total - from);
-      this.#ensureRoom();
-      const header = this.#batch.takeHeader();
-      copyHeader(header, ip, headers);
-      view.setUint16(header + 2, headers + payload);
-      view.setUint16(header + 4, (identification + index) & 0xffff);
-      putIpv4Checksum(this.#arena, header, headerLength);
-      const udp = header + headerLength;
-      view.setUint16(udp + 4, UDP_HEADER + payload);
-      view.setUint16(udp + 6, 0);
-      const sum = fold(
-        pseudoSum4(this.#arena, header, PROTO_UDP, UDP_HEADER + payload) +
-          sum16(udp, UDP_HEADER) +
-          sum16(ip + from, payload),
-      );
-      const checksum = ~sum & 0xffff;
-      view.setUint16(udp + 6, checksum === 0 ? 0xffff : checksum, true);
-      this.#batch.add(slot, address, port, header, headers, ip + from, payload);
+      const isFull = index < full;
+      const length = isFull ? headers + size : total - full * size;
+      const count = batch.reserve(slot, address, port, length, isFull ? full - index : 1);
+      this.#arena.segment4(ip, headerLength, headers, size, index, count, batch.header, HEADER_STRIDE, batch.iovec);
+      batch.commitPairs(count, length);
+      index += count;
     }
   }
 

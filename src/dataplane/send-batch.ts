@@ -59,7 +59,7 @@ export class SendBatch {
     return this.#count;
   }
 
-  /** Room for one more datagram whatever it is; when false, send and `reset` first. */
+  /** Room for one more datagram, be it one piece or two; when false, send and `reset` first. */
   get hasRoom(): boolean {
     return this.#count < SEND_MESSAGES && this.#usedIovecs + 2 <= SEND_IOVECS && this.#usedHeaders < SEND_HEADERS;
   }
@@ -69,24 +69,28 @@ export class SendBatch {
     this.#maxSegments = 1;
   }
 
-  /** Memory for one rewritten header, valid until `reset`. Call only when `hasRoom`. */
-  takeHeader(): number {
-    return this.#headers + this.#usedHeaders++ * HEADER_STRIDE;
+  /** Where the headers of the datagrams that `reserve` allowed are to be written, one every HEADER_STRIDE bytes. */
+  get header(): number {
+    return this.#headers + this.#usedHeaders * HEADER_STRIDE;
+  }
+
+  /** Where their vector entries are to be written, two for each. */
+  get iovec(): number {
+    return this.#iovecs + this.#usedIovecs * IOVEC_SIZE;
+  }
+
+  /** Adds one datagram that lies in one piece. Call only when `hasRoom`. */
+  add(slot: Slot, address: number, port: number, packet: number, length: number): void {
+    this.reserve(slot, address, port, length, 1);
+    putIovec(this.#arena, this.iovec, packet, length);
+    this.#commit(1, 1, length);
   }
 
   /**
-   * Adds one datagram made of a header and a payload (`payloadLength` 0: of the first part alone). Call only when `hasRoom`.
+   * Chooses the message for datagrams of `length` bytes: how many of `most` it takes now, at least one. They are laid down
+   * at `header` and `iovec`, and `commitPairs` adds them. Call only when `hasRoom`.
    */
-  add(
-    slot: Slot,
-    address: number,
-    port: number,
-    header: number,
-    headerLength: number,
-    payload: number,
-    payloadLength: number,
-  ): void {
-    const length = headerLength + payloadLength;
+  reserve(slot: Slot, address: number, port: number, length: number, most: number): number {
     let index = this.#count - 1;
     if (
       !this.#open ||
@@ -98,16 +102,25 @@ export class SendBatch {
     ) {
       index = this.#begin(slot, address, port, length);
     }
-    const at = this.#iovecs + this.#usedIovecs * IOVEC_SIZE;
-    putIovec(this.#arena, at, header, headerLength);
-    this.#usedIovecs++;
-    if (payloadLength > 0) {
-      putIovec(this.#arena, at + IOVEC_SIZE, payload, payloadLength);
-      this.#usedIovecs++;
-    }
-    this.#segments[index]!++;
-    this.#sizes[index]! += length;
-    if (length < this.#segmentSizes[index]!) this.#open = false; // only the last segment may be shorter
+    if (most === 1 || length < this.#segmentSizes[index]!) return 1; // only the last segment may be shorter
+    const byBytes = Math.floor((MAX_UDP_PAYLOAD - this.#sizes[index]!) / length);
+    const byVector = (SEND_IOVECS - this.#usedIovecs) >> 1;
+    const bySegments = Math.min(this.#maxSegments - this.#segments[index]!, SEND_HEADERS - this.#usedHeaders);
+    return Math.max(1, Math.min(most, byBytes, byVector, bySegments));
+  }
+
+  /** Adds `count` datagrams of a header and a payload each, `length` bytes together, as `reserve` allowed. */
+  commitPairs(count: number, length: number): void {
+    this.#usedHeaders += count;
+    this.#commit(count, 2 * count, length);
+  }
+
+  #commit(count: number, entries: number, length: number): void {
+    const index = this.#count - 1;
+    this.#usedIovecs += entries;
+    this.#segments[index]! += count;
+    this.#sizes[index]! += count * length;
+    if (length < this.#segmentSizes[index]!) this.#open = false;
   }
 
   #begin(slot: Slot, address: number, port: number, length: number): number {

@@ -11,10 +11,8 @@ export const PROTO_UDP = 17;
 
 /** RFC 9293 */
 export const TCP_MIN_HEADER = 20;
-export const TCP_FIN = 0x01;
 export const TCP_PSH = 0x08;
 export const TCP_ACK = 0x10;
-export const TCP_CWR = 0x80;
 
 /** RFC 768 */
 export const UDP_HEADER = 8;

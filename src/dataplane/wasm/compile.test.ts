@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { compileSum16 } from './compile.ts';
-import { SUM16_MODULE } from './sum16-module.ts';
+import { compilePackets } from './compile.ts';
+import { PACKETS_MODULE } from './packets-module.ts';
 
 it('the checked-in module is what its source compiles to', async () => {
-  const fresh = await compileSum16();
-  assert.equal(Buffer.from(fresh).toString('base64'), SUM16_MODULE);
+  const fresh = await compilePackets();
+  assert.equal(Buffer.from(fresh).toString('base64'), PACKETS_MODULE);
 });

@@ -1,0 +1,195 @@
+// AssemblyScript, compiled by scripts/build-wasm.ts into packets-module.ts. Runs on the arena's memory: what it is given was
+// checked by the caller, and an address outside the arena traps.
+
+const PROTO_TCP: u32 = 6;
+const TCP_FIN: u32 = 0x01;
+const TCP_PSH: u32 = 0x08;
+const TCP_ACK: u32 = 0x10;
+const TCP_CWR: u32 = 0x80;
+const IOVEC_SIZE: usize = 16;
+
+/** Where the arena lies in this process, for the pointers that the kernel gets. */
+@external('env', 'base')
+declare const base: u64;
+
+/**
+ * Partial ones'-complement sum (RFC 1071) of `length` bytes at `address`, taken as little-endian 16-bit words; an odd last byte
+ * counts as a word with a zero high half. Folded to 16 bits, not complemented. Little-endian sums of big-endian data are
+ * the byte-swapped sum (RFC 1071 §2B), so nothing is swapped here. A lane gains at most 2 × 65,535 per 32 bytes: it cannot
+ * overflow below 1 MiB, and a packet is at most 64 KiB.
+ */
+export function sum16(address: usize, length: usize): u32 {
+  let even = i32x4.splat(0);
+  let odd = i32x4.splat(0);
+  const end = address + (length & ~31);
+  while (address < end) {
+    even = i32x4.add(even, i32x4.extadd_pairwise_i16x8_u(v128.load(address)));
+    odd = i32x4.add(odd, i32x4.extadd_pairwise_i16x8_u(v128.load(address, 16)));
+    address += 32;
+  }
+  even = i32x4.add(even, odd);
+  let sum: u64 =
+    <u64>(<u32>i32x4.extract_lane(even, 0)) +
+    <u64>(<u32>i32x4.extract_lane(even, 1)) +
+    <u64>(<u32>i32x4.extract_lane(even, 2)) +
+    <u64>(<u32>i32x4.extract_lane(even, 3));
+  let rest = length & 31;
+  while (rest >= 2) {
+    sum += load<u16>(address);
+    address += 2;
+    rest -= 2;
+  }
+  if (rest) sum += load<u8>(address);
+  return fold(sum);
+}
+
+function fold(wide: u64): u32 {
+  let sum = (wide & 0xffffffff) + (wide >> 32);
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return <u32>((sum & 0xffff) + (sum >> 16));
+}
+
+/** A 16-bit number as the word of memory that holds it in network byte order, and the other way round. */
+function swap16(value: u32): u32 {
+  return bswap<u16>(<u16>value);
+}
+
+/** What takes a word out of a sum again. */
+function minus(word: u32): u64 {
+  return 0xffff - word;
+}
+
+/**
+ * Whether the IPv4 packet of `length` bytes at `ip`, its header 20 bytes long, has a right header checksum and, with the
+ * pseudo header (RFC 9293 §3.1, RFC 768), a right TCP or UDP checksum.
+ */
+export function valid4(ip: usize, length: usize): u32 {
+  const addresses: u64 = <u64>load<u32>(ip, 12) + <u64>load<u32>(ip, 16);
+  const header: u64 = <u64>load<u32>(ip) + <u64>load<u32>(ip, 4) + <u64>load<u32>(ip, 8) + addresses;
+  const transport = length - 20;
+  const pseudo: u64 = addresses + (<u64>load<u8>(ip, 9) << 8) + <u64>swap16(transport);
+  return fold(header) == 0xffff && fold(pseudo + sum16(ip + 20, transport)) == 0xffff ? 1 : 0;
+}
+
+/**
+ * Cuts segments out of the TCP or UDP super-packet at `ip`: `count` of them from number `index` on, each with `size` bytes of
+ * payload, the very last with what is left. `headers` bytes, IP options and transport header included, are written for
+ * each at `header` and every `stride` bytes behind it, in pieces of 16; a pair of vector entries, header and payload, at
+ * `iovecs`. Payloads are only summed. The super-packet stays as it is.
+ *
+ * Every segment gets its own length, IP id, TCP sequence number and checksums; FIN and PSH belong to the last segment, CWR
+ * to the first (net/ipv4/tcp_offload.c, udp_offload.c). Sums of what the segments share are taken once.
+ */
+export function segment4(
+  ip: usize,
+  headerLength: usize,
+  headers: usize,
+  size: usize,
+  index: u32,
+  count: u32,
+  header: usize,
+  stride: usize,
+  iovecs: usize,
+): void {
+  const total: usize = swap16(load<u16>(ip, 2));
+  const identification = swap16(load<u16>(ip, 4));
+  const isTcp = load<u8>(ip, 9) == PROTO_TCP;
+  const transport = ip + headerLength;
+  const transportLength = headers - headerLength;
+  const sequence = bswap<u32>(load<u32>(transport, 4));
+  const flags: u32 = isTcp ? load<u8>(transport, 13) : 0;
+  const ipSum: u64 =
+    sum16(ip, headerLength) + minus(load<u16>(ip, 2)) + minus(load<u16>(ip, 4)) + minus(load<u16>(ip, 10));
+  let sharedSum: u64 = sum16(ip + 12, 8) + sum16(transport, transportLength) + (<u64>load<u8>(ip, 9) << 8);
+  sharedSum += minus(load<u16>(transport, 4)) + minus(load<u16>(transport, 6));
+  if (isTcp) sharedSum += minus(flags << 8) + minus(load<u16>(transport, 16));
+  const end = index + count;
+  for (; index < end; index++) {
+    const from = headers + index * size;
+    const payload = min<usize>(size, total - from);
+    for (let at: usize = 0; at < headers; at += 16) v128.store(header + at, v128.load(ip + at));
+    const length = swap16(headers + payload);
+    const id = swap16(identification + index);
+    store<u16>(header, length, 2);
+    store<u16>(header, id, 4);
+    store<u16>(header, ~fold(ipSum + length + id), 10);
+    const segment = header + headerLength;
+    const own = swap16(transportLength + payload);
+    let sum: u64 = sharedSum + own + sum16(ip + from, payload);
+    if (isTcp) {
+      const at = bswap<u32>(sequence + from - headers);
+      const last = from + payload == total;
+      const segmentFlags = flags & ~(last ? 0 : TCP_FIN | TCP_PSH) & ~(index == 0 ? 0 : TCP_CWR);
+      store<u32>(segment, at, 4);
+      store<u8>(segment, segmentFlags, 13);
+      store<u16>(segment, ~fold(sum + at + (segmentFlags << 8)), 16);
+    } else {
+      const checksum = ~fold(sum + own) & 0xffff;
+      store<u16>(segment, own, 4);
+      store<u16>(segment, checksum == 0 ? 0xffff : checksum, 6); // RFC 768: 0 means "none"
+    }
+    store<u64>(iovecs, base + header);
+    store<u64>(iovecs, headers, 8);
+    store<u64>(iovecs, base + ip + from, 16);
+    store<u64>(iovecs, payload, 24);
+    header += stride;
+    iovecs += 2 * IOVEC_SIZE;
+  }
+}
+
+/**
+ * How many of the `most` packets of `length` bytes, one behind the other from `ip` on, continue the run of segments that the packet
+ * at `first` began: equal in all that segmentation would copy, next in sequence, with right checksums. The first packet's
+ * IP header has no options, and it and the transport header are `headers` bytes long together, fewer than `length`. Their
+ * TTL is `older` above that of the first. A segment with PSH is the last of a run. Each one's payload becomes an entry
+ * of the vector at `iovec`.
+ * @param sequence what the next TCP segment has to have
+ * @param identification what the next packet has to have if routers may fragment it
+ */
+export function continue4(
+  first: usize,
+  headers: usize,
+  ip: usize,
+  length: usize,
+  most: u32,
+  older: u32,
+  sequence: u32,
+  identification: u32,
+  iovec: usize,
+): u32 {
+  const isTcp = load<u8>(first, 9) == PROTO_TCP;
+  const total = swap16(length);
+  const udpLength = swap16(length - 20);
+  const ttl = load<u8>(first, 8) + older;
+  const mayFragment = (load<u8>(first, 6) & 0x40) == 0;
+  const payload = length - headers;
+  for (let count: u32 = 0; count < most; count++) {
+    if (load<u16>(ip) != load<u16>(first)) return count; // version, header length, TOS
+    if (load<u16>(ip, 2) != total || load<u16>(ip, 6) != load<u16>(first, 6)) return count;
+    if (load<u8>(ip, 8) != ttl || load<u8>(ip, 9) != load<u8>(first, 9)) return count;
+    if (load<u64>(ip, 12) != load<u64>(first, 12) || load<u32>(ip, 20) != load<u32>(first, 20)) return count;
+    if (mayFragment && load<u16>(ip, 4) != swap16(identification + count)) return count;
+    let isLast = false;
+    if (isTcp) {
+      const flags = load<u8>(ip, 33);
+      if ((flags & ~TCP_PSH) != TCP_ACK) return count;
+      if (bswap<u32>(load<u32>(ip, 24)) != sequence) return count;
+      if (load<u32>(ip, 28) != load<u32>(first, 28)) return count; // acknowledgement
+      if (load<u8>(ip, 32) != load<u8>(first, 32)) return count; // data offset
+      if (load<u16>(ip, 34) != load<u16>(first, 34)) return count; // window
+      for (let at: usize = 38; at < headers; at += 2) {
+        if (load<u16>(ip + at) != load<u16>(first + at)) return count; // urgent pointer, options
+      }
+      isLast = flags != TCP_ACK;
+    } else if (load<u16>(ip, 24) != udpLength || load<u16>(ip, 26) == 0) return count;
+    if (!valid4(ip, length)) return count;
+    store<u64>(iovec, base + ip + headers);
+    store<u64>(iovec, payload, 8);
+    if (isLast) return count + 1;
+    sequence += payload;
+    ip += length;
+    iovec += IOVEC_SIZE;
+  }
+  return most;
+}

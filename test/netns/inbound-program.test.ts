@@ -105,7 +105,13 @@ describe('the inbound program', () => {
       counters: map('hash', 'test_counters', 4, 32),
     });
     tables.publish({ network: prefix4(ipv4Of(address('10.244.0.0')), 16), mtu: 1472, peers: PEERS });
-    const code = inboundProgram({ maps: tables.maps, ownAddress: OWN, ownPort: PORT, tunIndex: LOOPBACK });
+    const code = inboundProgram({
+      maps: tables.maps,
+      ownAddress: OWN,
+      ownPort: PORT,
+      tunIndex: LOOPBACK,
+      segmentation: 'beyond',
+    });
     program = loadClassifier('test_in', code);
   });
   after(() => {

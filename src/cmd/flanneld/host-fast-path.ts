@@ -125,8 +125,8 @@ function attach({ maps }: FastPathTables, place: Place): Disposable {
     stack.use(attachTcx(stack.use(loadClassifier(name, code)), device, side));
   };
   open('weft_out', outboundProgram({ maps, ...place }), place.tunIndex, 'egress');
+  open('weft_in', inboundProgram({ maps, ...place }), place.underlayIndex, 'ingress');
   if (place.segmentation === 'beyond') {
-    open('weft_in', inboundProgram({ maps, ...place }), place.underlayIndex, 'ingress');
     open('weft_mark', markingProgram({ maps, ...place }), place.underlayIndex, 'egress');
   }
   return stack.move();

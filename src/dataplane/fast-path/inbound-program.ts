@@ -12,6 +12,7 @@ import {
   TRIAL_PAUSE,
   WHOLE_UNTIL,
 } from './layout.ts';
+import type { OutboundProgramOptions } from './outbound-program.ts';
 import {
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
@@ -38,6 +39,7 @@ import {
   OUTER_TTL,
   REDIRECT,
   REDIRECT_INGRESS,
+  requireBareAck,
   requirePlainIpv4,
   SKB_ADJUST_ROOM,
   SKB_GSO_SIZE,
@@ -52,7 +54,15 @@ export interface InboundProgramOptions {
   readonly ownAddress: Ipv4Addr;
   readonly ownPort: number;
   readonly tunIndex: number;
+  /**
+   * As the outbound program's. Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that
+   * the kernel joins for the forwarder, and what comes alone and is taken here is bare acknowledgements.
+   */
+  readonly segmentation: OutboundProgramOptions['segmentation'];
 }
+
+/** Where the inner packet begins in what the device has received. */
+const INNER_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD;
 
 // The frame, below R10.
 const OUTER = -48;
@@ -76,20 +86,29 @@ const HOLDS_NS = 2_000_000_000;
  * a socket's datagrams always have: those are the forwarder's, so that packets of one flow do not part here. Of both it learns
  * what the peer's host can do.
  */
-export function inboundProgram({ maps, ownAddress, ownPort, tunIndex }: InboundProgramOptions): Uint8Array {
+export function inboundProgram(options: InboundProgramOptions): Uint8Array {
+  const { maps, ownAddress, ownPort, tunIndex, segmentation } = options;
   const asm = new Assembler();
   begin(asm);
   asm.load(4, 1, CONTEXT, SKB_VLAN_PRESENT);
   asm.jumpIf('ne', 1, 0, 'pass');
   loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
+  if (segmentation === 'host') requireNoChecksum(asm);
   requireOuterHeaders(asm, ownAddress, ownPort);
-  learnFromMark(asm, maps);
-  asm.load(2, 1, FRAME, UDP + 6);
-  asm.jumpIf('ne', 1, 0, 'pass');
+  if (segmentation === 'beyond') {
+    learnFromMark(asm, maps);
+    requireNoChecksum(asm);
+  }
   requireLengths(asm);
   requireSource(asm, maps);
-  measure(asm);
-  learnFromArrival(asm);
+  if (segmentation === 'host') {
+    requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY, 'pass');
+    asm.store(8, FRAME, PACKETS, 1);
+    asm.store(8, FRAME, BYTES, reg(9));
+  } else {
+    measure(asm);
+    learnFromArrival(asm);
+  }
   asm.op('mov', 1, reg(CONTEXT));
   asm.op('mov', 2, -ENCAPSULATION_OVERHEAD);
   asm.op('mov', 3, ADJ_ROOM_MAC);
@@ -105,6 +124,12 @@ export function inboundProgram({ maps, ownAddress, ownPort, tunIndex }: InboundP
   asm.exit();
   end(asm);
   return asm.assemble();
+}
+
+/** A datagram with a checksum was sent by a socket, or is to be joined with others. */
+function requireNoChecksum(asm: Assembler): void {
+  asm.load(2, 1, FRAME, UDP + 6);
+  asm.jumpIf('ne', 1, 0, 'pass');
 }
 
 function requireOuterHeaders(asm: Assembler, ownAddress: Ipv4Addr, ownPort: number): void {
@@ -129,7 +154,7 @@ function requireOuterHeaders(asm: Assembler, ownAddress: Ipv4Addr, ownPort: numb
 }
 
 /**
- * R8 = what is known of the sender, R9 = until when something learned now holds. Whoever sends without the mark has no fast
+ * R8 = what is known of the sender. Whoever sends without the mark has no fast
  * path, or none any more.
  */
 function learnFromMark(asm: Assembler, maps: FastPathMaps): void {
@@ -142,12 +167,12 @@ function learnFromMark(asm: Assembler, maps: FastPathMaps): void {
   asm.jump('pass');
   asm.label('marked');
   asm.call(KTIME_GET_NS);
-  asm.op('mov', 9, reg(0));
-  asm.op('add', 9, HOLDS_NS);
-  asm.store(8, 8, CAPABLE_UNTIL, reg(9));
+  asm.op('add', 0, HOLDS_NS);
+  asm.store(8, FRAME, HOLDS_UNTIL, reg(0));
+  asm.store(8, 8, CAPABLE_UNTIL, reg(0));
   asm.load(1, 1, FRAME, OUTER + 5);
   asm.jumpIf('lt', 1, MARK_WHOLE_BIT, 'mark-learned');
-  asm.store(8, 8, WHOLE_UNTIL, reg(9));
+  asm.store(8, 8, WHOLE_UNTIL, reg(0));
   asm.store(8, 8, NEXT_TRIAL, 0);
   asm.store(8, 8, TRIAL_PAUSE, 0);
   asm.label('mark-learned');
@@ -165,7 +190,6 @@ function learnFromArrival(asm: Assembler): void {
 
 /** R9 = length of the inner packet. Padding behind it, or several datagrams put together, are the forwarder's. */
 function requireLengths(asm: Assembler): void {
-  asm.store(8, FRAME, HOLDS_UNTIL, reg(9));
   asm.load(4, 9, CONTEXT, SKB_LENGTH);
   asm.op('sub', 9, ETHERNET_HEADER);
   requireLength(asm, OUTER + 2);
@@ -198,7 +222,7 @@ function measure(asm: Assembler): void {
   asm.store(8, FRAME, BYTES, reg(9));
   asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 7, 0, 'measured');
-  headersLength(asm, INNER, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER, KEY);
+  headersLength(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
   measureSuperPacket(asm, PACKETS, BYTES);
   asm.label('measured');
 }

@@ -45,6 +45,7 @@ import {
   OUTER_TTL,
   REDIRECT,
   REDIRECT_NEIGH,
+  requireBareAck,
   requirePlainIpv4,
   SKB_ADJUST_ROOM,
   SKB_CHANGE_HEAD,
@@ -211,9 +212,9 @@ function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentat
 
 /**
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
- * Single packets, whose checksums are still the device's to finish, are sent to a peer that has a fast path; but not
- * where super-packets are cut, for then those take the way through the forwarder, and packets of one flow that overtake each
- * other cost TCP more than a copy. In: R0 the time, R8 what is known of the peer's host.
+ * Single packets, whose checksums are still the device's to finish, are sent to a peer that has a fast path; but where
+ * super-packets are cut, and so take the way through the forwarder, bare acknowledgements alone: data that overtake each other
+ * cost TCP more than a copy. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler): void {
   asm.store(8, FRAME, IDENTIFICATION, be16(MARK_FAST));
@@ -229,7 +230,8 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.load(8, 1, 8, TRIAL_PAUSE);
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.jumpIf('eq', 1, 0, 'accepted');
-  asm.jump('pass');
+  requireBareAck(asm, IP, IPV4_MIN_HEADER, KEY, 'pass');
+  asm.jump('accepted');
 
   asm.label('super-packet');
   // UDP's would be lost for good where this goes wrong.

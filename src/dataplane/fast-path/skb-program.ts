@@ -8,7 +8,7 @@
  *   drop   it was changed half way when the kernel ran out of memory
  *   a redirect to another device
  */
-import { IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
@@ -199,6 +199,30 @@ export function headersLength(asm: Assembler, ipOffset: number, transportOffset:
   asm.op('shl', 1, 2);
   asm.op('add', 1, IPV4_MIN_HEADER);
   asm.label('headers-measured');
+}
+
+/**
+ * Goes to `otherwise` unless the packet is TCP's word that data arrived and nothing else: no payload, no flag but ACK. One that
+ * overtakes data of its own flow does no harm, for it says nothing about them. In: R9 length of the packet.
+ * @param scratch 8 bytes of the frame.
+ */
+export function requireBareAck(
+  asm: Assembler,
+  ipOffset: number,
+  transportOffset: number,
+  scratch: number,
+  otherwise: string,
+): void {
+  asm.load(1, 1, FRAME, ipOffset + 9);
+  asm.jumpIf('ne', 1, PROTO_TCP, otherwise);
+  loadBytes(asm, transportOffset + 12, scratch, 2);
+  asm.load(1, 1, FRAME, scratch + 1);
+  asm.jumpIf('ne', 1, TCP_ACK, otherwise);
+  asm.load(1, 1, FRAME, scratch);
+  asm.op('shr', 1, 4);
+  asm.op('shl', 1, 2);
+  asm.op('add', 1, IPV4_MIN_HEADER);
+  asm.jumpIf('ne', 1, reg(9), otherwise);
 }
 
 /**

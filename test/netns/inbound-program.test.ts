@@ -8,7 +8,7 @@ import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { prefix4 } from '../../src/ip/prefix.ts';
 import { type BpfProgram, createBpfMap, loadClassifier } from '../../src/linux/bpf.ts';
 import { bpf, addressOf as memoryAddress } from '../../src/linux/ffi.ts';
-import { address, aged, concat, payloadOf, tcpPacket, udpPacket } from '../fakes/packets.ts';
+import { ACK, address, aged, concat, ECE, FIN, payloadOf, SYN, tcpPacket, udpPacket } from '../fakes/packets.ts';
 
 /** linux/bpf.h: BPF_PROG_TEST_RUN, which runs a program on a packet of ours and sends nothing. */
 const PROG_TEST_RUN = 10;
@@ -30,6 +30,7 @@ const PEERS = [
   port: PORT,
 }));
 const LOOPBACK = 1;
+const PORTS = { sourcePort: 1, destinationPort: 2 };
 const ETHERNET = Uint8Array.from([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
 
 interface Outcome {
@@ -95,6 +96,7 @@ function inner(
 describe('the inbound program', () => {
   let tables: FastPathTables;
   let program: BpfProgram;
+  let acknowledgements: BpfProgram;
 
   before(() => {
     const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
@@ -105,17 +107,13 @@ describe('the inbound program', () => {
       counters: map('hash', 'test_counters', 4, 32),
     });
     tables.publish({ network: prefix4(ipv4Of(address('10.244.0.0')), 16), mtu: 1472, peers: PEERS });
-    const code = inboundProgram({
-      maps: tables.maps,
-      ownAddress: OWN,
-      ownPort: PORT,
-      tunIndex: LOOPBACK,
-      segmentation: 'beyond',
-    });
-    program = loadClassifier('test_in', code);
+    const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, tunIndex: LOOPBACK };
+    program = loadClassifier('test_in', inboundProgram({ ...options, segmentation: 'beyond' }));
+    acknowledgements = loadClassifier('test_in_acks', inboundProgram({ ...options, segmentation: 'host' }));
   });
   after(() => {
     program?.[Symbol.dispose]();
+    acknowledgements?.[Symbol.dispose]();
     tables?.[Symbol.dispose]();
   });
 
@@ -179,6 +177,44 @@ describe('the inbound program', () => {
       assert.deepEqual(left, before);
     });
   }
+
+  describe('where this host cuts super-packets', () => {
+    const segment = (flags: number, bytes: number, options = new Uint8Array(12)): Uint8Array =>
+      tcpPacket({
+        ip: { source: address('10.244.2.9'), destination: address('10.244.1.2') },
+        ...{ sourcePort: 1, destinationPort: 2, flags, options, payload: payloadOf(bytes) },
+      });
+    const received = (packet: Uint8Array, details: Partial<Datagram> = {}): Uint8Array =>
+      datagram({ outerSource: peer, mark: 0, inner: packet, ...details });
+
+    it('takes bare acknowledgements, with a mark or without', () => {
+      for (const [packet, mark] of [
+        [segment(ACK, 0), 0],
+        [segment(ACK, 0, new Uint8Array(0)), MARK_FAST],
+      ] as const) {
+        const { verdict, packet: left } = runProgram(acknowledgements, received(packet, { mark }));
+        assert.equal(verdict, REDIRECTED);
+        assert.deepEqual(left, concat(ETHERNET, aged(packet, 1)));
+      }
+    });
+
+    for (const [what, packet] of [
+      ['data', () => received(segment(ACK, 1))],
+      ['the end of a connection', () => received(segment(ACK | FIN, 0))],
+      ['its beginning', () => received(segment(SYN, 0))],
+      ['an acknowledgement with word of congestion', () => received(segment(ACK | ECE, 0))],
+      ['UDP', () => received(udpPacket({ ip: { source: address('10.244.2.9'), destination: OWN }, ...PORTS }))],
+      ['what has a UDP checksum', () => received(segment(ACK, 0), { withoutChecksum: false })],
+      ['what a stranger sends', () => received(segment(ACK, 0), { outerSource: '192.168.77.4' })],
+    ] as const) {
+      it(`leaves to the forwarder: ${what}`, () => {
+        const before = packet();
+        const { verdict, packet: left } = runProgram(acknowledgements, before);
+        assert.equal(verdict, NEXT);
+        assert.deepEqual(left, before);
+      });
+    }
+  });
 
   it('changes a packet only to hand over what a peer may send (property)', () => {
     const original = datagram({ outerSource: peer, inner: good() });

@@ -80,6 +80,7 @@ export function createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }: B
 
   const keyMemory = sharedBytes(keyBytes);
   const valueMemory = sharedBytes(valueBytes);
+  const firstKey = sharedBytes(keyBytes);
   const entry = sharedBytes(ATTRIBUTE_BYTES);
   entry.setUint32(0, fd, true);
   putAddress(entry, 8, keyMemory);
@@ -103,6 +104,16 @@ export function createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }: B
     lookup: (key, value) => {
       const result = operate(BPF_COMMANDS.mapLookup, key, ANY);
       if (result >= 0) value.set(new Uint8Array(valueMemory.buffer));
+      return result;
+    },
+    first: (key) => {
+      // The address after which the next key is wanted is that of none, and the next key goes where values do.
+      entry.setBigUint64(8, 0n, true);
+      putAddress(entry, 16, firstKey);
+      entry.setBigUint64(24, 0n, true);
+      const result = bpf(BPF_COMMANDS.mapGetNextKey, addressOf(entry), ATTRIBUTE_BYTES);
+      putAddress(entry, 8, keyMemory);
+      if (result >= 0) key.set(new Uint8Array(firstKey.buffer));
       return result;
     },
     [Symbol.dispose]: () => void close(fd),

@@ -98,6 +98,7 @@ export const BPF_COMMANDS = {
   mapLookup: 1,
   mapUpdate: 2,
   mapDelete: 3,
+  mapGetNextKey: 4,
   progLoad: 5,
   linkCreate: 28,
 } as const;

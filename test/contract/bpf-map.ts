@@ -138,6 +138,23 @@ export function bpfMapContract(name: string, create: (options: BpfMapOptions) =>
           assert.deepEqual(found(map, more), value(4));
         });
 
+        it('names some key for as long as there is one', () => {
+          using map = open(kind);
+          const keys = [key('10.1.0.0/16'), key('10.2.0.0/16')];
+          for (const one of keys) map.update(one, value(1));
+          const hex = (one: Uint8Array): string => Buffer.from(one).toString('hex');
+          const seen: string[] = [];
+          const taken = new Uint8Array(KEY_BYTES);
+          while (map.first(taken) === 0) {
+            seen.push(hex(taken));
+            assert.equal(map.remove(taken), 0);
+          }
+          assert.deepEqual(seen.toSorted(), keys.map(hex));
+          const untouched = taken.slice();
+          assert.equal(map.first(taken), -ENOENT);
+          assert.deepEqual(taken, untouched);
+        });
+
         it('keeps no hold of the caller’s memory', () => {
           using map = open(kind);
           const bytes = value(1);

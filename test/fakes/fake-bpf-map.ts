@@ -62,6 +62,14 @@ export class FakeBpfMap implements BpfMap {
     return 0;
   }
 
+  first(key: Uint8Array): number {
+    if (this.#isClosed) return -EBADF;
+    const [entry] = this.#entries.values();
+    if (entry === undefined) return -ENOENT;
+    key.set(entry.key);
+    return 0;
+  }
+
   /** Copies, by key in hexadecimal. */
   entries(): Map<string, Uint8Array> {
     const all = [...this.#entries.values()];

@@ -17,6 +17,7 @@ const FILE_BYTES = 64 * 1024 * 1024;
 const SMALL_FILE_BYTES = 4 * 1024 * 1024;
 const LISTENER_PORT = 7000;
 const SEGMENT_PORT = 7001;
+const ONE_WAY_PORT = 7002;
 const SEGMENT_BYTES = 1_400;
 /** A container's TTL of 64 less four routings: two by the kernels, one by each forwarder. */
 const TTL_ON_ARRIVAL = 60;
@@ -134,6 +135,26 @@ describe('the fast path where super-packets arrive in one piece', () => {
     const later = await tunnels[0]!.counters();
     assert.ok(later.peers[0]!.sent.packets - before.peers[0]!.sent.packets >= 100);
     assert.ok(system(later, 'txReads') - system(before, 'txReads') < 5, 'the forwarder has not read them');
+  });
+
+  it('carries a stream that goes one way alone', async () => {
+    const [a, b] = [containers[0]!, containers[1]!];
+    await using _receiver = await topology.start(b, ['socat', '-u', `UDP4-RECV:${ONE_WAY_PORT}`, '/dev/null']);
+    const target = `UDP4-SENDTO:${addressOf(b)}:${ONE_WAY_PORT}`;
+    const loop = `while :; do echo tick; sleep 0.02; done | socat -u STDIN ${target}`;
+    await using _sender = await topology.start(a, ['sh', '-c', loop], { stdout: 'ignore' });
+    // What was learned before has run out by then: it holds for two seconds.
+    const sentMore = async (than: TunnelCounters, packets: number): Promise<TunnelCounters> =>
+      eventually(`${packets} packets more`, async () => {
+        const now = await tunnels[0]!.counters();
+        return now.peers[0]!.sent.packets >= than.peers[0]!.sent.packets + packets ? now : undefined;
+      });
+    const before = await sentMore(await tunnels[0]!.counters(), 150);
+    const later = await sentMore(before, 150);
+    const reads = system(later, 'txReads') - system(before, 'txReads');
+    assert.ok(reads < 30, `${reads} of 150 through the forwarder`);
+    const { received } = later.peers[0]!;
+    assert.deepEqual(received.drops, {}, 'signs are no packets');
   });
 
   it('ages packets as the forwarders do', async () => {

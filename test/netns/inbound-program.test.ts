@@ -14,9 +14,10 @@ import { ACK, address, aged, concat, ECE, FIN, payloadOf, SYN, tcpPacket, udpPac
 const PROG_TEST_RUN = 10;
 const ATTRIBUTE_BYTES = 72;
 const ROOM = 4_096;
-/** What a program returns: TCX_NEXT as an unsigned number, TCX_REDIRECT. */
+/** What a program returns: TCX_NEXT as an unsigned number, TCX_REDIRECT, TCX_DROP. */
 const NEXT = 0xffff_ffff;
 const REDIRECTED = 7;
+const DROPPED = 2;
 
 const OWN = ipv4Of(address('192.168.77.1'));
 const PORT = 8285;
@@ -103,8 +104,9 @@ describe('the inbound program', () => {
       createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: 16 });
     tables = new FastPathTables({
       subnets: map('lpm-trie', 'test_subnets', 8, 12),
-      endpoints: map('hash', 'test_endpoints', 4, 48),
+      endpoints: map('hash', 'test_endpoints', 4, 56),
       counters: map('hash', 'test_counters', 4, 32),
+      awaiting: map('hash', 'test_awaiting', 4, 4),
     });
     tables.publish({ network: prefix4(ipv4Of(address('10.244.0.0')), 16), mtu: 1472, peers: PEERS });
     const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, tunIndex: LOOPBACK };
@@ -136,6 +138,17 @@ describe('the inbound program', () => {
     runProgram(program, datagram({ outerSource: '192.168.77.2', inner: packet }));
     const { packets, bytes } = tables.read(1).rx;
     assert.deepEqual([packets - before.packets, bytes - before.bytes], [1, packet.length]);
+  });
+
+  it('learns from a sign and drops it; whoever has heard nothing is due for one', () => {
+    tables.takeAwaiting(9);
+    const sign = datagram({ outerSource: '192.168.77.3', withoutChecksum: false, inner: new Uint8Array(20) });
+    assert.equal(runProgram(program, sign).verdict, DROPPED);
+    // Once a second, and it was heard a moment ago by the tests before this one, or has just been noted.
+    const taken = tables.takeAwaiting(9);
+    assert.ok(taken.every(({ address: of, port }) => of === PEERS[1]!.publicIp && port === PORT));
+    assert.equal(runProgram(program, sign).verdict, DROPPED);
+    assert.deepEqual(tables.takeAwaiting(9), []);
   });
 
   const peer = '192.168.77.2';

@@ -2,6 +2,7 @@ import { networkInterfaces } from 'node:os';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
 import {
+  AWAITING_BYTES,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
   ENDPOINT_KEY_BYTES,
@@ -30,6 +31,7 @@ export function createFastPathTables(): FastPathTables {
     subnets: map('lpm-trie', 'weft_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
     endpoints: map('hash', 'weft_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
     counters: map('hash', 'weft_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
+    awaiting: map('hash', 'weft_awaiting', AWAITING_BYTES, AWAITING_BYTES),
   });
   stack.move();
   return tables;
@@ -41,17 +43,23 @@ export interface FastPathState {
   readonly text: string;
 }
 
+/** How soon a host that only receives gives a sign; with the second that it waits for an occasion, less than peers remember. */
+const SIGN_MS = 500;
+const SIGNS_AT_ONCE = 1_000;
+
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
 
 /**
  * Opens the fast path and keeps it open, until disposed: on the devices there are, as their features say. What keeps it closed
  * keeps no packet back, they go through the forwarder.
+ * @param sendSign sends SIGN_BYTES zeros to a peer by the forwarder's socket.
  * @param onState told at once, and whenever something has changed.
  */
 export function keepFastPathOpen(
   tables: FastPathTables,
   underlay: () => ForwarderUnderlay,
+  sendSign: (address: Ipv4Addr, port: number) => void,
   onState: (state: FastPathState) => void,
 ): Disposable {
   const attachment = new DisposableStack();
@@ -81,6 +89,10 @@ export function keepFastPathOpen(
   const timer = setInterval(look, LOOK_MS).unref();
   attachment.defer(close);
   attachment.defer(() => clearInterval(timer));
+  const signs = setInterval(() => {
+    for (const { address, port } of tables.takeAwaiting(SIGNS_AT_ONCE)) sendSign(address, port);
+  }, SIGN_MS).unref();
+  attachment.defer(() => clearInterval(signs));
   return attachment;
 }
 

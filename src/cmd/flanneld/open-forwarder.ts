@@ -1,11 +1,14 @@
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
+import { SIGN_BYTES } from '../../dataplane/fast-path/layout.ts';
 import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../dataplane/source-check.ts';
 import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
-import { close } from '../../linux/ffi.ts';
+import { addressOf, close, sendto } from '../../linux/ffi.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
-import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
+import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
 import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
 import { createFastPathTables, type FastPathState, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
@@ -56,7 +59,14 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
         started: () => {
           tun.setPersistent(options.persistent);
           if (fastPath !== undefined) {
-            fast.use(keepFastPathOpen(fastPath, options.underlay, options.onFastPath));
+            fast.use(
+              keepFastPathOpen(
+                fastPath,
+                options.underlay,
+                (...peer) => sendSign(socket.fd, ...peer),
+                options.onFastPath,
+              ),
+            );
           }
         },
         [Symbol.dispose]: () => held.dispose(),
@@ -73,4 +83,12 @@ function openFastPath({ fastPath, onFastPath }: HostForwarderOptions): FastPathT
     onFastPath(withoutFastPath(error));
     return undefined;
   }
+}
+
+const sign = new Uint8Array(new SharedArrayBuffer(SIGN_BYTES));
+
+/** A peer that this does not reach takes the way through the forwarders. */
+function sendSign(socketFd: number, address: Ipv4Addr, port: number): void {
+  const name = sockaddrIn(address, port);
+  sendto(socketFd, addressOf(sign), sign.length, MSG_DONTWAIT, addressOf(name), name.length);
 }

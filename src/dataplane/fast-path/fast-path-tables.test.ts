@@ -11,10 +11,10 @@ import type { Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
-const ENDPOINT_BYTES = 48;
+const ENDPOINT_BYTES = 56;
 const COUNTER_BYTES = 32;
 
-type MapName = 'subnets' | 'endpoints' | 'counters';
+type MapName = 'subnets' | 'endpoints' | 'counters' | 'awaiting';
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -56,6 +56,7 @@ interface Host extends Disposable {
   readonly subnets: FakeBpfMap;
   readonly endpoints: FakeBpfMap;
   readonly counters: FakeBpfMap;
+  readonly awaiting: FakeBpfMap;
   publish(...peers: readonly PeerText[]): void;
   publishPeers(peers: readonly Peer[]): void;
   /** What was written since this was called last: `map operation key`. */
@@ -80,6 +81,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}): Host {
     subnets: make('lpm-trie', 'subnets', 8, 12),
     endpoints: make('hash', 'endpoints', 4, ENDPOINT_BYTES),
     counters: make('hash', 'counters', 4, COUNTER_BYTES),
+    awaiting: make('hash', 'awaiting', 4, 4),
   };
   const tables = new FastPathTables(maps);
   const publishPeers = (peers: readonly Peer[]): void => tables.publish({ network: NETWORK, peers, mtu: 1_472 });
@@ -350,6 +352,22 @@ describe('FastPathTables: what the kernel refuses', () => {
     assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1', '10.2.3.0/24 → 192.0.2.2:8285 slot 2']);
     assert.equal(host.tables.refused, 1);
     assert.deepEqual(host.tables.read(2).tx, { packets: 0, bytes: 0 });
+  });
+});
+
+describe('FastPathTables: hosts that wait for a sign', () => {
+  it('names each once, with its port, at most as many as are asked for, and nobody who is no peer', () => {
+    using host = openHost();
+    host.publish(A, { ...B, port: 9_000 });
+    for (const text of ['192.0.2.1', '192.0.2.2', '192.0.2.99'])
+      host.awaiting.update(endpointKey(text), endpointKey(text));
+    const named = [...host.tables.takeAwaiting(1), ...host.tables.takeAwaiting(9)];
+    assert.deepEqual(named.map(({ address: peer, port }) => `${formatIpv4(peer)}:${port}`).sort(), [
+      '192.0.2.1:8285',
+      '192.0.2.2:9000',
+    ]);
+    assert.deepEqual(host.tables.takeAwaiting(9), []);
+    assert.equal(host.awaiting.entries().size, 0);
   });
 });
 

@@ -1,4 +1,4 @@
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
 import { formatPrefix4 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent, Slot } from '../peer-table.ts';
@@ -29,12 +29,15 @@ export interface BpfMap extends Disposable {
   remove(key: Uint8Array): number;
   /** Copies the value into `value`. */
   lookup(key: Uint8Array, value: Uint8Array): number;
+  /** Copies the key of some entry into `key`; −ENOENT when there is none. */
+  first(key: Uint8Array): number;
 }
 
 export interface BpfMaps extends FastPathMaps {
   readonly subnets: BpfMap;
   readonly endpoints: BpfMap;
   readonly counters: BpfMap;
+  readonly awaiting: BpfMap;
 }
 
 export interface Traffic {
@@ -73,7 +76,8 @@ const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) ==
 export class FastPathTables implements Disposable {
   readonly maps: BpfMaps;
   readonly #subnets = new Map<string, { readonly key: Uint8Array; readonly value: Uint8Array }>();
-  readonly #endpoints = new Set<Ipv4Addr>();
+  /** With the port of each. */
+  readonly #endpoints = new Map<Ipv4Addr, number>();
   readonly #counted = new Set<Slot>();
   #refused = 0;
 
@@ -97,14 +101,15 @@ export class FastPathTables implements Disposable {
       if (!wanted.has(name)) wanted.set(name, peer);
     }
     for (const [name, { key }] of this.#subnets) if (!wanted.has(name)) this.#forget(name, key);
-    const endpoints = new Set([...wanted.values()].map((peer) => peer.publicIp));
-    for (const address of endpoints) {
-      if (this.#endpoints.has(address)) continue;
-      const added = this.maps.endpoints.add(endpointKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES));
-      if (this.#check(added)) this.#endpoints.add(address);
+    const endpoints = new Map([...wanted.values()].map((peer) => [peer.publicIp, peer.port]));
+    for (const [address, port] of endpoints) {
+      const isKnown =
+        this.#endpoints.has(address) ||
+        this.#check(this.maps.endpoints.add(endpointKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES)));
+      if (isKnown) this.#endpoints.set(address, port);
     }
     for (const [name, peer] of wanted) this.#put(name, peer);
-    for (const address of this.#endpoints) {
+    for (const address of this.#endpoints.keys()) {
       if (endpoints.has(address)) continue;
       this.maps.endpoints.remove(endpointKey(address));
       this.#endpoints.delete(address);
@@ -153,12 +158,25 @@ export class FastPathTables implements Disposable {
     };
   }
 
+  /** Hosts that have sent something with their mark and heard nothing for a second, at most `most`; each is named once. */
+  takeAwaiting(most: number): { readonly address: Ipv4Addr; readonly port: number }[] {
+    const taken: { readonly address: Ipv4Addr; readonly port: number }[] = [];
+    const key = new Uint8Array(ENDPOINT_KEY_BYTES);
+    while (taken.length < most && this.maps.awaiting.first(key) >= 0) {
+      this.maps.awaiting.remove(key);
+      const address = ipv4Of(new DataView(key.buffer).getUint32(0));
+      const port = this.#endpoints.get(address);
+      if (port !== undefined) taken.push({ address, port });
+    }
+    return taken;
+  }
+
   /** A slot that is given to another peer starts at zero. */
   clear(slot: Slot): void {
     if (this.#counted.has(slot)) this.maps.counters.update(counterKey(slot), new Uint8Array(COUNTER_VALUE_BYTES));
   }
 
   [Symbol.dispose](): void {
-    for (const map of [this.maps.subnets, this.maps.endpoints, this.maps.counters]) map[Symbol.dispose]();
+    for (const map of Object.values(this.maps)) map[Symbol.dispose]();
   }
 }

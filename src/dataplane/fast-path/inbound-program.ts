@@ -5,6 +5,7 @@ import { Assembler, reg } from './assembler.ts';
 import {
   ARRIVES_UNTIL,
   CAPABLE_UNTIL,
+  NEXT_SIGN,
   NEXT_TRIAL,
   RX_PACKETS,
   SUBNET_ENDPOINT,
@@ -32,6 +33,7 @@ import {
   headersLength,
   KTIME_GET_NS,
   loadBytes,
+  MAP_UPDATE,
   MARK_FAST,
   MARK_WHOLE_BIT,
   mapLookup,
@@ -79,6 +81,7 @@ const HOLDS_UNTIL = -88;
  * than TCP may be kept waiting when a peer comes back without a fast path.
  */
 const HOLDS_NS = 2_000_000_000;
+const SECOND_NS = 1_000_000_000;
 
 /**
  * For what the underlay's device receives (tcx ingress): takes the outer headers off datagrams that a peer's fast path sent, and
@@ -176,6 +179,25 @@ function learnFromMark(asm: Assembler, maps: FastPathMaps): void {
   asm.store(8, 8, NEXT_TRIAL, 0);
   asm.store(8, 8, TRIAL_PAUSE, 0);
   asm.label('mark-learned');
+  answerInTime(asm, maps);
+  // A sign has done its work.
+  asm.load(1, 1, FRAME, INNER);
+  asm.jumpIf('eq', 1, 0, 'drop');
+}
+
+/** Nothing may go the other way for long: the agent then sends a sign. In: R0 until when what is learned now holds. */
+function answerInTime(asm: Assembler, maps: FastPathMaps): void {
+  asm.op('sub', 0, HOLDS_NS);
+  asm.load(8, 1, 8, NEXT_SIGN);
+  asm.jumpIf('gt', 1, reg(0), 'heard');
+  asm.op('add', 0, SECOND_NS);
+  asm.store(8, 8, NEXT_SIGN, reg(0));
+  asm.loadMap(1, maps.awaiting);
+  frameAddress(asm, 2, OUTER + 12);
+  frameAddress(asm, 3, OUTER + 12);
+  asm.op('mov', 4, 0);
+  asm.call(MAP_UPDATE);
+  asm.label('heard');
 }
 
 /** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */

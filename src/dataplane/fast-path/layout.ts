@@ -9,7 +9,7 @@ export const SUBNET_SLOT = 8; // u32
 
 /** By public address: what is known about a peer's fast path. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
-export const ENDPOINT_VALUE_BYTES = 48;
+export const ENDPOINT_VALUE_BYTES = 56;
 /** It has a fast path, and can be sent what only that understands. */
 export const CAPABLE_UNTIL = 0;
 /** Its super-packets arrive here in one piece. */
@@ -22,6 +22,13 @@ export const NEXT_TRIAL = 24;
 export const TRIAL_PAUSE = 32;
 /** When a packet is to go through the forwarder next, for the sake of the neighbour entry. */
 export const NEXT_LONG_WAY = 40;
+/** When it is to hear from us next, whatever it be: what it knows of us must not run out while it sends. */
+export const NEXT_SIGN = 48;
+
+/** Public addresses of hosts that are due to hear from us; key and value are one. */
+export const AWAITING_BYTES = 4; // be32
+/** Of a sign: as long as the shortest inner packet, and none by its first byte. */
+export const SIGN_BYTES = 20;
 
 /** By slot: u64 each. */
 export const COUNTER_KEY_BYTES = 4; // u32 slot

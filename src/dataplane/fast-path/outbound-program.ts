@@ -6,6 +6,7 @@ import {
   ARRIVES_UNTIL,
   CAPABLE_UNTIL,
   NEXT_LONG_WAY,
+  NEXT_SIGN,
   NEXT_TRIAL,
   SUBNET_ENDPOINT,
   SUBNET_PORT,
@@ -217,6 +218,9 @@ function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentat
  * cost TCP more than a copy. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler): void {
+  asm.op('mov', 1, reg(0));
+  asm.op('add', 1, SECOND_NS);
+  asm.store(8, 8, NEXT_SIGN, reg(1));
   asm.store(8, FRAME, IDENTIFICATION, be16(MARK_FAST));
   asm.load(8, 1, 8, ARRIVES_UNTIL);
   asm.jumpIf('le', 1, reg(0), 'arrival-unknown');

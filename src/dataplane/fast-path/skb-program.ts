@@ -20,6 +20,7 @@ export const SKB_GSO_SIZE = 176;
 
 /** Helper functions by number (`enum bpf_func_id`). */
 export const MAP_LOOKUP = 1;
+export const MAP_UPDATE = 2;
 export const KTIME_GET_NS = 5;
 export const SKB_STORE_BYTES = 9;
 export const L3_CSUM_REPLACE = 10;
@@ -76,6 +77,7 @@ export interface FastPathMaps {
   readonly subnets: MapReference;
   readonly endpoints: MapReference;
   readonly counters: MapReference;
+  readonly awaiting: MapReference;
 }
 
 /** dst = address of the frame at offset. */

@@ -8,9 +8,10 @@ import type { Underlay } from '../../src/lab/namespaces.ts';
 import { type LabContainer, type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { address, udpPacket } from '../fakes/packets.ts';
+import { udpArrivals, withoutReversePathFilter } from './arrivals.ts';
 import { addressOf, ping } from './overlay.ts';
 import { attach, OVERHEAD, PORT, Tunnel, type TunnelCounters, type TunnelSettings } from './tunnel.ts';
-import { eventually, LineFeed } from './waiting.ts';
+import { eventually, type LineFeed } from './waiting.ts';
 
 const MTU = 1500 - OVERHEAD;
 const FILE_BYTES = 64 * 1024 * 1024;
@@ -65,17 +66,7 @@ async function meshOf(
 /** 100 datagrams, 20 a system call, none of which may be lost or overtake another. */
 async function sendSegments(topology: Topology, from: LabContainer, to: LabContainer): Promise<void> {
   const lines = Array.from({ length: 100 }, (_, index) => `${index}`.padEnd(SEGMENT_BYTES - 1, '.').concat('\n'));
-  await using receiver = await topology.start(to, [
-    'socat',
-    '-u',
-    `UDP4-RECV:${SEGMENT_PORT},rcvbuf=1000000`,
-    'STDOUT',
-  ]);
-  const feed = new LineFeed(receiver.stdout!);
-  await eventually('the receiver is there', async () => {
-    const { stdout } = await topology.exec(to, ['ss', '-Huln', `sport = :${SEGMENT_PORT}`]);
-    return stdout.includes(String(SEGMENT_PORT)) || undefined;
-  });
+  const feed = await udpArrivals(topology, to, SEGMENT_PORT);
   const sender = fileURLToPath(new URL('udp-segment-sender.ts', import.meta.url));
   const argv = [process.execPath, ...RUNTIME_FLAGS, sender, addressOf(to), `${SEGMENT_PORT}`, `${SEGMENT_BYTES}`];
   await topology.exec(from, argv, { stdin: lines.join('') });
@@ -259,17 +250,9 @@ describe('who may use the fast path', () => {
   before(async () => {
     topology = await Topology.create({ hosts: 4, containersPerHost: 1, purpose: 'test' });
     receiver = topology.hosts[0]!;
-    const off = 'for each in all default; do echo 0 >/proc/sys/net/ipv4/conf/$each/rp_filter; done';
-    await topology.exec(receiver, ['sh', '-c', off]);
+    await withoutReversePathFilter(topology, receiver);
     await attach(topology, receiver, MTU);
-    const listener = await topology.start(receiver.containers[0]!, [
-      ...['socat', '-u', `UDP4-RECV:${LISTENER_PORT}`, 'STDOUT'],
-    ]);
-    arrivals = new LineFeed(listener.stdout!);
-    await eventually('the listener is there', async () => {
-      const { stdout } = await topology.exec(receiver.containers[0]!, ['ss', '-Huln', `sport = :${LISTENER_PORT}`]);
-      return stdout.includes(String(LISTENER_PORT)) || undefined;
-    });
+    arrivals = await udpArrivals(topology, receiver.containers[0]!, LISTENER_PORT);
     tunnel = await Tunnel.start(topology, receiver, {
       peers: [{ host: topology.hosts[1]! }, { host: topology.hosts[2]! }],
     });

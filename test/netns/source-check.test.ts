@@ -5,9 +5,10 @@ import { SOURCE_CHECKS, type SourceCheck } from '../../src/dataplane/source-chec
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { address, udpPacket } from '../fakes/packets.ts';
+import { udpArrivals, withoutReversePathFilter } from './arrivals.ts';
 import { addressOf } from './overlay.ts';
 import { attach, PORT, Tunnel } from './tunnel.ts';
-import { eventually, LineFeed } from './waiting.ts';
+import { eventually, type LineFeed } from './waiting.ts';
 
 const LISTENER_PORT = 7000;
 
@@ -58,19 +59,10 @@ describe('source check of received datagrams', () => {
   before(async () => {
     topology = await Topology.create({ hosts: 4, containersPerHost: 1, purpose: 'test' });
     receiver = topology.hosts[0]!;
-    // What passes weft must not be refused by the kernel's own source check, if this machine has it on.
-    const off = 'for each in all default; do echo 0 >/proc/sys/net/ipv4/conf/$each/rp_filter; done';
-    await topology.exec(receiver, ['sh', '-c', off]);
+    await withoutReversePathFilter(topology, receiver);
     await attach(topology, receiver, 1472);
     // Answers to made-up senders would only be noise.
-    const listener = await topology.start(receiver.containers[0]!, [
-      ...['socat', '-u', `UDP4-RECV:${LISTENER_PORT}`, 'STDOUT'],
-    ]);
-    arrivals = new LineFeed(listener.stdout!);
-    await eventually('the listener is there', async () => {
-      const { stdout } = await topology.exec(receiver.containers[0]!, ['ss', '-Huln', `sport = :${LISTENER_PORT}`]);
-      return stdout.includes(String(LISTENER_PORT)) || undefined;
-    });
+    arrivals = await udpArrivals(topology, receiver.containers[0]!, LISTENER_PORT);
   });
   after(() => topology?.[Symbol.asyncDispose]());
 

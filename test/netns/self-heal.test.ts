@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { sendFile } from '../../src/lab/checks.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
 import { eventually, LineFeed } from './waiting.ts';
@@ -16,7 +17,10 @@ describe('what somebody changes behind the agent’s back', () => {
   const signal = new AbortController().signal;
 
   before(async () => {
-    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, agentFlags: ['--iptables-resync', '1'] }, signal);
+    overlay = await Overlay.create(
+      { hosts: 2, containersPerHost: 1, agentFlags: ['--iptables-resync', '1', '--fast-path', 'auto'] },
+      signal,
+    );
     ({ topology } = overlay);
     host = topology.hosts[0]!;
     const child = await topology.start(host, ['ip', '-o', 'monitor', 'label', 'link', 'address', 'route']);
@@ -107,6 +111,19 @@ describe('what somebody changes behind the agent’s back', () => {
     assert.ok(overlay.agents[0]!.child.kill('SIGCONT'), `agent ${pid} is the same process as before`);
     const log = await overlay.log(host);
     assert.match(log, /the TUN device is gone/);
+  });
+
+  it('has the fast path on the device that was made again', async () => {
+    const [a, b] = [topology.hosts[0]!.containers[0]!, topology.hosts[1]!.containers[0]!];
+    const { bytes, receivedBytes } = await sendFile(topology, a, b, 16 * 1024 * 1024);
+    assert.equal(receivedBytes, bytes);
+    const { stdout } = await topology.exec(host, ['socat', '-t', '5', 'STDIO', 'TCP4:127.0.0.1:8081'], {
+      stdin: 'GET /metrics HTTP/1.0\r\n\r\n',
+    });
+    const reads = /^weft_forwarder_operations_total\{operation="txReads"\} (\d+)$/m.exec(stdout)?.[1];
+    assert.match(stdout, /^weft_fast_path 1$/m);
+    // The forwarder would read 250 super-packets at the least.
+    assert.ok(Number(reads) < 200, `${reads} reads`);
   });
 
   it('makes it again however often it is deleted, and stays one process', async () => {

@@ -190,13 +190,8 @@ export async function startTunnel(
   const child = await topology.start(host, [
     ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
     ...['--address', address, '--listen', `${formatIpv4(host.address)}:${PORT}`],
-    ...[
-      '--fast-path',
-      fastPath,
-      '--mtu',
-      String(UNDERLAY_MTU - OVERHEAD.weft),
-      ...peers.flatMap((peer) => ['--peer', peer]),
-    ],
+    ...['--fast-path', fastPath, '--mtu', String(UNDERLAY_MTU - OVERHEAD.weft)],
+    ...peers.flatMap((peer) => ['--peer', peer]),
   ]);
   for await (const line of lines(child.stdout!)) if (line === 'ready') return child;
   throw new WeftError('WEFT_LAB_FAILED', `weft tunnel on ${host.name} ended before it was ready: ${child.tail()}`);

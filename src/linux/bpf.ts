@@ -80,10 +80,14 @@ export function createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }: B
 
   const keyMemory = sharedBytes(keyBytes);
   const valueMemory = sharedBytes(valueBytes);
-  const firstKey = sharedBytes(keyBytes);
   const entry = sharedBytes(ATTRIBUTE_BYTES);
   entry.setUint32(0, fd, true);
   putAddress(entry, 8, keyMemory);
+  // The key after none is the first.
+  const firstKey = sharedBytes(keyBytes);
+  const firstEntry = sharedBytes(ATTRIBUTE_BYTES);
+  firstEntry.setUint32(0, fd, true);
+  putAddress(firstEntry, 16, firstKey);
   const operate = (command: number, key: Uint8Array, flags: number): number => {
     new Uint8Array(keyMemory.buffer).set(key);
     // Removing takes no value, and the kernel insists on that.
@@ -107,12 +111,7 @@ export function createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }: B
       return result;
     },
     first: (key) => {
-      // The address after which the next key is wanted is that of none, and the next key goes where values do.
-      entry.setBigUint64(8, 0n, true);
-      putAddress(entry, 16, firstKey);
-      entry.setBigUint64(24, 0n, true);
-      const result = bpf(BPF_COMMANDS.mapGetNextKey, addressOf(entry), ATTRIBUTE_BYTES);
-      putAddress(entry, 8, keyMemory);
+      const result = bpf(BPF_COMMANDS.mapGetNextKey, addressOf(firstEntry), ATTRIBUTE_BYTES);
       if (result >= 0) key.set(new Uint8Array(firstKey.buffer));
       return result;
     },

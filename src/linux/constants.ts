@@ -62,6 +62,10 @@ export const TUN_F_TSO6 = 0x4;
 export const TUN_F_USO4 = 0x20;
 export const TUN_F_USO6 = 0x40;
 
+// linux/if.h: `struct ifreq` is a name of IFNAMSIZ bytes, then a union
+export const IFNAMSIZ = 16;
+export const IFREQ_BYTES = 40;
+
 // linux/eventfd.h
 export const EFD_NONBLOCK = 0x800;
 export const EFD_CLOEXEC = 0x80000;

@@ -1,11 +1,17 @@
 /** What a device's driver can do, by the ioctls of ethtool(8) and netdevice(7). */
-import { AF_INET, ENODEV, SIOCETHTOOL, SIOCGIFHWADDR, SIOCGIFINDEX, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
+import {
+  AF_INET,
+  ENODEV,
+  IFNAMSIZ,
+  IFREQ_BYTES,
+  SIOCETHTOOL,
+  SIOCGIFHWADDR,
+  SIOCGIFINDEX,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+} from './constants.ts';
 import { addressOf, close, ioctl, socket } from './ffi.ts';
 
-/** `struct ifreq`: a name of 16 bytes, then a union. */
-const IFREQ_BYTES = 40;
-const IFREQ_UNION = 16;
-const IFNAMSIZ = 16;
 /** linux/ethtool.h */
 const ETHTOOL_GSSET_INFO = 0x37;
 const ETHTOOL_GSTRINGS = 0x1b;
@@ -36,12 +42,12 @@ export function readDeviceFacts(name: string): DeviceFacts | number {
     const ask = (code: number): number => ioctl(fd, code, addressOf(request));
     let result = ask(SIOCGIFINDEX);
     if (result < 0) return result;
-    const index = request.getInt32(IFREQ_UNION, true);
+    const index = request.getInt32(IFNAMSIZ, true);
     result = ask(SIOCGIFHWADDR);
     if (result < 0) return result;
-    const isEthernet = request.getUint16(IFREQ_UNION, true) === ARPHRD_ETHER;
+    const isEthernet = request.getUint16(IFNAMSIZ, true) === ARPHRD_ETHER;
     const features = readFeatures((data) => {
-      request.setBigUint64(IFREQ_UNION, BigInt(addressOf(data)), true);
+      request.setBigUint64(IFNAMSIZ, BigInt(addressOf(data)), true);
       return ask(SIOCETHTOOL);
     });
     return typeof features === 'number' ? features : { index, isEthernet, features };

@@ -12,6 +12,8 @@ import {
   IFF_NO_PI,
   IFF_TUN,
   IFF_VNET_HDR,
+  IFNAMSIZ,
+  IFREQ_BYTES,
   O_CLOEXEC,
   O_NONBLOCK,
   O_RDWR,
@@ -32,9 +34,6 @@ const DEVICE = '/dev/net/tun';
 /** Documentation/admin-guide/devices.txt: misc major 10, minor 200. */
 const TUN_MAJOR = 10;
 const TUN_MINOR = 200;
-/** `struct ifreq`: a name of 16 bytes, then the flags. */
-const IFREQ_SIZE = 40;
-const IFNAMSIZ = 16;
 
 export interface TunDevice extends Disposable {
   readonly fd: number;
@@ -67,7 +66,7 @@ export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
   }
   const fd = openNode(onNotice);
   try {
-    const request = new Uint8Array(new SharedArrayBuffer(IFREQ_SIZE));
+    const request = new Uint8Array(new SharedArrayBuffer(IFREQ_BYTES));
     request.set(new TextEncoder().encode(name));
     new DataView(request.buffer).setUint16(IFNAMSIZ, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, true);
     // The kernel lets anybody attach to a device that is there and has no owner; what comes after would fail.

@@ -11,7 +11,8 @@ import {
   SUBNET_VALUE_BYTES,
 } from '../../dataplane/fast-path/layout.ts';
 import { markingProgram } from '../../dataplane/fast-path/marking-program.ts';
-import { type OutboundProgramOptions, outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
+import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
+import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
@@ -25,7 +26,7 @@ const maxEntries = MAX_PEERS + 1;
 /** The maps of the fast path in this host's kernel. @throws WeftError WEFT_FAST_PATH when it has no BPF for us. */
 export function createFastPathTables(): FastPathTables {
   using stack = new DisposableStack();
-  const map = (...[kind, name, keyBytes, valueBytes]: ['hash' | 'lpm-trie', string, number, number]) =>
+  const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
     stack.use(createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }));
   const tables = new FastPathTables({
     subnets: map('lpm-trie', 'weft_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
@@ -52,7 +53,7 @@ const LOOK_MS = 1_000;
 
 /**
  * Opens the fast path and keeps it open, until disposed: on the devices there are, as their features say. What keeps it closed
- * keeps no packet back, they go through the forwarder.
+ * keeps no packet back, they go through the forwarder. What the kernel refused is tried again when something has changed.
  * @param sendSign sends SIGN_BYTES zeros to a peer by the forwarder's socket.
  * @param onState told at once, and whenever something has changed.
  */
@@ -62,38 +63,40 @@ export function keepFastPathOpen(
   sendSign: (address: Ipv4Addr, port: number) => void,
   onState: (state: FastPathState) => void,
 ): Disposable {
-  const attachment = new DisposableStack();
   let attached: Disposable | undefined;
   let seen = '';
   const close = (): void => {
     attached?.[Symbol.dispose]();
     attached = undefined;
   };
-  const look = (): void => {
+  const open = (place: Place): FastPathState => {
     try {
-      const place = surveyPlace(underlay());
-      if (JSON.stringify(place) === seen) return;
-      close();
       attached = attach(tables, place);
-      seen = JSON.stringify(place);
-      onState({ isOpen: true, text: `Packets take the fast path in the kernel ${describePlace(place)}` });
+      return { isOpen: true, text: `Packets take the fast path in the kernel ${describePlace(place)}` };
     } catch (error) {
-      const state = withoutFastPath(error);
-      if (state.text === seen) return;
-      close();
-      seen = state.text;
-      onState(state);
+      return withoutFastPath(error);
     }
   };
+  const look = (): void => {
+    const found = survey(underlay());
+    const now = JSON.stringify(found);
+    if (now === seen) return;
+    seen = now;
+    close();
+    onState('isOpen' in found ? found : open(found));
+  };
   look();
-  const timer = setInterval(look, LOOK_MS).unref();
-  attachment.defer(close);
-  attachment.defer(() => clearInterval(timer));
+  const looks = setInterval(look, LOOK_MS).unref();
   const signs = setInterval(() => {
     for (const { address, port } of tables.takeAwaiting(SIGNS_AT_ONCE)) sendSign(address, port);
   }, SIGN_MS).unref();
-  attachment.defer(() => clearInterval(signs));
-  return attachment;
+  return {
+    [Symbol.dispose]: () => {
+      clearInterval(looks);
+      clearInterval(signs);
+      close();
+    },
+  };
 }
 
 export function withoutFastPath(error: unknown): FastPathState {
@@ -102,13 +105,17 @@ export function withoutFastPath(error: unknown): FastPathState {
 }
 
 /** What the programs are made for. */
-interface Place {
-  readonly ownAddress: Ipv4Addr;
-  readonly ownPort: number;
-  readonly tunIndex: number;
+interface Place extends Omit<ProgramOptions, 'maps'> {
   readonly underlayName: string;
-  readonly underlayIndex: number;
-  readonly segmentation: OutboundProgramOptions['segmentation'];
+}
+
+/** Or why there is no place for a fast path. */
+function survey(underlay: ForwarderUnderlay): Place | FastPathState {
+  try {
+    return surveyPlace(underlay);
+  } catch (error) {
+    return withoutFastPath(error);
+  }
 }
 
 function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay): Place {
@@ -145,7 +152,7 @@ function attach({ maps }: FastPathTables, place: Place): Disposable {
 }
 
 /** What leaves a device without TSO and checksum offload is complete: cut and summed by this host's kernel. */
-function segmentationOf(features: ReadonlySet<string>): OutboundProgramOptions['segmentation'] {
+function segmentationOf(features: ReadonlySet<string>): ProgramOptions['segmentation'] {
   const offloads = ['tx-tcp-segmentation', 'tx-checksum-ipv4', 'tx-checksum-ip-generic'];
   return offloads.some((offload) => features.has(offload)) ? 'beyond' : 'host';
 }

@@ -13,7 +13,6 @@ import {
   TRIAL_PAUSE,
   WHOLE_UNTIL,
 } from './layout.ts';
-import type { OutboundProgramOptions } from './outbound-program.ts';
 import {
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
@@ -26,23 +25,26 @@ import {
   decrementTtl,
   ETHERNET_HEADER,
   end,
+  endpointLookup,
   type FastPathMaps,
   FRAME,
   foldSum,
   frameAddress,
-  headersLength,
   KTIME_GET_NS,
   loadBytes,
   MAP_UPDATE,
   MARK_FAST,
   MARK_WHOLE_BIT,
-  mapLookup,
+  type Measured,
+  measurePacket,
   measureSuperPacket,
   OUTER_TTL,
+  type ProgramOptions,
   REDIRECT,
   REDIRECT_INGRESS,
   requireBareAck,
   requirePlainIpv4,
+  SECOND_NS,
   SKB_ADJUST_ROOM,
   SKB_GSO_SIZE,
   SKB_LENGTH,
@@ -50,18 +52,6 @@ import {
   storeBytes,
   subnetLookup,
 } from './skb-program.ts';
-
-export interface InboundProgramOptions {
-  readonly maps: FastPathMaps;
-  readonly ownAddress: Ipv4Addr;
-  readonly ownPort: number;
-  readonly tunIndex: number;
-  /**
-   * As the outbound program's. Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that
-   * the kernel joins for the forwarder, and what comes alone and is taken here is bare acknowledgements.
-   */
-  readonly segmentation: OutboundProgramOptions['segmentation'];
-}
 
 /** Where the inner packet begins in what the device has received. */
 const INNER_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD;
@@ -72,8 +62,7 @@ const UDP = OUTER + IPV4_MIN_HEADER;
 const INNER = UDP + UDP_HEADER;
 const KEY = -56;
 const SLOT = -64;
-const PACKETS = -72;
-const BYTES = -80;
+const MEASURED: Measured = { packets: -72, bytes: -80 };
 const HOLDS_UNTIL = -88;
 
 /**
@@ -81,15 +70,17 @@ const HOLDS_UNTIL = -88;
  * than TCP may be kept waiting when a peer comes back without a fast path.
  */
 const HOLDS_NS = 2_000_000_000;
-const SECOND_NS = 1_000_000_000;
 
 /**
  * For what the underlay's device receives (tcx ingress): takes the outer headers off datagrams that a peer's fast path sent, and
  * hands the inner packet to the TUN device's receiving side. They are known by their mark and by having no UDP checksum, which
  * a socket's datagrams always have: those are the forwarder's, so that packets of one flow do not part here. Of both it learns
  * what the peer's host can do.
+ *
+ * Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that the kernel joins for the
+ * forwarder, and what comes alone and is taken here is bare acknowledgements.
  */
-export function inboundProgram(options: InboundProgramOptions): Uint8Array {
+export function inboundProgram(options: Omit<ProgramOptions, 'underlayIndex'>): Uint8Array {
   const { maps, ownAddress, ownPort, tunIndex, segmentation } = options;
   const asm = new Assembler();
   begin(asm);
@@ -104,12 +95,10 @@ export function inboundProgram(options: InboundProgramOptions): Uint8Array {
   }
   requireLengths(asm);
   requireSource(asm, maps);
+  measurePacket(asm, MEASURED);
   if (segmentation === 'host') {
-    requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY, 'pass');
-    asm.store(8, FRAME, PACKETS, 1);
-    asm.store(8, FRAME, BYTES, reg(9));
+    requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
   } else {
-    measure(asm);
     learnFromArrival(asm);
   }
   asm.op('mov', 1, reg(CONTEXT));
@@ -120,7 +109,7 @@ export function inboundProgram(options: InboundProgramOptions): Uint8Array {
   asm.jumpIf('ne', 0, 0, 'pass');
   decrementTtl(asm, INNER);
   storeBytes(asm, ETHERNET_HEADER + 8, INNER + 8, 4);
-  count(asm, maps, SLOT, RX_PACKETS, PACKETS, BYTES);
+  count(asm, maps, SLOT, RX_PACKETS, MEASURED);
   asm.op('mov', 1, tunIndex);
   asm.op('mov', 2, REDIRECT_INGRESS);
   asm.call(REDIRECT);
@@ -156,13 +145,9 @@ function requireOuterHeaders(asm: Assembler, ownAddress: Ipv4Addr, ownPort: numb
   asm.jumpIf('ne', 0, 0xffff, 'pass');
 }
 
-/**
- * R8 = what is known of the sender. Whoever sends without the mark has no fast
- * path, or none any more.
- */
+/** R8 = what is known of the sender. Whoever sends without the mark has no fast path, or none any more. */
 function learnFromMark(asm: Assembler, maps: FastPathMaps): void {
-  mapLookup(asm, maps.endpoints, OUTER + 12);
-  asm.op('mov', 8, reg(0));
+  endpointLookup(asm, maps, OUTER + 12);
   asm.load(1, 1, FRAME, OUTER + 4);
   asm.jumpIf('eq', 1, MARK_FAST >>> 8, 'marked');
   asm.store(8, 8, CAPABLE_UNTIL, 0);
@@ -200,9 +185,14 @@ function answerInTime(asm: Assembler, maps: FastPathMaps): void {
   asm.label('heard');
 }
 
-/** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */
+/**
+ * Of a super-packet, which is counted as such. A router, which shows in the TTL, looks into what it forwards and would misread the
+ * long MAC header of `PREPEND`.
+ */
 function learnFromArrival(asm: Assembler): void {
-  asm.jumpIf('eq', 7, 0, 'arrival-learned');
+  asm.load(4, 1, CONTEXT, SKB_GSO_SIZE);
+  asm.jumpIf('eq', 1, 0, 'arrival-learned');
+  measureSuperPacket(asm, MEASURED, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
   asm.load(1, 1, FRAME, OUTER + 8);
   asm.jumpIf('ne', 1, OUTER_TTL, 'arrival-learned');
   asm.load(8, 1, FRAME, HOLDS_UNTIL);
@@ -236,15 +226,4 @@ function requireSource(asm: Assembler, maps: FastPathMaps): void {
   asm.jumpIf('ne', 1, reg(2), 'pass');
   asm.load(4, 1, 0, SUBNET_SLOT);
   asm.store(8, FRAME, SLOT, reg(1));
-}
-
-/** R7 = size of segments, 0 when this is one packet. */
-function measure(asm: Assembler): void {
-  asm.store(8, FRAME, PACKETS, 1);
-  asm.store(8, FRAME, BYTES, reg(9));
-  asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
-  asm.jumpIf('eq', 7, 0, 'measured');
-  headersLength(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
-  measureSuperPacket(asm, PACKETS, BYTES);
-  asm.label('measured');
 }

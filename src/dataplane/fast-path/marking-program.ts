@@ -1,43 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { IPV4_MIN_HEADER, PROTO_UDP } from '../wire.ts';
+import { IP_FLAG_DF, IPV4_MIN_HEADER, PROTO_UDP } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
-import { ARRIVES_UNTIL } from './layout.ts';
 import {
   be16,
   be32,
   begin,
   CONTEXT,
+  chooseMark,
   ETHERNET_HEADER,
   end,
-  type FastPathMaps,
+  endpointLookup,
   FRAME,
   KTIME_GET_NS,
   L3_CSUM_REPLACE,
   loadBytes,
   MARK_FAST,
-  MARK_WHOLE,
-  mapLookup,
+  type ProgramOptions,
   storeBytes,
   VERSION_4_NO_OPTIONS,
 } from './skb-program.ts';
 
-export interface MarkingProgramOptions {
-  readonly maps: FastPathMaps;
-  readonly ownAddress: Ipv4Addr;
-  readonly ownPort: number;
-}
-
 // The frame, below R10.
 const OUTER = -24;
 const MARK = -32;
-const DONT_FRAGMENT_ALONE = 0x4000;
 
 /**
  * For what the underlay's device is given to send (tcx egress): puts the mark on the forwarder's datagrams to peers, so that a
  * peer with a fast path of its own knows of this one. A peer without one, such as flannel, does not look at the field.
  */
-export function markingProgram({ maps, ownAddress, ownPort }: MarkingProgramOptions): Uint8Array {
+export function markingProgram({
+  maps,
+  ownAddress,
+  ownPort,
+}: Pick<ProgramOptions, 'maps' | 'ownAddress' | 'ownPort'>): Uint8Array {
   const asm = new Assembler();
   begin(asm);
   loadBytes(asm, ETHERNET_HEADER, OUTER, IPV4_MIN_HEADER + 2);
@@ -51,18 +46,13 @@ export function markingProgram({ maps, ownAddress, ownPort }: MarkingProgramOpti
   asm.op32('mov', 2, be32(ownAddress));
   asm.jumpIf('ne', 1, reg(2), 'pass');
   asm.load(2, 1, FRAME, OUTER + 6);
-  asm.jumpIf('ne', 1, be16(DONT_FRAGMENT_ALONE), 'pass');
+  asm.jumpIf('ne', 1, be16(IP_FLAG_DF), 'pass');
   // The outbound program's have it.
   asm.load(1, 1, FRAME, OUTER + 4);
   asm.jumpIf('eq', 1, MARK_FAST >>> 8, 'pass');
-  mapLookup(asm, maps.endpoints, OUTER + 16);
-  asm.op('mov', 8, reg(0));
-  asm.store(8, FRAME, MARK, be16(MARK_FAST));
+  endpointLookup(asm, maps, OUTER + 16);
   asm.call(KTIME_GET_NS);
-  asm.load(8, 1, 8, ARRIVES_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'mark-chosen');
-  asm.store(8, FRAME, MARK, be16(MARK_WHOLE));
-  asm.label('mark-chosen');
+  chooseMark(asm, MARK);
   asm.op('mov', 1, reg(CONTEXT));
   asm.op('mov', 2, ETHERNET_HEADER + 10);
   asm.load(2, 3, FRAME, OUTER + 4);

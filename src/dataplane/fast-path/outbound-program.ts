@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, MAX_UDP_PAYLOAD, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import {
+  ENCAPSULATION_OVERHEAD,
+  IP_FLAG_DF,
+  IPV4_MIN_HEADER,
+  MAX_UDP_PAYLOAD,
+  PROTO_TCP,
+  PROTO_UDP,
+  UDP_HEADER,
+} from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
 import {
-  ARRIVES_UNTIL,
   CAPABLE_UNTIL,
   NEXT_LONG_WAY,
   NEXT_SIGN,
@@ -26,28 +32,30 @@ import {
   be32,
   begin,
   CONTEXT,
+  chooseMark,
   count,
   decrementTtl,
   ETH_P_IP,
   ETHERNET_HEADER,
   end,
+  endpointLookup,
   type FastPathMaps,
   FIB_LOOKUP,
   FRAME,
   foldSum,
   frameAddress,
-  headersLength,
   KTIME_GET_NS,
   loadBytes,
-  MARK_FAST,
-  MARK_WHOLE,
-  mapLookup,
+  type Measured,
+  measurePacket,
   measureSuperPacket,
   OUTER_TTL,
+  type ProgramOptions,
   REDIRECT,
   REDIRECT_NEIGH,
   requireBareAck,
   requirePlainIpv4,
+  SECOND_NS,
   SKB_ADJUST_ROOM,
   SKB_CHANGE_HEAD,
   SKB_GSO_SIZE,
@@ -56,21 +64,6 @@ import {
   subnetLookup,
   VERSION_4_NO_OPTIONS,
 } from './skb-program.ts';
-
-export interface OutboundProgramOptions {
-  readonly maps: FastPathMaps;
-  /** Address and port datagrams are sent from: those of the forwarder's socket. */
-  readonly ownAddress: Ipv4Addr;
-  readonly ownPort: number;
-  readonly tunIndex: number;
-  readonly underlayIndex: number;
-  /**
-   * Who cuts super-packets. `host`: the kernel, before the underlay's device, which cannot (no TSO): every peer gets plain
-   * datagrams. `beyond`: the device, something behind it, or, between namespaces and machines on one host, nobody: a peer
-   * that does not know what to do with a whole super-packet must not get one.
-   */
-  readonly segmentation: 'host' | 'beyond';
-}
 
 // The frame, below R10.
 /** Ethernet (2 bytes in, for the alignment of what follows), outer IP, UDP, and the first 12 bytes of the inner header. */
@@ -87,8 +80,7 @@ const KEY = -88;
 const SUBNET = -104;
 /** `struct bpf_fib_lookup`, 64 bytes. */
 const FIB = -168;
-const PACKETS = -176;
-const BYTES = -184;
+const MEASURED: Measured = { packets: -176, bytes: -184 };
 /** How headers are put in front; see `grow`. */
 const METHOD = -192;
 /** Of the longest inner packet that this one becomes. */
@@ -113,16 +105,14 @@ const AF_INET = 2;
 const ENCAPSULATE = 0;
 const PREPEND = 1;
 
-const SECOND_NS = 1_000_000_000;
 const LONGEST_PAUSE_SECONDS = 600;
-const DONT_FRAGMENT = 0x4000;
 
 /**
  * For packets that leave by the TUN device: puts an Ethernet, an IP and a UDP header in front of those the forwarder would
  * send unchanged but for the TTL, and sends them out of the underlay's device. Runs where the device would queue them for the
  * forwarder (tcx egress).
  */
-export function outboundProgram(options: OutboundProgramOptions): Uint8Array {
+export function outboundProgram(options: ProgramOptions): Uint8Array {
   const asm = new Assembler();
   begin(asm);
   // The verifier wants every byte written that a merged path may read.
@@ -136,8 +126,7 @@ export function outboundProgram(options: OutboundProgramOptions): Uint8Array {
   asm.jumpIf('gt', 9, MAX_UDP_PAYLOAD, 'pass');
   findPeer(asm, options.maps);
   measure(asm, options.segmentation);
-  mapLookup(asm, options.maps.endpoints, SUBNET + SUBNET_ENDPOINT);
-  asm.op('mov', 8, reg(0));
+  endpointLookup(asm, options.maps, SUBNET + SUBNET_ENDPOINT);
   asm.call(KTIME_GET_NS);
   if (options.segmentation === 'beyond') decideByWhatIsKnown(asm);
   else decideByTime(asm);
@@ -146,14 +135,14 @@ export function outboundProgram(options: OutboundProgramOptions): Uint8Array {
   grow(asm);
   writeHeaders(asm, options);
   storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + INNER_START_BYTES);
-  count(asm, options.maps, SUBNET + SUBNET_SLOT, TX_PACKETS, PACKETS, BYTES);
+  count(asm, options.maps, SUBNET + SUBNET_SLOT, TX_PACKETS, MEASURED);
   send(asm, options);
   end(asm);
   return asm.assemble();
 }
 
 /** Through the neighbour entry, which then knows that it is used; but that takes a packet for what its outer headers say. */
-function send(asm: Assembler, { segmentation, underlayIndex }: OutboundProgramOptions): void {
+function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions): void {
   if (segmentation === 'beyond') {
     asm.store(4, FRAME, NEXT_HOP, AF_INET);
     asm.load(4, 1, FRAME, FIB_DESTINATION);
@@ -181,16 +170,14 @@ function findPeer(asm: Assembler, maps: FastPathMaps): void {
 }
 
 /** R7 = size of segments, 0 when this is one packet. */
-function measure(asm: Assembler, segmentation: OutboundProgramOptions['segmentation']): void {
-  asm.store(8, FRAME, PACKETS, 1);
-  asm.store(8, FRAME, BYTES, reg(9));
+function measure(asm: Assembler, segmentation: ProgramOptions['segmentation']): void {
+  measurePacket(asm, MEASURED);
   asm.store(8, FRAME, LONGEST, reg(9));
   asm.store(8, FRAME, INNER_LENGTH, reg(9));
   asm.store(8, FRAME, METHOD, PREPEND);
   asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 7, 0, 'measured');
-  headersLength(asm, IP, IPV4_MIN_HEADER, KEY);
-  measureSuperPacket(asm, PACKETS, BYTES);
+  measureSuperPacket(asm, MEASURED, IP, IPV4_MIN_HEADER, KEY);
   if (segmentation === 'host') {
     // Segments of one length can have one outer header, whose length is theirs; else the kernel must write one for each.
     asm.op('mov', 2, reg(9));
@@ -221,11 +208,7 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.op('mov', 1, reg(0));
   asm.op('add', 1, SECOND_NS);
   asm.store(8, 8, NEXT_SIGN, reg(1));
-  asm.store(8, FRAME, IDENTIFICATION, be16(MARK_FAST));
-  asm.load(8, 1, 8, ARRIVES_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'arrival-unknown');
-  asm.store(8, FRAME, IDENTIFICATION, be16(MARK_WHOLE));
-  asm.label('arrival-unknown');
+  chooseMark(asm, IDENTIFICATION);
   asm.load(8, 1, 8, WHOLE_UNTIL);
   asm.jumpIf('gt', 1, reg(0), 'accepted');
   asm.load(8, 1, 8, CAPABLE_UNTIL);
@@ -234,7 +217,7 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.load(8, 1, 8, TRIAL_PAUSE);
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.jumpIf('eq', 1, 0, 'accepted');
-  requireBareAck(asm, IP, IPV4_MIN_HEADER, KEY, 'pass');
+  requireBareAck(asm, IP, IPV4_MIN_HEADER, KEY);
   asm.jump('accepted');
 
   asm.label('super-packet');
@@ -275,7 +258,7 @@ function decideByTime(asm: Assembler): void {
 }
 
 /** Route and neighbour by the kernel's tables; what it does not know yet, or what does not fit the path, passes. */
-function findWay(asm: Assembler, { ownAddress, tunIndex, underlayIndex }: OutboundProgramOptions): void {
+function findWay(asm: Assembler, { ownAddress, tunIndex, underlayIndex }: ProgramOptions): void {
   asm.store(1, FRAME, FIB, AF_INET);
   asm.store(1, FRAME, FIB + 1, PROTO_UDP);
   asm.load(8, 1, FRAME, LONGEST);
@@ -327,7 +310,7 @@ function changeHead(asm: Assembler, bytes: number, otherwise: string): void {
   asm.jumpIf('ne', 0, 0, otherwise);
 }
 
-function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: OutboundProgramOptions): void {
+function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: ProgramOptions): void {
   for (let offset = 0; offset < 6; offset += 2) {
     asm.load(2, 1, FRAME, FIB_DESTINATION_MAC + offset);
     asm.store(2, FRAME, ETHERNET + offset, reg(1));
@@ -344,7 +327,7 @@ function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: Out
   asm.store(2, FRAME, OUTER + 2, reg(1));
   asm.load(8, 1, FRAME, IDENTIFICATION);
   asm.store(2, FRAME, OUTER + 4, reg(1));
-  asm.store(2, FRAME, OUTER + 6, be16(DONT_FRAGMENT));
+  asm.store(2, FRAME, OUTER + 6, be16(IP_FLAG_DF));
   asm.store(2, FRAME, OUTER + 8, OUTER_TTL | (PROTO_UDP << 8));
   asm.store(2, FRAME, OUTER + 10, 0);
   asm.store(4, FRAME, OUTER + 12, be32(ownAddress));

@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /**
- * What the two programs of the fast path share: the parts of Linux' interface for classifiers that they use, and pieces of
- * code. Both keep the packet's context in R6 and leave by one of three doors:
+ * What the programs of the fast path share: the parts of Linux' interface for classifiers that they use, and pieces of
+ * code. All keep the packet's context in R6 and leave by one of three doors:
  *
  *   pass   the packet is untouched and goes on as if there were no program: to the forwarder in user space, which has the
  *          last word on everything unusual (and counts it, and answers it by ICMP)
- *   drop   it was changed half way when the kernel ran out of memory
+ *   drop   it was changed half way when the kernel ran out of memory, or was no packet but a sign
  *   a redirect to another device
  */
+
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
+import { ARRIVES_UNTIL } from './layout.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
 export const SKB_LENGTH = 0;
 export const SKB_PROTOCOL = 16;
 export const SKB_VLAN_PRESENT = 20;
-export const SKB_GSO_SEGMENTS = 164;
+const SKB_GSO_SEGMENTS = 164;
 export const SKB_GSO_SIZE = 176;
 
 /** Helper functions by number (`enum bpf_func_id`). */
@@ -80,6 +83,24 @@ export interface FastPathMaps {
   readonly awaiting: MapReference;
 }
 
+/** What a program is made for. */
+export interface ProgramOptions {
+  readonly maps: FastPathMaps;
+  /** Address and port datagrams are sent from: those of the forwarder's socket. */
+  readonly ownAddress: Ipv4Addr;
+  readonly ownPort: number;
+  readonly tunIndex: number;
+  readonly underlayIndex: number;
+  /**
+   * Who cuts super-packets. `host`: the kernel, before the underlay's device, which cannot (no TSO): every peer gets plain
+   * datagrams. `beyond`: the device, something behind it, or, between namespaces and machines on one host, nobody: a peer
+   * that does not know what to do with a whole super-packet must not get one.
+   */
+  readonly segmentation: 'host' | 'beyond';
+}
+
+export const SECOND_NS = 1_000_000_000;
+
 /** dst = address of the frame at offset. */
 export function frameAddress(asm: Assembler, dst: Register, offset: number): void {
   asm.op('mov', dst, reg(FRAME));
@@ -129,6 +150,21 @@ export function mapLookup(asm: Assembler, map: MapReference, keyOffset: number, 
   frameAddress(asm, 2, keyOffset);
   asm.call(MAP_LOOKUP);
   asm.jumpIf('eq', 0, 0, missing);
+}
+
+/** R8 = what is known of the host whose public address is at `addressOffset`. Anybody else's packet passes. */
+export function endpointLookup(asm: Assembler, maps: FastPathMaps, addressOffset: number): void {
+  mapLookup(asm, maps.endpoints, addressOffset);
+  asm.op('mov', 8, reg(0));
+}
+
+/** The mark for a datagram to that host, big endian, into 8 bytes of the frame. In: R0 the time, R8 what is known of it. */
+export function chooseMark(asm: Assembler, markOffset: number): void {
+  asm.store(8, FRAME, markOffset, be16(MARK_FAST));
+  asm.load(8, 1, 8, ARRIVES_UNTIL);
+  asm.jumpIf('le', 1, reg(0), 'mark-chosen');
+  asm.store(8, FRAME, markOffset, be16(MARK_WHOLE));
+  asm.label('mark-chosen');
 }
 
 /** The peer whose subnet has the address at `addressOffset`: R0 = its value. Anybody else's packet passes. */
@@ -184,78 +220,91 @@ export function addToSum(asm: Assembler, offset: number, length: 2 | 4): void {
   asm.op('add', 3, reg(1));
 }
 
+/** R1 = length of IP and TCP header; `at` is the data offset, and what shares its byte, in the frame. */
+function tcpHeadersLength(asm: Assembler, at: number): void {
+  asm.load(1, 1, FRAME, at);
+  asm.op('shr', 1, 4);
+  asm.op('shl', 1, 2);
+  asm.op('add', 1, IPV4_MIN_HEADER);
+}
+
 /**
  * R1 = length of IP and transport header of a super-packet, TCP's or UDP's; any other passes.
  * @param ipOffset of its IP header in the frame.
  * @param transportOffset of its transport header in the packet.
  * @param scratch 8 bytes of the frame.
  */
-export function headersLength(asm: Assembler, ipOffset: number, transportOffset: number, scratch: number): void {
+function headersLength(asm: Assembler, ipOffset: number, transportOffset: number, scratch: number): void {
   asm.load(1, 2, FRAME, ipOffset + 9);
   asm.op('mov', 1, IPV4_MIN_HEADER + UDP_HEADER);
   asm.jumpIf('eq', 2, PROTO_UDP, 'headers-measured');
   asm.jumpIf('ne', 2, PROTO_TCP, 'pass');
   loadBytes(asm, transportOffset + 12, scratch, 1);
-  asm.load(1, 1, FRAME, scratch);
-  asm.op('shr', 1, 4);
-  asm.op('shl', 1, 2);
-  asm.op('add', 1, IPV4_MIN_HEADER);
+  tcpHeadersLength(asm, scratch);
   asm.label('headers-measured');
 }
 
 /**
- * Goes to `otherwise` unless the packet is TCP's word that data arrived and nothing else: no payload, no flag but ACK. One that
- * overtakes data of its own flow does no harm, for it says nothing about them. In: R9 length of the packet.
- * @param scratch 8 bytes of the frame.
+ * Passes unless the packet is TCP's word that data arrived and nothing else: no payload, no flag but ACK. One that overtakes
+ * data of its own flow does no harm, for it says nothing about them. In: R9 length of the packet. Arguments as above.
  */
-export function requireBareAck(
-  asm: Assembler,
-  ipOffset: number,
-  transportOffset: number,
-  scratch: number,
-  otherwise: string,
-): void {
+export function requireBareAck(asm: Assembler, ipOffset: number, transportOffset: number, scratch: number): void {
   asm.load(1, 1, FRAME, ipOffset + 9);
-  asm.jumpIf('ne', 1, PROTO_TCP, otherwise);
+  asm.jumpIf('ne', 1, PROTO_TCP, 'pass');
   loadBytes(asm, transportOffset + 12, scratch, 2);
   asm.load(1, 1, FRAME, scratch + 1);
-  asm.jumpIf('ne', 1, TCP_ACK, otherwise);
-  asm.load(1, 1, FRAME, scratch);
-  asm.op('shr', 1, 4);
-  asm.op('shl', 1, 2);
-  asm.op('add', 1, IPV4_MIN_HEADER);
-  asm.jumpIf('ne', 1, reg(9), otherwise);
+  asm.jumpIf('ne', 1, TCP_ACK, 'pass');
+  tcpHeadersLength(asm, scratch);
+  asm.jumpIf('ne', 1, reg(9), 'pass');
+}
+
+/** Where a program counts a packet before it adds the sums to a peer's: two 64-bit words of its frame. */
+export interface Measured {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+/** One packet, R9 bytes long. */
+export function measurePacket(asm: Assembler, { packets, bytes }: Measured): void {
+  asm.store(8, FRAME, packets, 1);
+  asm.store(8, FRAME, bytes, reg(9));
 }
 
 /**
- * Packets and bytes as the forwarder counts them: a super-packet as what it is cut into, headers included each time.
- * In: R1 length of the headers, R9 length of the packet. Out: two 64-bit words in the frame.
+ * A super-packet, R9 bytes long, as the forwarder counts it: as what it is cut into, headers included each time. R1 = length of
+ * those; one that is neither TCP's nor UDP's passes. Arguments as above.
  */
-export function measureSuperPacket(asm: Assembler, packetsOffset: number, bytesOffset: number): void {
+export function measureSuperPacket(
+  asm: Assembler,
+  { packets, bytes }: Measured,
+  ipOffset: number,
+  transportOffset: number,
+  scratch: number,
+): void {
+  headersLength(asm, ipOffset, transportOffset, scratch);
   asm.load(4, 2, CONTEXT, SKB_GSO_SEGMENTS);
   asm.jumpIf('gt', 2, 0, 'segments-known');
   asm.op('mov', 2, 1);
   asm.label('segments-known');
-  asm.store(8, FRAME, packetsOffset, reg(2));
+  asm.store(8, FRAME, packets, reg(2));
   asm.op('sub', 2, 1);
   asm.op('mul', 2, reg(1));
   asm.op('add', 2, reg(9));
-  asm.store(8, FRAME, bytesOffset, reg(2));
+  asm.store(8, FRAME, bytes, reg(2));
 }
 
-/** Adds the two words of the frame to the peer's counters at `counterOffset`. */
+/** Adds what was measured to the peer's counters at `counterOffset`. */
 export function count(
   asm: Assembler,
   maps: FastPathMaps,
   slotOffset: number,
   counterOffset: number,
-  packetsOffset: number,
-  bytesOffset: number,
+  { packets, bytes }: Measured,
 ): void {
   mapLookup(asm, maps.counters, slotOffset, 'uncounted');
-  asm.load(8, 1, FRAME, packetsOffset);
+  asm.load(8, 1, FRAME, packets);
   asm.atomicAdd(0, counterOffset, 1);
-  asm.load(8, 1, FRAME, bytesOffset);
+  asm.load(8, 1, FRAME, bytes);
   asm.atomicAdd(0, counterOffset + 8, 1);
   asm.label('uncounted');
 }

@@ -9,7 +9,7 @@ import { describeError } from '../src/errors.ts';
 import { architecturesOf, DIST, ROOT } from './packaging/architecture.ts';
 import { bundle } from './packaging/bundle.ts';
 import { makeExecutable } from './packaging/executable.ts';
-import { IMAGE_DEFAULTS, makeImageRoot } from './packaging/image-root.ts';
+import { IMAGE_DEFAULTS, imageLabels, makeImageRoot } from './packaging/image-root.ts';
 import { type Image, writeOciArchive } from './packaging/oci-archive.ts';
 
 const signal = AbortSignal.timeout(1_200_000);
@@ -32,11 +32,7 @@ try {
     images,
     {
       ...IMAGE_DEFAULTS,
-      Labels: {
-        'org.opencontainers.image.title': 'weft',
-        'org.opencontainers.image.version': version,
-        'org.opencontainers.image.licenses': 'Apache-2.0',
-      },
+      Labels: imageLabels(version),
     },
     signal,
   );

@@ -119,6 +119,7 @@ fi
 # An npm on an old Node.js leaves out, without a word, optional packages whose `engines` ask for a newer one, and the
 # native parts of the tools are such packages. So where Node.js is older than 24, the pinned runtime and an npm for it
 # are fetched first, into .cache, and these do the work.
+tls_hint="Behind a proxy that inspects TLS, name its authority's certificate (PEM): NODE_EXTRA_CA_CERTS=/path/to/ca.pem make ..."
 npm_cli=
 current_npm() {
   command -v npm >/dev/null 2>&1 ||
@@ -140,7 +141,8 @@ current_npm() {
     (cd "${modules%/*}" && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error \
       "$runtime@$version" npm@11.19.1 </dev/null) ||
       fail "npm could not fetch $runtime@$version." \
-        "See its messages above; check the registry that 'npm config get registry' names."
+        "See its messages above; check the registry that 'npm config get registry' names." \
+        "$tls_hint"
   fi
   PATH=$root/$modules/$runtime/bin:$PATH
   npm_cli=$root/$modules/npm/bin/npm-cli.js
@@ -160,7 +162,8 @@ install_npm() { # folder
     current_npm
     (cd "$1" && run_npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund --loglevel=error) ||
       fail "npm ci failed in $(readlink -f "$1")." \
-        "See its messages above; check the registry that 'npm config get registry' names."
+        "See its messages above; check the registry that 'npm config get registry' names." \
+        "$tls_hint"
   fi
   echo "$sum" >"$stamp"
 }
@@ -179,7 +182,8 @@ foreign_packages() { # architecture, Node.js's name for it
   mkdir -p "$modules"
   cp package.json package-lock.json .npmrc "$modules"
   (cd "$modules" && run_npm ci --ignore-scripts --engine-strict=false --omit=dev --os=linux --cpu="$2" --no-audit --no-fund --loglevel=error) ||
-    fail "npm ci for $1 failed." "See its messages above; check the registry that 'npm config get registry' names."
+    fail "npm ci for $1 failed." "See its messages above; check the registry that 'npm config get registry' names." \
+      "$tls_hint"
   echo "$sum" >"$modules/.installed-from"
 }
 case "$(uname -m) $* " in

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { load, loadAll } from 'js-yaml';
-import { IMAGE_DEFAULTS, type ImageRoot } from '../scripts/packaging/image-root.ts';
+import { IMAGE_DEFAULTS, type ImageRoot, imageLabels } from '../scripts/packaging/image-root.ts';
 import { parseConfList, programsOf } from '../src/cni/conf-list.ts';
 import { parseFlanneldOptions } from '../src/config/flanneld-options.ts';
 import { inspectNetConf } from '../src/config/net-conf.ts';
 import { tunRemedy } from '../src/config/tun-remedy.ts';
+import { run } from '../src/linux/run.ts';
 
 interface Container {
   readonly name: string;
@@ -111,13 +114,69 @@ it('the network for kind is that of the manifest', () => {
 });
 
 it('the Dockerfile takes what make image makes, and says how it starts', () => {
-  const dockerfile = read('deploy/image/Dockerfile');
+  const dockerfile = read('deploy/image/Dockerfile').split(/^(?=FROM scratch$)/m)[1]!;
   const [env, entrypoint] = [/^ENV (.*)$/m, /^ENTRYPOINT (.*)$/m].map((pattern) => pattern.exec(dockerfile)![1]!);
   assert.deepEqual([env], IMAGE_DEFAULTS.Env);
   assert.deepEqual(JSON.parse(entrypoint!), IMAGE_DEFAULTS.Entrypoint);
+  const labels = [...dockerfile.matchAll(/^(?:LABEL| {5}) (org\.[\w.]+)="(.*?)"/gm)].map(([, key, value]) => [
+    key!,
+    value!,
+  ]);
+  assert.deepEqual(Object.fromEntries(labels), imageLabels(version));
   const copied = [...dockerfile.matchAll(/^COPY --from=build \/src\/dist\/image-\$TARGETARCH\/(\w+)\/ \/$/gm)];
   assert.deepEqual(
     copied.map((match) => match[1]),
     ['debian', 'weft'] satisfies (keyof ImageRoot)[],
   );
+});
+
+it('whatever is said to build or load the image gives it the name that the manifest wants', () => {
+  const wanted = `localhost/weft:${version}`;
+  for (const path of ['deploy/image/Dockerfile', 'docs/INSTALL.md', 'docs/MIGRATION.md', 'README.md']) {
+    const text = read(path);
+    for (const [command, name] of text.matchAll(/docker build\b[^\n`]* -t (\S+)[^\n]*/g))
+      assert.equal(name, wanted, `${path}: ${command}`);
+    for (const [, tag] of text.matchAll(/localhost\/weft:(\S+)/g)) assert.equal(tag, version, path);
+  }
+});
+
+it('the manifest says how often its image is named', () => {
+  const text = read('deploy/kube-flannel.yml');
+  const times = { 1: 'once', 2: 'twice', 3: 'three times' }[[...text.matchAll(/^ +image: /gm)].length];
+  assert.match(text, new RegExp(`.image. below, ${times};`));
+});
+
+describe('the Dockerfile behind a proxy that inspects TLS', () => {
+  const dockerfile = read('deploy/image/Dockerfile').replaceAll('\\\n', '');
+  const [install] = [...dockerfile.matchAll(/^RUN (apt-get .*)$/gm)].map((match) => match[1]!);
+
+  /** The step as it is, but for its paths and the programs that change the system, which only say that they were called. */
+  async function runInstall(ca: string): Promise<{ said: string; certificate: string }> {
+    const folder = mkdtempSync(join(tmpdir(), 'weft-dockerfile-'));
+    try {
+      mkdirSync(join(folder, 'ca'));
+      const stubs = 'apt-get() { echo "apt-get $1"; }; update-ca-certificates() { echo update-ca-certificates; }\n';
+      const script = stubs + install!.replaceAll('/usr/local/share/ca-certificates', join(folder, 'ca'));
+      // bash, for names of functions with a dash.
+      const { stdout: said } = await run(['bash', '-ec', script], { env: { CA: ca } });
+      const path = join(folder, 'ca/build-proxy.crt');
+      return { said, certificate: existsSync(path) ? readFileSync(path, 'utf8') : '' };
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }
+
+  it('trusts the authority it is given, for everything that the build fetches', async () => {
+    const pem = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----';
+    assert.deepEqual(await runInstall(pem), {
+      said: 'apt-get update\napt-get install\nupdate-ca-certificates\n',
+      certificate: `${pem}\n`,
+    });
+    assert.deepEqual(await runInstall(''), { said: 'apt-get update\napt-get install\n', certificate: '' });
+    assert.match(dockerfile, /^ENV NODE_EXTRA_CA_CERTS=\/etc\/ssl\/certs\/ca-certificates\.crt$/m);
+  });
+
+  it('says so where the build fails', () => {
+    assert.match(dockerfile, /^RUN make image .*\|\| \{.*--build-arg CA=.*exit 1; \}$/m);
+  });
 });

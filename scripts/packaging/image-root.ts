@@ -24,6 +24,16 @@ const FLANNEL_PATHS = { 'opt/bin/flanneld': '../../usr/bin/weft', flannel: 'usr/
 /** How containers of the image start, unless told otherwise; deploy/image/Dockerfile says the same. */
 export const IMAGE_DEFAULTS = { Env: ['PATH=/usr/sbin:/usr/bin:/opt/bin'], Entrypoint: ['/opt/bin/flanneld'] } as const;
 
+/** The annotations of the OCI image specification that registries and scanners show; also those of deploy/image/Dockerfile. */
+export function imageLabels(version: string): Readonly<Record<string, string>> {
+  return {
+    'org.opencontainers.image.title': 'weft',
+    'org.opencontainers.image.description': "Overlay network for containers that takes flannel's place",
+    'org.opencontainers.image.version': version,
+    'org.opencontainers.image.licenses': 'Apache-2.0',
+  };
+}
+
 /** What is below `/` in the image: its two layers, the one that changes less often first. */
 export interface ImageRoot {
   readonly debian: string;

@@ -1,6 +1,9 @@
 import { Backoff, type BackoffRange } from './backoff.ts';
 import type { ReportSink } from './report.ts';
 
+/** An attempt that comes sooner than this after the one before is told of only when it failed in another way. */
+const SOON_MS = 1_000;
+
 export interface OutageOptions {
   /** How the log line of a failed attempt begins: `Error renewing lease`. */
   readonly failure: string;
@@ -14,6 +17,8 @@ export class Outage {
   readonly #options: OutageOptions;
   readonly #backoff: Backoff;
   #failing = false;
+  /** What the attempt before said, while attempts follow one another so soon that saying it again is of no use. */
+  #justSaid: string | undefined;
   #announced = false;
 
   constructor(options: OutageOptions) {
@@ -30,11 +35,15 @@ export class Outage {
   failed(error: unknown): number {
     this.#failing = true;
     const retryInMs = this.#backoff.nextMs();
+    const failure = asError(error);
+    const repeated = failure.message === this.#justSaid;
+    this.#justSaid = retryInMs < SOON_MS ? failure.message : undefined;
     this.#options.report({
       type: 'store-failed',
       failure: this.#options.failure,
-      error: asError(error),
+      error: failure,
       retryInMs,
+      ...(repeated && { repeated }),
     });
     return retryInMs;
   }
@@ -51,6 +60,7 @@ export class Outage {
     if (!this.#failing) return;
     this.#failing = false;
     this.#announced = false;
+    this.#justSaid = undefined;
     this.#backoff.reset();
     this.#options.report({ type: 'store-answered' });
   }

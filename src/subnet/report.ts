@@ -22,7 +22,14 @@ export type SubnetReport =
   | { readonly type: 'lease-retaken'; readonly lease: Lease }
   | { readonly type: 'entry-unreadable'; readonly key: string; readonly reason: string }
   | { readonly type: 'resynchronised'; readonly leases: number; readonly reason: string }
-  | { readonly type: 'store-failed'; readonly failure: string; readonly error: Error; readonly retryInMs: number }
+  | {
+      readonly type: 'store-failed';
+      readonly failure: string;
+      readonly error: Error;
+      readonly retryInMs: number;
+      /** The same was told less than a second ago. */
+      readonly repeated?: boolean;
+    }
   | { readonly type: 'store-answered' }
   | { readonly type: 'insecure'; readonly reason: string }
   /** A line that belongs to one store alone. */
@@ -32,8 +39,9 @@ export type ReportSink = (report: SubnetReport) => void;
 
 export type ReportSeverity = 'debug' | 'info' | 'warning' | 'error';
 
-/** Go's text of a duration, to the second: `22h59m59s`. */
+/** Go's text of a duration, to the second, or to the millisecond below one: `22h59m59s`, `84ms`. */
 function formatDuration(ms: number): string {
+  if (ms > 0 && Math.round(ms) < 1000) return `${Math.max(1, Math.round(ms))}ms`;
   const seconds = Math.max(0, Math.round(ms / 1000));
   const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
   return `${h > 0 ? `${h}h` : ''}${h > 0 || m > 0 ? `${m}m` : ''}${s}s`;
@@ -114,7 +122,7 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
       return { severity: 'info', text: `Read all ${report.leases} leases again: ${report.reason}` };
     case 'store-failed':
       return {
-        severity: 'error',
+        severity: report.repeated === true ? 'debug' : 'error',
         text: `${report.failure} (trying again in ${formatDuration(report.retryInMs)}): ${describeError(report.error)}`,
       };
     case 'store-answered':

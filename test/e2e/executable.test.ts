@@ -14,6 +14,7 @@ const ARCHITECTURE = process.arch === 'arm64' ? 'arm64' : 'amd64';
 /** `make e2e` has made it. */
 const FOLDER = join(import.meta.dirname, '..', '..', 'dist', `linux-${ARCHITECTURE}`);
 const WEFT = join(FOLDER, 'weft');
+const AGENT = join(FOLDER, 'flanneld');
 
 /** No Node.js and nothing else of this repository can be found through it. */
 const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', NODE_OPTIONS: '', NODE_PATH: '' };
@@ -24,6 +25,11 @@ describe('the one executable', () => {
   for (const [how, flanneld, flannel] of [
     ['by the name it is started under', [join(FOLDER, 'flanneld')], [join(FOLDER, 'flannel')]],
     ['by its first argument', [WEFT, 'flanneld'], [WEFT, 'flannel']],
+    [
+      "by its first argument in the image, whose entry point is flanneld's name",
+      [AGENT, 'flanneld'],
+      [AGENT, 'flannel'],
+    ],
   ] as const) {
     it(`is each of the programs, ${how}`, async () => {
       const agent = await run([...flanneld, '--version'], { env: ENVIRONMENT });
@@ -44,6 +50,7 @@ describe('the one executable', () => {
 
   it('is weft otherwise', async () => {
     assert.match((await run([WEFT, '--help'], { env: ENVIRONMENT })).stdout, /^Usage: weft /);
+    assert.match((await run([AGENT, 'weft', '--help'], { env: ENVIRONMENT })).stdout, /^Usage: weft /);
     assert.equal((await run([WEFT, 'no-such-verb'], { env: ENVIRONMENT, okExitCodes: 'any' })).exitCode, 2);
   });
 

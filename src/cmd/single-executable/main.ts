@@ -1,6 +1,6 @@
 /**
- * All programs in one executable (scripts/build-dist.ts), so that a host needs no Node.js. Which one it is, is said by the name it
- * is started under, or else by the first argument; `weft` when neither is one of the names.
+ * All programs in one executable (scripts/build-dist.ts), so that a host needs no Node.js. Which one it is, is said by the first
+ * argument when that is a name of one, or else by the name it is started under; `weft` when neither is.
  *
  * The others are not even evaluated: the CNI plugin starts for every pod.
  */
@@ -16,9 +16,11 @@ const PROGRAMS: Readonly<Record<string, () => Promise<unknown>>> = {
 
 function chosen(): string {
   const name = basename(process.argv0);
-  if (name !== 'weft' && name in PROGRAMS) return name;
+  const started = Object.hasOwn(PROGRAMS, name) ? name : 'weft';
+  // Also of flanneld, which takes no words of its own: it is the entry point of the image (docker run IMAGE weft doctor). Not
+  // of the CNI plugin, whose arguments are the container runtime's.
   const [, , first] = process.argv;
-  if (first === undefined || !(first in PROGRAMS)) return 'weft';
+  if (started === 'flannel' || first === undefined || !Object.hasOwn(PROGRAMS, first)) return started;
   process.argv.splice(2, 1);
   return first;
 }

@@ -40,7 +40,7 @@ export function isCompacted(error: unknown): boolean {
  */
 export function etcdError(attempted: string, endpoint: string, error: unknown): EtcdError {
   const grpcCode = numberField(error, 'code') ?? status.UNKNOWN;
-  const details = textField(error, 'details') ?? (error instanceof Error ? error.message : String(error));
+  const details = plain(textField(error, 'details') ?? (error instanceof Error ? error.message : String(error)));
   const message = `${attempted} at ${endpoint}: ${details}`;
   const failed = (code: ErrorCode, temporary: boolean, hint: string): EtcdError =>
     new EtcdError(code, message, { temporary, grpcCode, details, hint, cause: error });
@@ -77,6 +77,18 @@ export function etcdError(attempted: string, endpoint: string, error: unknown): 
         'Check that etcd runs, that --etcd-endpoints names it, and, for https, --etcd-cafile.',
       );
   }
+}
+
+/**
+ * grpc-js fills a form, also with what it does not have (load-balancer-pick-first.ts): `No connection established. Last error:
+ * Error: connect ECONNREFUSED 127.0.0.1:2379. Resolution note: `.
+ */
+function plain(details: string): string {
+  return details
+    .replace(/\s*\bResolution note:\s*$/, '')
+    .replace(/\s*\bLast error: null\.?/, '')
+    .replace(/\b(Last error: )(?:\w*Error: )+/, '$1')
+    .replace(/\.$/, '');
 }
 
 function numberField(value: unknown, name: string): number | undefined {

@@ -48,6 +48,8 @@ const REQUEST: InterfaceRequest = {
   iface: [],
   ifaceRegex: [],
   ifaceCanReach: undefined,
+  elseDefault: false,
+  allowLoopback: false,
   nodeIps: undefined,
   publicIp: undefined,
   publicIpv6: undefined,
@@ -341,6 +343,66 @@ describe('chooseInterface with --iface-can-reach and --iface-from-node-ip', () =
       notFound({ nodeIps: [parseAddr('203.0.113.1')!] }).failures[0]!.error,
       /203\.0\.113\.1: no interface with given IP found/,
     );
+  });
+});
+
+describe('chooseInterface with an empty --iface or --iface-regex', () => {
+  it('takes the default route, whatever the public address, as flannel does', () => {
+    const choice = chosen({ elseDefault: true, publicIp: ip4('203.0.113.7') });
+    assert.equal(summary(choice), 'eth0 192.168.77.1');
+    assert.equal(choice.publicIp, ip4('203.0.113.7'));
+    assert.equal(choiceLogLines(choice)[0], 'Determining IP address of default interface');
+  });
+
+  it('prefers what was named beside it', () => {
+    assert.equal(summary(chosen({ elseDefault: true, iface: ['eth1'] })), 'eth1 10.9.8.7');
+    assert.equal(summary(chosen({ elseDefault: true, ifaceRegex: [/^10\./] })), 'eth1 10.9.8.7');
+    const choice = chosen({ elseDefault: true, iface: ['eth7'] });
+    assert.equal(summary(choice), 'eth0 192.168.77.1');
+    assert.deepEqual(
+      choice.failures.map(({ what }) => what),
+      ['eth7'],
+    );
+  });
+});
+
+describe('chooseInterface and the loopback interface', () => {
+  const announced = nic('lo', ['127.0.0.1', '10.255.0.1', '::1'], { mtuBytes: 65_536 });
+  const host = { interfaces: [announced, ETH0] };
+
+  it('refuses it by name, and says how it can be had', () => {
+    for (const request of [{ iface: ['lo'] }, { ifaceRegex: [/^lo$/] }]) {
+      for (const interfaces of [HOST.interfaces, host.interfaces]) {
+        const { failures } = notFound(request, { interfaces });
+        assert.match(
+          failures[0]!.error,
+          /^lo is the loopback interface, .*\(--iface-allow-loopback takes it all the same\)$/,
+        );
+      }
+    }
+  });
+
+  it('refuses its own addresses wherever they are asked for', () => {
+    assert.match(
+      notFound({ iface: ['127.0.0.1'] }).failures[0]!.error,
+      /^lo has 127\.0\.0\.1, which no other host can reach/,
+    );
+    assert.match(notFound({ stack: 'ipv6', iface: ['::1'] }).failures[0]!.error, /^lo has ::1, which no other host/);
+    assert.match(notFound({ publicIp: ip4('127.0.0.1') }).reason, /lo has 127\.0\.0\.1, which no other host can reach/);
+    const canReach = { ok: true, dev: 'lo', source: parseAddr('127.0.0.1') } as const;
+    assert.equal(notFound({ ifaceCanReach: parseAddr('127.0.0.9') }, { canReach }).found, false);
+  });
+
+  it('takes an address of the host that is kept there, when it is named', () => {
+    assert.equal(summary(chosen({ iface: ['10.255.0.1'] }, host)), 'lo 10.255.0.1');
+    assert.equal(summary(chosen({ ifaceRegex: [/^10\.255/] }, host)), 'lo 10.255.0.1');
+  });
+
+  it('takes all of it when forced', () => {
+    assert.equal(summary(chosen({ iface: ['lo'], allowLoopback: true })), 'lo 127.0.0.1');
+    assert.equal(summary(chosen({ iface: ['lo'], allowLoopback: true }, host)), 'lo 10.255.0.1');
+    assert.equal(summary(chosen({ stack: 'dual', iface: ['lo'], allowLoopback: true })), 'lo 127.0.0.1 ::1');
+    assert.equal(summary(chosen({ iface: ['127.0.0.1'], allowLoopback: true })), 'lo 127.0.0.1');
   });
 });
 

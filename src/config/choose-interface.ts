@@ -46,6 +46,10 @@ export interface InterfaceRequest {
   readonly iface: readonly string[];
   readonly ifaceRegex: readonly RegExp[];
   readonly ifaceCanReach: IpAddr | undefined;
+  /** What was named may be missing: then the interface of the default route will do. */
+  readonly elseDefault: boolean;
+  /** --iface-allow-loopback */
+  readonly allowLoopback: boolean;
   /** The Node's InternalIPs for --iface-from-node-ip; `undefined` when that was not asked for. */
   readonly nodeIps: readonly IpAddr[] | undefined;
   readonly publicIp: Ipv4Addr | undefined;
@@ -61,7 +65,7 @@ export interface RejectedInterface {
 
 export interface ChosenInterface {
   readonly found: true;
-  /** Nothing was asked for: it was found by the default route. */
+  /** It was found by the default route. */
   readonly byDefault: boolean;
   readonly interface: NetworkInterface;
   /** Own addresses on it: present for the families of the stack. */
@@ -101,6 +105,7 @@ interface Method {
 
 /** Ways that succeed or fail together. */
 interface Attempt {
+  readonly isDefault?: true;
   readonly what: string;
   readonly methods: readonly Method[];
   /** Why no interface fits. */
@@ -111,7 +116,8 @@ interface Attempt {
  * Chooses the interface that leads to the other nodes, and the addresses, as flannel does (match.go and main.go of
  * v0.28): --iface in order, then --iface-regex in order (addresses of all interfaces first, names after them), then
  * --iface-can-reach, then --iface-from-node-ip; without any of them, the interface that has the public address, if one
- * is given, else that of the first default route.
+ * is given, else that of the first default route. An empty --iface or --iface-regex, which flannel takes for the default
+ * route at its place in the order, is the last resort here.
  *
  * Unlike flannel, an interface that fits but cannot be used (no address of the family, MTU 0) does not end the search
  * of that way; and an IPv6 address given to --iface in a dual-stack network is looked for instead of crashing.
@@ -122,10 +128,12 @@ export function chooseInterface(request: InterfaceRequest, host: HostNetwork): I
     request.ifaceRegex.length > 0 ||
     request.ifaceCanReach !== undefined ||
     request.nodeIps !== undefined;
-  const attempts = explicit ? explicitAttempts(request, host) : [defaultAttempt(request, host)];
+  const attempts = explicit ? explicitAttempts(request, host) : [];
+  if (request.elseDefault) attempts.push(byDefaultRoute(request.stack, host));
+  else if (!explicit) attempts.push(defaultAttempt(request, host));
   const failures: { what: string; error: string }[] = [];
   const lost = new Map<string, string[]>();
-  for (const { what, methods, error } of attempts) {
+  for (const { what, methods, error, isDefault = false } of attempts) {
     const unusable: string[] = [];
     for (const method of methods) {
       for (const candidate of host.interfaces) {
@@ -134,7 +142,7 @@ export function chooseInterface(request: InterfaceRequest, host: HostNetwork): I
         if (typeof verdict !== 'string') {
           return {
             found: true,
-            byDefault: !explicit && request.publicIp === undefined && request.publicIpv6 === undefined,
+            byDefault: isDefault,
             interface: candidate,
             address: verdict.address,
             addressV6: verdict.addressV6,
@@ -259,11 +267,28 @@ function isIpv6(addr: IpAddr): addr is Ipv6Addr {
   return !isIpv4(addr);
 }
 
+const FORCE_LOOPBACK = '--iface-allow-loopback takes it all the same';
+
+function isLoopback(addr: IpAddr): boolean {
+  return isIpv4(addr) ? addr >>> 24 === 127 : addr === 1n;
+}
+
 function usable(candidate: NetworkInterface, match: Match, request: InterfaceRequest): Match | string {
-  const wants4 = request.stack !== 'ipv6';
-  const wants6 = request.stack !== 'ipv4';
-  const address = wants4 ? (match.address ?? firstAddress4(candidate)) : undefined;
-  const addressV6 = wants6 ? (match.addressV6 ?? firstAddress6(candidate)) : undefined;
+  const { stack, allowLoopback } = request;
+  // An address that was named may be one of the host as a whole, which routing announces: those are kept on lo.
+  const isNamed = match.address !== undefined || match.addressV6 !== undefined;
+  if (candidate.name === 'lo' && !isNamed && !allowLoopback) {
+    return `is the loopback interface, through which no other host is reached (${FORCE_LOOPBACK})`;
+  }
+  const wants4 = stack !== 'ipv6';
+  const wants6 = stack !== 'ipv4';
+  const loopback = allowLoopback ? candidate.addresses.map(({ addr }) => addr).filter(isLoopback) : [];
+  const address = wants4 ? (match.address ?? firstAddress4(candidate) ?? loopback.find(isIpv4)) : undefined;
+  const addressV6 = wants6 ? (match.addressV6 ?? firstAddress6(candidate) ?? loopback.find(isIpv6)) : undefined;
+  const unreachable = [address, addressV6].find((addr) => addr !== undefined && isLoopback(addr));
+  if (unreachable !== undefined && !allowLoopback) {
+    return `has ${formatAddr(unreachable)}, which no other host can reach (${FORCE_LOOPBACK})`;
+  }
   if (wants4 && address === undefined) return 'fits, but has no usable IPv4 address';
   if (wants6 && addressV6 === undefined) return 'fits, but has no usable IPv6 address';
   if (candidate.mtuBytes === 0) return 'fits, but its MTU is 0';
@@ -452,6 +477,7 @@ function byDefaultRoute(stack: IpStack, host: HostNetwork): Attempt {
         ? `v6 interface ${dev6} must be the same with v4 interface ${dev4}: their default routes lead through different interfaces`
         : `failed to get default interface: there is no interface ${chosen}`;
   return {
+    isDefault: true,
     what: 'the default route',
     methods: [
       {

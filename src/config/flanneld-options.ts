@@ -125,6 +125,10 @@ const FLANNELD_FLAGS = {
     'delegate',
     'what pods start with, by -cni-conf-dir: the delegate of the plugin flannel (bridge), configured by the agent, or the plugin flannel itself, as the template has it',
   ),
+  'iface-allow-loopback': boolFlag(
+    false,
+    'take the loopback interface and addresses too, where they are asked for: other hosts are not reached through them',
+  ),
   'iface-from-node-ip': boolFlag(false, "use the interface that has the node's InternalIP, with Kubernetes"),
   'explain-iface': boolFlag(false, 'print every interface that was considered and why it was not chosen, then exit'),
   'skip-br-netfilter-check': boolFlag(false, 'start without the br_netfilter kernel module'),
@@ -147,6 +151,9 @@ export interface FlanneldOptions {
   /** Names or addresses, in the order to try. */
   readonly iface: readonly string[];
   readonly ifaceRegex: readonly RegExp[];
+  /** An empty -iface or -iface-regex was given: where nothing that was named fits, the default route's interface will do. */
+  readonly ifaceElseDefault: boolean;
+  readonly ifaceAllowLoopback: boolean;
   readonly ifaceCanReach: IpAddr | undefined;
   readonly ifaceFromNodeIp: boolean;
   readonly explainIface: boolean;
@@ -256,6 +263,10 @@ function usageError(message: string, hint: string, usage: string | undefined): F
   return { kind: 'error', error: new WeftError('WEFT_USAGE', message, { hint }), usage, exitCode: 2 };
 }
 
+function isGiven(text: string): boolean {
+  return text !== '';
+}
+
 /** Turns flag values into options and collects all that is wrong with them. */
 class Reading {
   readonly #flags: Flags;
@@ -293,23 +304,25 @@ class Reading {
       etcdCaFile: flags['etcd-cafile'],
       etcdUsername: flags['etcd-username'],
       etcdPassword: flags['etcd-password'],
-      iface: Object.freeze(flags.iface),
+      iface: Object.freeze(flags.iface.filter(isGiven)),
       ifaceRegex: this.#regexps(),
+      ifaceElseDefault: !flags.iface.every(isGiven) || !flags['iface-regex'].every(isGiven),
+      ifaceAllowLoopback: flags['iface-allow-loopback'],
       ifaceCanReach: this.#address('iface-can-reach', 'invalid IP address', parseAddr),
       ifaceFromNodeIp: flags['iface-from-node-ip'],
       explainIface: flags['explain-iface'],
-      subnetFile: this.#path('subnet-file'),
+      subnetFile: this.#orDefault('subnet-file'),
       publicIp: this.#address('public-ip', 'invalid public IP address', parseIpv4),
       publicIpv6: this.#address('public-ipv6', 'invalid public IPv6 address', parseIpv6),
       subnetLeaseRenewMarginMinutes: this.#margin(),
       ipMasq: flags['ip-masq'],
       ipMasqFullyRandomDisable: flags['ip-masq-fully-random-disable'],
       subnetManager,
-      localStore: this.#path('local-store'),
+      localStore: this.#orDefault('local-store'),
       kubeApiUrl: flags['kube-api-url'],
-      kubeAnnotationPrefix: flags['kube-annotation-prefix'],
+      kubeAnnotationPrefix: this.#orDefault('kube-annotation-prefix'),
       kubeconfigFile: flags['kubeconfig-file'],
-      netConfigPath: this.#path('net-config-path'),
+      netConfigPath: this.#orDefault('net-config-path'),
       setNodeNetworkUnavailable: flags['set-node-network-unavailable'],
       healthzIp: flags['healthz-ip'],
       healthzPort: this.#integer('healthz-port', 0, 65_535, ''),
@@ -320,9 +333,9 @@ class Reading {
       sourceCheck: flags['source-check'],
       fastPath: flags['fast-path'],
       cniConfDir: flags['cni-conf-dir'],
-      cniConfTemplate: this.#path('cni-conf-template'),
+      cniConfTemplate: this.#orDefault('cni-conf-template'),
       cniConfPlugin: flags['cni-conf-plugin'],
-      stateDir: this.#path('state-dir'),
+      stateDir: this.#orDefault('state-dir'),
       logFormat: flags['log-format'],
       verbosity: flags.v,
       vmodule: Object.freeze(flags.vmodule),
@@ -348,15 +361,18 @@ class Reading {
   }
 
   #endpoints(): readonly string[] {
-    const endpoints = this.#flags['etcd-endpoints'].split(',').map((endpoint) => endpoint.trim());
-    const given = endpoints.filter((endpoint) => endpoint !== '');
-    if (given.length === 0) this.#problems.push('-etcd-endpoints names no endpoint');
-    return Object.freeze(given);
+    const read = (text: string): string[] =>
+      text
+        .split(',')
+        .map((endpoint) => endpoint.trim())
+        .filter(isGiven);
+    const endpoints = read(this.#flags['etcd-endpoints']);
+    return Object.freeze(endpoints.length > 0 ? endpoints : read(FLANNELD_FLAGS['etcd-endpoints'].initial));
   }
 
   #regexps(): readonly RegExp[] {
     const compiled: RegExp[] = [];
-    for (const text of this.#flags['iface-regex']) {
+    for (const text of this.#flags['iface-regex'].filter(isGiven)) {
       const regexp = compileRe2(text);
       if (regexp !== undefined) compiled.push(regexp);
       else this.#problems.push(`-iface-regex ${JSON.stringify(text)} is not a regular expression`);
@@ -376,10 +392,18 @@ class Reading {
     return addr;
   }
 
-  #path(name: 'subnet-file' | 'local-store' | 'net-config-path' | 'state-dir' | 'cni-conf-template'): string {
-    const path = this.#flags[name];
-    if (path === '') this.#problems.push(`-${name} is empty`);
-    return path;
+  /** Empty counts as not given: templates write `--subnet-file=` where there is nothing to say. */
+  #orDefault(
+    name:
+      | 'subnet-file'
+      | 'local-store'
+      | 'net-config-path'
+      | 'state-dir'
+      | 'cni-conf-template'
+      | 'kube-annotation-prefix',
+  ): string {
+    const text = this.#flags[name];
+    return isGiven(text) ? text : FLANNELD_FLAGS[name].initial;
   }
 
   #margin(): number {
@@ -448,6 +472,7 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['cniConfTemplate', 'cniConfTemplate'],
   ['cniConfPlugin', 'cniConfPlugin'],
   ['ifaceFromNodeIp', 'ifaceFromNodeIp'],
+  ['ifaceAllowLoopback', 'ifaceAllowLoopback'],
   ['explainIface', 'explainIface'],
   ['skipBrNetfilterCheck', 'skipBrNetfilterCheck'],
   ['stateDir', 'stateDir'],

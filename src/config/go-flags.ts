@@ -84,7 +84,7 @@ export function listFlag(usage: string): FlagDefinition<readonly string[]> {
   };
 }
 
-/** One of a fixed set of words. `undefined` as initial value: what is used without the flag depends on other flags. */
+/** One of a fixed set of words; empty counts as not given. `undefined` as initial value: what is used without the flag depends on other flags. */
 export function choiceFlag<const C extends string, I extends C | undefined>(
   choices: readonly C[],
   initial: I,
@@ -97,6 +97,7 @@ export function choiceFlag<const C extends string, I extends C | undefined>(
     initial,
     defaultText: initial,
     set: (text) => {
+      if (text === '') return { ok: true, value: initial };
       const value = choices.find((choice) => choice === text);
       return value === undefined ? { ok: false, reason: `must be ${orList(choices)}` } : { ok: true, value };
     },

@@ -180,6 +180,22 @@ describe('an agent that cannot start', () => {
     }
   });
 
+  it('refuses the loopback interface and its addresses unless forced', async () => {
+    for (const [wish, why] of [
+      ['lo', 'is the loopback interface, through which no other host is reached'],
+      ['127.0.0.1', 'has 127\\.0\\.0\\.1, which no other host can reach'],
+    ]) {
+      assertFailed(
+        await refused({ flags: ['--iface', wish!] }),
+        new RegExp(`^ {2}lo \\(127\\.0\\.0\\.1, ::1\\): ${why} \\(--iface-allow-loopback takes it`, 'm'),
+        /\[WEFT_INTERFACE_NOT_FOUND\]/,
+      );
+    }
+    const forced = { flags: ['--iface=lo', '--iface-allow-loopback'] };
+    await using child = await running(forced, host, 'Using interface with name lo and address 127.0.0.1');
+    assert.ok(child.kill());
+  });
+
   it('names who has the port', async () => {
     await using holder = await topology.start(host, ['socat', '-u', 'UDP4-RECV:8285,bind=192.168.77.1', 'STDOUT']);
     for (;;) {

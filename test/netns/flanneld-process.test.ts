@@ -212,6 +212,33 @@ describe('a start', () => {
     assert.equal(await shown('ss', '-Hltn'), '', 'no health server unless a port is given');
   });
 
+  it('takes empty values for ones that are not given, and empty entries of lists', async () => {
+    const empty = [
+      '--iface=',
+      '--iface-regex',
+      '',
+      '--iface-can-reach=',
+      '--public-ip=',
+      '--etcd-endpoints=,',
+      '--v=1',
+    ];
+    const flags = localFlags(freshHost(), NET_CONF, ...empty);
+    await using agent = await Flanneld.start(topology, host, { flags, env: { FLANNELD_IFACE: '' } });
+    await agent.logged(/^flannel is ready$/);
+    assert.ok(agent.messages.includes('Determining IP address of default interface'));
+    assert.match(
+      agent.messages[0]!,
+      /\{etcdEndpoints:http:\/\/127\.0\.0\.1:4001,http:\/\/127\.0\.0\.1:2379 .* iface:\[\] ifaceRegex:\[\] /,
+    );
+    agent.child.kill('SIGTERM');
+    await agent.ended();
+    // flannel takes the default route's interface for such an entry, and then any public address.
+    const nat = ['--iface', 'nope', '--iface=', '--public-ip=203.0.113.9'];
+    await using behindNat = await Flanneld.start(topology, host, { flags: localFlags(freshHost(), NET_CONF, ...nat) });
+    await behindNat.logged(/^Using 203\.0\.113\.9 as external address$/);
+    assert.ok(behindNat.messages.some((text) => text.startsWith('Could not find valid interface matching nope: ')));
+  });
+
   it('shows the password of etcd nowhere', async () => {
     const flags = ['--etcd-endpoints=http://127.0.0.1:1', '--etcd-username=root', '--etcd-password=hunter2', '-v=10'];
     await using agent = await Flanneld.start(topology, host, { flags });

@@ -11,6 +11,8 @@ const REQUEST: InterfaceRequest = {
   iface: [],
   ifaceRegex: [],
   ifaceCanReach: undefined,
+  elseDefault: false,
+  allowLoopback: false,
   nodeIps: undefined,
   publicIp: undefined,
   publicIpv6: undefined,

@@ -64,6 +64,8 @@ async function choose(
     iface: options.iface,
     ifaceRegex: options.ifaceRegex,
     ifaceCanReach: options.ifaceCanReach,
+    elseDefault: options.ifaceElseDefault,
+    allowLoopback: options.ifaceAllowLoopback,
     nodeIps: options.ifaceFromNodeIp ? hints?.internalIps : undefined,
     // The node's annotations win over the flags, as in flannel.
     publicIp: hints?.publicIp ?? options.publicIp,

@@ -137,7 +137,7 @@ describe('the rules', () => {
   });
 
   it('refuse linux/ outside cmd, lab and the clients of the stores', () => {
-    for (const folder of ['backend/udp', 'dataplane', 'kernel', 'trafficmngr', 'subnet', 'health']) {
+    for (const folder of ['backend/udp', 'dataplane', 'desired', 'trafficmngr', 'subnet', 'health']) {
       refuses(
         {
           [`src/${folder}/a.ts`]: `import { b } from '${'../'.repeat(folder.split('/').length)}linux/b.ts';`,

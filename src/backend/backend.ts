@@ -1,8 +1,8 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { PeerTableContent } from '../dataplane/peer-table.ts';
+import type { WantedState } from '../desired/state.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
-import type { WantedState } from '../kernel/state.ts';
 import type { Lease, LeaseAttrs } from '../lease/lease.ts';
 
 /** The interface that leads to the other nodes, and the addresses they use for this one. */

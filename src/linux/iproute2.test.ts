@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import type { Op } from '../desired/op.ts';
+import type { ActualRoute, UnicastRoute } from '../desired/state.ts';
 import { parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
-import type { Op } from '../kernel/diff.ts';
-import type { ActualRoute, UnicastRoute } from '../kernel/state.ts';
 import { commandOf } from './iproute2.ts';
 
 const addr = (text: string) => parseAddr(text) ?? assert.fail(text);

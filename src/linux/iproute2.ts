@@ -1,9 +1,6 @@
 import { assertNever } from '../assert-never.ts';
-import { WeftError } from '../errors.ts';
-import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
-import { parseMac } from '../ip/mac.ts';
-import type { Op } from '../kernel/diff.ts';
-import type { Kernel, OpResult } from '../kernel/kernel.ts';
+import type { Kernel, OpResult } from '../desired/kernel.ts';
+import type { Op } from '../desired/op.ts';
 import {
   type ActualAddress,
   type ActualLink,
@@ -16,7 +13,10 @@ import {
   type Route,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
-} from '../kernel/state.ts';
+} from '../desired/state.ts';
+import { WeftError } from '../errors.ts';
+import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
+import { parseMac } from '../ip/mac.ts';
 import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
 import { type RunResult, run } from './run.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../kernel/state.ts';
+import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../desired/state.ts';
 import { concerns, concernsExternal } from './link-monitor.ts';
 
 function wanted(...links: WantedLink[]): WantedState {

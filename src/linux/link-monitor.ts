@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
+import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
-import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../kernel/state.ts';
 import { type Child, lines, start } from './run.ts';
 
 export interface IpMonitorOptions {

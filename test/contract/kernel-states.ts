@@ -1,7 +1,7 @@
 import fc from 'fast-check';
+import type { Address, FdbEntry, Neighbour, Route, WantedLink, WantedState } from '../../src/desired/state.ts';
 import { isIpv4, parseAddr, parsePrefix } from '../../src/ip/address.ts';
 import { parseMac } from '../../src/ip/mac.ts';
-import type { Address, FdbEntry, Neighbour, Route, WantedLink, WantedState } from '../../src/kernel/state.ts';
 
 /**
  * Small worlds of wanted kernel states in which things collide often: the tun link `flannel0`, the VXLAN link

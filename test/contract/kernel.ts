@@ -1,6 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import type { Kernel } from '../../src/desired/kernel.ts';
+import { describeOp, type Op } from '../../src/desired/op.ts';
+import { reconcile } from '../../src/desired/plan/plan.ts';
+import {
+  type ActualState,
+  type Address,
+  describeRoute,
+  EMPTY_WANTED_STATE,
+  type Route,
+  type UnicastRoute,
+  type WantedLink,
+  type WantedState,
+} from '../../src/desired/state.ts';
 import {
   formatAddr,
   formatPrefix,
@@ -11,19 +24,8 @@ import {
   parsePrefix,
 } from '../../src/ip/address.ts';
 import { parseMac } from '../../src/ip/mac.ts';
-import { describeOp, type Op, plan, reconcile } from '../../src/kernel/diff.ts';
-import type { Kernel } from '../../src/kernel/kernel.ts';
-import {
-  type ActualState,
-  type Address,
-  describeRoute,
-  EMPTY_WANTED_STATE,
-  type Route,
-  type UnicastRoute,
-  type WantedLink,
-  type WantedState,
-} from '../../src/kernel/state.ts';
 import { wantedState } from './kernel-states.ts';
+import { planned } from './planned.ts';
 
 /** One host with an uplink `eth0` (up, 192.168.77.1/24), the port under test, and the hands of somebody else. */
 export interface KernelHarness extends AsyncDisposable {
@@ -152,7 +154,7 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
   async function settle(kernel: Kernel, wanted: WantedState): Promise<ActualState> {
     await applyOnce(kernel, wanted);
     const state = await kernel.read(wanted, signal);
-    const { ops, problems } = plan(wanted, state);
+    const { ops, problems } = planned(wanted, state);
     assert.deepEqual(ops.map(describeOp), []);
     assert.deepEqual(problems, []);
     return state;
@@ -267,7 +269,7 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       const foreign = '10.244.0.0/16 via 192.168.77.9 dev eth0 proto 4';
       assert.deepEqual(routesTo(state, '10.244.0.0/16'), [foreign]);
       assert.deepEqual(
-        plan(UDP, state).problems.map((problem) => problem.type),
+        planned(UDP, state).problems.map((problem) => problem.type),
         ['route-taken'],
       );
       const [added] = await h.kernel.apply([{ type: 'route-add', route: route('10.244.0.0/16') }], signal);

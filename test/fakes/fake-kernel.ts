@@ -1,11 +1,7 @@
 import { once } from 'node:events';
 import { assertNever } from '../../src/assert-never.ts';
-import { isIpv4, isPrefix4 } from '../../src/ip/address.ts';
-import type { Ipv4Addr } from '../../src/ip/ipv4.ts';
-import type { MacAddr } from '../../src/ip/mac.ts';
-import { mask4, prefix4, prefix6 } from '../../src/ip/prefix.ts';
-import type { Op } from '../../src/kernel/diff.ts';
-import type { Kernel, OpResult } from '../../src/kernel/kernel.ts';
+import type { Kernel, OpResult } from '../../src/desired/kernel.ts';
+import type { Op } from '../../src/desired/op.ts';
 import {
   type ActualAddress,
   type ActualLink,
@@ -19,7 +15,11 @@ import {
   routeKey,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
-} from '../../src/kernel/state.ts';
+} from '../../src/desired/state.ts';
+import { isIpv4, isPrefix4 } from '../../src/ip/address.ts';
+import type { Ipv4Addr } from '../../src/ip/ipv4.ts';
+import type { MacAddr } from '../../src/ip/mac.ts';
+import { mask4, prefix4, prefix6 } from '../../src/ip/prefix.ts';
 
 /**
  * The kernel's rules, as far as weft meets them: connected routes, secondary addresses, the routes that vanish with a

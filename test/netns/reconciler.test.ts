@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
-import { formatAddr, parseAddr, parsePrefix } from '../../src/ip/address.ts';
-import { describeOp, type Op } from '../../src/kernel/diff.ts';
-import { Reconciler } from '../../src/kernel/reconciler.ts';
+import { describeOp, type Op } from '../../src/desired/op.ts';
+import { Reconciler } from '../../src/desired/reconciler.ts';
 import {
   type ActualState,
   describeRoute,
@@ -11,7 +10,8 @@ import {
   type UnicastRoute,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
-} from '../../src/kernel/state.ts';
+} from '../../src/desired/state.ts';
+import { formatAddr, parseAddr, parsePrefix } from '../../src/ip/address.ts';
 import { openRealHost, type RealHost } from './kernel-harness.ts';
 
 const prefix = (text: string) => parsePrefix(text) ?? assert.fail(text);
@@ -130,7 +130,7 @@ describe('Reconciler on a real kernel', () => {
     await host.addRoute({ dst: '10.98.0.0/16', dev: 'eth0', protocol: 3 });
     await host.addRoute({ dst: '10.97.0.0/16', dev: 'flannel0', protocol: 4 });
     await using reconciler = new Reconciler({ kernel: host.kernel });
-    reconciler.setWanted(WANTED);
+    reconciler.set(WANTED);
     await reconciler.idle();
     assert.deepEqual(
       await routes(host),
@@ -145,7 +145,7 @@ describe('Reconciler on a real kernel', () => {
     await host.addTun('flannel0');
     const { reconciler, repaired } = watch(host);
     await using _ = reconciler;
-    reconciler.setWanted(WANTED);
+    reconciler.set(WANTED);
     await reconciler.idle();
 
     await host.deleteRoute('10.244.0.0/16');
@@ -190,7 +190,7 @@ describe('Reconciler on a real kernel', () => {
     await host.addTun('flannel0');
     const { reconciler } = watch(host);
     await using _ = reconciler;
-    reconciler.setWanted(WANTED);
+    reconciler.set(WANTED);
     await reconciler.idle();
     await host.setDown('eth0');
     await host.ip('link', 'set', 'eth0', 'up');
@@ -215,7 +215,7 @@ describe('Reconciler on a real kernel', () => {
         for (const check of changed) check();
       },
     });
-    reconciler.setWanted(WANTED);
+    reconciler.set(WANTED);
     await problems(1);
     await host.addTun('flannel0');
     await problems(0);
@@ -232,7 +232,7 @@ describe('Reconciler on a real kernel', () => {
     await host.addTun('flannel0');
     const { reconciler, repaired } = watch(host);
     await using _ = reconciler;
-    reconciler.setWanted(WANTED);
+    reconciler.set(WANTED);
     await reconciler.idle();
     for (let round = 0; round < 2; round++) {
       process.kill(await monitorOf(host), 'SIGKILL');
@@ -246,14 +246,14 @@ describe('Reconciler on a real kernel', () => {
     await host.addTun('flannel0');
     await using reconciler = new Reconciler({ kernel: host.kernel });
     const many = Array.from({ length: 2_000 }, (_, i) => route(`10.${100 + (i >> 8)}.${i & 255}.0/24`));
-    reconciler.setWanted({ ...WANTED, routes: many });
+    reconciler.set({ ...WANTED, routes: many });
     await reconciler.idle();
     assert.equal(reconciler.stats().operations['route-add'], 2_000);
-    reconciler.setWanted({ ...WANTED, routes: [...many, route('10.90.0.0/24')] });
+    reconciler.set({ ...WANTED, routes: [...many, route('10.90.0.0/24')] });
     await reconciler.idle();
     const { runs, operations } = reconciler.stats();
     assert.equal(operations['route-add'], 2_001);
-    reconciler.setWanted({ ...WANTED, routes: [...many, route('10.90.0.0/24')] });
+    reconciler.set({ ...WANTED, routes: [...many, route('10.90.0.0/24')] });
     await reconciler.idle();
     assert.deepEqual(reconciler.stats().operations, operations);
     assert(reconciler.stats().runs - runs <= 1);

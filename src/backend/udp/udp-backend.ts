@@ -2,10 +2,10 @@ import { parseUdpBackendConfig } from '../../config/udp-backend-config.ts';
 import type { PeerSlots } from '../../dataplane/peer-slots.ts';
 import type { Peer, PeerTableContent, Slot } from '../../dataplane/peer-table.ts';
 import { ENCAPSULATION_OVERHEAD } from '../../dataplane/wire.ts';
+import type { WantedState } from '../../desired/state.ts';
 import { WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
 import { containsAddr4, formatPrefix4, type Ipv4Prefix } from '../../ip/prefix.ts';
-import type { WantedState } from '../../kernel/state.ts';
 import { type Lease, leaseKey } from '../../lease/lease.ts';
 import type { Backend, BackendInput } from '../backend.ts';
 

@@ -1,6 +1,6 @@
 import type { PeerSlots } from '../../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
-import type { Reconciler } from '../../kernel/reconciler.ts';
+import type { Reconciler } from '../../desired/reconciler.ts';
 import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../../metrics/snapshot.ts';
 import type { SubnetReport } from '../../subnet/report.ts';
 import { VERSION } from '../version.ts';

@@ -5,10 +5,11 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
 import type { PeerSlots } from '../../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
+import { describeOp } from '../../desired/op.ts';
+import { describeProblem } from '../../desired/problem.ts';
+import { Reconciler } from '../../desired/reconciler.ts';
+import type { WantedState } from '../../desired/state.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { describeOp, describeProblem } from '../../kernel/diff.ts';
-import { Reconciler } from '../../kernel/reconciler.ts';
-import type { WantedState } from '../../kernel/state.ts';
 import type { Lease } from '../../lease/lease.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import type { Log } from '../../log/log.ts';
@@ -90,7 +91,7 @@ export class NodePlane implements AsyncDisposable {
     const { forwarder, reconciler } = this;
     try {
       if (this.#backend.userSpace !== undefined) forwarder?.publish(this.#backend.userSpace.peerTable(own, peers));
-      reconciler.setWanted(this.#withBlackholes(own, this.#backend.wantedState(own, peers)));
+      reconciler.set(this.#withBlackholes(own, this.#backend.wantedState(own, peers)));
     } catch (error) {
       this.#parts.log.error(`Could not program ${peers.length} peers: ${describeError(error)}`);
     }

@@ -1,11 +1,11 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import type { Kernel } from '../../desired/kernel.ts';
+import { leftoverLinks, leftoverRoutes, leftoverScope, type OwnLink } from '../../desired/leftovers.ts';
+import { describeOp, type Op } from '../../desired/op.ts';
+import { describeRoute } from '../../desired/state.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { describeOp, type Op } from '../../kernel/diff.ts';
-import type { Kernel } from '../../kernel/kernel.ts';
-import { leftoverLinks, leftoverRoutes, leftoverScope, type OwnLink } from '../../kernel/leftovers.ts';
-import { describeRoute } from '../../kernel/state.ts';
 import type { TrafficManager } from '../../trafficmngr/traffic-manager.ts';
 
 /** One kind of thing that agents leave on a host, to be found by what it is and nothing else. */

@@ -4,6 +4,7 @@ import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mo
 import type { Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
 import type { Forwarder } from '../../dataplane/supervisor.ts';
+import { Reconciler } from '../../desired/reconciler.ts';
 import { WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
 import {
@@ -15,7 +16,6 @@ import {
   parsePrefix4,
   prefix4,
 } from '../../ip/prefix.ts';
-import { Reconciler } from '../../kernel/reconciler.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { hostForwarder } from '../flanneld/open-forwarder.ts';
 import { untilStopped } from '../stop-signal.ts';
@@ -166,7 +166,7 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
   using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
-  reconciler.setWanted({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
+  reconciler.set({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
   await reconciler.idle();
   const { converged, lastError } = reconciler.stats();
   if (!converged) {

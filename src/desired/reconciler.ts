@@ -1,9 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { describeError } from '../errors.ts';
-import { afterOps } from './after-ops.ts';
-import { describeOp, describeProblem, type Op, type Problem, plan } from './diff.ts';
+import { Actual } from './actual.ts';
 import type { Kernel, OpResult } from './kernel.ts';
-import { type ActualState, EMPTY_WANTED_STATE, type WantedState } from './state.ts';
+import { describeOp, type Op } from './op.ts';
+import { type Plan, planAll, planChanged } from './plan/plan.ts';
+import { describeProblem, type Problem } from './problem.ts';
+import type { PeerState, WantedState } from './state.ts';
+import { Wanted } from './wanted.ts';
 
 export interface ReconcilerOptions {
   readonly kernel: Kernel;
@@ -11,7 +14,7 @@ export interface ReconcilerOptions {
   readonly onRepair?: ((ops: readonly Op[]) => void) | undefined;
   /** Called for every failed run, and once for each failed operation of a run. Must not throw. */
   readonly onFailure?: ((failure: ReconcileFailure) => void) | undefined;
-  /** Called when the set of problems changes (see plan()): the empty list means that all of it is resolved. */
+  /** Called when the set of problems changes (see planAll()): the empty list means that all of it is resolved. */
   readonly onProblems?: ((problems: readonly Problem[]) => void) | undefined;
   /** How long a notice of the kernel waits for more of them. Default 20. */
   readonly debounceMs?: number | undefined;
@@ -64,8 +67,9 @@ const MAX_OVERDUE_MS = 500;
  * `resyncMs`. Runs never overlap; what happens during one leads to one more. The wanted state that was given last
  * counts, however many were given meanwhile; one that equals its predecessor costs nothing.
  *
- * A new wanted state is compared with what the kernel had when last looked at, changed by what was done since. So a
- * peer that comes or goes costs one `ip` and not a dump of all routes; the look at the kernel comes a moment later.
+ * A change of what is wanted is compared with what the kernel had when last looked at, taken forward by what was done
+ * since. So a peer that comes or goes costs its own entries and one `ip`, whatever the number of peers, and not a dump of
+ * all routes; the look at the kernel comes a moment later.
  *
  * What failed is tried again with back-off, and soon when the kernel or the wanted state changes. When something fails
  * again and again, or somebody undoes each repair, the debounce time doubles each time, up to half a second.
@@ -81,7 +85,11 @@ export class Reconciler implements AsyncDisposable {
   readonly #operations: Partial<Record<Op['type'], number>> = {};
   readonly #repairs: Partial<Record<Op['type'], number>> = {};
 
-  #wanted: WantedState = EMPTY_WANTED_STATE;
+  readonly #wanted = new Wanted();
+  /** Rises with every change of what is wanted. */
+  #version = 0;
+  /** Rises when other links or addresses are wanted: what was read of the kernel before does not answer for them. */
+  #scope = 0;
   /** Nothing is done before there is a wanted state: an empty one would remove what an earlier run has left. */
   #known = false;
   /** Whether all that can be had of what is wanted now was tried once: what is missing later was taken away. */
@@ -91,6 +99,7 @@ export class Reconciler implements AsyncDisposable {
   #converged = false;
   #problems: readonly Problem[] = [];
   #problemsKey = '';
+  readonly #routeProblems = new Map<string, Problem>();
   #runs = 0;
   #failures = 0;
   #lastError: { message: string; atMs: number } | undefined;
@@ -99,8 +108,8 @@ export class Reconciler implements AsyncDisposable {
   /** Runs with repairs in a row. */
   #repairRuns = 0;
 
-  /** What the kernel has, as far as known, for a wanted state with these links. */
-  #cache: { readonly links: WantedState['links']; readonly state: ActualState } | undefined;
+  /** What the kernel has, as far as known; it answers for the links that were wanted when it was read. */
+  #cache: Actual | undefined;
   #appliedAtMs = Number.NEGATIVE_INFINITY;
 
   #listening: Promise<void> | undefined;
@@ -119,14 +128,35 @@ export class Reconciler implements AsyncDisposable {
     this.#echoMs = options.echoMs ?? 200;
   }
 
-  /** Takes effect soon; see {@link idle}. The state must not be changed afterwards. */
-  setWanted(wanted: WantedState): void {
+  /** What the host itself needs; takes effect soon, see {@link idle}. It must not be changed afterwards. */
+  set(host: WantedState): void {
     if (this.#stop.signal.aborted) return;
-    if (this.#known && isDeepStrictEqual(wanted, this.#wanted)) return;
-    this.#wanted = wanted;
+    if (this.#known && isDeepStrictEqual(host, this.#wanted.host)) return;
+    const isFirst = !this.#known;
     this.#known = true;
-    this.#tried = false;
+    if (this.#wanted.setHost(host)) {
+      this.#cache = undefined;
+      this.#scope++;
+    } else if (!isFirst && !this.#wanted.hasChanges()) return;
     this.#listening ??= this.#listen();
+    this.#wantMore();
+  }
+
+  /** What one peer needs; `undefined` takes it away. Nothing is done before the first `set`. */
+  setPeer(key: string, part: PeerState | undefined): void {
+    if (this.#stop.signal.aborted) return;
+    this.#wanted.setPeer(key, part);
+    if (this.#known && this.#wanted.hasChanges()) this.#wantMore();
+  }
+
+  /** The peers that something is wanted for. */
+  get peers(): ReadonlySet<string> {
+    return this.#wanted.peers;
+  }
+
+  #wantMore(): void {
+    this.#version++;
+    this.#tried = false;
     this.#toApply = true;
     this.#arm();
   }
@@ -191,7 +221,7 @@ export class Reconciler implements AsyncDisposable {
 
   #start(): void {
     const isOverdue = this.#toLook !== undefined && performance.now() - this.#toLook.dueMs > MAX_OVERDUE_MS;
-    const cache = this.#toApply && !isOverdue ? this.#usableCache() : undefined;
+    const cache = this.#toApply && !isOverdue ? this.#cache : undefined;
     this.#toApply = false;
     if (cache === undefined) this.#toLook = undefined;
     this.#running = this.#run(cache).then((healthy) => {
@@ -204,19 +234,13 @@ export class Reconciler implements AsyncDisposable {
     });
   }
 
-  /** Of other links, nothing was read. */
-  #usableCache(): ActualState | undefined {
-    const { links } = this.#wanted;
-    return this.#cache !== undefined && isDeepStrictEqual(this.#cache.links, links) ? this.#cache.state : undefined;
-  }
-
   #retryDelayMs(): number {
     const { backoffMs = 100, maxBackoffMs = 30_000 } = this.#options;
     return Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(this.#failedRuns - 1, 30));
   }
 
   /** With `cache`, without a look at the kernel. Never rejects. @returns whether nothing failed. */
-  async #run(cache: ActualState | undefined): Promise<boolean> {
+  async #run(cache: Actual | undefined): Promise<boolean> {
     this.#runs++;
     const repaired: Op[] = [];
     try {
@@ -233,29 +257,37 @@ export class Reconciler implements AsyncDisposable {
     }
   }
 
-  async #applyTo(cache: ActualState): Promise<boolean> {
-    const wanted = this.#wanted;
-    const { ops, problems } = plan(wanted, cache);
-    this.#setProblems(problems);
-    const healthy = ops.length === 0 || (await this.#apply(ops, false, []));
-    const state = healthy ? afterOps(cache, ops) : undefined;
-    this.#cache = state && { links: wanted.links, state };
+  async #applyTo(cache: Actual): Promise<boolean> {
+    const version = this.#version;
+    const scope = this.#scope;
+    const plan = planChanged(this.#wanted, cache);
+    this.#setProblems(plan);
+    this.#wanted.forgetChanges();
+    // What is wanted may change while it is applied; whether the cache still answers is then known.
+    this.#cache = undefined;
+    const healthy = plan.ops.length === 0 || (await this.#apply(plan.ops, false, []));
+    if (healthy && cache.follow(plan.ops) && scope === this.#scope) this.#cache = cache;
     this.#converged = healthy;
-    if (wanted === this.#wanted) this.#tried = true;
+    if (version === this.#version) this.#tried = true;
     return healthy;
   }
 
   async #lookAndApply(repaired: Op[]): Promise<boolean> {
     for (let pass = 0; pass < MAX_PASSES; pass++) {
-      const wanted = this.#wanted;
-      const actual = await this.#kernel.read(wanted, this.#stop.signal);
-      const { ops, problems } = plan(wanted, actual);
+      const scope = this.#scope;
+      const actual = new Actual(await this.#kernel.read(this.#wanted.host, this.#stop.signal));
+      // It does not answer for the links that are wanted now: the run that follows reads those.
+      if (scope !== this.#scope) return true;
+      const version = this.#version;
+      const plan = planAll(this.#wanted, actual);
+      const { ops } = plan;
       // What a new link makes possible is no repair either.
-      const repairing = !this.#setProblems(problems) && this.#tried;
-      this.#cache = ops.length === 0 ? { links: wanted.links, state: actual } : undefined;
+      const repairing = !this.#setProblems(plan) && this.#tried;
+      this.#wanted.forgetChanges();
+      this.#cache = ops.length === 0 ? actual : undefined;
       this.#converged = ops.length === 0;
       const healthy = ops.length === 0 || (await this.#apply(ops, repairing, repaired));
-      if (wanted === this.#wanted && (ops.length === 0 || !healthy)) this.#tried = true;
+      if (version === this.#version && (ops.length === 0 || !healthy)) this.#tried = true;
       if (ops.length === 0 || !healthy) return healthy;
     }
     // Somebody undoes what we do as fast as we do it. Their next change brings the next run.
@@ -299,12 +331,22 @@ export class Reconciler implements AsyncDisposable {
   }
 
   /** @returns whether they have changed. */
-  #setProblems(problems: readonly Problem[]): boolean {
-    this.#problems = problems;
-    const key = problems.map(describeProblem).join('\n');
+  #setProblems({ linkProblems, routeProblems, routeKeys }: Plan): boolean {
+    if (routeKeys === undefined) this.#routeProblems.clear();
+    else for (const key of routeKeys) this.#routeProblems.delete(key);
+    for (const [key, problem] of routeProblems) this.#routeProblems.set(key, problem);
+    const twice = [...this.#wanted.routes.losers()].map((route): Problem => ({ type: 'route-twice', route }));
+    const byText = new Map(
+      [...linkProblems, ...this.#routeProblems.values(), ...twice].map((problem) => [
+        describeProblem(problem),
+        problem,
+      ]),
+    );
+    this.#problems = [...byText.values()];
+    const key = [...byText.keys()].join('\n');
     if (key === this.#problemsKey) return false;
     this.#problemsKey = key;
-    this.#options.onProblems?.(problems);
+    this.#options.onProblems?.(this.#problems);
     return true;
   }
 
@@ -312,7 +354,7 @@ export class Reconciler implements AsyncDisposable {
   async #listen(): Promise<void> {
     for (let attempt = 0; !this.#stop.signal.aborted; attempt++) {
       try {
-        for await (const _ of this.#kernel.changes(() => this.#wanted, this.#stop.signal)) {
+        for await (const _ of this.#kernel.changes(() => this.#wanted.host, this.#stop.signal)) {
           attempt = 0;
           // What we do ourselves comes back as a notice, also when part of it fails for ever.
           const doublings = Math.min(10, Math.max(this.#repairRuns, this.#failedRuns));

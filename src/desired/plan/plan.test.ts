@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { address, fdb, link, neighbour, route, wantedState } from '../../test/contract/kernel-states.ts';
-import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
-import { type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../ip/address.ts';
-import { parseMac } from '../ip/mac.ts';
-import { afterOps } from './after-ops.ts';
-import { describeOp, describeProblem, type Op, plan, reconcile } from './diff.ts';
+import { address, fdb, link, neighbour, route, wantedState } from '../../../test/contract/kernel-states.ts';
+import { planned } from '../../../test/contract/planned.ts';
+import { FakeKernel } from '../../../test/fakes/fake-kernel.ts';
+import { type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../../ip/address.ts';
+import { parseMac } from '../../ip/mac.ts';
+import { Actual } from '../actual.ts';
+import { describeOp, type Op } from '../op.ts';
+import { describeProblem } from '../problem.ts';
 import {
   type ActualAddress,
   type ActualRoute,
@@ -15,13 +17,16 @@ import {
   BOOT_ROUTE_PROTOCOL,
   EMPTY_WANTED_STATE,
   KERNEL_ROUTE_PROTOCOL,
+  type PeerState,
   type Route,
   routeKey,
   type UnicastRoute,
   type WantedLink,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
-} from './state.ts';
+} from '../state.ts';
+import { Wanted } from '../wanted.ts';
+import { planAll, planChanged, reconcile } from './plan.ts';
 
 const addr = (text: string): IpAddr => parseAddr(text) ?? assert.fail(text);
 const prefix = (text: string): IpPrefix => parsePrefix(text) ?? assert.fail(text);
@@ -96,7 +101,7 @@ describe('reconcile', () => {
   });
 
   it('waits for a tun link that is not there, and says so', async () => {
-    const { ops, problems } = plan(WANTED, await new FakeKernel().read(WANTED, never));
+    const { ops, problems } = planned(WANTED, await new FakeKernel().read(WANTED, never));
     assert.deepEqual(ops, []);
     assert.deepEqual(problems, [{ type: 'link-missing', link: 'flannel0' }]);
     assert.equal(describeProblem(problems[0]!), 'there is no interface flannel0');
@@ -105,7 +110,7 @@ describe('reconcile', () => {
   it('does not touch a link of its name that is something else', async () => {
     const kernel = new FakeKernel();
     kernel.addLink({ name: 'flannel0', kind: 'bridge' });
-    const { ops, problems } = plan(WANTED, await kernel.read(WANTED, never));
+    const { ops, problems } = planned(WANTED, await kernel.read(WANTED, never));
     assert.deepEqual(ops, []);
     assert.match(describeProblem(problems[0]!), /^interface flannel0 is not a tun device but a bridge; remove it/);
   });
@@ -126,7 +131,7 @@ describe('reconcile', () => {
     kernel.addForeignRoute(foreign);
     await settle(kernel, WANTED);
     assert.deepEqual(kernel.routes, [foreign]);
-    const { problems } = plan(WANTED, await kernel.read(WANTED, never));
+    const { problems } = planned(WANTED, await kernel.read(WANTED, never));
     assert.equal(
       describeProblem(problems[0]!),
       '10.244.0.0/16 is already routed by somebody else (10.244.0.0/16 via 192.168.1.1 dev eth1 proto 4), wanted: 10.244.0.0/16 dev flannel0; remove that route: ip route delete 10.244.0.0/16 via 192.168.1.1 dev eth1 proto 4',
@@ -140,7 +145,7 @@ describe('reconcile', () => {
     const foreign = actualRoute({ dev: 'eth1', via: addr('192.168.1.1'), protocol: 4 });
     kernel.addForeignRoute(foreign, 'front');
     assert.deepEqual(kernel.routes, [foreign, actualRoute({})]);
-    const { problems } = plan(WANTED, await kernel.read(WANTED, never));
+    const { problems } = planned(WANTED, await kernel.read(WANTED, never));
     assert.match(describeProblem(problems[0]!), /^10\.244\.0\.0\/16 is already routed by somebody else/);
     await settle(kernel, WANTED);
     assert.deepEqual(kernel.routes, [foreign]);
@@ -221,7 +226,7 @@ describe('reconcile', () => {
     const wanted = { ...WANTED, routes: [ROUTE, { ...ROUTE, dev: 'eth0' }] };
     await settle(kernel, wanted);
     assert.deepEqual(
-      plan(wanted, await kernel.read(wanted, never)).problems.map((problem) => problem.type),
+      planned(wanted, await kernel.read(wanted, never)).problems.map((problem) => problem.type),
       ['route-twice'],
     );
   });
@@ -320,7 +325,7 @@ describe('reconcile on arbitrary kernels', () => {
           const before = await kernel.read(wanted, never);
 
           let state = before;
-          let next = plan(wanted, state);
+          let next = planned(wanted, state);
           // Duplicate routes may take a pass each. A route by others may go with an address, and make room for ours.
           const duplicates = before.routes.length - new Set(before.routes.map(routeKey)).size;
           const extra = duplicates + (next.ops.some((op) => op.type === 'address-delete') ? 1 : 0);
@@ -329,10 +334,11 @@ describe('reconcile on arbitrary kernels', () => {
             checkHarmless(next.ops, state, wanted);
             const failed = (await kernel.apply(next.ops, never)).filter((result) => !result.ok);
             assert.deepEqual(failed, []);
-            const foreseen = afterOps(state, next.ops);
+            const foreseen = new Actual(state);
+            const isForeseen = foreseen.follow(next.ops);
             state = await kernel.read(wanted, never);
-            if (foreseen !== undefined) assert.deepEqual(sorted(foreseen), sorted(state));
-            next = plan(wanted, state);
+            if (isForeseen) assert.deepEqual(contents(foreseen), contents(new Actual(state)));
+            next = planned(wanted, state);
           }
           checkWanted(state, wanted, next.problems);
         },
@@ -342,13 +348,9 @@ describe('reconcile on arbitrary kernels', () => {
   });
 
   /** The order among different keys says nothing. */
-  function sorted(state: ActualState): ActualState {
-    return {
-      ...state,
-      routes: state.routes.toSorted((a, b) => (routeKey(a) < routeKey(b) ? -1 : routeKey(a) > routeKey(b) ? 1 : 0)),
-      neighbours: state.neighbours.toSorted((a, b) => (a.addr < b.addr ? -1 : 1)),
-      fdb: state.fdb.toSorted((a, b) => (`${a.mac} ${a.dst}` < `${b.mac} ${b.dst}` ? -1 : 1)),
-    };
+  function contents({ routes, neighbours, fdb }: Actual): unknown {
+    const sorted = (map: ReadonlyMap<string, unknown>) => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+    return [sorted(routes), sorted(neighbours), sorted(fdb)];
   }
 
   function checkHarmless(ops: readonly Op[], before: ActualState, wanted: WantedState): void {
@@ -406,4 +408,64 @@ describe('reconcile on arbitrary kernels', () => {
       assert.equal(after.fdb.length, wanted.fdb.length);
     }
   }
+});
+
+describe('planChanged()', () => {
+  const peerPart: fc.Arbitrary<PeerState> = fc.record({
+    routes: fc.array(route, { maxLength: 2 }),
+    neighbours: fc.array(neighbour, { maxLength: 2 }),
+    fdb: fc.array(fdb, { maxLength: 2 }),
+  });
+  const change = fc.record({
+    peer: fc.constantFrom('a', 'b', 'c'),
+    part: fc.option(peerPart, { nil: undefined }),
+  });
+
+  it('leads to what planning everything anew would, change by change', async () => {
+    await fc.assert(
+      fc.asyncProperty(wantedState, fc.array(change, { maxLength: 6 }), async (host, changes) => {
+        const kernel = new FakeKernel();
+        kernel.addLink({ name: 'eth0', kind: 'other' });
+        kernel.addLink({ name: 'flannel0', kind: 'tun' });
+        const wanted = Wanted.of(host);
+        let actual = new Actual(await kernel.read(host, never));
+        for (let pass = 0; pass < 4; pass++) {
+          await kernel.apply(planAll(wanted, actual).ops, never);
+          actual = new Actual(await kernel.read(host, never));
+        }
+        wanted.forgetChanges();
+        const problems = new Map(planAll(wanted, actual).routeProblems);
+        for (const { peer, part } of changes) {
+          wanted.setPeer(peer, part);
+          const plan = planChanged(wanted, actual);
+          const keys = plan.routeKeys ?? problems.keys();
+          for (const key of keys) problems.delete(key);
+          for (const [key, problem] of plan.routeProblems) problems.set(key, problem);
+          wanted.forgetChanges();
+          const results = await kernel.apply(plan.ops, never);
+          assert.deepEqual(
+            results.filter(({ ok }) => !ok),
+            [],
+          );
+          if (!actual.follow(plan.ops)) actual = new Actual(await kernel.read(host, never));
+          const whole = planAll(wanted, new Actual(await kernel.read(host, never)));
+          assert.deepEqual(whole.ops.map(describeOp), []);
+          assert.deepEqual(new Map(whole.routeProblems), problems);
+        }
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it('looks at nothing but what has changed', () => {
+    const wanted = Wanted.of(WANTED);
+    const many = Array.from({ length: 200 }, (_, i): Route => ({ ...ROUTE, dst: prefix(`10.9.${i}.0/24`) }));
+    for (const [i, other] of many.entries()) wanted.setPeer(`peer ${i}`, { routes: [other], neighbours: [], fdb: [] });
+    wanted.forgetChanges();
+    wanted.setPeer('peer 7', undefined);
+    wanted.setPeer('new', { routes: [{ ...ROUTE, dst: prefix('10.10.0.0/24') }], neighbours: [], fdb: [] });
+    assert.deepEqual([...wanted.changed.routes].sort(), ['10.10.0.0/24 metric 0', '10.9.7.0/24 metric 0']);
+    wanted.setPeer('peer 8', { routes: [many[8]!], neighbours: [], fdb: [] });
+    assert.equal(wanted.changed.routes.size, 2);
+  });
 });

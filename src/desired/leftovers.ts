@@ -1,4 +1,5 @@
-import { type Op, reconcile } from './diff.ts';
+import type { Op } from './op.ts';
+import { reconcile } from './plan/plan.ts';
 import { type ActualState, EMPTY_WANTED_STATE, type WantedLink, type WantedState } from './state.ts';
 
 /** A link that weft makes, under the one name it ever has. */

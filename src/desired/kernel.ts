@@ -1,4 +1,4 @@
-import type { Op } from './diff.ts';
+import type { Op } from './op.ts';
 import type { ActualState, WantedState } from './state.ts';
 
 export type OpResult =

@@ -95,12 +95,17 @@ export interface FdbEntry {
   readonly dst: IpAddr;
 }
 
-export interface WantedState {
-  readonly links: readonly WantedLink[];
-  readonly addresses: readonly Address[];
+/** What one peer needs in the kernel. */
+export interface PeerState {
   readonly routes: readonly Route[];
   readonly neighbours: readonly Neighbour[];
   readonly fdb: readonly FdbEntry[];
+}
+
+/** What the host itself needs in the kernel, whoever the peers are. */
+export interface WantedState extends PeerState {
+  readonly links: readonly WantedLink[];
+  readonly addresses: readonly Address[];
   /** The flannel networks. A stray IPv4 address inside one of them is removed from a link of ours. */
   readonly networks: readonly IpPrefix[];
   /**
@@ -173,6 +178,16 @@ export function effectiveMetric(route: RouteKey): number {
 /** What the kernel tells routes of one table apart by. */
 export function routeKey(route: RouteKey): string {
   return `${formatPrefix(route.dst)} metric ${effectiveMetric(route)}`;
+}
+
+/** The kernel knows one neighbour entry for an address on a link. */
+export function neighbourKey({ link, addr }: Neighbour): string {
+  return `${link} ${formatAddr(addr)}`;
+}
+
+/** Several destinations for one MAC address are possible in the kernel, but never wanted. */
+export function fdbKey({ link, mac }: FdbEntry): string {
+  return `${link} ${mac}`;
 }
 
 /** As `ip` prints it, for logs and messages. */

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it, mock } from 'node:test';
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { parseAddr, parsePrefix } from '../ip/address.ts';
-import { describeOp, type Op, type Problem } from './diff.ts';
+import { describeOp, type Op } from './op.ts';
+import type { Problem } from './problem.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
 import { describeRoute, EMPTY_WANTED_STATE, type Route, type WantedState, WEFT_ROUTE_PROTOCOL } from './state.ts';
 
@@ -82,7 +83,7 @@ describe('Reconciler', () => {
 
   it('reaches the wanted state and counts its operations', async () => {
     await using r = rig();
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     assert.equal(r.kernel.routes.length, 1);
     const stats = r.reconciler.stats();
@@ -96,11 +97,11 @@ describe('Reconciler', () => {
 
   it('does not even look at the kernel when the same is wanted again', async () => {
     await using r = rig();
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     const { reads } = r.kernel;
     const applied = r.kernel.applied.length;
-    r.reconciler.setWanted(wantedState('10.244.0.0/16'));
+    r.reconciler.set(wantedState('10.244.0.0/16'));
     await settled(r);
     assert.equal(r.kernel.reads, reads);
     assert.equal(r.kernel.applied.length, applied);
@@ -108,7 +109,7 @@ describe('Reconciler', () => {
 
   it('puts back what somebody takes away, and says what', async () => {
     await using r = rig();
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
 
     r.kernel.deleteRoutes(() => true);
@@ -130,13 +131,13 @@ describe('Reconciler', () => {
 
   it('follows what is wanted: one run for many changes, none of them a repair', async () => {
     await using r = rig();
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     r.kernel.applied.length = 0;
-    for (let i = 2; i < 100; i++) r.reconciler.setWanted(wantedState('10.244.0.0/16', `10.9.${i}.0/24`));
+    for (let i = 2; i < 100; i++) r.reconciler.set(wantedState('10.244.0.0/16', `10.9.${i}.0/24`));
     await settled(r);
     assert.deepEqual(r.kernel.applied.map(describeOp), ['add route 10.9.99.0/24 dev flannel0']);
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     assert.equal(describeOp(r.kernel.applied.at(-1)!), 'delete route 10.9.99.0/24 dev flannel0');
     assert.deepEqual(r.repairs, []);
@@ -144,11 +145,11 @@ describe('Reconciler', () => {
 
   it('does not look at the kernel before it does what a change of the wanted state asks for', async () => {
     await using r = rig({ echoMs: 60_000 });
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await r.reconciler.idle();
     const { reads } = r.kernel;
     for (let i = 1; i <= 5; i++) {
-      r.reconciler.setWanted(wantedState('10.244.0.0/16', `10.9.${i}.0/24`));
+      r.reconciler.set(wantedState('10.244.0.0/16', `10.9.${i}.0/24`));
       await r.reconciler.idle();
     }
     assert.equal(r.kernel.reads, reads);
@@ -157,17 +158,72 @@ describe('Reconciler', () => {
       '10.9.5.0/24 dev flannel0',
     ]);
     // Other links, of which nothing was read: now it must.
-    r.reconciler.setWanted({ ...WANTED, links: [...WANTED.links, { kind: 'external', name: 'eth0' }] });
+    r.reconciler.set({ ...WANTED, links: [...WANTED.links, { kind: 'external', name: 'eth0' }] });
     await r.reconciler.idle();
     assert(r.kernel.reads > reads);
     assert.deepEqual(r.reconciler.stats().problems, [{ type: 'link-missing', link: 'eth0' }]);
   });
 
+  it('gives a peer its part, changes it and takes it away, without a look at the kernel in between', async () => {
+    await using r = rig({ echoMs: 60_000 });
+    const part = (text: string) => ({ routes: [route(text)], neighbours: [], fdb: [] });
+    r.reconciler.setPeer('early', part('10.9.1.0/24'));
+    await r.reconciler.idle();
+    assert.equal(r.kernel.reads, 0, 'nothing is done before the host’s own part is known');
+    r.reconciler.set(WANTED);
+    await r.reconciler.idle();
+    const { reads } = r.kernel;
+    r.kernel.applied.length = 0;
+    r.reconciler.setPeer('late', part('10.9.2.0/24'));
+    await r.reconciler.idle();
+    r.reconciler.setPeer('late', part('10.9.3.0/24'));
+    await r.reconciler.idle();
+    r.reconciler.setPeer('late', part('10.9.3.0/24'));
+    r.reconciler.setPeer('early', undefined);
+    await r.reconciler.idle();
+    assert.deepEqual(r.kernel.applied.map(describeOp), [
+      'add route 10.9.2.0/24 dev flannel0',
+      'add route 10.9.3.0/24 dev flannel0',
+      'delete route 10.9.2.0/24 dev flannel0',
+      'delete route 10.9.1.0/24 dev flannel0',
+    ]);
+    assert.equal(r.kernel.reads, reads);
+    assert.deepEqual([...r.reconciler.peers], ['late']);
+  });
+
+  it('says so when two peers want one route, and gives it to the first', async () => {
+    await using r = rig();
+    const part = (metric: number) => ({
+      routes: [{ ...route('10.9.1.0/24'), via: parseAddr(`10.0.0.${metric}`) }],
+      neighbours: [],
+      fdb: [],
+    });
+    r.reconciler.set(WANTED);
+    r.reconciler.setPeer('first', part(1));
+    r.reconciler.setPeer('second', part(2));
+    await settled(r);
+    assert.deepEqual(
+      r.kernel.routes.map((found) => describeRoute(found)).filter((text) => text.startsWith('10.9')),
+      ['10.9.1.0/24 via 10.0.0.1 dev flannel0'],
+    );
+    assert.deepEqual(
+      r.reconciler.stats().problems.map(({ type }) => type),
+      ['route-twice'],
+    );
+    r.reconciler.setPeer('first', undefined);
+    await settled(r);
+    assert.deepEqual(
+      r.kernel.routes.map((found) => describeRoute(found)).filter((text) => text.startsWith('10.9')),
+      ['10.9.1.0/24 via 10.0.0.2 dev flannel0'],
+    );
+    assert.deepEqual(r.reconciler.stats().problems, []);
+  });
+
   it('looks at the kernel after an echo’s time, and then counts what is missing as taken away', async () => {
     await using r = rig({ echoMs: 5 });
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await r.reconciler.idle();
-    r.reconciler.setWanted(wantedState('10.244.0.0/16', '10.9.1.0/24'));
+    r.reconciler.set(wantedState('10.244.0.0/16', '10.9.1.0/24'));
     await r.reconciler.idle();
     const repaired = Promise.withResolvers<void>();
     r.kernel.applied.length = 0;
@@ -192,14 +248,14 @@ describe('Reconciler', () => {
       const state = await read(wanted, signal);
       // What comes now is not in what was read.
       if (r.kernel.reads === 1) {
-        r.reconciler.setWanted(wantedState('10.244.0.0/16', '10.9.1.0/24'));
+        r.reconciler.set(wantedState('10.244.0.0/16', '10.9.1.0/24'));
         r.kernel.setLink('flannel0', { mtuBytes: 9000 });
       }
       await new Promise(setImmediate);
       reading--;
       return state;
     };
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     assert.equal(r.kernel.routes.length, 2);
     assert.equal(r.kernel.links.get('flannel0')?.mtuBytes, 1472);
@@ -208,7 +264,7 @@ describe('Reconciler', () => {
   it('says once what stands in the way, and goes on when it is gone', async () => {
     await using r = rig();
     r.kernel.removeLink('flannel0');
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     r.kernel.notify();
     await settled(r);
@@ -231,7 +287,7 @@ describe('Reconciler', () => {
       succeeded.resolve();
       return undefined;
     };
-    r.reconciler.setWanted(wantedState('10.9.1.0/24', '10.244.0.0/16'));
+    r.reconciler.set(wantedState('10.9.1.0/24', '10.244.0.0/16'));
     await succeeded.promise;
     await settled(r);
     assert.equal(r.kernel.routes.length, 2);
@@ -250,7 +306,7 @@ describe('Reconciler', () => {
       op.type === 'route-add' && describeOp(op).includes('10.9.1.0')
         ? 'Error: Nexthop has invalid gateway.'
         : undefined;
-    r.reconciler.setWanted(wantedState('10.9.1.0/24', '10.244.0.0/16'));
+    r.reconciler.set(wantedState('10.9.1.0/24', '10.244.0.0/16'));
     await settled(r);
     r.kernel.deleteRoutes(() => true);
     await settled(r);
@@ -271,7 +327,7 @@ describe('Reconciler', () => {
       protocol: WEFT_ROUTE_PROTOCOL,
       elaborate: false,
     });
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     assert.deepEqual(
       r.kernel.routes.map((found) => found.dst),
@@ -281,13 +337,13 @@ describe('Reconciler', () => {
 
   it('leaves the kernel as it is when it stops, and does not run again', async () => {
     const r = rig();
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await settled(r);
     await r.reconciler[Symbol.asyncDispose]();
     assert.equal(r.kernel.listeners, 0);
     const { reads } = r.kernel;
     r.kernel.deleteRoutes(() => true);
-    r.reconciler.setWanted(wantedState('10.9.1.0/24'));
+    r.reconciler.set(wantedState('10.9.1.0/24'));
     await r.reconciler.idle();
     assert.equal(r.kernel.reads, reads);
   });
@@ -299,7 +355,7 @@ describe('Reconciler', () => {
       entered.resolve();
       return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
     };
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     await entered.promise;
     await r.reconciler[Symbol.asyncDispose]();
     assert.deepEqual(r.failures, []);
@@ -314,7 +370,7 @@ describe('Reconciler', () => {
       if (times === 1) throw new Error('no monitor');
       return changes(wanted, signal);
     };
-    r.reconciler.setWanted(WANTED);
+    r.reconciler.set(WANTED);
     while (r.kernel.listeners === 0) await new Promise(setImmediate);
     assert.equal(times, 2);
     assert.match(r.failures[0]!, /no monitor/);
@@ -337,7 +393,7 @@ describe('Reconciler', () => {
       t.after(() => mock.timers.reset());
       await using r = rig();
       deaf(r);
-      r.reconciler.setWanted(WANTED);
+      r.reconciler.set(WANTED);
       await ticking(0);
       r.kernel.routes = [];
       await ticking(29_999);
@@ -353,7 +409,7 @@ describe('Reconciler', () => {
       await using r = rig({ backoffMs: 100, maxBackoffMs: 350 });
       deaf(r);
       r.kernel.readError = new Error('dump failed');
-      r.reconciler.setWanted(WANTED);
+      r.reconciler.set(WANTED);
       await ticking(0);
       for (const [i, delayMs] of [100, 200, 350, 350].entries()) {
         assert.equal(r.kernel.reads, i + 1);
@@ -383,7 +439,7 @@ describe('Reconciler', () => {
           yield;
         }
       };
-      r.reconciler.setWanted(WANTED);
+      r.reconciler.set(WANTED);
       await ticking(0);
       for (const delayMs of [20, 40, 80, 160, 320, 500, 500]) {
         r.kernel.routes = [];
@@ -409,7 +465,7 @@ describe('Reconciler', () => {
   it('applies nothing but what the difference says', async () => {
     await using r = rig();
     const before: Op[] = [...r.kernel.applied];
-    r.reconciler.setWanted(EMPTY_WANTED_STATE);
+    r.reconciler.set(EMPTY_WANTED_STATE);
     await settled(r);
     assert.deepEqual(r.kernel.applied, before);
   });

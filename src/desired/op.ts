@@ -1,0 +1,76 @@
+import { assertNever } from '../assert-never.ts';
+import { formatAddr } from '../ip/address.ts';
+import type { MacAddr } from '../ip/mac.ts';
+import {
+  type ActualAddress,
+  type ActualRoute,
+  type Address,
+  describeAddress,
+  describeRoute,
+  type FdbEntry,
+  type Neighbour,
+  type Route,
+  type WantedLink,
+} from './state.ts';
+
+/** One change to the kernel. Every one of them is idempotent: deleting what is gone is a success. */
+export type Op =
+  /** Made with all its properties, and up. */
+  | { readonly type: 'link-add'; readonly link: Extract<WantedLink, { kind: 'vxlan' | 'bridge' }> }
+  | { readonly type: 'link-delete'; readonly name: string }
+  | {
+      readonly type: 'link-set';
+      readonly name: string;
+      readonly mtuBytes?: number;
+      readonly mac?: MacAddr;
+      readonly up?: true;
+    }
+  | { readonly type: 'address-add'; readonly address: Address }
+  | { readonly type: 'address-delete'; readonly address: ActualAddress }
+  | { readonly type: 'neighbour-replace'; readonly neighbour: Neighbour }
+  | { readonly type: 'neighbour-delete'; readonly neighbour: Neighbour }
+  | { readonly type: 'fdb-replace'; readonly entry: FdbEntry }
+  | { readonly type: 'fdb-delete'; readonly entry: FdbEntry }
+  /** Fails when there is a route with this key. */
+  | { readonly type: 'route-add'; readonly route: Route }
+  /** Takes the place of the route in use with this key, without a gap. */
+  | { readonly type: 'route-replace'; readonly route: Route }
+  | { readonly type: 'route-delete'; readonly route: ActualRoute };
+
+/** One line for logs and error messages. */
+export function describeOp(op: Op): string {
+  switch (op.type) {
+    case 'link-add':
+      return `add link ${op.link.name} (${op.link.kind})`;
+    case 'link-delete':
+      return `delete link ${op.name}`;
+    case 'link-set': {
+      const parts = [
+        ...(op.mtuBytes === undefined ? [] : [`mtu ${op.mtuBytes}`]),
+        ...(op.mac === undefined ? [] : [`address ${op.mac}`]),
+        ...(op.up === undefined ? [] : ['up']),
+      ];
+      return `set link ${op.name} ${parts.join(' ')}`;
+    }
+    case 'address-add':
+      return `add address ${describeAddress(op.address)}`;
+    case 'address-delete':
+      return `delete address ${describeAddress(op.address)}`;
+    case 'neighbour-replace':
+      return `set neighbour ${formatAddr(op.neighbour.addr)} lladdr ${op.neighbour.mac} dev ${op.neighbour.link}`;
+    case 'neighbour-delete':
+      return `delete neighbour ${formatAddr(op.neighbour.addr)} dev ${op.neighbour.link}`;
+    case 'fdb-replace':
+      return `set fdb ${op.entry.mac} dst ${formatAddr(op.entry.dst)} dev ${op.entry.link}`;
+    case 'fdb-delete':
+      return `delete fdb ${op.entry.mac} dst ${formatAddr(op.entry.dst)} dev ${op.entry.link}`;
+    case 'route-add':
+      return `add route ${describeRoute(op.route)}`;
+    case 'route-replace':
+      return `replace route ${describeRoute(op.route)}`;
+    case 'route-delete':
+      return `delete route ${describeRoute(op.route)}`;
+    default:
+      return assertNever(op, 'kernel operation');
+  }
+}

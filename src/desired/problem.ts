@@ -1,0 +1,32 @@
+import { assertNever } from '../assert-never.ts';
+import { formatPrefix } from '../ip/address.ts';
+import { type ActualRoute, describeRoute, type Route } from './state.ts';
+
+/** Why a part of the wanted state cannot be had for now. Looked at again on every run. */
+export type Problem =
+  | { readonly type: 'link-missing'; readonly link: string }
+  | { readonly type: 'link-down'; readonly link: string }
+  | { readonly type: 'link-kind'; readonly link: string; readonly wanted: string; readonly actual: string }
+  | { readonly type: 'underlay-missing'; readonly link: string; readonly underlay: string }
+  | { readonly type: 'route-taken'; readonly route: Route; readonly by: ActualRoute }
+  | { readonly type: 'route-twice'; readonly route: Route };
+
+/** What a person needs to know and can do about it. */
+export function describeProblem(problem: Problem): string {
+  switch (problem.type) {
+    case 'link-missing':
+      return `there is no interface ${problem.link}`;
+    case 'link-down':
+      return `interface ${problem.link} is down`;
+    case 'link-kind':
+      return `interface ${problem.link} is not a ${problem.wanted} device but ${problem.actual === 'other' ? 'something else' : `a ${problem.actual}`}; remove it: ip link delete ${problem.link}`;
+    case 'underlay-missing':
+      return `${problem.link} cannot be made: there is no interface ${problem.underlay}`;
+    case 'route-taken':
+      return `${formatPrefix(problem.route.dst)} is already routed by somebody else (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; remove that route: ip route delete ${describeRoute(problem.by)} proto ${problem.by.protocol}`;
+    case 'route-twice':
+      return `two routes to ${formatPrefix(problem.route.dst)} are wanted; the second was ignored: ${describeRoute(problem.route)}`;
+    default:
+      return assertNever(problem, 'kernel problem');
+  }
+}

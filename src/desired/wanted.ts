@@ -1,0 +1,86 @@
+import { isDeepStrictEqual } from 'node:util';
+import { Claims } from './claims.ts';
+import {
+  EMPTY_WANTED_STATE,
+  type FdbEntry,
+  fdbKey,
+  type Neighbour,
+  neighbourKey,
+  type PeerState,
+  type Route,
+  routeKey,
+  type WantedState,
+} from './state.ts';
+
+/** Keys of what has changed since they were last taken. */
+export interface ChangedKeys {
+  readonly routes: Set<string>;
+  readonly neighbours: Set<string>;
+  readonly fdb: Set<string>;
+}
+
+/** The owner of what the host's own part wants; no lease has this key. */
+const HOST = '';
+const NOTHING: PeerState = { routes: [], neighbours: [], fdb: [] };
+
+/**
+ * What is wanted of the kernel, in parts: the host's own, and one for each peer. It is indexed by the keys that the kernel
+ * tells entries apart by, and remembers which of them have changed, so that one changed peer costs that peer's work.
+ */
+export class Wanted {
+  readonly changed: ChangedKeys = { routes: new Set(), neighbours: new Set(), fdb: new Set() };
+  readonly routes = new Claims<Route>(routeKey, this.changed.routes);
+  readonly neighbours = new Claims<Neighbour>(neighbourKey, this.changed.neighbours);
+  readonly fdb = new Claims<FdbEntry>(fdbKey, this.changed.fdb);
+  readonly #peers = new Set<string>();
+  #host: WantedState = EMPTY_WANTED_STATE;
+
+  static of(state: WantedState): Wanted {
+    const wanted = new Wanted();
+    wanted.setHost(state);
+    return wanted;
+  }
+
+  /** The host's own part, as given. */
+  get host(): WantedState {
+    return this.#host;
+  }
+
+  get peers(): ReadonlySet<string> {
+    return this.#peers;
+  }
+
+  /** @returns whether links, addresses, networks or `staleRoutes` differ: then nothing read of the kernel before is enough. */
+  setHost(host: WantedState): boolean {
+    const before = this.#host;
+    this.#host = host;
+    this.#claim(HOST, host);
+    return !isDeepStrictEqual(foundation(before), foundation(host));
+  }
+
+  /** `undefined` takes the peer's part away. */
+  setPeer(key: string, part: PeerState | undefined): void {
+    if (part === undefined) this.#peers.delete(key);
+    else this.#peers.add(key);
+    this.#claim(key, part ?? NOTHING);
+  }
+
+  hasChanges(): boolean {
+    const { routes, neighbours, fdb } = this.changed;
+    return routes.size + neighbours.size + fdb.size > 0;
+  }
+
+  forgetChanges(): void {
+    for (const keys of Object.values(this.changed)) keys.clear();
+  }
+
+  #claim(owner: string, part: PeerState): void {
+    this.routes.set(owner, part.routes);
+    this.neighbours.set(owner, part.neighbours);
+    this.fdb.set(owner, part.fdb);
+  }
+}
+
+function foundation({ links, addresses, networks, staleRoutes }: WantedState): unknown {
+  return { links, addresses, networks, staleRoutes };
+}

@@ -68,6 +68,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
       { dst: '10.244.0.0/16', dev: 'flannel0' },
     ],
     versionOf: async (program) => (without.includes(program) ? undefined : `${program} v1.8.9`),
+    ipsecPolicies: () => 0,
     udpPortHolders: () => ['pid 7 (flanneld)'],
     get: async () => ({ status: 200, body: 'flanneld is ready' }),
     ...state,
@@ -102,6 +103,11 @@ describe('the doctor', () => {
     addresses: [address],
   });
   const cases: readonly [string, () => HostState, readonly (readonly [string, string, RegExp])[]][] = [
+    [
+      'IPsec policies, round which the fast path would go',
+      () => ({ ipsecPolicies: () => 3 }),
+      [['ipsec', 'warn', /3 IPsec policies.*fast path/]],
+    ],
     [
       'no TUN device, in a pod',
       () => ({ inPod: true, openError: async () => 'ENOENT' }),

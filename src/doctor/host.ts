@@ -14,6 +14,8 @@ export interface DoctorHost {
   readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;
   /** The first line that the program prints about itself; `undefined` when it is not installed. */
   readonly versionOf: (program: string, signal: AbortSignal) => Promise<string | undefined>;
+  /** IPsec policies of this host; `undefined` when the kernel does not say. */
+  readonly ipsecPolicies: () => number | undefined;
   /** Who listens on a UDP port of this host: `pid 17 (flanneld)`. */
   readonly udpPortHolders: (port: number) => readonly string[];
   /** Of a port of 127.0.0.1; `undefined` when nobody listens there. */

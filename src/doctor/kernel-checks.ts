@@ -45,6 +45,19 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
             ),
     },
     {
+      name: 'ipsec',
+      looksAt: 'IPsec policies, round which the fast path in the kernel would go',
+      run: async () => {
+        if (!(await isUdp())) return ok('no fast path in this backend');
+        const count = host.ipsecPolicies();
+        if (count === 0) return ok('none: packets may take the fast path');
+        return warn(
+          `${count === undefined ? 'the kernel does not say which' : count} IPsec policies: the fast path is closed, and all packets pass through the agent`,
+          'Nothing, if IPsec is wanted. Else see ip xfrm policy; the fast path opens by itself when the last one is gone.',
+        );
+      },
+    },
+    {
       name: 'firewall-tools',
       looksAt: 'the programs that set masquerade and forward rules',
       run: async (signal) => {

@@ -18,6 +18,7 @@ export const POLLNVAL = 0x20;
 // linux/socket.h, linux/net.h
 export const AF_UNIX = 1;
 export const AF_INET = 2;
+export const AF_NETLINK = 16;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0x800;
@@ -32,6 +33,9 @@ export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
+
+// linux/netlink.h
+export const NETLINK_XFRM = 6;
 
 // linux/in.h
 export const IPPROTO_IP = 0;
@@ -85,6 +89,7 @@ export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENETUNREACH = 101;
+export const EPROTONOSUPPORT = 93;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ECONNREFUSED = 111;

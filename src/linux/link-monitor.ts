@@ -3,9 +3,19 @@ import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { type Child, lines, start } from './run.ts';
 
+export type MonitorSubject = 'network' | 'ipsec-policies';
+
+/** The command's words behind `ip -N -rc BYTES`, and the number of its netlink protocol. */
+const SUBJECTS: Readonly<Record<MonitorSubject, { readonly words: readonly string[]; readonly protocol: string }>> = {
+  network: { words: ['monitor', 'label', 'link', 'address', 'route', 'neigh'], protocol: '0' },
+  'ipsec-policies': { words: ['xfrm', 'monitor', 'policy'], protocol: '6' },
+};
+
 export interface IpMonitorOptions {
   /** Name of the network namespace (`ip netns`); this process's own by default. */
   readonly netns?: string | undefined;
+  /** What is listened to: links, addresses, routes and neighbours by default, or IPsec policies (`ip xfrm monitor`). */
+  readonly about?: MonitorSubject | undefined;
   /** Called when `ip monitor` has ended without being asked to; it is started again with back-off. */
   readonly onLost?: ((error: Error) => void) | undefined;
 }
@@ -18,8 +28,8 @@ const SUBSCRIBE_MS = 2_000;
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
 
 /**
- * Learns from `ip monitor` that links, addresses, routes or neighbours have changed. What changed is not taken from it:
- * the reconciler reads the kernel again.
+ * Learns from `ip monitor` that links, addresses, routes or neighbours have changed, or IPsec policies. What changed is not
+ * taken from it: the kernel is asked again.
  *
  * Only lines that can matter give notice, because a node with many containers sees links, addresses and ARP entries
  * come and go all the time, and each notice costs a look at the kernel.
@@ -32,18 +42,20 @@ export class IpMonitor {
   }
 
   /**
-   * Gives notice of every line of `ip -N monitor label` that matters, several at once as one; the first notice comes as
+   * Gives notice of every line of the monitor (`ip -N monitor label`, `ip xfrm monitor`) that matters, several at once as one; the first notice comes as
    * soon as no line can be missed any more. Starts `ip monitor` again whenever it ends; ends by itself only when aborted.
    */
   async *changes(matters: (line: string) => boolean, signal: AbortSignal): AsyncIterable<void> {
     for (let failures = 0; !signal.aborted; failures++) {
       let child: Child | undefined;
+      const { words, protocol } = SUBJECTS[this.#options.about ?? 'network'];
       try {
-        child = await start(
-          ['ip', '-N', '-rc', String(RECEIVE_BUFFER_BYTES), 'monitor', 'label', 'link', 'address', 'route', 'neigh'],
-          { netns: this.#options.netns, stderr: 'tail', signal },
-        );
-        await listening(child, signal);
+        child = await start(['ip', '-N', '-rc', String(RECEIVE_BUFFER_BYTES), ...words], {
+          netns: this.#options.netns,
+          stderr: 'tail',
+          signal,
+        });
+        await listening(child, protocol, signal);
         const notices = new Latch();
         // One now: whatever happened before it listened was missed.
         notices.set();
@@ -118,18 +130,18 @@ function follows(words: readonly string[], key: string, value: string): boolean 
  * Waits until the child has joined the multicast groups of its netlink socket. It says nothing when it has, but the
  * kernel lists the groups of every socket; the time between start and that is a few milliseconds.
  */
-async function listening(child: Child, signal: AbortSignal): Promise<void> {
+async function listening(child: Child, wanted: string, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + SUBSCRIBE_MS;
   let gone = false;
   void child.exited.then(() => {
     gone = true;
   });
   while (!gone && !signal.aborted && performance.now() < deadline) {
-    // Columns: sk, Eth (0 is NETLINK_ROUTE), Pid, Groups (hexadecimal), …
+    // Columns: sk, Eth (the protocol), Pid, Groups (hexadecimal), …
     const table = await readFile(`/proc/${child.pid}/net/netlink`, 'utf8').catch(() => '');
     for (const row of table.split('\n')) {
       const [, protocol, pid, groups] = row.trim().split(/\s+/);
-      if (protocol === '0' && pid === String(child.pid) && Number.parseInt(groups ?? '0', 16) !== 0) return;
+      if (protocol === wanted && pid === String(child.pid) && Number.parseInt(groups ?? '0', 16) !== 0) return;
     }
     await pause(2, signal);
   }

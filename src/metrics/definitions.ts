@@ -155,6 +155,14 @@ export const METRICS: readonly MetricDefinition[] = [
     '1 when packets may take the fast path in the kernel.',
     ({ forwarder }) => forwarder?.fastPath,
   ),
+  define<'reason'>('gauge', 'weft_fast_path_obstacle', {
+    help: '1 for what keeps the fast path closed although it is wanted: ipsec-policy, or unavailable; absent when nothing does.',
+    labels: ['reason'],
+    *read({ forwarder }) {
+      const reason = forwarder?.fastPathObstacle;
+      if (reason !== undefined) yield [1, { reason }];
+    },
+  }),
   single(
     'counter',
     'weft_forwarder_restarts_total',

@@ -17,6 +17,7 @@ const FULL: MetricsSnapshot = {
   forwarder: {
     running: true,
     fastPath: true,
+    fastPathObstacle: 'ipsec-policy',
     restarts: 1,
     published: { times: 4, lastAtMs: 1_700_000_000_500 },
     nobody: { tx: { ...QUIET, drops: { 'no-route': 7 } }, rx: QUIET },
@@ -71,6 +72,7 @@ describe('metrics', () => {
       weft_store_last_success_timestamp_seconds: 1_600_000_000,
       weft_forwarder_running: 1,
       weft_fast_path: 1,
+      'weft_fast_path_obstacle{reason="ipsec-policy"}': 1,
       weft_forwarder_restarts_total: 1,
       weft_peer_table_writes_total: 4,
       weft_peer_table_write_timestamp_seconds: 1_700_000_000.5,

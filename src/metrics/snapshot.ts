@@ -1,3 +1,5 @@
+import type { FastPathObstacle } from '../dataplane/fast-path/mode.ts';
+
 /**
  * What the metrics are read from: the state of the agent's parts at one moment, as plain figures. The composition root
  * puts it together when Prometheus asks; nothing is counted twice, here and there. A part that is absent has no series.
@@ -42,6 +44,8 @@ export interface ForwarderFigures {
   readonly running: boolean;
   /** Whether packets may take the fast path in the kernel. */
   readonly fastPath: boolean;
+  /** Why they may not although it is wanted. */
+  readonly fastPathObstacle: FastPathObstacle | undefined;
   /** Times the data path was opened again after it broke. */
   readonly restarts: number;
   /** Times the peer table was written, and when last, in milliseconds since the epoch. */

@@ -4,6 +4,7 @@ import type { Reconciler } from '../../desired/reconciler.ts';
 import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../../metrics/snapshot.ts';
 import type { SubnetReport } from '../../subnet/report.ts';
 import { VERSION } from '../version.ts';
+import type { FastPathState } from './host-fast-path.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { NodeTraffic } from './traffic.ts';
@@ -30,7 +31,7 @@ export class AgentFigures {
   backend = '';
   forwarder: Forwarder | undefined;
   /** Whether packets may take the fast path while the forwarder runs. */
-  fastPath = false;
+  fastPath: FastPathState | undefined;
   reconciler: Reconciler | undefined;
   traffic: NodeTraffic | undefined;
   session: LeaseSession | undefined;
@@ -83,7 +84,8 @@ export class AgentFigures {
       },
       forwarder: forwarder && {
         running: forwarder.failure === undefined,
-        fastPath: forwarder.failure === undefined && this.fastPath,
+        fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,
+        fastPathObstacle: this.fastPath?.obstacle,
         restarts: this.#restarts,
         published: forwarder.published,
         peers: Array.from(this.slots.entries()).flatMap(([key, slot]) =>

@@ -282,8 +282,8 @@ class Agent {
       new NodePlane({
         ...{ options: this.#options, config, external, slots: figures.slots, log: this.#log },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
-        onFastPath: (isOpen) => {
-          figures.fastPath = isOpen;
+        onFastPath: (state) => {
+          figures.fastPath = state;
         },
       }),
     );

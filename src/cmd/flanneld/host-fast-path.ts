@@ -11,6 +11,7 @@ import {
   SUBNET_VALUE_BYTES,
 } from '../../dataplane/fast-path/layout.ts';
 import { markingProgram } from '../../dataplane/fast-path/marking-program.ts';
+import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
@@ -19,6 +20,8 @@ import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
 import { attachTcx, createBpfMap, loadClassifier } from '../../linux/bpf.ts';
 import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
 import { errnoName } from '../../linux/ffi.ts';
+import { IpMonitor } from '../../linux/link-monitor.ts';
+import { readXfrmPolicies } from '../../linux/xfrm.ts';
 import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 
 const maxEntries = MAX_PEERS + 1;
@@ -41,6 +44,8 @@ export function createFastPathTables(): FastPathTables {
 /** Whether packets may take the fast path, and how, or why not. */
 export interface FastPathState {
   readonly isOpen: boolean;
+  /** What keeps it closed; `undefined` while it is open. */
+  readonly obstacle: FastPathObstacle | undefined;
   readonly text: string;
 }
 
@@ -72,13 +77,23 @@ export function keepFastPathOpen(
   const open = (place: Place): FastPathState => {
     try {
       attached = attach(tables, place);
-      return { isOpen: true, text: `Packets take the fast path in the kernel ${describePlace(place)}` };
+      // One that was made meanwhile had nobody to tell.
+      const obstacle = ipsecObstacle();
+      if (obstacle !== undefined) {
+        close();
+        return obstacle;
+      }
+      return {
+        isOpen: true,
+        obstacle: undefined,
+        text: `Packets take the fast path in the kernel ${describePlace(place)}`,
+      };
     } catch (error) {
       return withoutFastPath(error);
     }
   };
   const look = (): void => {
-    const found = survey(underlay());
+    const found = ipsecObstacle() ?? survey(underlay());
     const now = JSON.stringify(found);
     if (now === seen) return;
     seen = now;
@@ -87,11 +102,14 @@ export function keepFastPathOpen(
   };
   look();
   const looks = setInterval(look, LOOK_MS).unref();
+  const watching = new AbortController();
+  void watchIpsec(look, watching.signal);
   const signs = setInterval(() => {
     for (const { address, port } of tables.takeAwaiting(SIGNS_AT_ONCE)) sendSign(address, port);
   }, SIGN_MS).unref();
   return {
     [Symbol.dispose]: () => {
+      watching.abort();
       clearInterval(looks);
       clearInterval(signs);
       close();
@@ -101,7 +119,31 @@ export function keepFastPathOpen(
 
 export function withoutFastPath(error: unknown): FastPathState {
   const text = `All packets pass through the forwarder, there is no fast path in the kernel: ${describeError(error)}`;
-  return { isOpen: false, text };
+  return { isOpen: false, obstacle: 'unavailable', text };
+}
+
+/** The programs see packets where IPsec does not: on the way out behind it, on the way in before it. */
+function withoutFastPathForIpsec(what: string): FastPathState {
+  const text = `All packets pass through the forwarder: ${what}, and the fast path in the kernel would go round IPsec`;
+  return { isOpen: false, obstacle: 'ipsec-policy', text };
+}
+
+function ipsecObstacle(): FastPathState | undefined {
+  const policies = readXfrmPolicies();
+  if (typeof policies === 'number') {
+    return withoutFastPathForIpsec(`the kernel does not say which IPsec policies it has (${errnoName(policies)})`);
+  }
+  if (policies.count > 0)
+    return withoutFastPathForIpsec(`this host has ${policies.count} IPsec policies (ip xfrm policy)`);
+  if (policies.blocksByDefault) return withoutFastPathForIpsec('IPsec policy blocks by default on this host');
+  return undefined;
+}
+
+/** Looks again whenever somebody changes an IPsec policy, until aborted; a kernel without IPsec has nothing to listen to. */
+async function watchIpsec(look: () => void, signal: AbortSignal): Promise<void> {
+  const policies = readXfrmPolicies();
+  if (typeof policies !== 'number' && !policies.isSupported) return;
+  for await (const _ of new IpMonitor({ about: 'ipsec-policies' }).changes(() => true, signal)) look();
 }
 
 /** What the programs are made for. */

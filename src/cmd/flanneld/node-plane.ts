@@ -14,6 +14,7 @@ import type { Lease } from '../../lease/lease.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import type { Log } from '../../log/log.ts';
 import { failingAs } from './failing-as.ts';
+import type { FastPathState } from './host-fast-path.ts';
 import { hostForwarder } from './open-forwarder.ts';
 import { NodeTraffic } from './traffic.ts';
 
@@ -26,7 +27,7 @@ export interface NodePlaneParts {
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
-  readonly onFastPath: (isOpen: boolean) => void;
+  readonly onFastPath: (state: FastPathState) => void;
   readonly log: Log;
 }
 
@@ -139,9 +140,9 @@ export class NodePlane implements AsyncDisposable {
       sourceCheck: options.sourceCheck,
       fastPath: options.fastPath,
       onNotice: (text) => log.warn(text),
-      onFastPath: ({ isOpen, text }) => {
-        onFastPath(isOpen);
-        log.info(text);
+      onFastPath: (state) => {
+        onFastPath(state);
+        log.info(state.text);
       },
       onEvent: (event: ForwarderEvent) => {
         onForwarderEvent(event);

@@ -5,6 +5,7 @@ import { ipv4Of } from '../../ip/ipv4.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
+import { readXfrmPolicies } from '../../linux/xfrm.ts';
 
 interface IpLink {
   readonly ifname: string;
@@ -54,6 +55,10 @@ export function realHost(): DoctorHost {
         if (isCommandMissing(error)) return undefined;
         throw error;
       }
+    },
+    ipsecPolicies: () => {
+      const policies = readXfrmPolicies();
+      return typeof policies === 'number' ? undefined : policies.count + Number(policies.blocksByDefault);
     },
     udpPortHolders: (port) => udpPortHolders(port, ipv4Of(0)).map(({ pid, command }) => `pid ${pid} (${command})`),
     get: async (port, path, signal) => {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes this machine ready for one make target; started by the Makefile, harmless to run by hand, does nothing twice.
 #
-#   scripts/setup.sh SUITE...     unit | netns | test | e2e | lab | bench | node24 | dist-amd64 | dist-arm64
+#   scripts/setup.sh SUITE...     unit | netns | test | e2e | kind | lab | bench | node24 | dist-amd64 | dist-arm64
 #
 # npm packages come from package-lock.json; Debian packages only where the command or library they bring is missing. Everything it
 # prints goes to standard error: standard output belongs to the target (`make lab ARGS=--json` prints JSON alone).
@@ -26,6 +26,8 @@ network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=et
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
 plugins='/usr/lib/cni/bridge=containernetworking-plugins'
 nodes='containerd=containerd runc=runc busybox=busybox-static curl=curl'
+# The client by its path: a machine may have another one, of a Docker of its own, earlier in the PATH.
+docker='dockerd=docker.io /usr/bin/docker=docker.io jq=jq'
 packaging() { # architecture
   case $(uname -m)/$1 in
     x86_64/amd64 | aarch64/arm64) echo 'strip=binutils' ;;
@@ -41,11 +43,11 @@ for suite; do
     unit | node24) ;;
     netns | test) commands="$commands $network $plugins" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
-    e2e) commands="$commands $network $stores $plugins $nodes faketime=faketime" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
-    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, test, e2e, lab, bench, node24, dist-amd64, dist-arm64" ;;
+    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, test, e2e, kind, lab, bench, node24, dist-amd64, dist-arm64" ;;
   esac
 done
 
@@ -82,7 +84,7 @@ if [ -n "$missing" ]; then
     fail "Debian packages are missing, and only root can install them: $missing" \
       "Run: sudo apt-get install $missing"
   say "installing Debian packages: $missing"
-  # etcd-server and containerd start a service when they are installed. weft starts its own servers, so none may run.
+  # etcd-server, containerd and docker.io start a service when they are installed. weft starts its own servers, so none may run.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -100,12 +102,14 @@ if [ -n "$missing" ]; then
     fail "apt-get could not install: $missing" \
       "See its messages above; check the package sources in /etc/apt and the network, then run make again."
   }
-  for service in etcd-server:etcd containerd:containerd; do
+  for unit in etcd-server:etcd.service containerd:containerd.service docker.io:docker.service docker.io:docker.socket; do
+    package=${unit%%:*} unit=${unit#*:}
     case " $missing " in
-      *" ${service%:*} "*)
-        # Nor at the next boot. (deb-systemd-helper is there without systemd too, and so is the link that enables it.)
-        deb-systemd-helper disable "${service#*:}.service" >/dev/null 2>&1 || true
-        update-rc.d "${service#*:}" disable >/dev/null 2>&1 || true
+      *" $package "*)
+        # Nor at the next boot. (deb-systemd-helper is there without systemd too, and so is the link that enables it. It does
+        # nothing for anybody but a package's script, and tells these by a variable.)
+        DPKG_MAINTSCRIPT_PACKAGE=$package deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+        update-rc.d "${unit%.*}" disable >/dev/null 2>&1 || true
         ;;
     esac
   done

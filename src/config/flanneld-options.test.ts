@@ -67,7 +67,6 @@ describe('flanneld options: defaults', () => {
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',
       cniConfPlugin: 'delegate',
-      stateDir: '/run/flannel',
       logFormat: 'text',
       verbosity: 0,
       vmodule: [],
@@ -77,8 +76,6 @@ describe('flanneld options: defaults', () => {
       podNamespace: '',
       eventQueueDepth: 5000,
       contWhenCacheNotReady: false,
-      wireguardKeyFile: '/run/flannel/wgkey',
-      notifySocket: '',
     });
   });
 
@@ -212,14 +209,10 @@ describe('flanneld options: environment', () => {
       NODE_NAME: 'n1',
       EVENT_QUEUE_DEPTH: '-3',
       CONT_WHEN_CACHE_NOT_READY: 'true',
-      WIREGUARD_KEY_FILE: '',
-      NOTIFY_SOCKET: '@n',
     });
     assert.equal(given.nodeName, 'n1');
     assert.equal(given.eventQueueDepth, 5000);
     assert.equal(given.contWhenCacheNotReady, true);
-    assert.equal(given.wireguardKeyFile, '');
-    assert.equal(given.notifySocket, '@n');
     assert.equal(options([], { EVENT_QUEUE_DEPTH: '70' }).eventQueueDepth, 70);
     assert.equal(options([], { EVENT_QUEUE_DEPTH: 'many' }).eventQueueDepth, 5000);
     assert.match(

@@ -132,7 +132,6 @@ const FLANNELD_FLAGS = {
   'iface-from-node-ip': boolFlag(false, "use the interface that has the node's InternalIP, with Kubernetes"),
   'explain-iface': boolFlag(false, 'print every interface that was considered and why it was not chosen, then exit'),
   'skip-br-netfilter-check': boolFlag(false, 'start without the br_netfilter kernel module'),
-  'state-dir': stringFlag('/run/flannel', '`directory` for files other programs read while the agent runs'),
 } as const;
 
 type Flags = FlagValues<typeof FLANNELD_FLAGS>;
@@ -187,21 +186,18 @@ export interface FlanneldOptions {
   readonly cniConfDir: string;
   readonly cniConfTemplate: string;
   readonly cniConfPlugin: 'delegate' | 'flannel';
-  readonly stateDir: string;
   readonly logFormat: 'text' | 'json';
   readonly verbosity: number;
   readonly vmodule: readonly ModuleVerbosity[];
   readonly logBacktraceAt: string;
-  /** From variables that are no flags. */
+  /** From variables that are no flags, for -kube-subnet-mgr; empty when not set. */
   readonly nodeName: string;
   readonly podName: string;
   readonly podNamespace: string;
   /** EVENT_QUEUE_DEPTH, 1 or more. */
   readonly eventQueueDepth: number;
+  /** CONT_WHEN_CACHE_NOT_READY is `true`. */
   readonly contWhenCacheNotReady: boolean;
-  readonly wireguardKeyFile: string;
-  /** systemd's NOTIFY_SOCKET; empty when systemd does not wait for us. */
-  readonly notifySocket: string;
 }
 
 export type FlanneldOptionsResult =
@@ -335,7 +331,6 @@ class Reading {
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#orDefault('cni-conf-template'),
       cniConfPlugin: flags['cni-conf-plugin'],
-      stateDir: this.#orDefault('state-dir'),
       logFormat: flags['log-format'],
       verbosity: flags.v,
       vmodule: Object.freeze(flags.vmodule),
@@ -345,9 +340,6 @@ class Reading {
       podNamespace: this.#env.POD_NAMESPACE ?? '',
       eventQueueDepth: this.#eventQueueDepth(subnetManager),
       contWhenCacheNotReady: this.#env.CONT_WHEN_CACHE_NOT_READY === 'true',
-      // flannel asks whether the variable exists, not whether it says anything.
-      wireguardKeyFile: this.#env.WIREGUARD_KEY_FILE ?? '/run/flannel/wgkey',
-      notifySocket: this.#env.NOTIFY_SOCKET ?? '',
     });
   }
 
@@ -394,13 +386,7 @@ class Reading {
 
   /** Empty counts as not given: templates write `--subnet-file=` where there is nothing to say. */
   #orDefault(
-    name:
-      | 'subnet-file'
-      | 'local-store'
-      | 'net-config-path'
-      | 'state-dir'
-      | 'cni-conf-template'
-      | 'kube-annotation-prefix',
+    name: 'subnet-file' | 'local-store' | 'net-config-path' | 'cni-conf-template' | 'kube-annotation-prefix',
   ): string {
     const text = this.#flags[name];
     return isGiven(text) ? text : FLANNELD_FLAGS[name].initial;
@@ -475,7 +461,6 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['ifaceAllowLoopback', 'ifaceAllowLoopback'],
   ['explainIface', 'explainIface'],
   ['skipBrNetfilterCheck', 'skipBrNetfilterCheck'],
-  ['stateDir', 'stateDir'],
 ];
 
 /** All options on one line, in the form of flannel's `CLI flags config:` but without its secrets. */

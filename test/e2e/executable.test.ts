@@ -56,7 +56,7 @@ describe('the one executable', () => {
 
   it('starts from its code cache, and names the sources in its log', async () => {
     const { stderr } = await run([WEFT, 'flanneld', '--subnet-mgr=local', '--iface=no-such-device'], {
-      env: { ...ENVIRONMENT, FLANNELD_NET_CONFIG_PATH: '/dev/null', FLANNELD_STATE_DIR: '/nonexistent' },
+      env: { ...ENVIRONMENT, FLANNELD_NET_CONFIG_PATH: '/dev/null', FLANNELD_SUBNET_FILE: '/dev/null/subnet.env' },
       okExitCodes: 'any',
       timeoutMs: 30_000,
     });

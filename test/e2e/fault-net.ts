@@ -86,7 +86,7 @@ export class FaultNet implements AsyncDisposable {
   async start(host: LabHost, under: readonly string[] = []): Promise<Flanneld> {
     const flags = [
       ...this.store.flags(host),
-      ...['--iface=eth0', '--ip-masq', `--subnet-file=${subnetFileOf(host)}`, `--state-dir=${host.stateDirectory}`],
+      ...['--iface=eth0', '--ip-masq', `--subnet-file=${subnetFileOf(host)}`],
       ...['--healthz-ip=127.0.0.1', `--healthz-port=${HEALTHZ_PORT}`],
     ];
     return await Flanneld.start(this.topology, host, { flags, env: this.store.environment(host), under });

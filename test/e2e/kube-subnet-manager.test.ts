@@ -43,6 +43,7 @@ interface AgentOptions {
   readonly netConf?: object;
   readonly kubeconfigFile?: string;
   readonly env?: Record<string, string>;
+  readonly pod?: { readonly podName: string; readonly podNamespace: string };
   readonly apiUrl?: string;
   readonly serviceAccountDir?: string;
   readonly timing?: Partial<KubeTiming>;
@@ -86,7 +87,9 @@ class Agent implements AsyncDisposable {
         kubeconfigFile:
           options.kubeconfigFile ?? (options.serviceAccountDir === undefined ? await cluster.flannelKubeconfig() : ''),
         apiUrl: options.apiUrl ?? '',
-        env: options.env ?? { NODE_NAME: options.node },
+        nodeName: options.node,
+        env: options.env ?? {},
+        ...options.pod,
         annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
         netConfPath,
         setNodeNetworkUnavailable: true,
@@ -202,7 +205,7 @@ describe('beside a recorded flannel', () => {
         {
           kubeconfigFile,
           apiUrl: '',
-          env: { NODE_NAME: node },
+          nodeName: node,
           annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
           netConfPath,
           setNodeNetworkUnavailable: true,
@@ -297,9 +300,8 @@ describe('ways to the API server', () => {
       env: {
         KUBERNETES_SERVICE_HOST: hostname,
         KUBERNETES_SERVICE_PORT: port,
-        POD_NAME: 'kube-flannel-ds-x',
-        POD_NAMESPACE: 'kube-flannel',
       },
+      pod: { podName: 'kube-flannel-ds-x', podNamespace: 'kube-flannel' },
     });
     assert.equal(agent.manager.nodeName, 'node1');
     assert.equal(leaseKey(await agent.join('10.98.0.11')), keyOf(node));
@@ -333,7 +335,7 @@ describe('ways to the API server', () => {
     const token = await tokenOf('nobody');
     const kubeconfigFile = await cluster.kubeconfig('nobody', { token });
     await assert.rejects(
-      Agent.start({ node: '', kubeconfigFile, env: { POD_NAME: 'p', POD_NAMESPACE: 'kube-flannel' } }),
+      Agent.start({ node: '', kubeconfigFile, pod: { podName: 'p', podNamespace: 'kube-flannel' } }),
       {
         code: 'WEFT_KUBE_REFUSED',
         message: /error retrieving pod spec for 'kube-flannel\/p'.*cannot get resource "pods"/,

@@ -52,7 +52,6 @@ describe('an agent that cannot start', () => {
       'local-store': store,
       'net-config-path': join(folder, 'net-conf.json'),
       'subnet-file': join(folder, 'subnet.env'),
-      'state-dir': join(folder, 'state'),
     };
     const flags = Object.entries(paths).flatMap(([flag, path]) => [`--${flag}`, path]);
     const argv = [...(start.prefix ?? []), ...FLANNELD, '--subnet-mgr=local', '--ip-masq', ...flags];

@@ -65,7 +65,7 @@ for (const { mode, enableNfTables } of [
 
     async function cleanup(flags: readonly string[] = [], prefix: readonly string[] = []): Promise<RunResult> {
       const { stateDirectory } = host;
-      const paths = ['--subnet-file', join(stateDirectory, 'subnet.env'), '--state-dir', stateDirectory];
+      const paths = ['--subnet-file', join(stateDirectory, 'subnet.env')];
       paths.push('--cni-conf-dir', cniConfDir);
       return await topology.exec(host, [...prefix, ...WEFT, 'cleanup', ...paths, ...flags], { okExitCodes: 'any' });
     }

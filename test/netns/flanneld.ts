@@ -109,7 +109,6 @@ export function localFlags(host: LabHost, netConf: string | undefined, ...more: 
   return [
     ...['--subnet-mgr=local', `--local-store=${join(dir, 'subnets.db')}`],
     ...[`--net-config-path=${join(dir, 'net-conf.json')}`, `--subnet-file=${join(dir, 'subnet.env')}`],
-    `--state-dir=${dir}`,
     ...more,
   ];
 }

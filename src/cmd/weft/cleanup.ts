@@ -26,7 +26,6 @@ import {
 interface CleanupArguments {
   readonly dryRun?: boolean;
   readonly subnetFile: string;
-  readonly stateDir: string;
   readonly cniConfDir: string;
 }
 
@@ -47,7 +46,6 @@ export function cleanupCommand(): Command {
     )
     .option('--dry-run', 'print what would be removed, and change nothing; also while an agent runs')
     .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
-    .option('--state-dir <directory>', 'as the agent has it', '/run/flannel')
     .option('--cni-conf-dir <directory>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
     .action(runCleanup);
 }
@@ -92,15 +90,14 @@ async function requireUnused(signal: AbortSignal): Promise<void> {
  * running ones use.
  */
 async function removables(
-  { subnetFile, stateDir, cniConfDir }: Omit<CleanupArguments, 'dryRun'>,
+  { subnetFile, cniConfDir }: Omit<CleanupArguments, 'dryRun'>,
   signal: AbortSignal,
 ): Promise<Removable[]> {
   await noteMissing('nft', signal);
   const kernel = iproute2Kernel();
-  const stateDirs = new Set([stateDir, dirname(subnetFile)]);
   return [
     removableFiles('CNI configuration', [join(cniConfDir, CONF_FILE_NAME)], isWrittenByWeft),
-    removableFiles('files', [subnetFile, lastKnownPath(subnetFile), ...[...stateDirs].map(startupErrorPath)]),
+    removableFiles('files', [subnetFile, lastKnownPath(subnetFile), startupErrorPath(dirname(subnetFile))]),
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),
     removableRoutes(kernel),

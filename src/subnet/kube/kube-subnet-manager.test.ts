@@ -83,7 +83,7 @@ class Bench implements AsyncDisposable {
       {
         kubeconfigFile: '',
         apiUrl: this.fake.url,
-        env: { NODE_NAME: 'own' },
+        nodeName: 'own',
         annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
         netConfPath: this.#netConfPath,
         setNodeNetworkUnavailable: true,
@@ -548,7 +548,7 @@ describe('watching', () => {
 
   test('a consumer that lags far behind gets everything at once', async () => {
     await using bench = await Bench.start();
-    const updates = await bench.watch(await bench.open({ env: { NODE_NAME: 'own', EVENT_QUEUE_DEPTH: '10' } }));
+    const updates = await bench.watch(await bench.open({ eventQueueDepth: 10 }));
     assert.equal(short(await next(updates)), 'snapshot');
     for (let i = 0; i < 30; i++) bench.fake.put(peer(`n${i}`, `10.244.${i}.0/24`, `10.98.0.${i}`));
     await settled(() => bench.lines().some((line) => line.startsWith('Channel buffer full (EVENT_QUEUE_DEPTH=10)')));
@@ -573,24 +573,20 @@ describe('opening', () => {
     bench.fake.pods.set('kube-flannel/flannel-x', 'own');
     bench.fake.pods.set('kube-flannel/unscheduled', '');
     bench.fake.put(bare('own', ['10.244.3.0/24']));
-    const env = { POD_NAME: 'flannel-x', POD_NAMESPACE: 'kube-flannel' };
-    assert.equal((await bench.open({ env })).nodeName, 'own');
-    const failures: [Record<string, string>, object][] = [
-      [{}, { code: 'WEFT_KUBE_CONFIG', message: 'env variables POD_NAME and POD_NAMESPACE must be set' }],
+    const pod = { nodeName: '', podName: 'flannel-x', podNamespace: 'kube-flannel' };
+    assert.equal((await bench.open(pod)).nodeName, 'own');
+    const failures: [Partial<OpenKubeSubnetManagerOptions>, object][] = [
+      [{ nodeName: '' }, { code: 'WEFT_KUBE_CONFIG', message: 'env variables POD_NAME and POD_NAMESPACE must be set' }],
       [
-        { ...env, POD_NAME: 'gone' },
+        { ...pod, podName: 'gone' },
         { code: 'WEFT_KUBE_REFUSED', message: /^error retrieving pod spec for 'kube-flannel\/gone': .*not found/ },
       ],
       [
-        { ...env, POD_NAME: 'unscheduled' },
+        { ...pod, podName: 'unscheduled' },
         { code: 'WEFT_KUBE_CONFIG', message: "node name not present in pod spec 'kube-flannel/unscheduled'" },
       ],
-      [
-        { NODE_NAME: 'own', EVENT_QUEUE_DEPTH: 'many' },
-        { code: 'WEFT_KUBE_CONFIG', message: 'env EVENT_QUEUE_DEPTH=many format error' },
-      ],
     ];
-    for (const [broken, error] of failures) await assert.rejects(bench.open({ env: broken }), error);
+    for (const [broken, error] of failures) await assert.rejects(bench.open(broken), error);
   });
 
   test('a node cache that does not fill is an error, or tolerated when told so', async () => {
@@ -602,8 +598,7 @@ describe('opening', () => {
       code: 'WEFT_STORE_UNAVAILABLE',
       message: /^error waiting for nodeController to sync state: .*nodes is forbidden/,
     });
-    const env = { NODE_NAME: 'own', CONT_WHEN_CACHE_NOT_READY: 'true' };
-    const manager = await bench.open({ env, syncTimeoutMs: 50 });
+    const manager = await bench.open({ contWhenCacheNotReady: true, syncTimeoutMs: 50 });
     assert.ok(
       bench.lines().some((line) => line.startsWith('Timed out waiting for node controller sync. Continuing anyway.')),
     );
@@ -621,7 +616,7 @@ describe('opening', () => {
     const options = {
       kubeconfigFile: '',
       apiUrl: bench.fake.url,
-      env: { NODE_NAME: 'own' },
+      nodeName: 'own',
       annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
       netConfPath: 'unused',
       setNodeNetworkUnavailable: true,

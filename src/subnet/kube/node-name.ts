@@ -3,21 +3,27 @@ import type { ReportSink } from '../report.ts';
 import { ApiStatusError, type KubeApi } from './kube-api.ts';
 import { refused, retryTemporary } from './retry.ts';
 
-type Environment = Readonly<Record<string, string | undefined>>;
+/** Which Node this agent runs on; empty is not given. */
+export interface NodeIdentity {
+  /** NODE_NAME */
+  readonly nodeName?: string;
+  /** POD_NAME and POD_NAMESPACE, asked for when there is no node name. */
+  readonly podName?: string;
+  readonly podNamespace?: string;
+}
 
 /**
- * The Node that this agent runs on: NODE_NAME, else what the API says about the pod POD_NAMESPACE/POD_NAME.
+ * The Node that this agent runs on: the one that is named, else what the API says about the pod.
  * @throws WeftError WEFT_KUBE_CONFIG, WEFT_KUBE_REFUSED.
  */
 export async function findNodeName(
   api: KubeApi,
-  env: Environment,
+  { nodeName: given = '', podName: pod = '', podNamespace: namespace = '' }: NodeIdentity,
   report: ReportSink,
   signal: AbortSignal,
 ): Promise<string> {
-  if (env.NODE_NAME) return env.NODE_NAME;
-  const { POD_NAME: pod, POD_NAMESPACE: namespace } = env;
-  if (!pod || !namespace) {
+  if (given !== '') return given;
+  if (pod === '' || namespace === '') {
     throw new WeftError('WEFT_KUBE_CONFIG', 'env variables POD_NAME and POD_NAMESPACE must be set', {
       hint: 'Set NODE_NAME to the name of this Node, or both of them by the downward API (metadata.name, metadata.namespace).',
     });

@@ -3,16 +3,20 @@ import type { ReportSink } from '../report.ts';
 import { annotationKeys } from './annotations.ts';
 import { type KubeAccessOptions, loadKubeAccess } from './kube-access.ts';
 import { KubeApi } from './kube-api.ts';
-import { DEFAULT_EVENT_QUEUE_DEPTH, KubeSubnetManager, type KubeTiming } from './kube-subnet-manager.ts';
-import { findNodeName } from './node-name.ts';
+import { KubeSubnetManager, type KubeTiming } from './kube-subnet-manager.ts';
+import { findNodeName, type NodeIdentity } from './node-name.ts';
 
-export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions {
+export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions, NodeIdentity {
   /** `--kube-annotation-prefix`. */
   readonly annotationPrefix: string;
   /** `--net-config-path`. */
   readonly netConfPath: string;
   /** `--set-node-network-unavailable`. */
   readonly setNodeNetworkUnavailable: boolean;
+  /** EVENT_QUEUE_DEPTH, 1 or more. */
+  readonly eventQueueDepth?: number;
+  /** CONT_WHEN_CACHE_NOT_READY: an agent that cannot list the nodes in time goes on without. */
+  readonly contWhenCacheNotReady?: boolean;
   /** For the User-Agent, which also names the owner of the fields that we write: `flanneld/<version>`. */
   readonly version: string;
   readonly report?: ReportSink;
@@ -22,9 +26,8 @@ export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions {
 }
 
 /**
- * The subnet manager of `--kube-subnet-mgr`, ready for use: finds the API server and the own node's name (NODE_NAME, or
- * POD_NAME and POD_NAMESPACE), then waits until all nodes were read. With CONT_WHEN_CACHE_NOT_READY=true it goes on
- * without when that takes too long. The backend `alloc` needs no other nodes and waits for nothing.
+ * The subnet manager of `--kube-subnet-mgr`, ready for use: finds the API server and the own node's name, then waits until
+ * all nodes were read. The backend `alloc` needs no other nodes and waits for nothing.
  *
  * @throws WeftError WEFT_USAGE for the annotation prefix, WEFT_KUBE_CONFIG, WEFT_KUBE_REFUSED, WEFT_STORE_UNAVAILABLE.
  */
@@ -32,25 +35,23 @@ export async function openKubeSubnetManager(
   options: OpenKubeSubnetManagerOptions,
   signal: AbortSignal,
 ): Promise<KubeSubnetManager> {
-  const { annotationPrefix, netConfPath, setNodeNetworkUnavailable, version, timing } = options;
-  const env = options.env ?? process.env;
+  const { annotationPrefix, netConfPath, setNodeNetworkUnavailable, eventQueueDepth, version, timing } = options;
   const report = options.report ?? (() => {});
   const info = (text: string) => report({ type: 'note', severity: 'info', text });
   const annotations = annotationKeys(annotationPrefix);
-  const eventQueueDepth = parseQueueDepth(env.EVENT_QUEUE_DEPTH);
   const access = await loadKubeAccess(options, report);
   const api = new KubeApi(access, `flanneld/${version} (${process.platform}/${process.arch})`);
   let manager: KubeSubnetManager | undefined;
   try {
-    const nodeName = await findNodeName(api, env, report, signal);
+    const nodeName = await findNodeName(api, options, report, signal);
     manager = new KubeSubnetManager({
       api,
       nodeName,
       annotations,
       netConfPath,
       setNodeNetworkUnavailable,
-      eventQueueDepth,
       report,
+      ...(eventQueueDepth === undefined ? {} : { eventQueueDepth }),
       ...(timing === undefined ? {} : { timing }),
     });
     if (await usesAlloc(manager, signal)) {
@@ -64,7 +65,7 @@ export async function openKubeSubnetManager(
       info('Node controller sync successful');
     } catch (error) {
       const timedOut = error instanceof WeftError && error.code === 'WEFT_STORE_UNAVAILABLE';
-      if (!timedOut || env.CONT_WHEN_CACHE_NOT_READY !== 'true') throw error;
+      if (!timedOut || options.contWhenCacheNotReady !== true) throw error;
       report({
         type: 'note',
         severity: 'warning',
@@ -87,15 +88,4 @@ async function usesAlloc(manager: KubeSubnetManager, signal: AbortSignal): Promi
     signal.throwIfAborted();
     return false;
   }
-}
-
-function parseQueueDepth(text: string | undefined): number {
-  if (text === undefined || text === '') return DEFAULT_EVENT_QUEUE_DEPTH;
-  if (!/^[+-]?\d+$/.test(text)) {
-    throw new WeftError('WEFT_KUBE_CONFIG', `env EVENT_QUEUE_DEPTH=${text} format error`, {
-      hint: `Give a whole number of events, or leave it out for ${DEFAULT_EVENT_QUEUE_DEPTH}.`,
-    });
-  }
-  const depth = Number(text);
-  return depth > 0 ? depth : DEFAULT_EVENT_QUEUE_DEPTH;
 }

@@ -76,5 +76,15 @@ export function describeError(error: unknown): string {
   if (error instanceof WeftError) {
     return `${error.message} [${error.code}]${error.hint === undefined ? '' : `. ${error.hint}`}`;
   }
-  return error instanceof Error ? error.message : String(error);
+  try {
+    return error instanceof Error ? error.message : String(error);
+  } catch {
+    return 'an object that has no text';
+  }
+}
+
+/** For an error that should not have been possible: where it came from as well, on one line. Never throws. */
+export function describeFault(error: unknown): string {
+  if (error instanceof WeftError || !(error instanceof Error)) return describeError(error);
+  return (error.stack ?? error.message).replaceAll(/\s*\n\s*/g, ' | ');
 }

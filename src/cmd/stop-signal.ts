@@ -2,6 +2,8 @@
 export interface StopSignal extends Disposable {
   readonly signal: AbortSignal;
   readonly promise: Promise<void>;
+  /** As a signal would, for another reason. */
+  stop(reason: Error): void;
 }
 
 export function untilStopped(): StopSignal {
@@ -10,13 +12,14 @@ export function untilStopped(): StopSignal {
     controller.signal.addEventListener('abort', () => resolve(), { once: true });
   });
   const names = ['SIGINT', 'SIGTERM'] as const;
-  const stop = (): void => {
+  const onSignal = (): void => stop(new Error('stopped by a signal'));
+  const stop = (reason: Error): void => {
     release();
-    controller.abort(new Error('stopped by a signal'));
+    controller.abort(reason);
   };
   const release = (): void => {
-    for (const name of names) process.removeListener(name, stop);
+    for (const name of names) process.removeListener(name, onSignal);
   };
-  for (const name of names) process.on(name, stop);
-  return { signal: controller.signal, promise, [Symbol.dispose]: release };
+  for (const name of names) process.on(name, onSignal);
+  return { signal: controller.signal, promise, stop, [Symbol.dispose]: release };
 }

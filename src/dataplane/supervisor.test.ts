@@ -61,9 +61,11 @@ class Stage implements AsyncDisposable {
 
   /** The events in short: `started`, `failed 100: reason`. */
   get story(): string[] {
-    return this.events.map((event) =>
-      event.type === 'started' ? 'started' : `failed ${event.retryInMs}: ${event.reason.split('\n')[0]}`,
-    );
+    return this.events.map((event) => {
+      if (event.type === 'started') return 'started';
+      const what = event.type === 'failed' ? `failed ${event.retryInMs}` : event.type;
+      return `${what}: ${event.reason.split('\n')[0]}`;
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

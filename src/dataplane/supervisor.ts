@@ -25,7 +25,12 @@ export interface ForwarderDescriptors extends Disposable {
 
 export type ForwarderEvent =
   | { readonly type: 'started' }
-  | { readonly type: 'failed'; readonly reason: string; readonly retryInMs: number };
+  | { readonly type: 'failed'; readonly reason: string; readonly retryInMs: number }
+  /**
+   * A worker sits in a call that it does not come back from. Its descriptors cannot be closed, nothing is started any more,
+   * and no exit that waits for threads ends this process: only another process can carry packets.
+   */
+  | { readonly type: 'stuck'; readonly reason: string };
 
 export interface ForwarderOptions {
   /** Entry of the worker threads. */
@@ -44,7 +49,9 @@ const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
 /** A forwarder that ran this long was sound: the next loss is a new one, and is retried at once. */
 const SOUND_MS = 10_000;
-const STOP_TIMEOUT_MS = 2_000;
+/** A worker that waits leaves in 5 ms. One that turns or starts is terminated then, which takes little longer. */
+const STOP_TIMEOUT_MS = 750;
+const TERMINATE_TIMEOUT_MS = 500;
 /** As the kernel's net.ipv4.route.mtu_expires. */
 const PATH_MTU_TTL_MS = 600_000;
 
@@ -52,7 +59,8 @@ interface Generation {
   readonly descriptors: ForwarderDescriptors;
   readonly stop: Int32Array;
   readonly workers: readonly Worker[];
-  readonly exited: Promise<unknown>;
+  /** Of each worker; grows with them. */
+  readonly exits: readonly Promise<void>[];
   /** `ended` comes before the workers are gone. */
   phase: 'starting' | 'running' | 'ended';
   runningSinceMs: number;
@@ -179,21 +187,24 @@ export class Forwarder implements AsyncDisposable {
       sourceCheck: this.#options.sourceCheck,
       udpSegmentation: descriptors.udpSegmentation,
     };
-    const workers = (['tx', 'rx'] as const).map((direction) => {
-      const workerData: WorkerInput = { ...input, direction };
-      return new Worker(this.#options.workerUrl, { workerData, name: `forwarder-${direction}` });
-    });
-    const exits = workers.map((worker) => new Promise<void>((resolve) => worker.once('exit', () => resolve())));
+    const workers: Worker[] = [];
+    const exits: Promise<void>[] = [];
     const generation: Generation = {
       descriptors,
       stop,
       workers,
-      exited: Promise.all(exits),
+      exits,
       phase: 'starting',
       runningSinceMs: 0,
     };
     this.#generation = generation;
     try {
+      for (const direction of ['tx', 'rx'] as const) {
+        const workerData: WorkerInput = { ...input, direction };
+        const worker = new Worker(this.#options.workerUrl, { workerData, name: `forwarder-${direction}` });
+        workers.push(worker);
+        exits.push(new Promise((resolve) => worker.once('exit', () => resolve())));
+      }
       await this.#untilReady(generation);
       descriptors.started();
     } catch (error) {
@@ -261,9 +272,17 @@ export class Forwarder implements AsyncDisposable {
       generation.phase = 'ended';
       Atomics.store(generation.stop, 0, 1);
       generation.descriptors.signalStop();
-      this.#ending = Promise.all([this.#ending, close(generation)]).then(() => {});
+      this.#ending = Promise.all([this.#ending, close(generation)]).then(([, stuck]) => {
+        if (stuck) this.#giveUp();
+      });
     }
     return this.#ending;
+  }
+
+  #giveUp(): void {
+    this.#decide();
+    this.#failure = 'a packet worker did not stop when it was told to';
+    this.#options.onEvent({ type: 'stuck', reason: this.#failure });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -277,14 +296,27 @@ export class Forwarder implements AsyncDisposable {
   }
 }
 
-async function close({ descriptors, workers, exited }: Generation): Promise<void> {
-  const { promise: timedOut, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, STOP_TIMEOUT_MS);
-  await Promise.race([exited, timedOut]);
-  clearTimeout(timer);
-  // Descriptors are closed only after the workers are gone: a closed number may be given to another file.
-  await Promise.all(workers.map((worker) => worker.terminate()));
+/** @returns whether a worker is stuck: then the descriptors stay open, for a closed number may be given to another file. */
+async function close({ descriptors, workers, exits }: Generation): Promise<boolean> {
+  const exited = Promise.all(exits).then(() => true);
+  if (!(await within(STOP_TIMEOUT_MS, exited))) {
+    // Never comes back for a thread that is blocked in a foreign call.
+    for (const worker of workers) void worker.terminate().catch(() => {});
+    if (!(await within(TERMINATE_TIMEOUT_MS, exited))) return true;
+  }
   descriptors[Symbol.dispose]();
+  return false;
+}
+
+/** `undefined` when it takes longer. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  const { promise: timedOut, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(resolve, ms, undefined);
+  try {
+    return await Promise.race([promise, timedOut]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function superseded(): WeftError {

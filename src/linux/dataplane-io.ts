@@ -1,5 +1,6 @@
 import type { Arena } from '../dataplane/arena.ts';
 import type { Conn, IcmpOut, Tun } from '../dataplane/ports.ts';
+import { WeftError } from '../errors.ts';
 import {
   EAGAIN,
   EFD_CLOEXEC,
@@ -13,7 +14,7 @@ import {
   POLLIN,
   POLLOUT,
 } from './constants.ts';
-import { addressOf, close, eventfd, poll, read, recvmmsg, sendmmsg, sendto, write, writev } from './ffi.ts';
+import { addressOf, close, errnoName, eventfd, poll, read, recvmmsg, sendmmsg, sendto, write, writev } from './ffi.ts';
 import { kernelPathMtu, setIntOption, sockaddrIn } from './udp-socket.ts';
 
 /**
@@ -26,8 +27,14 @@ export interface StopEvent extends Disposable {
   signal(): void;
 }
 
+/** @throws WeftError WEFT_FORWARDER_FAILED when there is no descriptor for it: poll takes no notice of a negative one. */
 export function createStopEvent(): StopEvent {
   const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (fd < 0) {
+    throw new WeftError('WEFT_FORWARDER_FAILED', `making the eventfd that stops the packet workers: ${errnoName(fd)}`, {
+      hint: 'EMFILE: raise the limit of open files of this process (LimitNOFILE, ulimit -n).',
+    });
+  }
   const one = new BigUint64Array(new SharedArrayBuffer(8));
   one[0] = 1n;
   return {

@@ -65,6 +65,10 @@ export const ioctl: Call = call('int ioctl(int fd, uint64_t request, uint64_t ar
 export const eventfd: Call = call('int eventfd(unsigned int initial, int flags)');
 export const schedYield: Call = call('int sched_yield()');
 export const madvise: Call = call('int madvise(uint64_t address, uint64_t length, int advice)');
+/** Ends the process at once, all threads with it, whatever they are blocked in; nothing of this process runs any more. */
+export const exitAtOnce: Call = call('void _exit(int status)');
+/** The kernel ends this process by SIGALRM after so many seconds, unless 0 is set before. */
+export const alarm: Call = call('unsigned int alarm(unsigned int seconds)');
 export const setns: Call = call('int setns(int fd, int kind)');
 
 /** malloc_trim(3) is glibc's alone; musl gives memory back by itself. */

@@ -50,15 +50,23 @@ const RETRY_MS = 5_000;
  * The node agent's life, in flannel's order (README of flannel's main.go in DESIGN terms: plan, then apply). Returns when
  * the signal fires; what it made in the kernel stays, so that a restart loses no packet and no connection.
  *
- * @throws WeftError for what a person must mend.
+ * @param onFatal told of what only another process can mend; it makes the signal fire.
+ * @throws WeftError for what a person must mend; whatever goes wrong while it ends.
  */
-export async function runAgent(options: FlanneldOptions, log: Log, signal: AbortSignal): Promise<void> {
+export async function runAgent(
+  options: FlanneldOptions,
+  log: Log,
+  onFatal: (error: unknown) => void,
+  signal: AbortSignal,
+): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const failures = new StartupFailures(options.subnetFile);
   try {
-    await new Agent(options, log, failures, stack, signal).run();
+    await new Agent({ options, log, onFatal }, failures, stack, signal).run();
   } catch (error) {
-    if (!signal.aborted) await failures.fatal(error, (text) => log.warn(text));
+    // What was under way when it was told to stop has failed because of that.
+    if (signal.aborted) return;
+    await failures.fatal(error, (text) => log.warn(text));
     throw error;
   }
 }
@@ -90,9 +98,16 @@ interface NodeParts {
   readonly watch: InterfaceWatch;
 }
 
+interface AgentParts {
+  readonly options: FlanneldOptions;
+  readonly log: Log;
+  readonly onFatal: (error: unknown) => void;
+}
+
 class Agent {
   readonly #options: FlanneldOptions;
   readonly #log: Log;
+  readonly #onFatal: AgentParts['onFatal'];
   readonly #failures: StartupFailures;
   /** Everything that ends with the agent; a failure is reported before it is taken apart. */
   readonly #stack: AsyncDisposableStack;
@@ -118,14 +133,14 @@ class Agent {
   #hasBeenReady = false;
 
   constructor(
-    options: FlanneldOptions,
-    log: Log,
+    { options, log, onFatal }: AgentParts,
     failures: StartupFailures,
     stack: AsyncDisposableStack,
     signal: AbortSignal,
   ) {
     this.#options = options;
     this.#log = log;
+    this.#onFatal = onFatal;
     this.#failures = failures;
     this.#stack = stack;
     this.#signal = signal;
@@ -282,6 +297,7 @@ class Agent {
       new NodePlane({
         ...{ options: this.#options, config, external, slots: figures.slots, log: this.#log },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
+        onFatal: this.#onFatal,
         onFastPath: (state) => {
           figures.fastPath = state;
         },
@@ -370,9 +386,10 @@ class Agent {
     manager.completeLease(own, turn).catch((error: unknown) => {
       if (!turn.aborted) this.#log.error(`CompleteLease execute error err: ${describeError(error)}`);
     });
-    const reason = await Promise.race([session.lost, ended]);
-    if (reason === undefined) return;
-    this.#logLost(own, reason);
+    const end = await Promise.race([session.ended, ended]);
+    if (end === undefined) return;
+    if (end.type === 'failed') throw end.error;
+    this.#logLost(own, end.reason);
     this.#own = undefined;
     this.#held = undefined;
   }

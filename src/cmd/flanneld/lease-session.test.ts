@@ -4,7 +4,7 @@ import { parseNetConf } from '../../config/net-conf.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parsePrefix4 } from '../../ip/prefix.ts';
 import type { Lease } from '../../lease/lease.ts';
-import type { LeaseUpdate } from '../../subnet/subnet-manager.ts';
+import type { LeaseUpdate, SubnetManager } from '../../subnet/subnet-manager.ts';
 import { LeaseUpdateQueue } from '../../subnet/update-queue.ts';
 import { LeaseSession } from './lease-session.ts';
 
@@ -24,7 +24,12 @@ const own = lease('10.244.1.0/24', '192.168.77.1');
 const other = lease('10.244.2.0/24', '192.168.77.2');
 
 /** A session whose updates come from `queue`; `settled` resolves once all of them have been dealt with. */
-function sessionOf(peers: readonly Lease[]) {
+function sessionOf(
+  peers: readonly Lease[],
+  holdLease: SubnetManager['holdLease'] = async function* (_lease, signal) {
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+  },
+) {
   const queue = new LeaseUpdateQueue();
   const programmed: number[] = [];
   const known: number[] = [];
@@ -36,7 +41,7 @@ function sessionOf(peers: readonly Lease[]) {
       plane: { config, program: (_own, current) => void programmed.push(current.length) },
       manager: {
         watchLeases: () => queue.drain(),
-        async *holdLease() {},
+        holdLease,
       },
       onUpdate: (type) => void seen.push(type),
       onKnown: (_own, current) => void known.push(current.length),
@@ -76,3 +81,53 @@ test('the first list counts also when it says what was known before', async () =
   queue.end();
   await session[Symbol.asyncDispose]();
 });
+
+test('a lease that is lost is how the session ends', async () => {
+  const { queue, session } = sessionOf([], async function* () {
+    yield { type: 'lost', reason: 'somebody has it' };
+  });
+  assert.deepEqual(await session.ended, { type: 'lost', reason: 'somebody has it' });
+  queue.end();
+  await session[Symbol.asyncDispose]();
+});
+
+for (const [name, fail] of [
+  ['keeping the lease', () => sessionOf([], () => broken())],
+  [
+    'watching the peers',
+    () => {
+      const made = sessionOf([]);
+      made.queue.fail(new Error('broken for good'));
+      return made;
+    },
+  ],
+] as const) {
+  test(`an error while ${name} is a value, and no rejection that nobody handles`, async () => {
+    const unhandled: unknown[] = [];
+    const note = (error: unknown): void => void unhandled.push(error);
+    process.on('unhandledRejection', note);
+    const { queue, session } = fail();
+    const end = await session.ended;
+    // Told after the microtasks, before the next turn.
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    process.off('unhandledRejection', note);
+    assert.equal(end.type, 'failed');
+    assert.match(String(end.type === 'failed' && end.error), /broken for good/);
+    assert.deepEqual(unhandled, []);
+    queue.end();
+    await session[Symbol.asyncDispose]();
+  });
+}
+
+test('a store that stops telling without being asked to is a failure as well', async () => {
+  const { queue, session } = sessionOf([]);
+  queue.end();
+  const end = await session.ended;
+  assert.match(String(end.type === 'failed' && end.error), /watching the leases ended without being told to/);
+  await session[Symbol.asyncDispose]();
+});
+
+// biome-ignore lint/correctness/useYield: it fails before
+async function* broken(): AsyncGenerator<never, void, void> {
+  throw new Error('broken for good');
+}

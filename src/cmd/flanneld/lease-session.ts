@@ -17,6 +17,13 @@ export interface SessionParts {
   readonly onKnown: (own: Lease, peers: readonly Lease[]) => void;
 }
 
+/** Why a session is over before it was told to end. */
+export type SessionEnd =
+  /** The subnet is somebody else's now. */
+  | { readonly type: 'lost'; readonly reason: string }
+  /** Peers are no longer watched, or the lease is no longer renewed; a new session may do better. */
+  | { readonly type: 'failed'; readonly error: unknown };
+
 /**
  * The time during which one lease is held: peers are watched and programmed, the lease is renewed. Ends when the lease is
  * lost or the signal fires; the kernel and the forwarder keep what they have.
@@ -25,8 +32,8 @@ export class LeaseSession implements AsyncDisposable {
   readonly table: LeaseTable;
   /** Settles once the first snapshot of peers is programmed; rejects when the session ends before. */
   readonly peersKnown: Promise<void>;
-  /** Why the lease was lost; never settles otherwise. */
-  readonly lost: Promise<string>;
+  /** Settles when the session is over by itself, never because it was disposed of; never rejects. */
+  readonly ended: Promise<SessionEnd>;
   readonly #parts: SessionParts;
   readonly #stop = new AbortController();
   readonly #running: Promise<unknown>;
@@ -41,14 +48,18 @@ export class LeaseSession implements AsyncDisposable {
     this.table = new LeaseTable(own);
     this.table.applySnapshot(peers);
     const known = Promise.withResolvers<void>();
-    const lost = Promise.withResolvers<string>();
+    const ended = Promise.withResolvers<SessionEnd>();
     this.peersKnown = known.promise;
-    this.lost = lost.promise;
+    this.ended = ended.promise;
     known.promise.catch(() => {}); // nobody need wait for it
     this.#program();
+    const settle = async (running: Promise<SessionEnd>): Promise<void> => {
+      const end = await running.catch((error: unknown) => ({ type: 'failed', error }) as const);
+      if (!this.#stop.signal.aborted) ended.resolve(end);
+    };
     this.#running = Promise.all([
-      this.#watch(known.resolve).finally(() => known.reject(new Error('the session ended'))),
-      this.#hold(lost.resolve),
+      settle(this.#watch(known.resolve)).then(() => known.reject(new Error('the session ended'))),
+      settle(this.#hold()),
     ]);
   }
 
@@ -61,23 +72,19 @@ export class LeaseSession implements AsyncDisposable {
     return this.#storeFailure;
   }
 
-  async #watch(onSnapshot: () => void): Promise<void> {
-    const { manager, plane, log, onUpdate } = this.#parts;
-    try {
-      for await (const update of manager.watchLeases(plane.config, this.#stop.signal)) {
-        onUpdate(update.type);
-        const events = this.table.applyUpdate(update);
-        for (const event of events) this.#logEvent(event);
-        const isFirst = update.type === 'snapshot' && !this.#hasSnapshot;
-        if (isFirst) this.#hasSnapshot = true;
-        // Everything read again, and nothing changed: nothing is done.
-        if (events.length > 0 || isFirst) this.#program();
-        if (isFirst) onSnapshot();
-      }
-    } catch (error) {
-      if (!this.#stop.signal.aborted) log.error(`Watching leases ended: ${describeError(error)}`);
-      throw error;
+  async #watch(onSnapshot: () => void): Promise<SessionEnd> {
+    const { manager, plane, onUpdate } = this.#parts;
+    for await (const update of manager.watchLeases(plane.config, this.#stop.signal)) {
+      onUpdate(update.type);
+      const events = this.table.applyUpdate(update);
+      for (const event of events) this.#logEvent(event);
+      const isFirst = update.type === 'snapshot' && !this.#hasSnapshot;
+      if (isFirst) this.#hasSnapshot = true;
+      // Everything read again, and nothing changed: nothing is done.
+      if (events.length > 0 || isFirst) this.#program();
+      if (isFirst) onSnapshot();
     }
+    return unasked('watching the leases');
   }
 
   #logEvent(event: LeaseEvent): void {
@@ -94,7 +101,7 @@ export class LeaseSession implements AsyncDisposable {
     if (this.#hasSnapshot) this.#parts.onKnown(this.#own, peers);
   }
 
-  async #hold(onLost: (reason: string) => void): Promise<void> {
+  async #hold(): Promise<SessionEnd> {
     const { manager, log } = this.#parts;
     for await (const event of manager.holdLease(this.#own, this.#stop.signal)) {
       switch (event.type) {
@@ -107,16 +114,20 @@ export class LeaseSession implements AsyncDisposable {
           log.warn(`The lease store cannot be reached; packets flow on, trying again: ${this.#storeFailure}`);
           break;
         case 'lost':
-          onLost(event.reason);
-          return;
+          return event;
         default:
           assertNever(event, 'own lease event');
       }
     }
+    return unasked('holding the lease');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new Error('the lease session ended'));
-    await this.#running.catch(() => {});
+    await this.#running;
   }
+}
+
+function unasked(what: string): SessionEnd {
+  return { type: 'failed', error: new Error(`${what} ended without being told to`) };
 }

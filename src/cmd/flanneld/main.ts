@@ -1,12 +1,18 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
+import { writeSync } from 'node:fs';
 import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
 import { describeError } from '../../errors.ts';
 import { createLog } from '../../log/log.ts';
-import { untilStopped } from '../stop-signal.ts';
+import { type ProcessLife, runProgram } from '../process-life.ts';
 import { VERSION } from '../version.ts';
 import { explainForHost, runAgent } from './agent.ts';
 
-async function main(): Promise<number> {
+/** Of a stop that somebody asked for; requests to the health server under way may take 3 s. */
+const STOP_MS = 4_000;
+/** Within 2 s of a fatal error the process is gone. */
+const FATAL_MS = 1_250;
+
+async function main(life: ProcessLife): Promise<number> {
   const parsed = parseFlanneldOptions(process.argv.slice(2), process.env);
   switch (parsed.kind) {
     case 'help':
@@ -28,18 +34,18 @@ async function main(): Promise<number> {
     vmodule: options.vmodule,
     backtraceAt: options.logBacktraceAt,
   });
+  life.lastWords = (text) => log.error(text);
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
-  using stopped = untilStopped();
+  using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS });
   if (options.explainIface) return await explain(options, stopped.signal);
   try {
-    await runAgent(options, log, stopped.signal);
+    await runAgent(options, log, life.fatal, stopped.signal);
   } catch (error) {
-    if (!stopped.signal.aborted) {
-      log.error(describeError(error));
-      return 1;
-    }
+    log.error(describeError(error));
+    return 1;
   }
+  if (life.hasFailed) return 1;
   log.info('Exiting cleanly...');
   return 0;
 }
@@ -56,6 +62,4 @@ async function explain(options: FlanneldOptions, signal: AbortSignal): Promise<n
   }
 }
 
-void main().then((exitCode) => {
-  process.exitCode = exitCode;
-});
+runProgram('flanneld', (text) => writeSync(2, `flanneld: ${text}\n`), main);

@@ -28,6 +28,8 @@ export interface NodePlaneParts {
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
   readonly onFastPath: (state: FastPathState) => void;
+  /** Told of what only another process can mend. */
+  readonly onFatal: (error: unknown) => void;
   readonly log: Log;
 }
 
@@ -129,7 +131,7 @@ export class NodePlane implements AsyncDisposable {
   }
 
   #makeForwarder(): Forwarder {
-    const { options, onForwarderEvent, onFastPath, log } = this.#parts;
+    const { options, onForwarderEvent, onFastPath, onFatal, log } = this.#parts;
     return hostForwarder({
       underlay: () => {
         const { userSpace } = this.#backend;
@@ -147,6 +149,7 @@ export class NodePlane implements AsyncDisposable {
       onEvent: (event: ForwarderEvent) => {
         onForwarderEvent(event);
         if (event.type === 'started') log.info('Packet workers are running');
+        else if (event.type === 'stuck') onFatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
         else log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
       },
     });

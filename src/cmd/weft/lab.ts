@@ -4,7 +4,7 @@ import { MAX_LAB_HOSTS, MIN_HOSTS, runLab } from '../../lab/lab.ts';
 import { Progress } from '../../lab/progress.ts';
 import { renderReport, WIDE_COLUMNS } from '../../lab/report.ts';
 import { SUBNET_STORE_KINDS, type SubnetStoreKind } from '../../lab/subnet-store.ts';
-import { untilStopped } from '../stop-signal.ts';
+import type { ProcessLife } from '../process-life.ts';
 
 interface LabFlags {
   readonly hosts: number;
@@ -18,7 +18,7 @@ interface LabFlags {
  * not, 130 when interrupted. With `--json`, standard output gets one JSON object and nothing else; progress goes to
  * standard error.
  */
-export function labCommand(): Command {
+export function labCommand(life: ProcessLife): Command {
   const lab = new Command('lab')
     .description(
       'Hosts as network namespaces on this machine, an agent in each, real packets between their containers.',
@@ -31,7 +31,7 @@ export function labCommand(): Command {
         .choices(SUBNET_STORE_KINDS)
         .default('local'),
     )
-    .action((flags: LabFlags) => runAndShow(flags));
+    .action((flags: LabFlags) => runAndShow(flags, life));
   lab
     .command('down')
     .argument('[id]', 'one lab, even if it is in use; all that are not in use without it')
@@ -48,12 +48,15 @@ function hostCount(text: string): number {
   return value;
 }
 
-async function runAndShow(flags: LabFlags): Promise<void> {
+/** What was made is removed, also after an error that should not be possible; that takes a while for a large lab. */
+const REMOVAL_MS = 60_000;
+
+async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
   const out = flags.json ? process.stderr : process.stdout;
   const colour = out.isTTY === true && !process.env.NO_COLOR;
   // A reader that has gone away (`| head`) or a closed terminal must not stop the removal of what was made.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
-  using stop = untilStopped();
+  using stop = life.untilStopped({ fatalMs: REMOVAL_MS });
   const hangUp = new AbortController();
   process.once('SIGHUP', () => hangUp.abort(new Error('the terminal was closed')));
   const signal = AbortSignal.any([stop.signal, hangUp.signal]);

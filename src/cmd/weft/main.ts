@@ -1,6 +1,7 @@
 /** `weft`: the command for people. One file a verb. */
 import { Command, CommanderError } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
+import { type ProcessLife, runProgram } from '../process-life.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
 import { doctorCommand } from './doctor.ts';
@@ -11,23 +12,25 @@ import { tunnelCommand } from './tunnel.ts';
 /** Wrong usage, as most Unix programs have it. */
 const EXIT_USAGE = 2;
 
-const program = new Command('weft')
-  .description('A flannel-compatible overlay network for containers.')
-  .showHelpAfterError('(weft --help lists the commands)')
-  .addCommand(labCommand())
-  .addCommand(tunnelCommand())
-  .addCommand(cleanupCommand())
-  .addCommand(dockerOptsCommand())
-  .addCommand(installCniCommand())
-  .addCommand(doctorCommand());
-for (const command of [program, ...program.commands]) command.exitOverride();
-
-// No await here: the single executable is a CommonJS module, which has none outside functions.
-program.parseAsync().catch((error: unknown) => {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
-  } else {
+async function main(life: ProcessLife): Promise<number> {
+  const program = new Command('weft')
+    .description('A flannel-compatible overlay network for containers.')
+    .showHelpAfterError('(weft --help lists the commands)')
+    .addCommand(labCommand(life))
+    .addCommand(tunnelCommand(life))
+    .addCommand(cleanupCommand())
+    .addCommand(dockerOptsCommand())
+    .addCommand(installCniCommand())
+    .addCommand(doctorCommand());
+  for (const command of [program, ...program.commands]) command.exitOverride();
+  try {
+    await program.parseAsync();
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
     process.stderr.write(`weft: ${describeError(error)}\n`);
-    process.exitCode = error instanceof WeftError && error.code === 'WEFT_USAGE' ? EXIT_USAGE : 1;
+    return error instanceof WeftError && error.code === 'WEFT_USAGE' ? EXIT_USAGE : 1;
   }
-});
+}
+
+runProgram('weft', (text) => void process.stderr.write(`weft: ${text}\n`), main);

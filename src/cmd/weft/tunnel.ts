@@ -18,7 +18,7 @@ import {
 } from '../../ip/prefix.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { hostForwarder } from '../flanneld/open-forwarder.ts';
-import { untilStopped } from '../stop-signal.ts';
+import type { ProcessLife } from '../process-life.ts';
 
 interface Endpoint {
   readonly address: Ipv4Addr;
@@ -137,10 +137,14 @@ function showCountersOnSignal(peers: readonly Peer[], forwarder: Forwarder): Dis
   return { [Symbol.dispose]: () => void process.removeListener('SIGUSR1', show) };
 }
 
-async function runTunnel(options: TunnelOptions): Promise<void> {
+const END_LIMITS = { stopMs: 3_000, fatalMs: 1_250 };
+
+async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<void> {
   const { dev, address: own, listen, mtu } = options;
   checkPeers(own, options.peer);
-  using stopped = untilStopped();
+  // Packets do not stop because nobody reads what is said about them any more.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+  using stopped = life.untilStopped(END_LIMITS);
   const { signal } = stopped;
   const notice = (text: string): void => void process.stderr.write(`weft tunnel: ${text}\n`);
   await using forwarder = hostForwarder({
@@ -152,6 +156,7 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
     onFastPath: ({ text }) => notice(text),
     onEvent: (event) => {
       if (event.type === 'failed') notice(`${event.reason}; starting again in ${event.retryInMs} ms`);
+      if (event.type === 'stuck') life.fatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
     },
   });
   const peers = options.peer.map(
@@ -180,7 +185,7 @@ async function runTunnel(options: TunnelOptions): Promise<void> {
 }
 
 /** `weft tunnel`: the data plane with peers given by hand and no subnet manager. */
-export function tunnelCommand(): Command {
+export function tunnelCommand(life: ProcessLife): Command {
   return new Command('tunnel')
     .summary('carry packets between hosts with peers given by hand')
     .description(
@@ -210,6 +215,6 @@ export function tunnelCommand(): Command {
         'and of "nobody" (what could not be laid at a peer\'s door), and totals such as system calls made and ICMP errors sent.',
     )
     .action(async (options: TunnelOptions) => {
-      await runTunnel(options);
+      await runTunnel(options, life);
     });
 }

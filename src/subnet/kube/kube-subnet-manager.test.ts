@@ -435,6 +435,43 @@ describe('holding', () => {
     assert.equal((await pending).type, 'renewed');
     assert.equal(bench.annotation('own', 'public-ip'), '10.98.0.1');
   });
+
+  test('a plugin for credentials that fails for a while does not end it', async () => {
+    await using bench = await Bench.start();
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const broken = join(dir, 'plugin-is-broken');
+    const script = `if [ -e ${broken} ]; then echo out of order >&2; exit 1; fi; echo '${JSON.stringify({
+      apiVersion: 'client.authentication.k8s.io/v1',
+      kind: 'ExecCredential',
+      status: { token: 'valid' },
+    })}'`;
+    const kubeconfigFile = join(dir, 'exec.kubeconfig');
+    const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh', args: ['-c', script] };
+    await writeFile(
+      kubeconfigFile,
+      JSON.stringify({
+        clusters: [{ name: 'c', cluster: { server: bench.fake.url } }],
+        users: [{ name: 'u', user: { exec: { ...exec, interactiveMode: 'Never' } } }],
+        contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+        'current-context': 'x',
+      }),
+    );
+    const manager = await bench.open({ kubeconfigFile, apiUrl: '' });
+    const events = bench.hold(manager, await bench.acquire(manager));
+    const pending = next(events);
+    await writeFile(broken, '');
+    // The token is not good any more, so that the plugin is asked for another one.
+    bench.fake.override = ({ method }) =>
+      method === 'PATCH' ? { status: 401, body: { kind: 'Status', message: 'unauthorized' } } : undefined;
+    bench.fake.put(bare('own', ['10.244.3.0/24']));
+    const fails = (): boolean =>
+      bench.lines().some((line) => /^Error keeping the annotations .*out of order/.test(line));
+    await Promise.race([settled(fails), pending]);
+    assert.ok(fails());
+    bench.fake.override = undefined;
+    await rm(broken);
+    assert.equal((await pending).type, 'renewed');
+  });
 });
 
 describe('watching', () => {

@@ -233,12 +233,12 @@ export class KubeSubnetManager implements SubnetManager {
             yield { type: 'lost', reason: outcome.lost };
             return;
           } catch (error) {
-            // Rights can be taken away and given back while we run; packets go on meanwhile.
-            if (!(error instanceof WeftError) || error.code !== 'WEFT_KUBE_REFUSED') throw error;
+            if (scope.aborted) throw error;
+            // Rights are taken away and given back while we run, a plugin for credentials fails: packets go on meanwhile.
             this.#report({
               type: 'store-failed',
               failure: 'Error keeping the annotations',
-              error,
+              error: asError(error),
               retryInMs: waitMs * 2,
             });
           }

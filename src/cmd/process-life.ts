@@ -1,0 +1,114 @@
+import { flushCompileCache } from 'node:module';
+import { describeFault } from '../errors.ts';
+import { alarm, exitAtOnce } from '../linux/ffi.ts';
+import { type StopSignal, untilStopped } from './stop-signal.ts';
+
+export interface EndLimits {
+  /** How long the program may take to end once a signal has told it to; for ever when left out. */
+  readonly stopMs?: number | undefined;
+  /** The same after a fatal error. */
+  readonly fatalMs: number;
+}
+
+/** With what is logged and the way out of the process, an end within 2 s. */
+const FATAL_MS = 1_250;
+const ENDS_SOON: EndLimits = { fatalMs: FATAL_MS };
+
+/**
+ * A process from its start to its end: whatever happens, it ends, with an exit code, and says why.
+ *
+ * `process.exit` waits for worker threads, and one that is blocked in a foreign call keeps it for ever: so the last step is
+ * _exit(2), which asks nobody. Should not even this thread come to it, the kernel's alarm clock ends the process.
+ */
+export class ProcessLife {
+  readonly #name: string;
+  #stopped: StopSignal | undefined;
+  #limits: EndLimits = ENDS_SOON;
+  #isEnding = false;
+  #exitCode = 0;
+  /** Where last words go; must neither wait nor throw. Standard error until there is a log. */
+  lastWords: (text: string) => void;
+
+  constructor(name: string, lastWords: (text: string) => void) {
+    this.#name = name;
+    this.lastWords = lastWords;
+  }
+
+  /** Whether there was a fatal error. */
+  get hasFailed(): boolean {
+    return this.#exitCode !== 0;
+  }
+
+  /** Fires on the first SIGINT or SIGTERM, and on a fatal error. From then on the program has as long as `limits` say. */
+  untilStopped(limits: EndLimits = ENDS_SOON): StopSignal {
+    this.#limits = limits;
+    const stopped = untilStopped();
+    this.#stopped = stopped;
+    const { stopMs } = limits;
+    stopped.signal.addEventListener('abort', () => stopMs !== undefined && this.#limit(stopMs), { once: true });
+    return stopped;
+  }
+
+  /** This process cannot go on: everything is told to end, and what does not is left to the kernel. Never throws. */
+  readonly fatal = (error: unknown, what = 'fatal error'): void => {
+    this.#exitCode = 1;
+    this.#say(`${what}: ${describeFault(error)}`);
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#limit(this.#limits.fatalMs);
+    if (this.#stopped === undefined) this.end(1);
+    else this.#stopped.stop(new Error(`${this.#name} ends because of a fatal error`, { cause: error }));
+  };
+
+  /** Ends the process now. A fatal error before keeps the code from being 0. */
+  end(code: number): never {
+    const exitCode = code === 0 ? this.#exitCode : code;
+    try {
+      flushCompileCache();
+      // Last of all that listens: those before end what this process has started.
+      process.once('exit', () => exitAtOnce(exitCode));
+      process.exit(exitCode);
+    } finally {
+      exitAtOnce(exitCode);
+    }
+  }
+
+  #limit(ms: number): void {
+    alarm(Math.ceil((ms + 500) / 1_000));
+    setTimeout(() => {
+      this.#say(`${this.#name} did not end within ${ms} ms of being told to, and is ended now`);
+      this.end(1);
+    }, ms);
+  }
+
+  #say(text: string): void {
+    try {
+      this.lastWords(text);
+    } catch {
+      // Nobody can be told; the exit code says that something is wrong.
+    }
+  }
+}
+
+/**
+ * Runs a program to its end. Errors that nothing has handled, also those of promises, are said and end it with code 1.
+ *
+ * @param main resolves with the exit code.
+ */
+export function runProgram(
+  name: string,
+  lastWords: (text: string) => void,
+  main: (life: ProcessLife) => Promise<number>,
+): void {
+  const life = new ProcessLife(name, lastWords);
+  process.on('uncaughtException', (error) => life.fatal(error, 'uncaught error'));
+  process.on('unhandledRejection', (error) => life.fatal(error, 'unhandled rejection'));
+  process.once('beforeExit', () => life.fatal(new Error('nothing is left that it could wait for'), name));
+  main(life).then(
+    (code) => life.end(code),
+    (error: unknown) => {
+      life.fatal(error);
+      life.end(1);
+    },
+  );
+}

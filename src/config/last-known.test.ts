@@ -44,6 +44,7 @@ function known(): LastKnown {
     source: 'etcd /coreos.com/network',
     config: parseNetConf(JSON.stringify(NET_CONF), { source: 'test', validation: 'full' }),
     node: { publicIp: '203.0.113.7', publicIpv6: undefined, internalIps: ['192.168.77.1', 'fd77::1'] },
+    external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: parseIpv6('fd77::1') },
     own: lease('10.244.9.0/25', 'fd00:244:0:1::/64', 1, 1_800_000_000_000),
     peers: [lease('10.244.9.128/25', 'fd00:244:0:2::/64', 2), lease('10.244.10.0/25', undefined, 3, 5)],
   };
@@ -85,10 +86,19 @@ describe('what the agent knew', () => {
       ['"own":{', '"own":0,"x":{'],
       ['"subnetLength":25', '"subnetLength":"25"'],
       ['"internalIps":[', '"internalIps":[7,'],
+      ['"external":{"name":"eth0"', '"external":{"name":0'],
     ] as const) {
       assert.ok(text.includes(from));
       assert.equal(parseLastKnown(text.replace(from, to), known().source).kind, 'unusable', to);
     }
+  });
+
+  it('has the published addresses for those of the interface in a file of an earlier version', () => {
+    const text = formatLastKnown(known(), new Date()).replace(/"external":\{.*?\},/, '');
+    const result = parseLastKnown(text, known().source);
+    assert.ok(result.kind === 'read');
+    const { publicIp: address, publicIpv6: addressV6 } = known().own.attrs;
+    assert.deepEqual(result.known.external, { name: '', address, addressV6 });
   });
 
   it('tells configurations apart, and only those', () => {

@@ -13,6 +13,7 @@ import {
 import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
 import { writeFileAtomically } from './atomic-file.ts';
+import type { InterfaceInUse } from './keep-interface.ts';
 import type { AddressPlan, NetworkConfig } from './network-config.ts';
 import type { NodeAddresses } from './node-addresses.ts';
 
@@ -26,6 +27,8 @@ export interface LastKnown {
   readonly config: NetworkConfig;
   /** `undefined` when the subnet manager knows no nodes. */
   readonly node: NodeAddresses | undefined;
+  /** The external interface and the addresses on it that were used. */
+  readonly external: InterfaceInUse;
   readonly own: Lease;
   readonly peers: readonly Lease[];
 }
@@ -67,8 +70,10 @@ export function describeNetworkConfig({ ipv4, ipv6, ...rest }: NetworkConfig): s
   });
 }
 
-export function formatLastKnown({ source, config, node, own, peers }: LastKnown, now: Date): string {
-  const head = JSON.stringify({ version: VERSION, writtenAt: now.toISOString(), source, node });
+export function formatLastKnown({ source, config, node, external, own, peers }: LastKnown, now: Date): string {
+  const { name, address, addressV6 } = external;
+  const inUse = { name, address: address && formatIpv4(address), addressV6: addressV6 && formatIpv6(addressV6) };
+  const head = JSON.stringify({ version: VERSION, writtenAt: now.toISOString(), source, node, external: inUse });
   const parts = [
     `"config":${describeNetworkConfig(config)}`,
     `"own":${leaseText(own)}`,
@@ -86,11 +91,13 @@ export function parseLastKnown(text: string, source: string): LastKnownResult {
       return { kind: 'unusable', reason: `it is about ${String(content.source)}, not ${source}` };
     }
     const writtenAt = new Date(stringOf(content.writtenAt, 'writtenAt'));
+    const own = leaseOf(content.own);
     const known: LastKnown = {
       source,
       config: configOf(content.config),
       node: content.node === undefined ? undefined : nodeOf(content.node),
-      own: leaseOf(content.own),
+      external: externalOf(content.external, own),
+      own,
       peers: arrayOf(content.peers, 'peers').map(leaseOf),
     };
     return { kind: 'read', known, writtenAt };
@@ -157,6 +164,17 @@ function nodeOf(value: unknown): NodeAddresses {
     publicIp: publicIp === undefined ? undefined : stringOf(publicIp, 'publicIp'),
     publicIpv6: publicIpv6 === undefined ? undefined : stringOf(publicIpv6, 'publicIpv6'),
     internalIps: arrayOf(internalIps, 'internalIps').map((ip) => stringOf(ip, 'an internal IP')),
+  };
+}
+
+/** Earlier versions did not write it: then it is where the published addresses are. */
+function externalOf(value: unknown, own: Lease): InterfaceInUse {
+  if (value === undefined) return { name: '', address: own.attrs.publicIp, addressV6: own.attrs.publicIpv6 };
+  const { name, address, addressV6 } = objectOf(value, 'external');
+  return {
+    name: stringOf(name, 'the name of the external interface'),
+    address: address === undefined ? undefined : parseIpv4(stringOf(address, 'its address')),
+    addressV6: addressV6 === undefined ? undefined : parseIpv6(stringOf(addressV6, 'its IPv6 address')),
   };
 }
 

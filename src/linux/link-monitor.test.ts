@@ -54,6 +54,12 @@ describe('what `ip monitor` says of the way to the other nodes', () => {
   for (const [line, expected] of [
     ['[LINK]3: eth0@plug0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1400 qdisc noqueue state UP group 0', true],
     ['[LINK]Deleted 3: eth0@NONE: <BROADCAST,MULTICAST> mtu 1400 qdisc noop state DOWN group 0', true],
+    ['[LINK]3: lan0@plug0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group 0', true],
+    ['[LINK]Deleted 3: lan0@NONE: <BROADCAST,MULTICAST> mtu 1400 qdisc noop state DOWN group 0', true],
+    [
+      '[LINK]33: vethafed4ec1@if3: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1472 qdisc noqueue master cni0 state UP',
+      false,
+    ],
     ['[LINK]9: vethafed4ec1@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1472 qdisc noqueue master cni0 state UP', false],
     ['    link/ether 02:00:0a:62:00:11 brd ff:ff:ff:ff:ff:ff', false],
     ['[ADDR]Deleted 3: eth0    inet 192.168.77.1/24 scope 0 eth0', true],
@@ -66,7 +72,7 @@ describe('what `ip monitor` says of the way to the other nodes', () => {
     ['[NEIGH]192.168.77.2 dev eth0 lladdr 02:00:0a:62:00:12 REACHABLE', false],
   ] as const) {
     it(`${expected ? 'matters' : 'does not matter'}: ${line}`, () => {
-      assert.equal(concernsExternal(line, 'eth0'), expected);
+      assert.equal(concernsExternal(line, { index: 3, name: 'eth0' }), expected);
     });
   }
 });

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import type { NetworkInterface } from '../config/choose-interface.ts';
 import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { type Child, lines, start } from './run.ts';
@@ -110,13 +111,14 @@ export function concerns(line: string, wanted: WantedState): boolean {
 }
 
 /**
- * Whether a line of `ip -N monitor label` can be about which interface leads to the other nodes, `name` being the present
- * one: it, addresses that others can use on any interface, and default routes. Containers come and go without any of these.
+ * Whether a line of `ip -N monitor label` can be about which interface leads to the other nodes, given the present one: it,
+ * also by another name, addresses that others can use on any interface, and default routes. Containers come and go without
+ * any of these.
  */
-export function concernsExternal(line: string, name: string): boolean {
+export function concernsExternal(line: string, { index, name }: Pick<NetworkInterface, 'index' | 'name'>): boolean {
   if (!line.startsWith('[')) return false;
   const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
-  if (line.startsWith('[LINK]')) return words.includes(name);
+  if (line.startsWith('[LINK]')) return words.includes(name) || words.slice(0, 2).includes(String(index));
   if (line.startsWith('[ADDR]')) return words.includes(name) || follows(words, 'scope', '0');
   return line.startsWith('[ROUTE]') && words.includes('default');
 }

@@ -35,6 +35,7 @@ function entry(cidr: string, owner: number | undefined, expiresAtMs: number | un
 function choose(
   entries: readonly StoredEntry[],
   previous?: Subnets,
+  hostAddresses?: readonly number[],
 ): ReturnType<typeof chooseLease<StoredEntry>> & { readonly reports: readonly string[] } {
   const reports: SubnetReport[] = [];
   const choice = chooseLease({
@@ -42,6 +43,7 @@ function choose(
     attrs: host(1),
     entries,
     previous,
+    hostAddresses: hostAddresses?.map((n) => host(n).publicIp!),
     random: () => 0,
     report: (report) => reports.push(report),
   });
@@ -84,6 +86,27 @@ describe('chooseLease', () => {
     assert.ok(choice.type === 'create');
     assert.deepEqual(choice.remove, [own]);
     assert.ok(!overlap(choice.subnets, own));
+  });
+
+  it('knows a lease under another address of this host for its own, after those under the published one', () => {
+    const [mine, floating, others] = [entry('10.5.1.0/24', 1), entry('10.5.2.0/24', 7), entry('10.5.3.0/24', 3)];
+    const taken = (entries: StoredEntry[], previous?: Subnets) => {
+      const choice = choose(entries, previous, [7, 8]);
+      return choice.type === 'reuse' ? choice.entry : undefined;
+    };
+    assert.equal(taken([others, floating]), floating);
+    assert.equal(taken([others, floating, mine]), mine);
+    assert.equal(taken([others, floating, mine], subnets('10.5.2.0/24')), floating);
+    assert.equal(taken([others]), undefined);
+    assert.equal(taken([entry('10.5.3.0/24', undefined)]), undefined);
+  });
+
+  it('leaves such a lease alone when it does not fit, or is not needed', () => {
+    const [mine, misfit, overlapped] = [entry('10.5.1.0/24', 1), entry('10.5.99.0/24', 7), entry('10.5.4.0/24', 8)];
+    const choice = choose([misfit, overlapped, entry('10.5.4.128/25', 2)], undefined, [7, 8]);
+    assert.equal(choice.type, 'create');
+    assert.deepEqual(choice.remove, []);
+    assert.deepEqual(choose([mine, misfit], undefined, [7]).remove, []);
   });
 
   it('tells who has the previous subnet', () => {

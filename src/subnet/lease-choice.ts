@@ -1,5 +1,6 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import { WeftError } from '../errors.ts';
+import type { IpAddr } from '../ip/address.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
 import { formatIpv6 } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, overlaps4, overlaps6 } from '../ip/prefix.ts';
@@ -40,6 +41,13 @@ export function sameHost(a: LeaseAttrs, b: LeaseAttrs): boolean {
 /** Whether an entry is that host's. */
 export function isOf(entry: StoredEntry, attrs: LeaseAttrs): boolean {
   return entry.attrs !== undefined && sameHost(entry.attrs, attrs);
+}
+
+/** Whether an entry names one of these addresses as its host's, which `sameHost` would go by. */
+export function isAt(entry: StoredEntry, addresses: readonly IpAddr[]): boolean {
+  const { publicIp, publicIpv6 } = entry.attrs ?? {};
+  const address = publicIp ?? publicIpv6;
+  return address !== undefined && addresses.includes(address);
 }
 
 export function isLive(entry: StoredEntry, nowMs: number): boolean {
@@ -91,23 +99,27 @@ export interface ChooseOptions<E extends StoredEntry> {
   readonly previous: Subnets | undefined;
   /** See AcquireOptions. */
   readonly held?: Lease | undefined;
+  /** See AcquireOptions. */
+  readonly hostAddresses?: readonly IpAddr[] | undefined;
   readonly random: () => number;
   readonly report: ReportSink;
 }
 
 /**
- * flannel's order: the lease under the own public address (one that is held goes before the others), else the previous
- * subnet, else a random free one of the first hundred. An own lease that does not fit the configuration any more is given up, unless it is a reservation: that is
+ * flannel's order: the lease under the own public address (one that is held goes before the others), else one under
+ * another address of this host, else the previous subnet, else a random free one of the first hundred. An own lease that does not fit the configuration any more is given up, unless it is a reservation: that is
  * the operator's to remove. Unlike flannel's, an own lease that overlaps somebody else's is given up as well.
  *
  * @throws WeftError WEFT_SUBNET_EXHAUSTED.
  */
 export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): LeaseChoice<E> {
-  const { config, attrs, entries, previous, held: ownHeld, random, report } = options;
+  const { config, attrs, entries, previous, held: ownHeld, hostAddresses = [], random, report } = options;
   const isHeld = (entry: E): boolean =>
     ownHeld !== undefined && leaseKey(entry) === leaseKey(ownHeld) && isOf(entry, ownHeld.attrs);
   const own = entries.filter((entry) => isOf(entry, attrs) || isHeld(entry));
-  const others = entries.filter((entry) => !own.includes(entry));
+  // A floating address may have come from another host, with its lease: that is taken in need, and never deleted.
+  const here = entries.filter((entry) => !own.includes(entry) && isAt(entry, hostAddresses));
+  const others = entries.filter((entry) => !own.includes(entry) && !here.includes(entry));
 
   const usable: E[] = [];
   const remove: E[] = [];
@@ -119,11 +131,16 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
       if (entry.expiresAtMs !== undefined) remove.push(entry);
     }
   }
+  const usableHere = here.filter(
+    (entry) => isCompatible(entry, config) && !entries.some((other) => other !== entry && overlap(other, entry)),
+  );
+  const isPrevious = (entry: E): boolean => previous !== undefined && leaseKey(entry) === leaseKey(previous);
   const reused =
     usable.find(isHeld) ??
     usable.find((entry) => entry.expiresAtMs === undefined) ??
-    usable.find((entry) => previous !== undefined && leaseKey(entry) === leaseKey(previous)) ??
-    usable[0];
+    [...usable, ...usableHere].find(isPrevious) ??
+    usable[0] ??
+    usableHere[0];
   if (reused !== undefined) return { type: 'reuse', entry: reused, remove };
 
   const held = entries.filter((entry) => !remove.includes(entry));

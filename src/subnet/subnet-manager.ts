@@ -1,4 +1,5 @@
 import type { NetworkConfig } from '../config/network-config.ts';
+import type { IpAddr } from '../ip/address.ts';
 import type { Lease, LeaseAttrs, LeaseKey } from '../lease/lease.ts';
 
 /** What happened to this node's own lease while it was held. */
@@ -24,6 +25,11 @@ export interface AcquireOptions {
    * address has changed since.
    */
   readonly held?: Lease | undefined;
+  /**
+   * All addresses of this host. A lease under any of them is its own: an agent that was not running while its public address
+   * changed knows it by that. Of no use where the store knows nodes by name.
+   */
+  readonly hostAddresses?: readonly IpAddr[] | undefined;
 }
 
 /**
@@ -42,7 +48,8 @@ export interface SubnetManager extends AsyncDisposable {
   networkConfig(signal: AbortSignal): Promise<NetworkConfig>;
 
   /**
-   * Own subnet: the lease whose public address is ours, else the previous subnet, else a free one; compare-and-set, so
+   * Own subnet: the lease whose public address is ours, else one under another address of this host, else the previous
+   * subnet, else a free one; compare-and-set, so
    * two hosts never hold overlapping subnets. @throws WeftError WEFT_SUBNET_EXHAUSTED.
    */
   acquireLease(config: NetworkConfig, attrs: LeaseAttrs, signal: AbortSignal, options?: AcquireOptions): Promise<Lease>;

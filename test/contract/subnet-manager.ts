@@ -260,6 +260,17 @@ export function subnetManagerContract(
       );
     });
 
+    allocationTest('is had again under another address of this host', async ({ harness, config, signal }) => {
+      await harness.writeEntry(leaseOf('10.5.3.0/24', 2));
+      await harness.writeEntry(leaseOf('10.5.6.0/24', 7));
+      const hostAddresses = [1, 7].map((host) => attrsOf(host).publicIp!);
+      const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { hostAddresses });
+      assert.equal(leaseKey(lease), '10.5.6.0-24');
+      const picture = new Picture(harness.manager().watchLeases(config, signal));
+      await picture.first();
+      assert.deepEqual(picture.leases.get('10.5.6.0-24' as LeaseKey)?.attrs, attrsOf(1));
+    });
+
     allocationTest('is not taken from who holds it by now, held as it was', async ({ harness, config, signal }) => {
       const held = leaseOf('10.5.6.0/24', 1);
       await harness.writeEntry(leaseOf('10.5.6.0/24', 3));

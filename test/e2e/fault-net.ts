@@ -27,15 +27,25 @@ export interface FaultHost {
   subnet: string;
 }
 
+export interface FaultNetOptions {
+  readonly idle?: number;
+  /** Commands that start the next agent. */
+  readonly under?: () => readonly string[];
+  /** Which interface the agents are told to take. */
+  readonly iface?: readonly string[];
+}
+
 /** Hosts with a real agent each, a container each, and a way of its own to a real store. */
 export class FaultNet implements AsyncDisposable {
   readonly topology: Topology;
   readonly store: FaultStore;
   readonly members: FaultHost[] = [];
   readonly #ways: TcpProxy[] = [];
+  readonly #iface: readonly string[];
   #peers = 0;
 
-  private constructor(topology: Topology, store: FaultStore) {
+  private constructor(topology: Topology, store: FaultStore, iface: readonly string[]) {
+    this.#iface = iface;
     this.topology = topology;
     this.store = store;
   }
@@ -44,12 +54,12 @@ export class FaultNet implements AsyncDisposable {
   static async create(
     hosts: number,
     startStore: (topology: Topology) => Promise<FaultStore>,
-    { idle = 0, under = () => [] }: { readonly idle?: number; readonly under?: () => readonly string[] } = {},
+    { idle = 0, under = () => [], iface = ['--iface=eth0'] }: FaultNetOptions = {},
   ): Promise<FaultNet> {
     await using stack = new AsyncDisposableStack();
     const topology = stack.use(await Topology.create({ hosts, containersPerHost: 1, purpose: 'faults test' }));
     const store = stack.use(await startStore(topology));
-    const net = new FaultNet(topology, store);
+    const net = new FaultNet(topology, store, iface);
     stack.defer(() => net.#closeWays());
     for (const host of topology.hosts.slice(0, hosts - idle)) await net.join(host, under());
     stack.move();
@@ -86,7 +96,7 @@ export class FaultNet implements AsyncDisposable {
   async start(host: LabHost, under: readonly string[] = []): Promise<Flanneld> {
     const flags = [
       ...this.store.flags(host),
-      ...['--iface=eth0', '--ip-masq', `--subnet-file=${subnetFileOf(host)}`],
+      ...[...this.#iface, '--ip-masq', `--subnet-file=${subnetFileOf(host)}`],
       ...['--healthz-ip=127.0.0.1', `--healthz-port=${HEALTHZ_PORT}`],
     ];
     return await Flanneld.start(this.topology, host, { flags, env: this.store.environment(host), under });

@@ -159,6 +159,7 @@ export class FakeSubnetManager implements SubnetManager {
         .filter((entry) => isLive(entry, nowMs) || isOf(entry, options.held?.attrs ?? attrs) || isOf(entry, attrs)),
       previous: options.previous,
       held: options.held,
+      hostAddresses: options.hostAddresses,
       random: this.#random,
       report: this.#report,
     });

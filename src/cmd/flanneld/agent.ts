@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ChosenInterface } from '../../config/choose-interface.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import type { KeepOptions } from '../../config/keep-interface.ts';
 import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../../config/last-known.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
@@ -18,7 +19,7 @@ import { describeReport, type SubnetReport } from '../../subnet/report.ts';
 import { AgentFigures } from './agent-figures.ts';
 import { aborted, carryOn } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
-import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
+import { explainInterface, externalOf, findExternalInterface, readOwnAddresses } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
@@ -87,7 +88,9 @@ export async function explainForHost(
       signal.throwIfAborted();
       return { ipv4: undefined, ipv6: undefined };
     });
-  return await explainInterface(options, families, await nodeAddresses?.(signal), signal);
+  const known = await readLastKnown(options.subnetFile, describeStore(options));
+  const inUse = known.kind === 'read' ? known.known.external : undefined;
+  return await explainInterface(options, families, await nodeAddresses?.(signal), inUse, signal);
 }
 
 const SILENT: Pick<Log, 'info'> = { info: () => {} };
@@ -289,9 +292,10 @@ class Agent {
   }
 
   async #setUp(config: NetworkConfig): Promise<NodeParts> {
-    const choose = (log: Pick<Log, 'info'>, signal: AbortSignal): Promise<ChosenInterface> =>
-      findExternalInterface(this.#options, config, this.#node, log, signal);
-    const external = externalOf(await choose(this.#log, this.#signal));
+    const choose = (keep: KeepOptions, log: Pick<Log, 'info'>, signal: AbortSignal): Promise<ChosenInterface> =>
+      findExternalInterface(this.#options, config, this.#node, keep, log, signal);
+    const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
+    const external = externalOf(chosen);
     const figures = this.#figures;
     const plane = this.#stack.use(
       new NodePlane({
@@ -307,17 +311,18 @@ class Agent {
     Object.assign(figures, { backend: plane.backend.type, forwarder, reconciler, traffic });
     const watch = this.#stack.use(
       new InterfaceWatch({
-        initial: external,
-        choose: async (signal) => {
+        initial: chosen,
+        choose: async (inUse, signal) => {
+          const keep = { inUse, isRunning: true };
           try {
-            return await choose(SILENT, signal);
+            return await choose(keep, SILENT, signal);
           } catch {
             // What is asked for may have changed with it: the addresses of the Node.
             await this.#refreshNode(signal);
-            return await choose(SILENT, signal);
+            return await choose(keep, SILENT, signal);
           }
         },
-        notices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present().name), signal),
+        notices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
         log: this.#log,
       }),
     );
@@ -346,10 +351,12 @@ class Agent {
     this.#readiness.waiting('waiting for a subnet lease');
     const previous = await readPreviousLease(subnetFile, config, this.#log, turn);
     const earlier = await readSubnetFile(subnetFile, turn);
+    const hostAddresses = await readOwnAddresses(turn);
     const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
       manager.acquireLease(config, plane.backend.leaseAttrs, turn, {
         ...(previous === undefined ? {} : { previous }),
         held: this.#held,
+        hostAddresses,
       }),
     );
     if (this.#own !== undefined && leaseKey(own) !== leaseKey(this.#own)) {
@@ -366,7 +373,8 @@ class Agent {
       },
       onKnown: (lease: Lease, peers: readonly Lease[]) => {
         this.#peers = peers;
-        this.#keeper.keep({ source: describeStore(this.#options), config, node: this.#node, own: lease, peers });
+        const source = describeStore(this.#options);
+        this.#keeper.keep({ source, config, node: this.#node, external: plane.external, own: lease, peers });
       },
     };
     await using session = new LeaseSession(parts, own, this.#peers);

@@ -2,13 +2,13 @@ import type { ExternalInterface } from '../../backend/backend.ts';
 import {
   type ChosenInterface,
   choiceLogLines,
-  chooseInterface,
   explainChoice,
   type InterfaceChoice,
   type IpStack,
   interfaceNotFound,
 } from '../../config/choose-interface.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import { addressesOfHost, type KeepOptions, keepOrChooseInterface } from '../../config/keep-interface.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { WeftError } from '../../errors.ts';
@@ -50,6 +50,7 @@ async function choose(
   options: FlanneldOptions,
   stack: IpStack,
   node: NodeAddresses | undefined,
+  keep: KeepOptions,
   signal: AbortSignal,
 ): Promise<InterfaceChoice> {
   const hints = node && parseNodeHints(node);
@@ -71,21 +72,27 @@ async function choose(
     publicIp: hints?.publicIp ?? options.publicIp,
     publicIpv6: hints?.publicIpv6 ?? options.publicIpv6,
   };
-  return chooseInterface(request, host);
+  return keepOrChooseInterface(request, host, keep);
+}
+
+/** See addressesOfHost(). */
+export async function readOwnAddresses(signal: AbortSignal): Promise<readonly IpAddr[]> {
+  return addressesOfHost(await readHostNetwork(signal));
 }
 
 /**
- * The interface that leads to the other nodes, by flannel's rules.
+ * The interface that leads to the other nodes: the one in use while it may be kept, else by flannel's rules.
  * @throws WeftError WEFT_INTERFACE_NOT_FOUND with every candidate and why it was not taken.
  */
 export async function findExternalInterface(
   options: FlanneldOptions,
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
   node: NodeAddresses | undefined,
+  keep: KeepOptions,
   log: Pick<Log, 'info'>,
   signal: AbortSignal,
 ): Promise<ChosenInterface> {
-  const choice = await choose(options, stackOf(config), node, signal);
+  const choice = await choose(options, stackOf(config), node, keep, signal);
   for (const { what, error } of choice.failures) log.info(`Could not find valid interface matching ${what}: ${error}`);
   if (!choice.found) throw interfaceNotFound(choice);
   for (const line of choiceLogLines(choice)) log.info(line);
@@ -103,8 +110,9 @@ export async function explainInterface(
   options: FlanneldOptions,
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
   node: NodeAddresses | undefined,
+  inUse: KeepOptions['inUse'],
   signal: AbortSignal,
 ): Promise<{ readonly text: string; readonly found: boolean }> {
-  const choice = await choose(options, stackOf(config), node, signal);
+  const choice = await choose(options, stackOf(config), node, { inUse, isRunning: false }, signal);
   return { text: explainChoice(choice), found: choice.found };
 }

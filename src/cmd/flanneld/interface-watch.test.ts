@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { ExternalInterface } from '../../backend/backend.ts';
-import type { ChosenInterface } from '../../config/choose-interface.ts';
+import type { ChosenInterface, NetworkInterface } from '../../config/choose-interface.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import type { Log } from '../../log/log.ts';
 import { externalOf } from './external-interface.ts';
@@ -36,7 +35,7 @@ class Host implements AsyncDisposable {
     this.#now = initial;
     const say = (text: string): void => void this.lines.push(text);
     this.watch = new InterfaceWatch({
-      initial: externalOf(initial),
+      initial,
       choose: async () => {
         if (this.#now instanceof Error) throw this.#now;
         return this.#now;
@@ -47,7 +46,7 @@ class Host implements AsyncDisposable {
     });
   }
 
-  async *#notices(_present: () => ExternalInterface, signal: AbortSignal): AsyncGenerator<void> {
+  async *#notices(_present: () => NetworkInterface, signal: AbortSignal): AsyncGenerator<void> {
     signal.addEventListener('abort', () => this.#stop.abort(), { once: true });
     const ended = new Promise<void>((resolve) => this.#stop.signal.addEventListener('abort', () => resolve()));
     for (;;) {

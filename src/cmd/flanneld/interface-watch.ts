@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { ExternalInterface } from '../../backend/backend.ts';
-import { type ChosenInterface, choiceLogLines } from '../../config/choose-interface.ts';
+import { type ChosenInterface, choiceLogLines, type NetworkInterface } from '../../config/choose-interface.ts';
+import type { InterfaceInUse } from '../../config/keep-interface.ts';
 import { describeError } from '../../errors.ts';
 import { formatAddr } from '../../ip/address.ts';
 import type { Log } from '../../log/log.ts';
@@ -8,11 +9,11 @@ import { externalOf } from './external-interface.ts';
 
 export interface InterfaceWatchOptions {
   /** What was chosen at the start. */
-  readonly initial: ExternalInterface;
-  /** Chooses anew, by the same rules. Rejects when no interface will do. */
-  readonly choose: (signal: AbortSignal) => Promise<ChosenInterface>;
+  readonly initial: ChosenInterface;
+  /** Stays with what is in use if it may, else chooses anew. Rejects when no interface will do. */
+  readonly choose: (inUse: InterfaceInUse, signal: AbortSignal) => Promise<ChosenInterface>;
   /** Something that may bear on the choice has happened on this host; see linux/link-monitor.ts. */
-  readonly notices: (present: () => ExternalInterface, signal: AbortSignal) => AsyncIterable<void>;
+  readonly notices: (present: () => NetworkInterface, signal: AbortSignal) => AsyncIterable<void>;
   readonly log: Log;
   /** How long to wait after a notice: an address that is replaced is gone for a moment. Default 100. */
   readonly settleMs?: number;
@@ -21,8 +22,8 @@ export interface InterfaceWatchOptions {
 }
 
 /**
- * Follows the external interface while the agent runs: its address or MTU may change, the default route may move to
- * another one, it may vanish and come back. flannel looks once, at its start.
+ * Follows the external interface while the agent runs: its address or MTU may change, it may get another name, vanish and
+ * come back. flannel looks once, at its start.
  */
 export class InterfaceWatch implements AsyncDisposable {
   readonly #options: InterfaceWatchOptions;
@@ -30,12 +31,14 @@ export class InterfaceWatch implements AsyncDisposable {
   readonly #running: Promise<void>;
   #looking: Promise<void> = Promise.resolve();
   #current: ExternalInterface;
+  #link: NetworkInterface;
   #failure: string | undefined;
   #change = new AbortController();
 
   constructor(options: InterfaceWatchOptions) {
     this.#options = options;
-    this.#current = options.initial;
+    this.#current = externalOf(options.initial);
+    this.#link = options.initial.interface;
     this.#running = this.#run();
   }
 
@@ -67,7 +70,7 @@ export class InterfaceWatch implements AsyncDisposable {
       if (this.#failure !== undefined) void this.look();
     }, retryMs);
     try {
-      for await (const _ of notices(() => this.#current, signal)) {
+      for await (const _ of notices(() => this.#link, signal)) {
         await new Promise((resolve) => setTimeout(resolve, settleMs));
         await this.look();
       }
@@ -82,7 +85,7 @@ export class InterfaceWatch implements AsyncDisposable {
     if (signal.aborted) return;
     let choice: ChosenInterface;
     try {
-      choice = await choose(signal);
+      choice = await choose(this.#current, signal);
     } catch (error) {
       if (signal.aborted) return;
       const text = describeError(error);
@@ -91,6 +94,7 @@ export class InterfaceWatch implements AsyncDisposable {
       return;
     }
     const found = externalOf(choice);
+    this.#link = choice.interface;
     const before = this.#current;
     const isBack = this.#failure !== undefined;
     this.#failure = undefined;

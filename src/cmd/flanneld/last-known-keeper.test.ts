@@ -38,6 +38,7 @@ function known(peers: number): LastKnown {
     source: 'test',
     config: parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' }),
     node: undefined,
+    external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: undefined },
     own: lease(1),
     peers: Array.from({ length: peers }, (_, index) => lease(index + 2)),
   };

@@ -45,6 +45,7 @@ export class NodePlane implements AsyncDisposable {
   readonly forwarder: Forwarder | undefined;
   readonly #parts: NodePlaneParts;
   #backend: Backend;
+  #external: ExternalInterface;
   /** What the forwarder was started with; undefined when it does not run. */
   #carrying: string | undefined;
 
@@ -56,6 +57,7 @@ export class NodePlane implements AsyncDisposable {
     if (Object.keys(config.backend).length === 0)
       log.info('No Backend in the network config: using udp, as flannel does');
     this.#backend = this.#backendOn(external);
+    this.#external = external;
     this.forwarder = this.#backend.userSpace === undefined ? undefined : this.#makeForwarder();
     this.reconciler = makeReconciler(log);
     this.traffic = new NodeTraffic(options, config, log);
@@ -65,9 +67,14 @@ export class NodePlane implements AsyncDisposable {
     return this.#backend;
   }
 
+  get external(): ExternalInterface {
+    return this.#external;
+  }
+
   /** Another external interface, or other addresses or MTU of it; takes effect with the next `start` and `program`. */
   move(external: ExternalInterface): void {
     this.#backend = this.#backendOn(external);
+    this.#external = external;
   }
 
   /** What cannot work fails here, before a lease is taken. @throws WeftError of the forwarder or the traffic rules. */

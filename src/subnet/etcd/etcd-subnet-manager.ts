@@ -224,7 +224,7 @@ export class EtcdSubnetManager implements SubnetManager {
   async #tryAcquire(
     config: NetworkConfig,
     attrs: LeaseAttrs,
-    { previous, held }: AcquireOptions,
+    { previous, held, hostAddresses }: AcquireOptions,
     signal: AbortSignal,
   ): Promise<Lease | undefined> {
     const listing = await this.#registry.list(signal);
@@ -234,6 +234,7 @@ export class EtcdSubnetManager implements SubnetManager {
       entries: this.#registry.decodeAll(listing),
       previous,
       held,
+      hostAddresses,
       random: this.#random,
       report: this.#report,
     });

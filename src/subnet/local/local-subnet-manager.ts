@@ -4,7 +4,7 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
-import { chooseLease, isLive, isOf, judgeOwn, overlap } from '../lease-choice.ts';
+import { chooseLease, isAt, isLive, isOf, judgeOwn, overlap } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink, SubnetReport } from '../report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../subnet-manager.ts';
@@ -113,6 +113,7 @@ export class LocalSubnetManager implements SubnetManager {
             (entry) =>
               isLive(entry, nowMs) ||
               isOf(entry, attrs) ||
+              isAt(entry, options.hostAddresses ?? []) ||
               (options.held !== undefined && isOf(entry, options.held.attrs)),
           );
           const choice = chooseLease({
@@ -121,6 +122,7 @@ export class LocalSubnetManager implements SubnetManager {
             entries: held,
             previous: options.previous,
             held: options.held,
+            hostAddresses: options.hostAddresses,
             random: this.#random,
             report: (report) => reports.push(report),
           });

@@ -1,11 +1,11 @@
 import type { Op } from './op.ts';
 import { reconcile } from './plan/plan.ts';
-import { type ActualState, EMPTY_WANTED_STATE, type WantedLink, type WantedState } from './state.ts';
+import { type ActualState, EMPTY_WANTED_STATE, type OwnLinkKind, type WantedState } from './state.ts';
 
 /** A link that weft makes, under the one name it ever has. */
 export interface OwnLink {
   readonly name: string;
-  readonly kind: Exclude<WantedLink['kind'], 'external'>;
+  readonly kind: OwnLinkKind;
 }
 
 /** What must be read of the kernel to find these links, and all routes. */

@@ -9,14 +9,14 @@ import {
   describeRoute,
   type FdbEntry,
   type Neighbour,
+  type OwnWantedLink,
   type Route,
-  type WantedLink,
 } from './state.ts';
 
 /** One change to the kernel. Every one of them is idempotent: deleting what is gone is a success. */
 export type Op =
   /** Made with all its properties, and up. */
-  | { readonly type: 'link-add'; readonly link: Extract<WantedLink, { kind: 'vxlan' | 'bridge' }> }
+  | { readonly type: 'link-add'; readonly link: OwnWantedLink }
   | { readonly type: 'link-delete'; readonly name: string }
   | {
       readonly type: 'link-set';

@@ -31,18 +31,31 @@ export interface VxlanSettings {
   readonly gbp: boolean;
 }
 
+export interface IpipSettings {
+  /** Outer source. The remote end is any: the route of each peer names it. */
+  readonly local: IpAddr;
+}
+
 interface LinkProperties {
   readonly name: string;
   /** `undefined`: as it is. */
   readonly mtuBytes: number | undefined;
 }
 
-/** A wanted link of ours is wanted up. */
-export type WantedLink =
+/** A link of ours; it is wanted up. What its kind means is in link-kinds/. */
+export type OwnWantedLink =
   /** Made by the data plane, which holds its descriptor; here only its MTU is kept, and that it is up. */
   | ({ readonly kind: 'tun' } & LinkProperties)
-  | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly vxlan: VxlanSettings } & LinkProperties)
   | ({ readonly kind: 'bridge' } & LinkProperties)
+  | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly settings: VxlanSettings } & LinkProperties)
+  | ({ readonly kind: 'ipip'; readonly settings: IpipSettings } & LinkProperties)
+  /** Keys, port and peers are not the reconciler's. */
+  | ({ readonly kind: 'wireguard' } & LinkProperties);
+
+export type OwnLinkKind = OwnWantedLink['kind'];
+
+export type WantedLink =
+  | OwnWantedLink
   /** Somebody else's (the external interface): never changed, watched because routes on it depend on it. */
   | { readonly kind: 'external'; readonly name: string };
 
@@ -125,16 +138,40 @@ export const EMPTY_WANTED_STATE: WantedState = {
   staleRoutes: 'own-links',
 };
 
-export interface ActualLink {
+/** `underlay` is empty and `local` undefined when the device has none. */
+export type ActualVxlanSettings = Omit<VxlanSettings, 'local'> & { readonly local: IpAddr | undefined };
+
+export interface ActualIpipSettings {
+  readonly local: IpAddr | undefined;
+  /** `undefined` is any. */
+  readonly remote: IpAddr | undefined;
+}
+
+interface ActualLinkProperties {
   readonly name: string;
-  readonly kind: 'tun' | 'vxlan' | 'bridge' | 'other';
   readonly mtuBytes: number;
   /** Administratively up. */
   readonly up: boolean;
   readonly mac: MacAddr | undefined;
-  /** Present when kind is vxlan. `underlay` is empty and `local` undefined when the device has none. */
-  readonly vxlan: (Omit<VxlanSettings, 'local'> & { readonly local: IpAddr | undefined }) | undefined;
 }
+
+/** What the kernel says of a link of each kind, beside the properties that all have. */
+export interface ActualLinkSettings {
+  readonly tun: undefined;
+  readonly bridge: undefined;
+  readonly vxlan: ActualVxlanSettings;
+  readonly ipip: ActualIpipSettings;
+  readonly wireguard: undefined;
+  /** Any kind that weft never makes. */
+  readonly other: undefined;
+}
+
+/** Kind and settings of a link. */
+export type ActualLinkKind = {
+  [K in keyof ActualLinkSettings]: { readonly kind: K; readonly settings: ActualLinkSettings[K] };
+}[keyof ActualLinkSettings];
+
+export type ActualLink = ActualLinkKind & ActualLinkProperties;
 
 export interface ActualAddress extends Address {
   /** The other end, when it is a point-to-point address; needed to delete it. */
@@ -164,7 +201,7 @@ export interface ActualState {
   readonly addresses: readonly ActualAddress[];
   /** In the kernel's order: of equal keys, the first is the one in use. */
   readonly routes: readonly ActualRoute[];
-  /** Permanent ones, of the VXLAN links of the wanted state. */
+  /** Permanent ones, of those links of the wanted state whose kind holds neighbours. */
   readonly neighbours: readonly Neighbour[];
   readonly fdb: readonly FdbEntry[];
 }

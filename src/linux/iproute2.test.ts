@@ -45,7 +45,7 @@ const COMMANDS: readonly [string, Op][] = [
         name: 'flannel-v6.1',
         mtuBytes: undefined,
         mac,
-        vxlan: { vni: 1, underlay: 'eth0', local: addr('fd98::11'), port: undefined, learning: false, gbp: true },
+        settings: { vni: 1, underlay: 'eth0', local: addr('fd98::11'), port: undefined, learning: false, gbp: true },
       },
     },
   ],

@@ -1,6 +1,9 @@
 import { assertNever } from '../assert-never.ts';
 import type { Kernel, OpResult } from '../desired/kernel.ts';
+import type { LinkKind } from '../desired/link-kinds/link-kind.ts';
+import { linkKind, readLinkKind } from '../desired/link-kinds/table.ts';
 import type { Op } from '../desired/op.ts';
+import { neighbourLinks } from '../desired/plan/links.ts';
 import {
   type ActualAddress,
   type ActualLink,
@@ -10,6 +13,7 @@ import {
   type AddressScope,
   type FdbEntry,
   type Neighbour,
+  type OwnLinkKind,
   type Route,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
@@ -54,21 +58,21 @@ class Iproute2Kernel implements Kernel {
 
   async read(wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
     const names = [...new Set(wanted.links.map((link) => link.name))];
-    const vxlan = wanted.links.filter((link) => link.kind === 'vxlan').map((link) => link.name);
+    const held = [...neighbourLinks(wanted.links)];
     const [main, ipv6Routes, fdb] = await Promise.all([
       this.#query('ip', [], signal, [
         'route show table main',
         ...names.map((name) => `addr show dev ${name}`),
-        ...vxlan.map((name) => `neigh show dev ${name} nud permanent`),
+        ...held.map((name) => `neigh show dev ${name} nud permanent`),
       ]),
       this.#query('ip', ['-6'], signal, ['route show table main']),
-      vxlan.length === 0
+      held.length === 0
         ? []
         : this.#query(
             'bridge',
             [],
             signal,
-            vxlan.map((name) => `fdb show dev ${name}`),
+            held.map((name) => `fdb show dev ${name}`),
           ),
     ]);
     const links: ActualLink[] = [];
@@ -80,8 +84,8 @@ class Iproute2Kernel implements Kernel {
         addresses.push(...addressesOf(item));
       }
     }
-    const neighbours = vxlan.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
-    const entries = vxlan.flatMap((link, i) => (fdb[i] ?? []).flatMap(fdbEntryOf(link)));
+    const neighbours = held.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
+    const entries = held.flatMap((link, i) => (fdb[i] ?? []).flatMap(fdbEntryOf(link)));
     const routes = [...(main[0] ?? []).flatMap(routeOf(4)), ...(ipv6Routes[0] ?? []).flatMap(routeOf(6))];
     return { links, addresses, routes, neighbours, fdb: entries };
   }
@@ -155,15 +159,9 @@ export function commandOf(op: Op): string {
       const { link } = op;
       const words = ['link add name', link.name];
       if (link.mtuBytes !== undefined) words.push('mtu', String(link.mtuBytes));
-      if (link.kind === 'vxlan' && link.mac !== undefined) words.push('address', link.mac);
-      words.push('up type', link.kind);
-      if (link.kind === 'vxlan') {
-        const { vni, underlay, local, port, learning, gbp } = link.vxlan;
-        words.push('id', String(vni), 'dev', underlay, 'local', formatAddr(local));
-        // Without a number, iproute2 would warn and the kernel take its default, as flannel's Port 0 does.
-        words.push('dstport', String(port ?? 0), learning ? 'learning' : 'nolearning');
-        if (gbp) words.push('gbp');
-      }
+      if ('mac' in link && link.mac !== undefined) words.push('address', link.mac);
+      const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
+      words.push('up type', link.kind, ...kind.create(link));
       return words.join(' ');
     }
     case 'link-delete':
@@ -312,30 +310,12 @@ function unreadable(command: string, because: string, cause?: unknown): WeftErro
 
 function linkOf(item: JsonObject): ActualLink {
   const info = item.linkinfo as { info_kind?: string; info_data?: JsonObject } | undefined;
-  const data = info?.info_data ?? {};
-  const kind =
-    info?.info_kind === 'vxlan' || info?.info_kind === 'bridge'
-      ? info.info_kind
-      : info?.info_kind === 'tun' && data.type === 'tun'
-        ? 'tun'
-        : 'other';
   return {
+    ...readLinkKind(info?.info_kind, info?.info_data ?? {}),
     name: String(item.ifname),
-    kind,
     mtuBytes: Number(item.mtu),
     up: Array.isArray(item.flags) && item.flags.includes('UP'),
     mac: parseMac(String(item.address)),
-    vxlan:
-      kind === 'vxlan'
-        ? {
-            vni: Number(data.id),
-            underlay: typeof data.link === 'string' ? data.link : '',
-            local: parseAddr(String(data.local ?? data.local6)),
-            port: Number(data.port),
-            learning: data.learning !== false,
-            gbp: data.gbp === true,
-          }
-        : undefined,
   };
 }
 

@@ -42,9 +42,9 @@ describe('what `ip monitor` says', () => {
   it('matters on neighbours of VXLAN links only', () => {
     const line = '[NEIGH]Deleted 10.244.2.0 dev flannel.1 lladdr 72:4f:d0:84:69:9f PERMANENT';
     assert.equal(concerns(line, wanted({ kind: 'bridge', name: 'flannel.1', mtuBytes: 1 })), false);
-    const vxlan = { vni: 1, underlay: 'eth0', local: 0n, port: 1, learning: false, gbp: false } as never;
+    const settings = { vni: 1, underlay: 'eth0', local: 0n, port: 1, learning: false, gbp: false } as never;
     assert.equal(
-      concerns(line, wanted({ kind: 'vxlan', name: 'flannel.1', mtuBytes: 1, mac: undefined, vxlan })),
+      concerns(line, wanted({ kind: 'vxlan', name: 'flannel.1', mtuBytes: 1, mac: undefined, settings })),
       true,
     );
   });

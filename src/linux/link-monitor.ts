@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { NetworkInterface } from '../config/choose-interface.ts';
+import { neighbourLinks } from '../desired/plan/links.ts';
 import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { type Child, lines, start } from './run.ts';
@@ -101,7 +102,7 @@ export function concerns(line: string, wanted: WantedState): boolean {
   if (!line.startsWith('[')) return false;
   const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
   if (line.startsWith('[NEIGH]')) {
-    return wanted.links.some((link) => link.kind === 'vxlan' && follows(words, 'dev', link.name));
+    return [...neighbourLinks(wanted.links)].some((name) => follows(words, 'dev', name));
   }
   if (line.startsWith('[ROUTE]')) {
     if (follows(words, 'proto', String(WEFT_ROUTE_PROTOCOL))) return true;

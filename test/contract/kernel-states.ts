@@ -82,7 +82,14 @@ export const wantedState: fc.Arbitrary<WantedState> = fc.record({
       name: 'flannel.1',
       mtuBytes: mtu,
       mac: macAddr,
-      vxlan: { vni: id, underlay: 'eth0', local: addr('192.168.77.1'), port: undefined, learning: false, gbp: false },
+      settings: {
+        vni: id,
+        underlay: 'eth0',
+        local: addr('192.168.77.1'),
+        port: undefined,
+        learning: false,
+        gbp: false,
+      },
     },
   ]),
   addresses: fc.uniqueArray(address, {

@@ -116,7 +116,7 @@ const VXLAN: WantedState = {
       name: 'flannel.1',
       mtuBytes: 1450,
       mac: mac('72:4f:d0:84:69:9f'),
-      vxlan: { vni: 1, underlay: 'eth0', local: addr('192.168.77.1'), port: 8472, learning: false, gbp: false },
+      settings: { vni: 1, underlay: 'eth0', local: addr('192.168.77.1'), port: 8472, learning: false, gbp: false },
     },
   ],
   addresses: [address('10.244.1.0/32', { link: 'flannel.1' }), address('fd10:244:0:1::/128', { link: 'flannel.1' })],
@@ -216,10 +216,11 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       });
       await settle(h.kernel, { ...VXLAN, neighbours: [], fdb: [], routes: [] });
       const links = VXLAN.links.map((link) =>
-        link.kind === 'vxlan' ? { ...link, vxlan: { ...link.vxlan, vni: 7 }, mtuBytes: 1400 } : link,
+        link.kind === 'vxlan' ? { ...link, settings: { ...link.settings, vni: 7 }, mtuBytes: 1400 } : link,
       );
       const remade = await settle(h.kernel, { ...VXLAN, links });
-      assert.equal(remade.links.find((link) => link.name === 'flannel.1')?.vxlan?.vni, 7);
+      const device = remade.links.find((link) => link.name === 'flannel.1');
+      assert.equal(device?.kind === 'vxlan' && device.settings.vni, 7);
     });
 
     it('makes and keeps a bridge', async () => {
@@ -288,7 +289,7 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       const ops: Op[] = [
         { type: 'route-add', route: route('10.1.0.0/16') },
         { type: 'address-add', address: address('10.2.0.1/32', { link: 'nosuch0' }) },
-        { type: 'link-add', link: { ...vxlan, vxlan: { ...vxlan.vxlan, underlay: 'nosuch1' } } },
+        { type: 'link-add', link: { ...vxlan, settings: { ...vxlan.settings, underlay: 'nosuch1' } } },
         { type: 'route-add', route: route('10.1.0.0/16') },
         { type: 'route-replace', route: route('10.3.0.0/16', { dev: 'nosuch2' }) },
         { type: 'fdb-replace', entry: { link: 'nosuch3', mac: PEER.mac, dst: PEER.host } },

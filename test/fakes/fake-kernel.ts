@@ -1,16 +1,21 @@
 import { once } from 'node:events';
 import { assertNever } from '../../src/assert-never.ts';
 import type { Kernel, OpResult } from '../../src/desired/kernel.ts';
+import type { LinkKind } from '../../src/desired/link-kinds/link-kind.ts';
+import { linkKind } from '../../src/desired/link-kinds/table.ts';
 import type { Op } from '../../src/desired/op.ts';
 import {
   type ActualAddress,
   type ActualLink,
+  type ActualLinkKind,
   type ActualRoute,
   type ActualState,
   effectiveMetric,
   type FdbEntry,
   KERNEL_ROUTE_PROTOCOL,
   type Neighbour,
+  type OwnLinkKind,
+  type OwnWantedLink,
   type Route,
   routeKey,
   type WantedState,
@@ -102,8 +107,8 @@ export class FakeKernel implements Kernel {
     return error;
   }
 
-  addLink(link: Partial<ActualLink> & Pick<ActualLink, 'name' | 'kind'>): void {
-    this.links.set(link.name, { mtuBytes: 1500, up: true, mac: undefined, vxlan: undefined, ...link });
+  addLink(link: { name: string; kind: 'tun' | 'bridge' | 'other'; up?: boolean; mtuBytes?: number }): void {
+    this.links.set(link.name, { mtuBytes: 1500, up: true, mac: undefined, settings: undefined, ...link });
     this.notify();
   }
 
@@ -202,18 +207,14 @@ export class FakeKernel implements Kernel {
     }
   }
 
-  private linkAdd(link: Extract<Op, { type: 'link-add' }>['link']): string | undefined {
+  private linkAdd(link: OwnWantedLink): string | undefined {
     if (this.links.has(link.name)) return 'RTNETLINK answers: File exists';
-    const vxlan = link.kind === 'vxlan' ? link.vxlan : undefined;
-    if (vxlan !== undefined && !this.links.has(vxlan.underlay)) return `Cannot find device "${vxlan.underlay}"`;
-    this.links.set(link.name, {
-      name: link.name,
-      kind: link.kind,
-      mtuBytes: link.mtuBytes ?? (vxlan === undefined ? 1500 : 1450),
-      up: true,
-      mac: link.kind === 'vxlan' ? link.mac : undefined,
-      vxlan: vxlan && { ...vxlan, port: vxlan.port ?? 8472 },
-    });
+    const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
+    const underlay = kind.underlay(link);
+    if (underlay !== undefined && !this.links.has(underlay)) return `Cannot find device "${underlay}"`;
+    const common = { name: link.name, up: true, mac: 'mac' in link ? link.mac : undefined };
+    const mtuBytes = link.mtuBytes ?? (underlay === undefined ? 1500 : 1450);
+    this.links.set(link.name, { ...common, mtuBytes, ...settled(link) });
     return undefined;
   }
 
@@ -347,4 +348,16 @@ function inSameSubnet(a: ActualAddress, b: ActualAddress): boolean {
 
 function network(addr: Ipv4Addr, length: number): number {
   return (addr & mask4(length)) >>> 0;
+}
+
+/** Kind and settings as the kernel has them once the link is made. */
+function settled(link: OwnWantedLink): ActualLinkKind {
+  switch (link.kind) {
+    case 'vxlan':
+      return { kind: 'vxlan', settings: { ...link.settings, port: link.settings.port ?? 8472 } };
+    case 'ipip':
+      return { kind: 'ipip', settings: { ...link.settings, remote: undefined } };
+    default:
+      return { kind: link.kind, settings: undefined };
+  }
 }

@@ -1,7 +1,7 @@
 import type { Actual } from '../actual.ts';
 import type { Op } from '../op.ts';
 import type { Wanted } from '../wanted.ts';
-import type { LinkPlan } from './links.ts';
+import { type LinkPlan, neighbourLinks } from './links.ts';
 
 /** What to do about the forwarding entries with these keys; `undefined` is all of them. */
 export function planFdb(
@@ -10,13 +10,13 @@ export function planFdb(
   links: LinkPlan,
   keys: Iterable<string> | undefined,
 ): readonly Op[] {
-  const kept = wanted.host.links.filter(({ kind }) => kind === 'vxlan').map(({ name }) => name);
+  const kept = neighbourLinks(wanted.host.links);
   const ops: Op[] = [];
   for (const key of keys ?? new Set([...wanted.fdb.keys(), ...actual.fdb.keys()])) {
     const entry = wanted.fdb.get(key);
     const there = (actual.fdb.get(key) ?? []).filter(({ link }) => !links.fresh.has(link));
     if (entry === undefined || !links.present.has(entry.link)) {
-      for (const stale of there) if (kept.includes(stale.link)) ops.push({ type: 'fdb-delete', entry: stale });
+      for (const stale of there) if (kept.has(stale.link)) ops.push({ type: 'fdb-delete', entry: stale });
       continue;
     }
     const others = there.filter((other) => other.dst !== entry.dst);

@@ -1,6 +1,8 @@
+import type { LinkKind } from '../link-kinds/link-kind.ts';
+import { linkKind } from '../link-kinds/table.ts';
 import type { Op } from '../op.ts';
 import type { Problem } from '../problem.ts';
-import type { ActualLink, ActualState, WantedLink, WantedState } from '../state.ts';
+import type { ActualLink, ActualState, OwnLinkKind, OwnWantedLink, WantedState } from '../state.ts';
 
 export interface LinkPlan {
   readonly ops: Op[];
@@ -35,24 +37,23 @@ export function planLinks(
       }
       continue;
     }
-    if (found !== undefined && suits(link, found)) {
+    const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
+    const isOne = found?.kind === link.kind;
+    if (isOne && kind.suits(link, found.settings)) {
       ops.push(...linkSet(link, found));
-    } else if (link.kind === 'vxlan') {
-      // flannel also makes a device of this name anew, whatever it was.
-      if (!present.has(link.vxlan.underlay) && !byName.has(link.vxlan.underlay)) {
-        problems.push({ type: 'underlay-missing', link: link.name, underlay: link.vxlan.underlay });
+    } else if (kind.madeBy === 'data plane' && found === undefined) {
+      problems.push({ type: 'link-missing', link: link.name });
+      continue;
+    } else if (found !== undefined && !kind.replaces && !isOne) {
+      problems.push({ type: 'link-kind', link: link.name, wanted: link.kind, actual: found.kind });
+      continue;
+    } else {
+      const underlay = kind.underlay(link);
+      if (underlay !== undefined && !present.has(underlay) && !byName.has(underlay)) {
+        problems.push({ type: 'underlay-missing', link: link.name, underlay });
         continue;
       }
       if (found !== undefined) ops.push({ type: 'link-delete', name: link.name });
-      ops.push({ type: 'link-add', link });
-      fresh.add(link.name);
-    } else if (found !== undefined) {
-      problems.push({ type: 'link-kind', link: link.name, wanted: link.kind, actual: found.kind });
-      continue;
-    } else if (link.kind === 'tun') {
-      problems.push({ type: 'link-missing', link: link.name });
-      continue;
-    } else {
       ops.push({ type: 'link-add', link });
       fresh.add(link.name);
     }
@@ -63,26 +64,9 @@ export function planLinks(
   return { ops, present, up, fresh, own };
 }
 
-/** Whether the link can be used as it is, apart from what can be changed on it (MTU, MAC, state). */
-function suits(wanted: Exclude<WantedLink, { kind: 'external' }>, found: ActualLink): boolean {
-  if (found.kind !== wanted.kind) return false;
-  if (wanted.kind !== 'vxlan') return true;
-  const a = wanted.vxlan;
-  const b = found.vxlan;
-  return (
-    b !== undefined &&
-    a.vni === b.vni &&
-    a.underlay === b.underlay &&
-    a.local === b.local &&
-    a.learning === b.learning &&
-    a.gbp === b.gbp &&
-    (a.port === undefined || a.port === b.port)
-  );
-}
-
-function linkSet(wanted: Exclude<WantedLink, { kind: 'external' }>, found: ActualLink): Op[] {
+function linkSet(wanted: OwnWantedLink, found: ActualLink): Op[] {
   const mtuBytes = wanted.mtuBytes !== undefined && wanted.mtuBytes !== found.mtuBytes ? wanted.mtuBytes : undefined;
-  const mac = wanted.kind === 'vxlan' && wanted.mac !== undefined && wanted.mac !== found.mac ? wanted.mac : undefined;
+  const mac = 'mac' in wanted && wanted.mac !== undefined && wanted.mac !== found.mac ? wanted.mac : undefined;
   if (mtuBytes === undefined && mac === undefined && found.up) return [];
   return [
     {
@@ -93,4 +77,11 @@ function linkSet(wanted: Exclude<WantedLink, { kind: 'external' }>, found: Actua
       ...(found.up ? {} : { up: true as const }),
     },
   ];
+}
+
+/** The links among these whose permanent neighbours and forwarding entries are ours. */
+export function neighbourLinks(links: WantedState['links']): ReadonlySet<string> {
+  return new Set(
+    links.filter((link) => link.kind !== 'external' && linkKind(link.kind).holdsNeighbours).map(({ name }) => name),
+  );
 }

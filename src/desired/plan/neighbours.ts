@@ -1,7 +1,7 @@
 import type { Actual } from '../actual.ts';
 import type { Op } from '../op.ts';
 import type { Wanted } from '../wanted.ts';
-import type { LinkPlan } from './links.ts';
+import { type LinkPlan, neighbourLinks } from './links.ts';
 
 /** What to do about the neighbours with these keys; `undefined` is all of them. */
 export function planNeighbours(
@@ -12,7 +12,7 @@ export function planNeighbours(
 ): readonly Op[] {
   // A new MAC address of the link takes its neighbours away (NETDEV_CHANGEADDR in net/ipv4/arp.c).
   const flushed = new Set(links.ops.flatMap((op) => (op.type === 'link-set' && op.mac !== undefined ? [op.name] : [])));
-  const kept = wanted.host.links.filter(({ kind }) => kind === 'vxlan').map(({ name }) => name);
+  const kept = neighbourLinks(wanted.host.links);
   const ops: Op[] = [];
   for (const key of keys ?? new Set([...wanted.neighbours.keys(), ...actual.neighbours.keys()])) {
     const neighbour = wanted.neighbours.get(key);
@@ -20,7 +20,7 @@ export function planNeighbours(
     const there = entry === undefined || links.fresh.has(entry.link) || flushed.has(entry.link) ? undefined : entry;
     if (neighbour !== undefined && links.up.has(neighbour.link)) {
       if (there?.mac !== neighbour.mac) ops.push({ type: 'neighbour-replace', neighbour });
-    } else if (there !== undefined && kept.includes(there.link)) {
+    } else if (there !== undefined && kept.has(there.link)) {
       ops.push({ type: 'neighbour-delete', neighbour: there });
     }
   }

@@ -234,12 +234,12 @@ describe('reconcile', () => {
   it('makes a vxlan link anew when its settings do not suit', async () => {
     const kernel = new FakeKernel();
     kernel.addLink({ name: 'eth0', kind: 'other' });
-    const vxlan: WantedLink = {
+    const vxlan: Extract<WantedLink, { kind: 'vxlan' }> = {
       kind: 'vxlan',
       name: 'flannel.1',
       mtuBytes: 1450,
       mac: mac('72:4f:d0:84:69:9f'),
-      vxlan: { vni: 1, underlay: 'eth0', local: addr('192.168.77.1'), port: undefined, learning: false, gbp: false },
+      settings: { vni: 1, underlay: 'eth0', local: addr('192.168.77.1'), port: undefined, learning: false, gbp: false },
     };
     const wanted: WantedState = {
       ...EMPTY_WANTED_STATE,
@@ -253,7 +253,7 @@ describe('reconcile', () => {
     await settle(kernel, wanted);
     const ops = await settle(kernel, {
       ...wanted,
-      links: [wanted.links[0]!, { ...vxlan, vxlan: { ...vxlan.vxlan, local: addr('192.168.77.9') } }],
+      links: [wanted.links[0]!, { ...vxlan, settings: { ...vxlan.settings, local: addr('192.168.77.9') } }],
     });
     assert.deepEqual(ops.map(describeOp), [
       'delete link flannel.1',

@@ -1,0 +1,12 @@
+import type { LinkKind } from './link-kind.ts';
+
+export const bridge: LinkKind<'bridge'> = {
+  kind: 'bridge',
+  madeBy: 'reconciler',
+  replaces: false,
+  holdsNeighbours: false,
+  underlay: () => undefined,
+  suits: () => true,
+  create: () => [],
+  read: () => ({ settings: undefined }),
+};

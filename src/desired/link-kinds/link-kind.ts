@@ -1,0 +1,25 @@
+import type { ActualLinkSettings, OwnLinkKind, OwnWantedLink } from '../state.ts';
+
+export type WantedOf<K extends OwnLinkKind> = Extract<OwnWantedLink, { kind: K }>;
+/** `linkinfo.info_data` of `ip -j -d link`. */
+export type LinkData = { readonly [key: string]: unknown };
+
+/** What the plan and the adapter need to know of one kind of link. A new kind is one file and one line of table.ts. */
+export interface LinkKind<K extends OwnLinkKind> {
+  /** As in rtnetlink's IFLA_INFO_KIND. */
+  readonly kind: K;
+  /** A link that the data plane makes is missing until it has. */
+  readonly madeBy: 'reconciler' | 'data plane';
+  /** Whether a link of that name that does not suit is deleted and made anew; if not, a person has to remove it. */
+  readonly replaces: boolean;
+  /** Whether its permanent neighbours and forwarding entries are ours, all of them. */
+  readonly holdsNeighbours: boolean;
+  /** The link that it cannot be made without. */
+  underlay(wanted: WantedOf<K>): string | undefined;
+  /** Whether a link of this kind can be used as it is, apart from what can be changed on it (MTU, MAC, state). */
+  suits(wanted: WantedOf<K>, found: ActualLinkSettings[K]): boolean;
+  /** The words of `ip link add … type KIND` after the kind. */
+  create(wanted: WantedOf<K>): readonly string[];
+  /** `undefined` when it is not one of these after all. */
+  read(data: LinkData): { readonly settings: ActualLinkSettings[K] } | undefined;
+}

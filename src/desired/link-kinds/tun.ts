@@ -1,0 +1,14 @@
+import type { LinkKind } from './link-kind.ts';
+
+/** The TUN device of a forwarder, which holds its descriptor. */
+export const tun: LinkKind<'tun'> = {
+  kind: 'tun',
+  madeBy: 'data plane',
+  replaces: false,
+  holdsNeighbours: false,
+  underlay: () => undefined,
+  suits: () => true,
+  create: () => [],
+  // A TAP device is of the same kind, but carries frames.
+  read: (data) => (data.type === 'tun' ? { settings: undefined } : undefined),
+};

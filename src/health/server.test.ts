@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { Agent, type ClientRequest, get, request } from 'node:http';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { WeftError } from '../errors.ts';
 import { type HealthServerOptions, type Readiness, startHealthServer } from './server.ts';
@@ -106,6 +107,43 @@ describe('health server', () => {
     const answer = await ask(server.port, '/metrics');
     assert.deepEqual([answer.status, answer.body], [500, 'counters unreadable']);
     assert.equal((await ask(server.port, '/healthz')).status, 200);
+  });
+
+  it('answers a probe although somebody holds many connections open, half a request on each', {
+    timeout: 60_000,
+  }, async () => {
+    await using server = await startHealthServer(options(), new AbortController().signal);
+    const strangers: Socket[] = [];
+    let closed = 0;
+    for (let index = 0; index < 200; index++) {
+      const socket = connect(
+        server.port,
+        '127.0.0.1',
+        () => index % 2 === 0 && socket.write('GET /readyz HTTP/1.1\r\nX: '),
+      );
+      socket.on('error', () => undefined);
+      socket.on('close', () => closed++);
+      strangers.push(socket);
+      await once(socket, 'connect');
+    }
+    assert.equal((await ask(server.port, '/readyz')).status, 200);
+    // Those beyond the cap are gone at once, the others when they have used up their time.
+    while (closed < 200) await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const socket of strangers) socket.destroy();
+  });
+
+  it('lets go of a client that does not read its answer', { timeout: 60_000 }, async () => {
+    const metrics = async (): Promise<string> => 'x'.repeat(32 * 1024 * 1024);
+    await using server = await startHealthServer(options({ metrics }), new AbortController().signal);
+    const socket = connect(server.port, '127.0.0.1', () => socket.write('GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n'));
+    socket.pause();
+    await once(socket, 'connect');
+    const sockets = (): number => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
+    const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20));
+    while (sockets() < 2) await pause();
+    // The server's end of it.
+    while (sockets() > 1) await pause();
+    socket.destroy();
   });
 
   it('survives bytes that are not HTTP', async () => {

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { describeError, WeftError } from '../errors.ts';
 
 /**
@@ -32,7 +32,16 @@ export interface HealthServer extends AsyncDisposable {
 /** How long requests under way may take once the server is told to stop; flannel's figure. */
 const GRACE_MS = 3000;
 /** A probe sends its few header bytes at once; what takes longer only holds a descriptor. */
-const REQUEST_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 3_000;
+/** How often Node looks for requests that took too long; its default is 30 s. */
+const CHECK_MS = 1_000;
+/** Nothing moved in either direction: the client does not read its answer, or keeps a connection that it does not use. */
+const IDLE_MS = 5_000;
+/**
+ * Probes, a scraper or two, and doctor. A further one takes the place of the oldest: who holds connections open
+ * keeps no probe out, and the descriptors that the agent needs for its work are left to it.
+ */
+const MAX_CONNECTIONS = 32;
 
 const TEXT = 'text/plain; charset=utf-8';
 const PROMETHEUS_TEXT = 'text/plain; version=0.0.4; charset=utf-8';
@@ -55,11 +64,18 @@ interface Answer {
 export async function startHealthServer(options: HealthServerOptions, signal: AbortSignal): Promise<HealthServer> {
   signal.throwIfAborted();
   let stopping = false;
-  const server = createServer((request, response) => {
+  const connections = new Set<Socket>();
+  const limits = {
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    headersTimeout: REQUEST_TIMEOUT_MS,
+    connectionsCheckingInterval: CHECK_MS,
+    keepAliveTimeout: IDLE_MS,
+  };
+  const server = createServer(limits, (request, response) => {
     void respond(options, request, response, () => stopping);
   });
-  server.requestTimeout = REQUEST_TIMEOUT_MS;
-  server.headersTimeout = REQUEST_TIMEOUT_MS;
+  server.setTimeout(IDLE_MS, (socket) => socket.destroy());
+  server.on('connection', (socket) => admit(socket, connections));
   server.on('clientError', (_error, socket) => socket.destroy());
   await listen(server, options);
   // From here on an accept error (EMFILE) is the client's bad luck and must not end the agent.
@@ -85,6 +101,14 @@ export async function startHealthServer(options: HealthServerOptions, signal: Ab
       await closed;
     },
   };
+}
+
+function admit(socket: Socket, connections: Set<Socket>): void {
+  connections.add(socket);
+  socket.once('close', () => connections.delete(socket));
+  if (connections.size <= MAX_CONNECTIONS) return;
+  const [oldest] = connections;
+  oldest?.destroy();
 }
 
 async function listen(server: Server, { ip, port }: HealthServerOptions): Promise<void> {

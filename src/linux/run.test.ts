@@ -80,6 +80,33 @@ describe('run', () => {
     });
   });
 
+  it('is an error, and no more, that there are no descriptors left; goes on once there are', async () => {
+    const program = `
+      import { closeSync, openSync } from 'node:fs';
+      import { run, start } from ${JSON.stringify(new URL('./run.ts', import.meta.url).href)};
+      const held = [];
+      try { for (;;) held.push(openSync('/dev/null')); } catch {}
+      const told = [];
+      for (const attempt of [() => run(['true']), () => run(['cat'], { stdin: 'x' }), () => start(['true'])]) {
+        await attempt().then(() => told.push('ran'), (error) => told.push(error.code + ': ' + error.message + '; ' + error.hint));
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      for (const fd of held) closeSync(fd);
+      told.push((await run(['echo', 'again'])).stdout);
+      console.log(JSON.stringify(told));
+    `;
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', '--input-type=module', '-e', program];
+    const { stdout } = await run(['sh', '-c', 'ulimit -n 100; exec "$@"', 'sh', ...argv], { timeoutMs: 60_000 });
+    const told = JSON.parse(stdout) as string[];
+    for (const text of told.slice(0, 3)) {
+      assert.match(
+        text,
+        /^WEFT_COMMAND_FAILED: (true|cat) could not be started: spawn .*EMFILE; Too many files are open/,
+      );
+    }
+    assert.deepEqual(told.slice(3), ['again\n']);
+  });
+
   it('rejects with the reason of the signal', async () => {
     const reason = new Error('enough');
     await assert.rejects(run(['sleep', '1000'], { signal: AbortSignal.abort(reason) }), reason);

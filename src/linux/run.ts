@@ -117,8 +117,9 @@ const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   options.signal?.throwIfAborted();
   const process_ = spawnProcess(argv, options, [options.stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe']);
-  const stdout = collect(process_.stdout!);
-  const stderr = collect(process_.stderr!);
+  const exited = exitOf(process_, argv, options);
+  const stdout = collect(process_.stdout);
+  const stderr = collect(process_.stderr);
   let timedOut = false;
   let killTimer: NodeJS.Timeout | undefined;
   const terminate = () => {
@@ -137,7 +138,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   process_.stdin?.on('error', () => {});
   process_.stdin?.end(options.stdin);
   try {
-    const exit = await exitOf(process_, argv, options);
+    const exit = await exited;
     options.signal?.throwIfAborted();
     if (timedOut) {
       throw new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)}: no end within ${options.timeoutMs} ms`, {
@@ -173,11 +174,11 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   }
   const process_ = spawnProcess(argv, options, [options.stdin ?? 'ignore', ...stdio], detached);
   const streams = [process_.stdout, process_.stderr] as const;
-  const tails = modes.map((mode, i) => (mode === 'tail' ? keepTail(streams[i]!) : () => ''));
-  process_.stdin?.on('error', () => {});
   const exited = exitOf(process_, argv, options);
   // A failure to start is reported by the rejection below.
   exited.catch(() => {});
+  const tails = modes.map((mode, i) => (mode === 'tail' ? keepTail(streams[i]) : () => ''));
+  process_.stdin?.on('error', () => {});
   if (process_.pid === undefined) {
     await exited;
     throw new Error(`unreachable: ${argv[0]} has ended without a pid`);
@@ -231,6 +232,10 @@ export function lines(stream: Readable): AsyncIterable<string> {
   return createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
 }
 
+/**
+ * Out of descriptors, the child has no streams at all and says so by an `error` in the next turn: a listener is there from the
+ * start, whatever the caller does first. @throws WeftError WEFT_COMMAND_FAILED
+ */
 function spawnProcess(
   argv: readonly string[],
   options: CommandOptions,
@@ -241,7 +246,15 @@ function spawnProcess(
   const [command, ...args] = full;
   if (command === undefined) throw new TypeError('run: empty command');
   const env = { ...process.env, LC_ALL: 'C', ...options.env, PATH: searchPath(options) };
-  return spawn(command, args, { env, stdio, detached, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) });
+  const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
+  let child: ChildProcess;
+  try {
+    child = spawn(command, args, { env, stdio, detached, ...cwd });
+  } catch (error) {
+    throw notStarted(argv, options, error);
+  }
+  child.on('error', () => {});
+  return child;
 }
 
 function searchPath({ env }: CommandOptions): string {
@@ -268,10 +281,18 @@ async function exitOf(child: ChildProcess, argv: readonly string[], options: Com
   } catch (error) {
     const started = options.netns === undefined ? (argv[0] ?? '') : 'ip';
     if (isNowhere(started, error, options)) throw missing(started, error);
-    throw new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)} could not be started: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw notStarted(argv, options, error);
   }
+}
+
+function notStarted(argv: readonly string[], options: CommandOptions, error: unknown): WeftError {
+  const isOutOfFiles = hasErrno(error, 'EMFILE') || hasErrno(error, 'ENFILE');
+  return new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)} could not be started: ${messageOf(error)}`, {
+    ...(isOutOfFiles
+      ? { hint: 'Too many files are open: raise the limit of this process (LimitNOFILE, ulimit -n), or fs.file-max.' }
+      : {}),
+    cause: error,
+  });
 }
 
 function failure(argv: readonly string[], options: CommandOptions, exit: Exit, output: string): WeftError {
@@ -307,15 +328,16 @@ function outputHint(stderr: string): string {
   return stderr.trim() === '' ? 'It printed nothing.' : `Its last words: ${stderr.trim().slice(-500)}`;
 }
 
-function collect(stream: Readable): () => string {
+/** Of a child that could not be started there is no stream. */
+function collect(stream: Readable | null | undefined): () => string {
   const chunks: Buffer[] = [];
-  stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+  stream?.on('data', (chunk: Buffer) => chunks.push(chunk));
   return () => Buffer.concat(chunks).toString('utf8');
 }
 
-function keepTail(stream: Readable): () => string {
+function keepTail(stream: Readable | null | undefined): () => string {
   let kept = Buffer.alloc(0);
-  stream.on('data', (chunk: Buffer) => {
+  stream?.on('data', (chunk: Buffer) => {
     kept = Buffer.concat([kept, chunk]).subarray(-TAIL_BYTES);
   });
   return () => kept.toString('utf8');

@@ -4,9 +4,9 @@ import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../dataplane/source-check.ts';
 import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { MSG_DONTWAIT } from '../../linux/constants.ts';
+import { EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
-import { addressOf, close, sendto } from '../../linux/ffi.ts';
+import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
 import type { ForwarderUnderlay } from './forwarder-underlay.ts';
@@ -45,8 +45,10 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
       const tun = stack.use(openTunDevice({ name: tunName, onNotice: options.onNotice }));
       const stop = stack.use(createStopEvent());
       const icmpFd = openRawIpSocket();
-      if (icmpFd < 0) options.onNotice('no raw socket (CAP_NET_RAW is missing): senders get no ICMP errors');
-      else stack.defer(() => void close(icmpFd));
+      if (icmpFd < 0) {
+        const why = icmpFd === -EPERM ? 'CAP_NET_RAW is missing' : errnoName(icmpFd);
+        options.onNotice(`no raw socket (${why}): senders get no ICMP errors`);
+      } else stack.defer(() => void close(icmpFd));
       const fast = stack.use(new DisposableStack());
       const held = stack.move();
       return {

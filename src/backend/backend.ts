@@ -30,6 +30,8 @@ export interface Backend {
   readonly type: string;
   /** What is published with the lease. */
   readonly leaseAttrs: LeaseAttrs;
+  /** Whether it looks at what the peers publish for it (backendData, backendV6Data); if not, that is not kept. */
+  readonly usesPeerData: boolean;
   /** Longest packet a container may send, for subnet.env. */
   readonly mtuBytes: number;
   /** The kernel state for an own lease and the peers known now. */

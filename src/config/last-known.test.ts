@@ -82,7 +82,6 @@ describe('what the agent knew', () => {
     }
     for (const [from, to] of [
       ['"version":1', '"version":2'],
-      ['10.244.9.128-25', '10.244.9.129-25'],
       ['"own":{', '"own":0,"x":{'],
       ['"subnetLength":25', '"subnetLength":"25"'],
       ['"internalIps":[', '"internalIps":[7,'],
@@ -99,6 +98,16 @@ describe('what the agent knew', () => {
     assert.ok(result.kind === 'read');
     const { publicIp: address, publicIpv6: addressV6 } = known().own.attrs;
     assert.deepEqual(result.known.external, { name: '', address, addressV6 });
+  });
+
+  it('does without a peer that cannot be read, and says so', () => {
+    const before = known();
+    const text = formatLastKnown(before, new Date()).replace('10.244.9.128-25', '10.244.9.129-25');
+    const result = parseLastKnown(text, before.source);
+    assert.ok(result.kind === 'read');
+    assert.deepEqual(result.known.peers, before.peers.slice(1));
+    assert.equal(result.unreadable.length, 1);
+    assert.match(result.unreadable[0]!, /10\.244\.9\.129-25/);
   });
 
   it('tells configurations apart, and only those', () => {

@@ -10,6 +10,8 @@ import {
   parsePrefix4,
   parsePrefix6,
 } from '../ip/prefix.ts';
+import type { JsonBounds } from '../lease/go-json.ts';
+import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
 import { writeFileAtomically } from './atomic-file.ts';
@@ -33,6 +35,9 @@ export interface LastKnown {
   readonly peers: readonly Lease[];
 }
 
+/** Ours, but a file all the same: 150 bytes for each of 65,535 peers, and what a backend publishes. */
+const FILE_BOUNDS: JsonBounds = { depth: 32, length: 256 << 20, values: 10_000_000 };
+
 /** Grows when older agents could misread the file. */
 const VERSION = 1;
 
@@ -47,7 +52,13 @@ export async function writeLastKnown(subnetFile: string, known: LastKnown): Prom
 }
 
 export type LastKnownResult =
-  | { readonly kind: 'read'; readonly known: LastKnown; readonly writtenAt: Date }
+  /** `unreadable` says of the peers that cannot be read why; the others count. */
+  | {
+      readonly kind: 'read';
+      readonly known: LastKnown;
+      readonly writtenAt: Date;
+      readonly unreadable: readonly string[];
+    }
   | { readonly kind: 'absent' }
   | { readonly kind: 'unusable'; readonly reason: string };
 
@@ -85,22 +96,31 @@ export function formatLastKnown({ source, config, node, external, own, peers }: 
 /** Never throws. */
 export function parseLastKnown(text: string, source: string): LastKnownResult {
   try {
-    const content = objectOf(JSON.parse(text), 'the file');
+    const content = objectOf(parseJsonWithin(text, FILE_BOUNDS), 'the file');
     if (content.version !== VERSION) throw new Error(`version ${String(content.version)} is not ${VERSION}`);
     if (content.source !== source) {
       return { kind: 'unusable', reason: `it is about ${String(content.source)}, not ${source}` };
     }
     const writtenAt = new Date(stringOf(content.writtenAt, 'writtenAt'));
     const own = leaseOf(content.own);
+    const unreadable: string[] = [];
+    const peerOf = (value: unknown): Lease[] => {
+      try {
+        return [leaseOf(value)];
+      } catch (error) {
+        unreadable.push((error as Error).message);
+        return [];
+      }
+    };
     const known: LastKnown = {
       source,
       config: configOf(content.config),
       node: content.node === undefined ? undefined : nodeOf(content.node),
       external: externalOf(content.external, own),
       own,
-      peers: arrayOf(content.peers, 'peers').map(leaseOf),
+      peers: arrayOf(content.peers, 'peers').flatMap(peerOf),
     };
-    return { kind: 'read', known, writtenAt };
+    return { kind: 'read', known, writtenAt, unreadable };
   } catch (error) {
     return { kind: 'unusable', reason: error instanceof Error ? error.message : String(error) };
   }
@@ -183,7 +203,7 @@ function leaseOf(value: unknown): Lease {
   const key = stringOf(lease.key, 'key');
   const subnets = parseLeaseKey(key);
   const decoded = decodeLeaseValue(stringOf(lease.value, 'value'));
-  if (subnets === undefined) throw new Error(`${JSON.stringify(key)} is no lease key`);
+  if (subnets === undefined) throw new Error(`${JSON.stringify(key.slice(0, 100))} is no lease key`);
   if (!decoded.ok) throw new Error(`the lease ${key}: ${decoded.reason}`);
   const expiresAtMs = lease.expiresAtMs === undefined ? undefined : Number(lease.expiresAtMs);
   return { ...subnets, attrs: decoded.attrs, expiresAtMs };

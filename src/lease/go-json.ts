@@ -24,8 +24,27 @@ export type GoJsonResult =
   /** `message` in Go's words; line and column count from 1. */
   | { readonly ok: false; readonly message: string; readonly line: number; readonly column: number };
 
-/** Go stops at 10,000. Readers of the result are recursive as well, so ours keeps them all well inside the stack. */
-const MAX_DEPTH = 500;
+/** What a text may be at most. Readers of the result are recursive, so the depth keeps them all well inside the stack. */
+export interface JsonBounds {
+  /** Go stops at 10,000. */
+  readonly depth: number;
+  /** Length of the text, in UTF-16 units. */
+  readonly length: number;
+  /** Values, those inside others included. */
+  readonly values: number;
+}
+
+/** Files that an operator or a program of this host wrote: net-conf.json, CNI configurations. */
+export const DOCUMENT_BOUNDS: JsonBounds = { depth: 500, length: 16 << 20, values: 1_000_000 };
+
+/**
+ * One entry of a store, which any host of the cluster may have written: a hundred bytes in practice. What is read within
+ * these bounds is kept for each peer.
+ */
+export const ENTRY_BOUNDS: JsonBounds = { depth: 32, length: 64 << 10, values: 4_096 };
+
+/** A whole object of the Kubernetes API, with all that others keep in it. */
+export const OBJECT_BOUNDS: JsonBounds = { depth: 100, length: 16 << 20, values: 1_000_000 };
 
 class SyntaxFailure extends Error {
   readonly offset: number;
@@ -36,10 +55,13 @@ class SyntaxFailure extends Error {
   }
 }
 
-/** Parses one JSON text. Never throws; accepts exactly what JSON.parse accepts, up to a depth of 500. */
-export function parseGoJson(text: string): GoJsonResult {
+/** Parses one JSON text. Never throws; accepts exactly what JSON.parse accepts, within the bounds. */
+export function parseGoJson(text: string, bounds: JsonBounds = DOCUMENT_BOUNDS): GoJsonResult {
+  if (text.length > bounds.length) {
+    return { ok: false, message: `longer than ${bounds.length} characters`, line: 1, column: 1 };
+  }
   try {
-    return { ok: true, node: new Reader(text).document() };
+    return { ok: true, node: new Reader(text, bounds).document() };
   } catch (error) {
     if (!(error instanceof SyntaxFailure)) throw error;
     const before = text.slice(0, error.offset);
@@ -85,11 +107,14 @@ const LITERALS = { t: 'true', f: 'false', n: 'null' } as const;
 
 class Reader {
   readonly #text: string;
+  readonly #bounds: JsonBounds;
   #at = 0;
   #depth = 0;
+  #values = 0;
 
-  constructor(text: string) {
+  constructor(text: string, bounds: JsonBounds) {
     this.#text = text;
+    this.#bounds = bounds;
   }
 
   document(): JsonNode {
@@ -120,6 +145,9 @@ class Reader {
 
   #value(): JsonNode {
     const next = this.#peek();
+    if (++this.#values > this.#bounds.values) {
+      throw new SyntaxFailure(`more than ${this.#bounds.values} values`, this.#at);
+    }
     switch (next) {
       case '{':
         return this.#nested(() => this.#object());
@@ -138,7 +166,7 @@ class Reader {
   }
 
   #nested(read: () => JsonNode): JsonNode {
-    if (++this.#depth > MAX_DEPTH) throw new SyntaxFailure('exceeded max depth', this.#at);
+    if (++this.#depth > this.#bounds.depth) throw new SyntaxFailure('exceeded max depth', this.#at);
     this.#at++;
     const node = read();
     this.#depth--;

@@ -1,17 +1,21 @@
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
-import { foldKey, type JsonMember, type JsonNode, jsonValueOf, parseGoJson } from './go-json.ts';
+import { ENTRY_BOUNDS, foldKey, type JsonMember, type JsonNode, jsonValueOf, parseGoJson } from './go-json.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from './lease.ts';
 
 /** What a lease gives a right to, and its identity. */
 export type LeaseSubnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+
+/** Room for two subnets with any length that somebody padded with zeros. An etcd key may be a megabyte long. */
+const MAX_KEY_LENGTH = 128;
 
 /**
  * Reads what `leaseKey` writes: `10.5.1.0-24`, `10.5.1.0-24&fd00::-56`, or `fd00::-56` alone. `undefined` for anything
  * else, other spellings of the same subnets included.
  */
 export function parseLeaseKey(key: string): LeaseSubnets | undefined {
+  if (key.length > MAX_KEY_LENGTH) return undefined;
   const [first = '', second, ...more] = key.split('&');
   if (more.length > 0) return undefined;
   const subnet = parsePrefix4(withSlash(first));
@@ -43,7 +47,8 @@ const ETCD_KEY = /(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&([0-9a-f:]+)-(\d+))?$/;
  * be skipped, flannel's mistake is to drop all peers over it.
  */
 export function parseEtcdLeaseKey(key: string): (LeaseSubnets & { readonly subnet: Ipv4Prefix }) | undefined {
-  const match = ETCD_KEY.exec(key);
+  // The expression takes quadratic time over digits that lead to nothing.
+  const match = ETCD_KEY.exec(key.slice(-MAX_KEY_LENGTH));
   const [, addr4, length4, addr6, length6] = match ?? [];
   if (addr4 === undefined || length4 === undefined || Number(length4) > 31) return undefined;
   const subnet = parsePrefix4(`${addr4}/${Number(length4)}`);
@@ -79,10 +84,11 @@ export type LeaseValueResult =
 /**
  * Reads a lease's value as flannel's decoder does (keys in any case, the last wins, unknown ones are ignored), whoever
  * wrote it. Never throws: what cannot be used comes back as a reason. A value without any public address is refused,
- * because nothing can be sent to such a peer.
+ * because nothing can be sent to such a peer. `data: false` leaves the backend's data out, for a reader that has no use for
+ * it.
  */
-export function decodeLeaseValue(text: string): LeaseValueResult {
-  const parsed = parseGoJson(text);
+export function decodeLeaseValue(text: string, { data: keepData = true } = {}): LeaseValueResult {
+  const parsed = parseGoJson(text, ENTRY_BOUNDS);
   if (!parsed.ok) return refuse(`not JSON: ${parsed.message}`);
   if (parsed.node.kind !== 'object') return refuse(`not an object but ${parsed.node.kind}`);
   const { members } = parsed.node;
@@ -94,8 +100,8 @@ export function decodeLeaseValue(text: string): LeaseValueResult {
   const type = last(members, 'BackendType');
   if (type !== undefined && type.kind !== 'string' && type.kind !== 'null')
     return refuse('BackendType is not a string');
-  const data = last(members, 'BackendData');
-  const v6Data = last(members, 'BackendV6Data');
+  const data = keepData ? last(members, 'BackendData') : undefined;
+  const v6Data = keepData ? last(members, 'BackendV6Data') : undefined;
   return {
     ok: true,
     attrs: {

@@ -1,6 +1,6 @@
-import { isDeepStrictEqual } from 'node:util';
 import { assertNever } from '../assert-never.ts';
 import { equalPrefix4, equalPrefix6, type Ipv4Prefix, type Ipv6Prefix } from '../ip/prefix.ts';
+import { equalJson } from './json-value.ts';
 import { type Lease, type LeaseAttrs, type LeaseEvent, type LeaseKey, leaseKey } from './lease.ts';
 
 /** What a subnet manager reports (LeaseUpdate in subnet/subnet-manager.ts). */
@@ -122,11 +122,13 @@ function samePublicAddress(a: LeaseAttrs, b: LeaseAttrs): boolean {
   return a.publicIp === b.publicIp && a.publicIpv6 === b.publicIpv6;
 }
 
-function sameAttrs(a: LeaseAttrs, b: LeaseAttrs): boolean {
+/** Whether two hosts say the same of themselves. */
+export function sameAttrs(a: LeaseAttrs, b: LeaseAttrs): boolean {
   return (
-    samePublicAddress(a, b) &&
-    a.backendType === b.backendType &&
-    isDeepStrictEqual(a.backendData, b.backendData) &&
-    isDeepStrictEqual(a.backendV6Data, b.backendV6Data)
+    a === b ||
+    (samePublicAddress(a, b) &&
+      a.backendType === b.backendType &&
+      equalJson(a.backendData, b.backendData) &&
+      equalJson(a.backendV6Data, b.backendV6Data))
   );
 }

@@ -51,6 +51,13 @@ function formatEither(addr: Ipv4Addr | Ipv6Addr): string {
   return typeof addr === 'bigint' ? formatIpv6(ipv6Of(addr)) : formatIpv4(ipv4Of(addr));
 }
 
+const SHOWN_LENGTH = 100;
+
+/** Text that somebody else wrote, for a message: quoted, on one line, and not longer than a line. */
+export function shown(text: string): string {
+  return text.length <= SHOWN_LENGTH ? JSON.stringify(text) : `${JSON.stringify(text.slice(0, SHOWN_LENGTH))}…`;
+}
+
 /** flannel's way of naming both subnets of a lease; an absent one is the zero network, as its operators know it. */
 function formatPair({ subnet, ipv6Subnet }: Subnets): string {
   return `ip: ${subnet === undefined ? '0.0.0.0/0' : formatPrefix4(subnet)} ipv6: ${ipv6Subnet === undefined ? '::/0' : formatPrefix6(ipv6Subnet)}`;

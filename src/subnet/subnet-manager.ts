@@ -32,6 +32,11 @@ export interface AcquireOptions {
   readonly hostAddresses?: readonly IpAddr[] | undefined;
 }
 
+export interface WatchOptions {
+  /** False for a backend that does not look at what others publish for it: their data is then neither read nor kept. */
+  readonly backendData?: boolean;
+}
+
 /**
  * Where nodes agree on who owns which subnet (flannel's subnet.Manager). Implementations: local/ (one machine),
  * etcd/ and kube/. All of them, and the fake, pass test/contract/subnet-manager.ts.
@@ -62,9 +67,10 @@ export interface SubnetManager extends AsyncDisposable {
    * lost. Unreadable entries are skipped and reported, never turned into "all peers gone"; an entry that becomes
    * unreadable keeps its last readable meaning. An expired lease is a removed one: consumers never
    * compare `expiresAtMs` with a clock, least of all while the store is away. Updates that a slow consumer has not
-   * taken yet are merged by key. Ends only when aborted.
+   * taken yet are merged by key. Nothing that one entry says can end the watch or keep other entries from the consumer.
+   * Ends only when aborted.
    */
-  watchLeases(config: NetworkConfig, signal: AbortSignal): AsyncIterable<LeaseUpdate>;
+  watchLeases(config: NetworkConfig, signal: AbortSignal, options?: WatchOptions): AsyncIterable<LeaseUpdate>;
 
   /** Called once the node can carry packets (flannel's CompleteLease); kube sets NetworkUnavailable=False. */
   completeLease(lease: Lease, signal: AbortSignal): Promise<void>;

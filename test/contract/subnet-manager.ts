@@ -14,6 +14,7 @@ import {
   parsePrefix6,
 } from '../../src/ip/prefix.ts';
 import { type JsonValue, type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../src/lease/lease.ts';
+import { encodeLeaseValue } from '../../src/lease/lease-codec.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import type { LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../../src/subnet/subnet-manager.ts';
 
@@ -29,8 +30,11 @@ export interface SubnetManagerHarness extends AsyncDisposable {
   manager(options?: ManagerOptions): SubnetManager;
   /** Puts a network configuration into the place where managers look for it; undefined removes it. */
   configure(netConf: string | undefined): Promise<void>;
-  /** Writes a lease as another host, or an operator (no expiration: a reservation), does. */
-  writeEntry(lease: Lease): Promise<void>;
+  /**
+   * Writes a lease as another host, or an operator (no expiration: a reservation), does.
+   * @param backendData JSON text, or what should be: stands in the place of the lease's own data as it is.
+   */
+  writeEntry(lease: Lease, backendData?: string): Promise<void>;
   deleteEntry(key: LeaseKey): Promise<void>;
   /** Puts a value that cannot be read under a key; the key itself may be no lease key either. */
   corruptEntry(key: string): Promise<void>;
@@ -73,6 +77,24 @@ export function leaseOf(
   const expiresAtMs = ttlMs === undefined ? undefined : Date.now() + ttlMs;
   return { subnet, ipv6Subnet: undefined, attrs: attrsOf(host, backendData), expiresAtMs };
 }
+
+/** flannel's value of a lease whose data is a text as it is. */
+export function rawLeaseValue({ attrs }: Lease, backendData: string): string {
+  return `${encodeLeaseValue({ ...attrs, backendType: 'vxlan', backendData: undefined }).slice(0, -1)},"BackendData":${backendData}}`;
+}
+
+/** What a host that may write its own entry can put there; none of it means anything to a backend. */
+const HOSTILE_DATA: readonly string[] = [
+  `${'['.repeat(3_000)}${']'.repeat(3_000)}`,
+  `${'['.repeat(3_001)}${']'.repeat(3_001)}`,
+  `${'{"a":'.repeat(3_000)}1${'}'.repeat(3_000)}`,
+  `[${'0,'.repeat(60_000)}0]`,
+  JSON.stringify('x'.repeat(100_000)),
+  '{"__proto__":{"VNI":1},"constructor":null}',
+  '{"VNI":1e999,"VtepMAC":"\\ud800"}',
+  '"\u001b[2J\\n"',
+  '{"VNI":',
+];
 
 function overlap(a: Lease, b: Lease): boolean {
   return (
@@ -478,6 +500,52 @@ export function subnetManagerContract(
       assert.deepEqual([...picture.withdrawn], []);
       assert.ok(reports.some((key) => key.endsWith('10.5.3.0-24')));
       assert.ok(reports.some((key) => key.endsWith('rubbish')));
+    });
+
+    test('nothing that one entry says can hurt the others, whatever it becomes', async (t) => {
+      const { harness, config, signal } = t;
+      const manager = harness.manager();
+      const own = await manager.acquireLease(config, attrsOf(1), signal, { previous: leaseOf('10.5.1.0/24', 1) });
+      const picture = new Picture(manager.watchLeases(config, signal));
+      await picture.first();
+      const held = manager.holdLease(own, signal)[Symbol.asyncIterator]().next();
+      for (const [i, data] of HOSTILE_DATA.entries()) {
+        await harness.writeEntry(leaseOf('10.5.2.0/24', 2), data);
+        const key = `10.5.3.0-24` as LeaseKey;
+        await harness.writeEntry(leaseOf('10.5.3.0/24', 30 + i));
+        await picture.until(
+          'a change after it',
+          (leases) => leases.get(key)?.attrs.publicIp === attrsOf(30 + i).publicIp,
+        );
+      }
+      // A manager that starts now reads the last of them in its first list.
+      for (const data of HOSTILE_DATA.slice(0, 2)) {
+        await harness.writeEntry(leaseOf('10.5.2.0/24', 2), data);
+        const fresh = new Picture(harness.manager().watchLeases(config, signal));
+        await fresh.first();
+        assert.ok(fresh.leases.has('10.5.3.0-24' as LeaseKey) && fresh.leases.has(leaseKey(own)));
+      }
+      assert.equal(
+        await Promise.race([held, new Promise((resolve) => setImmediate(resolve, 'still held'))]),
+        'still held',
+      );
+      assert.ok(!picture.withdrawn.has(leaseKey(own)));
+    });
+
+    test('keeps what peers publish for their backend only for a backend that wants it', async (t) => {
+      const { harness, config, signal } = t;
+      await harness.writeEntry(leaseOf('10.5.2.0/24', 2, HOUR_MS, { VNI: 1 }));
+      const key = '10.5.2.0-24' as LeaseKey;
+      const manager = harness.manager();
+      const wanting = new Picture(manager.watchLeases(config, signal, { backendData: true }));
+      await wanting.first();
+      assert.deepEqual(wanting.leases.get(key)?.attrs, attrsOf(2, { VNI: 1 }));
+      const other = new Picture(manager.watchLeases(config, signal, { backendData: false }));
+      await other.first();
+      assert.deepEqual(other.leases.get(key)?.attrs, { ...attrsOf(2), backendType: 'vxlan' });
+      await harness.writeEntry(leaseOf('10.5.2.0/24', 4, HOUR_MS, { VNI: 2 }));
+      await other.until('the new address', (leases) => leases.get(key)?.attrs.publicIp === attrsOf(4).publicIp);
+      assert.deepEqual(other.leases.get(key)?.attrs, { ...attrsOf(4), backendType: 'vxlan' });
     });
 
     test('goes on over an outage of the store without withdrawing anybody', async ({ harness, config, signal }) => {

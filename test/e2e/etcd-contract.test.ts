@@ -4,7 +4,7 @@ import { leaseKey } from '../../src/lease/lease.ts';
 import { encodeLeaseValue } from '../../src/lease/lease-codec.ts';
 import { EtcdClient } from '../../src/subnet/etcd/etcd-client.ts';
 import { EtcdSubnetManager } from '../../src/subnet/etcd/etcd-subnet-manager.ts';
-import { subnetManagerContract } from '../contract/subnet-manager.ts';
+import { rawLeaseValue, subnetManagerContract } from '../contract/subnet-manager.ts';
 
 const DAY_MS = 86_400_000;
 const forever = new AbortController().signal;
@@ -47,13 +47,14 @@ subnetManagerContract('etcd', async () => {
       if (netConf === undefined) await remove(key);
       else await put(key, netConf, '0');
     },
-    async writeEntry(lease) {
+    async writeEntry(lease, backendData) {
       let binding = '0';
       if (lease.expiresAtMs !== undefined) {
         const ttlSeconds = Math.ceil((lease.expiresAtMs - Date.now()) / 1000);
         binding = (await client.call('LeaseGrant', { TTL: ttlSeconds }, 'leasing as somebody else', forever)).ID;
       }
-      await put(subnetKey(leaseKey(lease)), encodeLeaseValue(lease.attrs), binding);
+      const value = backendData === undefined ? encodeLeaseValue(lease.attrs) : rawLeaseValue(lease, backendData);
+      await put(subnetKey(leaseKey(lease)), value, binding);
     },
     deleteEntry: (key) => remove(subnetKey(key)),
     corruptEntry: (key) => put(subnetKey(key), '{"PublicIP": 7', '0'),

@@ -104,7 +104,11 @@ subnetManagerContract(
         if (netConf === undefined) await unlink(netConfPath);
         else await writeFile(netConfPath, netConf);
       },
-      writeEntry: (lease) => write(nameOf(leaseKey(lease)), cidrsOf(leaseKey(lease)), annotationsOf(lease)),
+      writeEntry: (lease, backendData) =>
+        write(nameOf(leaseKey(lease)), cidrsOf(leaseKey(lease)), {
+          ...annotationsOf(lease),
+          ...(backendData === undefined ? {} : { [keys.backendType]: 'vxlan', [keys.backendData]: backendData }),
+        }),
       async deleteEntry(key) {
         const name = nameOf(key);
         // The own Node stays: what somebody deletes of it is what flannel wrote there.

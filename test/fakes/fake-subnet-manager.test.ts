@@ -1,4 +1,5 @@
-import { subnetManagerContract } from '../contract/subnet-manager.ts';
+import { decodeLeaseValue } from '../../src/lease/lease-codec.ts';
+import { rawLeaseValue, subnetManagerContract } from '../contract/subnet-manager.ts';
 import { FakeLeaseStore, FakeSubnetManager } from './fake-subnet-manager.ts';
 
 const DAY_MS = 86_400_000;
@@ -18,8 +19,10 @@ subnetManagerContract('fake', async () => {
     async configure(netConf) {
       store.netConf = netConf;
     },
-    async writeEntry(lease) {
-      store.put(lease);
+    async writeEntry(lease, backendData) {
+      if (backendData === undefined) return store.put(lease);
+      const value = decodeLeaseValue(rawLeaseValue(lease, backendData));
+      store.put({ ...lease, attrs: value.ok ? value.attrs : undefined });
     },
     async deleteEntry(key) {
       store.delete(key);

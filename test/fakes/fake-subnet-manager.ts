@@ -5,7 +5,13 @@ import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../src/lease/lease.ts';
 import { chooseLease, isLive, isOf, judgeOwn, type StoredEntry } from '../../src/subnet/lease-choice.ts';
 import type { ReportSink } from '../../src/subnet/report.ts';
-import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../../src/subnet/subnet-manager.ts';
+import type {
+  AcquireOptions,
+  LeaseUpdate,
+  OwnLeaseEvent,
+  SubnetManager,
+  WatchOptions,
+} from '../../src/subnet/subnet-manager.ts';
 import { LeaseUpdateQueue } from '../../src/subnet/update-queue.ts';
 
 const DAY_MS = 86_400_000;
@@ -216,7 +222,11 @@ export class FakeSubnetManager implements SubnetManager {
     }
   }
 
-  async *watchLeases(_config: NetworkConfig, signal: AbortSignal): AsyncGenerator<LeaseUpdate, void, void> {
+  async *watchLeases(
+    _config: NetworkConfig,
+    signal: AbortSignal,
+    { backendData = true }: WatchOptions = {},
+  ): AsyncGenerator<LeaseUpdate, void, void> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
     const queue = new LeaseUpdateQueue();
     const known = new Map<LeaseKey, { readonly entry: StoredEntry; readonly lease: Lease }>();
@@ -240,8 +250,9 @@ export class FakeSubnetManager implements SubnetManager {
         gone.delete(key);
         if (entry.attrs === undefined) unreadable.add(key);
         const before = known.get(key);
-        const attrs = entry.attrs ?? before?.lease.attrs;
-        if (before?.entry === entry || attrs === undefined) continue;
+        const said = entry.attrs ?? before?.lease.attrs;
+        if (before?.entry === entry || said === undefined) continue;
+        const attrs = backendData ? said : { ...said, backendData: undefined, backendV6Data: undefined };
         const lease = { ...entry, attrs };
         known.set(key, { entry, lease });
         queue.set(lease);

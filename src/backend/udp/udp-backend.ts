@@ -91,6 +91,7 @@ export function udpBackend({ config, external }: BackendInput, { slots, onSlotRe
       backendData: undefined,
       backendV6Data: undefined,
     },
+    usesPeerData: false,
     mtuBytes,
     wantedState: (own) => udpWantedState(UDP_TUN_NAME, ownSubnet(own).addr, ipv4.network, mtuBytes),
     userSpace: {

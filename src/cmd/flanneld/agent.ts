@@ -236,7 +236,13 @@ class Agent {
     const result = await readLastKnown(subnetFile, describeStore(this.#options));
     if (result.kind === 'unusable') this.#log.warn(`${lastKnownPath(subnetFile)} is not used: ${result.reason}`);
     if (result.kind !== 'read') return undefined;
-    const { known, writtenAt } = result;
+    const { known, writtenAt, unreadable } = result;
+    if (unreadable.length > 0) {
+      const [first] = unreadable;
+      this.#log.warn(
+        `${lastKnownPath(subnetFile)}: ${unreadable.length} peers cannot be read, the first because: ${first}`,
+      );
+    }
     this.#known = known;
     if (await Promise.race([settlesWithin(connection.answered, STORE_PATIENCE_MS), this.#storeFailed.promise])) {
       return undefined;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Backend } from '../../backend/backend.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parsePrefix4 } from '../../ip/prefix.ts';
@@ -9,6 +10,20 @@ import { LeaseUpdateQueue } from '../../subnet/update-queue.ts';
 import { LeaseSession } from './lease-session.ts';
 
 const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });
+const backend: Backend = {
+  type: 'none',
+  leaseAttrs: {
+    publicIp: undefined,
+    publicIpv6: undefined,
+    backendType: '',
+    backendData: undefined,
+    backendV6Data: undefined,
+  },
+  usesPeerData: false,
+  mtuBytes: 1_500,
+  wantedState: () => assert.fail('not asked for'),
+  userSpace: undefined,
+};
 
 function lease(subnet: string, publicIp: string): Lease {
   const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
@@ -38,7 +53,7 @@ function sessionOf(
   const session = new LeaseSession(
     {
       log: { info: quiet, warn: quiet, error: quiet, verbose: quiet },
-      plane: { config, program: (_own, current) => void programmed.push(current.length) },
+      plane: { config, backend, program: (_own, current) => void programmed.push(current.length) },
       manager: {
         watchLeases: () => queue.drain(),
         holdLease,

@@ -9,7 +9,7 @@ import type { NodePlane } from './node-plane.ts';
 
 export interface SessionParts {
   readonly log: Log;
-  readonly plane: Pick<NodePlane, 'config' | 'program'>;
+  readonly plane: Pick<NodePlane, 'config' | 'program' | 'backend'>;
   readonly manager: Pick<SubnetManager, 'watchLeases' | 'holdLease'>;
   /** Told of every update of the leases, before it is applied. */
   readonly onUpdate: (type: LeaseUpdate['type']) => void;
@@ -74,7 +74,8 @@ export class LeaseSession implements AsyncDisposable {
 
   async #watch(onSnapshot: () => void): Promise<SessionEnd> {
     const { manager, plane, onUpdate } = this.#parts;
-    for await (const update of manager.watchLeases(plane.config, this.#stop.signal)) {
+    const options = { backendData: plane.backend.usesPeerData };
+    for await (const update of manager.watchLeases(plane.config, this.#stop.signal, options)) {
       onUpdate(update.type);
       const events = this.table.applyUpdate(update);
       for (const event of events) this.#logEvent(event);

@@ -7,7 +7,7 @@ import { Backoff, sleep } from '../backoff.ts';
 import { chooseLease, judgeOwn } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import { formatSubnets, type ReportSink } from '../report.ts';
-import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../subnet-manager.ts';
+import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
 import { LeaseUpdateQueue } from '../update-queue.ts';
 import type { Int64, KeyValue, WatchResponse } from './etcd-api.ts';
 import { EtcdClient, type EtcdClientOptions } from './etcd-client.ts';
@@ -36,6 +36,8 @@ const RETRY = { firstMs: 100, maxMs: 5_000 };
 const RACE = { firstMs: 20, maxMs: 1_000 };
 /** A watch that broke sooner than that did not really work: the next attempt waits longer. */
 const SETTLED_MS = 5_000;
+
+const MAX_NAME_SHOWN = 100;
 
 /** etcd tells the rest of a lease in whole seconds. */
 const ROUNDING_MS = 2_000;
@@ -172,11 +174,15 @@ export class EtcdSubnetManager implements SubnetManager {
     }
   }
 
-  async *watchLeases(_config: NetworkConfig, signal: AbortSignal): AsyncGenerator<LeaseUpdate, void, void> {
+  async *watchLeases(
+    _config: NetworkConfig,
+    signal: AbortSignal,
+    { backendData = true }: WatchOptions = {},
+  ): AsyncGenerator<LeaseUpdate, void, void> {
     const stop = new AbortController();
     const ends = AbortSignal.any([signal, this.#closing.signal, stop.signal]);
     const queue = new LeaseUpdateQueue();
-    const pump = this.#pump(queue, ends).then(
+    const pump = this.#pump(queue, backendData, ends).then(
       () => queue.end(),
       (error) => queue.fail(error),
     );
@@ -391,9 +397,10 @@ export class EtcdSubnetManager implements SubnetManager {
   }
 
   /** Feeds the queue until `signal` fires. A broken watch goes on where it was; only what is compacted is read anew. */
-  async #pump(queue: LeaseUpdateQueue, signal: AbortSignal): Promise<void> {
+  async #pump(queue: LeaseUpdateQueue, backendData: boolean, signal: AbortSignal): Promise<void> {
     const outage = this.#outage('Error watching leases');
-    const view = new PeerView(this.#registry, this.#report, () => this.#now() + this.#leaseTtlSeconds * 1000);
+    const bound = (): number => this.#now() + this.#leaseTtlSeconds * 1000;
+    const view = new PeerView(this.#registry, this.#report, backendData, bound);
     let next: Int64 | undefined;
     let why: string | undefined;
     while (!signal.aborted) {
@@ -448,14 +455,16 @@ function sameValue(a: LeaseAttrs, b: LeaseAttrs): boolean {
 class PeerView {
   readonly #registry: LeaseRegistry;
   readonly #report: ReportSink;
+  readonly #backendData: boolean;
   readonly #bound: () => number;
   #leases = new Map<LeaseKey, Lease>();
   /** Keys that were reported, with the revision that was: each damage is told once. */
-  readonly #reported = new Map<string, Int64>();
+  #reported = new Map<string, Int64>();
 
-  constructor(registry: LeaseRegistry, report: ReportSink, bound: () => number) {
+  constructor(registry: LeaseRegistry, report: ReportSink, backendData: boolean, bound: () => number) {
     this.#registry = registry;
     this.#report = report;
+    this.#backendData = backendData;
     this.#bound = bound;
   }
 
@@ -465,6 +474,8 @@ class PeerView {
 
   reset(kvs: readonly KeyValue[]): void {
     const leases = new Map<LeaseKey, Lease>();
+    const names = new Set(kvs.map((kv) => this.#registry.nameOf(kv)));
+    this.#reported = new Map([...this.#reported].filter(([name]) => names.has(name)));
     for (const kv of kvs) {
       const lease = this.#read(kv);
       if (lease !== undefined) leases.set(leaseKey(lease), lease);
@@ -480,6 +491,7 @@ class PeerView {
   }
 
   delete(kv: KeyValue, queue: LeaseUpdateQueue): void {
+    this.#reported.delete(this.#registry.nameOf(kv));
     const key = this.#registry.leaseKeyOf(kv);
     if (key === undefined || !this.#leases.delete(key)) return;
     queue.removed(key);
@@ -487,12 +499,12 @@ class PeerView {
 
   /** The lease that a key says now; the one it said before when it cannot be read. */
   #read(kv: KeyValue): Lease | undefined {
-    const { entry, problem } = this.#registry.decode(kv);
+    const { entry, problem } = this.#registry.decode(kv, { data: this.#backendData });
     if (problem !== undefined) {
       const name = this.#registry.nameOf(kv);
       if (this.#reported.get(name) !== kv.mod_revision) {
         this.#reported.set(name, kv.mod_revision);
-        this.#report({ type: 'entry-unreadable', key: name, reason: problem });
+        this.#report({ type: 'entry-unreadable', key: nameShown(name), reason: problem });
       }
     }
     if (entry?.attrs === undefined) {
@@ -502,6 +514,11 @@ class PeerView {
     const { subnet, ipv6Subnet, attrs } = entry;
     return { subnet, ipv6Subnet, attrs, expiresAtMs: kv.lease === '0' ? undefined : this.#bound() };
   }
+}
+
+/** An etcd key may be a megabyte long. */
+function nameShown(name: string): string {
+  return name.length <= MAX_NAME_SHOWN ? name : `${name.slice(0, MAX_NAME_SHOWN)}…`;
 }
 
 /** A signal that fires after a while and, unlike AbortSignal.timeout, keeps the process alive and can be taken back. */

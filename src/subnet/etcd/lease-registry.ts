@@ -70,8 +70,9 @@ export class LeaseRegistry {
   /**
    * Reads one key. Flannel takes other spellings of a subnet for the subnet too (10.5.1.7-24); such a key keeps others
    * from having that subnet, but is nobody's lease here.
+   * @param options see decodeLeaseValue.
    */
-  decode(kv: KeyValue): DecodedKeyValue {
+  decode(kv: KeyValue, options: { readonly data?: boolean } = {}): DecodedKeyValue {
     const name = this.nameOf(kv);
     const expiresAtMs = kv.lease === '0' ? undefined : Number.POSITIVE_INFINITY;
     const subnets = parseLeaseKey(name);
@@ -83,7 +84,7 @@ export class LeaseRegistry {
         problem: `the key is an unusual spelling of ${leaseKey(held)}`,
       };
     }
-    const value = decodeLeaseValue(kv.value.toString('utf8'));
+    const value = decodeLeaseValue(kv.value.toString('utf8'), options);
     return {
       entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs, kv },
       problem: value.ok ? undefined : value.reason,

@@ -3,6 +3,8 @@ import { request as httpsRequest } from 'node:https';
 import type { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { WeftError } from '../../errors.ts';
+import { OBJECT_BOUNDS } from '../../lease/go-json.ts';
+import { parseJsonWithin } from '../../lease/json-value.ts';
 import type { KubeAccess } from './kube-access.ts';
 
 export interface ApiRequest {
@@ -85,9 +87,18 @@ export class KubeApi implements Disposable {
   /** The answer as JSON. @throws what {@link stream} throws. */
   async json(request: ApiRequest, signal: AbortSignal): Promise<unknown> {
     const parts: Buffer[] = [];
-    for await (const chunk of await this.stream(request, signal)) parts.push(chunk);
+    let bytes = 0;
+    for await (const chunk of await this.stream(request, signal)) {
+      bytes += chunk.length;
+      if (bytes > OBJECT_BOUNDS.length) {
+        throw new ApiConnectionError(
+          `${this.#shown(request)}: the answer is longer than ${OBJECT_BOUNDS.length} bytes`,
+        );
+      }
+      parts.push(chunk);
+    }
     try {
-      return JSON.parse(Buffer.concat(parts).toString('utf8'));
+      return parseJsonWithin(Buffer.concat(parts).toString('utf8'), OBJECT_BOUNDS);
     } catch (error) {
       throw new ApiConnectionError(`${this.#shown(request)}: the answer is not JSON`, { cause: error });
     }

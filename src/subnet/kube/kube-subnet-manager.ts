@@ -9,7 +9,7 @@ import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
 import { asError } from '../outage.ts';
 import type { ReportSeverity, ReportSink } from '../report.ts';
-import type { LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../subnet-manager.ts';
+import type { LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import { ApiStatusError, type KubeApi } from './kube-api.ts';
 import { LeaseFeed } from './lease-feed.ts';
@@ -273,13 +273,18 @@ export class KubeSubnetManager implements SubnetManager {
     }
   }
 
-  async *watchLeases(config: NetworkConfig, signal: AbortSignal): AsyncGenerator<LeaseUpdate, void, void> {
+  async *watchLeases(
+    config: NetworkConfig,
+    signal: AbortSignal,
+    { backendData = true }: WatchOptions = {},
+  ): AsyncGenerator<LeaseUpdate, void, void> {
     const scope = this.#scope(signal);
     if (scope.aborted) return;
     const feed = new LeaseFeed({
       config,
       annotations: this.#keys,
       depth: this.#options.eventQueueDepth ?? DEFAULT_EVENT_QUEUE_DEPTH,
+      backendData,
       report: this.#report,
     });
     const end = () => feed.end();

@@ -1,6 +1,6 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../../lease/lease.ts';
+import { sameAttrs } from '../../lease/lease-table.ts';
 import { asError } from '../outage.ts';
 import type { ReportSink } from '../report.ts';
 import type { LeaseUpdate } from '../subnet-manager.ts';
@@ -14,6 +14,8 @@ export interface LeaseFeedOptions {
   readonly annotations: AnnotationKeys;
   /** More waiting changes than this are handed over as one snapshot. */
   readonly depth: number;
+  /** Whether the consumer wants what peers publish for the backend. */
+  readonly backendData: boolean;
   readonly report: ReportSink;
 }
 
@@ -60,8 +62,11 @@ export class LeaseFeed {
       this.deleted(node.name);
       return;
     }
-    if (before !== undefined && isDeepStrictEqual(before, lease)) return;
-    if (before !== undefined && leaseKey(before) !== leaseKey(lease)) this.deleted(node.name);
+    if (before !== undefined) {
+      const sameSubnets = leaseKey(before) === leaseKey(lease);
+      if (sameSubnets && sameAttrs(before.attrs, lease.attrs)) return;
+      if (!sameSubnets) this.deleted(node.name);
+    }
     this.#claim(node.name, lease);
     this.#change(() => this.#queue.set(lease));
   }
@@ -92,7 +97,7 @@ export class LeaseFeed {
 
   #read(node: NodeRecord, before: Lease | undefined): Lease | undefined {
     try {
-      return nodeLease(node, this.#families, this.#options.annotations);
+      return nodeLease(node, this.#families, this.#options.annotations, { data: this.#options.backendData });
     } catch (error) {
       this.#options.report({ type: 'entry-unreadable', key: node.name, reason: asError(error).message });
       return before;

@@ -1,3 +1,6 @@
+import { OBJECT_BOUNDS } from '../../lease/go-json.ts';
+import { parseJsonWithin } from '../../lease/json-value.ts';
+
 /** The part of a Kubernetes list response that is not its items. */
 export interface ListEnvelope {
   readonly resourceVersion: string;
@@ -13,7 +16,7 @@ const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 const COMMA = 0x2c;
 
-const MAX_ITEM_BYTES = 16 << 20;
+const MAX_ITEM_BYTES = OBJECT_BOUNDS.length;
 
 /**
  * Cuts a Kubernetes list (`{"kind":"NodeList","metadata":{…},"items":[{…},…]}`) into its items while it arrives, so
@@ -24,6 +27,7 @@ export class ListParser {
   readonly #onItem: (json: string) => void;
   /** What lies outside the items, with the items cut out: a small JSON document of its own. */
   readonly #rest: Buffer[] = [];
+  #restBytes = 0;
   #item: Buffer[] = [];
   #itemBytes = 0;
   #depth = 0;
@@ -37,7 +41,7 @@ export class ListParser {
     this.#onItem = onItem;
   }
 
-  /** @throws Error when one item exceeds 16 MiB. */
+  /** @throws Error when one item, or all that is none, exceeds 16 MiB. */
   push(chunk: Buffer): void {
     let start = 0;
     let at = 0;
@@ -59,7 +63,7 @@ export class ListParser {
         case OPEN_BRACKET:
           this.#depth++;
           if (this.#depth === 2 && !this.#inItems) {
-            this.#rest.push(chunk.subarray(start, at));
+            this.#keepRest(chunk.subarray(start, at));
             start = at;
             this.#inItems = this.#restEndsWithItemsKey();
           }
@@ -84,14 +88,14 @@ export class ListParser {
           break;
       }
     }
-    if (!this.#inItems) this.#rest.push(chunk.subarray(start));
+    if (!this.#inItems) this.#keepRest(chunk.subarray(start));
     else if (this.#depth > 2) this.#keepItem(chunk.subarray(start));
   }
 
   /** @throws Error when the document ended early or is not a list. */
   end(): ListEnvelope {
     if (this.#depth !== 0 || this.#inString) throw new Error('the list ended in the middle of an object');
-    const envelope: unknown = JSON.parse(Buffer.concat(this.#rest).toString('utf8'));
+    const envelope: unknown = parseJsonWithin(Buffer.concat(this.#rest).toString('utf8'), OBJECT_BOUNDS);
     const metadata =
       typeof envelope === 'object' && envelope !== null && 'metadata' in envelope ? envelope.metadata : undefined;
     if (typeof metadata !== 'object' || metadata === null || !('resourceVersion' in metadata)) {
@@ -132,6 +136,13 @@ export class ListParser {
   #restEndsWithItemsKey(): boolean {
     const tail = Buffer.concat(this.#rest).toString('latin1');
     return /"items"\s*:\s*\[$/.test(tail);
+  }
+
+  #keepRest(part: Buffer): void {
+    this.#restBytes += part.length;
+    if (this.#restBytes > MAX_ITEM_BYTES)
+      throw new Error(`what is not the items is larger than ${MAX_ITEM_BYTES} bytes`);
+    this.#rest.push(part);
   }
 
   #keepItem(part: Buffer): void {

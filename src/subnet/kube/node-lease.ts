@@ -14,7 +14,9 @@ import {
   parsePrefix4,
   parsePrefix6,
 } from '../../ip/prefix.ts';
+import { ENTRY_BOUNDS, jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
 import type { JsonValue, Lease } from '../../lease/lease.ts';
+import { shown } from '../report.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';
 
@@ -49,7 +51,8 @@ function podSubnets(node: NodeRecord): PodSubnets {
   for (const cidr of node.podCidrs) {
     const v4 = parsePrefix4(cidr);
     const v6 = v4 === undefined ? parsePrefix6(cidr) : undefined;
-    if (v4 === undefined && v6 === undefined) throw new Error(`node "${node.name}" pod cidr "${cidr}" is not a CIDR`);
+    if (v4 === undefined && v6 === undefined)
+      throw new Error(`node "${node.name}" pod cidr ${shown(cidr)} is not a CIDR`);
     subnet ??= v4;
     ipv6Subnet ??= v6;
   }
@@ -130,11 +133,17 @@ export function hasSubnets(lease: Lease, subnets: PodSubnets): boolean {
 
 /**
  * The lease that a node publishes; `undefined` when it publishes none (no flannel there, or no pod CIDR yet). With both
- * families on, a node that has only one complete gives a lease of that one. (flannel ignores such a node.)
+ * families on, a node that has only one complete gives a lease of that one. (flannel ignores such a node.) `data: false`
+ * leaves the backend's data out, for a reader that has no use for it.
  *
  * @throws Error saying what cannot be read; a known lease of that node is then best kept.
  */
-export function nodeLease(node: NodeRecord, families: LeaseFamilies, keys: AnnotationKeys): Lease | undefined {
+export function nodeLease(
+  node: NodeRecord,
+  families: LeaseFamilies,
+  keys: AnnotationKeys,
+  { data: keepData = true } = {},
+): Lease | undefined {
   if (!node.managed || node.podCidrs.length === 0) return undefined;
   const pod = podSubnets(node);
   const publicIp = families.v4 ? addressOf(node.publicIp, parseIpv4, keys.publicIp) : undefined;
@@ -157,26 +166,29 @@ export function nodeLease(node: NodeRecord, families: LeaseFamilies, keys: Annot
       publicIp: v4 ? publicIp : undefined,
       publicIpv6: v6 ? publicIpv6 : undefined,
       backendType: node.backendType ?? '',
-      backendData: dataOf(node.backendData, keys.backendData),
-      backendV6Data: dataOf(node.backendV6Data, keys.backendV6Data),
+      backendData: keepData ? dataOf(node.backendData, keys.backendData) : undefined,
+      backendV6Data: keepData ? dataOf(node.backendV6Data, keys.backendV6Data) : undefined,
     },
     expiresAtMs: undefined,
   };
 }
 
-function addressOf<A>(text: string | undefined, parse: (text: string) => A | undefined, key: string): A | undefined {
+function addressOf<A extends number | bigint>(
+  text: string | undefined,
+  parse: (text: string) => A | undefined,
+  key: string,
+): A | undefined {
   if (text === undefined || text === '') return undefined;
   const address = parse(text);
-  if (address === undefined) throw new Error(`the annotation ${key} is not an address: "${text}"`);
-  return address;
+  if (address === undefined) throw new Error(`the annotation ${key} is not an address: ${shown(text)}`);
+  // That is how Go writes an address that is not set.
+  return address === 0 || address === 0n ? undefined : address;
 }
 
 function dataOf(text: string | undefined, key: string): JsonValue | undefined {
   // `null` is how the absence of data is written.
   if (text === undefined || text === '' || text === 'null') return undefined;
-  try {
-    return JSON.parse(text) as JsonValue;
-  } catch {
-    throw new Error(`the annotation ${key} is not JSON: "${text.slice(0, 100)}"`);
-  }
+  const parsed = parseGoJson(text, ENTRY_BOUNDS);
+  if (!parsed.ok) throw new Error(`the annotation ${key} is not JSON (${parsed.message}): ${shown(text)}`);
+  return jsonValueOf(parsed.node);
 }

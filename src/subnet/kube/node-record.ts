@@ -1,3 +1,4 @@
+import { ENTRY_BOUNDS } from '../../lease/go-json.ts';
 import type { AnnotationKeys } from './annotations.ts';
 
 /**
@@ -31,6 +32,9 @@ export interface OwnNodeDetails {
   readonly networkUnavailable: string | undefined;
 }
 
+/** In the place of a longer annotation, which is not kept: no reader takes it for a value, and the owner writes its own again. */
+const TOO_LONG = `longer than ${ENTRY_BOUNDS.length} characters`;
+
 /** @throws Error, saying what is wrong, when it is no Node that can be read. */
 export function nodeRecord(object: unknown, keys: AnnotationKeys, ownName: string): NodeRecord {
   const node = mapping(object, 'the object');
@@ -41,7 +45,8 @@ export function nodeRecord(object: unknown, keys: AnnotationKeys, ownName: strin
   const annotations = optionalMapping(metadata.annotations, 'metadata.annotations');
   const annotation = (key: string): string | undefined => {
     const value = annotations[key];
-    if (value === undefined || typeof value === 'string') return value;
+    if (value === undefined) return undefined;
+    if (typeof value === 'string') return value.length > ENTRY_BOUNDS.length ? TOO_LONG : value;
     throw new Error(`the annotation ${key} is not a text`);
   };
   return {
@@ -101,7 +106,10 @@ function sameTexts(a: readonly string[], b: readonly string[]): boolean {
 
 function podCidrs(spec: Record<string, unknown>): string[] {
   const list = spec.podCIDRs;
-  if (Array.isArray(list) && list.length > 0) return list.map(String);
+  if (Array.isArray(list) && list.length > 0) {
+    if (!list.every((cidr) => typeof cidr === 'string')) throw new Error('spec.podCIDRs is not a list of texts');
+    return list;
+  }
   return typeof spec.podCIDR === 'string' && spec.podCIDR !== '' ? [spec.podCIDR] : [];
 }
 

@@ -1,3 +1,5 @@
+import { OBJECT_BOUNDS } from '../../lease/go-json.ts';
+import { JsonBoundsError, parseJsonWithin } from '../../lease/json-value.ts';
 import { Backoff, type BackoffRange, sleep } from '../backoff.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink } from '../report.ts';
@@ -115,7 +117,7 @@ class Reflector<T> {
     const onItem = (json: string): void => {
       let object: unknown;
       try {
-        object = JSON.parse(json);
+        object = parseJsonWithin(json, OBJECT_BOUNDS);
         items.push(this.#options.reduce(object));
       } catch (error) {
         const name = nameOf(object);
@@ -209,7 +211,16 @@ class Reflector<T> {
     const parser = new LineParser();
     for await (const chunk of body) {
       for (const line of parser.push(chunk)) {
-        const event = this.#eventOf(JSON.parse(line));
+        let message: unknown;
+        try {
+          message = parseJsonWithin(line, OBJECT_BOUNDS);
+        } catch (error) {
+          // Reading it again would not make it smaller; a line that is no JSON may be one that was cut off.
+          if (!(error instanceof JsonBoundsError)) throw error;
+          this.#unreadable(undefined, error);
+          continue;
+        }
+        const event = this.#eventOf(message as { type?: unknown; object?: unknown } | null);
         if (event !== undefined) yield event;
       }
     }

@@ -14,10 +14,11 @@ export interface DecodedRow {
   readonly problem: string | undefined;
 }
 
-export function decodeRow(row: LeaseRow): DecodedRow {
+/** @param options see decodeLeaseValue. */
+export function decodeRow(row: LeaseRow, options: { readonly data?: boolean } = {}): DecodedRow {
   const subnets = parseLeaseKey(row.key);
   if (subnets === undefined) return { entry: undefined, problem: 'the key names no subnet' };
-  const value = decodeLeaseValue(row.value);
+  const value = decodeLeaseValue(row.value, options);
   return {
     entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs: row.expiresAtMs ?? undefined, row },
     problem: value.ok ? undefined : value.reason,

@@ -16,9 +16,11 @@ export class LeaseView {
   /** Unreadable rows that were reported, with the text that was: each damage is told once. */
   #reported = new Map<string, string>();
   readonly #report: ReportSink;
+  readonly #backendData: boolean;
 
-  constructor(report: ReportSink) {
+  constructor(report: ReportSink, backendData: boolean) {
     this.#report = report;
+    this.#backendData = backendData;
   }
 
   leases(): Lease[] {
@@ -48,7 +50,7 @@ export class LeaseView {
     const reported = new Map<string, string>();
     const live = new Set<LeaseKey>();
     for (const row of rows) {
-      const { entry, problem } = decodeRow(row);
+      const { entry, problem } = decodeRow(row, { data: this.#backendData });
       if (problem !== undefined) {
         if (this.#reported.get(row.key) !== row.value) {
           this.#report({ type: 'entry-unreadable', key: row.key, reason: problem });

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { subnetManagerContract } from '../../../test/contract/subnet-manager.ts';
+import { rawLeaseValue, subnetManagerContract } from '../../../test/contract/subnet-manager.ts';
 import { encodeRow } from './lease-row.ts';
 import { LeaseStore } from './lease-store.ts';
 import { LocalSubnetManager } from './local-subnet-manager.ts';
@@ -35,7 +35,10 @@ subnetManagerContract('local', async () => {
       if (netConf === undefined) await rm(netConfPath);
       else await writeFile(netConfPath, netConf);
     },
-    writeEntry: (lease) => write((store) => store.transact((transaction) => transaction.put(encodeRow(lease)))),
+    writeEntry: (lease, backendData) => {
+      const value = backendData === undefined ? {} : { value: rawLeaseValue(lease, backendData) };
+      return write((store) => store.transact((transaction) => transaction.put({ ...encodeRow(lease), ...value })));
+    },
     deleteEntry: (key) => write((store) => store.transact((transaction) => transaction.delete(key))),
     corruptEntry: (key) =>
       write((store) =>

@@ -7,7 +7,7 @@ import { Backoff, sleep } from '../backoff.ts';
 import { chooseLease, isAt, isLive, isOf, judgeOwn, overlap } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink, SubnetReport } from '../report.ts';
-import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager } from '../subnet-manager.ts';
+import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
 import { decodeRow, encodeRow, type RowEntry } from './lease-row.ts';
 import { type LeaseRow, LeaseStore, StoreBusyError } from './lease-store.ts';
 import { LeaseView } from './lease-view.ts';
@@ -195,10 +195,14 @@ export class LocalSubnetManager implements SubnetManager {
     }
   }
 
-  async *watchLeases(_config: NetworkConfig, signal: AbortSignal): AsyncGenerator<LeaseUpdate, void, void> {
+  async *watchLeases(
+    _config: NetworkConfig,
+    signal: AbortSignal,
+    { backendData = true }: WatchOptions = {},
+  ): AsyncGenerator<LeaseUpdate, void, void> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
     const outage = this.#outage('Error watching leases');
-    const view = new LeaseView(this.#report);
+    const view = new LeaseView(this.#report, backendData);
     let seen: string | undefined;
     while (!ends.aborted) {
       let waitMs = this.#pollMs;

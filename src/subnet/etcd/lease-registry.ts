@@ -1,3 +1,4 @@
+import { posix } from 'node:path';
 import { type LeaseKey, leaseKey } from '../../lease/lease.ts';
 import { decodeLeaseValue, parseEtcdLeaseKey, parseLeaseKey } from '../../lease/lease-codec.ts';
 import { overlap, type StoredEntry, type Subnets } from '../lease-choice.ts';
@@ -41,11 +42,10 @@ export class LeaseRegistry {
   readonly #client: EtcdClient;
   readonly #now: () => number;
 
-  /** @param prefix `/coreos.com/network`; a slash at the end does not matter. */
+  /** @param prefix `/coreos.com/network`; joined with what follows as Go's path.Join does, by which flannel finds its keys. */
   constructor(client: EtcdClient, prefix: string, now: () => number) {
-    const root = prefix.replace(/\/+$/, '');
-    this.configKey = `${root}/config`;
-    this.#subnetsPrefix = `${root}/subnets/`;
+    this.configKey = posix.join(prefix, 'config');
+    this.#subnetsPrefix = `${posix.join(prefix, 'subnets')}/`;
     this.#client = client;
     this.#now = now;
   }

@@ -1,11 +1,12 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { printable } from '../printable.ts';
 
 /**
  * `last-error` in the agent's state directory (where subnet.env is): why the agent on this host could not start, one line
  * of text. The CNI plugin repeats it, so that `kubectl describe pod` and the node's condition name the cause and not only
  * the missing subnet.env. Synchronous: the agent writes it on its way out, and the plugin does nothing else meanwhile.
- * Imports nothing of weft's, since the plugin is to start fast.
+ * Imports next to nothing of weft's, since the plugin is to start fast.
  */
 const FILE_NAME = 'last-error';
 
@@ -28,7 +29,7 @@ export function startupErrorPath(stateDir: string): string {
  * of what the log has, and failing to keep it must not hide the error itself.
  */
 export function recordStartupError(stateDir: string, text: string): void {
-  const line = text.replaceAll(/\s+/g, ' ').trim().slice(0, MAX_CHARACTERS);
+  const line = printable(text.replaceAll(/\s+/g, ' ').trim(), MAX_CHARACTERS);
   if (line === '') return;
   const temporary = join(stateDir, `.${FILE_NAME}.${process.pid}`);
   try {

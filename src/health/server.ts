@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { describeError, WeftError } from '../errors.ts';
+import { printableLines } from '../printable.ts';
 
 /**
  * What /readyz says. Not ready without a reason means that start-up has not finished; with one, that the node has been
@@ -42,6 +43,9 @@ const IDLE_MS = 5_000;
  * keeps no probe out, and the descriptors that the agent needs for its work are left to it.
  */
 const MAX_CONNECTIONS = 32;
+
+/** The list of all interfaces can be a reason. */
+const MAX_REASON = 10_000;
 
 const TEXT = 'text/plain; charset=utf-8';
 const PROMETHEUS_TEXT = 'text/plain; version=0.0.4; charset=utf-8';
@@ -177,6 +181,8 @@ async function answerFor(options: HealthServerOptions, url: string): Promise<Ans
 function readyAnswer(readiness: Readiness): Answer {
   if (readiness.ready) return { status: 200, body: 'flanneld is ready', type: TEXT };
   const body =
-    readiness.reason === undefined ? 'flanneld is not ready yet' : `flanneld is not ready: ${readiness.reason}`;
+    readiness.reason === undefined
+      ? 'flanneld is not ready yet'
+      : `flanneld is not ready: ${printableLines(readiness.reason, MAX_REASON)}`;
   return { status: 503, body, type: TEXT };
 }

@@ -4,7 +4,10 @@
  */
 
 // asm-generic/fcntl.h
+export const O_WRONLY = 0x1;
 export const O_RDWR = 0x2;
+export const O_NOCTTY = 0x100;
+export const O_APPEND = 0x400;
 export const O_NONBLOCK = 0x800;
 export const O_CLOEXEC = 0x80000;
 
@@ -24,6 +27,7 @@ export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0x800;
 export const SOCK_CLOEXEC = 0x80000;
 export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
 export const MSG_TRUNC = 0x20;
 
 // asm-generic/socket.h

@@ -79,3 +79,54 @@ test('log_backtrace_at adds the stack to the lines of one call', () => {
   assert.match(String(first?.stack), /^ +at said /);
   assert.equal(second?.stack, undefined);
 });
+
+const HOSTILE = 'node "a\nE1126 10:00:00.000000       1 main.ts:1] all is lost\x1b[2J\u202e"';
+
+for (const format of ['text', 'json'] as const) {
+  test(`text from outside makes no line of its own and steers no terminal: ${format}`, () => {
+    const lines: string[] = [];
+    const log = createLog({ format, verbosity: 0, write: (line) => lines.push(line) });
+    log.warn(HOSTILE, { subnet: HOSTILE });
+    const [line = ''] = lines;
+    assert.equal(lines.length, 1);
+    assert.equal(line.indexOf('\n'), line.length - 1);
+    assert.doesNotMatch(line.trimEnd(), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
+    assert.match(line, /all is lost.*x1b\[2J.*u202e/);
+  });
+
+  test(`text from outside is cut: ${format}`, () => {
+    const lines: string[] = [];
+    const log = createLog({ format, verbosity: 0, write: (line) => lines.push(line) });
+    log.error(`unreadable: ${'x'.repeat(250_000)}`, { key: 'y'.repeat(250_000) });
+    assert.ok((lines[0]?.length ?? 0) < 8_000, `${lines[0]?.length}`);
+    assert.match(lines[0] ?? '', /x… \(246012 more\)/);
+  });
+
+  test(`lines that cannot be written are dropped and counted, and the first that can be says so: ${format}`, () => {
+    const lines: string[] = [];
+    let isBroken = false;
+    const log = createLog({ format, verbosity: 0, write: (line) => !isBroken && lines.push(line) > 0 });
+    log.info('one');
+    isBroken = true;
+    for (let index = 0; index < 5; index++) log.info(`lost ${index}`);
+    assert.equal(log.droppedLines, 5);
+    isBroken = false;
+    log.info('two');
+    log.info('three');
+    assert.equal(log.droppedLines, 5);
+    const messages = lines.map((line) => (format === 'json' ? JSON.parse(line).message : line.split('] ')[1]?.trim()));
+    assert.deepEqual(messages, [
+      'one',
+      '5 lines of the log before this one are lost: they could not be written',
+      'two',
+      'three',
+    ]);
+  });
+}
+
+test('further lines of our own messages stay lines', () => {
+  const lines: string[] = [];
+  const log = createLog({ format: 'text', verbosity: 0, write: (line) => lines.push(line) });
+  log.error('no interface will do:\n  eth0: it is down\n  lo: it is loopback');
+  assert.match(lines[0] ?? '', /no interface will do:\n {2}eth0: it is down\n {2}lo: it is loopback\n$/);
+});

@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import pino from 'pino';
+import { printable, printableLines } from '../printable.ts';
 
 export type LogFormat = 'text' | 'json';
 export type LogFields = Readonly<Record<string, unknown>>;
@@ -11,6 +12,12 @@ export interface Log {
   error(message: string, fields?: LogFields): void;
   /** Shown from `-v=level` on (klog's V). */
   verbose(level: number, message: string, fields?: LogFields): void;
+}
+
+/** The log of a process, which counts what it could not write. */
+export interface ProcessLog extends Log {
+  /** Lines that nobody could take when they came: a pipe that is full or closed, a disk that is full. */
+  readonly droppedLines: number;
 }
 
 /** klog's -vmodule: source files whose name without extension matches get a verbosity of their own. */
@@ -28,17 +35,44 @@ export interface LogOptions {
   readonly vmodule?: readonly ModuleVerbosity[];
   /** klog's -log_backtrace_at: the call, as `file:line`, whose lines get a stack trace. */
   readonly backtraceAt?: string;
-  /** Where complete lines go; standard error when left out. */
-  readonly write?: (line: string) => void;
+  /**
+   * Takes a complete line, at once, so that the last one before an exit or a crash is not lost; `false` when it cannot. Must
+   * neither wait nor throw: packets, leases and the end of the process depend on the thread that writes.
+   */
+  readonly write: (line: string) => unknown;
 }
 
 type Level = 'info' | 'warn' | 'error';
+/** Of a message. Only the line with all flags comes near it. */
+const MAX_MESSAGE = 4_000;
 const SEVERITY: Readonly<Record<Level, string>> = { info: 'I', warn: 'W', error: 'E' };
 
-/** Lines leave synchronously, so that the last one before an exit or a crash is not lost. */
-export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', write }: LogOptions): Log {
-  const stderr = pino.destination({ fd: 2, sync: true });
-  const emit = write ?? ((line: string) => void stderr.write(line));
+/**
+ * Messages may hold text from outside: see printable(). Lines that cannot be written are dropped and counted, never waited for;
+ * the first that can be again is preceded by one that says how many were lost.
+ */
+export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', write }: LogOptions): ProcessLog {
+  let dropped = 0;
+  let droppedInARow = 0;
+  const put = (line: string): boolean => {
+    const taken = write(line) !== false;
+    if (!taken) dropped++;
+    droppedInARow = taken ? 0 : droppedInARow + 1;
+    return taken;
+  };
+  const emit = (line: string): void => {
+    if (droppedInARow > 0) {
+      const lost = droppedInARow;
+      const text = `${lost} lines of the log before this one are lost: they could not be written`;
+      // The line about them is none of them.
+      if (write(lineOf('warn', text, 'log.ts:0', undefined, undefined)) === false) {
+        dropped++;
+        droppedInARow++;
+        return;
+      }
+    }
+    put(line);
+  };
   const json = pino(
     {
       base: { pid: process.pid },
@@ -46,19 +80,34 @@ export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', w
       formatters: { level: (label) => ({ level: label }) },
       messageKey: 'message',
     },
-    { write: emit },
+    { write: (line: string) => void (jsonLine = line) },
   );
+  let jsonLine = '';
+  const lineOf = (
+    level: Level,
+    message: string,
+    caller: string,
+    stack: string | undefined,
+    fields: LogFields | undefined,
+  ): string => {
+    const shown = printableLines(message, MAX_MESSAGE);
+    if (format === 'text') {
+      const text = stack === undefined ? shown : `${shown}\n${stack}`;
+      return klogLine(SEVERITY[level], new Date(), process.pid, caller, text, fields);
+    }
+    json[level]({ ...shownFields(fields), caller, ...(stack === undefined ? {} : { stack }) }, shown);
+    return jsonLine;
+  };
   const modules = vmodule.map(({ pattern, level }) => ({ matches: fileMatcher(pattern), level }));
   const log = (level: Level, message: string, fields: LogFields | undefined, frames = stackFrames(3)): void => {
     const caller = callerOf(frames);
     const stack = caller === backtraceAt ? frames.join('\n') : undefined;
-    if (format === 'json') json[level]({ ...fields, caller, ...(stack === undefined ? {} : { stack }) }, message);
-    else {
-      const text = stack === undefined ? message : `${message}\n${stack}`;
-      emit(klogLine(SEVERITY[level], new Date(), process.pid, caller, text, fields));
-    }
+    emit(lineOf(level, message, caller, stack, fields));
   };
   return {
+    get droppedLines() {
+      return dropped;
+    },
     info: (message, fields) => log('info', message, fields),
     warn: (message, fields) => log('warn', message, fields),
     error: (message, fields) => log('error', message, fields),
@@ -85,8 +134,13 @@ export function klogLine(
   const date = `${two(time.getMonth() + 1)}${two(time.getDate())}`;
   const micros = String(time.getMilliseconds() * 1000).padStart(6, '0');
   const clock = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${micros}`;
-  const extra = Object.entries(fields ?? {}).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
+  const extra = Object.entries(fields ?? {}).map(([key, value]) => ` ${key}=${printable(JSON.stringify(value))}`);
   return `${severity}${date} ${clock} ${String(pid).padStart(7)} ${caller}] ${message}${extra.join('')}\n`;
+}
+
+function shownFields(fields: LogFields | undefined): LogFields {
+  const shown = (value: unknown): unknown => (typeof value === 'string' ? printable(value) : value);
+  return Object.fromEntries(Object.entries(fields ?? {}).map(([key, value]) => [key, shown(value)]));
 }
 
 /** The stack from whoever called the log on; `own`: so many functions of this file are above that. */

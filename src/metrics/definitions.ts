@@ -123,6 +123,12 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   single('gauge', 'weft_ready', '1 when /readyz answers 200.', ({ ready }) => ready),
+  single(
+    'counter',
+    'weft_log_dropped_lines_total',
+    'Lines of the log that could not be written and were dropped.',
+    ({ droppedLogLines }) => droppedLogLines,
+  ),
 
   single('gauge', 'weft_peers', 'Leases of other hosts in force.', ({ leases }) => leases?.peers),
   byKey('counter', 'weft_lease_events_total', 'event', 'Changes to leases seen.', ({ leases }) => leases?.events),

@@ -12,6 +12,7 @@ const BUILD = { version: '1.2.3', backend: 'udp', subnetManager: 'etcd' };
 const FULL: MetricsSnapshot = {
   build: BUILD,
   ready: true,
+  droppedLogLines: 3,
   leases: { peers: 2, events: { set: 3, removed: 1 }, ownExpiresAtMs: 1_700_000_000_500 },
   store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
   forwarder: {
@@ -103,10 +104,15 @@ describe('metrics', () => {
   });
 
   it('have no series for parts that are not there', async () => {
-    const names = [...(await scrape({ build: BUILD, ready: false })).keys()];
+    const names = [...(await scrape({ build: BUILD, ready: false, droppedLogLines: 0 })).keys()];
     assert.deepEqual(
       names.filter((name) => name.startsWith('weft_')).map((name) => name.replace(/\{.*/, '')),
-      ['weft_build_info', 'weft_ready', ...Array(3).fill('weft_event_loop_lag_seconds')],
+      [
+        'weft_build_info',
+        'weft_ready',
+        'weft_log_dropped_lines_total',
+        ...Array(3).fill('weft_event_loop_lag_seconds'),
+      ],
     );
   });
 

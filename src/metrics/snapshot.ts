@@ -7,6 +7,8 @@ import type { FastPathObstacle } from '../dataplane/fast-path/mode.ts';
 export interface MetricsSnapshot {
   readonly build: BuildInfo;
   readonly ready: boolean;
+  /** Lines of the log that could not be written. */
+  readonly droppedLogLines: number;
   readonly leases?: LeaseFigures | undefined;
   readonly store?: StoreFigures | undefined;
   readonly forwarder?: ForwarderFigures | undefined;

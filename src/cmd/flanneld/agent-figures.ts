@@ -1,6 +1,7 @@
 import type { PeerSlots } from '../../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
 import type { Reconciler } from '../../desired/reconciler.ts';
+import type { ProcessLog } from '../../log/log.ts';
 import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../../metrics/snapshot.ts';
 import type { SubnetReport } from '../../subnet/report.ts';
 import { VERSION } from '../version.ts';
@@ -22,6 +23,7 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
+  readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
   #restarts = 0;
   #storeErrors = 0;
@@ -36,7 +38,13 @@ export class AgentFigures {
   traffic: NodeTraffic | undefined;
   session: LeaseSession | undefined;
 
-  constructor(slots: PeerSlots, readiness: NodeReadiness, subnetManager: string) {
+  constructor(
+    slots: PeerSlots,
+    readiness: NodeReadiness,
+    subnetManager: string,
+    log: Pick<ProcessLog, 'droppedLines'>,
+  ) {
+    this.#log = log;
     this.slots = slots;
     this.#readiness = readiness;
     this.#subnetManager = subnetManager;
@@ -71,6 +79,7 @@ export class AgentFigures {
     return {
       build: { version: VERSION, backend: this.backend, subnetManager: this.#subnetManager },
       ready: this.#readiness.read().ready,
+      droppedLogLines: this.#log.droppedLines,
       leases: session && {
         peers: session.table.peers().length,
         events: this.#events,

@@ -13,7 +13,7 @@ import { startHealthServer } from '../../health/server.ts';
 import { type Lease, leaseKey } from '../../lease/lease.ts';
 import { concernsExternal, IpMonitor } from '../../linux/link-monitor.ts';
 import { type SystemdNotifier, systemdNotifier } from '../../linux/systemd-notify.ts';
-import type { Log } from '../../log/log.ts';
+import type { Log, ProcessLog } from '../../log/log.ts';
 import { createMetrics } from '../../metrics/metrics.ts';
 import { describeReport, type SubnetReport } from '../../subnet/report.ts';
 import { AgentFigures } from './agent-figures.ts';
@@ -56,7 +56,7 @@ const RETRY_MS = 5_000;
  */
 export async function runAgent(
   options: FlanneldOptions,
-  log: Log,
+  log: ProcessLog,
   onFatal: (error: unknown) => void,
   signal: AbortSignal,
 ): Promise<void> {
@@ -103,7 +103,7 @@ interface NodeParts {
 
 interface AgentParts {
   readonly options: FlanneldOptions;
-  readonly log: Log;
+  readonly log: ProcessLog;
   readonly onFatal: (error: unknown) => void;
 }
 
@@ -147,7 +147,7 @@ class Agent {
     this.#failures = failures;
     this.#stack = stack;
     this.#signal = signal;
-    this.#figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), this.#readiness, options.subnetManager);
+    this.#figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), this.#readiness, options.subnetManager, log);
     this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
     this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
     this.#memory = stack.use(new MemoryRelease());

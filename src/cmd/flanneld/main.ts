@@ -1,8 +1,9 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
-import { writeSync } from 'node:fs';
 import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
-import { describeError } from '../../errors.ts';
+import { describeError, describeFault } from '../../errors.ts';
+import { openOutput } from '../../linux/output.ts';
 import { createLog } from '../../log/log.ts';
+import { printable, printableLines } from '../../printable.ts';
 import { type ProcessLife, runProgram } from '../process-life.ts';
 import { VERSION } from '../version.ts';
 import { explainForHost, runAgent } from './agent.ts';
@@ -11,6 +12,9 @@ import { explainForHost, runAgent } from './agent.ts';
 const STOP_MS = 4_000;
 /** Within 2 s of a fatal error the process is gone. */
 const FATAL_MS = 1_250;
+
+/** A host may have hundreds of interfaces. */
+const MAX_TABLE = 100_000;
 
 async function main(life: ProcessLife): Promise<number> {
   const parsed = parseFlanneldOptions(process.argv.slice(2), process.env);
@@ -22,7 +26,7 @@ async function main(life: ProcessLife): Promise<number> {
       process.stderr.write(`${VERSION}\n`);
       return 0;
     case 'error':
-      process.stderr.write(`flanneld: ${describeError(parsed.error)}\n${parsed.usage ?? ''}`);
+      process.stderr.write(`flanneld: ${printable(describeError(parsed.error))}\n${parsed.usage ?? ''}`);
       return parsed.exitCode;
     case 'run':
       break;
@@ -33,8 +37,12 @@ async function main(life: ProcessLife): Promise<number> {
     verbosity: options.verbosity,
     vmodule: options.vmodule,
     backtraceAt: options.logBacktraceAt,
+    write: stderr,
   });
   life.lastWords = (text) => log.error(text);
+  // Node's own way to show a warning waits for whoever reads standard error.
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => log.warn(describeFault(warning)));
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
   using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS });
@@ -54,12 +62,13 @@ async function main(life: ProcessLife): Promise<number> {
 async function explain(options: FlanneldOptions, signal: AbortSignal): Promise<number> {
   try {
     const { text, found } = await explainForHost(options, signal);
-    process.stdout.write(`${text}\n`);
+    process.stdout.write(`${printableLines(text, MAX_TABLE)}\n`);
     return found ? 0 : 1;
   } catch (error) {
-    process.stderr.write(`flanneld: ${describeError(error)}\n`);
+    process.stderr.write(`flanneld: ${printableLines(describeError(error), MAX_TABLE)}\n`);
     return 1;
   }
 }
 
-runProgram('flanneld', (text) => writeSync(2, `flanneld: ${text}\n`), main);
+const stderr = openOutput(2);
+runProgram('flanneld', (text) => stderr(`flanneld: ${printable(text)}\n`), main);

@@ -13,6 +13,7 @@ import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { type IptablesFlavour, IptablesTrafficManager } from '../../linux/iptables.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
+import { printable } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import {
   cleanUp,
@@ -65,7 +66,7 @@ async function runCleanup({ dryRun = false, ...paths }: CleanupArguments): Promi
     if (step.failure !== undefined) failures.push(`${step.what} (${step.failure})`);
     if (step.lines.length === 0) continue;
     isClean = false;
-    const list = step.lines.map((line) => `  ${line}\n`).join('');
+    const list = step.lines.map((line) => `  ${printable(line)}\n`).join('');
     process.stdout.write(`${dryRun ? 'would remove' : 'removed'} ${step.what}:\n${list}`);
   }
   if (failures.length > 0) {

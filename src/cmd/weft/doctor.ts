@@ -6,10 +6,12 @@ import { cniChecks } from '../../doctor/cni-checks.ts';
 import type { DoctorPaths } from '../../doctor/host.ts';
 import { kernelChecks } from '../../doctor/kernel-checks.ts';
 import { tunChecks } from '../../doctor/tun-checks.ts';
+import { printable, printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { realHost } from './doctor-host.ts';
 
 const TIMEOUT_MS = 10_000;
+const MAX_FOUND = 4_000;
 const MARKS = { ok: '✔', warn: '!', fail: '✖' } as const;
 
 /**
@@ -46,10 +48,19 @@ async function examine(paths: DoctorPaths, json: boolean): Promise<void> {
     ...agentChecks(host, paths),
     ...cniChecks(host, paths),
   ];
-  const results = await runChecks(checks, TIMEOUT_MS, stopped.signal);
+  const results = (await runChecks(checks, TIMEOUT_MS, stopped.signal)).map(shown);
   const failed = results.some(({ status }) => status === 'fail');
   process.stdout.write(json ? `${JSON.stringify({ ok: !failed, checks: results })}\n` : results.map(render).join(''));
   process.exitCode = failed ? 1 : 0;
+}
+
+/** What was found comes from files, programs and the agent: also in JSON, which people look at as well. */
+function shown(result: CheckResult): CheckResult {
+  const found = printableLines(result.found, MAX_FOUND);
+  const looksAt = printable(result.looksAt);
+  return result.status === 'ok'
+    ? { ...result, looksAt, found }
+    : { ...result, looksAt, found, remedy: printableLines(result.remedy, MAX_FOUND) };
 }
 
 function render(result: CheckResult): string {

@@ -1,6 +1,8 @@
 /** `weft`: the command for people. One file a verb. */
 import { Command, CommanderError } from 'commander';
 import { describeError, WeftError } from '../../errors.ts';
+import { openOutput } from '../../linux/output.ts';
+import { printableLines } from '../../printable.ts';
 import { type ProcessLife, runProgram } from '../process-life.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
@@ -11,6 +13,8 @@ import { tunnelCommand } from './tunnel.ts';
 
 /** Wrong usage, as most Unix programs have it. */
 const EXIT_USAGE = 2;
+/** Errors of the lab end with the last lines of an agent's log. */
+const MAX_ERROR = 10_000;
 
 async function main(life: ProcessLife): Promise<number> {
   const program = new Command('weft')
@@ -28,9 +32,9 @@ async function main(life: ProcessLife): Promise<number> {
     return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
-    process.stderr.write(`weft: ${describeError(error)}\n`);
+    process.stderr.write(`weft: ${printableLines(describeError(error), MAX_ERROR)}\n`);
     return error instanceof WeftError && error.code === 'WEFT_USAGE' ? EXIT_USAGE : 1;
   }
 }
 
-runProgram('weft', (text) => void process.stderr.write(`weft: ${text}\n`), main);
+runProgram('weft', (text) => openOutput(2)(`weft: ${printableLines(text, MAX_ERROR)}\n`), main);

@@ -1,8 +1,12 @@
 import { formatIpv4 } from '../../ip/ipv4.ts';
 import { formatIpv6 } from '../../ip/ipv6.ts';
 import type { JsonValue, LeaseAttrs } from '../../lease/lease.ts';
+import { printable } from '../../printable.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';
+
+/** People read it in tables. */
+const MAX_CONDITION = 2_000;
 
 /** Needed for lists that are merged by key (conditions); a plain object without it would be taken for a JSON patch. */
 export const STRATEGIC_MERGE_PATCH = 'application/strategic-merge-patch+json';
@@ -74,7 +78,7 @@ export function networkAvailablePatch(now: Date): string {
  * node.kubernetes.io/network-unavailable) and `kubectl describe node` has the message. `reason` is one CamelCase word.
  */
 export function networkUnavailablePatch(now: Date, reason: string, message: string): string {
-  return networkConditionPatch(now, 'True', reason, message);
+  return networkConditionPatch(now, 'True', reason, printable(message, MAX_CONDITION));
 }
 
 function networkConditionPatch(now: Date, status: 'True' | 'False', reason: string, message: string): string {

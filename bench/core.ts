@@ -13,6 +13,7 @@ import { type Arena, ArenaLayout, createArena } from '../src/dataplane/arena.ts'
 import { Counters } from '../src/dataplane/counters.ts';
 import { IcmpErrors } from '../src/dataplane/icmp-error.ts';
 import { Inbound } from '../src/dataplane/inbound.ts';
+import { LocalAddresses } from '../src/dataplane/local-addresses.ts';
 import { MESSAGE_SIZE, putReceivedSegmentSize, setReceivedLength } from '../src/dataplane/mmsghdr.ts';
 import { Outbound } from '../src/dataplane/outbound.ts';
 import { type Peer, PeerTable } from '../src/dataplane/peer-table.ts';
@@ -252,6 +253,8 @@ class BenchConn implements Conn {
   }
 }
 
+const CHECKS = { sourceCheck: 'loose', destinationCheck: 'loose', localAddresses: LocalAddresses.allocate() } as const;
+
 /** A scenario made ready: both functions do one batch and return the packets on the wire. */
 interface Ready {
   readonly scenario: Scenario;
@@ -273,7 +276,8 @@ function makeReady(scenario: Scenario): Ready {
     publicIp: ipv4Of(outerOf(peer)),
     port: 8_285,
   }));
-  table.publish({ network: prefix4(ipv4Of(0x0a00_0000), 8), peers, mtu: 1_472 });
+  const all = prefix4(ipv4Of(0), 0);
+  table.publish({ network: prefix4(ipv4Of(0x0a00_0000), 8), own: all, peers, mtu: 1_472 });
   const packets = scenario.packets(0);
   const tun = new BenchTun(arena, packets[0]!, peerCount);
   const conn = new BenchConn(arena, packets, peerCount);
@@ -284,8 +288,7 @@ function makeReady(scenario: Scenario): Ready {
     for (let slot = 0; slot <= peerCount; slot++) passed += counters.read(slot, direction).packets;
     return passed;
   };
-  const core =
-    direction === 'tx' ? new Outbound(parts) : new Inbound({ ...parts, sourceCheck: 'loose', joinUdp: true });
+  const core = direction === 'tx' ? new Outbound(parts) : new Inbound({ ...parts, ...CHECKS, joinUdp: true });
   core.step();
   const perStep = total();
   const reads = counters.readGauges().txReads;
@@ -330,7 +333,7 @@ function bareReceive(packets: readonly Uint8Array[], peers: number, perStep: num
   const icmp = new IcmpErrors(layout, { send: () => 1 }, counters, () => 0);
   const table = PeerTable.allocate(1).reader(0);
   const tun: Tun = { read: () => 0, writev: () => 1 };
-  new Inbound({ layout, tun, conn: spy, table, counters, icmp, sourceCheck: 'loose', joinUdp: true }).step();
+  new Inbound({ layout, tun, conn: spy, table, counters, icmp, ...CHECKS, joinUdp: true }).step();
   const count = perStep / packets.length;
   return () => {
     conn.receive(messages, count);

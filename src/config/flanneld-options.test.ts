@@ -63,6 +63,7 @@ describe('flanneld options: defaults', () => {
       ipBlackholeRoute: false,
       skipBrNetfilterCheck: false,
       sourceCheck: 'loose',
+      destinationCheck: 'loose',
       fastPath: 'auto',
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',

@@ -106,6 +106,12 @@ const FLANNELD_FLAGS = {
     "what the source address inside a tunnelled packet must be: loose refuses one of another host's subnet, strict also " +
       "one outside the network that is not the sending host's own, off accepts every datagram",
   ),
+  'destination-check': choiceFlag(
+    ['loose', 'strict', 'off'],
+    'loose',
+    "what the destination address inside a tunnelled packet must be: loose takes one of this host's subnet or an address of " +
+      "this host, strict one of this host's subnet alone, off leaves it to the routing of this host",
+  ),
   'fast-path': choiceFlag(
     ['auto', 'off'],
     'auto',
@@ -180,6 +186,8 @@ export interface FlanneldOptions {
   readonly skipBrNetfilterCheck: boolean;
   /** What the address inside a packet from a known peer must be (dataplane/source-check.ts). */
   readonly sourceCheck: 'loose' | 'strict' | 'off';
+  /** What the address inside it is sent to must be (dataplane/destination-check.ts). */
+  readonly destinationCheck: 'loose' | 'strict' | 'off';
   /** Whether packets may take the fast path (dataplane/fast-path/mode.ts). */
   readonly fastPath: 'auto' | 'off';
   /** '' when the agent keeps no CNI configuration. */
@@ -327,6 +335,7 @@ class Reading {
       ipBlackholeRoute: flags['ip-blackhole-route'],
       skipBrNetfilterCheck: flags['skip-br-netfilter-check'],
       sourceCheck: flags['source-check'],
+      destinationCheck: flags['destination-check'],
       fastPath: flags['fast-path'],
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#orDefault('cni-conf-template'),
@@ -452,6 +461,7 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['subnetMgr', 'subnetManager'],
   ['localStore', 'localStore'],
   ['sourceCheck', 'sourceCheck'],
+  ['destinationCheck', 'destinationCheck'],
   ['fastPath', 'fastPath'],
   ['logFormat', 'logFormat'],
   ['cniConfDir', 'cniConfDir'],

@@ -22,10 +22,15 @@ export const DROP_REASONS = [
   'unknown-source',
   /** The inner source lies in the flannel network but in another node's subnet, or in nobody's. */
   'spoofed-source',
-  /** strict only: the inner source is outside the flannel network and is not the peer's own address. */
+  /**
+   * The inner source is loopback, multicast or reserved; with --source-check=strict also one outside the flannel network that is
+   * not the peer's own address.
+   */
   'foreign-source',
   /** The segmentation type of a super-packet is not one weft asked for. */
   'unsupported-offload',
+  /** The inner destination is neither in this host's subnet nor, with --destination-check=loose, an address of this host. */
+  'foreign-destination',
 ] as const;
 
 export type DropReasonName = (typeof DROP_REASONS)[number];
@@ -42,3 +47,4 @@ export const DROP_UNKNOWN_SOURCE = 8;
 export const DROP_SPOOFED_SOURCE = 9;
 export const DROP_FOREIGN_SOURCE = 10;
 export const DROP_UNSUPPORTED_OFFLOAD = 11;
+export const DROP_FOREIGN_DESTINATION = 12;

@@ -141,6 +141,8 @@ describe('source check', () => {
     nobodys: '10.244.200.1',
     peersPublic: '192.168.77.2',
     outside: '8.8.8.8',
+    loopback: '127.0.0.1',
+    multicast: '224.0.0.1',
   };
   type Verdict = DropReasonName | 'passes';
   const table: Record<'loose' | 'strict' | 'off', Record<keyof typeof inner | 'stranger', Verdict>> = {
@@ -151,6 +153,8 @@ describe('source check', () => {
       nobodys: 'spoofed-source',
       peersPublic: 'passes',
       outside: 'passes',
+      loopback: 'foreign-source',
+      multicast: 'foreign-source',
       stranger: 'unknown-source',
     },
     strict: {
@@ -160,6 +164,8 @@ describe('source check', () => {
       nobodys: 'spoofed-source',
       peersPublic: 'passes',
       outside: 'foreign-source',
+      loopback: 'foreign-source',
+      multicast: 'foreign-source',
       stranger: 'unknown-source',
     },
     off: {
@@ -169,6 +175,8 @@ describe('source check', () => {
       nobodys: 'passes',
       peersPublic: 'passes',
       outside: 'passes',
+      loopback: 'passes',
+      multicast: 'passes',
       stranger: 'passes',
     },
   };
@@ -213,6 +221,72 @@ describe('source check', () => {
     host.publish([]);
     assert.equal(receive(host, HOST_2, from('10.244.2.1')).length, 0);
     assert.deepEqual(drops(host, 0), { 'unknown-source': 1 });
+  });
+});
+
+describe('destination check', () => {
+  const WHERE = {
+    'a container of this host': '10.244.1.9',
+    'the base of its subnet, which flannel0 has': '10.244.1.0',
+    'an address of this host': '192.168.77.1',
+    'another peer': '192.168.77.3',
+    'another peer’s container': '10.244.3.9',
+    'the sender’s own container': '10.244.2.9',
+    'a subnet that nobody has': '10.244.77.9',
+    'an address of the internet': '8.8.8.8',
+    'the address of a service': '10.96.0.1',
+    loopback: '127.0.0.1',
+    'a link-local address, which this host has': '169.254.169.254',
+    multicast: '224.0.0.251',
+    'the broadcast address': '255.255.255.255',
+  } as const;
+  const DELIVERED = {
+    loose: ['a container of this host', 'the base of its subnet, which flannel0 has', 'an address of this host'],
+    strict: ['a container of this host', 'the base of its subnet, which flannel0 has'],
+    off: Object.keys(WHERE),
+  } as const;
+  const to = (text: string): Uint8Array =>
+    udpPacket({ ip: { ...ip, destination: address(text) }, ...ports, payload: payloadOf(20) });
+  const localAddresses = ['192.168.77.1', '127.0.0.1', '169.254.169.254'];
+
+  for (const [destinationCheck, delivered] of Object.entries(DELIVERED)) {
+    for (const [what, text] of Object.entries(WHERE)) {
+      const passes = (delivered as readonly string[]).includes(what);
+      it(`${destinationCheck}: ${what}: ${passes ? 'passes' : 'foreign-destination'}`, () => {
+        const host = memoryHost({ destinationCheck, localAddresses } as MemoryHostOptions);
+        const packet = to(text);
+        assert.deepEqual(receive(host, HOST_2, packet), passes ? [frame(aged(packet, 1))] : []);
+        assert.deepEqual(drops(host), passes ? {} : { 'foreign-destination': 1 });
+        assert.deepEqual(host.rx.icmp.sent, []);
+      });
+    }
+  }
+
+  it('holds for each datagram of those that came together', () => {
+    const host = memoryHost();
+    const [ours, theirs] = [to('10.244.1.9'), to('10.244.3.9')];
+    const data = [ours, theirs, ours, theirs].map((bytes) => ({ address: HOST_2, port: 8_285, data: bytes }));
+    host.rx.conn.deliver(data, true);
+    host.run();
+    assert.deepEqual(drops(host), { 'foreign-destination': 2 });
+    assert.equal(host.counters.read(1, 'rx').packets, 2);
+  });
+
+  it('nothing that is written to the TUN is for anybody else, whatever arrives (property)', () => {
+    const host = memoryHost();
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 0, max: 0xffff_ffff }), { minLength: 1, maxLength: 24 }), (words) => {
+        const packets = words.flatMap((word) =>
+          [word, (0x0af4_0100 | (word & 0xff)) >>> 0, (0x0af4_0000 | (word & 0xffff)) >>> 0].map((destination) =>
+            udpPacket({ ip: { ...ip, destination }, ...ports, payload: payloadOf(4) }),
+          ),
+        );
+        for (const packet of receive(host, HOST_2, ...packets).flatMap(cut)) {
+          const destination = new DataView(packet.buffer, packet.byteOffset).getUint32(16);
+          assert.ok(destination >>> 8 === 0x0af401 || destination === address('192.168.77.1'));
+        }
+      }),
+    );
   });
 });
 

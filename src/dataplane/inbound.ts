@@ -3,7 +3,9 @@ import { IOVEC_SIZE, putIovec } from './arena.ts';
 import { decrementTtl } from './checksum.ts';
 import { Coalescer } from './coalescer.ts';
 import { type Counters, GAUGE_RX_DATAGRAMS, GAUGE_RX_RECEIVES } from './counters.ts';
+import type { DestinationCheck } from './destination-check.ts';
 import {
+  DROP_FOREIGN_DESTINATION,
   DROP_FOREIGN_SOURCE,
   DROP_MALFORMED,
   DROP_NONE,
@@ -14,6 +16,7 @@ import {
 } from './drop-reason.ts';
 import type { IcmpErrors } from './icmp-error.ts';
 import { RECEIVE_BUFFER, RECEIVE_MESSAGES } from './limits.ts';
+import type { LocalAddresses } from './local-addresses.ts';
 import {
   armForReceive,
   CONTROL_SIZE,
@@ -37,6 +40,9 @@ export interface InboundParts {
   readonly counters: Counters;
   readonly icmp: IcmpErrors;
   readonly sourceCheck: SourceCheck;
+  readonly destinationCheck: DestinationCheck;
+  /** What `loose` lets peers reach besides this host's own subnet. */
+  readonly localAddresses: LocalAddresses;
   /** Whether the TUN takes UDP super-packets. */
   readonly joinUdp: boolean;
 }
@@ -50,6 +56,8 @@ export class Inbound {
   readonly #icmp: IcmpErrors;
   readonly #coalescer: Coalescer;
   readonly #sourceCheck: SourceCheck;
+  readonly #destinationCheck: DestinationCheck;
+  readonly #localAddresses: LocalAddresses;
   readonly #messages: number;
   readonly #names: number;
   readonly #controls: number;
@@ -57,7 +65,8 @@ export class Inbound {
   #drained = false;
   #stepBytes = 0;
 
-  constructor({ layout, tun, conn, table, counters, icmp, sourceCheck, joinUdp }: InboundParts) {
+  constructor(parts: InboundParts) {
+    const { layout, tun, conn, table, counters, icmp, sourceCheck, destinationCheck, localAddresses, joinUdp } = parts;
     const { arena } = layout;
     this.#arena = arena;
     this.#conn = conn;
@@ -65,6 +74,8 @@ export class Inbound {
     this.#counters = counters;
     this.#icmp = icmp;
     this.#sourceCheck = sourceCheck;
+    this.#destinationCheck = destinationCheck;
+    this.#localAddresses = localAddresses;
     this.#coalescer = new Coalescer(layout, tun, counters, joinUdp);
     this.#messages = layout.take(RECEIVE_MESSAGES * MESSAGE_SIZE);
     this.#names = layout.take(RECEIVE_MESSAGES * SOCKADDR_SIZE);
@@ -143,6 +154,7 @@ export class Inbound {
       const refused = this.#checkSource(view.getUint32(ip + 12), slot, outerSource);
       if (refused !== DROP_NONE) return refused;
     }
+    if (this.#destinationCheck !== 'off' && !this.#isForUs(view.getUint32(ip + 16))) return DROP_FOREIGN_DESTINATION;
     if (decrementTtl(view, ip) === 0) {
       this.#icmp.send(ip, total, ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, 0);
       return DROP_TTL_EXCEEDED;
@@ -158,6 +170,21 @@ export class Inbound {
       const isOwner = owner === slot || (owner !== 0 && this.#table.endpointAddress(owner) === outerSource);
       return isOwner ? DROP_NONE : DROP_SPOOFED_SOURCE;
     }
+    if (!isHostsSource(innerSource)) return DROP_FOREIGN_SOURCE;
     return this.#sourceCheck === 'strict' && innerSource !== outerSource ? DROP_FOREIGN_SOURCE : DROP_NONE;
   }
+
+  #isForUs(innerDestination: number): boolean {
+    if (this.#table.isOwn(innerDestination | 0)) return true;
+    return this.#destinationCheck === 'loose' && this.#localAddresses.has(innerDestination);
+  }
+}
+
+/**
+ * Not so: "this network", loopback, multicast and what is reserved. The kernel refuses most of them as martians, but not loopback
+ * addresses where kube-proxy has set `route_localnet`.
+ */
+function isHostsSource(address: number): boolean {
+  const first = address >>> 24;
+  return first !== 0 && first !== 127 && first < 224;
 }

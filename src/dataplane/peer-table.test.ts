@@ -10,6 +10,7 @@ import { containsAddr4, type Ipv4Prefix, prefix4 } from '../ip/prefix.ts';
 import { type Peer, PeerTable } from './peer-table.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
+const OWN = prefix4(ipv4Of(address('10.255.128.0')), 17);
 
 /** The obvious way: the longest prefix that contains the address, the first of equal ones. */
 function naiveLookup(peers: readonly Peer[], addr: number): number {
@@ -68,12 +69,14 @@ describe('PeerTable', () => {
           const compare = (published: readonly Peer[]): void => {
             reader.enter();
             const more = published.flatMap(({ subnet, publicIp }) => [subnet.addr, publicIp]);
+            more.push(OWN.addr, ipv4Of(OWN.addr - 1), ipv4Of(OWN.addr + 32_767), ipv4Of(OWN.addr + 32_768));
             for (const probe of [...probes, ...more]) {
               const slot = naiveLookup(published, probe);
               assert.equal(reader.lookup(probe | 0), slot);
               assert.equal(reader.lookup(probe), slot);
               assert.equal(reader.lookupEndpoint(probe), naiveEndpoint(published, probe));
               assert.equal(reader.inNetwork(probe | 0), containsAddr4(NETWORK, ipv4Of(probe)));
+              assert.equal(reader.isOwn(probe | 0), containsAddr4(OWN, ipv4Of(probe)));
             }
             for (const peer of published) {
               assert.equal(reader.endpointAddress(peer.slot), peer.publicIp);
@@ -92,7 +95,7 @@ describe('PeerTable', () => {
             } else if (change.kind === 'remove' && wanted.length > 0) {
               wanted = wanted.filter((_, index) => index !== change.index % wanted.length);
             } else if (change.kind === 'publish') {
-              table.publish({ network: NETWORK, peers: wanted, mtu: 1_472 });
+              table.publish({ network: NETWORK, own: OWN, peers: wanted, mtu: 1_472 });
               compare(wanted);
             }
           }
@@ -121,12 +124,12 @@ describe('PeerTable', () => {
       }),
     );
     const full = peers.slice(0, 299);
-    table.publish({ network: NETWORK, peers: full, mtu: 1_472 });
-    assert.throws(() => table.publish({ network: NETWORK, peers, mtu: 1_472 }), /300 peers.* made for 299/);
+    table.publish({ network: NETWORK, own: OWN, peers: full, mtu: 1_472 });
+    assert.throws(() => table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 }), /300 peers.* made for 299/);
     const outOfRange = [{ ...peers[0]!, slot: 300 }];
-    assert.throws(() => table.publish({ network: NETWORK, peers: outOfRange, mtu: 1_472 }), RangeError);
+    assert.throws(() => table.publish({ network: NETWORK, own: OWN, peers: outOfRange, mtu: 1_472 }), RangeError);
     assert.throws(
-      () => table.publish({ network: NETWORK, peers: [{ ...peers[0]!, slot: 0 }], mtu: 1_472 }),
+      () => table.publish({ network: NETWORK, own: OWN, peers: [{ ...peers[0]!, slot: 0 }], mtu: 1_472 }),
       RangeError,
     );
     const reader = table.reader(0);
@@ -139,6 +142,7 @@ describe('PeerTable', () => {
     const table = PeerTable.allocate(8);
     const content = (publicIp: string) => ({
       network: NETWORK,
+      own: OWN,
       mtu: 1_472,
       peers: [peerOf({ slot: 1, subnet: '10.1.0.0/16', publicIp })],
     });
@@ -157,6 +161,7 @@ describe('PeerTable', () => {
     const table = PeerTable.allocate(8);
     const content = (publicIp: string) => ({
       network: NETWORK,
+      own: OWN,
       mtu: 1_472,
       peers: [peerOf({ slot: 1, subnet: '10.1.0.0/16', publicIp })],
     });
@@ -183,12 +188,12 @@ describe('PeerTable', () => {
     const peers = Array.from({ length: 4_000 }, (_, index) =>
       peerOf({ slot: index + 1, subnet: `10.${index >> 8}.${index & 255}.0/24`, publicIp: '1.1.1.1' }),
     );
-    table.publish({ network: NETWORK, mtu: 1, peers: peers.slice(0, 3) });
+    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers: peers.slice(0, 3) });
     const dead = table.reader(0);
     dead.enter();
-    table.publish({ network: NETWORK, mtu: 1, peers });
+    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers });
     assert.equal(wait.mock.callCount(), 0);
-    table.publish({ network: NETWORK, mtu: 1, peers });
+    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers });
     assert.equal(wait.mock.callCount(), 1);
     // It was not dead after all: what it finds may be anything, but it finds an end.
     const words = new Int32Array(table.buffer);
@@ -199,14 +204,14 @@ describe('PeerTable', () => {
     words.set(whole);
     // A worker that is started again takes over its place.
     table.reader(0);
-    table.publish({ network: NETWORK, mtu: 1, peers });
+    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers });
     assert.equal(wait.mock.callCount(), 1);
   });
 
   it('path MTUs are kept across versions, are never above the overlay’s, and can be forgotten', () => {
     const table = PeerTable.allocate(8);
     const peers = [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.1' })];
-    table.publish({ network: NETWORK, peers, mtu: 1_472 });
+    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
     const reader = table.reader(0);
     reader.enter();
     assert.equal(reader.mtu(3), 1_472);
@@ -214,7 +219,7 @@ describe('PeerTable', () => {
     assert.equal(reader.mtu(3), 1_372);
     assert.equal(reader.mtu(2), 1_472);
     reader.leave();
-    table.publish({ network: NETWORK, peers, mtu: 1_300 });
+    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_300 });
     reader.enter();
     assert.equal(reader.mtu(3), 1_300);
     reader.leave();
@@ -224,6 +229,7 @@ describe('PeerTable', () => {
     reader.learnPathMtu(3, 1_372);
     table.publish({
       network: NETWORK,
+      own: OWN,
       peers: [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.2' })],
       mtu: 1_472,
     });
@@ -236,7 +242,7 @@ describe('PeerTable', () => {
       peerOf({ slot: 1, subnet: '0.0.0.0/0', publicIp: '1.1.1.1' }),
       peerOf({ slot: 2, subnet: '255.255.255.255/32', publicIp: '2.2.2.2' }),
     ];
-    table.publish({ network: prefix4(ipv4Of(0), 0), peers, mtu: 1_472 });
+    table.publish({ network: prefix4(ipv4Of(0), 0), own: OWN, peers, mtu: 1_472 });
     const reader = table.reader(0);
     reader.enter();
     assert.equal(reader.lookup(0), 1);
@@ -254,6 +260,7 @@ describe('PeerTable', () => {
       const present = peers - (version % 7);
       table.publish({
         network: NETWORK,
+        own: OWN,
         mtu: 1_472,
         // The slot of a peer moves with the version, so that a mixture of two cannot look right.
         peers: Array.from({ length: present }, (_, number) => ({

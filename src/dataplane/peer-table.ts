@@ -22,6 +22,8 @@ export interface Peer {
 export interface PeerTableContent {
   /** The whole flannel network: a source inside it must belong to the peer that sends it. */
   readonly network: Ipv4Prefix;
+  /** This host's own subnet: what peers may send to. */
+  readonly own: Ipv4Prefix;
   readonly peers: readonly Peer[];
   /** Longest inner packet that fits a path nothing is known about, in bytes. */
   readonly mtu: number;
@@ -43,6 +45,8 @@ const PREFIX_MASK = 1; // of both hash tables: number of buckets − 1
 const NETWORK = 2;
 const NETWORK_MASK = 3;
 const MTU = 4;
+const OWN = 5;
+const OWN_MASK = 6;
 const LENGTHS = 8; // up to 33
 const FIXED_WORDS = 48;
 const PREFIX_ENTRY = 2; // address, slot << 6 | length; 0 = empty
@@ -125,6 +129,8 @@ export class PeerTable {
     words[base + NETWORK] = content.network.addr | 0;
     words[base + NETWORK_MASK] = mask4(content.network.length) | 0;
     words[base + MTU] = content.mtu;
+    words[base + OWN] = content.own.addr | 0;
+    words[base + OWN_MASK] = mask4(content.own.length) | 0;
     const lengths = [...new Set(content.peers.map((peer) => peer.subnet.length))].sort((a, b) => b - a);
     words[base + LENGTH_COUNT] = lengths.length;
     words.set(lengths, base + LENGTHS);
@@ -196,6 +202,8 @@ export class PeerTableReader {
   #network = 0;
   #networkMask = 0;
   #mtu = 0;
+  #own = 0;
+  #ownMask = 0;
   // The last answer of this batch: packets come in trains to one address.
   #lastAddress = 0;
   #lastSlot = -1;
@@ -228,6 +236,8 @@ export class PeerTableReader {
     this.#network = words[base + NETWORK]!;
     this.#networkMask = words[base + NETWORK_MASK]!;
     this.#mtu = words[base + MTU]!;
+    this.#own = words[base + OWN]!;
+    this.#ownMask = words[base + OWN_MASK]!;
   }
 
   leave(): void {
@@ -287,6 +297,11 @@ export class PeerTableReader {
 
   inNetwork(address: number): boolean {
     return (address & this.#networkMask) === this.#network;
+  }
+
+  /** Whether the address is of this host's own subnet. */
+  isOwn(address: number): boolean {
+    return (address & this.#ownMask) === this.#own;
   }
 
   /** Longest inner packet for a peer, in bytes. */

@@ -25,6 +25,7 @@ class Stage implements AsyncDisposable {
     this.forwarder = new Forwarder({
       workerUrl: new URL('../../test/fakes/forwarder-stub-worker.ts', import.meta.url),
       sourceCheck: 'loose',
+      destinationCheck: 'loose',
       open: () => this.#open(),
       onEvent: (event) => {
         this.events.push(event);

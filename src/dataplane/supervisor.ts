@@ -2,7 +2,9 @@ import { Worker } from 'node:worker_threads';
 import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import { Counters, type Direction, type PeerCounters } from './counters.ts';
+import type { DestinationCheck } from './destination-check.ts';
 import type { FastPathTables } from './fast-path/fast-path-tables.ts';
+import { LocalAddresses } from './local-addresses.ts';
 import { PeerTable, type PeerTableContent, type Slot } from './peer-table.ts';
 import type { SourceCheck } from './source-check.ts';
 import type { WorkerInput, WorkerMessage } from './worker-protocol.ts';
@@ -38,6 +40,7 @@ export interface ForwarderOptions {
   /** Opens the TUN device and the sockets; called again after a loss. */
   readonly open: () => ForwarderDescriptors;
   readonly sourceCheck: SourceCheck;
+  readonly destinationCheck: DestinationCheck;
   /** Peers and counters of the fast path in the kernel, where there is one; ends with the forwarder. */
   readonly fastPath?: FastPathTables | undefined;
   readonly onEvent: (event: ForwarderEvent) => void;
@@ -74,6 +77,8 @@ interface Generation {
 export class Forwarder implements AsyncDisposable {
   readonly counters: Counters = Counters.allocate(MAX_PEERS + 1);
   readonly table: PeerTable = PeerTable.allocate(MAX_PEERS + 1);
+  /** Filled by whoever knows this host's addresses; none until then. */
+  readonly localAddresses: LocalAddresses = LocalAddresses.allocate();
   readonly #options: ForwarderOptions;
   #prepared: ForwarderDescriptors | undefined;
   #ownAddress = 0;
@@ -185,6 +190,8 @@ export class Forwarder implements AsyncDisposable {
       lastStep: new SharedArrayBuffer(8),
       ownAddress: this.#ownAddress,
       sourceCheck: this.#options.sourceCheck,
+      destinationCheck: this.#options.destinationCheck,
+      localAddresses: this.localAddresses.buffer,
       udpSegmentation: descriptors.udpSegmentation,
     };
     const workers: Worker[] = [];

@@ -1,3 +1,4 @@
+import type { DestinationCheck } from './destination-check.ts';
 import type { SourceCheck } from './source-check.ts';
 
 /** What a forwarder worker is started with. Descriptors are shared by all threads of the process. */
@@ -18,6 +19,9 @@ export interface WorkerInput {
   /** Source of ICMP errors: the base address of this node's subnet. */
   readonly ownAddress: number;
   readonly sourceCheck: SourceCheck;
+  readonly destinationCheck: DestinationCheck;
+  /** See LocalAddresses. */
+  readonly localAddresses: SharedArrayBuffer;
   readonly udpSegmentation: boolean;
 }
 

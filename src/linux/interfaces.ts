@@ -12,7 +12,7 @@ export interface ReadHostNetworkOptions {
 
 const TIMEOUT_MS = 10_000;
 
-type JsonObject = { readonly [key: string]: unknown };
+export type JsonObject = { readonly [key: string]: unknown };
 
 /**
  * What chooseInterface needs to know of this host, in the kernel's order.
@@ -23,7 +23,7 @@ export async function readHostNetwork(signal: AbortSignal, options: ReadHostNetw
   const ip = async (...args: string[]): Promise<JsonObject[]> => {
     const argv = ['ip', '-j', ...args];
     const { stdout } = await run(argv, { netns: options.netns, timeoutMs: TIMEOUT_MS, signal });
-    return parseList(stdout, argv);
+    return parseIpList(stdout, argv);
   };
   const [links, routes4, routes6, canReach] = await Promise.all([
     ip('-d', 'addr', 'show'),
@@ -42,7 +42,7 @@ async function lookUp(target: IpAddr, netns: string | undefined, signal: AbortSi
   const argv = ['ip', '-j', isIpv4(target) ? '-4' : '-6', 'route', 'get', formatAddr(target)];
   const result = await run(argv, { netns, timeoutMs: TIMEOUT_MS, okExitCodes: 'any', signal });
   if (result.exitCode !== 0) return { ok: false, error: result.stderr.trim() || `exit code ${result.exitCode}` };
-  const [route] = parseList(result.stdout, argv);
+  const [route] = parseIpList(result.stdout, argv);
   const dev = route === undefined ? undefined : deviceOf(route)[0];
   if (route === undefined || dev === undefined || (route.type !== undefined && !usableType(route.type))) {
     return { ok: false, error: `the answer is ${result.stdout.trim()}` };
@@ -55,7 +55,8 @@ function usableType(type: unknown): boolean {
   return type === 'unicast' || type === 'local';
 }
 
-function parseList(stdout: string, argv: readonly string[]): JsonObject[] {
+/** @throws WeftError WEFT_KERNEL_STATE */
+export function parseIpList(stdout: string, argv: readonly string[]): JsonObject[] {
   // Nothing at all is an empty list: `ip -j route get` of some versions, and `ip -6` without IPv6.
   if (stdout.trim() === '') return [];
   try {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../desired/state.ts';
-import { concerns, concernsExternal } from './link-monitor.ts';
+import { concerns, concernsAddresses, concernsExternal } from './link-monitor.ts';
 
 function wanted(...links: WantedLink[]): WantedState {
   return { ...EMPTY_WANTED_STATE, links };
@@ -73,6 +73,23 @@ describe('what `ip monitor` says of the way to the other nodes', () => {
   ] as const) {
     it(`${expected ? 'matters' : 'does not matter'}: ${line}`, () => {
       assert.equal(concernsExternal(line, { index: 3, name: 'eth0' }), expected);
+    });
+  }
+});
+
+describe('what `ip monitor` says of the addresses of this host', () => {
+  for (const [line, expected] of [
+    ['[ADDR]Deleted 3: eth0    inet 192.168.77.1/24 scope 0 eth0', true],
+    ['[ADDR]7: dummy0    inet 198.51.100.1/32 scope 0 dummy0', true],
+    ['[ADDR]9: vethafed4ec1    inet6 fe80::c834:e3ff:fe60:cdc3/64 scope 253 tentative', false],
+    ['[LINK]3: eth0@plug0: <BROADCAST,MULTICAST> mtu 1400 qdisc noqueue state DOWN group 0', true],
+    ['[LINK]9: vethafed4ec1@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1472 qdisc noqueue master cni0 state UP', false],
+    ['    link/ether 02:00:0a:62:00:11 brd ff:ff:ff:ff:ff:ff', false],
+    ['[ROUTE]default via 192.168.77.254 dev eth0', false],
+    ['[NEIGH]192.168.77.2 dev eth0 lladdr 02:00:0a:62:00:12 REACHABLE', false],
+  ] as const) {
+    it(`${expected ? 'matters' : 'does not matter'}: ${line}`, () => {
+      assert.equal(concernsAddresses(line, new Set(['lo', 'eth0'])), expected);
     });
   }
 });

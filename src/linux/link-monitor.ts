@@ -124,6 +124,17 @@ export function concernsExternal(line: string, { index, name }: Pick<NetworkInte
   return line.startsWith('[ROUTE]') && words.includes('default');
 }
 
+/**
+ * Whether a line of `ip -N monitor label` can be about the IPv4 addresses of this host: one came or went, or one of the links
+ * that have any went up or down, when they come and go without a word.
+ */
+export function concernsAddresses(line: string, links: ReadonlySet<string>): boolean {
+  if (!line.startsWith('[')) return false;
+  const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
+  if (line.startsWith('[ADDR]')) return words.includes('inet');
+  return line.startsWith('[LINK]') && words.some((word) => links.has(word));
+}
+
 function follows(words: readonly string[], key: string, value: string): boolean {
   const at = words.indexOf(key);
   return at >= 0 && words[at + 1] === value;

@@ -1,7 +1,9 @@
 import { type Arena, ArenaLayout, createArena, IOVEC_SIZE } from '../../src/dataplane/arena.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
+import type { DestinationCheck } from '../../src/dataplane/destination-check.ts';
 import { IcmpErrors } from '../../src/dataplane/icmp-error.ts';
 import { Inbound } from '../../src/dataplane/inbound.ts';
+import { LocalAddresses } from '../../src/dataplane/local-addresses.ts';
 import { armForReceive, MESSAGE_SIZE, putReceivedSegmentSize, setReceivedLength } from '../../src/dataplane/mmsghdr.ts';
 import { Outbound } from '../../src/dataplane/outbound.ts';
 import { type Peer, PeerTable, type PeerTableContent } from '../../src/dataplane/peer-table.ts';
@@ -430,6 +432,10 @@ export interface MemoryHostOptions {
   readonly network?: string;
   readonly mtu?: number;
   readonly sourceCheck?: SourceCheck;
+  readonly destinationCheck?: DestinationCheck;
+  /** This host's own subnet and the addresses of its devices. */
+  readonly own?: string;
+  readonly localAddresses?: readonly string[];
   readonly joinUdp?: boolean;
   readonly capacity?: number;
 }
@@ -455,14 +461,17 @@ export interface MemoryHost {
 }
 
 export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
-  const { network = '10.244.0.0/16', mtu = 1_472, sourceCheck = 'loose', joinUdp = true, capacity = 64 } = options;
+  const { network = '10.244.0.0/16', own = '10.244.1.0/24', mtu = 1_472, joinUdp = true, capacity = 64 } = options;
+  const { sourceCheck = 'loose', destinationCheck = 'loose' } = options;
+  const localAddresses = LocalAddresses.allocate();
+  localAddresses.replace((options.localAddresses ?? ['192.168.77.1']).map((text) => ipv4Of(address(text))));
   const table = PeerTable.allocate(capacity);
   const counters = Counters.allocate(capacity);
   const clock = new ManualClock();
   const publish = (peers: readonly PeerText[]): void => {
-    const prefix = parsePrefix4(network);
-    if (prefix === undefined) throw new Error(`not a prefix: ${network}`);
-    const content: PeerTableContent = { network: prefix, peers: peers.map(peerOf), mtu };
+    const [prefix, ownSubnet] = [parsePrefix4(network), parsePrefix4(own)];
+    if (prefix === undefined || ownSubnet === undefined) throw new Error(`not a prefix: ${network}, ${own}`);
+    const content: PeerTableContent = { network: prefix, own: ownSubnet, peers: peers.map(peerOf), mtu };
     table.publish(content);
   };
   publish(options.peers ?? TWO_PEERS);
@@ -477,7 +486,7 @@ export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
     return { core, layout, tun, conn, icmp };
   };
   const tx = side(0, (parts) => new Outbound(parts));
-  const rx = side(1, (parts) => new Inbound({ ...parts, sourceCheck, joinUdp }));
+  const rx = side(1, (parts) => new Inbound({ ...parts, sourceCheck, destinationCheck, localAddresses, joinUdp }));
   const run = (): void => {
     while (tx.tun.incoming.length > 0) tx.core.step();
     while (rx.conn.incoming.length > 0) rx.core.step();

@@ -79,12 +79,12 @@ function batchOf(source: PacketSource, random: Random): Batch {
   return { direction: 'in', datagrams: source.datagrams(random), setting };
 }
 
-/** One host for each source check; the second takes no UDP super-packets and its kernel refuses UDP_SEGMENT. */
+/** One host for each source check and destination check; the second takes no UDP super-packets and its kernel refuses UDP_SEGMENT. */
 function makeHosts(): MemoryHost[] {
   const hosts = [
-    memoryHost({ sourceCheck: 'loose' }),
-    memoryHost({ sourceCheck: 'off', joinUdp: false }),
-    memoryHost({ sourceCheck: 'strict' }),
+    memoryHost({ sourceCheck: 'loose', own: '10.244.0.0/16' }),
+    memoryHost({ sourceCheck: 'off', destinationCheck: 'off', joinUdp: false }),
+    memoryHost({ sourceCheck: 'strict', destinationCheck: 'strict', own: '10.244.2.0/23' }),
   ];
   hosts[1]!.tx.conn.segmentationRefused = EIO;
   hosts[1]!.rx.tun.takesUdp = false;

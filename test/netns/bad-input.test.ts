@@ -291,6 +291,15 @@ describe('weft tunnel with arguments that make no sense', () => {
     { argv: [...GOOD, '--peer', '10.244.3.0/24'], says: /Expected SUBNET=ADDRESS/ },
     { argv: [...GOOD, '--mtu', '67'], says: /"67" is not an MTU/ },
     { argv: [...GOOD, '--source-check', 'maybe'], says: /Allowed choices are loose, strict, off/ },
+    { argv: [...GOOD, '--destination-check', 'maybe'], says: /Allowed choices are loose, strict, off/ },
+    { argv: [...GOOD, '--subnet', '10.244.1.0'], says: /Expected a subnet/ },
+    { argv: [...GOOD, '--subnet', '10.244.3.0/24'], says: /does not fit --address 10\.244\.1\.0/ },
+    {
+      argv: [...GOOD, '--subnet', '10.0.0.0/8'],
+      says: /does not fit --address 10\.244\.1\.0.*lie in 10\.244\.0\.0\/16/s,
+    },
+    { argv: [...GOOD, '--subnet', '10.244.0.0/22'], says: /overlaps 10\.244\.2\.0\/24, a peer's/ },
+    { argv: [...GOOD, '--peer', '10.244.4.0/23=127.0.0.3'], says: /several lengths.*--subnet/s },
     { argv: [...GOOD, '--dev', 'a-name-that-is-too-long'], says: /must have 1 to 15 characters \[WEFT_USAGE\]/ },
     { argv: [...GOOD, 'stray'], says: /too many arguments/ },
     {

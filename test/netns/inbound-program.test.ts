@@ -108,7 +108,12 @@ describe('the inbound program', () => {
       counters: map('hash', 'test_counters', 4, 32),
       awaiting: map('hash', 'test_awaiting', 4, 4),
     });
-    tables.publish({ network: prefix4(ipv4Of(address('10.244.0.0')), 16), mtu: 1472, peers: PEERS });
+    tables.publish({
+      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+      own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      mtu: 1472,
+      peers: PEERS,
+    });
     const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, tunIndex: LOOPBACK };
     program = loadClassifier('test_in', inboundProgram({ ...options, segmentation: 'beyond' }));
     acknowledgements = loadClassifier('test_in_acks', inboundProgram({ ...options, segmentation: 'host' }));

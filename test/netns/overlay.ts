@@ -41,9 +41,10 @@ export class Overlay implements AsyncDisposable {
     return overlay;
   }
 
-  /** The first start, or one after the agent has ended; waits until it is ready. */
-  async startAgent(host: LabHost, signal: AbortSignal): Promise<Agent> {
-    const agent = await startAgent(this.topology, host, this.store, { extraFlags: this.#flags }, signal);
+  /** The first start, or one after the agent has ended, with more flags if wanted; waits until it is ready. */
+  async startAgent(host: LabHost, signal: AbortSignal, flags: readonly string[] = []): Promise<Agent> {
+    const extraFlags = [...this.#flags, ...flags];
+    const agent = await startAgent(this.topology, host, this.store, { extraFlags }, signal);
     this.agents[host.index] = agent;
     return agent;
   }

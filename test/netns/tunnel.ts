@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import type { PeerCounters } from '../../src/dataplane/counters.ts';
+import type { DestinationCheck } from '../../src/dataplane/destination-check.ts';
 import type { FastPathMode } from '../../src/dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../src/dataplane/source-check.ts';
 import { formatIpv4, ipv4Of } from '../../src/ip/ipv4.ts';
@@ -38,7 +39,10 @@ export interface TunnelCounters {
 export interface TunnelSettings {
   /** By the hosts' underlay addresses unless said otherwise. */
   readonly listen?: string;
-  readonly peers: readonly { readonly host: LabHost; readonly address?: string }[];
+  readonly peers: readonly { readonly host: LabHost; readonly address?: string; readonly subnet?: string }[];
+  /** Own address and length of the network, when they are not those of {@link subnetOf}. */
+  readonly address?: string;
+  readonly destinationCheck?: DestinationCheck;
   readonly sourceCheck?: SourceCheck;
   readonly fastPath?: FastPathMode;
   readonly mtuBytes?: number;
@@ -63,13 +67,14 @@ export class Tunnel implements AsyncDisposable {
       host,
       [
         ...[...weft, 'tunnel'],
-        ...['--address', `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`],
+        ...['--address', settings.address ?? `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`],
         ...['--listen', `${settings.listen ?? formatIpv4(host.address)}:${PORT}`],
         ...['--mtu', String(settings.mtuBytes ?? 1500 - OVERHEAD), '--source-check', settings.sourceCheck ?? 'loose'],
+        ...(settings.destinationCheck === undefined ? [] : ['--destination-check', settings.destinationCheck]),
         ...['--fast-path', settings.fastPath ?? 'auto'],
         ...settings.peers.flatMap((peer) => [
           '--peer',
-          `${formatPrefix4(subnetOf(peer.host))}=${peer.address ?? formatIpv4(peer.host.address)}`,
+          `${peer.subnet ?? formatPrefix4(subnetOf(peer.host))}=${peer.address ?? formatIpv4(peer.host.address)}`,
         ]),
       ],
       { stderr: 'pipe' },

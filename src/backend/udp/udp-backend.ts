@@ -99,8 +99,9 @@ export function udpBackend({ config, external }: BackendInput, { slots, onSlotRe
       listenAddress,
       listenPort: port,
       ownAddress: (own) => ownSubnet(own).addr,
-      peerTable: (_own, leases): PeerTableContent => ({
+      peerTable: (own, leases): PeerTableContent => ({
         network: ipv4.network,
+        own: ownSubnet(own),
         peers: peersOf(leases),
         mtu: mtuBytes,
       }),

@@ -5,6 +5,7 @@ import { BusyPoll } from '../../dataplane/busy-poll.ts';
 import { Counters } from '../../dataplane/counters.ts';
 import { IcmpErrors } from '../../dataplane/icmp-error.ts';
 import { Inbound } from '../../dataplane/inbound.ts';
+import { LocalAddresses } from '../../dataplane/local-addresses.ts';
 import { Outbound } from '../../dataplane/outbound.ts';
 import { PeerTable } from '../../dataplane/peer-table.ts';
 import type { WorkerInput, WorkerMessage } from '../../dataplane/worker-protocol.ts';
@@ -23,7 +24,9 @@ const tun = tunIo(arena, input.tunFd);
 const conn = connIo(arena, input.socketFd, new Waiter(input.socketFd, input.stopFd));
 const parts = { layout, tun, conn, table, counters, icmp };
 const outbound = input.direction === 'tx' ? new Outbound(parts) : undefined;
-const forwarder = outbound ?? new Inbound({ ...parts, sourceCheck: input.sourceCheck, joinUdp: input.udpSegmentation });
+const { sourceCheck, destinationCheck, udpSegmentation: joinUdp } = input;
+const localAddresses = new LocalAddresses(input.localAddresses);
+const forwarder = outbound ?? new Inbound({ ...parts, sourceCheck, destinationCheck, localAddresses, joinUdp });
 const busyPoll = new BusyPoll(
   () => performance.now(),
   new Int32Array(input.lastStep),

@@ -147,6 +147,7 @@ export class NodePlane implements AsyncDisposable {
       },
       persistent: true,
       sourceCheck: options.sourceCheck,
+      destinationCheck: options.destinationCheck,
       fastPath: options.fastPath,
       onNotice: (text) => log.warn(text),
       onFastPath: (state) => {

@@ -1,3 +1,4 @@
+import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { SIGN_BYTES } from '../../dataplane/fast-path/layout.ts';
 import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
@@ -7,6 +8,7 @@ import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
+import { followLocalAddresses } from '../../linux/local-addresses.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
 import type { ForwarderUnderlay } from './forwarder-underlay.ts';
@@ -19,6 +21,7 @@ export interface HostForwarderOptions {
   /** Whether the TUN device outlives the process. */
   readonly persistent: boolean;
   readonly sourceCheck: SourceCheck;
+  readonly destinationCheck: DestinationCheck;
   readonly fastPath: FastPathMode;
   readonly onEvent: (event: ForwarderEvent) => void;
   /** Something an operator should know, and should mend. */
@@ -31,9 +34,10 @@ const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 /** The forwarder on this host's TUN driver and sockets. */
 export function hostForwarder(options: HostForwarderOptions): Forwarder {
   const fastPath = openFastPath(options);
-  return new Forwarder({
+  const forwarder = new Forwarder({
     workerUrl: forwarderWorkerUrl(),
     sourceCheck: options.sourceCheck,
+    destinationCheck: options.destinationCheck,
     fastPath,
     onEvent: options.onEvent,
     open: () => {
@@ -49,7 +53,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
         const why = icmpFd === -EPERM ? 'CAP_NET_RAW is missing' : errnoName(icmpFd);
         options.onNotice(`no raw socket (${why}): senders get no ICMP errors`);
       } else stack.defer(() => void close(icmpFd));
-      const fast = stack.use(new DisposableStack());
+      const running = stack.use(new DisposableStack());
       const held = stack.move();
       return {
         tunFd: tun.fd,
@@ -60,8 +64,11 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
         signalStop: () => stop.signal(),
         started: () => {
           tun.setPersistent(options.persistent);
+          if (options.destinationCheck === 'loose') {
+            running.use(followLocalAddresses(forwarder.localAddresses, options.onNotice));
+          }
           if (fastPath !== undefined) {
-            fast.use(
+            running.use(
               keepFastPathOpen(
                 fastPath,
                 options.underlay,
@@ -75,6 +82,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
       };
     },
   });
+  return forwarder;
 }
 
 function openFastPath({ fastPath, onFastPath }: HostForwarderOptions): FastPathTables | undefined {

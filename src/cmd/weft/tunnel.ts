@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { udpWantedState } from '../../backend/udp/udp-backend.ts';
+import { DESTINATION_CHECKS, type DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
@@ -8,6 +9,7 @@ import { Reconciler } from '../../desired/reconciler.ts';
 import { WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
 import {
+  containsAddr4,
   containsPrefix4,
   formatPrefix4,
   type Ipv4Prefix,
@@ -43,7 +45,9 @@ interface TunnelOptions {
   readonly listen: Endpoint;
   readonly mtu: number;
   readonly peer: readonly PeerArgument[];
+  readonly subnet?: Ipv4Prefix;
   readonly sourceCheck: SourceCheck;
+  readonly destinationCheck: DestinationCheck;
   readonly fastPath: FastPathMode;
 }
 
@@ -89,6 +93,45 @@ function parsePeer(text: string, previous: readonly PeerArgument[] = []): PeerAr
     ...previous,
     { subnet, address: parseAddress(address), port: port === undefined ? undefined : parsePort(port) },
   ];
+}
+
+function parseSubnet(text: string): Ipv4Prefix {
+  const subnet = parsePrefix4(text);
+  if (subnet === undefined) throw new InvalidArgumentError('Expected a subnet, such as 10.244.1.0/24.');
+  return subnet;
+}
+
+/** This host's own subnet: as given, or as long as the peers'. */
+function ownSubnet({ subnet, address: { address, network }, peer }: TunnelOptions): Ipv4Prefix {
+  const lengths = new Set(peer.map((each) => each.subnet.length));
+  const length = lengths.values().next().value;
+  if (subnet === undefined) {
+    if (length !== undefined && lengths.size === 1) return prefix4(address, length);
+    throw new WeftError(
+      'WEFT_USAGE',
+      "the peers' subnets have several lengths, so this host's own subnet is not known",
+      {
+        hint: 'Name it with --subnet, such as --subnet 10.244.1.0/24',
+      },
+    );
+  }
+  if (!containsPrefix4(network, subnet) || !containsAddr4(subnet, address)) {
+    throw new WeftError(
+      'WEFT_USAGE',
+      `--subnet ${formatPrefix4(subnet)} does not fit --address ${formatIpv4(address)}`,
+      {
+        hint: `It has to contain that address and to lie in ${formatPrefix4(network)}`,
+      },
+    );
+  }
+  const taken = peer.find((each) => overlaps4(each.subnet, subnet));
+  if (taken !== undefined) {
+    throw new WeftError(
+      'WEFT_USAGE',
+      `--subnet ${formatPrefix4(subnet)} overlaps ${formatPrefix4(taken.subnet)}, a peer's`,
+    );
+  }
+  return subnet;
 }
 
 function parseMtu(text: string): number {
@@ -142,6 +185,7 @@ const END_LIMITS = { stopMs: 3_000, fatalMs: 1_250 };
 async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<void> {
   const { dev, address: own, listen, mtu } = options;
   checkPeers(own, options.peer);
+  const subnet = ownSubnet(options);
   // Packets do not stop because nobody reads what is said about them any more.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   using stopped = life.untilStopped(END_LIMITS);
@@ -151,6 +195,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
     underlay: () => ({ tunName: dev, listenAddress: listen.address, listenPort: listen.port }),
     persistent: false,
     sourceCheck: options.sourceCheck,
+    destinationCheck: options.destinationCheck,
     fastPath: options.fastPath,
     onNotice: notice,
     onFastPath: ({ text }) => notice(text),
@@ -167,7 +212,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
       port: peer.port ?? listen.port,
     }),
   );
-  forwarder.publish({ network: own.network, mtu, peers });
+  forwarder.publish({ network: own.network, own: subnet, mtu, peers });
   using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
@@ -199,10 +244,16 @@ export function tunnelCommand(life: ProcessLife): Command {
     )
     .requiredOption('--listen <address:port>', 'underlay address and UDP port of this host', parseListen)
     .requiredOption('--peer <subnet=address[:port]>', 'a subnet and the host that has it; may be repeated', parsePeer)
+    .option('--subnet <subnet>', "own subnet (default: around the own address, as long as the peers' are)", parseSubnet)
     .option('--dev <name>', 'name of the TUN device', 'flannel0')
     .option('--mtu <bytes>', 'MTU of the TUN device: that of the underlay less 28', parseMtu, 1472)
     .addOption(
       new Option('--source-check <mode>', 'which packets are accepted').choices(SOURCE_CHECKS).default('loose'),
+    )
+    .addOption(
+      new Option('--destination-check <mode>', 'what packets from peers may be sent to')
+        .choices(DESTINATION_CHECKS)
+        .default('loose'),
     )
     .addOption(
       new Option('--fast-path <mode>', 'whether packets may take a fast path in the kernel (eBPF) where there is one')

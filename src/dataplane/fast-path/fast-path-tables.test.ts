@@ -11,6 +11,7 @@ import type { Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
+const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
 const ENDPOINT_BYTES = 56;
 const COUNTER_BYTES = 32;
 
@@ -84,7 +85,8 @@ function openHost(room: Partial<Record<MapName, number>> = {}): Host {
     awaiting: make('hash', 'awaiting', 4, 4),
   };
   const tables = new FastPathTables(maps);
-  const publishPeers = (peers: readonly Peer[]): void => tables.publish({ network: NETWORK, peers, mtu: 1_472 });
+  const publishPeers = (peers: readonly Peer[]): void =>
+    tables.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
   return {
     ...maps,
     tables,

@@ -52,7 +52,8 @@ faults: ## what faults cost, measured with real servers, as a table; OUTAGE_SECO
 	mkdir -p .cache
 	rm -f .cache/faults.jsonl
 	WEFT_OUTAGE_SECONDS=$(OUTAGE_SECONDS) WEFT_FAULTS_REPORT=$(CURDIR)/.cache/faults.jsonl \
-	  scripts/test.sh e2e test/e2e/faults-etcd.test.ts test/e2e/faults-kube.test.ts test/e2e/faults-start.test.ts \
+	  scripts/test.sh e2e test/e2e/faults-etcd.test.ts test/e2e/faults-kube.test.ts test/e2e/faults-address-etcd.test.ts \
+	  test/e2e/faults-address-kube.test.ts test/e2e/faults-start.test.ts \
 	  test/e2e/faults-clock.test.ts $(ARGS) >&2
 	scripts/run.sh scripts/faults-table.ts .cache/faults.jsonl $(DOCUMENT)
 

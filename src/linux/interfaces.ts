@@ -38,6 +38,15 @@ export async function readHostNetwork(signal: AbortSignal, options: ReadHostNetw
   };
 }
 
+/** All addresses of this host, those of interfaces that are down included. @throws as readHostNetwork. */
+export async function readAddresses(signal: AbortSignal): Promise<readonly IpAddr[]> {
+  const argv = ['ip', '-j', 'addr', 'show'];
+  const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal });
+  return parseIpList(stdout, argv)
+    .flatMap(interfaceOf)
+    .flatMap(({ addresses }) => addresses.map(({ addr }) => addr));
+}
+
 async function lookUp(target: IpAddr, netns: string | undefined, signal: AbortSignal): Promise<RouteLookup> {
   const argv = ['ip', '-j', isIpv4(target) ? '-4' : '-6', 'route', 'get', formatAddr(target)];
   const result = await run(argv, { netns, timeoutMs: TIMEOUT_MS, okExitCodes: 'any', signal });

@@ -135,6 +135,13 @@ export function concernsAddresses(line: string, links: ReadonlySet<string>): boo
   return line.startsWith('[LINK]') && words.some((word) => links.has(word));
 }
 
+/** Whether a line of `ip -N monitor label` can be about what this host reaches, and from which address. */
+export function concernsReach(line: string): boolean {
+  return concernsExternal(line, NO_LINK);
+}
+
+const NO_LINK = { index: -1, name: '' };
+
 function follows(words: readonly string[], key: string, value: string): boolean {
   const at = words.indexOf(key);
   return at >= 0 && words[at + 1] === value;

@@ -1,13 +1,29 @@
-import { setTimeout as delay } from 'node:timers/promises';
+/** Those who wait. One set for the process: what ends a wait is an event of the host, and concerns every store alike. */
+const waiting = new Set<() => void>();
 
-/** Waits `ms` milliseconds. Rejects with the signal's reason as soon as it fires, also when it had fired before. */
+/**
+ * Waits `ms` milliseconds, or until `retryNow`. Rejects with the signal's reason as soon as it fires, also when it had
+ * fired before.
+ */
 export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  const abort = (): void => reject(signal.reason);
+  waiting.add(resolve);
+  signal.addEventListener('abort', abort, { once: true });
   try {
-    await delay(ms, undefined, { signal });
-  } catch (error) {
-    signal.throwIfAborted();
-    throw error;
+    await promise;
+  } finally {
+    clearTimeout(timer);
+    waiting.delete(resolve);
+    signal.removeEventListener('abort', abort);
   }
+}
+
+/** The network of this host has changed: what could not be reached may be within reach, and nobody waits any longer. */
+export function retryNow(): void {
+  for (const wake of [...waiting]) wake();
 }
 
 export interface BackoffRange {

@@ -31,6 +31,8 @@ export interface FaultNetOptions {
   readonly idle?: number;
   /** Commands that start the next agent. */
   readonly under?: () => readonly string[];
+  /** The store is in a namespace of its own on the underlay, and agents reach it without a `way`. */
+  readonly across?: boolean;
   /** Which interface the agents are told to take. */
   readonly iface?: readonly string[];
 }
@@ -54,10 +56,12 @@ export class FaultNet implements AsyncDisposable {
   static async create(
     hosts: number,
     startStore: (topology: Topology) => Promise<FaultStore>,
-    { idle = 0, under = () => [], iface = ['--iface=eth0'] }: FaultNetOptions = {},
+    { idle = 0, under = () => [], iface = ['--iface=eth0'], across = false }: FaultNetOptions = {},
   ): Promise<FaultNet> {
     await using stack = new AsyncDisposableStack();
-    const topology = stack.use(await Topology.create({ hosts, containersPerHost: 1, purpose: 'faults test' }));
+    const topology = stack.use(
+      await Topology.create({ hosts, containersPerHost: 1, store: across, purpose: 'faults test' }),
+    );
     const store = stack.use(await startStore(topology));
     const net = new FaultNet(topology, store, iface);
     stack.defer(() => net.#closeWays());
@@ -68,13 +72,21 @@ export class FaultNet implements AsyncDisposable {
 
   /** The way to the store, the agent, cni0 and the container. */
   async join(host: LabHost, under?: readonly string[]): Promise<FaultHost> {
-    const way = await this.layWay(host);
+    const way = this.topology.store === undefined ? await this.layWay(host) : undefined;
     const agent = await this.start(host, under);
     await agent.logged(/^flannel is ready/, 0, RECOVERY_MS);
     const path = subnetFileOf(host);
     const network = parseContainerNetwork(await readFile(path, 'utf8'), path);
     await this.topology.attachContainers(host, network);
-    const member = { host, way, agent, subnet: formatPrefix4(network.subnet) };
+    const member: FaultHost = {
+      host,
+      agent,
+      subnet: formatPrefix4(network.subnet),
+      get way() {
+        if (way === undefined) throw new Error('there is no way to stand in: the store is across the network');
+        return way;
+      },
+    };
     this.members.push(member);
     return member;
   }

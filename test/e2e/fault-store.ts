@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
+import { storePlace } from '../../src/lab/store-place.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { run } from '../../src/linux/run.ts';
 import { LeaseStore } from '../../src/subnet/local/lease-store.ts';
@@ -44,8 +45,9 @@ export const STORE_PORT = 2379;
 export const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
 const SUBNETS = '/coreos.com/network/subnets/';
 
-export async function startEtcd(): Promise<FaultStore> {
-  const etcd = await EtcdServer.start();
+/** In the topology's namespace for a store, when it has one: then agents reach it over the underlay. */
+export async function startEtcd(topology: Topology): Promise<FaultStore> {
+  const etcd = await EtcdServer.start(topology.store === undefined ? {} : storePlace(topology).place);
   await etcd.etcdctl('put', '/coreos.com/network/config', NET_CONF);
   const put = async ({ subnet, publicIp }: StoredLease): Promise<void> => {
     await etcd.etcdctl('put', `${SUBNETS}${subnet.replace('/', '-')}`, JSON.stringify({ PublicIP: publicIp }));
@@ -53,7 +55,9 @@ export async function startEtcd(): Promise<FaultStore> {
   return {
     name: 'etcd',
     url: etcd.endpoints[0]!,
-    flags: () => [`--etcd-endpoints=http://127.0.0.1:${STORE_PORT}`],
+    flags: () => [
+      `--etcd-endpoints=${topology.store === undefined ? `http://127.0.0.1:${STORE_PORT}` : etcd.endpoints[0]}`,
+    ],
     environment: () => ({}),
     kill: () => etcd.kill(),
     restart: () => etcd.restart(),
@@ -129,7 +133,9 @@ const PREFIX = 'flannel.alpha.coreos.com';
 
 /** Pod CIDRs are given here, by host: 10.244.1.0/24 for the first. */
 export async function startKube(topology: Topology): Promise<FaultStore> {
-  const cluster = await KubeCluster.start({ controllerManager: false });
+  const place = topology.store === undefined ? {} : storePlace(topology).place;
+  const cluster = await KubeCluster.start({ controllerManager: false, ...place });
+  const server = topology.store === undefined ? `https://127.0.0.1:${STORE_PORT}` : cluster.url;
   const { admin } = cluster;
   let taken = 100;
   const netConf = join(topology.stateDirectory, 'net-conf.json');
@@ -139,7 +145,7 @@ export async function startKube(topology: Topology): Promise<FaultStore> {
   await writeFile(
     kubeconfig,
     JSON.stringify({
-      clusters: [{ name: 'c', cluster: { server: `https://127.0.0.1:${STORE_PORT}`, ...cert } }],
+      clusters: [{ name: 'c', cluster: { server, ...cert } }],
       users: [{ name: 'u', user: { token: await cluster.flannelToken() } }],
       contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
       'current-context': 'x',

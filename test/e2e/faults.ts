@@ -153,25 +153,6 @@ export function faultTable(storeName: string, startStore: (topology: Topology) =
       });
     }
 
-    it('the address of a host changes', async (t) => {
-      const { host, subnet } = net.members[1]!;
-      const before = await net.addressOf(host);
-      const row = await net.row(t, 'node address changed', async (flow) => {
-        // The other way round the new one would be a secondary address, which goes with its primary.
-        const script = `addr del ${before}/24 dev eth0\naddr add 192.168.77.99/24 dev eth0\n`;
-        return timed(async () => {
-          await net.topology.ipBatch(host, script);
-          await eventually('the store has the new address', async () => {
-            const leases = await net.store.leases();
-            return leases.some((lease) => lease.subnet === subnet && lease.publicIp === '192.168.77.99') || undefined;
-          });
-          await flow.flowing(RECOVERY_MS);
-        });
-      });
-      assert.equal(row.leasesLost, 0);
-      await net.members[1]!.agent.answers('/readyz', 200, /^/);
-    });
-
     it('the address of a host changes while it is cut off from the server', async (t) => {
       const { host, subnet, agent, way } = net.members[1]!;
       const before = await net.addressOf(host);
@@ -192,39 +173,6 @@ export function faultTable(storeName: string, startStore: (topology: Topology) =
       });
       assert.equal(row.leasesLost, 0);
       assert.equal(await subnetOf(host), subnet);
-    });
-
-    it('the MTU of a host changes', async (t) => {
-      const { host, agent } = net.members[1]!;
-      const row = await net.row(t, 'MTU of the interface lowered', async (flow) => {
-        const ms = await timed(async () => {
-          await net.topology.ipBatch(host, 'link set eth0 mtu 1400\n');
-          await eventually(
-            'subnet.env follows',
-            async () => (await readFile(subnetFileOf(host), 'utf8')).includes('FLANNEL_MTU=1372') || undefined,
-          );
-          const { stdout } = await net.topology.exec(host, ['ip', 'link', 'show', 'flannel0']);
-          assert.match(stdout, / mtu 1372 /);
-        });
-        await flow.flowing();
-        return ms;
-      });
-      assert.equal(row.leasesLost, 0);
-      await agent.answers('/readyz', 200, /^/);
-    });
-
-    it('the interface vanishes and comes back', async (t) => {
-      const { host, agent } = net.members[1]!;
-      const row = await net.row(t, 'interface gone and back', async (flow) => {
-        await net.topology.ipBatch(host, 'link set eth0 down\nlink set eth0 name away0\n');
-        await agent.answers('/readyz', 503, /eth0/);
-        await net.topology.ipBatch(host, 'link set away0 name eth0\nlink set eth0 up\n');
-        return timed(async () => {
-          await agent.answers('/readyz', 200, /^/);
-          await flow.flowing(RECOVERY_MS);
-        });
-      });
-      assert.equal(row.leasesLost, 0);
     });
 
     for (const isRestarted of [false, true]) {

@@ -11,14 +11,18 @@ import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { startHealthServer } from '../../health/server.ts';
 import { type Lease, leaseKey } from '../../lease/lease.ts';
-import { concernsExternal, IpMonitor } from '../../linux/link-monitor.ts';
+import { Connections } from '../../linux/connections.ts';
+import { readAddresses } from '../../linux/interfaces.ts';
+import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-monitor.ts';
 import { type SystemdNotifier, systemdNotifier } from '../../linux/systemd-notify.ts';
 import type { Log, ProcessLog } from '../../log/log.ts';
 import { createMetrics } from '../../metrics/metrics.ts';
+import { retryNow } from '../../subnet/backoff.ts';
 import { describeReport, type SubnetReport } from '../../subnet/report.ts';
 import { AgentFigures } from './agent-figures.ts';
 import { aborted, carryOn } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
+import { ConnectionKeeper } from './connection-keeper.ts';
 import { explainInterface, externalOf, findExternalInterface, readOwnAddresses } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
 import { InterfaceWatch } from './interface-watch.ts';
@@ -160,6 +164,7 @@ class Agent {
     this.#log.info('Installing signal handlers');
     // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
     await this.#openHealth();
+    this.#keepConnections();
     const connection = this.#connect();
     const carried = await this.#withoutStore(connection);
     const answer = await connection.answered;
@@ -188,6 +193,18 @@ class Agent {
     }
     notifier.stopping();
     this.#log.info('Waiting for all goroutines to exit');
+  }
+
+  #keepConnections(): void {
+    this.#stack.use(
+      new ConnectionKeeper({
+        connections: this.#stack.use(new Connections()),
+        addresses: readAddresses,
+        notices: (signal) => new IpMonitor().changes(concernsReach, signal),
+        retryNow,
+        log: this.#log,
+      }),
+    );
   }
 
   #connect(): StoreConnection {
@@ -349,22 +366,29 @@ class Agent {
   async #holdLease(answer: StoreAnswer, plane: NodePlane, notifier: SystemdNotifier, turn: AbortSignal): Promise<void> {
     const { manager, config } = answer;
     const { subnetFile } = this.#options;
-    if (this.#own !== undefined) {
-      // Packets first: the store may be away while the interface changes.
-      await plane.start(this.#own, turn);
-      plane.program(this.#own, this.#peers);
-    }
+    const carrying = new AbortController();
+    // Packets do not wait for the store, which may be away while the interface changes, nor the store for them: the peers
+    // need to learn the new address.
+    const carried = this.#carryOwn(plane, turn).catch((error: unknown) => {
+      carrying.abort(error);
+      throw error;
+    });
+    carried.catch(() => {}); // told by the signal
     this.#readiness.waiting('waiting for a subnet lease');
     const previous = await readPreviousLease(subnetFile, config, this.#log, turn);
     const earlier = await readSubnetFile(subnetFile, turn);
     const hostAddresses = await readOwnAddresses(turn);
     const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
-      manager.acquireLease(config, plane.backend.leaseAttrs, turn, {
+      manager.acquireLease(config, plane.backend.leaseAttrs, AbortSignal.any([turn, carrying.signal]), {
         ...(previous === undefined ? {} : { previous }),
         held: this.#held,
         hostAddresses,
       }),
-    );
+    ).catch(async (error: unknown) => {
+      await carried;
+      throw error;
+    });
+    await carried;
     if (this.#own !== undefined && leaseKey(own) !== leaseKey(this.#own)) {
       this.#logLost(this.#own, `it could not be had again, and ${leaseKey(own)} was given instead`);
     }
@@ -406,6 +430,13 @@ class Agent {
     this.#logLost(own, end.reason);
     this.#own = undefined;
     this.#held = undefined;
+  }
+
+  async #carryOwn(plane: NodePlane, turn: AbortSignal): Promise<void> {
+    const own = this.#own;
+    if (own === undefined) return;
+    await plane.start(own, turn);
+    plane.program(own, this.#peers);
   }
 
   #logLost(own: Lease, reason: string): void {

@@ -1,0 +1,4 @@
+import { startEtcd } from './fault-store.ts';
+import { addressFaults } from './faults-address.ts';
+
+addressFaults('etcd', startEtcd);

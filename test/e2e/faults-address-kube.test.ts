@@ -1,0 +1,4 @@
+import { startKube } from './fault-store.ts';
+import { addressFaults } from './faults-address.ts';
+
+addressFaults('Kubernetes', startKube);

@@ -41,6 +41,20 @@ describe("the CNI plugin's subnet.env", () => {
   it('may list several networks, each counted once', () => {
     const env = parse(IPV4.replace('10.1.0.0/16', '10.1.0.0/16,192.168.0.0/16,10.1.0.0/16'));
     assert.deepEqual(env.networks, ['10.1.0.0/16', '192.168.0.0/16']);
+    const spelled = parse(IPV4.replace('10.1.0.0/16', '10.1.0.0/16,10.1.5.0/16'));
+    assert.deepEqual(spelled.networks, ['10.1.0.0/16']);
+    assert.deepEqual(parse(IPV6.replace('fc00::/48', 'fc00::/48,fc00:0::1/48')).ipv6Networks, ['fc00::/48']);
+  });
+
+  it('names what cannot be seen in it', () => {
+    assert.throws(() => parse(`\ufeff${IPV4.slice(1)}`), {
+      message:
+        '/run/flannel/subnet.env is missing FLANNEL_NETWORK, FLANNEL_IPV6_NETWORK (line 1, column 1 has U+FEFF (byte order mark))',
+    });
+    assert.throws(
+      () => parse(IPV4.replace('/24', '/24\u00a0')),
+      /invalid CIDR address: 10\.1\.17\.1\/24<U\+00A0 \(no-break/,
+    );
   });
 
   it('is split at the first =, neither trimmed nor unquoted; other keys and blank lines do not matter', () => {

@@ -1,4 +1,5 @@
-import { type Cidr, networkOf, parseCidr } from './ip-text.ts';
+import { firstInvisible, showInvisible } from '../invisible.ts';
+import { type Cidr, formatCidr, networkOf, parseCidr } from './ip-text.ts';
 
 /** What the plugin takes from subnet.env. At least one network and one subnet are there. */
 export interface PluginSubnetEnv {
@@ -28,14 +29,15 @@ export function parsePluginSubnetEnv(text: string, source: string): PluginSubnet
     if (at === -1) throw new Error(`${source}: ${key} has no value`);
     values.set(key, line.slice(at + 1));
   }
-  checkComplete(values, source);
+  checkComplete(values, source, firstInvisible(text));
   const cidr = (key: string): Cidr | undefined => {
     const value = values.get(key);
     return value === undefined ? undefined : parseNetwork(value, key, source);
   };
   const list = (key: string): Cidr[] => {
-    const entries = new Set(values.get(key)?.split(','));
-    return [...entries].map((entry) => parseNetwork(entry, key, source));
+    const networks = (values.get(key)?.split(',') ?? []).map((entry) => parseNetwork(entry, key, source));
+    // Two spellings of one network, as 10.244.0.0/16 and 10.244.5.0/16, must not become two routes.
+    return [...new Map(networks.map((network) => [formatCidr(network), network])).values()];
   };
   return {
     networks: list('FLANNEL_NETWORK'),
@@ -64,14 +66,16 @@ const REQUIRED: readonly (readonly string[])[] = [
   ['FLANNEL_IPMASQ'],
 ];
 
-function checkComplete(values: ReadonlyMap<string, string>, source: string): void {
+function checkComplete(values: ReadonlyMap<string, string>, source: string, odd: string | undefined): void {
   const missing = REQUIRED.filter((keys) => !keys.some((key) => values.has(key))).flat();
-  if (missing.length > 0) throw new Error(`${source} is missing ${missing.join(', ')}`);
+  if (missing.length > 0) {
+    throw new Error(`${source} is missing ${missing.join(', ')}${odd === undefined ? '' : ` (${odd})`}`);
+  }
 }
 
 function parseNetwork(text: string, key: string, source: string): Cidr {
   const cidr = parseCidr(text);
-  if (cidr === undefined) throw new Error(`${source}: ${key}: invalid CIDR address: ${text}`);
+  if (cidr === undefined) throw new Error(`${source}: ${key}: invalid CIDR address: ${showInvisible(text)}`);
   return networkOf(cidr);
 }
 

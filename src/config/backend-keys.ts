@@ -1,4 +1,5 @@
 import { assertNever } from '../assert-never.ts';
+import { showInvisible } from '../invisible.ts';
 import { foldKey } from '../lease/go-json.ts';
 import type { JsonValue } from '../lease/lease.ts';
 import { type ConfigProblem, memberPath } from './config-problem.ts';
@@ -177,5 +178,5 @@ export function describeJson(value: JsonValue): string {
   if (typeof value === 'object') return 'an object';
   const text = JSON.stringify(value);
   const short = text.length > 60 ? `${text.slice(0, 57)}…` : text;
-  return typeof value === 'string' ? `the string ${short}` : short;
+  return typeof value === 'string' ? `the string ${showInvisible(short)}` : short;
 }

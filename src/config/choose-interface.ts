@@ -1,4 +1,5 @@
 import { WeftError } from '../errors.ts';
+import { showInvisible } from '../invisible.ts';
 import { formatAddr, type IpAddr, isIpv4, parseAddr } from '../ip/address.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
@@ -334,15 +335,16 @@ function defaultAttempt(request: InterfaceRequest, host: HostNetwork): Attempt {
 }
 
 function byName(name: string): Attempt {
+  const shown = showInvisible(name);
   return {
-    what: name,
+    what: shown,
     methods: [
       {
         judge: (candidate) =>
-          candidate.name === name ? { why: `it is named ${name} (--iface)` } : `is not named ${name}`,
+          candidate.name === name ? { why: `it is named ${name} (--iface)` } : `is not named ${shown}`,
       },
     ],
-    error: `error looking up interface ${name}: no interface has that name`,
+    error: `error looking up interface ${shown}: no interface has that name`,
   };
 }
 

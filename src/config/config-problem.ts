@@ -1,4 +1,5 @@
 import { WeftError } from '../errors.ts';
+import { showInvisible } from '../invisible.ts';
 
 /** One thing wrong with a configuration, at a JSON path such as `$.Backend.Port`. */
 export interface ConfigProblem {
@@ -8,7 +9,7 @@ export interface ConfigProblem {
 
 /** The JSON path of a member: `$.Backend.Port`, or `$["odd key"]` where a dot would mislead. */
 export function memberPath(parent: string, key: string): string {
-  return /^[A-Za-z_][\w-]*$/.test(key) ? `${parent}.${key}` : `${parent}[${JSON.stringify(key)}]`;
+  return /^[A-Za-z_][\w-]*$/.test(key) ? `${parent}.${key}` : `${parent}[${showInvisible(JSON.stringify(key))}]`;
 }
 
 /** All problems in one WEFT_CONFIG_INVALID. `source` names the file or key that holds the configuration. */

@@ -1,4 +1,5 @@
 import { WeftError } from '../errors.ts';
+import { showInvisible } from '../invisible.ts';
 import { formatAddr, type IpAddr, parseAddr } from '../ip/address.ts';
 import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
@@ -250,7 +251,7 @@ export function parseFlanneldOptions(
   }
   const [stray] = parsed.rest;
   if (stray !== undefined) {
-    const message = `cannot read the command line: ${JSON.stringify(stray)} is not a flag, and nothing after it would be read`;
+    const message = `cannot read the command line: ${showInvisible(JSON.stringify(stray))} is not a flag, and nothing after it would be read`;
     const hint = 'A flag that can be true or false takes its value after "=": -ip-masq=true.';
     return usageError(message, hint, flanneldUsage(program));
   }
@@ -389,7 +390,7 @@ class Reading {
     const text = this.#flags[name];
     if (text === '') return undefined;
     const addr = parse(text);
-    if (addr === undefined) this.#problems.push(`${complaint}: ${text} (-${name})`);
+    if (addr === undefined) this.#problems.push(`${complaint}: ${showInvisible(text)} (-${name})`);
     return addr;
   }
 

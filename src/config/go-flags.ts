@@ -3,6 +3,8 @@
  * first word that is no flag. No npm parser reads single-dash long names like that, and flanneld's command lines use them.
  */
 
+import { showInvisible } from '../invisible.ts';
+
 export type FlagSetting<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
 
 export interface FlagDefinition<T> {
@@ -145,7 +147,7 @@ export function parseFlags<const T extends FlagTable>(table: T, args: readonly s
     const flag = Object.hasOwn(table, name) ? table[name] : undefined;
     if (flag === undefined) {
       if (name === 'h' || name === 'help') return { kind: 'help' };
-      return { kind: 'error', message: `flag provided but not defined: -${name}` };
+      return { kind: 'error', message: `flag provided but not defined: -${showInvisible(name)}` };
     }
     if (text === undefined && flag.isBoolean) text = 'true';
     text ??= args[++at];
@@ -159,7 +161,7 @@ export function parseFlags<const T extends FlagTable>(table: T, args: readonly s
 }
 
 function invalidValue(flag: FlagDefinition<unknown>, text: string): string {
-  const quoted = JSON.stringify(text);
+  const quoted = showInvisible(JSON.stringify(text));
   return flag.isBoolean ? `invalid boolean value ${quoted} for` : `invalid value ${quoted} for flag`;
 }
 

@@ -211,7 +211,28 @@ describe('net-conf.json: as Go decodes it', () => {
       /^\$\.Backend: error decoding Backend property of config: .*the string "udp"$/,
     ],
     ['{"Network":"10.3.0.0/16","Backend":{"Type":7}}', /^\$\.Backend\.Type: error decoding Backend property of config/],
-    ['{"Network":"10.3.0.0/16","Backend":{}}', /^\$\.Backend\.Type: unknown backend type: /],
+    // Not a Type that the next start would refuse.
+    ['{"Network":"10.3.0.0/16","Backend":{}}', /^\$\.Backend\.Type: unknown backend type: [^,]*, "udp" for instance$/],
+    [
+      '{"Network":"10.3.0.0/16","Backend":{"Type":"udp","Port":8285.0}}',
+      /^\$\.Backend\.Port: must be a whole number without point or exponent, but is 8285\.0$/,
+    ],
+    ['{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","vni":1E0}}', /^\$\.Backend\.vni: .*but is 1E0$/],
+    ['{"Network":"10.3.0.0/16","Backend":{"Type":"udp","Port":82.5}}', /^\$\.Backend\.Port: .*but is 82\.5$/],
+    [
+      '\ufeff{"Network":"10.3.0.0/16"}',
+      /^\$: invalid character U\+FEFF \(byte order mark\) looking for beginning of value \(line 1, column 1\)$/,
+    ],
+    [
+      '{"Network":\n\u00a0"10.3.0.0/16"}',
+      /^\$: invalid character U\+00A0 \(no-break space\) looking for beginning of value \(line 2, column 1\)$/,
+    ],
+    [
+      '{\u201cNetwork\u201d:"10.3.0.0/16"}',
+      /^\$: invalid character U\+201C \(left double quotation mark\) looking for beginning of object key string/,
+    ],
+    ['{"Network":"10.3.0.0/16\u00a0"}', /but is the string "10\.3\.0\.0\/16<U\+00A0 \(no-break space\)>"$/],
+    ['{"Network":"10.3.0.0/16","Backend":{"Type":"udp","Port":"8285\u200b"}}', /"8285<U\+200B \(zero width space\)>"$/],
     ['{"Network":"10.3.0.0/16","Backend":null}', /^\$\.Backend\.Type: unknown backend type: /],
     ['[]', /^\$: must be an object, but is an array$/],
     ['7', /^\$: must be an object, but is 7$/],

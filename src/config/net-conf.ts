@@ -12,9 +12,10 @@ import {
   planAddresses,
   unplannedRange,
 } from './address-plan.ts';
-import { backendKeyTable, describeJson, readBackendKeys } from './backend-keys.ts';
+import { type BackendKeyTable, backendKeyTable, describeJson, readBackendKeys } from './backend-keys.ts';
 import { type ConfigProblem, configInvalid, memberPath } from './config-problem.ts';
 import type { AddressPlan, NetworkConfig } from './network-config.ts';
+import { unusualNetwork } from './unusual-network.ts';
 
 export interface NetConfOptions {
   /** Where the text comes from, for messages: a path, or an etcd key. */
@@ -186,7 +187,7 @@ class Inspection {
     const given = network.value ?? { addr: 0n, length: 0 };
     if (this.#validation === 'kube') {
       if (given.length === 0) this.#checkBoundlessNetwork(family, backendType);
-      return unplannedRange(family, given);
+      return this.#usual(family, unplannedRange(family, given));
     }
     const { range, problems } = planAddresses(family, {
       network: given,
@@ -198,6 +199,12 @@ class Inspection {
       // A length that could not be read stands at its default here; what that default leads to is not news.
       if (!length.wrong || key === keys.network) this.#report(key, message);
     }
+    return range && this.#usual(family, range);
+  }
+
+  #usual(family: AddressFamily, range: AddressRange): AddressRange {
+    for (const { message } of unusualNetwork(family, range, this.#validation === 'full'))
+      this.#warn(family.keys.network, message);
     return range;
   }
 
@@ -220,7 +227,7 @@ class Inspection {
     if (backendType !== undefined && IPV4_ONLY_BACKENDS.has(backendType)) {
       const limit = `the ${backendType} backend carries IPv4 only`;
       if (ipv4) this.#warn('EnableIPv6', `${limit}; pods get no IPv6 connectivity between nodes`);
-      else this.#report('EnableIPv6', `${limit}: turn EnableIPv4 on, or use vxlan, host-gw or wireguard`);
+      else this.#report('EnableIPv6', `${limit}: turn EnableIPv4 on`);
     }
     if (!ipv4 && this.#validation === 'full') {
       this.#report(
@@ -258,7 +265,7 @@ class Inspection {
       }
     }
     if (type === '') {
-      const message = 'unknown backend type: the Backend object names none; give it a Type such as "udp" or "vxlan"';
+      const message = 'unknown backend type: the Backend object names none; give it a Type, "udp" for instance';
       this.#problems.push({ path: typePath, message });
       return undefined;
     }
@@ -266,11 +273,23 @@ class Inspection {
     const table = backendKeyTable(type);
     if (table !== undefined) {
       const reading = readBackendKeys(keys, table, path);
-      this.#problems.push(...reading.problems);
+      this.#problems.push(...reading.problems, ...spelledAsFractions(members, table, path));
       for (const ignored of reading.ignoredKeys) this.#ignoredKeys.add(ignored);
     }
     return { type, keys };
   }
+}
+
+/** Go's decoder takes a number with a point or an exponent for no integer, whatever its value. */
+function spelledAsFractions(members: readonly JsonMember[], table: BackendKeyTable, parent: string): ConfigProblem[] {
+  const integers = new Set(Object.keys(table).flatMap((key) => (table[key]?.kind === 'integer' ? [foldKey(key)] : [])));
+  return members.flatMap(({ key, value }) => {
+    if (value.kind !== 'number' || !integers.has(foldKey(key)) || /^-?\d+$/.test(value.text)) return [];
+    // What is no whole number at all has been complained of by its value.
+    if (!Number.isInteger(Number(value.text))) return [];
+    const whole = `must be a whole number without point or exponent, but is ${value.text}`;
+    return [{ path: memberPath(parent, key), message: whole }];
+  });
 }
 
 /** A null after a value does not replace it, because Go would not. */

@@ -93,6 +93,26 @@ describe('subnet.env: reading', () => {
     assert.deepEqual(two.problems, ['FLANNEL_SUBNET in f: more than one entry']);
   });
 
+  it('counts spellings of one network once', () => {
+    const reading = parseSubnetEnv(
+      'FLANNEL_NETWORK=10.42.0.0/16,10.42.5.0/16\nFLANNEL_SUBNET=10.42.7.1/24,10.42.7.0/24\nFLANNEL_IPV6_SUBNET=fd00::1/64,fd00:0::/64\n',
+      'f',
+    );
+    assert.equal(formatPrefix4(reading.network!), '10.42.0.0/16');
+    assert.equal(formatPrefix4(reading.subnet!), '10.42.7.0/24');
+    assert.equal(formatPrefix6(reading.ipv6Subnet!), 'fd00::/64');
+    assert.deepEqual(reading.problems, []);
+  });
+
+  it('names what cannot be seen', () => {
+    const marked = parseSubnetEnv('\ufeffFLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.7.1/24\u200b\n', 'f');
+    assert.deepEqual([marked.network, marked.subnet], [undefined, undefined]);
+    assert.deepEqual(marked.problems, [
+      'f: line 1, column 1 has U+FEFF (byte order mark), which is part of a key or value for programs that read it',
+      'FLANNEL_SUBNET in f: "10.42.7.1/24<U+200B (zero width space)>" is not a subnet of that family',
+    ]);
+  });
+
   it('never throws', () => {
     const lines = fc.array(
       fc.constantFrom('FLANNEL_SUBNET=', '"', "'", '\n', '10.1.0.0/24', ',', '=', '#', '`', 'export '),

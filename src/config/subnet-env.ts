@@ -1,4 +1,5 @@
 import { parseEnv } from 'node:util';
+import { firstInvisible, showInvisible } from '../invisible.ts';
 import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
 import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
 import {
@@ -56,29 +57,37 @@ export interface SubnetEnvReading extends SubnetEnvNetworks {
 
 /**
  * Reads subnet.env as flanneld does at its start, in dotenv syntax: a value may be a list with commas, entries that are
- * no CIDR are skipped, and a list that leaves more than one entry counts for nothing. Never throws.
+ * no CIDR are skipped, and a list that leaves more than one network counts for nothing. Never throws.
  */
 export function parseSubnetEnv(text: string, source: string): SubnetEnvReading {
   const variables = parseEnv(text);
   const problems: string[] = [];
-  const read = <P>(key: string, parse: (text: string) => P | undefined): P | undefined => {
-    const prefixes: P[] = [];
+  const odd = firstInvisible(text);
+  if (odd !== undefined) problems.push(`${source}: ${odd}, which is part of a key or value for programs that read it`);
+  const read = <P>(
+    key: string,
+    parse: (text: string) => P | undefined,
+    format: (prefix: P) => string,
+  ): P | undefined => {
+    const prefixes = new Map<string, P>();
     for (const entry of (variables[key] ?? '').split(',')) {
       const trimmed = entry.trim();
       if (trimmed === '') continue;
       const prefix = parse(trimmed);
-      if (prefix !== undefined) prefixes.push(prefix);
-      else problems.push(`${key} in ${source}: ${JSON.stringify(trimmed)} is not a subnet of that family`);
+      // Parsing masks host bits off, so that two spellings of one network are one entry.
+      if (prefix !== undefined) prefixes.set(format(prefix), prefix);
+      else
+        problems.push(`${key} in ${source}: ${showInvisible(JSON.stringify(trimmed))} is not a subnet of that family`);
     }
-    if (prefixes.length < 2) return prefixes[0];
+    if (prefixes.size < 2) return prefixes.values().next().value;
     problems.push(`${key} in ${source}: more than one entry`);
     return undefined;
   };
   return {
-    network: read('FLANNEL_NETWORK', parsePrefix4),
-    subnet: read('FLANNEL_SUBNET', parsePrefix4),
-    ipv6Network: read('FLANNEL_IPV6_NETWORK', parsePrefix6),
-    ipv6Subnet: read('FLANNEL_IPV6_SUBNET', parsePrefix6),
+    network: read('FLANNEL_NETWORK', parsePrefix4, formatPrefix4),
+    subnet: read('FLANNEL_SUBNET', parsePrefix4, formatPrefix4),
+    ipv6Network: read('FLANNEL_IPV6_NETWORK', parsePrefix6, formatPrefix6),
+    ipv6Subnet: read('FLANNEL_IPV6_SUBNET', parsePrefix6, formatPrefix6),
     problems,
   };
 }

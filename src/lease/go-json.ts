@@ -1,3 +1,4 @@
+import { nameOfInvisible } from '../invisible.ts';
 import type { JsonValue } from './lease.ts';
 
 /**
@@ -264,6 +265,8 @@ class Reader {
 
 function quoteCharacter(text: string, at: number): string {
   const character = String.fromCodePoint(text.codePointAt(at) ?? 0xfffd);
+  const name = nameOfInvisible(character);
+  if (name !== undefined) return name;
   if (character === "'") return "'\\''";
   if (character === '"') return `'"'`;
   return `'${JSON.stringify(character).slice(1, -1)}'`;

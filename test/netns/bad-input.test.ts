@@ -133,6 +133,32 @@ describe('an agent that cannot start', () => {
     );
   });
 
+  it('names characters that cannot be seen, and where they are', async () => {
+    assertFailed(
+      await refused({ netConf: `\ufeff${JSON.stringify(NET_CONF)}` }),
+      /net-conf\.json: \$: invalid character U\+FEFF \(byte order mark\) .*\(line 1, column 1\) \[WEFT_CONFIG_INVALID\]/,
+    );
+    assertFailed(
+      await refused({ netConf: '{\n\u00a0 "Network": "10.244.0.0/16"}' }),
+      /invalid character U\+00A0 \(no-break space\) .*\(line 2, column 1\) \[WEFT_CONFIG_INVALID\]/,
+    );
+    assertFailed(
+      await refused({ netConf: { ...NET_CONF, Network: '10.244.0.0/16\u200b' } }),
+      /\$\.Network: .* but is the string "10\.244\.0\.0\/16<U\+200B \(zero width space\)>"/,
+    );
+    assertFailed(
+      await refused({ flags: ['--iface', 'eth0\u00a0'] }),
+      /error looking up interface eth0<U\+00A0 \(no-break space\)>: no interface has that name/,
+    );
+  });
+
+  it('wants whole numbers as Go does: without point and exponent', async () => {
+    assertFailed(
+      await refused({ netConf: '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp", "Port": 8285.0}}' }),
+      /\$\.Backend\.Port: must be a whole number without point or exponent, but is 8285\.0 \[WEFT_CONFIG_INVALID\]/,
+    );
+  });
+
   for (const { what, netConf, says } of [
     {
       what: 'too small',
@@ -273,6 +299,31 @@ describe('an agent that cannot start', () => {
     assert.equal(values.exitCode, 1);
     for (const part of ['subnet-lease-renew-margin', 'healthz-port', 'public-ip']) {
       assert.match(lastWords(values), new RegExp(`${part}.*\\[WEFT_USAGE\\]`));
+    }
+  });
+
+  it('gives no advice that the next start refuses', async () => {
+    const { stderr } = await refused({ netConf: { Network: '10.244.0.0/16', Backend: {} } });
+    const advised = /unknown backend type: .*give it a Type, "([^"]+)" for instance/.exec(stderr)?.[1];
+    assert.ok(advised !== undefined, stderr);
+    const netConf = { Network: '10.244.0.0/16', Backend: { Type: advised } };
+    await using child = await running({ netConf }, host, 'flannel is ready');
+    assert.ok(child.kill());
+  });
+
+  it('warns of a network that is hardly meant, and starts', async () => {
+    for (const [Network, warning] of [
+      ['127.16.0.0/16', '127.16.0.0/16 has addresses of 127.0.0.0/8, loopback: such packets never leave a host'],
+      ['239.0.0.0/16', '239.0.0.0/16 has addresses of 224.0.0.0/4, multicast'],
+      ['10.9.9.0/27', '10.9.9.0/27 is tiny: it has room for 3 hosts with up to 5 containers each (/29)'],
+      ['12.0.0.0/7', '12.0.0.0/7 is huge: containers cannot reach hosts outside the network'],
+    ]) {
+      await using child = await running(
+        { netConf: { ...NET_CONF, Network } },
+        host,
+        `$.Network in the network configuration: ${warning}`,
+      );
+      assert.ok(child.kill());
     }
   });
 });

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
+import { describeUnusualNetworks } from '../../config/unusual-network.ts';
 import { describeError, prefixed, WeftError } from '../../errors.ts';
 import type { Log } from '../../log/log.ts';
 import type { ReportSink } from '../../subnet/report.ts';
@@ -63,6 +64,7 @@ export class StoreConnection implements AsyncDisposable {
         onManager(open);
         const config = await this.#fetchConfig(open.manager, signal);
         log.info(`Found network config - Backend type: ${config.backendType}`);
+        for (const text of describeUnusualNetworks(config, options.subnetManager !== 'kube')) log.warn(text);
         return { ...open, config };
       } catch (error) {
         const isAway = error instanceof WeftError && error.code === 'WEFT_STORE_UNAVAILABLE';

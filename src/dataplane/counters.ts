@@ -25,6 +25,7 @@ export const GAUGES = [
   'rxWrites',
   'rxDatagrams',
   'rxCoalesced',
+  'rxSigns',
   'icmpSent',
   'icmpSuppressed',
   'gsoFallbacks',
@@ -94,6 +95,7 @@ export const GAUGE_TX_BATCHES: number = GAUGES.indexOf('txBatches');
 export const GAUGE_RX_RECEIVES: number = GAUGES.indexOf('rxReceives');
 export const GAUGE_RX_WRITES: number = GAUGES.indexOf('rxWrites');
 export const GAUGE_RX_DATAGRAMS: number = GAUGES.indexOf('rxDatagrams');
+export const GAUGE_RX_SIGNS: number = GAUGES.indexOf('rxSigns');
 export const GAUGE_RX_COALESCED: number = GAUGES.indexOf('rxCoalesced');
 export const GAUGE_ICMP_SENT: number = GAUGES.indexOf('icmpSent');
 export const GAUGE_ICMP_SUPPRESSED: number = GAUGES.indexOf('icmpSuppressed');

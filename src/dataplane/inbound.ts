@@ -2,7 +2,7 @@ import type { Arena, ArenaLayout } from './arena.ts';
 import { IOVEC_SIZE, putIovec } from './arena.ts';
 import { decrementTtl } from './checksum.ts';
 import { Coalescer } from './coalescer.ts';
-import { type Counters, GAUGE_RX_DATAGRAMS, GAUGE_RX_RECEIVES } from './counters.ts';
+import { type Counters, GAUGE_RX_DATAGRAMS, GAUGE_RX_RECEIVES, GAUGE_RX_SIGNS } from './counters.ts';
 import type { DestinationCheck } from './destination-check.ts';
 import {
   DROP_FOREIGN_DESTINATION,
@@ -14,6 +14,8 @@ import {
   DROP_TTL_EXCEEDED,
   DROP_UNKNOWN_SOURCE,
 } from './drop-reason.ts';
+import type { PeerSignals } from './fast-path/peer-signals.ts';
+import { isSign } from './fast-path/sign.ts';
 import type { IcmpErrors } from './icmp-error.ts';
 import { RECEIVE_BUFFER, RECEIVE_MESSAGES } from './limits.ts';
 import type { LocalAddresses } from './local-addresses.ts';
@@ -45,6 +47,8 @@ export interface InboundParts {
   readonly localAddresses: LocalAddresses;
   /** Whether the TUN takes UDP super-packets. */
   readonly joinUdp: boolean;
+  /** Of a fast path. */
+  readonly signals?: PeerSignals | undefined;
 }
 
 /** From the underlay to the overlay: one raw IPv4 packet a datagram, checked, put together by flow, written to the TUN. */
@@ -58,6 +62,7 @@ export class Inbound {
   readonly #sourceCheck: SourceCheck;
   readonly #destinationCheck: DestinationCheck;
   readonly #localAddresses: LocalAddresses;
+  readonly #signals: PeerSignals | undefined;
   readonly #messages: number;
   readonly #names: number;
   readonly #controls: number;
@@ -66,7 +71,8 @@ export class Inbound {
   #stepBytes = 0;
 
   constructor(parts: InboundParts) {
-    const { layout, tun, conn, table, counters, icmp, sourceCheck, destinationCheck, localAddresses, joinUdp } = parts;
+    const { layout, tun, conn, table, counters, icmp, signals, joinUdp } = parts;
+    const { sourceCheck, destinationCheck, localAddresses } = parts;
     const { arena } = layout;
     this.#arena = arena;
     this.#conn = conn;
@@ -76,6 +82,7 @@ export class Inbound {
     this.#sourceCheck = sourceCheck;
     this.#destinationCheck = destinationCheck;
     this.#localAddresses = localAddresses;
+    this.#signals = signals;
     this.#coalescer = new Coalescer(layout, tun, counters, joinUdp);
     this.#messages = layout.take(RECEIVE_MESSAGES * MESSAGE_SIZE);
     this.#names = layout.take(RECEIVE_MESSAGES * SOCKADDR_SIZE);
@@ -131,6 +138,7 @@ export class Inbound {
       this.#counters.dropped(0, 'rx', DROP_UNKNOWN_SOURCE, datagrams);
       return;
     }
+    this.#signals?.received(slot, outerSource);
     if (length === 0) {
       this.#counters.dropped(slot, 'rx', DROP_MALFORMED, 1);
       return;
@@ -147,6 +155,11 @@ export class Inbound {
     const { view } = this.#arena;
     if (view.getUint8(ip) >>> 4 !== 4) return DROP_NOT_IPV4;
     if (available < IPV4_MIN_HEADER) return DROP_MALFORMED;
+    if (slot !== 0 && isSign(view, ip, available)) {
+      this.#counters.gauge(GAUGE_RX_SIGNS, 1);
+      this.#signals?.sign(slot, outerSource, this.#arena.bytes, ip + IPV4_MIN_HEADER);
+      return DROP_NONE;
+    }
     const headerLength = (view.getUint8(ip) & 15) * 4;
     const total = view.getUint16(ip + 2);
     if (headerLength < IPV4_MIN_HEADER || total < headerLength || total > available) return DROP_MALFORMED;

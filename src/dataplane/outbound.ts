@@ -10,6 +10,7 @@ import {
   DROP_TTL_EXCEEDED,
   DROP_UNSUPPORTED_OFFLOAD,
 } from './drop-reason.ts';
+import type { PeerSignals } from './fast-path/peer-signals.ts';
 import type { IcmpErrors } from './icmp-error.ts';
 import { HEADER_STRIDE, MAX_TUN_READ, TUN_BATCH_BYTES, TUN_BATCH_PACKETS } from './limits.ts';
 import type { PeerTableReader, Slot } from './peer-table.ts';
@@ -56,6 +57,8 @@ export interface OutboundParts {
   readonly table: PeerTableReader;
   readonly counters: Counters;
   readonly icmp: IcmpErrors;
+  /** Of a fast path. */
+  readonly signals?: PeerSignals | undefined;
 }
 
 /**
@@ -69,18 +72,20 @@ export class Outbound {
   readonly #table: PeerTableReader;
   readonly #counters: Counters;
   readonly #icmp: IcmpErrors;
+  readonly #signals: PeerSignals | undefined;
   readonly #batch: SendBatch;
   readonly #input: number;
   #drained = false;
   #stepBytes = 0;
 
-  constructor({ layout, tun, conn, table, counters, icmp }: OutboundParts) {
+  constructor({ layout, tun, conn, table, counters, icmp, signals }: OutboundParts) {
     this.#arena = layout.arena;
     this.#tun = tun;
     this.#conn = conn;
     this.#table = table;
     this.#counters = counters;
     this.#icmp = icmp;
+    this.#signals = signals;
     this.#batch = new SendBatch(layout);
     this.#input = layout.take(INPUT_BYTES);
   }
@@ -249,7 +254,9 @@ export class Outbound {
       this.#counters.gauge(GAUGE_TX_SENDS, 1);
       if (sent > 0) {
         for (const end = next + sent; next < end; next++) {
-          this.#counters.passed(batch.slot(next), 'tx', batch.segments(next), batch.bytes(next));
+          const slot = batch.slot(next);
+          this.#counters.passed(slot, 'tx', batch.segments(next), batch.bytes(next));
+          this.#signals?.sent(slot, this.#table.endpointAddress(slot));
         }
       } else if (sent === -EAGAIN) {
         if (!this.#waitWritable()) break;

@@ -43,6 +43,8 @@ export interface ForwarderOptions {
   readonly destinationCheck: DestinationCheck;
   /** Peers and counters of the fast path in the kernel, where there is one; ends with the forwarder. */
   readonly fastPath?: FastPathTables | undefined;
+  /** Buffers of SignalQueue, by which the packet workers tell the fast path what has passed the socket. */
+  readonly signals?: Readonly<Record<Direction, SharedArrayBuffer>> | undefined;
   readonly onEvent: (event: ForwarderEvent) => void;
 }
 
@@ -207,7 +209,7 @@ export class Forwarder implements AsyncDisposable {
     this.#generation = generation;
     try {
       for (const direction of ['tx', 'rx'] as const) {
-        const workerData: WorkerInput = { ...input, direction };
+        const workerData: WorkerInput = { ...input, direction, signals: this.#options.signals?.[direction] };
         const worker = new Worker(this.#options.workerUrl, { workerData, name: `forwarder-${direction}` });
         workers.push(worker);
         exits.push(new Promise((resolve) => worker.once('exit', () => resolve())));

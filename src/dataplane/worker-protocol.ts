@@ -12,6 +12,8 @@ export interface WorkerInput {
   readonly table: SharedArrayBuffer;
   readonly tableCapacity: number;
   readonly counters: SharedArrayBuffer;
+  /** Buffer of a SignalQueue; undefined without a fast path. */
+  readonly signals: SharedArrayBuffer | undefined;
   /** Int32 word: not 0 means stop, for a worker that is too busy to wait. */
   readonly stop: SharedArrayBuffer;
   /** Two Int32 words, see BusyPoll. */

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { MARK_FAST } from '../../src/dataplane/fast-path/skb-program.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { sendFile } from '../../src/lab/checks.ts';
 import type { Underlay } from '../../src/lab/namespaces.ts';
@@ -260,7 +259,7 @@ describe('who may use the fast path', () => {
   after(() => topology?.[Symbol.asyncDispose]());
 
   /** A datagram as the fast path of a host would send it, but for what `innerSource` is. */
-  async function send(from: LabHost, innerSource: string, text: string): Promise<void> {
+  async function send(from: LabHost, innerSource: string, text: string, withoutChecksum = true): Promise<void> {
     const inner = udpPacket({
       ip: { source: address(innerSource), destination: address(addressOf(receiver.containers[0]!)) },
       sourcePort: 5000,
@@ -268,10 +267,10 @@ describe('who may use the fast path', () => {
       payload: Buffer.from(`${text}\n`),
     });
     const outer = udpPacket({
-      ip: { source: from.address, destination: receiver.address, id: MARK_FAST, dontFragment: true },
+      ip: { source: from.address, destination: receiver.address, dontFragment: true },
       sourcePort: PORT,
       destinationPort: PORT,
-      withoutChecksum: true,
+      withoutChecksum,
       payload: inner,
     });
     // 255 is IPPROTO_RAW: the packet comes with its IP header.
@@ -280,12 +279,24 @@ describe('who may use the fast path', () => {
     });
   }
 
-  it('a peer, for packets of its own subnet', async () => {
+  it('a peer whose datagrams the socket receives, for packets of its own subnet', async () => {
+    const seen = async () => {
+      const { peers, totals } = await tunnel.counters();
+      return [peers[0]!.received.packets, totals.rxDatagrams];
+    };
+    await send(topology.hosts[1]!, '10.244.2.9', 'by the socket', false);
+    await arrivals.find((text) => text === 'by the socket');
+    assert.deepEqual(await seen(), [1, 1]);
     await send(topology.hosts[1]!, '10.244.2.9', 'own subnet');
     await arrivals.find((text) => text === 'own subnet');
-    const { peers, totals } = await tunnel.counters();
-    assert.equal(peers[0]!.received.packets, 1);
-    assert.equal(totals.rxDatagrams, 0, 'the forwarder has not seen it');
+    assert.deepEqual(await seen(), [2, 1], 'the forwarder has not seen it');
+  });
+
+  it('not a peer that the socket has received nothing from', async () => {
+    const before = (await tunnel.counters()).totals.rxDatagrams!;
+    await send(topology.hosts[2]!, '10.244.3.9', 'out of the blue');
+    await arrivals.find((text) => text === 'out of the blue');
+    assert.equal((await tunnel.counters()).totals.rxDatagrams, before + 1);
   });
 
   for (const { what, sender, innerSource, reason } of [

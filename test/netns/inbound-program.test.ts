@@ -1,77 +1,83 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import fc from 'fast-check';
-import { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
-import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts';
-import { MARK_FAST, MARK_WHOLE } from '../../src/dataplane/fast-path/skb-program.ts';
+import type { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
+import {
+  DISTRUST_UNTIL,
+  ENDPOINT_VALUE_BYTES,
+  NEXT_TRIAL,
+  TRIAL_PAUSE,
+  UNANSWERED_SINCE,
+  UNHEARD_SINCE,
+  WHOLE_UNTIL,
+} from '../../src/dataplane/fast-path/layout.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { prefix4 } from '../../src/ip/prefix.ts';
-import { type BpfProgram, createBpfMap, loadClassifier } from '../../src/linux/bpf.ts';
-import { bpf, addressOf as memoryAddress } from '../../src/linux/ffi.ts';
+import type { BpfProgram } from '../../src/linux/bpf.ts';
 import { ACK, address, aged, concat, ECE, FIN, payloadOf, SYN, tcpPacket, udpPacket } from '../fakes/packets.ts';
+import {
+  ETHERNET,
+  NEXT,
+  OWN,
+  openProgramBench,
+  PORT,
+  type ProgramBench,
+  REDIRECTED,
+  runProgram,
+  TAG,
+  TAG_WHOLE,
+} from '../fuzz/program-bench.ts';
 
-/** linux/bpf.h: BPF_PROG_TEST_RUN, which runs a program on a packet of ours and sends nothing. */
-const PROG_TEST_RUN = 10;
-const ATTRIBUTE_BYTES = 72;
-const ROOM = 4_096;
-/** What a program returns: TCX_NEXT as an unsigned number, TCX_REDIRECT, TCX_DROP. */
-const NEXT = 0xffff_ffff;
-const REDIRECTED = 7;
-const DROPPED = 2;
-
-const OWN = ipv4Of(address('192.168.77.1'));
-const PORT = 8285;
 const PEERS = [
-  { slot: 1, subnet: '10.244.2.0', publicIp: '192.168.77.2' },
-  { slot: 2, subnet: '10.244.3.0', publicIp: '192.168.77.3' },
-].map(({ slot, subnet, publicIp }) => ({
-  slot,
-  subnet: prefix4(ipv4Of(address(subnet)), 24),
-  publicIp: ipv4Of(address(publicIp)),
-  port: PORT,
-}));
-const LOOPBACK = 1;
+  { slot: 1, subnet: '10.244.2.0/24', publicIp: '192.168.77.2' },
+  { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3' },
+  // What a store may say of hosts that are hostile, or mistaken.
+  { slot: 3, subnet: '0.0.0.0/0', publicIp: '192.168.77.5' },
+  { slot: 4, subnet: '127.0.0.0/8', publicIp: '192.168.77.6' },
+  { slot: 5, subnet: '10.244.7.0/24', publicIp: '192.168.77.1' },
+  { slot: 6, subnet: '10.244.8.0/24', publicIp: '192.168.88.8' },
+  { slot: 7, subnet: '10.244.9.0/24', publicIp: '192.168.77.9' },
+].map(({ slot, subnet, publicIp }) => {
+  const [base, length] = subnet.split('/');
+  return {
+    slot,
+    subnet: prefix4(ipv4Of(address(base!)), Number(length)),
+    publicIp: ipv4Of(address(publicIp)),
+    port: PORT,
+  };
+});
+/** Nothing has come from it by the socket. */
+const UNHEARD = ipv4Of(address('192.168.77.9'));
 const PORTS = { sourcePort: 1, destinationPort: 2 };
-const ETHERNET = Uint8Array.from([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
-
-interface Outcome {
-  readonly verdict: number;
-  readonly packet: Uint8Array;
-}
-
-function runProgram(program: BpfProgram, packet: Uint8Array): Outcome {
-  const input = new Uint8Array(new SharedArrayBuffer(packet.length));
-  input.set(packet);
-  const output = new Uint8Array(new SharedArrayBuffer(ROOM));
-  const attributes = new DataView(new SharedArrayBuffer(ATTRIBUTE_BYTES));
-  attributes.setUint32(0, program.fd, true);
-  attributes.setUint32(8, input.length, true);
-  attributes.setUint32(12, output.length, true);
-  attributes.setBigUint64(16, BigInt(memoryAddress(input)), true);
-  attributes.setBigUint64(24, BigInt(memoryAddress(output)), true);
-  attributes.setUint32(32, 1, true);
-  const result = bpf(PROG_TEST_RUN, memoryAddress(attributes), ATTRIBUTE_BYTES);
-  assert.equal(result, 0, `BPF_PROG_TEST_RUN: ${result}`);
-  return { verdict: attributes.getUint32(4, true), packet: output.slice(0, attributes.getUint32(12, true)) };
-}
 
 interface Datagram {
   readonly outerSource: string;
   readonly outerDestination?: string;
   readonly mark?: number;
+  readonly mayFragment?: boolean;
   readonly withoutChecksum?: boolean;
   readonly port?: number;
   readonly ttl?: number;
   readonly inner: Uint8Array;
 }
 
-function datagram({ outerSource, outerDestination, mark, withoutChecksum, port, ttl, inner }: Datagram): Uint8Array {
+function datagram({
+  outerSource,
+  outerDestination,
+  mark,
+  mayFragment,
+  withoutChecksum,
+  port,
+  ttl,
+  inner,
+}: Datagram): Uint8Array {
   const outer = udpPacket({
     ip: {
       source: address(outerSource),
       destination: outerDestination === undefined ? OWN : address(outerDestination),
-      id: mark ?? MARK_FAST,
-      dontFragment: true,
+      id: mark ?? TAG,
+      dontFragment: mayFragment !== true,
       ttl: ttl ?? 64,
     },
     sourcePort: PORT,
@@ -81,6 +87,12 @@ function datagram({ outerSource, outerDestination, mark, withoutChecksum, port, 
   });
   return concat(ETHERNET, outer);
 }
+
+const with_ = (packet: Uint8Array, at: number, ...bytes: number[]): Uint8Array => {
+  const copy = packet.slice();
+  copy.set(bytes, at);
+  return copy;
+};
 
 function inner(
   source: string,
@@ -95,40 +107,30 @@ function inner(
 }
 
 describe('the inbound program', () => {
+  let bench: ProgramBench;
   let tables: FastPathTables;
   let program: BpfProgram;
   let acknowledgements: BpfProgram;
 
-  before(() => {
-    const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
-      createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: 16 });
-    tables = new FastPathTables({
-      subnets: map('lpm-trie', 'test_subnets', 8, 12),
-      endpoints: map('hash', 'test_endpoints', 4, 56),
-      counters: map('hash', 'test_counters', 4, 32),
-      awaiting: map('hash', 'test_awaiting', 4, 4),
-    });
+  before(async () => {
+    bench = await openProgramBench();
+    ({ tables } = bench);
+    ({ beyond: program, host: acknowledgements } = bench.programs);
     tables.publish({
       network: prefix4(ipv4Of(address('10.244.0.0')), 16),
       own: prefix4(ipv4Of(address('10.244.1.0')), 24),
       mtu: 1472,
       peers: PEERS,
     });
-    const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, tunIndex: LOOPBACK };
-    program = loadClassifier('test_in', inboundProgram({ ...options, segmentation: 'beyond' }));
-    acknowledgements = loadClassifier('test_in_acks', inboundProgram({ ...options, segmentation: 'host' }));
+    for (const { publicIp } of PEERS) if (publicIp !== UNHEARD) bench.grant(publicIp);
   });
-  after(() => {
-    program?.[Symbol.dispose]();
-    acknowledgements?.[Symbol.dispose]();
-    tables?.[Symbol.dispose]();
-  });
+  after(() => bench?.[Symbol.asyncDispose]());
 
   it('takes the outer headers off, and makes the packet one TTL older', () => {
     for (const [mark, source, outerSource] of [
-      [MARK_FAST, '10.244.2.9', '192.168.77.2'],
-      [MARK_FAST + 40, '10.244.3.1', '192.168.77.3'],
-      [MARK_WHOLE, '10.244.2.0', '192.168.77.2'],
+      [TAG, '10.244.2.9', '192.168.77.2'],
+      [TAG + 40, '10.244.3.1', '192.168.77.3'],
+      [TAG_WHOLE, '10.244.2.0', '192.168.77.2'],
     ] as const) {
       const packet = inner(source);
       const { verdict, packet: left } = runProgram(program, datagram({ outerSource, mark, inner: packet }));
@@ -145,27 +147,108 @@ describe('the inbound program', () => {
     assert.deepEqual([packets - before.packets, bytes - before.bytes], [1, packet.length]);
   });
 
-  it('learns from a sign and drops it; whoever has heard nothing is due for one', () => {
-    tables.takeAwaiting(9);
-    const sign = datagram({ outerSource: '192.168.77.3', withoutChecksum: false, inner: new Uint8Array(20) });
-    assert.equal(runProgram(program, sign).verdict, DROPPED);
-    // Once a second, and it was heard a moment ago by the tests before this one, or has just been noted.
-    const taken = tables.takeAwaiting(9);
-    assert.ok(taken.every(({ address: of, port }) => of === PEERS[1]!.publicIp && port === PORT));
-    assert.equal(runProgram(program, sign).verdict, DROPPED);
-    assert.deepEqual(tables.takeAwaiting(9), []);
+  describe('what it learns', () => {
+    const sender = ipv4Of(address('192.168.77.2'));
+    const key = Uint8Array.from([192, 168, 77, 2]);
+    const state = (): DataView => {
+      const value = new Uint8Array(ENDPOINT_VALUE_BYTES);
+      assert.ok(tables.maps.endpoints.lookup(key, value) >= 0);
+      return new DataView(value.buffer);
+    };
+    /** As if super-packets had been sent and nothing been heard. */
+    const forget = (): void => {
+      const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+      for (const field of [UNANSWERED_SINCE, UNHEARD_SINCE, NEXT_TRIAL, TRIAL_PAUSE])
+        value.setBigUint64(field, 7n, true);
+      tables.maps.endpoints.update(key, new Uint8Array(value.buffer));
+    };
+    const learned = (): Record<string, boolean> => {
+      const view = state();
+      const at = (field: number): bigint => view.getBigUint64(field, true);
+      return {
+        heard: at(UNHEARD_SINCE) === 0n,
+        whole: at(WHOLE_UNTIL) !== 0n && at(UNANSWERED_SINCE) === 0n && at(TRIAL_PAUSE) === 0n,
+        distrusts: at(DISTRUST_UNTIL) !== 0n,
+      };
+    };
+    const NOTHING = { heard: false, whole: false, distrusts: false };
+    const from = (details: Partial<Datagram> = {}): Uint8Array =>
+      datagram({ outerSource: '192.168.77.2', inner: inner('10.244.2.9'), ...details });
+
+    for (const [what, packet, expected] of [
+      ['the tag it gave: the peer is heard', () => from({ mark: TAG }), { ...NOTHING, heard: true }],
+      [
+        'the other one: our super-packets arrive',
+        () => from({ mark: TAG_WHOLE }),
+        { ...NOTHING, heard: true, whole: true },
+      ],
+      ['a segment of a super-packet that was cut: nothing', () => from({ mark: TAG + 9 }), NOTHING],
+      [
+        'another identification, as a middlebox may write: nothing',
+        () => from({ mark: 7 }),
+        { ...NOTHING, distrusts: true },
+      ],
+      ['the marks of earlier versions: nothing', () => from({ mark: 0x5780 }), { ...NOTHING, distrusts: true }],
+      ['a datagram that may be fragmented: nothing', () => from({ mark: TAG_WHOLE, mayFragment: true }), NOTHING],
+      ['one with a checksum: nothing', () => from({ mark: TAG_WHOLE, withoutChecksum: false }), NOTHING],
+      ['one with zeros inside: nothing', () => from({ mark: TAG_WHOLE, inner: new Uint8Array(20) }), NOTHING],
+      ['one of seven bytes: nothing', () => from({ mark: TAG_WHOLE, inner: new Uint8Array(7) }), NOTHING],
+      ['a UDP length that does not fit: nothing', () => with_(from({ mark: TAG_WHOLE }), 38, 0, 9), NOTHING],
+      ['an inner length that does not: nothing', () => with_(from({ mark: TAG_WHOLE }), 44, 0, 60), NOTHING],
+      ['a container of somebody else: nothing', () => from({ mark: TAG_WHOLE, inner: inner('10.244.3.9') }), NOTHING],
+    ] as const) {
+      it(`from ${what}`, () => {
+        forget();
+        runProgram(program, packet());
+        assert.deepEqual(learned(), expected);
+      });
+    }
+
+    it('nothing right from who has just been wrong: the tag cannot be found by trying', () => {
+      forget();
+      runProgram(program, from({ mark: 1 }));
+      runProgram(program, from({ mark: TAG_WHOLE }));
+      assert.deepEqual(learned(), { ...NOTHING, distrusts: true });
+    });
+
+    it('nothing without a grant of the agent', () => {
+      forget();
+      tables.maps.grants.remove(key);
+      const packet = from({ mark: TAG_WHOLE });
+      assert.equal(runProgram(program, packet).verdict, NEXT);
+      assert.deepEqual(learned(), NOTHING);
+      bench.grant(sender);
+    });
+  });
+
+  it('asks routing anew when the way back to a peer leads elsewhere', async () => {
+    const packet = datagram({ outerSource: '192.168.77.3', inner: inner('10.244.3.9') });
+    await bench.ip('route', 'add', '192.168.77.3/32', 'dev', 'eth1');
+    await delay(200);
+    assert.equal(runProgram(program, packet).verdict, NEXT);
+    await bench.ip('route', 'del', '192.168.77.3/32', 'dev', 'eth1');
+    assert.equal(runProgram(program, packet).verdict, REDIRECTED);
   });
 
   const peer = '192.168.77.2';
   const good = (): Uint8Array => inner('10.244.2.9');
   const padded = (packet: Uint8Array): Uint8Array => concat(packet, new Uint8Array(4));
-  const with_ = (packet: Uint8Array, at: number, ...bytes: number[]): Uint8Array => {
-    const copy = packet.slice();
-    copy.set(bytes, at);
-    return copy;
-  };
   const CASES: readonly (readonly [string, () => Uint8Array])[] = [
-    ['no mark', () => datagram({ outerSource: peer, mark: 0x1234, inner: good() })],
+    ['what may be fragmented', () => datagram({ outerSource: peer, mayFragment: true, inner: good() })],
+    ['a frame for another MAC address', () => with_(datagram({ outerSource: peer, inner: good() }), 0, 2)],
+    ['a broadcast', () => with_(datagram({ outerSource: peer, inner: good() }), 0, ...new Array(6).fill(255))],
+    ['our own address', () => datagram({ outerSource: '192.168.77.1', inner: inner('10.244.7.9') })],
+    [
+      'a peer that is not behind this device',
+      () => datagram({ outerSource: '192.168.88.8', inner: inner('10.244.8.9') }),
+    ],
+    [
+      'a peer that the socket has not heard from',
+      () => datagram({ outerSource: '192.168.77.9', inner: inner('10.244.9.9') }),
+    ],
+    ['a subnet that is everything', () => datagram({ outerSource: '192.168.77.5', inner: inner('10.1.2.3') })],
+    ['a subnet outside the network', () => datagram({ outerSource: '192.168.77.6', inner: inner('127.0.0.1') })],
+    ['a first byte of 0', () => datagram({ outerSource: peer, inner: with_(good(), 0, 0) })],
     ['a UDP checksum', () => datagram({ outerSource: peer, withoutChecksum: false, inner: good() })],
     ['an address that is no peer’s', () => datagram({ outerSource: '192.168.77.4', inner: good() })],
     ['another peer’s container', () => datagram({ outerSource: peer, inner: inner('10.244.3.9') })],
@@ -208,7 +291,7 @@ describe('the inbound program', () => {
     it('takes bare acknowledgements, with a mark or without', () => {
       for (const [packet, mark] of [
         [segment(ACK, 0), 0],
-        [segment(ACK, 0, new Uint8Array(0)), MARK_FAST],
+        [segment(ACK, 0, new Uint8Array(0)), TAG],
       ] as const) {
         const { verdict, packet: left } = runProgram(acknowledgements, received(packet, { mark }));
         assert.equal(verdict, REDIRECTED);

@@ -3,6 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { ArenaLayout, createArena } from '../../dataplane/arena.ts';
 import { BusyPoll } from '../../dataplane/busy-poll.ts';
 import { Counters } from '../../dataplane/counters.ts';
+import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { IcmpErrors } from '../../dataplane/icmp-error.ts';
 import { Inbound } from '../../dataplane/inbound.ts';
 import { LocalAddresses } from '../../dataplane/local-addresses.ts';
@@ -22,7 +23,8 @@ const icmp = new IcmpErrors(layout, icmpIo(arena, input.icmpFd), counters, () =>
 icmp.setSource(input.ownAddress);
 const tun = tunIo(arena, input.tunFd);
 const conn = connIo(arena, input.socketFd, new Waiter(input.socketFd, input.stopFd));
-const parts = { layout, tun, conn, table, counters, icmp };
+const signals = input.signals && new SignalQueue(input.signals).writer(() => performance.now(), input.tableCapacity);
+const parts = { layout, tun, conn, table, counters, icmp, signals };
 const outbound = input.direction === 'tx' ? new Outbound(parts) : undefined;
 const { sourceCheck, destinationCheck, udpSegmentation: joinUdp } = input;
 const localAddresses = new LocalAddresses(input.localAddresses);

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
@@ -7,12 +8,15 @@ import {
   COUNTER_VALUE_BYTES,
   ENDPOINT_KEY_BYTES,
   ENDPOINT_VALUE_BYTES,
+  GRANT_KEY_BYTES,
+  GRANT_VALUE_BYTES,
   SUBNET_KEY_BYTES,
   SUBNET_VALUE_BYTES,
 } from '../../dataplane/fast-path/layout.ts';
-import { markingProgram } from '../../dataplane/fast-path/marking-program.ts';
 import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
+import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
+import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
 import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
@@ -34,6 +38,7 @@ export function createFastPathTables(): FastPathTables {
   const tables = new FastPathTables({
     subnets: map('lpm-trie', 'weft_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
     endpoints: map('hash', 'weft_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
+    grants: map('hash', 'weft_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
     counters: map('hash', 'weft_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
     awaiting: map('hash', 'weft_awaiting', AWAITING_BYTES, AWAITING_BYTES),
   });
@@ -49,9 +54,9 @@ export interface FastPathState {
   readonly text: string;
 }
 
-/** How soon a host that only receives gives a sign; with the second that it waits for an occasion, less than peers remember. */
-const SIGN_MS = 500;
-const SIGNS_AT_ONCE = 1_000;
+/** How soon grants are renewed that are in use; with the second between occasions, well before they end. */
+const RENEW_MS = 250;
+const RENEWALS_AT_ONCE = 1_000;
 
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
@@ -59,24 +64,30 @@ const LOOK_MS = 1_000;
 /**
  * Opens the fast path and keeps it open, until disposed: on the devices there are, as their features say. What keeps it closed
  * keeps no packet back, they go through the forwarder. What the kernel refused is tried again when something has changed.
- * @param sendSign sends SIGN_BYTES zeros to a peer by the forwarder's socket.
+ * @param signals what the packet workers have to tell.
+ * @param send sends a sign to a peer by the forwarder's socket; false when it may not.
  * @param onState told at once, and whenever something has changed.
  */
 export function keepFastPathOpen(
   tables: FastPathTables,
   underlay: () => ForwarderUnderlay,
-  sendSign: (address: Ipv4Addr, port: number) => void,
+  signals: readonly SignalQueue[],
+  send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
   onState: (state: FastPathState) => void,
 ): Disposable {
   let attached: Disposable | undefined;
   let seen = '';
+  let exchange: SignExchange | undefined;
   const close = (): void => {
+    exchange?.end();
+    exchange = undefined;
     attached?.[Symbol.dispose]();
     attached = undefined;
   };
   const open = (place: Place): FastPathState => {
     try {
       attached = attach(tables, place);
+      exchange = exchangeFor(tables, place, send);
       // One that was made meanwhile had nobody to tell.
       const obstacle = ipsecObstacle();
       if (obstacle !== undefined) {
@@ -104,14 +115,17 @@ export function keepFastPathOpen(
   const looks = setInterval(look, LOOK_MS).unref();
   const watching = new AbortController();
   void watchIpsec(look, watching.signal);
-  const signs = setInterval(() => {
-    for (const { address, port } of tables.takeAwaiting(SIGNS_AT_ONCE)) sendSign(address, port);
-  }, SIGN_MS).unref();
+  const renewals = setInterval(() => {
+    for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
+    exchange?.forgetStrangers();
+  }, RENEW_MS).unref();
+  const readings = signals.map((queue) => queue.read((signal) => exchange?.take(signal)));
   return {
     [Symbol.dispose]: () => {
       watching.abort();
       clearInterval(looks);
-      clearInterval(signs);
+      clearInterval(renewals);
+      for (const reading of readings) reading[Symbol.dispose]();
       close();
     },
   };
@@ -187,10 +201,28 @@ function attach({ maps }: FastPathTables, place: Place): Disposable {
   };
   open('weft_out', outboundProgram({ maps, ...place }), place.tunIndex, 'egress');
   open('weft_in', inboundProgram({ maps, ...place }), place.underlayIndex, 'ingress');
-  if (place.segmentation === 'beyond') {
-    open('weft_mark', markingProgram({ maps, ...place }), place.underlayIndex, 'egress');
-  }
   return stack.move();
+}
+
+function exchangeFor(
+  tables: FastPathTables,
+  { ownAddress, segmentation }: Place,
+  send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
+): SignExchange {
+  return new SignExchange({
+    // CLOCK_MONOTONIC, as that of the programs.
+    now: () => process.hrtime.bigint(),
+    randomBytes: (count) => Uint8Array.from(randomBytes(count)),
+    ownAddress,
+    segmentation,
+    send: (address, packet) => {
+      const port = tables.portOf(address);
+      return port !== undefined && send(address, port, packet);
+    },
+    grant: (address, grant) => tables.grant(address, grant),
+    isPeer: (address) => tables.portOf(address) !== undefined,
+    arrivedAt: (address) => tables.arrivedAt(address),
+  });
 }
 
 /** What leaves a device without TSO and checksum offload is complete: cut and summed by this host's kernel. */

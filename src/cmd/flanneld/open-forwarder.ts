@@ -1,11 +1,11 @@
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
-import { SIGN_BYTES } from '../../dataplane/fast-path/layout.ts';
 import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
+import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import type { SourceCheck } from '../../dataplane/source-check.ts';
 import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
+import { EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
@@ -34,7 +34,9 @@ const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 /** The forwarder on this host's TUN driver and sockets. */
 export function hostForwarder(options: HostForwarderOptions): Forwarder {
   const fastPath = openFastPath(options);
+  const signals = { tx: SignalQueue.allocate(), rx: SignalQueue.allocate() };
   const forwarder = new Forwarder({
+    signals: fastPath === undefined ? undefined : { tx: signals.tx.buffer, rx: signals.rx.buffer },
     workerUrl: forwarderWorkerUrl(),
     sourceCheck: options.sourceCheck,
     destinationCheck: options.destinationCheck,
@@ -72,7 +74,8 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
               keepFastPathOpen(
                 fastPath,
                 options.underlay,
-                (...peer) => sendSign(socket.fd, ...peer),
+                [signals.tx, signals.rx],
+                (...sign) => sendSign(socket.fd, ...sign),
                 options.onFastPath,
               ),
             );
@@ -95,10 +98,11 @@ function openFastPath({ fastPath, onFastPath }: HostForwarderOptions): FastPathT
   }
 }
 
-const sign = new Uint8Array(new SharedArrayBuffer(SIGN_BYTES));
-
-/** A peer that this does not reach takes the way through the forwarders. */
-function sendSign(socketFd: number, address: Ipv4Addr, port: number): void {
+function sendSign(socketFd: number, address: Ipv4Addr, port: number, packet: Uint8Array): boolean {
   const name = sockaddrIn(address, port);
-  sendto(socketFd, addressOf(sign), sign.length, MSG_DONTWAIT, addressOf(name), name.length);
+  const bytes = new Uint8Array(new SharedArrayBuffer(packet.length));
+  bytes.set(packet);
+  const sent = sendto(socketFd, addressOf(bytes), bytes.length, MSG_DONTWAIT, addressOf(name), name.length);
+  // A full buffer says nothing about what is allowed.
+  return sent >= 0 || sent === -EAGAIN || sent === -ENOBUFS;
 }

@@ -9,20 +9,21 @@ import { formatIpv4, ipv4Of } from '../../ip/ipv4.ts';
 import { formatPrefix4, prefix4 } from '../../ip/prefix.ts';
 import type { Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
+import type { Grant } from './sign-exchange.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
-const ENDPOINT_BYTES = 56;
+const ENDPOINT_BYTES = 80;
 const COUNTER_BYTES = 32;
 
-type MapName = 'subnets' | 'endpoints' | 'counters' | 'awaiting';
+type MapName = 'subnets' | 'endpoints' | 'grants' | 'counters' | 'awaiting';
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 /** Keys as a person writes them: a prefix, an address, a slot. */
 function keyText({ map, key }: { readonly map: string; readonly key: Uint8Array }): string {
   const view = viewOf(key);
-  if (map === 'endpoints') return formatIpv4(ipv4Of(view.getUint32(0)));
+  if (map === 'endpoints' || map === 'grants') return formatIpv4(ipv4Of(view.getUint32(0)));
   if (map === 'counters') return `${view.getUint32(0, true)}`;
   return formatPrefix4(prefix4(ipv4Of(view.getUint32(4)), view.getUint32(0, true)));
 }
@@ -56,6 +57,7 @@ interface Host extends Disposable {
   readonly tables: FastPathTables;
   readonly subnets: FakeBpfMap;
   readonly endpoints: FakeBpfMap;
+  readonly grants: FakeBpfMap;
   readonly counters: FakeBpfMap;
   readonly awaiting: FakeBpfMap;
   publish(...peers: readonly PeerText[]): void;
@@ -81,6 +83,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}): Host {
   const maps = {
     subnets: make('lpm-trie', 'subnets', 8, 12),
     endpoints: make('hash', 'endpoints', 4, ENDPOINT_BYTES),
+    grants: make('hash', 'grants', 4, 32),
     counters: make('hash', 'counters', 4, COUNTER_BYTES),
     awaiting: make('hash', 'awaiting', 4, 4),
   };
@@ -129,7 +132,7 @@ describe('FastPathTables: peers', () => {
     const hex = (map: FakeBpfMap): string[] =>
       [...map.entries()].map(([key, value]) => `${key}: ${Buffer.from(value).toString('hex')}`);
     // u32 length, address: address, be16 port, u32 slot.
-    assert.deepEqual(hex(host.subnets), ['180000000a020300: c0000201205d000002010000']);
+    assert.deepEqual(hex(host.subnets), ['180000000a020300: c0000201205dc00502010000']);
     assert.deepEqual(hex(host.endpoints), [`c0000201: ${'00'.repeat(ENDPOINT_BYTES)}`]);
     assert.deepEqual(hex(host.counters), [`02010000: ${'00'.repeat(COUNTER_BYTES)}`]);
     assert.equal(host.tables.refused, 0);
@@ -197,7 +200,11 @@ describe('FastPathTables: peers', () => {
     host.count(2, 1n, 2n, 3n, 4n);
     host.writes();
     host.publish(A);
-    assert.deepEqual(host.writes(), ['subnets remove 10.2.3.0/24', 'endpoints remove 192.0.2.2']);
+    assert.deepEqual(host.writes(), [
+      'subnets remove 10.2.3.0/24',
+      'grants remove 192.0.2.2',
+      'endpoints remove 192.0.2.2',
+    ]);
     assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
     assert.deepEqual(host.peers(), ['192.0.2.1']);
     assert.deepEqual(host.tables.read(2).rx, { packets: 3, bytes: 4 });
@@ -225,6 +232,7 @@ describe('FastPathTables: peers', () => {
     assert.deepEqual(host.writes(), [
       'endpoints add 192.0.2.9',
       'subnets update 10.1.0.0/16',
+      'grants remove 192.0.2.1',
       'endpoints remove 192.0.2.1',
     ]);
     assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.9:8285 slot 1', '10.2.3.0/24 → 192.0.2.2:8285 slot 2']);
@@ -254,7 +262,7 @@ describe('FastPathTables: peers', () => {
       fc.record({
         slot: fc.integer({ min: 1, max: 9 }),
         subnet: fc
-          .tuple(fc.nat(3), fc.constantFrom(0, 8, 16, 24, 32))
+          .tuple(fc.nat(3), fc.constantFrom(8, 9, 16, 24, 32))
           .map(([second, length]) => prefix4(ipv4Of((10 << 24) | (second << 16)), length)),
         publicIp: fc.nat(4).map((last) => ipv4Of(address('192.0.2.0') + last)),
         port: fc.constantFrom(8_285, 9_000),
@@ -357,17 +365,53 @@ describe('FastPathTables: what the kernel refuses', () => {
   });
 });
 
-describe('FastPathTables: hosts that wait for a sign', () => {
-  it('names each once, with its port, at most as many as are asked for, and nobody who is no peer', () => {
+describe('FastPathTables: subnets outside the network', () => {
+  it('stay out, however a store came by them; the peer’s others are there', () => {
+    using host = openHost();
+    host.publish(
+      A,
+      { ...B, subnet: '0.0.0.0/0' },
+      { ...B, slot: 3, subnet: '127.0.0.0/8' },
+      { ...A, slot: 4, subnet: '10.9.0.0/24' },
+    );
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1', '10.9.0.0/24 → 192.0.2.1:8285 slot 4']);
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+  });
+});
+
+describe('FastPathTables: grants', () => {
+  const GRANT: Grant = {
+    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n },
+    ...{ tag: 0x1122, tagWhole: 0x3344, expectTag: 0x5566, expectTagWhole: 0x7788 },
+  };
+  const granted = (host: Host): string[] => byKey('grants', host.grants.entries()).map(([peer]) => peer);
+
+  it('are for peers alone, and end with them', () => {
+    using host = openHost();
+    host.publish(A, B);
+    for (const text of ['192.0.2.1', '192.0.2.2', '192.0.2.99']) host.tables.grant(ipv4Of(address(text)), GRANT);
+    assert.deepEqual(granted(host), ['192.0.2.1', '192.0.2.2']);
+    host.publish(B);
+    assert.deepEqual(granted(host), ['192.0.2.2']);
+  });
+
+  it('have tags as they are on the wire', () => {
+    using host = openHost();
+    host.publish(A);
+    host.tables.grant(ipv4Of(address('192.0.2.1')), GRANT);
+    const [value] = host.grants.entries().values();
+    assert.equal(Buffer.from(value!.subarray(24)).toString('hex'), '1122334455667788');
+  });
+});
+
+describe('FastPathTables: hosts whose grants are to be renewed', () => {
+  it('names each once, at most as many as are asked for', () => {
     using host = openHost();
     host.publish(A, { ...B, port: 9_000 });
-    for (const text of ['192.0.2.1', '192.0.2.2', '192.0.2.99'])
-      host.awaiting.update(endpointKey(text), endpointKey(text));
+    for (const text of ['192.0.2.1', '192.0.2.2']) host.awaiting.update(endpointKey(text), endpointKey(text));
     const named = [...host.tables.takeAwaiting(1), ...host.tables.takeAwaiting(9)];
-    assert.deepEqual(named.map(({ address: peer, port }) => `${formatIpv4(peer)}:${port}`).sort(), [
-      '192.0.2.1:8285',
-      '192.0.2.2:9000',
-    ]);
+    assert.deepEqual(named.map(formatIpv4).sort(), ['192.0.2.1', '192.0.2.2']);
+    assert.deepEqual(named.map((peer) => host.tables.portOf(peer)).sort(), [8_285, 9_000]);
     assert.deepEqual(host.tables.takeAwaiting(9), []);
     assert.equal(host.awaiting.entries().size, 0);
   });

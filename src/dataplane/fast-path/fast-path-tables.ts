@@ -1,22 +1,34 @@
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { formatPrefix4 } from '../../ip/prefix.ts';
+import { containsPrefix4, formatPrefix4 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent, Slot } from '../peer-table.ts';
 import {
+  ACCEPT_UNTIL,
+  ARRIVED_AT,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
   ENDPOINT_KEY_BYTES,
   ENDPOINT_VALUE_BYTES,
+  EXPECT_TAG,
+  EXPECT_TAG_WHOLE,
+  GRANT_KEY_BYTES,
+  GRANT_VALUE_BYTES,
+  GRANT_WHOLE_UNTIL,
   RX_BYTES,
   RX_PACKETS,
+  SEND_TAG,
+  SEND_TAG_WHOLE,
+  SEND_UNTIL,
   SUBNET_ENDPOINT,
   SUBNET_KEY_BYTES,
+  SUBNET_MTU,
   SUBNET_PORT,
   SUBNET_SLOT,
   SUBNET_VALUE_BYTES,
   TX_BYTES,
   TX_PACKETS,
 } from './layout.ts';
+import type { Grant } from './sign-exchange.ts';
 import type { FastPathMaps } from './skb-program.ts';
 
 /** A map in the kernel. Keys and values have the lengths it was made with; results are 0 or −errno, and nothing throws. */
@@ -36,6 +48,7 @@ export interface BpfMap extends Disposable {
 export interface BpfMaps extends FastPathMaps {
   readonly subnets: BpfMap;
   readonly endpoints: BpfMap;
+  readonly grants: BpfMap;
   readonly counters: BpfMap;
   readonly awaiting: BpfMap;
 }
@@ -51,6 +64,12 @@ function subnetKey(address: number, length: number): Uint8Array {
   const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES));
   key.setUint32(0, length, true);
   key.setUint32(4, address);
+  return new Uint8Array(key.buffer);
+}
+
+function grantKey(address: number): Uint8Array {
+  const key = new DataView(new ArrayBuffer(GRANT_KEY_BYTES));
+  key.setUint32(0, address);
   return new Uint8Array(key.buffer);
 }
 
@@ -92,11 +111,13 @@ export class FastPathTables implements Disposable {
 
   /**
    * Only what has changed is written. An endpoint comes before its subnets and goes after them. Of two peers with one subnet the
-   * first counts, as in the peer table.
+   * first counts, as in the peer table. A subnet that is not of the network stays out: the forwarder, too, believes a source
+   * outside only as far as `--source-check` says.
    */
-  publish({ peers }: PeerTableContent): void {
+  publish({ network, mtu, peers }: PeerTableContent): void {
     const wanted = new Map<string, Peer>();
     for (const peer of peers) {
+      if (!containsPrefix4(network, peer.subnet)) continue;
       const name = formatPrefix4(peer.subnet);
       if (!wanted.has(name)) wanted.set(name, peer);
     }
@@ -108,20 +129,22 @@ export class FastPathTables implements Disposable {
         this.#check(this.maps.endpoints.add(endpointKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES)));
       if (isKnown) this.#endpoints.set(address, port);
     }
-    for (const [name, peer] of wanted) this.#put(name, peer);
+    for (const [name, peer] of wanted) this.#put(name, peer, mtu);
     for (const address of this.#endpoints.keys()) {
       if (endpoints.has(address)) continue;
+      this.maps.grants.remove(grantKey(address));
       this.maps.endpoints.remove(endpointKey(address));
       this.#endpoints.delete(address);
     }
   }
 
-  #put(name: string, { subnet, publicIp, port, slot }: Peer): void {
+  #put(name: string, { subnet, publicIp, port, slot }: Peer, mtu: number): void {
     this.#countFor(slot);
     const key = subnetKey(subnet.addr, subnet.length);
     const view = new DataView(new ArrayBuffer(SUBNET_VALUE_BYTES));
     view.setUint32(SUBNET_ENDPOINT, publicIp);
     view.setUint16(SUBNET_PORT, port);
+    view.setUint16(SUBNET_MTU, Math.min(mtu, 0xffff), true);
     view.setUint32(SUBNET_SLOT, slot, true);
     const value = new Uint8Array(view.buffer);
     const held = this.#subnets.get(name);
@@ -158,15 +181,39 @@ export class FastPathTables implements Disposable {
     };
   }
 
-  /** Hosts that have sent something with their mark and heard nothing for a second, at most `most`; each is named once. */
-  takeAwaiting(most: number): { readonly address: Ipv4Addr; readonly port: number }[] {
-    const taken: { readonly address: Ipv4Addr; readonly port: number }[] = [];
+  /** The port of a host that some peer's subnet is at; `undefined` for others. */
+  portOf(address: Ipv4Addr): number | undefined {
+    return this.#endpoints.get(address);
+  }
+
+  /** Lets the programs do no more with that host than this. Without effect for one that is no peer's. */
+  grant(address: Ipv4Addr, grant: Grant): void {
+    if (!this.#endpoints.has(address)) return;
+    const value = new DataView(new ArrayBuffer(GRANT_VALUE_BYTES));
+    value.setBigUint64(SEND_UNTIL, grant.sendUntil, true);
+    value.setBigUint64(ACCEPT_UNTIL, grant.acceptUntil, true);
+    value.setBigUint64(GRANT_WHOLE_UNTIL, grant.wholeUntil, true);
+    value.setUint16(SEND_TAG, grant.tag);
+    value.setUint16(SEND_TAG_WHOLE, grant.tagWhole);
+    value.setUint16(EXPECT_TAG, grant.expectTag);
+    value.setUint16(EXPECT_TAG_WHOLE, grant.expectTagWhole);
+    this.#check(this.maps.grants.update(grantKey(address), new Uint8Array(value.buffer)));
+  }
+
+  /** When a super-packet of that host last arrived in one piece, in nanoseconds of CLOCK_MONOTONIC; 0n for never. */
+  arrivedAt(address: Ipv4Addr): bigint {
+    const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+    this.maps.endpoints.lookup(endpointKey(address), new Uint8Array(value.buffer));
+    return value.getBigUint64(ARRIVED_AT, true);
+  }
+
+  /** Hosts that are sent to by the fast path, and whose grants want to be renewed, at most `most`; each is named once. */
+  takeAwaiting(most: number): Ipv4Addr[] {
+    const taken: Ipv4Addr[] = [];
     const key = new Uint8Array(ENDPOINT_KEY_BYTES);
     while (taken.length < most && this.maps.awaiting.first(key) >= 0) {
       this.maps.awaiting.remove(key);
-      const address = ipv4Of(new DataView(key.buffer).getUint32(0));
-      const port = this.#endpoints.get(address);
-      if (port !== undefined) taken.push({ address, port });
+      taken.push(ipv4Of(new DataView(key.buffer).getUint32(0)));
     }
     return taken;
   }

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { ENCAPSULATION_OVERHEAD, IP_FLAG_DF, IPV4_MIN_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
 import {
-  ARRIVES_UNTIL,
-  CAPABLE_UNTIL,
-  NEXT_SIGN,
+  ACCEPT_UNTIL,
+  ARRIVED_AT,
+  DISTRUST_UNTIL,
+  EXPECT_TAG,
+  EXPECT_TAG_WHOLE,
+  GRANT_VALUE_BYTES,
   NEXT_TRIAL,
   RX_PACKETS,
   SUBNET_ENDPOINT,
   SUBNET_SLOT,
   TRIAL_PAUSE,
+  UNANSWERED_SINCE,
+  UNHEARD_SINCE,
+  WAY_BACK_UNTIL,
   WHOLE_UNTIL,
 } from './layout.ts';
 import {
@@ -27,14 +32,15 @@ import {
   end,
   endpointLookup,
   type FastPathMaps,
+  FIB_BYTES,
+  FIB_LOOKUP_SKIP_NEIGH,
   FRAME,
+  findWay,
   foldSum,
   frameAddress,
   KTIME_GET_NS,
   loadBytes,
-  MAP_UPDATE,
-  MARK_FAST,
-  MARK_WHOLE_BIT,
+  loadGrant,
   type Measured,
   measurePacket,
   measureSuperPacket,
@@ -44,10 +50,10 @@ import {
   REDIRECT_INGRESS,
   requireBareAck,
   requirePlainIpv4,
-  SECOND_NS,
   SKB_ADJUST_ROOM,
   SKB_GSO_SIZE,
   SKB_LENGTH,
+  SKB_PACKET_TYPE,
   SKB_VLAN_PRESENT,
   storeBytes,
   subnetLookup,
@@ -63,43 +69,52 @@ const INNER = UDP + UDP_HEADER;
 const KEY = -56;
 const SLOT = -64;
 const MEASURED: Measured = { packets: -72, bytes: -80 };
-const HOLDS_UNTIL = -88;
+const NOW = -88;
+const GRANT = NOW - GRANT_VALUE_BYTES;
+const FIB = GRANT - FIB_BYTES;
 
-/**
- * For how long something learned from a packet holds: long enough that a pause in a conversation does not end it, and no longer
- * than TCP may be kept waiting when a peer comes back without a fast path.
- */
-const HOLDS_NS = 2_000_000_000;
+const MS = 1_000_000;
+/** That our super-packets arrive holds for that long after the peer said so: a pause in a conversation does not end it. */
+const WHOLE_HOLDS_NS = 2_000 * MS;
+/** A wrong tag comes from somebody who guesses: nothing is learned for so long that there are too many to guess. */
+const DISTRUST_NS = 100 * MS;
+/** How far a super-packet that is cut counts on from its tag, at most. */
+const SEGMENTS = 128;
+/** How often routing is asked about the way back to a peer. */
+const WAY_BACK_NS = 100 * MS;
+/** `PACKET_HOST` (linux/if_packet.h): for this host's MAC address. */
+const PACKET_HOST = 0;
 
 /**
  * For what the underlay's device receives (tcx ingress): takes the outer headers off datagrams that a peer's fast path sent, and
- * hands the inner packet to the TUN device's receiving side. They are known by their mark and by having no UDP checksum, which
- * a socket's datagrams always have: those are the forwarder's, so that packets of one flow do not part here. Of both it learns
- * what the peer's host can do.
+ * hands the inner packet to the TUN device's receiving side. They are known by having no UDP checksum, which a socket's datagrams
+ * always have: those are the forwarder's, so that packets of one flow do not part here.
+ *
+ * It takes nothing that the host and the forwarder would not: from peers whose datagrams the forwarder's socket receives, so
+ * netfilter and the like have their say; for this host, from where the way back leads; with a source that is the peer's.
  *
  * Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that the kernel joins for the
  * forwarder, and what comes alone and is taken here is bare acknowledgements.
  */
-export function inboundProgram(options: Omit<ProgramOptions, 'underlayIndex'>): Uint8Array {
-  const { maps, ownAddress, ownPort, tunIndex, segmentation } = options;
+export function inboundProgram(options: ProgramOptions): Uint8Array {
+  const { maps, tunIndex, segmentation } = options;
   const asm = new Assembler();
   begin(asm);
   asm.load(4, 1, CONTEXT, SKB_VLAN_PRESENT);
   asm.jumpIf('ne', 1, 0, 'pass');
+  asm.load(4, 1, CONTEXT, SKB_PACKET_TYPE);
+  asm.jumpIf('ne', 1, PACKET_HOST, 'pass');
   loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
-  if (segmentation === 'host') requireNoChecksum(asm);
-  requireOuterHeaders(asm, ownAddress, ownPort);
-  if (segmentation === 'beyond') {
-    learnFromMark(asm, maps);
-    requireNoChecksum(asm);
-  }
+  requireNoChecksum(asm);
+  requireOuterHeaders(asm, options);
   requireLengths(asm);
   requireSource(asm, maps);
+  if (segmentation === 'host') requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+  requireGrant(asm, options);
   measurePacket(asm, MEASURED);
-  if (segmentation === 'host') {
-    requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
-  } else {
-    learnFromArrival(asm);
+  if (segmentation === 'beyond') {
+    measureIfSuperPacket(asm);
+    learnFromTag(asm);
   }
   asm.op('mov', 1, reg(CONTEXT));
   asm.op('mov', 2, -ENCAPSULATION_OVERHEAD);
@@ -124,8 +139,11 @@ function requireNoChecksum(asm: Assembler): void {
   asm.jumpIf('ne', 1, 0, 'pass');
 }
 
-function requireOuterHeaders(asm: Assembler, ownAddress: Ipv4Addr, ownPort: number): void {
+function requireOuterHeaders(asm: Assembler, { ownAddress, ownPort }: ProgramOptions): void {
   requirePlainIpv4(asm, OUTER);
+  // What may be fragmented has an identification that means something, and has lost the flag on its way.
+  asm.load(2, 1, FRAME, OUTER + 6);
+  asm.jumpIf('ne', 1, be16(IP_FLAG_DF), 'pass');
   asm.load(1, 1, FRAME, OUTER + 9);
   asm.jumpIf('ne', 1, PROTO_UDP, 'pass');
   asm.load(2, 1, FRAME, UDP + 2);
@@ -145,59 +163,81 @@ function requireOuterHeaders(asm: Assembler, ownAddress: Ipv4Addr, ownPort: numb
   asm.jumpIf('ne', 0, 0xffff, 'pass');
 }
 
-/** R8 = what is known of the sender. Whoever sends without the mark has no fast path, or none any more. */
-function learnFromMark(asm: Assembler, maps: FastPathMaps): void {
-  endpointLookup(asm, maps, OUTER + 12);
-  asm.load(1, 1, FRAME, OUTER + 4);
-  asm.jumpIf('eq', 1, MARK_FAST >>> 8, 'marked');
-  asm.store(8, 8, CAPABLE_UNTIL, 0);
-  asm.store(8, 8, WHOLE_UNTIL, 0);
-  asm.jump('pass');
-  asm.label('marked');
+/**
+ * The sender's datagrams reach the forwarder's socket, as the agent knows, and the way back to it leads through the device that
+ * they come from: a forged outer source is refused as by rp_filter=1, and our own address, which routing has no way to, too.
+ * R8 = what is known of the sender.
+ */
+function requireGrant(asm: Assembler, options: ProgramOptions): void {
+  loadGrant(asm, options.maps, OUTER + 12, GRANT);
+  endpointLookup(asm, options.maps, OUTER + 12);
   asm.call(KTIME_GET_NS);
-  asm.op('add', 0, HOLDS_NS);
-  asm.store(8, FRAME, HOLDS_UNTIL, reg(0));
-  asm.store(8, 8, CAPABLE_UNTIL, reg(0));
-  asm.load(1, 1, FRAME, OUTER + 5);
-  asm.jumpIf('lt', 1, MARK_WHOLE_BIT, 'mark-learned');
-  asm.store(8, 8, WHOLE_UNTIL, reg(0));
-  asm.store(8, 8, NEXT_TRIAL, 0);
-  asm.store(8, 8, TRIAL_PAUSE, 0);
-  asm.label('mark-learned');
-  answerInTime(asm, maps);
-  // A sign has done its work.
-  asm.load(1, 1, FRAME, INNER);
-  asm.jumpIf('eq', 1, 0, 'drop');
+  asm.store(8, FRAME, NOW, reg(0));
+  asm.load(8, 1, FRAME, GRANT + ACCEPT_UNTIL);
+  asm.jumpIf('le', 1, reg(0), 'pass');
+  asm.load(8, 1, 8, WAY_BACK_UNTIL);
+  asm.jumpIf('gt', 1, reg(0), 'way-back-known');
+  for (let offset = 0; offset < FIB_BYTES; offset += 8) asm.store(8, FRAME, FIB + offset, 0);
+  findWay(asm, options, { fib: FIB, address: OUTER + 12, flags: FIB_LOOKUP_SKIP_NEIGH });
+  asm.load(8, 1, FRAME, NOW);
+  asm.op('add', 1, WAY_BACK_NS);
+  asm.store(8, 8, WAY_BACK_UNTIL, reg(1));
+  asm.label('way-back-known');
 }
 
-/** Nothing may go the other way for long: the agent then sends a sign. In: R0 until when what is learned now holds. */
-function answerInTime(asm: Assembler, maps: FastPathMaps): void {
-  asm.op('sub', 0, HOLDS_NS);
-  asm.load(8, 1, 8, NEXT_SIGN);
-  asm.jumpIf('gt', 1, reg(0), 'heard');
-  asm.op('add', 0, SECOND_NS);
-  asm.store(8, 8, NEXT_SIGN, reg(0));
-  asm.loadMap(1, maps.awaiting);
-  frameAddress(asm, 2, OUTER + 12);
-  frameAddress(asm, 3, OUTER + 12);
-  asm.op('mov', 4, 0);
-  asm.call(MAP_UPDATE);
-  asm.label('heard');
+function measureIfSuperPacket(asm: Assembler): void {
+  asm.load(4, 1, CONTEXT, SKB_GSO_SIZE);
+  asm.jumpIf('eq', 1, 0, 'single');
+  measureSuperPacket(asm, MEASURED, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+  asm.label('single');
 }
 
 /**
- * Of a super-packet, which is counted as such. A router, which shows in the TTL, looks into what it forwards and would misread the
- * long MAC header of `PREPEND`.
+ * The outer identification is one of two numbers that the agent gave the sender, by the forwarder's socket. Only who has them
+ * is believed that it is heard, that our super-packets arrive, or that one of its own has: whoever forges its address, or a
+ * middlebox that writes identifications of its own, teaches us nothing. In: R8 what is known of the sender.
  */
+function learnFromTag(asm: Assembler): void {
+  asm.load(8, 2, FRAME, NOW);
+  asm.load(8, 1, 8, DISTRUST_UNTIL);
+  asm.jumpIf('gt', 1, reg(2), 'learned');
+  asm.load(2, 1, FRAME, OUTER + 4);
+  asm.load(2, 3, FRAME, GRANT + EXPECT_TAG);
+  asm.jumpIf('eq', 1, reg(3), 'tagged');
+  asm.load(2, 4, FRAME, GRANT + EXPECT_TAG_WHOLE);
+  asm.jumpIf('ne', 1, reg(4), 'untagged');
+  asm.op('mov', 1, reg(2));
+  asm.op('add', 1, WHOLE_HOLDS_NS);
+  asm.store(8, 8, WHOLE_UNTIL, reg(1));
+  asm.store(8, 8, UNANSWERED_SINCE, 0);
+  asm.store(8, 8, NEXT_TRIAL, 0);
+  asm.store(8, 8, TRIAL_PAUSE, 0);
+  asm.label('tagged');
+  asm.store(8, 8, UNHEARD_SINCE, 0);
+  learnFromArrival(asm);
+  asm.jump('learned');
+
+  asm.label('untagged');
+  asm.toBig16(1);
+  for (const tag of [3, 4] as const) {
+    asm.toBig16(tag);
+    asm.op('mov', 5, reg(1));
+    asm.op('sub', 5, reg(tag));
+    asm.op('and', 5, 0xffff);
+    asm.jumpIf('lt', 5, SEGMENTS, 'learned');
+  }
+  asm.op('add', 2, DISTRUST_NS);
+  asm.store(8, 8, DISTRUST_UNTIL, reg(2));
+  asm.label('learned');
+}
+
+/** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */
 function learnFromArrival(asm: Assembler): void {
   asm.load(4, 1, CONTEXT, SKB_GSO_SIZE);
-  asm.jumpIf('eq', 1, 0, 'arrival-learned');
-  measureSuperPacket(asm, MEASURED, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+  asm.jumpIf('eq', 1, 0, 'learned');
   asm.load(1, 1, FRAME, OUTER + 8);
-  asm.jumpIf('ne', 1, OUTER_TTL, 'arrival-learned');
-  asm.load(8, 1, FRAME, HOLDS_UNTIL);
-  asm.store(8, 8, ARRIVES_UNTIL, reg(1));
-  asm.label('arrival-learned');
+  asm.jumpIf('ne', 1, OUTER_TTL, 'learned');
+  asm.store(8, 8, ARRIVED_AT, reg(2));
 }
 
 /** R9 = length of the inner packet. Padding behind it, or several datagrams put together, are the forwarder's. */

@@ -5,30 +5,50 @@ export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
 export const SUBNET_VALUE_BYTES = 12;
 export const SUBNET_ENDPOINT = 0; // be32 public address
 export const SUBNET_PORT = 4; // be16
+export const SUBNET_MTU = 6; // u16, longest inner packet
 export const SUBNET_SLOT = 8; // u32
 
-/** By public address: what is known about a peer's fast path. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
+/** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
-export const ENDPOINT_VALUE_BYTES = 56;
-/** It has a fast path, and can be sent what only that understands. */
-export const CAPABLE_UNTIL = 0;
-/** Its super-packets arrive here in one piece. */
-export const ARRIVES_UNTIL = 8;
+export const ENDPOINT_VALUE_BYTES = 80;
+/** When a super-packet of its arrived here in one piece. */
+export const ARRIVED_AT = 0;
 /** Ours arrive there in one piece, it said. */
-export const WHOLE_UNTIL = 16;
+export const WHOLE_UNTIL = 8;
 /** When a super-packet may be sent next to see how it arrives. */
-export const NEXT_TRIAL = 24;
+export const NEXT_TRIAL = 16;
 /** How long to wait after that one, in seconds; 0 as long as none was sent in vain. */
-export const TRIAL_PAUSE = 32;
-/** When a packet is to go through the forwarder next, for the sake of the neighbour entry. */
-export const NEXT_LONG_WAY = 40;
-/** When it is to hear from us next, whatever it be: what it knows of us must not run out while it sends. */
-export const NEXT_SIGN = 48;
+export const TRIAL_PAUSE = 24;
+/** When a packet is to go through the forwarder next, for the sake of the neighbour entry and of the host's rules. */
+export const NEXT_LONG_WAY = 32;
+/** When the agent is to be asked next to renew what it grants. */
+export const NEXT_ASK = 40;
+/** When the first of the super-packets was sent about whose arrival nothing has been heard; 0 when there is none. */
+export const UNANSWERED_SINCE = 48;
+/** Nothing is learned from tags until then: somebody guesses them. */
+export const DISTRUST_UNTIL = 56;
+/** The way back to it leads through the device that its datagrams come from. */
+export const WAY_BACK_UNTIL = 64;
+/** When TCP's first data were sent since its fast path was heard; 0 when there are none. */
+export const UNHEARD_SINCE = 72;
 
-/** Public addresses of hosts that are due to hear from us; key and value are one. */
+/** By public address: what the agent grants, after what its socket has sent and received. Written by the agent alone. */
+export const GRANT_KEY_BYTES = 4; // be32
+export const GRANT_VALUE_BYTES = 32;
+/** Packets may be sent to it by the fast path. */
+export const SEND_UNTIL = 0;
+/** Packets of its may be taken by the fast path. */
+export const ACCEPT_UNTIL = 8;
+/** Our super-packets arrive there in one piece, it answered. */
+export const GRANT_WHOLE_UNTIL = 16;
+/** be16 each: the outer identifications that it wants to see, and those that we want to see. */
+export const SEND_TAG = 24;
+export const SEND_TAG_WHOLE = 26;
+export const EXPECT_TAG = 28;
+export const EXPECT_TAG_WHOLE = 30;
+
+/** Public addresses of hosts that the agent is to exchange signs with; key and value are one. */
 export const AWAITING_BYTES = 4; // be32
-/** Of a sign: as long as the shortest inner packet, and none by its first byte. */
-export const SIGN_BYTES = 20;
 
 /** By slot: u64 each. */
 export const COUNTER_KEY_BYTES = 4; // u32 slot

@@ -10,16 +10,25 @@ import {
 } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
 import {
-  CAPABLE_UNTIL,
+  ARRIVED_AT,
+  AWAITING_BYTES,
+  GRANT_VALUE_BYTES,
+  GRANT_WHOLE_UNTIL,
+  NEXT_ASK,
   NEXT_LONG_WAY,
-  NEXT_SIGN,
   NEXT_TRIAL,
+  SEND_TAG,
+  SEND_TAG_WHOLE,
+  SEND_UNTIL,
   SUBNET_ENDPOINT,
+  SUBNET_MTU,
   SUBNET_PORT,
   SUBNET_SLOT,
   SUBNET_VALUE_BYTES,
   TRIAL_PAUSE,
   TX_PACKETS,
+  UNANSWERED_SINCE,
+  UNHEARD_SINCE,
   WHOLE_UNTIL,
 } from './layout.ts';
 import {
@@ -27,12 +36,12 @@ import {
   ADJ_ROOM_ENCAP_L4_UDP,
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
+  AF_INET,
   addToSum,
   be16,
   be32,
   begin,
   CONTEXT,
-  chooseMark,
   count,
   decrementTtl,
   ETH_P_IP,
@@ -40,12 +49,19 @@ import {
   end,
   endpointLookup,
   type FastPathMaps,
-  FIB_LOOKUP,
+  FIB_BYTES,
+  FIB_DESTINATION,
+  FIB_DESTINATION_MAC,
+  FIB_SOURCE_MAC,
   FRAME,
+  findWay,
   foldSum,
   frameAddress,
+  jumpIfNoPayload,
   KTIME_GET_NS,
   loadBytes,
+  loadGrant,
+  MAP_UPDATE,
   type Measured,
   measurePacket,
   measureSuperPacket,
@@ -78,8 +94,7 @@ const IP = -80;
 const KEY = -88;
 /** Copy of the subnet's value. */
 const SUBNET = -104;
-/** `struct bpf_fib_lookup`, 64 bytes. */
-const FIB = -168;
+const FIB = -104 - FIB_BYTES;
 const MEASURED: Measured = { packets: -176, bytes: -184 };
 /** How headers are put in front; see `grow`. */
 const METHOD = -192;
@@ -91,21 +106,19 @@ const IDENTIFICATION = -216;
 /** `struct bpf_redir_neigh`: address family, next hop. */
 const NEXT_HOP = -240;
 const NEXT_HOP_BYTES = 20;
-const FRAME_START = -216;
-
-const FIB_TOTAL_LENGTH = FIB + 6;
-const FIB_INDEX = FIB + 8;
-const FIB_SOURCE = FIB + 16;
-const FIB_DESTINATION = FIB + 32;
-const FIB_SOURCE_MAC = FIB + 52;
-const FIB_DESTINATION_MAC = FIB + 58;
-const FIB_BYTES = 64;
-const AF_INET = 2;
+const GRANT = NEXT_HOP - GRANT_VALUE_BYTES;
+const NOW = GRANT - 8;
+const FRAME_START = NOW;
 
 const ENCAPSULATE = 0;
 const PREPEND = 1;
 
 const LONGEST_PAUSE_SECONDS = 600;
+const MS = 1_000_000;
+/** How soon TCP sends again what is not acknowledged (TCP_RTO_MIN): by then it must be able to go another way. */
+const UNANSWERED_NS = 200 * MS;
+/** A super-packet that arrived is said to have arrived for that long: a delayed acknowledgement has it still. */
+const ARRIVED_NS = 100 * MS;
 
 /**
  * For packets that leave by the TUN device: puts an Ethernet, an IP and a UDP header in front of those the forwarder would
@@ -126,12 +139,22 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
   asm.jumpIf('gt', 9, MAX_UDP_PAYLOAD, 'pass');
   findPeer(asm, options.maps);
   measure(asm, options.segmentation);
+  requireFit(asm);
   endpointLookup(asm, options.maps, SUBNET + SUBNET_ENDPOINT);
   asm.call(KTIME_GET_NS);
+  asm.store(8, FRAME, NOW, reg(0));
+  if (options.segmentation === 'beyond') askInTime(asm, options.maps);
+  requireGrant(asm, options.maps);
   if (options.segmentation === 'beyond') decideByWhatIsKnown(asm);
   else decideByTime(asm);
   asm.label('accepted');
-  findWay(asm, options);
+  findWay(asm, options, {
+    fib: FIB,
+    address: SUBNET + SUBNET_ENDPOINT,
+    port: SUBNET + SUBNET_PORT,
+    length: LONGEST,
+    flags: 0,
+  });
   grow(asm);
   writeHeaders(asm, options);
   storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + INNER_START_BYTES);
@@ -145,7 +168,7 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
 function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions): void {
   if (segmentation === 'beyond') {
     asm.store(4, FRAME, NEXT_HOP, AF_INET);
-    asm.load(4, 1, FRAME, FIB_DESTINATION);
+    asm.load(4, 1, FRAME, FIB + FIB_DESTINATION);
     asm.store(4, FRAME, NEXT_HOP + 4, reg(1));
     for (let offset = 8; offset < NEXT_HOP_BYTES; offset += 4) asm.store(4, FRAME, NEXT_HOP + offset, 0);
     asm.op('mov', 1, underlayIndex);
@@ -198,27 +221,106 @@ function measure(asm: Assembler, segmentation: ProgramOptions['segmentation']): 
   asm.label('measured');
 }
 
+/** Longer than the agent's packets may be: the forwarder fragments it, or tells the sender. */
+function requireFit(asm: Assembler): void {
+  asm.load(8, 1, FRAME, LONGEST);
+  asm.load(2, 2, FRAME, SUBNET + SUBNET_MTU);
+  asm.jumpIf('gt', 1, reg(2), 'pass');
+}
+
+/** The agent renews what it grants only for peers that are sent to. In: R8 what is known of the peer's host. */
+function askInTime(asm: Assembler, maps: FastPathMaps): void {
+  asm.load(8, 1, 8, NEXT_ASK);
+  asm.load(8, 2, FRAME, NOW);
+  asm.jumpIf('gt', 1, reg(2), 'asked');
+  asm.op('add', 2, SECOND_NS);
+  asm.store(8, 8, NEXT_ASK, reg(2));
+  asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT);
+  asm.store(AWAITING_BYTES, FRAME, KEY, reg(1));
+  asm.loadMap(1, maps.awaiting);
+  frameAddress(asm, 2, KEY);
+  frameAddress(asm, 3, KEY);
+  asm.op('mov', 4, 0);
+  asm.call(MAP_UPDATE);
+  asm.label('asked');
+}
+
+/** What the host's rules keep from the forwarder's socket must not go round them: the agent knows what passes. R0 = the time. */
+function requireGrant(asm: Assembler, maps: FastPathMaps): void {
+  loadGrant(asm, maps, SUBNET + SUBNET_ENDPOINT, GRANT);
+  asm.load(8, 0, FRAME, NOW);
+  asm.load(8, 1, FRAME, GRANT + SEND_UNTIL);
+  asm.jumpIf('le', 1, reg(0), 'pass');
+}
+
+/** The outer identification that the peer wants to see. In: R0 the time, R8 what is known of the peer's host. */
+function chooseTag(asm: Assembler): void {
+  asm.load(2, 1, FRAME, GRANT + SEND_TAG);
+  asm.op('mov', 2, reg(0));
+  asm.load(8, 3, 8, ARRIVED_AT);
+  asm.op('sub', 2, reg(3));
+  asm.jumpIf('gt', 2, ARRIVED_NS, 'tag-chosen');
+  asm.load(2, 1, FRAME, GRANT + SEND_TAG_WHOLE);
+  asm.label('tag-chosen');
+  asm.store(8, FRAME, IDENTIFICATION, reg(1));
+}
+
+/**
+ * When a peer's fast path is not heard any more while TCP sends to it, or does not say any more that super-packets arrive, TCP must
+ * be able to send again by the forwarder. To see that needs no clock but TCP's own. In: R0 the time, R8 what is known of the peer's
+ * host. R0 is lost.
+ */
+function requireAnswers(asm: Assembler): void {
+  asm.load(1, 1, FRAME, IP + 9);
+  asm.jumpIf('ne', 1, PROTO_TCP, 'answered');
+  asm.jumpIf('ne', 7, 0, 'data');
+  jumpIfNoPayload(asm, IPV4_MIN_HEADER, KEY, 'answered');
+  asm.label('data');
+  sinceWhen(asm, UNHEARD_SINCE);
+  asm.load(8, 1, FRAME, METHOD);
+  asm.jumpIf('eq', 1, ENCAPSULATE, 'answered');
+  asm.jumpIf('eq', 7, 0, 'answered');
+  sinceWhen(asm, UNANSWERED_SINCE);
+  asm.label('answered');
+}
+
+/** Notes the time when none is noted; passes when that is longer ago than TCP waits. */
+function sinceWhen(asm: Assembler, field: number): void {
+  const [waiting, done] = [`waiting-${field}`, `done-${field}`];
+  asm.load(8, 2, FRAME, NOW);
+  asm.load(8, 1, 8, field);
+  asm.jumpIf('ne', 1, 0, waiting);
+  asm.store(8, 8, field, reg(2));
+  asm.jump(done);
+  asm.label(waiting);
+  asm.op('sub', 2, reg(1));
+  asm.jumpIf('gt', 2, UNANSWERED_NS, 'pass');
+  asm.label(done);
+}
+
 /**
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
- * Single packets, whose checksums are still the device's to finish, are sent to a peer that has a fast path; but where
+ * Single packets, whose checksums are still the device's to finish, are sent to any peer that has a fast path; but where
  * super-packets are cut, and so take the way through the forwarder, bare acknowledgements alone: data that overtake each other
  * cost TCP more than a copy. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler): void {
-  asm.op('mov', 1, reg(0));
-  asm.op('add', 1, SECOND_NS);
-  asm.store(8, 8, NEXT_SIGN, reg(1));
-  chooseMark(asm, IDENTIFICATION);
+  chooseTag(asm);
   asm.load(8, 1, 8, WHOLE_UNTIL);
-  asm.jumpIf('gt', 1, reg(0), 'accepted');
-  asm.load(8, 1, 8, CAPABLE_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'pass');
+  asm.jumpIf('gt', 1, reg(0), 'whole');
+  asm.load(8, 1, FRAME, GRANT + GRANT_WHOLE_UNTIL);
+  asm.jumpIf('le', 1, reg(0), 'not-whole');
+  asm.label('whole');
+  asm.store(8, 8, NEXT_TRIAL, 0);
+  asm.store(8, 8, TRIAL_PAUSE, 0);
+  asm.jump('known');
+  asm.label('not-whole');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
   asm.load(8, 1, 8, TRIAL_PAUSE);
   asm.jumpIf('ne', 7, 0, 'super-packet');
-  asm.jumpIf('eq', 1, 0, 'accepted');
+  asm.jumpIf('eq', 1, 0, 'known');
   requireBareAck(asm, IP, IPV4_MIN_HEADER, KEY);
-  asm.jump('accepted');
+  asm.jump('known');
 
   asm.label('super-packet');
   // UDP's would be lost for good where this goes wrong.
@@ -237,6 +339,8 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.op('mul', 1, SECOND_NS);
   asm.op('add', 0, reg(1));
   asm.store(8, 8, NEXT_TRIAL, reg(0));
+  asm.label('known');
+  requireAnswers(asm);
 }
 
 /**
@@ -255,30 +359,6 @@ function decideByTime(asm: Assembler): void {
   asm.op('add', 0, SECOND_NS);
   asm.store(8, 8, NEXT_LONG_WAY, reg(0));
   asm.jump('pass');
-}
-
-/** Route and neighbour by the kernel's tables; what it does not know yet, or what does not fit the path, passes. */
-function findWay(asm: Assembler, { ownAddress, tunIndex, underlayIndex }: ProgramOptions): void {
-  asm.store(1, FRAME, FIB, AF_INET);
-  asm.store(1, FRAME, FIB + 1, PROTO_UDP);
-  asm.load(8, 1, FRAME, LONGEST);
-  asm.op('add', 1, ENCAPSULATION_OVERHEAD);
-  asm.store(2, FRAME, FIB_TOTAL_LENGTH, reg(1));
-  asm.store(4, FRAME, FIB_INDEX, tunIndex);
-  asm.store(4, FRAME, FIB_SOURCE, be32(ownAddress));
-  asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT);
-  asm.store(4, FRAME, FIB_DESTINATION, reg(1));
-  asm.op('mov', 1, reg(CONTEXT));
-  frameAddress(asm, 2, FIB);
-  asm.op('mov', 3, FIB_BYTES);
-  asm.op('mov', 4, 0);
-  asm.call(FIB_LOOKUP);
-  asm.jumpIf('ne', 0, 0, 'pass');
-  asm.load(4, 1, FRAME, FIB_INDEX);
-  asm.jumpIf('ne', 1, underlayIndex, 'pass');
-  // A next hop may have an IPv6 address.
-  asm.load(1, 1, FRAME, FIB);
-  asm.jumpIf('ne', 1, AF_INET, 'pass');
 }
 
 /**
@@ -312,9 +392,9 @@ function changeHead(asm: Assembler, bytes: number, otherwise: string): void {
 
 function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: ProgramOptions): void {
   for (let offset = 0; offset < 6; offset += 2) {
-    asm.load(2, 1, FRAME, FIB_DESTINATION_MAC + offset);
+    asm.load(2, 1, FRAME, FIB + FIB_DESTINATION_MAC + offset);
     asm.store(2, FRAME, ETHERNET + offset, reg(1));
-    asm.load(2, 1, FRAME, FIB_SOURCE_MAC + offset);
+    asm.load(2, 1, FRAME, FIB + FIB_SOURCE_MAC + offset);
     asm.store(2, FRAME, ETHERNET + 6 + offset, reg(1));
   }
   asm.store(2, FRAME, ETHERNET + 12, ETH_P_IP);

@@ -5,17 +5,18 @@
  *
  *   pass   the packet is untouched and goes on as if there were no program: to the forwarder in user space, which has the
  *          last word on everything unusual (and counts it, and answers it by ICMP)
- *   drop   it was changed half way when the kernel ran out of memory, or was no packet but a sign
+ *   drop   it was changed half way when the kernel ran out of memory
  *   a redirect to another device
  */
 
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
-import { IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
+import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
-import { ARRIVES_UNTIL } from './layout.ts';
+import { GRANT_VALUE_BYTES } from './layout.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
 export const SKB_LENGTH = 0;
+export const SKB_PACKET_TYPE = 4;
 export const SKB_PROTOCOL = 16;
 export const SKB_VLAN_PRESENT = 20;
 const SKB_GSO_SEGMENTS = 164;
@@ -26,13 +27,12 @@ export const MAP_LOOKUP = 1;
 export const MAP_UPDATE = 2;
 export const KTIME_GET_NS = 5;
 export const SKB_STORE_BYTES = 9;
-export const L3_CSUM_REPLACE = 10;
 export const REDIRECT = 23;
 export const SKB_LOAD_BYTES = 26;
 export const CSUM_DIFF = 28;
 export const SKB_CHANGE_HEAD = 43;
 export const SKB_ADJUST_ROOM = 50;
-export const FIB_LOOKUP = 69;
+const FIB_LOOKUP = 69;
 export const REDIRECT_NEIGH = 152;
 
 /** `bpf_skb_adjust_room`: room is made or taken behind the MAC header; the size of segments stays. */
@@ -57,16 +57,6 @@ export const VERSION_4_NO_OPTIONS = 0x45;
 /** More-fragments bit and fragment offset, read as a little-endian half word. */
 const FRAGMENT_BITS = 0xff3f;
 
-/**
- * The outer IP identification of what a host with a fast path sends, by either way. The field means nothing in a datagram that
- * may not be fragmented (RFC 6864), so it can say what its sender can do. A super-packet that is cut counts on from it, which
- * changes the low seven bits.
- */
-export const MARK_FAST = 0x5700;
-/** … and that super-packets of the one addressed arrive at the sender in one piece. */
-export const MARK_WHOLE = 0x5780;
-export const MARK_WHOLE_BIT = 0x80;
-
 /** Outer TTL, the kernel's default (net.ipv4.ip_default_ttl). What arrives with it has crossed no router. */
 export const OUTER_TTL = 64;
 
@@ -79,6 +69,7 @@ export const be32 = (value: number): number =>
 export interface FastPathMaps {
   readonly subnets: MapReference;
   readonly endpoints: MapReference;
+  readonly grants: MapReference;
   readonly counters: MapReference;
   readonly awaiting: MapReference;
 }
@@ -158,13 +149,79 @@ export function endpointLookup(asm: Assembler, maps: FastPathMaps, addressOffset
   asm.op('mov', 8, reg(0));
 }
 
-/** The mark for a datagram to that host, big endian, into 8 bytes of the frame. In: R0 the time, R8 what is known of it. */
-export function chooseMark(asm: Assembler, markOffset: number): void {
-  asm.store(8, FRAME, markOffset, be16(MARK_FAST));
-  asm.load(8, 1, 8, ARRIVES_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'mark-chosen');
-  asm.store(8, FRAME, markOffset, be16(MARK_WHOLE));
-  asm.label('mark-chosen');
+/** Copies what the agent grants the host at `addressOffset` into the frame; without a grant the packet passes. */
+export function loadGrant(asm: Assembler, maps: FastPathMaps, addressOffset: number, grantOffset: number): void {
+  mapLookup(asm, maps.grants, addressOffset);
+  for (let offset = 0; offset < GRANT_VALUE_BYTES; offset += 8) {
+    asm.load(8, 1, 0, offset);
+    asm.store(8, FRAME, grantOffset + offset, reg(1));
+  }
+}
+
+/** `struct bpf_fib_lookup`. */
+export const FIB_BYTES = 64;
+export const FIB_SOURCE_MAC = 52;
+export const FIB_DESTINATION = 32;
+export const FIB_DESTINATION_MAC = 58;
+const FIB_INDEX = 8;
+const FIB_SOURCE = 16;
+export const AF_INET = 2;
+/** Loopback's: routing is asked as for what a socket of this host sends, `ip rule` included. */
+const LOOPBACK_INDEX = 1;
+/** `BPF_FIB_LOOKUP_SKIP_NEIGH`, Linux 6.3. */
+export const FIB_LOOKUP_SKIP_NEIGH = 4;
+
+/** What `findWay` asks about, by offsets in the frame. */
+export interface Way {
+  /** The answer, FIB_BYTES that are zero before. */
+  readonly fib: number;
+  /** be32 */
+  readonly address: number;
+  /** be16; our own by default. */
+  readonly port?: number;
+  /** 8 bytes, length of the inner packet; the shortest by default. */
+  readonly length?: number;
+  readonly flags: number;
+}
+
+/**
+ * Asks the kernel's routing for the way of a datagram that the forwarder's socket would send to an address. It must lead out of
+ * the underlay's device, by IPv4; else the packet passes.
+ */
+export function findWay(
+  asm: Assembler,
+  { ownAddress, ownPort, underlayIndex }: Pick<ProgramOptions, 'ownAddress' | 'ownPort' | 'underlayIndex'>,
+  { fib, address, port, length, flags }: Way,
+): void {
+  asm.store(1, FRAME, fib, AF_INET);
+  asm.store(1, FRAME, fib + 1, PROTO_UDP);
+  asm.store(2, FRAME, fib + 2, be16(ownPort));
+  asm.store(2, FRAME, fib + 4, be16(ownPort));
+  asm.store(2, FRAME, fib + 6, ENCAPSULATION_OVERHEAD);
+  if (port !== undefined) {
+    asm.load(2, 1, FRAME, port);
+    asm.store(2, FRAME, fib + 4, reg(1));
+  }
+  if (length !== undefined) {
+    asm.load(8, 1, FRAME, length);
+    asm.op('add', 1, ENCAPSULATION_OVERHEAD);
+    asm.store(2, FRAME, fib + 6, reg(1));
+  }
+  asm.store(4, FRAME, fib + FIB_INDEX, LOOPBACK_INDEX);
+  asm.store(4, FRAME, fib + FIB_SOURCE, be32(ownAddress));
+  asm.load(4, 1, FRAME, address);
+  asm.store(4, FRAME, fib + FIB_DESTINATION, reg(1));
+  asm.op('mov', 1, reg(CONTEXT));
+  frameAddress(asm, 2, fib);
+  asm.op('mov', 3, FIB_BYTES);
+  asm.op('mov', 4, flags);
+  asm.call(FIB_LOOKUP);
+  asm.jumpIf('ne', 0, 0, 'pass');
+  asm.load(4, 1, FRAME, fib + FIB_INDEX);
+  asm.jumpIf('ne', 1, underlayIndex, 'pass');
+  // A next hop may have an IPv6 address.
+  asm.load(1, 1, FRAME, fib);
+  asm.jumpIf('ne', 1, AF_INET, 'pass');
 }
 
 /** The peer whose subnet has the address at `addressOffset`: R0 = its value. Anybody else's packet passes. */
@@ -256,6 +313,13 @@ export function requireBareAck(asm: Assembler, ipOffset: number, transportOffset
   asm.jumpIf('ne', 1, TCP_ACK, 'pass');
   tcpHeadersLength(asm, scratch);
   asm.jumpIf('ne', 1, reg(9), 'pass');
+}
+
+/** Goes to `label` when a TCP packet, R9 bytes long, has no payload. Arguments as above. */
+export function jumpIfNoPayload(asm: Assembler, transportOffset: number, scratch: number, label: string): void {
+  loadBytes(asm, transportOffset + 12, scratch, 1);
+  tcpHeadersLength(asm, scratch);
+  asm.jumpIf('ge', 1, reg(9), label);
 }
 
 /** Where a program counts a packet before it adds the sums to a peer's: two 64-bit words of its frame. */

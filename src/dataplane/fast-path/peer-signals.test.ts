@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type PeerSignal, SignalQueue } from './peer-signals.ts';
+import { SIGN_PAYLOAD_BYTES } from './sign.ts';
+
+describe('the queue from a packet worker', () => {
+  it('hands over what was put in, in order, and wakes who waits', async () => {
+    const queue = SignalQueue.allocate();
+    let now = 0;
+    const writer = new SignalQueue(queue.buffer).writer(() => now, 8);
+    const taken: PeerSignal[] = [];
+    using _reading = queue.read((signal) => taken.push(signal));
+    await delay(1);
+    writer.sent(1, 0x0a00_0001);
+    writer.received(1, 0xfffffffe | 0);
+    const bytes = Uint8Array.from({ length: 100 }, (_, index) => index);
+    writer.sign(2, 7, bytes, 40);
+    while (taken.length < 3) await delay(1);
+    assert.deepEqual(taken, [
+      { type: 'sent', address: 0x0a00_0001 },
+      { type: 'received', address: 0xffff_fffe },
+      { type: 'sign', address: 7, payload: bytes.slice(40, 40 + SIGN_PAYLOAD_BYTES) },
+    ]);
+    // One of a kind a peer and a time, and none of nobody.
+    writer.sent(1, 1);
+    writer.sent(0, 1);
+    now = 1_000;
+    writer.sent(1, 2);
+    while (taken.length < 4) await delay(1);
+    assert.deepEqual(taken.slice(3), [{ type: 'sent', address: 2 }]);
+  });
+
+  it('loses what finds no room, and nothing else', async () => {
+    const queue = SignalQueue.allocate();
+    const writer = queue.writer(() => 0, 10_000);
+    const taken: number[] = [];
+    using _reading = queue.read(({ address }) => taken.push(address));
+    for (let slot = 1; slot <= 5_000; slot++) writer.sent(slot, slot);
+    while (taken.length < 1_024) await delay(1);
+    assert.deepEqual(
+      taken,
+      Array.from({ length: 1_024 }, (_, index) => index + 1),
+    );
+    writer.sent(9_000, 9_000);
+    while (taken.length < 1_025) await delay(1);
+    assert.equal(taken.at(-1), 9_000);
+  });
+});

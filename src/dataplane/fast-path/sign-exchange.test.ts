@@ -1,0 +1,264 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { address } from '../../../test/fakes/packets.ts';
+import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
+import { encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from './sign.ts';
+import { type Grant, SignExchange } from './sign-exchange.ts';
+
+const SECOND = 1_000_000_000n;
+const [A, B, STRANGER] = ['192.0.2.1', '192.0.2.2', '192.0.2.9'].map((text) => ipv4Of(address(text))) as [
+  Ipv4Addr,
+  Ipv4Addr,
+  Ipv4Addr,
+];
+
+/** Hosts whose sockets are a list: what is sent waits until it is carried, or is lost. */
+class Net {
+  now = 100n * SECOND;
+  readonly #waiting: { readonly from: Ipv4Addr; readonly to: Ipv4Addr; readonly payload: Uint8Array }[] = [];
+  readonly hosts = new Map<Ipv4Addr, Host>();
+  /** Whether a datagram reaches the socket it is for; by rule of either host. */
+  passes: (from: Ipv4Addr, to: Ipv4Addr) => boolean = () => true;
+  sent = 0;
+
+  host(own: Ipv4Addr, segmentation: 'host' | 'beyond' = 'beyond'): Host {
+    const host = new Host(this, own, segmentation);
+    this.hosts.set(own, host);
+    return host;
+  }
+
+  send(from: Ipv4Addr, to: Ipv4Addr, packet: Uint8Array): void {
+    this.sent++;
+    this.#waiting.push({ from, to, payload: packet.slice(-SIGN_PAYLOAD_BYTES) });
+  }
+
+  /** Until nobody has anything to say. Returns how many got through. */
+  carry(): number {
+    let carried = 0;
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      if (!this.passes(next.from, next.to)) continue;
+      this.hosts.get(next.to)?.exchange.take({ type: 'sign', address: next.from, payload: next.payload });
+      assert.ok(++carried < 1_000, 'they do not come to an end');
+      this.now += 10_000_000n;
+    }
+    return carried;
+  }
+}
+
+class Host {
+  readonly exchange: SignExchange;
+  readonly grants = new Map<Ipv4Addr, Grant>();
+  readonly #net: Net;
+  arrivedAt = 0n;
+  maySend = true;
+  knowsNobody = false;
+
+  constructor(net: Net, own: Ipv4Addr, segmentation: 'host' | 'beyond') {
+    this.#net = net;
+    let seed: number = own;
+    this.exchange = new SignExchange({
+      now: () => net.now,
+      randomBytes: (count) =>
+        Uint8Array.from({ length: count }, () => (seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0) >>> 24),
+      ownAddress: own,
+      segmentation,
+      send: (to, packet) => {
+        if (this.maySend) net.send(own, to, packet);
+        return this.maySend;
+      },
+      grant: (peer, grant) => this.grants.set(peer, grant),
+      isPeer: (peer) => peer !== STRANGER && !this.knowsNobody,
+      arrivedAt: () => this.arrivedAt,
+    });
+  }
+
+  sendsTo(peer: Ipv4Addr): boolean {
+    return (this.grants.get(peer)?.sendUntil ?? 0n) > this.#net.now;
+  }
+
+  accepts(peer: Ipv4Addr): boolean {
+    return (this.grants.get(peer)?.acceptUntil ?? 0n) > this.#net.now;
+  }
+
+  sendsWhole(peer: Ipv4Addr): boolean {
+    return (this.grants.get(peer)?.wholeUntil ?? 0n) > this.#net.now;
+  }
+}
+
+/** What a forger sends, who does not see what the hosts say to each other. */
+const forged = (sign: Partial<Sign>): Uint8Array =>
+  encodeSign({ nonce: 0n, echo: 0n, takes: true, arrives: true, tag: 1, tagWhole: 2, ...sign }, A, B).slice(
+    -SIGN_PAYLOAD_BYTES,
+  );
+
+describe('the exchange of signs', () => {
+  it('lets both send and accept after one packet by the socket, with the tags that the other wants', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    a.exchange.take({ type: 'sent', address: B });
+    assert.equal(a.sendsTo(B), false);
+    net.carry();
+    for (const [own, one, peer, other] of [
+      [A, a, B, b],
+      [B, b, A, a],
+    ] as const) {
+      assert.ok(one.sendsTo(peer) && one.accepts(peer), `${own}`);
+      assert.equal(one.sendsWhole(peer), false);
+      const [said, seen] = [one.grants.get(peer)!, other.grants.get(own)!];
+      assert.deepEqual([said.tag, said.tagWhole], [seen.expectTag, seen.expectTagWhole]);
+      assert.ok(Math.abs(said.tag - said.tagWhole) >= 1_024);
+    }
+    assert.ok(net.sent <= 4, `${net.sent} datagrams`);
+  });
+
+  it('says whether super-packets arrive', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    b.arrivedAt = net.now;
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    assert.deepEqual([a.sendsWhole(B), b.sendsWhole(A)], [true, false]);
+  });
+
+  it('accepts for longer than the other sends, whatever is lost when', () => {
+    for (let lostFrom = 0; lostFrom < 12; lostFrom++) {
+      const net = new Net();
+      const [a, b] = [net.host(A), net.host(B)];
+      let count = 0;
+      net.passes = () => count++ < lostFrom;
+      for (let tenth = 0; tenth < 200; tenth++) {
+        net.now += SECOND / 10n;
+        a.exchange.renew(B);
+        b.exchange.renew(A);
+        net.carry();
+        if (a.sendsTo(B)) assert.ok(b.accepts(A), `${lostFrom}: after ${tenth}`);
+        if (b.sendsTo(A)) assert.ok(a.accepts(B), `${lostFrom}: after ${tenth}`);
+      }
+      assert.deepEqual([a.sendsTo(B), b.sendsTo(A), a.accepts(B), b.accepts(A)], [false, false, false, false]);
+    }
+  });
+
+  it('holds as long as it is in use, and one question a second is enough', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    const before = net.sent;
+    for (let quarter = 0; quarter < 120; quarter++) {
+      net.now += SECOND / 4n;
+      a.exchange.renew(B);
+      net.carry();
+      assert.ok(a.sendsTo(B) && b.accepts(A));
+    }
+    assert.ok(net.sent - before < 4 * 30, `${net.sent - before} datagrams in half a minute`);
+  });
+
+  for (const [what, passes] of [
+    ['what comes to one of them', (_: Ipv4Addr, to: Ipv4Addr) => to !== A],
+    ['what leaves one of them', (from: Ipv4Addr) => from !== A],
+  ] as const) {
+    it(`a rule against ${what} closes it for both, in both directions`, () => {
+      const net = new Net();
+      const [a, b] = [net.host(A), net.host(B)];
+      a.exchange.take({ type: 'sent', address: B });
+      net.carry();
+      net.passes = passes;
+      for (let tenth = 0; tenth < 60; tenth++) {
+        net.now += SECOND / 10n;
+        a.exchange.renew(B);
+        b.exchange.renew(A);
+        net.carry();
+      }
+      assert.deepEqual([a.sendsTo(B), b.sendsTo(A)], [false, false]);
+      net.passes = () => true;
+      net.now += 60n * SECOND;
+      b.exchange.take({ type: 'sent', address: A });
+      net.carry();
+      assert.deepEqual([a.sendsTo(B), b.sendsTo(A)], [true, true]);
+    });
+  }
+
+  it('ends at once when the socket may not send', () => {
+    const net = new Net();
+    const a = net.host(A);
+    net.host(B);
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    net.now += 2n * SECOND;
+    a.maySend = false;
+    a.exchange.renew(B);
+    assert.equal(a.sendsTo(B), false);
+  });
+
+  it('ends at once when the other says farewell', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    b.exchange.end();
+    net.carry();
+    assert.deepEqual([a.sendsTo(B), b.sendsTo(A), b.accepts(A)], [false, false, false]);
+  });
+
+  it('believes nobody who does not know its number', () => {
+    const net = new Net();
+    const a = net.host(A);
+    a.exchange.take({ type: 'sent', address: B });
+    for (let guess = 0n; guess < 1_000n; guess++) {
+      a.exchange.take({ type: 'sign', address: B, payload: forged({ echo: guess, nonce: guess }) });
+      net.now += 1_000_000n;
+    }
+    assert.deepEqual([a.sendsTo(B), a.sendsWhole(B)], [false, false]);
+    assert.equal(a.grants.get(B)?.tag, 0);
+    assert.ok(net.sent < 250, `${net.sent} answers`);
+  });
+
+  it('knows no strangers, and understands no other version', () => {
+    const net = new Net();
+    const a = net.host(A);
+    a.exchange.take({ type: 'sign', address: STRANGER, payload: forged({ nonce: 5n }) });
+    a.exchange.take({ type: 'sign', address: B, payload: new Uint8Array(SIGN_PAYLOAD_BYTES) });
+    assert.deepEqual([net.sent, a.grants.has(STRANGER)], [0, false]);
+  });
+
+  it('asks a host that never answers, as flannel’s, ever more seldom', () => {
+    const net = new Net();
+    const a = net.host(A);
+    for (let second = 0; second < 600; second++) {
+      net.now += SECOND;
+      a.exchange.take({ type: 'sent', address: B });
+    }
+    assert.ok(net.sent >= 8 && net.sent < 25, `${net.sent} in ten minutes`);
+  });
+
+  it('where the host cuts super-packets, goes by what the socket sends and receives, asks nobody and takes nothing', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A, 'host'), net.host(B)];
+    a.exchange.take({ type: 'sent', address: B });
+    a.exchange.take({ type: 'received', address: B });
+    assert.ok(a.sendsTo(B) && a.accepts(B));
+    assert.equal(net.sent, 0);
+    b.exchange.take({ type: 'sent', address: A });
+    net.carry();
+    assert.equal(b.sendsTo(A), false);
+    net.now += 6n * SECOND;
+    assert.deepEqual([a.sendsTo(B), a.accepts(B)], [false, false]);
+  });
+
+  it('forgets who is no peer any more: one that comes back has other tags', () => {
+    const net = new Net();
+    const a = net.host(A);
+    const tags = (): number[] => {
+      a.exchange.take({ type: 'received', address: B });
+      const { expectTag, expectTagWhole } = a.grants.get(B)!;
+      return [expectTag, expectTagWhole];
+    };
+    const before = tags();
+    a.exchange.forgetStrangers();
+    assert.deepEqual(tags(), before);
+    a.knowsNobody = true;
+    a.exchange.forgetStrangers();
+    a.knowsNobody = false;
+    assert.notDeepEqual(tags(), before);
+  });
+});

@@ -1,0 +1,233 @@
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import type { PeerSignal } from './peer-signals.ts';
+import { decodeSign, encodeSign, type Sign } from './sign.ts';
+
+/** What the programs may do with a peer; times in nanoseconds of CLOCK_MONOTONIC, 0n for never. */
+export interface Grant {
+  readonly sendUntil: bigint;
+  readonly acceptUntil: bigint;
+  readonly wholeUntil: bigint;
+  /** What it wants to see. */
+  readonly tag: number;
+  readonly tagWhole: number;
+  /** What we want to see. */
+  readonly expectTag: number;
+  readonly expectTagWhole: number;
+}
+
+export interface SignExchangeParts {
+  /** Nanoseconds of CLOCK_MONOTONIC. */
+  readonly now: () => bigint;
+  readonly randomBytes: (count: number) => Uint8Array;
+  readonly ownAddress: Ipv4Addr;
+  /**
+   * Who cuts super-packets, see `ProgramOptions`. `host`: what leaves is plain datagrams, so a peer need not say anything, and
+   * what the socket sends shows what the host's rules allow.
+   */
+  readonly segmentation: 'host' | 'beyond';
+  /** Sends by the forwarder's socket; false when the host or its kernel did not let it. */
+  readonly send: (address: Ipv4Addr, packet: Uint8Array) => boolean;
+  readonly grant: (address: Ipv4Addr, grant: Grant) => void;
+  readonly isPeer: (address: Ipv4Addr) => boolean;
+  /** When a super-packet of that host last arrived here in one piece; 0n for never. */
+  readonly arrivedAt: (address: Ipv4Addr) => bigint;
+}
+
+const MS = 1_000_000n;
+/** For how long an answer lets packets go out, from when the question was sent. */
+const SEND_HOLDS = 3_000n * MS;
+/** … and in: longer than any sender may rely on what we told it. */
+const ACCEPT_HOLDS = 5_000n * MS;
+/** How soon a sender asks again while all is well. */
+const RENEW_AFTER = 900n * MS;
+/** A host that does not answer is asked after this, twice this, and so on; flannel's never will. */
+const FIRST_PAUSE = 250n * MS;
+const LONGEST_PAUSE = 60_000n * MS;
+const ARRIVED_HOLDS = 2_000n * MS;
+/** Writing a grant anew for less than that would cost more than it is worth. */
+const WORTH_WRITING = 300n * MS;
+const ANSWER_EVERY = 5n * MS;
+/** Segments of a super-packet count on from its tag. */
+const TAG_DISTANCE = 1_024;
+
+interface Question {
+  readonly nonce: bigint;
+  readonly at: bigint;
+}
+
+interface PeerState {
+  /** The last two. */
+  questions: readonly Question[];
+  nextQuestionAt: bigint;
+  pause: bigint;
+  answeredAt: bigint;
+  /** The last number it sent, for a word of farewell. */
+  theirNonce: bigint;
+  sendUntil: bigint;
+  acceptUntil: bigint;
+  wholeUntil: bigint;
+  tag: number;
+  tagWhole: number;
+  readonly expectTag: number;
+  readonly expectTagWhole: number;
+  written: Grant | undefined;
+}
+
+/**
+ * Decides which peers may use the fast path, by what the forwarder's socket sends and receives: what a host's firewall, IPsec or
+ * cgroup keeps from the socket must not go round it. Nothing is believed about a peer that does not come with a number we sent
+ * it a moment ago, which who cannot read our datagrams does not know.
+ */
+export class SignExchange {
+  readonly #parts: SignExchangeParts;
+  readonly #peers = new Map<Ipv4Addr, PeerState>();
+
+  constructor(parts: SignExchangeParts) {
+    this.#parts = parts;
+  }
+
+  /** What a packet worker has to tell. */
+  take(signal: PeerSignal): void {
+    const address = signal.address as Ipv4Addr;
+    const peer = this.#peer(address);
+    if (peer === undefined) return;
+    const now = this.#parts.now();
+    if (signal.type === 'sent') {
+      if (this.#parts.segmentation === 'beyond') this.#askInTime(address, peer, now);
+      else peer.sendUntil = now + SEND_HOLDS;
+    } else {
+      peer.acceptUntil = now + ACCEPT_HOLDS;
+      // Before it hears from us that it may send.
+      this.#write(address, peer);
+      if (signal.type === 'sign') this.#takeSign(address, peer, decodeSign(signal.payload), now);
+    }
+    this.#write(address, peer);
+  }
+
+  /** Somebody sends to that host by the fast path: it must not lapse. */
+  renew(address: Ipv4Addr): void {
+    const peer = this.#peer(address);
+    if (peer !== undefined) this.#askInTime(address, peer, this.#parts.now());
+  }
+
+  /** Tells those who may send by it that there is no fast path here any more. */
+  end(): void {
+    const now = this.#parts.now();
+    for (const [address, peer] of this.#peers) {
+      if (peer.theirNonce !== 0n && peer.acceptUntil > now) {
+        this.#send(address, peer, { nonce: 0n, echo: peer.theirNonce, takes: false, arrives: false });
+      }
+      Object.assign(peer, { sendUntil: 0n, acceptUntil: 0n, wholeUntil: 0n });
+      this.#write(address, peer);
+    }
+    this.#peers.clear();
+  }
+
+  /** Those that are no peers any more. */
+  forgetStrangers(): void {
+    for (const address of this.#peers.keys()) if (!this.#parts.isPeer(address)) this.#peers.delete(address);
+  }
+
+  #peer(address: Ipv4Addr): PeerState | undefined {
+    if (!this.#parts.isPeer(address)) return undefined;
+    const known = this.#peers.get(address);
+    if (known !== undefined) return known;
+    const random = new DataView(this.#parts.randomBytes(4).buffer);
+    const expectTag = random.getUint16(0);
+    const distance = TAG_DISTANCE + (random.getUint16(2) % (0x1_0000 - 2 * TAG_DISTANCE));
+    const state: PeerState = {
+      questions: [],
+      nextQuestionAt: 0n,
+      pause: FIRST_PAUSE,
+      answeredAt: 0n,
+      theirNonce: 0n,
+      sendUntil: 0n,
+      acceptUntil: 0n,
+      wholeUntil: 0n,
+      tag: 0,
+      tagWhole: 0,
+      expectTag,
+      expectTagWhole: (expectTag + distance) & 0xffff,
+      written: undefined,
+    };
+    this.#peers.set(address, state);
+    return state;
+  }
+
+  #takeSign(address: Ipv4Addr, peer: PeerState, sign: Sign | undefined, now: bigint): void {
+    if (sign === undefined) return;
+    const question = sign.echo === 0n ? undefined : peer.questions.find(({ nonce }) => nonce === sign.echo);
+    if (question !== undefined && now - question.at < SEND_HOLDS) this.#believe(peer, sign, question.at);
+    if (sign.nonce === 0n || now - peer.answeredAt < ANSWER_EVERY) return;
+    peer.answeredAt = now;
+    peer.theirNonce = sign.nonce;
+    // It speaks our language: no need to be shy.
+    peer.pause = FIRST_PAUSE;
+    const asksToo = this.#parts.segmentation === 'beyond' && now >= peer.nextQuestionAt - RENEW_AFTER / 2n;
+    this.#send(address, peer, {
+      ...this.#status(address, now),
+      nonce: asksToo ? this.#question(peer, now) : 0n,
+      echo: sign.nonce,
+    });
+  }
+
+  #believe(peer: PeerState, sign: Sign, askedAt: bigint): void {
+    const until = askedAt + SEND_HOLDS;
+    peer.pause = FIRST_PAUSE;
+    peer.nextQuestionAt = askedAt + RENEW_AFTER;
+    peer.tag = sign.tag;
+    peer.tagWhole = sign.tagWhole;
+    if (this.#parts.segmentation === 'host') return;
+    peer.sendUntil = sign.takes ? until : 0n;
+    peer.wholeUntil = sign.takes && sign.arrives ? until : 0n;
+  }
+
+  #askInTime(address: Ipv4Addr, peer: PeerState, now: bigint): void {
+    if (this.#parts.segmentation === 'host' || now < peer.nextQuestionAt) return;
+    this.#send(address, peer, { ...this.#status(address, now), nonce: this.#question(peer, now), echo: 0n });
+  }
+
+  #question(peer: PeerState, now: bigint): bigint {
+    const random = new DataView(this.#parts.randomBytes(8).buffer);
+    const nonce = random.getBigUint64(0) | 1n;
+    peer.questions = [{ nonce, at: now }, ...peer.questions.slice(0, 1)];
+    peer.nextQuestionAt = now + peer.pause;
+    peer.pause = peer.pause * 2n > LONGEST_PAUSE ? LONGEST_PAUSE : peer.pause * 2n;
+    return nonce;
+  }
+
+  #status(address: Ipv4Addr, now: bigint): Pick<Sign, 'takes' | 'arrives'> {
+    const arrivedAt = this.#parts.arrivedAt(address);
+    return {
+      takes: this.#parts.segmentation === 'beyond',
+      arrives: arrivedAt !== 0n && now - arrivedAt < ARRIVED_HOLDS,
+    };
+  }
+
+  #send(address: Ipv4Addr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole'>): void {
+    const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole };
+    if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return;
+    // What the socket may not send, the fast path may not either.
+    Object.assign(peer, { sendUntil: 0n, wholeUntil: 0n });
+    this.#write(address, peer);
+  }
+
+  #write(address: Ipv4Addr, peer: PeerState): void {
+    const { sendUntil, acceptUntil, wholeUntil, tag, tagWhole, expectTag, expectTagWhole } = peer;
+    const grant: Grant = { sendUntil, acceptUntil, wholeUntil, tag, tagWhole, expectTag, expectTagWhole };
+    const before = peer.written;
+    const isOld = (one: bigint, other: bigint): boolean => one < other || one - other > WORTH_WRITING;
+    if (
+      before !== undefined &&
+      !isOld(sendUntil, before.sendUntil) &&
+      !isOld(acceptUntil, before.acceptUntil) &&
+      !isOld(wholeUntil, before.wholeUntil) &&
+      tag === before.tag &&
+      tagWhole === before.tagWhole
+    ) {
+      return;
+    }
+    peer.written = grant;
+    this.#parts.grant(address, grant);
+  }
+}

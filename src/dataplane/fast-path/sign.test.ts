@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { address, packetFault } from '../../../test/fakes/packets.ts';
+import { ipv4Of } from '../../ip/ipv4.ts';
+import { decodeSign, encodeSign, isSign, SIGN_BYTES, SIGN_PAYLOAD_BYTES } from './sign.ts';
+
+const [A, B] = ['192.0.2.1', '192.0.2.2'].map((text) => ipv4Of(address(text))) as [
+  ReturnType<typeof ipv4Of>,
+  ReturnType<typeof ipv4Of>,
+];
+const anySign = fc.record({
+  nonce: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+  echo: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+  takes: fc.boolean(),
+  arrives: fc.boolean(),
+  tag: fc.nat(0xffff),
+  tagWhole: fc.nat(0xffff),
+});
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+describe('a sign', () => {
+  it('is a valid IPv4 packet that ends with its receiver, and reads back as it was (property)', () => {
+    fc.assert(
+      fc.property(anySign, (sign) => {
+        const packet = encodeSign(sign, A, B);
+        assert.equal(packetFault(packet), undefined);
+        assert.equal(packet[8], 1, 'flannel takes the TTL down to 0 and drops the packet without a word');
+        assert.ok(isSign(viewOf(packet), 0, packet.length));
+        assert.deepEqual(decodeSign(packet.subarray(20)), { ...sign });
+      }),
+    );
+  });
+
+  it('is never seen in what is shorter, longer than it says, or differs in what makes it one (property)', () => {
+    const packet = encodeSign({ nonce: 1n, echo: 2n, takes: true, arrives: true, tag: 3, tagWhole: 4 }, A, B);
+    for (let length = 0; length < packet.length; length++) {
+      assert.equal(isSign(viewOf(packet.slice(0, length)), 0, length), false);
+    }
+    for (const at of [0, 8, 9, 20, 21, 22, 23]) {
+      const other = packet.slice();
+      other[at]! ^= 2;
+      assert.equal(isSign(viewOf(other), 0, other.length), false, `byte ${at}`);
+    }
+    assert.equal(SIGN_BYTES, 20 + SIGN_PAYLOAD_BYTES);
+  });
+
+  it('of another version is not understood, whatever is in it (property)', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
+        const payload = bytes.slice();
+        if (payload.length > 4 && payload[4] === 1) payload[4] = 2;
+        assert.equal(decodeSign(payload), undefined);
+      }),
+    );
+  });
+});

@@ -1,0 +1,90 @@
+import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { IP_FLAG_DF, IPV4_MIN_HEADER } from '../wire.ts';
+
+/**
+ * What two hosts with a fast path tell each other, by the forwarders' sockets: "here is a number; if you got it, send it back",
+ * and what the peer needs to know. On the wire it is a datagram of the tunnel like any other, with a valid IPv4 packet whose
+ * TTL ends with its receiver: flannel's loop takes the TTL down and drops it without a word (docs of its proxy: `udp_to_tun`).
+ */
+export interface Sign {
+  /** To be sent back; 0n when no answer is wanted. */
+  readonly nonce: bigint;
+  /** The number that this answers; 0n for none. */
+  readonly echo: bigint;
+  /** The sender takes packets of a fast path that are not what a socket would send. */
+  readonly takes: boolean;
+  /** Super-packets of the one addressed arrive at the sender in one piece. */
+  readonly arrives: boolean;
+  /** Outer identifications that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
+  readonly tag: number;
+  readonly tagWhole: number;
+}
+
+/** u32 magic, u8 version, u8 flags, be16 tag, be16 tag for whole, 2 bytes 0, be64 nonce, be64 echo. */
+export const SIGN_PAYLOAD_BYTES = 28;
+export const SIGN_BYTES: number = IPV4_MIN_HEADER + SIGN_PAYLOAD_BYTES;
+/** "WEFT" */
+const MAGIC = 0x57454654;
+const VERSION = 1;
+const TAKES = 1;
+const ARRIVES = 2;
+/** "Use for experimentation and testing" (RFC 3692). */
+const PROTO_EXPERIMENT = 253;
+const TTL = 1;
+
+/** A whole inner packet. */
+export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr): Uint8Array {
+  const view = new DataView(new ArrayBuffer(SIGN_BYTES));
+  view.setUint8(0, 0x45);
+  view.setUint16(2, SIGN_BYTES);
+  view.setUint16(6, IP_FLAG_DF);
+  view.setUint8(8, TTL);
+  view.setUint8(9, PROTO_EXPERIMENT);
+  view.setUint32(12, source);
+  view.setUint32(16, destination);
+  view.setUint16(10, headerChecksum(view));
+  const at = IPV4_MIN_HEADER;
+  view.setUint32(at, MAGIC);
+  view.setUint8(at + 4, VERSION);
+  view.setUint8(at + 5, (sign.takes ? TAKES : 0) | (sign.arrives ? ARRIVES : 0));
+  view.setUint16(at + 6, sign.tag);
+  view.setUint16(at + 8, sign.tagWhole);
+  view.setBigUint64(at + 12, sign.nonce);
+  view.setBigUint64(at + 20, sign.echo);
+  return new Uint8Array(view.buffer);
+}
+
+function headerChecksum(view: DataView): number {
+  let sum = 0;
+  for (let at = 0; at < IPV4_MIN_HEADER; at += 2) sum += view.getUint16(at);
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return ~((sum & 0xffff) + (sum >>> 16)) & 0xffff;
+}
+
+/** Whether the inner packet at `ip`, `available` bytes long, is a sign and no packet; of any version. Never throws. */
+export function isSign(view: DataView, ip: number, available: number): boolean {
+  return (
+    available >= SIGN_BYTES &&
+    view.getUint8(ip) === 0x45 &&
+    view.getUint8(ip + 8) === TTL &&
+    view.getUint8(ip + 9) === PROTO_EXPERIMENT &&
+    view.getUint16(ip + 2) === available &&
+    view.getUint32(ip + IPV4_MIN_HEADER) === MAGIC
+  );
+}
+
+/** From SIGN_PAYLOAD_BYTES behind the inner header; `undefined` for a version that we do not know. */
+export function decodeSign(payload: Uint8Array): Sign | undefined {
+  if (payload.length < SIGN_PAYLOAD_BYTES) return undefined;
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  if (view.getUint32(0) !== MAGIC || view.getUint8(4) !== VERSION) return undefined;
+  const flags = view.getUint8(5);
+  return {
+    nonce: view.getBigUint64(12),
+    echo: view.getBigUint64(20),
+    takes: (flags & TAKES) !== 0,
+    arrives: (flags & ARRIVES) !== 0,
+    tag: view.getUint16(6),
+    tagWhole: view.getUint16(8),
+  };
+}

@@ -1,0 +1,137 @@
+import { randomBytes } from 'node:crypto';
+import { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
+import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts';
+import {
+  AWAITING_BYTES,
+  COUNTER_KEY_BYTES,
+  COUNTER_VALUE_BYTES,
+  ENDPOINT_KEY_BYTES,
+  ENDPOINT_VALUE_BYTES,
+  GRANT_KEY_BYTES,
+  GRANT_VALUE_BYTES,
+  SUBNET_KEY_BYTES,
+  SUBNET_VALUE_BYTES,
+} from '../../src/dataplane/fast-path/layout.ts';
+import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
+import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
+import { type BpfProgram, createBpfMap, loadClassifier } from '../../src/linux/bpf.ts';
+import { readDeviceFacts } from '../../src/linux/ethtool.ts';
+import { addressOf, bpf, close, open, setns } from '../../src/linux/ffi.ts';
+import { run } from '../../src/linux/run.ts';
+import { address } from '../fakes/packets.ts';
+
+/** linux/bpf.h: BPF_PROG_TEST_RUN, which runs a program on a packet of ours and sends nothing. */
+const PROG_TEST_RUN = 10;
+const ATTRIBUTE_BYTES = 72;
+const ROOM = 4_096;
+/** What a program returns: TCX_NEXT as an unsigned number, TCX_REDIRECT, TCX_DROP. */
+export const NEXT = 0xffff_ffff;
+export const REDIRECTED = 7;
+export const DROPPED = 2;
+
+export const OWN: Ipv4Addr = ipv4Of(address('192.168.77.1'));
+export const PORT = 8285;
+/** In the kernel's eyes the test packets come from loopback, whose address this is. */
+export const ETHERNET: Uint8Array = Uint8Array.from([0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 8, 0]);
+const LOOPBACK = 1;
+const FOREVER = 1n << 62n;
+const CLONE_NEWNET = 0x4000_0000;
+export const TAG = 0x4321;
+export const TAG_WHOLE = 0xabcd;
+
+export interface Outcome {
+  readonly verdict: number;
+  readonly packet: Uint8Array;
+}
+
+/** Buffers that the kernel may read and write while a program runs, for packets up to ROOM bytes. */
+const input = new Uint8Array(new SharedArrayBuffer(ROOM));
+const output = new Uint8Array(new SharedArrayBuffer(ROOM));
+const attributes = new DataView(new SharedArrayBuffer(ATTRIBUTE_BYTES));
+
+/** @throws Error when the kernel does not run it, as for packets shorter than an Ethernet header. */
+export function runProgram(program: BpfProgram, packet: Uint8Array): Outcome {
+  input.set(packet);
+  new Uint8Array(attributes.buffer).fill(0);
+  attributes.setUint32(0, program.fd, true);
+  attributes.setUint32(8, packet.length, true);
+  attributes.setUint32(12, ROOM, true);
+  attributes.setBigUint64(16, BigInt(addressOf(input)), true);
+  attributes.setBigUint64(24, BigInt(addressOf(output)), true);
+  attributes.setUint32(32, 1, true);
+  const result = bpf(PROG_TEST_RUN, addressOf(attributes), ATTRIBUTE_BYTES);
+  if (result !== 0) throw new Error(`BPF_PROG_TEST_RUN of ${packet.length} bytes: ${result}`);
+  return { verdict: attributes.getUint32(4, true), packet: output.slice(0, attributes.getUint32(12, true)) };
+}
+
+/** The inbound programs in a network namespace of their own, whose routing they ask. */
+export interface ProgramBench extends AsyncDisposable {
+  readonly tables: FastPathTables;
+  /** Where something behind the device cuts super-packets, and where this host does. */
+  readonly programs: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
+  /** As if the forwarder's socket had heard from that host, and would for ever. */
+  grant(host: Ipv4Addr): void;
+  /** A command in the namespace. */
+  ip(...words: readonly string[]): Promise<void>;
+}
+
+/** Takes this thread into the namespace and back. Programs run in the namespace of the thread that runs them. */
+export async function openProgramBench(): Promise<ProgramBench> {
+  await using stack = new AsyncDisposableStack();
+  const netns = `weft-bpf-${process.pid}-${randomBytes(3).toString('hex')}`;
+  await run(['ip', 'netns', 'add', netns]);
+  stack.defer(async () => void (await run(['ip', 'netns', 'del', netns])));
+  const ip = async (...words: readonly string[]): Promise<void> => void (await run(['ip', ...words], { netns }));
+  await ip('link', 'set', 'lo', 'up');
+  for (const name of ['eth0', 'eth1']) {
+    await ip('link', 'add', name, 'type', 'veth', 'peer', 'name', `${name}-wire`);
+    for (const end of [name, `${name}-wire`]) await ip('link', 'set', end, 'up');
+  }
+  await ip('address', 'add', '192.168.77.1/24', 'dev', 'eth0');
+  await ip('route', 'add', '192.168.88.0/24', 'dev', 'eth1');
+  await run(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { netns });
+  enter('/proc/self/ns/net', `/run/netns/${netns}`, stack);
+  const underlay = readDeviceFacts('eth0');
+  if (typeof underlay === 'number') throw new Error(`eth0: ${underlay}`);
+  const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
+    stack.use(createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: 64 }));
+  const tables = new FastPathTables({
+    subnets: map('lpm-trie', 'test_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
+    endpoints: map('hash', 'test_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
+    grants: map('hash', 'test_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
+    counters: map('hash', 'test_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
+    awaiting: map('hash', 'test_awaiting', AWAITING_BYTES, AWAITING_BYTES),
+  });
+  const load = (segmentation: ProgramOptions['segmentation']): BpfProgram => {
+    const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
+    const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, ...devices, segmentation };
+    return stack.use(loadClassifier(`test_in_${segmentation}`, inboundProgram(options)));
+  };
+  const programs = { beyond: load('beyond'), host: load('host') };
+  const held = stack.move();
+  return {
+    tables,
+    programs,
+    ip,
+    grant: (host) =>
+      tables.grant(host, {
+        ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n },
+        ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
+      }),
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+function enter(from: string, to: string, stack: AsyncDisposableStack): void {
+  const [home, away] = [openNamespace(from), openNamespace(to)];
+  stack.defer(() => void close(home));
+  setns(away, CLONE_NEWNET);
+  close(away);
+  stack.defer(() => void setns(home, CLONE_NEWNET));
+}
+
+function openNamespace(path: string): number {
+  const fd = open(path, 0);
+  if (fd < 0) throw new Error(`open ${path}: ${fd}`);
+  return fd;
+}

@@ -9,6 +9,8 @@ import {
   ENDPOINT_VALUE_BYTES,
   GRANT_KEY_BYTES,
   GRANT_VALUE_BYTES,
+  OWN_KEY_BYTES,
+  OWN_VALUE_BYTES,
   SUBNET_KEY_BYTES,
   SUBNET_VALUE_BYTES,
 } from '../../src/dataplane/fast-path/layout.ts';
@@ -69,6 +71,8 @@ export interface ProgramBench extends AsyncDisposable {
   readonly tables: FastPathTables;
   /** Where something behind the device cuts super-packets, and where this host does. */
   readonly programs: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
+  /** The first of them with --destination-check=off. */
+  readonly unchecked: BpfProgram;
   /** As if the forwarder's socket had heard from that host, and would for ever. */
   grant(host: Ipv4Addr): void;
   /** A command in the namespace. */
@@ -97,21 +101,27 @@ export async function openProgramBench(): Promise<ProgramBench> {
     stack.use(createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: 64 }));
   const tables = new FastPathTables({
     subnets: map('lpm-trie', 'test_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
+    own: map('hash', 'test_own', OWN_KEY_BYTES, OWN_VALUE_BYTES),
     endpoints: map('hash', 'test_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
     grants: map('hash', 'test_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
     counters: map('hash', 'test_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
     awaiting: map('hash', 'test_awaiting', AWAITING_BYTES, AWAITING_BYTES),
   });
-  const load = (segmentation: ProgramOptions['segmentation']): BpfProgram => {
+  const load = (
+    segmentation: ProgramOptions['segmentation'],
+    destinationCheck: ProgramOptions['destinationCheck'] = 'loose',
+  ): BpfProgram => {
     const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
-    const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, ...devices, segmentation };
+    const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, ...devices, segmentation, destinationCheck };
     return stack.use(loadClassifier(`test_in_${segmentation}`, inboundProgram(options)));
   };
   const programs = { beyond: load('beyond'), host: load('host') };
+  const unchecked = load('beyond', 'off');
   const held = stack.move();
   return {
     tables,
     programs,
+    unchecked,
     ip,
     grant: (host) =>
       tables.grant(host, {

@@ -108,7 +108,7 @@ describe('root on a peer, who sends a host packets for others', () => {
   });
   after(() => overlay?.[Symbol.asyncDispose]());
 
-  for (const fastPath of ['off']) {
+  for (const fastPath of ['off', 'auto']) {
     for (const mode of DESTINATION_CHECKS) {
       it(`--destination-check=${mode}, --fast-path=${fastPath}: TCP reaches what it may, and nothing else`, async () => {
         await restartVictim(`--destination-check=${mode}`, '--source-check=strict', `--fast-path=${fastPath}`);

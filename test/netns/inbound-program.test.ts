@@ -49,6 +49,17 @@ const PEERS = [
 });
 /** Nothing has come from it by the socket. */
 const UNHEARD = ipv4Of(address('192.168.77.9'));
+/** Destinations that are not in this host's subnet; which of them its addresses are, the forwarder knows. */
+const OTHERS = [
+  ['for another peer’s container', '10.244.3.2'],
+  ['for a container of its own', '10.244.2.2'],
+  ['for a subnet that nobody has', '10.244.0.255'],
+  ['for the subnet beyond', '10.244.2.0'],
+  ['for an address of this host', '192.168.77.1'],
+  ['for the internet', '203.0.113.7'],
+  ['for loopback', '127.0.0.1'],
+  ['for a link-local address', '169.254.169.254'],
+] as const;
 const PORTS = { sourcePort: 1, destinationPort: 2 };
 
 interface Datagram {
@@ -96,7 +107,7 @@ const with_ = (packet: Uint8Array, at: number, ...bytes: number[]): Uint8Array =
 
 function inner(
   source: string,
-  options: { ttl?: number; options?: Uint8Array; moreFragments?: boolean } = {},
+  options: { ttl?: number; options?: Uint8Array; moreFragments?: boolean; destination?: number } = {},
 ): Uint8Array {
   return tcpPacket({
     ip: { source: address(source), destination: address('10.244.1.2'), ...options },
@@ -110,11 +121,13 @@ describe('the inbound program', () => {
   let bench: ProgramBench;
   let tables: FastPathTables;
   let program: BpfProgram;
+  let unchecked: BpfProgram;
   let acknowledgements: BpfProgram;
 
   before(async () => {
     bench = await openProgramBench();
     ({ tables } = bench);
+    ({ unchecked } = bench);
     ({ beyond: program, host: acknowledgements } = bench.programs);
     tables.publish({
       network: prefix4(ipv4Of(address('10.244.0.0')), 16),
@@ -254,6 +267,13 @@ describe('the inbound program', () => {
     ['another peer’s container', () => datagram({ outerSource: peer, inner: inner('10.244.3.9') })],
     ['a container of the receiver', () => datagram({ outerSource: peer, inner: inner('10.244.1.9') })],
     ['the peer’s own address', () => datagram({ outerSource: peer, inner: inner(peer) })],
+    ...OTHERS.map(
+      ([what, to]) =>
+        [
+          what,
+          () => datagram({ outerSource: peer, inner: inner('10.244.2.9', { destination: address(to) }) }),
+        ] as const,
+    ),
     ['another port', () => datagram({ outerSource: peer, port: 8472, inner: good() })],
     ['another destination', () => datagram({ outerSource: peer, outerDestination: '192.168.77.9', inner: good() })],
     ['an inner TTL that ends here', () => datagram({ outerSource: peer, inner: inner('10.244.2.9', { ttl: 1 }) })],
@@ -278,6 +298,15 @@ describe('the inbound program', () => {
       assert.deepEqual(left, before);
     });
   }
+
+  it('takes what is for anybody with --destination-check=off', () => {
+    for (const [, to] of OTHERS) {
+      const packet = inner('10.244.2.9', { destination: address(to) });
+      const { verdict, packet: left } = runProgram(unchecked, datagram({ outerSource: peer, inner: packet }));
+      assert.equal(verdict, REDIRECTED);
+      assert.deepEqual(left, concat(ETHERNET, aged(packet, 1)));
+    }
+  });
 
   describe('where this host cuts super-packets', () => {
     const segment = (flags: number, bytes: number, options = new Uint8Array(12)): Uint8Array =>
@@ -306,6 +335,16 @@ describe('the inbound program', () => {
       ['an acknowledgement with word of congestion', () => received(segment(ACK | ECE, 0))],
       ['UDP', () => received(udpPacket({ ip: { source: address('10.244.2.9'), destination: OWN }, ...PORTS }))],
       ['what has a UDP checksum', () => received(segment(ACK, 0), { withoutChecksum: false })],
+      [
+        'an acknowledgement for another peer',
+        () =>
+          received(
+            tcpPacket({
+              ip: { source: address('10.244.2.9'), destination: address('10.244.3.2') },
+              ...{ ...PORTS, flags: ACK, options: new Uint8Array(12) },
+            }),
+          ),
+      ],
       ['what a stranger sends', () => received(segment(ACK, 0), { outerSource: '192.168.77.4' })],
     ] as const) {
       it(`leaves to the forwarder: ${what}`, () => {
@@ -340,6 +379,7 @@ describe('the inbound program', () => {
           const owner = PEERS.find(({ publicIp }) => publicIp === view.getUint32(12));
           assert.ok(owner !== undefined && (view.getUint32(28 + 12) & 0xffffff00) >>> 0 === owner.subnet.addr);
           assert.equal(view.getUint16(26), 0);
+          assert.equal(view.getUint32(28 + 16) >>> 8, 0x0af401, 'for a container of this host');
           assert.equal(left.length, packet.length - 28);
           // All but TTL and header checksum is as it was.
           const [came, went] = [ip.slice(28), left.slice(14)];

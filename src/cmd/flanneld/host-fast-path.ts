@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
+import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
 import {
@@ -10,6 +11,8 @@ import {
   ENDPOINT_VALUE_BYTES,
   GRANT_KEY_BYTES,
   GRANT_VALUE_BYTES,
+  OWN_KEY_BYTES,
+  OWN_VALUE_BYTES,
   SUBNET_KEY_BYTES,
   SUBNET_VALUE_BYTES,
 } from '../../dataplane/fast-path/layout.ts';
@@ -37,6 +40,7 @@ export function createFastPathTables(): FastPathTables {
     stack.use(createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }));
   const tables = new FastPathTables({
     subnets: map('lpm-trie', 'weft_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
+    own: map('hash', 'weft_own', OWN_KEY_BYTES, OWN_VALUE_BYTES),
     endpoints: map('hash', 'weft_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
     grants: map('hash', 'weft_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
     counters: map('hash', 'weft_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
@@ -71,6 +75,7 @@ const LOOK_MS = 1_000;
 export function keepFastPathOpen(
   tables: FastPathTables,
   underlay: () => ForwarderUnderlay,
+  destinationCheck: DestinationCheck,
   signals: readonly SignalQueue[],
   send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
   onState: (state: FastPathState) => void,
@@ -86,7 +91,7 @@ export function keepFastPathOpen(
   };
   const open = (place: Place): FastPathState => {
     try {
-      attached = attach(tables, place);
+      attached = attach(tables, place, destinationCheck);
       exchange = exchangeFor(tables, place, send);
       // One that was made meanwhile had nobody to tell.
       const obstacle = ipsecObstacle();
@@ -161,7 +166,7 @@ async function watchIpsec(look: () => void, signal: AbortSignal): Promise<void> 
 }
 
 /** What the programs are made for. */
-interface Place extends Omit<ProgramOptions, 'maps'> {
+interface Place extends Omit<ProgramOptions, 'maps' | 'destinationCheck'> {
   readonly underlayName: string;
 }
 
@@ -194,13 +199,14 @@ function describePlace({ segmentation, underlayName }: Place): string {
     : `through ${underlayName}, to peers that super-packets reach in one piece`;
 }
 
-function attach({ maps }: FastPathTables, place: Place): Disposable {
+function attach({ maps }: FastPathTables, place: Place, destinationCheck: DestinationCheck): Disposable {
+  const options = { maps, ...place, destinationCheck };
   using stack = new DisposableStack();
   const open = (name: string, code: Uint8Array, device: number, side: 'ingress' | 'egress'): void => {
     stack.use(attachTcx(stack.use(loadClassifier(name, code)), device, side));
   };
-  open('weft_out', outboundProgram({ maps, ...place }), place.tunIndex, 'egress');
-  open('weft_in', inboundProgram({ maps, ...place }), place.underlayIndex, 'ingress');
+  open('weft_out', outboundProgram(options), place.tunIndex, 'egress');
+  open('weft_in', inboundProgram(options), place.underlayIndex, 'ingress');
   return stack.move();
 }
 

@@ -74,6 +74,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
               keepFastPathOpen(
                 fastPath,
                 options.underlay,
+                options.destinationCheck,
                 [signals.tx, signals.rx],
                 (...sign) => sendSign(socket.fd, ...sign),
                 options.onFastPath,

@@ -6,7 +6,7 @@ import { FakeBpfMap, type FakeBpfWrite } from '../../../test/fakes/fake-bpf-map.
 import { type PeerText, peerOf } from '../../../test/fakes/memory-dataplane.ts';
 import { address } from '../../../test/fakes/packets.ts';
 import { formatIpv4, ipv4Of } from '../../ip/ipv4.ts';
-import { formatPrefix4, prefix4 } from '../../ip/prefix.ts';
+import { formatPrefix4, parsePrefix4, prefix4 } from '../../ip/prefix.ts';
 import type { Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
 import type { Grant } from './sign-exchange.ts';
@@ -75,13 +75,20 @@ interface Host extends Disposable {
   count(slot: number, ...numbers: readonly [bigint, bigint, bigint, bigint]): void;
 }
 
+/** With a journal of its own: it is written once in most tests. */
+function ownMap(): [journal: FakeBpfWrite[], map: FakeBpfMap] {
+  const journal: FakeBpfWrite[] = [];
+  return [journal, new FakeBpfMap({ kind: 'hash', name: 'own', keyBytes: 4, valueBytes: 8, maxEntries: 1 }, journal)];
+}
+
 /** @param room entries of a map; enough where nothing is said. */
-function openHost(room: Partial<Record<MapName, number>> = {}): Host {
+function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap = ownMap()[1]): Host {
   const journal: FakeBpfWrite[] = [];
   const make = (kind: 'hash' | 'lpm-trie', name: MapName, keyBytes: number, valueBytes: number): FakeBpfMap =>
     new FakeBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: room[name] ?? 64 }, journal);
   const maps = {
     subnets: make('lpm-trie', 'subnets', 8, 12),
+    own,
     endpoints: make('hash', 'endpoints', 4, ENDPOINT_BYTES),
     grants: make('hash', 'grants', 4, 32),
     counters: make('hash', 'counters', 4, COUNTER_BYTES),
@@ -136,6 +143,27 @@ describe('FastPathTables: peers', () => {
     assert.deepEqual(hex(host.endpoints), [`c0000201: ${'00'.repeat(ENDPOINT_BYTES)}`]);
     assert.deepEqual(hex(host.counters), [`02010000: ${'00'.repeat(COUNTER_BYTES)}`]);
     assert.equal(host.tables.refused, 0);
+  });
+
+  it('writes the own subnet and its mask, when it changes', () => {
+    const [ownJournal, own] = ownMap();
+    using host = openHost({}, own);
+    const publish = (subnet: string): void =>
+      host.tables.publish({ network: NETWORK, own: parsePrefix4(subnet)!, peers: [], mtu: 1_472 });
+    const written = (): string[] => [...own.entries()].map(([, value]) => Buffer.from(value).toString('hex'));
+    publish('10.244.1.0/24');
+    publish('10.244.1.0/24');
+    assert.deepEqual(written(), ['0af40100ffffff00']);
+    publish('10.9.0.0/15');
+    assert.deepEqual(written(), ['0a080000fffe0000']);
+    assert.equal(ownJournal.length, 2);
+    own.failWith = constants.errno.ENOMEM;
+    publish('10.7.0.0/16');
+    assert.deepEqual(written(), [], 'an old one must not stay in force');
+    own.failWith = 0;
+    publish('10.7.0.0/16');
+    assert.deepEqual(written(), ['0a070000ffff0000']);
+    assert.equal(host.tables.refused, 1);
   });
 
   it('has endpoints and counters there before the subnets that lead to them', () => {

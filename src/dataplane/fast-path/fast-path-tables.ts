@@ -1,5 +1,5 @@
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { containsPrefix4, formatPrefix4 } from '../../ip/prefix.ts';
+import { containsPrefix4, formatPrefix4, type Ipv4Prefix, mask4 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent, Slot } from '../peer-table.ts';
 import {
@@ -14,6 +14,10 @@ import {
   GRANT_KEY_BYTES,
   GRANT_VALUE_BYTES,
   GRANT_WHOLE_UNTIL,
+  OWN_KEY_BYTES,
+  OWN_MASK,
+  OWN_SUBNET,
+  OWN_VALUE_BYTES,
   RX_BYTES,
   RX_PACKETS,
   SEND_TAG,
@@ -47,6 +51,7 @@ export interface BpfMap extends Disposable {
 
 export interface BpfMaps extends FastPathMaps {
   readonly subnets: BpfMap;
+  readonly own: BpfMap;
   readonly endpoints: BpfMap;
   readonly grants: BpfMap;
   readonly counters: BpfMap;
@@ -98,6 +103,7 @@ export class FastPathTables implements Disposable {
   /** With the port of each. */
   readonly #endpoints = new Map<Ipv4Addr, number>();
   readonly #counted = new Set<Slot>();
+  #own = new Uint8Array();
   #refused = 0;
 
   constructor(maps: BpfMaps) {
@@ -114,7 +120,8 @@ export class FastPathTables implements Disposable {
    * first counts, as in the peer table. A subnet that is not of the network stays out: the forwarder, too, believes a source
    * outside only as far as `--source-check` says.
    */
-  publish({ network, mtu, peers }: PeerTableContent): void {
+  publish({ network, own, mtu, peers }: PeerTableContent): void {
+    this.#putOwn(own);
     const wanted = new Map<string, Peer>();
     for (const peer of peers) {
       if (!containsPrefix4(network, peer.subnet)) continue;
@@ -136,6 +143,22 @@ export class FastPathTables implements Disposable {
       this.maps.endpoints.remove(endpointKey(address));
       this.#endpoints.delete(address);
     }
+  }
+
+  /** When it cannot be written there is none, and all packets are the forwarder's. */
+  #putOwn({ addr, length }: Ipv4Prefix): void {
+    const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES));
+    view.setUint32(OWN_SUBNET, addr);
+    view.setUint32(OWN_MASK, mask4(length));
+    const value = new Uint8Array(view.buffer);
+    if (equal(this.#own, value)) return;
+    const key = new Uint8Array(OWN_KEY_BYTES);
+    if (this.#check(this.maps.own.update(key, value))) {
+      this.#own = value;
+      return;
+    }
+    this.maps.own.remove(key);
+    this.#own = new Uint8Array();
   }
 
   #put(name: string, { subnet, publicIp, port, slot }: Peer, mtu: number): void {

@@ -49,6 +49,7 @@ import {
   REDIRECT,
   REDIRECT_INGRESS,
   requireBareAck,
+  requireOwn,
   requirePlainIpv4,
   SKB_ADJUST_ROOM,
   SKB_GSO_SIZE,
@@ -91,13 +92,14 @@ const PACKET_HOST = 0;
  * always have: those are the forwarder's, so that packets of one flow do not part here.
  *
  * It takes nothing that the host and the forwarder would not: from peers whose datagrams the forwarder's socket receives, so
- * netfilter and the like have their say; for this host, from where the way back leads; with a source that is the peer's.
+ * netfilter and the like have their say; for this host, from where the way back leads; with a source that is the
+ * peer's, and for a container of this host.
  *
  * Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that the kernel joins for the
  * forwarder, and what comes alone and is taken here is bare acknowledgements.
  */
 export function inboundProgram(options: ProgramOptions): Uint8Array {
-  const { maps, tunIndex, segmentation } = options;
+  const { maps, tunIndex, segmentation, destinationCheck } = options;
   const asm = new Assembler();
   begin(asm);
   asm.load(4, 1, CONTEXT, SKB_VLAN_PRESENT);
@@ -109,6 +111,7 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
   requireOuterHeaders(asm, options);
   requireLengths(asm);
   requireSource(asm, maps);
+  if (destinationCheck !== 'off') requireOwn(asm, maps, KEY, INNER + 16);
   if (segmentation === 'host') requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
   requireGrant(asm, options);
   measurePacket(asm, MEASURED);

@@ -8,6 +8,12 @@ export const SUBNET_PORT = 4; // be16
 export const SUBNET_MTU = 6; // u16, longest inner packet
 export const SUBNET_SLOT = 8; // u32
 
+/** This host's own subnet, the one entry, of key 0: what is delivered here. */
+export const OWN_KEY_BYTES = 4;
+export const OWN_VALUE_BYTES = 8;
+export const OWN_SUBNET = 0; // be32 address
+export const OWN_MASK = 4; // be32
+
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
 export const ENDPOINT_VALUE_BYTES = 80;

@@ -70,6 +70,7 @@ import {
   REDIRECT,
   REDIRECT_NEIGH,
   requireBareAck,
+  requireOwn,
   requirePlainIpv4,
   SECOND_NS,
   SKB_ADJUST_ROOM,
@@ -137,6 +138,9 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
   asm.toBig16(1);
   asm.jumpIf('ne', 1, reg(9), 'pass');
   asm.jumpIf('gt', 9, MAX_UDP_PAYLOAD, 'pass');
+  // A peer's program takes from us what is of our subnet, and what it leaves to its forwarder must be complete: that a device may
+  // still finish the checksum is not known there any more.
+  if (options.segmentation === 'beyond') requireOwn(asm, options.maps, KEY, IP + 12);
   findPeer(asm, options.maps);
   measure(asm, options.segmentation);
   requireFit(asm);

@@ -10,9 +10,10 @@
  */
 
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import type { DestinationCheck } from '../destination-check.ts';
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
-import { GRANT_VALUE_BYTES } from './layout.ts';
+import { GRANT_VALUE_BYTES, OWN_MASK, OWN_SUBNET } from './layout.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
 export const SKB_LENGTH = 0;
@@ -68,6 +69,7 @@ export const be32 = (value: number): number =>
 /** What the fast path keeps in the kernel; see fast-path-tables.ts for who writes what. */
 export interface FastPathMaps {
   readonly subnets: MapReference;
+  readonly own: MapReference;
   readonly endpoints: MapReference;
   readonly grants: MapReference;
   readonly counters: MapReference;
@@ -88,6 +90,8 @@ export interface ProgramOptions {
    * that does not know what to do with a whole super-packet must not get one.
    */
   readonly segmentation: 'host' | 'beyond';
+  /** The program takes what is for this host's own subnet, and with `off` whatever comes; the rest is the forwarder's. */
+  readonly destinationCheck: DestinationCheck;
 }
 
 export const SECOND_NS = 1_000_000_000;
@@ -230,6 +234,17 @@ export function subnetLookup(asm: Assembler, maps: FastPathMaps, keyOffset: numb
   asm.load(4, 1, FRAME, addressOffset);
   asm.store(4, FRAME, keyOffset + 4, reg(1));
   mapLookup(asm, maps.subnets, keyOffset);
+}
+
+/** An address, at `addressOffset`, that is not of this host's own subnet passes. @param keyOffset 4 bytes of the frame. */
+export function requireOwn(asm: Assembler, maps: FastPathMaps, keyOffset: number, addressOffset: number): void {
+  asm.store(4, FRAME, keyOffset, 0);
+  mapLookup(asm, maps.own, keyOffset);
+  asm.load(4, 1, FRAME, addressOffset);
+  asm.load(4, 2, 0, OWN_MASK);
+  asm.op('and', 1, reg(2));
+  asm.load(4, 2, 0, OWN_SUBNET);
+  asm.jumpIf('ne', 1, reg(2), 'pass');
 }
 
 /** A header at `offset` of the frame that is not the plain one, is a fragment, or whose TTL runs out here: passes. */

@@ -1,6 +1,6 @@
 import { assertNever } from '../assert-never.ts';
 import { formatPrefix } from '../ip/address.ts';
-import { type ActualRoute, describeRoute, type Route } from './state.ts';
+import { type ActualRoute, describeRoute, KERNEL_ROUTE_PROTOCOL, type Route } from './state.ts';
 
 /** Why a part of the wanted state cannot be had for now. Looked at again on every run. */
 export type Problem =
@@ -23,10 +23,19 @@ export function describeProblem(problem: Problem): string {
     case 'underlay-missing':
       return `${problem.link} cannot be made: there is no interface ${problem.underlay}`;
     case 'route-taken':
-      return `${formatPrefix(problem.route.dst)} is already routed by somebody else (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; remove that route: ip route delete ${describeRoute(problem.by)} proto ${problem.by.protocol}`;
+      return `${formatPrefix(problem.route.dst)} is already routed by somebody else (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; ${remedy(problem.by)}`;
     case 'route-twice':
       return `two routes to ${formatPrefix(problem.route.dst)} are wanted; the second was ignored: ${describeRoute(problem.route)}`;
     default:
       return assertNever(problem, 'kernel problem');
   }
+}
+
+/** A connected route is the other side of an address: without it that interface reaches none of its neighbours. */
+function remedy(by: ActualRoute): string {
+  const { dev } = by;
+  if (by.protocol === KERNEL_ROUTE_PROTOCOL && dev !== undefined) {
+    return `${dev} has an address in that subnet: choose another Network in net-conf.json, or give ${dev} another address; its route must stay`;
+  }
+  return `remove that route: ip route delete ${describeRoute(by)} proto ${by.protocol}`;
 }

@@ -314,6 +314,53 @@ describe('Reconciler', () => {
     assert.equal(r.reconciler.stats().converged, false);
   });
 
+  it('has no failure when the host has what it needs, and before anything is wanted', async () => {
+    await using r = rig();
+    assert.equal(r.reconciler.failure, undefined);
+    r.reconciler.set(WANTED);
+    await r.reconciler.settled(new AbortController().signal);
+    assert.equal(r.reconciler.failure, undefined);
+  });
+
+  it('has a failure while somebody else has the route, whose route that is, and none once it is gone', async () => {
+    await using r = rig();
+    r.kernel.addForeignRoute({
+      ...{ type: 'unicast', dst: parsePrefix('10.244.0.0/16')!, metric: 0, dev: 'eth1', via: undefined },
+      ...{ onlink: false, scope: 'link', protocol: 2, elaborate: false },
+    });
+    r.reconciler.set(WANTED);
+    await assert.rejects(r.reconciler.settled(new AbortController().signal), {
+      code: 'WEFT_KERNEL_STATE',
+      message:
+        /^10\.244\.0\.0\/16 is already routed by somebody else .*; eth1 has an address in that subnet: choose another Network/,
+    });
+    assert.equal(r.reconciler.stats().converged, false);
+    r.kernel.deleteRoutes(() => true);
+    await settled(r);
+    assert.equal(r.reconciler.failure, undefined);
+    assert.equal(r.reconciler.stats().converged, true);
+  });
+
+  it('has a failure while the kernel refuses what the host needs, with the kernel’s words', async () => {
+    await using r = rig({ backoffMs: 1 });
+    r.kernel.refuse = () => 'RTNETLINK answers: Operation not permitted';
+    r.reconciler.set(WANTED);
+    await assert.rejects(r.reconciler.settled(new AbortController().signal), /Operation not permitted/);
+    r.kernel.refuse = () => undefined;
+    while (r.reconciler.failure !== undefined) await new Promise((resolve) => setTimeout(resolve, 2));
+    assert.equal(r.kernel.routes.length, 1);
+  });
+
+  it('has no failure because of what one peer cannot have', async () => {
+    await using r = rig({ backoffMs: 60_000 });
+    r.kernel.refuse = (op) => (describeOp(op).includes('10.9.1.0') ? 'Error: Nexthop has invalid gateway.' : undefined);
+    r.reconciler.set(WANTED);
+    const [route] = wantedState('10.9.1.0/24').routes;
+    r.reconciler.setPeer('10.9.1.0-24', { routes: [route!], neighbours: [], fdb: [] });
+    await r.reconciler.settled(new AbortController().signal);
+    assert.equal(r.reconciler.stats().converged, false);
+  });
+
   it('removes stale routes of its own when it starts', async () => {
     await using r = rig();
     r.kernel.addForeignRoute({

@@ -1,11 +1,11 @@
 import { isDeepStrictEqual } from 'node:util';
-import { describeError } from '../errors.ts';
+import { describeError, WeftError } from '../errors.ts';
 import { Actual } from './actual.ts';
 import type { Kernel, OpResult } from './kernel.ts';
 import { describeOp, type Op } from './op.ts';
 import { type Plan, planAll, planChanged } from './plan/plan.ts';
 import { describeProblem, type Problem } from './problem.ts';
-import type { PeerState, WantedState } from './state.ts';
+import { type PeerState, type Route, routeKey, type WantedState } from './state.ts';
 import { Wanted } from './wanted.ts';
 
 export interface ReconcilerOptions {
@@ -50,7 +50,7 @@ export interface ReconcilerStats {
   readonly lastError: { readonly message: string; readonly atMs: number } | undefined;
   /** What stands in the way, as of the last run. */
   readonly problems: readonly Problem[];
-  /** Whether the kernel had all that is wanted when last looked at, apart from `problems`. */
+  /** Whether the kernel had all that is wanted when last looked at. */
   readonly converged: boolean;
 }
 
@@ -100,6 +100,9 @@ export class Reconciler implements AsyncDisposable {
   #problems: readonly Problem[] = [];
   #problemsKey = '';
   readonly #routeProblems = new Map<string, Problem>();
+  #failure: string | undefined;
+  /** Why the run under way leaves the host without something of its own. */
+  #runFailure: string | undefined;
   #runs = 0;
   #failures = 0;
   #lastError: { message: string; atMs: number } | undefined;
@@ -171,6 +174,24 @@ export class Reconciler implements AsyncDisposable {
     return this.#idle.promise;
   }
 
+  /**
+   * Why the kernel has not all that the host itself needs, as of the last run; `undefined` when it has. What only concerns
+   * one peer is none: it stands in `stats()`, and this host serves all the others.
+   */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /**
+   * Resolves when the kernel has all that the host itself needs, as far as it can be had now.
+   * @throws WeftError WEFT_KERNEL_STATE with the {@link failure}; what is missing is tried again all the same.
+   */
+  async settled(signal: AbortSignal): Promise<void> {
+    await this.idle();
+    signal.throwIfAborted();
+    if (this.#failure !== undefined) throw new WeftError('WEFT_KERNEL_STATE', this.#failure);
+  }
+
   stats(): ReconcilerStats {
     return {
       runs: this.#runs,
@@ -179,7 +200,7 @@ export class Reconciler implements AsyncDisposable {
       failures: this.#failures,
       lastError: this.#lastError,
       problems: this.#problems,
-      converged: this.#converged,
+      converged: this.#converged && this.#problems.length === 0,
     };
   }
 
@@ -227,6 +248,7 @@ export class Reconciler implements AsyncDisposable {
     this.#running = this.#run(cache).then((healthy) => {
       this.#running = undefined;
       this.#failedRuns = healthy ? 0 : this.#failedRuns + 1;
+      this.#failure = this.#runFailure ?? this.#hostProblem();
       const { resyncMs = 30_000 } = this.#options;
       if (!healthy) this.#look(this.#retryDelayMs(), false);
       else this.#look(cache === undefined ? resyncMs : this.#echoMs, false);
@@ -242,6 +264,7 @@ export class Reconciler implements AsyncDisposable {
   /** With `cache`, without a look at the kernel. Never rejects. @returns whether nothing failed. */
   async #run(cache: Actual | undefined): Promise<boolean> {
     this.#runs++;
+    this.#runFailure = undefined;
     const repaired: Op[] = [];
     try {
       return cache === undefined ? await this.#lookAndApply(repaired) : await this.#applyTo(cache);
@@ -249,7 +272,8 @@ export class Reconciler implements AsyncDisposable {
       if (this.#stop.signal.aborted) return true;
       this.#cache = undefined;
       this.#converged = false;
-      this.#fail(undefined, describeError(error));
+      this.#runFailure = describeError(error);
+      this.#fail(undefined, this.#runFailure);
       return false;
     } finally {
       this.#repairRuns = repaired.length > 0 ? this.#repairRuns + 1 : 0;
@@ -290,7 +314,8 @@ export class Reconciler implements AsyncDisposable {
       if (version === this.#version && (ops.length === 0 || !healthy)) this.#tried = true;
       if (ops.length === 0 || !healthy) return healthy;
     }
-    // Somebody undoes what we do as fast as we do it. Their next change brings the next run.
+    // Their next change brings the next run.
+    this.#runFailure = 'somebody undoes what is set on this host as fast as it is set';
     return true;
   }
 
@@ -312,6 +337,7 @@ export class Reconciler implements AsyncDisposable {
       const description = describeOp(op);
       if (!result.ok) {
         failed.add(description);
+        if (this.#isOfHost(op)) this.#runFailure ??= `${description}: ${result.error}`;
         this.#fail(op, `${description}: ${result.error}`);
         continue;
       }
@@ -322,6 +348,34 @@ export class Reconciler implements AsyncDisposable {
     }
     this.#failedOps = failed;
     return failed.size === 0;
+  }
+
+  /** Removing what is not wanted any more keeps no packet back. */
+  #isOfHost(op: Op): boolean {
+    switch (op.type) {
+      case 'link-add':
+      case 'link-set':
+      case 'address-add':
+        return true;
+      case 'route-add':
+      case 'route-replace':
+        return this.#isHostRoute(op.route);
+      default:
+        return false;
+    }
+  }
+
+  #isHostRoute(route: Route): boolean {
+    const key = routeKey(route);
+    return this.#wanted.host.routes.some((own) => routeKey(own) === key);
+  }
+
+  #hostProblem(): string | undefined {
+    const first = this.#problems.find((problem) => {
+      if (problem.type === 'route-twice') return false;
+      return problem.type !== 'route-taken' || this.#isHostRoute(problem.route);
+    });
+    return first && describeProblem(first);
   }
 
   #fail(op: Op | undefined, message: string): void {

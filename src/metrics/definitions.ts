@@ -123,6 +123,9 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   single('gauge', 'weft_ready', '1 when /readyz answers 200.', ({ ready }) => ready),
+  byKey('gauge', 'weft_failure', 'part', '1 while this part keeps the node from being ready.', ({ failures }) =>
+    Object.fromEntries(Object.entries(failures).map(([part, fails]) => [part, Number(fails)])),
+  ),
   single(
     'counter',
     'weft_log_dropped_lines_total',

@@ -12,6 +12,7 @@ const BUILD = { version: '1.2.3', backend: 'udp', subnetManager: 'etcd' };
 const FULL: MetricsSnapshot = {
   build: BUILD,
   ready: true,
+  failures: { kernel: true, rules: false },
   droppedLogLines: 3,
   leases: { peers: 2, events: { set: 3, removed: 1 }, ownExpiresAtMs: 1_700_000_000_500 },
   store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
@@ -88,6 +89,8 @@ describe('metrics', () => {
       weft_kernel_failures_total: 0,
       weft_kernel_problems: 0,
       weft_kernel_converged: 1,
+      'weft_failure{part="kernel"}': 1,
+      'weft_failure{part="rules"}': 0,
       weft_traffic_checks_total: 20,
       'weft_traffic_repairs_total{problem="order"}': 2,
       weft_traffic_failures_total: 0,
@@ -104,7 +107,7 @@ describe('metrics', () => {
   });
 
   it('have no series for parts that are not there', async () => {
-    const names = [...(await scrape({ build: BUILD, ready: false, droppedLogLines: 0 })).keys()];
+    const names = [...(await scrape({ build: BUILD, ready: false, failures: {}, droppedLogLines: 0 })).keys()];
     assert.deepEqual(
       names.filter((name) => name.startsWith('weft_')).map((name) => name.replace(/\{.*/, '')),
       [

@@ -57,6 +57,11 @@ export class TrafficResync {
     this.#repairs = Object.fromEntries(REPAIR_PROBLEMS.map((problem) => [problem, 0])) as Record<RepairProblem, number>;
   }
 
+  /** Why the rules could not be checked or put right the last time; `undefined` when they are right. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
   get counters(): ResyncCounters {
     return {
       checks: this.#checks,

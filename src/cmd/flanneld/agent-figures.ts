@@ -79,6 +79,7 @@ export class AgentFigures {
     return {
       build: { version: VERSION, backend: this.backend, subnetManager: this.#subnetManager },
       ready: this.#readiness.read().ready,
+      failures: this.#readiness.parts(),
       droppedLogLines: this.#log.droppedLines,
       leases: session && {
         peers: session.table.peers().length,

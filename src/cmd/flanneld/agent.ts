@@ -5,7 +5,7 @@ import type { KeepOptions } from '../../config/keep-interface.ts';
 import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../../config/last-known.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
-import { readPreviousLease, readSubnetFile, writeSubnetFile } from '../../config/subnet-file.ts';
+import { readPreviousLease, readSubnetFile } from '../../config/subnet-file.ts';
 import { PeerSlots } from '../../dataplane/peer-slots.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
@@ -29,10 +29,12 @@ import { InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 import { LeaseSession } from './lease-session.ts';
 import { MemoryRelease } from './memory-release.ts';
+import { NodeCondition } from './node-condition.ts';
 import { NodePlane } from './node-plane.ts';
-import { NodeReadiness } from './readiness.ts';
+import { NodeReadiness, type Part } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
 import { type StoreAnswer, StoreConnection } from './store-connection.ts';
+import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
 import { createSubnetManager, describeStore, type OpenSubnetManager } from './subnet-managers.ts';
 import { checkBridge } from './traffic.ts';
 
@@ -40,7 +42,8 @@ import { checkBridge } from './traffic.ts';
 const EXPLAIN_CONFIG_MS = 5_000;
 /** subnet.env waits this long for the first list of peers; a store that is that slow must not keep pods from starting. */
 const FIRST_PEERS_MS = 10_000;
-const SUBNET_FILE_RETRY_MS = 5_000;
+/** How often a start that waits for its keepers looks at them. */
+const LOOK_MS = 200;
 /**
  * A store that takes longer, or that could not be reached once, is away, and an agent that knows enough from an earlier run
  * carries packets without it.
@@ -122,11 +125,13 @@ class Agent {
   readonly #readiness = new NodeReadiness();
   readonly #figures: AgentFigures;
   readonly #cniConf: NodeCniConf;
+  readonly #subnetEnv: SubnetEnvKeeper;
   readonly #keeper: LastKnownKeeper;
   readonly #memory: MemoryRelease;
+  /** The parts of the plane that readiness looks at. */
+  #watched = new DisposableStack();
   /** `false` once the store could not be reached. */
   readonly #storeFailed = Promise.withResolvers<false>();
-  #watch: InterfaceWatch | undefined;
   #askNode: OpenSubnetManager['nodeAddresses'];
   /** The last that is known of them. */
   #node: NodeAddresses | undefined;
@@ -155,8 +160,8 @@ class Agent {
     this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
     this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
     this.#memory = stack.use(new MemoryRelease());
-    this.#readiness.watch(() => this.#watch?.failure);
-    this.#readiness.watch(() => this.#figures.forwarder?.failure);
+    this.#subnetEnv = stack.use(new SubnetEnvKeeper({ path: options.subnetFile, log }));
+    this.#readiness.watch('subnet-env', this.#subnetEnv);
   }
 
   async run(): Promise<void> {
@@ -349,7 +354,11 @@ class Agent {
         log: this.#log,
       }),
     );
-    this.#watch = watch;
+    this.#watched.dispose();
+    this.#watched = new DisposableStack();
+    for (const [part, keeper] of [['interface', watch] as const, ...plane.keepers]) {
+      this.#watched.use(this.#readiness.watch(part, keeper));
+    }
     return { plane, watch };
   }
 
@@ -411,6 +420,12 @@ class Agent {
     this.#figures.session = session;
     const ended = aborted(turn);
     await plane.settle(own, earlier.kind === 'read' ? earlier.reading : undefined, turn);
+    await using _condition = new NodeCondition({
+      ...{ readiness: this.#readiness, report: answer.reportFailure, log: this.#log },
+      clear: (signal) => manager.completeLease(own, signal),
+    });
+    // Whatever is in the way may go away by itself, or by somebody who reads what is in the way.
+    await this.#untilInPlace(['forwarder', 'kernel', 'rules'], turn);
     await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), ended]).catch(() => {});
     if (turn.aborted) return;
     await this.#publish(plane, own, turn);
@@ -439,6 +454,20 @@ class Agent {
     plane.program(own, this.#peers);
   }
 
+  /** Waits until none of these parts fails; each keeper tries again by itself. Says what it waits for. */
+  async #untilInPlace(parts: readonly Part[], signal: AbortSignal): Promise<void> {
+    for (let last = ''; ; ) {
+      const failing = this.#readiness.failing().find(({ part }) => parts.includes(part));
+      if (failing === undefined) return;
+      const { reason } = failing;
+      if (reason !== last) this.#log.error(`Not ready yet: ${reason}`);
+      last = reason;
+      this.#readiness.waiting(reason);
+      this.#failures.waiting(reason);
+      await delay(LOOK_MS, undefined, { signal });
+    }
+  }
+
   #logLost(own: Lease, reason: string): void {
     const lost = new WeftError('WEFT_LEASE_LOST', `the lease of ${leaseKey(own)} has been lost: ${reason}`, {
       hint: 'Containers with addresses of that subnet are cut off and must be started anew; taking a new subnet now.',
@@ -446,23 +475,16 @@ class Agent {
     this.#log.error(describeError(lost));
   }
 
-  /** Writes subnet.env and the CNI configuration; while the first cannot be written the node is not ready and it is tried again. */
+  /** Writes subnet.env and the CNI configuration; while the first cannot be written the node is not ready. */
   async #publish(plane: NodePlane, lease: Lease, signal: AbortSignal): Promise<void> {
-    const { subnetFile, ipMasq } = this.#options;
-    for (;;) {
-      try {
-        const { mtuBytes } = plane.backend;
-        await writeSubnetFile(subnetFile, { config: plane.config, lease, mtuBytes, ipMasq });
-        this.#log.info(`Wrote subnet file to ${subnetFile}`);
-        break;
-      } catch (error) {
-        const text = `Failed to write subnet file: ${describeError(error)}`;
-        this.#log.warn(text);
-        this.#readiness.waiting(text);
-        this.#failures.waiting(text);
-        await delay(SUBNET_FILE_RETRY_MS, undefined, { signal });
-      }
-    }
+    this.#subnetEnv.set({
+      config: plane.config,
+      lease,
+      mtuBytes: plane.backend.mtuBytes,
+      ipMasq: this.#options.ipMasq,
+    });
+    await this.#subnetEnv.settled(signal).catch(() => signal.throwIfAborted());
+    await this.#untilInPlace(['subnet-env'], signal);
     await this.#cniConf.publish();
   }
 }

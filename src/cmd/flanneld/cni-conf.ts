@@ -24,7 +24,7 @@ export class NodeCniConf implements AsyncDisposable {
       subnetFile: options.subnetFile,
       onEvent: (event) => this.#tell(event, options.cniConfDir),
     });
-    readiness.watch(() => keeper.failure);
+    readiness.watch('cni-conf', keeper);
     this.#keeper = keeper;
   }
 

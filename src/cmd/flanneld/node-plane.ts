@@ -15,7 +15,9 @@ import { iproute2Kernel } from '../../linux/iproute2.ts';
 import type { Log } from '../../log/log.ts';
 import { failingAs } from './failing-as.ts';
 import type { FastPathState } from './host-fast-path.ts';
+import type { Failing } from './keeper.ts';
 import { hostForwarder } from './open-forwarder.ts';
+import type { Part } from './readiness.ts';
 import { NodeTraffic } from './traffic.ts';
 
 /** A blackhole beside cni0's connected route needs another metric; any works, since it only catches what the other lacks. */
@@ -107,8 +109,19 @@ export class NodePlane implements AsyncDisposable {
     }
   }
 
+  /** The keepers of the way that packets take. */
+  get keepers(): readonly (readonly [Part, Failing])[] {
+    const { forwarder, reconciler, traffic } = this;
+    return [
+      ...(forwarder === undefined ? [] : [['forwarder', forwarder] as const]),
+      ['kernel', reconciler],
+      ['rules', traffic],
+    ];
+  }
+
   /**
-   * Waits until what was programmed is in the kernel, and sets the traffic rules.
+   * Waits until what was programmed was tried, and sets the traffic rules. What the kernel does not have after that is a
+   * `failure` of its keeper.
    * @param earlier what subnet.env said before this start.
    */
   async settle(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {

@@ -1,23 +1,33 @@
 import type { Readiness } from '../../health/server.ts';
+import type { Failing } from './keeper.ts';
+
+/** What keeps packets, or pods, from having a way; the names are those of the metric weft_failure. */
+export type Part = 'interface' | 'forwarder' | 'kernel' | 'rules' | 'subnet-env' | 'cni-conf';
+
+export interface FailingPart {
+  readonly part: Part;
+  readonly reason: string;
+}
 
 /**
  * Whether this node carries packets. flannel turns ready once and stays so; here a data path that breaks later is said, and
- * a start-up that hangs says where.
+ * a start-up that hangs says where. The one place that knows of every keeper's failure: /readyz, the metrics and the condition
+ * of the node read it here, and doctor reads /readyz.
  */
 export class NodeReadiness {
   #started = false;
   #startUp: string | undefined;
-  readonly #checks: (() => string | undefined)[] = [];
+  readonly #parts = new Map<Failing, Part>();
 
   /** What the agent waits for before it is ready, or ready again; undefined while start-up simply goes on. */
   waiting(reason: string | undefined): void {
     this.#startUp = reason;
   }
 
-  /** A part of the data path; returns what is wrong with it, or undefined. Asked at every probe: must be cheap. */
-  watch(check: () => string | undefined): Disposable {
-    this.#checks.push(check);
-    return { [Symbol.dispose]: () => void this.#checks.splice(this.#checks.indexOf(check), 1) };
+  /** Asked at every probe: its `failure` must be cheap. */
+  watch(part: Part, keeper: Failing): Disposable {
+    this.#parts.set(keeper, part);
+    return { [Symbol.dispose]: () => void this.#parts.delete(keeper) };
   }
 
   started(): void {
@@ -25,13 +35,23 @@ export class NodeReadiness {
     this.#startUp = undefined;
   }
 
+  /** In the order in which they were given. */
+  failing(): FailingPart[] {
+    return [...this.#parts].flatMap(([{ failure }, part]) =>
+      failure === undefined ? [] : [{ part, reason: failure }],
+    );
+  }
+
+  /** Whether each part there is fails. */
+  parts(): Record<string, boolean> {
+    return Object.fromEntries([...this.#parts].map(([{ failure }, part]) => [part, failure !== undefined]));
+  }
+
   read(): Readiness {
     if (this.#startUp !== undefined) return { ready: false, reason: this.#startUp };
     if (!this.#started) return { ready: false };
-    for (const check of this.#checks) {
-      const reason = check();
-      if (reason !== undefined) return { ready: false, reason };
-    }
-    return { ready: true };
+    const failing = this.failing();
+    if (failing.length === 0) return { ready: true };
+    return { ready: false, reason: failing.map(({ reason }) => reason).join('; ') };
   }
 }

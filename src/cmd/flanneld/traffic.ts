@@ -66,6 +66,12 @@ export class NodeTraffic implements AsyncDisposable {
     await this.#manager.probe(familiesOf(this.#config), signal);
   }
 
+  /** Why the rules are not as they should be. */
+  get failure(): string | undefined {
+    const failure = this.#resync?.failure;
+    return failure === undefined ? undefined : `the traffic rules: ${failure}`;
+  }
+
   /** For metrics; undefined before the first rules were set. */
   get counters(): TrafficResync['counters'] | undefined {
     return this.#resync?.counters;

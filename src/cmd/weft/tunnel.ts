@@ -6,7 +6,7 @@ import type { Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
 import type { Forwarder } from '../../dataplane/supervisor.ts';
 import { Reconciler } from '../../desired/reconciler.ts';
-import { WeftError } from '../../errors.ts';
+import { prefixed, WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
 import {
   containsAddr4,
@@ -217,13 +217,10 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
   reconciler.set({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
-  await reconciler.idle();
-  const { converged, lastError } = reconciler.stats();
-  if (!converged) {
-    throw new WeftError(
-      'WEFT_KERNEL_STATE',
-      `could not set up ${dev}: ${lastError?.message ?? 'the kernel refused it'}`,
-    );
+  try {
+    await reconciler.settled(signal);
+  } catch (error) {
+    throw prefixed(`could not set up ${dev}: `, error);
   }
   process.stdout.write('ready\n');
   await stopped.promise;

@@ -8,6 +8,7 @@ import {
   effectiveMetric,
   KERNEL_ROUTE_PROTOCOL,
   type Route,
+  routeKey,
   WEFT_ROUTE_PROTOCOL,
 } from '../state.ts';
 import type { Wanted } from '../wanted.ts';
@@ -92,6 +93,8 @@ function planWanted(context: Context, key: string, route: Route): void {
     return;
   }
   if (exact !== undefined && !lost && !isHidden(route, exact, there)) {
+    const first = preferred(context, route);
+    if (first !== undefined) plan.problems.set(key, { type: 'route-taken', route, by: first });
     remove(ours.filter((other) => other !== exact));
     return;
   }
@@ -105,12 +108,23 @@ function planWanted(context: Context, key: string, route: Route): void {
     remove(ours);
     return;
   }
+  const first = preferred(context, route);
+  if (first !== undefined) plan.problems.set(key, { type: 'route-taken', route, by: first });
   // Duplicates go first: the kernel may take a deletion without a gateway for the new route.
   for (const other of there.slice(1)) {
     if (other.protocol === WEFT_ROUTE_PROTOCOL) plan.changes.push({ type: 'route-delete', route: other });
   }
   // What replace takes the place of is the first of them; when the kernel has flushed them, it adds.
   plan.changes.push({ type: there.length === 0 ? 'route-add' : 'route-replace', route });
+}
+
+/** Somebody else's route to the same place that the kernel takes before ours, because its metric, 0, is lower. */
+function preferred(context: Context, route: Route): ActualRoute | undefined {
+  if (route.type !== 'unicast' || !isPrefix4(route.dst) || effectiveMetric(route) === 0) return undefined;
+  const there = routesThere(context, routeKey({ ...route, metric: 0 }));
+  return there.find(
+    ({ protocol, dev, type }) => protocol !== WEFT_ROUTE_PROTOCOL && type === 'unicast' && dev !== route.dev,
+  );
 }
 
 /** Nobody wants these: ours are stale. */

@@ -10,6 +10,8 @@ import { bundle } from './packaging/bundle.ts';
 import { makeExecutable } from './packaging/executable.ts';
 
 const signal = AbortSignal.timeout(600_000);
+// What is made must not depend on who makes it.
+process.umask(0o022);
 try {
   const architectures = architecturesOf(process.argv.slice(2));
   const programs = await bundle(signal);

@@ -43,7 +43,7 @@ for suite; do
     unit | node24) ;;
     netns | test) commands="$commands $network $plugins" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
-    e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;

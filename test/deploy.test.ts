@@ -16,14 +16,21 @@ interface Container {
   readonly image: string;
   readonly command: readonly string[];
   readonly args?: readonly string[];
-  readonly securityContext?: {
-    readonly privileged?: boolean;
-    readonly capabilities?: { readonly add: readonly string[] };
-  };
+  readonly securityContext?: SecurityContext;
+  readonly livenessProbe?: { readonly httpGet: { readonly host?: string } };
+  readonly readinessProbe?: { readonly httpGet: { readonly host?: string } };
   readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string }[];
 }
 
+interface SecurityContext {
+  readonly privileged?: boolean;
+  readonly allowPrivilegeEscalation?: boolean;
+  readonly readOnlyRootFilesystem?: boolean;
+  readonly capabilities?: { readonly add?: readonly string[]; readonly drop?: readonly string[] };
+}
+
 interface Pod {
+  readonly securityContext?: { readonly seccompProfile?: { readonly type: string } };
   readonly initContainers: readonly Container[];
   readonly containers: readonly Container[];
   readonly volumes: readonly { readonly name: string }[];
@@ -86,7 +93,34 @@ describe('deploy/kube-flannel.yml', () => {
       agent.volumeMounts.find((found) => found.name === mount.name),
       mount,
     );
-    assert.deepEqual(agent.securityContext, { capabilities: { add: ['NET_ADMIN', 'NET_RAW'] } });
+    assert.notEqual(agent.securityContext?.privileged, true);
+  });
+
+  it('gives every container what it needs and nothing else', () => {
+    const hardened = (add: readonly string[]): SecurityContext => ({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'], add },
+    });
+    assert.deepEqual(named('DaemonSet').spec!.template.spec.securityContext, {
+      seccompProfile: { type: 'RuntimeDefault' },
+    });
+    assert.deepEqual(
+      Object.fromEntries(
+        [...initContainers, ...containers].map(({ name, securityContext }) => [name, securityContext]),
+      ),
+      {
+        'install-cni-plugin': hardened(['DAC_OVERRIDE', 'MKNOD']),
+        'kube-flannel': hardened(['NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE']),
+      },
+    );
+  });
+
+  it('shows health and metrics to the node alone, where kubelet asks for them', () => {
+    const parsed = parseFlanneldOptions(agent.args!, { NODE_NAME: 'n1' });
+    assert.ok(parsed.kind === 'run');
+    assert.equal(parsed.options.healthzIp, '127.0.0.1');
+    for (const probe of [agent.livenessProbe, agent.readinessProbe]) assert.equal(probe?.httpGet.host, '127.0.0.1');
   });
 
   it('has each volume that is mounted, and mounts each it has', () => {
@@ -99,6 +133,20 @@ describe('deploy/kube-flannel.yml', () => {
   it('takes the image of this version, as make image names it', () => {
     for (const { image } of [...initContainers, ...containers]) assert.equal(image, `localhost/weft:${version}`);
   });
+});
+
+it('deploy/fast-path-check.yml tries with the image, capabilities and seccomp profile of the agent, and has nothing of the host', () => {
+  const [{ spec }] = loadAll(read('deploy/fast-path-check.yml')) as [Manifest];
+  const pod = spec!.template.spec;
+  const [container] = pod.containers;
+  assert.equal(container!.image, `localhost/weft:${version}`);
+  assert.deepEqual(pod.securityContext, { seccompProfile: { type: 'RuntimeDefault' } });
+  assert.deepEqual(container!.securityContext, {
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'BPF'] },
+  });
+  assert.deepEqual([pod.volumes, Reflect.get(pod, 'hostNetwork')], [undefined, undefined]);
 });
 
 it('the Helm chart is of this version', () => {
@@ -178,5 +226,40 @@ describe('the Dockerfile behind a proxy that inspects TLS', () => {
 
   it('says so where the build fails', () => {
     assert.match(dockerfile, /^RUN make image .*\|\| \{.*--build-arg CA=.*exit 1; \}$/m);
+  });
+});
+
+describe('deploy/systemd/weft-flanneld.service', () => {
+  const lines = read('deploy/systemd/weft-flanneld.service').split('\n');
+  const valuesOf = (key: string): string[] =>
+    lines.filter((line) => line.startsWith(`${key}=`)).map((line) => line.slice(key.length + 1));
+
+  it('lets the agent do what it has to and nothing else', () => {
+    assert.deepEqual(valuesOf('CapabilityBoundingSet'), ['CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_NET_BIND_SERVICE']);
+    assert.deepEqual(valuesOf('AmbientCapabilities'), []);
+    assert.deepEqual(valuesOf('SystemCallFilter'), ['@system-service bpf']);
+    assert.deepEqual(valuesOf('ProtectSystem'), ['strict']);
+    assert.deepEqual(valuesOf('DeviceAllow'), ['/dev/net/tun rw']);
+    const switches =
+      'NoNewPrivileges PrivateTmp ProtectClock ProtectHostname ProtectKernelLogs ProtectKernelModules ProtectControlGroups ' +
+      'RestrictNamespaces RestrictSUIDSGID RestrictRealtime LockPersonality';
+    for (const key of switches.split(' ')) assert.deepEqual(valuesOf(key), ['yes'], key);
+  });
+
+  it('lets it write where it writes by default', () => {
+    const parsed = parseFlanneldOptions(['--kube-subnet-mgr', '--cni-conf-dir=/etc/cni/net.d'], { NODE_NAME: 'n1' });
+    assert.ok(parsed.kind === 'run');
+    const { subnetFile, stateDir, localStore, cniConfDir } = parsed.options;
+    const writable = [
+      ...valuesOf('ReadWritePaths').flatMap((value) => value.split(' ').map((path) => path.replace(/^-/, ''))),
+      ...valuesOf('StateDirectory').map((name) => `/var/lib/${name}`),
+      ...valuesOf('RuntimeDirectory').map((name) => `/run/${name}`),
+    ];
+    for (const path of [subnetFile, stateDir, localStore, cniConfDir!, '/run/xtables.lock']) {
+      assert.ok(
+        writable.some((folder) => path === folder || path.startsWith(`${folder}/`)),
+        path,
+      );
+    }
   });
 });

@@ -43,3 +43,9 @@ export function packagesOf(architecture: Architecture): string {
     hint: `Run scripts/setup.sh dist-${architecture.name}, or make with ARCH="amd64 arm64".`,
   });
 }
+
+/** koffi's native part. @throws WeftError */
+export function koffiAddon(architecture: Architecture): string {
+  const name = `linux_${architecture.node}`;
+  return join(packagesOf(architecture), `@koromix/koffi-linux-${architecture.node}/${name}/koffi.node`);
+}

@@ -15,6 +15,8 @@ export interface Bundle {
   readonly worker: string;
   /** Of the npm packages in it. */
   readonly licences: string;
+  /** Folders of the npm packages in it. */
+  readonly packages: readonly string[];
 }
 
 /** koffi looks for its native part in node_modules; in the executable it is an asset. */
@@ -115,6 +117,7 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
     sources: sourceTable(textOf(program.outputFiles, 'program.js.map'), (path) => path.startsWith('src/')),
     worker: worker.outputFiles[0]!.text,
     licences: notices.join('\n'),
+    packages: [...folders].sort(),
   };
 }
 

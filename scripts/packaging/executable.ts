@@ -1,13 +1,33 @@
-import { chmod, copyFile, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../src/linux/run.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
-import { type Architecture, DIST, isOwn, packagesOf, ROOT } from './architecture.ts';
+import { type Architecture, DIST, isOwn, koffiAddon, packagesOf, ROOT } from './architecture.ts';
 import type { Bundle } from './bundle.ts';
 import { makeDebianRoot } from './debian-root.ts';
+import { type DebianPackage, type LockFile, lockKeyOf, sbomOf } from './sbom.ts';
 
 /** What the executable needs of Debian: Node.js is linked against these. */
 export const RUNTIME_LIBRARIES = ['libc6', 'libstdc++6', 'libatomic1'] as const;
+
+/** Of the bill of materials, beside the executable and in the image. */
+export const SBOM_NAME = 'weft.cdx.json';
+
+/** @param debian what is in it besides the executable and its parts. */
+export async function sbom(
+  type: 'application' | 'container',
+  bundle: Bundle,
+  architecture: Architecture,
+  debian: readonly DebianPackage[] = [],
+): Promise<string> {
+  const lock = JSON.parse(await readFile(join(ROOT, 'package-lock.json'), 'utf8')) as LockFile;
+  const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  const native = [
+    `node_modules/node-linux-${architecture.node}`,
+    `node_modules/@koromix/koffi-linux-${architecture.node}`,
+  ];
+  return sbomOf(lock, { type, version, npm: [...bundle.packages.map(lockKeyOf), ...native], debian });
+}
 
 /** The names under which the one executable is another program. */
 const NAMES = ['flanneld', 'flannel'] as const;
@@ -30,10 +50,7 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
   await writeFile(at('worker.js'), bundle.worker);
   await writeFile(at('source-files.json'), JSON.stringify(bundle.sources.files));
   await writeFile(at('source-positions'), bundle.sources.entries);
-  await copyFile(
-    join(packages, `@koromix/koffi-linux-${architecture.node}/linux_${architecture.node}/koffi.node`),
-    at('koffi.node'),
-  );
+  await copyFile(koffiAddon(architecture), at('koffi.node'));
   const configuration = {
     main: 'program.js',
     executable: 'node',
@@ -49,8 +66,9 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
     },
   };
   await writeFile(at('executable.json'), JSON.stringify(configuration));
-  // With the flags it will run with: V8 refuses a code cache that was made with others.
-  const node = [at('node'), ...RUNTIME_FLAGS, '--build-sea', 'executable.json'];
+  // With the flags it will run with: V8 refuses a code cache that was made with others. The seed, which is not among those it
+  // compares, makes the cache the same each time.
+  const node = [at('node'), ...RUNTIME_FLAGS, '--random-seed=1', '--build-sea', 'executable.json'];
   if (isOwn(architecture)) {
     await run(node, { cwd: work, signal });
   } else {
@@ -63,6 +81,7 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
   await rename(at('weft'), join(folder, 'weft'));
   for (const name of NAMES) await symlink('weft', join(folder, name));
   await writeFile(join(folder, 'LICENCES'), bundle.licences);
+  await writeFile(join(folder, SBOM_NAME), await sbom('application', bundle, architecture));
   await rm(work, { recursive: true });
   return folder;
 }

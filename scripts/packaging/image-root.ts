@@ -1,8 +1,9 @@
 import { chmod, copyFile, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type Architecture, DIST, ROOT } from './architecture.ts';
+import { type Architecture, DIST, koffiAddon, ROOT } from './architecture.ts';
+import type { Bundle } from './bundle.ts';
 import { makeDebianRoot } from './debian-root.ts';
-import { RUNTIME_LIBRARIES } from './executable.ts';
+import { RUNTIME_LIBRARIES, SBOM_NAME, sbom } from './executable.ts';
 
 /** busybox is the shell for the scripts of deploy/image/ and for whoever looks into a running container. */
 const PACKAGES = [...RUNTIME_LIBRARIES, 'iproute2', 'nftables', 'iptables', 'busybox', 'containernetworking-plugins'];
@@ -40,15 +41,16 @@ export interface ImageRoot {
   readonly weft: string;
 }
 
-/** `dist/linux-ARCH` must be there (see executable.ts). The folders are below `folder`, which is made anew. */
+/** `dist/linux-ARCH` must hold what the bundle makes (see executable.ts). The folders are below `folder`, which is made anew. */
 export async function makeImageRoot(
   folder: string,
+  bundle: Bundle,
   architecture: Architecture,
   signal: AbortSignal,
 ): Promise<ImageRoot> {
   await rm(folder, { recursive: true, force: true });
   const debian = join(folder, 'debian');
-  await makeDebianRoot(debian, PACKAGES, architecture, signal);
+  const packages = await makeDebianRoot(debian, PACKAGES, architecture, signal);
   await keepOnly(join(debian, 'usr/lib/cni'), CNI_PLUGINS);
   for (const name of IPTABLES) await rm(join(debian, 'usr/sbin', name), { force: true });
   for (const name of BUSYBOX) await symlink('busybox', join(debian, 'usr/bin', name));
@@ -68,10 +70,15 @@ export async function makeImageRoot(
     await chmod(join(weft, to), mode);
   };
   await put(join(built, 'weft'), 'usr/bin/weft', 0o755);
+  // Where src/cmd/single-executable/koffi-addon.ts looks for it: the root file system of the container may be read-only.
+  await put(koffiAddon(architecture), 'usr/lib/weft/koffi.node', 0o644);
   await put(join(built, 'LICENCES'), 'usr/share/doc/weft/LICENCES', 0o644);
   await put(join(ROOT, 'LICENSE'), 'usr/share/doc/weft/copyright', 0o644);
   await put(join(ROOT, 'deploy/image/install-conf'), 'opt/bin/install-conf', 0o755);
   await put(join(ROOT, 'deploy/image/iptables-flavour'), 'usr/sbin/iptables-flavour', 0o755);
+  // The image has no dpkg database: scanners find Debian's packages, and all others, by this.
+  await writeFile(join(weft, 'usr/share/doc/weft', SBOM_NAME), await sbom('container', bundle, architecture, packages));
+  await chmod(join(weft, 'usr/share/doc/weft', SBOM_NAME), 0o644);
   for (const name of IPTABLES) await symlink('iptables-flavour', join(weft, 'usr/sbin', name));
   for (const name of ['flanneld', 'flannel']) await symlink('weft', join(weft, 'usr/bin', name));
   for (const [path, target] of Object.entries(FLANNEL_PATHS)) await symlink(target, join(weft, path));

@@ -21,7 +21,7 @@ export function tunRemedy(obstacle: TunObstacle, inPod: boolean): string {
   switch (obstacle) {
     case 'missing':
       return inPod
-        ? `Add to the DaemonSet (${EDIT}), under spec.template.spec.volumes: \`${ITEMS.volume}\`, and under volumeMounts of the container kube-flannel: \`${ITEMS.mount}\`. If the file is missing even then, the node's kernel has not loaded its driver: modprobe tun on the node.`
+        ? `Add to the DaemonSet (${EDIT}), under spec.template.spec.volumes: \`${ITEMS.volume}\`, and under volumeMounts of the container kube-flannel: \`${ITEMS.mount}\`. If the file is missing even then, the init container could not make it: modprobe tun on the node.`
         : 'On a host: modprobe tun. In a container: start it with --device /dev/net/tun --cap-add NET_ADMIN.';
     case 'device-denied':
       return inPod

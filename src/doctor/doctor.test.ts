@@ -8,7 +8,7 @@ import { type Check, type CheckResult, ok, runChecks } from './check.ts';
 import { cniChecks } from './cni-checks.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 import { kernelChecks } from './kernel-checks.ts';
-import { tunChecks } from './tun-checks.ts';
+import { fastPathCheck, tunChecks } from './tun-checks.ts';
 
 const SUBNET_ENV =
   'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n';
@@ -58,6 +58,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
     modifiedAt: async (path) => (existing.has(path) || all[path] !== undefined ? new Date(0) : undefined),
     openError: async () => undefined,
     hasCapability: () => true,
+    fastPathObstacle: () => undefined,
     links: async () => [
       { name: 'eth0', mtuBytes: 1500, up: true, addresses: ['192.168.77.1/24'] },
       { name: 'flannel0', mtuBytes: 1472, up: true, addresses: ['10.244.7.0/32'] },
@@ -77,6 +78,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
 
 const checksOf = (host: DoctorHost): Check[] => [
   ...tunChecks(host),
+  fastPathCheck(host, false),
   ...kernelChecks(host, paths),
   ...agentChecks(host, paths),
   ...cniChecks(host, paths),
@@ -93,6 +95,13 @@ describe('the doctor', () => {
     const names = checksOf(hostWith()).map(({ name }) => name);
     assert.equal(new Set(names).size, names.length);
     for (const name of names) assert.match(name, /^[a-z]+(-[a-z]+)*$/);
+  });
+
+  it('finds nothing wrong with a host without a fast path, unless one is wanted, and says why there is none', async () => {
+    const host = hostWith({ fastPathObstacle: () => 'failed to make the BPF map: EPERM' });
+    const [free, wanted] = await runChecks([fastPathCheck(host, false), fastPathCheck(host, true)], 5_000, signal);
+    assert.deepEqual([free?.status, wanted?.status], ['ok', 'fail']);
+    for (const result of [free, wanted]) assert.match(result!.found, /EPERM/);
   });
 
   const conf = () => join(paths.cniConfDir, '10-flannel.conflist');

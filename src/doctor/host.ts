@@ -9,6 +9,8 @@ export interface DoctorHost {
   /** Opens for reading and writing, and closes: the name of the error, or `undefined`. */
   readonly openError: (path: string) => Promise<string | undefined>;
   readonly hasCapability: (name: 'CAP_NET_ADMIN' | 'CAP_NET_RAW') => boolean;
+  /** Tries what the fast path needs, on no device: why it could not be here, or `undefined`. */
+  readonly fastPathObstacle: () => string | undefined;
   readonly links: (signal: AbortSignal) => Promise<readonly HostLink[]>;
   /** IPv4, table main. */
   readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;

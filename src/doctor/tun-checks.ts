@@ -38,3 +38,23 @@ export function tunChecks(host: DoctorHost): Check[] {
     },
   ];
 }
+
+/**
+ * Whether this process could have the fast path. Nothing is wrong where it could not, unless it is wanted.
+ * @param wanted fail where it could not.
+ */
+export function fastPathCheck(host: DoctorHost, wanted: boolean): Check {
+  return {
+    name: 'fast-path',
+    looksAt: 'whether the kernel and the container runtime let ordinary packets stay in the kernel',
+    run: async () => {
+      const obstacle = host.fastPathObstacle();
+      if (obstacle === undefined) return ok('they do');
+      if (!wanted) return ok(`not for this process, so all packets pass through the forwarder: ${obstacle}`);
+      return fail(
+        obstacle,
+        'Do not give the agents of this node the capability BPF before this is mended: docs/INSTALL.md, The fast path.',
+      );
+    },
+  };
+}

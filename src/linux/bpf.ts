@@ -4,12 +4,14 @@
  */
 import type { BpfMap } from '../dataplane/fast-path/fast-path-tables.ts';
 import { WeftError } from '../errors.ts';
+import { ownStatus, whyBpfRefused } from './capabilities.ts';
 import {
   BPF_COMMANDS,
   BPF_F_NO_PREALLOC,
   BPF_PROG_TYPE_SCHED_CLS,
   EAGAIN,
   EINVAL,
+  ENODEV,
   ENOSYS,
   EPERM,
 } from './constants.ts';
@@ -45,7 +47,7 @@ function putName(attributes: DataView<SharedArrayBuffer>, offset: number, name: 
 
 function unavailable(what: string, errno: number, detail = ''): WeftError {
   const hints: Readonly<Record<number, string>> = {
-    [EPERM]: 'It takes CAP_BPF and CAP_NET_ADMIN, and a kernel that is not locked down.',
+    [EPERM]: errno === -EPERM ? whyBpfRefused(ownStatus()) : '',
     [ENOSYS]: 'The kernel was built without bpf(2).',
     [EINVAL]: 'It takes Linux 6.6 or later.',
   };
@@ -168,11 +170,33 @@ const TCX = { ingress: 46, egress: 47 } as const;
 
 /** Lets a program see what a device receives or is given to send, until disposed. @throws WeftError WEFT_FAST_PATH */
 export function attachTcx(program: BpfProgram, device: number, side: keyof typeof TCX): Disposable {
+  const fd = createLink(program, device, side);
+  if (fd < 0) throw unavailable(`attach a BPF program to device ${device} (tcx ${side})`, fd);
+  return { [Symbol.dispose]: () => void close(fd) };
+}
+
+/** A descriptor, or an error number below 0. */
+function createLink(program: BpfProgram, device: number, side: keyof typeof TCX): number {
   const attributes = sharedBytes(ATTRIBUTE_BYTES);
   attributes.setUint32(0, program.fd, true);
   attributes.setUint32(4, device, true);
   attributes.setUint32(8, TCX[side], true);
-  const fd = bpf(BPF_COMMANDS.linkCreate, addressOf(attributes), ATTRIBUTE_BYTES);
-  if (fd < 0) throw unavailable(`attach a BPF program to device ${device} (tcx ${side})`, fd);
-  return { [Symbol.dispose]: () => void close(fd) };
+  return bpf(BPF_COMMANDS.linkCreate, addressOf(attributes), ATTRIBUTE_BYTES);
+}
+
+/** No device has this index. */
+const NO_DEVICE = 0x7fff_ffff;
+/** r0 = TCX_NEXT; exit */
+const DO_NOTHING = Uint8Array.of(0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x95, 0, 0, 0, 0, 0, 0, 0);
+
+/**
+ * Tries all that the fast path asks of the kernel and of the container runtime, but on no device: nothing on the host changes.
+ * @throws WeftError WEFT_FAST_PATH as the agent would get it.
+ */
+export function tryFastPath(): void {
+  using _hash = createBpfMap({ kind: 'hash', name: 'weft_try', keyBytes: 4, valueBytes: 8, maxEntries: 1 });
+  using _trie = createBpfMap({ kind: 'lpm-trie', name: 'weft_try', keyBytes: 8, valueBytes: 8, maxEntries: 1 });
+  using program = loadClassifier('weft_try', DO_NOTHING);
+  const result = createLink(program, NO_DEVICE, 'egress');
+  if (result !== -ENODEV) throw unavailable('attach BPF programs to devices (tcx)', result);
 }

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { tunRemedy } from '../config/tun-remedy.ts';
 import { WeftError } from '../errors.ts';
 import { CAP_NET_ADMIN, hasCapability } from './capabilities.ts';
@@ -123,6 +123,23 @@ function openNode(onNotice: ((text: string) => void) | undefined): number {
   throw new WeftError('WEFT_TUN_MISSING', `failed to open TUN device: open ${DEVICE}: ${came}`, {
     hint: `The node is not the TUN driver's, or the kernel has no tun driver. ${tunRemedy('missing', inPod())}`,
   });
+}
+
+/** What became of the device node; never an error, for a backend may do without. */
+export type TunNode =
+  | { readonly status: 'present' | 'made' }
+  | { readonly status: 'missing'; readonly reason: string; readonly remedy: string };
+
+/** Makes {@link DEVICE} where there is none: what an init container may do so that the agent needs no CAP_MKNOD. */
+export function ensureTunNode(): TunNode {
+  if (existsSync(DEVICE)) return { status: 'present' };
+  const reason = makeNode();
+  if (reason === undefined) return { status: 'made' };
+  return {
+    status: 'missing',
+    reason: `mknod ${DEVICE} c ${TUN_MAJOR} ${TUN_MINOR}: ${reason}`,
+    remedy: tunRemedy('missing', inPod()),
+  };
 }
 
 /** Returns what went wrong, or undefined. */

@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { loadAll } from 'js-yaml';
-import type { KubeObject } from '../../src/lab/servers/kube-client.ts';
+import { KubeClient, KubeClientError, type KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { FLANNEL_USER, KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { run } from '../../src/linux/run.ts';
+import { eventually } from '../netns/waiting.ts';
 import { type DeployTools, deployTools } from './deploy-tools.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -19,12 +20,18 @@ interface Container {
   readonly command: readonly string[];
   readonly args: readonly string[];
   readonly ports?: readonly unknown[];
-  readonly securityContext?: { readonly capabilities: { readonly add: readonly string[] } };
+  readonly securityContext?: {
+    readonly privileged?: boolean;
+    readonly allowPrivilegeEscalation?: boolean;
+    readonly readOnlyRootFilesystem?: boolean;
+    readonly capabilities: { readonly add: readonly string[]; readonly drop?: readonly string[] };
+  };
   readonly livenessProbe?: { readonly httpGet: unknown };
   readonly readinessProbe?: { readonly httpGet: unknown };
 }
 
 interface PodSpec {
+  readonly securityContext?: unknown;
   readonly initContainers: readonly Container[];
   readonly containers: readonly Container[];
   readonly imagePullSecrets?: readonly unknown[];
@@ -41,6 +48,8 @@ interface Manifest {
 
 const parse = (yaml: string): Manifest[] => (loadAll(yaml) as (Manifest | null)[]).filter((object) => object !== null);
 const manifest = parse(await readFile(join(ROOT, 'deploy/kube-flannel.yml'), 'utf8'));
+
+const policy = parse(await readFile(join(ROOT, 'deploy/own-node-policy/policy.yml'), 'utf8'));
 
 /** By kind; JSON inside a ConfigMap as what it says, for its layout may differ. */
 function contentOf(objects: readonly Manifest[]): Record<string, unknown> {
@@ -114,21 +123,89 @@ describe('the Helm chart', () => {
     const [agent] = podOf(await rendered({ flannel: { args } })).containers;
     assert.deepEqual(
       [...agent!.command, ...agent!.args],
-      ['/opt/bin/flanneld', ...args, '--healthz-port=8081', '--cni-conf-dir=/etc/cni/net.d'],
+      [
+        '/opt/bin/flanneld',
+        ...[...args, '--healthz-ip=127.0.0.1', '--healthz-port=8081', '--cni-conf-dir=/etc/cni/net.d'],
+      ],
     );
+  });
+
+  it('gives every container of every rendering what it needs and nothing else', async () => {
+    const renderings = [
+      manifest,
+      parse((await run([tools.kustomize, 'build', join(ROOT, 'deploy')])).stdout),
+      await rendered(),
+      await rendered({ flannel: { fastPath: true, healthz: { port: 0 }, skipCNIConfigInstallation: true } }),
+      await rendered({ netpol: { enabled: true }, podCidrv6: 'fd00:10::/56' }),
+    ];
+    for (const [index, objects] of renderings.entries()) {
+      const pod = podOf(objects);
+      assert.deepEqual(pod.securityContext, { seccompProfile: { type: 'RuntimeDefault' } }, `rendering ${index}`);
+      for (const { name, securityContext } of [...pod.initContainers, ...pod.containers]) {
+        const allowed: Readonly<Record<string, readonly string[]>> = {
+          'install-cni-plugin': ['DAC_OVERRIDE', 'MKNOD'],
+          'kube-flannel': ['NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE', ...(index === 3 ? ['BPF'] : [])],
+        };
+        // Another project's, as that has it; off unless asked for.
+        if (name === 'kube-network-policies' && index === 4) continue;
+        assert.deepEqual(
+          securityContext,
+          {
+            allowPrivilegeEscalation: false,
+            readOnlyRootFilesystem: true,
+            capabilities: { drop: ['ALL'], add: allowed[name] },
+          },
+          `${name} of rendering ${index}`,
+        );
+      }
+    }
   });
 
   it('has the capability for the fast path where asked to', async () => {
     const [agent] = podOf(await rendered({ flannel: { fastPath: true } })).containers;
-    assert.deepEqual(agent?.securityContext?.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.deepEqual(agent?.securityContext?.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE', 'BPF']);
+  });
+
+  it('tries the fast path on every node where asked to, as deploy/fast-path-check.yml does', async () => {
+    const expected = parse(await readFile(join(ROOT, 'deploy/fast-path-check.yml'), 'utf8'));
+    const objects = await rendered({ flannel: { fastPathCheck: true } });
+    assert.deepEqual(
+      objects.filter(({ metadata }) => metadata.name === 'weft-fast-path-check'),
+      expected,
+    );
+  });
+
+  it('has the policy for Nodes where asked to, and kustomize has it beside the base', async () => {
+    const isPolicy = ({ kind }: Manifest) => kind.startsWith('ValidatingAdmissionPolicy');
+    const objects = await rendered({ flannel: { ownNodePolicy: true } });
+    assert.deepEqual(objects.filter(isPolicy), policy);
+    assert.deepEqual((await rendered()).filter(isPolicy), []);
+    const { stdout } = await run([tools.kustomize, 'build', join(ROOT, 'deploy/own-node-policy')]);
+    assert.deepEqual(parse(stdout), policy);
   });
 
   it('has health port and probes, also on another port', async () => {
     const [agent] = podOf(await rendered({ flannel: { healthz: { port: 9090 } } })).containers;
     assert.deepEqual(agent?.ports, [{ name: 'healthz', containerPort: 9090, protocol: 'TCP' }]);
     assert.ok(agent.args.includes('--healthz-port=9090'));
-    assert.deepEqual(agent.livenessProbe?.httpGet, { path: '/healthz', port: 'healthz' });
-    assert.deepEqual(agent.readinessProbe?.httpGet, { path: '/readyz', port: 'healthz' });
+    assert.deepEqual(agent.livenessProbe?.httpGet, { host: '127.0.0.1', path: '/healthz', port: 'healthz' });
+    assert.deepEqual(agent.readinessProbe?.httpGet, { host: '127.0.0.1', path: '/readyz', port: 'healthz' });
+  });
+
+  it("shows health and metrics at the node's address, or at all, where asked to, and kubelet asks there", async () => {
+    for (const [listen, ip] of [
+      ['node', '$(NODE_IP)'],
+      ['all', '0.0.0.0'],
+    ] as const) {
+      const [agent] = podOf(await rendered({ flannel: { healthz: { listen } } })).containers;
+      assert.ok(agent!.args.includes(`--healthz-ip=${ip}`));
+      // Without a host, kubelet asks the pod's address, which is the node's.
+      assert.deepEqual(agent!.readinessProbe?.httpGet, { path: '/readyz', port: 'healthz' });
+      const { env } = agent as unknown as { env: { name: string; valueFrom: unknown }[] };
+      const nodeIp = env.find(({ name }) => name === 'NODE_IP')?.valueFrom;
+      assert.deepEqual(nodeIp, listen === 'node' ? { fieldRef: { fieldPath: 'status.hostIP' } } : undefined);
+    }
+    assert.match((await helm({ flannel: { healthz: { listen: 'pod' } } })).refusal, /healthz\/listen/);
   });
 
   it('has none of them with port 0', async () => {
@@ -233,6 +310,8 @@ describe('a real API server', () => {
     ClusterRole: '/apis/rbac.authorization.k8s.io/v1/clusterroles',
     ClusterRoleBinding: '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings',
     DaemonSet: `/apis/apps/v1/namespaces/${NAMESPACE}/daemonsets`,
+    ValidatingAdmissionPolicy: '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies',
+    ValidatingAdmissionPolicyBinding: '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings',
   };
 
   /** Server-side apply, which refuses fields that it does not know. */
@@ -302,5 +381,63 @@ describe('a real API server', () => {
     assert.ok(await allowed('patch', 'nodes', 'status'));
     for (const verb of ['update', 'patch', 'delete', 'create']) assert.ok(!(await allowed(verb, 'nodes')), verb);
     for (const resource of ['pods', 'secrets', 'configmaps']) assert.ok(!(await allowed('list', resource)), resource);
+  });
+
+  it("lets an agent's token change its own Node alone, and only what the agent writes, with the policy", async () => {
+    await apply(manifest);
+    const pods = `/api/v1/namespaces/${NAMESPACE}/pods`;
+    for (const node of ['own', 'other']) await cluster.admin.createNode(node);
+    const container = { name: 'agent', image: 'agent' };
+    await cluster.admin.create(pods, {
+      kind: 'Pod',
+      metadata: { name: 'agent-on-own' },
+      spec: { nodeName: 'own', serviceAccountName: 'flannel', containers: [container] },
+    } as KubeObject);
+    const { uid } = (await cluster.admin.get<KubeObject>(`${pods}/agent-on-own`)).metadata;
+    /** As kubelet asks for it; without a pod, as `kubectl create token` does. */
+    const tokenOf = async (boundObjectRef?: object): Promise<KubeClient> => {
+      const path = `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/flannel/token`;
+      const spec = { expirationSeconds: 3600, ...(boundObjectRef && { boundObjectRef }) };
+      const request = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec };
+      const { status } = await cluster.admin.json<{ status: { token: string } }>('POST', path, request);
+      return new KubeClient({ url: cluster.url, ca: await readFile(cluster.ca.certFile, 'utf8'), token: status.token });
+    };
+    using bound = await tokenOf({ kind: 'Pod', apiVersion: 'v1', name: 'agent-on-own', uid });
+    using free = await tokenOf();
+    const change = (client: KubeClient, node: string, what: object) =>
+      client.json('PATCH', `/api/v1/nodes/${node}/status`, what, 'application/merge-patch+json');
+    const annotate = (client: KubeClient, node: string) =>
+      change(client, node, { metadata: { annotations: { 'flannel.alpha.coreos.com/public-ip': '192.0.2.1' } } });
+    const isForbidden = (message: RegExp) => (error: unknown) => {
+      assert.ok(error instanceof KubeClientError);
+      assert.equal(error.status, 403);
+      assert.match(error.message, message);
+      return true;
+    };
+
+    // What the policy is for: the right itself is for all Nodes.
+    await annotate(bound, 'other');
+    await apply(policy);
+    await eventually('the policy is in force', () =>
+      annotate(bound, 'other').then(
+        () => undefined,
+        () => true,
+      ),
+    );
+    await assert.rejects(annotate(bound, 'other'), isForbidden(/its own Node only, and this token is of own/));
+    await assert.rejects(annotate(free, 'own'), isForbidden(/this token is of no node/));
+
+    await annotate(bound, 'own');
+    const condition = { type: 'NetworkUnavailable', status: 'False', reason: 'FlannelIsUp' };
+    await change(bound, 'own', { status: { conditions: [condition] } });
+    for (const more of [
+      { metadata: { labels: { 'node-role.kubernetes.io/control-plane': '' } } },
+      { status: { addresses: [{ type: 'InternalIP', address: '192.0.2.66' }] } },
+      { status: { capacity: { pods: '1000' } } },
+    ]) {
+      await assert.rejects(change(bound, 'own', more), isForbidden(/annotations and conditions of its Node/));
+    }
+    // Others are not concerned.
+    await change(cluster.admin, 'other', { status: { addresses: [{ type: 'InternalIP', address: '192.0.2.66' }] } });
   });
 });

@@ -25,6 +25,7 @@ import { dnsObjects, SERVICE_OBJECTS, WEB_DAEMON_SET, WEB_HOST_PORT, WEB_LABELS,
 const AGENTS: Workload = { kind: 'daemonsets', namespace: 'kube-flannel', name: 'kube-flannel-ds' };
 const SHOP: Workload = { kind: 'deployments', namespace: 'default', name: 'shop' };
 const DNS: Workload = { kind: 'deployments', namespace: 'kube-system', name: 'coredns' };
+const FAST_PATH_CHECK: Workload = { kind: 'daemonsets', namespace: 'kube-flannel', name: 'weft-fast-path-check' };
 const AGENT_LABELS = { app: 'flannel' };
 /** flannel's tests give a rollout five minutes, and a removal two. */
 const ROLLOUT_MS = 300_000;
@@ -35,11 +36,15 @@ const WEFT = join(ROOT, 'bin/weft');
 
 let cluster: RealCluster;
 let manifest: ManifestObject[];
+let fastPathCheck: ManifestObject[];
+let policy: ManifestObject[];
 
 const limit = (ms = ROLLOUT_MS): AbortSignal => AbortSignal.timeout(ms);
 
 before(async () => {
   manifest = await readManifest(join(ROOT, 'deploy/kube-flannel.yml'));
+  policy = await readManifest(join(ROOT, 'deploy/own-node-policy/policy.yml'));
+  fastPathCheck = await readManifest(join(ROOT, 'deploy/fast-path-check.yml'));
   assert.ok(existsSync(IMAGE), `${IMAGE} is missing: make image`);
   cluster = await RealCluster.start(
     { nodes: 2, images: [IMAGE], say: (line) => process.stderr.write(`${line}\n`) },
@@ -55,7 +60,13 @@ test('from the applied manifest to pods that reach each other', async (t) => {
   const startedAt = performance.now();
   const say = (what: string) =>
     t.diagnostic(`${what} ${((performance.now() - startedAt) / 1000).toFixed(1)} s after apply`);
-  await applyManifest(cluster.api, [...manifest, WEB_DAEMON_SET]);
+  // As kubespray makes them: the agents, whose containers have few capabilities, can write there all the same.
+  for (const node of cluster.nodes) {
+    await node.exec(['mkdir', '-p', '/opt/cni/bin', '/etc/cni/net.d']);
+    await node.exec(['chown', '12345:12345', '/opt/cni/bin', '/etc/cni/net.d']);
+  }
+  // With the policy for Nodes, under which all that follows has to work as well.
+  await applyManifest(cluster.api, [...policy, ...manifest, WEB_DAEMON_SET]);
   await cluster.rolledOut(AGENTS, limit());
   say('agents ready');
   await webPods();
@@ -90,6 +101,52 @@ test('pods reach each other both ways: ping, HTTP, 64 MB by hash, iperf3', async
   const measured = await cluster.exec(first, ['iperf3', '--client', second.status.podIP!, '--time', '2', '--json']);
   const { end } = JSON.parse(measured.stdout) as { end: { sum_received: { bytes: number } } };
   assert.ok(end.sum_received.bytes > 0);
+});
+
+test('the agents have the capabilities of the manifest, under seccomp, on a root file system that cannot be written', async () => {
+  const NET_ADMIN = 1 << 12;
+  const NET_RAW = 1 << 13;
+  const DAC_OVERRIDE = 1 << 1;
+  for (const pod of await cluster.pods(AGENTS.namespace, AGENT_LABELS)) {
+    const { stdout: status } = await cluster.exec(pod, ['cat', '/proc/1/status']);
+    const field = (name: string) => new RegExp(`^${name}:\\s*(\\S+)$`, 'm').exec(status)?.[1];
+    const mask = (NET_ADMIN | NET_RAW | DAC_OVERRIDE).toString(16).padStart(16, '0');
+    assert.deepEqual([field('CapBnd'), field('CapEff'), field('CapPrm')], [mask, mask, mask]);
+    assert.deepEqual([field('NoNewPrivs'), field('Seccomp')], ['1', '2']);
+    for (const folder of ['/', '/usr/bin', '/etc', '/tmp', '/var/lib']) {
+      const { exitCode, stderr } = await cluster.exec(pod, ['touch', `${folder}/weft-test`], { okExitCodes: 'any' });
+      assert.equal(exitCode, 1, folder);
+      assert.match(stderr, /Read-only file system/, folder);
+    }
+  }
+});
+
+test("the token that kubelet gives an agent changes that node's Node and no other", async () => {
+  const [pod] = await cluster.pods(AGENTS.namespace, AGENT_LABELS);
+  const token = '/var/run/secrets/kubernetes.io/serviceaccount/token';
+  const { stdout } = await cluster.exec(pod!, ['cat', token]);
+  const statusFor = async (name: string): Promise<string> => {
+    const argv = ['curl', '--silent', '--insecure', '--output', '/dev/null', '--write-out', '%{http_code}'];
+    const headers = [
+      '--header',
+      `Authorization: Bearer ${stdout}`,
+      '--header',
+      'Content-Type: application/merge-patch+json',
+    ];
+    const patch = ['--request', 'PATCH', '--data', '{"metadata":{"annotations":{"weft.test/touched":"1"}}}'];
+    const url = `${cluster.control.url}/api/v1/nodes/${name}/status`;
+    return (await cluster.node(pod!.spec.nodeName!).exec([...argv, ...headers, ...patch, url])).stdout;
+  };
+  assert.deepEqual([await statusFor('node1'), await statusFor('node2')], ['200', '403']);
+});
+
+test('health and metrics are for the node alone', async () => {
+  for (const node of cluster.nodes) {
+    assert.match((await node.exec(['curl', '--silent', 'http://127.0.0.1:8081/readyz'])).stdout, /^flanneld is ready/);
+    const argv = ['curl', '--silent', '--max-time', '5', `http://${node.address}:8081/readyz`];
+    // 7: connection refused.
+    assert.equal((await node.exec(argv, { okExitCodes: 'any' })).exitCode, 7);
+  }
 });
 
 test("firewall rules are flannel's, after kube-proxy's", async () => {
@@ -189,13 +246,12 @@ test('a rolling restart of the agents interrupts no connection and changes no su
 });
 
 test('with the capability BPF, pods reach each other by the fast path', async () => {
-  const path = `/apis/apps/v1/namespaces/${AGENTS.namespace}/daemonsets/${AGENTS.name}`;
-  const withCapabilities = (...add: string[]) => {
-    const container = { name: 'kube-flannel', securityContext: { capabilities: { add } } };
-    return cluster.api.patch(path, { spec: { template: { spec: { containers: [container] } } } });
-  };
   assert.deepEqual(await Promise.all(cluster.nodes.map((node) => metricOf(node, 'weft_fast_path'))), [0, 0]);
-  await withCapabilities('NET_ADMIN', 'NET_RAW', 'BPF');
+  // What INSTALL.md has before the patch.
+  await applyManifest(cluster.api, fastPathCheck);
+  await cluster.rolledOut(FAST_PATH_CHECK, limit());
+  await deleteManifest(cluster.api, fastPathCheck, REMOVAL_MS);
+  await withCapabilities('NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE', 'BPF');
   await cluster.rolledOut(AGENTS, limit());
   assert.deepEqual(await Promise.all(cluster.nodes.map((node) => metricOf(node, 'weft_fast_path'))), [1, 1]);
   const reads = () =>
@@ -209,7 +265,7 @@ test('with the capability BPF, pods reach each other by the fast path', async ()
     // The forwarder would read a thousand super-packets at the least.
     assert.ok(count - before[index]! < 500, `${count - before[index]!} packets through the forwarder`);
   }
-  await withCapabilities('NET_ADMIN', 'NET_RAW');
+  await withCapabilities('NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE');
   await cluster.rolledOut(AGENTS, limit());
   await pingBothWays(3);
 });
@@ -218,7 +274,8 @@ test('a node goes and its successor joins', async () => {
   const [, gone] = await webPods();
   const host = await cluster.removeNode('node2', limit());
   await eventually('the other node knows of it', async () => ((await peersOf('node1')) === 0 ? true : undefined));
-  await cluster.addNode(host, limit());
+  // The next test wants this one to be as a node of kind on a Docker from before CAP_BPF.
+  await cluster.addNode(host, limit(), { capabilitiesBeyondReach: ['bpf'] });
   await cluster.rolledOut(AGENTS, limit());
   await eventually(
     "a pod runs on the new node, and its state is not the old one's",
@@ -226,6 +283,53 @@ test('a node goes and its successor joins', async () => {
     ROLLOUT_MS,
   );
   assert.equal(await peersOf('node1'), 1);
+  await pingBothWays(3);
+});
+
+test('a node that cannot give CAP_BPF: the check says so and does no harm, and an undone patch gives the network back', async () => {
+  const [first, second] = await webPods();
+  await using ping = await PingStream.start(cluster, first, second);
+  const agents = await cluster.pods(AGENTS.namespace, AGENT_LABELS);
+  await applyManifest(cluster.api, fastPathCheck);
+  const checks = (node: string) =>
+    cluster
+      .pods(FAST_PATH_CHECK.namespace, { app: FAST_PATH_CHECK.name })
+      .then((pods) => pods.filter((pod) => pod.spec.nodeName === node));
+  await eventually('the check is ready on node1', async () => (await checks('node1')).find(isReady), ROLLOUT_MS);
+  const refused = await eventually(
+    'the check does not start on node2',
+    async () => {
+      const state = (await checks('node2'))[0]?.status.containerStatuses?.[0];
+      const messages = [state?.state, state?.lastState].map((one) => JSON.stringify(one ?? {}));
+      return messages.find((text) =>
+        /unable to apply caps|can't apply capabilities|operation not permitted/.test(text),
+      );
+    },
+    ROLLOUT_MS,
+  );
+  assert.match(refused, /caps|capabilities/);
+  // So the guarded patch of INSTALL.md does not come; the agents are the same, and carry packets.
+  assert.deepEqual(
+    (await cluster.pods(AGENTS.namespace, AGENT_LABELS)).map(({ metadata }) => metadata.uid),
+    agents.map(({ metadata }) => metadata.uid),
+  );
+  await deleteManifest(cluster.api, fastPathCheck, REMOVAL_MS);
+  const { sent, received } = await ping.stop();
+  assert.equal(received, sent);
+
+  // Without the guard, and its undo (what kubectl rollout undo does: the template as it was).
+  await withCapabilities('NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE', 'BPF');
+  await eventually(
+    'an agent does not start',
+    async () => {
+      const pods = await cluster.pods(AGENTS.namespace, AGENT_LABELS);
+      const states = pods.flatMap((pod) => pod.status.containerStatuses ?? []);
+      return states.some((one) => /caps|capabilities/.test(JSON.stringify([one.state, one.lastState]))) || undefined;
+    },
+    ROLLOUT_MS,
+  );
+  await withCapabilities('NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE');
+  await cluster.rolledOut(AGENTS, limit());
   await pingBothWays(3);
 });
 
@@ -254,7 +358,7 @@ test('uninstalled: every object is gone, and after weft cleanup the host is clea
   const workloads = [...dnsObjects(dirname(binary)), ...SERVICE_OBJECTS, WEB_DAEMON_SET];
   await deleteManifest(cluster.api, workloads, REMOVAL_MS);
   await eventually('no pod is left', async () => ((await cluster.pods('default', {})).length === 0 ? true : undefined));
-  await deleteManifest(cluster.api, manifest, REMOVAL_MS);
+  await deleteManifest(cluster.api, [...policy, ...manifest], REMOVAL_MS);
   for (const node of cluster.nodes) {
     await node.exec([WEFT, 'cleanup']);
     const { stdout: links } = await node.exec(['ip', '-brief', 'link', 'show']);
@@ -357,6 +461,13 @@ async function sendBlob(from: Pod, to: Pod): Promise<void> {
   await cluster.exec(from, ['rm', '/tmp/blob']);
 }
 
+/** What the agents' container has besides nothing; an agent cannot but start anew. */
+function withCapabilities(...add: string[]): Promise<unknown> {
+  const path = `/apis/apps/v1/namespaces/${AGENTS.namespace}/daemonsets/${AGENTS.name}`;
+  const container = { name: 'kube-flannel', securityContext: { capabilities: { add } } };
+  return cluster.api.patch(path, { spec: { template: { spec: { containers: [container] } } } });
+}
+
 /** Of the agent of a node, as /metrics has it. */
 async function metricOf(node: RealNode, series: string): Promise<number> {
   const { stdout } = await node.exec(['curl', '--silent', '--fail', 'http://127.0.0.1:8081/metrics']);
@@ -426,16 +537,16 @@ async function configure(change: (netConf: string) => string): Promise<void> {
   await cluster.api.patch(path, { data: { 'net-conf.json': change(data['net-conf.json']!) } });
 }
 
-/** flannel's manifest as it is, but for the type of its backend: no mount, and a runtime that lets no device be made. */
+/** As flannel's manifest: no mount of /dev/net. A device that the init container makes is in its own /dev. */
 function withoutTun(objects: readonly ManifestObject[]): ManifestObject[] {
   const copy = structuredClone(objects) as ManifestObject[];
   const agents = copy.find(({ kind }) => kind === 'DaemonSet') as DaemonSet | undefined;
   const pod = agents!.spec.template.spec;
   const named = ({ name }: { name: string }) => name !== 'dev-net';
   pod.volumes = pod.volumes.filter(named);
-  const [container] = pod.containers;
-  container!.volumeMounts = container!.volumeMounts.filter(named);
-  container!.securityContext.capabilities.drop = ['MKNOD'];
+  for (const container of [...pod.initContainers, ...pod.containers]) {
+    container.volumeMounts = container.volumeMounts.filter(named);
+  }
   return copy;
 }
 
@@ -444,10 +555,8 @@ interface DaemonSet extends ManifestObject {
     template: {
       spec: {
         volumes: { name: string }[];
-        containers: {
-          volumeMounts: { name: string }[];
-          securityContext: { capabilities: { add: string[]; drop?: string[] } };
-        }[];
+        initContainers: { volumeMounts: { name: string }[] }[];
+        containers: { volumeMounts: { name: string }[] }[];
       };
     };
   };

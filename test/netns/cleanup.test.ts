@@ -20,6 +20,10 @@ const WEFT = [
   '--disable-warning=ExperimentalWarning',
   fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url)),
 ];
+/** As docs/MIGRATION.md starts it, in an init container. */
+const CONFINED = [
+  ...['setpriv', '--bounding-set=-all,+net_admin,+net_raw,+dac_override', '--inh-caps=-all', '--no-new-privs', '--'],
+];
 const NOTHING = 'there is nothing to remove on this host\n';
 const signal = new AbortController().signal;
 
@@ -121,7 +125,7 @@ for (const { mode, enableNfTables } of [
 
       const dry = await cleanup(['--dry-run']);
       assert.equal(await hostState(), before);
-      const done = await cleanup();
+      const done = await cleanup([], CONFINED);
       assert.deepEqual([done.stderr, done.exitCode], ['', 0]);
       assert.equal(done.stdout, dry.stdout.replaceAll('would remove', 'removed'));
       for (const line of [

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, copyFileSync, mkdtempSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdtempSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -58,4 +58,28 @@ describe('iptables in the image', () => {
       assert.match(stdout, /^:WEFT-TEST /m);
     });
   }
+
+  it('looks once where the root file system is read-only, and for the flavour of each pod anew', async () => {
+    await using namespace = await withNamespace();
+    // The programs say that they were called, and go on as themselves.
+    for (const flavour of ['nft', 'legacy']) {
+      const program = join(folder, `xtables-${flavour}-multi`);
+      rmSync(program);
+      writeFileSync(program, `#!/bin/sh\necho "$*" >&2\nexec /usr/sbin/xtables-${flavour}-multi "$@"\n`, {
+        mode: 0o755,
+      });
+    }
+    // What containers have: a root that cannot be written, and a /dev/shm of the pod.
+    const script = `PATH="$1:$PATH"; mount -t tmpfs none /dev/shm && mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"
+      iptables -N WEFT-FIRST 2>/dev/null; iptables -N WEFT-SECOND; ls /dev/shm; cat /dev/shm/*`;
+    const argv = ['unshare', '--mount', 'busybox', 'sh', '-ec', script, 'sh', folder];
+    await run(['xtables-legacy-multi', 'iptables', '-t', 'mangle', '-N', 'KUBE-IPTABLES-HINT'], {
+      netns: namespace.name,
+    });
+    const { stdout, stderr } = await run(argv, { netns: namespace.name });
+    assert.equal(stdout, 'weft-iptables-flavour\nlegacy\n');
+    assert.equal(stderr, 'iptables -N WEFT-SECOND\n', 'the second call asks nothing');
+    const { stdout: rules } = await run(['xtables-legacy-multi', 'iptables-save'], { netns: namespace.name });
+    assert.match(rules, /^:WEFT-FIRST .*\n:WEFT-SECOND /m);
+  });
 });

@@ -1,7 +1,9 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import type { DoctorHost, HostLink, HostRoute } from '../../doctor/host.ts';
 import { hasErrno } from '../../errno.ts';
+import { describeError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
+import { tryFastPath } from '../../linux/bpf.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
@@ -29,6 +31,14 @@ export function realHost(): DoctorHost {
       }
     },
     hasCapability: (name) => hasCapability(name === 'CAP_NET_ADMIN' ? CAP_NET_ADMIN : CAP_NET_RAW),
+    fastPathObstacle: () => {
+      try {
+        tryFastPath();
+        return undefined;
+      } catch (error) {
+        return describeError(error);
+      }
+    },
     links: async (signal) => {
       const links = JSON.parse((await run(['ip', '-j', 'address', 'show'], { signal })).stdout) as IpLink[];
       return links.map(

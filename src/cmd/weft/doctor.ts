@@ -5,7 +5,7 @@ import { type CheckResult, runChecks } from '../../doctor/check.ts';
 import { cniChecks } from '../../doctor/cni-checks.ts';
 import type { DoctorPaths } from '../../doctor/host.ts';
 import { kernelChecks } from '../../doctor/kernel-checks.ts';
-import { tunChecks } from '../../doctor/tun-checks.ts';
+import { fastPathCheck, tunChecks } from '../../doctor/tun-checks.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { realHost } from './doctor-host.ts';
@@ -13,6 +13,11 @@ import { realHost } from './doctor-host.ts';
 const TIMEOUT_MS = 10_000;
 const MAX_FOUND = 4_000;
 const MARKS = { ok: '✔', warn: '!', fail: '✖' } as const;
+
+interface DoctorFlags extends DoctorPaths {
+  readonly fastPath?: true;
+  readonly json?: true;
+}
 
 /**
  * `weft doctor`: all that can keep pods of this host from having a network, looked at one by one. Exit code 1 when a check
@@ -29,8 +34,9 @@ export function doctorCommand(): Command {
     .option('--cni-conf-dir <dir>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
     .option('--cni-conf-template <file>', 'as the agent has it', DEFAULT_CONF_TEMPLATE)
     .option('--cni-bin-dir <dir>', 'where the container runtime looks for plugins', '/opt/cni/bin')
+    .option('--fast-path', 'only try whether the agent could have its fast path here; exit code 1 when not')
     .option('--json', 'print one JSON object')
-    .action((flags: DoctorPaths & { readonly json?: true }) => examine(flags, flags.json === true));
+    .action((flags: DoctorFlags) => examine(flags, flags.json === true));
 }
 
 function portNumber(text: string): number {
@@ -39,15 +45,19 @@ function portNumber(text: string): number {
   return port;
 }
 
-async function examine(paths: DoctorPaths, json: boolean): Promise<void> {
+async function examine(paths: DoctorFlags, json: boolean): Promise<void> {
   using stopped = untilStopped();
   const host = realHost();
-  const checks = [
-    ...tunChecks(host),
-    ...kernelChecks(host, paths),
-    ...agentChecks(host, paths),
-    ...cniChecks(host, paths),
-  ];
+  const checks =
+    paths.fastPath === true
+      ? [fastPathCheck(host, true)]
+      : [
+          ...tunChecks(host),
+          fastPathCheck(host, false),
+          ...kernelChecks(host, paths),
+          ...agentChecks(host, paths),
+          ...cniChecks(host, paths),
+        ];
   const results = (await runChecks(checks, TIMEOUT_MS, stopped.signal)).map(shown);
   const failed = results.some(({ status }) => status === 'fail');
   process.stdout.write(json ? `${JSON.stringify({ ok: !failed, checks: results })}\n` : results.map(render).join(''));

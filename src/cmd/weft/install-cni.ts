@@ -13,6 +13,7 @@ import { installPlugins, type PluginOutcome } from '../../cni/install-plugins.ts
 import { DEBIAN_PLUGIN_FOLDER } from '../../cni/plugin-remedy.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
+import { ensureTunNode } from '../../linux/tun-device.ts';
 
 interface InstallCniFlags {
   readonly binDir: string;
@@ -20,6 +21,7 @@ interface InstallCniFlags {
   readonly conf: string;
   readonly confDir: string;
   readonly wrapper?: true;
+  readonly tunDevice?: true;
   readonly json?: true;
 }
 
@@ -42,17 +44,23 @@ export function installCniCommand(): Command {
       '--wrapper',
       'the plugin flannel is needed too: pods start with it, not with the configuration of the agent',
     )
+    .option('--tun-device', 'make /dev/net/tun, too, where there is none, so that the agent needs no CAP_MKNOD')
     .option('--json', 'print one JSON object')
     .action((flags: InstallCniFlags) => install(flags));
 }
 
 async function install(flags: InstallCniFlags): Promise<void> {
+  const tun = flags.tunDevice === true ? ensureTunNode() : undefined;
   const list = await readConf(flags.conf);
   const plugins = [...programsOf(list, flags.wrapper === true), 'loopback'];
   const outcomes = await installPlugins({ plugins, binDir: flags.binDir, sources: flags.source });
   const hiding = await confFilesBefore(flags.confDir, CONF_FILE_NAME);
-  if (flags.json) process.stdout.write(`${JSON.stringify({ binDir: flags.binDir, plugins: outcomes, hiding })}\n`);
-  else for (const outcome of outcomes) process.stdout.write(`${describeOutcome(outcome, flags.binDir)}\n`);
+  if (flags.json) {
+    const result = { binDir: flags.binDir, plugins: outcomes, hiding, ...(tun !== undefined && { tunDevice: tun }) };
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+  } else for (const outcome of outcomes) process.stdout.write(`${describeOutcome(outcome, flags.binDir)}\n`);
+  if (tun?.status === 'made' && !flags.json) process.stdout.write('made /dev/net/tun (character device 10:200)\n');
+  if (tun?.status === 'missing') process.stderr.write(`weft: warning: no TUN device: ${tun.reason}. ${tun.remedy}\n`);
   if (hiding.length > 0) process.stderr.write(`weft: warning: ${hiddenBy(flags.confDir, hiding, CONF_FILE_NAME)}\n`);
   const missing = outcomes.filter((outcome) => outcome.status === 'missing');
   if (missing.length === 0) return;

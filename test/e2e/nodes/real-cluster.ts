@@ -10,7 +10,7 @@ import { type LabHost, Topology } from '../../../src/lab/topology.ts';
 import type { Child, RunOptions, RunResult, StartOptions } from '../../../src/linux/run.ts';
 import { nodesDir, removeLeftovers } from './leftovers.ts';
 import { checkNodePrerequisites } from './node-prerequisites.ts';
-import { RealNode } from './real-node.ts';
+import { type NodeOptions, RealNode } from './real-node.ts';
 import { buildToolsImage } from './test-images.ts';
 
 export interface RealClusterOptions {
@@ -56,7 +56,8 @@ interface ContainerStatus {
   readonly name: string;
   readonly containerID?: string;
   readonly restartCount: number;
-  readonly state?: { waiting?: { reason?: string }; terminated?: { exitCode?: number } };
+  readonly lastState?: unknown;
+  readonly state?: { waiting?: { reason?: string; message?: string }; terminated?: { exitCode?: number } };
 }
 
 /**
@@ -139,7 +140,11 @@ export class RealCluster implements AsyncDisposable {
   }
 
   /** A machine that joins: its Node registers itself. */
-  async addNode(host: LabHost, signal: AbortSignal): Promise<RealNode> {
+  async addNode(
+    host: LabHost,
+    signal: AbortSignal,
+    options: Pick<NodeOptions, 'capabilitiesBeyondReach'> = {},
+  ): Promise<RealNode> {
     const name = nameOf(host);
     const dir = join(this.#dir, `${name}-${randomUUID().slice(0, 8)}`);
     const kubernetes = await kubernetesBinaries();
@@ -153,6 +158,7 @@ export class RealCluster implements AsyncDisposable {
         kubeProxy: this.#kubeProxyConfig,
       },
       images: this.#images,
+      ...options,
     });
     this.#nodes.set(name, node);
     await this.api.waitForNode(name, ({ spec }) => (spec.podCIDRs ?? []).length > 0, signal);
@@ -204,7 +210,9 @@ export class RealCluster implements AsyncDisposable {
   /** Runs a program in the first container of a pod, as `kubectl exec` does. */
   async exec(pod: Pod, argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
     const task = ['tasks', 'exec', `--exec-id=${randomUUID()}`, containerOf(pod)];
-    return this.node(pod.spec.nodeName!).ctr([...task, ...argv], options);
+    // ctr stops copying the output when the process has ended, even if it has not read all of it.
+    const lingering = ['sh', '-c', '"$@"; code=$?; sleep 0.3; exit $code', 'sh'];
+    return this.node(pod.spec.nodeName!).ctr([...task, ...lingering, ...argv], options);
   }
 
   /** Starts a program of the machine in the network namespace of a pod; see {@link RealNode.start}. */

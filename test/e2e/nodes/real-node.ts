@@ -19,6 +19,8 @@ export interface NodeOptions {
   readonly programs: { readonly kubelet: string; readonly kubeProxy: string };
   /** Paths. */
   readonly kubeconfigs: { readonly kubelet: string; readonly kubeProxy: string };
+  /** Capabilities that nothing on the node can have, as in a kind node of a Docker that does not know them: `bpf`. */
+  readonly capabilitiesBeyondReach?: readonly string[];
   /** Archives that `ctr images import` takes. */
   readonly images: readonly string[];
 }
@@ -173,7 +175,10 @@ export class RealNode implements AsyncDisposable {
     await writeFile(join(dir, 'containerd.toml'), CONTAINERD_CONFIG);
     await writeFile(join(dir, 'kubelet.json'), kubeletConfig());
     await writeFile(join(dir, 'kube-proxy.json'), kubeProxyConfig(name, kubeconfigs.kubeProxy));
-    await this.#startServer('containerd', ['containerd', `--config=${NODE_DIR}/containerd.toml`], ['ctr', 'version']);
+    const beyondReach = (this.#options.capabilitiesBeyondReach ?? []).map((capability) => `-${capability}`);
+    const bounded = beyondReach.length === 0 ? [] : ['setpriv', `--bounding-set=${beyondReach.join()}`, '--'];
+    const containerd = [...bounded, 'containerd', `--config=${NODE_DIR}/containerd.toml`];
+    await this.#startServer('containerd', containerd, ['ctr', 'version']);
     for (const image of images) {
       // Where it is now, the node may have another folder.
       const copy = join(dir, 'image.tar');

@@ -98,4 +98,4 @@ dist/weft-image.tar: $(shell find src scripts deploy/image package.json package-
 	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH) >&2
 
 clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)
-	rm -rf node_modules test/node24/node_modules dist .cache
+	rm -rf node_modules test/node24/node_modules test/e2e/cyclonedx/node_modules dist .cache

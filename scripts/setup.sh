@@ -174,6 +174,7 @@ install_npm() { # folder
 . bin/runtime.sh
 install_npm .
 case " $* " in *' node24 '*) install_npm ./test/node24 ;; esac
+case " $* " in *' e2e '*) install_npm ./test/e2e/cyclonedx ;; esac
 weft_runtime "$root"
 
 # The runtime and native parts of the architecture that programs are packaged for, where it is not this machine's.

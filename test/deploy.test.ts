@@ -249,13 +249,13 @@ describe('deploy/systemd/weft-flanneld.service', () => {
   it('lets it write where it writes by default', () => {
     const parsed = parseFlanneldOptions(['--kube-subnet-mgr', '--cni-conf-dir=/etc/cni/net.d'], { NODE_NAME: 'n1' });
     assert.ok(parsed.kind === 'run');
-    const { subnetFile, stateDir, localStore, cniConfDir } = parsed.options;
+    const { subnetFile, localStore, cniConfDir } = parsed.options;
     const writable = [
       ...valuesOf('ReadWritePaths').flatMap((value) => value.split(' ').map((path) => path.replace(/^-/, ''))),
       ...valuesOf('StateDirectory').map((name) => `/var/lib/${name}`),
       ...valuesOf('RuntimeDirectory').map((name) => `/run/${name}`),
     ];
-    for (const path of [subnetFile, stateDir, localStore, cniConfDir!, '/run/xtables.lock']) {
+    for (const path of [subnetFile, localStore, cniConfDir!, '/run/xtables.lock']) {
       assert.ok(
         writable.some((folder) => path === folder || path.startsWith(`${folder}/`)),
         path,

@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 ARGS ?=
 ENTRIES ?=
+FRAMES ?=
 OUTAGE_SECONDS ?= 120
 OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
@@ -76,10 +77,11 @@ cni-plugin: ## the CNI plugin as one file, dist/flannel.cjs, which bin/flannel t
 	scripts/setup.sh unit
 	scripts/run.sh scripts/build-cni.ts
 
-fuzz: ## random packets through the data plane's core, and entries through the stores' parsers; ARGS="--packets 10000000" ENTRIES="--entries 1000000"
+fuzz: ## random packets through the data plane's core, entries through the stores' parsers, frames through the fast path's programs (root); ARGS="--packets 10000000" ENTRIES="--entries 1000000" FRAMES="--frames 1000000"
 	scripts/setup.sh unit
 	scripts/run.sh test/fuzz/dataplane-fuzz.ts $(ARGS)
 	scripts/run.sh test/fuzz/entry-fuzz.ts $(ENTRIES)
+	scripts/run.sh test/fuzz/program-fuzz.ts $(FRAMES)
 
 node24: ## the unit tests on the oldest supported Node.js
 	scripts/setup.sh unit node24

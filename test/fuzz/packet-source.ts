@@ -71,7 +71,7 @@ export class PacketSource {
       const data = random.bytes(random.oneIn(100) ? random.below(65_508) : random.below(120));
       return { ...from, data, segment: random.oneIn(6) ? lyingSegment(random, data.length) : 0 };
     }
-    if (random.oneIn(4)) return { ...from, data: this.#packet(random), segment: 0 };
+    if (random.oneIn(4)) return { ...from, data: this.packet(random), segment: 0 };
     const run = random.pick(this.#runs);
     const start = random.below(run.length);
     const longest = random.oneIn(10) ? run.length : 12;
@@ -95,7 +95,8 @@ export class PacketSource {
     return { ...from, data, segment: random.oneIn(40) ? lyingSegment(random, data.length) : segment };
   }
 
-  #packet(random: Random): Uint8Array {
+  /** One IP packet, valid or damaged. */
+  packet(random: Random): Uint8Array {
     const packet = random.pick(this.#frames).subarray(10);
     return random.oneIn(3) ? packet.subarray(0, 65_507) : mutated(random, packet.subarray(0, 2_000), 0);
   }
@@ -173,7 +174,7 @@ function validRun(random: Random): Uint8Array[] {
 }
 
 /** A copy with a few bytes, words or the length changed; the first `skip` bytes are left alone but for a cut. */
-function mutated(random: Random, bytes: Uint8Array, skip: number): Uint8Array {
+export function mutated(random: Random, bytes: Uint8Array, skip: number): Uint8Array {
   let copy = Uint8Array.from(bytes);
   for (let rounds = 1 + random.below(3); rounds > 0; rounds--) {
     // Most changes hit the headers, where they decide something.

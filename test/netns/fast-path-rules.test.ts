@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { startAgent } from '../../src/lab/agent.ts';
 import { sendFile } from '../../src/lab/checks.ts';
 import type { LabContainer, LabHost } from '../../src/lab/topology.ts';
 import { address, udpPacket } from '../fakes/packets.ts';
@@ -91,8 +94,8 @@ describe('who forges the address of a peer that has no fast path', () => {
     const plain = overlay.agents[1]!;
     plain.child.kill('SIGTERM');
     await plain.child.exited;
-    const flags = ['--fast-path=off'];
-    await overlay.startAgent(hosts[1], signal, flags);
+    const { topology, store } = overlay;
+    overlay.agents[1] = await startAgent(topology, hosts[1], store, { extraFlags: ['--fast-path=off'] }, signal);
   });
   after(() => overlay?.[Symbol.asyncDispose]());
 
@@ -115,8 +118,13 @@ describe('who forges the address of a peer that has no fast path', () => {
           ...{ sourcePort: PORT, destinationPort: PORT, withoutChecksum: true, payload: payload() },
         }),
       );
-      const words = datagrams.map((bytes) => Buffer.from(bytes).toString('base64')).join(' ');
-      const loop = `while :; do for each in ${words}; do echo $each | base64 -d | socat -u STDIN ${target}; sleep 0.01; done; done`;
+      // socat makes a datagram of what it reads at once.
+      const files = datagrams.map((bytes, round) => {
+        const path = join(forger.stateDirectory, `forged-${round}`);
+        writeFileSync(path, bytes);
+        return path;
+      });
+      const loop = `while :; do for each in ${files.join(' ')}; do cat $each; sleep 0.02; done; done | socat -u STDIN ${target}`;
       stack.use(await overlay.topology.start(forger, ['sh', '-c', loop], { stdout: 'ignore' }));
       await delay(500);
       const [from, to] = [a.containers[0]!, b.containers[0]!];

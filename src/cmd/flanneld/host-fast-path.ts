@@ -122,7 +122,7 @@ export function keepFastPathOpen(
   void watchIpsec(look, watching.signal);
   const renewals = setInterval(() => {
     for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
-    exchange?.forgetStrangers();
+    exchange?.tick();
   }, RENEW_MS).unref();
   const readings = signals.map((queue) => queue.read((signal) => exchange?.take(signal)));
   return {

@@ -147,7 +147,7 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
   endpointLookup(asm, options.maps, SUBNET + SUBNET_ENDPOINT);
   asm.call(KTIME_GET_NS);
   asm.store(8, FRAME, NOW, reg(0));
-  if (options.segmentation === 'beyond') askInTime(asm, options.maps);
+  askInTime(asm, options.maps);
   requireGrant(asm, options.maps);
   if (options.segmentation === 'beyond') decideByWhatIsKnown(asm);
   else decideByTime(asm);

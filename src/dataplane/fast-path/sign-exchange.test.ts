@@ -153,6 +153,20 @@ describe('the exchange of signs', () => {
     assert.ok(net.sent - before < 4 * 30, `${net.sent - before} datagrams in half a minute`);
   });
 
+  it('stays for half a minute after the last packet, and no longer', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    for (let quarter = 0; quarter < 4 * 40; quarter++) {
+      net.now += SECOND / 4n;
+      for (const host of [a, b]) host.exchange.tick();
+      net.carry();
+      if (quarter < 4 * 28) assert.ok(a.sendsTo(B), `${quarter / 4} s`);
+    }
+    assert.deepEqual([a.sendsTo(B), b.sendsTo(A)], [false, false]);
+  });
+
   for (const [what, passes] of [
     ['what comes to one of them', (_: Ipv4Addr, to: Ipv4Addr) => to !== A],
     ['what leaves one of them', (from: Ipv4Addr) => from !== A],
@@ -242,7 +256,26 @@ describe('the exchange of signs', () => {
     net.carry();
     assert.equal(b.sendsTo(A), false);
     net.now += 6n * SECOND;
-    assert.deepEqual([a.sendsTo(B), a.accepts(B)], [false, false]);
+    assert.deepEqual([a.sendsTo(B), a.accepts(B)], [true, false]);
+  });
+
+  it('… and tries whether one may leave when none has for long, as soon as the peer is sent to', () => {
+    const net = new Net();
+    const a = net.host(A, 'host');
+    const sent = (): number => {
+      a.exchange.renew(B);
+      return net.sent;
+    };
+    a.exchange.take({ type: 'sent', address: B });
+    net.now += SECOND;
+    assert.equal(sent(), 0);
+    net.now += 60n * SECOND;
+    assert.ok(a.sendsTo(B));
+    assert.deepEqual([sent(), sent()], [1, 1]);
+    net.now += 3n * SECOND;
+    a.maySend = false;
+    assert.equal(sent(), 1);
+    assert.equal(a.sendsTo(B), false);
   });
 
   it('forgets who is no peer any more: one that comes back has other tags', () => {
@@ -254,10 +287,10 @@ describe('the exchange of signs', () => {
       return [expectTag, expectTagWhole];
     };
     const before = tags();
-    a.exchange.forgetStrangers();
+    a.exchange.tick();
     assert.deepEqual(tags(), before);
     a.knowsNobody = true;
-    a.exchange.forgetStrangers();
+    a.exchange.tick();
     a.knowsNobody = false;
     assert.notDeepEqual(tags(), before);
   });

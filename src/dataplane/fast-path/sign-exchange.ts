@@ -36,6 +36,10 @@ export interface SignExchangeParts {
 const MS = 1_000_000n;
 /** For how long an answer lets packets go out, from when the question was sent. */
 const SEND_HOLDS = 3_000n * MS;
+/** The same where the host cuts super-packets: what is in use is looked after, and what is not may be used again at once. */
+const HOST_SEND_HOLDS = 600_000n * MS;
+/** Without a packet by the socket for so long, it is tried whether one may leave. */
+const SENT_HOLDS = 2_000n * MS;
 /** … and in: longer than any sender may rely on what we told it. */
 const ACCEPT_HOLDS = 5_000n * MS;
 /** How soon a sender asks again while all is well. */
@@ -43,6 +47,8 @@ const RENEW_AFTER = 900n * MS;
 /** A host that does not answer is asked after this, twice this, and so on; flannel's never will. */
 const FIRST_PAUSE = 250n * MS;
 const LONGEST_PAUSE = 60_000n * MS;
+/** For so long after the last packet a peer is asked on: a pause in a conversation does not send it by the forwarder. */
+const STAYS_IN_USE = 30_000n * MS;
 const ARRIVED_HOLDS = 2_000n * MS;
 /** Writing a grant anew for less than that would cost more than it is worth. */
 const WORTH_WRITING = 300n * MS;
@@ -63,6 +69,10 @@ interface PeerState {
   answeredAt: bigint;
   /** The last number it sent, for a word of farewell. */
   theirNonce: bigint;
+  /** When something was last sent, by whatever way. */
+  usedAt: bigint;
+  /** When something was last sent by the socket without an error. */
+  sentAt: bigint;
   sendUntil: bigint;
   acceptUntil: bigint;
   wholeUntil: bigint;
@@ -93,8 +103,9 @@ export class SignExchange {
     if (peer === undefined) return;
     const now = this.#parts.now();
     if (signal.type === 'sent') {
+      peer.usedAt = now;
       if (this.#parts.segmentation === 'beyond') this.#askInTime(address, peer, now);
-      else peer.sendUntil = now + SEND_HOLDS;
+      else this.#noteSent(peer, now);
     } else {
       peer.acceptUntil = now + ACCEPT_HOLDS;
       // Before it hears from us that it may send.
@@ -107,7 +118,18 @@ export class SignExchange {
   /** Somebody sends to that host by the fast path: it must not lapse. */
   renew(address: Ipv4Addr): void {
     const peer = this.#peer(address);
-    if (peer !== undefined) this.#askInTime(address, peer, this.#parts.now());
+    if (peer === undefined) return;
+    const now = this.#parts.now();
+    peer.usedAt = now;
+    if (this.#parts.segmentation === 'beyond') return void this.#askInTime(address, peer, now);
+    if (now - peer.sentAt < SENT_HOLDS) return;
+    if (this.#send(address, peer, { nonce: 0n, echo: 0n, takes: false, arrives: false })) this.#noteSent(peer, now);
+    this.#write(address, peer);
+  }
+
+  #noteSent(peer: PeerState, now: bigint): void {
+    peer.sentAt = now;
+    peer.sendUntil = now + HOST_SEND_HOLDS;
   }
 
   /** Tells those who may send by it that there is no fast path here any more. */
@@ -123,9 +145,15 @@ export class SignExchange {
     this.#peers.clear();
   }
 
-  /** Those that are no peers any more. */
-  forgetStrangers(): void {
-    for (const address of this.#peers.keys()) if (!this.#parts.isPeer(address)) this.#peers.delete(address);
+  /** Called several times a second: keeps what was in use a moment ago, and forgets those that are no peers any more. */
+  tick(): void {
+    const now = this.#parts.now();
+    for (const [address, peer] of this.#peers) {
+      if (!this.#parts.isPeer(address)) this.#peers.delete(address);
+      else if (this.#parts.segmentation === 'beyond' && peer.sendUntil > now && now - peer.usedAt < STAYS_IN_USE) {
+        this.#askInTime(address, peer, now);
+      }
+    }
   }
 
   #peer(address: Ipv4Addr): PeerState | undefined {
@@ -141,6 +169,8 @@ export class SignExchange {
       pause: FIRST_PAUSE,
       answeredAt: 0n,
       theirNonce: 0n,
+      usedAt: 0n,
+      sentAt: 0n,
       sendUntil: 0n,
       acceptUntil: 0n,
       wholeUntil: 0n,
@@ -183,7 +213,7 @@ export class SignExchange {
   }
 
   #askInTime(address: Ipv4Addr, peer: PeerState, now: bigint): void {
-    if (this.#parts.segmentation === 'host' || now < peer.nextQuestionAt) return;
+    if (now < peer.nextQuestionAt) return;
     this.#send(address, peer, { ...this.#status(address, now), nonce: this.#question(peer, now), echo: 0n });
   }
 
@@ -204,12 +234,13 @@ export class SignExchange {
     };
   }
 
-  #send(address: Ipv4Addr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole'>): void {
+  #send(address: Ipv4Addr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole'>): boolean {
     const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole };
-    if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return;
+    if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return true;
     // What the socket may not send, the fast path may not either.
     Object.assign(peer, { sendUntil: 0n, wholeUntil: 0n });
     this.#write(address, peer);
+    return false;
   }
 
   #write(address: Ipv4Addr, peer: PeerState): void {

@@ -1,0 +1,243 @@
+import { isSign } from '../../src/dataplane/fast-path/sign.ts';
+import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
+import { parsePrefix4 } from '../../src/ip/prefix.ts';
+import { type MemoryHost, memoryHost, type PeerText, peerOf } from '../fakes/memory-dataplane.ts';
+import {
+  ACK,
+  address,
+  concat,
+  hex,
+  payloadOf,
+  slowChecksum,
+  tcpPacket,
+  transportChecksum,
+  udpPacket,
+} from '../fakes/packets.ts';
+import { mutated, PacketSource } from './packet-source.ts';
+import {
+  ETHERNET,
+  NEXT,
+  OWN,
+  PORT,
+  type ProgramBench,
+  REDIRECTED,
+  runProgram,
+  TAG,
+  TAG_WHOLE,
+} from './program-bench.ts';
+import { Random } from './random.ts';
+
+/** Peers as an honest store has them, and what hostile or mistaken hosts write into one. */
+const PEERS: readonly PeerText[] = [
+  { slot: 1, subnet: '10.244.2.0/24', publicIp: '192.168.77.2' },
+  { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3' },
+  { slot: 3, subnet: '10.244.2.128/25', publicIp: '192.168.77.3' },
+  { slot: 4, subnet: '0.0.0.0/0', publicIp: '192.168.77.4' },
+  { slot: 5, subnet: '127.0.0.0/8', publicIp: '192.168.77.5' },
+  { slot: 6, subnet: '10.244.6.0/24', publicIp: '192.168.77.1' },
+  { slot: 7, subnet: '10.244.7.0/24', publicIp: '127.0.0.1' },
+  { slot: 8, subnet: '10.244.8.0/24', publicIp: '192.168.88.8' },
+  { slot: 9, subnet: '10.244.9.0/24', publicIp: '192.168.77.9' },
+  { slot: 10, subnet: '10.244.1.0/24', publicIp: '192.168.77.10' },
+  { slot: 11, subnet: '192.168.0.0/16', publicIp: '192.168.77.11' },
+];
+const NETWORK = '10.244.0.0/16';
+const OWN_SUBNET = '10.244.1.0/24';
+/** The forwarder's socket has never heard from it. */
+const UNHEARD = '192.168.77.9';
+/** The way back to it leads through another device, or is none. */
+const BEHIND_ANOTHER_DEVICE = ['192.168.77.1', '127.0.0.1', '192.168.88.8'].map(address);
+const OUTER_SOURCES = [...PEERS.map(({ publicIp }) => address(publicIp)), address('192.168.77.99')];
+const INNER_SOURCES = [
+  ...['10.244.2.9', '10.244.2.200', '10.244.3.9', '10.244.6.1', '10.244.7.1', '10.244.8.1', '10.244.9.1', '10.244.1.9'],
+  ...['10.244.77.1', '127.0.0.1', '8.8.8.8', '192.168.77.2', '192.168.77.11', '224.0.0.1', '0.0.0.0'],
+].map(address);
+const INNER_DESTINATIONS = ['10.244.1.2', '10.244.1.200', '192.168.77.1', '10.244.3.5', '169.254.169.254'].map(address);
+const OTHER_MACS = [0x02, 0x01, 0xff];
+/** BPF_PROG_TEST_RUN takes no less than a header of the protocol (net/bpf/test_run.c): IPv4's, or whatever comes out of damage. */
+const SHORTEST = ETHERNET.length + 20;
+const SHORTEST_OF_OTHERS = ETHERNET.length + 40;
+const LONGEST = 3_000;
+const ROUTE_TTL_MS = 200;
+
+export interface ProgramFuzzTotals {
+  readonly packets: number;
+  /** By the program for each kind of device. */
+  readonly taken: number;
+  readonly takenAcknowledgements: number;
+  /** Left to the host, which would have given them to the forwarder. */
+  readonly left: number;
+  /** … which would have passed them on. */
+  readonly leftAndPassed: number;
+}
+
+/** A frame of which program and forwarder do not think alike. */
+export class ProgramFuzzFailure extends Error {
+  override readonly name = 'ProgramFuzzFailure';
+}
+
+export interface ProgramFuzzOptions {
+  readonly packets: number;
+  readonly seed: number;
+}
+
+function frameOf(source: PacketSource, random: Random): Uint8Array {
+  if (random.oneIn(200)) return random.bytes(SHORTEST_OF_OTHERS + random.below(200));
+  const inner = random.oneIn(5)
+    ? acknowledgement(random)
+    : Uint8Array.from(source.packet(random).subarray(0, LONGEST - 200));
+  if (!random.oneIn(4) && inner.length >= 20) {
+    const view = new DataView(inner.buffer);
+    // A peer and a container of its own, more often than not.
+    view.setUint32(12, random.pick(INNER_SOURCES));
+    view.setUint32(16, random.pick(INNER_DESTINATIONS));
+    view.setUint16(10, 0);
+    const headerLength = Math.min(inner.length, (view.getUint8(0) & 15) * 4);
+    view.setUint16(10, slowChecksum(inner.subarray(0, headerLength)));
+  }
+  const outer = udpPacket({
+    ip: {
+      source: random.oneIn(4) ? random.pick(OUTER_SOURCES) : ownerOf(inner),
+      destination: random.oneIn(50) ? random.word() : OWN,
+      id: random.pick([TAG, TAG_WHOLE, TAG + 3, 0, random.below(65_536)]),
+      dontFragment: !random.oneIn(30),
+      moreFragments: random.oneIn(100),
+      fragmentOffset: random.oneIn(100) ? random.below(100) : 0,
+      ttl: random.oneIn(20) ? random.below(3) : 64,
+      ...(random.oneIn(60) ? { options: new Uint8Array(4 * random.below(5)) } : {}),
+    },
+    sourcePort: random.oneIn(10) ? random.below(65_536) : PORT,
+    destinationPort: random.oneIn(50) ? random.below(65_536) : PORT,
+    withoutChecksum: !random.oneIn(6),
+    payload: inner,
+  });
+  const packet = concat(ETHERNET, outer);
+  if (random.oneIn(40)) packet[0] = random.pick(OTHER_MACS);
+  const final = random.oneIn(3) ? mutated(random, packet, random.oneIn(8) ? 0 : ETHERNET.length) : packet;
+  const isIpv4 = final[12] === 8 && final[13] === 0;
+  if (final.length < (isIpv4 ? SHORTEST : SHORTEST_OF_OTHERS)) return packet;
+  return final.subarray(0, LONGEST);
+}
+
+/** TCP's, mostly with nothing else in it: what the program takes where this host cuts super-packets. */
+function acknowledgement(random: Random): Uint8Array {
+  return tcpPacket({
+    ip: { source: random.pick(INNER_SOURCES), destination: random.pick(INNER_DESTINATIONS), ttl: 1 + random.below(64) },
+    ...{ sourcePort: 1, destinationPort: 2, flags: random.oneIn(8) ? random.below(256) : ACK },
+    options: payloadOf(4 * random.below(11), random.word()),
+    payload: payloadOf(random.oneIn(8) ? random.below(9) : 0),
+  });
+}
+
+/** The host whose subnet the inner source is in, by longest prefix. */
+function ownerOf(inner: Uint8Array): number {
+  if (inner.length < 20) return OUTER_SOURCES[0]!;
+  const source = new DataView(inner.buffer, inner.byteOffset).getUint32(12);
+  let best: { readonly length: number; readonly publicIp: Ipv4Addr } | undefined;
+  for (const { subnet, publicIp } of PEERS.map(peerOf)) {
+    const isIn = subnet.length === 0 || source >>> (32 - subnet.length) === subnet.addr >>> (32 - subnet.length);
+    if (isIn && (best === undefined || subnet.length > best.length)) best = { length: subnet.length, publicIp };
+  }
+  return best?.publicIp ?? OUTER_SOURCES[0]!;
+}
+
+interface Delivered {
+  readonly from: number;
+  readonly port: number;
+  readonly payload: Uint8Array;
+}
+
+/** What Linux would give the forwarder's socket of a frame: net/ipv4/ip_input.c and udp.c, the way of a good packet alone. */
+function deliveredBy(frame: Uint8Array): Delivered | undefined {
+  const ip = frame.subarray(ETHERNET.length);
+  const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength);
+  const isForUs = frame.subarray(0, 6).every((byte) => byte === 0);
+  if (!isForUs || frame[12] !== 8 || frame[13] !== 0 || ip.length < 20) return undefined;
+  const headerLength = (view.getUint8(0) & 15) * 4;
+  const total = view.getUint16(2);
+  if (view.getUint8(0) >>> 4 !== 4 || headerLength < 20 || total < headerLength || total > ip.length) return undefined;
+  if (slowChecksum(ip.subarray(0, headerLength)) !== 0) return undefined;
+  if ((view.getUint16(6) & 0x3fff) !== 0 || view.getUint8(9) !== 17 || view.getUint32(16) !== OWN) return undefined;
+  const from = view.getUint32(12);
+  const first = from >>> 24;
+  if (BEHIND_ANOTHER_DEVICE.includes(from) || first === 0 || first === 127 || first >= 224) return undefined;
+  const udp = ip.subarray(headerLength, total);
+  if (udp.length < 8 || view.getUint16(headerLength + 2) !== PORT) return undefined;
+  const length = view.getUint16(headerLength + 4);
+  if (length < 8 || length > udp.length) return undefined;
+  const datagram = udp.subarray(0, length);
+  const hasChecksum = view.getUint16(headerLength + 6) !== 0;
+  if (hasChecksum && transportChecksum(from, OWN, 17, datagram) !== 0) return undefined;
+  return { from, port: view.getUint16(headerLength), payload: datagram.slice(8) };
+}
+
+/** What the forwarder writes to its TUN for a datagram: nothing, or the packet. */
+function forwarded(host: MemoryHost, { from, port, payload }: Delivered): Uint8Array | undefined {
+  const { core, conn, tun } = host.rx;
+  conn.incoming.push({ address: from, port, data: payload, segment: 0 });
+  while (conn.incoming.length > 0) core.step();
+  host.rx.icmp.sent.length = 0;
+  const [written] = tun.written.splice(0);
+  return written?.subarray(10);
+}
+
+const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+/**
+ * Runs frames through the inbound programs, by BPF_PROG_TEST_RUN, and through the forwarder with the strictest checks. What a
+ * program takes must be what the host gives the forwarder and the forwarder passes on, to the byte; what it leaves must be as it
+ * was; and it does nothing else.
+ * @throws ProgramFuzzFailure with the frame in hex.
+ */
+export async function runProgramFuzz(
+  bench: ProgramBench,
+  { packets, seed }: ProgramFuzzOptions,
+): Promise<ProgramFuzzTotals> {
+  const random = new Random(seed);
+  const source = new PacketSource(new Random(seed ^ 0x2545_f491));
+  const host = memoryHost({ peers: PEERS, network: NETWORK, sourceCheck: 'strict', destinationCheck: 'off' });
+  const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4(OWN_SUBNET)!];
+  bench.tables.publish({ network, own, mtu: 1_472, peers: PEERS.map(peerOf) });
+  for (const { publicIp } of PEERS) if (publicIp !== UNHEARD) bench.grant(ipv4Of(address(publicIp)));
+  const totals = { packets: 0, taken: 0, takenAcknowledgements: 0, left: 0, leftAndPassed: 0 };
+  let bytes = 0;
+  for (; totals.packets < packets; totals.packets++) {
+    const frame = frameOf(source, random);
+    const fail = (what: string): never => {
+      throw new ProgramFuzzFailure(`${what}\n${hex(frame)}`);
+    };
+    const delivered = deliveredBy(frame);
+    const passed = delivered && forwarded(host, delivered);
+    if (delivered !== undefined) totals.left++;
+    for (const [segmentation, program] of Object.entries(bench.programs)) {
+      const { verdict, packet } = runProgram(program, frame);
+      if (verdict === NEXT) {
+        if (!equal(packet, frame)) fail(`${segmentation}: left, but changed to ${hex(packet)}`);
+        if (segmentation === 'beyond' && passed !== undefined) totals.leftAndPassed++;
+        continue;
+      }
+      if (verdict !== REDIRECTED) fail(`${segmentation}: verdict ${verdict}`);
+      if (delivered === undefined) return fail(`${segmentation}: taken, but the host gives it to nobody`);
+      if (delivered.from === address(UNHEARD)) fail(`${segmentation}: taken from a host that the socket has not heard`);
+      if (isSign(new DataView(delivered.payload.buffer), 0, delivered.payload.length)) fail(`${segmentation}: a sign`);
+      if (passed === undefined) return fail(`${segmentation}: taken, but the forwarder refuses it`);
+      const expected = concat(frame.subarray(0, ETHERNET.length), passed);
+      if (!equal(packet, expected)) fail(`${segmentation}: made ${hex(packet)}, the forwarder makes ${hex(passed)}`);
+      bytes += passed.length;
+      if (segmentation === 'beyond') totals.taken++;
+      else totals.takenAcknowledgements++;
+    }
+    // Routing is asked anew only so often: the programs are to meet it with every peer.
+    if (totals.packets % 100_000 === 99_999) await new Promise((resolve) => setTimeout(resolve, ROUTE_TTL_MS));
+  }
+  const counted = PEERS.map(({ slot }) => bench.tables.read(slot).rx);
+  const sum = (field: 'packets' | 'bytes'): number => counted.reduce((all, one) => all + one[field], 0);
+  const taken = totals.taken + totals.takenAcknowledgements;
+  if (sum('packets') !== taken || sum('bytes') !== bytes) {
+    throw new ProgramFuzzFailure(
+      `${taken} packets of ${bytes} bytes taken, ${sum('packets')} of ${sum('bytes')} counted`,
+    );
+  }
+  totals.left -= totals.taken;
+  return totals;
+}

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../desired/state.ts';
+import { parsePrefix } from '../ip/address.ts';
 import { concerns, concernsAddresses, concernsExternal } from './link-monitor.ts';
 
 function wanted(...links: WantedLink[]): WantedState {
   return { ...EMPTY_WANTED_STATE, links };
 }
 
-const UDP = wanted({ kind: 'external', name: 'eth0' }, { kind: 'tun', name: 'flannel0', mtuBytes: 1472 });
+const UDP: WantedState = {
+  ...wanted({ kind: 'external', name: 'eth0' }, { kind: 'tun', name: 'flannel0', mtuBytes: 1472 }),
+  networks: [parsePrefix('10.244.0.0/16')!],
+};
 const NOTHING = wanted();
 
 /** As `ip -N monitor label link address route neigh` prints them (iproute2 6.1). */
@@ -22,6 +26,7 @@ const LINES: readonly [string, boolean][] = [
   ['[ADDR]4: cni0    inet 10.244.1.1/24 brd 10.244.1.255 scope 0 cni0', false],
   ['       valid_lft forever preferred_lft forever', false],
   ['[ROUTE]Deleted 10.244.0.0/16 dev flannel0 proto 241', true],
+  ['[ROUTE]10.244.0.0/16 dev eth1 proto 2 scope 253 src 10.244.0.9', true],
   ['[ROUTE]Deleted 10.244.2.0/24 via 192.168.77.2 dev eth0 proto 241', true],
   ['[ROUTE]blackhole 10.244.1.0/24 proto 241 metric 10000', true],
   ['[ROUTE]fe80::/64 dev flannel0 proto 2 metric 256 pref medium', true],

@@ -3,6 +3,7 @@ import type { NetworkInterface } from '../config/choose-interface.ts';
 import { neighbourLinks } from '../desired/plan/links.ts';
 import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
+import { formatPrefix } from '../ip/address.ts';
 import { type Child, lines, start } from './run.ts';
 
 export type MonitorSubject = 'network' | 'ipsec-policies';
@@ -106,6 +107,8 @@ export function concerns(line: string, wanted: WantedState): boolean {
   }
   if (line.startsWith('[ROUTE]')) {
     if (follows(words, 'proto', String(WEFT_ROUTE_PROTOCOL))) return true;
+    // Somebody else's route to the same destination may go before ours.
+    if (wanted.networks.some((network) => words.includes(formatPrefix(network)))) return true;
     return wanted.links.some((link) => link.kind !== 'external' && follows(words, 'dev', link.name));
   }
   return wanted.links.some((link) => words.includes(link.name));

@@ -123,7 +123,7 @@ const DIFFERENCES: readonly { readonly flannel: string; readonly weft: string; r
   },
   {
     flannel: '10.244.0.0/16 dev flannel0',
-    weft: '10.244.0.0/16 dev flannel0 proto 241',
+    weft: '10.244.0.0/16 dev flannel0 proto 241 metric 100',
     row: 'One route for the whole network',
   },
 ];

@@ -141,7 +141,7 @@ for (const { mode, enableNfTables } of [
           : /^ {2}iptables-nft -t nat -A POSTROUTING .*FLANNEL-POSTRTG$/,
         /^removed iptables rules \(legacy\):$/,
         /^removed routes:$/,
-        /^ {2}10\.244\.0\.0\/16 dev flannel0$/,
+        /^ {2}10\.244\.0\.0\/16 dev flannel0 metric 100$/,
         /^ {2}blackhole 10\.244\.\d+\.0\/24 metric 10000$/,
         /^ {2}blackhole fd00:10:244:1::\/64 metric 10000$/,
         /^removed devices:$/,

@@ -12,6 +12,12 @@ import type { Backend, BackendInput } from '../backend.ts';
 /** flannel asks the kernel for `flannel%d`; one agent a host gets flannel0. */
 export const UDP_TUN_NAME = 'flannel0';
 
+/**
+ * flannel's own route has no metric, and so goes before ours: a node that goes back to flannel without having been cleaned
+ * is not cut off by what weft has left there.
+ */
+export const UDP_ROUTE_METRIC = 100;
+
 /** Containers send at most what fits one datagram: the underlay's MTU less the outer IPv4 and UDP headers. */
 export function udpMtuBytes(underlayMtuBytes: number): number {
   return underlayMtuBytes - ENCAPSULATION_OVERHEAD;
@@ -26,7 +32,10 @@ export function udpWantedState(tun: string, own: Ipv4Addr, network: Ipv4Prefix, 
     links: [{ kind: 'tun', name: tun, mtuBytes }],
     addresses: [{ link: tun, addr: own, prefixLength: 32, scope: 'global', prefixRoute: false }],
     routes: [
-      { type: 'unicast', dst: network, dev: tun, via: undefined, onlink: false, scope: 'global', metric: undefined },
+      {
+        ...{ type: 'unicast', dst: network, dev: tun, via: undefined, onlink: false, scope: 'global' },
+        metric: UDP_ROUTE_METRIC,
+      },
     ],
     neighbours: [],
     fdb: [],

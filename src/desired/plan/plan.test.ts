@@ -151,6 +151,31 @@ describe('reconcile', () => {
     assert.deepEqual(kernel.routes, [foreign]);
   });
 
+  it('keeps its route beside one with a lower metric, and says whose that is unless it leads the same way', async () => {
+    const wanted: WantedState = { ...WANTED, routes: [{ ...ROUTE, metric: 100 }] };
+    const kernel = withTun();
+    await settle(kernel, wanted);
+    const foreign = actualRoute({ dev: 'eth0', protocol: BOOT_ROUTE_PROTOCOL });
+    kernel.routes.unshift(foreign);
+    const seen = planned(wanted, await kernel.read(wanted, never));
+    assert.deepEqual(seen.ops, []);
+    assert.deepEqual(seen.problems, [{ type: 'route-taken', route: wanted.routes[0], by: foreign }]);
+    kernel.routes[0] = actualRoute({ protocol: BOOT_ROUTE_PROTOCOL });
+    assert.deepEqual(planned(wanted, await kernel.read(wanted, never)).problems, []);
+    kernel.routes[0] = actualRoute({ dev: 'eth0', metric: 101, protocol: BOOT_ROUTE_PROTOCOL });
+    assert.deepEqual(planned(wanted, await kernel.read(wanted, never)).problems, []);
+  });
+
+  it('changes from a route of an earlier version without a metric, the new one first', async () => {
+    const kernel = withTun();
+    await settle(kernel, WANTED);
+    const ops = await settle(kernel, { ...WANTED, routes: [{ ...ROUTE, metric: 100 }] });
+    assert.deepEqual(ops.map(describeOp), [
+      'add route 10.244.0.0/16 dev flannel0 metric 100',
+      'delete route 10.244.0.0/16 dev flannel0',
+    ]);
+  });
+
   it('removes stale routes with its protocol number, everywhere or on its own links', async () => {
     for (const staleRoutes of ['everywhere', 'own-links'] as const) {
       const kernel = withTun();

@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
+import type { ForwarderUnderlay } from '../../agent/forwarder-underlay.ts';
+import type { FastPathState } from '../../agent/ports.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
@@ -16,7 +18,6 @@ import {
   SUBNET_KEY_BYTES,
   SUBNET_VALUE_BYTES,
 } from '../../dataplane/fast-path/layout.ts';
-import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
@@ -29,7 +30,6 @@ import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
 import { errnoName } from '../../linux/ffi.ts';
 import { IpMonitor } from '../../linux/link-monitor.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
-import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 
 const maxEntries = MAX_PEERS + 1;
 
@@ -48,14 +48,6 @@ export function createFastPathTables(): FastPathTables {
   });
   stack.move();
   return tables;
-}
-
-/** Whether packets may take the fast path, and how, or why not. */
-export interface FastPathState {
-  readonly isOpen: boolean;
-  /** What keeps it closed; `undefined` while it is open. */
-  readonly obstacle: FastPathObstacle | undefined;
-  readonly text: string;
 }
 
 /** How soon grants are renewed that are in use; with the second between occasions, well before they end. */

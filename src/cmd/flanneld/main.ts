@@ -1,4 +1,6 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
+
+import { explainForHost, runAgent } from '../../agent/agent.ts';
 import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
 import { describeError, describeFault } from '../../errors.ts';
 import { openOutput } from '../../linux/output.ts';
@@ -6,7 +8,7 @@ import { createLog } from '../../log/log.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { type ProcessLife, runProgram } from '../process-life.ts';
 import { VERSION } from '../version.ts';
-import { explainForHost, runAgent } from './agent.ts';
+import { thisHost } from './wire.ts';
 
 /** Of a stop that somebody asked for; requests to the health server under way may take 3 s. */
 const STOP_MS = 4_000;
@@ -48,7 +50,7 @@ async function main(life: ProcessLife): Promise<number> {
   using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS });
   if (options.explainIface) return await explain(options, stopped.signal);
   try {
-    await runAgent(options, log, life.fatal, stopped.signal);
+    await runAgent(thisHost(options), options, log, life.fatal, stopped.signal);
   } catch (error) {
     log.error(describeError(error));
     return 1;
@@ -61,7 +63,7 @@ async function main(life: ProcessLife): Promise<number> {
 /** `--explain-iface`: prints the table and changes nothing; the exit code says whether an interface would do. */
 async function explain(options: FlanneldOptions, signal: AbortSignal): Promise<number> {
   try {
-    const { text, found } = await explainForHost(options, signal);
+    const { text, found } = await explainForHost(thisHost(options), options, signal);
     process.stdout.write(`${printableLines(text, MAX_TABLE)}\n`);
     return found ? 0 : 1;
   } catch (error) {

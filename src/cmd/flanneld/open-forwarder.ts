@@ -1,9 +1,7 @@
-import type { DestinationCheck } from '../../dataplane/destination-check.ts';
+import type { ForwarderWish } from '../../agent/ports.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
-import type { FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
-import type { SourceCheck } from '../../dataplane/source-check.ts';
-import { Forwarder, type ForwarderEvent } from '../../dataplane/supervisor.ts';
+import { Forwarder } from '../../dataplane/supervisor.ts';
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
@@ -11,28 +9,13 @@ import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
-import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import { createFastPathTables, type FastPathState, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
-
-export interface HostForwarderOptions {
-  /** Names and addresses as they are wanted when something is opened: they may change while the forwarder lives. */
-  readonly underlay: () => ForwarderUnderlay;
-  /** Whether the TUN device outlives the process. */
-  readonly persistent: boolean;
-  readonly sourceCheck: SourceCheck;
-  readonly destinationCheck: DestinationCheck;
-  readonly fastPath: FastPathMode;
-  readonly onEvent: (event: ForwarderEvent) => void;
-  /** Something an operator should know, and should mend. */
-  readonly onNotice: (text: string) => void;
-  readonly onFastPath: (state: FastPathState) => void;
-}
+import { createFastPathTables, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
 
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 
 /** The forwarder on this host's TUN driver and sockets. */
-export function hostForwarder(options: HostForwarderOptions): Forwarder {
+export function hostForwarder(options: ForwarderWish): Forwarder {
   const fastPath = openFastPath(options);
   const signals = { tx: SignalQueue.allocate(), rx: SignalQueue.allocate() };
   const forwarder = new Forwarder({
@@ -89,7 +72,7 @@ export function hostForwarder(options: HostForwarderOptions): Forwarder {
   return forwarder;
 }
 
-function openFastPath({ fastPath, onFastPath }: HostForwarderOptions): FastPathTables | undefined {
+function openFastPath({ fastPath, onFastPath }: ForwarderWish): FastPathTables | undefined {
   if (fastPath === 'off') return undefined;
   try {
     return createFastPathTables();

@@ -1,40 +1,17 @@
+import type { OpenSubnetManager } from '../../agent/ports.ts';
 import { assertNever } from '../../assert-never.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { readSubnetFile } from '../../config/subnet-file.ts';
 import { describeError, type WeftError } from '../../errors.ts';
 import type { ReportSink } from '../../subnet/report.ts';
-import type { SubnetManager } from '../../subnet/subnet-manager.ts';
 import { VERSION } from '../version.ts';
 
 const MINUTE_MS = 60_000;
-
-export interface OpenSubnetManager {
-  readonly manager: SubnetManager;
-  /** What is known of this node beside its lease; undefined when the manager knows no nodes. */
-  readonly nodeAddresses: ((signal: AbortSignal) => Promise<NodeAddresses>) | undefined;
-  /** Where others look for the state of this node, told why it has no network; undefined when there is no such place. */
-  readonly reportFailure: ((error: WeftError, signal: AbortSignal) => Promise<void>) | undefined;
-}
 
 /** `WEFT_TUN_MISSING` → `FlannelTunMissing`: the reason of a node's condition is one word in CamelCase. */
 function reasonOf({ code }: WeftError): string {
   const words = code.replace('WEFT_', '').toLowerCase().split('_');
   return `Flannel${words.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('')}`;
-}
-
-/** Names the store that the options mean: what one store has said is of no use to an agent of another. */
-export function describeStore(options: FlanneldOptions): string {
-  switch (options.subnetManager) {
-    case 'local':
-      return `local ${options.localStore}`;
-    case 'etcd':
-      return `etcd ${options.etcdPrefix}`;
-    case 'kube':
-      return `kube ${options.kubeAnnotationPrefix}`;
-    default:
-      return assertNever(options.subnetManager, 'subnet manager');
-  }
 }
 
 /**

@@ -9,7 +9,7 @@ export interface SourceTable {
 
 const ENTRY_WORDS = 4;
 
-/** Where the code at this position was written: `src/cmd/flanneld/agent.ts:120`; undefined for a library's. */
+/** Where the code at this position was written: `src/agent/agent.ts:120`; undefined for a library's. */
 export function sourceOf({ files, entries }: SourceTable, line: number, column: number): string | undefined {
   let low = 0;
   let high = entries.length / ENTRY_WORDS;

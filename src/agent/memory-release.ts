@@ -1,5 +1,3 @@
-import { releaseIdleMemory } from '../../linux/process-memory.ts';
-
 /** Later than what a start or a new list of all peers sets off, such as writing down what is known. */
 const DELAY_MS = 2_000;
 
@@ -8,21 +6,20 @@ const DELAY_MS = 2_000;
  * has needed for a moment. Holds up the control plane for about 0.1 s, and no packet.
  */
 export class MemoryRelease implements Disposable {
+  readonly #release: () => void;
   #timer: NodeJS.Timeout | undefined;
+
+  constructor(release: () => void) {
+    this.#release = release;
+  }
 
   /** A burst happened; several in a row are one. */
   afterBurst(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(release, DELAY_MS).unref();
+    this.#timer = setTimeout(this.#release, DELAY_MS).unref();
   }
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
   }
-}
-
-function release(): void {
-  // `last-resort` also returns empty pages of the heap and code that has not run lately. Absent without --expose-gc.
-  globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
-  releaseIdleMemory();
 }

@@ -3,10 +3,10 @@ import { mkdir, mkdtemp, readFile, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { parseNetConf } from '../../config/net-conf.ts';
-import type { SubnetEnvContent } from '../../config/subnet-env.ts';
-import { parseIpv4 } from '../../ip/ipv4.ts';
-import { parsePrefix4 } from '../../ip/prefix.ts';
+import { parseNetConf } from '../config/net-conf.ts';
+import type { SubnetEnvContent } from '../config/subnet-env.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
 import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
 
 const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });

@@ -1,4 +1,4 @@
-import type { Readiness } from '../../health/server.ts';
+import type { Readiness } from '../health/server.ts';
 import type { Failing } from './keeper.ts';
 
 /** What keeps packets, or pods, from having a way; the names are those of the metric weft_failure. */

@@ -1,22 +1,21 @@
-import type { Backend, ExternalInterface } from '../../backend/backend.ts';
-import { udpBackend } from '../../backend/udp/udp-backend.ts';
-import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import type { NetworkConfig } from '../../config/network-config.ts';
-import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
-import type { PeerSlots } from '../../dataplane/peer-slots.ts';
-import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
-import { describeOp } from '../../desired/op.ts';
-import { describeProblem } from '../../desired/problem.ts';
-import { Reconciler } from '../../desired/reconciler.ts';
-import type { WantedState } from '../../desired/state.ts';
-import { describeError, WeftError } from '../../errors.ts';
-import type { Lease } from '../../lease/lease.ts';
-import { iproute2Kernel } from '../../linux/iproute2.ts';
-import type { Log } from '../../log/log.ts';
+import type { Backend, ExternalInterface } from '../backend/backend.ts';
+import { udpBackend } from '../backend/udp/udp-backend.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
+import type { PeerSlots } from '../dataplane/peer-slots.ts';
+import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
+import type { Kernel } from '../desired/kernel.ts';
+import { describeOp } from '../desired/op.ts';
+import { describeProblem } from '../desired/problem.ts';
+import { Reconciler } from '../desired/reconciler.ts';
+import type { WantedState } from '../desired/state.ts';
+import { describeError, WeftError } from '../errors.ts';
+import type { Lease } from '../lease/lease.ts';
+import type { Log } from '../log/log.ts';
 import { failingAs } from './failing-as.ts';
-import type { FastPathState } from './host-fast-path.ts';
 import type { Failing } from './keeper.ts';
-import { hostForwarder } from './open-forwarder.ts';
+import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
 import { NodeTraffic } from './traffic.ts';
 
@@ -24,6 +23,7 @@ import { NodeTraffic } from './traffic.ts';
 const BLACKHOLE_METRIC = 10_000;
 
 export interface NodePlaneParts {
+  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager'>;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
   readonly external: ExternalInterface;
@@ -53,7 +53,7 @@ export class NodePlane implements AsyncDisposable {
 
   /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
   constructor(parts: NodePlaneParts) {
-    const { options, config, external, log } = parts;
+    const { host, options, config, external, log } = parts;
     this.config = config;
     this.#parts = parts;
     if (Object.keys(config.backend).length === 0)
@@ -61,8 +61,8 @@ export class NodePlane implements AsyncDisposable {
     this.#backend = this.#backendOn(external);
     this.#external = external;
     this.forwarder = this.#backend.userSpace === undefined ? undefined : this.#makeForwarder();
-    this.reconciler = makeReconciler(log);
-    this.traffic = new NodeTraffic(options, config, log);
+    this.reconciler = makeReconciler(host.kernel(), log);
+    this.traffic = new NodeTraffic(options, config, log, (kind) => host.trafficManager(kind));
   }
 
   get backend(): Backend {
@@ -151,8 +151,8 @@ export class NodePlane implements AsyncDisposable {
   }
 
   #makeForwarder(): Forwarder {
-    const { options, onForwarderEvent, onFastPath, onFatal, log } = this.#parts;
-    return hostForwarder({
+    const { host, options, onForwarderEvent, onFastPath, onFatal, log } = this.#parts;
+    return host.forwarder({
       underlay: () => {
         const { userSpace } = this.#backend;
         if (userSpace === undefined) throw new TypeError('unreachable: a backend changed its nature');
@@ -184,9 +184,9 @@ export class NodePlane implements AsyncDisposable {
   }
 }
 
-function makeReconciler(log: Log): Reconciler {
+function makeReconciler(kernel: Kernel, log: Log): Reconciler {
   return new Reconciler({
-    kernel: iproute2Kernel(),
+    kernel,
     onRepair: (ops) => {
       for (const op of ops) log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
     },

@@ -1,13 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { describeError } from '../../errors.ts';
-import { formatAddr, type IpAddr } from '../../ip/address.ts';
-import type { Connections } from '../../linux/connections.ts';
-import type { Log } from '../../log/log.ts';
+import { describeError } from '../errors.ts';
+import { formatAddr, type IpAddr } from '../ip/address.ts';
+import type { Log } from '../log/log.ts';
+import type { ConnectionCloser } from './ports.ts';
 
 const SETTLE_MS = 20;
 
 export interface ConnectionKeeperOptions {
-  readonly connections: Pick<Connections, 'keepOnly'>;
+  readonly connections: ConnectionCloser;
   /** All addresses of this host. */
   readonly addresses: (signal: AbortSignal) => Promise<readonly IpAddr[]>;
   /** An address or a default route has come or gone. The first comes at once. */

@@ -1,4 +1,4 @@
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import type { Ipv4Addr } from '../ip/ipv4.ts';
 
 /** Between which device and which socket packets are forwarded. */
 export interface ForwarderUnderlay {

@@ -1,4 +1,4 @@
-import type { ExternalInterface } from '../../backend/backend.ts';
+import type { ExternalInterface } from '../backend/backend.ts';
 import {
   type ChosenInterface,
   choiceLogLines,
@@ -6,17 +6,17 @@ import {
   type InterfaceChoice,
   type IpStack,
   interfaceNotFound,
-} from '../../config/choose-interface.ts';
-import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import { addressesOfHost, type KeepOptions, keepOrChooseInterface } from '../../config/keep-interface.ts';
-import type { NetworkConfig } from '../../config/network-config.ts';
-import type { NodeAddresses } from '../../config/node-addresses.ts';
-import { WeftError } from '../../errors.ts';
-import { type IpAddr, parseAddr } from '../../ip/address.ts';
-import { type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
-import { type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
-import { readHostNetwork } from '../../linux/interfaces.ts';
-import type { Log } from '../../log/log.ts';
+} from '../config/choose-interface.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import { type KeepOptions, keepOrChooseInterface } from '../config/keep-interface.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import type { NodeAddresses } from '../config/node-addresses.ts';
+import { WeftError } from '../errors.ts';
+import { type IpAddr, parseAddr } from '../ip/address.ts';
+import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
+import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
+import type { Log } from '../log/log.ts';
+import type { AgentHost } from './ports.ts';
 
 /** What a subnet manager that knows nodes can add to the choice; parsed from text that people wrote. */
 interface NodeHints {
@@ -47,6 +47,7 @@ function stackOf(config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>): IpStack {
 }
 
 async function choose(
+  readNetwork: AgentHost['readNetwork'],
   options: FlanneldOptions,
   stack: IpStack,
   node: NodeAddresses | undefined,
@@ -59,7 +60,7 @@ async function choose(
       hint: 'Use it with --kube-subnet-mgr, or name the interface with --iface.',
     });
   }
-  const host = await readHostNetwork(signal, { canReach: options.ifaceCanReach });
+  const host = await readNetwork(signal, { canReach: options.ifaceCanReach });
   const request = {
     stack,
     iface: options.iface,
@@ -75,16 +76,12 @@ async function choose(
   return keepOrChooseInterface(request, host, keep);
 }
 
-/** See addressesOfHost(). */
-export async function readOwnAddresses(signal: AbortSignal): Promise<readonly IpAddr[]> {
-  return addressesOfHost(await readHostNetwork(signal));
-}
-
 /**
  * The interface that leads to the other nodes: the one in use while it may be kept, else by flannel's rules.
  * @throws WeftError WEFT_INTERFACE_NOT_FOUND with every candidate and why it was not taken.
  */
 export async function findExternalInterface(
+  readNetwork: AgentHost['readNetwork'],
   options: FlanneldOptions,
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
   node: NodeAddresses | undefined,
@@ -92,7 +89,7 @@ export async function findExternalInterface(
   log: Pick<Log, 'info'>,
   signal: AbortSignal,
 ): Promise<ChosenInterface> {
-  const choice = await choose(options, stackOf(config), node, keep, signal);
+  const choice = await choose(readNetwork, options, stackOf(config), node, keep, signal);
   for (const { what, error } of choice.failures) log.info(`Could not find valid interface matching ${what}: ${error}`);
   if (!choice.found) throw interfaceNotFound(choice);
   for (const line of choiceLogLines(choice)) log.info(line);
@@ -107,12 +104,13 @@ export function externalOf(choice: ChosenInterface): ExternalInterface {
 
 /** The table of `--explain-iface`; `found` is false when no interface would do. */
 export async function explainInterface(
+  readNetwork: AgentHost['readNetwork'],
   options: FlanneldOptions,
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
   node: NodeAddresses | undefined,
   inUse: KeepOptions['inUse'],
   signal: AbortSignal,
 ): Promise<{ readonly text: string; readonly found: boolean }> {
-  const choice = await choose(options, stackOf(config), node, { inUse, isRunning: false }, signal);
+  const choice = await choose(readNetwork, options, stackOf(config), node, { inUse, isRunning: false }, signal);
   return { text: explainChoice(choice), found: choice.found };
 }

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Backend } from '../../backend/backend.ts';
-import { parseNetConf } from '../../config/net-conf.ts';
-import { parseIpv4 } from '../../ip/ipv4.ts';
-import { parsePrefix4 } from '../../ip/prefix.ts';
-import type { Lease } from '../../lease/lease.ts';
-import type { LeaseUpdate, SubnetManager } from '../../subnet/subnet-manager.ts';
-import { LeaseUpdateQueue } from '../../subnet/update-queue.ts';
+import type { Backend } from '../backend/backend.ts';
+import { parseNetConf } from '../config/net-conf.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
+import type { Lease } from '../lease/lease.ts';
+import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
+import { LeaseUpdateQueue } from '../subnet/update-queue.ts';
 import { LeaseSession } from './lease-session.ts';
 
 const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });

@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { ExternalInterface } from '../../backend/backend.ts';
-import { type ChosenInterface, choiceLogLines, type NetworkInterface } from '../../config/choose-interface.ts';
-import type { InterfaceInUse } from '../../config/keep-interface.ts';
-import { describeError } from '../../errors.ts';
-import { formatAddr } from '../../ip/address.ts';
-import type { Log } from '../../log/log.ts';
+import type { ExternalInterface } from '../backend/backend.ts';
+import { type ChosenInterface, choiceLogLines, type NetworkInterface } from '../config/choose-interface.ts';
+import type { InterfaceInUse } from '../config/keep-interface.ts';
+import { describeError } from '../errors.ts';
+import { formatAddr } from '../ip/address.ts';
+import type { Log } from '../log/log.ts';
 import { externalOf } from './external-interface.ts';
 
 export interface InterfaceWatchOptions {

@@ -1,15 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import type { NetworkConfig } from '../../config/network-config.ts';
-import { describeUnusualNetworks } from '../../config/unusual-network.ts';
-import { describeError, prefixed, WeftError } from '../../errors.ts';
-import type { Log } from '../../log/log.ts';
-import type { ReportSink } from '../../subnet/report.ts';
-import type { SubnetManager } from '../../subnet/subnet-manager.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import { describeUnusualNetworks } from '../config/unusual-network.ts';
+import { describeError, prefixed, WeftError } from '../errors.ts';
+import type { Log } from '../log/log.ts';
+import type { ReportSink } from '../subnet/report.ts';
+import type { SubnetManager } from '../subnet/subnet-manager.ts';
 import { failingAs } from './failing-as.ts';
+import type { AgentHost, OpenSubnetManager } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { StartupFailures } from './startup-failures.ts';
-import { createSubnetManager, type OpenSubnetManager } from './subnet-managers.ts';
 
 const CONFIG_RETRY_MS = 1_000;
 
@@ -19,6 +19,7 @@ export interface StoreConnectionParts {
   readonly failures: StartupFailures;
   readonly log: Log;
   readonly report: ReportSink;
+  readonly openStore: AgentHost['openStore'];
   /** Called when there is a subnet manager, before the configuration is asked for. */
   readonly onManager: (open: OpenSubnetManager) => void;
 }
@@ -54,12 +55,10 @@ export class StoreConnection implements AsyncDisposable {
   }
 
   async #connect(signal: AbortSignal): Promise<StoreAnswer> {
-    const { options, report, log, onManager } = this.#parts;
+    const { options, report, log, onManager, openStore } = this.#parts;
     for (;;) {
       try {
-        const open = await failingAs('Failed to create SubnetManager: ', () =>
-          createSubnetManager(options, report, signal),
-        );
+        const open = await failingAs('Failed to create SubnetManager: ', () => openStore(report, signal));
         this.#manager = open.manager;
         onManager(open);
         const config = await this.#fetchConfig(open.manager, signal);

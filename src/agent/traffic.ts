@@ -1,20 +1,17 @@
-import { readFile } from 'node:fs/promises';
-import { assertNever } from '../../assert-never.ts';
-import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import type { NetworkConfig } from '../../config/network-config.ts';
-import type { SubnetEnvNetworks } from '../../config/subnet-env.ts';
-import { hasErrno } from '../../errno.ts';
-import { describeError } from '../../errors.ts';
-import type { IpFamily } from '../../ip/address.ts';
-import type { Lease } from '../../lease/lease.ts';
-import { IptablesTrafficManager } from '../../linux/iptables.ts';
-import { NftablesTrafficManager } from '../../linux/nftables.ts';
-import type { Log } from '../../log/log.ts';
-import { checkBridgeNetfilter } from '../../trafficmngr/bridge-netfilter.ts';
-import { recycleMessage } from '../../trafficmngr/recycle.ts';
-import { type ResyncEvent, TrafficResync } from '../../trafficmngr/resync.ts';
-import { type TrafficRules, trafficRules } from '../../trafficmngr/rules.ts';
-import { describeRepair, type TrafficManager } from '../../trafficmngr/traffic-manager.ts';
+import { assertNever } from '../assert-never.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
+import { describeError } from '../errors.ts';
+import type { IpFamily } from '../ip/address.ts';
+import type { Lease } from '../lease/lease.ts';
+import type { Log } from '../log/log.ts';
+import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
+import { recycleMessage } from '../trafficmngr/recycle.ts';
+import { type ResyncEvent, TrafficResync } from '../trafficmngr/resync.ts';
+import { type TrafficRules, trafficRules } from '../trafficmngr/rules.ts';
+import { describeRepair, type TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import type { AgentHost } from './ports.ts';
 
 /** The families the network uses. */
 export function familiesOf(config: NetworkConfig): IpFamily[] {
@@ -28,19 +25,13 @@ export function familiesOf(config: NetworkConfig): IpFamily[] {
 export async function checkBridge(
   options: FlanneldOptions,
   config: NetworkConfig,
+  readText: AgentHost['readText'],
   log: Log,
   signal: AbortSignal,
 ): Promise<void> {
   if (config.enableNfTables || options.skipBrNetfilterCheck) return;
-  const read = async (path: string): Promise<string | undefined> => {
-    try {
-      return await readFile(path, { encoding: 'utf8', signal });
-    } catch (error) {
-      if (hasErrno(error, 'ENOENT')) return undefined;
-      throw error;
-    }
-  };
-  for (const warning of await checkBridgeNetfilter(familiesOf(config), read, signal)) log.warn(warning.message);
+  for (const warning of await checkBridgeNetfilter(familiesOf(config), (path) => readText(path, signal), signal))
+    log.warn(warning.message);
 }
 
 /** The masquerade and forward rules of this node: set once it has its subnet, kept by a loop until disposed. */
@@ -49,15 +40,17 @@ export class NodeTraffic implements AsyncDisposable {
   readonly #config: NetworkConfig;
   readonly #log: Log;
   readonly #manager: TrafficManager;
+  readonly #managerOf: AgentHost['trafficManager'];
   readonly #stop = new AbortController();
   #resync: TrafficResync | undefined;
   #running: Promise<void> | undefined;
 
-  constructor(options: FlanneldOptions, config: NetworkConfig, log: Log) {
+  constructor(options: FlanneldOptions, config: NetworkConfig, log: Log, managerOf: AgentHost['trafficManager']) {
+    this.#managerOf = managerOf;
     this.#options = options;
     this.#config = config;
     this.#log = log;
-    this.#manager = config.enableNfTables ? new NftablesTrafficManager() : new IptablesTrafficManager();
+    this.#manager = managerOf(config.enableNfTables ? 'nftables' : 'iptables');
   }
 
   /** Looks whether rules could be set, where any are wanted; changes nothing. @throws WeftError */
@@ -137,7 +130,7 @@ export class NodeTraffic implements AsyncDisposable {
 
   async #cleanOther(signal: AbortSignal): Promise<void> {
     this.#log.info('Cleaning-up unused traffic manager rules');
-    const other = this.#config.enableNfTables ? new IptablesTrafficManager() : new NftablesTrafficManager();
+    const other = this.#managerOf(this.#config.enableNfTables ? 'iptables' : 'nftables');
     try {
       const { removed, unavailable } = await other.remove(signal);
       for (const program of unavailable) this.#log.verbose(1, `${program} is not installed: nothing to clean up there`);

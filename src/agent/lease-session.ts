@@ -1,10 +1,10 @@
-import { assertNever } from '../../assert-never.ts';
-import { describeError } from '../../errors.ts';
-import { formatIpv4 } from '../../ip/ipv4.ts';
-import { type Lease, type LeaseEvent, leaseKey } from '../../lease/lease.ts';
-import { LeaseTable } from '../../lease/lease-table.ts';
-import type { Log } from '../../log/log.ts';
-import type { LeaseUpdate, SubnetManager } from '../../subnet/subnet-manager.ts';
+import { assertNever } from '../assert-never.ts';
+import { describeError } from '../errors.ts';
+import { formatIpv4 } from '../ip/ipv4.ts';
+import { type Lease, type LeaseEvent, leaseKey } from '../lease/lease.ts';
+import { LeaseTable } from '../lease/lease-table.ts';
+import type { Log } from '../log/log.ts';
+import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
 import type { NodePlane } from './node-plane.ts';
 
 export interface SessionParts {

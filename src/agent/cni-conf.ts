@@ -1,9 +1,9 @@
-import { confFilesBefore, hiddenBy } from '../../cni/conf-dir.ts';
-import { ConfKeeper, type ConfKeeperEvent } from '../../cni/conf-keeper.ts';
-import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
-import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import { describeError } from '../../errors.ts';
-import type { Log } from '../../log/log.ts';
+import { confFilesBefore, hiddenBy } from '../cni/conf-dir.ts';
+import { ConfKeeper, type ConfKeeperEvent } from '../cni/conf-keeper.ts';
+import { CONF_FILE_NAME } from '../cni/conf-list.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import { describeError } from '../errors.ts';
+import type { Log } from '../log/log.ts';
 import type { NodeReadiness } from './readiness.ts';
 
 /** Where container runtimes look unless they are told otherwise. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { ChosenInterface, NetworkInterface } from '../../config/choose-interface.ts';
-import { parseIpv4 } from '../../ip/ipv4.ts';
-import type { Log } from '../../log/log.ts';
+import type { ChosenInterface, NetworkInterface } from '../config/choose-interface.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import type { Log } from '../log/log.ts';
 import { externalOf } from './external-interface.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 

@@ -1,5 +1,5 @@
-import { describeError, WeftError } from '../../errors.ts';
-import type { Log } from '../../log/log.ts';
+import { describeError, WeftError } from '../errors.ts';
+import type { Log } from '../log/log.ts';
 import type { NodeReadiness } from './readiness.ts';
 
 const LOOK_MS = 5_000;

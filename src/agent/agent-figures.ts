@@ -1,12 +1,11 @@
-import type { PeerSlots } from '../../dataplane/peer-slots.ts';
-import type { Forwarder, ForwarderEvent } from '../../dataplane/supervisor.ts';
-import type { Reconciler } from '../../desired/reconciler.ts';
-import type { ProcessLog } from '../../log/log.ts';
-import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../../metrics/snapshot.ts';
-import type { SubnetReport } from '../../subnet/report.ts';
-import { VERSION } from '../version.ts';
-import type { FastPathState } from './host-fast-path.ts';
+import type { PeerSlots } from '../dataplane/peer-slots.ts';
+import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
+import type { Reconciler } from '../desired/reconciler.ts';
+import type { ProcessLog } from '../log/log.ts';
+import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../metrics/snapshot.ts';
+import type { SubnetReport } from '../subnet/report.ts';
 import type { LeaseSession } from './lease-session.ts';
+import type { FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { NodeTraffic } from './traffic.ts';
 
@@ -23,6 +22,7 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
+  readonly #version: string;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
   #restarts = 0;
@@ -43,7 +43,9 @@ export class AgentFigures {
     readiness: NodeReadiness,
     subnetManager: string,
     log: Pick<ProcessLog, 'droppedLines'>,
+    version: string,
   ) {
+    this.#version = version;
     this.#log = log;
     this.slots = slots;
     this.#readiness = readiness;
@@ -77,7 +79,7 @@ export class AgentFigures {
     const { forwarder, reconciler, traffic, session } = this;
     const kernel = reconciler?.stats();
     return {
-      build: { version: VERSION, backend: this.backend, subnetManager: this.#subnetManager },
+      build: { version: this.#version, backend: this.backend, subnetManager: this.#subnetManager },
       ready: this.#readiness.read().ready,
       failures: this.#readiness.parts(),
       droppedLogLines: this.#log.droppedLines,

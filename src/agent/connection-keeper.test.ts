@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
+import { formatAddr, type IpAddr, parseAddr } from '../ip/address.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
 
 const address = (text: string): IpAddr => parseAddr(text) ?? assert.fail(text);

@@ -1,4 +1,4 @@
-import { prefixed } from '../../errors.ts';
+import { prefixed } from '../errors.ts';
 
 /** Failures of this step begin with the words that operators know from flannel. */
 export async function failingAs<T>(words: string, step: () => Promise<T> | T): Promise<T> {

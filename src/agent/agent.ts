@@ -1,29 +1,25 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { ChosenInterface } from '../../config/choose-interface.ts';
-import type { FlanneldOptions } from '../../config/flanneld-options.ts';
-import type { KeepOptions } from '../../config/keep-interface.ts';
-import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../../config/last-known.ts';
-import type { NetworkConfig } from '../../config/network-config.ts';
-import type { NodeAddresses } from '../../config/node-addresses.ts';
-import { readPreviousLease, readSubnetFile } from '../../config/subnet-file.ts';
-import { PeerSlots } from '../../dataplane/peer-slots.ts';
-import { MAX_PEERS } from '../../dataplane/supervisor.ts';
-import { describeError, WeftError } from '../../errors.ts';
-import { startHealthServer } from '../../health/server.ts';
-import { type Lease, leaseKey } from '../../lease/lease.ts';
-import { Connections } from '../../linux/connections.ts';
-import { readAddresses } from '../../linux/interfaces.ts';
-import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-monitor.ts';
-import { type SystemdNotifier, systemdNotifier } from '../../linux/systemd-notify.ts';
-import type { Log, ProcessLog } from '../../log/log.ts';
-import { createMetrics } from '../../metrics/metrics.ts';
-import { retryNow } from '../../subnet/backoff.ts';
-import { describeReport, type SubnetReport } from '../../subnet/report.ts';
+import type { ChosenInterface } from '../config/choose-interface.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
+import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import type { NodeAddresses } from '../config/node-addresses.ts';
+import { readPreviousLease, readSubnetFile } from '../config/subnet-file.ts';
+import { PeerSlots } from '../dataplane/peer-slots.ts';
+import { MAX_PEERS } from '../dataplane/supervisor.ts';
+import { describeError, WeftError } from '../errors.ts';
+import { startHealthServer } from '../health/server.ts';
+import { type Lease, leaseKey } from '../lease/lease.ts';
+import type { Log, ProcessLog } from '../log/log.ts';
+import { createMetrics } from '../metrics/metrics.ts';
+import { retryNow } from '../subnet/backoff.ts';
+import { describeReport, type SubnetReport } from '../subnet/report.ts';
 import { AgentFigures } from './agent-figures.ts';
 import { aborted, carryOn } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
-import { explainInterface, externalOf, findExternalInterface, readOwnAddresses } from './external-interface.ts';
+import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
@@ -31,11 +27,12 @@ import { LeaseSession } from './lease-session.ts';
 import { MemoryRelease } from './memory-release.ts';
 import { NodeCondition } from './node-condition.ts';
 import { NodePlane } from './node-plane.ts';
+import type { AgentHost, OpenSubnetManager, ServiceManager } from './ports.ts';
 import { NodeReadiness, type Part } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
 import { type StoreAnswer, StoreConnection } from './store-connection.ts';
+import { describeStore } from './store-name.ts';
 import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
-import { createSubnetManager, describeStore, type OpenSubnetManager } from './subnet-managers.ts';
 import { checkBridge } from './traffic.ts';
 
 /** --explain-iface does not wait for a configuration that is not there. */
@@ -62,6 +59,7 @@ const RETRY_MS = 5_000;
  * @throws WeftError for what a person must mend; whatever goes wrong while it ends.
  */
 export async function runAgent(
+  host: AgentHost,
   options: FlanneldOptions,
   log: ProcessLog,
   onFatal: (error: unknown) => void,
@@ -70,7 +68,7 @@ export async function runAgent(
   await using stack = new AsyncDisposableStack();
   const failures = new StartupFailures(options.subnetFile);
   try {
-    await new Agent({ options, log, onFatal }, failures, stack, signal).run();
+    await new Agent({ host, options, log, onFatal }, failures, stack, signal).run();
   } catch (error) {
     // What was under way when it was told to stop has failed because of that.
     if (signal.aborted) return;
@@ -84,10 +82,11 @@ export async function runAgent(
  * IPv4 alone is assumed.
  */
 export async function explainForHost(
+  host: AgentHost,
   options: FlanneldOptions,
   signal: AbortSignal,
 ): Promise<{ readonly text: string; readonly found: boolean }> {
-  const { manager, nodeAddresses } = await createSubnetManager(options, () => {}, signal);
+  const { manager, nodeAddresses } = await host.openStore(() => {}, signal);
   await using _ = manager;
   const families = await manager
     .networkConfig(AbortSignal.any([signal, AbortSignal.timeout(EXPLAIN_CONFIG_MS)]))
@@ -97,7 +96,7 @@ export async function explainForHost(
     });
   const known = await readLastKnown(options.subnetFile, describeStore(options));
   const inUse = known.kind === 'read' ? known.known.external : undefined;
-  return await explainInterface(options, families, await nodeAddresses?.(signal), inUse, signal);
+  return await explainInterface(host.readNetwork, options, families, await nodeAddresses?.(signal), inUse, signal);
 }
 
 const SILENT: Pick<Log, 'info'> = { info: () => {} };
@@ -109,12 +108,14 @@ interface NodeParts {
 }
 
 interface AgentParts {
+  readonly host: AgentHost;
   readonly options: FlanneldOptions;
   readonly log: ProcessLog;
   readonly onFatal: (error: unknown) => void;
 }
 
 class Agent {
+  readonly #host: AgentHost;
   readonly #options: FlanneldOptions;
   readonly #log: Log;
   readonly #onFatal: AgentParts['onFatal'];
@@ -145,21 +146,28 @@ class Agent {
   #hasBeenReady = false;
 
   constructor(
-    { options, log, onFatal }: AgentParts,
+    { host, options, log, onFatal }: AgentParts,
     failures: StartupFailures,
     stack: AsyncDisposableStack,
     signal: AbortSignal,
   ) {
+    this.#host = host;
     this.#options = options;
     this.#log = log;
     this.#onFatal = onFatal;
     this.#failures = failures;
     this.#stack = stack;
     this.#signal = signal;
-    this.#figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), this.#readiness, options.subnetManager, log);
+    this.#figures = new AgentFigures(
+      new PeerSlots(MAX_PEERS + 1),
+      this.#readiness,
+      options.subnetManager,
+      log,
+      host.version,
+    );
     this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
     this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
-    this.#memory = stack.use(new MemoryRelease());
+    this.#memory = stack.use(new MemoryRelease(() => host.releaseMemory()));
     this.#subnetEnv = stack.use(new SubnetEnvKeeper({ path: options.subnetFile, log }));
     this.#readiness.watch('subnet-env', this.#subnetEnv);
   }
@@ -173,11 +181,7 @@ class Agent {
     const connection = this.#connect();
     const carried = await this.#withoutStore(connection);
     const answer = await connection.answered;
-    using notifier = systemdNotifier({
-      environment: process.env,
-      isAlive: () => true,
-      onProblem: (text) => this.#log.warn(text),
-    });
+    using notifier = this.#host.serviceManager((text) => this.#log.warn(text));
     const { plane, watch } = await this.#prepare(answer, carried);
 
     // ===== Up to here the host was only looked at, unless the store was away; from here on it is changed. =====
@@ -203,9 +207,9 @@ class Agent {
   #keepConnections(): void {
     this.#stack.use(
       new ConnectionKeeper({
-        connections: this.#stack.use(new Connections()),
-        addresses: readAddresses,
-        notices: (signal) => new IpMonitor().changes(concernsReach, signal),
+        connections: this.#stack.use(this.#host.connections()),
+        addresses: (signal) => this.#host.readAddresses(signal),
+        notices: (signal) => this.#host.reachNotices(signal),
         retryNow,
         log: this.#log,
       }),
@@ -228,7 +232,7 @@ class Agent {
     };
     const parts = {
       ...{ options: this.#options, readiness: this.#readiness, failures: this.#failures, log: this.#log },
-      ...{ report, onManager },
+      ...{ report, onManager, openStore: this.#host.openStore },
     };
     return this.#stack.use(new StoreConnection(parts, this.#signal));
   }
@@ -298,7 +302,7 @@ class Agent {
         hint: 'Enable IPv4 or IPv6 in net-conf.json',
       });
     }
-    await checkBridge(this.#options, config, this.#log, this.#signal);
+    await checkBridge(this.#options, config, this.#host.readText, this.#log, this.#signal);
     const known = this.#known;
     const isSame = known !== undefined && describeNetworkConfig(known.config) === describeNetworkConfig(config);
     // Until the first list of leases comes, those of an earlier run are better than none.
@@ -321,13 +325,13 @@ class Agent {
 
   async #setUp(config: NetworkConfig): Promise<NodeParts> {
     const choose = (keep: KeepOptions, log: Pick<Log, 'info'>, signal: AbortSignal): Promise<ChosenInterface> =>
-      findExternalInterface(this.#options, config, this.#node, keep, log, signal);
+      findExternalInterface(this.#host.readNetwork, this.#options, config, this.#node, keep, log, signal);
     const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
     const external = externalOf(chosen);
     const figures = this.#figures;
     const plane = this.#stack.use(
       new NodePlane({
-        ...{ options: this.#options, config, external, slots: figures.slots, log: this.#log },
+        ...{ host: this.#host, options: this.#options, config, external, slots: figures.slots, log: this.#log },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
         onFatal: this.#onFatal,
         onFastPath: (state) => {
@@ -350,7 +354,7 @@ class Agent {
             return await choose(keep, SILENT, signal);
           }
         },
-        notices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
+        notices: (present, signal) => this.#host.externalNotices(present, signal),
         log: this.#log,
       }),
     );
@@ -372,7 +376,7 @@ class Agent {
   }
 
   /** Acquires a lease and holds it; returns when it is lost or `turn` fires. */
-  async #holdLease(answer: StoreAnswer, plane: NodePlane, notifier: SystemdNotifier, turn: AbortSignal): Promise<void> {
+  async #holdLease(answer: StoreAnswer, plane: NodePlane, notifier: ServiceManager, turn: AbortSignal): Promise<void> {
     const { manager, config } = answer;
     const { subnetFile } = this.#options;
     const carrying = new AbortController();
@@ -386,7 +390,7 @@ class Agent {
     this.#readiness.waiting('waiting for a subnet lease');
     const previous = await readPreviousLease(subnetFile, config, this.#log, turn);
     const earlier = await readSubnetFile(subnetFile, turn);
-    const hostAddresses = await readOwnAddresses(turn);
+    const hostAddresses = addressesOfHost(await this.#host.readNetwork(turn));
     const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
       manager.acquireLease(config, plane.backend.leaseAttrs, AbortSignal.any([turn, carrying.signal]), {
         ...(previous === undefined ? {} : { previous }),

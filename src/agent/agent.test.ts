@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { get } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
+import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
+import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
+import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
+import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
+import { Forwarder } from '../dataplane/supervisor.ts';
+import { parsePrefix } from '../ip/address.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { createLog } from '../log/log.ts';
+import { runAgent } from './agent.ts';
+import type { AgentHost } from './ports.ts';
+
+/** The whole life of an agent on fakes: without root, devices, stores and programs. */
+
+const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
+
+/** A host with one interface, and an agent's life on it. */
+class Stage implements AsyncDisposable {
+  readonly kernel = new FakeKernel();
+  readonly rules = new FakeTrafficManager();
+  readonly store = new FakeLeaseStore();
+  readonly lines: string[] = [];
+  readonly fatal: unknown[] = [];
+  readonly directory: string;
+  readonly #stop = new AbortController();
+  readonly #port: number;
+  #ending: Promise<void> = Promise.resolve();
+
+  private constructor(directory: string) {
+    this.directory = directory;
+    this.#port = 20_000 + Math.floor(Math.random() * 10_000);
+    this.kernel.addLink({ name: 'flannel0', kind: 'tun', up: false });
+  }
+
+  static async make(): Promise<Stage> {
+    return new Stage(await mkdtemp(join(tmpdir(), 'weft-agent-')));
+  }
+
+  get subnetFile(): string {
+    return join(this.directory, 'subnet.env');
+  }
+
+  start(): void {
+    const log = createLog({ format: 'text', verbosity: 0, write: (line) => this.lines.push(line) });
+    this.#ending = runAgent(this.#host(), this.#options(), log, (error) => this.fatal.push(error), this.#stop.signal);
+    this.#ending.catch(() => {});
+  }
+
+  /** Settles as the life does. */
+  get life(): Promise<void> {
+    return this.#ending;
+  }
+
+  /** Resolves, or rejects, as the life does. */
+  async end(): Promise<void> {
+    this.#stop.abort(new Error('told to'));
+    await this.#ending;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end().catch(() => {});
+    await rm(this.directory, { recursive: true });
+  }
+
+  ready(): Promise<{ status: number | undefined; body: string }> {
+    return new Promise((resolve, reject) => {
+      get({ host: '127.0.0.1', port: this.#port, path: '/readyz', agent: false }, (response) => {
+        let body = '';
+        response.on('data', (chunk) => {
+          body += chunk;
+        });
+        response.on('end', () => resolve({ status: response.statusCode, body }));
+      }).on('error', reject);
+    });
+  }
+
+  async answers(status: number, words: RegExp): Promise<void> {
+    for (;;) {
+      const answer = await this.ready().catch(() => undefined);
+      if (answer?.status === status && words.test(answer.body)) return;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  #options(): FlanneldOptions {
+    const flags = ['--ip-masq', `--subnet-file=${this.subnetFile}`, '--skip-br-netfilter-check'];
+    const parsed = parseFlanneldOptions([...flags, '--healthz-ip=127.0.0.1', `--healthz-port=${this.#port}`], {});
+    assert.ok(parsed.kind === 'run');
+    return parsed.options;
+  }
+
+  #host(): AgentHost {
+    const eth0 = {
+      ...{ index: 2, name: 'eth0', mtuBytes: 1500, up: true },
+      addresses: [{ addr: parseIpv4('192.168.77.1')!, dynamic: false, temporary: false, deprecated: false }],
+    };
+    const silent = async function* (_: unknown, signal: AbortSignal): AsyncGenerator<void, void, void> {
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    };
+    return {
+      version: 'test',
+      openStore: async (report) => {
+        const manager = new FakeSubnetManager(this.store, { report });
+        return { manager, nodeAddresses: undefined, reportFailure: undefined };
+      },
+      readNetwork: async () => ({
+        interfaces: [eth0],
+        defaultDevices: { ipv4: ['eth0'], ipv6: [] },
+        canReach: undefined,
+      }),
+      readAddresses: async () => [parseIpv4('192.168.77.1')!],
+      externalNotices: silent,
+      reachNotices: (signal) => silent(undefined, signal),
+      connections: () => ({ keepOnly: () => new Map(), [Symbol.dispose]: () => {} }),
+      kernel: () => this.kernel,
+      forwarder: ({ onEvent, sourceCheck, destinationCheck }) =>
+        new Forwarder({
+          workerUrl: new URL('../../test/fakes/forwarder-stub-worker.ts', import.meta.url),
+          ...{ sourceCheck, destinationCheck, onEvent },
+          open: () => ({
+            ...{ tunFd: STUB_STARTS.well, udpSegmentation: false, socketFd: -1, icmpFd: -1, stopFd: -1 },
+            signalStop: () => {},
+            started: () => {},
+            [Symbol.dispose]: () => {},
+          }),
+        }),
+      trafficManager: () => this.rules,
+      readText: async () => undefined,
+      releaseMemory: () => {},
+      serviceManager: () => ({ ready: () => {}, stopping: () => {}, [Symbol.dispose]: () => {} }),
+    };
+  }
+}
+
+describe('the life of an agent', { timeout: 60_000 }, () => {
+  it('goes from a configuration to a lease, a route, subnet.env and ready, and ends when it is told to', async () => {
+    await using stage = await Stage.make();
+    stage.start();
+    await stage.answers(503, /no network configuration/);
+    stage.store.netConf = NET_CONF;
+    await stage.answers(200, /flanneld is ready/);
+    assert.deepEqual(stage.store.entries().length, 1);
+    assert.equal(stage.kernel.routes.length, 1);
+    assert.match(await readFile(stage.subnetFile, 'utf8'), /^FLANNEL_NETWORK=10\.244\.0\.0\/16$/m);
+    await stage.end();
+    assert.deepEqual(stage.fatal, []);
+    assert.equal(stage.kernel.routes.length, 1, 'what it has made stays');
+  });
+
+  it('waits while somebody else has its route, and writes no subnet.env meanwhile', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.kernel.addForeignRoute({
+      ...{ type: 'unicast', dst: parsePrefix('10.244.0.0/16')!, metric: 0, dev: 'eth1', via: undefined },
+      ...{ onlink: false, scope: 'link', protocol: 2, elaborate: false },
+    });
+    stage.start();
+    await stage.answers(503, /already routed by somebody else/);
+    await assert.rejects(readFile(stage.subnetFile));
+    stage.kernel.deleteRoutes(() => true);
+    await stage.answers(200, /flanneld is ready/);
+  });
+
+  it('is not ready while the kernel refuses what it needs, and again when it does later', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.kernel.refuse = () => 'RTNETLINK answers: Operation not permitted';
+    stage.start();
+    await stage.answers(503, /Operation not permitted/);
+    stage.kernel.refuse = () => undefined;
+    await stage.answers(200, /flanneld is ready/);
+    stage.kernel.refuse = () => 'RTNETLINK answers: Operation not permitted';
+    stage.kernel.deleteRoutes(() => true);
+    await stage.answers(503, /Operation not permitted/);
+    stage.kernel.refuse = () => undefined;
+    await stage.answers(200, /flanneld is ready/);
+  });
+
+  it('fails with what a person must mend', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "carrier"}}';
+    stage.start();
+    await assert.rejects(stage.life, { code: 'WEFT_BACKEND_UNKNOWN' });
+  });
+});

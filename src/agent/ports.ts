@@ -1,0 +1,83 @@
+import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
+import type { NodeAddresses } from '../config/node-addresses.ts';
+import type { DestinationCheck } from '../dataplane/destination-check.ts';
+import type { FastPathMode, FastPathObstacle } from '../dataplane/fast-path/mode.ts';
+import type { SourceCheck } from '../dataplane/source-check.ts';
+import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
+import type { Kernel } from '../desired/kernel.ts';
+import type { WeftError } from '../errors.ts';
+import type { IpAddr } from '../ip/address.ts';
+import type { ReportSink } from '../subnet/report.ts';
+import type { SubnetManager } from '../subnet/subnet-manager.ts';
+import type { TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import type { ForwarderUnderlay } from './forwarder-underlay.ts';
+
+/**
+ * What the agent's life needs of the host it runs on and of its store. Made in cmd/flanneld/wire.ts for this host; tests run the
+ * same life on fakes, without root.
+ */
+export interface AgentHost {
+  /** Of this program. */
+  readonly version: string;
+  /** Waits until the store was reached, where its manager does. @throws WeftError of the manager. */
+  openStore(report: ReportSink, signal: AbortSignal): Promise<OpenSubnetManager>;
+  /** @param canReach also how that address is reached. */
+  readNetwork(signal: AbortSignal, options?: { readonly canReach?: IpAddr | undefined }): Promise<HostNetwork>;
+  /** All addresses of this host. */
+  readAddresses(signal: AbortSignal): Promise<readonly IpAddr[]>;
+  /** Something has happened that bears on which interface leads to the other nodes. */
+  externalNotices(present: () => Pick<NetworkInterface, 'index' | 'name'>, signal: AbortSignal): AsyncIterable<void>;
+  /** An address or a default route has come or gone; the first notice comes at once. */
+  reachNotices(signal: AbortSignal): AsyncIterable<void>;
+  /** The TCP connections of this process. */
+  connections(): ConnectionCloser & Disposable;
+  kernel(): Kernel;
+  forwarder(wish: ForwarderWish): Forwarder;
+  trafficManager(kind: TrafficManager['kind']): TrafficManager;
+  /** `undefined` when there is no such file. */
+  readText(path: string, signal: AbortSignal): Promise<string | undefined>;
+  /** Gives memory back that is not in use; holds up the control plane for a moment. */
+  releaseMemory(): void;
+  serviceManager(onProblem: (text: string) => void): ServiceManager;
+}
+
+export interface ConnectionCloser {
+  /** Closes the connections of addresses that are gone; how many there were of each. Addresses in text. */
+  keepOnly(addresses: ReadonlySet<string>): ReadonlyMap<string, number>;
+}
+
+/** systemd, where it has started the agent. */
+export interface ServiceManager extends Disposable {
+  ready(): void;
+  stopping(): void;
+}
+
+export interface OpenSubnetManager {
+  readonly manager: SubnetManager;
+  /** What is known of this node beside its lease; undefined when the manager knows no nodes. */
+  readonly nodeAddresses: ((signal: AbortSignal) => Promise<NodeAddresses>) | undefined;
+  /** Where others look for the state of this node, told why it has no network; undefined when there is no such place. */
+  readonly reportFailure: ((error: WeftError, signal: AbortSignal) => Promise<void>) | undefined;
+}
+
+export interface ForwarderWish {
+  /** Names and addresses as they are wanted when something is opened: they may change while the forwarder lives. */
+  readonly underlay: () => ForwarderUnderlay;
+  /** Whether the TUN device outlives the process. */
+  readonly persistent: boolean;
+  readonly sourceCheck: SourceCheck;
+  readonly destinationCheck: DestinationCheck;
+  readonly fastPath: FastPathMode;
+  readonly onEvent: (event: ForwarderEvent) => void;
+  /** Something an operator should know, and should mend. */
+  readonly onNotice: (text: string) => void;
+  readonly onFastPath: (state: FastPathState) => void;
+}
+
+/** Whether packets may take the fast path, and how, or why not. */
+export interface FastPathState {
+  readonly isOpen: boolean;
+  /** What keeps it closed; `undefined` while it is open. */
+  readonly obstacle: FastPathObstacle | undefined;
+  readonly text: string;
+}

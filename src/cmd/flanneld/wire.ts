@@ -1,0 +1,49 @@
+import { readFile } from 'node:fs/promises';
+import type { AgentHost } from '../../agent/ports.ts';
+import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import { hasErrno } from '../../errno.ts';
+import { Connections } from '../../linux/connections.ts';
+import { readAddresses, readHostNetwork } from '../../linux/interfaces.ts';
+import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { IptablesTrafficManager } from '../../linux/iptables.ts';
+import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-monitor.ts';
+import { NftablesTrafficManager } from '../../linux/nftables.ts';
+import { releaseIdleMemory } from '../../linux/process-memory.ts';
+import { systemdNotifier } from '../../linux/systemd-notify.ts';
+import { VERSION } from '../version.ts';
+import { hostForwarder } from './open-forwarder.ts';
+import { createSubnetManager } from './subnet-managers.ts';
+
+/** This host, as the agent's life is to see it; the only place that makes its adapters. */
+export function thisHost(options: FlanneldOptions): AgentHost {
+  return {
+    version: VERSION,
+    openStore: (report, signal) => createSubnetManager(options, report, signal),
+    readNetwork: readHostNetwork,
+    readAddresses,
+    externalNotices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
+    reachNotices: (signal) => new IpMonitor().changes(concernsReach, signal),
+    connections: () => new Connections(),
+    kernel: () => iproute2Kernel(),
+    forwarder: hostForwarder,
+    trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
+    readText,
+    releaseMemory,
+    serviceManager: (onProblem) => systemdNotifier({ environment: process.env, isAlive: () => true, onProblem }),
+  };
+}
+
+async function readText(path: string, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    return await readFile(path, { encoding: 'utf8', signal });
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+function releaseMemory(): void {
+  // `last-resort` also returns empty pages of the heap and code that has not run lately. Absent without --expose-gc.
+  globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  releaseIdleMemory();
+}

@@ -14,6 +14,7 @@ import {
   SUBNET_KEY_BYTES,
   SUBNET_VALUE_BYTES,
 } from '../../src/dataplane/fast-path/layout.ts';
+import { outboundProgram } from '../../src/dataplane/fast-path/outbound-program.ts';
 import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
 import { type BpfProgram, createBpfMap, loadClassifier } from '../../src/linux/bpf.ts';
@@ -38,6 +39,8 @@ export const ETHERNET: Uint8Array = Uint8Array.from([0, 0, 0, 0, 0, 0, 2, 0, 0, 
 const LOOPBACK = 1;
 const FOREVER = 1n << 62n;
 const CLONE_NEWNET = 0x4000_0000;
+/** What peers want to see of us. */
+export const SEND_TAG = 0x1234;
 export const TAG = 0x4321;
 export const TAG_WHOLE = 0xabcd;
 
@@ -66,11 +69,16 @@ export function runProgram(program: BpfProgram, packet: Uint8Array): Outcome {
   return { verdict: attributes.getUint32(4, true), packet: output.slice(0, attributes.getUint32(12, true)) };
 }
 
-/** The inbound programs in a network namespace of their own, whose routing they ask. */
+/** MAC addresses of hosts on the underlay, and of this one. */
+export const NEIGHBOUR: Uint8Array = Uint8Array.from([2, 0, 0, 0, 0, 2]);
+export const OWN_MAC: Uint8Array = Uint8Array.from([2, 0, 0, 0, 0, 1]);
+
+/** The programs in a network namespace of their own, whose routing they ask. */
 export interface ProgramBench extends AsyncDisposable {
   readonly tables: FastPathTables;
   /** Where something behind the device cuts super-packets, and where this host does. */
   readonly programs: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
+  readonly outbound: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
   /** The first of them with --destination-check=off. */
   readonly unchecked: BpfProgram;
   /** As if the forwarder's socket had heard from that host, and would for ever. */
@@ -80,7 +88,7 @@ export interface ProgramBench extends AsyncDisposable {
 }
 
 /** Takes this thread into the namespace and back. Programs run in the namespace of the thread that runs them. */
-export async function openProgramBench(): Promise<ProgramBench> {
+export async function openProgramBench(neighbours: readonly string[] = []): Promise<ProgramBench> {
   await using stack = new AsyncDisposableStack();
   const netns = `weft-bpf-${process.pid}-${randomBytes(3).toString('hex')}`;
   await run(['ip', 'netns', 'add', netns]);
@@ -91,7 +99,13 @@ export async function openProgramBench(): Promise<ProgramBench> {
     await ip('link', 'add', name, 'type', 'veth', 'peer', 'name', `${name}-wire`);
     for (const end of [name, `${name}-wire`]) await ip('link', 'set', end, 'up');
   }
+  const mac = (bytes: Uint8Array): string =>
+    Buffer.from(bytes)
+      .toString('hex')
+      .replace(/..(?!$)/g, '$&:');
+  await ip('link', 'set', 'eth0', 'address', mac(OWN_MAC));
   await ip('address', 'add', '192.168.77.1/24', 'dev', 'eth0');
+  for (const host of new Set(neighbours)) await ip('neigh', 'replace', host, 'lladdr', mac(NEIGHBOUR), 'dev', 'eth0');
   await ip('route', 'add', '192.168.88.0/24', 'dev', 'eth1');
   await run(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { netns });
   enter('/proc/self/ns/net', `/run/netns/${netns}`, stack);
@@ -108,25 +122,28 @@ export async function openProgramBench(): Promise<ProgramBench> {
     awaiting: map('hash', 'test_awaiting', AWAITING_BYTES, AWAITING_BYTES),
   });
   const load = (
+    make: (options: ProgramOptions) => Uint8Array,
     segmentation: ProgramOptions['segmentation'],
     destinationCheck: ProgramOptions['destinationCheck'] = 'loose',
   ): BpfProgram => {
     const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
     const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, ...devices, segmentation, destinationCheck };
-    return stack.use(loadClassifier(`test_in_${segmentation}`, inboundProgram(options)));
+    return stack.use(loadClassifier(`test_${segmentation}`, make(options)));
   };
-  const programs = { beyond: load('beyond'), host: load('host') };
-  const unchecked = load('beyond', 'off');
+  const programs = { beyond: load(inboundProgram, 'beyond'), host: load(inboundProgram, 'host') };
+  const unchecked = load(inboundProgram, 'beyond', 'off');
+  const outbound = { beyond: load(outboundProgram, 'beyond'), host: load(outboundProgram, 'host') };
   const held = stack.move();
   return {
     tables,
     programs,
     unchecked,
+    outbound,
     ip,
     grant: (host) =>
       tables.grant(host, {
-        ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n },
-        ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
+        ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: FOREVER },
+        ...{ tag: SEND_TAG, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
       }),
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };

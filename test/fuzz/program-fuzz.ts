@@ -8,12 +8,13 @@
  */
 import { parseArgs } from 'node:util';
 import { describeError, WeftError } from '../../src/errors.ts';
+import { runOutboundFuzz } from './outbound-fuzz-run.ts';
 import { openProgramBench, type ProgramBench } from './program-bench.ts';
-import { ProgramFuzzFailure, runProgramFuzz } from './program-fuzz-run.ts';
+import { FUZZ_PEERS, ProgramFuzzFailure, runProgramFuzz } from './program-fuzz-run.ts';
 
 async function openBench(required: boolean): Promise<ProgramBench | number> {
   try {
-    return await openProgramBench();
+    return await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
   } catch (error) {
     if (!(error instanceof WeftError)) throw error;
     process.stderr.write(`NOT RUN: programs and forwarder are not compared on this machine: ${describeError(error)}\n`);
@@ -42,9 +43,12 @@ async function main(): Promise<number> {
   console.log(`seed ${seed}, ${packets} frames`);
   const started = performance.now();
   try {
-    const totals = await runProgramFuzz(bench, { packets, seed });
+    const totals = {
+      ...(await runProgramFuzz(bench, { packets: Math.ceil(packets / 2), seed })),
+      ...runOutboundFuzz(bench, { packets: Math.ceil(packets / 2), seed }),
+    };
     const seconds = (performance.now() - started) / 1_000;
-    console.log(`${seconds.toFixed(1)} s, ${Math.round(totals.packets / seconds)} frames/s`);
+    console.log(`${seconds.toFixed(1)} s, ${Math.round(packets / seconds)} frames/s`);
     for (const [name, count] of Object.entries(totals)) console.log(`  ${name.padEnd(22)} ${count}`);
     return 0;
   } catch (error) {

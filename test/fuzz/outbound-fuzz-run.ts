@@ -1,0 +1,140 @@
+import { ENDPOINT_VALUE_BYTES, NEXT_LONG_WAY } from '../../src/dataplane/fast-path/layout.ts';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
+import { parsePrefix4 } from '../../src/ip/prefix.ts';
+import { memoryHost, peerOf } from '../fakes/memory-dataplane.ts';
+import { address, concat, frame, hex, slowChecksum } from '../fakes/packets.ts';
+import { PacketSource } from './packet-source.ts';
+import {
+  NEIGHBOUR,
+  NEXT,
+  OWN,
+  OWN_MAC,
+  PORT,
+  type ProgramBench,
+  REDIRECTED,
+  runProgram,
+  SEND_TAG,
+} from './program-bench.ts';
+import { FUZZ_PEERS, NETWORK, ProgramFuzzFailure, type ProgramFuzzOptions } from './program-fuzz-run.ts';
+import { Random } from './random.ts';
+
+const MTU = 1_472;
+const LONGEST = 3_000;
+const SHORTEST = 34;
+/** The programs stop sending TCP's data when nobody answers, and send one packet a second by the forwarder. */
+const FORGET_EVERY = 50;
+const DESTINATIONS = ['10.244.2.9', '10.244.2.200', '10.244.3.9', '10.244.8.1', '10.244.77.1', '8.8.8.8'].map(address);
+
+export interface OutboundFuzzTotals {
+  /** By the programs, of either kind. */
+  readonly sent: number;
+  /** Left to the forwarder, which sends them; and which does not. */
+  readonly leftAndSent: number;
+  readonly leftAndRefused: number;
+}
+
+/**
+ * A packet as the TUN device is given one. BPF_PROG_TEST_RUN takes the first 14 bytes for an Ethernet header and the two behind its
+ * addresses for the protocol: those are where an IP header has its source. One from 8.0.0.0/16 says that it is IPv4.
+ */
+function packetOf(source: PacketSource, random: Random): Uint8Array {
+  const packet = Uint8Array.from(source.packet(random).subarray(0, random.oneIn(10) ? LONGEST : 1_500));
+  if (packet.length < SHORTEST) return concat(packet, random.bytes(SHORTEST - packet.length));
+  const view = new DataView(packet.buffer);
+  view.setUint32(12, (0x0800_0000 | random.below(65_536)) >>> 0);
+  if (!random.oneIn(4)) view.setUint32(16, random.pick(DESTINATIONS));
+  if (!random.oneIn(6)) {
+    view.setUint16(10, 0);
+    view.setUint16(10, slowChecksum(packet.subarray(0, Math.min(packet.length, (view.getUint8(0) & 15) * 4))));
+  }
+  return packet;
+}
+
+/** What is wrong with the headers that a program has put in front of `payload`; undefined when nothing is. */
+function headerFault(datagram: Uint8Array, to: number, port: number, payload: number): string | undefined {
+  const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.byteLength);
+  const ip = datagram.subarray(14, 34);
+  if (Buffer.compare(datagram.subarray(0, 14), concat(NEIGHBOUR, OWN_MAC, [8, 0])) !== 0) return 'Ethernet header';
+  if (slowChecksum(ip) !== 0 || ip[0] !== 0x45 || ip[9] !== 17) return 'outer IP header';
+  if (view.getUint16(16) !== payload + 28 || view.getUint16(20) !== 0x4000 || ip[8] !== 64)
+    return 'length, flags or TTL';
+  if (view.getUint16(18) !== SEND_TAG) return 'tag';
+  if (view.getUint32(26) !== OWN || view.getUint32(30) !== to) return 'addresses';
+  if (view.getUint16(34) !== PORT || view.getUint16(36) !== port) return 'ports';
+  if (view.getUint16(38) !== payload + 8 || view.getUint16(40) !== 0) return 'UDP length or checksum';
+  return undefined;
+}
+
+/**
+ * Runs packets through the outbound programs and through the forwarder: what a program sends must be what the forwarder sends, to
+ * the same peer and to the byte, in sound headers; what it leaves must be as it was.
+ * @throws ProgramFuzzFailure with the packet in hex.
+ */
+export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramFuzzOptions): OutboundFuzzTotals {
+  const random = new Random(seed ^ 0x1234_5678);
+  const source = new PacketSource(new Random(seed ^ 0x2545_f491));
+  const host = memoryHost({ peers: FUZZ_PEERS, network: NETWORK, mtu: MTU });
+  const { core, tun, conn, icmp } = host.tx;
+  const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4('8.0.0.0/16')!];
+  bench.tables.publish({ network, own, mtu: MTU, peers: FUZZ_PEERS.map(peerOf) });
+  const hosts = FUZZ_PEERS.map(({ publicIp }) => ipv4Of(address(publicIp)));
+  for (const each of hosts) bench.grant(each);
+  const totals = { sent: 0, leftAndSent: 0, leftAndRefused: 0 };
+  for (let index = 0; index < packets; index++) {
+    if (index % FORGET_EVERY === 0) {
+      for (const each of hosts) bench.tables.maps.endpoints.update(keyOf(each), longWayTaken());
+    }
+    const packet = packetOf(source, random);
+    tun.incoming.push(frame(packet));
+    while (tun.incoming.length > 0) core.step();
+    const [datagram] = conn.sent.splice(0);
+    conn.messages.length = 0;
+    icmp.sent.length = 0;
+    for (const [segmentation, program] of Object.entries(bench.outbound)) {
+      const fail = (what: string): never => {
+        throw new ProgramFuzzFailure(`outbound, ${segmentation}: ${what}\n${hex(packet)}`);
+      };
+      const { verdict, packet: left } = runProgram(program, packet);
+      if (verdict === NEXT) {
+        if (Buffer.compare(left, packet) !== 0) fail(`left, but changed to ${hex(left)}`);
+        if (datagram === undefined) totals.leftAndRefused++;
+        else totals.leftAndSent++;
+        continue;
+      }
+      if (verdict !== REDIRECTED) fail(`verdict ${verdict}`);
+      if (datagram === undefined) return fail('sent, but the forwarder refuses it');
+      if (datagram.fragmentable) fail('sent, but the forwarder lets it be fragmented');
+      if (Buffer.compare(left.subarray(42), datagram.data) !== 0)
+        fail(`sent ${hex(left)}, the forwarder ${hex(datagram.data)}`);
+      const outer = segmentation === 'host' ? withTag(left) : left;
+      const fault = headerFault(outer, datagram.address >>> 0, datagram.port, datagram.data.length);
+      if (fault !== undefined) fail(`${fault}: ${hex(left)}`);
+      totals.sent++;
+    }
+  }
+  return totals;
+}
+
+/** Where this host cuts super-packets, datagrams have no tag: identification 0. */
+function withTag(datagram: Uint8Array): Uint8Array {
+  const copy = datagram.slice();
+  const view = new DataView(copy.buffer);
+  if (view.getUint16(18) !== 0) return copy;
+  const sum = view.getUint16(24) + (~SEND_TAG & 0xffff);
+  view.setUint16(18, SEND_TAG);
+  view.setUint16(24, (sum & 0xffff) + (sum >>> 16));
+  return copy;
+}
+
+function keyOf(host: number): Uint8Array {
+  const key = new DataView(new ArrayBuffer(4));
+  key.setUint32(0, host);
+  return new Uint8Array(key.buffer);
+}
+
+/** Of an endpoint about which nothing is known, but that it need not be sent to by the forwarder now. */
+function longWayTaken(): Uint8Array {
+  const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+  value.setBigUint64(NEXT_LONG_WAY, 1n << 62n, true);
+  return new Uint8Array(value.buffer);
+}

@@ -5,7 +5,8 @@ import { after, before, describe, it } from 'node:test';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
 import { imageLabels } from '../../scripts/packaging/image-root.ts';
 import { VERSION } from '../../src/cmd/version.ts';
-import { type EtcdStore, openEtcdStore } from '../../src/lab/etcd-store.ts';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { openEtcdStore } from '../../src/lab/etcd-store.ts';
 import { Topology } from '../../src/lab/topology.ts';
 import { eventually } from '../netns/waiting.ts';
 import { DockerHost } from './docker/docker-host.ts';
@@ -19,7 +20,6 @@ const IMAGE = join(DIST, 'weft-image.tar');
 const cleanup = new AsyncDisposableStack();
 const dockers: DockerHost[] = [];
 let topology: Topology;
-let store: EtcdStore;
 let install: string;
 let image: string;
 
@@ -33,7 +33,7 @@ before(async () => {
   const dir = nodesDir(topology.id);
   cleanup.defer(() => rm(dir, { recursive: true, force: true }));
   await mkdir(dir);
-  store = cleanup.use(await openEtcdStore(topology, NET_CONF, AbortSignal.timeout(120_000)));
+  cleanup.use(await openEtcdStore(topology, NET_CONF, AbortSignal.timeout(120_000)));
   for (const host of topology.hosts) {
     const docker = cleanup.use(await DockerHost.start({ host, dir: join(dir, host.name), flags: ['--bridge=none'] }));
     await docker.exec(['docker', 'load', '--input', IMAGE]);
@@ -61,9 +61,8 @@ describe('the image in Docker', () => {
     const [, command] = /^(docker run -d --name flanneld (?:.*\\\n)*.*)$/m.exec(install) ?? [];
     assert.ok(command !== undefined);
     assert.match(command, /--cap-drop ALL .*--read-only/);
-    for (const [index, docker] of dockers.entries()) {
-      const endpoint = store.agentFlags(topology.hosts[index]!).find((flag) => flag.startsWith('--etcd-endpoints='));
-      assert.ok(endpoint !== undefined);
+    const endpoint = `--etcd-endpoints=http://${formatIpv4(topology.store!.address)}:2379`;
+    for (const docker of dockers) {
       await docker.exec(['touch', '/run/xtables.lock']);
       await docker.exec(['sh', '-ec', command.replace(/--etcd-endpoints=\S+/, endpoint)]);
     }

@@ -6,6 +6,12 @@
 #
 # The package is taken by its folder, not through node_modules/.bin, where any package that also calls itself `node` wins.
 
+# The same as NODE_VARIABLES in src/node-variables.ts, which says why.
+unset NODE_OPTIONS NODE_CHANNEL_FD NODE_CHANNEL_SERIALIZATION_MODE NODE_UNIQUE_ID NODE_EXTRA_CA_CERTS \
+  NODE_TLS_REJECT_UNAUTHORIZED NODE_ICU_DATA NODE_PATH NODE_DEBUG NODE_DEBUG_NATIVE \
+  NODE_PENDING_DEPRECATION NODE_PRESERVE_SYMLINKS NODE_PRESERVE_SYMLINKS_MAIN NODE_REDIRECT_WARNINGS \
+  NODE_REPL_EXTERNAL_MODULE NODE_TEST_CONTEXT NODE_V8_COVERAGE
+
 weft_node_is_recent() {
   "$1" -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' >/dev/null 2>&1
 }

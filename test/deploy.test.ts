@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { load, loadAll } from 'js-yaml';
 import { IMAGE_DEFAULTS, type ImageRoot, imageLabels } from '../scripts/packaging/image-root.ts';
-import { parseConfList, programsOf } from '../src/cni/conf-list.ts';
+import { FLANNEL_CONF_LIST, parseConfList, programsOf } from '../src/cni/conf-list.ts';
 import { parseFlanneldOptions } from '../src/config/flanneld-options.ts';
 import { inspectNetConf } from '../src/config/net-conf.ts';
 import { tunRemedy } from '../src/config/tun-remedy.ts';
@@ -74,6 +74,23 @@ describe('deploy/kube-flannel.yml', () => {
     assert.equal(config?.backendType, 'udp');
     const plugins = programsOf(parseConfList(data['cni-conf.json']!, 'cni-conf.json'), false);
     assert.deepEqual(plugins, ['bridge', 'host-local', 'portmap']);
+  });
+
+  it('has the CNI configuration of flannel 0.28.10', () => {
+    const { cniVersion, name, plugins } = JSON.parse(data['cni-conf.json']!);
+    assert.deepEqual(
+      { cniVersion, name, plugins },
+      {
+        cniVersion: '1.0.0',
+        name: 'cbr0',
+        plugins: [
+          { type: 'flannel', delegate: { hairpinMode: true, isDefaultGateway: true } },
+          { type: 'portmap', capabilities: { portMappings: true } },
+        ],
+      },
+    );
+    assert.match(read('deploy/helm/flannel/values.yaml'), /"cniVersion": "1\.0\.0"/);
+    assert.equal(FLANNEL_CONF_LIST.cniVersion, cniVersion);
   });
 
   it('starts the agent with flags it has', () => {

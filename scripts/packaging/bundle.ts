@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { type BuildOptions, build, type OutputFile, type Plugin } from 'esbuild';
 import type { SourceTable } from '../../src/cmd/single-executable/source-positions.ts';
 import { run } from '../../src/linux/run.ts';
+import { NODE_VARIABLES } from '../../src/node-variables.ts';
 import { ROOT } from './architecture.ts';
 import { sourceTable } from './source-table.ts';
 
@@ -38,9 +39,15 @@ async function buildStamp(signal: AbortSignal): Promise<string> {
 }
 
 /**
+ * The first lines of the plugin, for the shell and for Node.js, to which the second is a text and a comment: only a shell can
+ * take away what would keep Node.js from starting.
+ */
+const START = `#!/bin/sh
+':' //; unset ${NODE_VARIABLES.join(' ')}; exec '${process.execPath}' "$0" "$@"`;
+
+/**
  * The CNI plugin alone, as a program for the Node.js that runs this, written to `output`, a name that ends with .cjs: Node.js
- * starts CommonJS faster than modules. The kernel starts it by its first line, without a shell between; a link named
- * `flannel` to it will do as well.
+ * starts CommonJS faster than modules. A link named `flannel` to it will do as well.
  */
 export async function bundlePlugin(output: string, signal: AbortSignal, entry = 'src/cmd/cni/main.ts'): Promise<void> {
   await build({
@@ -54,7 +61,7 @@ export async function bundlePlugin(output: string, signal: AbortSignal, entry = 
     target: 'node24',
     logLevel: 'warning',
     // Only asked for where there is no stamp.
-    banner: { js: `#!${process.execPath}` },
+    banner: { js: START },
     define: { WEFT_BUILD: await buildStamp(signal), 'import.meta.url': '""' },
   });
   await chmod(output, 0o755);

@@ -58,6 +58,8 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
     disableExperimentalSEAWarning: true,
     useCodeCache: true,
     execArgv: RUNTIME_FLAGS,
+    // NODE_OPTIONS of a container runtime is not meant for the plugin that it starts.
+    execArgvExtension: 'none',
     assets: {
       'forwarder-worker.js': 'worker.js',
       'koffi.node': 'koffi.node',

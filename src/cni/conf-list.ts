@@ -24,7 +24,7 @@ export const DEFAULT_CONF_TEMPLATE = '/etc/kube-flannel/cni-conf.json';
 /** What flannel's manifest has in its ConfigMap as cni-conf.json, for hosts that have no such file. */
 export const FLANNEL_CONF_LIST: ConfList = {
   name: 'cbr0',
-  cniVersion: '0.3.1',
+  cniVersion: '1.0.0',
   plugins: [
     { type: 'flannel', delegate: { hairpinMode: true, isDefaultGateway: true } },
     { type: 'portmap', capabilities: { portMappings: true } },
@@ -44,7 +44,7 @@ export function parseConfList(text: string, source: string): ConfList {
   if (!isObject(value)) throw invalid(source, 'it is no JSON object');
   const { name, cniVersion = '', plugins, ...rest } = value;
   if (typeof name !== 'string' || name === '') throw invalid(source, 'name: want the name of the network');
-  if (typeof cniVersion !== 'string') throw invalid(source, 'cniVersion: want a string such as "0.3.1"');
+  if (typeof cniVersion !== 'string') throw invalid(source, 'cniVersion: want a string such as "1.0.0"');
   if (plugins === undefined && 'type' in rest) {
     return { name, cniVersion, plugins: [pluginOf(rest, source, 'type')], rest: {} };
   }

@@ -23,7 +23,10 @@ describe('the configuration without the wrapper plugin', () => {
         ipMasq: false,
         ipam: {
           ranges: [[{ subnet: '10.244.7.0/24' }], [{ subnet: 'fd00:0:0:7::/64' }]],
-          routes: [{ dst: '10.244.0.0/16' }, { dst: 'fd00::/56' }],
+          routes: [
+            { dst: '10.244.0.0/16', gw: '10.244.7.1' },
+            { dst: 'fd00::/56', gw: 'fd00:0:0:7::1' },
+          ],
           type: 'host-local',
         },
         isDefaultGateway: true,
@@ -33,11 +36,13 @@ describe('the configuration without the wrapper plugin', () => {
       { type: 'portmap', capabilities: { portMappings: true } },
     ]);
     const { name, cniVersion } = final;
-    assert.deepEqual([name, cniVersion], ['cbr0', '0.3.1']);
+    assert.deepEqual([name, cniVersion], ['cbr0', '1.0.0']);
     // What bridge gets from the runtime, which adds name and version, is what it would get from the wrapper.
     const wrapped = { ...FLANNEL_CONF_LIST.plugins[0], name, cniVersion };
     const { json } = buildDelegateConfig(parsePluginConfig(JSON.stringify(wrapped)), ENV);
-    assert.deepEqual({ ...final.plugins[0], name, cniVersion }, JSON.parse(json));
+    const given = JSON.parse(json) as { ipam: JsonObject };
+    const { ipam } = final.plugins[0] as unknown as { ipam: JsonObject };
+    assert.deepEqual({ ...final.plugins[0], name, cniVersion, ipam: { ...ipam, routes: given.ipam.routes } }, given);
   });
 
   it('keeps what users write: their delegate, ipam, capabilities, further plugins and members of the list', () => {
@@ -59,13 +64,30 @@ describe('the configuration without the wrapper plugin', () => {
       ['ipvlan', 'eth0', 1300, { mac: true }, false],
     );
     assert.deepEqual((delegate!.ipam as JsonObject).routes, [
-      { dst: '0.0.0.0/0' },
-      { dst: '10.244.0.0/16' },
-      { dst: 'fd00::/56' },
+      { dst: '0.0.0.0/0', gw: '10.244.7.1' },
+      { dst: '10.244.0.0/16', gw: '10.244.7.1' },
+      { dst: 'fd00::/56', gw: 'fd00:0:0:7::1' },
     ]);
     assert.equal((delegate!.ipam as JsonObject).dataDir, '/run/ips');
     assert.deepEqual(bandwidth, { type: 'bandwidth', capabilities: { bandwidth: true } });
     assert.equal(final.rest.disableCheck, true);
+  });
+
+  it('names the gateway of each route that host-local would give one, and leaves the others', () => {
+    const routesOf = (ipam: object) => {
+      const final = withoutWrapper(list({ type: 'flannel', ipam: { ...ipam } }), ENV, 'cni-conf.json');
+      return (final.plugins[0]!.ipam as JsonObject).routes;
+    };
+    const ours = [
+      { dst: '10.244.0.0/16', gw: '10.244.7.1' },
+      { dst: 'fd00::/56', gw: 'fd00:0:0:7::1' },
+    ];
+    const user = [
+      { dst: '192.0.2.0/24', gw: '10.244.7.9' },
+      { dst: '198.51.100.0/24', scope: 253 },
+    ];
+    assert.deepEqual(routesOf({ routes: user }), [...user, ...ours]);
+    assert.deepEqual(routesOf({ type: 'other-ipam' }), [{ dst: '10.244.0.0/16' }, { dst: 'fd00::/56' }]);
   });
 
   it('is refused where the plugin would refuse it at each pod', () => {

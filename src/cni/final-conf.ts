@@ -1,6 +1,7 @@
 import { WeftError } from '../errors.ts';
 import { type ConfList, type ConfListPlugin, parseConfList } from './conf-list.ts';
 import { buildDelegateConfig } from './delegate-config.ts';
+import { formatIp, parseCidr } from './ip-text.ts';
 import { type JsonObject, parsePluginConfig } from './plugin-config.ts';
 import type { PluginSubnetEnv } from './plugin-subnet-env.ts';
 
@@ -28,7 +29,8 @@ function delegateOf(
     const { type, json } = buildDelegateConfig(config, env);
     // Both are the list's, and the runtime adds them.
     const { name: _name, cniVersion: _version, type: _type, ...own } = JSON.parse(json) as JsonObject;
-    return { type, ...own, ...(plugin.capabilities === undefined ? {} : { capabilities: plugin.capabilities }) };
+    const ipam = withGateways(own.ipam as JsonObject, env);
+    return { type, ...own, ipam, ...(plugin.capabilities === undefined ? {} : { capabilities: plugin.capabilities }) };
   } catch (error) {
     throw new WeftError(
       'WEFT_CNI_CONF_INVALID',
@@ -36,6 +38,27 @@ function delegateOf(
       { hint: 'Correct cni-conf.json in the ConfigMap kube-flannel-cfg.', cause: error },
     );
   }
+}
+
+/**
+ * The same routes with the gateway that they get anyway, the first address of the subnet, written down. A route without one
+ * is in the result of ADD without one, and CHECK of the reference plugins before 1.2 then looks for a route without gateway
+ * and fails healthy pods (`Expected Route … GW:<nil> not found`). The plugin flannel, which gets flannel's bytes, is not
+ * concerned: its CHECK never asks the delegate.
+ */
+function withGateways(ipam: JsonObject, env: PluginSubnetEnv): JsonObject {
+  if (ipam.type !== 'host-local' || !Array.isArray(ipam.routes)) return ipam;
+  const gatewayOf = (dst: unknown): string | undefined => {
+    const bits = typeof dst === 'string' ? parseCidr(dst)?.ip.bits : undefined;
+    const subnet = [env.subnet, env.ipv6Subnet].find((one) => one !== undefined && one.ip.bits === bits);
+    return subnet && formatIp({ ...subnet.ip, value: subnet.ip.value + 1n });
+  };
+  const routes = (ipam.routes as readonly JsonObject[]).map((route) => {
+    // A scope may rule a gateway out.
+    const gw = route.gw === undefined && route.scope === undefined ? gatewayOf(route.dst) : undefined;
+    return gw === undefined ? route : { ...route, gw };
+  });
+  return { ...ipam, routes };
 }
 
 /** A member of the list that libcni does not know and hands on to nobody. */

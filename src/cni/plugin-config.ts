@@ -18,6 +18,7 @@ export interface PluginConfig {
   readonly validAttachments: readonly Attachment[] | undefined;
 }
 
+/** What CNI calls an attachment: one interface of one container. */
 export interface Attachment {
   readonly containerId: string;
   readonly ifName: string;

@@ -1,5 +1,6 @@
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { openExclusive } from '../exclusive-file.ts';
 
 /**
  * Writes a file so that a reader sees the old one or the new one and nothing between, also after a crash of the host. The
@@ -14,7 +15,7 @@ export async function writeFileAtomically(path: string, text: string, mode = 0o6
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o755 });
     {
-      await using file = await open(temporary, 'w', mode);
+      await using file = await openExclusive(temporary, mode);
       await file.chmod(mode);
       await file.writeFile(text);
       // Otherwise a crash of the host can leave an empty file under the final name.

@@ -1,5 +1,6 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { openExclusiveSync } from '../exclusive-file.ts';
 import { printable } from '../printable.ts';
 
 /**
@@ -34,7 +35,12 @@ export function recordStartupError(stateDir: string, text: string): void {
   const temporary = join(stateDir, `.${FILE_NAME}.${process.pid}`);
   try {
     mkdirSync(stateDir, { recursive: true, mode: 0o755 });
-    writeFileSync(temporary, `${line}\n`, { mode: 0o644 });
+    const fd = openExclusiveSync(temporary, 0o644);
+    try {
+      writeFileSync(fd, `${line}\n`);
+    } finally {
+      closeSync(fd);
+    }
     renameSync(temporary, startupErrorPath(stateDir));
   } catch {
     removeQuietly(temporary);

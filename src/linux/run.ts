@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
+import { withoutNodeVariables } from '../node-variables.ts';
 
 /**
  * The only place where weft starts other programs. Programs are started directly, never through a shell, with LC_ALL=C
@@ -245,7 +246,7 @@ function spawnProcess(
   const full = options.netns === undefined ? argv : ['ip', 'netns', 'exec', options.netns, ...argv];
   const [command, ...args] = full;
   if (command === undefined) throw new TypeError('run: empty command');
-  const env = { ...process.env, LC_ALL: 'C', ...options.env, PATH: searchPath(options) };
+  const env = { ...withoutNodeVariables(process.env), LC_ALL: 'C', ...options.env, PATH: searchPath(options) };
   const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
   let child: ChildProcess;
   try {

@@ -71,6 +71,13 @@ export class CniRuntime {
     }
   }
 
+  /** CHECK of all plugins, as CRI-O and podman send it. @throws Error with what the plugin that failed said. */
+  async check(conf: string, pod: LabContainer, result: CniResult): Promise<void> {
+    for (const [plugin, config] of configsOf(conf, {})) {
+      await this.#ok('CHECK', plugin, { ...config, prevResult: result }, pod);
+    }
+  }
+
   async #ok(command: string, plugin: Plugin, config: object, pod: LabContainer): Promise<string> {
     const answer = await this.call(command, join(this.folders[0]!, plugin.type), config, pod);
     if (answer.exitCode !== 0) throw new Error(`${command} of ${plugin.type}: ${answer.stdout}${answer.stderr}`);

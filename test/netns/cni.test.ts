@@ -5,6 +5,9 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { bundlePlugin } from '../../scripts/packaging/bundle.ts';
+import { parseConfList } from '../../src/cni/conf-list.ts';
+import { renderConf, withoutWrapper } from '../../src/cni/final-conf.ts';
+import { parsePluginSubnetEnv } from '../../src/cni/plugin-subnet-env.ts';
 import { startAgent } from '../../src/lab/agent.ts';
 import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import type { SubnetStore } from '../../src/lab/subnet-store.ts';
@@ -33,7 +36,7 @@ function templateOf(host: LabHost): object {
   const { networks } = folders(host);
   return {
     name: 'cbr0',
-    cniVersion: '0.3.1',
+    cniVersion: '1.0.0',
     plugins: [
       { type: 'flannel', delegate: { hairpinMode: true, isDefaultGateway: true }, ipam: { dataDir: networks } },
       { type: 'portmap', capabilities: { portMappings: true } },
@@ -156,6 +159,43 @@ describe('pods of real CNI plugins', () => {
     }
   });
 
+  it('pass CHECK of the plugins that Debian has, in every version that has CHECK', async () => {
+    const [h1] = hosts;
+    const pod = h1.containers[3]!;
+    const { template } = folders(h1);
+    const before = readFileSync(template, 'utf8');
+    for (const cniVersion of ['0.4.0', '1.0.0']) {
+      writeFileSync(template, JSON.stringify({ ...JSON.parse(before), cniVersion }));
+      const conf = await eventually('the file follows the template', async () => {
+        const text = await confOf(h1);
+        return JSON.parse(text).cniVersion === cniVersion ? text : undefined;
+      });
+      const added = await runtime.add(conf, pod);
+      await runtime.check(conf, pod, added);
+      await runtime.del(conf, pod, added);
+    }
+    writeFileSync(template, before);
+    // Both families, and a route of the user's.
+    const env = parsePluginSubnetEnv(
+      'FLANNEL_NETWORK=10.9.0.0/16\nFLANNEL_SUBNET=10.9.7.1/24\nFLANNEL_IPV6_NETWORK=fd09::/48\nFLANNEL_IPV6_SUBNET=fd09:0:0:7::1/64\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n',
+      'dual.env',
+    );
+    const flannel = {
+      type: 'flannel',
+      delegate: { bridge: 'cni-check', isDefaultGateway: true },
+      ipam: { dataDir: folders(h1).networks, routes: [{ dst: '192.0.2.0/24' }] },
+    };
+    const list = parseConfList(JSON.stringify({ name: 'dual', cniVersion: '1.0.0', plugins: [flannel] }), 'dual');
+    const conf = renderConf(withoutWrapper(list, env, 'dual'), undefined);
+    const added = await runtime.add(conf, pod);
+    await runtime.check(conf, pod, added);
+    const { stdout: routes } = await topology.exec(pod, ['ip', 'route', 'show', '192.0.2.0/24']);
+    assert.match(routes, /^192\.0\.2\.0\/24 via 10\.9\.7\.1 dev eth0/);
+    await runtime.del(conf, pod, added);
+    assert.deepEqual(reserved(folders(h1).networks, 'dual'), []);
+    await topology.ipBatch(h1, 'link del cni-check\n');
+  });
+
   it('start through the plugin flannel with the bytes that flannel’s was recorded with, and reach the others', async () => {
     const [h1, h2] = hosts;
     const [from, to] = [h1.containers[0]!, h2.containers[0]!];
@@ -196,7 +236,7 @@ describe('pods of real CNI plugins', () => {
   it('that were added through the plugin are taken down without it', async () => {
     const [h1] = hosts;
     const pod = h1.containers[1]!;
-    const added = await flannel('ADD', flannelConfig(h1, { cniVersion: '0.3.1' }), pod);
+    const added = await flannel('ADD', flannelConfig(h1), pod);
     assert.equal(reserved(folders(h1).networks).length, 1);
     await runtime.del(await confOf(h1), pod, JSON.parse(added.stdout));
     assert.deepEqual(reserved(folders(h1).networks), []);
@@ -227,6 +267,22 @@ describe('pods of real CNI plugins', () => {
     assert.deepEqual([existsSync(join(saved, pod.name)), reserved(networks).length], [true, 1]);
     assert.equal((await flannel('DEL', flannelConfig(h1), pod)).exitCode, 0);
     assert.deepEqual([existsSync(join(saved, pod.name)), reserved(networks)], [false, []]);
+  });
+
+  it('with two interfaces of the network give both addresses back', async () => {
+    const [h1] = hosts;
+    const pod = h1.containers[2]!;
+    const { networks, saved } = folders(h1);
+    const second = { CNI_IFNAME: 'net1' };
+    assert.equal((await flannel('ADD', flannelConfig(h1), pod)).exitCode, 0);
+    const added = await flannel('ADD', flannelConfig(h1, { delegate: { mtu: 1300 } }), pod, second);
+    assert.equal(added.exitCode, 0, added.stdout);
+    assert.equal(reserved(networks).length, 2);
+    for (const env of [{}, {}, second, second]) {
+      assert.equal((await flannel('DEL', flannelConfig(h1), pod, env)).exitCode, 0);
+    }
+    assert.deepEqual([readdirSync(saved), reserved(networks)], [[], []]);
+    assert.doesNotMatch((await topology.exec(pod, ['ip', 'link'])).stdout, /eth0|net1/);
   });
 
   it('get an address of each family', async () => {
@@ -270,7 +326,7 @@ describe('pods of real CNI plugins', () => {
     const attachments = [{ containerID: valid.name, ifname: 'eth0' }];
     const config = flannelConfig(h1, { cniVersion: '1.1.0', 'cni.dev/valid-attachments': attachments });
     assert.deepEqual(await flannel('GC', config, valid), { exitCode: 0, stdout: '', stderr: '' });
-    assert.deepEqual([readdirSync(saved), reserved(networks).length], [[valid.name], 1]);
+    assert.deepEqual([readdirSync(saved), reserved(networks).length], [[valid.name, `${valid.name}:eth0`], 1]);
     assert.equal((await flannel('DEL', flannelConfig(h1), valid)).exitCode, 0);
     assert.deepEqual(reserved(networks), []);
   });

@@ -251,7 +251,7 @@ describe('ADD', () => {
     });
     assert.deepEqual(delegateCalls(), [`ADD c1 eth0 [/nowhere] ${DELEGATE_JSON}`]);
     assert.equal(saved(), DELEGATE_JSON);
-    assert.deepEqual(readdirSync(dataDir), ['c1']);
+    assert.deepEqual(readdirSync(dataDir), ['c1', 'c1:eth0']);
     assert.equal(statSync(join(dataDir, 'c1')).mode & 0o777, 0o600);
     for (const made of [dataDir, join(folder, 'state')]) assert.equal(statSync(made).mode & 0o777, 0o700);
   });
@@ -307,7 +307,7 @@ describe('ADD', () => {
     assert.equal(errorOf(answer).msg, 'add');
     assert.match(answer.stderr, /could not be undone: del/);
     assert.equal(saved(), DELEGATE_JSON);
-    assert.deepEqual(readdirSync(dataDir), ['c1']);
+    assert.deepEqual(readdirSync(dataDir), ['c1', 'c1:eth0']);
   });
 
   it('leaves what an earlier ADD of the container saved, when a second one fails', () => {
@@ -451,6 +451,64 @@ describe('DEL', () => {
       assert.match(answer.stderr, /^failed to parse netconf: /);
       assert.equal(saved(), text);
     }
+  });
+});
+
+describe('several interfaces of one container', () => {
+  const other = { CNI_IFNAME: 'net1' };
+  const wanted = (mtu: number): string => config({ delegate: { mtu } });
+  const done = { exitCode: 0, stdout: '', stderr: '' };
+
+  beforeEach(() => installDelegate({ ADD: `echo '${RESULT}'`, DEL: ':', GC: ':' }));
+
+  it('are each taken down with what they were added with, in either order, and again is no error', () => {
+    for (const order of [
+      [{}, other],
+      [other, {}],
+    ]) {
+      assert.equal(call('ADD', wanted(1400)).exitCode, 0);
+      assert.equal(call('ADD', wanted(1300), other).exitCode, 0);
+      delegateCalls();
+      for (const env of order) {
+        const mtu = env === other ? 1300 : 1400;
+        assert.deepEqual(call('DEL', config(), env), done);
+        const [line, ...more] = delegateCalls();
+        assert.match(line!, new RegExp(`^DEL c1 ${env === other ? 'net1' : 'eth0'} .*"mtu":${mtu},`));
+        assert.deepEqual(more, []);
+        // A DEL that is sent again must not take the other one down.
+        assert.deepEqual([call('DEL', config(), env), delegateCalls()], [done, []]);
+      }
+      assert.deepEqual(readdirSync(dataDir), []);
+    }
+  });
+
+  it('keep the file by which flannel’s plugin could take the container down, until the last is gone', () => {
+    call('ADD', wanted(1400), other);
+    call('ADD', wanted(1300));
+    assert.match(saved()!, /"mtu":1400,/);
+    call('DEL', config(), other);
+    assert.notEqual(saved(), undefined);
+    call('DEL', config());
+    assert.equal(saved(), undefined);
+  });
+
+  it('are taken down by the name that flannel’s plugin saved, whatever the interface', () => {
+    mkdirSync(dataDir, { recursive: true });
+    writeFileSync(join(dataDir, 'c1'), DELEGATE_JSON);
+    assert.deepEqual(call('DEL', config(), other), done);
+    assert.deepEqual(delegateCalls(), [`DEL c1 net1 [/nowhere] ${DELEGATE_JSON}`]);
+    assert.deepEqual(readdirSync(dataDir), []);
+  });
+
+  it('are collected one by one', () => {
+    call('ADD', wanted(1400));
+    call('ADD', wanted(1300), other);
+    delegateCalls();
+    const valid = [{ containerID: 'c1', ifname: 'eth0' }];
+    const gc = config({ cniVersion: '1.1.0', 'cni.dev/valid-attachments': valid });
+    assert.deepEqual(call('GC', gc), done);
+    assert.match(delegateCalls()[0]!, /^DEL c1 net1 .*"mtu":1300,/);
+    assert.deepEqual(readdirSync(dataDir), ['c1', 'c1:eth0']);
   });
 });
 

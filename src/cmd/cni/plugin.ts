@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { CNI_CODES, CniError, systemErrorText, toCniError } from '../../cni/cni-error.ts';
 import { buildDelegateConfig, type DelegateConfig } from '../../cni/delegate-config.ts';
 import { type GoValue, marshalGo } from '../../cni/go-marshal.ts';
-import { type PluginConfig, parsePluginConfig, parseSavedHead } from '../../cni/plugin-config.ts';
+import { type Attachment, type PluginConfig, parsePluginConfig, parseSavedHead } from '../../cni/plugin-config.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../../cni/plugin-subnet-env.ts';
 import { readStartupError } from '../../config/last-error.ts';
 import { hasErrno } from '../../errno.ts';
@@ -11,7 +11,7 @@ import { checkAllows, checkSupported, effectiveVersion, SUPPORTED_VERSIONS, VERS
 import { type Delegate, findDelegate, runDelegate } from './delegate.ts';
 import { formatDelegateResult } from './delegate-result.ts';
 import { checkNetworkName, checkNotOwnNetns, type Environment, type Request, readRequest } from './request.ts';
-import { readSavedConfig, removeSavedConfig, saveConfig, savedContainerIds } from './saved-config.ts';
+import { readSavedConfig, removeSavedConfig, saveConfig, savedAttachments } from './saved-config.ts';
 
 /** What the plugin has of the process it runs in. */
 export interface PluginProcess {
@@ -104,9 +104,8 @@ function add({ process, request, config }: Call): void {
   const { type, json } = buildDelegateConfig(config, loadSubnetEnv(config.subnetFile));
   const delegate = prefixed('failed to delegate add', () => findDelegate(type, request.path));
   process.warn(`delegateAdd: netconf sent to delegate plugin:\n${json}\n`);
-  const { containerId } = request;
-  const earlier = usable(readSavedConfig(config.dataDir, containerId));
-  saveConfig(config.dataDir, containerId, json);
+  const earlier = usable(readSavedConfig(config.dataDir, request));
+  saveConfig(config.dataDir, request, json);
   let result: string;
   try {
     const output = runDelegate(delegate, json, process.env, process.warn);
@@ -116,8 +115,8 @@ function add({ process, request, config }: Call): void {
   } catch (error) {
     try {
       if (earlier === undefined) undoAdd(delegate, json, { process, request, config });
-      // Somebody has added this container before, with success perhaps: its DEL is the runtime's business.
-      else saveConfig(config.dataDir, containerId, earlier);
+      // Somebody has added this interface before, with success perhaps: its DEL is the runtime's business.
+      else saveConfig(config.dataDir, request, earlier);
     } catch (undoError) {
       process.warn(`the failed ADD could not be undone: ${toCniError(undoError).message}\n`);
     }
@@ -132,7 +131,7 @@ function add({ process, request, config }: Call): void {
  */
 function undoAdd(delegate: Delegate, json: string, { process, request, config }: Call): void {
   runDelegate(delegate, json, { ...process.env, CNI_COMMAND: 'DEL' }, process.warn);
-  removeSavedConfig(config.dataDir, request.containerId);
+  removeSavedConfig(config.dataDir, request);
 }
 
 function usable(json: string | undefined): string | undefined {
@@ -144,22 +143,23 @@ function usable(json: string | undefined): string | undefined {
  * cannot be read has nothing to run and must not keep a container from being deleted.
  */
 function del({ process, request, config }: Call): void {
-  const { containerId } = request;
-  const json = readSavedConfig(config.dataDir, containerId);
+  const json = readSavedConfig(config.dataDir, request);
   if (json === undefined) return;
   checkNotOwnNetns(request);
   const head = parseSavedHead(json);
   if (head === undefined) {
-    process.warn(`failed to parse netconf: ${join(config.dataDir, containerId)} is no delegate configuration\n`);
+    process.warn(
+      `failed to parse netconf: ${join(config.dataDir, request.containerId)} is no delegate configuration\n`,
+    );
     return;
   }
   const delegate = prefixed('failed to delegate del', () => findDelegate(head.type, request.path));
   runDelegate(delegate, json, process.env, process.warn);
-  removeSavedConfig(config.dataDir, containerId);
+  removeSavedConfig(config.dataDir, request);
 }
 
 /**
- * Takes down every container of this network that something is saved for and that the runtime does not list, and hands
+ * Takes down every interface of this network that something is saved for and that the runtime does not list, and hands
  * the list on to the delegate. Goes on after an error. Without a list nothing is known to be garbage.
  *
  * @throws CniError with everything that went wrong.
@@ -170,7 +170,7 @@ function collectGarbage(call: Call): void {
     process.warn('GC: the runtime lists no valid attachments (cni.dev/valid-attachments): nothing is removed\n');
     return;
   }
-  const valid = new Set(config.validAttachments.map(({ containerId }) => containerId));
+  const valid = new Set(config.validAttachments.map(nameOf));
   const errors: string[] = [];
   const attempt = (what: string, action: () => void): void => {
     try {
@@ -179,9 +179,9 @@ function collectGarbage(call: Call): void {
       errors.push(`${what}: ${toCniError(error).message}`);
     }
   };
-  for (const containerId of savedContainerIds(config.dataDir)) {
-    if (valid.has(containerId)) continue;
-    attempt(`container ${containerId}`, () => collectContainer(containerId, call));
+  for (const attachment of savedAttachments(config.dataDir)) {
+    if (valid.has(nameOf(attachment))) continue;
+    attempt(`container ${attachment.containerId}`, () => collectAttachment(attachment, call));
   }
   attempt('delegate', () => {
     const wanted = delegateWithoutContainer(config);
@@ -191,8 +191,8 @@ function collectGarbage(call: Call): void {
   if (errors.length > 0) throw new CniError(CNI_CODES.internal, `failed to collect garbage: ${errors.join('; ')}`);
 }
 
-function collectContainer(containerId: string, { process, request, config }: Call): void {
-  const json = readSavedConfig(config.dataDir, containerId);
+function collectAttachment(attachment: Attachment, { process, request, config }: Call): void {
+  const json = readSavedConfig(config.dataDir, attachment);
   const head = json === undefined ? undefined : parseSavedHead(json);
   // The directory may serve several networks, and the runtime speaks of one.
   if (json === undefined || head?.name !== config.name) return;
@@ -202,14 +202,17 @@ function collectContainer(containerId: string, { process, request, config }: Cal
     {
       ...process.env,
       CNI_COMMAND: 'DEL',
-      CNI_CONTAINERID: containerId,
-      // Not saved; the name that every runtime gives a pod's first interface.
-      CNI_IFNAME: 'eth0',
+      CNI_CONTAINERID: attachment.containerId,
+      CNI_IFNAME: attachment.ifName,
       CNI_NETNS: '',
     },
     process.warn,
   );
-  removeSavedConfig(config.dataDir, containerId);
+  removeSavedConfig(config.dataDir, attachment);
+}
+
+function nameOf({ containerId, ifName }: Attachment): string {
+  return `${containerId} ${ifName}`;
 }
 
 /** `undefined` as long as flanneld has not written subnet.env: there is no delegate to speak of then. */

@@ -14,11 +14,14 @@ import { run, start } from '../../linux/run.ts';
  */
 
 const PROGRAMS = [
+  'etcd',
   'kube-apiserver',
   'kube-controller-manager',
   'kube-scheduler',
   'kubelet',
   'kube-proxy',
+  'kubeadm',
+  'kubectl',
   'coredns',
 ] as const;
 

@@ -15,7 +15,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image clean
 
 help: ## this list
 	echo 'make TARGET [ARGS="..."]'
@@ -47,6 +47,13 @@ e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containe
 	# Minutes the first time, which no test has to wait for.
 	scripts/run.sh scripts/build-kubernetes.ts >&2
 	scripts/test.sh e2e $(ARGS)
+
+e2e-kind: ## a real kind cluster, by the commands of docs/INSTALL.md, on a Docker of its own (root)
+	scripts/setup.sh kind dist-$(OWN_ARCH)
+	$(MAKE) dist/weft-image.tar ARCH=$(OWN_ARCH)
+	# Minutes the first time, which no test has to wait for: Kubernetes, kind, containerd, and the image of kind's nodes.
+	scripts/run.sh scripts/build-kind.ts >&2
+	scripts/test.sh kind $(ARGS)
 
 faults: ## what faults cost, measured with real servers, as a table; OUTAGE_SECONDS=5 to be quick (root)
 	scripts/setup.sh e2e

@@ -28,6 +28,8 @@ plugins='/usr/lib/cni/bridge=containernetworking-plugins'
 nodes='containerd=containerd runc=runc busybox=busybox-static curl=curl'
 # The client by its path: a machine may have another one, of a Docker of its own, earlier in the PATH.
 docker='dockerd=docker.io /usr/bin/docker=docker.io jq=jq'
+# What makes the image of kind's nodes, and what is to read ours.
+images='mmdebstrap=mmdebstrap gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev podman=podman skopeo=skopeo'
 packaging() { # architecture
   case $(uname -m)/$1 in
     x86_64/amd64 | aarch64/arm64) echo 'strip=binutils' ;;
@@ -44,6 +46,7 @@ for suite; do
     netns | test) commands="$commands $network $plugins" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
     e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
+    kind) commands="$commands $network $stores $nodes $docker $images" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
@@ -67,6 +70,7 @@ is_there() { # command, file or library
   case $1 in
     # A system without ldconfig keeps its libraries where this cannot look: Node.js itself will say if one is missing.
     lib*.so.*) ! command -v ldconfig >/dev/null 2>&1 || ldconfig -p | grep -qF "$1 " ;;
+    /*) [ -e "$1" ] ;;
     *) command -v "$1" >/dev/null 2>&1 ;;
   esac
 }
@@ -102,7 +106,8 @@ if [ -n "$missing" ]; then
     fail "apt-get could not install: $missing" \
       "See its messages above; check the package sources in /etc/apt and the network, then run make again."
   }
-  for unit in etcd-server:etcd.service containerd:containerd.service docker.io:docker.service docker.io:docker.socket; do
+  for unit in etcd-server:etcd.service containerd:containerd.service docker.io:docker.service docker.io:docker.socket \
+    podman:podman.service podman:podman.socket podman:podman-restart.service podman:podman-auto-update.timer; do
     package=${unit%%:*} unit=${unit#*:}
     case " $missing " in
       *" $package "*)

@@ -2,12 +2,13 @@
 # Runs one suite with node:test; `scripts/setup.sh` has made the machine ready for it.
 #
 #   scripts/test.sh check                       types, lint, dead code
-#   scripts/test.sh unit|netns|e2e [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
+#   scripts/test.sh unit|netns|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
 #                                               name among them replaces the suite's list of files
 #
 # unit   src, test and bench: no root, no network, in parallel
 # netns  test/netns: network namespaces and TUN devices, one file at a time, for they share the machine's two or three cores
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
+# kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 set -eu
 root=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
 cd "$root"
@@ -33,13 +34,13 @@ fi
 case $suite in
   unit) options='--test-timeout=300000' ;;
   netns) options='--test-concurrency=1 --test-timeout=600000' ;;
-  e2e) options='--test-concurrency=1 --test-timeout=1500000' ;;
-  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, e2e" >&2 && exit 1 ;;
+  e2e | kind) options='--test-concurrency=1 --test-timeout=1500000' ;;
+  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, e2e, kind" >&2 && exit 1 ;;
 esac
 
 files() {
   case $suite in
-    unit) find src test bench -name node_modules -prune -o -path test/netns -prune -o -path test/e2e -prune -o -name '*.test.ts' -print ;;
+    unit) find src test bench -name node_modules -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
     *) find "test/$suite" -name node_modules -prune -o -name '*.test.ts' -print ;;
   esac | LC_ALL=C sort
 }

@@ -3,7 +3,6 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { load } from 'js-yaml';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
 import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
@@ -14,6 +13,7 @@ import { applyManifest, deleteManifest, type ManifestObject, readManifest } from
 import { containerOf, type Pod, RealCluster, type Workload } from './nodes/real-cluster.ts';
 import type { RealNode } from './nodes/real-node.ts';
 import { EchoStream, PingStream } from './nodes/traffic.ts';
+import { withoutTun, yamlIn } from './nodes/tun-variants.ts';
 import { dnsObjects, SERVICE_OBJECTS, WEB_DAEMON_SET, WEB_HOST_PORT, WEB_LABELS, WEB_PORT } from './nodes/workloads.ts';
 
 /**
@@ -535,36 +535,6 @@ async function configure(change: (netConf: string) => string): Promise<void> {
   const path = `/api/v1/namespaces/${AGENTS.namespace}/configmaps/kube-flannel-cfg`;
   const { data } = await cluster.api.get<ConfigMap>(path);
   await cluster.api.patch(path, { data: { 'net-conf.json': change(data['net-conf.json']!) } });
-}
-
-/** As flannel's manifest: no mount of /dev/net. A device that the init container makes is in its own /dev. */
-function withoutTun(objects: readonly ManifestObject[]): ManifestObject[] {
-  const copy = structuredClone(objects) as ManifestObject[];
-  const agents = copy.find(({ kind }) => kind === 'DaemonSet') as DaemonSet | undefined;
-  const pod = agents!.spec.template.spec;
-  const named = ({ name }: { name: string }) => name !== 'dev-net';
-  pod.volumes = pod.volumes.filter(named);
-  for (const container of [...pod.initContainers, ...pod.containers]) {
-    container.volumeMounts = container.volumeMounts.filter(named);
-  }
-  return copy;
-}
-
-interface DaemonSet extends ManifestObject {
-  spec: {
-    template: {
-      spec: {
-        volumes: { name: string }[];
-        initContainers: { volumeMounts: { name: string }[] }[];
-        containers: { volumeMounts: { name: string }[] }[];
-      };
-    };
-  };
-}
-
-/** The items in backquotes, each a list of one in YAML. */
-function yamlIn(text: string): unknown[] {
-  return [...text.matchAll(/`(- [^`]+)`/g)].map(([, item]) => (load(item!) as unknown[])[0]);
 }
 
 /** Processes in the cgroups of a lab's nodes. */

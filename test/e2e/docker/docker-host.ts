@@ -31,6 +31,14 @@ const COMMANDS = [
   ['jq', '--version'],
 ] as const;
 
+/**
+ * Folders in which the host may write: what it writes stays in its own folder, what it reads is the machine's. Docker makes
+ * folders that are to be mounted and do not exist, such as /lib/modules, and kind mounts that.
+ */
+const OVERLAID = ['etc', 'opt', 'usr/lib'];
+/** Folders below those of which it must not see the machine's: what its administrator wrote for Docker, or put there for CNI. */
+const ITS_OWN = ['/etc/docker', '/opt/cni'];
+
 /** Writes 0 to the files before `--`, which moves the shell itself, and becomes the command behind it. */
 const ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"';
 /** The same from inside, where the host's cgroup is the root of every hierarchy. */
@@ -66,9 +74,8 @@ export class DockerHost implements AsyncDisposable {
     await using cleanup = new AsyncDisposableStack();
     const cgroups = NodeCgroups.create(host.namespace);
     cleanup.defer(() => cgroups.remove());
-    for (const name of ['bin', 'data', 'etc.upper', 'etc.work', 'home', 'log']) {
-      await mkdir(join(dir, name), { recursive: true });
-    }
+    const overlays = OVERLAID.flatMap((at) => [`${at}.upper`, `${at}.work`]);
+    for (const name of ['bin', 'data', 'home', 'log', ...overlays]) await mkdir(join(dir, name), { recursive: true });
     for (const [name, path] of Object.entries({ docker: CLIENT, ...programs })) {
       await symlink(path, join(dir, 'bin', name));
     }
@@ -124,19 +131,13 @@ export class DockerHost implements AsyncDisposable {
 
   async #makeFileSystems(host: LabHost): Promise<void> {
     const { dir } = this;
+    const tmpfs = (at: string) => ['mount', '-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', at];
+    const overlay = (at: string) => `lowerdir=/${at},upperdir=${dir}/${at}.upper,workdir=${dir}/${at}.work`;
     const commands = [
-      [
-        'mount',
-        '-t',
-        'overlay',
-        '-o',
-        `lowerdir=/etc,upperdir=${dir}/etc.upper,workdir=${dir}/etc.work`,
-        'overlay',
-        '/etc',
-      ],
-      // What the machine's administrator wrote for its Docker.
-      ['rm', '-rf', '/etc/docker'],
-      ['mount', '-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run'],
+      ...OVERLAID.map((at) => ['mount', '-t', 'overlay', '-o', overlay(at), 'overlay', `/${at}`]),
+      ['mkdir', '-p', ...ITS_OWN],
+      ...ITS_OWN.map(tmpfs),
+      tmpfs('/run'),
       ['mkdir', '/run/lock', '/run/netns'],
       // /sys/class/net shows the devices of the network namespace in which it was mounted.
       ['mount', '-t', 'sysfs', 'sysfs', '/sys'],

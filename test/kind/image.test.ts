@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { ROOT } from '../../scripts/packaging/architecture.ts';
+import { type EtcdStore, openEtcdStore } from '../../src/lab/etcd-store.ts';
+import { type LabHost, Topology } from '../../src/lab/topology.ts';
+import { DockerHost } from '../e2e/docker/docker-host.ts';
+import { nodesDir, removeLeftovers } from '../e2e/nodes/leftovers.ts';
+import { startReaper } from '../e2e/nodes/reaper.ts';
+import { eventually } from '../netns/waiting.ts';
+import { WEFT_IMAGE } from './kind-host.ts';
+
+/** The archive of `make image` in the hands of the programs that INSTALL.md names, and the image under plain Docker. */
+
+const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+const IMAGE = `localhost/weft:${version}`;
+const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
+
+const cleanup = new AsyncDisposableStack();
+let host: LabHost;
+let docker: DockerHost;
+let store: EtcdStore;
+
+before(async () => {
+  assert.ok(existsSync(WEFT_IMAGE), `${WEFT_IMAGE} is missing: make image`);
+  await removeLeftovers();
+  cleanup.use(await startReaper());
+  const topology = cleanup.use(
+    await Topology.create({ hosts: 1, containersPerHost: 0, store: true, purpose: 'image under Docker' }),
+  );
+  const dir = nodesDir(topology.id);
+  cleanup.defer(() => rm(dir, { recursive: true, force: true }));
+  await mkdir(dir);
+  host = topology.hosts[0]!;
+  store = cleanup.use(await openEtcdStore(topology, NET_CONF, AbortSignal.timeout(60_000)));
+  docker = cleanup.use(await DockerHost.start({ host, dir: join(dir, 'docker') }));
+});
+after(() => cleanup.disposeAsync());
+
+const answers = { Entrypoint: ['/opt/bin/flanneld'], Version: version };
+
+describe('the archive of make image', () => {
+  it('is read by docker load', async () => {
+    const { stdout } = await docker.exec(['docker', 'load', '--input', WEFT_IMAGE]);
+    assert.match(stdout, new RegExp(`Loaded image: ${IMAGE}`));
+    const format = '{{json .Config}}';
+    const { stdout: config } = await docker.exec(['docker', 'image', 'inspect', `--format=${format}`, IMAGE]);
+    assert.deepEqual(summaryOf(config), answers);
+  });
+
+  it('is read by podman load', async () => {
+    const podman = ['podman', `--root=${docker.dir}/podman`, '--runroot=/run/podman', '--storage-driver=vfs'];
+    await docker.exec([...podman, 'load', '--input', WEFT_IMAGE]);
+    const { stdout } = await docker.exec([...podman, 'image', 'inspect', '--format={{json .Config}}', IMAGE]);
+    assert.deepEqual(summaryOf(stdout), answers);
+  });
+
+  it('is read by ctr images import', async () => {
+    const ctr = ['ctr', '--address=/run/docker/containerd/containerd.sock', '--namespace=k8s.io', 'images'];
+    await docker.exec([...ctr, 'import', WEFT_IMAGE]);
+    const { stdout } = await docker.exec([...ctr, 'list', '--quiet']);
+    assert.deepEqual(stdout.trim().split('\n'), [IMAGE]);
+  });
+
+  it('is read by skopeo copy', async () => {
+    const layout = `${docker.dir}/skopeo`;
+    await docker.exec([
+      'skopeo',
+      'copy',
+      '--insecure-policy',
+      '--all',
+      `oci-archive:${WEFT_IMAGE}`,
+      `oci:${layout}:weft`,
+    ]);
+    const { stdout } = await docker.exec(['skopeo', 'inspect', '--config', `oci:${layout}:weft`]);
+    assert.deepEqual(summaryOf(JSON.stringify((JSON.parse(stdout) as { config: unknown }).config)), answers);
+  });
+});
+
+describe('docker run', () => {
+  it('with the device, NET_ADMIN and the network of the host: the agent is ready', async () => {
+    const log = await logOf(['--device=/dev/net/tun', '--cap-add=NET_ADMIN', '--network=host'], /flannel is ready/);
+    assert.doesNotMatch(log, /WEFT_TUN/);
+    const { stdout } = await docker.exec(['ip', '-4', 'address', 'show', 'dev', 'flannel0']);
+    assert.match(stdout, /inet 10\.244\./);
+  });
+
+  it('without NET_ADMIN: the error says what to add', async () => {
+    const log = await logOf(['--device=/dev/net/tun', '--network=host'], /\[WEFT_TUN_[A-Z]+\]/);
+    assert.match(log, /operation not permitted/i);
+    assert.match(log, /NET_ADMIN/);
+  });
+
+  it('without the device, where the container may not make it: the error says what to add', async () => {
+    const log = await logOf(['--cap-add=NET_ADMIN', '--cap-drop=MKNOD', '--network=host'], /\[WEFT_TUN_[A-Z]+\]/);
+    assert.match(
+      log,
+      /failed to open TUN device: open \/dev\/net\/tun: no such file or directory.* \[WEFT_TUN_MISSING\]/,
+    );
+    assert.match(log, /--device/);
+  });
+});
+
+/** The log of an agent with these options of `docker run`, as soon as something in it fits. */
+async function logOf(options: readonly string[], fits: RegExp): Promise<string> {
+  await docker.exec([
+    ...['docker', 'run', '--detach', '--name=agent', ...options, '--volume=/run/flannel:/run/flannel', IMAGE],
+    ...[...store.agentFlags(host), '--ip-masq'],
+  ]);
+  try {
+    return await eventually(
+      `the log has ${fits}`,
+      async () => {
+        const { stdout, stderr } = await docker.exec(['docker', 'logs', 'agent']);
+        const log = stdout + stderr;
+        return fits.test(log) ? log : undefined;
+      },
+      60_000,
+    );
+  } catch (error) {
+    const { stdout, stderr } = await docker.exec(['docker', 'logs', 'agent']);
+    throw new Error(`${String(error)}\n${stdout}${stderr}`, { cause: error });
+  } finally {
+    await docker.exec(['docker', 'rm', '--force', 'agent']);
+  }
+}
+
+function summaryOf(config: string): typeof answers {
+  const { Entrypoint, Labels } = JSON.parse(config) as { Entrypoint: string[]; Labels: Record<string, string> };
+  return { Entrypoint, Version: Labels['org.opencontainers.image.version']! };
+}

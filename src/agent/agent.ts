@@ -252,7 +252,10 @@ class Agent {
     if (port <= 0) return;
     this.#log.info(`Start healthz server on ${ip}:${port}`);
     const metrics = this.#stack.use(createMetrics(() => this.#figures.snapshot()));
-    const server = { ip, port, readiness: () => this.#readiness.read(), metrics: () => metrics.render() };
+    const server = {
+      ...{ ip, port, readiness: () => this.#readiness.read(), metrics: () => metrics.render() },
+      refusals: () => this.#figures.forwarder?.refusals.recent(performance.now()) ?? [],
+    };
     this.#stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, this.#signal)));
   }
 

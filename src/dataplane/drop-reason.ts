@@ -6,7 +6,7 @@ export const DROP_REASONS = [
   'none',
   /** Shorter than its own headers say, or shorter than an IPv4 header. */
   'malformed',
-  /** An IP version the udp backend does not carry. */
+  /** An IP version the udp backend does not carry; multicast of IPv6 has a reason of its own, see below. */
   'not-ipv4',
   /** No peer owns the destination. */
   'no-route',
@@ -31,6 +31,11 @@ export const DROP_REASONS = [
   'unsupported-offload',
   /** The inner destination is neither in this host's subnet nor, with --destination-check=loose, an address of this host. */
   'foreign-destination',
+  /**
+   * IPv6 multicast: the kernel's router solicitations and the like, which it sends on every device that has IPv6. Expected on a
+   * healthy host.
+   */
+  'ipv6-multicast',
 ] as const;
 
 export type DropReasonName = (typeof DROP_REASONS)[number];
@@ -48,3 +53,4 @@ export const DROP_SPOOFED_SOURCE = 9;
 export const DROP_FOREIGN_SOURCE = 10;
 export const DROP_UNSUPPORTED_OFFLOAD = 11;
 export const DROP_FOREIGN_DESTINATION = 12;
+export const DROP_IPV6_MULTICAST = 13;

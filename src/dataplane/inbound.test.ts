@@ -11,6 +11,7 @@ import {
   hex,
   icmpPacket,
   ipv4Packet,
+  ipv6Packet,
   packetFault,
   payloadOf,
   tcpPacket,
@@ -18,6 +19,7 @@ import {
 } from '../../test/fakes/packets.ts';
 import type { DropReasonName } from './drop-reason.ts';
 import { RECEIVE_MESSAGES } from './limits.ts';
+import { RefusedSenders } from './refused-senders.ts';
 
 const POD = address('10.244.2.5');
 const LOCAL_POD = address('10.244.1.2');
@@ -96,6 +98,8 @@ describe('what is refused', () => {
     ['a total length below the header', concat([0x45, 0, 0, 19], good.slice(4)), 'malformed'],
     ['IPv6', concat([0x60], new Uint8Array(60)), 'not-ipv4'],
     ['a text', new TextEncoder().encode('GET / HTTP/1.1\r\n\r\n......'), 'malformed'],
+    ['a router solicitation', ipv6Packet(0xff), 'ipv6-multicast'],
+    ['IPv6 to one host', ipv6Packet(0xfd), 'not-ipv4'],
     ['another protocol', payloadOf(40).fill(0xff, 0, 1), 'not-ipv4'],
     ['TTL 1', udpPacket({ ip: { ...ip, ttl: 1 }, ...ports }), 'ttl-exceeded'],
     ['TTL 0', udpPacket({ ip: { ...ip, ttl: 0 }, ...ports }), 'ttl-exceeded'],
@@ -287,6 +291,27 @@ describe('destination check', () => {
         }
       }),
     );
+  });
+});
+
+describe('who is refused is noted', () => {
+  it('with the address that was refused, of a datagram alone or of several that came together', () => {
+    const refusedSenders = RefusedSenders.allocate();
+    const host = memoryHost({ refusedSenders, sourceCheck: 'strict' });
+    const forOthers = udpPacket({ ip: { ...ip, destination: address('9.9.9.9') }, ...ports });
+    receive(host, HOST_2, from('10.244.3.9'), from('8.8.8.8'), from('10.244.2.9'), forOthers, from('10.244.3.8'));
+    const data = [1, 2, 3].map(() => ({ address: STRANGER, port: 1, data: from('10.244.2.1') }));
+    host.rx.conn.deliver(data, true);
+    host.run();
+    receive(host, address('203.0.113.1'), Uint8Array.from([0x45, 0]));
+    refusedSenders.take();
+    assert.deepEqual(refusedSenders.take(), [
+      { sender: HOST_2, reason: 'spoofed-source', inner: address('10.244.3.9'), packets: 2 },
+      { sender: HOST_2, reason: 'foreign-source', inner: address('8.8.8.8'), packets: 1 },
+      { sender: HOST_2, reason: 'foreign-destination', inner: address('9.9.9.9'), packets: 1 },
+      { sender: STRANGER, reason: 'unknown-source', inner: address('10.244.2.1'), packets: 3 },
+      { sender: address('203.0.113.1'), reason: 'unknown-source', inner: 0, packets: 1 },
+    ]);
   });
 });
 

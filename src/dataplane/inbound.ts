@@ -9,7 +9,6 @@ import {
   DROP_FOREIGN_SOURCE,
   DROP_MALFORMED,
   DROP_NONE,
-  DROP_NOT_IPV4,
   DROP_SPOOFED_SOURCE,
   DROP_TTL_EXCEEDED,
   DROP_UNKNOWN_SOURCE,
@@ -29,8 +28,10 @@ import {
   SOCKADDR_SIZE,
   setVector,
 } from './mmsghdr.ts';
+import { reasonNotIpv4 } from './not-ipv4.ts';
 import type { PeerTableReader, Slot } from './peer-table.ts';
 import type { Conn, Tun } from './ports.ts';
+import type { RefusedSenders } from './refused-senders.ts';
 import type { SourceCheck } from './source-check.ts';
 import { ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, IPV4_MIN_HEADER } from './wire.ts';
 
@@ -45,6 +46,8 @@ export interface InboundParts {
   readonly destinationCheck: DestinationCheck;
   /** What `loose` lets peers reach besides this host's own subnet. */
   readonly localAddresses: LocalAddresses;
+  /** Who is refused for an address is noted here. */
+  readonly refusedSenders?: RefusedSenders | undefined;
   /** Whether the TUN takes UDP super-packets. */
   readonly joinUdp: boolean;
   /** Of a fast path. */
@@ -62,6 +65,7 @@ export class Inbound {
   readonly #sourceCheck: SourceCheck;
   readonly #destinationCheck: DestinationCheck;
   readonly #localAddresses: LocalAddresses;
+  readonly #refusedSenders: RefusedSenders | undefined;
   readonly #signals: PeerSignals | undefined;
   readonly #messages: number;
   readonly #names: number;
@@ -82,6 +86,7 @@ export class Inbound {
     this.#sourceCheck = sourceCheck;
     this.#destinationCheck = destinationCheck;
     this.#localAddresses = localAddresses;
+    this.#refusedSenders = parts.refusedSenders;
     this.#signals = signals;
     this.#coalescer = new Coalescer(layout, tun, counters, joinUdp);
     this.#messages = layout.take(RECEIVE_MESSAGES * MESSAGE_SIZE);
@@ -136,6 +141,8 @@ export class Inbound {
     this.#counters.gauge(GAUGE_RX_DATAGRAMS, datagrams);
     if (slot === 0 && this.#sourceCheck !== 'off') {
       this.#counters.dropped(0, 'rx', DROP_UNKNOWN_SOURCE, datagrams);
+      const inner = length < IPV4_MIN_HEADER || view.getUint8(start) >>> 4 !== 4 ? 0 : view.getUint32(start + 12);
+      this.#refusedSenders?.note(outerSource, DROP_UNKNOWN_SOURCE, inner, datagrams);
       return;
     }
     this.#signals?.received(slot, outerSource);
@@ -145,15 +152,22 @@ export class Inbound {
     }
     for (let from = 0; from < length; ) {
       const reason = this.#deliver(start + from, Math.min(size, length - from), slot, outerSource);
-      if (reason !== DROP_NONE) this.#counters.dropped(slot, 'rx', reason, 1);
+      if (reason !== DROP_NONE) this.#refuse(reason, start + from, slot, outerSource);
       from += size;
       from += this.#coalescer.follow(start + from, start + length, size, slot) * size;
     }
   }
 
+  #refuse(reason: number, ip: number, slot: Slot, outerSource: number): void {
+    this.#counters.dropped(slot, 'rx', reason, 1);
+    const isSource = reason === DROP_SPOOFED_SOURCE || reason === DROP_FOREIGN_SOURCE;
+    if (!isSource && reason !== DROP_FOREIGN_DESTINATION) return;
+    this.#refusedSenders?.note(outerSource, reason, this.#arena.view.getUint32(ip + (isSource ? 12 : 16)), 1);
+  }
+
   #deliver(ip: number, available: number, slot: Slot, outerSource: number): number {
     const { view } = this.#arena;
-    if (view.getUint8(ip) >>> 4 !== 4) return DROP_NOT_IPV4;
+    if (view.getUint8(ip) >>> 4 !== 4) return reasonNotIpv4(view, ip, available);
     if (available < IPV4_MIN_HEADER) return DROP_MALFORMED;
     if (slot !== 0 && isSign(view, ip, available)) {
       this.#counters.gauge(GAUGE_RX_SIGNS, 1);

@@ -4,7 +4,6 @@ import { type Counters, GAUGE_GSO_FALLBACKS, GAUGE_TX_BATCHES, GAUGE_TX_READS, G
 import {
   DROP_MALFORMED,
   DROP_NO_ROUTE,
-  DROP_NOT_IPV4,
   DROP_SEND_FAILED,
   DROP_TOO_BIG,
   DROP_TTL_EXCEEDED,
@@ -13,6 +12,7 @@ import {
 import type { PeerSignals } from './fast-path/peer-signals.ts';
 import type { IcmpErrors } from './icmp-error.ts';
 import { HEADER_STRIDE, MAX_TUN_READ, TUN_BATCH_BYTES, TUN_BATCH_PACKETS } from './limits.ts';
+import { reasonNotIpv4 } from './not-ipv4.ts';
 import type { PeerTableReader, Slot } from './peer-table.ts';
 import type { Conn, Tun } from './ports.ts';
 import { SendBatch } from './send-batch.ts';
@@ -137,7 +137,7 @@ export class Outbound {
     const available = length - VNET_HEADER;
     const { view } = this.#arena;
     if (available < 1 || view.getUint8(ip) >>> 4 !== 4) {
-      this.#drop(0, available < 1 ? DROP_MALFORMED : DROP_NOT_IPV4);
+      this.#drop(0, reasonNotIpv4(view, ip, available));
       return;
     }
     const headerLength = (view.getUint8(ip) & 15) * 4;

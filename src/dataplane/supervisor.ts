@@ -6,6 +6,8 @@ import type { DestinationCheck } from './destination-check.ts';
 import type { FastPathTables } from './fast-path/fast-path-tables.ts';
 import { LocalAddresses } from './local-addresses.ts';
 import { PeerTable, type PeerTableContent, type Slot } from './peer-table.ts';
+import { Refusals } from './refusals.ts';
+import { RefusedSenders } from './refused-senders.ts';
 import type { SourceCheck } from './source-check.ts';
 import type { WorkerInput, WorkerMessage } from './worker-protocol.ts';
 
@@ -81,6 +83,8 @@ export class Forwarder implements AsyncDisposable {
   readonly table: PeerTable = PeerTable.allocate(MAX_PEERS + 1);
   /** Filled by whoever knows this host's addresses; none until then. */
   readonly localAddresses: LocalAddresses = LocalAddresses.allocate();
+  readonly refusedSenders: RefusedSenders = RefusedSenders.allocate();
+  readonly refusals: Refusals = new Refusals();
   readonly #options: ForwarderOptions;
   #prepared: ForwarderDescriptors | undefined;
   #ownAddress = 0;
@@ -108,6 +112,7 @@ export class Forwarder implements AsyncDisposable {
 
   publish(content: PeerTableContent): void {
     this.table.publish(content);
+    this.refusals.peersAre(content);
     this.#options.fastPath?.publish(content);
     this.#publications++;
     this.#publishedAtMs = Date.now();
@@ -194,6 +199,7 @@ export class Forwarder implements AsyncDisposable {
       sourceCheck: this.#options.sourceCheck,
       destinationCheck: this.#options.destinationCheck,
       localAddresses: this.localAddresses.buffer,
+      refusedSenders: this.refusedSenders.buffer,
       udpSegmentation: descriptors.udpSegmentation,
     };
     const workers: Worker[] = [];

@@ -9,6 +9,9 @@ export const PROTO_ICMP = 1;
 export const PROTO_TCP = 6;
 export const PROTO_UDP = 17;
 
+/** RFC 8200 */
+export const IPV6_HEADER = 40;
+
 /** RFC 9293 */
 export const TCP_MIN_HEADER = 20;
 export const TCP_PSH = 0x08;

@@ -24,6 +24,8 @@ export interface WorkerInput {
   readonly destinationCheck: DestinationCheck;
   /** See LocalAddresses. */
   readonly localAddresses: SharedArrayBuffer;
+  /** See RefusedSenders. */
+  readonly refusedSenders: SharedArrayBuffer;
   readonly udpSegmentation: boolean;
 }
 

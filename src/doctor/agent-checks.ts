@@ -7,6 +7,9 @@ import { type Check, fail, ok, warn } from './check.ts';
 import { readNetConf } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
+const REFUSED_REMEDY =
+  'Packets of these senders are lost. docs/MIGRATION.md has what each of them may be ("Packets that are refused").';
+
 /** The agent: what it was told, what it says, what it has written. */
 export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   return [
@@ -77,6 +80,16 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
               `UDP ${port} is taken by ${strangers.join(', ')}`,
               'Stop that program, or give the backend another Port in net-conf.json, the same on every host.',
             );
+      },
+    },
+    {
+      name: 'refused-senders',
+      looksAt: 'whose packets the agent has refused in the last ten minutes',
+      run: async (signal) => {
+        const answer = await host.get(paths.healthzPort, '/refusals', signal);
+        if (answer?.status !== 200) return ok('the agent does not say (see health)');
+        const lines = answer.body.split('\n').filter((line) => line !== '');
+        return lines.length === 0 ? ok('nobody’s') : warn(lines.join(' '), REFUSED_REMEDY);
       },
     },
     {

@@ -71,7 +71,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
     versionOf: async (program) => (without.includes(program) ? undefined : `${program} v1.8.9`),
     ipsecPolicies: () => 0,
     udpPortHolders: () => ['pid 7 (flanneld)'],
-    get: async () => ({ status: 200, body: 'flanneld is ready' }),
+    get: async (_, path) => ({ status: 200, body: path === '/readyz' ? 'flanneld is ready' : '' }),
     ...state,
   };
 }
@@ -215,6 +215,16 @@ describe('the doctor', () => {
         ['udp-port', 'fail', /UDP 8285 is taken by pid 9 \(socat\)/],
         ['health', 'fail', /503 flanneld is not ready: waiting for a subnet lease/],
       ],
+    ],
+    [
+      'a sender that is refused',
+      () => ({
+        get: async (_port, path) => ({
+          status: 200,
+          body: path === '/refusals' ? 'Dropped 3 packets from 203.0.113.9\n' : '',
+        }),
+      }),
+      [['refused-senders', 'warn', /Dropped 3 packets from 203\.0\.113\.9/]],
     ],
     [
       'files that cannot be used',

@@ -21,6 +21,8 @@ export interface HealthServerOptions {
   readonly readiness: () => Readiness;
   /** The body of /metrics in Prometheus' text format 0.0.4. */
   readonly metrics: () => Promise<string>;
+  /** Whose packets were refused of late, a line each; absent where nothing refuses any. */
+  readonly refusals?: () => readonly string[];
 }
 
 export interface HealthServer extends AsyncDisposable {
@@ -58,7 +60,7 @@ interface Answer {
 
 /**
  * The agent's HTTP endpoints, all on one port: `/healthz` (200 as long as the process turns), `/readyz` (200 or 503) and
- * `/metrics`. The bodies of the first two are flannel's to the byte, without a final newline; a reason follows
+ * `/metrics`; `/refusals` is for `weft doctor`. The bodies of the first two are flannel's to the byte, without a final newline; a reason follows
  * `flanneld is not ready: `. Any method is answered, as flannel does.
  *
  * Stops when `signal` aborts or the result is disposed: no new connections, requests under way get up to 3 s.
@@ -173,6 +175,8 @@ async function answerFor(options: HealthServerOptions, url: string): Promise<Ans
       return readyAnswer(options.readiness());
     case '/metrics':
       return { status: 200, body: await options.metrics(), type: PROMETHEUS_TEXT };
+    case '/refusals':
+      return { status: 200, body: (options.refusals?.() ?? []).map((line) => `${line}\n`).join(''), type: TEXT };
     default:
       return { status: 404, body: '404 page not found\n', type: TEXT };
   }

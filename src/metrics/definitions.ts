@@ -201,6 +201,13 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   byKey(
+    'gauge',
+    'weft_refused_senders',
+    'reason',
+    'Addresses whose packets were refused within the last ten minutes.',
+    ({ forwarder }) => forwarder?.refusedSenders,
+  ),
+  byKey(
     'counter',
     'weft_forwarder_operations_total',
     'operation',

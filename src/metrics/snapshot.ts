@@ -55,6 +55,8 @@ export interface ForwarderFigures {
   /** Times the peer table was written, and when last, in milliseconds since the epoch. */
   readonly published: { readonly times: number; readonly lastAtMs: number | undefined };
   readonly peers: Iterable<PeerFigures>;
+  /** Senders whose packets were refused within the last ten minutes, by reason. */
+  readonly refusedSenders: Readonly<Record<string, number>>;
   /** What could not be laid at a peer's door: no route, unknown source. */
   readonly nobody: DirectionFigures;
   /** Counts of the packet workers, by name, such as system calls. */

@@ -8,6 +8,7 @@ import { armForReceive, MESSAGE_SIZE, putReceivedSegmentSize, setReceivedLength 
 import { Outbound } from '../../src/dataplane/outbound.ts';
 import { type Peer, PeerTable, type PeerTableContent } from '../../src/dataplane/peer-table.ts';
 import type { Conn, IcmpOut, Tun } from '../../src/dataplane/ports.ts';
+import type { RefusedSenders } from '../../src/dataplane/refused-senders.ts';
 import type { SourceCheck } from '../../src/dataplane/source-check.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
@@ -436,6 +437,7 @@ export interface MemoryHostOptions {
   /** This host's own subnet and the addresses of its devices. */
   readonly own?: string;
   readonly localAddresses?: readonly string[];
+  readonly refusedSenders?: RefusedSenders;
   readonly joinUdp?: boolean;
   readonly capacity?: number;
 }
@@ -462,7 +464,7 @@ export interface MemoryHost {
 
 export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
   const { network = '10.244.0.0/16', own = '10.244.1.0/24', mtu = 1_472, joinUdp = true, capacity = 64 } = options;
-  const { sourceCheck = 'loose', destinationCheck = 'loose' } = options;
+  const { sourceCheck = 'loose', destinationCheck = 'loose', refusedSenders } = options;
   const localAddresses = LocalAddresses.allocate();
   localAddresses.replace((options.localAddresses ?? ['192.168.77.1']).map((text) => ipv4Of(address(text))));
   const table = PeerTable.allocate(capacity);
@@ -486,7 +488,10 @@ export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
     return { core, layout, tun, conn, icmp };
   };
   const tx = side(0, (parts) => new Outbound(parts));
-  const rx = side(1, (parts) => new Inbound({ ...parts, sourceCheck, destinationCheck, localAddresses, joinUdp }));
+  const rx = side(
+    1,
+    (parts) => new Inbound({ ...parts, sourceCheck, destinationCheck, localAddresses, refusedSenders, joinUdp }),
+  );
   const run = (): void => {
     while (tx.tun.incoming.length > 0) tx.core.step();
     while (rx.conn.incoming.length > 0) rx.core.step();

@@ -259,3 +259,18 @@ export function aged(packet: Uint8Array, hops: number): Uint8Array {
 export function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString('hex');
 }
+
+/** A header of IPv6 with a word behind it. @param first byte of the destination: 0xff is multicast. */
+export function ipv6Packet(first: number): Uint8Array {
+  const packet = new Uint8Array(48);
+  packet[0] = 0x60;
+  packet[5] = 8;
+  packet[6] = 58; // ICMPv6
+  packet[7] = 255;
+  packet[8] = 0xfe;
+  packet[24] = first;
+  packet[25] = 2;
+  packet[39] = 2;
+  packet[40] = 133; // router solicitation
+  return packet;
+}

@@ -9,6 +9,7 @@ import { Inbound } from '../../dataplane/inbound.ts';
 import { LocalAddresses } from '../../dataplane/local-addresses.ts';
 import { Outbound } from '../../dataplane/outbound.ts';
 import { PeerTable } from '../../dataplane/peer-table.ts';
+import { RefusedSenders } from '../../dataplane/refused-senders.ts';
 import type { WorkerInput, WorkerMessage } from '../../dataplane/worker-protocol.ts';
 import { connIo, icmpIo, tunIo, Waiter } from '../../linux/dataplane-io.ts';
 import { addressOf, schedYield } from '../../linux/ffi.ts';
@@ -27,8 +28,12 @@ const signals = input.signals && new SignalQueue(input.signals).writer(() => per
 const parts = { layout, tun, conn, table, counters, icmp, signals };
 const outbound = input.direction === 'tx' ? new Outbound(parts) : undefined;
 const { sourceCheck, destinationCheck, udpSegmentation: joinUdp } = input;
-const localAddresses = new LocalAddresses(input.localAddresses);
-const forwarder = outbound ?? new Inbound({ ...parts, sourceCheck, destinationCheck, localAddresses, joinUdp });
+const checks = {
+  ...{ sourceCheck, destinationCheck },
+  localAddresses: new LocalAddresses(input.localAddresses),
+  refusedSenders: new RefusedSenders(input.refusedSenders),
+};
+const forwarder = outbound ?? new Inbound({ ...parts, ...checks, joinUdp });
 const busyPoll = new BusyPoll(
   () => performance.now(),
   new Int32Array(input.lastStep),

@@ -12,6 +12,8 @@ import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-sock
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
 import { createFastPathTables, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
 
+/** How soon a refused sender is spoken of. */
+const REFUSALS_MS = 2_000;
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 
 /** The forwarder on this host's TUN driver and sockets. */
@@ -52,6 +54,7 @@ export function hostForwarder(options: ForwarderWish): Forwarder {
           if (options.destinationCheck === 'loose') {
             running.use(followLocalAddresses(forwarder.localAddresses, options.onNotice));
           }
+          running.use(reportRefusals(forwarder, options.onNotice));
           if (fastPath !== undefined) {
             running.use(
               keepFastPathOpen(
@@ -70,6 +73,14 @@ export function hostForwarder(options: ForwarderWish): Forwarder {
     },
   });
   return forwarder;
+}
+
+/** Says whose packets are refused, soon, and never so often that it fills a log; until disposed. */
+function reportRefusals({ refusedSenders, refusals }: Forwarder, onNotice: (text: string) => void): Disposable {
+  const timer = setInterval(() => {
+    for (const line of refusals.add(refusedSenders.take(), performance.now())) onNotice(line);
+  }, REFUSALS_MS).unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 function openFastPath({ fastPath, onFastPath }: ForwarderWish): FastPathTables | undefined {

@@ -1,0 +1,133 @@
+import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
+import { containsAddr4, formatPrefix4 } from '../ip/prefix.ts';
+import type { DropReasonName } from './drop-reason.ts';
+import type { Peer, PeerTableContent } from './peer-table.ts';
+import type { RefusedSender } from './refused-senders.ts';
+
+/** A sender is spoken of this often, and forgotten when nothing has come from it for as long. */
+export const REMEMBERED_MS = 600_000;
+/** Lines in that time: forged addresses must not fill the log. */
+const MOST_LINES = 10;
+const MOST_REMEMBERED = 64;
+
+interface Refusal {
+  readonly sender: number;
+  readonly reason: DropReasonName;
+  inner: number;
+  packets: number;
+  lastAtMs: number;
+  saidAtMs: number | undefined;
+}
+
+/**
+ * What became of the senders that were refused, for people: who, how often, which node it may be, and what to do. Pure but for
+ * what it remembers; memory and lines are bounded, whatever arrives.
+ */
+export class Refusals {
+  readonly #known = new Map<string, Refusal>();
+  #content: PeerTableContent | undefined;
+  #windowStartMs = Number.NEGATIVE_INFINITY;
+  #linesInWindow = 0;
+
+  /** Who is a peer now. */
+  peersAre(content: PeerTableContent): void {
+    this.#content = content;
+  }
+
+  /**
+   * Takes in what was refused, and returns the lines that are due.
+   * @param nowMs monotonic, as in all calls.
+   */
+  add(refused: readonly RefusedSender[], nowMs: number): string[] {
+    for (const [key, { lastAtMs }] of this.#known) if (nowMs - lastAtMs > REMEMBERED_MS) this.#known.delete(key);
+    if (nowMs - this.#windowStartMs > REMEMBERED_MS) {
+      this.#windowStartMs = nowMs;
+      this.#linesInWindow = 0;
+    }
+    const lines: string[] = [];
+    for (const each of refused) {
+      // Its lease came a moment after its first packets.
+      if (each.reason === 'unknown-source' && this.#peerAt(each.sender) !== undefined) continue;
+      const refusal = this.#remember(each, nowMs);
+      if (refusal === undefined) continue;
+      const isDue = refusal.saidAtMs === undefined || nowMs - refusal.saidAtMs > REMEMBERED_MS;
+      if (!isDue || this.#linesInWindow >= MOST_LINES) continue;
+      this.#linesInWindow++;
+      refusal.saidAtMs = nowMs;
+      const isLast = this.#linesInWindow === MOST_LINES;
+      lines.push(this.#describe(refusal) + (isLast ? ' (No more of these lines for 10 minutes.)' : ''));
+    }
+    return lines;
+  }
+
+  #remember({ sender, reason, inner, packets }: RefusedSender, nowMs: number): Refusal | undefined {
+    const key = `${sender} ${reason}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) {
+      known.packets += packets;
+      known.lastAtMs = nowMs;
+      if (inner !== 0) known.inner = inner;
+      return known;
+    }
+    if (this.#known.size >= MOST_REMEMBERED) return undefined;
+    const refusal: Refusal = { sender, reason, inner, packets, lastAtMs: nowMs, saidAtMs: undefined };
+    this.#known.set(key, refusal);
+    return refusal;
+  }
+
+  /** A line for each sender that was refused in the last ten minutes. */
+  recent(nowMs: number): string[] {
+    return this.#recent(nowMs).map((refusal) => this.#describe(refusal));
+  }
+
+  /** How many senders that is, by reason. */
+  counts(nowMs: number): Readonly<Record<string, number>> {
+    const counts: Record<string, number> = {};
+    for (const { reason } of this.#recent(nowMs)) counts[reason] = (counts[reason] ?? 0) + 1;
+    return counts;
+  }
+
+  #recent(nowMs: number): Refusal[] {
+    return [...this.#known.values()].filter(({ lastAtMs }) => nowMs - lastAtMs <= REMEMBERED_MS);
+  }
+
+  #peerAt(sender: number): Peer | undefined {
+    return this.#content?.peers.find(({ publicIp }) => publicIp === sender);
+  }
+
+  #describe({ sender, reason, inner, packets }: Refusal): string {
+    const from = formatIpv4(ipv4Of(sender));
+    const address = formatIpv4(ipv4Of(inner));
+    const owner = this.#content?.peers.find(({ subnet }) => containsAddr4(subnet, ipv4Of(inner)));
+    const dropped = `Dropped ${packets} ${packets === 1 ? 'packet' : 'packets'} from ${from} (${reason})`;
+    switch (reason) {
+      case 'unknown-source':
+        return `${dropped}: no node has that address. ${describeStranger(from, inner === 0 ? undefined : address, owner)}`;
+      case 'spoofed-source': {
+        const whose = owner === undefined ? 'in no node’s subnet' : `of ${describeLease(owner)}`;
+        return `${dropped}: their source ${address} is ${whose}. Two nodes behind one address, a node that has kept an old subnet, or a forged source; --source-check=off takes it.`;
+      }
+      case 'foreign-source':
+        return `${dropped}: their source ${address} is outside the network and not that node’s own. --source-check=strict refuses it; nobody may send from loopback, multicast and reserved addresses.`;
+      case 'foreign-destination':
+        return `${dropped}: they are for ${address}, which is neither in this host’s subnet nor, with --destination-check=loose, an address of this host. That node has another idea of who owns it, or tries to reach others through this host; --destination-check=off routes it on.`;
+      default:
+        return `${dropped}.`;
+    }
+  }
+}
+
+function describeLease({ subnet, publicIp }: Peer): string {
+  return `${formatPrefix4(subnet)}, which ${formatIpv4(publicIp)} has leased`;
+}
+
+function describeStranger(from: string, inner: string | undefined, owner: Peer | undefined): string {
+  if (inner === undefined) return 'They hold no IPv4 packet: not a node of this network.';
+  if (owner === undefined) {
+    return `Their source ${inner} is in no node’s subnet: a node of another network, or one whose lease has ended.`;
+  }
+  return (
+    `Their source ${inner} is of ${describeLease(owner)}: it looks like that node behind NAT, an elastic IP or another of its addresses. ` +
+    `Start its agent with --public-ip=${from}, or with --iface for the interface that sends; --source-check=off here takes packets from anybody.`
+  );
+}

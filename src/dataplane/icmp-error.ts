@@ -1,9 +1,10 @@
 import type { Arena, ArenaLayout } from './arena.ts';
 import { putIpv4Checksum } from './checksum.ts';
 import { type Counters, GAUGE_ICMP_SENT, GAUGE_ICMP_SUPPRESSED } from './counters.ts';
-import { ICMP_BURST, ICMP_MAX_LENGTH, ICMP_PER_SECOND } from './limits.ts';
+import { IcmpLimits } from './icmp-limits.ts';
+import { ICMP_MAX_LENGTH } from './limits.ts';
 import type { Clock, IcmpOut } from './ports.ts';
-import { IP_OFFSET_MASK, IPV4_MIN_HEADER, PROTO_ICMP } from './wire.ts';
+import { ICMP_FRAGMENTATION_NEEDED, ICMP_UNREACHABLE, IP_OFFSET_MASK, IPV4_MIN_HEADER, PROTO_ICMP } from './wire.ts';
 
 const ICMP_HEADER = 8;
 const DEFAULT_TTL = 64;
@@ -20,8 +21,7 @@ export class IcmpErrors {
   readonly #clock: Clock;
   readonly #buffer: number;
   #source = 0;
-  #tokens = ICMP_BURST;
-  #filledAtMs = 0;
+  readonly #limits: IcmpLimits;
 
   constructor(layout: ArenaLayout, out: IcmpOut, counters: Counters, clock: Clock) {
     this.#arena = layout.arena;
@@ -29,6 +29,7 @@ export class IcmpErrors {
     this.#counters = counters;
     this.#clock = clock;
     this.#buffer = layout.take(ICMP_MAX_LENGTH);
+    this.#limits = new IcmpLimits((Math.random() * 2 ** 32) | 0);
   }
 
   /** The router's own address on the overlay: the base address of its subnet. Without one nothing is sent. */
@@ -41,7 +42,8 @@ export class IcmpErrors {
    * @param rest the second word of the ICMP header: the next-hop MTU for "fragmentation needed", else 0.
    */
   send(ip: number, length: number, type: number, code: number, rest: number): void {
-    if (!this.#mayAnswer(ip, length) || !this.#takeToken()) {
+    const isFragmentationNeeded = type === ICMP_UNREACHABLE && code === ICMP_FRAGMENTATION_NEEDED;
+    if (!this.#mayAnswer(ip, length) || !this.#mayLeave(ip, isFragmentationNeeded)) {
       this.#counters.gauge(GAUGE_ICMP_SUPPRESSED, 1);
       return;
     }
@@ -81,13 +83,8 @@ export class IcmpErrors {
     return type === 0 || type === 8 || (type >= 13 && type <= 18); // queries and their replies (RFC 792, 950)
   }
 
-  #takeToken(): boolean {
-    const now = this.#clock();
-    this.#tokens = Math.min(ICMP_BURST, this.#tokens + ((now - this.#filledAtMs) / 1000) * ICMP_PER_SECOND);
-    this.#filledAtMs = now;
-    if (this.#tokens < 1) return false;
-    this.#tokens -= 1;
-    return true;
+  #mayLeave(ip: number, isFragmentationNeeded: boolean): boolean {
+    return this.#limits.take(this.#arena.view.getUint32(ip + 12), isFragmentationNeeded, this.#clock());
   }
 }
 

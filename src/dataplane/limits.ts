@@ -24,6 +24,12 @@ export const COALESCE_FLOWS = 8;
 export const COALESCE_SEGMENTS = 128;
 /** Quoted offender + headers, at most: RFC 1812 §4.3.2.3. */
 export const ICMP_MAX_LENGTH = 576;
-/** Token bucket for ICMP errors a worker may send, as the kernel's icmp_msgs_per_sec and icmp_msgs_burst. */
+/** Token bucket for ICMP errors a worker may send in all, as the kernel's icmp_msgs_per_sec and icmp_msgs_burst. */
 export const ICMP_PER_SECOND = 1_000;
 export const ICMP_BURST = 50;
+/** … to one source, of each kind (see IcmpLimits); the kernel's own limit for a destination is 1 a second. */
+export const ICMP_SOURCE_PER_SECOND = 100;
+export const ICMP_SOURCE_BURST = 10;
+/** … for "fragmentation needed" when the others have used up what all share. */
+export const ICMP_RESERVE_PER_SECOND = 250;
+export const ICMP_RESERVE_BURST = 25;

@@ -4,6 +4,7 @@ import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { FAKE_IDENTITY_HOST } from '../../test/fakes/backends.ts';
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
 import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
@@ -98,7 +99,9 @@ class Stage implements AsyncDisposable {
   #host(): AgentHost {
     const eth0 = {
       ...{ index: 2, name: 'eth0', mtuBytes: 1500, up: true },
-      addresses: [{ addr: parseIpv4('192.168.77.1')!, dynamic: false, temporary: false, deprecated: false }],
+      addresses: [
+        { addr: parseIpv4('192.168.77.1')!, prefixLength: 24, dynamic: false, temporary: false, deprecated: false },
+      ],
     };
     const silent = async function* (_: unknown, signal: AbortSignal): AsyncGenerator<void, void, void> {
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
@@ -107,7 +110,7 @@ class Stage implements AsyncDisposable {
       version: 'test',
       openStore: async (report) => {
         const manager = new FakeSubnetManager(this.store, { report });
-        return { manager, nodeAddresses: undefined, reportFailure: undefined };
+        return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
       },
       readNetwork: async () => ({
         interfaces: [eth0],
@@ -117,6 +120,7 @@ class Stage implements AsyncDisposable {
       readAddresses: async () => [parseIpv4('192.168.77.1')!],
       externalNotices: silent,
       reachNotices: (signal) => silent(undefined, signal),
+      identity: FAKE_IDENTITY_HOST,
       connections: () => ({ keepOnly: () => new Map(), [Symbol.dispose]: () => {} }),
       kernel: () => this.kernel,
       forwarder: ({ onEvent, sourceCheck, destinationCheck }) =>

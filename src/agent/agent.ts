@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { configuredBackend, identifyBackend } from '../backend/registry.ts';
 import type { ChosenInterface } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
@@ -10,7 +11,11 @@ import { PeerSlots } from '../dataplane/peer-slots.ts';
 import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { startHealthServer } from '../health/server.ts';
-import { type Lease, leaseKey } from '../lease/lease.ts';
+import { type PerFamily, perFamily } from '../ip/family.ts';
+import { ENTRY_BOUNDS } from '../lease/go-json.ts';
+import { parseJsonWithin } from '../lease/json-value.ts';
+import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
+import { backendDataOf } from '../lease/lease-families.ts';
 import type { Log, ProcessLog } from '../log/log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { retryNow } from '../subnet/backoff.ts';
@@ -134,6 +139,7 @@ class Agent {
   /** `false` once the store could not be reached. */
   readonly #storeFailed = Promise.withResolvers<false>();
   #askNode: OpenSubnetManager['nodeAddresses'];
+  #askPublished: OpenSubnetManager['published'];
   /** The last that is known of them. */
   #node: NodeAddresses | undefined;
   /** What an earlier run knew. */
@@ -225,9 +231,10 @@ class Agent {
       this.#storeFailed.resolve(false);
       if (this.#own === undefined) this.#readiness.waiting(text);
     };
-    const onManager = ({ manager, nodeAddresses, reportFailure }: OpenSubnetManager): void => {
+    const onManager = ({ manager, nodeAddresses, published, reportFailure }: OpenSubnetManager): void => {
       this.#failures.tellNode = reportFailure;
       this.#askNode = nodeAddresses;
+      this.#askPublished = published;
       this.#log.info(`Created subnet manager: ${manager.name}`);
     };
     const parts = {
@@ -331,10 +338,16 @@ class Agent {
       findExternalInterface(this.#host.readNetwork, this.#options, config, this.#node, keep, log, signal);
     const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
     const external = externalOf(chosen);
+    const setup = await identifyBackend(
+      configuredBackend(config),
+      await this.#publishedBefore(),
+      this.#host.identity,
+      this.#signal,
+    );
     const figures = this.#figures;
     const plane = this.#stack.use(
       new NodePlane({
-        ...{ host: this.#host, options: this.#options, config, external, slots: figures.slots, log: this.#log },
+        ...{ host: this.#host, options: this.#options, config, setup, external, slots: figures.slots, log: this.#log },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
         onFatal: this.#onFatal,
         onFastPath: (state) => {
@@ -343,7 +356,7 @@ class Agent {
       }),
     );
     const { forwarder, reconciler, traffic } = plane;
-    Object.assign(figures, { backend: plane.backend.type, forwarder, reconciler, traffic });
+    Object.assign(figures, { backend: config.backendType, forwarder, reconciler, traffic });
     const watch = this.#stack.use(
       new InterfaceWatch({
         initial: chosen,
@@ -367,6 +380,14 @@ class Agent {
       this.#watched.use(this.#readiness.watch(part, keeper));
     }
     return { plane, watch };
+  }
+
+  /** What this node has told its peers in an earlier run: as it remembers itself, else as the store does. */
+  async #publishedBefore(): Promise<PerFamily<JsonValue | undefined>> {
+    const attrs = this.#known?.own.attrs;
+    if (attrs !== undefined) return perFamily((family) => backendDataOf(attrs, family));
+    const texts = await this.#askPublished?.(this.#signal);
+    return perFamily((family) => jsonOrNothing(texts?.[family]));
   }
 
   async #refreshNode(signal: AbortSignal): Promise<void> {
@@ -395,7 +416,7 @@ class Agent {
     const earlier = await readSubnetFile(subnetFile, turn);
     const hostAddresses = addressesOfHost(await this.#host.readNetwork(turn));
     const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
-      manager.acquireLease(config, plane.backend.leaseAttrs, AbortSignal.any([turn, carrying.signal]), {
+      manager.acquireLease(config, plane.backend.attrs, AbortSignal.any([turn, carrying.signal]), {
         ...(previous === undefined ? {} : { previous }),
         held: this.#held,
         hostAddresses,
@@ -506,5 +527,14 @@ async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boo
     return await Promise.race([settled, delay(ms, false, { signal: timer.signal })]);
   } finally {
     timer.abort();
+  }
+}
+
+/** Data that cannot be read is as good as none: it is published anew. */
+function jsonOrNothing(text: string | undefined): JsonValue | undefined {
+  try {
+    return text === undefined ? undefined : parseJsonWithin(text, ENTRY_BOUNDS);
+  } catch {
+    return undefined;
   }
 }

@@ -12,7 +12,7 @@ import { type KeepOptions, keepOrChooseInterface } from '../config/keep-interfac
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import { WeftError } from '../errors.ts';
-import { type IpAddr, parseAddr } from '../ip/address.ts';
+import { type IpAddr, parseAddr, prefixOf } from '../ip/address.ts';
 import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
 import type { Log } from '../log/log.ts';
@@ -99,7 +99,8 @@ export async function findExternalInterface(
 /** What a backend needs of the choice. */
 export function externalOf(choice: ChosenInterface): ExternalInterface {
   const { interface: chosen, address, addressV6, publicIp, publicIpv6 } = choice;
-  return { name: chosen.name, mtuBytes: chosen.mtuBytes, address, addressV6, publicIp, publicIpv6 };
+  const onLink = chosen.addresses.map(({ addr, prefixLength }) => prefixOf(addr, prefixLength));
+  return { name: chosen.name, mtuBytes: chosen.mtuBytes, address, addressV6, publicIp, publicIpv6, onLink };
 }
 
 /** The table of `--explain-iface`; `found` is false when no interface would do. */

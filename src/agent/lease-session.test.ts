@@ -11,8 +11,7 @@ import { LeaseSession } from './lease-session.ts';
 
 const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });
 const backend: Backend = {
-  type: 'none',
-  leaseAttrs: {
+  attrs: {
     publicIp: undefined,
     publicIpv6: undefined,
     backendType: '',
@@ -21,8 +20,8 @@ const backend: Backend = {
   },
   usesPeerData: false,
   mtuBytes: 1_500,
-  wantedState: () => assert.fail('not asked for'),
-  userSpace: undefined,
+  host: () => assert.fail('not asked for'),
+  peer: () => assert.fail('not asked for'),
 };
 
 function lease(subnet: string, publicIp: string): Lease {

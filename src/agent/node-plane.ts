@@ -1,8 +1,9 @@
-import type { Backend, ExternalInterface } from '../backend/backend.ts';
-import { udpBackend } from '../backend/udp/udp-backend.ts';
+import { type Backend, type ExternalInterface, isSkipped } from '../backend/backend.ts';
+import { type BackendSetup, openBackend } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
+import { ForwardingTable } from '../dataplane/forwarding-table.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { Kernel } from '../desired/kernel.ts';
@@ -11,7 +12,7 @@ import { describeProblem } from '../desired/problem.ts';
 import { Reconciler } from '../desired/reconciler.ts';
 import type { WantedState } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
-import type { Lease } from '../lease/lease.ts';
+import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { failingAs } from './failing-as.ts';
 import type { Failing } from './keeper.ts';
@@ -26,6 +27,7 @@ export interface NodePlaneParts {
   readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager'>;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
+  readonly setup: BackendSetup;
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
@@ -50,6 +52,11 @@ export class NodePlane implements AsyncDisposable {
   #external: ExternalInterface;
   /** What the forwarder was started with; undefined when it does not run. */
   #carrying: string | undefined;
+  readonly #forwarding: ForwardingTable | undefined;
+  /** What the peers were programmed for, and as which leases. */
+  #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
+  /** Why peers are not reached, as it was logged. */
+  readonly #skipped = new Map<LeaseKey, string>();
 
   /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
   constructor(parts: NodePlaneParts) {
@@ -60,7 +67,8 @@ export class NodePlane implements AsyncDisposable {
       log.info('No Backend in the network config: using udp, as flannel does');
     this.#backend = this.#backendOn(external);
     this.#external = external;
-    this.forwarder = this.#backend.userSpace === undefined ? undefined : this.#makeForwarder();
+    this.forwarder = this.#backend.underlay && this.#makeForwarder();
+    this.#forwarding = this.forwarder && this.#makeForwarding(this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), log);
     this.traffic = new NodeTraffic(options, config, log, (kind) => host.trafficManager(kind));
   }
@@ -88,24 +96,63 @@ export class NodePlane implements AsyncDisposable {
   /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of the forwarder. */
   async start(own: Lease, signal: AbortSignal): Promise<void> {
     const { forwarder } = this;
-    const { userSpace } = this.#backend;
-    if (forwarder === undefined || userSpace === undefined) return;
-    const ownAddress = userSpace.ownAddress(own);
-    const wanted = JSON.stringify([ownAddress, userSpace.listenAddress, userSpace.listenPort]);
+    const { underlay } = this.#backend;
+    const part = this.#backend.host(own).forwarder;
+    if (forwarder === undefined || part === undefined || underlay === undefined) return;
+    const wanted = JSON.stringify([part.ownAddress, underlay.listenAddress, underlay.listenPort]);
     if (wanted === this.#carrying && forwarder.failure === undefined) return;
     this.#carrying = undefined;
-    await failingAs('Error registering network: ', () => forwarder.start(ownAddress, signal));
+    await failingAs('Error registering network: ', () => forwarder.start(part.ownAddress, signal));
     this.#carrying = wanted;
   }
 
-  /** Peers for the forwarder and the kernel; takes effect soon. Never throws: the last good state stays in force. */
+  /**
+   * What the host and these peers need of forwarder and kernel; takes effect soon. A peer whose lease is the one that it was
+   * programmed for costs nothing. Never throws: the last good state stays in force.
+   */
   program(own: Lease, peers: readonly Lease[]): void {
-    const { forwarder, reconciler } = this;
+    const backend = this.#backend;
+    const { reconciler } = this;
+    const { log } = this.#parts;
     try {
-      if (this.#backend.userSpace !== undefined) forwarder?.publish(this.#backend.userSpace.peerTable(own, peers));
-      reconciler.set(this.#withBlackholes(own, this.#backend.wantedState(own, peers)));
+      const { kernel, forwarder } = backend.host(own);
+      reconciler.set(this.#withBlackholes(own, kernel));
+      if (forwarder !== undefined) {
+        const { network, subnet, mtuBytes } = forwarder;
+        this.#forwarding?.set({ network, own: subnet, mtu: mtuBytes });
+      }
     } catch (error) {
-      this.#parts.log.error(`Could not program ${peers.length} peers: ${describeError(error)}`);
+      log.error(`Could not program ${leaseKey(own)}: ${describeError(error)}`);
+      return;
+    }
+    const before = this.#programmed;
+    const isSame = before?.backend === backend && leaseKey(before.own) === leaseKey(own);
+    const current = new Map(peers.map((peer) => [leaseKey(peer), peer]));
+    for (const key of before?.peers.keys() ?? [])
+      if (!current.has(key)) this.#programPeer(backend, own, key, undefined);
+    for (const [key, peer] of current) {
+      if (!isSame || before.peers.get(key) !== peer) this.#programPeer(backend, own, key, peer);
+    }
+    this.#programmed = { backend, own, peers: current };
+    this.#forwarding?.flush();
+  }
+
+  /** An error that comes from one peer ends with that peer. */
+  #programPeer(backend: Backend, own: Lease, key: LeaseKey, peer: Lease | undefined): void {
+    const { log } = this.#parts;
+    try {
+      const part = peer === undefined ? undefined : backend.peer(own, peer);
+      const usable = part === undefined || isSkipped(part) ? undefined : part;
+      this.reconciler.setPeer(key, usable?.kernel);
+      this.#forwarding?.setPeer(key, usable?.forward);
+      const reason = part !== undefined && isSkipped(part) ? part.skipped : undefined;
+      if (reason !== undefined && this.#skipped.get(key) !== reason) {
+        log.warn(`No way to ${key.replaceAll('-', '/')}: ${reason}`);
+      }
+      if (reason === undefined) this.#skipped.delete(key);
+      else this.#skipped.set(key, reason);
+    } catch (error) {
+      log.error(`Could not program ${key.replaceAll('-', '/')}: ${describeError(error)}`);
     }
   }
 
@@ -140,23 +187,24 @@ export class NodePlane implements AsyncDisposable {
   }
 
   #backendOn(external: ExternalInterface): Backend {
-    const { config, slots } = this.#parts;
-    const { backendType } = config;
-    if (backendType !== 'udp') {
-      throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
-        hint: 'weft offers: udp',
-      });
-    }
-    return udpBackend({ config, external }, { slots, onSlotReused: (slot) => this.forwarder?.clearTraffic(slot) });
+    return openBackend(this.#parts.setup, this.#parts.config, external);
+  }
+
+  #makeForwarding(forwarder: Forwarder): ForwardingTable {
+    return new ForwardingTable({
+      slots: this.#parts.slots,
+      onSlotReused: (slot) => forwarder.clearTraffic(slot),
+      publish: (content) => forwarder.publish(content),
+    });
   }
 
   #makeForwarder(): Forwarder {
     const { host, options, onForwarderEvent, onFastPath, onFatal, log } = this.#parts;
     return host.forwarder({
       underlay: () => {
-        const { userSpace } = this.#backend;
-        if (userSpace === undefined) throw new TypeError('unreachable: a backend changed its nature');
-        return userSpace;
+        const { underlay } = this.#backend;
+        if (underlay === undefined) throw new TypeError('unreachable: a backend changed its nature');
+        return underlay;
       },
       persistent: true,
       sourceCheck: options.sourceCheck,

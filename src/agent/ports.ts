@@ -1,3 +1,4 @@
+import type { ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
 import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import type { DestinationCheck } from '../dataplane/destination-check.ts';
@@ -7,10 +8,10 @@ import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { Kernel } from '../desired/kernel.ts';
 import type { WeftError } from '../errors.ts';
 import type { IpAddr } from '../ip/address.ts';
+import type { PerFamily } from '../ip/family.ts';
 import type { ReportSink } from '../subnet/report.ts';
 import type { SubnetManager } from '../subnet/subnet-manager.ts';
 import type { TrafficManager } from '../trafficmngr/traffic-manager.ts';
-import type { ForwarderUnderlay } from './forwarder-underlay.ts';
 
 /**
  * What the agent's life needs of the host it runs on and of its store. Made in cmd/flanneld/wire.ts for this host; tests run the
@@ -29,6 +30,8 @@ export interface AgentHost {
   externalNotices(present: () => Pick<NetworkInterface, 'index' | 'name'>, signal: AbortSignal): AsyncIterable<void>;
   /** An address or a default route has come or gone; the first notice comes at once. */
   reachNotices(signal: AbortSignal): AsyncIterable<void>;
+  /** What a backend may ask of the host before there is a lease. */
+  readonly identity: IdentityHost;
   /** The TCP connections of this process. */
   connections(): ConnectionCloser & Disposable;
   kernel(): Kernel;
@@ -56,6 +59,8 @@ export interface OpenSubnetManager {
   readonly manager: SubnetManager;
   /** What is known of this node beside its lease; undefined when the manager knows no nodes. */
   readonly nodeAddresses: ((signal: AbortSignal) => Promise<NodeAddresses>) | undefined;
+  /** What this node has published for its backend before, as the store has it; undefined when the store does not know. */
+  readonly published: ((signal: AbortSignal) => Promise<PerFamily<string | undefined>>) | undefined;
   /** Where others look for the state of this node, told why it has no network; undefined when there is no such place. */
   readonly reportFailure: ((error: WeftError, signal: AbortSignal) => Promise<void>) | undefined;
 }

@@ -1,9 +1,14 @@
+import type { BackendKeyTable, BackendValues } from '../config/backend-keys.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
-import type { PeerTableContent } from '../dataplane/peer-table.ts';
-import type { WantedState } from '../desired/state.ts';
+import type { ForwardTo } from '../dataplane/forwarding-table.ts';
+import type { OwnLink } from '../desired/leftovers.ts';
+import type { PeerState, WantedState } from '../desired/state.ts';
+import type { IpAddr, IpPrefix } from '../ip/address.ts';
+import type { FamilyKey, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
-import type { Lease, LeaseAttrs } from '../lease/lease.ts';
+import type { Ipv4Prefix } from '../ip/prefix.ts';
+import type { JsonValue, Lease, LeaseAttrs } from '../lease/lease.ts';
 
 /** The interface that leads to the other nodes, and the addresses they use for this one. */
 export interface ExternalInterface {
@@ -15,37 +20,111 @@ export interface ExternalInterface {
   /** What is published: --public-ip, or the interface's own address. */
   readonly publicIp: Ipv4Addr | undefined;
   readonly publicIpv6: Ipv6Addr | undefined;
+  /** Prefixes of its own addresses: hosts inside them are reached without a gateway. */
+  readonly onLink: readonly IpPrefix[];
 }
 
-export interface BackendInput {
-  readonly config: NetworkConfig;
-  readonly external: ExternalInterface;
+/** The flannel networks, as configured. */
+export type Network = Pick<NetworkConfig, 'ipv4' | 'ipv6'>;
+
+/** The little that a backend may ask of the host before a lease is taken. */
+export interface IdentityHost {
+  /** The MAC address of a link that is there. */
+  linkMac(name: string, signal: AbortSignal): Promise<string | undefined>;
+  randomBytes(count: number): Uint8Array;
 }
 
 /**
- * How packets reach the other hosts. A backend is pure: it says what it wants, the reconciler makes it so and the
- * forwarder, for backends that carry packets in user space, is given its table.
+ * How packets reach the other hosts: one constant a file, listed in registry.ts. Nothing else names a backend; who needs to
+ * know what one carries, owns or publishes asks here.
+ *
+ * `C` is its part of net-conf.json, parsed; `I` is what makes this node known to its peers (a MAC address, a key).
  */
-export interface Backend {
+export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> {
+  /** `Backend.Type` in lower case. */
   readonly type: string;
-  /** What is published with the lease. */
-  readonly leaseAttrs: LeaseAttrs;
-  /** Whether it looks at what the peers publish for it (backendData, backendV6Data); if not, that is not kept. */
-  readonly usesPeerData: boolean;
-  /** Longest packet a container may send, for subnet.env. */
-  readonly mtuBytes: number;
-  /** The kernel state for an own lease and the peers known now. */
-  wantedState(own: Lease, peers: readonly Lease[]): WantedState;
-  /** Present when packets pass through the forwarder. */
-  readonly userSpace: UserSpaceBackend | undefined;
+  /** The families of the packets that it carries. */
+  readonly families: readonly FamilyKey[];
+  /** Its keys in net-conf.json. */
+  readonly keys: T;
+  /** Links that it makes with this configuration. */
+  owns(config: C): readonly OwnLink[];
+  /** From values that `keys` has accepted. */
+  parse(values: BackendValues<T>): C;
+  /**
+   * The only step that is not pure, before a lease is taken.
+   * @param before what this node has published earlier, for each family.
+   */
+  identify(config: C, before: PerFamily<JsonValue | undefined>, host: IdentityHost, signal: AbortSignal): Promise<I>;
+  /** @throws WeftError WEFT_CONFIG_INVALID, WEFT_INTERFACE_NOT_FOUND: it cannot work with this network or interface. */
+  open(config: C, identity: I, network: Network, external: ExternalInterface): Backend;
 }
 
-export interface UserSpaceBackend {
+/** A backend of one network on one interface. Pure: the same question has the same answer. */
+export interface Backend {
+  /** What is published with the lease. */
+  readonly attrs: LeaseAttrs;
+  /** Whether it looks at what the peers publish for it (backendData, backendV6Data); if not, that is not kept. */
+  readonly usesPeerData: boolean;
+  /** Longest packet that a container may send, for subnet.env. */
+  readonly mtuBytes: number;
+  /** Present when packets pass through the forwarder. */
+  readonly underlay?: ForwarderUnderlay;
+  /** What the host needs, whoever the peers are. */
+  host(own: Lease): HostPart;
+  /** What one peer needs; independent of all others. */
+  peer(own: Lease, peer: Lease): PeerPart | SkippedPeer;
+}
+
+export interface HostPart {
+  readonly kernel: WantedState;
+  /** Present when packets pass through the forwarder. */
+  readonly forwarder?: ForwarderPart;
+}
+
+export interface PeerPart {
+  readonly kernel: PeerState;
+  /** Where the forwarder sends packets for that peer. */
+  readonly forward?: ForwardTo;
+}
+
+/** A peer that this host cannot reach, with what a person needs to know about it. */
+export interface SkippedPeer {
+  readonly skipped: string;
+}
+
+/** Between which device and which socket the forwarder carries packets; known before there is a lease. */
+export interface ForwarderUnderlay {
   readonly tunName: string;
   /** Own side of the underlay: the socket is bound to it. */
   readonly listenAddress: Ipv4Addr;
   readonly listenPort: number;
+}
+
+/** What of the forwarder depends on the own lease. */
+export interface ForwarderPart {
   /** The TUN device's address, and the source of ICMP errors. */
-  ownAddress(own: Lease): Ipv4Addr;
-  peerTable(own: Lease, peers: readonly Lease[]): PeerTableContent;
+  readonly ownAddress: Ipv4Addr;
+  /** This host's own subnet: what peers may send to. */
+  readonly subnet: Ipv4Prefix;
+  /** The whole flannel network: a source inside it must belong to the peer that sends it. */
+  readonly network: Ipv4Prefix;
+  /** Longest inner packet, in bytes. */
+  readonly mtuBytes: number;
+}
+
+export const NO_PEER_STATE: PeerState = { routes: [], neighbours: [], fdb: [] };
+
+export function isSkipped(part: PeerPart | SkippedPeer): part is SkippedPeer {
+  return 'skipped' in part;
+}
+
+/** Own address on the external interface, by family. */
+export function ownAddressOf(external: ExternalInterface, family: FamilyKey): IpAddr | undefined {
+  return family === 'ipv4' ? external.address : external.addressV6;
+}
+
+/** What is published as this node's address, by family. */
+export function publishedAddressOf(external: ExternalInterface, family: FamilyKey): IpAddr | undefined {
+  return family === 'ipv4' ? external.publicIp : external.publicIpv6;
 }

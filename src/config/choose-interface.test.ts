@@ -23,6 +23,7 @@ function address(text: string): InterfaceAddress {
   return {
     addr: parseAddr(addr) ?? assert.fail(text),
     dynamic: flags.includes('dynamic'),
+    prefixLength: text.includes(':') ? 64 : 24,
     temporary: flags.includes('temporary'),
     deprecated: flags.includes('deprecated'),
   };

@@ -7,6 +7,8 @@ import type { Ipv6Addr } from '../ip/ipv6.ts';
 /** One address of an interface, as far as its choice depends on it. */
 export interface InterfaceAddress {
   readonly addr: IpAddr;
+  /** Of the prefix that is on its link. */
+  readonly prefixLength: number;
   /** Leased (DHCP, router advertisement), not set for good. */
   readonly dynamic: boolean;
   /** RFC 8981. */

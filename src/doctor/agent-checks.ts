@@ -1,8 +1,9 @@
 import { dirname } from 'node:path';
+import { UDP_DEFAULT_PORT, udp } from '../backend/udp.ts';
 import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
+import { readBackendKeys } from '../config/backend-keys.ts';
 import { startupErrorPath } from '../config/last-error.ts';
-import { parseUdpBackendConfig, UDP_DEFAULT_PORT } from '../config/udp-backend-config.ts';
 import { type Check, fail, ok, warn } from './check.ts';
 import { readNetConf } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
@@ -70,7 +71,8 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'who has the port of the udp backend',
       run: async () => {
         const config = (await readNetConf(host, paths))?.config;
-        const port = config?.backendType === 'udp' ? portOf(config) : UDP_DEFAULT_PORT;
+        const isUdp = config?.backendType === udp.type;
+        const port = isUdp ? udp.parse(readBackendKeys(config.backend, udp.keys).values).port : UDP_DEFAULT_PORT;
         const holders = host.udpPortHolders(port);
         if (holders.length === 0) return ok(`UDP ${port} is free: no agent runs here, or not in udp mode`);
         const strangers = holders.filter((holder) => !/flanneld|weft/.test(holder));
@@ -109,12 +111,4 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       },
     },
   ];
-}
-
-function portOf(config: Parameters<typeof parseUdpBackendConfig>[0]): number {
-  try {
-    return parseUdpBackendConfig(config).port;
-  } catch {
-    return UDP_DEFAULT_PORT;
-  }
 }

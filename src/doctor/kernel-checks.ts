@@ -1,4 +1,4 @@
-import { UDP_TUN_NAME, udpMtuBytes } from '../backend/udp/udp-backend.ts';
+import { UDP_TUN_NAME, udpMtuBytes } from '../backend/udp.ts';
 import { formatCidr, formatIp } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';

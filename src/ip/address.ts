@@ -9,6 +9,8 @@ import {
   type Ipv6Prefix,
   parsePrefix4,
   parsePrefix6,
+  prefix4,
+  prefix6,
 } from './prefix.ts';
 
 /** An address of either family: IPv4 is a number, IPv6 a bigint, which is how the two are told apart. */
@@ -49,4 +51,9 @@ export function formatPrefix(prefix: IpPrefix): string {
 export function containsAddr(prefix: IpPrefix, addr: IpAddr): boolean {
   if (isPrefix4(prefix)) return isIpv4(addr) && containsAddr4(prefix, addr);
   return !isIpv4(addr) && containsAddr6(prefix, addr);
+}
+
+/** The network of that length around an address. @throws RangeError for a length that the family does not have. */
+export function prefixOf(addr: IpAddr, length: number): IpPrefix {
+  return isIpv4(addr) ? prefix4(addr, length) : prefix6(addr, length);
 }

@@ -7,3 +7,9 @@ export type MacAddr = string & { readonly [brand]: 'MacAddr' };
 export function parseMac(text: string): MacAddr | undefined {
   return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text) ? (text.toLowerCase() as MacAddr) : undefined;
 }
+
+/** @throws RangeError unless there are six bytes. */
+export function macOfBytes(bytes: Uint8Array): MacAddr {
+  if (bytes.length !== 6) throw new RangeError(`not the bytes of a MAC address: ${bytes.length}`);
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':') as MacAddr;
+}

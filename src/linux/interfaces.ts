@@ -87,6 +87,7 @@ function interfaceOf(item: JsonObject): NetworkInterface[] {
     return [
       {
         addr,
+        prefixLength: Number(info.prefixlen),
         dynamic: info.dynamic === true,
         temporary: info.temporary === true,
         deprecated: info.deprecated === true,

@@ -30,7 +30,7 @@ export async function createSubnetManager(
       const { LocalSubnetManager } = await import('../../subnet/local/local-subnet-manager.ts');
       const { localStore: storePath, netConfigPath: netConfPath } = options;
       const manager = new LocalSubnetManager({ storePath, netConfPath, renewMarginMs, report });
-      return { manager, nodeAddresses: undefined, reportFailure: undefined };
+      return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
     }
     case 'etcd': {
       const { EtcdSubnetManager } = await import('../../subnet/etcd/etcd-subnet-manager.ts');
@@ -47,7 +47,7 @@ export async function createSubnetManager(
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
       });
-      return { manager, nodeAddresses: undefined, reportFailure: undefined };
+      return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
     }
     case 'kube': {
       const { openKubeSubnetManager } = await import('../../subnet/kube/open-kube-subnet-manager.ts');
@@ -71,6 +71,7 @@ export async function createSubnetManager(
       return {
         manager,
         nodeAddresses: (abort) => manager.nodeAddresses(abort),
+        published: (abort) => manager.storedBackendData(abort),
         reportFailure: (error, abort) => manager.reportUnavailable(reasonOf(error), describeError(error), abort),
       };
     }

@@ -3,6 +3,7 @@ import type { AgentHost } from '../../agent/ports.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { hasErrno } from '../../errno.ts';
 import { Connections } from '../../linux/connections.ts';
+import { identityHost } from '../../linux/identity-host.ts';
 import { readAddresses, readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { IptablesTrafficManager } from '../../linux/iptables.ts';
@@ -23,6 +24,7 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     readAddresses,
     externalNotices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
     reachNotices: (signal) => new IpMonitor().changes(concernsReach, signal),
+    identity: identityHost,
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
     forwarder: hostForwarder,

@@ -1,11 +1,11 @@
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
-import { UDP_TUN_NAME } from '../../backend/udp/udp-backend.ts';
+import { defaultOwnLinks } from '../../backend/registry.ts';
+import { UDP_TUN_NAME } from '../../backend/udp.ts';
 import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
 import { lastKnownPath } from '../../config/last-known.ts';
-import type { OwnLink } from '../../desired/leftovers.ts';
 import { WeftError } from '../../errors.ts';
 import { CAP_NET_ADMIN, hasCapability } from '../../linux/capabilities.ts';
 import { hostInUse } from '../../linux/host-in-use.ts';
@@ -29,9 +29,6 @@ interface CleanupArguments {
   readonly subnetFile: string;
   readonly cniConfDir: string;
 }
-
-/** One line for each backend that makes a link. */
-const OWN_LINKS: readonly OwnLink[] = [{ name: UDP_TUN_NAME, kind: 'tun' }];
 
 const FLAVOURS: readonly IptablesFlavour[] = ['nft', 'legacy'];
 
@@ -102,7 +99,7 @@ async function removables(
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),
     removableRoutes(kernel),
-    removableLinks(kernel, OWN_LINKS),
+    removableLinks(kernel, defaultOwnLinks()),
   ];
 }
 

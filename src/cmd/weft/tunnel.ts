@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { udpWantedState } from '../../backend/udp/udp-backend.ts';
+import { udpHostState } from '../../backend/udp.ts';
 import { DESTINATION_CHECKS, type DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mode.ts';
 import type { Peer } from '../../dataplane/peer-table.ts';
@@ -216,7 +216,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
-  reconciler.set({ ...udpWantedState(dev, own.address, own.network, mtu), staleRoutes: 'own-links' });
+  reconciler.set({ ...udpHostState(dev, prefix4(own.address, 32), own.network, mtu), staleRoutes: 'own-links' });
   try {
     await reconciler.settled(signal);
   } catch (error) {

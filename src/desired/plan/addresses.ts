@@ -1,5 +1,5 @@
-import { containsAddr, formatPrefix, type IpPrefix, isIpv4, isPrefix4 } from '../../ip/address.ts';
-import { mask4, prefix4, prefix6 } from '../../ip/prefix.ts';
+import { containsAddr, formatPrefix, type IpPrefix, isIpv4, isPrefix4, prefixOf } from '../../ip/address.ts';
+import { mask4 } from '../../ip/prefix.ts';
 import type { Op } from '../op.ts';
 import { type ActualAddress, type ActualState, type Address, isLinkLocal6, type WantedState } from '../state.ts';
 import type { LinkPlan } from './links.ts';
@@ -66,7 +66,7 @@ export function planAddresses(
 }
 
 function connectedRoute({ link, addr, prefixLength }: Address): string {
-  return `${formatPrefix(isIpv4(addr) ? prefix4(addr, prefixLength) : prefix6(addr, prefixLength))} ${link}`;
+  return `${formatPrefix(prefixOf(addr, prefixLength))} ${link}`;
 }
 
 /** The metric of the routes that the kernel makes from addresses (IP6_RT_PRIO_ADDRCONF for IPv6). */

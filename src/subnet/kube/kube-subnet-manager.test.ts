@@ -311,8 +311,8 @@ describe('what is known of the own Node', () => {
     );
     const manager = await bench.open();
     assert.deepEqual(await manager.storedBackendData(bench.signal), {
-      v4: '{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff"}',
-      v6: undefined,
+      ipv4: '{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff"}',
+      ipv6: undefined,
     });
   });
 });

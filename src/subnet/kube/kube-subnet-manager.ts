@@ -5,6 +5,7 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
+import type { PerFamily } from '../../ip/family.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
 import { asError } from '../outage.ts';
@@ -159,9 +160,9 @@ export class KubeSubnetManager implements SubnetManager {
    * The backend data that this node published in an earlier run, so that a device that is made again keeps its MAC
    * address. @returns the JSON texts of the annotations, as they are.
    */
-  async storedBackendData(signal: AbortSignal): Promise<{ v4: string | undefined; v6: string | undefined }> {
+  async storedBackendData(signal: AbortSignal): Promise<PerFamily<string | undefined>> {
     const node = await this.#existingOwnNode(this.#scope(signal), {});
-    return { v4: node.backendData, v6: node.backendV6Data };
+    return { ipv4: node.backendData, ipv6: node.backendV6Data };
   }
 
   /**

@@ -1,0 +1,24 @@
+import { ALLOC_KEYS } from '../config/backend-keys.ts';
+import { type BackendKind, NO_PEER_STATE } from './backend.ts';
+import { attrsOf, hostState, requireFamilies } from './shared.ts';
+
+/** A subnet for this host and nothing else: somebody else carries the packets (flannel's alloc). */
+export const alloc: BackendKind<undefined, undefined, typeof ALLOC_KEYS> = {
+  type: 'alloc',
+  families: ['ipv4'],
+  keys: ALLOC_KEYS,
+  owns: () => [],
+  parse: () => undefined,
+  identify: async () => undefined,
+  open(_config, _identity, network, external) {
+    const families = requireFamilies(network, alloc);
+    return {
+      // The type is empty, as flannel writes it.
+      attrs: attrsOf('', external, families, () => undefined),
+      usesPeerData: false,
+      mtuBytes: external.mtuBytes,
+      host: () => ({ kernel: hostState({}, network) }),
+      peer: () => ({ kernel: NO_PEER_STATE }),
+    };
+  },
+};

@@ -1,0 +1,82 @@
+import { IPIP_KEYS } from '../config/backend-keys.ts';
+import { WeftError } from '../errors.ts';
+import { type BackendKind, ownAddressOf } from './backend.ts';
+import {
+  attrsOf,
+  directRoute,
+  hostAddress,
+  hostState,
+  otherType,
+  ownSubnet,
+  peerFamilies,
+  requireAddress,
+  requireFamilies,
+  unicast,
+} from './shared.ts';
+
+interface IpipConfig {
+  readonly directRouting: boolean;
+  /** MTU of the network between the hosts, instead of the external interface's. */
+  readonly mtuBytes: number | undefined;
+}
+
+const IPIP_DEVICE = 'flannel.ipip';
+/** The outer IPv4 header (RFC 2003). */
+const OVERHEAD_BYTES = 20;
+
+/** IPv4 in IPv4 through one device without a remote end; the gateway of each peer's route is the outer destination. */
+export const ipip: BackendKind<IpipConfig, undefined, typeof IPIP_KEYS> = {
+  type: 'ipip',
+  families: ['ipv4'],
+  keys: IPIP_KEYS,
+  owns: () => [{ name: IPIP_DEVICE, kind: 'ipip' }],
+  parse: (values) => ({
+    directRouting: values.DirectRouting === true,
+    mtuBytes: values.MTU,
+  }),
+  identify: async () => undefined,
+  open({ directRouting, mtuBytes }, _, network, external) {
+    const families = requireFamilies(network, ipip);
+    const [family] = families;
+    if (family === undefined) throw new TypeError('unreachable: requireFamilies() found none');
+    const local = requireAddress(ownAddressOf(external, 'ipv4'), family, external, ipip.type);
+    const underlayMtu = mtuBytes ?? external.mtuBytes;
+    const mtu = underlayMtu - OVERHEAD_BYTES;
+    if (mtu <= 0) {
+      throw new WeftError(
+        'WEFT_CONFIG_INVALID',
+        `MTU ${underlayMtu} of iface ${external.name} is too small for ipip mode to work`,
+        { hint: `Give ${external.name} an MTU that leaves room for packets beside ${OVERHEAD_BYTES} bytes of header.` },
+      );
+    }
+    return {
+      attrs: attrsOf(ipip.type, external, families, () => undefined),
+      usesPeerData: false,
+      mtuBytes: mtu,
+      host: (own) => ({
+        kernel: hostState(
+          {
+            links: [
+              { kind: 'external', name: external.name },
+              { kind: 'ipip', name: IPIP_DEVICE, mtuBytes: mtu, settings: { local } },
+            ],
+            addresses: [hostAddress(IPIP_DEVICE, ownSubnet(own, 'ipv4'))],
+          },
+          network,
+        ),
+      }),
+      peer(_own, peer) {
+        const other = otherType(peer, ipip.type);
+        if (other !== undefined) return other;
+        const reachable = peerFamilies(peer, families);
+        if ('skipped' in reachable) return reachable;
+        const routes = reachable.map((one) => {
+          const direct = directRouting ? directRoute(one, external) : undefined;
+          if (direct !== undefined && !('skipped' in direct)) return direct;
+          return unicast({ dst: one.subnet, dev: IPIP_DEVICE, via: one.publicAddress, onlink: true });
+        });
+        return { kernel: { routes, neighbours: [], fdb: [] } };
+      },
+    };
+  },
+};

@@ -1,0 +1,78 @@
+import { readBackendKeys } from '../config/backend-keys.ts';
+import { configInvalid } from '../config/config-problem.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import type { OwnLink } from '../desired/leftovers.ts';
+import { WeftError } from '../errors.ts';
+import type { PerFamily } from '../ip/family.ts';
+import type { JsonValue } from '../lease/lease.ts';
+import { alloc } from './alloc.ts';
+import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network } from './backend.ts';
+import { hostGw } from './host-gw.ts';
+import { ipip } from './ipip.ts';
+import { udp } from './udp.ts';
+import { vxlan } from './vxlan.ts';
+
+/** A kind whose configuration and identity only it looks into. */
+export type AnyBackendKind = BackendKind<unknown, unknown>;
+
+/** In the order in which they are listed to people. A line more is all that a new backend needs outside its own file. */
+const BACKENDS = [vxlan, hostGw, udp, ipip, alloc] as const;
+
+/** All backends that weft offers. */
+export function backendKinds(): readonly AnyBackendKind[] {
+  // Each value that a kind is given came from that same kind.
+  return BACKENDS as unknown as readonly AnyBackendKind[];
+}
+
+/** The backend of that (lower-cased) name. */
+export function backendKind(type: string): AnyBackendKind | undefined {
+  return backendKinds().find((kind) => kind.type === type);
+}
+
+/** A backend with its part of the network configuration. */
+export interface ConfiguredBackend {
+  readonly kind: AnyBackendKind;
+  readonly config: unknown;
+}
+
+/** One that also knows by what its peers know it. */
+export interface BackendSetup extends ConfiguredBackend {
+  readonly identity: unknown;
+}
+
+/** @throws WeftError WEFT_BACKEND_UNKNOWN, WEFT_CONFIG_INVALID with every wrong key. */
+export function configuredBackend(config: Pick<NetworkConfig, 'backendType' | 'backend'>): ConfiguredBackend {
+  const { backendType } = config;
+  const kind = backendKind(backendType);
+  if (kind === undefined) {
+    const offered = backendKinds()
+      .map(({ type }) => type)
+      .join(', ');
+    throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
+      hint: `weft offers: ${offered}`,
+    });
+  }
+  const { values, problems } = readBackendKeys(config.backend, kind.keys);
+  if (problems.length > 0) throw configInvalid('the network configuration', problems);
+  return { kind, config: kind.parse(values) };
+}
+
+/** See BackendKind.identify. */
+export async function identifyBackend(
+  { kind, config }: ConfiguredBackend,
+  before: PerFamily<JsonValue | undefined>,
+  host: IdentityHost,
+  signal: AbortSignal,
+): Promise<BackendSetup> {
+  return { kind, config, identity: await kind.identify(config, before, host, signal) };
+}
+
+/** @throws WeftError as BackendKind.open. */
+export function openBackend(setup: BackendSetup, network: Network, external: ExternalInterface): Backend {
+  return setup.kind.open(setup.config, setup.identity, network, external);
+}
+
+/** Every link that a backend makes in its default configuration, for those who look for what an earlier run has left. */
+export function defaultOwnLinks(): readonly OwnLink[] {
+  return backendKinds().flatMap((kind) => kind.owns(kind.parse({})));
+}

@@ -1,0 +1,105 @@
+import { UDP_KEYS } from '../config/backend-keys.ts';
+import type { WantedState } from '../desired/state.ts';
+import { WeftError } from '../errors.ts';
+import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
+import { containsAddr4, formatPrefix4, type Ipv4Prefix } from '../ip/prefix.ts';
+import { type Lease, leaseKey } from '../lease/lease.ts';
+import { type BackendKind, NO_PEER_STATE } from './backend.ts';
+import { attrsOf, hostAddress, hostState, requireAddress, requireFamilies, unicast } from './shared.ts';
+
+interface UdpConfig {
+  /** UDP port to listen on and to send to, 1 … 65535. */
+  readonly port: number;
+  /** MTU of the network between the hosts, instead of the external interface's; the tunnel's is 28 bytes less. */
+  readonly mtuBytes: number | undefined;
+}
+
+/** The name that flannel's `flannel%d` gives the first device. */
+export const UDP_TUN_NAME = 'flannel0';
+/** flannel's port; a peer sends to its own configured port, so all nodes of a network must agree on it. */
+export const UDP_DEFAULT_PORT = 8285;
+/**
+ * flannel's own route has no metric, and so goes before ours: a node that goes back to flannel without having been cleaned
+ * is not cut off by what weft has left there.
+ */
+const ROUTE_METRIC = 100;
+/** IPv4 and UDP headers of the encapsulating datagram. */
+const OVERHEAD_BYTES = 28;
+
+/** Longest packet that fits a datagram on the underlay: that one's MTU less the outer IPv4 and UDP headers. */
+export function udpMtuBytes(underlayMtuBytes: number): number {
+  return underlayMtuBytes - OVERHEAD_BYTES;
+}
+
+/**
+ * Link, address and route of the udp mode, as flannel sets them: the subnet's base address as /32 on the TUN device and one
+ * route for the whole network, whoever the peers are.
+ */
+export function udpHostState(tun: string, own: Ipv4Prefix, network: Ipv4Prefix, mtuBytes: number): WantedState {
+  return {
+    ...hostState({}, { ipv4: undefined, ipv6: undefined }),
+    links: [{ kind: 'tun', name: tun, mtuBytes }],
+    addresses: [hostAddress(tun, own)],
+    routes: [unicast({ dst: network, dev: tun, metric: ROUTE_METRIC })],
+    networks: [network],
+  };
+}
+
+/**
+ * flannel's udp mode: a forwarder in user space, one raw IP packet a datagram. Lease data is empty (the type too), and like
+ * flannel it does not look at the type of a peer's lease: whoever has a public address is sent to.
+ */
+export const udp: BackendKind<UdpConfig, undefined, typeof UDP_KEYS> = {
+  type: 'udp',
+  families: ['ipv4'],
+  keys: UDP_KEYS,
+  owns: () => [{ name: UDP_TUN_NAME, kind: 'tun' }],
+  parse: (values) => ({
+    port: values.Port ?? UDP_DEFAULT_PORT,
+    mtuBytes: values.MTU,
+  }),
+  identify: async () => undefined,
+  open({ port, mtuBytes: configuredMtu }, _identity, network, external) {
+    const families = requireFamilies(network, udp);
+    const [family] = families;
+    const { ipv4 } = network;
+    if (family === undefined || ipv4 === undefined) throw new TypeError('unreachable: requireFamilies() found none');
+    const listenAddress = requireAddress(external.address, family, external, udp.type);
+    const publicIp = requireAddress(external.publicIp, family, external, udp.type);
+    refuseOverlap(ipv4.network, [listenAddress, publicIp], external.name);
+    const mtuBytes = udpMtuBytes(configuredMtu ?? external.mtuBytes);
+    return {
+      attrs: attrsOf('', external, families, () => undefined),
+      usesPeerData: false,
+      mtuBytes,
+      underlay: { tunName: UDP_TUN_NAME, listenAddress, listenPort: port },
+      host: (own) => {
+        const subnet = subnet4(own);
+        return {
+          kernel: udpHostState(UDP_TUN_NAME, subnet, ipv4.network, mtuBytes),
+          forwarder: { ownAddress: subnet.addr, subnet, network: ipv4.network, mtuBytes },
+        };
+      },
+      peer: (_own, { subnet, attrs }) =>
+        subnet === undefined || attrs.publicIp === undefined
+          ? { skipped: 'it has no IPv4 subnet with a public address' }
+          : { kernel: NO_PEER_STATE, forward: { subnet, publicIp: attrs.publicIp, port } },
+    };
+  },
+};
+
+function subnet4(own: Lease): Ipv4Prefix {
+  if (own.subnet === undefined) throw new TypeError(`lease ${leaseKey(own)} has no IPv4 subnet`);
+  return own.subnet;
+}
+
+/** Replies of a host inside the network would come from inside it and yet from no subnet: refused as spoofed. */
+function refuseOverlap(network: Ipv4Prefix, addresses: readonly Ipv4Addr[], link: string): void {
+  const inside = addresses.find((address) => containsAddr4(network, address));
+  if (inside === undefined) return;
+  throw new WeftError(
+    'WEFT_CONFIG_INVALID',
+    `the network ${formatPrefix4(network)} overlaps the underlay: it contains ${formatIpv4(inside)}, the address of this host (${link})`,
+    { hint: 'Give $.Network in net-conf.json a range that no host has an address in, for example 10.244.0.0/16' },
+  );
+}

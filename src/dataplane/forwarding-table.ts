@@ -1,0 +1,68 @@
+import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { Ipv4Prefix } from '../ip/prefix.ts';
+import type { PeerSlots } from './peer-slots.ts';
+import type { Peer, PeerTableContent, Slot } from './peer-table.ts';
+
+/** Where packets for one peer's subnet are sent. */
+export interface ForwardTo {
+  readonly subnet: Ipv4Prefix;
+  readonly publicIp: Ipv4Addr;
+  /** UDP port. */
+  readonly port: number;
+}
+
+export interface ForwardingTableParts {
+  readonly slots: PeerSlots;
+  /** A slot goes to another peer: its counters start again. */
+  readonly onSlotReused: (slot: Slot) => void;
+  readonly publish: (content: PeerTableContent) => void;
+}
+
+/**
+ * The peers of the forwarder, one at a time. What changes within one turn of the event loop is published once: the
+ * forwarder takes its table as a whole.
+ */
+export class ForwardingTable {
+  readonly #parts: ForwardingTableParts;
+  readonly #peers = new Map<string, ForwardTo>();
+  #network: Omit<PeerTableContent, 'peers'> | undefined;
+  #isDue = false;
+
+  constructor(parts: ForwardingTableParts) {
+    this.#parts = parts;
+  }
+
+  /** Nothing is published before the network is known. */
+  set(network: Omit<PeerTableContent, 'peers'>): void {
+    this.#network = network;
+    this.#publishSoon();
+  }
+
+  /** `undefined` takes the peer away. */
+  setPeer(key: string, to: ForwardTo | undefined): void {
+    if (to === undefined && !this.#peers.delete(key)) return;
+    if (to !== undefined) this.#peers.set(key, to);
+    this.#publishSoon();
+  }
+
+  /** What is due is published now. */
+  flush(): void {
+    this.#isDue = false;
+    const { slots, onSlotReused, publish } = this.#parts;
+    if (this.#network === undefined) return;
+    const assigned = slots.assign([...this.#peers.keys()], onSlotReused);
+    const peers = [...this.#peers.values()].flatMap((to, index): Peer[] => {
+      const slot = assigned[index];
+      return slot === undefined ? [] : [{ slot, ...to }];
+    });
+    publish({ ...this.#network, peers });
+  }
+
+  #publishSoon(): void {
+    if (this.#isDue) return;
+    this.#isDue = true;
+    queueMicrotask(() => {
+      if (this.#isDue) this.flush();
+    });
+  }
+}

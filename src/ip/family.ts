@@ -1,0 +1,26 @@
+import type { IpFamily } from './address.ts';
+
+/** How a family is called in fields: `config.ipv4`, `addresses.ipv6`. */
+export type FamilyKey = 'ipv4' | 'ipv6';
+
+/** One value for each family, so that a rule is written once for both. */
+export type PerFamily<T> = { readonly [K in FamilyKey]: T };
+
+/** What a rule for both families needs to know of each. */
+export interface Family {
+  readonly key: FamilyKey;
+  readonly version: IpFamily;
+  /** For messages. */
+  readonly name: 'IPv4' | 'IPv6';
+  /** Length of an address, and so of the prefix of a single one. */
+  readonly bits: 32 | 128;
+}
+
+export const FAMILIES: readonly Family[] = [
+  { key: 'ipv4', version: 4, name: 'IPv4', bits: 32 },
+  { key: 'ipv6', version: 6, name: 'IPv6', bits: 128 },
+];
+
+export function perFamily<T>(make: (key: FamilyKey) => T): PerFamily<T> {
+  return { ipv4: make('ipv4'), ipv6: make('ipv6') };
+}

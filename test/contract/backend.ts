@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { Backend, ExternalInterface, IdentityHost, PeerPart } from '../../src/backend/backend.ts';
+import { isSkipped } from '../../src/backend/backend.ts';
+import type { AnyBackendKind } from '../../src/backend/registry.ts';
+import { parseNetConf } from '../../src/config/net-conf.ts';
+import { Actual } from '../../src/desired/actual.ts';
+import { planAll } from '../../src/desired/plan/plan.ts';
+import type { WantedState } from '../../src/desired/state.ts';
+import { Wanted } from '../../src/desired/wanted.ts';
+import type { FamilyKey } from '../../src/ip/family.ts';
+import { parseIpv4 } from '../../src/ip/ipv4.ts';
+import { parseIpv6 } from '../../src/ip/ipv6.ts';
+import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
+import type { JsonValue, Lease } from '../../src/lease/lease.ts';
+
+export type Stack = 'ipv4' | 'ipv6' | 'dual';
+
+const EXTERNAL: ExternalInterface = {
+  name: 'eth0',
+  mtuBytes: 1500,
+  address: parseIpv4('192.168.77.1'),
+  addressV6: parseIpv6('fd77::1'),
+  publicIp: parseIpv4('192.168.77.1'),
+  publicIpv6: parseIpv6('fd77::1'),
+  onLink: [parsePrefix4('192.168.77.0/24')!, parsePrefix6('fd77::/64')!],
+};
+
+const never = new AbortController().signal;
+const HOST: IdentityHost = { linkMac: async () => undefined, randomBytes: (count) => new Uint8Array(count).fill(0x42) };
+
+/** What every backend must be, whatever it does with packets. */
+export function testBackend(
+  kind: AnyBackendKind,
+  peerData: (family: FamilyKey, host: number) => JsonValue | undefined,
+): void {
+  const stacks: readonly Stack[] = kind.families.includes('ipv6') ? ['ipv4', 'ipv6', 'dual'] : ['ipv4'];
+
+  describe(`backend ${kind.type}`, () => {
+    for (const stack of stacks) {
+      describe(stack, () => {
+        it('says the same when it is asked the same again', async () => {
+          const [one, other] = [await open(stack), await open(stack)];
+          assert.deepEqual(one.attrs, other.attrs);
+          assert.deepEqual(one.host(lease(stack, 1)), other.host(lease(stack, 1)));
+          assert.deepEqual(one.peer(lease(stack, 1), lease(stack, 2)), other.peer(lease(stack, 1), lease(stack, 2)));
+        });
+
+        it('makes no link that it does not say it owns', async () => {
+          const owned = kind.owns(kind.parse({})).map(({ name, kind: linkKind }) => `${linkKind} ${name}`);
+          for (const link of (await open(stack)).host(lease(stack, 1)).kernel.links) {
+            if (link.kind !== 'external') assert(owned.includes(`${link.kind} ${link.name}`), link.name);
+          }
+        });
+
+        it('wants nothing on links that it has not declared', async () => {
+          const backend = await open(stack);
+          const { kernel } = backend.host(lease(stack, 1));
+          const declared = new Set(kernel.links.map(({ name }) => name));
+          const part = backend.peer(lease(stack, 1), lease(stack, 2));
+          assert(!isSkipped(part));
+          const used = [
+            ...[...kernel.routes, ...part.kernel.routes].flatMap((route) =>
+              route.type === 'unicast' ? route.dev : [],
+            ),
+            ...[...kernel.addresses, ...part.kernel.neighbours, ...part.kernel.fdb].map(({ link }) => link),
+          ];
+          for (const link of used) assert(declared.has(link), link);
+        });
+
+        it('wants nothing for a peer without a public address or a subnet, and says why', async () => {
+          const backend = await open(stack);
+          if (kind.type === 'alloc') return;
+          const peer = lease(stack, 2);
+          for (const unusable of [
+            { ...peer, attrs: { ...peer.attrs, publicIp: undefined, publicIpv6: undefined } },
+            { ...peer, subnet: undefined, ipv6Subnet: undefined },
+          ]) {
+            const part = backend.peer(lease(stack, 1), unusable);
+            assert(isSkipped(part));
+            assert.match(part.skipped, /^its? .{10,}/);
+          }
+        });
+
+        it('gives each peer a part that no other peer’s overlaps', async () => {
+          const backend = await open(stack);
+          const wanted = Wanted.of(backend.host(lease(stack, 1)).kernel);
+          for (let host = 2; host < 60; host++) wanted.setPeer(String(host), kernelPart(backend, stack, host));
+          assert.deepEqual([...wanted.routes.losers(), ...wanted.neighbours.losers(), ...wanted.fdb.losers()], []);
+        });
+
+        it('comes to the same by changes, one at a time, as all at once', async () => {
+          const backend = await open(stack);
+          const host = backend.host(lease(stack, 1)).kernel;
+          const changes = fc.array(fc.record({ peer: fc.integer({ min: 2, max: 6 }), present: fc.boolean() }), {
+            maxLength: 12,
+          });
+          fc.assert(
+            fc.property(changes, (steps) => {
+              const byChanges = Wanted.of(host);
+              const present = new Set<number>();
+              for (const step of steps) {
+                if (step.present) present.add(step.peer);
+                else present.delete(step.peer);
+                byChanges.setPeer(String(step.peer), step.present ? kernelPart(backend, stack, step.peer) : undefined);
+              }
+              const atOnce = Wanted.of(host);
+              for (const peer of present) atOnce.setPeer(String(peer), kernelPart(backend, stack, peer));
+              assert.deepEqual(plannedOps(byChanges, host), plannedOps(atOnce, host));
+            }),
+            { numRuns: 50 },
+          );
+        });
+      });
+    }
+
+    async function open(stack: Stack): Promise<Backend> {
+      const text = JSON.stringify({
+        ...(stack === 'ipv6' ? {} : { Network: '10.244.0.0/16' }),
+        EnableIPv4: stack !== 'ipv6',
+        ...(stack === 'ipv4' ? {} : { EnableIPv6: true, IPv6Network: 'fd10::/48' }),
+        Backend: { Type: kind.type },
+      });
+      const network = parseNetConf(text, { source: 'test', validation: 'kube' });
+      const config = kind.parse({});
+      const identity = await kind.identify(config, { ipv4: undefined, ipv6: undefined }, HOST, never);
+      return kind.open(config, identity, network, EXTERNAL);
+    }
+
+    function lease(stack: Stack, host: number): Lease {
+      const v4 = stack !== 'ipv6';
+      const v6 = stack !== 'ipv4';
+      const type = kind.type === 'udp' || kind.type === 'alloc' ? '' : kind.type;
+      return {
+        subnet: v4 ? parsePrefix4(`10.244.${host}.0/24`) : undefined,
+        ipv6Subnet: v6 ? parsePrefix6(`fd10:0:0:${host.toString(16)}::/64`) : undefined,
+        attrs: {
+          publicIp: parseIpv4(`192.168.77.${host}`),
+          publicIpv6: v6 ? parseIpv6(`fd77::${host.toString(16)}`) : undefined,
+          backendType: type,
+          backendData: v4 ? peerData('ipv4', host) : undefined,
+          backendV6Data: v6 ? peerData('ipv6', host) : undefined,
+        },
+        expiresAtMs: undefined,
+      };
+    }
+
+    function kernelPart(backend: Backend, stack: Stack, host: number): PeerPart['kernel'] {
+      const part = backend.peer(lease(stack, 1), lease(stack, host));
+      assert(!isSkipped(part));
+      return part.kernel;
+    }
+  });
+}
+
+/** What would be done in a kernel where every link is there already, in an order that does not matter. */
+function plannedOps(wanted: Wanted, { links }: WantedState): unknown {
+  const present = links.map((link) => ({
+    name: link.name,
+    kind: 'other' as const,
+    settings: undefined,
+    mtuBytes: 1500,
+    up: true,
+    mac: undefined,
+  }));
+  const bare = new Actual({
+    links: present.filter(({ name }) => name === 'eth0'),
+    addresses: [],
+    routes: [],
+    neighbours: [],
+    fdb: [],
+  });
+  return planAll(wanted, bare)
+    .ops.map((op) => JSON.stringify(op, (_, value) => (typeof value === 'bigint' ? String(value) : value)))
+    .sort();
+}

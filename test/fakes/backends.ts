@@ -1,0 +1,26 @@
+import type { Backend, ExternalInterface, IdentityHost } from '../../src/backend/backend.ts';
+import { configuredBackend, identifyBackend, openBackend } from '../../src/backend/registry.ts';
+import { parseNetConf } from '../../src/config/net-conf.ts';
+import { perFamily } from '../../src/ip/family.ts';
+import type { JsonValue } from '../../src/lease/lease.ts';
+
+/** A host whose links have no MAC addresses, and whose random bytes are all alike. */
+export const FAKE_IDENTITY_HOST: IdentityHost = {
+  linkMac: async () => undefined,
+  randomBytes: (count) => new Uint8Array(count).fill(0x42),
+};
+
+/** The backend of a net-conf.json as the agent opens it. */
+export async function openedBackend(
+  netConf: string,
+  external: ExternalInterface,
+  identity: {
+    readonly host?: IdentityHost;
+    readonly before?: { ipv4: JsonValue | undefined; ipv6: JsonValue | undefined };
+  } = {},
+): Promise<Backend> {
+  const config = parseNetConf(netConf, { source: 'test', validation: 'kube' });
+  const { host = FAKE_IDENTITY_HOST, before = perFamily(() => undefined) } = identity;
+  const setup = await identifyBackend(configuredBackend(config), before, host, new AbortController().signal);
+  return openBackend(setup, config, external);
+}

@@ -10,6 +10,7 @@ import {
   TRIAL_PAUSE,
   UNANSWERED_SINCE,
   UNHEARD_SINCE,
+  WAY_BACK_UNTIL,
   WHOLE_UNTIL,
 } from '../../src/dataplane/fast-path/layout.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
@@ -232,6 +233,18 @@ describe('the inbound program', () => {
       assert.deepEqual(learned(), NOTHING);
       bench.grant(sender);
     });
+  });
+
+  it('notes of what is for the socket whether the way back leads through the device', () => {
+    const noted = (text: string): boolean => {
+      const key = Uint8Array.from(text.split('.').map(Number));
+      const value = new Uint8Array(ENDPOINT_VALUE_BYTES);
+      tables.maps.endpoints.update(key, value);
+      runProgram(program, datagram({ outerSource: text, withoutChecksum: false, inner: inner('10.244.2.9') }));
+      tables.maps.endpoints.lookup(key, value);
+      return new DataView(value.buffer).getBigUint64(WAY_BACK_UNTIL, true) > 0n;
+    };
+    assert.deepEqual(['192.168.77.2', '192.168.77.9', '192.168.88.8'].map(noted), [true, true, false]);
   });
 
   it('asks routing anew when the way back to a peer leads elsewhere', async () => {

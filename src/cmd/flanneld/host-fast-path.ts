@@ -219,7 +219,7 @@ function exchangeFor(
     },
     grant: (address, grant) => tables.grant(address, grant),
     isPeer: (address) => tables.portOf(address) !== undefined,
-    arrivedAt: (address) => tables.arrivedAt(address),
+    observed: (address) => tables.observed(address),
   });
 }
 

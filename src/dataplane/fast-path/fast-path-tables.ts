@@ -31,8 +31,9 @@ import {
   SUBNET_VALUE_BYTES,
   TX_BYTES,
   TX_PACKETS,
+  WAY_BACK_UNTIL,
 } from './layout.ts';
-import type { Grant } from './sign-exchange.ts';
+import type { Grant, Observed } from './sign-exchange.ts';
 import type { FastPathMaps } from './skb-program.ts';
 
 /** A map in the kernel. Keys and values have the lengths it was made with; results are 0 or −errno, and nothing throws. */
@@ -223,11 +224,17 @@ export class FastPathTables implements Disposable {
     this.#check(this.maps.grants.update(grantKey(address), new Uint8Array(value.buffer)));
   }
 
-  /** When a super-packet of that host last arrived in one piece, in nanoseconds of CLOCK_MONOTONIC; 0n for never. */
-  arrivedAt(address: Ipv4Addr): bigint {
+  /**
+   * When a super-packet of that host last arrived in one piece, and until when the way back to it is known to lead through the
+   * device that its datagrams come by; in nanoseconds of CLOCK_MONOTONIC, 0n for never.
+   */
+  observed(address: Ipv4Addr): Observed {
     const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
     this.maps.endpoints.lookup(endpointKey(address), new Uint8Array(value.buffer));
-    return value.getBigUint64(ARRIVED_AT, true);
+    return {
+      arrivedAt: value.getBigUint64(ARRIVED_AT, true),
+      wayBackUntil: value.getBigUint64(WAY_BACK_UNTIL, true),
+    };
   }
 
   /** Hosts that are sent to by the fast path, and whose grants want to be renewed, at most `most`; each is named once. */

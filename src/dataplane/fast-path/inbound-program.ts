@@ -107,8 +107,9 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
   asm.load(4, 1, CONTEXT, SKB_PACKET_TYPE);
   asm.jumpIf('ne', 1, PACKET_HOST, 'pass');
   loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
-  requireNoChecksum(asm);
   requireOuterHeaders(asm, options);
+  if (segmentation === 'beyond') noteWayBack(asm, options);
+  requireNoChecksum(asm);
   requireLengths(asm);
   requireSource(asm, maps);
   if (destinationCheck !== 'off') requireOwn(asm, maps, KEY, INNER + 16);
@@ -178,14 +179,34 @@ function requireGrant(asm: Assembler, options: ProgramOptions): void {
   asm.store(8, FRAME, NOW, reg(0));
   asm.load(8, 1, FRAME, GRANT + ACCEPT_UNTIL);
   asm.jumpIf('le', 1, reg(0), 'pass');
+  requireWayBack(asm, options, 'way-back-known');
+}
+
+/** In: R0 the time, also in the frame, R8 what is known of the sender. */
+function requireWayBack(asm: Assembler, options: ProgramOptions, label: string): void {
   asm.load(8, 1, 8, WAY_BACK_UNTIL);
-  asm.jumpIf('gt', 1, reg(0), 'way-back-known');
+  asm.jumpIf('gt', 1, reg(0), label);
   for (let offset = 0; offset < FIB_BYTES; offset += 8) asm.store(8, FRAME, FIB + offset, 0);
   findWay(asm, options, { fib: FIB, address: OUTER + 12, flags: FIB_LOOKUP_SKIP_NEIGH });
   asm.load(8, 1, FRAME, NOW);
   asm.op('add', 1, WAY_BACK_NS);
   asm.store(8, 8, WAY_BACK_UNTIL, reg(1));
-  asm.label('way-back-known');
+  asm.label(label);
+}
+
+/**
+ * Of a peer's datagram to the socket, as its questions are: the agent must not invite packets that are then left because the way
+ * back to their sender leads elsewhere, for the forwarder cannot finish their checksums.
+ */
+function noteWayBack(asm: Assembler, options: ProgramOptions): void {
+  asm.load(2, 1, FRAME, UDP + 6);
+  asm.jumpIf('eq', 1, 0, 'no-socket');
+  endpointLookup(asm, options.maps, OUTER + 12);
+  asm.call(KTIME_GET_NS);
+  asm.store(8, FRAME, NOW, reg(0));
+  requireWayBack(asm, options, 'way-back-noted');
+  asm.jump('pass');
+  asm.label('no-socket');
 }
 
 function measureIfSuperPacket(asm: Assembler): void {

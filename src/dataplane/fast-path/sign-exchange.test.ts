@@ -52,6 +52,7 @@ class Host {
   arrivedAt = 0n;
   maySend = true;
   knowsNobody = false;
+  hasWayBack = true;
 
   constructor(net: Net, own: Ipv4Addr, segmentation: 'host' | 'beyond') {
     this.#net = net;
@@ -68,7 +69,7 @@ class Host {
       },
       grant: (peer, grant) => this.grants.set(peer, grant),
       isPeer: (peer) => peer !== STRANGER && !this.knowsNobody,
-      arrivedAt: () => this.arrivedAt,
+      observed: () => ({ arrivedAt: this.arrivedAt, wayBackUntil: this.hasWayBack ? net.now : 0n }),
     });
   }
 
@@ -118,6 +119,15 @@ describe('the exchange of signs', () => {
     a.exchange.take({ type: 'sent', address: B });
     net.carry();
     assert.deepEqual([a.sendsWhole(B), b.sendsWhole(A)], [true, false]);
+  });
+
+  it('invites nobody to whom the way back leads elsewhere', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    b.hasWayBack = false;
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    assert.deepEqual([a.sendsTo(B), b.sendsTo(A)], [false, true]);
   });
 
   it('accepts for longer than the other sends, whatever is lost when', () => {

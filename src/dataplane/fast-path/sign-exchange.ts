@@ -29,8 +29,15 @@ export interface SignExchangeParts {
   readonly send: (address: Ipv4Addr, packet: Uint8Array) => boolean;
   readonly grant: (address: Ipv4Addr, grant: Grant) => void;
   readonly isPeer: (address: Ipv4Addr) => boolean;
-  /** When a super-packet of that host last arrived here in one piece; 0n for never. */
-  readonly arrivedAt: (address: Ipv4Addr) => bigint;
+  readonly observed: (address: Ipv4Addr) => Observed;
+}
+
+/** What the inbound program has seen of a host; times in nanoseconds of CLOCK_MONOTONIC, 0n for never. */
+export interface Observed {
+  /** A super-packet of its arrived in one piece. */
+  readonly arrivedAt: bigint;
+  /** The way back to it leads through the device that its datagrams come by. */
+  readonly wayBackUntil: bigint;
 }
 
 const MS = 1_000_000n;
@@ -49,7 +56,10 @@ const FIRST_PAUSE = 250n * MS;
 const LONGEST_PAUSE = 60_000n * MS;
 /** For so long after the last packet a peer is asked on: a pause in a conversation does not send it by the forwarder. */
 const STAYS_IN_USE = 30_000n * MS;
-const ARRIVED_HOLDS = 2_000n * MS;
+/** TCP sees within its own time-out when they do not any more: UNANSWERED_SINCE. */
+const ARRIVED_HOLDS = 10_000n * MS;
+/** The program looks with every datagram to the socket, and so with the question that is to be answered. */
+const WAY_BACK_HOLDS = 1_000n * MS;
 /** Writing a grant anew for less than that would cost more than it is worth. */
 const WORTH_WRITING = 300n * MS;
 const ANSWER_EVERY = 5n * MS;
@@ -227,9 +237,9 @@ export class SignExchange {
   }
 
   #status(address: Ipv4Addr, now: bigint): Pick<Sign, 'takes' | 'arrives'> {
-    const arrivedAt = this.#parts.arrivedAt(address);
+    const { arrivedAt, wayBackUntil } = this.#parts.observed(address);
     return {
-      takes: this.#parts.segmentation === 'beyond',
+      takes: this.#parts.segmentation === 'beyond' && now - wayBackUntil < WAY_BACK_HOLDS,
       arrives: arrivedAt !== 0n && now - arrivedAt < ARRIVED_HOLDS,
     };
   }

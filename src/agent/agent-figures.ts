@@ -104,6 +104,7 @@ export class AgentFigures {
           peerFigures(key.replaceAll('-', '/'), forwarder.traffic(slot)),
         ),
         nobody: forwarder.traffic(0),
+        queueDrops: forwarder.queueDrops(),
         refusedSenders: forwarder.refusals.counts(performance.now()),
         operations: forwarder.counters.readGauges(),
       },

@@ -43,6 +43,8 @@ export interface ForwarderOptions {
   readonly open: () => ForwarderDescriptors;
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
+  /** Packets that the kernel dropped around the forwarder, by queue. */
+  readonly queueDrops?: () => Readonly<Record<string, number>>;
   /** Peers and counters of the fast path in the kernel, where there is one; ends with the forwarder. */
   readonly fastPath?: FastPathTables | undefined;
   /** Buffers of SignalQueue, by which the packet workers tell the fast path what has passed the socket. */
@@ -108,6 +110,11 @@ export class Forwarder implements AsyncDisposable {
   /** Why packets do not flow; `undefined` when they do. */
   get failure(): string | undefined {
     return this.#failure;
+  }
+
+  /** Packets that found no room on their way to the packet workers, by queue. */
+  queueDrops(): Readonly<Record<string, number>> {
+    return this.#options.queueDrops?.() ?? {};
   }
 
   publish(content: PeerTableContent): void {

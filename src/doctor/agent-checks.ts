@@ -8,6 +8,10 @@ import { type Check, fail, ok, warn } from './check.ts';
 import { readNetConf } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
+/** Share of packets from which on loss is felt. */
+const LOSSY = 0.001;
+const QUEUE_REMEDY =
+  'Packets come faster than they are carried, or did: see the processor time of flanneld, allow the fast path, or make the queue longer (ip link set flannel0 txqueuelen 2000).';
 const REFUSED_REMEDY =
   'Packets of these senders are lost. docs/MIGRATION.md has what each of them may be ("Packets that are refused").';
 
@@ -82,6 +86,25 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
               `UDP ${port} is taken by ${strangers.join(', ')}`,
               'Stop that program, or give the backend another Port in net-conf.json, the same on every host.',
             );
+      },
+    },
+    {
+      name: 'queue-drops',
+      looksAt: 'packets that found no room in a queue of weft’s devices',
+      run: async (signal) => {
+        const links = (await host.links(signal)).filter(({ name }) => /^flannel[.\d]/.test(name));
+        const lossy: string[] = [];
+        for (const { name } of links) {
+          const count = async (what: string): Promise<number> =>
+            Number((await host.readText(`/sys/class/net/${name}/statistics/${what}`)) ?? 0);
+          for (const way of ['tx', 'rx']) {
+            const [dropped, passed] = [await count(`${way}_dropped`), await count(`${way}_packets`)];
+            if (dropped > (dropped + passed) * LOSSY) lossy.push(`${name} ${way}: ${dropped} of ${dropped + passed}`);
+          }
+        }
+        return lossy.length === 0
+          ? ok('none to speak of, since the devices were made')
+          : warn(lossy.join(', '), QUEUE_REMEDY);
       },
     },
     {

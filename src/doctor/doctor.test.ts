@@ -217,6 +217,18 @@ describe('the doctor', () => {
       ],
     ],
     [
+      'a device whose queue was full',
+      () => ({
+        files: {
+          '/sys/class/net/flannel0/statistics/tx_packets': '9000\n',
+          '/sys/class/net/flannel0/statistics/tx_dropped': '1000\n',
+          '/sys/class/net/flannel0/statistics/rx_packets': '10000000\n',
+          '/sys/class/net/flannel0/statistics/rx_dropped': '5\n',
+        },
+      }),
+      [['queue-drops', 'warn', /^flannel0 tx: 1000 of 10000 Packets/]],
+    ],
+    [
       'a sender that is refused',
       () => ({
         get: async (_port, path) => ({

@@ -201,6 +201,13 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   byKey(
+    'counter',
+    'weft_queue_dropped_packets_total',
+    'queue',
+    'Packets that the kernel dropped because the queue to the packet workers was full.',
+    ({ forwarder }) => forwarder?.queueDrops,
+  ),
+  byKey(
     'gauge',
     'weft_refused_senders',
     'reason',

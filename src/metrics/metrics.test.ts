@@ -20,6 +20,7 @@ const FULL: MetricsSnapshot = {
     running: true,
     fastPath: true,
     fastPathObstacle: 'ipsec-policy',
+    queueDrops: { device: 4, socket: 0 },
     refusedSenders: { 'unknown-source': 2 },
     restarts: 1,
     published: { times: 4, lastAtMs: 1_700_000_000_500 },

@@ -55,6 +55,8 @@ export interface ForwarderFigures {
   /** Times the peer table was written, and when last, in milliseconds since the epoch. */
   readonly published: { readonly times: number; readonly lastAtMs: number | undefined };
   readonly peers: Iterable<PeerFigures>;
+  /** Packets that the kernel dropped before the packet workers saw them, by queue. */
+  readonly queueDrops: Readonly<Record<string, number>>;
   /** Senders whose packets were refused within the last ten minutes, by reason. */
   readonly refusedSenders: Readonly<Record<string, number>>;
   /** What could not be laid at a peer's door: no route, unknown source. */

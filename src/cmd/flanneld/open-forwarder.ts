@@ -7,6 +7,7 @@ import { EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
+import { readQueueDrops } from '../../linux/queue-drops.ts';
 import { openTunDevice } from '../../linux/tun-device.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
@@ -25,6 +26,10 @@ export function hostForwarder(options: ForwarderWish): Forwarder {
     workerUrl: forwarderWorkerUrl(),
     sourceCheck: options.sourceCheck,
     destinationCheck: options.destinationCheck,
+    queueDrops: () => {
+      const { tunName, listenPort } = options.underlay();
+      return readQueueDrops(tunName, listenPort);
+    },
     fastPath,
     onEvent: options.onEvent,
     open: () => {

@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { HEALTHZ_PORT } from './flanneld.ts';
+import { addressOf, Overlay } from './overlay.ts';
+import { eventually } from './waiting.ts';
+
+/** More than flannel0's queue holds (500). */
+const PACKETS = 2_000;
+
+describe('packets that the kernel drops before the agent sees them', () => {
+  let overlay: Overlay;
+  before(async () => {
+    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1 }, AbortSignal.timeout(120_000));
+  });
+  after(() => overlay?.[Symbol.asyncDispose]());
+
+  it('for want of room in the queue of flannel0 are in /metrics', async () => {
+    const { topology } = overlay;
+    const [host] = topology.hosts;
+    const { child } = overlay.agents[0]!;
+    const to = addressOf(topology.containers[1]!);
+    child.kill('SIGSTOP');
+    try {
+      const lines = 'x\\n'.repeat(1);
+      const send = `i=0; while [ $i -lt ${PACKETS} ]; do printf '${lines}'; i=$((i+1)); done`;
+      await topology.exec(topology.containers[0]!, [
+        'sh',
+        '-c',
+        `${send} | socat -u -b 2 STDIN UDP4-SENDTO:${to}:7777`,
+      ]);
+    } finally {
+      child.kill('SIGCONT');
+    }
+    await eventually('they are counted', async () => {
+      const { stdout } = await topology.exec(host!, ['socat', '-t', '5', 'STDIO', `TCP4:127.0.0.1:${HEALTHZ_PORT}`], {
+        stdin: 'GET /metrics HTTP/1.0\r\n\r\n',
+      });
+      const dropped = Number(/^weft_queue_dropped_packets_total\{queue="device"\} (\d+)$/m.exec(stdout)?.[1] ?? 0);
+      assert.match(stdout, /^weft_queue_dropped_packets_total\{queue="socket"\} \d+$/m);
+      return dropped > PACKETS / 2 || undefined;
+    });
+  });
+
+  it('the agent listens for tunnelled datagrams and health checks, and for nothing else', async () => {
+    const [host] = overlay.topology.hosts;
+    const { stdout } = await overlay.topology.exec(host!, ['ss', '-Hlntup']);
+    const listeners = stdout
+      .split('\n')
+      .filter((line) => line.includes(`pid=${overlay.agents[0]!.child.pid},`))
+      .map((line) => line.split(/\s+/))
+      .map(([protocol, , , , local]) => `${protocol} ${local!.replace(/^.*:/, '')}`);
+    assert.deepEqual(listeners.toSorted(), [`tcp ${HEALTHZ_PORT}`, 'udp 8285']);
+  });
+});

@@ -105,6 +105,24 @@ describe('docs/COMPATIBILITY.md', () => {
   it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));
 });
 
+describe('SECURITY.md', () => {
+  const rows = tableRows('SECURITY.md').filter(([first]) => first !== 'attack');
+
+  it('has a row for each advisory of this field once, with what happens', () => {
+    assert.ok(rows.length >= 24);
+    const ids = rows.flatMap(([attack]) => attack!.match(/\b(?:CVE-\d{4}-\d{4,}|GO-\d{4}-\d{4,})\b/g) ?? []);
+    assert.ok(ids.length >= 33, `${ids.length} advisories`);
+    assert.equal(new Set(ids).size, ids.length);
+    for (const row of rows) {
+      assert.equal(row.length, 3, row.join(' | '));
+      assert.match(row[0]!, /^(?:CVE|GO)-\d/);
+      assert.match(row[1]!, /^.{20}/);
+    }
+  });
+
+  it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));
+});
+
 describe('docs/E2E.md', () => {
   const rows = tableRows('docs/E2E.md');
 

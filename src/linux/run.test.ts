@@ -25,6 +25,24 @@ describe('run', () => {
     assert.deepEqual(result, { stdout: 'grüße\n', stderr: '', exitCode: 0 });
   });
 
+  it('hands arguments over as they are: no shell reads them', async () => {
+    const hostile = [
+      '$(touch /tmp/weft-shell)',
+      '; id',
+      '`id`',
+      '&& id',
+      '| id',
+      '> x',
+      '*',
+      "'",
+      '"',
+      '\\',
+      '$HOME',
+      '-n\nx',
+    ];
+    for (const argument of hostile) assert.equal((await run(['printf', '%s', argument])).stdout, argument);
+  });
+
   it('does not mind a child that ignores a large standard input', async () => {
     const result = await run(['true'], { stdin: 'x'.repeat(1 << 20) });
     assert.equal(result.exitCode, 0);

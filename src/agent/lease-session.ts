@@ -77,6 +77,7 @@ export class LeaseSession implements AsyncDisposable {
     const options = { backendData: plane.backend.usesPeerData };
     for await (const update of manager.watchLeases(plane.config, this.#stop.signal, options)) {
       onUpdate(update.type);
+      this.#parts.log.verbose(2, `Lease event: ${describeUpdate(update)}`);
       const events = this.table.applyUpdate(update);
       for (const event of events) this.#logEvent(event);
       const isFirst = update.type === 'snapshot' && !this.#hasSnapshot;
@@ -131,4 +132,17 @@ export class LeaseSession implements AsyncDisposable {
 
 function unasked(what: string): SessionEnd {
   return { type: 'failed', error: new Error(`${what} ended without being told to`) };
+}
+
+function describeUpdate(update: LeaseUpdate): string {
+  switch (update.type) {
+    case 'snapshot':
+      return `snapshot of ${update.leases.length} leases`;
+    case 'set':
+      return `set ${leaseKey(update.lease)}`;
+    case 'removed':
+      return `removed ${update.key}`;
+    default:
+      return assertNever(update, 'lease update');
+  }
 }

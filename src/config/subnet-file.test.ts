@@ -27,6 +27,18 @@ async function modeOf(path: string): Promise<number> {
 }
 
 describe('subnet file', () => {
+  it('that is a directory says so, and what makes one', async () => {
+    await using directory = await temporaryDirectory();
+    const path = join(directory.path, 'subnet.env');
+    await mkdir(path);
+    await assert.rejects(writeSubnetFile(path, content), {
+      code: 'WEFT_SUBNET_FILE_UNWRITABLE',
+      message: `cannot write the subnet file ${path}: it is a directory`,
+      hint: /^Remove it \(rmdir .*container runtimes make a directory of what is to be mounted as a file/,
+    });
+    assert.deepEqual(await readdir(directory.path), ['subnet.env']);
+  });
+
   it('is written into a new directory, readable by everyone whatever the umask, and leaves nothing else', async () => {
     await using directory = await temporaryDirectory();
     const path = join(directory.path, 'run', 'flannel', 'subnet.env');
@@ -122,6 +134,6 @@ describe('previous lease', () => {
     await rm(path);
     await mkdir(path);
     assert.equal(await readPreviousLease(path, config, log), undefined);
-    assert.match(log.lines.at(-1) ?? '', /^cannot read the previous subnet from .*EISDIR/);
+    assert.match(log.lines.at(-1) ?? '', /^cannot read the previous subnet from .*: it is a directory$/);
   });
 });

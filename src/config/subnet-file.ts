@@ -22,13 +22,17 @@ export async function writeSubnetFile(path: string, content: SubnetEnvContent, s
   }
 }
 
+const IS_DIRECTORY = 'it is a directory';
+
 function unwritable(path: string, cause: unknown): WeftError {
-  const detail = cause instanceof Error ? cause.message : String(cause);
-  const hint = hasErrno(cause, 'EBUSY')
-    ? `If ${path} is itself a mount, mount its directory instead: the file is replaced, not rewritten.`
-    : hasErrno(cause, 'ENOSPC') || hasErrno(cause, 'EDQUOT')
-      ? `Free some space in ${dirname(path)}, or choose another place with --subnet-file.`
-      : `Run as a user who may write to ${dirname(path)}, or choose another place with --subnet-file.`;
+  const detail = hasErrno(cause, 'EISDIR') ? IS_DIRECTORY : cause instanceof Error ? cause.message : String(cause);
+  const hint = hasErrno(cause, 'EISDIR')
+    ? `Remove it (rmdir ${path}): container runtimes make a directory of what is to be mounted as a file and is missing. Or choose another place with --subnet-file.`
+    : hasErrno(cause, 'EBUSY')
+      ? `If ${path} is itself a mount, mount its directory instead: the file is replaced, not rewritten.`
+      : hasErrno(cause, 'ENOSPC') || hasErrno(cause, 'EDQUOT')
+        ? `Free some space in ${dirname(path)}, or choose another place with --subnet-file.`
+        : `Run as a user who may write to ${dirname(path)}, or choose another place with --subnet-file.`;
   return new WeftError('WEFT_SUBNET_FILE_UNWRITABLE', `cannot write the subnet file ${path}: ${detail}`, {
     hint,
     cause,
@@ -49,6 +53,7 @@ export async function readSubnetFile(path: string, signal?: AbortSignal): Promis
   } catch (error) {
     signal?.throwIfAborted();
     if (hasErrno(error, 'ENOENT')) return { kind: 'absent' };
+    if (hasErrno(error, 'EISDIR')) return { kind: 'unreadable', error: new Error(IS_DIRECTORY, { cause: error }) };
     return { kind: 'unreadable', error: error instanceof Error ? error : new Error(String(error)) };
   }
 }

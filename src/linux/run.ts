@@ -7,6 +7,7 @@ import type { Readable, Writable } from 'node:stream';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 import { withoutNodeVariables } from '../node-variables.ts';
+import { trace } from '../trace.ts';
 
 /**
  * The only place where weft starts other programs. Programs are started directly, never through a shell, with LC_ALL=C
@@ -15,6 +16,8 @@ import { withoutNodeVariables } from '../node-variables.ts';
  */
 
 export interface CommandOptions {
+  /** The arguments must not be in a log. */
+  readonly hasSecrets?: boolean;
   /** Ends the child: SIGTERM, then SIGKILL after `killGraceMs`. */
   readonly signal?: AbortSignal | undefined;
   /** Default {@link KILL_GRACE_MS}. */
@@ -117,6 +120,8 @@ const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
  */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   options.signal?.throwIfAborted();
+  const startedAt = performance.now();
+  let outcome = 'did not start';
   const process_ = spawnProcess(argv, options, [options.stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe']);
   const exited = exitOf(process_, argv, options);
   const stdout = collect(process_.stdout);
@@ -140,6 +145,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   process_.stdin?.end(options.stdin);
   try {
     const exit = await exited;
+    outcome = exit.code === undefined ? `ended by ${exit.signal}` : `exit code ${exit.code}`;
     options.signal?.throwIfAborted();
     if (timedOut) {
       throw new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)}: no end within ${options.timeoutMs} ms`, {
@@ -155,6 +161,8 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     clearTimeout(timer);
     clearTimeout(killTimer);
     options.signal?.removeEventListener('abort', terminate);
+    const words = options.hasSecrets ? argv.slice(0, 1) : argv;
+    trace(4, () => `Ran ${shown(words, options)}: ${outcome} after ${(performance.now() - startedAt).toFixed(1)} ms`);
   }
 }
 

@@ -273,6 +273,20 @@ describe('a start', () => {
     }
   });
 
+  it('says at -v=10 which programs it runs, for how long, what it asks the API server, and each lease event', async () => {
+    const own = freshHost();
+    {
+      await using agent = await Flanneld.start(topology, host, { flags: localFlags(own, NET_CONF, '-v=10') });
+      await agent.logged(/^Lease event: snapshot of \d+ leases$/);
+      await agent.logged(/^Ran ip -j .*: exit code 0 after \d+\.\d ms$/);
+    }
+    const netConf = join(own.stateDirectory, 'none.json');
+    const flags = ['--kube-subnet-mgr', '--kube-api-url=http://127.0.0.1:1', `--net-config-path=${netConf}`, '-v=10'];
+    await using agent = await Flanneld.start(topology, host, { flags, env: { NODE_NAME: 'h1' } });
+    await agent.logged(/^Couldn't fetch network config: failed to read net conf: ENOENT/);
+    await agent.logged(/^GET http:\/\/127\.0\.0\.1:1\/api\/v1\/nodes\?.*: connect ECONNREFUSED .* after \d+\.\d ms$/);
+  });
+
   it('writes JSON lines on request, and a stack trace where it is asked for one', async () => {
     const plain = localFlags(freshHost(), NET_CONF, '--log-format=json');
     await using first = await Flanneld.start(topology, host, { flags: plain });

@@ -6,6 +6,7 @@ import { describeError, describeFault } from '../../errors.ts';
 import { openOutput } from '../../linux/output.ts';
 import { createLog } from '../../log/log.ts';
 import { printable, printableLines } from '../../printable.ts';
+import { traceTo } from '../../trace.ts';
 import { type ProcessLife, runProgram } from '../process-life.ts';
 import { VERSION } from '../version.ts';
 import { thisHost } from './wire.ts';
@@ -42,6 +43,7 @@ async function main(life: ProcessLife): Promise<number> {
     write: stderr,
   });
   life.lastWords = (text) => log.error(text);
+  traceTo((level, text) => log.verbose(level, text));
   // Node's own way to show a warning waits for whoever reads standard error.
   process.removeAllListeners('warning');
   process.on('warning', (warning) => log.warn(describeFault(warning)));

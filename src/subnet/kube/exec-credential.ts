@@ -44,7 +44,9 @@ export async function runExecPlugin(
   let output: string;
   try {
     const env = { ...plugin.env, KUBERNETES_EXEC_INFO: JSON.stringify(info) };
-    output = (await run([plugin.command, ...plugin.args], { env, timeoutMs: PLUGIN_TIMEOUT_MS, signal })).stdout;
+    output = (
+      await run([plugin.command, ...plugin.args], { env, timeoutMs: PLUGIN_TIMEOUT_MS, hasSecrets: true, signal })
+    ).stdout;
   } catch (error) {
     signal.throwIfAborted();
     throw failed(error instanceof Error ? error.message : String(error), error);

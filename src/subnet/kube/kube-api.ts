@@ -5,6 +5,7 @@ import { createGunzip } from 'node:zlib';
 import { WeftError } from '../../errors.ts';
 import { OBJECT_BOUNDS } from '../../lease/go-json.ts';
 import { parseJsonWithin } from '../../lease/json-value.ts';
+import { trace } from '../../trace.ts';
 import type { KubeAccess } from './kube-access.ts';
 
 export interface ApiRequest {
@@ -130,12 +131,21 @@ export class KubeApi implements Disposable {
         },
       });
       const timer = setTimeout(() => message.destroy(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+      const startedAt = performance.now();
+      const report = (outcome: string): void =>
+        trace(6, () => {
+          const { origin, pathname, search } = url;
+          const ms = (performance.now() - startedAt).toFixed(1);
+          return `${request.method} ${origin}${pathname}${search}: ${outcome} after ${ms} ms`;
+        });
       message.once('response', (response) => {
+        report(`${response.statusCode} ${response.statusMessage}`);
         clearTimeout(timer);
         resolve(response);
       });
       // Not `once`: a second error may follow, and one without a listener would end the process.
       message.on('error', (error) => {
+        report(error.message);
         clearTimeout(timer);
         reject(this.#failure(request, error, signal));
       });

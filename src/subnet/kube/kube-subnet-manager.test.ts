@@ -645,6 +645,23 @@ describe('opening', () => {
     assert.equal(short(await next(updates)), 'snapshot 10.244.3.0-24@10.98.0.1');
   });
 
+  test('names a configuration that is missing or wrong before it asks the API server, which may be away', async () => {
+    await using bench = await Bench.start();
+    using _frozen = bench.fake.freeze();
+    const wrong = join(dir, 'wrong.json');
+    await writeFile(wrong, '{"Network": "10.244.0.0"}');
+    for (const [netConfPath, expected] of [
+      [
+        join(dir, 'none.json'),
+        /^Couldn't fetch network config: failed to read net conf: ENOENT.*\[WEFT_CONFIG_MISSING\]/,
+      ],
+      [wrong, /^Couldn't fetch network config: .*wrong\.json: \$\.Network: invalid IPv4 CIDR format/],
+    ] as const) {
+      void bench.open({ netConfPath }).catch(() => {});
+      await settled(() => bench.lines().some((line) => expected.test(line)));
+    }
+  });
+
   test('is given up when the signal fires', async () => {
     await using bench = await Bench.start();
     using _frozen = bench.fake.freeze();

@@ -1,9 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { assertNever } from '../../assert-never.ts';
-import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
-import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
 import type { PerFamily } from '../../ip/family.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
@@ -14,6 +11,7 @@ import type { LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '..
 import type { AnnotationKeys } from './annotations.ts';
 import { ApiStatusError, type KubeApi } from './kube-api.ts';
 import { LeaseFeed } from './lease-feed.ts';
+import { readNetConf } from './net-conf-file.ts';
 import { hasSubnets, ownSubnets, subnetsLike } from './node-lease.ts';
 import {
   annotationChanges,
@@ -105,21 +103,7 @@ export class KubeSubnetManager implements SubnetManager {
   }
 
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
-    signal.throwIfAborted();
-    const path = this.#options.netConfPath;
-    let text: string;
-    try {
-      text = await readFile(path, { encoding: 'utf8', signal });
-    } catch (error) {
-      signal.throwIfAborted();
-      const absent = hasErrno(error, 'ENOENT');
-      throw new WeftError(
-        absent ? 'WEFT_CONFIG_MISSING' : 'WEFT_CONFIG_UNREADABLE',
-        `failed to read net conf: ${asError(error).message}`,
-        { hint: `Mount the ConfigMap with net-conf.json, or name the file by --net-config-path.`, cause: error },
-      );
-    }
-    return parseNetConf(text, { source: path, validation: 'kube' });
+    return readNetConf(this.#options.netConfPath, signal);
   }
 
   /**

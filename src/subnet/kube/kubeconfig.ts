@@ -5,6 +5,8 @@ import { dirname, resolve } from 'node:path';
 import { newClusters, newContexts, newUsers } from '@kubernetes/client-node/dist/config_types.js';
 import { load } from 'js-yaml';
 import { WeftError } from '../../errors.ts';
+import { firstInvisible } from '../../invisible.ts';
+import { checkKubeconfigTypes, KUBECONFIG_SCHEMA } from './kubeconfig-types.ts';
 
 /** A kubeconfig's `users[].user.exec` (client.authentication.k8s.io). */
 export interface ExecPlugin {
@@ -84,9 +86,13 @@ export async function readKubeconfig(file: string): Promise<KubeconfigContext> {
     throw invalid(error instanceof Error ? error.message : String(error), error);
   }
   try {
-    return currentContext(load(text), dirname(resolve(file)));
+    const document = load(text, { schema: KUBECONFIG_SCHEMA });
+    checkKubeconfigTypes(document);
+    return currentContext(document, dirname(resolve(file)));
   } catch (error) {
-    throw invalid(error instanceof Error ? error.message : String(error), error);
+    const odd = firstInvisible(text.replace(/^\ufeff/, ''));
+    const what = error instanceof Error ? error.message : String(error);
+    throw invalid(odd === undefined ? what : `${what} (${odd})`, error);
   }
 }
 

@@ -1,9 +1,10 @@
-import { WeftError } from '../../errors.ts';
+import { describeError, WeftError } from '../../errors.ts';
 import type { ReportSink } from '../report.ts';
 import { annotationKeys } from './annotations.ts';
 import { type KubeAccessOptions, loadKubeAccess } from './kube-access.ts';
 import { KubeApi } from './kube-api.ts';
 import { KubeSubnetManager, type KubeTiming } from './kube-subnet-manager.ts';
+import { readNetConf } from './net-conf-file.ts';
 import { findNodeName, type NodeIdentity } from './node-name.ts';
 
 export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions, NodeIdentity {
@@ -39,6 +40,7 @@ export async function openKubeSubnetManager(
   const report = options.report ?? (() => {});
   const info = (text: string) => report({ type: 'note', severity: 'info', text });
   const annotations = annotationKeys(annotationPrefix);
+  await reportUnusableNetConf(netConfPath, report, signal);
   const access = await loadKubeAccess(options, report);
   const api = new KubeApi(access, `flanneld/${version} (${process.platform}/${process.arch})`);
   let manager: KubeSubnetManager | undefined;
@@ -77,6 +79,16 @@ export async function openKubeSubnetManager(
     await manager?.[Symbol.asyncDispose]();
     api[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** The API server may be away for long: what is wrong on this host is said before it is asked. */
+async function reportUnusableNetConf(path: string, report: ReportSink, signal: AbortSignal): Promise<void> {
+  try {
+    await readNetConf(path, signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    report({ type: 'note', severity: 'error', text: `Couldn't fetch network config: ${describeError(error)}` });
   }
 }
 

@@ -28,6 +28,9 @@ class Stage implements AsyncDisposable {
   readonly store = new FakeLeaseStore();
   readonly lines: string[] = [];
   readonly fatal: unknown[] = [];
+  /** How often a lease was begun to be held. The first session fails when `breakSession` resolves. */
+  readonly held = { count: 0 };
+  readonly breakSession: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly directory: string;
   readonly #stop = new AbortController();
   readonly #port: number;
@@ -106,10 +109,23 @@ class Stage implements AsyncDisposable {
     const silent = async function* (_: unknown, signal: AbortSignal): AsyncGenerator<void, void, void> {
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     };
+    const { held, breakSession } = this;
+    const broken = breakSession.promise;
     return {
       version: 'test',
       openStore: async (report) => {
         const manager = new FakeSubnetManager(this.store, { report });
+        const hold = manager.holdLease.bind(manager);
+        manager.holdLease = async function* (lease, signal) {
+          held.count++;
+          if (held.count === 1) {
+            const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve));
+            await Promise.race([broken, stopped]);
+            signal.throwIfAborted();
+            throw new Error('credentials cannot be had');
+          }
+          yield* hold(lease, signal);
+        };
         return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
       },
       readNetwork: async () => ({
@@ -184,6 +200,23 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     await stage.answers(503, /Operation not permitted/);
     stage.kernel.refuse = () => undefined;
     await stage.answers(200, /flanneld is ready/);
+  });
+
+  it('begins another session when one fails, and stays ready: its packets flow', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    stage.breakSession.resolve();
+    while (!stage.lines.some((line) => line.includes('credentials cannot be had'))) {
+      assert.equal((await stage.ready()).status, 200);
+    }
+    while (stage.held.count < 2) {
+      assert.equal((await stage.ready()).status, 200);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    assert.equal(stage.store.entries().length, 1);
+    assert.deepEqual(stage.fatal, []);
   });
 
   it('fails with what a person must mend', async () => {

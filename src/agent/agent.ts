@@ -150,6 +150,8 @@ class Agent {
   /** The lease that this process has acquired and not lost since. */
   #held: Lease | undefined;
   #hasBeenReady = false;
+  /** A session has failed, and the next one is still to come: the lease is held and packets flow, so the node stays ready. */
+  #isBetweenSessions = false;
 
   constructor(
     { host, options, log, onFatal }: AgentParts,
@@ -202,7 +204,7 @@ class Agent {
         if (turn.aborted) continue;
         if (!this.#hasBeenReady) throw error;
         this.#log.error(describeError(error));
-        this.#readiness.waiting(describeError(error));
+        if (!this.#isBetweenSessions) this.#readiness.waiting(describeError(error));
         await Promise.race([delay(RETRY_MS, undefined, { ref: false }), aborted(turn)]);
       }
     }
@@ -411,7 +413,8 @@ class Agent {
       throw error;
     });
     carried.catch(() => {}); // told by the signal
-    this.#readiness.waiting('waiting for a subnet lease');
+    if (!this.#isBetweenSessions) this.#readiness.waiting('waiting for a subnet lease');
+    this.#isBetweenSessions = false;
     const previous = await readPreviousLease(subnetFile, config, this.#log, turn);
     const earlier = await readSubnetFile(subnetFile, turn);
     const hostAddresses = addressesOfHost(await this.#host.readNetwork(turn));
@@ -469,7 +472,10 @@ class Agent {
     });
     const end = await Promise.race([session.ended, ended]);
     if (end === undefined) return;
-    if (end.type === 'failed') throw end.error;
+    if (end.type === 'failed') {
+      this.#isBetweenSessions = true;
+      throw end.error;
+    }
     this.#logLost(own, end.reason);
     this.#own = undefined;
     this.#held = undefined;

@@ -85,6 +85,7 @@ export class AgentFigures {
       droppedLogLines: this.#log.droppedLines,
       leases: session && {
         peers: session.table.peers().length,
+        refused: session.refused,
         events: this.#events,
         ownExpiresAtMs: session.own.expiresAtMs,
       },

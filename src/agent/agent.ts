@@ -16,6 +16,7 @@ import { ENTRY_BOUNDS } from '../lease/go-json.ts';
 import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
 import { backendDataOf } from '../lease/lease-families.ts';
+import { admittedOf } from '../lease/lease-gate.ts';
 import type { Log, ProcessLog } from '../log/log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { retryNow } from '../subnet/backoff.ts';
@@ -26,6 +27,7 @@ import { NodeCniConf } from './cni-conf.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
 import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
+import { gateRules } from './gate-rules.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 import { LeaseSession } from './lease-session.ts';
@@ -302,7 +304,11 @@ class Agent {
     }
     const earlier = await readSubnetFile(subnetFile, this.#signal);
     const networks = earlier.kind === 'read' ? earlier.reading : undefined;
-    await carryOn(known, { ...parts, earlier: networks, log: this.#log }, connection.answered, this.#signal);
+    const hostAddresses = addressesOfHost(await this.#host.readNetwork(this.#signal));
+    const rules = gateRules(this.#options, parts.plane, hostAddresses);
+    const believed = { ...known, peers: admittedOf(rules, known.own, known.peers) };
+    this.#known = believed;
+    await carryOn(believed, { ...parts, earlier: networks, log: this.#log }, connection.answered, this.#signal);
     return parts;
   }
 
@@ -435,8 +441,9 @@ class Agent {
     this.#own = own;
     this.#held = own;
     await plane.start(own, turn);
+    const rules = gateRules(this.#options, plane, hostAddresses);
     const parts = {
-      ...{ log: this.#log, plane, manager },
+      ...{ log: this.#log, rules, plane, manager },
       onUpdate: (type: string) => {
         this.#figures.countLeaseUpdate(type);
         if (type === 'snapshot') this.#memory.afterBurst();
@@ -449,6 +456,7 @@ class Agent {
     };
     await using session = new LeaseSession(parts, own, this.#peers);
     this.#figures.session = session;
+    using _watched = this.#readiness.watch('lease', session);
     const ended = aborted(turn);
     await plane.settle(own, earlier.kind === 'read' ? earlier.reading : undefined, turn);
     await using _condition = new NodeCondition({

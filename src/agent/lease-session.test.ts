@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Backend } from '../backend/backend.ts';
 import { parseNetConf } from '../config/net-conf.ts';
-import { parseIpv4 } from '../ip/ipv4.ts';
+import { ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
-import type { Lease } from '../lease/lease.ts';
+import type { Lease, LeaseKey } from '../lease/lease.ts';
+import type { GateRules } from '../lease/lease-gate.ts';
 import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
 import { LeaseUpdateQueue } from '../subnet/update-queue.ts';
 import { LeaseSession } from './lease-session.ts';
@@ -34,8 +35,14 @@ function lease(subnet: string, publicIp: string): Lease {
   };
 }
 
-const own = lease('10.244.1.0/24', '192.168.77.1');
+const own: Lease = { ...lease('10.244.1.0/24', '192.168.77.1'), origin: { holder: 'mine', since: 9 } };
 const other = lease('10.244.2.0/24', '192.168.77.2');
+
+const RULES: GateRules = {
+  ...{ ipv4: config.ipv4, ipv6: undefined, planned: true, ownAddresses: [parseIpv4('192.168.77.1')!], onLink: [] },
+  ...{ requireNodeAddress: false, capacity: 65_535 },
+};
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** A session whose updates come from `queue`; `settled` resolves once all of them have been dealt with. */
 function sessionOf(
@@ -49,9 +56,12 @@ function sessionOf(
   const known: number[] = [];
   const seen: LeaseUpdate['type'][] = [];
   const quiet = () => {};
+  const lines: string[] = [];
+  const said = (text: string) => void lines.push(text);
   const session = new LeaseSession(
     {
-      log: { info: quiet, warn: quiet, error: quiet, verbose: quiet },
+      rules: RULES,
+      log: { info: quiet, warn: said, error: said, verbose: quiet },
       plane: { config, backend, program: (_own, current) => void programmed.push(current.length) },
       manager: {
         watchLeases: () => queue.drain(),
@@ -64,9 +74,11 @@ function sessionOf(
     peers,
   );
   const settled = async (updates: number) => {
-    while (seen.length < updates) await new Promise((resolve) => setImmediate(resolve));
+    while (seen.length < updates) await nextTurn();
+    await nextTurn();
+    await nextTurn();
   };
-  return { queue, session, programmed, known, settled };
+  return { queue, session, programmed, known, settled, lines };
 }
 
 test('everything read again with nothing changed programs nothing', async () => {
@@ -92,6 +104,92 @@ test('the first list counts also when it says what was known before', async () =
   await session.peersKnown;
   assert.deepEqual(programmed, [1, 1]);
   assert.deepEqual(known, [1]);
+  queue.end();
+  await session[Symbol.asyncDispose]();
+});
+
+test('100,000 entries are dealt with in slices, and are programmed some times, not 100,000 times', async () => {
+  const attrs = other.attrs;
+  const wide = parseNetConf('{"Network": "10.0.0.0/8", "SubnetLen": 26}', { source: 'test', validation: 'full' });
+  const entry = (n: number): Lease => ({
+    subnet: { addr: ipv4Of(0x0a000000 + (n + 8) * 64), length: 26 },
+    ipv6Subnet: undefined,
+    attrs: { ...attrs, publicIp: ipv4Of(0xc0000000 + n) },
+    expiresAtMs: undefined,
+    origin: { since: n },
+  });
+  const all = Array.from({ length: 100_000 }, (_, n) => entry(n));
+  let turns = 0;
+  let done = false;
+  const count = (): void => {
+    turns++;
+    if (!done) setImmediate(count).unref();
+  };
+  const programmed: number[] = [];
+  const session = new LeaseSession(
+    {
+      rules: { ...RULES, ipv4: wide.ipv4 },
+      log: { info: () => {}, warn: () => {}, error: assert.fail, verbose: () => {} },
+      plane: { config: wide, backend, program: (_own, peers) => void programmed.push(peers.length) },
+      manager: {
+        // All of them are there at once, as after an outage of the store: nothing makes the consumer wait.
+        async *watchLeases(_config, signal) {
+          yield { type: 'snapshot', leases: [] };
+          for (const each of all) yield { type: 'set', lease: each };
+          done = true;
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+        },
+        async *holdLease(_lease, signal) {
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+        },
+      },
+      onUpdate: () => {},
+      onKnown: () => {},
+    },
+    { ...own, subnet: parsePrefix4('10.0.1.0/26')! },
+    [],
+  );
+  count();
+  while (!done || programmed.at(-1) !== 65_535) await new Promise((resolve) => setTimeout(resolve, 5));
+  // Others had their turn all the while.
+  assert.ok(turns > 20, `${turns} turns of the event loop`);
+  assert.ok(programmed.length < 1_000, `${programmed.length} times`);
+  assert.deepEqual(session.refused, { 'too-many': 100_000 - 65_535 });
+  await session[Symbol.asyncDispose]();
+});
+
+test('an update that cannot be taken in is said, and the next one counts', async () => {
+  const { queue, session, programmed, settled, lines } = sessionOf([]);
+  queue.snapshot([own]);
+  await session.peersKnown;
+  const broken = { ...other, attrs: undefined } as unknown as Lease;
+  queue.set(broken);
+  await settled(2);
+  queue.set(lease('10.244.3.0/24', '192.168.77.3'));
+  await settled(3);
+  assert.equal(programmed.at(-1), 1);
+  assert.ok(lines.some((line) => line.startsWith('Could not take in a change of the leases (set)')));
+  queue.end();
+  await session[Symbol.asyncDispose]();
+});
+
+test('what is not believed is said and counted; a host that is the newcomer to its own subnet says so until it is not', async () => {
+  const { queue, session, programmed, settled, lines } = sessionOf([]);
+  const rival = { ...lease('10.244.1.0/24', '192.168.77.9'), origin: { holder: 'rival', since: 3 } };
+  queue.snapshot([lease('0.0.0.0/0', '192.168.77.2'), lease('10.244.3.0/24', '127.0.0.1'), own]);
+  await session.peersKnown;
+  assert.equal(programmed.at(-1), 0);
+  assert.deepEqual(session.refused, { 'outside-network': 1, 'address-not-unicast': 1 });
+  assert.equal(session.failure, undefined);
+  queue.set(rival);
+  await settled(2);
+  assert.match(session.failure!, /overlaps 10\.244\.1\.0\/24 of 192\.168\.77\.9 \(node "rival"\), which came first/);
+  for (const reason of ['outside-network', 'address-not-unicast', 'overlaps-own']) {
+    assert.equal(lines.filter((line) => line.endsWith(`[${reason}]`)).length, 1, reason);
+  }
+  queue.removed('10.244.1.0-24' as LeaseKey, 'rival');
+  await settled(3);
+  assert.equal(session.failure, undefined);
   queue.end();
   await session[Symbol.asyncDispose]();
 });

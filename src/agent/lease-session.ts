@@ -2,13 +2,21 @@ import { assertNever } from '../assert-never.ts';
 import { describeError } from '../errors.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
 import { type Lease, type LeaseEvent, leaseKey } from '../lease/lease.ts';
+import { describeHolder, type GateRules, LeaseGate, type RefusalReason } from '../lease/lease-gate.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
 import type { Log } from '../log/log.ts';
 import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
 import type { NodePlane } from './node-plane.ts';
+import { PacedWork } from './paced-work.ts';
+import { RefusalLog } from './refusal-log.ts';
+
+/** Updates that are there at once are dealt with in slices of so many milliseconds: between them others have their turn. */
+const SLICE_MS = 10;
 
 export interface SessionParts {
   readonly log: Log;
+  /** What a lease of another host must be like to be believed. */
+  readonly rules: GateRules;
   readonly plane: Pick<NodePlane, 'config' | 'program' | 'backend'>;
   readonly manager: Pick<SubnetManager, 'watchLeases' | 'holdLease'>;
   /** Told of every update of the leases, before it is applied. */
@@ -29,24 +37,35 @@ export type SessionEnd =
  * lost or the signal fires; the kernel and the forwarder keep what they have.
  */
 export class LeaseSession implements AsyncDisposable {
+  /** The leases of other hosts that are programmed. */
   readonly table: LeaseTable;
   /** Settles once the first snapshot of peers is programmed; rejects when the session ends before. */
   readonly peersKnown: Promise<void>;
   /** Settles when the session is over by itself, never because it was disposed of; never rejects. */
   readonly ended: Promise<SessionEnd>;
   readonly #parts: SessionParts;
+  /** What the store says, as far as it is believed. */
+  readonly #gate: LeaseGate;
+  readonly #refusals: RefusalLog;
+  readonly #publishing = new PacedWork(() => this.#publish());
   readonly #stop = new AbortController();
   readonly #running: Promise<unknown>;
   #own: Lease;
   #hasSnapshot = false;
+  #isFirstPublished = false;
   #storeFailure: string | undefined;
+  #conflict: string | undefined;
 
   /** @param peers those known from before, which count until the first snapshot. */
   constructor(parts: SessionParts, own: Lease, peers: readonly Lease[]) {
     this.#parts = parts;
     this.#own = own;
+    this.#gate = new LeaseGate(parts.rules, own);
+    this.#refusals = new RefusalLog(parts.log);
+    this.#gate.apply({ type: 'snapshot', leases: peers });
     this.table = new LeaseTable(own);
-    this.table.applySnapshot(peers);
+    this.table.applySnapshot(this.#gate.leases());
+    this.#refusals.say(this.#gate.takeNews());
     const known = Promise.withResolvers<void>();
     const ended = Promise.withResolvers<SessionEnd>();
     this.peersKnown = known.promise;
@@ -72,21 +91,63 @@ export class LeaseSession implements AsyncDisposable {
     return this.#storeFailure;
   }
 
+  /** That another host has this host's subnet and came before it: the others send its packets there. */
+  get failure(): string | undefined {
+    return this.#conflict;
+  }
+
+  /** Entries of the store that are not believed now, by reason. */
+  get refused(): Partial<Record<RefusalReason, number>> {
+    return this.#gate.refusals;
+  }
+
   async #watch(onSnapshot: () => void): Promise<SessionEnd> {
-    const { manager, plane, onUpdate } = this.#parts;
+    const { manager, plane, onUpdate, log } = this.#parts;
+    let sliceFromMs = performance.now();
     const options = { backendData: plane.backend.usesPeerData };
     for await (const update of manager.watchLeases(plane.config, this.#stop.signal, options)) {
       onUpdate(update.type);
       this.#parts.log.verbose(2, `Lease event: ${describeUpdate(update)}`);
-      const events = this.table.applyUpdate(update);
-      for (const event of events) this.#logEvent(event);
-      const isFirst = update.type === 'snapshot' && !this.#hasSnapshot;
-      if (isFirst) this.#hasSnapshot = true;
-      // Everything read again, and nothing changed: nothing is done.
-      if (events.length > 0 || isFirst) this.#program();
-      if (isFirst) onSnapshot();
+      try {
+        this.#gate.apply(update);
+      } catch (error) {
+        // A mistake of ours, which one entry has brought to light: it must not keep the others from being dealt with.
+        log.error(`Could not take in a change of the leases (${update.type}): ${describeError(error)}`);
+      }
+      if (update.type === 'snapshot' && !this.#hasSnapshot) {
+        this.#hasSnapshot = true;
+        this.#publishing.now();
+        onSnapshot();
+      } else {
+        this.#publishing.soon();
+      }
+      if (performance.now() - sliceFromMs > SLICE_MS) {
+        await nextTurn();
+        sliceFromMs = performance.now();
+      }
     }
     return unasked('watching the leases');
+  }
+
+  /** Everything read again, and nothing changed: nothing is done, but for the first list, which others wait for. */
+  #publish(): void {
+    const events = this.table.applySnapshot(this.#gate.leases());
+    for (const event of events) this.#logEvent(event);
+    this.#refusals.say(this.#gate.takeNews());
+    this.#lookForConflict();
+    if (events.length > 0 || !this.#isFirstPublished) this.#program();
+    this.#isFirstPublished = true;
+  }
+
+  #lookForConflict(): void {
+    const other = this.#gate.ownConflict;
+    const before = this.#conflict;
+    this.#conflict =
+      other &&
+      `the subnet of this host, ${leaseKey(this.#own).replaceAll('-', '/')}, overlaps ${describeHolder(other)}, which came first: other hosts send there what is meant for this one. Give this host a subnet of its own (with Kubernetes, delete its Node object so that it registers anew)`;
+    if (this.#conflict !== undefined && this.#conflict !== before) this.#parts.log.error(this.#conflict);
+    if (this.#conflict === undefined && before !== undefined)
+      this.#parts.log.info('No other host has the subnet of this one any more');
   }
 
   #logEvent(event: LeaseEvent): void {
@@ -126,8 +187,14 @@ export class LeaseSession implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new Error('the lease session ended'));
+    this.#publishing[Symbol.dispose]();
     await this.#running;
+    this.#publishing[Symbol.dispose]();
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function unasked(what: string): SessionEnd {

@@ -90,6 +90,20 @@ test('refuses a network without IPv4', async () => {
 test('refuses a network that contains an address of this host', async () => {
   await assert.rejects(backendFor('{"Network":"192.168.0.0/16"}'), {
     code: 'WEFT_CONFIG_INVALID',
-    message: /overlaps the underlay: it contains 192\.168\.77\.1, the address of this host \(eth0\)/,
+    message: /overlaps the underlay: .* 192\.168\.77\.1 in it is the address of this host \(eth0\)/,
   });
+});
+
+test("takes flannel's own sample, in which hosts have addresses of the network that are not given out", async () => {
+  const sample =
+    '{"Network":"10.0.0.0/8","SubnetLen":20,"SubnetMin":"10.10.0.0","SubnetMax":"10.99.0.0","Backend":{"Type":"udp","Port":7890}}';
+  const on = (address: string): Promise<Backend> =>
+    openedBackend(sample, { ...external, address: ip(address), publicIp: ip(address) });
+  for (const free of ['10.1.0.7', '10.9.255.255', '10.99.16.0', '10.255.0.1', '192.168.77.1']) await on(free);
+  for (const leasable of ['10.10.0.0', '10.50.1.1', '10.99.15.255']) {
+    await assert.rejects(on(leasable), {
+      code: 'WEFT_CONFIG_INVALID',
+      message: /given out from 10\.10\.0\.0 to 10\.99\.15\.255/,
+    });
+  }
 });

@@ -1,9 +1,11 @@
 import { UDP_KEYS } from '../config/backend-keys.ts';
+import type { AddressPlan } from '../config/network-config.ts';
 import type { WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
-import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
-import { containsAddr4, formatPrefix4, type Ipv4Prefix } from '../ip/prefix.ts';
+import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
+import { formatPrefix4, type Ipv4Prefix } from '../ip/prefix.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
+import { isLeasable } from '../lease/lease-gate.ts';
 import { type BackendKind, NO_PEER_STATE } from './backend.ts';
 import { attrsOf, hostAddress, hostState, requireAddress, requireFamilies, unicast } from './shared.ts';
 
@@ -66,7 +68,7 @@ export const udp: BackendKind<UdpConfig, undefined, typeof UDP_KEYS> = {
     if (family === undefined || ipv4 === undefined) throw new TypeError('unreachable: requireFamilies() found none');
     const listenAddress = requireAddress(external.address, family, external, udp.type);
     const publicIp = requireAddress(external.publicIp, family, external, udp.type);
-    refuseOverlap(ipv4.network, [listenAddress, publicIp], external.name);
+    refuseOverlap(ipv4, [listenAddress, publicIp], external.name);
     const mtuBytes = udpMtuBytes(configuredMtu ?? external.mtuBytes);
     return {
       attrs: attrsOf('', external, families, () => undefined),
@@ -93,13 +95,17 @@ function subnet4(own: Lease): Ipv4Prefix {
   return own.subnet;
 }
 
-/** Replies of a host inside the network would come from inside it and yet from no subnet: refused as spoofed. */
-function refuseOverlap(network: Ipv4Prefix, addresses: readonly Ipv4Addr[], link: string): void {
-  const inside = addresses.find((address) => containsAddr4(network, address));
+/** Another host may get the subnet that such an address lies in, and this one would be unreachable or refused as spoofed. */
+function refuseOverlap(plan: AddressPlan<Ipv4Prefix, Ipv4Addr>, addresses: readonly Ipv4Addr[], link: string): void {
+  const inside = addresses.find((address) => isLeasable(plan, address));
   if (inside === undefined) return;
+  const last = ipv4Of(plan.subnetMax + 2 ** (32 - plan.subnetLength) - 1);
+  const range = `${formatIpv4(plan.subnetMin)} to ${formatIpv4(last)}`;
   throw new WeftError(
     'WEFT_CONFIG_INVALID',
-    `the network ${formatPrefix4(network)} overlaps the underlay: it contains ${formatIpv4(inside)}, the address of this host (${link})`,
-    { hint: 'Give $.Network in net-conf.json a range that no host has an address in, for example 10.244.0.0/16' },
+    `the network ${formatPrefix4(plan.network)} overlaps the underlay: subnets are given out from ${range}, and ${formatIpv4(inside)} in it is the address of this host (${link})`,
+    {
+      hint: 'Give $.Network in net-conf.json a range that no host has an address in, for example 10.244.0.0/16, or keep the addresses of hosts out of SubnetMin to SubnetMax',
+    },
   );
 }

@@ -131,14 +131,13 @@ export function planAddresses(family: AddressFamily, input: AddressPlanInput): A
 }
 
 /**
- * The range for a network whose subnets Kubernetes hands out: any network will do and nothing is checked; lengths and
- * ends are the usual ones, as far as the network has room for them.
+ * The range for a network whose subnets Kubernetes hands out: any network will do and nothing is checked; the length is the
+ * usual one, as far as the network has room for it, and any subnet may be given, the first one too.
  */
 export function unplannedRange(family: AddressFamily, network: NetworkNumber): AddressRange {
   const subnetLength = Math.min(Math.max(family.usualLength, network.length + 2), family.bits);
-  const { min, max } = wholeRange(family, network, subnetLength);
-  // A network that is itself a single subnet has no second one to start from.
-  return { network, subnetLength, min: subnetLength === network.length ? network.addr : min, max };
+  const { max } = wholeRange(family, network, subnetLength);
+  return { network, subnetLength, min: network.addr, max };
 }
 
 export function formatNetwork(family: AddressFamily, network: NetworkNumber): string {

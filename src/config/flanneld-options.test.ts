@@ -65,6 +65,7 @@ describe('flanneld options: defaults', () => {
       sourceCheck: 'loose',
       destinationCheck: 'loose',
       fastPath: 'auto',
+      requireNodeAddress: false,
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',
       cniConfPlugin: 'delegate',
@@ -144,6 +145,16 @@ describe('flanneld options: command line', () => {
     assert.deepEqual([iface, ifaceRegex, ifaceElseDefault], [['eth1'], [], true]);
     // It is a value all the same: of the command line, which wins over the environment.
     assert.deepEqual(options(['-iface='], { FLANNELD_IFACE: 'eth1' }).iface, []);
+  });
+
+  it('compares public addresses with those of Nodes only where there are Nodes', () => {
+    assert.equal(options(['-kube-subnet-mgr', '-require-node-address']).requireNodeAddress, true);
+    const refused = parseFlanneldOptions(['-require-node-address'], {});
+    assert.ok(refused.kind === 'error');
+    assert.match(
+      refused.error.message,
+      /-require-node-address needs Kubernetes: the subnet manager etcd knows no nodes/,
+    );
   });
 
   it('chooses the subnet manager', () => {

@@ -118,6 +118,10 @@ const FLANNELD_FLAGS = {
     'auto',
     'whether packets of the udp backend may take a fast path in the kernel (eBPF) where there is one; off: all pass through the agent',
   ),
+  'require-node-address': boolFlag(
+    false,
+    "believe a node's public address only if it is among the addresses of its Node object (status.addresses), with Kubernetes",
+  ),
   'log-format': choiceFlag(['text', 'json'], 'text', 'form of the log lines'),
   'cni-conf-dir': stringFlag(
     '',
@@ -191,6 +195,8 @@ export interface FlanneldOptions {
   readonly destinationCheck: 'loose' | 'strict' | 'off';
   /** Whether packets may take the fast path (dataplane/fast-path/mode.ts). */
   readonly fastPath: 'auto' | 'off';
+  /** Whether the public address of a peer must be one of its Node's (lease/lease-gate.ts). */
+  readonly requireNodeAddress: boolean;
   /** '' when the agent keeps no CNI configuration. */
   readonly cniConfDir: string;
   readonly cniConfTemplate: string;
@@ -338,6 +344,7 @@ class Reading {
       sourceCheck: flags['source-check'],
       destinationCheck: flags['destination-check'],
       fastPath: flags['fast-path'],
+      requireNodeAddress: this.#requireNodeAddress(subnetManager),
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#orDefault('cni-conf-template'),
       cniConfPlugin: flags['cni-conf-plugin'],
@@ -360,6 +367,14 @@ class Reading {
       this.#problems.push(`-kube-subnet-mgr and -subnet-mgr=${kind} contradict each other`);
     }
     return 'kube';
+  }
+
+  #requireNodeAddress(subnetManager: SubnetManagerKind): boolean {
+    const isWanted = this.#flags['require-node-address'];
+    if (isWanted && subnetManager !== 'kube') {
+      this.#problems.push(`-require-node-address needs Kubernetes: the subnet manager ${subnetManager} knows no nodes`);
+    }
+    return isWanted;
   }
 
   #endpoints(): readonly string[] {

@@ -133,5 +133,20 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           : fail(`${answer.status} ${answer.body}`, 'The reason is in the answer; the log of the agent has more.');
       },
     },
+    {
+      name: 'lease-entries',
+      looksAt: 'entries of the lease store that the agent does not believe',
+      run: async (signal) => {
+        const answer = await host.get(paths.healthzPort, '/metrics', signal);
+        if (answer === undefined) return ok('nobody to ask (see health)');
+        const refused = [...answer.body.matchAll(/^weft_refused_leases\{reason="([a-z-]+)"\} (\d+)$/gm)];
+        if (refused.length === 0) return ok('every one is believed');
+        const shown = refused.map(([, reason, count]) => `${count} ${reason}`).join(', ');
+        const text = `refused, so that no packets go to these hosts or come from them: ${shown}`;
+        const remedy =
+          'The log of the agent names each ("Refusing the lease"); docs/METRICS.md says what the reasons mean. Correct or delete the entry: with Kubernetes the Node and its annotations, with etcd the key.';
+        return refused.some(([, reason]) => reason === 'overlaps-own') ? fail(text, remedy) : warn(text, remedy);
+      },
+    },
   ];
 }

@@ -128,6 +128,36 @@ describe('the doctor', () => {
       [['tun-device', 'fail', /runc 1\.2\.0 to 1\.2\.3.*`privileged: true`/]],
     ],
     [
+      'entries of the store that are not believed',
+      () => ({
+        get: async (_port, path) => ({
+          status: 200,
+          body:
+            path === '/metrics'
+              ? 'weft_refused_leases{reason="outside-network"} 2\n'
+              : path === '/readyz'
+                ? 'flanneld is ready'
+                : '',
+        }),
+      }),
+      [['lease-entries', 'warn', /2 outside-network.*Refusing the lease/]],
+    ],
+    [
+      'another host with the subnet of this one',
+      () => ({
+        get: async (_port, path) => ({
+          status: 200,
+          body:
+            path === '/metrics'
+              ? 'weft_refused_leases{reason="overlaps-own"} 1\n'
+              : path === '/readyz'
+                ? 'flanneld is ready'
+                : '',
+        }),
+      }),
+      [['lease-entries', 'fail', /1 overlaps-own/]],
+    ],
+    [
       'no capabilities',
       () => ({ hasCapability: () => false }),
       [

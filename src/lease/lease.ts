@@ -15,6 +15,19 @@ export interface LeaseAttrs {
   readonly backendV6Data: JsonValue | undefined;
 }
 
+/** What the store itself says of an entry, rather than the host that wrote it. */
+export interface LeaseOrigin {
+  /** The Node's name. Absent where an entry is known by its subnet, so that one subnet has one holder. */
+  readonly holder?: string | undefined;
+  /**
+   * When the entry came to be, as the store counts (creation in milliseconds since the epoch, revision); absent where it does not.
+   * Only compared with others of the same store.
+   */
+  readonly since?: number | undefined;
+  /** The addresses that the store has for the holder, where that was asked for. */
+  readonly addresses?: readonly (Ipv4Addr | Ipv6Addr)[] | undefined;
+}
+
 /** The right of one node to a subnet. At least one of the two subnets is present. */
 export interface Lease {
   readonly subnet: Ipv4Prefix | undefined;
@@ -22,6 +35,8 @@ export interface Lease {
   readonly attrs: LeaseAttrs;
   /** Milliseconds since the epoch; `undefined` for a reservation, which never expires. */
   readonly expiresAtMs: number | undefined;
+  /** Absent for a lease that does not come from a store, or from one that says nothing of its entries. */
+  readonly origin?: LeaseOrigin | undefined;
 }
 
 /** Identity of a lease: its subnets, in flannel's key form `10.5.1.0-24` or `10.5.1.0-24&fd00::-56`. */
@@ -34,6 +49,16 @@ export function leaseKey(lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>): LeaseKey 
     keys.set(lease, key);
   }
   return key;
+}
+
+/** Identity of an entry of a store: who claims which subnets. */
+export type EntryId = string & { readonly __entryId: true };
+
+export function entryId(lease: Lease): EntryId;
+export function entryId(key: LeaseKey, holder: string | undefined): EntryId;
+export function entryId(lease: Lease | LeaseKey, holder?: string | undefined): EntryId {
+  if (typeof lease === 'string') return `${lease} ${holder ?? ''}` as EntryId;
+  return entryId(leaseKey(lease), lease.origin?.holder);
 }
 
 /** Leases never change, and each change of one in a large cluster asks for the keys of all. */

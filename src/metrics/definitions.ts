@@ -134,6 +134,13 @@ export const METRICS: readonly MetricDefinition[] = [
   ),
 
   single('gauge', 'weft_peers', 'Leases of other hosts in force.', ({ leases }) => leases?.peers),
+  byKey(
+    'gauge',
+    'weft_refused_leases',
+    'reason',
+    'Entries of the lease store that are not believed, by reason.',
+    ({ leases }) => leases?.refused,
+  ),
   byKey('counter', 'weft_lease_events_total', 'event', 'Changes to leases seen.', ({ leases }) => leases?.events),
   single(
     'gauge',

@@ -14,7 +14,12 @@ const FULL: MetricsSnapshot = {
   ready: true,
   failures: { kernel: true, rules: false },
   droppedLogLines: 3,
-  leases: { peers: 2, events: { set: 3, removed: 1 }, ownExpiresAtMs: 1_700_000_000_500 },
+  leases: {
+    peers: 2,
+    refused: { 'overlaps-own': 1 },
+    events: { set: 3, removed: 1 },
+    ownExpiresAtMs: 1_700_000_000_500,
+  },
   store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
   forwarder: {
     running: true,
@@ -68,6 +73,7 @@ describe('metrics', () => {
     const expected: Record<string, number> = {
       weft_ready: 1,
       weft_peers: 2,
+      'weft_refused_leases{reason="overlaps-own"}': 1,
       'weft_lease_events_total{event="set"}': 3,
       weft_lease_expiry_timestamp_seconds: 1_700_000_000.5,
       weft_store_reachable: 0,

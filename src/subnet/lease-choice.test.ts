@@ -178,7 +178,7 @@ describe('chooseLease', () => {
 
 describe('judgeOwn', () => {
   const own: Lease = { ...subnets('10.5.4.0/24'), attrs: host(1), expiresAtMs: 1_000 };
-  const judge = (entries: readonly StoredEntry[], nowMs = 500): string => judgeOwn(own, entries, nowMs).type;
+  const judge = (entries: readonly StoredEntry[], nowMs = 500): string => judgeOwn(own, entries, nowMs, CONFIG).type;
 
   it('tells a lease that is held from one that is gone, damaged or lost', () => {
     assert.equal(judge([entry('10.5.4.0/24', 1)]), 'held');

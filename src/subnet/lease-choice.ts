@@ -1,9 +1,18 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import { WeftError } from '../errors.ts';
 import type { IpAddr } from '../ip/address.ts';
-import { formatIpv4 } from '../ip/ipv4.ts';
-import { formatIpv6 } from '../ip/ipv6.ts';
-import { type Ipv4Prefix, type Ipv6Prefix, overlaps4, overlaps6 } from '../ip/prefix.ts';
+import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
+import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
+import {
+  containsPrefix4,
+  containsPrefix6,
+  type Ipv4Prefix,
+  type Ipv6Prefix,
+  overlaps4,
+  overlaps6,
+  prefix4,
+  prefix6,
+} from '../ip/prefix.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
 import { isCompatible, pickSubnet4, pickSubnet6 } from './allocator.ts';
 import { formatOwner, type ReportSink } from './report.ts';
@@ -16,6 +25,27 @@ export interface StoredEntry extends Subnets {
   readonly attrs: LeaseAttrs | undefined;
   /** `undefined` for a reservation. */
   readonly expiresAtMs: number | undefined;
+  /** When the entry was created, as the store counts; absent where it does not. */
+  readonly since?: number;
+}
+
+/** The networks that subnets are given out of. */
+export type Networks = Pick<NetworkConfig, 'ipv4' | 'ipv6'>;
+
+/** For a host that has not asked for a lease yet. */
+export const EVERYWHERE: Networks = {
+  ipv4: { network: prefix4(ipv4Of(0), 0), subnetLength: 0, subnetMin: ipv4Of(0), subnetMax: ipv4Of(0) },
+  ipv6: { network: prefix6(ipv6Of(0n), 0), subnetLength: 0, subnetMin: ipv6Of(0n), subnetMax: ipv6Of(0n) },
+};
+
+/**
+ * What an entry keeps from others: its subnets, whatever their length, as far as they lie in the networks. A claim to more than
+ * a network, or to something else, holds nothing, or one key (`0.0.0.0-0`) would hold everything.
+ */
+export function heldOf({ subnet, ipv6Subnet }: Subnets, { ipv4, ipv6 }: Networks): Subnets {
+  const has4 = subnet !== undefined && ipv4 !== undefined && containsPrefix4(ipv4.network, subnet);
+  const has6 = ipv6Subnet !== undefined && ipv6 !== undefined && containsPrefix6(ipv6.network, ipv6Subnet);
+  return { subnet: has4 ? subnet : undefined, ipv6Subnet: has6 ? ipv6Subnet : undefined };
 }
 
 /** What to do about the store so that a host has its lease. */
@@ -70,8 +100,16 @@ export type OwnVerdict<E extends StoredEntry> =
   | { readonly type: 'absent' }
   | { readonly type: 'lost'; readonly reason: string };
 
-/** What has become of a lease that this host held. `entries` are all that the store has, expired ones included. */
-export function judgeOwn<E extends StoredEntry>(own: Lease, entries: readonly E[], nowMs: number): OwnVerdict<E> {
+/**
+ * What has become of a lease that this host held. `entries` are all that the store has, expired ones included; what lies outside
+ * `networks` takes nothing away.
+ */
+export function judgeOwn<E extends StoredEntry>(
+  own: Lease,
+  entries: readonly E[],
+  nowMs: number,
+  networks: Networks,
+): OwnVerdict<E> {
   const key = leaseKey(own);
   const mine = entries.find((entry) => leaseKey(entry) === key);
   if (mine !== undefined) {
@@ -82,7 +120,9 @@ export function judgeOwn<E extends StoredEntry>(own: Lease, entries: readonly E[
       return { type: 'lost', reason: `${key} is held by ${formatOwner(attrs)} now` };
     }
   }
-  const other = entries.find((entry) => entry !== mine && isLive(entry, nowMs) && overlap(entry, own));
+  const other = entries.find(
+    (entry) => entry !== mine && isLive(entry, nowMs) && overlap(heldOf(entry, networks), own),
+  );
   if (other !== undefined) {
     return { type: 'lost', reason: `${key} overlaps ${leaseKey(other)}, which ${formatOwner(other.attrs)} holds now` };
   }
@@ -108,7 +148,7 @@ export interface ChooseOptions<E extends StoredEntry> {
 /**
  * flannel's order: the lease under the own public address (one that is held goes before the others), else one under
  * another address of this host, else the previous subnet, else a random free one of the first hundred. An own lease that does not fit the configuration any more is given up, unless it is a reservation: that is
- * the operator's to remove. Unlike flannel's, an own lease that overlaps somebody else's is given up as well.
+ * the operator's to remove. Unlike flannel's, an own lease that overlaps an earlier one of somebody else is given up as well.
  *
  * @throws WeftError WEFT_SUBNET_EXHAUSTED.
  */
@@ -124,7 +164,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
   const usable: E[] = [];
   const remove: E[] = [];
   for (const entry of own) {
-    if (isCompatible(entry, config) && !others.some((other) => overlap(other, entry))) {
+    if (isCompatible(entry, config) && !others.some((other) => isInTheWay(other, entry, config))) {
       usable.push(entry);
     } else {
       report({ type: 'lease-incompatible', lease: { ...entry, attrs } });
@@ -145,7 +185,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
 
   const held = entries.filter((entry) => !remove.includes(entry));
   if (previous !== undefined && (previous.subnet !== undefined || previous.ipv6Subnet !== undefined)) {
-    const holder = held.find((entry) => overlap(entry, previous));
+    const holder = held.find((entry) => overlap(heldOf(entry, config), previous));
     if (!isCompatible(previous, config)) report({ type: 'previous-incompatible', subnets: previous });
     else if (holder !== undefined) report({ type: 'previous-taken', subnets: previous, by: holder.attrs });
     else {
@@ -158,7 +198,14 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
       };
     }
   }
-  return { type: 'create', subnets: pick(config, held, random, report), from: 'free', remove };
+  const taken = held.map((entry) => heldOf(entry, config));
+  return { type: 'create', subnets: pick(config, taken, random, report), from: 'free', remove };
+}
+
+/** Whether the own entry must give way: the other claims some of it, and did not come later. */
+function isInTheWay(other: StoredEntry, own: StoredEntry, networks: Networks): boolean {
+  const isLater = other.since !== undefined && own.since !== undefined && other.since > own.since;
+  return !isLater && overlap(heldOf(other, networks), own);
 }
 
 function pick(

@@ -11,11 +11,14 @@ export type OwnLeaseEvent =
   /** The subnet was lost (taken by another host, or its expired lease could not be had again): a new one must be acquired. */
   | { readonly type: 'lost'; readonly reason: string };
 
-/** The full truth about all leases, or a change to it; the consumer diffs snapshots (lease/lease-table.ts). */
+/**
+ * The full truth about all leases, or a change to it; the consumer diffs snapshots (lease/lease-table.ts). Where the store
+ * knows holders by name, several may have one subnet: which of them is believed is decided by lease/lease-gate.ts.
+ */
 export type LeaseUpdate =
   | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
   | { readonly type: 'set'; readonly lease: Lease }
-  | { readonly type: 'removed'; readonly key: LeaseKey };
+  | { readonly type: 'removed'; readonly key: LeaseKey; readonly holder?: string | undefined };
 
 export interface AcquireOptions {
   /** The subnet of an earlier run (subnet.env): taken again when nobody else holds it and it fits the configuration. */

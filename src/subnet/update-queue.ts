@@ -1,15 +1,15 @@
 import type { Lease } from '../lease/lease.ts';
-import { type LeaseKey, leaseKey } from '../lease/lease.ts';
+import { type EntryId, entryId, type LeaseKey } from '../lease/lease.ts';
 import type { LeaseUpdate } from './subnet-manager.ts';
 
 /**
- * The buffer between a store's watch and its consumer: never longer than one snapshot and one change for each key, so a
+ * The buffer between a store's watch and its consumer: never longer than one snapshot and one change for each entry, so a
  * consumer that is slower than the store skips states that are history by then and never makes the watch wait.
  * One consumer; `end` finishes it, `fail` makes its next step reject.
  */
 export class LeaseUpdateQueue {
   #snapshot: readonly Lease[] | undefined;
-  readonly #changes = new Map<LeaseKey, LeaseUpdate>();
+  readonly #changes = new Map<EntryId, LeaseUpdate>();
   #wake: (() => void) | undefined;
   #ended = false;
   #failure: { readonly error: unknown } | undefined;
@@ -27,11 +27,14 @@ export class LeaseUpdateQueue {
   }
 
   set(lease: Lease): void {
-    this.#change(leaseKey(lease), { type: 'set', lease });
+    this.#change(entryId(lease), { type: 'set', lease });
   }
 
-  removed(key: LeaseKey): void {
-    this.#change(key, { type: 'removed', key });
+  removed(key: LeaseKey, holder?: string): void {
+    this.#change(
+      entryId(key, holder),
+      holder === undefined ? { type: 'removed', key } : { type: 'removed', key, holder },
+    );
   }
 
   /** Buffered updates are dropped: whoever ends a watch does not want them any more. */
@@ -45,7 +48,7 @@ export class LeaseUpdateQueue {
     this.#wake?.();
   }
 
-  #change(key: LeaseKey, update: LeaseUpdate): void {
+  #change(key: EntryId, update: LeaseUpdate): void {
     this.#changes.delete(key); // so that the order is that of the latest changes
     this.#changes.set(key, update);
     this.#wake?.();

@@ -403,6 +403,27 @@ export function subnetManagerContract(
       assert.equal(leaseKey(lease), '10.5.8.0-24');
     });
 
+    allocationTest('is not kept from a subnet by an entry outside the network, nor loses one to it', async (t) => {
+      const { harness, config, signal } = t;
+      const own = await harness.manager().acquireLease(config, attrsOf(1), signal);
+      for (const cidr of ['0.0.0.0/0', '10.0.0.0/8']) await harness.writeEntry(leaseOf(cidr, 66));
+      const everything = { ...leaseOf('0.0.0.0/0', 66), ipv6Subnet: parsePrefix6('::/0')! };
+      await harness.writeEntry(everything);
+      // A host that is restarted, one that is new, and one whose entry has gone for a moment.
+      const again = await harness.manager().acquireLease(config, attrsOf(1), signal);
+      assert.equal(leaseKey(again), leaseKey(own));
+      const other = await harness.manager().acquireLease(config, attrsOf(2), signal);
+      assert.ok(!overlap(other, own));
+      const manager = harness.manager();
+      const held = manager.holdLease(await manager.acquireLease(config, attrsOf(1), signal), signal);
+      await harness.deleteEntry(leaseKey(own));
+      const told = await until(held[Symbol.asyncIterator](), 'the lease to be had again', (event) => {
+        return event.type !== 'store-unavailable';
+      });
+      assert.ok(told.type === 'renewed', `got ${JSON.stringify(told)}`);
+      assert.equal(leaseKey(told.lease), leaseKey(own));
+    });
+
     allocationTest('keeps a reservation of its address permanent', async ({ harness, config, signal }) => {
       await harness.writeEntry({ ...leaseOf('10.5.4.0/24', 1), expiresAtMs: undefined });
       const lease = await harness.manager().acquireLease(config, attrsOf(1, { VNI: 3 }), signal);
@@ -410,7 +431,8 @@ export function subnetManagerContract(
       assert.equal(lease.expiresAtMs, undefined);
       const picture = new Picture(harness.manager().watchLeases(config, signal));
       await picture.first();
-      assert.deepEqual(picture.leases.get(leaseKey(lease)), lease);
+      const { origin: _, ...seen } = picture.leases.get(leaseKey(lease))!;
+      assert.deepEqual(seen, lease);
     });
 
     const dual = JSON.stringify({ Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00:5::/48' });

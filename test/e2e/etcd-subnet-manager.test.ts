@@ -286,6 +286,7 @@ describe('etcd subnet manager, cut off and back', () => {
         '{"PublicIP":"192.168.77.1"}',
         binding,
         listing.revision,
+        await scope.manager().networkConfig(scope.signal),
         scope.signal,
       );
     };

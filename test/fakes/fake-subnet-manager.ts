@@ -3,7 +3,15 @@ import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { WeftError } from '../../src/errors.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../src/lease/lease.ts';
-import { chooseLease, isLive, isOf, judgeOwn, type StoredEntry } from '../../src/subnet/lease-choice.ts';
+import {
+  chooseLease,
+  EVERYWHERE,
+  isLive,
+  isOf,
+  judgeOwn,
+  type Networks,
+  type StoredEntry,
+} from '../../src/subnet/lease-choice.ts';
 import type { ReportSink } from '../../src/subnet/report.ts';
 import type {
   AcquireOptions,
@@ -126,6 +134,7 @@ export class FakeSubnetManager implements SubnetManager {
   readonly #report: ReportSink;
   readonly #random: () => number;
   readonly #closing = new AbortController();
+  #networks: Networks = EVERYWHERE;
 
   constructor(store: FakeLeaseStore, options: FakeSubnetManagerOptions = {}) {
     this.#store = store;
@@ -156,6 +165,7 @@ export class FakeSubnetManager implements SubnetManager {
     ends.throwIfAborted();
     await Promise.race([this.#store.flowing, aborted(ends)]);
     ends.throwIfAborted();
+    this.#networks = config;
     const { nowMs } = this.#store;
     const choice = chooseLease({
       config,
@@ -197,7 +207,7 @@ export class FakeSubnetManager implements SubnetManager {
         }
       } else {
         const { nowMs } = this.#store;
-        const verdict = judgeOwn(own, this.#store.entries(), nowMs);
+        const verdict = judgeOwn(own, this.#store.entries(), nowMs, this.#networks);
         if (verdict.type === 'lost') {
           yield verdict;
           return;

@@ -58,6 +58,7 @@ export async function createSubnetManager(
           annotationPrefix: options.kubeAnnotationPrefix,
           netConfPath: options.netConfigPath,
           setNodeNetworkUnavailable: options.setNodeNetworkUnavailable,
+          requireNodeAddress: options.requireNodeAddress,
           nodeName: options.nodeName,
           podName: options.podName,
           podNamespace: options.podNamespace,

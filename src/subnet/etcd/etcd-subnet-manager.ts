@@ -4,7 +4,7 @@ import { WeftError } from '../../errors.ts';
 import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../lease/lease.ts';
 import { encodeLeaseValue } from '../../lease/lease-codec.ts';
 import { Backoff, sleep } from '../backoff.ts';
-import { chooseLease, judgeOwn } from '../lease-choice.ts';
+import { chooseLease, EVERYWHERE, judgeOwn, type Networks } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import { formatSubnets, type ReportSink } from '../report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
@@ -76,6 +76,8 @@ export class EtcdSubnetManager implements SubnetManager {
   readonly #now: () => number;
   readonly #random: () => number;
   readonly #closing = new AbortController();
+  /** Those in which this host has its lease. */
+  #networks: Networks = EVERYWHERE;
 
   /**
    * Contacts nobody yet. @throws WeftError WEFT_USAGE for a bad endpoint; RangeError when the renewal margin is not below
@@ -122,6 +124,7 @@ export class EtcdSubnetManager implements SubnetManager {
     options: AcquireOptions = {},
   ): Promise<Lease> {
     const race = new Backoff(RACE, this.#random);
+    this.#networks = config;
     return await this.#persist('Error acquiring lease', signal, async (ends) => {
       for (;;) {
         const lease = await this.#tryAcquire(config, attrs, options, ends);
@@ -272,7 +275,7 @@ export class EtcdSubnetManager implements SubnetManager {
     signal: AbortSignal,
   ): Promise<Binding | undefined> {
     const binding = await this.#registry.grant(this.#leaseTtlSeconds, signal);
-    const outcome = await this.#registry.create(subnets, value, binding, listing.revision, signal);
+    const outcome = await this.#registry.create(subnets, value, binding, listing.revision, this.#networks, signal);
     if (outcome === 'created') return binding;
     await this.#quietly(() => this.#registry.revoke(binding.id, signal));
     this.#report({ type: 'create-race-lost', key: leaseKey(subnets) });
@@ -311,7 +314,7 @@ export class EtcdSubnetManager implements SubnetManager {
         continue;
       }
       const entry = this.#registry.decode(kv).entry;
-      const verdict = judgeOwn(own, entry === undefined ? [] : [entry], this.#now());
+      const verdict = judgeOwn(own, entry === undefined ? [] : [entry], this.#now(), this.#networks);
       switch (verdict.type) {
         case 'lost':
           return verdict;
@@ -356,7 +359,7 @@ export class EtcdSubnetManager implements SubnetManager {
   /** Creates the vanished key again, unless somebody else has a part of the subnet by now. */
   async #retake(own: Lease, signal: AbortSignal): Promise<Tended | Lost | undefined> {
     const listing = await this.#registry.list(signal);
-    const verdict = judgeOwn(own, this.#registry.decodeAll(listing), this.#now());
+    const verdict = judgeOwn(own, this.#registry.decodeAll(listing), this.#now(), this.#networks);
     if (verdict.type === 'lost') return verdict;
     if (verdict.type !== 'absent') return undefined;
     const value = encodeLeaseValue(own.attrs);
@@ -512,7 +515,8 @@ class PeerView {
       return key === undefined ? undefined : this.#leases.get(key);
     }
     const { subnet, ipv6Subnet, attrs } = entry;
-    return { subnet, ipv6Subnet, attrs, expiresAtMs: kv.lease === '0' ? undefined : this.#bound() };
+    const { since } = entry;
+    return { subnet, ipv6Subnet, attrs, expiresAtMs: kv.lease === '0' ? undefined : this.#bound(), origin: { since } };
   }
 }
 

@@ -1,7 +1,7 @@
 import { posix } from 'node:path';
 import { type LeaseKey, leaseKey } from '../../lease/lease.ts';
 import { decodeLeaseValue, parseEtcdLeaseKey, parseLeaseKey } from '../../lease/lease-codec.ts';
-import { overlap, type StoredEntry, type Subnets } from '../lease-choice.ts';
+import { heldOf, type Networks, overlap, type StoredEntry, type Subnets } from '../lease-choice.ts';
 import type { Int64, KeyValue, RangeResponse, RequestOp, WatchResponse } from './etcd-api.ts';
 import type { EtcdClient } from './etcd-client.ts';
 import { isCompacted } from './etcd-error.ts';
@@ -80,13 +80,13 @@ export class LeaseRegistry {
       const held = parseEtcdLeaseKey(name);
       if (held === undefined) return { entry: undefined, problem: 'the key names no subnet' };
       return {
-        entry: { ...held, attrs: undefined, expiresAtMs, kv },
+        entry: { ...held, attrs: undefined, expiresAtMs, since: sinceOf(kv), kv },
         problem: `the key is an unusual spelling of ${leaseKey(held)}`,
       };
     }
     const value = decodeLeaseValue(kv.value.toString('utf8'), options);
     return {
-      entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs, kv },
+      entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs, since: sinceOf(kv), kv },
       problem: value.ok ? undefined : value.reason,
     };
   }
@@ -166,12 +166,14 @@ export class LeaseRegistry {
   /**
    * Creates the key of a lease. `revision` is that of the listing in which the subnets were free: `taken` when the key
    * exists by now; `overlapped` when others, that overlap it, were created since (then it has been withdrawn again).
+   * @param networks what lies outside them holds nothing.
    */
   async create(
     subnets: Subnets,
     value: string,
     binding: Binding,
     revision: Int64,
+    networks: Networks,
     signal: AbortSignal,
   ): Promise<'created' | 'taken' | 'overlapped'> {
     const name = leaseKey(subnets);
@@ -202,7 +204,7 @@ export class LeaseRegistry {
     const overlapped = recent.some((kv) => {
       if (kv.key.equals(key)) return false;
       const other = this.decode(kv).entry;
-      return other !== undefined && overlap(other, subnets);
+      return other !== undefined && overlap(heldOf(other, networks), subnets);
     });
     if (!overlapped) return 'created';
     // Of two overlapping leases the older one stands; its owner need not look.
@@ -290,4 +292,9 @@ export class LeaseRegistry {
     end[end.length - 1] = end.at(-1)! + 1;
     return end;
   }
+}
+
+/** A key that is written again, as by a renewal, keeps its creation; one that was deleted and made again does not. */
+function sinceOf(kv: KeyValue): number {
+  return Number(kv.create_revision);
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
+import { eventually } from '../../../test/netns/waiting.ts';
 import { formatIpv4, parseIpv4 } from '../../ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../ip/ipv6.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../../lease/lease.ts';
@@ -545,21 +546,54 @@ describe('watching', () => {
     else assert.deepEqual(first, { type: 'snapshot', leases: [lease] });
   });
 
-  test('two nodes with one pod CIDR: the one that goes does not take the other with it', async () => {
+  test('an overwrite that is no address is refused with its name and value, and the last good one stays', async () => {
     await using bench = await Bench.start();
-    bench.fake.put(peer('old', '10.244.1.0/24', '10.98.0.11'));
+    const key = `${P}public-ip-overwrite`;
+    const own = bare('own', ['10.244.3.0/24'], { [key]: '203.0.113.7' });
+    bench.fake.put(own);
+    const manager = await bench.open();
+    const events = bench.hold(manager, await bench.acquire(manager));
+    assert.equal(bench.annotation('own', 'public-ip'), '203.0.113.7');
+    const pending = events.next();
+    const overwrite = (value: string): void => {
+      const node = bench.fake.node('own')!;
+      const annotations = { ...node.metadata.annotations, [key]: value };
+      bench.fake.put({ ...node, metadata: { ...node.metadata, annotations } });
+    };
+    const said = (value: string): (() => boolean) => {
+      const text = `the node annotation ${key}=${JSON.stringify(value)} is refused`;
+      return () => bench.lines().some((line) => line.startsWith(text) && line.includes('203.0.113.7 stays published'));
+    };
+    for (const bad of ['203.0.113.', '127.0.0.1', '224.0.0.1\nE1128 all is lost']) {
+      overwrite(bad);
+      await eventually(`${bad} to be refused`, () => said(bad)() || undefined);
+      assert.equal(bench.annotation('own', 'public-ip'), '203.0.113.7');
+    }
+    // A manager that starts with it keeps what is published.
+    const later = await bench.open();
+    await bench.acquire(later);
+    assert.equal(bench.annotation('own', 'public-ip'), '203.0.113.7');
+    overwrite('203.0.113.8');
+    await eventually('the good one', () => bench.annotation('own', 'public-ip') === '203.0.113.8' || undefined);
+    await pending;
+  });
+
+  test('two nodes with one pod CIDR are told apart by their names, and each has its age', async () => {
+    await using bench = await Bench.start();
+    const at = (node: FakeNode, creationTimestamp: string): FakeNode => {
+      return { ...node, metadata: { ...node.metadata, creationTimestamp } };
+    };
+    bench.fake.put(at(peer('old', '10.244.1.0/24', '10.98.0.11'), '2026-01-01T00:00:00Z'));
     const updates = await bench.watch(await bench.open());
     await next(updates);
-    bench.fake.put(peer('new', '10.244.1.0/24', '10.98.0.12'));
-    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.12');
-    assert.ok(bench.lines().some((line) => line.includes('nodes "old" and "new" both publish 10.244.1.0-24')));
+    bench.fake.put(at(peer('new', '10.244.1.0/24', '10.98.0.12'), '2026-01-02T00:00:00Z'));
+    const second = await next(updates);
+    assert.equal(short(second), 'set 10.244.1.0-24@10.98.0.12');
+    assert.deepEqual(second.type === 'set' && second.lease.origin, { holder: 'new', since: Date.UTC(2026, 0, 2) });
     bench.fake.remove('old');
-    bench.fake.put(peer('new', '10.244.1.0/24', '10.98.0.13'));
-    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.13');
-    bench.fake.put(peer('third', '10.244.1.0/24', '10.98.0.14'));
-    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.14');
-    bench.fake.remove('third');
-    assert.equal(short(await next(updates)), 'set 10.244.1.0-24@10.98.0.13');
+    assert.deepEqual(await next(updates), { type: 'removed', key: '10.244.1.0-24', holder: 'old' });
+    bench.fake.remove('new');
+    assert.deepEqual(await next(updates), { type: 'removed', key: '10.244.1.0-24', holder: 'new' });
   });
 
   test('a peer that cannot be read keeps its lease, also over a list of all nodes', async () => {

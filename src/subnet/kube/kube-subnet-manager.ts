@@ -6,18 +6,20 @@ import type { PerFamily } from '../../ip/family.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
 import { asError } from '../outage.ts';
-import type { ReportSeverity, ReportSink } from '../report.ts';
+import { type ReportSeverity, type ReportSink, shown } from '../report.ts';
 import type { LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import { ApiStatusError, type KubeApi } from './kube-api.ts';
 import { LeaseFeed } from './lease-feed.ts';
 import { readNetConf } from './net-conf-file.ts';
-import { hasSubnets, ownSubnets, subnetsLike } from './node-lease.ts';
+import { hasSubnets, nodeOrigin, ownSubnets, subnetsLike } from './node-lease.ts';
 import {
   annotationChanges,
   annotationPatch,
   networkAvailablePatch,
   networkUnavailablePatch,
+  type Overwrites,
+  readOverwrites,
   STRATEGIC_MERGE_PATCH,
 } from './node-patch.ts';
 import { type NodeRecord, nodeRecord } from './node-record.ts';
@@ -34,6 +36,8 @@ export interface KubeSubnetManagerOptions {
   readonly netConfPath: string;
   /** `--set-node-network-unavailable`. */
   readonly setNodeNetworkUnavailable: boolean;
+  /** `--require-node-address`: the addresses of all nodes are kept, for the gate to compare. */
+  readonly requireNodeAddress?: boolean;
   /** EVENT_QUEUE_DEPTH: so many changes may wait for a consumer of `watchLeases` before it gets a snapshot instead. */
   readonly eventQueueDepth?: number;
   readonly report?: ReportSink;
@@ -80,6 +84,9 @@ export class KubeSubnetManager implements SubnetManager {
   readonly #nodes: NodeStore;
   /** The uid of the Node object on which `completeLease` has set the condition. */
   #completedUid: string | undefined;
+  #lastOverwrites: Overwrites | undefined;
+  /** What was said of them last. */
+  #overwriteProblem = '';
   /** Whether the backend is `alloc`, which looks at no other node and needs no watch. */
   #alloc = false;
 
@@ -96,6 +103,7 @@ export class KubeSubnetManager implements SubnetManager {
       api: options.api,
       annotations: options.annotations,
       ownName: options.nodeName,
+      addresses: options.requireNodeAddress ?? false,
       report: this.#report,
       timing: this.#timing.reflector,
       signal: this.#closing.signal,
@@ -176,7 +184,8 @@ export class KubeSubnetManager implements SubnetManager {
         continue;
       }
       if (await this.#publish(node, attrs, scope)) {
-        return { subnet: subnets.subnet, ipv6Subnet: subnets.ipv6Subnet, attrs, expiresAtMs: undefined };
+        const { subnet, ipv6Subnet } = subnets;
+        return { subnet, ipv6Subnet, attrs, expiresAtMs: undefined, origin: nodeOrigin(node) };
       }
     }
   }
@@ -369,15 +378,15 @@ export class KubeSubnetManager implements SubnetManager {
 
   /** False when the Node object has gone meanwhile. */
   async #publish(node: NodeRecord, attrs: LeaseAttrs, signal: AbortSignal): Promise<boolean> {
-    const changes = annotationChanges(node, attrs, this.#keys);
+    const overwrites = this.#overwrites(node);
+    const changes = annotationChanges(node, attrs, this.#keys, overwrites);
     if (Object.keys(changes).length === 0) return true;
-    for (const [key, overwrite] of [
-      [this.#keys.publicIp, this.#keys.publicIpOverwrite],
-      [this.#keys.publicIpv6, this.#keys.publicIpv6Overwrite],
+    for (const [key, overwriteKey, value] of [
+      [this.#keys.publicIp, this.#keys.publicIpOverwrite, overwrites.publicIp],
+      [this.#keys.publicIpv6, this.#keys.publicIpv6Overwrite, overwrites.publicIpv6],
     ] as const) {
-      const value = key === this.#keys.publicIp ? node.own?.publicIpOverwrite : node.own?.publicIpv6Overwrite;
-      if (value && changes[key] === value) {
-        this.#note('info', `Overriding public ip with '${value}' from node annotation '${overwrite}'`);
+      if (value !== undefined && changes[key] === value) {
+        this.#note('info', `Overriding public ip with '${value}' from node annotation '${overwriteKey}'`);
       }
     }
     return (
@@ -399,6 +408,21 @@ export class KubeSubnetManager implements SubnetManager {
     }
   }
 
+  /** What the user asks for on the own Node; one that cannot be used is refused, with its name and value, once. */
+  #overwrites(node: NodeRecord): Overwrites {
+    const { overwrites, problems } = readOverwrites(node, this.#lastOverwrites, this.#keys);
+    this.#lastOverwrites = overwrites;
+    const text = problems
+      .map(({ key, value, kept }) => {
+        const instead = kept === undefined ? 'the address of the interface is published' : `${kept} stays published`;
+        return `the node annotation ${key}=${shown(value)} is refused: it is no unicast address, so no peer could reach this node; ${instead}. Correct it, or remove it`;
+      })
+      .join('; ');
+    if (text !== '' && text !== this.#overwriteProblem) this.#note('error', text);
+    this.#overwriteProblem = text;
+    return overwrites;
+  }
+
   #record(object: unknown): NodeRecord {
     return nodeRecord(object, this.#keys, this.nodeName);
   }
@@ -414,7 +438,7 @@ export class KubeSubnetManager implements SubnetManager {
       node !== undefined &&
       subnets !== undefined &&
       hasSubnets(lease, subnets) &&
-      Object.keys(annotationChanges(node, lease.attrs, this.#keys)).length === 0
+      Object.keys(annotationChanges(node, lease.attrs, this.#keys, this.#overwrites(node))).length === 0
     );
   }
 

@@ -1,5 +1,5 @@
 import type { NetworkConfig } from '../../config/network-config.ts';
-import { type Lease, type LeaseKey, leaseKey } from '../../lease/lease.ts';
+import { type Lease, leaseKey } from '../../lease/lease.ts';
 import { sameAttrs } from '../../lease/lease-table.ts';
 import { asError } from '../outage.ts';
 import type { ReportSink } from '../report.ts';
@@ -24,10 +24,8 @@ export class LeaseFeed {
   readonly #options: LeaseFeedOptions;
   readonly #families: LeaseFamilies;
   readonly #queue = new LeaseUpdateQueue();
-  /** The last lease of each node that could be read. */
+  /** The last lease of each node that could be read. Several may have one subnet: lease/lease-gate.ts decides. */
   #byNode = new Map<string, Lease>();
-  /** Which node a subnet belongs to: the latest, should two nodes publish the same. */
-  #owners = new Map<LeaseKey, string>();
   #synced = false;
 
   constructor(options: LeaseFeedOptions) {
@@ -39,17 +37,16 @@ export class LeaseFeed {
   replaced(nodes: Iterable<NodeRecord>, unreadable: ReadonlySet<string>): void {
     const before = this.#byNode;
     this.#byNode = new Map();
-    this.#owners = new Map();
     for (const name of unreadable) {
       const lease = before.get(name);
-      if (lease !== undefined) this.#claim(name, lease);
+      if (lease !== undefined) this.#byNode.set(name, lease);
     }
     for (const node of nodes) {
       const lease = this.#read(node, before.get(node.name));
-      if (lease !== undefined) this.#claim(node.name, lease);
+      if (lease !== undefined) this.#byNode.set(node.name, lease);
     }
     if (this.#synced) {
-      this.#options.report({ type: 'resynchronised', leases: this.#owners.size, reason: 'all nodes were listed' });
+      this.#options.report({ type: 'resynchronised', leases: this.#byNode.size, reason: 'all nodes were listed' });
     }
     this.#synced = true;
     this.#queue.snapshot(this.#leases());
@@ -64,10 +61,10 @@ export class LeaseFeed {
     }
     if (before !== undefined) {
       const sameSubnets = leaseKey(before) === leaseKey(lease);
-      if (sameSubnets && sameAttrs(before.attrs, lease.attrs)) return;
+      if (sameSubnets && sameAttrs(before.attrs, lease.attrs) && sameOrigin(before, lease)) return;
       if (!sameSubnets) this.deleted(node.name);
     }
-    this.#claim(node.name, lease);
+    this.#byNode.set(node.name, lease);
     this.#change(() => this.#queue.set(lease));
   }
 
@@ -75,16 +72,7 @@ export class LeaseFeed {
     const lease = this.#byNode.get(name);
     if (lease === undefined) return;
     this.#byNode.delete(name);
-    const key = leaseKey(lease);
-    if (this.#owners.get(key) !== name) return;
-    for (const [other, theirs] of this.#byNode) {
-      if (leaseKey(theirs) !== key) continue;
-      this.#owners.set(key, other);
-      this.#change(() => this.#queue.set(theirs));
-      return;
-    }
-    this.#owners.delete(key);
-    this.#change(() => this.#queue.removed(key));
+    this.#change(() => this.#queue.removed(leaseKey(lease), name));
   }
 
   end(): void {
@@ -104,28 +92,22 @@ export class LeaseFeed {
     }
   }
 
-  #claim(name: string, lease: Lease): void {
-    const key = leaseKey(lease);
-    const owner = this.#owners.get(key);
-    if (owner !== undefined && owner !== name) {
-      const text = `nodes "${owner}" and "${name}" both publish ${key}; packets for it go to "${name}"`;
-      this.#options.report({ type: 'note', severity: 'warning', text });
-    }
-    this.#byNode.set(name, lease);
-    this.#owners.set(key, name);
-  }
-
   #change(add: () => void): void {
     if (this.#queue.pending < this.#options.depth) {
       add();
       return;
     }
-    const text = `Channel buffer full (EVENT_QUEUE_DEPTH=${this.#options.depth}), handing over all ${this.#owners.size} leases at once instead of single changes`;
+    const text = `Channel buffer full (EVENT_QUEUE_DEPTH=${this.#options.depth}), handing over all ${this.#byNode.size} leases at once instead of single changes`;
     this.#options.report({ type: 'note', severity: 'warning', text });
     this.#queue.snapshot(this.#leases());
   }
 
   #leases(): Lease[] {
-    return Array.from(this.#owners.values(), (name) => this.#byNode.get(name)!);
+    return [...this.#byNode.values()];
   }
+}
+
+function sameOrigin({ origin: a }: Lease, { origin: b }: Lease): boolean {
+  const [left, right] = [a?.addresses ?? [], b?.addresses ?? []];
+  return a?.since === b?.since && left.length === right.length && left.every((address, i) => address === right[i]);
 }

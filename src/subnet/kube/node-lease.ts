@@ -1,5 +1,6 @@
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
+import { parseAddr } from '../../ip/address.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parseIpv6 } from '../../ip/ipv6.ts';
 import {
@@ -15,7 +16,7 @@ import {
   parsePrefix6,
 } from '../../ip/prefix.ts';
 import { ENTRY_BOUNDS, jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
-import type { JsonValue, Lease } from '../../lease/lease.ts';
+import type { JsonValue, Lease, LeaseOrigin } from '../../lease/lease.ts';
 import { shown } from '../report.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';
@@ -170,6 +171,18 @@ export function nodeLease(
       backendV6Data: keepData ? dataOf(node.backendV6Data, keys.backendV6Data) : undefined,
     },
     expiresAtMs: undefined,
+    origin: nodeOrigin(node),
+  };
+}
+
+/** What Kubernetes says of the lease of a node: its creation is the API server's to date, and a pod CIDR is given once. */
+export function nodeOrigin({ name, createdAtMs, addresses }: NodeRecord): LeaseOrigin {
+  return {
+    holder: name,
+    since: createdAtMs,
+    ...(addresses === undefined
+      ? {}
+      : { addresses: addresses.map(parseAddr).filter((address) => address !== undefined) }),
   };
 }
 

@@ -1,6 +1,7 @@
-import { formatIpv4 } from '../../ip/ipv4.ts';
-import { formatIpv6 } from '../../ip/ipv6.ts';
+import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
+import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
 import type { JsonValue, LeaseAttrs } from '../../lease/lease.ts';
+import { isUnicast } from '../../lease/lease-gate.ts';
 import { printable } from '../../printable.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';
@@ -11,15 +12,77 @@ const MAX_CONDITION = 2_000;
 /** Needed for lists that are merged by key (conditions); a plain object without it would be taken for a JSON patch. */
 export const STRATEGIC_MERGE_PATCH = 'application/strategic-merge-patch+json';
 
+/** The addresses that the user's `…-overwrite` annotations give, as far as they can be used. */
+export interface Overwrites {
+  readonly publicIp: string | undefined;
+  readonly publicIpv6: string | undefined;
+}
+
+/** An annotation that gives no address under which a host can be reached. */
+export interface OverwriteProblem {
+  readonly key: string;
+  readonly value: string;
+  /** What is published in its place; `undefined`: the address of the interface. */
+  readonly kept: string | undefined;
+}
+
+/**
+ * What the user's annotations on the own Node ask for. One that cannot be used counts as `before`, the last good value; where
+ * there is none, as what the Node publishes now, if peers can use that.
+ */
+export function readOverwrites(
+  node: NodeRecord,
+  before: Overwrites | undefined,
+  keys: AnnotationKeys,
+): { readonly overwrites: Overwrites; readonly problems: readonly OverwriteProblem[] } {
+  const problems: OverwriteProblem[] = [];
+  const read = (
+    key: string,
+    value: string | undefined,
+    usable: (text: string) => boolean,
+    last: string | undefined,
+    published: string | undefined,
+  ): string | undefined => {
+    if (value === undefined || value === '') return undefined;
+    if (usable(value)) return value;
+    const kept = last ?? (published !== undefined && usable(published) ? published : undefined);
+    problems.push({ key, value, kept });
+    return kept;
+  };
+  const usable =
+    <A extends Ipv4Addr | Ipv6Addr>(parse: (text: string) => A | undefined) =>
+    (text: string): boolean => {
+      const address = parse(text);
+      return address !== undefined && isUnicast(address);
+    };
+  const { own } = node;
+  const overwrites = {
+    publicIp: read(keys.publicIpOverwrite, own?.publicIpOverwrite, usable(parseIpv4), before?.publicIp, node.publicIp),
+    publicIpv6: read(
+      keys.publicIpv6Overwrite,
+      own?.publicIpv6Overwrite,
+      usable(parseIpv6),
+      before?.publicIpv6,
+      node.publicIpv6,
+    ),
+  };
+  return { overwrites, problems };
+}
+
 /**
  * The annotations that must change on the own node so that peers see `attrs`; empty when none. The rules, and which keys
  * which backend writes, are flannel's:
- * - an address comes from the user's `…-overwrite` annotation where there is one;
+ * - an address comes from the user's `…-overwrite` annotation where there is one (readOverwrites);
  * - IPv4 keys are written unless the backend is vxlan and has no IPv4 data;
  * - IPv6 keys are written by vxlan with IPv6 data, by wireguard with IPv6 data and an IPv6 address, by host-gw and
  *   extension with an IPv6 address, and by nobody else.
  */
-export function annotationChanges(node: NodeRecord, attrs: LeaseAttrs, keys: AnnotationKeys): Record<string, string> {
+export function annotationChanges(
+  node: NodeRecord,
+  attrs: LeaseAttrs,
+  keys: AnnotationKeys,
+  overwrites: Overwrites = readOverwrites(node, undefined, keys).overwrites,
+): Record<string, string> {
   const { backendType } = attrs;
   const data = goJson(attrs.backendData);
   const v6Data = goJson(attrs.backendV6Data);
@@ -34,10 +97,10 @@ export function annotationChanges(node: NodeRecord, attrs: LeaseAttrs, keys: Ann
   if (v6) want(keys.backendV6Data, v6Data, node.backendV6Data);
   if (!node.managed) changes[keys.kubeSubnetManager] = 'true';
   if (attrs.publicIp !== undefined && (backendType !== 'vxlan' || data !== 'null')) {
-    want(keys.publicIp, node.own?.publicIpOverwrite || formatIpv4(attrs.publicIp), node.publicIp);
+    want(keys.publicIp, overwrites.publicIp ?? formatIpv4(attrs.publicIp), node.publicIp);
   }
   if (v6 && attrs.publicIpv6 !== undefined) {
-    want(keys.publicIpv6, node.own?.publicIpv6Overwrite || formatIpv6(attrs.publicIpv6), node.publicIpv6);
+    want(keys.publicIpv6, overwrites.publicIpv6 ?? formatIpv6(attrs.publicIpv6), node.publicIpv6);
   }
   return changes;
 }

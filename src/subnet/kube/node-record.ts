@@ -8,6 +8,8 @@ import type { AnnotationKeys } from './annotations.ts';
 export interface NodeRecord {
   readonly name: string;
   readonly uid: string;
+  /** metadata.creationTimestamp, in milliseconds since the epoch: set by the API server. */
+  readonly createdAtMs: number | undefined;
   /** spec.podCIDRs, or spec.podCIDR alone when that list is empty. Empty: not assigned yet. */
   readonly podCidrs: readonly string[];
   /** Whether the annotation `kube-subnet-manager` is `true`: only such nodes are peers. */
@@ -17,6 +19,8 @@ export interface NodeRecord {
   readonly backendV6Data: string | undefined;
   readonly publicIp: string | undefined;
   readonly publicIpv6: string | undefined;
+  /** status.addresses that are IP addresses; kept only where asked for. */
+  readonly addresses: readonly string[] | undefined;
   /** Details that only the own node needs; `undefined` for all others. */
   readonly own: OwnNodeDetails | undefined;
 }
@@ -36,7 +40,12 @@ export interface OwnNodeDetails {
 const TOO_LONG = `longer than ${ENTRY_BOUNDS.length} characters`;
 
 /** @throws Error, saying what is wrong, when it is no Node that can be read. */
-export function nodeRecord(object: unknown, keys: AnnotationKeys, ownName: string): NodeRecord {
+export function nodeRecord(
+  object: unknown,
+  keys: AnnotationKeys,
+  ownName: string,
+  { addresses = false } = {},
+): NodeRecord {
   const node = mapping(object, 'the object');
   const metadata = mapping(node.metadata, 'metadata');
   const name = metadata.name;
@@ -52,6 +61,7 @@ export function nodeRecord(object: unknown, keys: AnnotationKeys, ownName: strin
   return {
     name,
     uid: typeof metadata.uid === 'string' ? metadata.uid : '',
+    createdAtMs: timeOf(metadata.creationTimestamp),
     podCidrs: podCidrs(spec),
     managed: annotation(keys.kubeSubnetManager) === 'true',
     backendType: annotation(keys.backendType),
@@ -59,6 +69,7 @@ export function nodeRecord(object: unknown, keys: AnnotationKeys, ownName: strin
     backendV6Data: annotation(keys.backendV6Data),
     publicIp: annotation(keys.publicIp),
     publicIpv6: annotation(keys.publicIpv6),
+    addresses: addresses ? addressesOf(node.status) : undefined,
     own:
       name === ownName
         ? {
@@ -83,7 +94,9 @@ export function sameNodeRecord(a: NodeRecord, b: NodeRecord): boolean {
     a.backendType === b.backendType &&
     a.backendData === b.backendData &&
     a.backendV6Data === b.backendV6Data &&
+    a.createdAtMs === b.createdAtMs &&
     sameTexts(a.podCidrs, b.podCidrs) &&
+    sameTexts(a.addresses ?? [], b.addresses ?? []) &&
     sameOwn(a.own, b.own)
   );
 }
@@ -111,6 +124,21 @@ function podCidrs(spec: Record<string, unknown>): string[] {
     return list;
   }
   return typeof spec.podCIDR === 'string' && spec.podCIDR !== '' ? [spec.podCIDR] : [];
+}
+
+function timeOf(value: unknown): number | undefined {
+  const ms = typeof value === 'string' ? Date.parse(value) : Number.NaN;
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
+/** More than that are no addresses of one host. */
+const MAX_ADDRESSES = 64;
+
+function addressesOf(status: unknown): string[] {
+  const all = entries(status, 'addresses').map(({ address }) => address);
+  return all
+    .filter((address) => typeof address === 'string' && address.length <= 45)
+    .slice(0, MAX_ADDRESSES) as string[];
 }
 
 function internalIps(status: unknown): string[] {

@@ -10,6 +10,8 @@ export interface NodeStoreOptions {
   readonly api: KubeApi;
   readonly annotations: AnnotationKeys;
   readonly ownName: string;
+  /** Whether the addresses of other nodes are kept. */
+  readonly addresses: boolean;
   readonly report: ReportSink;
   readonly timing: Partial<ReflectorTiming>;
   /** Ends the reflector. */
@@ -103,8 +105,8 @@ export class NodeStore {
   }
 
   async #run(): Promise<void> {
-    const { api, annotations, ownName, report, timing, signal } = this.#options;
-    const reduce = (object: unknown): NodeRecord => nodeRecord(object, annotations, ownName);
+    const { api, annotations, ownName, addresses, report, timing, signal } = this.#options;
+    const reduce = (object: unknown): NodeRecord => nodeRecord(object, annotations, ownName, { addresses });
     try {
       for await (const event of reflect({ api, path: '/api/v1/nodes', reduce, report, timing }, signal)) {
         this.#take(event);

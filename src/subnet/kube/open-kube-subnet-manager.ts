@@ -14,6 +14,8 @@ export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions, NodeIde
   readonly netConfPath: string;
   /** `--set-node-network-unavailable`. */
   readonly setNodeNetworkUnavailable: boolean;
+  /** `--require-node-address` */
+  readonly requireNodeAddress?: boolean;
   /** EVENT_QUEUE_DEPTH, 1 or more. */
   readonly eventQueueDepth?: number;
   /** CONT_WHEN_CACHE_NOT_READY: an agent that cannot list the nodes in time goes on without. */
@@ -52,6 +54,7 @@ export async function openKubeSubnetManager(
       annotations,
       netConfPath,
       setNodeNetworkUnavailable,
+      requireNodeAddress: options.requireNodeAddress ?? false,
       report,
       ...(eventQueueDepth === undefined ? {} : { eventQueueDepth }),
       ...(timing === undefined ? {} : { timing }),

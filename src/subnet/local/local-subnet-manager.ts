@@ -4,7 +4,7 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
-import { chooseLease, isAt, isLive, isOf, judgeOwn, overlap } from '../lease-choice.ts';
+import { chooseLease, EVERYWHERE, isAt, isLive, isOf, judgeOwn, type Networks, overlap } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink, SubnetReport } from '../report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
@@ -50,6 +50,8 @@ export class LocalSubnetManager implements SubnetManager {
   readonly #now: () => number;
   readonly #random: () => number;
   readonly #closing = new AbortController();
+  /** Those in which this host has its lease. */
+  #networks: Networks = EVERYWHERE;
   #store: LeaseStore | undefined;
   /** Counts openings: versions of different files must never look equal. */
   #opened = 0;
@@ -100,6 +102,7 @@ export class LocalSubnetManager implements SubnetManager {
   ): Promise<Lease> {
     const ends = AbortSignal.any([signal, this.#closing.signal]);
     const backoff = new Backoff(RETRY, this.#random);
+    this.#networks = config;
     for (;;) {
       ends.throwIfAborted();
       const reports: SubnetReport[] = [];
@@ -270,7 +273,7 @@ export class LocalSubnetManager implements SubnetManager {
    * there is something to write, and then looks again.
    */
   #tend(store: LeaseStore, own: Lease): Tended {
-    const seen = judgeOwn(own, decode(store.rows()), this.#now());
+    const seen = judgeOwn(own, decode(store.rows()), this.#now(), this.#networks);
     if (seen.type === 'lost') return seen;
     if (seen.type === 'held' && !this.#isDue(seen.entry.expiresAtMs)) {
       const lease = { ...own, attrs: seen.entry.attrs, expiresAtMs: seen.entry.expiresAtMs };
@@ -278,7 +281,7 @@ export class LocalSubnetManager implements SubnetManager {
     }
     const written = store.transact((transaction): Tended & { readonly renewal?: boolean } => {
       const nowMs = this.#now();
-      const verdict = judgeOwn(own, decode(transaction.rows()), nowMs);
+      const verdict = judgeOwn(own, decode(transaction.rows()), nowMs, this.#networks);
       if (verdict.type === 'lost') return verdict;
       const attrs = verdict.type === 'held' ? verdict.entry.attrs : own.attrs;
       const permanent = verdict.type !== 'absent' && verdict.entry.expiresAtMs === undefined;

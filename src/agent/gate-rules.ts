@@ -1,0 +1,23 @@
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import { MAX_PEERS } from '../dataplane/supervisor.ts';
+import type { IpAddr } from '../ip/address.ts';
+import type { GateRules } from '../lease/lease-gate.ts';
+import type { NodePlane } from './node-plane.ts';
+
+/** What a lease of another host must be like to be believed here. `hostAddresses` are all that this host has. */
+export function gateRules(
+  options: Pick<FlanneldOptions, 'subnetManager' | 'requireNodeAddress'>,
+  { config, external, backend }: Pick<NodePlane, 'config' | 'external' | 'backend'>,
+  hostAddresses: readonly IpAddr[],
+): GateRules {
+  const published = [external.address, external.addressV6, external.publicIp, external.publicIpv6];
+  return {
+    ipv4: config.ipv4,
+    ipv6: config.ipv6,
+    planned: options.subnetManager !== 'kube',
+    ownAddresses: [...hostAddresses, ...published.filter((address) => address !== undefined)],
+    onLink: external.onLink,
+    requireNodeAddress: options.requireNodeAddress,
+    capacity: backend.underlay === undefined ? Number.POSITIVE_INFINITY : MAX_PEERS,
+  };
+}

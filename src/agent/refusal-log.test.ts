@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import { parsePrefix4 } from '../ip/prefix.ts';
+import type { Lease } from '../lease/lease.ts';
+import { RefusalLog } from './refusal-log.ts';
+
+it('a flood of refusals is some lines, and a word about the others', () => {
+  const attrs = {
+    publicIp: undefined,
+    publicIpv6: undefined,
+    backendType: '',
+    backendData: undefined,
+    backendV6Data: undefined,
+  };
+  const lease: Lease = { subnet: parsePrefix4('0.0.0.0/0')!, ipv6Subnet: undefined, attrs, expiresAtMs: undefined };
+  const lines: string[] = [];
+  let nowMs = 0;
+  const log = new RefusalLog(
+    { warn: (text) => void lines.push(text), error: (text) => void lines.push(`E ${text}`) },
+    () => nowMs,
+  );
+  log.say([{ lease, reason: 'overlaps-own', by: undefined }]);
+  assert.match(lines[0]!, /^E Refusing the lease 0\.0\.0\.0\/0: /);
+  log.say(Array.from({ length: 10_000 }, () => ({ lease, reason: 'outside-network' as const, by: undefined })));
+  assert.equal(lines.length, 20);
+  nowMs = 10_000;
+  log.say([{ lease, reason: 'outside-network', by: undefined }]);
+  assert.match(lines[20]!, /\(9981 more were refused and not logged\)$/);
+});

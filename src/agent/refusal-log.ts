@@ -1,0 +1,43 @@
+import { describeRefusal, type Refusal } from '../lease/lease-gate.ts';
+import type { Log } from '../log/log.ts';
+
+/** So many lines at once, and one more in each so many milliseconds. */
+const BURST = 20;
+const LINE_EVERY_MS = 10_000;
+
+/** Says of each entry of the store that is not believed why, once; of thousands of them that there are more. */
+export class RefusalLog {
+  readonly #log: Pick<Log, 'error' | 'warn'>;
+  readonly #now: () => number;
+  #tokens = BURST;
+  #refilledAtMs: number;
+  #silent = 0;
+
+  constructor(log: Pick<Log, 'error' | 'warn'>, now: () => number = () => performance.now()) {
+    this.#log = log;
+    this.#now = now;
+    this.#refilledAtMs = now();
+  }
+
+  say(news: readonly Refusal[]): void {
+    const nowMs = this.#now();
+    const earned = Math.floor((nowMs - this.#refilledAtMs) / LINE_EVERY_MS);
+    if (earned > 0) {
+      this.#tokens = Math.min(BURST, this.#tokens + earned);
+      this.#refilledAtMs = nowMs;
+    }
+    for (const refusal of news) {
+      if (this.#tokens === 0) {
+        this.#silent++;
+        continue;
+      }
+      this.#tokens--;
+      const more = this.#silent === 0 ? '' : ` (${this.#silent} more were refused and not logged)`;
+      this.#silent = 0;
+      const text = `${describeRefusal(refusal)}${more}`;
+      // Two hosts that claim one subnet are cut off from some of the others: nobody should have to look for it.
+      if (refusal.reason === 'overlaps-own') this.#log.error(text);
+      else this.#log.warn(text);
+    }
+  }
+}

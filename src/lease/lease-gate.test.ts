@@ -1,0 +1,325 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
+import { containsPrefix4, overlaps4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import { entryId, type Lease, leaseKey } from './lease.ts';
+import { compareAge, describeRefusal, type GateRules, LeaseGate, type RefusalReason } from './lease-gate.ts';
+
+const PLAN = {
+  network: parsePrefix4('10.5.0.0/16')!,
+  subnetLength: 24,
+  subnetMin: parseIpv4('10.5.16.0')!,
+  subnetMax: parseIpv4('10.5.255.0')!,
+};
+const RULES: GateRules = {
+  ipv4: PLAN,
+  ipv6: undefined,
+  planned: true,
+  ownAddresses: [parseIpv4('192.168.77.1')!],
+  onLink: [],
+  requireNodeAddress: false,
+  capacity: 1_000,
+};
+
+interface Claim {
+  readonly holder?: string;
+  readonly since?: number;
+  readonly addresses?: readonly string[];
+  readonly v6?: string;
+}
+
+function lease(subnet: string | undefined, publicIp: string, { holder, since, addresses, v6 }: Claim = {}): Lease {
+  const none = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
+  const origin = { holder, since, ...(addresses && { addresses: addresses.map((text) => parseIpv4(text)!) }) };
+  return {
+    subnet: subnet === undefined ? undefined : parsePrefix4(subnet)!,
+    ipv6Subnet: v6 === undefined ? undefined : parsePrefix6(v6)!,
+    attrs: { ...none, publicIp: parseIpv4(publicIp) },
+    expiresAtMs: undefined,
+    origin,
+  };
+}
+
+const OWN = lease('10.5.20.0/24', '192.168.77.1', { holder: 'own', since: 50 });
+
+function gateWith(leases: readonly Lease[], rules: Partial<GateRules> = {}, own = OWN): LeaseGate {
+  const gate = new LeaseGate({ ...RULES, ...rules }, own);
+  gate.apply({ type: 'snapshot', leases });
+  return gate;
+}
+const keysOf = (gate: LeaseGate): string[] => gate.leases().map(leaseKey).sort();
+const reasonOf = (refused: Lease, rules: Partial<GateRules> = {}): RefusalReason | undefined =>
+  gateWith([refused], rules).takeNews()[0]?.reason;
+
+describe('the gate of leases', () => {
+  const kubernetes = { planned: false };
+  const cases: readonly (readonly [string, Lease, RefusalReason | undefined, Partial<GateRules>?])[] = [
+    ['a subnet of the plan', lease('10.5.21.0/24', '192.168.77.2'), undefined],
+    ['a reservation below SubnetMin', lease('10.5.2.0/24', '192.168.77.2'), undefined],
+    ['all of the Internet', lease('0.0.0.0/0', '192.168.77.2'), 'outside-network'],
+    ['all of the Internet, with Kubernetes', lease('0.0.0.0/0', '192.168.77.2'), 'outside-network', kubernetes],
+    ['a subnet of another network', lease('10.6.1.0/24', '192.168.77.2'), 'outside-network'],
+    [
+      'no subnet of a family that the network has',
+      lease(undefined, '192.168.77.2', { v6: 'fd00::/64' }),
+      'outside-network',
+    ],
+    ['a second family, where the network has one', lease('10.5.21.0/24', '192.168.77.2', { v6: '::/0' }), undefined],
+    ['a longer subnet', lease('10.5.21.0/25', '192.168.77.2'), 'wrong-length'],
+    ['a shorter subnet', lease('10.5.0.0/17', '192.168.77.2'), 'wrong-length'],
+    ['a longer subnet, with Kubernetes', lease('10.5.21.0/26', '192.168.77.2'), undefined, kubernetes],
+    ['a part of the own subnet, with Kubernetes', lease('10.5.20.0/25', '192.168.77.2'), 'overlaps-own', kubernetes],
+    ['the whole network, with Kubernetes', lease('10.5.0.0/16', '192.168.77.2'), 'overlaps-own', kubernetes],
+    ['loopback', lease('10.5.21.0/24', '127.0.0.1'), 'address-not-unicast'],
+    ['multicast', lease('10.5.21.0/24', '224.0.0.1'), 'address-not-unicast'],
+    ['broadcast', lease('10.5.21.0/24', '255.255.255.255'), 'address-not-unicast'],
+    ['this network', lease('10.5.21.0/24', '0.0.0.1'), 'address-not-unicast'],
+    ['link-local, carrier-grade NAT and class E', lease('10.5.21.0/24', '169.254.7.7'), undefined],
+    ['class E', lease('10.5.21.0/24', '240.0.0.1'), undefined],
+    ['the own address', lease('10.5.21.0/24', '192.168.77.1'), 'address-own'],
+    ['an address in its own subnet', lease('10.5.21.0/24', '10.5.21.7'), 'address-in-network'],
+    ['an address below SubnetMin, behind a router', lease('10.5.21.0/24', '10.5.1.7'), 'address-in-network'],
+    [
+      'an address below SubnetMin, on the link',
+      lease('10.5.21.0/24', '10.5.1.7'),
+      undefined,
+      { onLink: [parsePrefix4('10.5.1.0/24')!] },
+    ],
+    [
+      'an address below SubnetMin, on the link, where Kubernetes may give that subnet',
+      lease('10.5.21.0/24', '10.5.1.7'),
+      'address-in-network',
+      { onLink: [parsePrefix4('10.5.1.0/24')!], planned: false },
+    ],
+    [
+      'an address that the Node does not have',
+      lease('10.5.21.0/24', '192.168.77.2', { addresses: ['192.168.77.3'] }),
+      'address-not-of-node',
+      { requireNodeAddress: true },
+    ],
+    [
+      'an address that the Node has',
+      lease('10.5.21.0/24', '192.168.77.2', { addresses: ['10.0.0.1', '192.168.77.2'] }),
+      undefined,
+      { requireNodeAddress: true },
+    ],
+  ];
+  for (const [what, entry, reason, rules] of cases) {
+    it(`${reason === undefined ? 'admits' : 'refuses'} ${what}`, () => {
+      assert.equal(reasonOf(entry, rules), reason);
+      assert.equal(gateWith([entry], rules).size, reason === undefined ? 1 : 0);
+    });
+  }
+
+  it('judges IPv6 by the same rules', () => {
+    const ipv6 = {
+      network: parsePrefix6('fd00:5::/48')!,
+      subnetLength: 64,
+      subnetMin: parseIpv6('fd00:5:0:1::')!,
+      subnetMax: parseIpv6('fd00:5:0:ffff::')!,
+    };
+    const of = (v6: string, publicIpv6: string): Lease => {
+      const base = lease(undefined, '', { v6 });
+      return { ...base, attrs: { ...base.attrs, publicIp: undefined, publicIpv6: parseIpv6(publicIpv6)! } };
+    };
+    const rules = { ipv6, ownAddresses: [parseIpv6('2001:db8::1')!] };
+    for (const [v6, address, reason] of [
+      ['fd00:5:0:7::/64', '2001:db8::2', undefined],
+      ['fd00:6:0:7::/64', '2001:db8::2', 'outside-network'],
+      ['::/0', '2001:db8::2', 'outside-network'],
+      ['fd00:5:0:7::/65', '2001:db8::2', 'wrong-length'],
+      ['fd00:5:0:7::/64', '::1', 'address-not-unicast'],
+      ['fd00:5:0:7::/64', 'ff02::1', 'address-not-unicast'],
+      ['fd00:5:0:7::/64', '::ffff:10.0.0.1', 'address-not-unicast'],
+      ['fd00:5:0:7::/64', '2001:db8::1', 'address-own'],
+      ['fd00:5:0:7::/64', 'fd00:5:0:7::9', 'address-in-network'],
+    ] as const) {
+      assert.equal(reasonOf(of(v6, address), rules), reason, `${v6} ${address}`);
+    }
+  });
+
+  it('the first to come keeps a subnet, seen one after the other or together, and the next gets it when it goes', () => {
+    const first = lease('10.5.21.0/24', '192.168.77.2', { holder: 'zeta', since: 10 });
+    const second = lease('10.5.21.0/24', '192.168.77.3', { holder: 'alpha', since: 20 });
+    const third = lease('10.5.21.0/24', '192.168.77.4', { holder: 'beta', since: 30 });
+    const gate = gateWith([first]);
+    gate.apply({ type: 'set', lease: third });
+    gate.apply({ type: 'set', lease: second });
+    assert.deepEqual(gate.leases(), [first]);
+    assert.deepEqual(gate.refusals, { 'overlaps-earlier': 2 });
+    for (const order of [
+      [first, second, third],
+      [third, second, first],
+      [second, third, first],
+    ]) {
+      assert.deepEqual(gateWith(order).leases(), [first]);
+    }
+    gate.apply({ type: 'removed', key: leaseKey(first), holder: 'zeta' });
+    assert.deepEqual(gate.leases(), [second]);
+    // The earlier one comes back, and is the later one now.
+    gate.apply({ type: 'set', lease: first });
+    assert.deepEqual(gate.leases(), [second]);
+  });
+
+  it('what an earlier run has admitted goes before what the store calls earlier', () => {
+    const remembered = { ...lease('10.5.21.0/24', '192.168.77.3'), origin: undefined };
+    const older = lease('10.5.21.0/24', '192.168.77.2', { holder: 'a', since: 1 });
+    const same = lease('10.5.21.0/24', '192.168.77.3', { holder: 'b', since: 2 });
+    const gate = gateWith([remembered]);
+    gate.apply({ type: 'snapshot', leases: [older, same] });
+    assert.deepEqual(gate.leases(), [same]);
+  });
+
+  it('says on both hosts that two claim one subnet: the newcomer knows that it is one', () => {
+    const other = (since: number): Lease => lease('10.5.20.0/24', '192.168.77.2', { holder: 'other', since });
+    const incumbent = gateWith([OWN, other(60)]);
+    assert.deepEqual(
+      incumbent.takeNews().map(({ reason }) => reason),
+      ['overlaps-own'],
+    );
+    assert.equal(incumbent.ownConflict, undefined);
+    const newcomer = gateWith([other(40), OWN]);
+    assert.equal(newcomer.takeNews()[0]?.reason, 'overlaps-own');
+    assert.equal(newcomer.ownConflict?.origin?.holder, 'other');
+    newcomer.apply({ type: 'removed', key: leaseKey(OWN), holder: 'other' });
+    assert.equal(newcomer.ownConflict, undefined);
+    // An entry that is refused for itself makes nobody a newcomer.
+    assert.equal(
+      gateWith([OWN, lease('0.0.0.0/0', '192.168.77.2', { holder: 'other', since: 1 })]).ownConflict,
+      undefined,
+    );
+  });
+
+  it('tells each refusal once, and again when something about it changes', () => {
+    const bad = lease('10.6.0.0/24', '192.168.77.2');
+    const gate = gateWith([bad]);
+    assert.equal(gate.takeNews().length, 1);
+    gate.apply({ type: 'set', lease: { ...bad, expiresAtMs: 7 } });
+    gate.apply({ type: 'snapshot', leases: [bad] });
+    assert.equal(gate.takeNews().length, 0);
+    gate.apply({ type: 'set', lease: lease('10.6.0.0/24', '192.168.77.9') });
+    const [news] = gate.takeNews();
+    assert.match(
+      describeRefusal(news!),
+      /^Refusing the lease 10\.6\.0\.0\/24 of 192\.168\.77\.9: .* \[outside-network\]$/,
+    );
+    const long = lease('10.6.0.0/24', '192.168.77.9', { holder: '\n'.repeat(10_000) });
+    assert.ok(describeRefusal({ lease: long, reason: 'too-many', by: long }).length < 2_000);
+    assert.doesNotMatch(describeRefusal({ lease: long, reason: 'too-many', by: long }), /\n/);
+  });
+
+  it('admits the first to come of more than there is room for', () => {
+    const all = Array.from({ length: 8 }, (_, n) =>
+      lease(`10.5.${30 + n}.0/24`, `192.168.77.${10 + n}`, { since: 9 - n }),
+    );
+    const gate = gateWith(all, { capacity: 5 });
+    assert.deepEqual(keysOf(gate), all.slice(3).map(leaseKey).sort());
+    assert.deepEqual(gate.refusals, { 'too-many': 3 });
+    gate.apply({ type: 'removed', key: leaseKey(all[7]!) });
+    assert.deepEqual(keysOf(gate), [...all.slice(2, 7)].map(leaseKey).sort());
+  });
+
+  // Subnets of several lengths that overlap each other, few holders: what Kubernetes can show.
+  const claim = fc
+    .record({
+      place: fc.nat(15),
+      length: fc.constantFrom(22, 24, 24, 24, 25, 26),
+      holder: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
+      since: fc.nat(3),
+      address: fc.constantFrom('192.168.77.2', '192.168.77.3', '192.168.77.4', '127.0.0.1', '10.5.21.1'),
+    })
+    .map(({ place, length, holder, since, address }) =>
+      lease(`10.5.${16 + Math.floor(place / 2)}.${(place % 2) * 128}/${length}`, address, { holder, since }),
+    );
+  const step = fc.oneof(
+    { weight: 5, arbitrary: claim.map((entry) => ({ type: 'set', lease: entry }) as const) },
+    {
+      weight: 3,
+      arbitrary: claim.map(
+        (entry) => ({ type: 'removed', key: leaseKey(entry), holder: entry.origin?.holder }) as const,
+      ),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.array(claim, { maxLength: 12 }).map((leases) => ({ type: 'snapshot', leases }) as const),
+    },
+  );
+
+  it('whatever happens: what is admitted fits and stays, and what is not has a reason that is true', () => {
+    fc.assert(
+      fc.property(
+        fc.array(step, { maxLength: 40 }),
+        fc.boolean(),
+        fc.integer({ min: 1, max: 6 }),
+        (steps, planned, capacity) => {
+          const rules = { ...RULES, planned, capacity };
+          const gate = new LeaseGate(rules, OWN);
+          const store = new Map<string, Lease>();
+          let before: Lease[] = [];
+          const refused = new Map<string, { reason: RefusalReason; by: Lease | undefined }>();
+          for (const each of steps) {
+            if (each.type === 'set') store.set(entryId(each.lease), each.lease);
+            else if (each.type === 'removed') store.delete(entryId(each.key, each.holder));
+            else {
+              store.clear();
+              for (const entry of each.leases) store.set(entryId(entry), entry);
+            }
+            gate.apply(each);
+            for (const { lease: entry, reason, by } of gate.takeNews()) refused.set(entryId(entry), { reason, by });
+            const admitted = gate.leases();
+            const ids = new Set<string>(admitted.map((entry) => entryId(entry)));
+            for (const [i, entry] of admitted.entries()) {
+              assert.equal(store.get(entryId(entry)), entry);
+              assert.ok(containsPrefix4(PLAN.network, entry.subnet!) && !overlaps4(entry.subnet!, OWN.subnet!));
+              assert.ok(!planned || entry.subnet!.length === 24);
+              assert.ok(entry.attrs.publicIp! >>> 16 === 0xc0a8);
+              for (const other of admitted.slice(i + 1)) assert.ok(!overlaps4(entry.subnet!, other.subnet!));
+            }
+            assert.ok(admitted.length <= capacity);
+            // First come wins: only what is gone, or does not fit any more, loses its place.
+            for (const entry of before) {
+              const now = store.get(entryId(entry));
+              if (now !== undefined && now.attrs.publicIp! >>> 16 === 0xc0a8) assert.ok(ids.has(entryId(entry)));
+            }
+            for (const [id, entry] of store) {
+              if (ids.has(id)) continue;
+              const why = refused.get(id);
+              assert.ok(why !== undefined, `${id} is neither admitted nor refused`);
+              const clashes = admitted.some((other) => overlaps4(other.subnet!, entry.subnet!));
+              if (why.reason === 'overlaps-earlier') assert.ok(clashes);
+              if (why.reason === 'overlaps-own') assert.ok(overlaps4(entry.subnet!, OWN.subnet!));
+              if (why.reason === 'too-many') assert.equal(admitted.length, capacity);
+            }
+            const counted = Object.values(gate.refusals).reduce((sum, count) => sum + count, 0);
+            assert.equal(counted + admitted.length, store.size);
+            before = admitted;
+          }
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  it('of what is seen together, the order of the list does not matter, and the earliest are admitted', () => {
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(claim, { selector: (entry) => entryId(entry), maxLength: 14 }),
+        fc.boolean(),
+        (leases, planned) => {
+          const gate = gateWith(leases, { planned });
+          const shuffled = gateWith([...leases].reverse(), { planned });
+          assert.deepEqual(keysOf(shuffled), keysOf(gate));
+          const model: Lease[] = [];
+          for (const entry of [...leases].sort(compareAge)) {
+            const alone = reasonOf(entry, { planned }) === undefined;
+            if (alone && !model.some((other) => overlaps4(other.subnet!, entry.subnet!))) model.push(entry);
+          }
+          assert.deepEqual(keysOf(gate), model.map(leaseKey).sort());
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+});

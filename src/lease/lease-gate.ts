@@ -1,0 +1,424 @@
+import { containsAddr, type IpAddr, type IpPrefix } from '../ip/address.ts';
+import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
+import { formatIpv6, type Ipv6Addr } from '../ip/ipv6.ts';
+import {
+  containsAddr4,
+  containsAddr6,
+  containsPrefix4,
+  containsPrefix6,
+  equalPrefix4,
+  equalPrefix6,
+  type Ipv4Prefix,
+  type Ipv6Prefix,
+  overlaps4,
+  overlaps6,
+} from '../ip/prefix.ts';
+import { DisjointPrefixes } from './disjoint-prefixes.ts';
+import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
+
+/** What a network gives out in one family; an AddressPlan of the configuration is one. */
+export interface GatePlan<P, A> {
+  readonly network: P;
+  readonly subnetLength: number;
+  readonly subnetMin: A;
+  readonly subnetMax: A;
+}
+
+export interface GateRules {
+  readonly ipv4: GatePlan<Ipv4Prefix, Ipv4Addr> | undefined;
+  readonly ipv6: GatePlan<Ipv6Prefix, Ipv6Addr> | undefined;
+  /**
+   * Whether hosts take subnets of the plan's length between its ends. False where something else gives them to the hosts, of
+   * any length and anywhere in the network: Kubernetes.
+   */
+  readonly planned: boolean;
+  /** Under which this host sends. */
+  readonly ownAddresses: readonly IpAddr[];
+  /** What this host reaches without a router, and so not through the overlay, whatever the network contains. */
+  readonly onLink: readonly IpPrefix[];
+  /** `--require-node-address`: the public address must be one of those that the store has for the holder. */
+  readonly requireNodeAddress: boolean;
+  /** Leases of other hosts at most; the first ones to come are admitted. */
+  readonly capacity: number;
+}
+
+export const REFUSAL_REASONS = [
+  'outside-network',
+  'wrong-length',
+  'overlaps-own',
+  'overlaps-earlier',
+  'address-not-unicast',
+  'address-own',
+  'address-in-network',
+  'address-not-of-node',
+  'too-many',
+] as const;
+/** Why an entry of the store is not believed. */
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
+export interface Refusal {
+  readonly lease: Lease;
+  readonly reason: RefusalReason;
+  /** The lease that has what this one claims. */
+  readonly by: Lease | undefined;
+}
+
+/** What a subnet manager reports (LeaseUpdate in subnet/subnet-manager.ts). */
+type Update =
+  | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
+  | { readonly type: 'set'; readonly lease: Lease }
+  | { readonly type: 'removed'; readonly key: LeaseKey; readonly holder?: string | undefined };
+
+/**
+ * The gate that every entry of a store passes before it is believed, whichever the store and the backend. A lease of another
+ * host is admitted when
+ * - its subnet lies in the network and has the length that the plan, or Kubernetes, gives;
+ * - it overlaps neither this host's subnet nor a lease that came before it;
+ * - its public address is one that a host can have: unicast, not this host's own, not inside the overlay.
+ *
+ * First come wins. What is admitted stays so while it is in the store and fits; of what appears together (at a start, in a
+ * list) the order is: what was admitted before, in an earlier run too; then by `origin.since`; then by name. Two agents may
+ * so disagree about two entries only while one of them has not been restarted since the earlier of the two was changed.
+ *
+ * Pure: no clock, no I/O. `apply` costs what the update changes, not what there is.
+ */
+export class LeaseGate {
+  readonly #rules: GateRules;
+  readonly #own: Lease;
+  /** All that the store has but the own entry. */
+  readonly #entries = new Map<EntryId, Lease>();
+  readonly #admitted = new Map<EntryId, Lease>();
+  readonly #refused = new Map<EntryId, Refusal>();
+  /** Whom an admitted entry keeps out. */
+  readonly #keptOut = new Map<EntryId, Set<EntryId>>();
+  readonly #subnets4 = DisjointPrefixes.ipv4<EntryId>();
+  readonly #subnets6 = DisjointPrefixes.ipv6<EntryId>();
+  readonly #counts = new Map<RefusalReason, number>();
+  #ownEntry: Lease | undefined;
+  #freed: EntryId[] = [];
+  #news = new Map<EntryId, Refusal>();
+
+  constructor(rules: GateRules, own: Lease) {
+    this.#rules = rules;
+    this.#own = own;
+  }
+
+  /** The leases of other hosts that are believed, in no particular order; no two of them overlap. */
+  leases(): Lease[] {
+    return [...this.#admitted.values()];
+  }
+
+  get size(): number {
+    return this.#admitted.size;
+  }
+
+  /** Entries refused now, by reason. */
+  get refusals(): Partial<Record<RefusalReason, number>> {
+    return Object.fromEntries(this.#counts);
+  }
+
+  /** The entry that has this host's subnet and came before its own: this host is the newcomer, and others do not believe it. */
+  get ownConflict(): Lease | undefined {
+    const own = this.#ownEntry;
+    if (own === undefined || !this.#counts.has('overlaps-own')) return undefined;
+    for (const { lease, reason } of this.#refused.values()) {
+      if (reason === 'overlaps-own' && compareAge(lease, own) < 0) return lease;
+    }
+    return undefined;
+  }
+
+  /** What was refused, or for another reason, since the last call; what has gone from the store meanwhile is left out. */
+  takeNews(): Refusal[] {
+    const news = [...this.#news.values()];
+    this.#news = new Map();
+    return news;
+  }
+
+  apply(update: Update): void {
+    switch (update.type) {
+      case 'snapshot':
+        this.#replace(update.leases);
+        break;
+      case 'set':
+        this.#set(entryId(update.lease), update.lease);
+        break;
+      case 'removed':
+        this.#remove(entryId(update.key, update.holder));
+        break;
+    }
+    this.#reconsider();
+  }
+
+  #replace(leases: readonly Lease[]): void {
+    const listed = new Map(leases.map((lease) => [entryId(lease), lease]));
+    /** Entries that were admitted under another name of the holder, or none: those an earlier run remembers. */
+    const remembered = new Set<string>();
+    for (const [id, lease] of this.#entries) {
+      if (listed.has(id)) continue;
+      if (this.#admitted.has(id)) remembered.add(claimOf(lease));
+      this.#remove(id);
+    }
+    const fresh: [EntryId, Lease][] = [];
+    for (const [id, lease] of listed) {
+      if (this.#entries.has(id) || this.#isOwn(lease)) this.#set(id, lease);
+      else fresh.push([id, lease]);
+    }
+    // What the entries that are gone have kept out is as old as it is, and stands in one line with the new ones.
+    fresh.push(...this.#takeKeptOut());
+    const rank = new Map(fresh.map(([id, lease]) => [id, remembered.has(claimOf(lease)) ? 0 : 1]));
+    fresh.sort(([a, left], [b, right]) => rank.get(a)! - rank.get(b)! || compareAge(left, right));
+    for (const [id, lease] of fresh) this.#set(id, lease);
+  }
+
+  #set(id: EntryId, lease: Lease): void {
+    if (this.#isOwn(lease)) {
+      this.#ownEntry = lease;
+      return;
+    }
+    this.#entries.set(id, lease);
+    const problem = this.#problemOf(lease);
+    if (problem !== undefined) {
+      this.#release(id);
+      this.#refuse(id, { lease, reason: problem, by: undefined });
+      return;
+    }
+    if (this.#admitted.has(id)) this.#admitted.set(id, lease);
+    else this.#admit(id, lease);
+  }
+
+  /** Of an entry that has nothing wrong in itself. */
+  #admit(id: EntryId, lease: Lease): void {
+    if (this.#overlapsOwn(lease)) {
+      this.#refuse(id, { lease, reason: 'overlaps-own', by: this.#ownEntry ?? this.#own });
+      return;
+    }
+    const { subnet, ipv6Subnet } = this.#claimed(lease);
+    const blocker =
+      (subnet && this.#subnets4.overlapping(subnet)) ?? (ipv6Subnet && this.#subnets6.overlapping(ipv6Subnet));
+    if (blocker !== undefined) {
+      this.#refuse(id, { lease, reason: 'overlaps-earlier', by: this.#admitted.get(blocker) });
+      const kept = this.#keptOut.get(blocker);
+      if (kept === undefined) this.#keptOut.set(blocker, new Set([id]));
+      else kept.add(id);
+      return;
+    }
+    if (this.#admitted.size >= this.#rules.capacity) {
+      this.#refuse(id, { lease, reason: 'too-many', by: undefined });
+      return;
+    }
+    this.#forgive(id);
+    this.#admitted.set(id, lease);
+    if (subnet !== undefined) this.#subnets4.add(subnet, id);
+    if (ipv6Subnet !== undefined) this.#subnets6.add(ipv6Subnet, id);
+  }
+
+  #remove(id: EntryId): void {
+    this.#release(id);
+    this.#forgive(id);
+    this.#entries.delete(id);
+  }
+
+  #release(id: EntryId): void {
+    const lease = this.#admitted.get(id);
+    if (lease === undefined) return;
+    this.#admitted.delete(id);
+    const { subnet, ipv6Subnet } = this.#claimed(lease);
+    if (subnet !== undefined) this.#subnets4.delete(subnet);
+    if (ipv6Subnet !== undefined) this.#subnets6.delete(ipv6Subnet);
+    this.#freed.push(id);
+  }
+
+  /** Whoever was kept out by what has gone gets the place, the earliest first. */
+  #reconsider(): void {
+    while (this.#freed.length > 0) {
+      for (const [id, lease] of this.#takeKeptOut().sort(([, a], [, b]) => compareAge(a, b))) this.#set(id, lease);
+    }
+  }
+
+  /** Those that have a new chance since entries were released. */
+  #takeKeptOut(): [EntryId, Lease][] {
+    const ids = new Set<EntryId>();
+    for (const blocker of this.#freed) {
+      for (const id of this.#keptOut.get(blocker) ?? []) ids.add(id);
+      this.#keptOut.delete(blocker);
+    }
+    const hadFreed = this.#freed.length > 0;
+    this.#freed = [];
+    if (hadFreed && this.#counts.has('too-many') && this.#admitted.size < this.#rules.capacity) {
+      for (const [id, { reason }] of this.#refused) if (reason === 'too-many') ids.add(id);
+    }
+    return [...ids].flatMap((id): [EntryId, Lease][] => {
+      const refusal = this.#refused.get(id);
+      return refusal === undefined ? [] : [[id, refusal.lease]];
+    });
+  }
+
+  #refuse(id: EntryId, refusal: Refusal): void {
+    const before = this.#refused.get(id);
+    if (before !== undefined) this.#count(before.reason, -1);
+    this.#count(refusal.reason, 1);
+    this.#refused.set(id, refusal);
+    if (before === undefined || !sameRefusal(before, refusal)) this.#news.set(id, refusal);
+  }
+
+  #forgive(id: EntryId): void {
+    const before = this.#refused.get(id);
+    if (before === undefined) return;
+    this.#count(before.reason, -1);
+    this.#refused.delete(id);
+    this.#news.delete(id);
+  }
+
+  #count(reason: RefusalReason, by: 1 | -1): void {
+    const count = (this.#counts.get(reason) ?? 0) + by;
+    if (count === 0) this.#counts.delete(reason);
+    else this.#counts.set(reason, count);
+  }
+
+  /** The subnets in the families that the network has; the rest of an entry means nothing here. */
+  #claimed({ subnet, ipv6Subnet }: Lease): { subnet: Ipv4Prefix | undefined; ipv6Subnet: Ipv6Prefix | undefined } {
+    const { ipv4, ipv6 } = this.#rules;
+    return {
+      subnet: ipv4 === undefined ? undefined : subnet,
+      ipv6Subnet: ipv6 === undefined ? undefined : ipv6Subnet,
+    };
+  }
+
+  #isOwn(lease: Lease): boolean {
+    const own = this.#own;
+    const [ours, theirs] = [own.origin?.holder, lease.origin?.holder];
+    if (ours !== undefined && theirs !== undefined) return ours === theirs;
+    // flannel's comparison: by the families that the own lease has.
+    return (
+      (own.subnet === undefined || (lease.subnet !== undefined && equalPrefix4(own.subnet, lease.subnet))) &&
+      (own.ipv6Subnet === undefined ||
+        (lease.ipv6Subnet !== undefined && equalPrefix6(own.ipv6Subnet, lease.ipv6Subnet)))
+    );
+  }
+
+  #overlapsOwn(lease: Lease): boolean {
+    const { subnet, ipv6Subnet } = this.#claimed(lease);
+    const own = this.#own;
+    return (
+      (subnet !== undefined && own.subnet !== undefined && overlaps4(subnet, own.subnet)) ||
+      (ipv6Subnet !== undefined && own.ipv6Subnet !== undefined && overlaps6(ipv6Subnet, own.ipv6Subnet))
+    );
+  }
+
+  /** What is wrong with an entry, whatever else there is. */
+  #problemOf(lease: Lease): RefusalReason | undefined {
+    const { ipv4, ipv6, planned, requireNodeAddress, ownAddresses } = this.#rules;
+    const { subnet, ipv6Subnet } = this.#claimed(lease);
+    if (subnet === undefined && ipv6Subnet === undefined) return 'outside-network';
+    if (subnet !== undefined && !containsPrefix4(ipv4!.network, subnet)) return 'outside-network';
+    if (ipv6Subnet !== undefined && !containsPrefix6(ipv6!.network, ipv6Subnet)) return 'outside-network';
+    if (planned && subnet !== undefined && subnet.length !== ipv4!.subnetLength) return 'wrong-length';
+    if (planned && ipv6Subnet !== undefined && ipv6Subnet.length !== ipv6!.subnetLength) return 'wrong-length';
+    const { publicIp, publicIpv6 } = lease.attrs;
+    const addresses = [publicIp, publicIpv6].filter((address) => address !== undefined);
+    for (const address of addresses) {
+      if (!isUnicast(address)) return 'address-not-unicast';
+      if (ownAddresses.includes(address)) return 'address-own';
+      if (this.#isRoutedIntoOverlay(address)) return 'address-in-network';
+    }
+    // One without an origin is remembered from an earlier run, which has judged it.
+    const { origin } = lease;
+    const isOfNode = (address: Ipv4Addr | Ipv6Addr): boolean => origin?.addresses?.includes(address) === true;
+    if (requireNodeAddress && origin !== undefined && !addresses.every(isOfNode)) {
+      return 'address-not-of-node';
+    }
+    return undefined;
+  }
+
+  #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr): boolean {
+    const { ipv4, ipv6, planned, onLink } = this.#rules;
+    const isInside =
+      typeof address === 'bigint'
+        ? ipv6 !== undefined && containsAddr6(ipv6.network, address)
+        : ipv4 !== undefined && containsAddr4(ipv4.network, address);
+    if (!isInside) return false;
+    const plan = typeof address === 'bigint' ? ipv6 : ipv4;
+    if (!planned || plan === undefined || isLeasable(plan, address)) return true;
+    // In the network, where no subnet can be: flannel's own sample has hosts there.
+    return !onLink.some((prefix) => containsAddr(prefix, address));
+  }
+}
+
+/** Whether a host may get the subnet that the address lies in. */
+export function isLeasable(
+  { network, subnetLength, subnetMin, subnetMax }: GatePlan<Ipv4Prefix, Ipv4Addr> | GatePlan<Ipv6Prefix, Ipv6Addr>,
+  address: Ipv4Addr | Ipv6Addr,
+): boolean {
+  const bits = typeof network.addr === 'bigint' ? 128 : 32;
+  const end = BigInt(subnetMax) + (1n << BigInt(bits - subnetLength));
+  return address >= subnetMin && BigInt(address) < end;
+}
+
+/** Whether a packet can be sent to one host under that address over an underlay. */
+export function isUnicast(address: Ipv4Addr | Ipv6Addr): boolean {
+  if (typeof address === 'bigint') {
+    // Not ::, ::1, ff00::/8, nor an IPv4 address in the form ::ffff:a.b.c.d.
+    return address > 1n && address >> 120n !== 0xffn && address >> 32n !== 0xffffn;
+  }
+  const first = address >>> 24;
+  // Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4, 255.255.255.255.
+  return first !== 0 && first !== 127 && first >>> 4 !== 14 && address !== 0xffffffff;
+}
+
+/** Which of two entries came first: negative when `a` did. Total, so that every agent finds the same one. */
+export function compareAge(a: Lease, b: Lease): number {
+  const [left, right] = [a.origin?.since ?? Number.POSITIVE_INFINITY, b.origin?.since ?? Number.POSITIVE_INFINITY];
+  if (left !== right) return left < right ? -1 : 1;
+  const [one, other] = [`${a.origin?.holder ?? ''} ${leaseKey(a)}`, `${b.origin?.holder ?? ''} ${leaseKey(b)}`];
+  return one < other ? -1 : one > other ? 1 : 0;
+}
+
+/** The leases among `leases` that are believed; for those of an earlier run, while the store is away. */
+export function admittedOf(rules: GateRules, own: Lease, leases: readonly Lease[]): Lease[] {
+  const gate = new LeaseGate(rules, own);
+  gate.apply({ type: 'snapshot', leases });
+  return gate.leases();
+}
+
+/** What was refused and why, for a log: one line, of bounded length. */
+export function describeRefusal({ lease, reason, by }: Refusal): string {
+  const other = by === undefined ? 'another lease' : describeHolder(by);
+  const why: Record<RefusalReason, string> = {
+    'outside-network': 'its subnet lies outside the network',
+    'wrong-length': 'its subnet has another length than SubnetLen gives',
+    'overlaps-own': `its subnet overlaps this host's own, ${other}`,
+    'overlaps-earlier': `its subnet overlaps that of ${other}, which came first`,
+    'address-not-unicast':
+      'its public address is loopback, multicast, broadcast or none, which no host is reached under',
+    'address-own': "its public address is this host's own",
+    'address-in-network':
+      'its public address lies inside the overlay network, so that packets to it would enter the tunnel again',
+    'address-not-of-node': 'its public address is not among the addresses of its Node (--require-node-address)',
+    'too-many': 'there are more leases than this backend takes, and others came first',
+  };
+  return `Refusing the lease ${describeHolder(lease)}: ${why[reason]} [${reason}]`;
+}
+
+/** `10.244.3.0/24 of 192.168.77.3 (node "worker-3")`. */
+export function describeHolder(lease: Lease): string {
+  const { publicIp, publicIpv6 } = lease.attrs;
+  const host = publicIp !== undefined ? formatIpv4(publicIp) : publicIpv6 === undefined ? '' : formatIpv6(publicIpv6);
+  const holder = lease.origin?.holder;
+  const named = holder === undefined ? '' : ` (node ${JSON.stringify(holder.slice(0, 253))})`;
+  return `${leaseKey(lease).replaceAll('-', '/')}${host === '' ? '' : ` of ${host}`}${named}`;
+}
+
+/** Who claims what, without the name under which the store has it. */
+function claimOf(lease: Lease): string {
+  const { publicIp, publicIpv6 } = lease.attrs;
+  return `${leaseKey(lease)} ${publicIp ?? ''} ${publicIpv6 ?? ''}`;
+}
+
+function sameRefusal(a: Refusal, b: Refusal): boolean {
+  return (
+    a.reason === b.reason &&
+    (a.by && entryId(a.by)) === (b.by && entryId(b.by)) &&
+    a.lease.attrs.publicIp === b.lease.attrs.publicIp &&
+    a.lease.attrs.publicIpv6 === b.lease.attrs.publicIpv6
+  );
+}

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openedBackend } from '../../test/fakes/backends.ts';
+import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
+import { parseNetConf } from '../config/net-conf.ts';
+import { perFamily } from '../ip/family.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4, parsePrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
 import { type Backend, type ExternalInterface, isSkipped } from './backend.ts';
+import { configuredBackend, identifyBackend, openBackend } from './registry.ts';
 
 const ip = (text: string): Ipv4Addr => parseIpv4(text)!;
 const external: ExternalInterface = {
@@ -97,8 +100,17 @@ test('refuses a network that contains an address of this host', async () => {
 test("takes flannel's own sample, in which hosts have addresses of the network that are not given out", async () => {
   const sample =
     '{"Network":"10.0.0.0/8","SubnetLen":20,"SubnetMin":"10.10.0.0","SubnetMax":"10.99.0.0","Backend":{"Type":"udp","Port":7890}}';
-  const on = (address: string): Promise<Backend> =>
-    openedBackend(sample, { ...external, address: ip(address), publicIp: ip(address) });
+  const config = parseNetConf(sample, { source: 'test', validation: 'full' });
+  const { signal } = new AbortController();
+  const on = async (address: string): Promise<Backend> => {
+    const setup = await identifyBackend(
+      configuredBackend(config),
+      perFamily(() => undefined),
+      FAKE_IDENTITY_HOST,
+      signal,
+    );
+    return openBackend(setup, config, { ...external, address: ip(address), publicIp: ip(address) });
+  };
   for (const free of ['10.1.0.7', '10.9.255.255', '10.99.16.0', '10.255.0.1', '192.168.77.1']) await on(free);
   for (const leasable of ['10.10.0.0', '10.50.1.1', '10.99.15.255']) {
     await assert.rejects(on(leasable), {

@@ -138,6 +138,17 @@ describe('what is refused', () => {
 });
 
 describe('source check', () => {
+  it('a host whose own address lies in the network, in nobody’s subnet, answers under it; nobody else does', () => {
+    for (const sourceCheck of ['loose', 'strict'] as const) {
+      const peers = [{ slot: 1, subnet: '10.244.2.0/24', publicIp: '10.244.250.2' }];
+      const host = memoryHost({ sourceCheck, peers });
+      const answer = from('10.244.250.2');
+      assert.deepEqual(receive(host, address('10.244.250.2'), answer), [frame(aged(answer, 1))]);
+      assert.deepEqual(receive(host, address('10.244.250.2'), from('10.244.250.3')), []);
+      assert.deepEqual(drops(host), { 'spoofed-source': 1 });
+    }
+  });
+
   const inner = {
     own: '10.244.2.5',
     otherPeers: '10.244.3.5',

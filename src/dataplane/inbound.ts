@@ -195,6 +195,8 @@ export class Inbound {
     if (this.#table.inNetwork(innerSource | 0)) {
       const owner = this.#table.lookup(innerSource | 0);
       const isOwner = owner === slot || (owner !== 0 && this.#table.endpointAddress(owner) === outerSource);
+      // A host whose address lies in the network, where no subnet can be, answers containers under that address.
+      if (owner === 0 && innerSource === outerSource) return DROP_NONE;
       return isOwner ? DROP_NONE : DROP_SPOOFED_SOURCE;
     }
     if (!isHostsSource(innerSource)) return DROP_FOREIGN_SOURCE;

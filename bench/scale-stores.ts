@@ -24,6 +24,8 @@ export interface ScaleStore {
   fill(count: number, signal: AbortSignal): Promise<void>;
   /** Gives a node another public address; resolves with the time at which the store was asked to. */
   move(node: number, round: number): Promise<number>;
+  /** Gives so many nodes another public address, as fast as the store takes it. */
+  moveMany(count: number, round: number): Promise<void>;
   /** Makes an agent read everything again, though nothing has changed. */
   forceRelist(): Promise<void>;
 }
@@ -32,7 +34,7 @@ const FIRST_SUBNET = parseIpv4('10.129.0.0')!;
 const NETWORK = '10.128.0.0/9';
 const FIRST_ADDRESS = parseIpv4('172.16.0.1')!;
 /** Each round has addresses of its own for so many nodes: a node that moves has one that nobody had lately. */
-const ADDRESSES_A_ROUND = 8_192;
+const ADDRESSES_A_ROUND = 32_768;
 const ROUNDS = 120;
 const WRITING = 8;
 
@@ -84,6 +86,7 @@ async function openLocal(topology: Topology, signal: AbortSignal): Promise<Scale
       for (let node = 0; node < count; node++) await manager.acquireLease(config, attrsOf(node, 0), signal);
     },
     move: unsupported,
+    moveMany: unsupported,
     forceRelist: unsupported,
   };
 }
@@ -121,14 +124,16 @@ async function openEtcd(topology: Topology, signal: AbortSignal): Promise<ScaleS
     value: base64(encodeLeaseValue(attrsOf(node, round))),
     lease,
   });
+  const putAll = async (count: number, round: number): Promise<void> => {
+    for (let first = 0; first < count; first += TRANSACTION) {
+      const nodes = Array.from({ length: Math.min(TRANSACTION, count - first) }, (_, i) => first + i);
+      await call('/v3/kv/txn', { success: nodes.map((node) => ({ requestPut: put(node, round) })) });
+    }
+  };
   return {
     store,
-    fill: async (count) => {
-      for (let first = 0; first < count; first += TRANSACTION) {
-        const nodes = Array.from({ length: Math.min(TRANSACTION, count - first) }, (_, i) => first + i);
-        await call('/v3/kv/txn', { success: nodes.map((node) => ({ requestPut: put(node, 0) })) });
-      }
-    },
+    fill: (count) => putAll(count, 0),
+    moveMany: putAll,
     move: async (node, round) => {
       const at = Date.now();
       await call('/v3/kv/put', put(node, round));
@@ -159,6 +164,12 @@ async function openKube(topology: Topology, signal: AbortSignal): Promise<ScaleS
       const at = Date.now();
       await admin.annotateNode(name(node), { [`${ANNOTATIONS}/public-ip`]: formatIpv4(addressOf(node, round)) });
       return at;
+    },
+    moveMany: async (count, round) => {
+      const nodes = Array.from({ length: count }, (_, i) => i);
+      await mapLimit(nodes, WRITING, (node) =>
+        admin.annotateNode(name(node), { [`${ANNOTATIONS}/public-ip`]: formatIpv4(addressOf(node, round)) }),
+      );
     },
     forceRelist: async () => {
       // A server that was started anew knows no history from before, so a version older than its own is 410 Gone.

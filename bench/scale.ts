@@ -1,6 +1,6 @@
 /**
  * `make bench-scale`: one agent in a cluster of thousands of nodes, on a real etcd and a real API server. Options:
- * --nodes N (5000), --changes N (200), --store etcd|kube (both), --json, --write (README).
+ * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --json, --write (README).
  */
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
@@ -25,6 +25,17 @@ interface Memory {
   readonly anonymousMiB: number;
 }
 
+interface Burst {
+  readonly changes: number;
+  /** What the store took to write them. */
+  readonly writeMs: number;
+  /** From the last write to all of them in the peer table. */
+  readonly lagMs: number;
+  readonly peerTableWrites: number;
+  /** The longest that /readyz took to answer meanwhile. */
+  readonly slowestProbeMs: number;
+}
+
 interface LargeCluster {
   readonly nodes: number;
   /** From the start of the process to all peers in the peer table. */
@@ -39,13 +50,16 @@ interface LargeCluster {
   /** From asking the store for a change of one node to the change in the peer table. */
   readonly changeMs: { readonly p50: number; readonly p99: number; readonly max: number };
   readonly memoryAfterChanges: Memory;
+  /** Many nodes that change at once. */
+  readonly burst: Burst;
   /** What reading everything again, with nothing changed, has caused. */
   readonly relist: { readonly kernelOperations: number; readonly peerTableWrites: number };
 }
 
 interface Result {
   readonly machine: string;
-  readonly large: Partial<Record<SubnetStoreKind, LargeCluster>>;
+  /** By the number of nodes, in the order asked for. */
+  readonly large: Partial<Record<SubnetStoreKind, readonly LargeCluster[]>>;
   readonly idleWithThreePeers: Partial<Record<SubnetStoreKind, Memory>>;
 }
 
@@ -87,17 +101,24 @@ class Rig implements AsyncDisposable {
     return startAgent(this.#topology, this.#topology.hosts[0]!, this.scale.store, options, signal);
   }
 
-  /** Sum of all series of a metric. */
-  async metrics(signal: AbortSignal): Promise<(name: string) => number> {
-    const message = request({
-      agent: this.#metricsAgent,
-      socketPath: this.#socketPath,
-      path: '/metrics',
-      signal,
-    }).end();
+  /** How long the agent took to say that it is ready. */
+  async probe(signal: AbortSignal): Promise<number> {
+    const startedAt = performance.now();
+    await this.#get('/readyz', signal);
+    return performance.now() - startedAt;
+  }
+
+  async #get(path: string, signal: AbortSignal): Promise<string> {
+    const message = request({ agent: this.#metricsAgent, socketPath: this.#socketPath, path, signal }).end();
     const [response] = await once(message, 'response');
     let text = '';
     for await (const part of response.setEncoding('utf8')) text += part;
+    return text;
+  }
+
+  /** Sum of all series of a metric. */
+  async metrics(signal: AbortSignal): Promise<(name: string) => number> {
+    const text = await this.#get('/metrics', signal);
     return (name) => {
       let sum = 0;
       for (const line of text.split('\n')) {
@@ -137,10 +158,48 @@ async function memoryOf(agent: Agent): Promise<Memory & { readonly peakMiB: numb
   return { rssMiB: mib('VmRSS'), anonymousMiB: mib('RssAnon'), peakMiB: mib('VmHWM') };
 }
 
+async function measureBurst(rig: Rig, changes: number, round: number, signal: AbortSignal): Promise<Burst> {
+  const sets = 'weft_lease_events_total{event="set"}';
+  const before = await rig.metrics(signal);
+  let slowestProbeMs = 0;
+  const burst = new AbortController();
+  const probing = (async () => {
+    while (!burst.signal.aborted) {
+      slowestProbeMs = Math.max(slowestProbeMs, await rig.probe(signal));
+      await delay(50, undefined, { signal });
+    }
+  })();
+  const startedAt = Date.now();
+  await rig.scale.moveMany(changes, round);
+  const writtenAt = Date.now();
+  const seen = await rig.until('the burst', (metric) => metric(sets) >= before(sets) + changes, signal);
+  let writes = seen('weft_peer_table_writes_total');
+  // The last of them may still be on its way to the peer table.
+  const last = await rig.until(
+    'the end of the burst',
+    (metric) => {
+      const settled = metric('weft_peer_table_writes_total') === writes && Date.now() - writtenAt > SETTLE_MS;
+      writes = metric('weft_peer_table_writes_total');
+      return settled;
+    },
+    signal,
+  );
+  burst.abort();
+  await probing;
+  return {
+    changes,
+    writeMs: writtenAt - startedAt,
+    lagMs: Math.max(0, Math.round(last('weft_peer_table_write_timestamp_seconds') * 1_000 - writtenAt)),
+    peerTableWrites: writes - before('weft_peer_table_writes_total'),
+    slowestProbeMs: Math.round(slowestProbeMs),
+  };
+}
+
 async function measureLarge(
   kind: SubnetStoreKind,
   nodes: number,
   changes: number,
+  burstChanges: number,
   signal: AbortSignal,
 ): Promise<LargeCluster> {
   await using rig = await Rig.create(kind, signal);
@@ -170,6 +229,8 @@ async function measureLarge(
   }
   latencies.sort((a, b) => a - b);
   const { peakMiB: _, ...memoryAfterChanges } = await memoryOf(agent);
+  say(`${kind}: ${burstChanges} changes at once`);
+  const burst = await measureBurst(rig, Math.min(burstChanges, nodes), changes + 1, signal);
   say(`${kind}: reading everything again`);
   const before = await rig.metrics(signal);
   await rig.scale.forceRelist();
@@ -189,6 +250,7 @@ async function measureLarge(
       max: Math.round(latencies.at(-1)!),
     },
     memoryAfterChanges,
+    burst,
     relist: {
       kernelOperations: difference('weft_kernel_operations_total'),
       peerTableWrites: difference('weft_peer_table_writes_total'),
@@ -217,40 +279,50 @@ function table({ large, idleWithThreePeers }: Result): string {
   );
   const row = (title: string, cell: (kind: SubnetStoreKind) => string | undefined): string =>
     `| ${[title, ...kinds.map((kind) => cell(kind) ?? '')].join(' | ')} |`;
-  const cluster = (show: (figures: LargeCluster) => string) => (kind: SubnetStoreKind) => {
-    const figures = large[kind];
-    return figures && show(figures);
-  };
   const peak = ({ peakMiB }: LargeCluster): string => `, ${peakMiB.toFixed(0)} at most while starting`;
   const mib = ({ rssMiB, anonymousMiB }: Memory): string =>
     `${rssMiB.toFixed(0)} MiB <sub>${anonymousMiB.toFixed(0)} private</sub>`;
-  const nodes = Object.values(large)[0]?.nodes ?? 0;
-  const changes = Object.values(large)[0]?.changes ?? 0;
+  const clusterRows = (first: LargeCluster, at: number): string[] => {
+    const { nodes, changes, burst } = first;
+    const cluster = (show: (figures: LargeCluster) => string) => (kind: SubnetStoreKind) => {
+      const figures = large[kind]?.[at];
+      return figures && show(figures);
+    };
+    return [
+      row(
+        `start of the agent → ${nodes} peers programmed`,
+        cluster(({ startMs, startCpuSeconds }) => {
+          return `${(startMs / 1_000).toFixed(2)} s <sub>${startCpuSeconds.toFixed(2)} s of CPU</sub>`;
+        }),
+      ),
+      row(
+        `a node of ${nodes} changes → programmed, p50 / p99 of ${changes}`,
+        cluster(({ changeMs }) => `${changeMs.p50} / ${changeMs.p99} ms`),
+      ),
+      row(
+        `${burst.changes} nodes of ${nodes} change at once → programmed after the last write / peer table writes / slowest answer of /readyz`,
+        cluster(({ burst: { writeMs, lagMs, peerTableWrites, slowestProbeMs } }) => {
+          return `${lagMs} ms <sub>written in ${(writeMs / 1_000).toFixed(1)} s</sub> / ${peerTableWrites} / ${slowestProbeMs} ms`;
+        }),
+      ),
+      row(
+        `resident memory with ${nodes} peers`,
+        cluster((figures) => mib(figures.memory) + peak(figures)),
+      ),
+      row(
+        'resident memory after those changes',
+        cluster(({ memoryAfterChanges }) => mib(memoryAfterChanges)),
+      ),
+      row(
+        'everything read again, nothing changed: kernel operations / peer table writes',
+        cluster(({ relist }) => `${relist.kernelOperations} / ${relist.peerTableWrites}`),
+      ),
+    ];
+  };
   return [
     row('', (kind) => TITLES[kind]),
     `|---|${kinds.map(() => '---|').join('')}`,
-    row(
-      `start of the agent → ${nodes} peers programmed`,
-      cluster(({ startMs, startCpuSeconds }) => {
-        return `${(startMs / 1_000).toFixed(2)} s <sub>${startCpuSeconds.toFixed(2)} s of CPU</sub>`;
-      }),
-    ),
-    row(
-      `a node changes → programmed, p50 / p99 of ${changes}`,
-      cluster(({ changeMs }) => `${changeMs.p50} / ${changeMs.p99} ms`),
-    ),
-    row(
-      `resident memory with ${nodes} peers`,
-      cluster((figures) => mib(figures.memory) + peak(figures)),
-    ),
-    row(
-      'resident memory after those changes',
-      cluster(({ memoryAfterChanges }) => mib(memoryAfterChanges)),
-    ),
-    row(
-      'everything read again, nothing changed: kernel operations / peer table writes',
-      cluster(({ relist }) => `${relist.kernelOperations} / ${relist.peerTableWrites}`),
-    ),
+    ...(Object.values(large)[0] ?? []).flatMap(clusterRows),
     row('resident memory with 3 peers, idle', (kind) => {
       const memory = idleWithThreePeers[kind];
       return memory && mib(memory);
@@ -261,15 +333,20 @@ function table({ large, idleWithThreePeers }: Result): string {
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      nodes: { type: 'string', default: '5000' },
+      nodes: { type: 'string', default: '5000,20000' },
       changes: { type: 'string', default: '200' },
+      burst: { type: 'string', default: '5000' },
       store: { type: 'string' },
       json: { type: 'boolean', default: false },
       write: { type: 'boolean', default: false },
     },
   });
-  const [nodes, changes] = [Number(values.nodes), Number(values.changes)];
-  if (!(Number.isInteger(nodes) && nodes > 0 && nodes <= 8_000)) throw new RangeError('--nodes: want 1 to 8000');
+  const counts = values.nodes.split(',').map(Number);
+  const [changes, burst] = [Number(values.changes), Number(values.burst)];
+  if (!counts.every((nodes) => Number.isInteger(nodes) && nodes > 0 && nodes <= 30_000)) {
+    throw new RangeError('--nodes: want numbers from 1 to 30000, separated by commas');
+  }
+  if (!(Number.isInteger(burst) && burst > 0)) throw new RangeError('--burst must be above 0');
   if (!(Number.isInteger(changes) && changes > 0)) throw new RangeError('--changes must be above 0');
   if (values.store !== undefined && values.store !== 'etcd' && values.store !== 'kube') {
     throw new RangeError('--store: want etcd or kube');
@@ -278,10 +355,13 @@ async function main(): Promise<void> {
   using stopped = untilStopped();
   const { signal } = stopped;
   for (const kind of kinds) await checkPrerequisites(kind, say, signal);
-  const large: Partial<Record<SubnetStoreKind, LargeCluster>> = {};
+  const large: Partial<Record<SubnetStoreKind, LargeCluster[]>> = {};
   const idleWithThreePeers: Partial<Record<SubnetStoreKind, Memory>> = {};
   for (const kind of ['local', ...kinds] as const) idleWithThreePeers[kind] = await measureIdle(kind, signal);
-  for (const kind of kinds) large[kind] = await measureLarge(kind, nodes, changes, signal);
+  for (const kind of kinds) {
+    large[kind] = [];
+    for (const nodes of counts) large[kind].push(await measureLarge(kind, nodes, changes, burst, signal));
+  }
   const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
   const result: Result = { machine, large, idleWithThreePeers };
   if (values.write) {

@@ -4,8 +4,13 @@ import type { Log } from '../log/log.ts';
 
 /** From one writing to the next: in a large cluster the file is large and peers come in bursts. */
 const INTERVAL_MS = 1_000;
+/** Of the time that a writing takes, so many times as much passes before the next. */
+const REST = 10;
 
-/** Writes what is known beside subnet.env, at once or a second after the last time; no more can a kill catch unwritten. */
+/**
+ * Writes what is known beside subnet.env, at once or a second after the last time, later where the file is so large that writing
+ * takes long; no more can a kill catch unwritten.
+ */
 export class LastKnownKeeper implements AsyncDisposable {
   readonly #subnetFile: string;
   readonly #log: Log;
@@ -13,6 +18,8 @@ export class LastKnownKeeper implements AsyncDisposable {
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
   #writtenAtMs = Number.NEGATIVE_INFINITY;
+  /** The last writing. */
+  #tookMs = 0;
   #failed = false;
 
   constructor(subnetFile: string, log: Log) {
@@ -22,7 +29,7 @@ export class LastKnownKeeper implements AsyncDisposable {
 
   keep(known: LastKnown): void {
     this.#latest = known;
-    const inMs = Math.max(0, this.#writtenAtMs + INTERVAL_MS - performance.now());
+    const inMs = Math.max(0, this.#writtenAtMs + Math.max(INTERVAL_MS, this.#tookMs * REST) - performance.now());
     this.#timer ??= setTimeout(() => this.#write(), inMs);
   }
 
@@ -35,7 +42,9 @@ export class LastKnownKeeper implements AsyncDisposable {
     this.#writtenAtMs = performance.now();
     this.#writing = this.#writing.then(async () => {
       try {
+        const startedAt = performance.now();
         await writeLastKnown(this.#subnetFile, known);
+        this.#tookMs = performance.now() - startedAt;
         this.#failed = false;
       } catch (error) {
         // It is only wanted should this agent be restarted while the store is away.

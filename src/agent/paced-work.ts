@@ -1,7 +1,7 @@
 /** Of the time that work takes, so many times as much passes before it is done again. */
 const REST = 3;
 /** At most, however long the work takes. */
-const LONGEST_REST_MS = 1_000;
+const LONGEST_REST_MS = 10_000;
 /** Work that takes no longer can be done at every turn of the event loop. */
 const CHEAP_MS = 5;
 

@@ -39,6 +39,9 @@ const SETTLED_MS = 5_000;
 
 const MAX_NAME_SHOWN = 100;
 
+/** Entries that are read before others have their turn: some ten milliseconds. */
+const SLICE = 1_000;
+
 /** etcd tells the rest of a lease in whole seconds. */
 const ROUNDING_MS = 2_000;
 /**
@@ -410,7 +413,8 @@ export class EtcdSubnetManager implements SubnetManager {
       try {
         if (next === undefined) {
           const listing = await this.#registry.list(signal);
-          view.reset(listing.kvs);
+          await view.reset(listing.kvs);
+          signal.throwIfAborted();
           queue.snapshot(view.leases());
           if (why !== undefined) this.#report({ type: 'resynchronised', leases: view.leases().length, reason: why });
           next = String(BigInt(listing.revision) + 1n);
@@ -475,11 +479,13 @@ class PeerView {
     return [...this.#leases.values()];
   }
 
-  reset(kvs: readonly KeyValue[]): void {
+  /** In slices: in a large cluster others have their turn meanwhile. Nothing else may be called until it resolves. */
+  async reset(kvs: readonly KeyValue[]): Promise<void> {
     const leases = new Map<LeaseKey, Lease>();
     const names = new Set(kvs.map((kv) => this.#registry.nameOf(kv)));
     this.#reported = new Map([...this.#reported].filter(([name]) => names.has(name)));
-    for (const kv of kvs) {
+    for (const [i, kv] of kvs.entries()) {
+      if (i % SLICE === SLICE - 1) await new Promise((resolve) => setImmediate(resolve));
       const lease = this.#read(kv);
       if (lease !== undefined) leases.set(leaseKey(lease), lease);
     }

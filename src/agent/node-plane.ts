@@ -173,7 +173,7 @@ export class NodePlane implements AsyncDisposable {
    */
   async settle(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
     await this.reconciler.idle();
-    await failingAs(this.#rulesFailure, () => this.traffic.apply(own, earlier, signal));
+    await failingAs(this.#rulesFailure, () => this.traffic.apply(own, earlier, this.#backend.underlay, signal));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

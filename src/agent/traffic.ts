@@ -9,7 +9,7 @@ import type { Log } from '../log/log.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { recycleMessage } from '../trafficmngr/recycle.ts';
 import { type ResyncEvent, TrafficResync } from '../trafficmngr/resync.ts';
-import { type TrafficRules, trafficRules } from '../trafficmngr/rules.ts';
+import { type TrafficRules, type TunnelSocket, trafficRules } from '../trafficmngr/rules.ts';
 import { describeRepair, type TrafficManager } from '../trafficmngr/traffic-manager.ts';
 import type { AgentHost } from './ports.ts';
 
@@ -55,7 +55,8 @@ export class NodeTraffic implements AsyncDisposable {
 
   /** Looks whether rules could be set, where any are wanted; changes nothing. @throws WeftError */
   async probe(signal: AbortSignal): Promise<void> {
-    if (!this.#options.ipMasq && !this.#options.iptablesForwardRules) return;
+    const { ipMasq, iptablesForwardRules, notrackTunnel } = this.#options;
+    if (!ipMasq && !iptablesForwardRules && !notrackTunnel) return;
     await this.#manager.probe(familiesOf(this.#config), signal);
   }
 
@@ -73,9 +74,15 @@ export class NodeTraffic implements AsyncDisposable {
   /**
    * The rules for a lease. The first call cleans up after the manager that is not selected.
    * @param earlier what subnet.env said before this start.
+   * @param tunnel the socket that the backend's packets go through; `undefined` when it has none.
    */
-  async apply(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
-    const wanted = this.#rules(own);
+  async apply(
+    own: Lease,
+    earlier: SubnetEnvNetworks | undefined,
+    tunnel: TunnelSocket | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const wanted = this.#rules(own, tunnel);
     if (this.#resync !== undefined) {
       this.#logRecycling(own, earlier);
       this.#resync.setWanted(wanted);
@@ -86,6 +93,7 @@ export class NodeTraffic implements AsyncDisposable {
     this.#logRecycling(own, earlier);
     if (this.#options.ipMasq) this.#log.info('Setting up masking rules');
     if (this.#options.iptablesForwardRules) this.#log.info('Changing default FORWARD chain policy to ACCEPT');
+    if (this.#options.notrackTunnel) this.#logUntracked(tunnel);
     for (const repair of await this.#manager.ensure(wanted, signal)) this.#log.verbose(1, describeRepair(repair));
     if (this.#manager.kind === 'iptables') this.#log.info('bootstrap done');
     this.#resync = new TrafficResync({
@@ -97,7 +105,16 @@ export class NodeTraffic implements AsyncDisposable {
     this.#running = this.#resync.run(this.#stop.signal);
   }
 
-  #rules(own: Lease): TrafficRules {
+  #logUntracked(tunnel: TunnelSocket | undefined): void {
+    if (tunnel === undefined) {
+      const { backendType } = this.#config;
+      this.#log.warn(`--notrack-tunnel has no effect: the backend ${backendType} has no socket of the agent's`);
+      return;
+    }
+    this.#log.info(`Keeping datagrams of UDP port ${tunnel.listenPort} out of connection tracking`);
+  }
+
+  #rules(own: Lease, tunnel: TunnelSocket | undefined): TrafficRules {
     const { ipv4, ipv6 } = this.#config;
     return trafficRules({
       ipv4: ipv4 && own.subnet && { network: ipv4.network, subnet: own.subnet },
@@ -105,6 +122,7 @@ export class NodeTraffic implements AsyncDisposable {
       ipMasq: this.#options.ipMasq,
       randomFully: !this.#options.ipMasqFullyRandomDisable,
       forwardRules: this.#options.iptablesForwardRules,
+      untracked: this.#options.notrackTunnel ? tunnel : undefined,
     });
   }
 

@@ -65,6 +65,7 @@ describe('flanneld options: defaults', () => {
       sourceCheck: 'loose',
       destinationCheck: 'loose',
       fastPath: 'auto',
+      notrackTunnel: false,
       requireNodeAddress: false,
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',

@@ -118,6 +118,10 @@ const FLANNELD_FLAGS = {
     'auto',
     'whether packets of the udp backend may take a fast path in the kernel (eBPF) where there is one; off: all pass through the agent',
   ),
+  'notrack-tunnel': boolFlag(
+    false,
+    "keep the tunnel's own datagrams (udp backend) out of connection tracking; not where a firewall admits them as ESTABLISHED alone",
+  ),
   'require-node-address': boolFlag(
     false,
     "believe a node's public address only if it is among the addresses of its Node object (status.addresses), with Kubernetes",
@@ -195,6 +199,8 @@ export interface FlanneldOptions {
   readonly destinationCheck: 'loose' | 'strict' | 'off';
   /** Whether packets may take the fast path (dataplane/fast-path/mode.ts). */
   readonly fastPath: 'auto' | 'off';
+  /** Whether connection tracking leaves the tunnel's datagrams alone (trafficmngr/rules.ts). */
+  readonly notrackTunnel: boolean;
   /** Whether the public address of a peer must be one of its Node's (lease/lease-gate.ts). */
   readonly requireNodeAddress: boolean;
   /** '' when the agent keeps no CNI configuration. */
@@ -344,6 +350,7 @@ class Reading {
       sourceCheck: flags['source-check'],
       destinationCheck: flags['destination-check'],
       fastPath: flags['fast-path'],
+      notrackTunnel: flags['notrack-tunnel'],
       requireNodeAddress: this.#requireNodeAddress(subnetManager),
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#orDefault('cni-conf-template'),
@@ -479,6 +486,7 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['sourceCheck', 'sourceCheck'],
   ['destinationCheck', 'destinationCheck'],
   ['fastPath', 'fastPath'],
+  ['notrackTunnel', 'notrackTunnel'],
   ['logFormat', 'logFormat'],
   ['cniConfDir', 'cniConfDir'],
   ['cniConfTemplate', 'cniConfTemplate'],

@@ -106,6 +106,7 @@ export class IptablesTrafficManager implements TrafficManager {
 
   async #ensureFamily(family: IpFamily, rules: FamilyRules, signal?: AbortSignal): Promise<readonly Repair[]> {
     const wanted = CHAINS.filter((spec) => spec.rules(rules).length > 0);
+    const capabilities = wanted.length > 0 ? await this.#detect(signal) : undefined;
     const repairs: Repair[] = [];
     const unwanted = CHAINS.filter((spec) => !wanted.includes(spec) && !this.#absent.has(absentKey(family, spec)));
     if (unwanted.length > 0) {
@@ -120,9 +121,8 @@ export class IptablesTrafficManager implements TrafficManager {
         for (const spec of unwanted) this.#absent.add(absentKey(family, spec));
       }
     }
-    if (wanted.length === 0) return repairs;
+    if (capabilities === undefined) return repairs;
     for (const spec of wanted) this.#absent.delete(absentKey(family, spec));
-    const capabilities = await this.#detect(signal);
     for (let attempt = 1; ; attempt++) {
       const blocks = [];
       const found: Repair[] = [];
@@ -287,7 +287,7 @@ function hintFor(output: string): string {
   }
   if (/Table does not exist|can't initialize|modprobe/i.test(output)) {
     return (
-      'The kernel has no such iptables table: load iptable_nat and iptable_filter (or nf_tables), use the other ' +
+      'The kernel has no such iptables table: load iptable_nat and iptable_filter, with --notrack-tunnel iptable_raw and xt_CT too (or nf_tables), use the other ' +
       'iptables flavour (update-alternatives --config iptables), or set EnableNFTables in net-conf.json.'
     );
   }

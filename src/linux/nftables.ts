@@ -160,7 +160,7 @@ function isFullyRandom({ action }: TrafficRule): boolean {
 }
 
 function isEmpty(rules: FamilyRules): boolean {
-  return rules.masquerade.length === 0 && rules.forward.length === 0;
+  return Object.values(rules).every((chain) => chain.length === 0);
 }
 
 function textLines(text: string): readonly string[] {
@@ -181,7 +181,7 @@ function hintFor(output: string): string {
   }
   if (/Operation not supported|No such file or directory/.test(output)) {
     return (
-      'The kernel lacks a part that the rules need: load nf_tables, nft_chain_nat and nft_masq, or leave EnableNFTables ' +
+      'The kernel lacks a part that the rules need: load nf_tables, nft_chain_nat and nft_masq, with --notrack-tunnel nft_ct too, or leave EnableNFTables ' +
       'unset to use iptables.'
     );
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { ruleLine } from './iptables/lines.ts';
 import { nftRule } from './nftables/script.ts';
@@ -48,6 +49,25 @@ describe('trafficRules', () => {
   it('has no rules of a kind that is switched off', () => {
     const rules = trafficRules({ ...OPTIONS, ipMasq: false, forwardRules: false });
     assert.deepEqual(rules, { ipv4: NO_RULES, ipv6: NO_RULES });
+  });
+
+  it('keeps the tunnel’s datagrams out of connection tracking by their port at this host’s address, in both notations', () => {
+    const untracked = { listenAddress: parseIpv4('192.168.77.1')!, listenPort: 8285 };
+    const { untrackedIn, untrackedOut, ...others } = trafficRules({ ...OPTIONS, untracked }).ipv4;
+    assert.deepEqual(
+      [...untrackedIn, ...untrackedOut].map((rule) => ruleLine('C', 'c', rule)),
+      [
+        '-A C -d 192.168.77.1/32 -p udp -m udp --dport 8285 -m comment --comment "c" -j CT --notrack',
+        '-A C -s 192.168.77.1/32 -p udp -m udp --sport 8285 -m comment --comment "c" -j CT --notrack',
+      ],
+    );
+    assert.deepEqual([...untrackedIn, ...untrackedOut].map(nftRule), [
+      'ip daddr 192.168.77.1 udp dport 8285 notrack',
+      'ip saddr 192.168.77.1 udp sport 8285 notrack',
+    ]);
+    const without = trafficRules(OPTIONS).ipv4;
+    assert.deepEqual([without.untrackedIn, without.untrackedOut], [[], []]);
+    assert.deepEqual({ ...without, ...others }, without);
   });
 
   it('leaves out what a network of every address makes empty', () => {

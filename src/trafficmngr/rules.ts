@@ -1,5 +1,5 @@
 import { formatPrefix, type IpFamily, type IpPrefix } from '../ip/address.ts';
-import { ipv4Of } from '../ip/ipv4.ts';
+import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
 
@@ -9,9 +9,17 @@ export interface PrefixMatch {
   readonly negated: boolean;
 }
 
+/** UDP datagrams with that port at one of their ends. */
+export interface UdpMatch {
+  readonly end: 'source' | 'destination';
+  readonly port: number;
+}
+
 export type Action =
   | { readonly type: 'return' }
   | { readonly type: 'accept' }
+  /** The packet stays out of connection tracking: no entry is looked up or made for it. */
+  | { readonly type: 'notrack' }
   | { readonly type: 'masquerade'; readonly fullyRandom: boolean };
 
 /** One rule: all its conditions must hold. Neither notation (iptables, nft) is in it; the two renderers are beside. */
@@ -20,6 +28,7 @@ export interface TrafficRule {
   readonly mark: { readonly value: number; readonly mask: number } | undefined;
   readonly source: PrefixMatch | undefined;
   readonly destination: PrefixMatch | undefined;
+  readonly udp: UdpMatch | undefined;
   readonly action: Action;
 }
 
@@ -29,6 +38,10 @@ export interface FamilyRules {
   readonly masquerade: readonly TrafficRule[];
   /** For packets that cross the host: flannel's FLANNEL-FWD. */
   readonly forward: readonly TrafficRule[];
+  /** For packets that come in, before connection tracking sees them. */
+  readonly untrackedIn: readonly TrafficRule[];
+  /** For packets that this host sends, before connection tracking sees them. */
+  readonly untrackedOut: readonly TrafficRule[];
 }
 
 export interface TrafficRules {
@@ -53,9 +66,17 @@ export interface TrafficOptions {
   readonly randomFully: boolean;
   /** flannel's `--iptables-forward-rules`. */
   readonly forwardRules: boolean;
+  /** `--notrack-tunnel`: the socket whose datagrams connection tracking is to leave alone. Absent: it tracks them. */
+  readonly untracked?: TunnelSocket | undefined;
 }
 
-export const NO_RULES: FamilyRules = { masquerade: [], forward: [] };
+/** The own end of the tunnel, as the backend has it. */
+export interface TunnelSocket {
+  readonly listenAddress: Ipv4Addr;
+  readonly listenPort: number;
+}
+
+export const NO_RULES: FamilyRules = { masquerade: [], forward: [], untrackedIn: [], untrackedOut: [] };
 
 /** kube-proxy marks what it masquerades itself; bit 14 is its default (`--iptables-masquerade-bit`). */
 const KUBE_PROXY_MASQUERADE_MARK = 0x4000;
@@ -68,8 +89,9 @@ const MULTICAST_6 = prefix6(ipv6Of(0xffn << 120n), 8);
  * flavour differs and why ours does not). Pure; equal options give equal rules.
  */
 export function trafficRules(options: TrafficOptions): TrafficRules {
+  const ipv4 = options.ipv4 === undefined ? NO_RULES : familyRules(options.ipv4, MULTICAST_4, options);
   return {
-    ipv4: options.ipv4 === undefined ? NO_RULES : familyRules(options.ipv4, MULTICAST_4, options),
+    ipv4: options.untracked === undefined ? ipv4 : { ...ipv4, ...untrackedRules(options.untracked) },
     ipv6: options.ipv6 === undefined ? NO_RULES : familyRules(options.ipv6, MULTICAST_6, options),
   };
 }
@@ -82,6 +104,7 @@ function familyRules(
   const masquerade: Action = { type: 'masquerade', fullyRandom: randomFully };
   const leave: Action = { type: 'return' };
   return {
+    ...NO_RULES,
     masquerade: ipMasq
       ? [
           // What kube-proxy has marked is masqueraded by its own rules.
@@ -110,6 +133,23 @@ function familyRules(
   };
 }
 
+/**
+ * Both ends of a tunnel have the same port, so a direction is told by whose address this host's is. What a container or
+ * another program sends from or to that port at other addresses is tracked as ever.
+ */
+function untrackedRules({
+  listenAddress,
+  listenPort,
+}: TunnelSocket): Pick<FamilyRules, 'untrackedIn' | 'untrackedOut'> {
+  const own = is(prefix4(listenAddress, 32));
+  const action: Action = { type: 'notrack' };
+  const none = { mark: undefined, source: undefined, destination: undefined };
+  return {
+    untrackedIn: [{ ...none, destination: own, udp: { end: 'destination', port: listenPort }, action }],
+    untrackedOut: [{ ...none, source: own, udp: { end: 'source', port: listenPort }, action }],
+  };
+}
+
 function is(prefix: IpPrefix): PrefixMatch {
   return { prefix, negated: false };
 }
@@ -126,15 +166,16 @@ function rule(parts: Partial<TrafficRule> & Pick<TrafficRule, 'action'>): Traffi
   const matches = [parts.source, parts.destination];
   if (matches.some((match) => match?.negated === true && match.prefix.length === 0)) return undefined;
   const [source, destination] = matches.map((match) => (match?.prefix.length === 0 ? undefined : match));
-  return { mark: parts.mark, source, destination, action: parts.action };
+  return { mark: parts.mark, source, destination, udp: parts.udp, action: parts.action };
 }
 
 /** Equal for two rules exactly when they do the same; also a short text for messages. */
-export function ruleKey({ mark, source, destination, action }: TrafficRule): string {
+export function ruleKey({ mark, source, destination, udp, action }: TrafficRule): string {
   const parts: string[] = [];
   if (mark !== undefined) parts.push(`mark 0x${mark.value.toString(16)}/0x${mark.mask.toString(16)}`);
   if (source !== undefined) parts.push(`from ${matchText(source)}`);
   if (destination !== undefined) parts.push(`to ${matchText(destination)}`);
+  if (udp !== undefined) parts.push(`udp ${udp.end} port ${udp.port}`);
   parts.push(action.type === 'masquerade' && action.fullyRandom ? 'masquerade fully-random' : action.type);
   return parts.join(' ');
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { IpFamily } from '../../src/ip/address.ts';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import { type FamilyRules, type TrafficOptions, trafficRules } from '../../src/trafficmngr/rules.ts';
 import type { Repair, RepairProblem, TrafficManager } from '../../src/trafficmngr/traffic-manager.ts';
@@ -96,6 +97,36 @@ export function trafficManagerContract(name: string, makeHarness: () => Promise<
         }
       });
     }
+
+    it('has rules for the tunnel’s datagrams only while it is told so, and repairs them as the others', async () => {
+      await using harness = await makeHarness();
+      const manager = harness.manager();
+      await manager.ensure(trafficRules(DUAL));
+      const tracked = await manager.read();
+      assert.doesNotMatch(tracked.join('\n'), /notrack|untrack/i);
+      const wanted = trafficRules({ ...DUAL, untracked: { listenAddress: ipv4Of(0xc0a84d01), listenPort: 8285 } });
+      assert.deepEqual(problems(await manager.ensure(wanted)), ['missing']);
+      assert.deepEqual(await harness.manager().ensure(wanted), []);
+      const installed = await manager.read();
+      assert.equal(installed.join('\n').match(/192\.168\.77\.1/g)?.length, 2);
+      for (const chain of ['untrackedIn', 'untrackedOut'] as const) {
+        const place: RulePlace = { family: 4, chain };
+        await harness.deleteRule(place, 0);
+        assert.deepEqual(problems(await manager.ensure(wanted)), ['missing'], chain);
+        await harness.insertForeignRule(place);
+        assert.deepEqual(problems(await manager.ensure(wanted)), ['unexpected'], chain);
+        assert.deepEqual(await manager.read(), installed);
+      }
+      const moved = trafficRules({ ...DUAL, untracked: { listenAddress: ipv4Of(0xc0a84d02), listenPort: 8286 } });
+      assert.deepEqual(problems(await manager.ensure(moved)), ['missing', 'unexpected']);
+      assert.doesNotMatch((await manager.read()).join('\n'), /8285|192\.168\.77\.1\b/);
+      // Another agent, started without the option.
+      assert.deepEqual(problems(await harness.manager().ensure(trafficRules(DUAL))), ['unexpected']);
+      assert.deepEqual(await manager.read(), tracked);
+      await manager.ensure(wanted);
+      await harness.manager().remove();
+      assert.deepEqual(await harness.manager().read(), []);
+    });
 
     it('puts everything back after somebody removed all rules', async () => {
       await using harness = await makeHarness();

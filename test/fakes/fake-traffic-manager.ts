@@ -15,7 +15,7 @@ export class FakeRuleStore {
 }
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
-const CHAIN_NAMES: readonly ChainName[] = ['masquerade', 'forward'];
+const CHAIN_NAMES: readonly ChainName[] = ['masquerade', 'forward', 'untrackedIn', 'untrackedOut'];
 
 /** A traffic manager on memory. `failWith`, when set, is what every operation throws. */
 export class FakeTrafficManager implements TrafficManager {

@@ -60,12 +60,15 @@ describe('backends without a forwarder, with real agents', () => {
 
   it('host-gw carries packets by routes alone', async () => {
     await using overlay = await Overlay.create(
-      { hosts: 2, containersPerHost: 1, netConf: netConf({ Type: 'host-gw' }) },
+      { hosts: 2, containersPerHost: 1, netConf: netConf({ Type: 'host-gw' }), agentFlags: ['--notrack-tunnel'] },
       signal,
     );
     const { topology } = overlay;
     await everyPairAnswers(overlay);
     const [host] = topology.hosts as [LabHost];
+    const warning = /--notrack-tunnel has no effect: the backend host-gw has no socket of the agent's/;
+    assert.match(await overlay.log(host), warning);
+    assert.doesNotMatch((await lines(topology, host, 'iptables-save')).join(), /UNTRACK|notrack/);
     const routes = await lines(topology, host, 'ip', 'route', 'show', 'proto', '241');
     assert.equal(routes.length, 1);
     assert.match(routes[0]!, /^10\.244\.\d+\.0\/24 via 192\.168\.77\.2 dev eth0/);

@@ -49,7 +49,7 @@ for (const { mode, enableNfTables } of [
             EnableNFTables: enableNfTables,
             Backend: { Type: 'udp' },
           }),
-          agentFlags: ['--ip-blackhole-route', '--cni-conf-dir', cniConfDir],
+          agentFlags: ['--ip-blackhole-route', '--notrack-tunnel', '--cni-conf-dir', cniConfDir],
         },
         signal,
       );
@@ -139,6 +139,9 @@ for (const { mode, enableNfTables } of [
         enableNfTables
           ? /^ {2}table ip flannel-ipv4 \{$/
           : /^ {2}iptables-nft -t nat -A POSTROUTING .*FLANNEL-POSTRTG$/,
+        enableNfTables
+          ? /^ {2}.*ip daddr 192\.168\.77\.1 udp dport 8285 notrack$/
+          : /^ {2}iptables-nft -t raw -N FLANNEL-UNTRACK-OUT$/,
         /^removed iptables rules \(legacy\):$/,
         /^removed routes:$/,
         /^ {2}10\.244\.0\.0\/16 dev flannel0 metric 100$/,

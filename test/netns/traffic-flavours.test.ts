@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { IptablesTrafficManager } from '../../src/linux/iptables.ts';
 import { NftablesTrafficManager } from '../../src/linux/nftables.ts';
 import { type RunOptions, run } from '../../src/linux/run.ts';
@@ -49,7 +50,15 @@ describe('the legacy flavour of iptables', () => {
     );
     assert.deepEqual(await manager.read(), lines);
 
-    assert.equal((await manager.remove()).removed.length, lines.length);
+    const untracked = { listenAddress: ipv4Of(0xc0a84d01), listenPort: 8285 };
+    const more = trafficRules({ ...DUAL, untracked });
+    await manager.ensure(more);
+    assert.deepEqual(await manager.ensure(more), []);
+    // For each direction a chain, a rule and a jump.
+    assert.equal((await manager.read()).length, lines.length + 6);
+    assert.match((await run(['iptables-save', '-t', 'raw'], { netns })).stdout, /--dport 8285 .*-j CT --notrack/);
+
+    assert.equal((await manager.remove()).removed.length, lines.length + 6);
     assert.doesNotMatch((await run(['iptables-save'], { netns })).stdout, /flannel/i);
   });
 });

@@ -6,13 +6,27 @@ import { type RunResult, run } from '../../src/linux/run.ts';
 import { type RulePlace, type TrafficManagerHarness, trafficManagerContract } from '../contract/traffic-manager.ts';
 import { withNamespace } from './traffic-namespace.ts';
 
+const IPTABLES_PLACES: Record<RulePlace['chain'], { readonly table: string; readonly chain: string }> = {
+  masquerade: { table: 'nat', chain: 'FLANNEL-POSTRTG' },
+  forward: { table: 'filter', chain: 'FLANNEL-FWD' },
+  untrackedIn: { table: 'raw', chain: 'FLANNEL-UNTRACK-IN' },
+  untrackedOut: { table: 'raw', chain: 'FLANNEL-UNTRACK-OUT' },
+};
+
+const NFT_CHAINS: Record<RulePlace['chain'], string> = {
+  masquerade: 'postrtg',
+  forward: 'forward',
+  untrackedIn: 'untrack-in',
+  untrackedOut: 'untrack-out',
+};
+
 async function iptablesHarness(): Promise<TrafficManagerHarness> {
   const namespace = await withNamespace();
   const iptables = ({ family, chain }: RulePlace, ...args: string[]): Promise<RunResult> => {
-    const table = chain === 'masquerade' ? 'nat' : 'filter';
+    const { table } = IPTABLES_PLACES[chain];
     return run([family === 4 ? 'iptables' : 'ip6tables', '-w', '-t', table, ...args], { netns: namespace.name });
   };
-  const chainOf = ({ chain }: RulePlace) => (chain === 'masquerade' ? 'FLANNEL-POSTRTG' : 'FLANNEL-FWD');
+  const chainOf = ({ chain }: RulePlace) => IPTABLES_PLACES[chain].chain;
   const ruleAt = async (place: RulePlace, index: number): Promise<string[]> => {
     const { stdout } = await iptables(place, '-S', chainOf(place));
     const line = stdout.split('\n').filter((each) => each.startsWith('-A'))[index];
@@ -32,7 +46,7 @@ async function iptablesHarness(): Promise<TrafficManagerHarness> {
       void (await iptables(place, '-I', chainOf(place), '-p', 'tcp', '--dport', '80', '-j', 'RETURN')),
     wipe: async () => {
       for (const program of ['iptables', 'ip6tables']) {
-        for (const table of ['nat', 'filter']) {
+        for (const table of ['nat', 'filter', 'raw']) {
           await run([program, '-w', '-t', table, '-F'], { netns: namespace.name });
           await run([program, '-w', '-t', table, '-X'], { netns: namespace.name });
         }
@@ -46,11 +60,7 @@ async function nftablesHarness(): Promise<TrafficManagerHarness> {
   const namespace = await withNamespace();
   const nft = (...args: string[]) => run(['nft', ...args], { netns: namespace.name });
   const nftFamily = (family: IpFamily) => (family === 4 ? 'ip' : 'ip6');
-  const chainOf = ({ family, chain }: RulePlace) => [
-    nftFamily(family),
-    `flannel-ipv${family}`,
-    chain === 'masquerade' ? 'postrtg' : 'forward',
-  ];
+  const chainOf = ({ family, chain }: RulePlace) => [nftFamily(family), `flannel-ipv${family}`, NFT_CHAINS[chain]];
   const ruleAt = async (place: RulePlace, index: number): Promise<{ text: string; handle: string }> => {
     const { stdout } = await nft('-a', 'list', 'chain', ...chainOf(place));
     const rules = [...stdout.matchAll(/^\t\t(.*) # handle (\d+)$/gm)].filter(

@@ -15,6 +15,7 @@ describe('lineKey', () => {
       '-A C -m comment --comment  flanneld\\ masq -j D'.replace('flanneld\\ masq', '"flanneld masq"'),
     ],
     ['-A C -m mark --mark 0x4000/0x4000 -j RETURN', '-A C -m mark --mark 16384/16384 -j RETURN'],
+    ['-A C -p udp -m udp --dport 8285 -j CT --notrack', '-A C -p udp --dport 8285 -j CT --notrack'],
     ['-A C -m mark --mark 0x1 -j RETURN', '-A C -m mark --mark 0x1/0xffffffff -j RETURN'],
   ];
   for (const [a, b] of same) it(`${a} = ${b}`, () => assert.equal(lineKey(a), lineKey(b)));
@@ -29,6 +30,8 @@ describe('lineKey', () => {
     ['-A C -m comment --comment "a" -j RETURN', '-A C -j RETURN'],
     ['-A C -p tcp -j RETURN', '-A C -j RETURN'],
     ['-A C -s 10.0.0.0/255.0.255.0 -j RETURN', '-A C -s 10.0.0.0/8 -j RETURN'],
+    ['-A C -p udp -m udp --dport 8285 -j CT --notrack', '-A C -p udp -m udp --sport 8285 -j CT --notrack'],
+    ['-A C -p udp -m udp --dport 8285 -j CT --notrack', '-A C -p udp -m udp --dport 8286 -j CT --notrack'],
     ['-A C -j RETURN', '-A D -j RETURN'],
   ];
   for (const [a, b] of different) it(`${a} ≠ ${b}`, () => assert.notEqual(lineKey(a), lineKey(b)));

@@ -13,6 +13,10 @@ export function ruleLine(chain: string, comment: string, rule: TrafficRule): str
   const parts = ['-A', chain];
   pushMatch(parts, '-s', rule.source);
   pushMatch(parts, '-d', rule.destination);
+  if (rule.udp !== undefined) {
+    const option = rule.udp.end === 'source' ? '--sport' : '--dport';
+    parts.push('-p', 'udp', '-m', 'udp', option, String(rule.udp.port));
+  }
   if (rule.mark !== undefined) parts.push('-m', 'mark', '--mark', `${hex(rule.mark.value)}/${hex(rule.mark.mask)}`);
   parts.push('-m', 'comment', '--comment', `"${comment}"`);
   const { action } = rule;
@@ -22,6 +26,9 @@ export function ruleLine(chain: string, comment: string, rule: TrafficRule): str
       break;
     case 'accept':
       parts.push('-j', 'ACCEPT');
+      break;
+    case 'notrack':
+      parts.push('-j', 'CT', '--notrack');
       break;
     case 'masquerade':
       parts.push('-j', 'MASQUERADE');
@@ -93,10 +100,13 @@ function options(line: string): Option[] {
   return result;
 }
 
+/** Matches that their own options name already. */
+const IMPLIED_MATCHES: ReadonlySet<string> = new Set(['comment', 'mark', 'udp']);
+
 /** Equal for two lines exactly when they say the same, whatever version or flavour printed them. */
 export function lineKey(line: string): string {
   return options(line)
-    .filter(({ name, values }) => !(name === '-m' && (values[0] === 'comment' || values[0] === 'mark')))
+    .filter(({ name, values }) => !(name === '-m' && IMPLIED_MATCHES.has(values[0] ?? '')))
     .map(({ name, negated, values }) => `${negated ? '! ' : ''}${name} ${JSON.stringify(normalValues(name, values))}`)
     .filter((text) => text !== '-s ["any"]' && text !== '-d ["any"]')
     .join(' ');

@@ -4,9 +4,9 @@ import type { FamilyRules } from '../rules.ts';
 import type { Repair, RepairProblem } from '../traffic-manager.ts';
 import { chainOf, jumpLine, lineKey, ruleLine, targetOf, unconditionalTarget } from './lines.ts';
 
-/** One of flannel's chains, and the built-in chain that jumps to it. */
+/** One of our chains, and the built-in chain that jumps to it. */
 export interface ChainSpec {
-  readonly table: 'nat' | 'filter';
+  readonly table: 'nat' | 'filter' | 'raw';
   readonly chain: string;
   readonly hook: string;
   readonly comment: string;
@@ -18,7 +18,10 @@ export interface ChainSpec {
   readonly shadowedBy: ReadonlySet<string>;
 }
 
-/** Names and comments are flannel's, so that either program finds the other's rules. */
+/**
+ * Names and comments of the first two are flannel's, so that either program finds the other's rules. It has none like the
+ * others.
+ */
 export const CHAINS: readonly ChainSpec[] = [
   {
     table: 'nat',
@@ -35,6 +38,22 @@ export const CHAINS: readonly ChainSpec[] = [
     comment: 'flanneld forward',
     rules: (rules) => rules.forward,
     shadowedBy: new Set(['DROP', 'REJECT', 'RETURN']),
+  },
+  {
+    table: 'raw',
+    chain: 'FLANNEL-UNTRACK-IN',
+    hook: 'PREROUTING',
+    comment: 'flanneld untracked tunnel',
+    rules: (rules) => rules.untrackedIn,
+    shadowedBy: new Set(['ACCEPT', 'DROP', 'RETURN']),
+  },
+  {
+    table: 'raw',
+    chain: 'FLANNEL-UNTRACK-OUT',
+    hook: 'OUTPUT',
+    comment: 'flanneld untracked tunnel',
+    rules: (rules) => rules.untrackedOut,
+    shadowedBy: new Set(['ACCEPT', 'DROP', 'RETURN']),
   },
 ];
 

@@ -19,7 +19,7 @@ const RULES = trafficRules({
 type Json = Record<string, unknown>;
 
 /** A rule as `nft -j list` shows it (nft 1.0.6, seen). */
-function nftJson({ mark, source, destination, action }: TrafficRule): Json[] {
+function nftJson({ mark, source, destination, udp, action }: TrafficRule): Json[] {
   const expr: Json[] = [];
   if (mark !== undefined) {
     expr.push({ match: { op: '==', left: { '&': [{ meta: { key: 'mark' } }, mark.mask] }, right: mark.value } });
@@ -31,7 +31,10 @@ function nftJson({ mark, source, destination, action }: TrafficRule): Json[] {
   for (const [field, match] of matches) {
     if (match === undefined) continue;
     const v4 = typeof match.prefix.addr === 'number';
-    const [addr] = nftRule({ mark: undefined, source: match, destination: undefined, action: { type: 'accept' } })
+    const [addr] = nftRule({
+      ...{ mark: undefined, source: match, destination: undefined, udp: undefined },
+      action: { type: 'accept' },
+    })
       .replace(/^ip6? saddr (!= )?/, '')
       .split(/[/ ]/);
     const whole = match.prefix.length === (v4 ? 32 : 128);
@@ -42,6 +45,10 @@ function nftJson({ mark, source, destination, action }: TrafficRule): Json[] {
         right: whole ? addr : { prefix: { addr, len: match.prefix.length } },
       },
     });
+  }
+  if (udp !== undefined) {
+    const left = { payload: { protocol: 'udp', field: udp.end === 'source' ? 'sport' : 'dport' } };
+    expr.push({ match: { op: '==', left, right: udp.port } });
   }
   if (action.type === 'masquerade') expr.push({ masquerade: action.fullyRandom ? { flags: 'fully-random' } : null });
   else expr.push({ [action.type]: null });
@@ -228,6 +235,7 @@ describe('parseNftRule', () => {
   const action = fc.constantFrom<TrafficRule['action'][]>(
     { type: 'return' },
     { type: 'accept' },
+    { type: 'notrack' },
     { type: 'masquerade', fullyRandom: true },
     { type: 'masquerade', fullyRandom: false },
   );
@@ -235,11 +243,18 @@ describe('parseNftRule', () => {
     fc.record({ value: fc.nat(0xffffffff), mask: fc.nat(0xffffffff) }, { noNullPrototype: true }),
     { nil: undefined },
   );
+  const udp = fc.option(
+    fc.record(
+      { end: fc.constantFrom('source' as const, 'destination' as const), port: fc.nat(65_535) },
+      { noNullPrototype: true },
+    ),
+    { nil: undefined },
+  );
   const plain = { noNullPrototype: true };
   const rule = fc.oneof(
     ...[match4, match6].map((match: fc.Arbitrary<PrefixMatch>) => {
       const optional = fc.option(match, { nil: undefined });
-      return fc.record({ mark, source: optional, destination: optional, action }, plain);
+      return fc.record({ mark, source: optional, destination: optional, udp, action }, plain);
     }),
   );
 

@@ -36,6 +36,22 @@ const BASE_CHAINS: readonly BaseChain[] = [
     priority: ['filter', 0],
     rules: (rules) => rules.forward,
   },
+  {
+    name: 'untrack-in',
+    comment: 'chain to keep received tunnel datagrams out of connection tracking',
+    type: 'filter',
+    hook: 'prerouting',
+    priority: ['raw', -300],
+    rules: (rules) => rules.untrackedIn,
+  },
+  {
+    name: 'untrack-out',
+    comment: 'chain to keep sent tunnel datagrams out of connection tracking',
+    type: 'filter',
+    hook: 'output',
+    priority: ['raw', -300],
+    rules: (rules) => rules.untrackedOut,
+  },
 ];
 
 export interface ActualNftChain {

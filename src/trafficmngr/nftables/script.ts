@@ -1,6 +1,6 @@
 import { assertNever } from '../../assert-never.ts';
 import { formatPrefix, type IpFamily, isPrefix4, parsePrefix } from '../../ip/address.ts';
-import type { Action, PrefixMatch, TrafficRule } from '../rules.ts';
+import type { Action, PrefixMatch, TrafficRule, UdpMatch } from '../rules.ts';
 
 /**
  * Rules in the two notations of nft: written as text, because its JSON has no comments for tables and chains (nft
@@ -12,11 +12,12 @@ export function nftFamily(family: IpFamily): 'ip' | 'ip6' {
 }
 
 /** One rule as nft prints it. */
-export function nftRule({ mark, source, destination, action }: TrafficRule): string {
+export function nftRule({ mark, source, destination, udp, action }: TrafficRule): string {
   const parts: string[] = [];
   if (mark !== undefined) parts.push(`meta mark & ${hex(mark.mask)} == ${hex(mark.value)}`);
   if (source !== undefined) parts.push(nftMatch('saddr', source));
   if (destination !== undefined) parts.push(nftMatch('daddr', destination));
+  if (udp !== undefined) parts.push(`udp ${udp.end === 'source' ? 'sport' : 'dport'} ${udp.port}`);
   parts.push(nftVerdict(action));
   return parts.join(' ');
 }
@@ -32,6 +33,7 @@ function nftVerdict(action: Action): string {
   switch (action.type) {
     case 'return':
     case 'accept':
+    case 'notrack':
       return action.type;
     case 'masquerade':
       return action.fullyRandom ? 'masquerade fully-random' : 'masquerade';
@@ -53,6 +55,7 @@ export function parseNftRule(expr: Json): TrafficRule | undefined {
   let mark: TrafficRule['mark'];
   let source: PrefixMatch | undefined;
   let destination: PrefixMatch | undefined;
+  let udp: UdpMatch | undefined;
   let action: Action | undefined;
   for (const item of expr as Json[]) {
     const [name, body] = only(item);
@@ -67,15 +70,17 @@ export function parseNftRule(expr: Json): TrafficRule | undefined {
     if ('mark' in match && mark === undefined) mark = match.mark;
     else if ('source' in match && source === undefined) source = match.source;
     else if ('destination' in match && destination === undefined) destination = match.destination;
+    else if ('udp' in match && udp === undefined) udp = match.udp;
     else return undefined;
   }
-  return action && { mark, source, destination, action };
+  return action && { mark, source, destination, udp, action };
 }
 
 function parseVerdict(name: string, body: Json): Action | undefined {
   switch (name) {
     case 'return':
     case 'accept':
+    case 'notrack':
       return { type: name };
     case 'masquerade': {
       if (typeof body === 'object' && Object.keys(body ?? {}).some((key) => key !== 'flags')) return undefined;
@@ -92,7 +97,8 @@ function parseVerdict(name: string, body: Json): Action | undefined {
 type ParsedMatch =
   | { readonly mark: NonNullable<TrafficRule['mark']> }
   | { readonly source: PrefixMatch }
-  | { readonly destination: PrefixMatch };
+  | { readonly destination: PrefixMatch }
+  | { readonly udp: UdpMatch };
 
 function parseMatch(body: Json): ParsedMatch | undefined {
   const op = field(body, 'op');
@@ -110,6 +116,7 @@ function parseMatch(body: Json): ParsedMatch | undefined {
     return op === '==' && typeof right === 'number' ? { mark: { value: right, mask: 0xffffffff } } : undefined;
   }
   const payload = field(left, 'payload');
+  if (field(payload, 'protocol') === 'udp') return op === '==' ? parseUdp(field(payload, 'field'), right) : undefined;
   const prefix = parseNftPrefix(field(payload, 'protocol'), right);
   if (prefix === undefined || (op !== '==' && op !== '!=')) return undefined;
   const match = { prefix, negated: op === '!=' };
@@ -118,6 +125,18 @@ function parseMatch(body: Json): ParsedMatch | undefined {
       return { source: match };
     case 'daddr':
       return { destination: match };
+    default:
+      return undefined;
+  }
+}
+
+function parseUdp(name: Json, port: Json): ParsedMatch | undefined {
+  if (typeof port !== 'number') return undefined;
+  switch (name) {
+    case 'sport':
+      return { udp: { end: 'source', port } };
+    case 'dport':
+      return { udp: { end: 'destination', port } };
     default:
       return undefined;
   }

@@ -173,7 +173,7 @@ describe('an agent that cannot start', () => {
     {
       what: 'that overlaps the network between the hosts',
       netConf: { ...NET_CONF, Network: '192.168.0.0/16' },
-      says: /192\.168\.0\.0\/16 overlaps the underlay: it contains 192\.168\.77\.1, the address of this host \(eth0\) \[WEFT_CONFIG_INVALID\]/,
+      says: /192\.168\.0\.0\/16 overlaps the underlay: subnets are given out from 192\.168\.1\.0 to 192\.168\.255\.255, and 192\.168\.77\.1 in it is the address of this host \(eth0\) \[WEFT_CONFIG_INVALID\]/,
     },
     {
       what: 'for a backend that there is not',

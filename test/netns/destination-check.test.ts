@@ -100,6 +100,8 @@ describe('root on a peer, who sends a host packets for others', () => {
     child.kill('SIGKILL');
     await child.exited;
     const destinations = [...new Set([...Object.values(targets).map(({ to }) => to), HOSTS_LATER_ADDRESS])];
+    // Its network is everything, so that it sends whatever it likes; a default route by another way would be in front.
+    await topology.ipBatch(attacker, 'route delete default\n');
     await Tunnel.start(topology, attacker, {
       ...{ address: `${formatIpv4(network.subnet.addr)}/0`, mtuBytes: 1500 - OVERHEAD },
       peers: destinations.map((to) => ({ subnet: `${to}/32`, host: victim })),

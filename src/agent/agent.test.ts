@@ -151,6 +151,7 @@ class Stage implements AsyncDisposable {
           }),
         }),
       trafficManager: () => this.rules,
+      firewall: async () => ({ nft: [], legacyForward: undefined }),
       readText: async () => undefined,
       releaseMemory: () => {},
       serviceManager: () => ({ ready: () => {}, stopping: () => {}, [Symbol.dispose]: () => {} }),

@@ -15,6 +15,7 @@ import { describeError, WeftError } from '../errors.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { failingAs } from './failing-as.ts';
+import { ForwardDropWatch } from './forward-drop-watch.ts';
 import type { Failing } from './keeper.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
@@ -24,7 +25,7 @@ import { NodeTraffic } from './traffic.ts';
 const BLACKHOLE_METRIC = 10_000;
 
 export interface NodePlaneParts {
-  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager'>;
+  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager' | 'firewall'>;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
   readonly setup: BackendSetup;
@@ -50,6 +51,7 @@ export class NodePlane implements AsyncDisposable {
   readonly #parts: NodePlaneParts;
   #backend: Backend;
   #external: ExternalInterface;
+  #drops: ForwardDropWatch | undefined;
   /** What the forwarder was started with; undefined when it does not run. */
   #carrying: string | undefined;
   readonly #forwarding: ForwardingTable | undefined;
@@ -174,9 +176,19 @@ export class NodePlane implements AsyncDisposable {
   async settle(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
     await this.reconciler.idle();
     await failingAs(this.#rulesFailure, () => this.traffic.apply(own, earlier, this.#backend.underlay, signal));
+    const { config, host, log } = this.#parts;
+    if (config.ipv4 !== undefined) {
+      const links = this.#backend.host(own).kernel.links.filter(({ kind }) => kind !== 'external');
+      const devices = links.map(({ name }) => name);
+      this.#drops ??= new ForwardDropWatch({
+        ...{ network: config.ipv4.network, devices, log },
+        read: (signal) => host.firewall(signal),
+      });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#drops?.[Symbol.asyncDispose]();
     await this.traffic[Symbol.asyncDispose]();
     await this.reconciler[Symbol.asyncDispose]();
     await this.forwarder?.[Symbol.asyncDispose]();

@@ -11,6 +11,7 @@ import type { IpAddr } from '../ip/address.ts';
 import type { PerFamily } from '../ip/family.ts';
 import type { ReportSink } from '../subnet/report.ts';
 import type { SubnetManager } from '../subnet/subnet-manager.ts';
+import type { FirewallText } from '../trafficmngr/forward-drops.ts';
 import type { TrafficManager } from '../trafficmngr/traffic-manager.ts';
 
 /**
@@ -37,6 +38,8 @@ export interface AgentHost {
   kernel(): Kernel;
   forwarder(wish: ForwarderWish): Forwarder;
   trafficManager(kind: TrafficManager['kind']): TrafficManager;
+  /** All of the host's packet filters that can be read; never rejects but with the signal's reason. */
+  firewall(signal: AbortSignal): Promise<FirewallText>;
   /** `undefined` when there is no such file. */
   readText(path: string, signal: AbortSignal): Promise<string | undefined>;
   /** Gives memory back that is not in use; holds up the control plane for a moment. */

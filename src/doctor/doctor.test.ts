@@ -69,6 +69,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
       { dst: '10.244.0.0/16', dev: 'flannel0' },
     ],
     versionOf: async (program) => (without.includes(program) ? undefined : `${program} v1.8.9`),
+    firewall: async () => ({ nft: [], legacyForward: undefined }),
     ipsecPolicies: () => 0,
     udpPortHolders: () => ['pid 7 (flanneld)'],
     get: async (_, path) => ({ status: 200, body: path === '/readyz' ? 'flanneld is ready' : '' }),
@@ -116,6 +117,17 @@ describe('the doctor', () => {
       'IPsec policies, round which the fast path would go',
       () => ({ ipsecPolicies: () => 3 }),
       [['ipsec', 'warn', /3 IPsec policies.*fast path/]],
+    ],
+    [
+      'another firewall that drops what is forwarded',
+      () => ({ firewall: async () => ({ nft: [], legacyForward: '-P FORWARD DROP\n' }) }),
+      [
+        [
+          'forward-drops',
+          'fail',
+          /FORWARD of iptables-legacy.*iptables-legacy -I FORWARD -s 10\.244\.0\.0\/16 -j ACCEPT/,
+        ],
+      ],
     ],
     [
       'no TUN device, in a pod',

@@ -1,3 +1,5 @@
+import type { FirewallText } from '../trafficmngr/forward-drops.ts';
+
 /** What the checks see of a host. The answers are those of the moment; asking changes nothing. */
 export interface DoctorHost {
   /** Whether this is a container of Kubernetes. */
@@ -16,6 +18,8 @@ export interface DoctorHost {
   readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;
   /** The first line that the program prints about itself; `undefined` when it is not installed. */
   readonly versionOf: (program: string, signal: AbortSignal) => Promise<string | undefined>;
+  /** Programs that are not there say nothing. */
+  readonly firewall: (signal: AbortSignal) => Promise<FirewallText>;
   /** IPsec policies of this host; `undefined` when the kernel does not say. */
   readonly ipsecPolicies: () => number | undefined;
   /** Who listens on a UDP port of this host: `pid 17 (flanneld)`. */

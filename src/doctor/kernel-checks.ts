@@ -1,7 +1,9 @@
 import { UDP_TUN_NAME, udpMtuBytes } from '../backend/udp.ts';
 import { formatCidr, formatIp } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
+import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 import { type Check, fail, ok, warn } from './check.ts';
 import { NOTHING_TO_COMPARE, readNetConf, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
@@ -70,6 +72,19 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
               `not installed: ${missing.join(', ')}`,
               `On Debian: apt-get install ${programs.includes('nft') ? 'nftables' : 'iptables'}`,
             );
+      },
+    },
+    {
+      name: 'forward-drops',
+      looksAt: 'chains of other firewalls that drop packets of pods',
+      run: async (signal) => {
+        const env = await readSubnetEnv(host, paths);
+        const networks = (env?.networks ?? []).flatMap((network) => parsePrefix4(formatCidr(network)) ?? []);
+        if (networks.length === 0) return ok(NOTHING_TO_COMPARE);
+        const text = await host.firewall(signal);
+        const drops = networks.flatMap((network) => findForwardDrops(text, network, [UDP_TUN_NAME]));
+        if (drops.length === 0) return ok('none');
+        return fail(drops.map(describeForwardDrop).join('; '), [...new Set(drops.map(({ hint }) => hint))].join(' '));
       },
     },
     {

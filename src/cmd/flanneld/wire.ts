@@ -3,6 +3,7 @@ import type { AgentHost } from '../../agent/ports.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { hasErrno } from '../../errno.ts';
 import { Connections } from '../../linux/connections.ts';
+import { readFirewall } from '../../linux/firewall-text.ts';
 import { identityHost } from '../../linux/identity-host.ts';
 import { readAddresses, readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
@@ -29,6 +30,7 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     kernel: () => iproute2Kernel(),
     forwarder: hostForwarder,
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
+    firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
     readText,
     releaseMemory,
     serviceManager: (onProblem) => systemdNotifier({ environment: process.env, isAlive: () => true, onProblem }),

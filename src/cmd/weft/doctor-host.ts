@@ -5,6 +5,7 @@ import { describeError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
 import { tryFastPath } from '../../linux/bpf.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
+import { readFirewall } from '../../linux/firewall-text.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
@@ -66,6 +67,7 @@ export function realHost(): DoctorHost {
         throw error;
       }
     },
+    firewall: (signal) => readFirewall((path) => ifThere(readFile(path, 'utf8')), signal),
     ipsecPolicies: () => {
       const policies = readXfrmPolicies();
       return typeof policies === 'number' ? undefined : policies.count + Number(policies.blocksByDefault);

@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { LabHost, Topology } from '../../src/lab/topology.ts';
+import { addressOf, Overlay, ping } from './overlay.ts';
+import { eventually } from './waiting.ts';
+
+const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
+const NET_CONF = '{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "udp"}}';
+
+interface DoctorAnswer {
+  readonly checks: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly found: string;
+    readonly remedy?: string;
+  }[];
+}
+
+describe('a firewall of somebody else’s that drops what is forwarded, beside an agent in nftables mode', () => {
+  const { signal } = new AbortController();
+  let overlay: Overlay;
+  let topology: Topology;
+  let host: LabHost;
+  before(async () => {
+    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, netConf: NET_CONF }, signal);
+    ({ topology } = overlay);
+    host = topology.hosts[0]!;
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  const reaches = async (): Promise<boolean> => {
+    const [from, to] = [host.containers[0]!, topology.hosts[1]!.containers[0]!];
+    return (await ping(topology, from, addressOf(to), '-W', '1')).ok;
+  };
+  const examine = async (): Promise<DoctorAnswer['checks'][number]> => {
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'doctor', '--json'];
+    const files = ['--subnet-file', `${host.stateDirectory}/subnet.env`];
+    const { stdout } = await topology.exec(host, [...argv, ...files], { okExitCodes: 'any' });
+    const answer = JSON.parse(stdout) as DoctorAnswer;
+    return answer.checks.find(({ name }) => name === 'forward-drops') ?? assert.fail(stdout);
+  };
+  /** Commands that end with ` accept` or ` ACCEPT`, as the remedy has them. */
+  const commandsOf = (text: string): string[] =>
+    Array.from(text.matchAll(/(?:iptables|nft) [^;.]*?(?:\d+\.[^;]*?)accept/gi), ([command]) => command!);
+
+  for (const [what, commands] of [
+    ['iptables with FORWARD DROP, as Docker sets it', ['iptables -P FORWARD DROP']],
+    [
+      'a ruleset of the host',
+      [
+        'nft add table inet guard',
+        'nft add chain inet guard forward { type filter hook forward priority 0; policy drop; }',
+        'nft add rule inet guard forward ct state established accept',
+      ],
+    ],
+  ] as const) {
+    it(`${what}: agent and doctor say so, and the remedy that they give helps`, async () => {
+      assert.ok(await reaches());
+      assert.equal((await examine()).status, 'ok');
+      for (const command of commands) await topology.exec(host, ['sh', '-c', command.replace(/\{.*\}/, "'$&'")]);
+      assert.equal(await reaches(), false);
+      const { status, found, remedy = '' } = await examine();
+      assert.equal(status, 'fail');
+      assert.match(
+        found,
+        /dropped by another firewall of this host, chain (FORWARD of table ip filter|forward of table inet guard)/,
+      );
+      const helps = commandsOf(remedy);
+      assert.equal(helps.length, 2, remedy);
+      await eventually(
+        'the agent says so',
+        async () => (await overlay.log(host)).includes(remedy) || undefined,
+        60_000,
+      );
+      for (const command of helps) await topology.exec(host, ['sh', '-c', command]);
+      assert.ok(await reaches());
+      assert.equal((await examine()).status, 'ok');
+    });
+  }
+
+  it('what Docker 28 does about the address of a container is found', async () => {
+    const { subnet } = host.network!;
+    await topology.exec(host, [
+      'sh',
+      '-c',
+      `iptables -t raw -A PREROUTING -d ${addressOf(host.containers[0]!)} ! -i cni0 -j DROP`,
+    ]);
+    assert.equal(await reaches(), false);
+    const { status, found, remedy = '' } = await examine();
+    assert.equal(status, 'fail', JSON.stringify(subnet));
+    assert.match(found, /chain PREROUTING of table ip raw: it drops packets to 10\.244\./);
+    assert.match(remedy, /--allow-direct-routing/);
+  });
+});

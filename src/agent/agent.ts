@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { configuredBackend, identifyBackend } from '../backend/registry.ts';
+import { configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
 import type { ChosenInterface } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
@@ -352,10 +352,20 @@ class Agent {
       this.#host.identity,
       this.#signal,
     );
+    const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup);
     const figures = this.#figures;
     const plane = this.#stack.use(
       new NodePlane({
-        ...{ host: this.#host, options: this.#options, config, setup, external, slots: figures.slots, log: this.#log },
+        ...{
+          host: this.#host,
+          options: this.#options,
+          config,
+          setup,
+          formerLinks,
+          external,
+          slots: figures.slots,
+          log: this.#log,
+        },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
         onFatal: this.#onFatal,
         onFastPath: (state) => {

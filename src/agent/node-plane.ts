@@ -10,7 +10,7 @@ import type { Kernel } from '../desired/kernel.ts';
 import { describeOp } from '../desired/op.ts';
 import { describeProblem } from '../desired/problem.ts';
 import { Reconciler } from '../desired/reconciler.ts';
-import type { WantedState } from '../desired/state.ts';
+import type { OwnLink, WantedState } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
@@ -29,6 +29,8 @@ export interface NodePlaneParts {
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
   readonly setup: BackendSetup;
+  /** Links of the backend that this host used before, which go. */
+  readonly formerLinks: readonly OwnLink[];
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
@@ -118,7 +120,7 @@ export class NodePlane implements AsyncDisposable {
     const { log } = this.#parts;
     try {
       const { kernel, forwarder } = backend.host(own);
-      reconciler.set(this.#withBlackholes(own, kernel));
+      reconciler.set({ ...this.#withBlackholes(own, kernel), absentLinks: this.#parts.formerLinks });
       if (forwarder !== undefined) {
         const { network, subnet, mtuBytes } = forwarder;
         this.#forwarding?.set({ network, own: subnet, mtu: mtuBytes });

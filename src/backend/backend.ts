@@ -1,8 +1,7 @@
 import type { BackendKeyTable, BackendValues } from '../config/backend-keys.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
-import type { OwnLink } from '../desired/leftovers.ts';
-import type { PeerState, WantedState } from '../desired/state.ts';
+import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
 import type { IpAddr, IpPrefix } from '../ip/address.ts';
 import type { FamilyKey, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';

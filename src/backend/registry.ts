@@ -1,7 +1,7 @@
 import { readBackendKeys } from '../config/backend-keys.ts';
 import { configInvalid } from '../config/config-problem.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
-import type { OwnLink } from '../desired/leftovers.ts';
+import type { OwnLink } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import type { PerFamily } from '../ip/family.ts';
 import type { JsonValue } from '../lease/lease.ts';
@@ -70,6 +70,18 @@ export async function identifyBackend(
 /** @throws WeftError as BackendKind.open. */
 export function openBackend(setup: BackendSetup, network: Network, external: ExternalInterface): Backend {
   return setup.kind.open(setup.config, setup.identity, network, external);
+}
+
+/** The links that the backend of an earlier configuration has made, and that of this one does not make. */
+export function linksOfFormerBackend(
+  former: Pick<NetworkConfig, 'backendType' | 'backend'>,
+  { kind, config }: ConfiguredBackend,
+): readonly OwnLink[] {
+  const before = backendKind(former.backendType);
+  if (before === undefined) return [];
+  const { values } = readBackendKeys(former.backend, before.keys);
+  const own = new Set(kind.owns(config).map(({ name }) => name));
+  return before.owns(before.parse(values)).filter(({ name }) => !own.has(name));
 }
 
 /** Every link that a backend makes in its default configuration, for those who look for what an earlier run has left. */

@@ -1,6 +1,5 @@
 import { VXLAN_KEYS } from '../config/backend-keys.ts';
-import type { OwnLink } from '../desired/leftovers.ts';
-import type { WantedLink } from '../desired/state.ts';
+import type { OwnLink, WantedLink } from '../desired/state.ts';
 import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
 import { type MacAddr, macOfBytes, parseMac } from '../ip/mac.ts';
 import type { JsonValue } from '../lease/lease.ts';

@@ -1,12 +1,6 @@
 import type { Op } from './op.ts';
 import { reconcile } from './plan/plan.ts';
-import { type ActualState, EMPTY_WANTED_STATE, type OwnLinkKind, type WantedState } from './state.ts';
-
-/** A link that weft makes, under the one name it ever has. */
-export interface OwnLink {
-  readonly name: string;
-  readonly kind: OwnLinkKind;
-}
+import { type ActualState, EMPTY_WANTED_STATE, type OwnLink, type WantedState } from './state.ts';
 
 /** What must be read of the kernel to find these links, and all routes. */
 export function leftoverScope(links: readonly OwnLink[]): WantedState {

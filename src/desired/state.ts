@@ -54,6 +54,12 @@ export type OwnWantedLink =
 
 export type OwnLinkKind = OwnWantedLink['kind'];
 
+/** A link that weft makes, under the one name it ever has. */
+export interface OwnLink {
+  readonly name: string;
+  readonly kind: OwnLinkKind;
+}
+
 export type WantedLink =
   | OwnWantedLink
   /** Somebody else's (the external interface): never changed, watched because routes on it depend on it. */
@@ -118,6 +124,8 @@ export interface PeerState {
 /** What the host itself needs in the kernel, whoever the peers are. */
 export interface WantedState extends PeerState {
   readonly links: readonly WantedLink[];
+  /** Links of ours that must not be there: those of a backend that was used before. One of another kind is somebody else's. */
+  readonly absentLinks?: readonly OwnLink[];
   readonly addresses: readonly Address[];
   /** The flannel networks. A stray IPv4 address inside one of them is removed from a link of ours. */
   readonly networks: readonly IpPrefix[];

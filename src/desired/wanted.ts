@@ -81,6 +81,6 @@ export class Wanted {
   }
 }
 
-function foundation({ links, addresses, networks, staleRoutes }: WantedState): unknown {
-  return { links, addresses, networks, staleRoutes };
+function foundation({ links, absentLinks, addresses, networks, staleRoutes }: WantedState): unknown {
+  return { links, absentLinks, addresses, networks, staleRoutes };
 }

@@ -57,7 +57,7 @@ class Iproute2Kernel implements Kernel {
   }
 
   async read(wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
-    const names = [...new Set(wanted.links.map((link) => link.name))];
+    const names = [...new Set([...wanted.links, ...(wanted.absentLinks ?? [])].map((link) => link.name))];
     const held = [...neighbourLinks(wanted.links)];
     const [main, ipv6Routes, fdb] = await Promise.all([
       this.#query('ip', [], signal, [

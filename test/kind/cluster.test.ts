@@ -17,7 +17,7 @@ import { KindHost, WEFT_IMAGE } from './kind-host.ts';
  */
 
 /** What INSTALL.md's page promises for one backend, it promises for each of these. The first is the manifest's. */
-const BACKENDS = ['udp'] as const;
+const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
 
 const ROLLOUT = '--timeout=300s';
 const ROLLOUT_MS = 300_000;

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
-import { addressOf, Overlay, ping } from './overlay.ts';
+import { addressOf, NET_CONF, Overlay, ping } from './overlay.ts';
 import { eventually } from './waiting.ts';
 
 const signal = new AbortController().signal;
@@ -72,5 +74,23 @@ describe('backends without a forwarder, with real agents', () => {
     const routes = await lines(topology, host, 'ip', 'route', 'show', 'proto', '241');
     assert.equal(routes.length, 1);
     assert.match(routes[0]!, /^10\.244\.\d+\.0\/24 via 192\.168\.77\.2 dev eth0/);
+  });
+
+  it('takes away what the backend before has made on the host, when the configuration names another one', async () => {
+    await using overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, netConf: NET_CONF }, signal);
+    const { topology } = overlay;
+    writeFileSync(join(topology.stateDirectory, 'net-conf.json'), netConf({ Type: 'vxlan' }));
+    for (const host of topology.hosts) {
+      const { child } = overlay.agents[host.index]!;
+      child.kill('SIGTERM');
+      await child.exited;
+      await overlay.startAgent(host, signal);
+    }
+    await everyPairAnswers(overlay);
+    for (const host of topology.hosts) {
+      const links = (await lines(topology, host, 'ip', '-br', 'link')).map((line) => line.split(/[ @]/)[0]);
+      assert.deepEqual([links.includes('flannel0'), links.includes('flannel.1')], [false, true]);
+      assert.deepEqual(await lines(topology, host, 'ip', 'route', 'show', '10.244.0.0/16'), []);
+    }
   });
 });

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { v4 } from '../../../test/contract/traffic-manager.ts';
 import { FakeKernel } from '../../../test/fakes/fake-kernel.ts';
 import { FakeTrafficManager } from '../../../test/fakes/fake-traffic-manager.ts';
-import type { OwnLink } from '../../desired/leftovers.ts';
+import type { OwnLink } from '../../desired/state.ts';
 import { type ActualRoute, WEFT_ROUTE_PROTOCOL } from '../../desired/state.ts';
 import { parsePrefix } from '../../ip/address.ts';
 import { trafficRules } from '../../trafficmngr/rules.ts';

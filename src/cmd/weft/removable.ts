@@ -1,8 +1,9 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Kernel } from '../../desired/kernel.ts';
-import { leftoverLinks, leftoverRoutes, leftoverScope, type OwnLink } from '../../desired/leftovers.ts';
+import { leftoverLinks, leftoverRoutes, leftoverScope } from '../../desired/leftovers.ts';
 import { describeOp, type Op } from '../../desired/op.ts';
+import type { OwnLink } from '../../desired/state.ts';
 import { describeRoute } from '../../desired/state.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';

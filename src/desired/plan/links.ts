@@ -10,13 +10,13 @@ export interface LinkPlan {
   readonly present: ReadonlySet<string>;
   /** Those of them that are up then. */
   readonly up: ReadonlySet<string>;
-  /** Links that are made anew: nothing that `actual` says about them holds. */
+  /** Links that are made anew or go: nothing that `actual` says about them holds. */
   readonly fresh: ReadonlySet<string>;
   readonly own: ReadonlySet<string>;
 }
 
 export function planLinks(
-  wanted: Pick<WantedState, 'links'>,
+  wanted: Pick<WantedState, 'links' | 'absentLinks'>,
   actual: Pick<ActualState, 'links'>,
   problems: Problem[],
 ): LinkPlan {
@@ -26,6 +26,11 @@ export function planLinks(
   const up = new Set<string>();
   const fresh = new Set<string>();
   const own = new Set<string>();
+  for (const { name, kind } of wanted.absentLinks ?? []) {
+    if (byName.get(name)?.kind !== kind) continue;
+    ops.push({ type: 'link-delete', name });
+    fresh.add(name);
+  }
   for (const link of wanted.links) {
     const found = byName.get(link.name);
     if (link.kind === 'external') {

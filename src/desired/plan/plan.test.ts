@@ -435,6 +435,28 @@ describe('reconcile on arbitrary kernels', () => {
   }
 });
 
+describe('links that must not be there', () => {
+  it('go, with what the kernel has on them left to it; one of another kind stays', async () => {
+    const kernel = new FakeKernel();
+    kernel.addLink({ name: 'flannel0', kind: 'tun' });
+    kernel.addLink({ name: 'flannel.1', kind: 'bridge' });
+    kernel.routes = [actualRoute({ dev: 'flannel0' })];
+    const wanted: WantedState = {
+      ...EMPTY_WANTED_STATE,
+      absentLinks: [
+        { name: 'flannel0', kind: 'tun' },
+        { name: 'flannel.1', kind: 'vxlan' },
+        { name: 'flannel.ipip', kind: 'ipip' },
+      ],
+      staleRoutes: 'everywhere',
+    };
+    const ops = reconcile(wanted, await kernel.read(wanted, never));
+    assert.deepEqual(ops.map(describeOp), ['delete link flannel0']);
+    await kernel.apply(ops, never);
+    assert.deepEqual(reconcile(wanted, await kernel.read(wanted, never)), []);
+  });
+});
+
 describe('planChanged()', () => {
   const peerPart: fc.Arbitrary<PeerState> = fc.record({
     routes: fc.array(route, { maxLength: 2 }),

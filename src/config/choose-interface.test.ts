@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { networkInterface, NOTHING_ASKED as REQUEST } from '../../test/fakes/host-networks.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
@@ -9,7 +10,6 @@ import {
   chooseInterface,
   explainChoice,
   type HostNetwork,
-  type InterfaceAddress,
   type InterfaceRequest,
   interfaceNotFound,
   type NetworkInterface,
@@ -17,21 +17,9 @@ import {
   usableAddresses,
 } from './choose-interface.ts';
 
-/** `10.0.0.1`, with words behind it: `fd00::5 dynamic temporary deprecated`. */
-function address(text: string): InterfaceAddress {
-  const [addr = '', ...flags] = text.split(' ');
-  return {
-    addr: parseAddr(addr) ?? assert.fail(text),
-    dynamic: flags.includes('dynamic'),
-    prefixLength: text.includes(':') ? 64 : 24,
-    temporary: flags.includes('temporary'),
-    deprecated: flags.includes('deprecated'),
-  };
-}
-
 let index = 0;
 function nic(name: string, addresses: readonly string[], change: Partial<NetworkInterface> = {}): NetworkInterface {
-  return { index: ++index, name, mtuBytes: 1500, up: true, addresses: addresses.map(address), ...change };
+  return networkInterface(name, addresses, { index: ++index, ...change });
 }
 
 const LO = nic('lo', ['127.0.0.1', '::1'], { mtuBytes: 65_536 });
@@ -42,18 +30,6 @@ const HOST: HostNetwork = {
   interfaces: [LO, ETH0, ETH1],
   defaultDevices: { ipv4: ['eth0', 'eth1'], ipv6: ['eth0'] },
   canReach: undefined,
-};
-
-const REQUEST: InterfaceRequest = {
-  stack: 'ipv4',
-  iface: [],
-  ifaceRegex: [],
-  ifaceCanReach: undefined,
-  elseDefault: false,
-  allowLoopback: false,
-  nodeIps: undefined,
-  publicIp: undefined,
-  publicIpv6: undefined,
 };
 
 function choose(request: Partial<InterfaceRequest>, host: Partial<HostNetwork> = {}) {

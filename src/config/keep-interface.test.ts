@@ -1,42 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { NOTHING_ASKED as ASKED, networkInterface as nic } from '../../test/fakes/host-networks.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
-import type { HostNetwork, InterfaceAddress, InterfaceRequest, NetworkInterface } from './choose-interface.ts';
+import type { HostNetwork, InterfaceRequest, NetworkInterface } from './choose-interface.ts';
 import { addressesOfHost, type InterfaceInUse, keepOrChooseInterface } from './keep-interface.ts';
-
-/** `10.0.0.1`, with words behind it: `fd00::5 dynamic temporary deprecated`. */
-function address(text: string): InterfaceAddress {
-  const [addr = '', ...flags] = text.split(' ');
-  return {
-    addr: parseAddr(addr) ?? assert.fail(text),
-    dynamic: flags.includes('dynamic'),
-    prefixLength: text.includes(':') ? 64 : 24,
-    temporary: flags.includes('temporary'),
-    deprecated: flags.includes('deprecated'),
-  };
-}
-
-function nic(name: string, addresses: readonly string[], change: Partial<NetworkInterface> = {}): NetworkInterface {
-  return { index: 2, name, mtuBytes: 1500, up: true, addresses: addresses.map(address), ...change };
-}
 
 function host(interfaces: readonly NetworkInterface[], ipv4: readonly string[], ipv6 = ipv4): HostNetwork {
   return { interfaces, defaultDevices: { ipv4, ipv6 }, canReach: undefined };
 }
 
-const ASKED: InterfaceRequest = {
-  stack: 'ipv4',
-  iface: [],
-  ifaceRegex: [],
-  ifaceCanReach: undefined,
-  elseDefault: false,
-  allowLoopback: false,
-  nodeIps: undefined,
-  publicIp: undefined,
-  publicIpv6: undefined,
-};
 const IN_USE: InterfaceInUse = { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: parseIpv6('fd77::1') };
 const ETH0 = nic('eth0', ['192.168.77.1 dynamic', 'fd77::1']);
 

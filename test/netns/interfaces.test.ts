@@ -1,22 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chooseInterface, type InterfaceRequest } from '../../src/config/choose-interface.ts';
+import { chooseInterface } from '../../src/config/choose-interface.ts';
 import { formatAddr, parseAddr } from '../../src/ip/address.ts';
 import { readHostNetwork } from '../../src/linux/interfaces.ts';
+import { NOTHING_ASKED as REQUEST } from '../fakes/host-networks.ts';
 import { openRealHost } from './kernel-harness.ts';
 
 const signal = new AbortController().signal;
-const REQUEST: InterfaceRequest = {
-  stack: 'ipv4',
-  iface: [],
-  ifaceRegex: [],
-  ifaceCanReach: undefined,
-  elseDefault: false,
-  allowLoopback: false,
-  nodeIps: undefined,
-  publicIp: undefined,
-  publicIpv6: undefined,
-};
 
 describe('readHostNetwork', () => {
   it('reads interfaces, default routes and a route lookup', async () => {

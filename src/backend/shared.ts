@@ -1,4 +1,5 @@
-import type { Address, Route, UnicastRoute, WantedState } from '../desired/state.ts';
+import { linkKind } from '../desired/link-kinds/table.ts';
+import type { Address, LinkSysctl, Route, UnicastRoute, WantedLink, WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import { containsAddr, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
 import { FAMILIES, type Family, type FamilyKey } from '../ip/family.ts';
@@ -89,11 +90,25 @@ export function unicast(route: Pick<UnicastRoute, 'dst' | 'dev'> & Partial<Unica
   return { type: 'unicast', via: undefined, onlink: false, scope: 'global', metric: undefined, ...route };
 }
 
+/**
+ * Nobody at the other end of a tunnel is a router of this host. The kernel believes router advertisements on a new link unless it
+ * forwards IPv6: a peer could give the host addresses and routes (CVE-2020-10749 was that).
+ */
+function noRouterAdvertisements(link: WantedLink): LinkSysctl[] {
+  if (link.kind === 'external') return [];
+  const { name } = link;
+  const risk = linkKind(link.kind).takesFrames
+    ? `whoever can send to ${name} can give this host IPv6 addresses and routes by router advertisements, unless it forwards IPv6`
+    : undefined;
+  return [{ link: name, name: `net/ipv6/conf/${name}/accept_ra`, value: '0', risk }];
+}
+
 /** A wanted state of the node agent, which is alone on its host. */
-export function hostState(state: Partial<WantedState>, network: Network): WantedState {
+export function hostState(state: Partial<Omit<WantedState, 'sysctls'>>, network: Network): WantedState {
   return {
     links: [],
     addresses: [],
+    sysctls: (state.links ?? []).flatMap(noRouterAdvertisements),
     routes: [],
     neighbours: [],
     fdb: [],

@@ -39,8 +39,7 @@ export function udpMtuBytes(underlayMtuBytes: number): number {
  */
 export function udpHostState(tun: string, own: Ipv4Prefix, network: Ipv4Prefix, mtuBytes: number): WantedState {
   return {
-    ...hostState({}, { ipv4: undefined, ipv6: undefined }),
-    links: [{ kind: 'tun', name: tun, mtuBytes }],
+    ...hostState({ links: [{ kind: 'tun', name: tun, mtuBytes }] }, { ipv4: undefined, ipv6: undefined }),
     addresses: [hostAddress(tun, own)],
     routes: [unicast({ dst: network, dev: tun, metric: ROUTE_METRIC })],
     networks: [network],

@@ -5,6 +5,7 @@ import {
   type ActualLink,
   type ActualRoute,
   type ActualState,
+  type ActualSysctl,
   effectiveMetric,
   type FdbEntry,
   fdbKey,
@@ -22,6 +23,7 @@ import {
 export class Actual {
   readonly links: readonly ActualLink[];
   readonly addresses: readonly ActualAddress[];
+  readonly sysctls: readonly ActualSysctl[];
   /** In the kernel's order: of equal keys, the first is the one in use. */
   readonly routes: ReadonlyMap<string, readonly ActualRoute[]>;
   readonly neighbours: ReadonlyMap<string, Neighbour>;
@@ -30,8 +32,9 @@ export class Actual {
   readonly #neighbours: Map<string, Neighbour>;
   readonly #fdb: Map<string, FdbEntry[]>;
 
-  constructor({ links, addresses, routes, neighbours, fdb }: ActualState) {
+  constructor({ links, addresses, sysctls, routes, neighbours, fdb }: ActualState) {
     this.links = links;
+    this.sysctls = sysctls;
     this.addresses = addresses;
     this.#routes = Map.groupBy(routes, routeKey);
     this.#neighbours = new Map(neighbours.map((entry) => [neighbourKey(entry), entry]));

@@ -8,6 +8,7 @@ import {
   describeAddress,
   describeRoute,
   type FdbEntry,
+  type LinkSysctl,
   type Neighbour,
   type OwnWantedLink,
   type Route,
@@ -25,6 +26,7 @@ export type Op =
       readonly mac?: MacAddr;
       readonly up?: true;
     }
+  | { readonly type: 'sysctl-set'; readonly sysctl: LinkSysctl }
   | { readonly type: 'address-add'; readonly address: Address }
   | { readonly type: 'address-delete'; readonly address: ActualAddress }
   | { readonly type: 'neighbour-replace'; readonly neighbour: Neighbour }
@@ -52,6 +54,8 @@ export function describeOp(op: Op): string {
       ];
       return `set link ${op.name} ${parts.join(' ')}`;
     }
+    case 'sysctl-set':
+      return `set ${op.sysctl.name} to ${op.sysctl.value}`;
     case 'address-add':
       return `add address ${describeAddress(op.address)}`;
     case 'address-delete':

@@ -1,6 +1,6 @@
 import { assertNever } from '../assert-never.ts';
 import { formatPrefix } from '../ip/address.ts';
-import { type ActualRoute, describeRoute, KERNEL_ROUTE_PROTOCOL, type Route } from './state.ts';
+import { type ActualRoute, describeRoute, KERNEL_ROUTE_PROTOCOL, type LinkSysctl, type Route } from './state.ts';
 
 /** Why a part of the wanted state cannot be had for now. Looked at again on every run. */
 export type Problem =
@@ -8,6 +8,7 @@ export type Problem =
   | { readonly type: 'link-down'; readonly link: string }
   | { readonly type: 'link-kind'; readonly link: string; readonly wanted: string; readonly actual: string }
   | { readonly type: 'underlay-missing'; readonly link: string; readonly underlay: string }
+  | { readonly type: 'sysctl-read-only'; readonly sysctl: LinkSysctl; readonly actual: string }
   | { readonly type: 'route-taken'; readonly route: Route; readonly by: ActualRoute }
   | { readonly type: 'route-twice'; readonly route: Route };
 
@@ -22,6 +23,8 @@ export function describeProblem(problem: Problem): string {
       return `interface ${problem.link} is not a ${problem.wanted} device but ${problem.actual === 'other' ? 'something else' : `a ${problem.actual}`}; remove it: ip link delete ${problem.link}`;
     case 'underlay-missing':
       return `${problem.link} cannot be made: there is no interface ${problem.underlay}`;
+    case 'sysctl-read-only':
+      return `${problem.sysctl.name} is ${problem.actual} and cannot be set to ${problem.sysctl.value} from here (/proc/sys is read-only): ${problem.sysctl.risk ?? ''}; set it on the host: echo ${problem.sysctl.value} > /proc/sys/${problem.sysctl.name}`;
     case 'route-taken':
       return `${formatPrefix(problem.route.dst)} is already routed by somebody else (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; ${remedy(problem.by)}`;
     case 'route-twice':

@@ -509,6 +509,25 @@ describe('Reconciler', () => {
     });
   });
 
+  it('is without failure where a setting cannot be had, which is a problem all the same', async () => {
+    await using r = rig();
+    const name = 'net/ipv6/conf/flannel0/accept_ra';
+    r.kernel.sysctls.set(name, { name, value: '1', writable: false });
+    r.reconciler.set({ ...WANTED, sysctls: [{ link: 'flannel0', name, value: '0', risk: 'peers can do harm' }] });
+    await settled(r);
+    assert.equal(r.reconciler.failure, undefined);
+    assert.deepEqual(r.failures, []);
+    assert.deepEqual(
+      r.reconciler.stats().problems.map(({ type }) => type),
+      ['sysctl-read-only'],
+    );
+    // Somebody does it on the host; the next look finds nothing in the way.
+    r.kernel.sysctls.set(name, { name, value: '0', writable: false });
+    r.kernel.notify();
+    await settled(r);
+    assert.deepEqual(r.problems.at(-1), []);
+  });
+
   it('applies nothing but what the difference says', async () => {
     await using r = rig();
     const before: Op[] = [...r.kernel.applied];

@@ -372,7 +372,8 @@ export class Reconciler implements AsyncDisposable {
 
   #hostProblem(): string | undefined {
     const first = this.#problems.find((problem) => {
-      if (problem.type === 'route-twice') return false;
+      // A host with the second one carries packets all the same.
+      if (problem.type === 'route-twice' || problem.type === 'sysctl-read-only') return false;
       return problem.type !== 'route-taken' || this.#isHostRoute(problem.route);
     });
     return first && describeProblem(first);

@@ -114,6 +114,16 @@ export interface FdbEntry {
   readonly dst: IpAddr;
 }
 
+/** A setting of a link of ours, such as `net/ipv6/conf/flannel.1/accept_ra`. */
+export interface LinkSysctl {
+  readonly link: string;
+  /** Below /proc/sys, with slashes. */
+  readonly name: string;
+  readonly value: string;
+  /** What can happen while it has another value, for people; `undefined`: nothing, and then nobody is told. */
+  readonly risk: string | undefined;
+}
+
 /** What one peer needs in the kernel. */
 export interface PeerState {
   readonly routes: readonly Route[];
@@ -127,6 +137,7 @@ export interface WantedState extends PeerState {
   /** Links of ours that must not be there: those of a backend that was used before. One of another kind is somebody else's. */
   readonly absentLinks?: readonly OwnLink[];
   readonly addresses: readonly Address[];
+  readonly sysctls: readonly LinkSysctl[];
   /** The flannel networks. A stray IPv4 address inside one of them is removed from a link of ours. */
   readonly networks: readonly IpPrefix[];
   /**
@@ -139,6 +150,7 @@ export interface WantedState extends PeerState {
 export const EMPTY_WANTED_STATE: WantedState = {
   links: [],
   addresses: [],
+  sysctls: [],
   routes: [],
   neighbours: [],
   fdb: [],
@@ -203,6 +215,13 @@ export interface ActualRoute {
   readonly elaborate: boolean;
 }
 
+export interface ActualSysctl {
+  readonly name: string;
+  readonly value: string;
+  /** Whether it can be set from here: in a container, /proc/sys may be read-only. */
+  readonly writable: boolean;
+}
+
 /** All routes, and what concerns the links of the wanted state it was read for. */
 export interface ActualState {
   readonly links: readonly ActualLink[];
@@ -212,6 +231,8 @@ export interface ActualState {
   /** Permanent ones, of those links of the wanted state whose kind holds neighbours. */
   readonly neighbours: readonly Neighbour[];
   readonly fdb: readonly FdbEntry[];
+  /** Those of the wanted state that this kernel has: none for a link without IPv6. */
+  readonly sysctls: readonly ActualSysctl[];
 }
 
 /** The metric that the kernel stores. */

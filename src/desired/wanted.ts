@@ -50,7 +50,7 @@ export class Wanted {
     return this.#peers;
   }
 
-  /** @returns whether links, addresses, networks or `staleRoutes` differ: then nothing read of the kernel before is enough. */
+  /** @returns whether links, addresses, sysctls, networks or `staleRoutes` differ: then nothing read of the kernel before is enough. */
   setHost(host: WantedState): boolean {
     const before = this.#host;
     this.#host = host;
@@ -81,6 +81,6 @@ export class Wanted {
   }
 }
 
-function foundation({ links, absentLinks, addresses, networks, staleRoutes }: WantedState): unknown {
-  return { links, absentLinks, addresses, networks, staleRoutes };
+function foundation({ links, absentLinks, addresses, sysctls, networks, staleRoutes }: WantedState): unknown {
+  return { links, absentLinks, addresses, sysctls, networks, staleRoutes };
 }

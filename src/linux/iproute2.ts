@@ -9,20 +9,23 @@ import {
   type ActualLink,
   type ActualRoute,
   type ActualState,
+  type ActualSysctl,
   type Address,
   type AddressScope,
   type FdbEntry,
+  type LinkSysctl,
   type Neighbour,
   type OwnLinkKind,
   type Route,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
 } from '../desired/state.ts';
-import { WeftError } from '../errors.ts';
+import { describeError, WeftError } from '../errors.ts';
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
 import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
 import { type RunResult, run } from './run.ts';
+import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';
 
 export interface Iproute2Options extends IpMonitorOptions {
   /** Name of the network namespace (`ip netns`); this process's own by default. */
@@ -59,7 +62,7 @@ class Iproute2Kernel implements Kernel {
   async read(wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
     const names = [...new Set([...wanted.links, ...(wanted.absentLinks ?? [])].map((link) => link.name))];
     const held = [...neighbourLinks(wanted.links)];
-    const [main, ipv6Routes, fdb] = await Promise.all([
+    const [main, ipv6Routes, fdb, sysctls] = await Promise.all([
       this.#query('ip', [], signal, [
         'route show table main',
         ...names.map((name) => `addr show dev ${name}`),
@@ -74,6 +77,7 @@ class Iproute2Kernel implements Kernel {
             signal,
             held.map((name) => `fdb show dev ${name}`),
           ),
+      this.#readSysctls(wanted.sysctls, signal),
     ]);
     const links: ActualLink[] = [];
     const addresses: ActualAddress[] = [];
@@ -87,7 +91,7 @@ class Iproute2Kernel implements Kernel {
     const neighbours = held.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
     const entries = held.flatMap((link, i) => (fdb[i] ?? []).flatMap(fdbEntryOf(link)));
     const routes = [...(main[0] ?? []).flatMap(routeOf(4)), ...(ipv6Routes[0] ?? []).flatMap(routeOf(6))];
-    return { links, addresses, routes, neighbours, fdb: entries };
+    return { links, addresses, routes, neighbours, fdb: entries, sysctls };
   }
 
   async apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
@@ -96,7 +100,10 @@ class Iproute2Kernel implements Kernel {
       const tool = toolOf(ops[from]!);
       let to = from + 1;
       while (to < ops.length && tool !== 'ip link add' && toolOf(ops[to]!) === tool) to++;
-      results.push(...(await this.#batch(tool, ops.slice(from, to), signal)));
+      const some = ops.slice(from, to);
+      results.push(
+        ...(tool === 'sysctl' ? await this.#setSysctls(some, signal) : await this.#batch(tool, some, signal)),
+      );
       from = to;
     }
     return results;
@@ -106,7 +113,46 @@ class Iproute2Kernel implements Kernel {
     return this.#monitor.changes((line) => concerns(line, wanted()), signal);
   }
 
-  async #batch(tool: Tool, ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+  async #readSysctls(wanted: readonly LinkSysctl[], signal: AbortSignal): Promise<ActualSysctl[]> {
+    const found: ActualSysctl[] = [];
+    for (const { name } of wanted) {
+      const value = await this.#readSysctl(name, signal);
+      if (value !== undefined) {
+        const writable = this.#netns !== undefined || (await isSysctlWritable(name));
+        found.push({ name, value, writable });
+      }
+    }
+    return found;
+  }
+
+  /** /proc/sys shows the namespace of whoever opens the file, so that another one's takes a process there. */
+  async #readSysctl(name: string, signal: AbortSignal): Promise<string | undefined> {
+    if (this.#netns === undefined) return await readSysctl(name);
+    const argv = ['cat', `/proc/sys/${name}`];
+    const { stdout, exitCode } = await run(argv, { netns: this.#netns, okExitCodes: 'any', signal });
+    return exitCode === 0 ? stdout.trimEnd() : undefined;
+  }
+
+  async #setSysctls(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+    const results: OpResult[] = [];
+    for (const op of ops) {
+      if (op.type !== 'sysctl-set') throw new TypeError(`unreachable: ${op.type} is no setting`);
+      const { name, value } = op.sysctl;
+      try {
+        if (this.#netns !== undefined) {
+          await run(['tee', `/proc/sys/${name}`], { netns: this.#netns, stdin: `${value}\n`, signal });
+        } else if (await isSysctlWritable(name)) await setSysctl(name, value);
+        // Else there is nothing to set, or it cannot be set: the next look at the kernel says which.
+        results.push({ op, ok: true });
+      } catch (error) {
+        signal.throwIfAborted();
+        results.push({ op, ok: false, error: describeError(error) });
+      }
+    }
+    return results;
+  }
+
+  async #batch(tool: Exclude<Tool, 'sysctl'>, ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
     const argv = [tool === 'bridge' ? 'bridge' : 'ip', '-force', '-batch', '-'];
     const { errors, aborted } = batchErrors(await this.#run(argv, ops.map(commandOf), signal));
     if (aborted !== undefined && tool === 'ip neigh' && ops.length > 1) {
@@ -173,6 +219,8 @@ export function commandOf(op: Op): string {
       if (op.up !== undefined) words.push('up');
       return words.join(' ');
     }
+    case 'sysctl-set':
+      throw new TypeError('unreachable: settings are not made by ip');
     case 'address-add': {
       const { link, addr, prefixLength, scope, prefixRoute } = op.address;
       const words = ['addr replace', `${formatAddr(addr)}/${prefixLength}`, 'dev', link];
@@ -233,12 +281,14 @@ function routeDeletionWords(route: ActualRoute): string {
  * Operations of one tool in a row are one batch. Two are apart from the rest because their failure ends the program in
  * spite of `-force` (iproute2 6.1: `exit(2)` in ipneigh.c; a missing underlay in iplink_vxlan.c).
  */
-type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge';
+type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge' | 'sysctl';
 
 function toolOf(op: Op): Tool {
   switch (op.type) {
     case 'link-add':
       return 'ip link add';
+    case 'sysctl-set':
+      return 'sysctl';
     case 'neighbour-replace':
     case 'neighbour-delete':
       return 'ip neigh';

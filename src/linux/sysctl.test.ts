@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { readSysctl, setSysctl } from './sysctl.ts';
+import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';
 
 async function tree(): Promise<{ root: string } & AsyncDisposable> {
   const root = await mkdtemp(join(tmpdir(), 'weft-sysctl-'));
@@ -39,6 +39,13 @@ describe('sysctl', () => {
     });
     await mkdir(join(t.root, 'net/ipv4/conf'));
     await assert.rejects(readSysctl('net/ipv4/conf', t), { message: `failed to read ${t.root}/net/ipv4/conf: EISDIR` });
+  });
+
+  it('knows what it could set', async () => {
+    await using t = await tree();
+    assert.equal(await isSysctlWritable('net/ipv4/ip_forward', t), true);
+    assert.equal(await isSysctlWritable('net/ipv4/nothing', t), false);
+    assert.equal(await isSysctlWritable('kernel/ostype'), false);
   });
 
   it('does not leave its folder', async () => {

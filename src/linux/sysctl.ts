@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { access, constants, readFile, writeFile } from 'node:fs/promises';
 import { WeftError } from '../errors.ts';
 
 /**
@@ -46,8 +46,18 @@ export async function setSysctl(name: SysctlName, value: string, options: Sysctl
   return true;
 }
 
+/** Whether this process could set it, as far as can be told without doing so: /proc/sys is read-only in many containers. */
+export async function isSysctlWritable(name: SysctlName, options: SysctlOptions = {}): Promise<boolean> {
+  return await access(pathOf(name, options), constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
 function pathOf(name: SysctlName, { root = '/proc/sys' }: SysctlOptions): string {
-  if (!/^[\w.@:-]+(\/[\w.@:-]+)+$/.test(name) || name.split('/').includes('..')) {
+  // An interface can have any name without white space and slashes.
+  const parts = name.split('/');
+  if (parts.length < 2 || parts.some((part) => /^$|^\.\.?$|\s/.test(part))) {
     throw new TypeError(`not the name of a kernel setting: ${name}`);
   }
   return `${root}/${name}`;

@@ -170,6 +170,7 @@ function plannedOps(wanted: Wanted, { links }: WantedState): unknown {
     routes: [],
     neighbours: [],
     fdb: [],
+    sysctls: [],
   });
   return planAll(wanted, bare)
     .ops.map((op) => JSON.stringify(op, (_, value) => (typeof value === 'bigint' ? String(value) : value)))

@@ -99,6 +99,7 @@ export const wantedState: fc.Arbitrary<WantedState> = fc.record({
   routes: fc.array(route, { maxLength: 6 }),
   neighbours: fc.uniqueArray(neighbour, { maxLength: 3, selector: (entry) => String(entry.addr) }),
   fdb: fc.uniqueArray(fdb, { maxLength: 2, selector: (entry) => entry.mac }),
+  sysctls: fc.constant([]),
   networks: fc.constant([prefix('10.244.0.0/16')]),
   staleRoutes: fc.constantFrom('everywhere', 'own-links'),
 });

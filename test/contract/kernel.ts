@@ -223,6 +223,23 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       assert.equal(device?.kind === 'vxlan' && device.settings.vni, 7);
     });
 
+    it('sets what is wanted of a link’s settings, on a new device too', async () => {
+      await using h = await open();
+      const name = 'net/ipv6/conf/flannel.1/accept_ra';
+      const wanted = { ...VXLAN, sysctls: [{ link: 'flannel.1', name, value: '0', risk: undefined }] };
+      const before = await settle(h.kernel, VXLAN);
+      assert.deepEqual(before.sysctls, []);
+      const set = await settle(h.kernel, wanted);
+      assert.deepEqual(set.sysctls, [{ name, value: '0', writable: true }]);
+      await h.deleteLink('flannel.1');
+      assert.deepEqual(
+        (await h.kernel.read(wanted, signal)).sysctls.filter(({ value }) => value !== '0'),
+        [],
+      );
+      const again = await settle(h.kernel, wanted);
+      assert.deepEqual(again.sysctls, [{ name, value: '0', writable: true }]);
+    });
+
     it('makes and keeps a bridge', async () => {
       await using h = await open();
       const wanted: WantedState = {

@@ -128,6 +128,13 @@ const DIFFERENCES: readonly { readonly flannel: string; readonly weft: string; r
   },
 ];
 
+/** The same for settings of the kernel, which not every recording has. */
+const SYSCTL_DIFFERENCE = {
+  flannel: 'net.ipv6.conf.flannel0.accept_ra = 1',
+  weft: 'net.ipv6.conf.flannel0.accept_ra = 0',
+  row: 'Router advertisements on flannel0 are believed',
+};
+
 /** The recorded state of a host, as weft is expected to have it. */
 export function expectedHostState(scenario: string, host: LabHost, subnetBase: string): RecordedHostState {
   const state = goldenHostState(golden(scenario, `20-net-${host.name}`));
@@ -140,8 +147,13 @@ export function expectedHostState(scenario: string, host: LabHost, subnetBase: s
     used.add(difference.row);
     return difference.weft.replace('SUBNET', subnetBase);
   };
+  const { flannel, weft, row } = SYSCTL_DIFFERENCE;
+  assert.ok(table.includes(`| ${row}`), `docs/COMPATIBILITY.md has the row "${row}"`);
+  const { sysctls } = state;
+  if (sysctls !== undefined) assert.ok(sysctls.includes(flannel), flannel);
   const expected = {
     ...state,
+    ...(sysctls === undefined ? {} : { sysctls: sysctls.map((line) => (line === flannel ? weft : line)) }),
     flannel0: state.flannel0?.map(ours),
     routes: state.routes.map(ours).sort(),
   };

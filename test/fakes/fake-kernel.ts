@@ -10,6 +10,7 @@ import {
   type ActualLinkKind,
   type ActualRoute,
   type ActualState,
+  type ActualSysctl,
   effectiveMetric,
   type FdbEntry,
   KERNEL_ROUTE_PROTOCOL,
@@ -36,6 +37,10 @@ export class FakeKernel implements Kernel {
   routes: ActualRoute[] = [];
   neighbours: Neighbour[] = [];
   fdb: FdbEntry[] = [];
+  /** By name; a setting that is not here is one that the kernel does not have. Those of a link that is made are at 1. */
+  readonly sysctls = new Map<string, ActualSysctl>();
+  /** Settings of links that come are read-only, as in a container. */
+  readOnlySysctls = false;
 
   /** Everything applied through the port, in order. */
   readonly applied: Op[] = [];
@@ -51,7 +56,7 @@ export class FakeKernel implements Kernel {
     return this.#listeners.size;
   }
 
-  async read(_wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
+  async read(wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
     signal.throwIfAborted();
     this.reads++;
     await Promise.resolve();
@@ -62,6 +67,7 @@ export class FakeKernel implements Kernel {
       routes: [...this.routes],
       neighbours: [...this.neighbours],
       fdb: [...this.fdb],
+      sysctls: wanted.sysctls.flatMap(({ name }) => this.sysctls.get(name) ?? []),
     };
   }
 
@@ -154,6 +160,12 @@ export class FakeKernel implements Kernel {
         return undefined;
       case 'link-set':
         return this.linkSet(op);
+      case 'sysctl-set': {
+        const { name, value } = op.sysctl;
+        const found = this.sysctls.get(name);
+        if (found?.writable) this.sysctls.set(name, { ...found, value });
+        return undefined;
+      }
       case 'address-add':
         return this.addressAdd({ ...op.address, peer: undefined });
       case 'address-delete':
@@ -215,6 +227,8 @@ export class FakeKernel implements Kernel {
     const common = { name: link.name, up: true, mac: 'mac' in link ? link.mac : undefined };
     const mtuBytes = link.mtuBytes ?? (underlay === undefined ? 1500 : 1450);
     this.links.set(link.name, { ...common, mtuBytes, ...settled(link) });
+    const name = `net/ipv6/conf/${link.name}/accept_ra`;
+    this.sysctls.set(name, { name, value: '1', writable: !this.readOnlySysctls });
     return undefined;
   }
 

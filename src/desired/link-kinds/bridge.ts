@@ -5,6 +5,7 @@ export const bridge: LinkKind<'bridge'> = {
   madeBy: 'reconciler',
   replaces: false,
   holdsNeighbours: false,
+  takesFrames: true,
   underlay: () => undefined,
   suits: () => true,
   create: () => [],

@@ -7,6 +7,7 @@ export const ipip: LinkKind<'ipip'> = {
   madeBy: 'reconciler',
   replaces: false,
   holdsNeighbours: false,
+  takesFrames: false,
   underlay: () => undefined,
   suits: ({ settings: a }, b) => a.local === b.local && b.remote === undefined,
   // As flannel makes it: the inner TTL, and packets that are too long are cut although the inner one says otherwise.

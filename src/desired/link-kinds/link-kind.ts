@@ -14,6 +14,8 @@ export interface LinkKind<K extends OwnLinkKind> {
   readonly replaces: boolean;
   /** Whether its permanent neighbours and forwarding entries are ours, all of them. */
   readonly holdsNeighbours: boolean;
+  /** Whether whoever reaches it can send frames of any kind into this host's link, IPv6 among them. */
+  readonly takesFrames: boolean;
   /** The link that it cannot be made without. */
   underlay(wanted: WantedOf<K>): string | undefined;
   /** Whether a link of this kind can be used as it is, apart from what can be changed on it (MTU, MAC, state). */

@@ -6,6 +6,7 @@ export const tun: LinkKind<'tun'> = {
   madeBy: 'data plane',
   replaces: false,
   holdsNeighbours: false,
+  takesFrames: false,
   underlay: () => undefined,
   suits: () => true,
   create: () => [],

@@ -8,6 +8,7 @@ export const vxlan: LinkKind<'vxlan'> = {
   // flannel also makes a device of this name anew, whatever it was.
   replaces: true,
   holdsNeighbours: true,
+  takesFrames: true,
   underlay: ({ settings }) => settings.underlay,
   suits({ settings: a }, b) {
     return (

@@ -7,6 +7,7 @@ export const wireguard: LinkKind<'wireguard'> = {
   // flannel makes a device of this name anew, whatever it was.
   replaces: true,
   holdsNeighbours: false,
+  takesFrames: false,
   underlay: () => undefined,
   suits: () => true,
   create: () => [],

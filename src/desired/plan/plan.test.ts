@@ -100,6 +100,56 @@ describe('reconcile', () => {
     assert.deepEqual(kernel.routes, [actualRoute({})]);
   });
 
+  describe('settings of links', () => {
+    const sysctl = {
+      link: 'flannel0',
+      name: 'net/ipv6/conf/flannel0/accept_ra',
+      value: '0',
+      risk: 'peers can do harm',
+    };
+    const wanted: WantedState = { ...WANTED, sysctls: [sysctl] };
+
+    it('are set where they differ, after the link and before its address', async () => {
+      const kernel = withTun();
+      kernel.sysctls.set(sysctl.name, { name: sysctl.name, value: '1', writable: true });
+      const ops = await settle(kernel, wanted);
+      assert.deepEqual(ops.map(describeOp).slice(0, 3), [
+        'set link flannel0 mtu 1472 up',
+        'set net/ipv6/conf/flannel0/accept_ra to 0',
+        'add address 10.244.1.0/32 dev flannel0',
+      ]);
+      assert.deepEqual(kernel.sysctls.get(sysctl.name)?.value, '0');
+    });
+
+    it('are left out where this kernel does not have them, or the link is missing or not ours', async () => {
+      for (const kernel of [withTun(), new FakeKernel()]) {
+        const { ops } = planned(wanted, await kernel.read(wanted, never));
+        assert.deepEqual(ops, planned(WANTED, await kernel.read(WANTED, never)).ops);
+      }
+      const kernel = withTun();
+      kernel.sysctls.set(sysctl.name, { name: sysctl.name, value: '1', writable: true });
+      const external: WantedState = { ...wanted, links: [{ kind: 'external', name: 'flannel0' }] };
+      assert.doesNotMatch(
+        planned(external, await kernel.read(external, never))
+          .ops.map(describeOp)
+          .join(),
+        /accept_ra/,
+      );
+    });
+
+    it('are a problem where they cannot be set, if something can happen', async () => {
+      const kernel = withTun();
+      kernel.sysctls.set(sysctl.name, { name: sysctl.name, value: '1', writable: false });
+      await settle(kernel, wanted);
+      const { problems } = planned(wanted, await kernel.read(wanted, never));
+      assert.deepEqual(problems.map(describeProblem), [
+        'net/ipv6/conf/flannel0/accept_ra is 1 and cannot be set to 0 from here (/proc/sys is read-only): peers can do harm; set it on the host: echo 0 > /proc/sys/net/ipv6/conf/flannel0/accept_ra',
+      ]);
+      const harmless: WantedState = { ...wanted, sysctls: [{ ...sysctl, risk: undefined }] };
+      assert.deepEqual(planned(harmless, await kernel.read(harmless, never)), { ops: [], problems: [] });
+    });
+  });
+
   it('waits for a tun link that is not there, and says so', async () => {
     const { ops, problems } = planned(WANTED, await new FakeKernel().read(WANTED, never));
     assert.deepEqual(ops, []);

@@ -8,11 +8,12 @@ import { planFdb } from './fdb.ts';
 import { planLinks } from './links.ts';
 import { planNeighbours } from './neighbours.ts';
 import { planRoutes } from './routes.ts';
+import { planSysctls } from './sysctls.ts';
 
 export interface Plan {
   /** In the order in which they must be applied. */
   readonly ops: readonly Op[];
-  /** What stands in the way of links. */
+  /** What stands in the way of links and their settings. */
   readonly linkProblems: readonly Problem[];
   /** What stands in the way of routes, by key. */
   readonly routeProblems: ReadonlyMap<string, Problem>;
@@ -55,13 +56,14 @@ export function planChanged(wanted: Wanted, actual: Actual): Plan {
 function planKeys(wanted: Wanted, actual: Actual, keys: ChangedKeys | undefined): Plan {
   const linkProblems: Problem[] = [];
   const links = planLinks(wanted.host, actual, linkProblems);
+  const sysctls = planSysctls(wanted.host, actual, links, linkProblems);
   const addresses = planAddresses(wanted.host, actual, links);
-  const only = links.ops.length + addresses.ops.length === 0 ? keys : undefined;
+  const only = links.ops.length + sysctls.length + addresses.ops.length === 0 ? keys : undefined;
   const neighbours = planNeighbours(wanted, actual, links, only?.neighbours);
   const fdb = planFdb(wanted, actual, links, only?.fdb);
   const routes = planRoutes(wanted, actual, links, addresses, only?.routes);
   return {
-    ops: [...links.ops, ...addresses.ops, ...neighbours, ...fdb, ...routes.ops],
+    ops: [...links.ops, ...sysctls, ...addresses.ops, ...neighbours, ...fdb, ...routes.ops],
     linkProblems,
     routeProblems: routes.problems,
     routeKeys: only?.routes,

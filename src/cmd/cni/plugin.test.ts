@@ -375,6 +375,16 @@ describe('ADD', () => {
     assert.equal(existsSync(dataDir), false);
   });
 
+  it('starts no program by a path: a type with a slash is refused, also where such a program is', () => {
+    installDelegate({ ADD: 'true' }, '../evil');
+    for (const type of ['../evil', './../evil', join(folder, 'evil')]) {
+      const { msg } = errorOf(call('ADD', config({ delegate: { type } })));
+      assert.ok(msg.endsWith(`invalid plugin name: ${type}`), msg);
+    }
+    assert.equal(existsSync(join(folder, 'log')), false);
+    assert.equal(existsSync(dataDir), false);
+  });
+
   it('asks to be tried again as long as there is no subnet.env, with why flanneld could not start', () => {
     rmSync(subnetFile);
     const text = `failed to load flannel 'subnet.env' file: open ${subnetFile}: no such file or directory. Check the flannel pod log for this node.`;

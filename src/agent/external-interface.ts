@@ -6,13 +6,15 @@ import {
   type InterfaceChoice,
   type IpStack,
   interfaceNotFound,
+  type NetworkInterface,
 } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { type KeepOptions, keepOrChooseInterface } from '../config/keep-interface.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
+import { isLinkLocal6 } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
-import { type IpAddr, parseAddr, prefixOf } from '../ip/address.ts';
+import { formatPrefix, type IpAddr, type IpPrefix, isIpv4, parseAddr, prefixOf } from '../ip/address.ts';
 import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
 import type { Log } from '../log/log.ts';
@@ -96,10 +98,22 @@ export async function findExternalInterface(
   return choice;
 }
 
+/**
+ * The networks on an interface's link, each once and in an order of their own: an address that comes or goes inside one of
+ * them, or alone (/32, /128), changes nothing about who is reached there.
+ */
+function networksOn({ addresses }: NetworkInterface): readonly IpPrefix[] {
+  const networks = addresses
+    .filter(({ addr, prefixLength }) => prefixLength < (isIpv4(addr) ? 32 : 128) && !isLinkLocal6(addr))
+    .map(({ addr, prefixLength }) => prefixOf(addr, prefixLength));
+  const byText = new Map(networks.map((network) => [formatPrefix(network), network]));
+  return [...byText].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, network]) => network);
+}
+
 /** What a backend needs of the choice. */
 export function externalOf(choice: ChosenInterface): ExternalInterface {
   const { interface: chosen, address, addressV6, publicIp, publicIpv6 } = choice;
-  const onLink = chosen.addresses.map(({ addr, prefixLength }) => prefixOf(addr, prefixLength));
+  const onLink = networksOn(chosen);
   return { name: chosen.name, mtuBytes: chosen.mtuBytes, address, addressV6, publicIp, publicIpv6, onLink };
 }
 

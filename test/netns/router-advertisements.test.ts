@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { LabHost, Place, Topology } from '../../src/lab/topology.ts';
+import { run } from '../../src/linux/run.ts';
+import { openRealHost } from './kernel-harness.ts';
 import { Overlay } from './overlay.ts';
 import { eventually } from './waiting.ts';
 
@@ -145,5 +147,46 @@ describe('a router advertisement from a peer', () => {
       return (/^default via fe80::66 proto ra/m.test(stdout) && stdout.includes(PREFIX)) || undefined;
     });
     assert.equal(await ipv6State(topology, pod), before[1]);
+  });
+});
+
+describe('a container with a read-only /proc/sys', () => {
+  it('has the device all the same, and the problem says what to run on the host', async () => {
+    await using host = await openRealHost();
+    const source = `
+      import { hostState } from './src/backend/shared.ts';
+      import { iproute2Kernel } from './src/linux/iproute2.ts';
+      import { Reconciler } from './src/desired/reconciler.ts';
+      import { describeProblem } from './src/desired/problem.ts';
+      import { parseIpv4 } from './src/ip/ipv4.ts';
+      const local = parseIpv4('192.168.77.1');
+      const settings = { vni: 1, underlay: 'eth0', local, port: 8472, learning: false, gbp: false };
+      const links = [
+        { kind: 'external', name: 'eth0' },
+        { kind: 'vxlan', name: 'flannel.1', mtuBytes: 1450, mac: undefined, settings },
+      ];
+      await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
+      reconciler.set(hostState({ links }, { ipv4: undefined, ipv6: undefined }));
+      await reconciler.settled(AbortSignal.timeout(20_000));
+      // The look at what was made.
+      for (let i = 0; i < 100 && reconciler.stats().problems.length === 0; i++) await new Promise((r) => setTimeout(r, 100));
+      const { problems, failures } = reconciler.stats();
+      console.log(JSON.stringify({ problems: problems.map(describeProblem), failures, failure: reconciler.failure ?? null }));
+      process.exit(0);`;
+    const script = `
+      mount --bind /proc/sys /proc/sys
+      mount -o remount,bind,ro /proc/sys
+      exec "$0" --input-type=module -e "$1"`;
+    const argv = ['unshare', '--mount', '--propagation', 'private', 'sh', '-ec', script, process.execPath, source];
+    const cwd = new URL('../..', import.meta.url).pathname;
+    const { stdout } = await run(argv, { netns: host.netns, cwd });
+    assert.deepEqual(JSON.parse(stdout), {
+      problems: [
+        'net/ipv6/conf/flannel.1/accept_ra is 1 and cannot be set to 0 from here (/proc/sys is read-only): whoever can send to flannel.1 can give this host IPv6 addresses and routes by router advertisements, unless it forwards IPv6; set it on the host: echo 0 > /proc/sys/net/ipv6/conf/flannel.1/accept_ra',
+      ],
+      failures: 0,
+      failure: null,
+    });
+    assert.match(await host.ip('link', 'show', 'dev', 'flannel.1'), /UP/);
   });
 });

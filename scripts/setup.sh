@@ -169,10 +169,20 @@ install_npm() { # folder
   if [ ! -e "$hidden" ] || [ -n "$(find "$1/package-lock.json" -newer "$hidden")" ]; then
     say "installing npm packages, from $1/package-lock.json"
     current_npm
-    (cd "$1" && run_npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund --loglevel=error) ||
-      fail "npm ci failed in $(readlink -f "$1")." \
-        "See its messages above; check the registry that 'npm config get registry' names." \
-        "$tls_hint"
+    for attempt in 1 2 3; do
+      (cd "$1" && run_npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund --loglevel=error) ||
+        fail "npm ci failed in $(readlink -f "$1")." \
+          "See its messages above; check the registry that 'npm config get registry' names." \
+          "$tls_hint"
+      # The runtime is an optional package, for there is one an architecture: npm leaves out without a word what it could not
+      # fetch.
+      { ! grep -q '"node-linux-' "$1/package.json" || [ -n "$(find "$1"/node_modules/node-linux-*/bin/node 2>/dev/null)" ]; } && break
+      [ $attempt = 3 ] &&
+        fail "npm ci in $(readlink -f "$1") left out the Node.js runtime: the registry did not send it in time." \
+          "Run make again; check the registry that 'npm config get registry' names." \
+          "$tls_hint"
+      say "npm left out the Node.js runtime, which it could not fetch; trying again"
+    done
   fi
   echo "$sum" >"$stamp"
 }

@@ -236,7 +236,7 @@ export const METRICS: readonly MetricDefinition[] = [
     'counter',
     'weft_kernel_operations_total',
     'operation',
-    'Changes made to links, addresses, routes and neighbours.',
+    'Changes made to links and their settings, addresses, routes and neighbours.',
     ({ kernel }) => kernel?.operations,
   ),
   byKey(

@@ -138,7 +138,7 @@ export class NodePlane implements AsyncDisposable {
       if (!isSame || before.peers.get(key) !== peer) this.#programPeer(backend, own, key, peer);
     }
     this.#programmed = { backend, own, peers: current };
-    this.#forwarding?.flush();
+    this.#forwarding?.publish();
   }
 
   /** An error that comes from one peer ends with that peer. */

@@ -19,14 +19,12 @@ export interface ForwardingTableParts {
 }
 
 /**
- * The peers of the forwarder, one at a time. What changes within one turn of the event loop is published once: the
- * forwarder takes its table as a whole.
+ * The peers of the forwarder, set one at a time and published together: it takes its table as a whole.
  */
 export class ForwardingTable {
   readonly #parts: ForwardingTableParts;
   readonly #peers = new Map<string, ForwardTo>();
   #network: Omit<PeerTableContent, 'peers'> | undefined;
-  #isDue = false;
 
   constructor(parts: ForwardingTableParts) {
     this.#parts = parts;
@@ -35,19 +33,15 @@ export class ForwardingTable {
   /** Nothing is published before the network is known. */
   set(network: Omit<PeerTableContent, 'peers'>): void {
     this.#network = network;
-    this.#publishSoon();
   }
 
   /** `undefined` takes the peer away. */
   setPeer(key: string, to: ForwardTo | undefined): void {
-    if (to === undefined && !this.#peers.delete(key)) return;
-    if (to !== undefined) this.#peers.set(key, to);
-    this.#publishSoon();
+    if (to === undefined) this.#peers.delete(key);
+    else this.#peers.set(key, to);
   }
 
-  /** What is due is published now. */
-  flush(): void {
-    this.#isDue = false;
+  publish(): void {
     const { slots, onSlotReused, publish } = this.#parts;
     if (this.#network === undefined) return;
     const assigned = slots.assign([...this.#peers.keys()], onSlotReused);
@@ -56,13 +50,5 @@ export class ForwardingTable {
       return slot === undefined ? [] : [{ slot, ...to }];
     });
     publish({ ...this.#network, peers });
-  }
-
-  #publishSoon(): void {
-    if (this.#isDue) return;
-    this.#isDue = true;
-    queueMicrotask(() => {
-      if (this.#isDue) this.flush();
-    });
   }
 }

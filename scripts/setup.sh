@@ -128,6 +128,7 @@ fi
 # An npm on an old Node.js leaves out, without a word, optional packages whose `engines` ask for a newer one, and the
 # native parts of the tools are such packages. So where Node.js is older than 24, the pinned runtime and an npm for it
 # are fetched first, into .cache, and these do the work.
+extra_ca=${NODE_EXTRA_CA_CERTS:-}
 tls_hint="Behind a proxy that inspects TLS, name its authority's certificate (PEM): NODE_EXTRA_CA_CERTS=/path/to/ca.pem make ..."
 npm_cli=
 current_npm() {
@@ -147,8 +148,8 @@ current_npm() {
     rm -rf "${modules%/*}"
     mkdir -p "$modules"
     echo '{ "private": true }' >"${modules%/*}/package.json"
-    (cd "${modules%/*}" && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error \
-      "$runtime@$version" npm@11.19.1 </dev/null) ||
+    (cd "${modules%/*}" && run_npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error \
+      "$runtime@$version" npm@11.19.1) ||
       fail "npm could not fetch $runtime@$version." \
         "See its messages above; check the registry that 'npm config get registry' names." \
         "$tls_hint"
@@ -157,7 +158,11 @@ current_npm() {
   npm_cli=$root/$modules/npm/bin/npm-cli.js
 }
 run_npm() { # arguments of npm
-  if [ -n "$npm_cli" ]; then node "$npm_cli" "$@"; else npm "$@"; fi </dev/null
+  # bin/runtime.sh takes it from weft's own programs; behind a proxy that inspects TLS, npm reaches no registry without it.
+  (
+    [ -z "$extra_ca" ] || export NODE_EXTRA_CA_CERTS="$extra_ca"
+    if [ -n "$npm_cli" ]; then node "$npm_cli" "$@"; else npm "$@"; fi </dev/null
+  )
 }
 
 # Current when installed from this very lock file (the checksum), or by an `npm install` after it was last written.

@@ -1,9 +1,11 @@
 /** Large clusters for bench/scale.ts: a real store with an entry for each of thousands of nodes, and changes to them. */
+
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { backendKind } from '../src/backend/registry.ts';
 import type { NetworkConfig } from '../src/config/network-config.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, prefix4 } from '../src/ip/prefix.ts';
@@ -74,6 +76,7 @@ async function openLocal(topology: Topology, signal: AbortSignal): Promise<Scale
   const options = {
     storePath: join(topology.stateDirectory, 'subnets.db'),
     netConfPath: join(topology.stateDirectory, 'net-conf.json'),
+    backends: backendKind,
   };
   const unsupported = (): never => {
     throw new TypeError('a local store is only measured as it is');

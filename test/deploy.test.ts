@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { load, loadAll } from 'js-yaml';
 import { IMAGE_DEFAULTS, type ImageRoot, imageLabels } from '../scripts/packaging/image-root.ts';
+import { backendKind } from '../src/backend/registry.ts';
 import { FLANNEL_CONF_LIST, parseConfList, programsOf } from '../src/cni/conf-list.ts';
 import { parseFlanneldOptions } from '../src/config/flanneld-options.ts';
 import { inspectNetConf } from '../src/config/net-conf.ts';
@@ -69,9 +70,12 @@ describe('deploy/kube-flannel.yml', () => {
   });
 
   it('configures a network that the agent takes without a word', () => {
-    const { config, problems, ignoredKeys, warnings } = inspectNetConf(data['net-conf.json']!, { validation: 'kube' });
+    const { config, problems, ignoredKeys, warnings } = inspectNetConf(data['net-conf.json']!, {
+      validation: 'kube',
+      backends: backendKind,
+    });
     assert.deepEqual({ problems, ignoredKeys, warnings }, { problems: [], ignoredKeys: [], warnings: [] });
-    assert.equal(config?.backendType, 'udp');
+    assert.equal(config?.backend.type, 'udp');
     const plugins = programsOf(parseConfList(data['cni-conf.json']!, 'cni-conf.json'), false);
     assert.deepEqual(plugins, ['bridge', 'host-local', 'portmap']);
   });

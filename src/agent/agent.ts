@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
+import { backendKind, configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
 import type { ChosenInterface } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
@@ -101,7 +101,7 @@ export async function explainForHost(
       signal.throwIfAborted();
       return { ipv4: undefined, ipv6: undefined };
     });
-  const known = await readLastKnown(options.subnetFile, describeStore(options));
+  const known = await readLastKnown(options.subnetFile, describeStore(options), backendKind);
   const inUse = known.kind === 'read' ? known.known.external : undefined;
   return await explainInterface(host.readNetwork, options, families, await nodeAddresses?.(signal), inUse, signal);
 }
@@ -273,7 +273,7 @@ class Agent {
   /** Carries packets with what an earlier run knew while the store does not answer; `undefined` when nothing is carried. */
   async #withoutStore(connection: StoreConnection): Promise<NodeParts | undefined> {
     const { subnetFile } = this.#options;
-    const result = await readLastKnown(subnetFile, describeStore(this.#options));
+    const result = await readLastKnown(subnetFile, describeStore(this.#options), backendKind);
     if (result.kind === 'unusable') this.#log.warn(`${lastKnownPath(subnetFile)} is not used: ${result.reason}`);
     if (result.kind !== 'read') return undefined;
     const { known, writtenAt, unreadable } = result;
@@ -374,7 +374,7 @@ class Agent {
       }),
     );
     const { forwarder, reconciler, traffic } = plane;
-    Object.assign(figures, { backend: config.backendType, forwarder, reconciler, traffic });
+    Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic });
     const watch = this.#stack.use(
       new InterfaceWatch({
         initial: chosen,

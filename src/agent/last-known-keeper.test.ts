@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { eventually } from '../../test/netns/waiting.ts';
+import { backendKind } from '../backend/registry.ts';
 import { type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
@@ -36,7 +37,7 @@ function known(peers: number): LastKnown {
   });
   return {
     source: 'test',
-    config: parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' }),
+    config: parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full', backends: backendKind }),
     node: undefined,
     external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: undefined },
     own: lease(1),
@@ -45,7 +46,7 @@ function known(peers: number): LastKnown {
 }
 
 async function peersOnDisk(): Promise<number | undefined> {
-  const result = await readLastKnown(join(folder, 'subnet.env'), 'test');
+  const result = await readLastKnown(join(folder, 'subnet.env'), 'test', backendKind);
   return result.kind === 'read' ? result.known.peers.length : undefined;
 }
 

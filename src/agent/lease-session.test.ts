@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Backend } from '../backend/backend.ts';
+import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
@@ -10,7 +11,11 @@ import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
 import { LeaseUpdateQueue } from '../subnet/update-queue.ts';
 import { LeaseSession } from './lease-session.ts';
 
-const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });
+const config = parseNetConf('{"Network": "10.244.0.0/16"}', {
+  source: 'test',
+  validation: 'full',
+  backends: backendKind,
+});
 const backend: Backend = {
   attrs: {
     publicIp: undefined,
@@ -110,7 +115,11 @@ test('the first list counts also when it says what was known before', async () =
 
 test('100,000 entries are dealt with in slices, and are programmed some times, not 100,000 times', async () => {
   const attrs = other.attrs;
-  const wide = parseNetConf('{"Network": "10.0.0.0/8", "SubnetLen": 26}', { source: 'test', validation: 'full' });
+  const wide = parseNetConf('{"Network": "10.0.0.0/8", "SubnetLen": 26}', {
+    source: 'test',
+    validation: 'full',
+    backends: backendKind,
+  });
   const entry = (n: number): Lease => ({
     subnet: { addr: ipv4Of(0x0a000000 + (n + 8) * 64), length: 26 },
     ipv6Subnet: undefined,

@@ -67,7 +67,7 @@ export class NodePlane implements AsyncDisposable {
     const { host, options, config, external, log } = parts;
     this.config = config;
     this.#parts = parts;
-    if (Object.keys(config.backend).length === 0)
+    if (Object.keys(config.backend.written).length === 0)
       log.info('No Backend in the network config: using udp, as flannel does');
     this.#backend = this.#backendOn(external);
     this.#external = external;

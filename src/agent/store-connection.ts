@@ -62,7 +62,7 @@ export class StoreConnection implements AsyncDisposable {
         this.#manager = open.manager;
         onManager(open);
         const config = await this.#fetchConfig(open.manager, signal);
-        log.info(`Found network config - Backend type: ${config.backendType}`);
+        log.info(`Found network config - Backend type: ${config.backend.type}`);
         for (const text of describeUnusualNetworks(config, options.subnetManager !== 'kube')) log.warn(text);
         return { ...open, config };
       } catch (error) {

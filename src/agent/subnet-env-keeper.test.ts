@@ -3,13 +3,18 @@ import { mkdir, mkdtemp, readFile, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { SubnetEnvContent } from '../config/subnet-env.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
 
-const config = parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full' });
+const config = parseNetConf('{"Network": "10.244.0.0/16"}', {
+  source: 'test',
+  validation: 'full',
+  backends: backendKind,
+});
 const never = new AbortController().signal;
 
 function content(mtuBytes: number): SubnetEnvContent {

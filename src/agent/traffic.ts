@@ -107,8 +107,8 @@ export class NodeTraffic implements AsyncDisposable {
 
   #logUntracked(tunnel: TunnelSocket | undefined): void {
     if (tunnel === undefined) {
-      const { backendType } = this.#config;
-      this.#log.warn(`--notrack-tunnel has no effect: the backend ${backendType} has no socket of the agent's`);
+      const { type } = this.#config.backend;
+      this.#log.warn(`--notrack-tunnel has no effect: the backend ${type} has no socket of the agent's`);
       return;
     }
     this.#log.info(`Keeping datagrams of UDP port ${tunnel.listenPort} out of connection tracking`);

@@ -1,12 +1,12 @@
-import { ALLOC_KEYS } from '../config/backend-keys.ts';
 import { type BackendKind, NO_PEER_STATE } from './backend.ts';
 import { attrsOf, hostState, requireFamilies } from './shared.ts';
 
 /** A subnet for this host and nothing else: somebody else carries the packets (flannel's alloc). */
-export const alloc: BackendKind<undefined, undefined, typeof ALLOC_KEYS> = {
+export const alloc: BackendKind<undefined, undefined, Record<never, never>> = {
   type: 'alloc',
   families: ['ipv4'],
-  keys: ALLOC_KEYS,
+  keys: {},
+  ignoresPeers: true,
   owns: () => [],
   parse: () => undefined,
   identify: async () => undefined,

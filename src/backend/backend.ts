@@ -1,3 +1,4 @@
+import type { BackendTraits } from '../config/backend-config.ts';
 import type { BackendKeyTable, BackendValues } from '../config/backend-keys.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
@@ -39,12 +40,7 @@ export interface IdentityHost {
  *
  * `C` is its part of net-conf.json, parsed; `I` is what makes this node known to its peers (a MAC address, a key).
  */
-export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> {
-  /** `Backend.Type` in lower case. */
-  readonly type: string;
-  /** The families of the packets that it carries. */
-  readonly families: readonly FamilyKey[];
-  /** Its keys in net-conf.json. */
+export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> extends BackendTraits {
   readonly keys: T;
   /** Links that it makes with this configuration. */
   owns(config: C): readonly OwnLink[];

@@ -1,4 +1,4 @@
-import { HOST_GW_KEYS } from '../config/backend-keys.ts';
+import { type BackendKeyTable, MTU } from '../config/backend-keys.ts';
 import type { BackendKind } from './backend.ts';
 import {
   attrsOf,
@@ -11,16 +11,18 @@ import {
   requireNoNat,
 } from './shared.ts';
 
+const KEYS = { MTU } as const satisfies BackendKeyTable;
+
 interface HostGwConfig {
   /** Instead of the external interface's. */
   readonly mtuBytes: number | undefined;
 }
 
 /** No encapsulation: one route for each peer, by way of its address, which must be on this host's link (flannel's host-gw). */
-export const hostGw: BackendKind<HostGwConfig, undefined, typeof HOST_GW_KEYS> = {
+export const hostGw: BackendKind<HostGwConfig, undefined, typeof KEYS> = {
   type: 'host-gw',
   families: ['ipv4', 'ipv6'],
-  keys: HOST_GW_KEYS,
+  keys: KEYS,
   owns: () => [],
   parse: (values) => ({ mtuBytes: values.MTU }),
   identify: async () => undefined,

@@ -1,4 +1,4 @@
-import { IPIP_KEYS } from '../config/backend-keys.ts';
+import { type BackendKeyTable, BOOLEAN, MTU } from '../config/backend-keys.ts';
 import { WeftError } from '../errors.ts';
 import { type BackendKind, ownAddressOf } from './backend.ts';
 import {
@@ -14,6 +14,8 @@ import {
   unicast,
 } from './shared.ts';
 
+const KEYS = { DirectRouting: BOOLEAN, MTU } as const satisfies BackendKeyTable;
+
 interface IpipConfig {
   readonly directRouting: boolean;
   /** MTU of the network between the hosts, instead of the external interface's. */
@@ -25,10 +27,10 @@ const IPIP_DEVICE = 'flannel.ipip';
 const OVERHEAD_BYTES = 20;
 
 /** IPv4 in IPv4 through one device without a remote end; the gateway of each peer's route is the outer destination. */
-export const ipip: BackendKind<IpipConfig, undefined, typeof IPIP_KEYS> = {
+export const ipip: BackendKind<IpipConfig, undefined, typeof KEYS> = {
   type: 'ipip',
   families: ['ipv4'],
-  keys: IPIP_KEYS,
+  keys: KEYS,
   owns: () => [{ name: IPIP_DEVICE, kind: 'ipip' }],
   parse: (values) => ({
     directRouting: values.DirectRouting === true,

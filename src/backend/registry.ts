@@ -1,5 +1,3 @@
-import { readBackendKeys } from '../config/backend-keys.ts';
-import { configInvalid } from '../config/config-problem.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { OwnLink } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
@@ -40,21 +38,18 @@ export interface BackendSetup extends ConfiguredBackend {
   readonly identity: unknown;
 }
 
-/** @throws WeftError WEFT_BACKEND_UNKNOWN, WEFT_CONFIG_INVALID with every wrong key. */
-export function configuredBackend(config: Pick<NetworkConfig, 'backendType' | 'backend'>): ConfiguredBackend {
-  const { backendType } = config;
-  const kind = backendKind(backendType);
+/** @throws WeftError WEFT_BACKEND_UNKNOWN. */
+export function configuredBackend({ backend }: Pick<NetworkConfig, 'backend'>): ConfiguredBackend {
+  const kind = backendKind(backend.type);
   if (kind === undefined) {
     const offered = backendKinds()
       .map(({ type }) => type)
       .join(', ');
-    throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backendType}`, {
+    throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backend.type}`, {
       hint: `weft offers: ${offered}`,
     });
   }
-  const { values, problems } = readBackendKeys(config.backend, kind.keys);
-  if (problems.length > 0) throw configInvalid('the network configuration', problems);
-  return { kind, config: kind.parse(values) };
+  return { kind, config: backend.settings };
 }
 
 /** See BackendKind.identify. */
@@ -74,14 +69,13 @@ export function openBackend(setup: BackendSetup, network: Network, external: Ext
 
 /** The links that the backend of an earlier configuration has made, and that of this one does not make. */
 export function linksOfFormerBackend(
-  former: Pick<NetworkConfig, 'backendType' | 'backend'>,
+  former: Pick<NetworkConfig, 'backend'>,
   { kind, config }: ConfiguredBackend,
 ): readonly OwnLink[] {
-  const before = backendKind(former.backendType);
+  const before = backendKind(former.backend.type);
   if (before === undefined) return [];
-  const { values } = readBackendKeys(former.backend, before.keys);
   const own = new Set(kind.owns(config).map(({ name }) => name));
-  return before.owns(before.parse(values)).filter(({ name }) => !own.has(name));
+  return before.owns(former.backend.settings).filter(({ name }) => !own.has(name));
 }
 
 /** Every link that a backend makes in its default configuration, for those who look for what an earlier run has left. */

@@ -7,7 +7,7 @@ import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4, parsePrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
 import { type Backend, type ExternalInterface, isSkipped } from './backend.ts';
-import { configuredBackend, identifyBackend, openBackend } from './registry.ts';
+import { backendKind, configuredBackend, identifyBackend, openBackend } from './registry.ts';
 
 const ip = (text: string): Ipv4Addr => parseIpv4(text)!;
 const external: ExternalInterface = {
@@ -100,7 +100,7 @@ test('refuses a network that contains an address of this host', async () => {
 test("takes flannel's own sample, in which hosts have addresses of the network that are not given out", async () => {
   const sample =
     '{"Network":"10.0.0.0/8","SubnetLen":20,"SubnetMin":"10.10.0.0","SubnetMax":"10.99.0.0","Backend":{"Type":"udp","Port":7890}}';
-  const config = parseNetConf(sample, { source: 'test', validation: 'full' });
+  const config = parseNetConf(sample, { source: 'test', validation: 'full', backends: backendKind });
   const { signal } = new AbortController();
   const on = async (address: string): Promise<Backend> => {
     const setup = await identifyBackend(

@@ -1,4 +1,4 @@
-import { UDP_KEYS } from '../config/backend-keys.ts';
+import { type BackendKeyTable, integer, MTU } from '../config/backend-keys.ts';
 import type { AddressPlan } from '../config/network-config.ts';
 import type { WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
@@ -8,6 +8,9 @@ import { type Lease, leaseKey } from '../lease/lease.ts';
 import { isLeasable } from '../lease/lease-gate.ts';
 import { type BackendKind, NO_PEER_STATE } from './backend.ts';
 import { attrsOf, hostAddress, hostState, requireAddress, requireFamilies, unicast } from './shared.ts';
+
+/** `MTU` is weft's own addition: flannel always takes the interface's. */
+const KEYS = { Port: integer(1, 65_535), MTU } as const satisfies BackendKeyTable;
 
 interface UdpConfig {
   /** UDP port to listen on and to send to, 1 … 65535. */
@@ -50,10 +53,11 @@ export function udpHostState(tun: string, own: Ipv4Prefix, network: Ipv4Prefix, 
  * flannel's udp mode: a forwarder in user space, one raw IP packet a datagram. Lease data is empty (the type too), and like
  * flannel it does not look at the type of a peer's lease: whoever has a public address is sent to.
  */
-export const udp: BackendKind<UdpConfig, undefined, typeof UDP_KEYS> = {
+export const udp: BackendKind<UdpConfig, undefined, typeof KEYS> = {
   type: 'udp',
   families: ['ipv4'],
-  keys: UDP_KEYS,
+  keys: KEYS,
+  routesWholeNetwork: true,
   owns: () => [{ name: UDP_TUN_NAME, kind: 'tun' }],
   parse: (values) => ({
     port: values.Port ?? UDP_DEFAULT_PORT,

@@ -1,4 +1,4 @@
-import { VXLAN_KEYS } from '../config/backend-keys.ts';
+import { type BackendKeyTable, BOOLEAN, integer, MTU } from '../config/backend-keys.ts';
 import type { OwnLink, WantedLink } from '../desired/state.ts';
 import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
 import { type MacAddr, macOfBytes, parseMac } from '../ip/mac.ts';
@@ -20,6 +20,15 @@ import {
   unicast,
 } from './shared.ts';
 
+const KEYS = {
+  VNI: integer(0, 0xffffff),
+  Port: integer(0, 65_535),
+  MTU,
+  GBP: BOOLEAN,
+  Learning: BOOLEAN,
+  DirectRouting: BOOLEAN,
+} as const satisfies BackendKeyTable;
+
 interface VxlanConfig {
   readonly vni: number;
   /** `undefined` is the kernel's own, 8472. */
@@ -37,10 +46,10 @@ const DEFAULT_VNI = 1;
 const OVERHEAD_BYTES: PerFamily<number> = { ipv4: 20 + 8 + 8 + 14, ipv6: 40 + 8 + 8 + 14 };
 
 /** A VXLAN device for each family, and for each peer a neighbour, a forwarding entry and a route, all of them permanent. */
-export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof VXLAN_KEYS> = {
+export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = {
   type: 'vxlan',
   families: ['ipv4', 'ipv6'],
-  keys: VXLAN_KEYS,
+  keys: KEYS,
   owns: ({ vni }) => (['ipv4', 'ipv6'] as const).map((key): OwnLink => ({ name: deviceName(vni, key), kind: 'vxlan' })),
 
   parse: (values) => ({

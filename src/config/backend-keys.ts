@@ -28,38 +28,27 @@ export interface BackendReading<T extends BackendKeyTable> {
   readonly ignoredKeys: readonly string[];
 }
 
-const BOOLEAN = { kind: 'boolean' } as const;
-const STRING = { kind: 'string' } as const;
+export const BOOLEAN = { kind: 'boolean' } as const;
+export const STRING = { kind: 'string' } as const;
 
-function integer(min: number, max: number) {
+/** `min` and `max` are inclusive. */
+export function integer(min: number, max: number) {
   return { kind: 'integer', min, max, zeroIsUnset: false } as const;
 }
 
-function integerOrZero(min: number, max: number) {
+/** As `integer`, or 0 for "not given". */
+export function integerOrZero(min: number, max: number) {
   return { kind: 'integer', min, max, zeroIsUnset: true } as const;
 }
 
-function checked(check: (value: string) => string | undefined) {
+/** `check` returns what is wrong with a value, or `undefined`. */
+export function checked(check: (value: string) => string | undefined) {
   return { kind: 'string', check } as const;
 }
 
 /** `MTU` is always the MTU of the network between the hosts; each backend subtracts its own overhead from it. */
-const MTU = integerOrZero(96, 65_535);
+export const MTU = integerOrZero(96, 65_535);
 const WIREGUARD_MODES = ['separate', 'auto', 'ipv4', 'ipv6'];
-
-/** udp: `MTU` is weft's own addition, flannel always takes the interface's. */
-export const UDP_KEYS = { Port: integer(1, 65_535), MTU } as const satisfies BackendKeyTable;
-
-export const VXLAN_KEYS = {
-  VNI: integer(0, 0xffffff),
-  Port: integer(0, 65_535),
-  MTU,
-  GBP: BOOLEAN,
-  Learning: BOOLEAN,
-  DirectRouting: BOOLEAN,
-} as const satisfies BackendKeyTable;
-
-export const HOST_GW_KEYS = { MTU } as const satisfies BackendKeyTable;
 
 export const WIREGUARD_KEYS = {
   ListenPort: integer(0, 65_535),
@@ -78,8 +67,6 @@ export const WIREGUARD_KEYS = {
   ),
 } as const satisfies BackendKeyTable;
 
-export const IPIP_KEYS = { DirectRouting: BOOLEAN, MTU } as const satisfies BackendKeyTable;
-
 export const IPSEC_KEYS = {
   UDPEncap: BOOLEAN,
   ESPProposal: STRING,
@@ -95,28 +82,22 @@ export const EXTENSION_KEYS = {
   SubnetRemoveCommand: STRING,
 } as const satisfies BackendKeyTable;
 
-export const ALLOC_KEYS = {} as const satisfies BackendKeyTable;
-
 export const TENCENT_VPC_KEYS = {
   AccessKeyID: STRING,
   AccessKeySecret: STRING,
 } as const satisfies BackendKeyTable;
 
-const TABLES: ReadonlyMap<string, BackendKeyTable> = new Map<string, BackendKeyTable>([
-  ['udp', UDP_KEYS],
-  ['vxlan', VXLAN_KEYS],
-  ['host-gw', HOST_GW_KEYS],
+/** Backends of flannel that weft does not offer: what flannel refuses in their keys is told all the same. */
+const NOT_OFFERED: ReadonlyMap<string, BackendKeyTable> = new Map<string, BackendKeyTable>([
   ['wireguard', WIREGUARD_KEYS],
-  ['ipip', IPIP_KEYS],
   ['ipsec', IPSEC_KEYS],
   ['extension', EXTENSION_KEYS],
-  ['alloc', ALLOC_KEYS],
   ['tencent-vpc', TENCENT_VPC_KEYS],
 ]);
 
-/** The keys of flannel's backend of that (lower-cased) name; `undefined` for a name flannel does not know. */
-export function backendKeyTable(backendType: string): BackendKeyTable | undefined {
-  return TABLES.get(backendType);
+/** The keys of a backend of that (lower-cased) name that only flannel has. */
+export function notOfferedKeys(type: string): BackendKeyTable | undefined {
+  return NOT_OFFERED.get(type);
 }
 
 /**

@@ -3,6 +3,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { backendKind } from '../backend/registry.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
@@ -42,7 +43,7 @@ function known(): LastKnown {
   });
   return {
     source: 'etcd /coreos.com/network',
-    config: parseNetConf(JSON.stringify(NET_CONF), { source: 'test', validation: 'full' }),
+    config: parseNetConf(JSON.stringify(NET_CONF), { source: 'test', validation: 'full', backends: backendKind }),
     node: { publicIp: '203.0.113.7', publicIpv6: undefined, internalIps: ['192.168.77.1', 'fd77::1'] },
     external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: parseIpv6('fd77::1') },
     own: lease('10.244.9.0/25', 'fd00:244:0:1::/64', 1, 1_800_000_000_000),
@@ -61,7 +62,7 @@ describe('what the agent knew', () => {
     const subnetFile = join(folder, 'made', 'subnet.env');
     const before = known();
     await writeLastKnown(subnetFile, before);
-    const result = await readLastKnown(subnetFile, before.source);
+    const result = await readLastKnown(subnetFile, before.source, backendKind);
     assert.ok(result.kind === 'read');
     assert.equal(describeNetworkConfig(result.known.config), describeNetworkConfig(before.config));
     assert.deepEqual({ ...result.known, config: undefined }, { ...before, config: undefined });
@@ -71,14 +72,14 @@ describe('what the agent knew', () => {
 
   it('is of no use when it is absent, damaged, or about another store', async () => {
     const subnetFile = join(folder, 'subnet.env');
-    assert.deepEqual(await readLastKnown(subnetFile, 'x'), { kind: 'absent' });
+    assert.deepEqual(await readLastKnown(subnetFile, 'x', backendKind), { kind: 'absent' });
     await writeFile(lastKnownPath(subnetFile), '');
-    assert.equal((await readLastKnown(subnetFile, 'x')).kind, 'unusable');
+    assert.equal((await readLastKnown(subnetFile, 'x', backendKind)).kind, 'unusable');
     const text = formatLastKnown(known(), new Date());
-    const other = parseLastKnown(text, 'etcd /other');
+    const other = parseLastKnown(text, 'etcd /other', backendKind);
     assert.ok(other.kind === 'unusable' && other.reason.includes('/coreos.com/network'));
     for (let end = 0; end < text.length - 1; end += 7) {
-      assert.equal(parseLastKnown(text.slice(0, end), known().source).kind, 'unusable');
+      assert.equal(parseLastKnown(text.slice(0, end), known().source, backendKind).kind, 'unusable');
     }
     for (const [from, to] of [
       ['"version":1', '"version":2'],
@@ -88,13 +89,13 @@ describe('what the agent knew', () => {
       ['"external":{"name":"eth0"', '"external":{"name":0'],
     ] as const) {
       assert.ok(text.includes(from));
-      assert.equal(parseLastKnown(text.replace(from, to), known().source).kind, 'unusable', to);
+      assert.equal(parseLastKnown(text.replace(from, to), known().source, backendKind).kind, 'unusable', to);
     }
   });
 
   it('has the published addresses for those of the interface in a file of an earlier version', () => {
     const text = formatLastKnown(known(), new Date()).replace(/"external":\{.*?\},/, '');
-    const result = parseLastKnown(text, known().source);
+    const result = parseLastKnown(text, known().source, backendKind);
     assert.ok(result.kind === 'read');
     const { publicIp: address, publicIpv6: addressV6 } = known().own.attrs;
     assert.deepEqual(result.known.external, { name: '', address, addressV6 });
@@ -103,7 +104,7 @@ describe('what the agent knew', () => {
   it('does without a peer that cannot be read, and says so', () => {
     const before = known();
     const text = formatLastKnown(before, new Date()).replace('10.244.9.128-25', '10.244.9.129-25');
-    const result = parseLastKnown(text, before.source);
+    const result = parseLastKnown(text, before.source, backendKind);
     assert.ok(result.kind === 'read');
     assert.deepEqual(result.known.peers, before.peers.slice(1));
     assert.equal(result.unreadable.length, 1);
@@ -113,7 +114,11 @@ describe('what the agent knew', () => {
   it('tells configurations apart, and only those', () => {
     const parse = (change: object) =>
       describeNetworkConfig(
-        parseNetConf(JSON.stringify({ ...NET_CONF, ...change }), { source: 'test', validation: 'full' }),
+        parseNetConf(JSON.stringify({ ...NET_CONF, ...change }), {
+          source: 'test',
+          validation: 'full',
+          backends: backendKind,
+        }),
       );
     assert.equal(parse({}), parse({ Unknown: 1 }));
     for (const change of [

@@ -15,6 +15,7 @@ import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
 import { writeFileAtomically } from './atomic-file.ts';
+import { type BackendLookup, readBackendConfig } from './backend-config.ts';
 import type { InterfaceInUse } from './keep-interface.ts';
 import type { AddressPlan, NetworkConfig } from './network-config.ts';
 import type { NodeAddresses } from './node-addresses.ts';
@@ -63,9 +64,13 @@ export type LastKnownResult =
   | { readonly kind: 'unusable'; readonly reason: string };
 
 /** Never rejects. */
-export async function readLastKnown(subnetFile: string, source: string): Promise<LastKnownResult> {
+export async function readLastKnown(
+  subnetFile: string,
+  source: string,
+  backends: BackendLookup,
+): Promise<LastKnownResult> {
   try {
-    return parseLastKnown(await readFile(lastKnownPath(subnetFile), 'utf8'), source);
+    return parseLastKnown(await readFile(lastKnownPath(subnetFile), 'utf8'), source, backends);
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return { kind: 'absent' };
     return { kind: 'unusable', reason: error instanceof Error ? error.message : String(error) };
@@ -73,11 +78,13 @@ export async function readLastKnown(subnetFile: string, source: string): Promise
 }
 
 /** Equal texts mean equal configurations. */
-export function describeNetworkConfig({ ipv4, ipv6, ...rest }: NetworkConfig): string {
+export function describeNetworkConfig({ ipv4, ipv6, enableNfTables, backend }: NetworkConfig): string {
   return JSON.stringify({
     ipv4: ipv4 && planToJson(ipv4, formatPrefix4, formatIpv4),
     ipv6: ipv6 && planToJson(ipv6, formatPrefix6, formatIpv6),
-    ...rest,
+    enableNfTables,
+    backendType: backend.type,
+    backend: backend.written,
   });
 }
 
@@ -94,7 +101,7 @@ export function formatLastKnown({ source, config, node, external, own, peers }: 
 }
 
 /** Never throws. */
-export function parseLastKnown(text: string, source: string): LastKnownResult {
+export function parseLastKnown(text: string, source: string, backends: BackendLookup): LastKnownResult {
   try {
     const content = objectOf(parseJsonWithin(text, FILE_BOUNDS), 'the file');
     if (content.version !== VERSION) throw new Error(`version ${String(content.version)} is not ${VERSION}`);
@@ -114,7 +121,7 @@ export function parseLastKnown(text: string, source: string): LastKnownResult {
     };
     const known: LastKnown = {
       source,
-      config: configOf(content.config),
+      config: configOf(content.config, backends),
       node: content.node === undefined ? undefined : nodeOf(content.node),
       external: externalOf(content.external, own),
       own,
@@ -146,15 +153,18 @@ function leaseText(lease: Lease): string {
 
 type JsonObject = { readonly [key: string]: unknown };
 
-function configOf(value: unknown): NetworkConfig {
+function configOf(value: unknown, backends: BackendLookup): NetworkConfig {
   const { ipv4, ipv6, enableNfTables, backendType, backend } = objectOf(value, 'config');
   if (typeof enableNfTables !== 'boolean') throw new Error('enableNfTables is no boolean');
+  const written = objectOf(backend, 'backend') as { readonly [key: string]: JsonValue };
+  const reading = readBackendConfig(stringOf(backendType, 'backendType'), written, backends);
+  const [problem] = reading.problems;
+  if (problem !== undefined) throw new Error(`${problem.path} ${problem.message}`);
   return Object.freeze({
     ipv4: ipv4 === undefined ? undefined : planOf<Ipv4Prefix, Ipv4Addr>(ipv4, parsePrefix4, parseIpv4),
     ipv6: ipv6 === undefined ? undefined : planOf<Ipv6Prefix, Ipv6Addr>(ipv6, parsePrefix6, parseIpv6),
     enableNfTables,
-    backendType: stringOf(backendType, 'backendType'),
-    backend: objectOf(backend, 'backend') as { readonly [key: string]: JsonValue },
+    backend: reading.config,
   });
 }
 

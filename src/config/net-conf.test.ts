@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { backendKind } from '../backend/registry.ts';
 import { WeftError } from '../errors.ts';
 import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
 import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
@@ -8,11 +9,13 @@ import { containsAddr4, formatPrefix4, formatPrefix6, parsePrefix4, prefix4, pre
 import { inspectNetConf, parseNetConf } from './net-conf.ts';
 import type { NetworkConfig } from './network-config.ts';
 
-const full = { source: 'test', validation: 'full' } as const;
-const kube = { source: 'test', validation: 'kube' } as const;
+const full = { source: 'test', validation: 'full', backends: backendKind } as const;
+const kube = { source: 'test', validation: 'kube', backends: backendKind } as const;
 
 function problems(text: string, validation: 'full' | 'kube' = 'full'): string[] {
-  return inspectNetConf(text, { validation }).problems.map(({ path, message }) => `${path}: ${message}`);
+  return inspectNetConf(text, { validation, backends: backendKind }).problems.map(
+    ({ path, message }) => `${path}: ${message}`,
+  );
 }
 
 /** The problems of a configuration that is right but for `fields`. */
@@ -50,8 +53,8 @@ describe('net-conf.json: defaults', () => {
     assert.deepEqual(ipv4Plan(config), { network: '10.3.0.0/16', length: 24, min: '10.3.1.0', max: '10.3.255.0' });
     assert.equal(config.ipv6, undefined);
     assert.equal(config.enableNfTables, false);
-    assert.equal(config.backendType, 'udp');
-    assert.deepEqual(config.backend, {});
+    assert.equal(config.backend.type, 'udp');
+    assert.deepEqual(config.backend.written, {});
   });
 
   it('fills in the IPv6 plan', () => {
@@ -88,8 +91,8 @@ describe('net-conf.json: defaults', () => {
       min: 'fc00:0:0:1::',
       max: 'fc00:0:0:f::',
     });
-    assert.equal(config.backendType, 'vxlan');
-    assert.deepEqual(config.backend, { Type: 'VXLAN', VNI: 7 });
+    assert.equal(config.backend.type, 'vxlan');
+    assert.deepEqual(config.backend.written, { Type: 'VXLAN', VNI: 7 });
   });
 
   it('masks host bits off, and takes 0, 0.0.0.0 and :: as not given', () => {
@@ -127,8 +130,13 @@ describe('net-conf.json: defaults', () => {
 
   it('is frozen, the Backend object included', () => {
     const config = parseNetConf('{"Network":"10.3.0.0/16","Backend":{"Type":"udp","X":{"Y":[1]}}}', full);
-    assert.ok(Object.isFrozen(config) && Object.isFrozen(config.ipv4) && Object.isFrozen(config.backend));
-    assert.ok(Object.isFrozen((config.backend.X as { Y: unknown }).Y));
+    assert.ok(
+      Object.isFrozen(config) &&
+        Object.isFrozen(config.ipv4) &&
+        Object.isFrozen(config.backend) &&
+        Object.isFrozen(config.backend.written),
+    );
+    assert.ok(Object.isFrozen((config.backend.written.X as { Y: unknown }).Y));
   });
 });
 
@@ -139,7 +147,7 @@ describe('net-conf.json: as Go decodes it', () => {
       full,
     );
     assert.equal(config.ipv4?.subnetLength, 26);
-    assert.equal(config.backendType, 'host-gw');
+    assert.equal(config.backend.type, 'host-gw');
   });
 
   it('lets the last of repeated keys win, across spellings and whatever the order of the first ones', () => {
@@ -147,7 +155,7 @@ describe('net-conf.json: as Go decodes it', () => {
       '{"network":"10.1.0.0/16","Network":"10.2.0.0/16","network":"10.3.0.0/16","Backend":{"Type":"vxlan","VNI":3},"backend":{"Type":"a","type":"host-gw"}}';
     const inspection = inspectNetConf(text, full);
     assert.equal(formatPrefix4(inspection.config!.ipv4!.network), '10.3.0.0/16');
-    assert.equal(inspection.config?.backendType, 'host-gw');
+    assert.equal(inspection.config?.backend.type, 'host-gw');
     assert.deepEqual(
       inspection.warnings.map(({ path }) => path),
       ['$.network', '$.backend'],
@@ -159,8 +167,8 @@ describe('net-conf.json: as Go decodes it', () => {
       '{"Network":"10.3.0.0/16","SubnetLen":26,"subnetlen":null,"EnableIPv6":null,"Backend":{"Type":"udp","Type":null,"Port":9,"Port":null}}';
     const config = parseNetConf(text, full);
     assert.equal(config.ipv4?.subnetLength, 26);
-    assert.equal(config.backendType, 'udp');
-    assert.equal(config.backend.Port, 9);
+    assert.equal(config.backend.type, 'udp');
+    assert.equal(config.backend.written.Port, 9);
   });
 
   it('accepts a text of null as an empty object, which Kubernetes mode can live with', () => {
@@ -329,7 +337,8 @@ describe('net-conf.json: checks of the managers that hand out subnets', () => {
       Backend: { Type: 'udp', Port: 70_000 },
     });
     assert.throws(
-      () => parseNetConf(text, { source: '/etc/kube-flannel/net-conf.json', validation: 'full' }),
+      () =>
+        parseNetConf(text, { source: '/etc/kube-flannel/net-conf.json', validation: 'full', backends: backendKind }),
       (error: unknown) => {
         assert.ok(error instanceof WeftError);
         assert.equal(error.code, 'WEFT_CONFIG_INVALID');
@@ -470,10 +479,10 @@ describe('net-conf.json: properties', () => {
     fc.assert(
       fc.property(odd, fc.constantFrom('full', 'kube'), (text, validation) => {
         try {
-          parseNetConf(text, { source: 'test', validation });
+          parseNetConf(text, { source: 'test', validation, backends: backendKind });
         } catch (error) {
           assert.ok(error instanceof WeftError && error.code === 'WEFT_CONFIG_INVALID', String(error));
-          assert.notDeepEqual(inspectNetConf(text, { validation }).problems, []);
+          assert.notDeepEqual(inspectNetConf(text, { validation, backends: backendKind }).problems, []);
         }
       }),
     );

@@ -12,9 +12,10 @@ import {
   planAddresses,
   unplannedRange,
 } from './address-plan.ts';
-import { type BackendKeyTable, backendKeyTable, describeJson, readBackendKeys } from './backend-keys.ts';
+import { type BackendLookup, readBackendConfig } from './backend-config.ts';
+import { type BackendKeyTable, describeJson } from './backend-keys.ts';
 import { type ConfigProblem, configInvalid, memberPath } from './config-problem.ts';
-import type { AddressPlan, NetworkConfig } from './network-config.ts';
+import type { AddressPlan, BackendConfig, NetworkConfig } from './network-config.ts';
 import { unusualNetwork } from './unusual-network.ts';
 
 export interface NetConfOptions {
@@ -25,6 +26,8 @@ export interface NetConfOptions {
    * hands them out, so SubnetLen, SubnetMin, SubnetMax and their IPv6 forms must only be well-formed.
    */
   readonly validation: 'full' | 'kube';
+  /** Which keys a backend has, and what it makes of them. */
+  readonly backends: BackendLookup;
 }
 
 /** Everything that can be said about a net-conf.json, for `doctor`. */
@@ -52,13 +55,13 @@ export function parseNetConf(text: string, options: NetConfOptions): NetworkConf
 }
 
 /** As parseNetConf, but returns what it found instead of throwing. */
-export function inspectNetConf(text: string, options: Pick<NetConfOptions, 'validation'>): NetConfInspection {
+export function inspectNetConf(text: string, options: Omit<NetConfOptions, 'source'>): NetConfInspection {
   const parsed = parseGoJson(text);
   if (!parsed.ok) return unreadable(`${parsed.message} (line ${parsed.line}, column ${parsed.column})`);
   const { node } = parsed;
   // Go leaves the struct at its defaults when the whole text is `null`.
   if (node.kind !== 'object' && node.kind !== 'null') return unreadable(`must be an object, but is ${describe(node)}`);
-  return new Inspection(node.kind === 'object' ? node.members : [], options.validation).run();
+  return new Inspection(node.kind === 'object' ? node.members : [], options).run();
 }
 
 function unreadable(message: string): NetConfInspection {
@@ -82,8 +85,8 @@ const FIELD_NAMES = [
 type FieldName = (typeof FIELD_NAMES)[number];
 const FIELD_BY_FOLDED_NAME: ReadonlyMap<string, FieldName> = new Map(FIELD_NAMES.map((name) => [foldKey(name), name]));
 
-/** Backends that never carry IPv6 (flannel forces their leases to IPv4). */
-const IPV4_ONLY_BACKENDS: ReadonlySet<string> = new Set(['udp', 'ipip', 'ipsec', 'alloc', 'tencent-vpc']);
+/** What flannel takes when there is no Backend. */
+const DEFAULT_BACKEND = 'udp';
 
 /** `value` undefined: the node changes nothing (JSON null, where Go ignores it). */
 type Outcome<T> =
@@ -99,12 +102,14 @@ interface Field<T> {
 class Inspection {
   readonly #fields = new Map<FieldName, JsonMember[]>();
   readonly #validation: 'full' | 'kube';
+  readonly #backends: BackendLookup;
   readonly #problems: ConfigProblem[] = [];
   readonly #warnings: ConfigProblem[] = [];
   readonly #ignoredKeys = new Set<string>();
 
-  constructor(members: readonly JsonMember[], validation: 'full' | 'kube') {
+  constructor(members: readonly JsonMember[], { validation, backends }: Omit<NetConfOptions, 'source'>) {
     this.#validation = validation;
+    this.#backends = backends;
     for (const member of members) {
       const name = FIELD_BY_FOLDED_NAME.get(foldKey(member.key));
       const same = name === undefined ? undefined : this.#fields.get(name);
@@ -121,9 +126,9 @@ class Inspection {
     const wantsIpv4 = enableIpv4.value ?? true;
     const wantsIpv6 = enableIpv6.value ?? false;
     const backend = this.#backend();
-    const ipv4 = this.#range(IPV4_FAMILY, wantsIpv4, backend?.type);
-    const ipv6 = this.#range(IPV6_FAMILY, wantsIpv6, backend?.type);
-    if (!enableIpv4.wrong && !enableIpv6.wrong) this.#checkFamilies(wantsIpv4, wantsIpv6, backend?.type);
+    const ipv4 = this.#range(IPV4_FAMILY, wantsIpv4, backend);
+    const ipv6 = this.#range(IPV6_FAMILY, wantsIpv6, backend);
+    if (!enableIpv4.wrong && !enableIpv6.wrong) this.#checkFamilies(wantsIpv4, wantsIpv6, backend);
     for (const [name, members] of this.#fields) {
       if (members.length < 2) continue;
       const spellings = members.map(({ key }) => key).join(', ');
@@ -136,8 +141,7 @@ class Inspection {
             ipv4: ipv4 && plan4(ipv4),
             ipv6: ipv6 && plan6(ipv6),
             enableNfTables,
-            backendType: backend.type,
-            backend: backend.keys,
+            backend,
           })
         : undefined,
       problems: this.#problems,
@@ -173,7 +177,7 @@ class Inspection {
     return { value, wrong };
   }
 
-  #range(family: AddressFamily, enabled: boolean, backendType: string | undefined): AddressRange | undefined {
+  #range(family: AddressFamily, enabled: boolean, backend: BackendConfig | undefined): AddressRange | undefined {
     const { keys } = family;
     // Read even when the family is off: Go decodes every field, so what cannot be decoded is an error in any case.
     const network = this.#field(keys.network, (node) => readNetwork(family, node));
@@ -186,7 +190,7 @@ class Inspection {
     if (!enabled || network.wrong) return undefined;
     const given = network.value ?? { addr: 0n, length: 0 };
     if (this.#validation === 'kube') {
-      if (given.length === 0) this.#checkBoundlessNetwork(family, backendType);
+      if (given.length === 0) this.#checkBoundlessNetwork(family, backend);
       return this.#usual(family, unplannedRange(family, given));
     }
     const { range, problems } = planAddresses(family, {
@@ -209,23 +213,23 @@ class Inspection {
   }
 
   /** flannel with Kubernetes accepts a missing IPv4 Network as 0.0.0.0/0. */
-  #checkBoundlessNetwork(family: AddressFamily, backendType: string | undefined): void {
+  #checkBoundlessNetwork(family: AddressFamily, backend: BackendConfig | undefined): void {
     const { network } = family.keys;
     const advice = `please define a correct ${network} parameter in the flannel config`;
     if (family.name === 'IPv6') this.#report(network, advice);
-    else if (backendType === 'udp' || backendType === 'wireguard') {
-      this.#report(network, `${advice}: without it the ${backendType} backend would take the host's default route`);
+    else if (backend?.routesWholeNetwork === true) {
+      this.#report(network, `${advice}: without it the ${backend.type} backend would take the host's default route`);
     } else this.#warn(network, `${advice}: every address counts as part of the network, so nothing is masqueraded`);
   }
 
-  #checkFamilies(ipv4: boolean, ipv6: boolean, backendType: string | undefined): void {
+  #checkFamilies(ipv4: boolean, ipv6: boolean, backend: BackendConfig | undefined): void {
     if (!ipv4 && !ipv6) {
       this.#report('EnableIPv4', 'none defined stack: EnableIPv4 and EnableIPv6 are both false, turn one of them on');
       return;
     }
     if (!ipv6) return;
-    if (backendType !== undefined && IPV4_ONLY_BACKENDS.has(backendType)) {
-      const limit = `the ${backendType} backend carries IPv4 only`;
+    if (backend !== undefined && !backend.families.includes('ipv6')) {
+      const limit = `the ${backend.type} backend carries IPv4 only`;
       if (ipv4) this.#warn('EnableIPv6', `${limit}; pods get no IPv6 connectivity between nodes`);
       else this.#report('EnableIPv6', `${limit}: turn EnableIPv4 on`);
     }
@@ -239,13 +243,13 @@ class Inspection {
   }
 
   /** `undefined` when the backend's type could not be read; then that is among the problems. */
-  #backend(): { readonly type: string; readonly keys: NetworkConfig['backend'] } | undefined {
+  #backend(): BackendConfig | undefined {
     // Only the last one counts, whole: Go keeps the raw text and decodes it afterwards.
     const node = this.#fields.get('Backend')?.at(-1)?.value;
     const path = this.#path('Backend');
     if (node === undefined) {
       this.#warn('Backend', 'is not given, so the udp backend is used');
-      return { type: 'udp', keys: Object.freeze({}) };
+      return readBackendConfig(DEFAULT_BACKEND, Object.freeze({}), this.#backends).config;
     }
     if (node.kind !== 'object' && node.kind !== 'null') {
       this.#report('Backend', `error decoding Backend property of config: must be an object, but is ${describe(node)}`);
@@ -269,14 +273,10 @@ class Inspection {
       this.#problems.push({ path: typePath, message });
       return undefined;
     }
-    const keys = backendRecord(members);
-    const table = backendKeyTable(type);
-    if (table !== undefined) {
-      const reading = readBackendKeys(keys, table, path);
-      this.#problems.push(...reading.problems, ...spelledAsFractions(members, table, path));
-      for (const ignored of reading.ignoredKeys) this.#ignoredKeys.add(ignored);
-    }
-    return { type, keys };
+    const reading = readBackendConfig(type, backendRecord(members), this.#backends, path);
+    this.#problems.push(...reading.problems, ...spelledAsFractions(members, this.#backends(type)?.keys ?? {}, path));
+    for (const ignored of reading.ignoredKeys) this.#ignoredKeys.add(ignored);
+    return reading.config;
   }
 }
 
@@ -293,7 +293,7 @@ function spelledAsFractions(members: readonly JsonMember[], table: BackendKeyTab
 }
 
 /** A null after a value does not replace it, because Go would not. */
-function backendRecord(members: readonly JsonMember[]): NetworkConfig['backend'] {
+function backendRecord(members: readonly JsonMember[]): BackendConfig['written'] {
   const record = new Map<string, JsonValue>();
   for (const { key, value } of members) {
     const next = value.kind === 'null' ? (record.get(key) ?? null) : deepFreeze(jsonValueOf(value));

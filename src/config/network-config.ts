@@ -1,3 +1,4 @@
+import type { FamilyKey } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
 import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
@@ -16,8 +17,20 @@ export interface NetworkConfig {
   readonly ipv4: AddressPlan<Ipv4Prefix, Ipv4Addr> | undefined;
   readonly ipv6: AddressPlan<Ipv6Prefix, Ipv6Addr> | undefined;
   readonly enableNfTables: boolean;
-  /** Lower-cased `Backend.Type`; `udp` when Backend is absent. */
-  readonly backendType: string;
-  /** The Backend object as written (keys in the user's case), `{}` when absent. */
-  readonly backend: { readonly [key: string]: JsonValue };
+  readonly backend: BackendConfig;
+}
+
+/** The Backend object of net-conf.json, read once. */
+export interface BackendConfig {
+  /** Lower-cased `Type`; `udp` when Backend is absent. */
+  readonly type: string;
+  /** As written (keys in the user's case), `{}` when absent. */
+  readonly written: { readonly [key: string]: JsonValue };
+  /** The families of the packets that it carries. */
+  readonly families: readonly FamilyKey[];
+  /** See BackendTraits. */
+  readonly routesWholeNetwork: boolean;
+  readonly ignoresPeers: boolean;
+  /** What that backend makes of its keys; only it looks inside. `undefined` for a type that weft does not offer. */
+  readonly settings: unknown;
 }

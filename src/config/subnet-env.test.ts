@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { backendKind } from '../backend/registry.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { formatPrefix4, formatPrefix6, parsePrefix4, parsePrefix6, prefix4, prefix6 } from '../ip/prefix.ts';
@@ -9,7 +10,7 @@ import { formatSubnetEnv, parseSubnetEnv } from './subnet-env.ts';
 
 const both = parseNetConf(
   '{"Network":"10.42.0.0/16","EnableIPv6":true,"IPv6Network":"2001:cafe:42::/56","Backend":{"Type":"vxlan"}}',
-  { source: 'test', validation: 'kube' },
+  { source: 'test', validation: 'kube', backends: backendKind },
 );
 const subnet = parsePrefix4('10.42.0.0/24')!;
 const ipv6Subnet = parsePrefix6('2001:cafe:42::/64')!;

@@ -3,12 +3,17 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { backendKind } from '../backend/registry.ts';
 import { WeftError } from '../errors.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { parseNetConf } from './net-conf.ts';
 import { readPreviousLease, readSubnetFile, writeSubnetFile } from './subnet-file.ts';
 
-const config = parseNetConf('{"Network":"10.42.0.0/16"}', { source: 'test', validation: 'full' });
+const config = parseNetConf('{"Network":"10.42.0.0/16"}', {
+  source: 'test',
+  validation: 'full',
+  backends: backendKind,
+});
 const content = {
   config,
   lease: { subnet: parsePrefix4('10.42.7.0/24')!, ipv6Subnet: undefined },
@@ -94,7 +99,7 @@ describe('subnet file', () => {
 describe('previous lease', () => {
   const both = parseNetConf(
     '{"Network":"10.42.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/56","Backend":{"Type":"vxlan"}}',
-    { source: 'test', validation: 'full' },
+    { source: 'test', validation: 'full', backends: backendKind },
   );
 
   function recorder(): { lines: string[]; warn(message: string): void } {

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { backendKind } from '../backend/registry.ts';
 import { inspectNetConf, parseNetConf } from './net-conf.ts';
 import { describeUnusualNetworks } from './unusual-network.ts';
 
 function warnings(conf: object, validation: 'full' | 'kube' = 'full'): string[] {
   const text = JSON.stringify({ Backend: { Type: 'host-gw' }, ...conf });
-  const inspected = inspectNetConf(text, { validation }).warnings.map(({ path, message }) => `${path}: ${message}`);
+  const inspected = inspectNetConf(text, { validation, backends: backendKind }).warnings.map(
+    ({ path, message }) => `${path}: ${message}`,
+  );
   // The agent, which has the configuration alone, says the same.
-  const config = parseNetConf(text, { source: 'f', validation });
+  const config = parseNetConf(text, { source: 'f', validation, backends: backendKind });
   assert.deepEqual(
     describeUnusualNetworks(config, validation === 'full'),
     inspected.map((line) => line.replace(': ', ' in the network configuration: ')),

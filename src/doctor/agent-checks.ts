@@ -2,7 +2,6 @@ import { dirname } from 'node:path';
 import { UDP_DEFAULT_PORT, udp } from '../backend/udp.ts';
 import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
-import { readBackendKeys } from '../config/backend-keys.ts';
 import { startupErrorPath } from '../config/last-error.ts';
 import { type Check, fail, ok, warn } from './check.ts';
 import { readNetConf } from './facts.ts';
@@ -35,7 +34,7 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         ];
         return doubts.length > 0
           ? warn(doubts.join('; '), 'Look for a misspelt key, or one of another backend.')
-          : ok(`backend ${read.config!.backendType}`);
+          : ok(`backend ${read.config!.backend.type}`);
       },
     },
     {
@@ -75,8 +74,8 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'who has the port of the udp backend',
       run: async () => {
         const config = (await readNetConf(host, paths))?.config;
-        const isUdp = config?.backendType === udp.type;
-        const port = isUdp ? udp.parse(readBackendKeys(config.backend, udp.keys).values).port : UDP_DEFAULT_PORT;
+        const isUdp = config?.backend.type === udp.type;
+        const port = isUdp ? (config.backend.settings as ReturnType<typeof udp.parse>).port : UDP_DEFAULT_PORT;
         const holders = host.udpPortHolders(port);
         if (holders.length === 0) return ok(`UDP ${port} is free: no agent runs here, or not in udp mode`);
         const strangers = holders.filter((holder) => !/flanneld|weft/.test(holder));

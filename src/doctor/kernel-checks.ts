@@ -17,7 +17,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   const usesNftables = async (): Promise<boolean> => (await readNetConf(host, paths))?.config?.enableNfTables === true;
   /** Other backends than udp have other devices, and none of these checks. */
   const isUdp = async (): Promise<boolean> =>
-    ((await readNetConf(host, paths))?.config?.backendType ?? 'udp') === 'udp';
+    ((await readNetConf(host, paths))?.config?.backend.type ?? 'udp') === 'udp';
   return [
     {
       name: 'br-netfilter',

@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { formatPrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
@@ -25,7 +26,11 @@ export async function openKubeStore(topology: Topology, netConf: string, signal:
   await mkdir(directory);
   const netConfPath = join(topology.stateDirectory, 'net-conf.json');
   await writeFile(netConfPath, netConf, { signal });
-  const { ipv4 } = parseNetConf(netConf, { source: 'net-conf.json of the lab', validation: 'kube' });
+  const { ipv4 } = parseNetConf(netConf, {
+    source: 'net-conf.json of the lab',
+    validation: 'kube',
+    backends: backendKind,
+  });
   const network = ipv4 && { clusterCidr: formatPrefix4(ipv4.network) };
   const cluster = await KubeCluster.start({ ...place, directory, ...network });
   await cluster.createNodes(

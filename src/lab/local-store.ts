@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { backendKind } from '../backend/registry.ts';
 import { WeftError } from '../errors.ts';
 import type { Lease } from '../lease/lease.ts';
 import { LocalSubnetManager } from '../subnet/local/local-subnet-manager.ts';
@@ -19,7 +20,7 @@ export async function openLocalStore(topology: Topology, netConf: string, signal
     agentFlags: () => ['--subnet-mgr', 'local', '--local-store', storePath, '--net-config-path', netConfPath],
     agentEnvironment: () => ({}),
     leases: async (leasesSignal) => {
-      await using manager = new LocalSubnetManager({ storePath, netConfPath });
+      await using manager = new LocalSubnetManager({ storePath, netConfPath, backends: backendKind });
       return await firstSnapshot(manager, leasesSignal);
     },
     [Symbol.asyncDispose]: async () => {},

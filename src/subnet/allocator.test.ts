@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { AddressPlan, NetworkConfig } from '../config/network-config.ts';
 import { type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
@@ -24,7 +25,7 @@ type Plan6 = AddressPlan<Ipv6Prefix, Ipv6Addr>;
 
 function config(fields: object): NetworkConfig {
   const text = JSON.stringify({ Network: '10.3.0.0/16', Backend: { Type: 'vxlan' }, ...fields });
-  return parseNetConf(text, { source: 'test', validation: 'full' });
+  return parseNetConf(text, { source: 'test', validation: 'full', backends: backendKind });
 }
 
 function plan4(fields: object = {}): Plan4 {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
@@ -10,7 +11,11 @@ import { isCompatible } from './allocator.ts';
 import { chooseLease, judgeOwn, overlap, type StoredEntry, type Subnets, sameHost } from './lease-choice.ts';
 import type { SubnetReport } from './report.ts';
 
-const CONFIG = parseNetConf('{"Network": "10.5.0.0/20", "SubnetLen": 24}', { source: 'test', validation: 'full' });
+const CONFIG = parseNetConf('{"Network": "10.5.0.0/20", "SubnetLen": 24}', {
+  source: 'test',
+  validation: 'full',
+  backends: backendKind,
+});
 
 function host(n: number): LeaseAttrs {
   return {
@@ -122,6 +127,7 @@ describe('chooseLease', () => {
     const dual = parseNetConf('{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}', {
       source: 'test',
       validation: 'full',
+      backends: backendKind,
     });
     const previous = { subnet: parsePrefix4('10.5.9.0/24'), ipv6Subnet: parsePrefix6('fd00:5:0:9::/64') };
     const other = { ...entry('10.5.1.0/24', 2), ipv6Subnet: previous.ipv6Subnet };

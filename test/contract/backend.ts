@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import type { Backend, ExternalInterface, IdentityHost, PeerPart } from '../../src/backend/backend.ts';
 import { isSkipped } from '../../src/backend/backend.ts';
 import type { AnyBackendKind } from '../../src/backend/registry.ts';
+import { backendKind } from '../../src/backend/registry.ts';
 import { parseNetConf } from '../../src/config/net-conf.ts';
 import { Actual } from '../../src/desired/actual.ts';
 import { planAll } from '../../src/desired/plan/plan.ts';
@@ -122,7 +123,7 @@ export function testBackend(
         ...(stack === 'ipv4' ? {} : { EnableIPv6: true, IPv6Network: 'fd10::/48' }),
         Backend: { Type: kind.type },
       });
-      const network = parseNetConf(text, { source: 'test', validation: 'kube' });
+      const network = parseNetConf(text, { source: 'test', validation: 'kube', backends: backendKind });
       const config = kind.parse({});
       const identity = await kind.identify(config, { ipv4: undefined, ipv6: undefined }, HOST, never);
       return kind.open(config, identity, network, EXTERNAL);

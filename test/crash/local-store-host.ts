@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { backendKind } from '../../src/backend/registry.ts';
 import { WeftError } from '../../src/errors.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { leaseKey } from '../../src/lease/lease.ts';
@@ -22,6 +23,7 @@ const attrs = {
 };
 const forever = new AbortController().signal;
 const manager = new LocalSubnetManager({
+  backends: backendKind,
   storePath,
   netConfPath,
   leaseTtlMs,

@@ -1,4 +1,5 @@
 import { after, before } from 'node:test';
+import { backendKind } from '../../src/backend/registry.ts';
 import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import { leaseKey } from '../../src/lease/lease.ts';
 import { encodeLeaseValue } from '../../src/lease/lease-codec.ts';
@@ -34,6 +35,7 @@ subnetManagerContract('etcd', async () => {
   return {
     manager(options = {}) {
       const manager = new EtcdSubnetManager({
+        backends: backendKind,
         endpoints: server.endpoints,
         prefix,
         ...(options.report === undefined ? {} : { report: options.report }),

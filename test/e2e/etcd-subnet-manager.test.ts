@@ -4,6 +4,7 @@ import { copyFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { backendKind } from '../../src/backend/registry.ts';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { CertificateAuthority } from '../../src/lab/servers/certs.ts';
 import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
@@ -48,16 +49,16 @@ class Scope implements AsyncDisposable {
   readonly reports: SubnetReport[] = [];
   readonly #abort = new AbortController();
   readonly #managers: EtcdSubnetManager[] = [];
-  readonly #defaults: EtcdSubnetManagerOptions;
+  readonly #defaults: Omit<EtcdSubnetManagerOptions, 'backends'>;
 
-  constructor(defaults: EtcdSubnetManagerOptions) {
+  constructor(defaults: Omit<EtcdSubnetManagerOptions, 'backends'>) {
     this.#defaults = defaults;
     this.signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(60_000)]);
   }
 
   manager(options: Partial<EtcdSubnetManagerOptions> = {}): EtcdSubnetManager {
     const report = (each: SubnetReport): unknown => this.reports.push(each);
-    const manager = new EtcdSubnetManager({ report, ...this.#defaults, ...options });
+    const manager = new EtcdSubnetManager({ backends: backendKind, report, ...this.#defaults, ...options });
     this.#managers.push(manager);
     return manager;
   }
@@ -430,7 +431,7 @@ describe('etcd subnet manager, TLS', () => {
     await server.etcdctl('put', `${PREFIX}/config`, NET_CONF);
     await using scope = new Scope({ endpoints: server.endpoints });
     const config = await scope.manager({ caFile: tls.caFile }).networkConfig(scope.signal);
-    assert.equal(config.backendType, 'udp');
+    assert.equal(config.backend.type, 'udp');
     const byName = server.endpoints.map((endpoint) => endpoint.replace('127.0.0.1', 'localhost'));
     await scope.manager({ caFile: tls.caFile, endpoints: byName }).networkConfig(scope.signal);
     assert.ok(!scope.reports.some((report) => report.type === 'insecure'));
@@ -479,7 +480,7 @@ describe('etcd subnet manager, TLS', () => {
     await failed.promise;
     await copyFile(client.certFile, certFile);
     await copyFile(client.keyFile, keyFile);
-    assert.equal((await late).backendType, 'udp');
+    assert.equal((await late).backend.type, 'udp');
   });
 
   it('names the file that cannot be used', async () => {
@@ -501,7 +502,11 @@ describe('etcd subnet manager, TLS', () => {
 describe('etcd subnet manager, at construction', () => {
   it('has flannel’s name and warns of clear text', () => {
     const reports: SubnetReport[] = [];
-    const options = { endpoints: ['http://127.0.0.1:2379'], report: (report: SubnetReport) => reports.push(report) };
+    const options = {
+      backends: backendKind,
+      endpoints: ['http://127.0.0.1:2379'],
+      report: (report: SubnetReport) => reports.push(report),
+    };
     assert.equal(new EtcdSubnetManager(options).name, 'Etcd Local Manager with Previous Subnet: None');
     const previous = leaseOf('10.244.5.0/24', 1);
     assert.equal(
@@ -516,8 +521,11 @@ describe('etcd subnet manager, at construction', () => {
 
   it('refuses endpoints that are none, and a renewal margin as long as the lease', () => {
     for (const endpoints of [[], ['ftp://10.0.0.1:2379'], ['http://'], ['']]) {
-      assert.throws(() => new EtcdSubnetManager({ endpoints }), { code: 'WEFT_USAGE' });
+      assert.throws(() => new EtcdSubnetManager({ backends: backendKind, endpoints }), { code: 'WEFT_USAGE' });
     }
-    assert.throws(() => new EtcdSubnetManager({ endpoints: ['a:1'], renewMarginMs: 86_400_000 }), RangeError);
+    assert.throws(
+      () => new EtcdSubnetManager({ backends: backendKind, endpoints: ['a:1'], renewMarginMs: 86_400_000 }),
+      RangeError,
+    );
   });
 });

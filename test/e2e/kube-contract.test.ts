@@ -2,6 +2,7 @@ import { mkdtemp, rm, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
+import { backendKind } from '../../src/backend/registry.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { formatIpv6 } from '../../src/ip/ipv6.ts';
 import { formatPrefix4, formatPrefix6 } from '../../src/ip/prefix.ts';
@@ -89,6 +90,7 @@ subnetManagerContract(
         const way = ways.pop();
         if (way === undefined) throw new Error('more managers than ways were laid');
         const manager = new KubeSubnetManager({
+          backends: backendKind,
           api: new KubeApi(way, 'flanneld/test'),
           nodeName: OWN,
           annotations: keys,

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { backendKind } from '../../src/backend/registry.ts';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { formatIpv4, parseIpv4 } from '../../src/ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../src/ip/ipv6.ts';
@@ -84,6 +85,7 @@ class Agent implements AsyncDisposable {
     let agent: Agent | undefined;
     const manager = await openKubeSubnetManager(
       {
+        backends: backendKind,
         kubeconfigFile:
           options.kubeconfigFile ?? (options.serviceAccountDir === undefined ? await cluster.flannelKubeconfig() : ''),
         apiUrl: options.apiUrl ?? '',
@@ -203,6 +205,7 @@ describe('beside a recorded flannel', () => {
     for (const [i, node] of names.entries()) {
       await using manager = await openKubeSubnetManager(
         {
+          backends: backendKind,
           kubeconfigFile,
           apiUrl: '',
           nodeName: node,

@@ -1,5 +1,5 @@
 import type { Backend, ExternalInterface, IdentityHost } from '../../src/backend/backend.ts';
-import { configuredBackend, identifyBackend, openBackend } from '../../src/backend/registry.ts';
+import { backendKind, configuredBackend, identifyBackend, openBackend } from '../../src/backend/registry.ts';
 import { parseNetConf } from '../../src/config/net-conf.ts';
 import { perFamily } from '../../src/ip/family.ts';
 import type { JsonValue } from '../../src/lease/lease.ts';
@@ -19,7 +19,7 @@ export async function openedBackend(
     readonly before?: { ipv4: JsonValue | undefined; ipv6: JsonValue | undefined };
   } = {},
 ): Promise<Backend> {
-  const config = parseNetConf(netConf, { source: 'test', validation: 'kube' });
+  const config = parseNetConf(netConf, { source: 'test', validation: 'kube', backends: backendKind });
   const { host = FAKE_IDENTITY_HOST, before = perFamily(() => undefined) } = identity;
   const setup = await identifyBackend(configuredBackend(config), before, host, new AbortController().signal);
   return openBackend(setup, config, external);

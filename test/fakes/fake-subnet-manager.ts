@@ -1,3 +1,4 @@
+import { backendKind } from '../../src/backend/registry.ts';
 import { parseNetConf } from '../../src/config/net-conf.ts';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { WeftError } from '../../src/errors.ts';
@@ -152,7 +153,7 @@ export class FakeSubnetManager implements SubnetManager {
         'reading the network configuration from the fake store: none is there',
       );
     }
-    return parseNetConf(this.#store.netConf, { source: 'the fake store', validation: 'full' });
+    return parseNetConf(this.#store.netConf, { source: 'the fake store', validation: 'full', backends: backendKind });
   }
 
   async acquireLease(

@@ -1,5 +1,6 @@
 import type { OpenSubnetManager } from '../../agent/ports.ts';
 import { assertNever } from '../../assert-never.ts';
+import { backendKind } from '../../backend/registry.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { readSubnetFile } from '../../config/subnet-file.ts';
 import { describeError, type WeftError } from '../../errors.ts';
@@ -24,12 +25,13 @@ export async function createSubnetManager(
   signal: AbortSignal,
 ): Promise<OpenSubnetManager> {
   signal.throwIfAborted();
+  const backends = backendKind;
   const renewMarginMs = options.subnetLeaseRenewMarginMinutes * MINUTE_MS;
   switch (options.subnetManager) {
     case 'local': {
       const { LocalSubnetManager } = await import('../../subnet/local/local-subnet-manager.ts');
       const { localStore: storePath, netConfigPath: netConfPath } = options;
-      const manager = new LocalSubnetManager({ storePath, netConfPath, renewMarginMs, report });
+      const manager = new LocalSubnetManager({ storePath, netConfPath, backends, renewMarginMs, report });
       return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
     }
     case 'etcd': {
@@ -43,6 +45,7 @@ export async function createSubnetManager(
         caFile: options.etcdCaFile,
         username: options.etcdUsername,
         password: options.etcdPassword,
+        backends,
         renewMarginMs,
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
@@ -57,6 +60,7 @@ export async function createSubnetManager(
           apiUrl: options.kubeApiUrl,
           annotationPrefix: options.kubeAnnotationPrefix,
           netConfPath: options.netConfigPath,
+          backends,
           setNodeNetworkUnavailable: options.setNodeNetworkUnavailable,
           requireNodeAddress: options.requireNodeAddress,
           nodeName: options.nodeName,

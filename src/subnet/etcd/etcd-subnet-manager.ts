@@ -1,3 +1,4 @@
+import type { BackendLookup } from '../../config/backend-config.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
@@ -17,6 +18,8 @@ import { type Binding, LeaseRegistry, type Listing, PERMANENT } from './lease-re
 export interface EtcdSubnetManagerOptions extends EtcdClientOptions {
   /** Key prefix; `/coreos.com/network` unless given. */
   readonly prefix?: string;
+  /** Which backends the network configuration may name. */
+  readonly backends: BackendLookup;
   /** What subnet.env says, for the manager's name; it is used only when given to acquireLease. */
   readonly previous?: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
   /** Life of a lease that nobody renews; 86,400 unless given, as flannel has it. */
@@ -72,6 +75,7 @@ type Lost = Extract<OwnLeaseEvent, { readonly type: 'lost' }>;
 export class EtcdSubnetManager implements SubnetManager {
   readonly name: string;
   readonly #client: EtcdClient;
+  readonly #backends: BackendLookup;
   readonly #registry: LeaseRegistry;
   readonly #leaseTtlSeconds: number;
   readonly #renewMarginMs: number;
@@ -89,6 +93,7 @@ export class EtcdSubnetManager implements SubnetManager {
   constructor(options: EtcdSubnetManagerOptions) {
     const previous = formatSubnets(options.previous ?? { subnet: undefined, ipv6Subnet: undefined });
     this.name = `Etcd Local Manager with Previous Subnet: ${previous === '' ? 'None' : previous}`;
+    this.#backends = options.backends;
     this.#leaseTtlSeconds = options.leaseTtlSeconds ?? DAY_SECONDS;
     this.#renewMarginMs = options.renewMarginMs ?? HOUR_MS;
     if (!(this.#renewMarginMs < this.#leaseTtlSeconds * 1000)) {
@@ -117,7 +122,7 @@ export class EtcdSubnetManager implements SubnetManager {
         },
       );
     }
-    return parseNetConf(text, { source: `etcd key ${configKey}`, validation: 'full' });
+    return parseNetConf(text, { source: `etcd key ${configKey}`, validation: 'full', backends: this.#backends });
   }
 
   async acquireLease(

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
 import { eventually } from '../../../test/netns/waiting.ts';
+import { backendKind } from '../../backend/registry.ts';
 import { formatIpv4, parseIpv4 } from '../../ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../ip/ipv6.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../../lease/lease.ts';
@@ -82,6 +83,7 @@ class Bench implements AsyncDisposable {
   async open(options: Partial<OpenKubeSubnetManagerOptions> = {}): Promise<KubeSubnetManager> {
     const manager = await openKubeSubnetManager(
       {
+        backends: backendKind,
         kubeconfigFile: '',
         apiUrl: this.fake.url,
         nodeName: 'own',
@@ -707,6 +709,7 @@ describe('opening', () => {
       nodeName: 'own',
       annotationPrefix: DEFAULT_ANNOTATION_PREFIX,
       netConfPath: 'unused',
+      backends: backendKind,
       setNodeNetworkUnavailable: true,
       version: 'test',
     };

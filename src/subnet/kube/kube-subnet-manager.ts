@@ -1,4 +1,5 @@
 import { assertNever } from '../../assert-never.ts';
+import type { BackendLookup } from '../../config/backend-config.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { WeftError } from '../../errors.ts';
@@ -34,6 +35,7 @@ export interface KubeSubnetManagerOptions {
   readonly annotations: AnnotationKeys;
   /** net-conf.json. */
   readonly netConfPath: string;
+  readonly backends: BackendLookup;
   /** `--set-node-network-unavailable`. */
   readonly setNodeNetworkUnavailable: boolean;
   /** `--require-node-address`: the addresses of all nodes are kept, for the gate to compare. */
@@ -87,8 +89,8 @@ export class KubeSubnetManager implements SubnetManager {
   #lastOverwrites: Overwrites | undefined;
   /** What was said of them last. */
   #overwriteProblem = '';
-  /** Whether the backend is `alloc`, which looks at no other node and needs no watch. */
-  #alloc = false;
+  /** Whether the backend looks at no other node, so that a watch is not needed. */
+  #ignoresPeers = false;
 
   /** Sends nothing yet. */
   constructor(options: KubeSubnetManagerOptions) {
@@ -111,7 +113,7 @@ export class KubeSubnetManager implements SubnetManager {
   }
 
   async networkConfig(signal: AbortSignal): Promise<NetworkConfig> {
-    return readNetConf(this.#options.netConfPath, signal);
+    return readNetConf(this.#options.netConfPath, this.#options.backends, signal);
   }
 
   /**
@@ -167,8 +169,8 @@ export class KubeSubnetManager implements SubnetManager {
    */
   async acquireLease(config: NetworkConfig, attrs: LeaseAttrs, signal: AbortSignal): Promise<Lease> {
     const scope = this.#scope(signal);
-    this.#alloc = config.backendType === 'alloc';
-    const query: Record<string, string> = this.#alloc ? { resourceVersion: '0' } : {};
+    this.#ignoresPeers = config.backend.ignoresPeers;
+    const query: Record<string, string> = this.#ignoresPeers ? { resourceVersion: '0' } : {};
     let loggedAt = Number.NEGATIVE_INFINITY;
     for (let looks = 1; ; looks++) {
       const node = await this.#existingOwnNode(scope, query);
@@ -199,7 +201,7 @@ export class KubeSubnetManager implements SubnetManager {
     const repairs = new Backoff(REPAIR);
     let repairedAt = Number.NEGATIVE_INFINITY;
     try {
-      if (this.#alloc) await aborted(scope);
+      if (this.#ignoresPeers) await aborted(scope);
       for await (const news of this.#nodes.ownNews(scope)) {
         switch (news.type) {
           case 'unavailable':
@@ -284,7 +286,7 @@ export class KubeSubnetManager implements SubnetManager {
     const end = () => feed.end();
     scope.addEventListener('abort', end, { once: true });
     // alloc carries no packets: flannel does not look at other nodes then, and neither need we.
-    const detach = config.backendType === 'alloc' ? undefined : this.#nodes.attach(feed);
+    const detach = config.backend.ignoresPeers ? undefined : this.#nodes.attach(feed);
     if (detach === undefined) feed.replaced([], new Set());
     try {
       yield* feed.updates();

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import type { BackendLookup } from '../../config/backend-config.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { hasErrno } from '../../errno.ts';
@@ -7,7 +8,7 @@ import { WeftError } from '../../errors.ts';
 /**
  * net-conf.json of --net-config-path. @throws WeftError WEFT_CONFIG_MISSING, WEFT_CONFIG_UNREADABLE, WEFT_CONFIG_INVALID.
  */
-export async function readNetConf(path: string, signal: AbortSignal): Promise<NetworkConfig> {
+export async function readNetConf(path: string, backends: BackendLookup, signal: AbortSignal): Promise<NetworkConfig> {
   signal.throwIfAborted();
   let text: string;
   try {
@@ -21,5 +22,5 @@ export async function readNetConf(path: string, signal: AbortSignal): Promise<Ne
       { hint: 'Mount the ConfigMap with net-conf.json, or name the file by --net-config-path.', cause: error },
     );
   }
-  return parseNetConf(text, { source: path, validation: 'kube' });
+  return parseNetConf(text, { source: path, validation: 'kube', backends });
 }

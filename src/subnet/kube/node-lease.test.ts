@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { backendKind } from '../../backend/registry.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { formatIpv4 } from '../../ip/ipv4.ts';
@@ -24,7 +25,7 @@ function node(podCidrs: readonly string[], annotations: Record<string, string> =
 }
 
 function config(netConf: object): NetworkConfig {
-  return parseNetConf(JSON.stringify(netConf), { source: 'test', validation: 'kube' });
+  return parseNetConf(JSON.stringify(netConf), { source: 'test', validation: 'kube', backends: backendKind });
 }
 
 const MANAGED = {
@@ -144,8 +145,8 @@ describe('the families of a network', () => {
       IPv6Network: 'fd10:244::/56',
       Backend: { Type },
     });
-    for (const type of ['vxlan', 'host-gw', 'wireguard']) assert.deepEqual(leaseFamilies(config(dual(type))), DUAL);
-    for (const type of ['udp', 'ipip', 'extension', 'alloc']) assert.deepEqual(leaseFamilies(config(dual(type))), V4);
+    for (const type of ['vxlan', 'host-gw']) assert.deepEqual(leaseFamilies(config(dual(type))), DUAL);
+    for (const type of ['udp', 'ipip', 'alloc']) assert.deepEqual(leaseFamilies(config(dual(type))), V4);
   });
 });
 
@@ -204,7 +205,7 @@ describe('the subnets of the own node', () => {
       code: 'WEFT_KUBE_NODE',
       message: /no IPv6 pod cidr/,
     });
-    const v6Udp = { ...dual, ipv4: undefined, backendType: 'udp' };
+    const v6Udp = { ...dual, ipv4: undefined, backend: v4.backend };
     assert.throws(() => ownSubnets(node(['fd10:244::/64']), v6Udp), { code: 'WEFT_KUBE_NODE', message: /has no IPv6/ });
   });
 });

@@ -27,15 +27,13 @@ export interface LeaseFamilies {
   readonly v6: boolean;
 }
 
-const DUAL_STACK_BACKENDS: ReadonlySet<string> = new Set(['vxlan', 'host-gw', 'wireguard']);
-
 /**
  * The families of the leases of a network: those that are configured, without IPv6 for the backends that have none.
  * (flannel forces only its own lease of such a backend to IPv4 and then ignores all peers for their lack of an IPv6
  * address.)
  */
 export function leaseFamilies(config: NetworkConfig): LeaseFamilies {
-  const v6 = config.ipv6 !== undefined && DUAL_STACK_BACKENDS.has(config.backendType);
+  const v6 = config.ipv6 !== undefined && config.backend.families.includes('ipv6');
   return { v4: config.ipv4 !== undefined, v6 };
 }
 
@@ -89,7 +87,7 @@ export function ownSubnets(node: NodeRecord, config: NetworkConfig): PodSubnets 
   }
   const families = leaseFamilies(config);
   if (!families.v4 && !families.v6) {
-    throw unfit(`the backend "${config.backendType}" has no IPv6, and IPv4 is switched off in the flannel net config`);
+    throw unfit(`the backend "${config.backend.type}" has no IPv6, and IPv4 is switched off in the flannel net config`);
   }
   const subnet = families.v4 ? pod.subnet : undefined;
   const ipv6Subnet = families.v6 ? pod.ipv6Subnet : undefined;

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { openedBackend } from '../../../test/fakes/backends.ts';
+import { backendKinds } from '../../backend/registry.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parseIpv6 } from '../../ip/ipv6.ts';
 import type { JsonValue, LeaseAttrs } from '../../lease/lease.ts';
@@ -29,6 +31,17 @@ function attrs(backendType: string, data?: JsonValue, v6Data?: JsonValue, v6 = t
 function changes(record: NodeRecord, wanted: LeaseAttrs): Record<string, string> {
   const all = Object.entries(annotationChanges(record, wanted, keys));
   return Object.fromEntries(all.map(([key, value]) => [key.replace(`${DEFAULT_ANNOTATION_PREFIX}/`, ''), value]));
+}
+
+/** flannel's rules, by the backend's name (pkg/subnet/kube/kube.go of flannel, AcquireLease). */
+function flannelWrites(attrs: LeaseAttrs): { v4: boolean; v6: boolean } {
+  const { backendType, backendData, backendV6Data, publicIpv6 } = attrs;
+  const [hasData, hasAddress] = [backendV6Data !== undefined, publicIpv6 !== undefined];
+  const v6 = { vxlan: hasData, wireguard: hasData && hasAddress, 'host-gw': hasAddress, extension: hasAddress };
+  return {
+    v4: backendType !== 'vxlan' || backendData !== undefined,
+    v6: new Map(Object.entries(v6)).get(backendType) ?? false,
+  };
 }
 
 interface Audited {
@@ -66,7 +79,7 @@ describe('which annotations which backend writes', () => {
   const vtep = (mac: string) => ({ VNI: 1, VtepMAC: mac });
   const base = { 'kube-subnet-manager': 'true', 'public-ip': '10.98.0.11' };
 
-  test('vxlan: each family when it has data', () => {
+  test('data for both families, or for IPv6 alone: each family', () => {
     assert.deepEqual(changes(node(), attrs('vxlan', vtep('ce:a5:03:3d:6e:8f'), vtep('3a:32:ac:23:36:35'))), {
       ...base,
       'backend-data': '{"VNI":1,"VtepMAC":"ce:a5:03:3d:6e:8f"}',
@@ -80,10 +93,9 @@ describe('which annotations which backend writes', () => {
       'backend-v6-data': '{"VNI":1,"VtepMAC":"3a:32:ac:23:36:35"}',
       'public-ipv6': 'fd98::11',
     });
-    assert.equal('backend-v6-data' in changes(node(), attrs('vxlan', vtep('ce:a5:03:3d:6e:8f'))), false);
   });
 
-  test('host-gw and extension: IPv6 when there is an address', () => {
+  test('no data: IPv6 when there is an address', () => {
     for (const type of ['host-gw', 'extension']) {
       assert.deepEqual(changes(node(), attrs(type)), {
         ...base,
@@ -96,20 +108,31 @@ describe('which annotations which backend writes', () => {
     }
   });
 
-  test('wireguard: IPv6 when there are both data and address', () => {
-    const key = { PublicKey: 'y+1/=' };
-    assert.equal(changes(node(), attrs('wireguard', key, key))['backend-v6-data'], '{"PublicKey":"y+1/="}');
-    assert.equal('backend-v6-data' in changes(node(), attrs('wireguard', key)), false);
-    assert.equal('backend-v6-data' in changes(node(), attrs('wireguard', key, key, false)), false);
-  });
-
-  test('udp, alloc, ipip and ipsec: never IPv6', () => {
-    for (const type of ['', 'ipip', 'ipsec']) {
-      assert.deepEqual(changes(node(), attrs(type, undefined, { VNI: 1 })), {
-        ...base,
-        'backend-data': 'null',
-        'backend-type': type,
-      });
+  test('every backend with every stack: those that flannel writes', async () => {
+    for (const { type, families } of backendKinds()) {
+      for (const stack of ['ipv4', 'ipv6', 'dual'] as const) {
+        if (stack === 'ipv6' && !families.includes('ipv6')) continue;
+        const netConf = JSON.stringify({
+          ...(stack === 'ipv6' ? { EnableIPv4: false } : { Network: '10.244.0.0/16' }),
+          ...(stack === 'ipv4' ? {} : { EnableIPv6: true, IPv6Network: 'fd10:244::/56' }),
+          Backend: { Type: type },
+        });
+        const address = stack === 'ipv6' ? undefined : parseIpv4('10.98.0.11');
+        const addressV6 = stack === 'ipv4' ? undefined : parseIpv6('fd98::11');
+        const { attrs } = await openedBackend(netConf, {
+          ...{ name: 'eth0', mtuBytes: 1500, onLink: [] },
+          ...{ address, addressV6, publicIp: address, publicIpv6: addressV6 },
+        });
+        const written = Object.keys(changes(node(), attrs)).filter((key) => /-data|public-ip/.test(key));
+        const { v4, v6 } = flannelWrites(attrs);
+        const expected = [
+          ...(v4 ? ['backend-data'] : []),
+          ...(v6 ? ['backend-v6-data'] : []),
+          ...(v4 && address !== undefined ? ['public-ip'] : []),
+          ...(v6 ? ['public-ipv6'] : []),
+        ];
+        assert.deepEqual(written, expected, `${type}, ${stack}`);
+      }
     }
   });
 
@@ -130,9 +153,10 @@ describe('changes', () => {
       'backend-data': 'null',
       'public-ip': '10.98.0.11',
     };
-    assert.deepEqual(changes(node(there), attrs('')), {});
-    assert.deepEqual(changes(node({ ...there, 'public-ip': '10.98.0.12' }), attrs('')), { 'public-ip': '10.98.0.11' });
-    assert.deepEqual(changes(node({ ...there, 'kube-subnet-manager': 'false' }), attrs('')), {
+    const udp = attrs('', undefined, undefined, false);
+    assert.deepEqual(changes(node(there), udp), {});
+    assert.deepEqual(changes(node({ ...there, 'public-ip': '10.98.0.12' }), udp), { 'public-ip': '10.98.0.11' });
+    assert.deepEqual(changes(node({ ...there, 'kube-subnet-manager': 'false' }), udp), {
       'kube-subnet-manager': 'true',
     });
   });

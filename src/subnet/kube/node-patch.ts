@@ -70,12 +70,11 @@ export function readOverwrites(
 }
 
 /**
- * The annotations that must change on the own node so that peers see `attrs`; empty when none. The rules, and which keys
- * which backend writes, are flannel's:
+ * The annotations that must change on the own node so that peers see `attrs`; empty when none. The rules give what flannel
+ * gives with a switch on the backend's name, and need no name:
  * - an address comes from the user's `…-overwrite` annotation where there is one (readOverwrites);
- * - IPv4 keys are written unless the backend is vxlan and has no IPv4 data;
- * - IPv6 keys are written by vxlan with IPv6 data, by wireguard with IPv6 data and an IPv6 address, by host-gw and
- *   extension with an IPv6 address, and by nobody else.
+ * - IPv6 keys are written when there is an IPv6 address: a backend that does not carry IPv6 publishes none;
+ * - IPv4 keys are written unless the backend has data for IPv6 alone: then it has nothing to say of IPv4.
  */
 export function annotationChanges(
   node: NodeRecord,
@@ -91,32 +90,19 @@ export function annotationChanges(
     if (now !== value) changes[key] = value;
   };
   // In the order of the alphabet, as Go writes a map: the request then equals flannel's.
-  if (backendType !== 'vxlan' || data !== 'null') want(keys.backendData, data, node.backendData);
+  const v4 = data !== 'null' || v6Data === 'null';
+  if (v4) want(keys.backendData, data, node.backendData);
   want(keys.backendType, backendType, node.backendType);
-  const v6 = writesIpv6(attrs, v6Data);
+  const v6 = attrs.publicIpv6 !== undefined;
   if (v6) want(keys.backendV6Data, v6Data, node.backendV6Data);
   if (!node.managed) changes[keys.kubeSubnetManager] = 'true';
-  if (attrs.publicIp !== undefined && (backendType !== 'vxlan' || data !== 'null')) {
+  if (attrs.publicIp !== undefined && v4) {
     want(keys.publicIp, overwrites.publicIp ?? formatIpv4(attrs.publicIp), node.publicIp);
   }
-  if (v6 && attrs.publicIpv6 !== undefined) {
+  if (v6) {
     want(keys.publicIpv6, overwrites.publicIpv6 ?? formatIpv6(attrs.publicIpv6), node.publicIpv6);
   }
   return changes;
-}
-
-function writesIpv6({ backendType, publicIpv6 }: LeaseAttrs, v6Data: string): boolean {
-  switch (backendType) {
-    case 'vxlan':
-      return v6Data !== 'null';
-    case 'wireguard':
-      return v6Data !== 'null' && publicIpv6 !== undefined;
-    case 'host-gw':
-    case 'extension':
-      return publicIpv6 !== undefined;
-    default:
-      return false;
-  }
 }
 
 /** JSON as Go's encoder writes it: no spaces, `null` for nothing, and characters that mean something in HTML escaped. */

@@ -1,3 +1,4 @@
+import type { BackendLookup } from '../../config/backend-config.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import type { ReportSink } from '../report.ts';
 import { annotationKeys } from './annotations.ts';
@@ -12,6 +13,7 @@ export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions, NodeIde
   readonly annotationPrefix: string;
   /** `--net-config-path`. */
   readonly netConfPath: string;
+  readonly backends: BackendLookup;
   /** `--set-node-network-unavailable`. */
   readonly setNodeNetworkUnavailable: boolean;
   /** `--require-node-address` */
@@ -30,7 +32,7 @@ export interface OpenKubeSubnetManagerOptions extends KubeAccessOptions, NodeIde
 
 /**
  * The subnet manager of `--kube-subnet-mgr`, ready for use: finds the API server and the own node's name, then waits until
- * all nodes were read. The backend `alloc` needs no other nodes and waits for nothing.
+ * all nodes were read. A backend that has no use for other nodes waits for nothing.
  *
  * @throws WeftError WEFT_USAGE for the annotation prefix, WEFT_KUBE_CONFIG, WEFT_KUBE_REFUSED, WEFT_STORE_UNAVAILABLE.
  */
@@ -38,11 +40,12 @@ export async function openKubeSubnetManager(
   options: OpenKubeSubnetManagerOptions,
   signal: AbortSignal,
 ): Promise<KubeSubnetManager> {
-  const { annotationPrefix, netConfPath, setNodeNetworkUnavailable, eventQueueDepth, version, timing } = options;
+  const { annotationPrefix, netConfPath, backends, setNodeNetworkUnavailable, eventQueueDepth, version, timing } =
+    options;
   const report = options.report ?? (() => {});
   const info = (text: string) => report({ type: 'note', severity: 'info', text });
   const annotations = annotationKeys(annotationPrefix);
-  await reportUnusableNetConf(netConfPath, report, signal);
+  await reportUnusableNetConf(netConfPath, backends, report, signal);
   const access = await loadKubeAccess(options, report);
   const api = new KubeApi(access, `flanneld/${version} (${process.platform}/${process.arch})`);
   let manager: KubeSubnetManager | undefined;
@@ -53,13 +56,14 @@ export async function openKubeSubnetManager(
       nodeName,
       annotations,
       netConfPath,
+      backends,
       setNodeNetworkUnavailable,
       requireNodeAddress: options.requireNodeAddress ?? false,
       report,
       ...(eventQueueDepth === undefined ? {} : { eventQueueDepth }),
       ...(timing === undefined ? {} : { timing }),
     });
-    if (await usesAlloc(manager, signal)) {
+    if (await ignoresPeers(manager, signal)) {
       info('Node controller skips sync');
       return manager;
     }
@@ -86,9 +90,14 @@ export async function openKubeSubnetManager(
 }
 
 /** The API server may be away for long: what is wrong on this host is said before it is asked. */
-async function reportUnusableNetConf(path: string, report: ReportSink, signal: AbortSignal): Promise<void> {
+async function reportUnusableNetConf(
+  path: string,
+  backends: BackendLookup,
+  report: ReportSink,
+  signal: AbortSignal,
+): Promise<void> {
   try {
-    await readNetConf(path, signal);
+    await readNetConf(path, backends, signal);
   } catch (error) {
     signal.throwIfAborted();
     report({ type: 'note', severity: 'error', text: `Couldn't fetch network config: ${describeError(error)}` });
@@ -96,9 +105,9 @@ async function reportUnusableNetConf(path: string, report: ReportSink, signal: A
 }
 
 /** A configuration that cannot be read is told of later, where it is asked for. */
-async function usesAlloc(manager: KubeSubnetManager, signal: AbortSignal): Promise<boolean> {
+async function ignoresPeers(manager: KubeSubnetManager, signal: AbortSignal): Promise<boolean> {
   try {
-    return (await manager.networkConfig(signal)).backendType === 'alloc';
+    return (await manager.networkConfig(signal)).backend.ignoresPeers;
   } catch {
     signal.throwIfAborted();
     return false;

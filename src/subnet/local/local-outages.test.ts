@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { attrsOf, NET_CONF } from '../../../test/contract/subnet-manager.ts';
+import { backendKind } from '../../backend/registry.ts';
 import { leaseKey } from '../../lease/lease.ts';
 import { LocalSubnetManager } from './local-subnet-manager.ts';
 
@@ -16,6 +17,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 
 function managerOn(store: string, now?: () => number): LocalSubnetManager {
   return new LocalSubnetManager({
+    backends: backendKind,
     storePath: join(folder, store),
     netConfPath: join(folder, 'net-conf.json'),
     pollMs: 5,
@@ -66,7 +68,7 @@ describe('machine-local subnet manager in trouble', () => {
   });
 
   it('refuses a renewal margin as long as the lease', () => {
-    const options = { storePath: join(folder, 'a'), netConfPath: join(folder, 'b') };
+    const options = { storePath: join(folder, 'a'), netConfPath: join(folder, 'b'), backends: backendKind };
     assert.throws(() => new LocalSubnetManager({ ...options, leaseTtlMs: 1000, renewMarginMs: 1000 }), RangeError);
     assert.throws(() => new LocalSubnetManager({ ...options, renewMarginMs: Number.NaN }), RangeError);
   });

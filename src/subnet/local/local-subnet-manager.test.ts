@@ -3,6 +3,7 @@ import { mkdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rawLeaseValue, subnetManagerContract } from '../../../test/contract/subnet-manager.ts';
+import { backendKind } from '../../backend/registry.ts';
 import { encodeRow } from './lease-row.ts';
 import { LeaseStore } from './lease-store.ts';
 import { LocalSubnetManager } from './local-subnet-manager.ts';
@@ -22,6 +23,7 @@ subnetManagerContract('local', async () => {
   return {
     manager(options = {}) {
       const manager = new LocalSubnetManager({
+        backends: backendKind,
         storePath,
         netConfPath,
         pollMs: 10,

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import type { BackendLookup } from '../../config/backend-config.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
@@ -17,6 +18,7 @@ export interface LocalSubnetManagerOptions {
   readonly storePath: string;
   /** net-conf.json. */
   readonly netConfPath: string;
+  readonly backends: BackendLookup;
   /** Life of a lease that nobody renews; 24 hours unless given. */
   readonly leaseTtlMs?: number;
   /** How long before its end a lease is renewed; one hour unless given. Less than `leaseTtlMs`. */
@@ -91,7 +93,7 @@ export class LocalSubnetManager implements SubnetManager {
         cause,
       });
     }
-    return parseNetConf(text, { source: path, validation: 'full' });
+    return parseNetConf(text, { source: path, validation: 'full', backends: this.#options.backends });
   }
 
   async acquireLease(

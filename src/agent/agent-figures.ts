@@ -4,6 +4,7 @@ import type { Reconciler } from '../desired/reconciler.ts';
 import type { ProcessLog } from '../log/log.ts';
 import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../metrics/snapshot.ts';
 import type { SubnetReport } from '../subnet/report.ts';
+import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
@@ -36,6 +37,7 @@ export class AgentFigures {
   fastPath: FastPathState | undefined;
   reconciler: Reconciler | undefined;
   traffic: NodeTraffic | undefined;
+  hooks: HookKeeper | undefined;
   session: LeaseSession | undefined;
 
   constructor(
@@ -111,6 +113,7 @@ export class AgentFigures {
       },
       kernel: kernel && { ...kernel, problems: kernel.problems.length },
       traffic: traffic?.counters,
+      hooks: this.hooks?.figures,
     };
   }
 }

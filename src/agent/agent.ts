@@ -31,6 +31,7 @@ import { gateRules } from './gate-rules.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 import { LeaseSession } from './lease-session.ts';
+import { loggedCommands } from './logged-commands.ts';
 import { MemoryRelease } from './memory-release.ts';
 import { NodeCondition } from './node-condition.ts';
 import { NodePlane } from './node-plane.ts';
@@ -346,11 +347,11 @@ class Agent {
       findExternalInterface(this.#host.readNetwork, this.#options, config, this.#node, keep, log, signal);
     const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
     const external = externalOf(chosen);
-    const setup = await identifyBackend(
-      configuredBackend(config),
-      await this.#publishedBefore(),
-      this.#host.identity,
-      this.#signal,
+    const configured = configuredBackend(config);
+    const before = await this.#publishedBefore();
+    const runCommand = loggedCommands(this.#host.identity.runCommand, this.#log);
+    const setup = await failingAs('Error registering network: ', () =>
+      identifyBackend(configured, before, { ...this.#host.identity, runCommand }, this.#signal),
     );
     const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup);
     const figures = this.#figures;
@@ -373,8 +374,8 @@ class Agent {
         },
       }),
     );
-    const { forwarder, reconciler, traffic } = plane;
-    Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic });
+    const { forwarder, reconciler, traffic, hooks } = plane;
+    Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic, hooks });
     const watch = this.#stack.use(
       new InterfaceWatch({
         initial: chosen,

@@ -16,7 +16,9 @@ import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
+import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
+import { loggedCommands } from './logged-commands.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
 import { NodeTraffic } from './traffic.ts';
@@ -25,7 +27,7 @@ import { NodeTraffic } from './traffic.ts';
 const BLACKHOLE_METRIC = 10_000;
 
 export interface NodePlaneParts {
-  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager' | 'firewall'>;
+  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager' | 'firewall' | 'identity'>;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
   readonly setup: BackendSetup;
@@ -49,6 +51,7 @@ export class NodePlane implements AsyncDisposable {
   readonly config: NetworkConfig;
   readonly reconciler: Reconciler;
   readonly traffic: NodeTraffic;
+  readonly hooks: HookKeeper;
   readonly forwarder: Forwarder | undefined;
   readonly #parts: NodePlaneParts;
   #backend: Backend;
@@ -74,6 +77,7 @@ export class NodePlane implements AsyncDisposable {
     this.forwarder = this.#backend.underlay && this.#makeForwarder();
     this.#forwarding = this.forwarder && this.#makeForwarding(this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), log);
+    this.hooks = new HookKeeper({ run: loggedCommands(host.identity.runCommand, log), log });
     this.traffic = new NodeTraffic(options, config, log, (kind) => host.trafficManager(kind));
   }
 
@@ -97,11 +101,12 @@ export class NodePlane implements AsyncDisposable {
     await failingAs(this.#rulesFailure, () => this.traffic.probe(signal));
   }
 
-  /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of the forwarder. */
+  /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of forwarder or hook. */
   async start(own: Lease, signal: AbortSignal): Promise<void> {
     const { forwarder } = this;
     const { underlay } = this.#backend;
-    const part = this.#backend.host(own).forwarder;
+    const { forwarder: part, hook } = this.#backend.host(own);
+    await failingAs('Error registering network: ', () => this.hooks.start(hook, signal));
     if (forwarder === undefined || part === undefined || underlay === undefined) return;
     const wanted = JSON.stringify([part.ownAddress, underlay.listenAddress, underlay.listenPort]);
     if (wanted === this.#carrying && forwarder.failure === undefined) return;
@@ -149,6 +154,7 @@ export class NodePlane implements AsyncDisposable {
       const usable = part === undefined || isSkipped(part) ? undefined : part;
       this.reconciler.setPeer(key, usable?.kernel);
       this.#forwarding?.setPeer(key, usable?.forward);
+      this.hooks.setPeer(key, usable?.hook);
       const reason = part !== undefined && isSkipped(part) ? part.skipped : undefined;
       if (reason !== undefined && this.#skipped.get(key) !== reason) {
         log.warn(`No way to ${key.replaceAll('-', '/')}: ${reason}`);
@@ -190,6 +196,7 @@ export class NodePlane implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.hooks[Symbol.asyncDispose]();
     await this.#drops?.[Symbol.asyncDispose]();
     await this.traffic[Symbol.asyncDispose]();
     await this.reconciler[Symbol.asyncDispose]();

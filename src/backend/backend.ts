@@ -1,5 +1,6 @@
 import type { BackendTraits } from '../config/backend-config.ts';
 import type { BackendKeyTable, BackendValues } from '../config/backend-keys.ts';
+import type { HostCommand, RunHostCommand } from '../config/host-command.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
@@ -32,6 +33,7 @@ export interface IdentityHost {
   /** The MAC address of a link that is there. */
   linkMac(name: string, signal: AbortSignal): Promise<string | undefined>;
   randomBytes(count: number): Uint8Array;
+  readonly runCommand: RunHostCommand;
 }
 
 /**
@@ -75,12 +77,21 @@ export interface HostPart {
   readonly kernel: WantedState;
   /** Present when packets pass through the forwarder. */
   readonly forwarder?: ForwarderPart;
+  /** Run once for this lease before anything else is done for it, and must succeed. */
+  readonly hook?: HostCommand;
 }
 
 export interface PeerPart {
   readonly kernel: PeerState;
   /** Where the forwarder sends packets for that peer. */
   readonly forward?: ForwardTo;
+  readonly hook?: PeerHook;
+}
+
+/** What is run when a peer comes or what is said of it changes, and when it goes. */
+export interface PeerHook {
+  readonly add: HostCommand | undefined;
+  readonly remove: HostCommand | undefined;
 }
 
 /** A peer that this host cannot reach, with what a person needs to know about it. */

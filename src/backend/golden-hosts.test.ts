@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { openedBackend } from '../../test/fakes/backends.ts';
+import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
 import { golden } from '../../test/fakes/golden.ts';
 import { describeAddress, describeRoute } from '../desired/state.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
@@ -231,7 +231,11 @@ describe('vxlan', () => {
 
   it('keeps the MAC address that was published, else that of the device, else takes a random one that may be used', async () => {
     const published = { ipv4: { VNI: 1, VtepMAC: '0a:00:00:00:00:01' }, ipv6: undefined };
-    const device = { linkMac: async () => '0a:00:00:00:00:02', randomBytes: () => new Uint8Array(6).fill(0xff) };
+    const device = {
+      ...FAKE_IDENTITY_HOST,
+      linkMac: async () => '0a:00:00:00:00:02',
+      randomBytes: () => new Uint8Array(6).fill(0xff),
+    };
     const none = { ...device, linkMac: async () => undefined };
     const macOf = async (identity: Parameters<typeof openedBackend>[2]) =>
       (await openedBackend(netConf(''), EXTERNAL, identity)).attrs.backendData;

@@ -5,8 +5,10 @@ import type { PerFamily } from '../ip/family.ts';
 import type { JsonValue } from '../lease/lease.ts';
 import { alloc } from './alloc.ts';
 import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network } from './backend.ts';
+import { extension } from './extension.ts';
 import { hostGw } from './host-gw.ts';
 import { ipip } from './ipip.ts';
+import { notOffered } from './not-offered.ts';
 import { udp } from './udp.ts';
 import { vxlan } from './vxlan.ts';
 
@@ -14,7 +16,7 @@ import { vxlan } from './vxlan.ts';
 export type AnyBackendKind = BackendKind<unknown, unknown>;
 
 /** In the order in which they are listed to people. A line more is all that a new backend needs outside its own file. */
-const BACKENDS = [vxlan, hostGw, udp, ipip, alloc] as const;
+const BACKENDS = [vxlan, hostGw, udp, ipip, extension, alloc] as const;
 
 /** All backends that weft offers. */
 export function backendKinds(): readonly AnyBackendKind[] {
@@ -38,8 +40,13 @@ export interface BackendSetup extends ConfiguredBackend {
   readonly identity: unknown;
 }
 
-/** @throws WeftError WEFT_BACKEND_UNKNOWN. */
+/** @throws WeftError WEFT_BACKEND_UNKNOWN, WEFT_CONFIG_INVALID for a backend of flannel’s that weft does not have. */
 export function configuredBackend({ backend }: Pick<NetworkConfig, 'backend'>): ConfiguredBackend {
+  const refusal = notOffered(backend.type);
+  if (refusal !== undefined) {
+    const { message, hint } = refusal;
+    throw new WeftError('WEFT_CONFIG_INVALID', `Error fetching backend: ${message}`, { hint });
+  }
   const kind = backendKind(backend.type);
   if (kind === undefined) {
     const offered = backendKinds()

@@ -75,13 +75,6 @@ export const IPSEC_KEYS = {
   ),
 } as const satisfies BackendKeyTable;
 
-export const EXTENSION_KEYS = {
-  PreStartupCommand: STRING,
-  PostStartupCommand: STRING,
-  SubnetAddCommand: STRING,
-  SubnetRemoveCommand: STRING,
-} as const satisfies BackendKeyTable;
-
 export const TENCENT_VPC_KEYS = {
   AccessKeyID: STRING,
   AccessKeySecret: STRING,
@@ -91,7 +84,6 @@ export const TENCENT_VPC_KEYS = {
 const NOT_OFFERED: ReadonlyMap<string, BackendKeyTable> = new Map<string, BackendKeyTable>([
   ['wireguard', WIREGUARD_KEYS],
   ['ipsec', IPSEC_KEYS],
-  ['extension', EXTENSION_KEYS],
   ['tencent-vpc', TENCENT_VPC_KEYS],
 ]);
 

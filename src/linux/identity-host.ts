@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hasErrno } from '../errno.ts';
+import { runHostCommand } from './host-command.ts';
 
 /** What a backend may ask of this host before a lease is taken. */
 export const identityHost = {
@@ -14,4 +15,5 @@ export const identityHost = {
     }
   },
   randomBytes: (count: number): Uint8Array => randomBytes(count),
+  runCommand: runHostCommand,
 };

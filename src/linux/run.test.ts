@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,6 +90,22 @@ describe('run', () => {
       code: 'WEFT_COMMAND_FAILED',
       message: 'sleep 1000: no end within 20 ms',
     });
+  });
+
+  it('ends although what the command has left behind holds its output open', { timeout: 20_000 }, async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'weft-orphan-'));
+    const file = join(folder, 'pid');
+    const stop = new AbortController();
+    const running = run(['sh', '-c', 'sleep 1000 & echo $! > "$0.new"; mv "$0.new" "$0"', file], {
+      signal: stop.signal,
+      killGraceMs: 20,
+    });
+    running.catch(() => {});
+    while (!existsSync(file)) await new Promise((resolve) => setTimeout(resolve, 5));
+    stop.abort(new Error('told to'));
+    await assert.rejects(running, { message: 'told to' });
+    process.kill(Number(readFileSync(file, 'utf8')));
+    await rm(folder, { recursive: true });
   });
 
   it('reports an end by a signal', async () => {

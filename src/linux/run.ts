@@ -130,7 +130,12 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   let killTimer: NodeJS.Timeout | undefined;
   const terminate = () => {
     process_.kill('SIGTERM');
-    killTimer ??= setTimeout(() => process_.kill('SIGKILL'), options.killGraceMs ?? KILL_GRACE_MS);
+    killTimer ??= setTimeout(() => {
+      process_.kill('SIGKILL');
+      // A program that it has started and left behind may hold its output open for ever.
+      process_.stdout?.destroy();
+      process_.stderr?.destroy();
+    }, options.killGraceMs ?? KILL_GRACE_MS);
   };
   const timer =
     options.timeoutMs === undefined

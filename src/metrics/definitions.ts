@@ -281,6 +281,17 @@ export const METRICS: readonly MetricDefinition[] = [
     ({ traffic }) => seconds(traffic?.lastSuccessAtMs),
   ),
 
+  define('counter', 'weft_hooks_total', {
+    help: 'Commands of the backend extension that have ended, by when they are run and how they ended.',
+    labels: ['hook', 'result'],
+    *read({ hooks = {} }) {
+      for (const [hook, { succeeded, failed }] of Object.entries(hooks)) {
+        yield [succeeded, { hook, result: 'succeeded' }];
+        yield [failed, { hook, result: 'failed' }];
+      }
+    },
+  }),
+
   single('gauge', 'process_resident_memory_bytes', 'Resident memory of the agent.', () => process.memoryUsage.rss()),
   single('counter', 'process_cpu_seconds_total', 'CPU time of the agent, all threads.', () => {
     const { user, system } = process.cpuUsage();

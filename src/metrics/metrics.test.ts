@@ -49,6 +49,7 @@ const FULL: MetricsSnapshot = {
     converged: true,
   },
   traffic: { checks: 20, failures: 0, repairs: { missing: 0, order: 2 }, lastSuccessAtMs: 1_600_000_001_000 },
+  hooks: { 'subnet-add': { succeeded: 4, failed: 1 } },
 };
 
 /** The series of a scrape: `name{labels}` to value. */
@@ -103,6 +104,8 @@ describe('metrics', () => {
       'weft_traffic_repairs_total{problem="order"}': 2,
       weft_traffic_failures_total: 0,
       weft_traffic_last_success_timestamp_seconds: 1_600_000_001,
+      'weft_hooks_total{hook="subnet-add",result="succeeded"}': 4,
+      'weft_hooks_total{hook="subnet-add",result="failed"}': 1,
     };
     for (const [name, value] of Object.entries(expected)) assert.equal(series.get(name), value, name);
     const build = [...series.keys()].find((name) => name.startsWith('weft_build_info'));

@@ -16,6 +16,14 @@ export interface MetricsSnapshot {
   readonly forwarder?: ForwarderFigures | undefined;
   readonly kernel?: KernelFigures | undefined;
   readonly traffic?: TrafficFigures | undefined;
+  /** By when they are run; absent for what was never run. */
+  readonly hooks?: Readonly<Record<string, HookFigures>> | undefined;
+}
+
+/** Commands of the network configuration that have ended. */
+export interface HookFigures {
+  readonly succeeded: number;
+  readonly failed: number;
 }
 
 export interface BuildInfo {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { Backend, ExternalInterface, IdentityHost, PeerPart } from '../../src/backend/backend.ts';
+import type { Backend, ExternalInterface, PeerPart } from '../../src/backend/backend.ts';
 import { isSkipped } from '../../src/backend/backend.ts';
 import type { AnyBackendKind } from '../../src/backend/registry.ts';
 import { backendKind } from '../../src/backend/registry.ts';
@@ -15,6 +15,7 @@ import { parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parseIpv6 } from '../../src/ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import type { JsonValue, Lease } from '../../src/lease/lease.ts';
+import { FAKE_IDENTITY_HOST } from '../fakes/backends.ts';
 
 export type Stack = 'ipv4' | 'ipv6' | 'dual';
 
@@ -29,7 +30,6 @@ const EXTERNAL: ExternalInterface = {
 };
 
 const never = new AbortController().signal;
-const HOST: IdentityHost = { linkMac: async () => undefined, randomBytes: (count) => new Uint8Array(count).fill(0x42) };
 
 /** What every backend must be, whatever it does with packets. */
 export function testBackend(
@@ -125,7 +125,7 @@ export function testBackend(
       });
       const network = parseNetConf(text, { source: 'test', validation: 'kube', backends: backendKind });
       const config = kind.parse({});
-      const identity = await kind.identify(config, { ipv4: undefined, ipv6: undefined }, HOST, never);
+      const identity = await kind.identify(config, { ipv4: undefined, ipv6: undefined }, FAKE_IDENTITY_HOST, never);
       return kind.open(config, identity, network, EXTERNAL);
     }
 

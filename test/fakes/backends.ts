@@ -4,10 +4,11 @@ import { parseNetConf } from '../../src/config/net-conf.ts';
 import { perFamily } from '../../src/ip/family.ts';
 import type { JsonValue } from '../../src/lease/lease.ts';
 
-/** A host whose links have no MAC addresses, and whose random bytes are all alike. */
+/** A host whose links have no MAC addresses, whose random bytes are all alike, and whose programs write nothing. */
 export const FAKE_IDENTITY_HOST: IdentityHost = {
   linkMac: async () => undefined,
   randomBytes: (count) => new Uint8Array(count).fill(0x42),
+  runCommand: async () => ({ stdout: '', stderr: '' }),
 };
 
 /** The backend of a net-conf.json as the agent opens it. */

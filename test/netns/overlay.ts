@@ -30,15 +30,26 @@ export class Overlay implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const topology = stack.use(await Topology.create({ ...options, purpose: 'test' }, signal));
     const store = await openSubnetStore('local', topology, netConf ?? NET_CONF, signal);
-    const overlay = new Overlay(topology, store, agentFlags ?? []);
+    const overlay = Overlay.on(topology, store, agentFlags);
+    await overlay.startAll(signal);
+    stack.move();
+    return overlay;
+  }
+
+  /** With hosts that are there already. Nothing runs yet, see {@link startAll}. */
+  static on(topology: Topology, store: SubnetStore, agentFlags: readonly string[] = []): Overlay {
+    return new Overlay(topology, store, agentFlags);
+  }
+
+  /** An agent on each host, and its containers. */
+  async startAll(signal: AbortSignal): Promise<void> {
+    const { topology } = this;
     await Promise.all(
       topology.hosts.map(async (host) => {
-        const agent = await overlay.startAgent(host, signal);
+        const agent = await this.startAgent(host, signal);
         await topology.attachContainers(host, agent.network, signal);
       }),
     );
-    stack.move();
-    return overlay;
   }
 
   /** The first start, or one after the agent has ended, with more flags if wanted; waits until it is ready. */

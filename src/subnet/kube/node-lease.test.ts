@@ -145,7 +145,7 @@ describe('the families of a network', () => {
       IPv6Network: 'fd10:244::/56',
       Backend: { Type },
     });
-    for (const type of ['vxlan', 'host-gw']) assert.deepEqual(leaseFamilies(config(dual(type))), DUAL);
+    for (const type of ['vxlan', 'host-gw', 'extension']) assert.deepEqual(leaseFamilies(config(dual(type))), DUAL);
     for (const type of ['udp', 'ipip', 'alloc']) assert.deepEqual(leaseFamilies(config(dual(type))), V4);
   });
 });

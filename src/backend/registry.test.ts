@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseNetConf } from '../config/net-conf.ts';
+import { backendKind, configuredBackend } from './registry.ts';
+
+const configured = (backend: object) =>
+  configuredBackend(
+    parseNetConf(JSON.stringify({ Network: '10.244.0.0/16', Backend: backend }), {
+      ...{ source: 'test', validation: 'kube', backends: backendKind },
+    }),
+  );
+
+describe('Backend.Type', () => {
+  it('that nobody knows is refused with flannel’s words and what there is', () => {
+    assert.throws(() => configured({ Type: 'Carrier-Pigeon' }), {
+      code: 'WEFT_BACKEND_UNKNOWN',
+      message: 'Error fetching backend: unknown backend type: carrier-pigeon',
+      hint: /^weft offers: vxlan, host-gw, .*extension.*alloc$/,
+    });
+  });
+
+  it('of flannel’s that weft does not have is refused with what it needs and what to choose', () => {
+    assert.throws(() => configured({ Type: 'ipsec', PSK: 'x'.repeat(96) }), {
+      code: 'WEFT_CONFIG_INVALID',
+      message: /^Error fetching backend: .*charon/,
+      hint: /wireguard.*apt-get install strongswan-charon/,
+    });
+    assert.throws(() => configured({ Type: 'tencent-vpc' }), {
+      code: 'WEFT_CONFIG_INVALID',
+      message: /API of Tencent Cloud/,
+      hint: /vxlan.*alloc/,
+    });
+  });
+});

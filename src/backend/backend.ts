@@ -44,8 +44,12 @@ export interface IdentityHost {
  */
 export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> extends BackendTraits {
   readonly keys: T;
-  /** Links that it makes with this configuration. */
+  /** Links that it makes with this configuration, in networks that have all of its families. */
   owns(config: C): readonly OwnLink[];
+  /** UDP ports on which packets of other hosts come. */
+  udpPorts?(config: C): readonly number[];
+  /** What it puts before each packet, in bytes, by the family of the network between the hosts. */
+  readonly overheadBytes?: PerFamily<number>;
   /** From values that `keys` has accepted. */
   parse(values: BackendValues<T>): C;
   /**

@@ -32,6 +32,7 @@ export const ipip: BackendKind<IpipConfig, undefined, typeof KEYS> = {
   families: ['ipv4'],
   keys: KEYS,
   owns: () => [{ name: IPIP_DEVICE, kind: 'ipip' }],
+  overheadBytes: { ipv4: OVERHEAD_BYTES, ipv6: OVERHEAD_BYTES },
   parse: (values) => ({
     directRouting: values.DirectRouting === true,
     mtuBytes: values.MTU,

@@ -2,6 +2,7 @@ import { type BackendKeyTable, integer, MTU } from '../config/backend-keys.ts';
 import type { AddressPlan } from '../config/network-config.ts';
 import type { WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
+import type { PerFamily } from '../ip/family.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix } from '../ip/prefix.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
@@ -20,20 +21,20 @@ interface UdpConfig {
 }
 
 /** The name that flannel's `flannel%d` gives the first device. */
-export const UDP_TUN_NAME = 'flannel0';
+const UDP_TUN_NAME = 'flannel0';
 /** flannel's port; a peer sends to its own configured port, so all nodes of a network must agree on it. */
-export const UDP_DEFAULT_PORT = 8285;
+const UDP_DEFAULT_PORT = 8285;
 /**
  * flannel's own route has no metric, and so goes before ours: a node that goes back to flannel without having been cleaned
  * is not cut off by what weft has left there.
  */
 const ROUTE_METRIC = 100;
-/** IPv4 and UDP headers of the encapsulating datagram. */
-const OVERHEAD_BYTES = 28;
+/** IP and UDP headers of the encapsulating datagram. */
+const OVERHEAD_BYTES: PerFamily<number> = { ipv4: 20 + 8, ipv6: 40 + 8 };
 
 /** Longest packet that fits a datagram on the underlay: that one's MTU less the outer IPv4 and UDP headers. */
-export function udpMtuBytes(underlayMtuBytes: number): number {
-  return underlayMtuBytes - OVERHEAD_BYTES;
+function udpMtuBytes(underlayMtuBytes: number): number {
+  return underlayMtuBytes - OVERHEAD_BYTES.ipv4;
 }
 
 /**
@@ -59,6 +60,8 @@ export const udp: BackendKind<UdpConfig, undefined, typeof KEYS> = {
   keys: KEYS,
   routesWholeNetwork: true,
   owns: () => [{ name: UDP_TUN_NAME, kind: 'tun' }],
+  udpPorts: ({ port }) => [port],
+  overheadBytes: OVERHEAD_BYTES,
   parse: (values) => ({
     port: values.Port ?? UDP_DEFAULT_PORT,
     mtuBytes: values.MTU,

@@ -40,6 +40,8 @@ interface VxlanConfig {
   readonly mtuBytes: number | undefined;
 }
 
+/** Linux's own, from before the one of RFC 7348. */
+const KERNEL_PORT = 8472;
 /** flannel's VNI on Linux. */
 const DEFAULT_VNI = 1;
 /** Outer IP, UDP and VXLAN headers and the inner Ethernet header (RFC 7348, section 5). */
@@ -50,7 +52,10 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
   type: 'vxlan',
   families: ['ipv4', 'ipv6'],
   keys: KEYS,
-  owns: ({ vni }) => (['ipv4', 'ipv6'] as const).map((key): OwnLink => ({ name: deviceName(vni, key), kind: 'vxlan' })),
+  owns: ({ vni }) =>
+    (['ipv4', 'ipv6'] as const).map((key): OwnLink => ({ name: deviceName(vni, key), kind: 'vxlan', family: key })),
+  udpPorts: ({ port = KERNEL_PORT }) => [port],
+  overheadBytes: OVERHEAD_BYTES,
 
   parse: (values) => ({
     vni: values.VNI ?? DEFAULT_VNI,

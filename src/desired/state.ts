@@ -1,4 +1,5 @@
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
+import type { FamilyKey } from '../ip/family.ts';
 import type { MacAddr } from '../ip/mac.ts';
 
 /**
@@ -58,6 +59,8 @@ export type OwnLinkKind = OwnWantedLink['kind'];
 export interface OwnLink {
   readonly name: string;
   readonly kind: OwnLinkKind;
+  /** Of the packets that it carries, where it is there for one family alone. */
+  readonly family?: FamilyKey;
 }
 
 export type WantedLink =

@@ -1,16 +1,17 @@
 import { dirname } from 'node:path';
-import { UDP_DEFAULT_PORT, udp } from '../backend/udp.ts';
+import { configuredBackend, defaultOwnLinks } from '../backend/registry.ts';
 import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { startupErrorPath } from '../config/last-error.ts';
+import { WeftError } from '../errors.ts';
 import { type Check, fail, ok, warn } from './check.ts';
-import { readNetConf } from './facts.ts';
+import { readBackend, readNetConf } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
 /** Share of packets from which on loss is felt. */
 const LOSSY = 0.001;
 const QUEUE_REMEDY =
-  'Packets come faster than they are carried, or did: see the processor time of flanneld, allow the fast path, or make the queue longer (ip link set flannel0 txqueuelen 2000).';
+  'Packets come faster than they are carried, or did: see the processor time of flanneld, allow the fast path, or make the queue longer (ip link set DEVICE txqueuelen 2000).';
 const REFUSED_REMEDY =
   'Packets of these senders are lost. docs/MIGRATION.md has what each of them may be ("Packets that are refused").';
 
@@ -26,15 +27,21 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           return ok('there is none here: the agent takes it from its store, or --net-config-path');
         const shown = (list: typeof read.problems): string =>
           list.map(({ path, message }) => `${path} ${message}`).join('; ');
-        if (read.problems.length > 0)
+        if (read.config === undefined)
           return fail(shown(read.problems), 'Correct it; the agent does not start with it.');
+        try {
+          configuredBackend(read.config);
+        } catch (error) {
+          if (!(error instanceof WeftError)) throw error;
+          return fail(error.message, error.hint ?? 'Name another one.');
+        }
         const doubts = [
           ...(read.warnings.length > 0 ? [shown(read.warnings)] : []),
           ...(read.ignoredKeys.length > 0 ? [`without effect: ${read.ignoredKeys.join(', ')}`] : []),
         ];
         return doubts.length > 0
           ? warn(doubts.join('; '), 'Look for a misspelt key, or one of another backend.')
-          : ok(`backend ${read.config!.backend.type}`);
+          : ok(`backend ${read.config.backend.type}`);
       },
     },
     {
@@ -70,28 +77,35 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       },
     },
     {
-      name: 'udp-port',
-      looksAt: 'who has the port of the udp backend',
-      run: async () => {
-        const config = (await readNetConf(host, paths))?.config;
-        const isUdp = config?.backend.type === udp.type;
-        const port = isUdp ? (config.backend.settings as ReturnType<typeof udp.parse>).port : UDP_DEFAULT_PORT;
-        const holders = host.udpPortHolders(port);
-        if (holders.length === 0) return ok(`UDP ${port} is free: no agent runs here, or not in udp mode`);
-        const strangers = holders.filter((holder) => !/flanneld|weft/.test(holder));
-        return strangers.length === 0
-          ? ok(`UDP ${port}: ${holders.join(', ')}`)
-          : fail(
-              `UDP ${port} is taken by ${strangers.join(', ')}`,
-              'Stop that program, or give the backend another Port in net-conf.json, the same on every host.',
-            );
+      name: 'udp-ports',
+      looksAt: 'who has the ports on which packets of other hosts come',
+      run: async (signal) => {
+        const backend = await readBackend(host, paths, signal);
+        const ports = backend?.kind.udpPorts?.(backend.config) ?? [];
+        if (ports.length === 0) return ok(backend === undefined ? 'no agent runs here yet' : 'this backend has none');
+        const found = ports.map((port) => ({ port, holders: host.udpPortHolders(port) }));
+        const taken = found.flatMap(({ port, holders }) => {
+          const strangers = holders.filter((holder) => !/flanneld|weft/.test(holder));
+          return strangers.length === 0 ? [] : [`UDP ${port} is taken by ${strangers.join(', ')}`];
+        });
+        if (taken.length > 0) {
+          return fail(
+            taken.join('; '),
+            'Stop that program, or give the backend another port in net-conf.json, the same on every host.',
+          );
+        }
+        const of = (holders: readonly string[]): string =>
+          holders.join(', ') || 'no program, though the kernel may have it';
+        return ok(found.map(({ port, holders }) => `UDP ${port}: ${of(holders)}`).join('; '));
       },
     },
     {
       name: 'queue-drops',
       looksAt: 'packets that found no room in a queue of weft’s devices',
       run: async (signal) => {
-        const links = (await host.links(signal)).filter(({ name }) => /^flannel[.\d]/.test(name));
+        const backend = await readBackend(host, paths, signal);
+        const own = new Set([...defaultOwnLinks(), ...(backend?.links ?? [])].map(({ name }) => name));
+        const links = (await host.links(signal)).filter(({ name }) => own.has(name));
         const lossy: string[] = [];
         for (const { name } of links) {
           const count = async (what: string): Promise<number> =>

@@ -78,7 +78,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
 }
 
 const checksOf = (host: DoctorHost): Check[] => [
-  ...tunChecks(host),
+  ...tunChecks(host, paths),
   fastPathCheck(host, false),
   ...kernelChecks(host, paths),
   ...agentChecks(host, paths),
@@ -105,13 +105,52 @@ describe('the doctor', () => {
     for (const result of [free, wanted]) assert.match(result!.found, /EPERM/);
   });
 
-  const conf = () => join(paths.cniConfDir, '10-flannel.conflist');
   const link = (name: string, mtuBytes: number, address: string) => ({
     name,
     mtuBytes,
     up: true,
     addresses: [address],
   });
+  const healthy: readonly [string, string, HostState][] = [
+    [
+      'vxlan',
+      '{"Type":"vxlan","VNI":7}',
+      {
+        links: async () => [link('eth0', 1500, '192.168.77.1/24'), link('flannel.7', 1450, '10.244.7.0/32')],
+        routes: async () => [
+          { dst: 'default', dev: 'eth0' },
+          { dst: '10.244.3.0/24', dev: 'flannel.7' },
+        ],
+      },
+    ],
+    ['host-gw', '{"Type":"host-gw"}', { links: async () => [link('eth0', 1500, '192.168.77.1/24')] }],
+    ['alloc', '{"Type":"alloc"}', { links: async () => [] }],
+  ];
+  for (const [type, backend, state] of healthy) {
+    it(`asks of a host with ${type} nothing that only another backend needs`, async () => {
+      const files = {
+        '/run/flannel/subnet.env': SUBNET_ENV.replace('1472', '1450'),
+        '/etc/kube-flannel/net-conf.json': `{"Network":"10.244.0.0/16","Backend":${backend}}`,
+      };
+      const without = { openError: async () => 'ENOENT', hasCapability: (name: string) => name === 'CAP_NET_ADMIN' };
+      assert.deepEqual(await complaints({ ...state, ...without, files, udpPortHolders: () => [] }), []);
+    });
+  }
+
+  it('knows the backend by its device where net-conf.json is in the store', async () => {
+    const files = { '/etc/kube-flannel/net-conf.json': undefined };
+    const links = async () => [link('eth0', 1500, '192.168.77.1/24'), link('flannel.1', 1400, '10.244.7.0/32')];
+    const found = await complaints({ files, links });
+    assert.deepEqual(
+      found.map(({ name, status }) => [name, status]),
+      [
+        ['backend-links', 'fail'],
+        ['mtu', 'warn'],
+      ],
+    );
+  });
+
+  const conf = () => join(paths.cniConfDir, '10-flannel.conflist');
   const cases: readonly [string, () => HostState, readonly (readonly [string, string, RegExp])[]][] = [
     [
       'IPsec policies, round which the fast path would go',
@@ -216,9 +255,42 @@ describe('the doctor', () => {
         routes: async () => [{ dst: 'default', dev: 'eth0' }],
       }),
       [
-        ['tun-link', 'fail', /its MTU is 1400, subnet\.env says 1472; it does not have 10\.244\.7\.0/],
+        [
+          'backend-links',
+          'fail',
+          /MTU of flannel0 is 1400, subnet\.env says 1472; flannel0 does not have 10\.244\.7\.0/,
+        ],
         ['routes', 'fail', /no route to 10\.244\.0\.0\/16 by flannel0/],
       ],
+    ],
+    [
+      'devices of another backend: one is missing, the other is not as it should be',
+      () => ({
+        files: {
+          '/etc/kube-flannel/net-conf.json':
+            '{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"vxlan"}}',
+        },
+        openError: async () => 'ENOENT',
+        links: async () => [
+          link('eth0', 1500, '192.168.77.1/24'),
+          { ...link('flannel.1', 1400, '10.244.7.0/32'), up: false },
+        ],
+      }),
+      [
+        [
+          'backend-links',
+          'fail',
+          /flannel\.1 is down; the MTU of flannel\.1 is 1400, subnet\.env says 1472; there is no flannel-v6\.1/,
+        ],
+        ['mtu', 'warn', /pods use 1472, and eth0 has room for 1430/],
+      ],
+    ],
+    [
+      'a backend that weft does not have',
+      () => ({
+        files: { '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"carrier-pigeon"}}' },
+      }),
+      [['network-config', 'fail', /unknown backend type: carrier-pigeon.*weft offers: vxlan, /]],
     ],
     [
       'an MTU that does not fit, and a bridge of an earlier subnet',
@@ -254,7 +326,7 @@ describe('the doctor', () => {
         get: async () => ({ status: 503, body: 'flanneld is not ready: waiting for a subnet lease' }),
       }),
       [
-        ['udp-port', 'fail', /UDP 8285 is taken by pid 9 \(socat\)/],
+        ['udp-ports', 'fail', /UDP 8285 is taken by pid 9 \(socat\)/],
         ['health', 'fail', /503 flanneld is not ready: waiting for a subnet lease/],
       ],
     ],

@@ -1,12 +1,49 @@
-import { backendKind } from '../backend/registry.ts';
+import { type AnyBackendKind, backendKind, backendKinds } from '../backend/registry.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
+import type { OwnLink } from '../desired/state.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
 /** What several checks start from. A check that needs one which is not there leaves it to the check of that one to say so. */
 export async function readNetConf(host: DoctorHost, paths: DoctorPaths): Promise<NetConfInspection | undefined> {
   const text = await host.readText(paths.netConfigPath);
   return text === undefined ? undefined : inspectNetConf(text, { validation: 'kube', backends: backendKind });
+}
+
+/** How packets of this host reach others. */
+export interface HostBackend {
+  readonly kind: AnyBackendKind;
+  /** What `kind` has made of its part of the configuration. */
+  readonly config: unknown;
+  /** The devices that it has here. */
+  readonly links: readonly OwnLink[];
+}
+
+/** That of net-conf.json; without one, that whose device is on this host; `undefined` when nothing says. */
+export async function readBackend(
+  host: DoctorHost,
+  paths: DoctorPaths,
+  signal: AbortSignal,
+): Promise<HostBackend | undefined> {
+  const network = (await readNetConf(host, paths))?.config;
+  if (network !== undefined) {
+    const kind = backendKind(network.backend.type);
+    const config = network.backend.settings;
+    const links = kind?.owns(config).filter(({ family }) => family === undefined || network[family] !== undefined);
+    return kind && { kind, config, links: links ?? [] };
+  }
+  const present = new Set((await host.links(signal)).map(({ name }) => name));
+  for (const kind of backendKinds()) {
+    const config = kind.parse({});
+    const links = kind.owns(config).filter(({ name }) => present.has(name));
+    if (links.length > 0) return { kind, config, links };
+  }
+  return undefined;
+}
+
+/** Whether packets pass through the agent itself. So does the default backend, when nothing else is known. */
+export function hasForwarder(backend: HostBackend | undefined): boolean {
+  return backend === undefined || backend.links.some(({ kind }) => kind === 'tun');
 }
 
 /** `undefined` also when it cannot be used. */

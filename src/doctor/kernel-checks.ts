@@ -1,11 +1,10 @@
-import { UDP_TUN_NAME, udpMtuBytes } from '../backend/udp.ts';
 import { formatCidr, formatIp } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 import { type Check, fail, ok, warn } from './check.ts';
-import { NOTHING_TO_COMPARE, readNetConf, readSubnetEnv } from './facts.ts';
+import { hasForwarder, NOTHING_TO_COMPARE, readBackend, readNetConf, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 const BRIDGE = 'cni0';
@@ -15,9 +14,6 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   const link = async (name: string, signal: AbortSignal): Promise<HostLink | undefined> =>
     (await host.links(signal)).find((one) => one.name === name);
   const usesNftables = async (): Promise<boolean> => (await readNetConf(host, paths))?.config?.enableNfTables === true;
-  /** Other backends than udp have other devices, and none of these checks. */
-  const isUdp = async (): Promise<boolean> =>
-    ((await readNetConf(host, paths))?.config?.backend.type ?? 'udp') === 'udp';
   return [
     {
       name: 'br-netfilter',
@@ -49,8 +45,8 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     {
       name: 'ipsec',
       looksAt: 'IPsec policies, round which the fast path in the kernel would go',
-      run: async () => {
-        if (!(await isUdp())) return ok('no fast path in this backend');
+      run: async (signal) => {
+        if (!hasForwarder(await readBackend(host, paths, signal))) return ok('no fast path in this backend');
         const count = host.ipsecPolicies();
         if (count === 0) return ok('none: packets may take the fast path');
         return warn(
@@ -81,29 +77,30 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const env = await readSubnetEnv(host, paths);
         const networks = (env?.networks ?? []).flatMap((network) => parsePrefix4(formatCidr(network)) ?? []);
         if (networks.length === 0) return ok(NOTHING_TO_COMPARE);
+        const devices = (await readBackend(host, paths, signal))?.links.map(({ name }) => name) ?? [];
         const text = await host.firewall(signal);
-        const drops = networks.flatMap((network) => findForwardDrops(text, network, [UDP_TUN_NAME]));
+        const drops = networks.flatMap((network) => findForwardDrops(text, network, devices));
         if (drops.length === 0) return ok('none');
         return fail(drops.map(describeForwardDrop).join('; '), [...new Set(drops.map(({ hint }) => hint))].join(' '));
       },
     },
     {
-      name: 'tun-link',
-      looksAt: `${UDP_TUN_NAME}, compared with subnet.env`,
+      name: 'backend-links',
+      looksAt: 'the devices of the backend, compared with subnet.env',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
         if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
-        if (!(await isUdp())) return ok('not a device of this backend');
-        const tun = await link(UDP_TUN_NAME, signal);
-        if (tun === undefined) return fail(`there is no ${UDP_TUN_NAME}`, 'Start the agent, which makes it.');
+        const { links = [] } = (await readBackend(host, paths, signal)) ?? {};
+        if (links.length === 0) return ok('there are none in this backend');
         const address = formatIp(env.subnet.ip);
-        const problems = [
-          ...(tun.up ? [] : ['it is down']),
-          ...(tun.mtuBytes === env.mtuBytes ? [] : [`its MTU is ${tun.mtuBytes}, subnet.env says ${env.mtuBytes}`]),
-          ...(tun.addresses.some((one) => one.split('/')[0] === address) ? [] : [`it does not have ${address}`]),
-        ];
+        const problems: string[] = [];
+        for (const { name, family } of links) {
+          const device = await link(name, signal);
+          if (device === undefined) problems.push(`there is no ${name}`);
+          else problems.push(...strayFrom(device, env.mtuBytes, family === 'ipv6' ? undefined : address));
+        }
         return problems.length === 0
-          ? ok(`up, ${address}, MTU ${tun.mtuBytes}`)
+          ? ok(`${links.map(({ name }) => name).join(', ')}: up, ${address}, MTU ${env.mtuBytes}`)
           : fail(problems.join('; '), 'A running agent puts that right by itself: see health. Else start it.');
       },
     },
@@ -113,15 +110,19 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
-        if (!(await isUdp())) return ok('not a route of this backend');
+        const backend = await readBackend(host, paths, signal);
+        const [device] = backend?.links ?? [];
+        if (device === undefined || backend?.kind.routesWholeNetwork !== true) {
+          return ok('each other node has one of its own: the agent says which are missing (see health)');
+        }
         const routes = await host.routes(signal);
         const missing = env.networks
           .map(formatCidr)
-          .filter((dst) => !routes.some((route) => route.dst === dst && route.dev === UDP_TUN_NAME));
+          .filter((dst) => !routes.some((route) => route.dst === dst && route.dev === device.name));
         return missing.length === 0
-          ? ok(`${env.networks.map(formatCidr).join(', ')} dev ${UDP_TUN_NAME}`)
+          ? ok(`${env.networks.map(formatCidr).join(', ')} dev ${device.name}`)
           : fail(
-              `no route to ${missing.join(', ')} by ${UDP_TUN_NAME}`,
+              `no route to ${missing.join(', ')} by ${device.name}`,
               'A running agent puts it back by itself: see health. Else start it.',
             );
       },
@@ -132,11 +133,14 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
-        if (!(await isUdp())) return ok('not compared for this backend');
+        const backend = await readBackend(host, paths, signal);
+        if (backend === undefined) return ok('nothing says which backend this host has');
         const device = (await host.routes(signal)).find(({ dst }) => dst === 'default')?.dev;
         const underlay = device === undefined ? undefined : await link(device, signal);
         if (underlay === undefined) return ok('no default route: the interface to other hosts is not known here');
-        const fits = udpMtuBytes(underlay.mtuBytes);
+        const overhead = backend.kind.overheadBytes ?? { ipv4: 0, ipv6: 0 };
+        const outer = backend.links.some(({ family }) => family === 'ipv6') ? 'ipv6' : 'ipv4';
+        const fits = underlay.mtuBytes - overhead[outer];
         return env.mtuBytes <= fits
           ? ok(`${env.mtuBytes} inside ${underlay.mtuBytes} of ${underlay.name}`)
           : warn(
@@ -162,5 +166,17 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
             );
       },
     },
+  ];
+}
+
+/** What is wrong with a device of the backend. */
+function strayFrom(device: HostLink, mtuBytes: number, address: string | undefined): string[] {
+  const has = (wanted: string): boolean => device.addresses.some((one) => one.split('/')[0] === wanted);
+  return [
+    ...(device.up ? [] : [`${device.name} is down`]),
+    ...(device.mtuBytes >= mtuBytes
+      ? []
+      : [`the MTU of ${device.name} is ${device.mtuBytes}, subnet.env says ${mtuBytes}`]),
+    ...(address === undefined || has(address) ? [] : [`${device.name} does not have ${address}`]),
   ];
 }

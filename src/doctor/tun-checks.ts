@@ -1,16 +1,20 @@
 import { tunRemedy } from '../config/tun-remedy.ts';
 import { type Check, fail, ok, warn } from './check.ts';
-import type { DoctorHost } from './host.ts';
+import { hasForwarder, readBackend } from './facts.ts';
+import type { DoctorHost, DoctorPaths } from './host.ts';
 
 const TUN = '/dev/net/tun';
 
-/** What the forwarder of udp mode needs of its surroundings. They are those of this process: run it where the agent runs. */
-export function tunChecks(host: DoctorHost): Check[] {
+/** What the agent needs of its surroundings, and its forwarder where the backend has one. They are those of this process: run it where the agent runs. */
+export function tunChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
+  const forwards = async (signal: AbortSignal): Promise<boolean> =>
+    hasForwarder(await readBackend(host, paths, signal));
   return [
     {
       name: 'tun-device',
       looksAt: `${TUN} can be opened`,
-      run: async () => {
+      run: async (signal) => {
+        if (!(await forwards(signal))) return ok('this backend does without');
         const error = await host.openError(TUN);
         if (error === undefined) return ok('it can');
         const obstacle = error === 'EPERM' || error === 'EACCES' ? 'device-denied' : 'missing';
@@ -28,13 +32,14 @@ export function tunChecks(host: DoctorHost): Check[] {
     {
       name: 'cap-net-raw',
       looksAt: 'the capability to tell senders why a packet did not arrive',
-      run: async () =>
-        host.hasCapability('CAP_NET_RAW')
-          ? ok('CAP_NET_RAW is there')
-          : warn(
-              'CAP_NET_RAW is missing: senders get no ICMP errors',
-              'Add NET_RAW to securityContext.capabilities.add of the container, or run as root.',
-            ),
+      run: async (signal) => {
+        if (host.hasCapability('CAP_NET_RAW')) return ok('CAP_NET_RAW is there');
+        if (!(await forwards(signal))) return ok('in this backend the kernel does that');
+        return warn(
+          'CAP_NET_RAW is missing: senders get no ICMP errors',
+          'Add NET_RAW to securityContext.capabilities.add of the container, or run as root.',
+        );
+      },
     },
   ];
 }

@@ -4,12 +4,13 @@ import { run } from './run.ts';
 const TIMEOUT_MS = 10_000;
 
 /**
- * Who uses what agents make on this host: the agents in this network namespace, and what is attached to the TUN device
- * `tunName`; `undefined` when nobody does. An agent in a pid namespace that cannot be seen from here shows in its device.
+ * Who uses what agents make on this host: the agents in this network namespace, and what is attached to TUN devices
+ * of these names; `undefined` when nobody does. An agent in a pid namespace that cannot be seen from here shows in its device.
  */
-export async function hostInUse(tunName: string, signal: AbortSignal): Promise<string | undefined> {
-  const known = [...nodeAgents(), ...tunHolders(tunName)];
-  if (known.length === 0 && !(await isAttached(tunName, signal))) return undefined;
+export async function hostInUse(tunNames: readonly string[], signal: AbortSignal): Promise<string | undefined> {
+  const known = [...nodeAgents(), ...tunNames.flatMap(tunHolders)];
+  const attached = await Promise.all(tunNames.map((name) => isAttached(name, signal)));
+  if (known.length === 0 && !attached.includes(true)) return undefined;
   return describeHolders(known);
 }
 

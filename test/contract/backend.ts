@@ -10,7 +10,7 @@ import { Actual } from '../../src/desired/actual.ts';
 import { planAll } from '../../src/desired/plan/plan.ts';
 import type { WantedState } from '../../src/desired/state.ts';
 import { Wanted } from '../../src/desired/wanted.ts';
-import type { FamilyKey } from '../../src/ip/family.ts';
+import { FAMILIES, type FamilyKey } from '../../src/ip/family.ts';
 import { parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parseIpv6 } from '../../src/ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
@@ -18,6 +18,8 @@ import type { JsonValue, Lease } from '../../src/lease/lease.ts';
 import { FAKE_IDENTITY_HOST } from '../fakes/backends.ts';
 
 export type Stack = 'ipv4' | 'ipv6' | 'dual';
+
+const isOn = (stack: Stack, family: FamilyKey): boolean => stack === 'dual' || stack === family;
 
 const EXTERNAL: ExternalInterface = {
   name: 'eth0',
@@ -48,11 +50,18 @@ export function testBackend(
           assert.deepEqual(one.peer(lease(stack, 1), lease(stack, 2)), other.peer(lease(stack, 1), lease(stack, 2)));
         });
 
-        it('makes no link that it does not say it owns', async () => {
-          const owned = kind.owns(kind.parse({})).map(({ name, kind: linkKind }) => `${linkKind} ${name}`);
-          for (const link of (await open(stack)).host(lease(stack, 1)).kernel.links) {
-            if (link.kind !== 'external') assert(owned.includes(`${link.kind} ${link.name}`), link.name);
-          }
+        it('makes the links that it says it owns, and no others', async () => {
+          const owned = kind.owns(kind.parse({})).filter(({ family }) => family === undefined || isOn(stack, family));
+          const { links } = (await open(stack)).host(lease(stack, 1)).kernel;
+          const made = links.filter((link) => link.kind !== 'external');
+          const name = (link: { readonly kind: string; readonly name: string }) => `${link.kind} ${link.name}`;
+          assert.deepEqual(made.map(name).sort(), owned.map(name).sort());
+        });
+
+        it('takes as much of the MTU as it says it puts before each packet', async () => {
+          const overhead = kind.overheadBytes ?? { ipv4: 0, ipv6: 0 };
+          const most = Math.max(...FAMILIES.filter(({ key }) => isOn(stack, key)).map(({ key }) => overhead[key]));
+          assert.equal((await open(stack)).mtuBytes, EXTERNAL.mtuBytes - most);
         });
 
         it('wants nothing on links that it has not declared', async () => {

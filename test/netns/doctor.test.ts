@@ -73,7 +73,7 @@ it('weft doctor finds a host with a running agent well, and names what somebody 
   writeFileSync(join(conf, '10-containerd-net.conflist'), '{}');
   const noTun = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'];
   const broken = await examine(noTun);
-  assert.deepEqual(failed(broken), ['tun-device', 'tun-link', 'routes', 'cni-conf-order']);
+  assert.deepEqual(failed(broken), ['tun-device', 'backend-links', 'routes', 'cni-conf-order']);
   assert.deepEqual([broken.ok, broken.exitCode], [false, 1]);
   for (const { status, remedy } of broken.checks) if (status !== 'ok') assert.ok(remedy);
 });

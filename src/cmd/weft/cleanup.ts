@@ -1,7 +1,6 @@
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { defaultOwnLinks } from '../../backend/registry.ts';
-import { UDP_TUN_NAME } from '../../backend/udp.ts';
 import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
@@ -76,7 +75,11 @@ async function runCleanup({ dryRun = false, ...paths }: CleanupArguments): Promi
 
 /** @throws WeftError WEFT_AGENT_RUNNING */
 async function requireUnused(signal: AbortSignal): Promise<void> {
-  const users = await hostInUse(UDP_TUN_NAME, signal);
+  const tuns = defaultOwnLinks().filter(({ kind }) => kind === 'tun');
+  const users = await hostInUse(
+    tuns.map(({ name }) => name),
+    signal,
+  );
   if (users === undefined) return;
   throw new WeftError('WEFT_AGENT_RUNNING', `cannot clean up this host: an agent runs on it, ${users}`, {
     hint: 'Stop it first (systemctl stop, or delete its DaemonSet); it would make anew what is removed. --dry-run shows what there is.',

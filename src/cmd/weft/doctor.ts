@@ -52,7 +52,7 @@ async function examine(paths: DoctorFlags, json: boolean): Promise<void> {
     paths.fastPath === true
       ? [fastPathCheck(host, true)]
       : [
-          ...tunChecks(host),
+          ...tunChecks(host, paths),
           fastPathCheck(host, false),
           ...kernelChecks(host, paths),
           ...agentChecks(host, paths),

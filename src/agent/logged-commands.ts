@@ -6,8 +6,8 @@ import { failingAs } from './failing-as.ts';
 export function loggedCommands(run: RunHostCommand, log: Pick<Log, 'info'>): RunHostCommand {
   return async (command, signal) => {
     const output = await failingAs('failed to run command: ', () => run(command, signal));
-    const said = [output.stdout, output.stderr].filter((text) => text !== '').join('\n  ');
-    log.info(`Ran command: ${describeHostCommand(command)}\n  Output: ${said}`);
+    const said = [output.stdout, output.stderr].filter((text) => text !== '').join(' ');
+    log.info(`Ran command: ${describeHostCommand(command)}${said === '' ? '' : `\n  Output: ${said}`}`);
     return output;
   };
 }

@@ -22,6 +22,7 @@ fail() { # message, then what to do
 }
 
 # --- what each suite needs: `command=Debian package`, or a library instead of the command -----------------------------
+wireguard='wg=wireguard-tools wireguard-go=wireguard-go'
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
 plugins='/usr/lib/cni/bridge=containernetworking-plugins'
@@ -43,13 +44,13 @@ namespaces=no
 for suite; do
   case $suite in
     unit | node24) ;;
-    netns | test) commands="$commands $network $plugins" namespaces=yes ;;
+    netns | test) commands="$commands $network $plugins $wireguard" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
     e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
     kind) commands="$commands $network $stores $nodes $docker $images" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
-    bench) commands="$commands $network $stores sockperf=sockperf wireguard-go=wireguard-go wg=wireguard-tools" namespaces=yes ;;
+    bench) commands="$commands $network $stores sockperf=sockperf $wireguard" namespaces=yes ;;
     *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, test, e2e, kind, lab, bench, node24, dist-amd64, dist-arm64" ;;
   esac
 done

@@ -6,7 +6,15 @@ import { makeDebianRoot } from './debian-root.ts';
 import { RUNTIME_LIBRARIES, SBOM_NAME, sbom } from './executable.ts';
 
 /** busybox is the shell for the scripts of deploy/image/ and for whoever looks into a running container. */
-const PACKAGES = [...RUNTIME_LIBRARIES, 'iproute2', 'nftables', 'iptables', 'busybox', 'containernetworking-plugins'];
+const PACKAGES = [
+  ...RUNTIME_LIBRARIES,
+  'iproute2',
+  'nftables',
+  'iptables',
+  'wireguard-tools',
+  'busybox',
+  'containernetworking-plugins',
+];
 
 /** Those that flannel's CNI configuration names, and the one that every container runtime starts by itself. */
 const CNI_PLUGINS = ['bridge', 'host-local', 'loopback', 'portmap'];

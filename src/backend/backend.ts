@@ -34,6 +34,13 @@ export interface IdentityHost {
   linkMac(name: string, signal: AbortSignal): Promise<string | undefined>;
   randomBytes(count: number): Uint8Array;
   readonly runCommand: RunHostCommand;
+  /** The file with this node's private key; `fresh` makes its text when there is none. @throws WeftError WEFT_KEY_FILE. */
+  keyFile(fresh: () => string, signal: AbortSignal): Promise<KeyFile>;
+}
+
+export interface KeyFile {
+  readonly path: string;
+  readonly text: string;
 }
 
 /**

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
+import { FAKE_IDENTITY_HOST, FAKE_PUBLIC_KEY, openedBackend } from '../../test/fakes/backends.ts';
 import { golden } from '../../test/fakes/golden.ts';
 import { describeAddress, describeRoute } from '../desired/state.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
@@ -39,7 +39,7 @@ function recorded(scenario: string): { routes: string[]; neighbours: string[]; f
       .replace(/ metric 1024\b/, '');
   const words = lines.map(plain);
   return {
-    routes: unique(words.filter((line) => /^[\da-f.:]+\/\d+ via /.test(line))),
+    routes: unique(words.filter((line) => /^[\da-f.:]+\/\d+ (?:via |dev flannel\S+ scope link)/.test(line))),
     neighbours: unique(words.filter((line) => line.endsWith(' PERMANENT'))),
     fdb: unique(
       text
@@ -61,14 +61,14 @@ async function wanted(
   const data = (lease: Lease) => ({ ipv4: lease.attrs.backendData, ipv6: lease.attrs.backendV6Data });
   const backend = await openedBackend(netConf, EXTERNAL, { before: data(own) });
   assert.deepEqual(backend.attrs, own.attrs, 'this host publishes what flanneld published there');
+  const { kernel } = backend.host(own);
   const parts = peers.map((peer) => {
     const part = backend.peer(own, peer);
     assert(!isSkipped(part), `${leaseKey(peer)}: ${isSkipped(part) && part.skipped}`);
     return part.kernel;
   });
-  const { kernel } = backend.host(own);
   return {
-    routes: parts.flatMap(({ routes }) => routes.map((route) => describeRoute(route))).sort(),
+    routes: [kernel, ...parts].flatMap(({ routes }) => routes.map((route) => describeRoute(route))).sort(),
     neighbours: parts
       .flatMap(({ neighbours }) =>
         neighbours.map(({ addr, link, mac }) => `${formatAddr(addr)} dev ${link} lladdr ${mac} PERMANENT`),
@@ -115,11 +115,11 @@ function etcdLeases(scenario: string): Lease[] {
   return lines.flatMap((line, i): Lease[] => {
     const key = /\/subnets\/([\d.]+)-(\d+)$/.exec(line);
     if (key === null) return [];
-    const value = JSON.parse(lines[i + 1] ?? '') as { PublicIP: string; BackendType: string };
+    const value = JSON.parse(lines[i + 1] ?? '') as { PublicIP: string; BackendType: string; BackendData?: JsonValue };
     const attrs = {
       publicIpv6: undefined,
       backendType: value.BackendType,
-      backendData: undefined,
+      backendData: value.BackendData,
       backendV6Data: undefined,
     };
     return [
@@ -134,6 +134,12 @@ function etcdLeases(scenario: string): Lease[] {
 }
 
 const isOwn = (lease: Lease): boolean => lease.attrs.publicIp === EXTERNAL.publicIp;
+
+/** A key cannot be had from what its owner publishes: this host has the key of the fake host instead. */
+function withOwnKey(lease: Lease): Lease {
+  const data = { ...(lease.attrs.backendData as object), PublicKey: FAKE_PUBLIC_KEY };
+  return { ...lease, attrs: { ...lease.attrs, backendData: data } };
+}
 
 /** The leases of the host itself and of those peers that flanneld still had when the recording was made. */
 function hostAndPeers(leases: readonly Lease[], routes: readonly string[]): { own: Lease; peers: Lease[] } {
@@ -179,6 +185,23 @@ describe('what backends want on a recorded host of flannel', () => {
     const { addresses, ...rest } = await wanted('{"Network":"10.244.0.0/16","Backend":{"Type":"ipip"}}', own, peers);
     assert.deepEqual(rest, left);
     assert.deepEqual(addresses, [`${formatAddr(own.subnet!.addr)}/32 dev flannel.ipip`]);
+  });
+
+  it('wireguard: device and route; and a route that lets nothing out in clear while they are away', async () => {
+    const left = recorded('vm-wireguard');
+    const leases = etcdLeases('vm-wireguard');
+    const own = withOwnKey(leases.find(isOwn)!);
+    const peers = leases.filter((lease) => !isOwn(lease));
+    const netConf = '{"Network":"10.244.0.0/16","Backend":{"Type":"wireguard"}}';
+    const { addresses, routes, ...rest } = await wanted(netConf, own, peers);
+    // When that host was recorded, a route of the scenario before was still there: eth0 has no part in this one.
+    const recordedRoutes = left.routes.filter((route) => route.includes('flannel'));
+    assert.deepEqual({ ...rest, routes: [] }, { ...left, routes: [] });
+    assert.deepEqual(
+      routes.map((route) => route.replace(/dev flannel-wg$/, '$& scope link')),
+      [...recordedRoutes, 'blackhole 10.244.0.0/16 metric 20000'],
+    );
+    assert.deepEqual(addresses, [`${formatAddr(own.subnet!.addr)}/32 dev flannel-wg`]);
   });
 
   it('ipip with DirectRouting: straight routes, without the onlink flag that the kernel does not need', async () => {

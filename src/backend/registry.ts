@@ -11,12 +11,13 @@ import { ipip } from './ipip.ts';
 import { notOffered } from './not-offered.ts';
 import { udp } from './udp.ts';
 import { vxlan } from './vxlan.ts';
+import { wireguard } from './wireguard.ts';
 
 /** A kind whose configuration and identity only it looks into. */
 export type AnyBackendKind = BackendKind<unknown, unknown>;
 
 /** In the order in which they are listed to people. A line more is all that a new backend needs outside its own file. */
-const BACKENDS = [vxlan, hostGw, udp, ipip, extension, alloc] as const;
+const BACKENDS = [vxlan, hostGw, wireguard, udp, ipip, extension, alloc] as const;
 
 /** All backends that weft offers. */
 export function backendKinds(): readonly AnyBackendKind[] {

@@ -48,24 +48,6 @@ export function checked(check: (value: string) => string | undefined) {
 
 /** `MTU` is always the MTU of the network between the hosts; each backend subtracts its own overhead from it. */
 export const MTU = integerOrZero(96, 65_535);
-const WIREGUARD_MODES = ['separate', 'auto', 'ipv4', 'ipv6'];
-
-export const WIREGUARD_KEYS = {
-  ListenPort: integer(0, 65_535),
-  ListenPortV6: integer(0, 65_535),
-  MTU,
-  PSK: checked((value) =>
-    value === '' || (/^[A-Za-z0-9+/]{43}=$/.test(value) && Buffer.from(value, 'base64').length === 32)
-      ? undefined
-      : 'must be 32 bytes in base64, as `wg genpsk` prints them',
-  ),
-  PersistentKeepaliveInterval: integer(0, 65_535),
-  Mode: checked((value) =>
-    value === '' || WIREGUARD_MODES.includes(value)
-      ? undefined
-      : `no valid Mode configured: ${JSON.stringify(value)} is none of ${WIREGUARD_MODES.join(', ')} (lower case)`,
-  ),
-} as const satisfies BackendKeyTable;
 
 export const IPSEC_KEYS = {
   UDPEncap: BOOLEAN,
@@ -82,7 +64,6 @@ export const TENCENT_VPC_KEYS = {
 
 /** Backends of flannel that weft does not offer: what flannel refuses in their keys is told all the same. */
 const NOT_OFFERED: ReadonlyMap<string, BackendKeyTable> = new Map<string, BackendKeyTable>([
-  ['wireguard', WIREGUARD_KEYS],
   ['ipsec', IPSEC_KEYS],
   ['tencent-vpc', TENCENT_VPC_KEYS],
 ]);

@@ -74,6 +74,7 @@ describe('flanneld options: defaults', () => {
       verbosity: 0,
       vmodule: [],
       logBacktraceAt: '',
+      wireguardKeyFile: '/run/flannel/wgkey',
       nodeName: '',
       podName: '',
       podNamespace: '',

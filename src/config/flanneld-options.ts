@@ -215,6 +215,8 @@ export interface FlanneldOptions {
   readonly nodeName: string;
   readonly podName: string;
   readonly podNamespace: string;
+  /** WIREGUARD_KEY_FILE. */
+  readonly wireguardKeyFile: string;
   /** EVENT_QUEUE_DEPTH, 1 or more. */
   readonly eventQueueDepth: number;
   /** CONT_WHEN_CACHE_NOT_READY is `true`. */
@@ -240,6 +242,8 @@ export interface FlanneldSurroundings {
 }
 
 export const FLANNELD_VARIABLE_PREFIX = 'FLANNELD';
+/** Where flannel keeps its private key unless the variable of that name says another place. */
+export const WIREGUARD_KEY_FILE = '/run/flannel/wgkey';
 
 /** Usage text of the agent, in the form of Go's flag package. */
 export function flanneldUsage(program = 'flanneld'): string {
@@ -362,6 +366,7 @@ class Reading {
       nodeName: this.#env.NODE_NAME ?? '',
       podName: this.#env.POD_NAME ?? '',
       podNamespace: this.#env.POD_NAMESPACE ?? '',
+      wireguardKeyFile: this.#env.WIREGUARD_KEY_FILE ?? WIREGUARD_KEY_FILE,
       eventQueueDepth: this.#eventQueueDepth(subnetManager),
       contWhenCacheNotReady: this.#env.CONT_WHEN_CACHE_NOT_READY === 'true',
     });

@@ -6,6 +6,8 @@ import {
   type ActualRoute,
   type ActualState,
   type ActualSysctl,
+  type ActualWireguard,
+  type ActualWireguardPeer,
   effectiveMetric,
   type FdbEntry,
   fdbKey,
@@ -14,6 +16,7 @@ import {
   type Route,
   routeKey,
   WEFT_ROUTE_PROTOCOL,
+  wireguardPeerKey,
 } from './state.ts';
 
 /**
@@ -28,17 +31,25 @@ export class Actual {
   readonly routes: ReadonlyMap<string, readonly ActualRoute[]>;
   readonly neighbours: ReadonlyMap<string, Neighbour>;
   readonly fdb: ReadonlyMap<string, readonly FdbEntry[]>;
+  /** By link. */
+  readonly wireguard: ReadonlyMap<string, ActualWireguard>;
+  readonly wireguardPeers: ReadonlyMap<string, ActualWireguardPeer>;
   readonly #routes: Map<string, ActualRoute[]>;
   readonly #neighbours: Map<string, Neighbour>;
   readonly #fdb: Map<string, FdbEntry[]>;
+  readonly #wireguardPeers: Map<string, ActualWireguardPeer>;
 
-  constructor({ links, addresses, sysctls, routes, neighbours, fdb }: ActualState) {
+  constructor({ links, addresses, sysctls, routes, neighbours, fdb, wireguard = [] }: ActualState) {
     this.links = links;
     this.sysctls = sysctls;
     this.addresses = addresses;
     this.#routes = Map.groupBy(routes, routeKey);
     this.#neighbours = new Map(neighbours.map((entry) => [neighbourKey(entry), entry]));
     this.#fdb = Map.groupBy(fdb, fdbKey);
+    this.wireguard = new Map(wireguard.map((device) => [device.link, device]));
+    const peers = wireguard.flatMap((device) => device.peers);
+    this.#wireguardPeers = new Map(peers.map((peer) => [wireguardPeerKey(peer), peer]));
+    this.wireguardPeers = this.#wireguardPeers;
     this.routes = this.#routes;
     this.neighbours = this.#neighbours;
     this.fdb = this.#fdb;
@@ -92,6 +103,15 @@ export class Actual {
         else this.#fdb.set(key, left);
         return true;
       }
+      case 'wireguard-peer-set': {
+        const key = wireguardPeerKey(op.peer);
+        const { lastHandshakeAtMs, receivedBytes = 0, sentBytes = 0 } = this.#wireguardPeers.get(key) ?? {};
+        this.#wireguardPeers.set(key, { ...op.peer, lastHandshakeAtMs, receivedBytes, sentBytes });
+        return true;
+      }
+      case 'wireguard-peer-delete':
+        this.#wireguardPeers.delete(wireguardPeerKey(op));
+        return true;
       default:
         return false;
     }

@@ -1,5 +1,5 @@
 import { assertNever } from '../assert-never.ts';
-import { formatAddr } from '../ip/address.ts';
+import { formatAddr, formatEndpoint, formatPrefix } from '../ip/address.ts';
 import type { MacAddr } from '../ip/mac.ts';
 import {
   type ActualAddress,
@@ -12,6 +12,9 @@ import {
   type Neighbour,
   type OwnWantedLink,
   type Route,
+  type WireguardKey,
+  type WireguardPeer,
+  type WireguardSettings,
 } from './state.ts';
 
 /** One change to the kernel. Every one of them is idempotent: deleting what is gone is a success. */
@@ -33,6 +36,10 @@ export type Op =
   | { readonly type: 'neighbour-delete'; readonly neighbour: Neighbour }
   | { readonly type: 'fdb-replace'; readonly entry: FdbEntry }
   | { readonly type: 'fdb-delete'; readonly entry: FdbEntry }
+  | { readonly type: 'wireguard-set'; readonly link: string; readonly settings: WireguardSettings }
+  /** Added, or all of it set anew. What it allows goes from any other peer of the device. */
+  | { readonly type: 'wireguard-peer-set'; readonly peer: WireguardPeer }
+  | { readonly type: 'wireguard-peer-delete'; readonly link: string; readonly publicKey: WireguardKey }
   /** Fails when there is a route with this key. */
   | { readonly type: 'route-add'; readonly route: Route }
   /** Takes the place of the route in use with this key, without a gap. */
@@ -68,6 +75,14 @@ export function describeOp(op: Op): string {
       return `set fdb ${op.entry.mac} dst ${formatAddr(op.entry.dst)} dev ${op.entry.link}`;
     case 'fdb-delete':
       return `delete fdb ${op.entry.mac} dst ${formatAddr(op.entry.dst)} dev ${op.entry.link}`;
+    case 'wireguard-set':
+      return `set key and port ${op.settings.listenPort} of ${op.link}`;
+    case 'wireguard-peer-set': {
+      const { link, publicKey, endpoint, allowedIps } = op.peer;
+      return `set peer ${publicKey} of ${link}, ${formatEndpoint(endpoint)}, for ${allowedIps.map(formatPrefix).join(', ')}`;
+    }
+    case 'wireguard-peer-delete':
+      return `delete peer ${op.publicKey} of ${op.link}`;
     case 'route-add':
       return `add route ${describeRoute(op.route)}`;
     case 'route-replace':

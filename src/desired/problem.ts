@@ -1,6 +1,13 @@
 import { assertNever } from '../assert-never.ts';
-import { formatPrefix } from '../ip/address.ts';
-import { type ActualRoute, describeRoute, KERNEL_ROUTE_PROTOCOL, type LinkSysctl, type Route } from './state.ts';
+import { formatEndpoint, formatPrefix } from '../ip/address.ts';
+import {
+  type ActualRoute,
+  describeRoute,
+  KERNEL_ROUTE_PROTOCOL,
+  type LinkSysctl,
+  type Route,
+  type WireguardPeer,
+} from './state.ts';
 
 /** Why a part of the wanted state cannot be had for now. Looked at again on every run. */
 export type Problem =
@@ -10,7 +17,8 @@ export type Problem =
   | { readonly type: 'underlay-missing'; readonly link: string; readonly underlay: string }
   | { readonly type: 'sysctl-read-only'; readonly sysctl: LinkSysctl; readonly actual: string }
   | { readonly type: 'route-taken'; readonly route: Route; readonly by: ActualRoute }
-  | { readonly type: 'route-twice'; readonly route: Route };
+  | { readonly type: 'route-twice'; readonly route: Route }
+  | { readonly type: 'key-twice'; readonly peer: WireguardPeer };
 
 /** What a person needs to know and can do about it. */
 export function describeProblem(problem: Problem): string {
@@ -29,6 +37,8 @@ export function describeProblem(problem: Problem): string {
       return `${formatPrefix(problem.route.dst)} is already routed by somebody else (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; ${remedy(problem.by)}`;
     case 'route-twice':
       return `two routes to ${formatPrefix(problem.route.dst)} are wanted; the second was ignored: ${describeRoute(problem.route)}`;
+    case 'key-twice':
+      return `the public key ${problem.peer.publicKey} is that of two peers of ${problem.peer.link}; the second was ignored: ${formatEndpoint(problem.peer.endpoint)}, for ${problem.peer.allowedIps.map(formatPrefix).join(', ')}. Give each host a key of its own: weft rotate-key`;
     default:
       return assertNever(problem, 'kernel problem');
   }

@@ -5,7 +5,7 @@ import type { Kernel, OpResult } from './kernel.ts';
 import { describeOp, type Op } from './op.ts';
 import { type Plan, planAll, planChanged } from './plan/plan.ts';
 import { describeProblem, type Problem } from './problem.ts';
-import { type PeerState, type Route, routeKey, type WantedState } from './state.ts';
+import { type ActualWireguard, type PeerState, type Route, routeKey, type WantedState } from './state.ts';
 import { Wanted } from './wanted.ts';
 
 export interface ReconcilerOptions {
@@ -52,6 +52,8 @@ export interface ReconcilerStats {
   readonly problems: readonly Problem[];
   /** Whether the kernel had all that is wanted when last looked at. */
   readonly converged: boolean;
+  /** WireGuard devices, as of the last look at the kernel. */
+  readonly wireguard: readonly ActualWireguard[];
 }
 
 /** A pass can make another one necessary only where several routes share a key; more passes than this are a fight. */
@@ -103,6 +105,7 @@ export class Reconciler implements AsyncDisposable {
   #failure: string | undefined;
   /** Why the run under way leaves the host without something of its own. */
   #runFailure: string | undefined;
+  #wireguard: readonly ActualWireguard[] = [];
   #runs = 0;
   #failures = 0;
   #lastError: { message: string; atMs: number } | undefined;
@@ -201,6 +204,7 @@ export class Reconciler implements AsyncDisposable {
       lastError: this.#lastError,
       problems: this.#problems,
       converged: this.#converged && this.#problems.length === 0,
+      wireguard: this.#wireguard,
     };
   }
 
@@ -299,7 +303,9 @@ export class Reconciler implements AsyncDisposable {
   async #lookAndApply(repaired: Op[]): Promise<boolean> {
     for (let pass = 0; pass < MAX_PASSES; pass++) {
       const scope = this.#scope;
-      const actual = new Actual(await this.#kernel.read(this.#wanted.host, this.#stop.signal));
+      const state = await this.#kernel.read(this.#wanted.host, this.#stop.signal);
+      const actual = new Actual(state);
+      this.#wireguard = state.wireguard ?? [];
       // It does not answer for the links that are wanted now: the run that follows reads those.
       if (scope !== this.#scope) return true;
       const version = this.#version;
@@ -356,6 +362,7 @@ export class Reconciler implements AsyncDisposable {
       case 'link-add':
       case 'link-set':
       case 'address-add':
+      case 'wireguard-set':
         return true;
       case 'route-add':
       case 'route-replace':
@@ -373,7 +380,7 @@ export class Reconciler implements AsyncDisposable {
   #hostProblem(): string | undefined {
     const first = this.#problems.find((problem) => {
       // A host with the second one carries packets all the same.
-      if (problem.type === 'route-twice' || problem.type === 'sysctl-read-only') return false;
+      if (['route-twice', 'key-twice', 'sysctl-read-only'].includes(problem.type)) return false;
       return problem.type !== 'route-taken' || this.#isHostRoute(problem.route);
     });
     return first && describeProblem(first);
@@ -390,7 +397,10 @@ export class Reconciler implements AsyncDisposable {
     if (routeKeys === undefined) this.#routeProblems.clear();
     else for (const key of routeKeys) this.#routeProblems.delete(key);
     for (const [key, problem] of routeProblems) this.#routeProblems.set(key, problem);
-    const twice = [...this.#wanted.routes.losers()].map((route): Problem => ({ type: 'route-twice', route }));
+    const twice = [
+      ...[...this.#wanted.routes.losers()].map((route): Problem => ({ type: 'route-twice', route })),
+      ...[...this.#wanted.wireguard.losers()].map((peer): Problem => ({ type: 'key-twice', peer })),
+    ];
     const byText = new Map(
       [...linkProblems, ...this.#routeProblems.values(), ...twice].map((problem) => [
         describeProblem(problem),

@@ -1,6 +1,7 @@
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
 import type { FamilyKey } from '../ip/family.ts';
 import type { MacAddr } from '../ip/mac.ts';
+import type { Secret } from '../secret.ts';
 
 /**
  * Kernel state as plain data: what a backend wants (`Wanted…`) and what the kernel has (`Actual…`). Nothing here does
@@ -37,6 +38,16 @@ export interface IpipSettings {
   readonly local: IpAddr;
 }
 
+/** A public key as people write it: 32 bytes in base64. */
+export type WireguardKey = string & { readonly __wireguardKey: true };
+
+export interface WireguardSettings {
+  readonly privateKey: Secret;
+  /** That of `privateKey`: what the kernel is compared by. */
+  readonly publicKey: WireguardKey;
+  readonly listenPort: number;
+}
+
 interface LinkProperties {
   readonly name: string;
   /** `undefined`: as it is. */
@@ -50,8 +61,7 @@ export type OwnWantedLink =
   | ({ readonly kind: 'bridge' } & LinkProperties)
   | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly settings: VxlanSettings } & LinkProperties)
   | ({ readonly kind: 'ipip'; readonly settings: IpipSettings } & LinkProperties)
-  /** Keys, port and peers are not the reconciler's. */
-  | ({ readonly kind: 'wireguard' } & LinkProperties);
+  | ({ readonly kind: 'wireguard'; readonly settings: WireguardSettings } & LinkProperties);
 
 export type OwnLinkKind = OwnWantedLink['kind'];
 
@@ -117,6 +127,19 @@ export interface FdbEntry {
   readonly dst: IpAddr;
 }
 
+/** A peer of a WireGuard device of ours. */
+export interface WireguardPeer {
+  readonly link: string;
+  readonly publicKey: WireguardKey;
+  /** Where packets for it go until it is heard from elsewhere. */
+  readonly endpoint: { readonly addr: IpAddr; readonly port: number };
+  /** Packets to these go to that peer, and from it packets from these alone are taken. */
+  readonly allowedIps: readonly IpPrefix[];
+  /** 0: none are sent. */
+  readonly keepaliveSeconds: number;
+  readonly presharedKey: Secret | undefined;
+}
+
 /** A setting of a link of ours, such as `net/ipv6/conf/flannel.1/accept_ra`. */
 export interface LinkSysctl {
   readonly link: string;
@@ -132,6 +155,7 @@ export interface PeerState {
   readonly routes: readonly Route[];
   readonly neighbours: readonly Neighbour[];
   readonly fdb: readonly FdbEntry[];
+  readonly wireguard?: readonly WireguardPeer[];
 }
 
 /** What the host itself needs in the kernel, whoever the peers are. */
@@ -218,6 +242,23 @@ export interface ActualRoute {
   readonly elaborate: boolean;
 }
 
+/** A WireGuard device as the kernel has it, and what has passed it. */
+export interface ActualWireguard {
+  readonly link: string;
+  /** `undefined`: it has no key yet. */
+  readonly publicKey: WireguardKey | undefined;
+  readonly listenPort: number;
+  readonly peers: readonly ActualWireguardPeer[];
+}
+
+export interface ActualWireguardPeer extends Omit<WireguardPeer, 'endpoint'> {
+  readonly endpoint: WireguardPeer['endpoint'] | undefined;
+  /** In milliseconds since the epoch; `undefined`: never. */
+  readonly lastHandshakeAtMs: number | undefined;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
 export interface ActualSysctl {
   readonly name: string;
   readonly value: string;
@@ -236,6 +277,8 @@ export interface ActualState {
   readonly fdb: readonly FdbEntry[];
   /** Those of the wanted state that this kernel has: none for a link without IPv6. */
   readonly sysctls: readonly ActualSysctl[];
+  /** The WireGuard devices among those links. */
+  readonly wireguard?: readonly ActualWireguard[];
 }
 
 /** The metric that the kernel stores. */
@@ -257,6 +300,11 @@ export function neighbourKey({ link, addr }: Neighbour): string {
 /** Several destinations for one MAC address are possible in the kernel, but never wanted. */
 export function fdbKey({ link, mac }: FdbEntry): string {
   return `${link} ${mac}`;
+}
+
+/** A device knows one peer of a key. */
+export function wireguardPeerKey({ link, publicKey }: Pick<WireguardPeer, 'link' | 'publicKey'>): string {
+  return `${link} ${publicKey}`;
 }
 
 /** As `ip` prints it, for logs and messages. */

@@ -10,6 +10,8 @@ import {
   type Route,
   routeKey,
   type WantedState,
+  type WireguardPeer,
+  wireguardPeerKey,
 } from './state.ts';
 
 /** Keys of what has changed since they were last taken. */
@@ -17,6 +19,7 @@ export interface ChangedKeys {
   readonly routes: Set<string>;
   readonly neighbours: Set<string>;
   readonly fdb: Set<string>;
+  readonly wireguard: Set<string>;
 }
 
 /** The owner of what the host's own part wants; no lease has this key. */
@@ -28,10 +31,11 @@ const NOTHING: PeerState = { routes: [], neighbours: [], fdb: [] };
  * tells entries apart by, and remembers which of them have changed, so that one changed peer costs that peer's work.
  */
 export class Wanted {
-  readonly changed: ChangedKeys = { routes: new Set(), neighbours: new Set(), fdb: new Set() };
+  readonly changed: ChangedKeys = { routes: new Set(), neighbours: new Set(), fdb: new Set(), wireguard: new Set() };
   readonly routes = new Claims<Route>(routeKey, this.changed.routes);
   readonly neighbours = new Claims<Neighbour>(neighbourKey, this.changed.neighbours);
   readonly fdb = new Claims<FdbEntry>(fdbKey, this.changed.fdb);
+  readonly wireguard = new Claims<WireguardPeer>(wireguardPeerKey, this.changed.wireguard);
   readonly #peers = new Set<string>();
   #host: WantedState = EMPTY_WANTED_STATE;
 
@@ -66,8 +70,7 @@ export class Wanted {
   }
 
   hasChanges(): boolean {
-    const { routes, neighbours, fdb } = this.changed;
-    return routes.size + neighbours.size + fdb.size > 0;
+    return Object.values(this.changed).some(({ size }) => size > 0);
   }
 
   forgetChanges(): void {
@@ -78,6 +81,7 @@ export class Wanted {
     this.routes.set(owner, part.routes);
     this.neighbours.set(owner, part.neighbours);
     this.fdb.set(owner, part.fdb);
+    this.wireguard.set(owner, part.wireguard ?? []);
   }
 }
 

@@ -38,6 +38,11 @@ export function formatAddr(addr: IpAddr): string {
   return isIpv4(addr) ? formatIpv4(addr) : formatIpv6(addr);
 }
 
+/** `192.0.2.1:80`, `[2001:db8::1]:80`. */
+export function formatEndpoint({ addr, port }: { readonly addr: IpAddr; readonly port: number }): string {
+  return isIpv4(addr) ? `${formatIpv4(addr)}:${port}` : `[${formatIpv6(addr)}]:${port}`;
+}
+
 /** CIDR notation of either family; host bits are masked off. */
 export function parsePrefix(text: string): IpPrefix | undefined {
   return parsePrefix4(text) ?? parsePrefix6(text);

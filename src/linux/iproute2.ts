@@ -23,9 +23,11 @@ import {
 import { describeError, WeftError } from '../errors.ts';
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
+
 import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
 import { type RunResult, run } from './run.ts';
 import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';
+import { applyWireguard, readWireguard } from './wireguard.ts';
 
 export interface Iproute2Options extends IpMonitorOptions {
   /** Name of the network namespace (`ip netns`); this process's own by default. */
@@ -91,7 +93,9 @@ class Iproute2Kernel implements Kernel {
     const neighbours = held.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
     const entries = held.flatMap((link, i) => (fdb[i] ?? []).flatMap(fdbEntryOf(link)));
     const routes = [...(main[0] ?? []).flatMap(routeOf(4)), ...(ipv6Routes[0] ?? []).flatMap(routeOf(6))];
-    return { links, addresses, routes, neighbours, fdb: entries, sysctls };
+    const tunnels = links.filter(({ kind }) => kind === 'wireguard').map(({ name }) => name);
+    const wireguard = await readWireguard(tunnels, { netns: this.#netns, signal });
+    return { links, addresses, routes, neighbours, fdb: entries, sysctls, wireguard };
   }
 
   async apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
@@ -101,9 +105,9 @@ class Iproute2Kernel implements Kernel {
       let to = from + 1;
       while (to < ops.length && tool !== 'ip link add' && toolOf(ops[to]!) === tool) to++;
       const some = ops.slice(from, to);
-      results.push(
-        ...(tool === 'sysctl' ? await this.#setSysctls(some, signal) : await this.#batch(tool, some, signal)),
-      );
+      if (tool === 'sysctl') results.push(...(await this.#setSysctls(some, signal)));
+      else if (tool === 'wg') results.push(...(await applyWireguard(some, { netns: this.#netns, signal })));
+      else results.push(...(await this.#batch(tool, some, signal)));
       from = to;
     }
     return results;
@@ -152,7 +156,7 @@ class Iproute2Kernel implements Kernel {
     return results;
   }
 
-  async #batch(tool: Exclude<Tool, 'sysctl'>, ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+  async #batch(tool: Exclude<Tool, 'sysctl' | 'wg'>, ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
     const argv = [tool === 'bridge' ? 'bridge' : 'ip', '-force', '-batch', '-'];
     const { errors, aborted } = batchErrors(await this.#run(argv, ops.map(commandOf), signal));
     if (aborted !== undefined && tool === 'ip neigh' && ops.length > 1) {
@@ -163,7 +167,8 @@ class Iproute2Kernel implements Kernel {
     }
     return ops.map((op, i): OpResult => {
       const error = errors.get(i + 1) ?? aborted;
-      return error === undefined || isAlreadySo(op, error) ? { op, ok: true } : { op, ok: false, error };
+      if (error === undefined || isAlreadySo(op, error)) return { op, ok: true };
+      return { op, ok: false, error: withRemedy(op, error) };
     });
   }
 
@@ -220,7 +225,10 @@ export function commandOf(op: Op): string {
       return words.join(' ');
     }
     case 'sysctl-set':
-      throw new TypeError('unreachable: settings are not made by ip');
+    case 'wireguard-set':
+    case 'wireguard-peer-set':
+    case 'wireguard-peer-delete':
+      throw new TypeError(`unreachable: ${op.type} is not done by ip`);
     case 'address-add': {
       const { link, addr, prefixLength, scope, prefixRoute } = op.address;
       const words = ['addr replace', `${formatAddr(addr)}/${prefixLength}`, 'dev', link];
@@ -281,7 +289,7 @@ function routeDeletionWords(route: ActualRoute): string {
  * Operations of one tool in a row are one batch. Two are apart from the rest because their failure ends the program in
  * spite of `-force` (iproute2 6.1: `exit(2)` in ipneigh.c; a missing underlay in iplink_vxlan.c).
  */
-type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge' | 'sysctl';
+type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge' | 'sysctl' | 'wg';
 
 function toolOf(op: Op): Tool {
   switch (op.type) {
@@ -295,6 +303,10 @@ function toolOf(op: Op): Tool {
     case 'fdb-replace':
     case 'fdb-delete':
       return 'bridge';
+    case 'wireguard-set':
+    case 'wireguard-peer-set':
+    case 'wireguard-peer-delete':
+      return 'wg';
     default:
       return 'ip';
   }
@@ -336,6 +348,13 @@ function isAlreadySo(op: Op, error: string): boolean {
     default:
       return false;
   }
+}
+
+/** The kernel's words for a kind of link whose module it does not have say nothing of a module. */
+function withRemedy(op: Op, error: string): string {
+  if (op.type !== 'link-add' || !/Unknown device type|Operation not supported/.test(error)) return error;
+  const { module } = linkKind(op.link.kind);
+  return `${error} This kernel has no ${op.link.kind} devices: its module ${module} is missing. Try modprobe ${module}; Debian's linux-image packages have it (linux-image-amd64, linux-image-arm64, linux-image-cloud-amd64)`;
 }
 
 type JsonObject = { readonly [key: string]: unknown };

@@ -74,7 +74,12 @@ export function testBackend(
             ...[...kernel.routes, ...part.kernel.routes].flatMap((route) =>
               route.type === 'unicast' ? route.dev : [],
             ),
-            ...[...kernel.addresses, ...part.kernel.neighbours, ...part.kernel.fdb].map(({ link }) => link),
+            ...[
+              ...kernel.addresses,
+              ...part.kernel.neighbours,
+              ...part.kernel.fdb,
+              ...(part.kernel.wireguard ?? []),
+            ].map(({ link }) => link),
           ];
           for (const link of used) assert(declared.has(link), link);
         });
@@ -97,7 +102,15 @@ export function testBackend(
           const backend = await open(stack);
           const wanted = Wanted.of(backend.host(lease(stack, 1)).kernel);
           for (let host = 2; host < 60; host++) wanted.setPeer(String(host), kernelPart(backend, stack, host));
-          assert.deepEqual([...wanted.routes.losers(), ...wanted.neighbours.losers(), ...wanted.fdb.losers()], []);
+          assert.deepEqual(
+            [
+              ...wanted.routes.losers(),
+              ...wanted.neighbours.losers(),
+              ...wanted.fdb.losers(),
+              ...wanted.wireguard.losers(),
+            ],
+            [],
+          );
         });
 
         it('comes to the same by changes, one at a time, as all at once', async () => {

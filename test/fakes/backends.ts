@@ -9,7 +9,11 @@ export const FAKE_IDENTITY_HOST: IdentityHost = {
   linkMac: async () => undefined,
   randomBytes: (count) => new Uint8Array(count).fill(0x42),
   runCommand: async () => ({ stdout: '', stderr: '' }),
+  keyFile: async (fresh) => ({ path: 'wgkey', text: fresh() }),
 };
+
+/** That of the private key which this host makes of its random bytes, as `wg pubkey` says. */
+export const FAKE_PUBLIC_KEY = 'EyxEK+AQ+9V+cmAzKKp25x/MwVA6riGTJ9FNnJmT9HI=';
 
 /** The backend of a net-conf.json as the agent opens it. */
 export async function openedBackend(

@@ -11,6 +11,7 @@ import {
   type ActualRoute,
   type ActualState,
   type ActualSysctl,
+  type ActualWireguardPeer,
   effectiveMetric,
   type FdbEntry,
   KERNEL_ROUTE_PROTOCOL,
@@ -21,8 +22,10 @@ import {
   routeKey,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
+  type WireguardPeer,
+  type WireguardSettings,
 } from '../../src/desired/state.ts';
-import { isIpv4, isPrefix4 } from '../../src/ip/address.ts';
+import { formatPrefix, isIpv4, isPrefix4 } from '../../src/ip/address.ts';
 import type { Ipv4Addr } from '../../src/ip/ipv4.ts';
 import type { MacAddr } from '../../src/ip/mac.ts';
 import { mask4, prefix4, prefix6 } from '../../src/ip/prefix.ts';
@@ -37,6 +40,9 @@ export class FakeKernel implements Kernel {
   routes: ActualRoute[] = [];
   neighbours: Neighbour[] = [];
   fdb: FdbEntry[] = [];
+  /** What WireGuard devices are set to, by name. */
+  readonly wireguardSettings = new Map<string, WireguardSettings>();
+  wireguardPeers: ActualWireguardPeer[] = [];
   /** By name; a setting that is not here is one that the kernel does not have. Those of a link that is made are at 1. */
   readonly sysctls = new Map<string, ActualSysctl>();
   /** Settings of links that come are read-only, as in a container. */
@@ -67,6 +73,11 @@ export class FakeKernel implements Kernel {
       routes: [...this.routes],
       neighbours: [...this.neighbours],
       fdb: [...this.fdb],
+      wireguard: [...this.links.values()].flatMap(({ kind, name }) => {
+        if (kind !== 'wireguard') return [];
+        const { publicKey, listenPort = 0 } = this.wireguardSettings.get(name) ?? {};
+        return [{ link: name, publicKey, listenPort, peers: this.wireguardPeers.filter(({ link }) => link === name) }];
+      }),
       sysctls: wanted.sysctls.flatMap(({ name }) => this.sysctls.get(name) ?? []),
     };
   }
@@ -157,6 +168,8 @@ export class FakeKernel implements Kernel {
         this.routes = this.routes.filter((route) => route.dev !== op.name);
         this.neighbours = this.neighbours.filter((entry) => entry.link !== op.name);
         this.fdb = this.fdb.filter((entry) => entry.link !== op.name);
+        this.wireguardSettings.delete(op.name);
+        this.wireguardPeers = this.wireguardPeers.filter((peer) => peer.link !== op.name);
         return undefined;
       case 'link-set':
         return this.linkSet(op);
@@ -196,6 +209,17 @@ export class FakeKernel implements Kernel {
         this.fdb = this.fdb.filter((entry) => entry.link !== link || entry.mac !== mac || entry.dst !== dst);
         return undefined;
       }
+      case 'wireguard-set':
+        if (!this.links.has(op.link)) return 'Unable to modify interface: No such device';
+        this.wireguardSettings.set(op.link, op.settings);
+        return undefined;
+      case 'wireguard-peer-set':
+        return this.wireguardPeerSet(op.peer);
+      case 'wireguard-peer-delete':
+        this.wireguardPeers = this.wireguardPeers.filter(
+          ({ link, publicKey }) => link !== op.link || publicKey !== op.publicKey,
+        );
+        return undefined;
       case 'route-add':
         return this.routeAdd(op.route, false);
       case 'route-replace':
@@ -229,6 +253,21 @@ export class FakeKernel implements Kernel {
     this.links.set(link.name, { ...common, mtuBytes, ...settled(link) });
     const name = `net/ipv6/conf/${link.name}/accept_ra`;
     this.sysctls.set(name, { name, value: '1', writable: !this.readOnlySysctls });
+    return undefined;
+  }
+
+  /** The kernel takes what is allowed to one peer from all others of the device. */
+  private wireguardPeerSet(peer: WireguardPeer): string | undefined {
+    if (!this.links.has(peer.link)) return 'Unable to modify interface: No such device';
+    const taken = new Set(peer.allowedIps.map(formatPrefix));
+    this.wireguardPeers = this.wireguardPeers
+      .filter(({ link, publicKey }) => link !== peer.link || publicKey !== peer.publicKey)
+      .map((other) =>
+        other.link === peer.link
+          ? { ...other, allowedIps: other.allowedIps.filter((prefix) => !taken.has(formatPrefix(prefix))) }
+          : other,
+      );
+    this.wireguardPeers.push({ ...peer, lastHandshakeAtMs: undefined, receivedBytes: 0, sentBytes: 0 });
     return undefined;
   }
 

@@ -25,7 +25,7 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     readAddresses,
     externalNotices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
     reachNotices: (signal) => new IpMonitor().changes(concernsReach, signal),
-    identity: identityHost,
+    identity: identityHost(options.wireguardKeyFile),
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
     forwarder: hostForwarder,

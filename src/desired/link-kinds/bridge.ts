@@ -2,6 +2,7 @@ import type { LinkKind } from './link-kind.ts';
 
 export const bridge: LinkKind<'bridge'> = {
   kind: 'bridge',
+  module: 'bridge',
   madeBy: 'reconciler',
   replaces: false,
   holdsNeighbours: false,

@@ -4,6 +4,7 @@ import type { LinkKind } from './link-kind.ts';
 /** An IP-in-IP device without a fixed remote end (RFC 2003, net/ipv4/ipip.c): the gateway of a route is the outer destination. */
 export const ipip: LinkKind<'ipip'> = {
   kind: 'ipip',
+  module: 'ipip',
   madeBy: 'reconciler',
   replaces: false,
   holdsNeighbours: false,

@@ -8,6 +8,8 @@ export type LinkData = { readonly [key: string]: unknown };
 export interface LinkKind<K extends OwnLinkKind> {
   /** As in rtnetlink's IFLA_INFO_KIND. */
   readonly kind: K;
+  /** The kernel's module for such links. */
+  readonly module: string;
   /** A link that the data plane makes is missing until it has. */
   readonly madeBy: 'reconciler' | 'data plane';
   /** Whether a link of that name that does not suit is deleted and made anew; if not, a person has to remove it. */

@@ -3,6 +3,7 @@ import type { LinkKind } from './link-kind.ts';
 /** The TUN device of a forwarder, which holds its descriptor. */
 export const tun: LinkKind<'tun'> = {
   kind: 'tun',
+  module: 'tun',
   madeBy: 'data plane',
   replaces: false,
   holdsNeighbours: false,

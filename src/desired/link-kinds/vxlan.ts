@@ -4,6 +4,7 @@ import type { LinkKind } from './link-kind.ts';
 /** A device with a fixed VNI whose peers come from the forwarding database alone (RFC 7348, drivers/net/vxlan). */
 export const vxlan: LinkKind<'vxlan'> = {
   kind: 'vxlan',
+  module: 'vxlan',
   madeBy: 'reconciler',
   // flannel also makes a device of this name anew, whatever it was.
   replaces: true,

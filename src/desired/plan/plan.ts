@@ -9,6 +9,7 @@ import { planLinks } from './links.ts';
 import { planNeighbours } from './neighbours.ts';
 import { planRoutes } from './routes.ts';
 import { planSysctls } from './sysctls.ts';
+import { planWireguardPeers, planWireguardSettings } from './wireguard.ts';
 
 export interface Plan {
   /** In the order in which they must be applied. */
@@ -56,14 +57,17 @@ export function planChanged(wanted: Wanted, actual: Actual): Plan {
 function planKeys(wanted: Wanted, actual: Actual, keys: ChangedKeys | undefined): Plan {
   const linkProblems: Problem[] = [];
   const links = planLinks(wanted.host, actual, linkProblems);
+  const tunnels = planWireguardSettings(wanted.host, actual, links);
   const sysctls = planSysctls(wanted.host, actual, links, linkProblems);
   const addresses = planAddresses(wanted.host, actual, links);
-  const only = links.ops.length + sysctls.length + addresses.ops.length === 0 ? keys : undefined;
+  const only = links.ops.length + tunnels.length + sysctls.length + addresses.ops.length === 0 ? keys : undefined;
+  const tunnelPeers = planWireguardPeers(wanted, actual, links, only?.wireguard);
   const neighbours = planNeighbours(wanted, actual, links, only?.neighbours);
   const fdb = planFdb(wanted, actual, links, only?.fdb);
   const routes = planRoutes(wanted, actual, links, addresses, only?.routes);
   return {
-    ops: [...links.ops, ...sysctls, ...addresses.ops, ...neighbours, ...fdb, ...routes.ops],
+    // No route leads into a tunnel before it has its key.
+    ops: [...links.ops, ...tunnels, ...tunnelPeers, ...sysctls, ...addresses.ops, ...neighbours, ...fdb, ...routes.ops],
     linkProblems,
     routeProblems: routes.problems,
     routeKeys: only?.routes,

@@ -124,7 +124,9 @@ describe('which annotations which backend writes', () => {
           ...{ address, addressV6, publicIp: address, publicIpv6: addressV6 },
         });
         const written = Object.keys(changes(node(), attrs)).filter((key) => /-data|public-ip/.test(key));
-        const { v4, v6 } = flannelWrites(attrs);
+        const { v4: flannelV4, v6 } = flannelWrites(attrs);
+        // flannel writes `null` for the family of a tunnel that is not there, which nobody reads.
+        const v4 = flannelV4 && !(type === 'wireguard' && stack === 'ipv6');
         const expected = [
           ...(v4 ? ['backend-data'] : []),
           ...(v6 ? ['backend-v6-data'] : []),

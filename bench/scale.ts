@@ -354,7 +354,7 @@ async function main(): Promise<void> {
   const kinds: ('etcd' | 'kube')[] = values.store === undefined ? ['etcd', 'kube'] : [values.store];
   using stopped = untilStopped();
   const { signal } = stopped;
-  for (const kind of kinds) await checkPrerequisites(kind, say, signal);
+  for (const kind of kinds) await checkPrerequisites({ store: kind, tun: true }, say, signal);
   const large: Partial<Record<SubnetStoreKind, LargeCluster[]>> = {};
   const idleWithThreePeers: Partial<Record<SubnetStoreKind, Memory>> = {};
   for (const kind of ['local', ...kinds] as const) idleWithThreePeers[kind] = await measureIdle(kind, signal);

@@ -7,6 +7,7 @@ export const alloc: BackendKind<undefined, undefined, Record<never, never>> = {
   families: ['ipv4'],
   keys: {},
   ignoresPeers: true,
+  isCarriedByOthers: true,
   owns: () => [],
   parse: () => undefined,
   identify: async () => undefined,

@@ -53,6 +53,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   readonly keys: T;
   /** Links that it makes with this configuration, in networks that have all of its families. */
   owns(config: C): readonly OwnLink[];
+  /** Somebody else, or a program of the user's, makes the way for packets: by itself it leads nowhere. */
+  readonly isCarriedByOthers?: boolean;
   /** UDP ports on which packets of other hosts come. */
   udpPorts?(config: C): readonly number[];
   /** What it puts before each packet, in bytes, by the family of the network between the hosts. */

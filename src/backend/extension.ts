@@ -38,6 +38,7 @@ export const extension: BackendKind<ExtensionConfig, string | undefined, typeof 
   type: 'extension',
   families: ['ipv4', 'ipv6'],
   keys: KEYS,
+  isCarriedByOthers: true,
   owns: () => [],
   parse: (values) => ({
     preStartup: wordsOf(values.PreStartupCommand),

@@ -86,7 +86,7 @@ type FieldName = (typeof FIELD_NAMES)[number];
 const FIELD_BY_FOLDED_NAME: ReadonlyMap<string, FieldName> = new Map(FIELD_NAMES.map((name) => [foldKey(name), name]));
 
 /** What flannel takes when there is no Backend. */
-const DEFAULT_BACKEND = 'udp';
+export const DEFAULT_BACKEND = 'udp';
 
 /** `value` undefined: the node changes nothing (JSON null, where Go ignores it). */
 type Outcome<T> =

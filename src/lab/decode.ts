@@ -86,6 +86,29 @@ export function decodeFrame(linkType: LinkType, bytes: Uint8Array): DecodedPacke
   }
 }
 
+/** What a tunnel carries. */
+export interface Wrapped {
+  readonly packet: DecodedPacket;
+  /** The network of a VXLAN tunnel. */
+  readonly vni: number | undefined;
+}
+
+/** RFC 7348, section 5: eight bytes, of which the first says that there is a VNI. */
+const VXLAN_HEADER_BYTES = 8;
+const VXLAN_HAS_VNI = 0x08;
+const IP_IN_IP = 4;
+
+/** The packet inside a datagram of udp mode, a VXLAN datagram or an IP packet in an IP packet; none in any other. */
+export function unwrap({ ip, transport, payload }: DecodedPacket): Wrapped | undefined {
+  if (transport.kind !== 'udp' && ip.protocol !== IP_IN_IP) return undefined;
+  const packet = decodeIpv4(payload);
+  if (packet !== undefined) return { packet, vni: undefined };
+  if (transport.kind !== 'udp' || payload.length < VXLAN_HEADER_BYTES) return undefined;
+  if (((payload[0] ?? 0) & VXLAN_HAS_VNI) === 0) return undefined;
+  const frame = decodeFrame('ethernet', payload.subarray(VXLAN_HEADER_BYTES));
+  return frame && { packet: frame, vni: viewOf(payload).getUint32(4) >>> 8 };
+}
+
 /** A packet that starts with its IPv4 header, such as the payload of a udp-mode datagram. */
 export function decodeIpv4(bytes: Uint8Array): DecodedPacket | undefined {
   if (bytes.length < 20 || (bytes[0] ?? 0) >>> 4 !== 4) return undefined;

@@ -1,4 +1,5 @@
 /** What a run of the lab found: the object that `weft lab --json` prints. A part that was not reached is null. */
+import type { OverlayWay } from './overlay.ts';
 import type { Walk } from './walk.ts';
 
 export interface LabResult {
@@ -7,7 +8,10 @@ export interface LabResult {
   readonly id: string;
   readonly subnetManager: string;
   readonly store: StoreResult | null;
-  readonly backend: 'udp';
+  /** `Backend.Type` of the network. */
+  readonly backend: string;
+  /** The way from host to host. */
+  readonly overlay: OverlayWay | null;
   readonly network: string;
   readonly kernel: string;
   readonly node: string;

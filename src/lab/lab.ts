@@ -1,5 +1,6 @@
 /** One run of the lab: hosts, agents, containers, then everything that shows whether the overlay works. */
 import { release } from 'node:os';
+import { backendKind, backendKinds } from '../backend/registry.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4 } from '../ip/prefix.ts';
@@ -12,12 +13,14 @@ import type {
   LeaseResult,
   MtuPingResult,
   PingResult,
+  RouteResult,
   StageName,
   StageResult,
   ThroughputResult,
 } from './lab-result.ts';
 import { mapLimit } from './map-limit.ts';
 import { openSubnetStore } from './open-subnet-store.ts';
+import { type OverlayWay, readWay } from './overlay.ts';
 import { checkPrerequisites } from './prerequisites.ts';
 import type { SubnetStore, SubnetStoreKind } from './subnet-store.ts';
 import { type LabHost, Topology } from './topology.ts';
@@ -28,6 +31,8 @@ export interface LabOptions {
   /** 2 … 32 */
   readonly hosts: number;
   readonly subnetStore: SubnetStoreKind;
+  /** One of {@link LAB_BACKENDS}. */
+  readonly backend: string;
   /** Leave it running, also when something failed, unless aborted; `weft lab down` removes it. */
   readonly keep: boolean;
   readonly purpose: string;
@@ -36,7 +41,7 @@ export interface LabOptions {
 
 /** Told what goes on; never asked anything. */
 export interface LabObserver {
-  began(lab: { readonly id: string; readonly hosts: number; readonly stages: number }): void;
+  began(lab: { readonly id: string; readonly hosts: number; readonly backend: string; readonly stages: number }): void;
   stageBegan(name: StageName, title: string): void;
   /** Share of the stage that is done, 0 … 1. */
   stageProgress(share: number): void;
@@ -46,8 +51,11 @@ export interface LabObserver {
 
 export const MIN_HOSTS = 2;
 export const MAX_LAB_HOSTS = 32;
+/** Those that carry packets by themselves. */
+export const LAB_BACKENDS: readonly string[] = backendKinds()
+  .filter(({ isCarriedByOthers }) => isCarriedByOthers !== true)
+  .map(({ type }) => type);
 const LAB_NETWORK = '10.244.0.0/16';
-const OVERLAY = { device: 'flannel0', port: 8285 } as const;
 const FILE_BYTES = 64 * 1024 * 1024;
 const THROUGHPUT_SECONDS = 3;
 /** Less is a connection that hangs in retransmissions, on any machine. */
@@ -76,6 +84,7 @@ interface Findings {
   file: FileResult | null;
   leases: LeaseResult[] | null;
   routes: HostRoutes[] | null;
+  overlay: OverlayWay | null;
   walk: Walk | null;
   nativeWalk: Walk | null;
 }
@@ -95,7 +104,11 @@ export async function runLab(options: LabOptions, observer: LabObserver, signal:
       `--hosts ${hostCount}: want a whole number from ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`,
     );
   }
-  await checkPrerequisites(options.subnetStore, (text) => observer.notice(text), signal);
+  const kind = backendKind(options.backend);
+  if (kind === undefined)
+    throw new WeftError('WEFT_USAGE', `--backend ${options.backend}: want one of ${LAB_BACKENDS.join(', ')}`);
+  const tun = kind.owns(kind.parse({})).some((link) => link.kind === 'tun');
+  await checkPrerequisites({ store: options.subnetStore, tun }, (text) => observer.notice(text), signal);
   const run = new LabRun(options, observer, signal);
   try {
     await run.all();
@@ -123,6 +136,7 @@ class LabRun {
     file: null,
     leases: null,
     routes: null,
+    overlay: null,
     walk: null,
     nativeWalk: null,
   };
@@ -174,7 +188,8 @@ class LabRun {
       id: this.#topology?.id ?? '',
       subnetManager: this.#options.subnetStore,
       store: this.#store?.result ?? null,
-      backend: 'udp',
+      backend: this.#options.backend,
+      overlay: findings.overlay,
       network: LAB_NETWORK,
       kernel: release(),
       node: process.version,
@@ -224,17 +239,17 @@ class LabRun {
   }
 
   async #buildTopology(): Promise<string> {
-    const { hosts, purpose, registryDirectory, subnetStore } = this.#options;
+    const { hosts, purpose, registryDirectory, subnetStore, backend } = this.#options;
     const store = subnetStore !== 'local';
     this.#topology = await Topology.create({ hosts, purpose, registryDirectory, store }, this.#signal);
-    this.#observer.began({ id: this.#topology.id, hosts, stages: Object.keys(STAGES).length });
+    this.#observer.began({ id: this.#topology.id, hosts, backend, stages: Object.keys(STAGES).length });
     const first = formatIpv4(this.#topology.hosts[0]!.address);
     const last = formatIpv4(this.#topology.hosts.at(-1)!.address);
     return `${hosts} network namespaces on one bridge, ${first} … ${last}, MTU ${this.#topology.plan.underlayMtuBytes}`;
   }
 
   async #openStore(): Promise<string> {
-    const netConf = JSON.stringify({ Network: LAB_NETWORK, Backend: { Type: 'udp', Port: OVERLAY.port } });
+    const netConf = JSON.stringify({ Network: LAB_NETWORK, Backend: { Type: this.#options.backend } });
     this.#store = await openSubnetStore(this.#options.subnetStore, this.#lab(), netConf, this.#signal);
     return `${this.#store.kind}: ${this.#store.description}`;
   }
@@ -329,6 +344,9 @@ class LabRun {
     this.#findings.leases = leases;
     const routes = await readRoutes(topology, this.#signal);
     this.#findings.routes = routes;
+    const [first, second] = [topology.hosts[0]!, topology.hosts[1]!];
+    const way = await readWay(topology, first, second.network!.gateway, this.#signal);
+    this.#findings.overlay = way;
     for (const host of topology.hosts) {
       const subnet = formatPrefix4(host.network!.subnet);
       const own = leases.filter((lease) => lease.host === host.name);
@@ -336,14 +354,17 @@ class LabRun {
         const found = own.map((lease) => lease.subnet).join(', ') || 'none';
         this.#fail('leases', `${host.name} uses ${subnet}, but the store has ${found} for it`);
       }
-      const overlay = routes[host.index]!.routes.find((route) => route.destination === LAB_NETWORK);
-      if (overlay?.device !== OVERLAY.device) {
-        this.#fail('leases', `${host.name} has no route ${LAB_NETWORK} dev ${OVERLAY.device}`);
+      for (const other of topology.hosts) {
+        const peer = formatPrefix4(other.network!.subnet);
+        const leads = ({ destination, device }: RouteResult): boolean =>
+          device === way.device && (destination === LAB_NETWORK || destination === peer);
+        if (other === host || routes[host.index]!.routes.some(leads)) continue;
+        this.#fail('leases', `${host.name} has no route to ${peer} dev ${way.device}`);
       }
     }
     const distinct = new Set(leases.map((lease) => lease.subnet)).size;
     if (distinct !== leases.length) this.#fail('leases', 'two leases have the same subnet');
-    return `${leases.length} leases, ${LAB_NETWORK} dev ${OVERLAY.device} on every host`;
+    return `${leases.length} leases, every host leads to the others dev ${way.device}`;
   }
 
   async #walks(): Promise<string> {
@@ -352,7 +373,7 @@ class LabRun {
     const overlay = await walkContainers(
       topology,
       { from: a.containers[0]!, to: b.containers[0]! },
-      OVERLAY,
+      await readWay(topology, a, b.containers[0]!.address!, this.#signal),
       this.#signal,
     );
     this.#findings.walk = this.#judgeWalk(overlay);
@@ -362,7 +383,8 @@ class LabRun {
     const { walk, nativeWalk } = this.#findings;
     if (walk === null || nativeWalk === null) throw new StageFailed('not every hop was captured');
     const capturedHops = walk.hops.filter((hop) => hop.captured).length;
-    return `${capturedHops} captures in ${walk.durationUs.toFixed(0)} µs, ${walk.forwarderUs.toFixed(0)} of them in the agents; a native socket ${nativeWalk.durationUs.toFixed(0)} µs`;
+    const inAgents = walk.forwarderUs > 0 ? `, ${walk.forwarderUs.toFixed(0)} of them in the agents` : '';
+    return `${capturedHops} captures in ${walk.durationUs.toFixed(0)} µs${inAgents}; a native socket ${nativeWalk.durationUs.toFixed(0)} µs`;
   }
 
   #judgeWalk(result: WalkResult): Walk | null {

@@ -30,22 +30,23 @@ const STORE_COMMANDS: Readonly<Record<SubnetStoreKind, readonly (readonly [strin
 };
 
 /**
- * Whether this machine can hold a lab, checked before anything is made. For `kube` its servers are built now if they never
+ * Whether this machine can hold a lab with that store, checked before anything is made. For `kube` its servers are built now if they never
  * were.
  *
+ * @param tun whether a backend that needs the TUN driver is used.
  * @param notice told when /dev/net/tun had to be made, and what takes minutes.
  * @throws WeftError WEFT_NOT_ROOT, WEFT_COMMAND_MISSING (all missing commands at once; or Go, when the Kubernetes servers
  *   have to be built), WEFT_COMMAND_FAILED when they cannot be built, WEFT_TUN_MISSING, WEFT_TUN_DENIED.
  */
 export async function checkPrerequisites(
-  kind: SubnetStoreKind,
+  { store, tun }: { readonly store: SubnetStoreKind; readonly tun: boolean },
   notice: (text: string) => void,
   signal?: AbortSignal,
 ): Promise<void> {
   requireRoot();
-  await requireCommands([...COMMANDS, ...STORE_COMMANDS[kind]], signal);
-  await requireTun(notice, signal);
-  if (kind === 'kube') await kubernetesBinaries(notice, signal);
+  await requireCommands([...COMMANDS, ...STORE_COMMANDS[store]], signal);
+  if (tun) await requireTun(notice, signal);
+  if (store === 'kube') await kubernetesBinaries(notice, signal);
 }
 
 /** @throws WeftError WEFT_COMMAND_MISSING that names all that are missing and their Debian packages. */

@@ -25,7 +25,7 @@ export class Progress implements LabObserver, Disposable {
     this.#output = output;
   }
 
-  began(lab: { readonly id: string; readonly hosts: number }): void {
+  began(lab: { readonly id: string; readonly hosts: number; readonly backend: string }): void {
     this.#print(renderBanner(lab));
   }
 

@@ -37,7 +37,7 @@ const app = (node: string): Hop => ({
 });
 
 const walk: Walk = {
-  title: 'container to container, flannel udp mode',
+  title: 'container to container, flannel0',
   probe: '"token"',
   from: 'h1c1',
   to: 'h2c1',
@@ -99,6 +99,7 @@ function resultOf(hostCount: number, change: Partial<LabResult> = {}): LabResult
     subnetManager: 'local',
     store: { kind: 'local', endpoint: '/run/weft-lab/abc123/subnets.db', version: null, commands: [] },
     backend: 'udp',
+    overlay: { device: 'flannel0', kind: 'tun' },
     network: '10.244.0.0/16',
     kernel: '6.1',
     node: 'v26.0.0',
@@ -208,7 +209,27 @@ describe('renderReport', () => {
     const text = plain(resultOf(2, { kept: true }));
     assert.match(text, /ip netns exec weft-x-h1c1 ping 10\.244\.2\.2/);
     assert.match(text, /weft lab down x/);
+    assert.match(text, /tcpdump -ni flannel0/);
+    assert.match(text, /route delete 10\.244\.0\.0\/16 dev flannel0/);
     assert.doesNotMatch(plain(resultOf(2)), /weft lab down/);
+  });
+});
+
+describe('routes of a backend with one for each host', () => {
+  it('are marked with whose containers they lead to, and can be tried', () => {
+    const route = {
+      destination: '10.244.2.0/24',
+      gateway: '10.244.2.0',
+      device: 'flannel.1',
+      protocol: '241',
+      source: null,
+    };
+    const local = { ...route, destination: '10.244.1.0/24', gateway: null, device: 'cni0', protocol: 'kernel' };
+    const overlay = { device: 'flannel.1', kind: 'vxlan' };
+    const text = plain(resultOf(2, { kept: true, overlay, routes: [{ host: 'h1', routes: [local, route] }] }));
+    assert.match(text, /10\.244\.2\.0\/24 via 10\.244\.2\.0 dev flannel\.1 proto 241 +← the containers of h2/);
+    assert.doesNotMatch(text, /dev cni0 proto kernel +←/);
+    assert.match(text, /route delete 10\.244\.2\.0\/24 dev flannel\.1/);
   });
 });
 

@@ -1,5 +1,5 @@
 /** What `weft lab` shows people, from the result alone. Pure: the same result gives the same lines. */
-import type { HostResult, LabResult, PingResult, StageResult } from './lab-result.ts';
+import type { HostResult, LabResult, PingResult, RouteResult, StageResult } from './lab-result.ts';
 import { percentile } from './ping-output.ts';
 import { type Line, padLine, paint, type Span, STYLE, type Style, span, table, wrap } from './text.ts';
 import type { Hop, PacketSummary, Space, Walk } from './walk.ts';
@@ -13,11 +13,11 @@ export interface ReportOptions {
 /** Enough for the two walks side by side. */
 export const WIDE_COLUMNS = 136;
 
-export function renderBanner(lab: { readonly id: string; readonly hosts: number }): Line {
+export function renderBanner(lab: { readonly id: string; readonly hosts: number; readonly backend: string }): Line {
   return [
     span('weft lab ', STYLE.bold),
     span(lab.id, STYLE.bold),
-    span(` · ${lab.hosts} hosts, ${lab.hosts * 2} containers, flannel udp mode`, STYLE.dim),
+    span(` · ${lab.hosts} hosts, ${lab.hosts * 2} containers, backend ${lab.backend}`, STYLE.dim),
   ];
 }
 
@@ -146,20 +146,29 @@ function renderThroughput(throughput: NonNullable<LabResult['throughput']>): Lin
   ];
 }
 
+/** Whose containers a route of the first host leads to; `undefined` for a route of another purpose. */
+function leadsTo({ network, hosts, overlay }: LabResult, { destination, device }: RouteResult): string | undefined {
+  if (device !== overlay?.device) return undefined;
+  const through = overlay.kind === 'tun' ? ', through the agent' : '';
+  if (destination === network) return `every other container${through}`;
+  const host = hosts.find(({ subnet }) => subnet === destination);
+  return host && `the containers of ${host.name}`;
+}
+
 /** One host in full; the others follow from it and the hosts' table, and are in the JSON. */
 function renderRoutes(result: LabResult): Line[] {
   const first = result.routes?.[0];
   if (first === undefined) return [];
   return [
     ...first.routes.map((route): Line => {
-      const overlay = route.destination === result.network;
+      const to = leadsTo(result, route);
       const via = route.gateway === null ? '' : ` via ${route.gateway}`;
       const protocol = route.protocol === null ? '' : ` proto ${route.protocol}`;
       return [
         span(`${first.host}  `, STYLE.dim),
-        span(`${route.destination}${via} dev ${route.device}`, overlay ? STYLE.bold : undefined),
+        span(`${route.destination}${via} dev ${route.device}`, to === undefined ? undefined : STYLE.bold),
         span(protocol, STYLE.dim),
-        ...(overlay ? [span('   ← every other container, through the agent', STYLE.physical)] : []),
+        ...(to === undefined ? [] : [span(`   ← ${to}`, STYLE.physical)]),
       ];
     }),
     ...(result.hosts.length > 1
@@ -301,6 +310,7 @@ function renderVerdict(result: LabResult): Line[] {
 /** What a kept lab invites to. */
 function renderCommands(result: LabResult): Line[] {
   const [a, b] = [result.hosts[0], result.hosts[1]];
+  const device = result.overlay?.device ?? 'any';
   const removal = `weft lab down ${result.id}`;
   const commands: [string, string][] = [];
   const [from, to] = [a?.containers[0], b?.containers[0]];
@@ -312,19 +322,22 @@ function renderCommands(result: LabResult): Line[] {
         'throughput',
         `ip netns exec ${to.namespace} iperf3 -s -1 -D; ip netns exec ${from.namespace} iperf3 -c ${to.address}`,
       ],
-      ['packets before the agent', `ip netns exec ${a.namespace} tcpdump -ni flannel0`],
-      ['and after it', `ip netns exec ${a.namespace} tcpdump -ni eth0 udp port 8285`],
+      ['packets on their way to the other hosts', `ip netns exec ${a.namespace} tcpdump -ni ${device}`],
+      ['and between the hosts', `ip netns exec ${a.namespace} tcpdump -ni eth0 host ${b.address}`],
       ['routes', `ip -n ${a.namespace} route`],
-      [
-        'delete the overlay route: it comes back',
-        `ip -n ${a.namespace} route delete ${result.network} dev flannel0; sleep 1; ip -n ${a.namespace} route`,
-      ],
     );
+    const route = result.routes?.[0]?.routes.find((one) => leadsTo(result, one) !== undefined);
+    if (route !== undefined) {
+      commands.push([
+        'delete a route to other hosts: it comes back',
+        `ip -n ${a.namespace} route delete ${route.destination} dev ${route.device}; sleep 1; ip -n ${a.namespace} route`,
+      ]);
+    }
     if (a.agent !== null) {
       commands.push(['log of an agent', `tail -f ${a.agent.logPath}`]);
       commands.push([
-        'kill an agent: the device stays',
-        `kill -9 ${a.agent.pid}; ip -n ${a.namespace} address show flannel0`,
+        'kill an agent: packets go on',
+        `kill -9 ${a.agent.pid}; ip -n ${a.namespace} address show ${device}; ip -n ${a.namespace} route`,
       ]);
     }
   }

@@ -4,15 +4,9 @@ import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
 import { lines } from '../linux/run.ts';
 import { Capture } from './capture.ts';
 import { CNI_BRIDGE, CONTAINER_DEVICE, HOST_DEVICE } from './namespaces.ts';
+import { type OverlayWay, overlaySteps } from './overlay.ts';
 import type { LabContainer, LabHost, Topology } from './topology.ts';
 import { buildWalk, type Probe, type Space, type Step, sight, type WalkResult } from './walk.ts';
-
-export interface OverlayDevice {
-  /** The TUN device on every host. */
-  readonly device: string;
-  /** UDP port of the forwarders. */
-  readonly port: number;
-}
 
 export interface WalkRequest<M> {
   readonly from: M;
@@ -26,14 +20,11 @@ const ARRIVAL_MS = 5_000;
 /** Discard's port (RFC 863): nothing else listens on it in a lab. */
 const PROBE_PORT = 9;
 
-/**
- * Sends one UDP datagram between applications in two containers on different hosts, captured on every device of udp
- * mode's path.
- */
+/** Sends one UDP datagram between applications in two containers on different hosts, captured on every device of its way. */
 export async function walkContainers(
   topology: Topology,
   request: WalkRequest<LabContainer>,
-  overlay: OverlayDevice,
+  way: OverlayWay,
   signal?: AbortSignal,
 ): Promise<WalkResult> {
   const { from, to } = request;
@@ -43,21 +34,13 @@ export async function walkContainers(
     { kind: 'inferred', node: from.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
     seenOn(from.name, CONTAINER_DEVICE, 'out', false),
     seenOn(a.name, CNI_BRIDGE, 'in', false),
-    { kind: 'inferred', node: a.name, space: 'kernel', place: 'routing', evidence: 'forwarded' },
-    seenOn(a.name, overlay.device, 'out', false),
-    { kind: 'inferred', node: a.name, space: 'user', place: 'flanneld', evidence: 'encapsulated' },
-    { kind: 'inferred', node: a.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
-    ...underlaySteps(a, b, true),
-    { kind: 'inferred', node: b.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
-    { kind: 'inferred', node: b.name, space: 'user', place: 'flanneld', evidence: 'decapsulated' },
-    seenOn(b.name, overlay.device, 'in', false),
-    { kind: 'inferred', node: b.name, space: 'kernel', place: 'routing', evidence: 'forwarded' },
+    ...overlaySteps(a.name, b.name, way, (isWrapped) => underlaySteps(a, b, isWrapped)),
     seenOn(b.name, CNI_BRIDGE, 'out', false),
     seenOn(to.name, CONTAINER_DEVICE, 'in', false),
     { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
     { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
   ];
-  const title = 'container to container, flannel udp mode';
+  const title = `container to container, ${way.kind === 'direct' ? 'routed without a tunnel' : way.device}`;
   return take(topology, { ...request, title, steps, source: addressOf(from), destination: addressOf(to) }, signal);
 }
 
@@ -125,7 +108,7 @@ async function take(topology: Topology, expedition: Expedition, signal: AbortSig
     steps.map(async (step) => {
       if (step.kind !== 'captured') return undefined;
       const namespace = namespaceOf(topology, step.node);
-      const capture = await Capture.start(topology, namespace, step.device, { filter: 'udp' }, signal);
+      const capture = await Capture.start(topology, namespace, step.device, { filter: 'udp or ip proto 4' }, signal);
       resources.use(capture);
       return capture;
     }),

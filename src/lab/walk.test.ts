@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { decodeIpv4 } from './decode.ts';
+import { overlaySteps } from './overlay.ts';
 import { buildWalk, isProbe, type Probe, type Sighting, type Step, sight } from './walk.ts';
 
 const probe: Probe = {
@@ -88,6 +89,57 @@ describe('sight', () => {
     assert.equal(isProbe(echo, message(8, 7)), true);
     assert.equal(isProbe(echo, message(8, 8)), false);
     assert.equal(isProbe(echo, message(0, 7)), false);
+  });
+});
+
+const inVxlan = (ttl: number) => {
+  const ethernet = Buffer.concat([Buffer.alloc(12, 2), Buffer.of(8, 0), bare(ttl)]);
+  const header = Buffer.of(8, 0, 0, 0, 0, 0, 7, 0);
+  return udp('192.168.77.1', '192.168.77.2', 64, [50000, 8472], Buffer.concat([header, ethernet]));
+};
+
+describe('buildWalk through tunnels of the kernel', () => {
+  const under = (isWrapped: boolean): Step[] => [captured('underlay', 'port1', isWrapped)];
+  const walkOf = (kind: string, frames: readonly Uint8Array[]) => {
+    const tunnel = overlaySteps('h1', 'h2', { device: 'flannel.7', kind }, under);
+    const all: Step[] = [captured('h1', 'cni0'), ...tunnel, captured('h2', 'cni0')];
+    const queue = [...frames];
+    const seenAt = all.map((step, i) =>
+      step.kind === 'captured' ? seen(queue.shift()!, BigInt(i * 1_000)) : undefined,
+    );
+    return buildWalk({ ...facts, steps: all, sightings: seenAt });
+  };
+
+  it('names the headers of VXLAN and of IP in IP', () => {
+    const vxlan = walkOf('vxlan', [bare(64), bare(63), inVxlan(63), bare(63), bare(62)]);
+    assert.ok(vxlan.ok, JSON.stringify(vxlan));
+    const notes = vxlan.walk.hops.flatMap(({ note }) => note ?? []);
+    assert.deepEqual(notes, [
+      'routes it to the next device, TTL 64 → 63',
+      'puts Ethernet, VXLAN (VNI 7), UDP and IP headers before it, to 192.168.77.2 on port 8472',
+      'takes Ethernet, VXLAN (VNI 7), UDP and IP headers off that come from 192.168.77.1',
+      'routes it to the next device, TTL 63 → 62',
+    ]);
+    assert.equal(vxlan.walk.forwarderUs, 0);
+    const inIp = ipv4('192.168.77.1', '192.168.77.2', 64, 4, bare(63));
+    const ipip = walkOf('ipip', [bare(64), bare(63), inIp, bare(63), bare(62)]);
+    assert.ok(ipip.ok, JSON.stringify(ipip));
+    assert.equal(ipip.walk.hops[3]?.note, 'puts an IP header before it, to 192.168.77.2');
+  });
+
+  it('says of a tunnel that nobody can look into no more than its ends show', () => {
+    const wireguard = walkOf('wireguard', [bare(64), bare(63), bare(63), bare(62)]);
+    assert.ok(wireguard.ok, JSON.stringify(wireguard));
+    assert.deepEqual(
+      wireguard.walk.hops.map(({ node, place }) => `${node} ${place}`),
+      ['h1 cni0', 'h1 routing', 'h1 flannel.7', 'underlay wireguard tunnel', 'h2 flannel.7', 'h2 routing', 'h2 cni0'],
+    );
+  });
+
+  it('fails when the tunnel has changed the TTL', () => {
+    const result = walkOf('vxlan', [bare(64), bare(63), inVxlan(62), bare(62), bare(61)]);
+    assert.ok(!result.ok);
+    assert.match(result.problems.join('\n'), /h1 VXLAN · UDP · IP: .*TTL 63 → 62, but the same was expected/);
   });
 });
 

@@ -5,7 +5,7 @@
  * reported as missing, never filled in. Pure; walk-probe.ts sends the packet and captures.
  */
 import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
-import { type DecodedPacket, decodeFrame, decodeIpv4 } from './decode.ts';
+import { type DecodedPacket, decodeFrame, unwrap } from './decode.ts';
 import type { CapturedFrame } from './pcap.ts';
 
 /** How the packet is recognised wherever it is captured. */
@@ -46,12 +46,14 @@ export function isProbe(probe: Probe, packet: DecodedPacket): boolean {
   }
 }
 
-/** The probe as one frame shows it: bare, or as the payload of a udp-mode datagram. */
+/** The probe as one frame shows it: bare, or inside a tunnel's packet. */
 export interface Sighting {
   readonly timeNs: bigint;
   readonly packet: DecodedPacket;
-  /** The probe inside `packet`, when that is a datagram that wraps it. */
+  /** The probe inside `packet`, when that wraps it. */
   readonly inner: DecodedPacket | undefined;
+  /** Of a VXLAN tunnel. */
+  readonly vni?: number | undefined;
 }
 
 /** `undefined` when the frame has nothing to do with the probe. */
@@ -59,9 +61,9 @@ export function sight(probe: Probe, frame: CapturedFrame): Sighting | undefined 
   const packet = decodeFrame(frame.linkType, frame.bytes);
   if (packet === undefined) return undefined;
   if (isProbe(probe, packet)) return { timeNs: frame.timeNs, packet, inner: undefined };
-  if (packet.transport.kind !== 'udp') return undefined;
-  const inner = decodeIpv4(packet.payload);
-  return inner !== undefined && isProbe(probe, inner) ? { timeNs: frame.timeNs, packet, inner } : undefined;
+  const wrapped = unwrap(packet);
+  if (wrapped === undefined || !isProbe(probe, wrapped.packet)) return undefined;
+  return { timeNs: frame.timeNs, packet, inner: wrapped.packet, vni: wrapped.vni };
 }
 
 export type Space = 'user' | 'kernel' | 'physical';
@@ -75,7 +77,7 @@ export interface CapturedStep {
   readonly space: Space;
   /** As seen from the node. */
   readonly direction: 'out' | 'in';
-  /** Whether it must be the payload of a datagram here. */
+  /** Whether it must be inside a tunnel's packet here. */
   readonly wrapped: boolean;
 }
 
@@ -90,7 +92,8 @@ export interface InferredStep {
    * `headers-added`: the next capture shows the headers that the kernel put before the payload; `headers-removed`: the
    * last capture shows those that were taken off; `forwarded`: the kernel took it from the last device to the next, and
    * the TTL is one less; `encapsulated` and `decapsulated`: a program took it from one device and put it into a datagram,
-   * or took it out of one, and the TTL is one less.
+   * or took it out of one, and the TTL is one less; `wrapped` and `unwrapped`: the kernel did that, and the TTL is the same;
+   * `hidden`: between the two devices nobody can read it.
    */
   readonly evidence: Evidence;
 }
@@ -101,6 +104,9 @@ export type Evidence =
   | 'forwarded'
   | 'encapsulated'
   | 'decapsulated'
+  | 'wrapped'
+  | 'unwrapped'
+  | 'hidden'
   | 'headers-removed'
   | 'received';
 
@@ -271,11 +277,38 @@ function conclude(
     case 'encapsulated':
     case 'decapsulated': {
       if (before === undefined || after === undefined) return undefined;
-      const inTtl = (before.inner ?? before.packet).ip.ttl;
-      const outTtl = (after.inner ?? after.packet).ip.ttl;
+      const { inTtl, outTtl } = ttls(before, after);
       const text = `${describeForwarding(step.evidence, before, after)}, TTL ${inTtl} → ${outTtl}`;
       return { ok: outTtl === inTtl - 1, text: outTtl === inTtl - 1 ? text : `${text}, but one less was expected` };
     }
+    case 'wrapped':
+    case 'unwrapped':
+    case 'hidden': {
+      if (before === undefined || after === undefined) return undefined;
+      const { inTtl, outTtl } = ttls(before, after);
+      const text = describeTunnel(step.evidence, before, after);
+      return outTtl === inTtl
+        ? { ok: true, text }
+        : { ok: false, text: `${text}, TTL ${inTtl} → ${outTtl}, but the same was expected` };
+    }
+  }
+}
+
+/** Of the packet that is carried, whatever is around it. */
+function ttls(before: Sighting, after: Sighting): { readonly inTtl: number; readonly outTtl: number } {
+  return { inTtl: (before.inner ?? before.packet).ip.ttl, outTtl: (after.inner ?? after.packet).ip.ttl };
+}
+
+function describeTunnel(evidence: 'wrapped' | 'unwrapped' | 'hidden', before: Sighting, after: Sighting): string {
+  const headersOf = ({ packet, vni }: Sighting): string =>
+    packet.transport.kind !== 'udp' ? 'an IP header' : `Ethernet, VXLAN (VNI ${vni ?? '?'}), UDP and IP headers`;
+  switch (evidence) {
+    case 'wrapped':
+      return `puts ${headersOf(after)} before it, to ${formatIpv4(after.packet.ip.destination)}${portOf(after.packet)}`;
+    case 'unwrapped':
+      return `takes ${headersOf(before)} off that come from ${formatIpv4(before.packet.ip.source)}`;
+    case 'hidden':
+      return 'between the hosts it cannot be read';
   }
 }
 

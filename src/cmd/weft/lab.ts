@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { DEFAULT_BACKEND } from '../../config/net-conf.ts';
 import { describeOutcome, removeLabs } from '../../lab/down.ts';
-import { MAX_LAB_HOSTS, MIN_HOSTS, runLab } from '../../lab/lab.ts';
+import { LAB_BACKENDS, MAX_LAB_HOSTS, MIN_HOSTS, runLab } from '../../lab/lab.ts';
 import { Progress } from '../../lab/progress.ts';
 import { renderReport, WIDE_COLUMNS } from '../../lab/report.ts';
 import { SUBNET_STORE_KINDS, type SubnetStoreKind } from '../../lab/subnet-store.ts';
@@ -11,6 +12,7 @@ interface LabFlags {
   readonly keep?: true;
   readonly json?: true;
   readonly subnetMgr: SubnetStoreKind;
+  readonly backend: string;
 }
 
 /**
@@ -30,6 +32,11 @@ export function labCommand(life: ProcessLife): Command {
       new Option('--subnet-mgr <kind>', 'where the agents agree on subnets')
         .choices(SUBNET_STORE_KINDS)
         .default('local'),
+    )
+    .addOption(
+      new Option('--backend <type>', 'how packets reach the other hosts')
+        .choices(LAB_BACKENDS)
+        .default(DEFAULT_BACKEND),
     )
     .action((flags: LabFlags) => runAndShow(flags, life));
   lab
@@ -69,6 +76,7 @@ async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
     const options = {
       hosts: flags.hosts,
       subnetStore: flags.subnetMgr,
+      backend: flags.backend,
       keep: flags.keep ?? false,
       purpose: `weft ${process.argv.slice(2).join(' ')}`,
     };

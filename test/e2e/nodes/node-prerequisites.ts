@@ -26,5 +26,5 @@ export async function checkNodePrerequisites(say: (line: string) => void, signal
       hint: `Run: modprobe ${module}`,
     });
   }
-  await checkPrerequisites('kube', say, signal);
+  await checkPrerequisites({ store: 'kube', tun: true }, say, signal);
 }

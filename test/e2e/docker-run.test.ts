@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
@@ -7,10 +7,10 @@ import { imageLabels } from '../../scripts/packaging/image-root.ts';
 import { VERSION } from '../../src/cmd/version.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { openEtcdStore } from '../../src/lab/etcd-store.ts';
-import { Topology } from '../../src/lab/topology.ts';
+import type { Topology } from '../../src/lab/topology.ts';
 import { eventually } from '../netns/waiting.ts';
 import { DockerHost } from './docker/docker-host.ts';
-import { nodesDir, removeLeftovers } from './nodes/leftovers.ts';
+import { Bed } from './nodes/bed.ts';
 
 /** The image of `make image` on real Docker hosts, started as docs/INSTALL.md has it. */
 
@@ -27,12 +27,9 @@ before(async () => {
   install = await readFile(join(ROOT, 'docs/INSTALL.md'), 'utf8');
   const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   image = `localhost/weft:${version}`;
-  await removeLeftovers();
-  const purpose = 'docker run';
-  topology = cleanup.use(await Topology.create({ hosts: 2, containersPerHost: 0, store: true, purpose }));
-  const dir = nodesDir(topology.id);
-  cleanup.defer(() => rm(dir, { recursive: true, force: true }));
-  await mkdir(dir);
+  const bed = cleanup.use(await Bed.open({ hosts: 2, store: true, purpose: 'docker run' }));
+  const { dir } = bed;
+  topology = bed.topology;
   cleanup.use(await openEtcdStore(topology, NET_CONF, AbortSignal.timeout(120_000)));
   for (const host of topology.hosts) {
     const docker = cleanup.use(await DockerHost.start({ host, dir: join(dir, host.name), flags: ['--bridge=none'] }));

@@ -1,49 +1,53 @@
-import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { cachePath, hashOf, type MadeOnceOptions, madeOnce, runBuilder } from '../../src/lab/build-cache.ts';
+import { goEnvironment, requiredVersion } from '../../src/lab/go-module.ts';
 import { run } from '../../src/linux/run.ts';
 
-/** Everything here that is made once and kept: outside the tree, under names that say what it is made of. */
-export function cacheFolder(name: string): string {
-  return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'weft', name);
+export interface GoToolsOptions extends MadeOnceOptions {
+  /** What the name of the folder begins with; the versions of `modules` follow. */
+  readonly name: string;
+  /** The folder of the Go module that names versions. */
+  readonly module: string;
+  /** Those of its requirements whose versions are in the folder's name, a short name by each path. */
+  readonly modules: Readonly<Record<string, string>>;
+  /** To build. */
+  readonly packages: readonly string[];
+  /** More flags of `go build`. */
+  readonly flags?: readonly string[];
 }
 
-/** Of the bytes given, short enough for a name. */
-export function hashOf(...parts: readonly (string | Uint8Array)[]): string {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(part);
-  return hash.digest('hex').slice(0, 16);
+export interface GoTools {
+  /** The programs are in it. */
+  readonly folder: string;
+  /** The part of the folder's name that says which these are, e.g. `helm-v3.22.0-kustomize-v5.8.1`. */
+  readonly versions: string;
 }
 
 /**
- * A folder with the programs of Go packages, built from the module in `module` and kept under `name` and the hash of what they are
- * made of. Two builders at once are harmless: whoever is first wins.
+ * The programs of Go packages, kept in the cache under their versions and the hash of what they are made of.
  *
  * @throws WeftError WEFT_COMMAND_MISSING, WEFT_COMMAND_FAILED
  */
-export async function goTools(
-  name: string,
-  module: string,
-  packages: readonly string[],
-  flags: readonly string[] = [],
-): Promise<string> {
-  const sources = await Promise.all(['go.mod', 'go.sum'].map((file) => readFile(join(module, file))));
-  const folder = cacheFolder(`${name}-${hashOf(...sources, ...flags)}`);
-  if (existsSync(folder)) return folder;
-  await mkdir(cacheFolder(''), { recursive: true });
-  const partial = await mkdtemp(`${folder}.`);
-  try {
-    const build = ['go', 'build', '-trimpath', '-buildvcs=false', '-ldflags', '-s -w', ...flags, '-o', `${partial}/`];
-    await run(['nice', '-n', '19', ...build, ...packages], { cwd: module, env: goEnvironment() });
-    await rename(partial, folder).catch((error: unknown) => {
-      if (!existsSync(folder)) throw error;
+export async function goTools(options: GoToolsOptions): Promise<GoTools> {
+  const { name, module, modules, packages, flags = [], ...waiting } = options;
+  const [goMod, goSum] = await Promise.all(['go.mod', 'go.sum'].map((file) => readFile(join(module, file), 'utf8')));
+  const named = Object.entries(modules).map(([path, short]) => `${short}-${requiredVersion(goMod!, path)}`);
+  const versions = named.join('-');
+  const folder = cachePath(`${name}-${versions}-${hashOf(goMod!, goSum!, ...flags)}`);
+  const make = async (dir: string): Promise<string> => {
+    const made = join(dir, 'programs');
+    await mkdir(made);
+    const build = ['go', 'build', '-trimpath', '-buildvcs=false', '-ldflags', '-s -w', ...flags, '-o', `${made}/`];
+    await runBuilder(['nice', '-n', '19', ...build, ...packages], {
+      cwd: module,
+      env: goEnvironment(),
+      signal: waiting.signal,
     });
-  } finally {
-    await rm(partial, { recursive: true, force: true });
-  }
-  return folder;
+    return made;
+  };
+  await madeOnce(folder, make, waiting);
+  return { folder, versions };
 }
 
 /** The folder of a module's sources, fetched if need be. */
@@ -51,8 +55,4 @@ export async function goModuleFolder(module: string, path: string): Promise<stri
   const argv = ['go', 'list', '-m', '-f', '{{.Dir}}', path];
   await run(['go', 'mod', 'download', path], { cwd: module, env: goEnvironment() });
   return (await run(argv, { cwd: module, env: goEnvironment() })).stdout.trim();
-}
-
-function goEnvironment(): Record<string, string> {
-  return { PATH: [process.env.PATH ?? '', '/usr/local/go/bin'].join(delimiter) };
 }

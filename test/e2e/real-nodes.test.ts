@@ -1,14 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, globSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
 import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
-import { start } from '../../src/linux/run.ts';
-import { eventually, LineFeed } from '../netns/waiting.ts';
-import { nodesDir, removeLeftovers } from './nodes/leftovers.ts';
+import { eventually } from '../netns/waiting.ts';
 import { applyManifest, deleteManifest, type ManifestObject, readManifest } from './nodes/manifest.ts';
 import { containerOf, type Pod, RealCluster, type Workload } from './nodes/real-cluster.ts';
 import type { RealNode } from './nodes/real-node.ts';
@@ -404,20 +401,6 @@ test('no TUN device in the container: the agent names the YAML to add, and with 
   await pingBothWays(1);
 });
 
-test('a run that is killed leaves nothing that the next one does not remove', async () => {
-  const script = fileURLToPath(new URL('nodes/abandoned-cluster.ts', import.meta.url));
-  const child = await start([process.execPath, '--disable-warning=ExperimentalWarning', script]);
-  const { text: id } = await new LineFeed(child.stdout!).find((line) => /^[a-z0-9]+$/.test(line), 0, ROLLOUT_MS);
-  assert.ok(existsSync(nodesDir(id)));
-  child.kill('SIGKILL');
-  await child.exited;
-  await eventually('the node has ended by itself', () => (processesOf(id).length === 0 ? true : undefined));
-  await removeLeftovers();
-  // Another run may be at it, too.
-  const places = [`/sys/fs/cgroup/*/weft-${id}-*`, `/run/netns/weft-${id}-*`, `/run/weft-lab/${id}*`, nodesDir(id)];
-  await eventually('nothing of it is left', () => (globSync(places).length === 0 ? true : undefined));
-});
-
 interface Service extends ManifestObject {
   spec: { clusterIP: string };
 }
@@ -535,10 +518,4 @@ async function configure(change: (netConf: string) => string): Promise<void> {
   const path = `/api/v1/namespaces/${AGENTS.namespace}/configmaps/kube-flannel-cfg`;
   const { data } = await cluster.api.get<ConfigMap>(path);
   await cluster.api.patch(path, { data: { 'net-conf.json': change(data['net-conf.json']!) } });
-}
-
-/** Processes in the cgroups of a lab's nodes. */
-function processesOf(labId: string): string[] {
-  const files = globSync(`/sys/fs/cgroup/*/weft-${labId}-*/**/cgroup.procs`);
-  return files.flatMap((file) => readFileSync(file, 'utf8').split('\n').filter(Boolean));
 }

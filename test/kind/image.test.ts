@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { ROOT } from '../../scripts/packaging/architecture.ts';
 import { type EtcdStore, openEtcdStore } from '../../src/lab/etcd-store.ts';
-import { type LabHost, Topology } from '../../src/lab/topology.ts';
+import type { LabHost } from '../../src/lab/topology.ts';
 import { DockerHost } from '../e2e/docker/docker-host.ts';
-import { nodesDir, removeLeftovers } from '../e2e/nodes/leftovers.ts';
-import { startReaper } from '../e2e/nodes/reaper.ts';
-import { eventually } from '../netns/waiting.ts';
+import { Bed } from '../e2e/nodes/bed.ts';
+import { logOfAgent } from './agent-container.ts';
 import { WEFT_IMAGE } from './kind-host.ts';
 
 /** The archive of `make image` in the hands of the programs that INSTALL.md names, and the image under plain Docker. */
@@ -25,14 +23,7 @@ let store: EtcdStore;
 
 before(async () => {
   assert.ok(existsSync(WEFT_IMAGE), `${WEFT_IMAGE} is missing: make image`);
-  await removeLeftovers();
-  cleanup.use(await startReaper());
-  const topology = cleanup.use(
-    await Topology.create({ hosts: 1, containersPerHost: 0, store: true, purpose: 'image under Docker' }),
-  );
-  const dir = nodesDir(topology.id);
-  cleanup.defer(() => rm(dir, { recursive: true, force: true }));
-  await mkdir(dir);
+  const { topology, dir } = cleanup.use(await Bed.open({ hosts: 1, store: true, purpose: 'image under Docker' }));
   host = topology.hosts[0]!;
   store = cleanup.use(await openEtcdStore(topology, NET_CONF, AbortSignal.timeout(60_000)));
   docker = cleanup.use(await DockerHost.start({ host, dir: join(dir, 'docker') }));
@@ -103,28 +94,8 @@ describe('docker run', () => {
   });
 });
 
-/** The log of an agent with these options of `docker run`, as soon as something in it fits. */
-async function logOf(options: readonly string[], fits: RegExp): Promise<string> {
-  await docker.exec([
-    ...['docker', 'run', '--detach', '--name=agent', ...options, '--volume=/run/flannel:/run/flannel', IMAGE],
-    ...[...store.agentFlags(host), '--ip-masq'],
-  ]);
-  try {
-    return await eventually(
-      `the log has ${fits}`,
-      async () => {
-        const { stdout, stderr } = await docker.exec(['docker', 'logs', 'agent']);
-        const log = stdout + stderr;
-        return fits.test(log) ? log : undefined;
-      },
-      60_000,
-    );
-  } catch (error) {
-    const { stdout, stderr } = await docker.exec(['docker', 'logs', 'agent']);
-    throw new Error(`${String(error)}\n${stdout}${stderr}`, { cause: error });
-  } finally {
-    await docker.exec(['docker', 'rm', '--force', 'agent']);
-  }
+function logOf(options: readonly string[], fits: RegExp): Promise<string> {
+  return logOfAgent(docker, IMAGE, options, store.agentFlags(host), fits);
 }
 
 function summaryOf(config: string): typeof answers {

@@ -1,13 +1,10 @@
-import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
-import { Topology } from '../../src/lab/topology.ts';
 import type { RunOptions, RunResult } from '../../src/linux/run.ts';
 import { DockerHost } from '../e2e/docker/docker-host.ts';
-import { nodesDir, removeLeftovers } from '../e2e/nodes/leftovers.ts';
+import { Bed } from '../e2e/nodes/bed.ts';
 import type { ManifestObject } from '../e2e/nodes/manifest.ts';
-import { startReaper } from '../e2e/nodes/reaper.ts';
 import { kindTools } from './kind-tools.ts';
 import { type NodeImage, nodeImage } from './node-image.ts';
 
@@ -16,33 +13,31 @@ export const WEFT_IMAGE = join(DIST, 'weft-image.tar');
 
 /** A machine with Docker, kind and kubectl, as the one that a user of kind has, and the image of kind's nodes loaded. */
 export class KindHost implements AsyncDisposable {
+  /** Of its lab. */
+  readonly id: string;
   readonly docker: DockerHost;
   readonly nodeImage: NodeImage;
   readonly #cleanup: AsyncDisposableStack;
 
-  private constructor(docker: DockerHost, image: NodeImage, cleanup: AsyncDisposableStack) {
+  private constructor(id: string, docker: DockerHost, image: NodeImage, cleanup: AsyncDisposableStack) {
+    this.id = id;
     this.docker = docker;
     this.nodeImage = image;
     this.#cleanup = cleanup;
   }
 
   static async start(purpose: string, say: (line: string) => void, signal: AbortSignal): Promise<KindHost> {
-    await removeLeftovers();
     const kubernetes = await kubernetesBinaries(say, signal);
-    const tools = await kindTools();
+    const tools = await kindTools({ say, signal });
     const image = await nodeImage(say, signal);
     await using cleanup = new AsyncDisposableStack();
-    cleanup.use(await startReaper());
-    const topology = cleanup.use(await Topology.create({ hosts: 1, containersPerHost: 0, purpose }));
-    const dir = nodesDir(topology.id);
-    cleanup.defer(() => rm(dir, { recursive: true, force: true }));
-    await mkdir(dir);
+    const { topology, dir } = cleanup.use(await Bed.open({ hosts: 1, purpose }));
     const programs = { kind: tools.kind, kubectl: kubernetes.program('kubectl') };
     const docker = cleanup.use(
       await DockerHost.start({ host: topology.hosts[0]!, dir: join(dir, 'docker'), programs }),
     );
     await docker.exec(['docker', 'load', '--input', image.archive], { signal });
-    return new KindHost(docker, image, cleanup.move());
+    return new KindHost(topology.id, docker, image, cleanup.move());
   }
 
   /** A line that a user would type, at the root of the repository. */

@@ -1,4 +1,4 @@
-import { existsSync, globSync } from 'node:fs';
+import { globSync } from 'node:fs';
 import {
   appendFile,
   chmod,
@@ -6,20 +6,19 @@ import {
   cp,
   link,
   mkdir,
-  mkdtemp,
   readFile,
   rename,
   rm,
   symlink,
   writeFile,
 } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { architecturesOf } from '../../scripts/packaging/architecture.ts';
 import { makeDebianRoot } from '../../scripts/packaging/debian-root.ts';
 import { writeOciArchive } from '../../scripts/packaging/oci-archive.ts';
+import { cachePath, hashOf, madeOnce, runBuilder } from '../../src/lab/build-cache.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
 import { run } from '../../src/linux/run.ts';
-import { cacheFolder, hashOf } from '../e2e/go-tools.ts';
 import { TOOLS_IMAGE } from '../e2e/nodes/node-config.ts';
 import { buildToolsImage } from '../e2e/nodes/test-images.ts';
 import { type KindTools, kindTools, NODE_PROGRAMS } from './kind-tools.ts';
@@ -105,6 +104,14 @@ metadata:
 provisioner: kubernetes.io/no-provisioner
 `;
 
+/** What the image depends on beside the programs in it. */
+const RECIPE = [
+  './node-image.ts',
+  '../../scripts/packaging/debian-root.ts',
+  '../../scripts/packaging/oci-archive.ts',
+  '../e2e/nodes/test-images.ts',
+];
+
 /** In a chroot and namespaces of its own: containerd takes in the archives of /images and knows the second of two names as well. */
 const IMPORT = `set -eu
 mount --rbind /dev dev
@@ -124,32 +131,32 @@ exec chroot . sh -euc '
 
 /**
  * The image of kind's nodes: Debian, containerd 2, runc and Kubernetes, with every image that a cluster and the tests' pods need
- * already in containerd's store. Made without a registry of images, once, and kept outside the tree.
+ * already in containerd's store. Made without a registry of images, once, and kept in the cache.
  *
  * @throws WeftError WEFT_COMMAND_MISSING, WEFT_COMMAND_FAILED
  */
 export async function nodeImage(say: (line: string) => void, signal: AbortSignal): Promise<NodeImage> {
   const kubernetes = await kubernetesBinaries(say, signal);
-  const tools = await kindTools();
-  const recipe = await readFile(import.meta.filename);
-  const hash = hashOf(recipe, kubernetes.binary, tools.folder);
+  const tools = await kindTools({ say, signal });
+  const { VERSION_CODENAME: suite } = parseOsRelease(await readFile('/etc/os-release', 'utf8'));
+  const recipe = await Promise.all(RECIPE.map((file) => readFile(new URL(file, import.meta.url))));
+  const hash = hashOf(...recipe, basename(dirname(kubernetes.binary)), basename(tools.folder));
   const name = `kindest/node:${kubernetes.version}`;
-  const archive = cacheFolder(`kind-node-${kubernetes.version}-${hash}.tar`);
-  if (existsSync(archive)) return { name, archive };
-  await mkdir(cacheFolder(''), { recursive: true });
-  const dir = await mkdtemp(`${archive}.`);
-  const startedAt = performance.now();
-  say(`making the image of kind's nodes: 5 minutes the first time`);
-  try {
+  const archive = cachePath(`kind-node-${kubernetes.version}-${tools.versions}-${suite}-${hash}.tar`);
+  const make = async (dir: string): Promise<string> => {
+    const startedAt = performance.now();
+    say(`making the image of kind's nodes: 5 minutes the first time`);
     const root = join(dir, 'root');
-    await makeNodeRoot(root, kubernetes, tools, signal);
+    await makeNodeRoot(root, suite!, kubernetes, tools, signal);
     await importImages(dir, root, kubernetes, signal);
-    await pack(dir, root, name, signal);
-    await rename(join(dir, 'image.tar'), archive);
-  } finally {
-    await rm(dir, { recursive: true, force: true });
-  }
-  say(`made in ${Math.round((performance.now() - startedAt) / 1000)} s: ${archive}`);
+    // Debian's versions are not known before they are there, so no name of a file can have them.
+    const list = ['dpkg-query', `--admindir=${root}/var/lib/dpkg`, '--show'];
+    await writeFile(`${archive}.packages`, (await run(list, { signal })).stdout);
+    const made = await pack(dir, root, name, signal);
+    say(`made in ${Math.round((performance.now() - startedAt) / 1000)} s`);
+    return made;
+  };
+  await madeOnce(archive, make, { say, signal });
   return { name, archive };
 }
 
@@ -160,15 +167,17 @@ interface Kubernetes {
 
 async function makeNodeRoot(
   root: string,
+  suite: string,
   kubernetes: Kubernetes,
   tools: KindTools,
   signal: AbortSignal,
 ): Promise<void> {
-  const { VERSION_CODENAME: suite } = parseOsRelease(await readFile('/etc/os-release', 'utf8'));
   const include = `--include=${PACKAGES.join(',')}`;
   // What it mounts in there goes with the namespace, also when it is killed.
   const namespaces = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--'];
-  await run([...namespaces, 'mmdebstrap', '--mode=root', '--variant=minbase', include, suite!, root], { signal });
+  await runBuilder([...namespaces, 'mmdebstrap', '--mode=root', '--variant=minbase', include, suite!, root], {
+    signal,
+  });
   for (const pattern of UNITS_REMOVED) {
     for (const path of globSync(pattern, { cwd: root })) await rm(join(root, path));
   }
@@ -261,7 +270,7 @@ async function importImages(dir: string, root: string, kubernetes: Kubernetes, s
   await writeFile(join(images, 'names'), `${[...names, `${TOOLS_IMAGE} ${pause}`].join('\n')}\n`);
 
   const namespaces = ['--mount', '--net', '--pid', '--fork', '--kill-child'];
-  await run(['unshare', ...namespaces, '--', 'sh', '-c', IMPORT], { cwd: root, signal });
+  await runBuilder(['unshare', ...namespaces, '--', 'sh', '-c', IMPORT], { cwd: root, signal });
   await rm(images, { recursive: true });
   // The same bytes again: they need not be twice in the image.
   for (const copy of globSync('var/lib/containerd/**/usr/local/bin/kube', { cwd: root })) {
@@ -271,7 +280,7 @@ async function importImages(dir: string, root: string, kubernetes: Kubernetes, s
 }
 
 /** The archive that `docker save` would write. (`docker import` cannot set the signal that systemd stops at.) */
-async function pack(dir: string, root: string, name: string, signal: AbortSignal): Promise<void> {
+async function pack(dir: string, root: string, name: string, signal: AbortSignal): Promise<string> {
   const layer = join(dir, 'layer.tar');
   await run(['tar', '-C', root, '--numeric-owner', '--one-file-system', '-cf', layer, '.'], { signal });
   const sum = (await run(['sha256sum', layer], { signal })).stdout.split(' ')[0];
@@ -289,7 +298,9 @@ async function pack(dir: string, root: string, name: string, signal: AbortSignal
   await writeFile(join(dir, 'config.json'), JSON.stringify(configuration));
   const manifest = [{ Config: 'config.json', RepoTags: [name], Layers: [basename(layer)] }];
   await writeFile(join(dir, 'manifest.json'), JSON.stringify(manifest));
-  await run(['tar', '-C', dir, '-cf', join(dir, 'image.tar'), 'manifest.json', 'config.json', 'layer.tar'], { signal });
+  const archive = join(dir, 'image.tar');
+  await run(['tar', '-C', dir, '-cf', archive, 'manifest.json', 'config.json', 'layer.tar'], { signal });
+  return archive;
 }
 
 /** @throws Error when it is not there: kind's file has changed. */

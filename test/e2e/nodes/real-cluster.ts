@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describeError } from '../../../src/errors.ts';
 import { kubernetesBinaries } from '../../../src/lab/servers/kube-build.ts';
 import type { KubeClient, KubeObject } from '../../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../../src/lab/servers/kube-server.ts';
 import { storePlace } from '../../../src/lab/store-place.ts';
-import { type LabHost, Topology } from '../../../src/lab/topology.ts';
+import type { LabHost, Topology } from '../../../src/lab/topology.ts';
 import type { Child, RunOptions, RunResult, StartOptions } from '../../../src/linux/run.ts';
-import { nodesDir, removeLeftovers } from './leftovers.ts';
+import { Bed } from './bed.ts';
 import { checkNodePrerequisites } from './node-prerequisites.ts';
 import { type NodeOptions, RealNode } from './real-node.ts';
 import { buildToolsImage } from './test-images.ts';
@@ -91,16 +91,10 @@ export class RealCluster implements AsyncDisposable {
 
   /** Resolves when all Nodes are registered and have their pod CIDRs. What dead runs left is removed first. */
   static async start(options: RealClusterOptions, signal: AbortSignal): Promise<RealCluster> {
-    await removeLeftovers();
     await checkNodePrerequisites(options.say ?? (() => {}), signal);
     await using cleanup = new AsyncDisposableStack();
     const purpose = 'end-to-end test on real nodes';
-    const topology = cleanup.use(
-      await Topology.create({ hosts: options.nodes, containersPerHost: 0, store: true, purpose }),
-    );
-    const dir = nodesDir(topology.id);
-    cleanup.defer(() => rm(dir, { recursive: true, force: true }));
-    await mkdir(dir);
+    const { topology, dir } = cleanup.use(await Bed.open({ hosts: options.nodes, store: true, purpose }));
     const toolsImage = await buildToolsImage(dir, signal);
     const controlDir = join(dir, 'control');
     await mkdir(controlDir);

@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { backendKinds } from '../src/backend/registry.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
@@ -100,6 +101,26 @@ describe('docs/COMPATIBILITY.md', () => {
       behaviours.filter((behaviour, i) => behaviours.indexOf(behaviour) !== i),
       [],
     );
+  });
+
+  it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));
+});
+
+describe('docs/BACKENDS.md', () => {
+  const rows = tableRows('docs/BACKENDS.md').filter(([first]) => /^[\w-]+, /.test(first!));
+
+  it('has a row for each kind of rules and each family of every backend it names, and for those that carry IPv6', () => {
+    const cells = ['iptables', 'nftables'].flatMap((rules) =>
+      ['IPv4', 'IPv6', 'dual stack'].map((stack) => `${rules}, ${stack}`),
+    );
+    const named = [...new Set(rows.map(([cell]) => cell!.split(', ', 1)[0]!))];
+    assert.deepEqual(
+      rows.map(([cell]) => cell),
+      named.flatMap((backend) => cells.map((cell) => `${backend}, ${cell}`)),
+    );
+    for (const { type, families } of backendKinds()) {
+      if (families.includes('ipv6')) assert(named.includes(type), type);
+    }
   });
 
   it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));

@@ -217,15 +217,15 @@ it('the manifest says how often its image is named', () => {
 
 describe('the Dockerfile behind a proxy that inspects TLS', () => {
   const dockerfile = read('deploy/image/Dockerfile').replaceAll('\\\n', '');
-  const [install] = [...dockerfile.matchAll(/^RUN (apt-get .*)$/gm)].map((match) => match[1]!);
+  const steps = [...dockerfile.matchAll(/^RUN (?!make )(.*)$/gm)].map((match) => match[1]!);
 
-  /** The step as it is, but for its paths and the programs that change the system, which only say that they were called. */
+  /** The steps before the build as they are, but for its paths and the programs that change the system, which only say that they were called. */
   async function runInstall(ca: string): Promise<{ said: string; certificate: string }> {
     const folder = mkdtempSync(join(tmpdir(), 'weft-dockerfile-'));
     try {
       mkdirSync(join(folder, 'ca'));
       const stubs = 'apt-get() { echo "apt-get $1"; }; update-ca-certificates() { echo update-ca-certificates; }\n';
-      const script = stubs + install!.replaceAll('/usr/local/share/ca-certificates', join(folder, 'ca'));
+      const script = stubs + steps.join('\n').replaceAll('/usr/local/share/ca-certificates', join(folder, 'ca'));
       // bash, for names of functions with a dash.
       const { stdout: said } = await run(['bash', '-ec', script], { env: { CA: ca } });
       const path = join(folder, 'ca/build-proxy.crt');

@@ -1,8 +1,10 @@
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { Reconciler } from '../desired/reconciler.ts';
+import type { ActualWireguard } from '../desired/state.ts';
+import { formatPrefix } from '../ip/address.ts';
 import type { ProcessLog } from '../log/log.ts';
-import type { DirectionFigures, MetricsSnapshot, PeerFigures } from '../metrics/snapshot.ts';
+import type { DirectionFigures, MetricsSnapshot, PeerFigures, WireguardFigures } from '../metrics/snapshot.ts';
 import type { SubnetReport } from '../subnet/report.ts';
 import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
@@ -16,6 +18,12 @@ function peerFigures(peer: string, traffic: DirectionFigures): PeerFigures[] {
     ({ packets, drops }) => packets === 0 && Object.keys(drops).length === 0,
   );
   return isSilent ? [] : [{ peer, ...traffic }];
+}
+
+function wireguardFigures({ link: device, peers }: ActualWireguard): WireguardFigures[] {
+  return peers.map(({ allowedIps, lastHandshakeAtMs, sentBytes, receivedBytes }) => {
+    return { device, peer: allowedIps.map(formatPrefix).join('&'), lastHandshakeAtMs, sentBytes, receivedBytes };
+  });
 }
 
 /** What the agent's parts have counted, gathered for the metrics; each part is filled in when it exists. */
@@ -112,6 +120,7 @@ export class AgentFigures {
         operations: forwarder.counters.readGauges(),
       },
       kernel: kernel && { ...kernel, problems: kernel.problems.length },
+      wireguard: kernel?.wireguard.flatMap(wireguardFigures),
       traffic: traffic?.counters,
       hooks: this.hooks?.figures,
     };

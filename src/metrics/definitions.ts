@@ -261,6 +261,27 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   ),
 
+  define('gauge', 'weft_wireguard_last_handshake_timestamp_seconds', {
+    help: 'When a WireGuard peer last agreed on a key, in Unix time; absent when it never did. As of the last look at the kernel.',
+    labels: ['peer', 'device'],
+    *read({ wireguard = [] }) {
+      for (const { peer, device, lastHandshakeAtMs } of wireguard) {
+        if (lastHandshakeAtMs !== undefined) yield [lastHandshakeAtMs / 1000, { peer, device }];
+      }
+    },
+  }),
+  define('counter', 'weft_wireguard_bytes_total', {
+    help: 'Encrypted bytes to (tx) and from (rx) a WireGuard peer, as of the last look at the kernel.',
+    labels: ['peer', 'device', 'direction'],
+    *read({ wireguard = [] }) {
+      for (const { peer, device, sentBytes, receivedBytes } of wireguard) {
+        if (sentBytes + receivedBytes === 0) continue;
+        yield [sentBytes, { peer, device, direction: 'tx' }];
+        yield [receivedBytes, { peer, device, direction: 'rx' }];
+      }
+    },
+  }),
+
   single('counter', 'weft_traffic_checks_total', 'Checks of the masquerade and forward rules.', ({ traffic }) => {
     return traffic?.checks;
   }),

@@ -48,6 +48,16 @@ const FULL: MetricsSnapshot = {
     problems: 0,
     converged: true,
   },
+  wireguard: [
+    {
+      ...{ device: 'flannel-wg', peer: '10.244.1.0/24', lastHandshakeAtMs: 1_700_000_009_000 },
+      ...{ sentBytes: 148, receivedBytes: 92 },
+    },
+    {
+      ...{ device: 'flannel-wg', peer: '10.244.2.0/24', lastHandshakeAtMs: undefined },
+      ...{ sentBytes: 0, receivedBytes: 0 },
+    },
+  ],
   traffic: { checks: 20, failures: 0, repairs: { missing: 0, order: 2 }, lastSuccessAtMs: 1_600_000_001_000 },
   hooks: { 'subnet-add': { succeeded: 4, failed: 1 } },
 };
@@ -98,6 +108,9 @@ describe('metrics', () => {
       weft_kernel_failures_total: 0,
       weft_kernel_problems: 0,
       weft_kernel_converged: 1,
+      'weft_wireguard_last_handshake_timestamp_seconds{peer="10.244.1.0/24",device="flannel-wg"}': 1_700_000_009,
+      'weft_wireguard_bytes_total{peer="10.244.1.0/24",device="flannel-wg",direction="tx"}': 148,
+      'weft_wireguard_bytes_total{peer="10.244.1.0/24",device="flannel-wg",direction="rx"}': 92,
       'weft_failure{part="kernel"}': 1,
       'weft_failure{part="rules"}': 0,
       weft_traffic_checks_total: 20,
@@ -135,7 +148,7 @@ describe('metrics', () => {
     using metrics = createMetrics(() => snapshot);
     await metrics.render();
     assert.equal(parse(await metrics.render()).get('weft_store_errors_total'), 4);
-    snapshot = { ...FULL, forwarder: { ...FULL.forwarder!, peers: [] } };
+    snapshot = { ...FULL, forwarder: { ...FULL.forwarder!, peers: [] }, wireguard: [] };
     const after = parse(await metrics.render());
     assert.ok(![...after.keys()].some((name) => name.includes('10.244.1.0')));
     assert.ok(after.has('weft_dropped_packets_total{peer="none",direction="tx",reason="no-route"}'));

@@ -18,6 +18,8 @@ export interface MetricsSnapshot {
   readonly traffic?: TrafficFigures | undefined;
   /** By when they are run; absent for what was never run. */
   readonly hooks?: Readonly<Record<string, HookFigures>> | undefined;
+  /** Peers of WireGuard devices, as of the last look at the kernel. */
+  readonly wireguard?: readonly WireguardFigures[] | undefined;
 }
 
 /** Commands of the network configuration that have ended. */
@@ -105,6 +107,17 @@ export interface KernelFigures {
   /** Parts of the wanted state that cannot be had for now. */
   readonly problems: number;
   readonly converged: boolean;
+}
+
+export interface WireguardFigures {
+  readonly device: string;
+  /** The peer's subnets, CIDR. */
+  readonly peer: string;
+  /** In milliseconds since the epoch; `undefined`: there was none yet. */
+  readonly lastHandshakeAtMs: number | undefined;
+  /** On the wire. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
 }
 
 export interface TrafficFigures {

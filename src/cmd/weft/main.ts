@@ -9,6 +9,7 @@ import { dockerOptsCommand } from './docker-opts.ts';
 import { doctorCommand } from './doctor.ts';
 import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
+import { rotateKeyCommand } from './rotate-key.ts';
 import { tunnelCommand } from './tunnel.ts';
 
 /** Wrong usage, as most Unix programs have it. */
@@ -25,7 +26,8 @@ async function main(life: ProcessLife): Promise<number> {
     .addCommand(cleanupCommand())
     .addCommand(dockerOptsCommand())
     .addCommand(installCniCommand())
-    .addCommand(doctorCommand());
+    .addCommand(doctorCommand())
+    .addCommand(rotateKeyCommand());
   for (const command of [program, ...program.commands]) command.exitOverride();
   try {
     await program.parseAsync();

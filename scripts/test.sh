@@ -21,6 +21,8 @@ shift
 # Launchers say `#!/usr/bin/env node`, and the machine's own Node.js may be too old for them.
 PATH=$(dirname -- "$node"):$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
+# Each agent and helper that a test starts compiles the same sources: half of the suite's processor time without it.
+export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/.cache/compile}"
 
 if [ "$suite" = check ]; then
   status=0

@@ -28,6 +28,7 @@ class Stage implements AsyncDisposable {
   readonly store = new FakeLeaseStore();
   readonly lines: string[] = [];
   readonly fatal: unknown[] = [];
+  readonly failures: string[] = [];
   /** How often a lease was begun to be held. The first session fails when `breakSession` resolves. */
   readonly held = { count: 0 };
   readonly breakSession: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -50,9 +51,14 @@ class Stage implements AsyncDisposable {
     return join(this.directory, 'subnet.env');
   }
 
+  readonly #life = {
+    fatal: (error: unknown) => this.fatal.push(error),
+    failed: (why: string) => this.failures.push(why),
+  };
+
   start(): void {
     const log = createLog({ format: 'text', verbosity: 0, write: (line) => this.lines.push(line) });
-    this.#ending = runAgent(this.#host(), this.#options(), log, (error) => this.fatal.push(error), this.#stop.signal);
+    this.#ending = runAgent(this.#host(), this.#options(), log, this.#life, this.#stop.signal);
     this.#ending.catch(() => {});
   }
 
@@ -225,5 +231,9 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     stage.store.netConf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "carrier"}}';
     stage.start();
     await assert.rejects(stage.life, { code: 'WEFT_BACKEND_UNKNOWN' });
+    assert.match(
+      stage.failures.join(),
+      /^Error fetching backend: unknown backend type: carrier \[WEFT_BACKEND_UNKNOWN\]/,
+    );
   });
 });

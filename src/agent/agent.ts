@@ -59,20 +59,29 @@ const NODE_PATIENCE_MS = 2_000;
 /** What fails once the agent has been ready is tried again: packets flow meanwhile, and a restart would not help. */
 const RETRY_MS = 5_000;
 
+/** Of the process that the agent is. */
+export interface AgentLife {
+  readonly fatal: (error: unknown) => void;
+  /** Says why, and sees to it that the process ends even if the rest of the agent does not. */
+  readonly failed: (why: string) => void;
+}
+
 /**
  * The node agent's life, in flannel's order (README of flannel's main.go in DESIGN terms: plan, then apply). Returns when
  * the signal fires; what it made in the kernel stays, so that a restart loses no packet and no connection.
  *
- * @param onFatal told of what only another process can mend; it makes the signal fire.
+ * @param life told of what only another process can mend, which makes the signal fire; and of a failure before everything is
+ *   taken apart, which may take long or go wrong as well.
  * @throws WeftError for what a person must mend; whatever goes wrong while it ends.
  */
 export async function runAgent(
   host: AgentHost,
   options: FlanneldOptions,
   log: ProcessLog,
-  onFatal: (error: unknown) => void,
+  life: AgentLife,
   signal: AbortSignal,
 ): Promise<void> {
+  const onFatal = life.fatal;
   await using stack = new AsyncDisposableStack();
   const failures = new StartupFailures(options.subnetFile);
   try {
@@ -81,6 +90,7 @@ export async function runAgent(
     // What was under way when it was told to stop has failed because of that.
     if (signal.aborted) return;
     await failures.fatal(error, (text) => log.warn(text));
+    life.failed(describeError(error));
     throw error;
   }
 }

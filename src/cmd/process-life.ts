@@ -34,7 +34,7 @@ export class ProcessLife {
     this.lastWords = lastWords;
   }
 
-  /** Whether there was a fatal error. */
+  /** Whether it has failed, by a fatal error or otherwise. */
   get hasFailed(): boolean {
     return this.#exitCode !== 0;
   }
@@ -58,6 +58,18 @@ export class ProcessLife {
     this.#limit(this.#limits.fatalMs);
     if (this.#stopped === undefined) this.end(1);
     else this.#stopped.stop(new Error(`${this.#name} ends because of a fatal error`, { cause: error }));
+  };
+
+  /**
+   * The program could not do what it is for, and only takes itself apart from now on: says why, and has as long for the rest as
+   * after a signal. Never throws.
+   */
+  readonly failed = (why: string): void => {
+    this.#exitCode = 1;
+    this.#say(why);
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#limit(this.#limits.stopMs ?? this.#limits.fatalMs);
   };
 
   /** Ends the process now. A fatal error before keeps the code from being 0. */

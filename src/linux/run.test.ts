@@ -4,12 +4,19 @@ import { existsSync, readFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { WeftError } from '../errors.ts';
 import { lines, run, start } from './run.ts';
 
 const node = process.execPath;
 const script = (text: string) => [node, '-e', text];
+
+async function linesOf(stream: Readable): Promise<string[]> {
+  const all: string[] = [];
+  for await (const line of lines(stream)) all.push(line);
+  return all;
+}
 
 function isAlive(pid: number): boolean {
   try {
@@ -176,6 +183,34 @@ describe('start', () => {
     assert.deepEqual(seen, [String(child.pid), 'two']);
     assert.deepEqual(await child.exited, { code: 5, signal: undefined });
     assert.equal(child.kill(), false);
+  });
+
+  it('has an end of its lines whenever somebody begins to read, and when it is ended meanwhile', {
+    timeout: 20_000,
+  }, async () => {
+    const ended = await start(script('console.log("nobody heard")'));
+    await ended.exited;
+    assert.deepEqual(await linesOf(ended.stdout!), []);
+    const disposed = await start(['sleep', '1000']);
+    await disposed[Symbol.asyncDispose]();
+    assert.deepEqual(await linesOf(disposed.stdout!), []);
+    // Its output stays open: another program has it.
+    const child = await start(['sh', '-c', 'sleep 1000 & echo $!; wait']);
+    const reading = lines(child.stdout!);
+    const { value: orphan } = await reading.next();
+    const next = reading.next();
+    await child[Symbol.asyncDispose]();
+    assert.equal((await next).done, true);
+    process.kill(Number(orphan));
+  });
+
+  it('gives whole lines of bytes that come in pieces, without CR', async () => {
+    const stream = Readable.from([
+      Buffer.from('a\r'),
+      Buffer.from('\nb\n\nc\xe2\x82', 'latin1'),
+      Buffer.from('\xacd', 'latin1'),
+    ]);
+    assert.deepEqual(await linesOf(stream), ['a', 'b', '', 'c\u20acd']);
   });
 
   it('keeps the last words', async () => {

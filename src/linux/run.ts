@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
@@ -241,9 +240,29 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   };
 }
 
-/** The lines of a stream, without their ends; an unfinished last line counts. */
-export function lines(stream: Readable): AsyncIterable<string> {
-  return createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY });
+/**
+ * The lines of a stream, without their ends; an unfinished last line counts. Ends with the stream, also when that is over
+ * before anybody reads, or is destroyed meanwhile (node:readline waits for ever then). Leaving the loop leaves the stream open.
+ */
+export async function* lines(stream: Readable): AsyncGenerator<string, void, undefined> {
+  if (stream.readableEnded || stream.destroyed) return;
+  const decoder = new TextDecoder();
+  let unfinished = '';
+  try {
+    for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
+      const parts = (unfinished + decoder.decode(chunk as Uint8Array, { stream: true })).split('\n');
+      unfinished = parts.pop() ?? '';
+      for (const part of parts) yield withoutReturn(part);
+    }
+  } catch (error) {
+    if (!hasErrno(error, 'ERR_STREAM_PREMATURE_CLOSE')) throw error;
+  }
+  unfinished += decoder.decode();
+  if (unfinished !== '') yield withoutReturn(unfinished);
+}
+
+function withoutReturn(line: string): string {
+  return line.endsWith('\r') ? line.slice(0, -1) : line;
 }
 
 /**

@@ -118,6 +118,17 @@ describe('an agent that breaks', () => {
   });
 });
 
+it('ends, with the reason said, when it cannot start and what it has begun does not end', async (t) => {
+  const env = faulty();
+  order('hang at the end');
+  const flags = localFlags(host, '{"Network": "10.244.0.0/16", "Backend": {"Type": "carrier"}}');
+  await using agent = await Flanneld.start(topology, host, { flags, env });
+  assert.deepEqual(await endOf(t, agent.child), { code: 1, signal: undefined });
+  await agent.logged(/^Error fetching backend: unknown backend type: carrier \[WEFT_BACKEND_UNKNOWN\]/);
+  await agent.logged(/^flanneld did not end within 4000 ms of being told to, and is ended now$/);
+  assert.equal(agent.messages.filter((text) => /unknown backend type/.test(text)).length, 1);
+});
+
 describe('an agent that is told to stop', () => {
   for (const worker of ['forwarder-tx', 'forwarder-rx']) {
     it(`ends although ${worker} does not answer`, async (t) => {

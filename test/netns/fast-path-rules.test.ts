@@ -124,8 +124,10 @@ describe('who forges the address of a peer that has no fast path', () => {
         writeFileSync(path, bytes);
         return path;
       });
-      const loop = `while :; do for each in ${files.join(' ')}; do cat $each; sleep 0.02; done; done | socat -u STDIN ${target}`;
-      stack.use(await overlay.topology.start(forger, ['sh', '-c', loop], { stdout: 'ignore' }));
+      // Told to end, socat ends, and the loop with the pipe between them.
+      const loop = `while :; do for each in ${files.join(' ')}; do cat $each || exit; sleep 0.02; done; done`;
+      const forging = ['bash', '-c', `exec socat -u STDIN ${target} < <(${loop})`];
+      stack.use(await overlay.topology.start(forger, forging, { stdout: 'ignore' }));
       await delay(500);
       const [from, to] = [a.containers[0]!, b.containers[0]!];
       for (let round = 0; round < 2; round++) {

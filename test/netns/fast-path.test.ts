@@ -131,8 +131,8 @@ describe('the fast path where super-packets arrive in one piece', () => {
     const [a, b] = [containers[0]!, containers[1]!];
     await using _receiver = await topology.start(b, ['socat', '-u', `UDP4-RECV:${ONE_WAY_PORT}`, '/dev/null']);
     const target = `UDP4-SENDTO:${addressOf(b)}:${ONE_WAY_PORT}`;
-    const loop = `while :; do echo tick; sleep 0.02; done | socat -u STDIN ${target}`;
-    await using _sender = await topology.start(a, ['sh', '-c', loop], { stdout: 'ignore' });
+    const ticks = `exec socat -u STDIN ${target} < <(while :; do echo tick || exit; sleep 0.02; done)`;
+    await using _sender = await topology.start(a, ['bash', '-c', ticks], { stdout: 'ignore' });
     // What was learned before has run out by then: it holds for two seconds.
     const sentMore = async (than: TunnelCounters, packets: number): Promise<TunnelCounters> =>
       eventually(`${packets} packets more`, async () => {

@@ -52,9 +52,9 @@ async function main(life: ProcessLife): Promise<number> {
   using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS });
   if (options.explainIface) return await explain(options, stopped.signal);
   try {
-    await runAgent(thisHost(options), options, log, life.fatal, stopped.signal);
+    await runAgent(thisHost(options), options, log, life, stopped.signal);
   } catch (error) {
-    log.error(describeError(error));
+    if (!life.hasFailed) log.error(describeError(error));
     return 1;
   }
   if (life.hasFailed) return 1;

@@ -29,6 +29,8 @@ if [ "$suite" = check ]; then
   node_modules/.bin/tsc --noEmit || status=1
   node_modules/.bin/biome check --error-on-warnings . || status=1
   node_modules/.bin/knip || status=1
+  # What only tests use is dead as well.
+  node_modules/.bin/knip --production || status=1
   exit $status
 fi
 

@@ -53,7 +53,6 @@ export class LeaseSession implements AsyncDisposable {
   #own: Lease;
   #hasSnapshot = false;
   #isFirstPublished = false;
-  #storeFailure: string | undefined;
   #conflict: string | undefined;
 
   /** @param peers those known from before, which count until the first snapshot. */
@@ -84,11 +83,6 @@ export class LeaseSession implements AsyncDisposable {
 
   get own(): Lease {
     return this.#own;
-  }
-
-  /** What is wrong with the store, for status; packets flow all the same. */
-  get storeFailure(): string | undefined {
-    return this.#storeFailure;
   }
 
   /** That another host has this host's subnet and came before it: the others send its packets there. */
@@ -170,11 +164,9 @@ export class LeaseSession implements AsyncDisposable {
       switch (event.type) {
         case 'renewed':
           this.#own = event.lease;
-          this.#storeFailure = undefined;
           break;
         case 'store-unavailable':
-          this.#storeFailure = describeError(event.error);
-          log.warn(`The lease store cannot be reached; packets flow on, trying again: ${this.#storeFailure}`);
+          log.warn(`The lease store cannot be reached; packets flow on, trying again: ${describeError(event.error)}`);
           break;
         case 'lost':
           return event;

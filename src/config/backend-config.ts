@@ -1,5 +1,5 @@
 import { FAMILIES, type FamilyKey } from '../ip/family.ts';
-import { type BackendKeyTable, type BackendReading, notOfferedKeys, readBackendKeys } from './backend-keys.ts';
+import { type BackendKeyTable, type BackendReading, readBackendKeys } from './backend-keys.ts';
 import type { BackendConfig } from './network-config.ts';
 
 /** What net-conf.json and the stores must know of a backend. Each says it of itself, in its file of src/backend/. */
@@ -34,9 +34,8 @@ export function readBackendConfig(
   path?: string,
 ): BackendConfigReading {
   const traits = lookup(type);
-  const keys = traits?.keys ?? notOfferedKeys(type);
   const { values, problems, ignoredKeys } =
-    keys === undefined ? { values: {}, problems: [], ignoredKeys: [] } : readBackendKeys(written, keys, path);
+    traits === undefined ? { values: {}, problems: [], ignoredKeys: [] } : readBackendKeys(written, traits.keys, path);
   const { families = FAMILIES.map(({ key }) => key), routesWholeNetwork = false, ignoresPeers = false } = traits ?? {};
   const settings = problems.length > 0 ? undefined : traits?.parse(values);
   return {

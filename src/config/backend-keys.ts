@@ -49,30 +49,6 @@ export function checked(check: (value: string) => string | undefined) {
 /** `MTU` is always the MTU of the network between the hosts; each backend subtracts its own overhead from it. */
 export const MTU = integerOrZero(96, 65_535);
 
-export const IPSEC_KEYS = {
-  UDPEncap: BOOLEAN,
-  ESPProposal: STRING,
-  PSK: checked((value) =>
-    value.length >= 96 ? undefined : `config error, password is too short: ${value.length} of at least 96 characters`,
-  ),
-} as const satisfies BackendKeyTable;
-
-export const TENCENT_VPC_KEYS = {
-  AccessKeyID: STRING,
-  AccessKeySecret: STRING,
-} as const satisfies BackendKeyTable;
-
-/** Backends of flannel that weft does not offer: what flannel refuses in their keys is told all the same. */
-const NOT_OFFERED: ReadonlyMap<string, BackendKeyTable> = new Map<string, BackendKeyTable>([
-  ['ipsec', IPSEC_KEYS],
-  ['tencent-vpc', TENCENT_VPC_KEYS],
-]);
-
-/** The keys of a backend of that (lower-cased) name that only flannel has. */
-export function notOfferedKeys(type: string): BackendKeyTable | undefined {
-  return NOT_OFFERED.get(type);
-}
-
 /**
  * Reads the Backend object as Go's decoder would fill a struct: key case does not matter, the last of several spellings
  * wins, `null` changes nothing, unknown keys are ignored (and listed). Every wrong value is reported, never thrown.

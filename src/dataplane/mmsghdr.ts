@@ -66,6 +66,7 @@ export function receivedLength(arena: Arena, message: number): number {
   return arena.view.getUint32(message + TRANSFERRED, true);
 }
 
+/** What the kernel would write. @internal for devices in memory, of tests and benchmarks */
 export function setReceivedLength(arena: Arena, message: number, length: number): void {
   arena.view.setUint32(message + TRANSFERRED, length, true);
 }
@@ -78,7 +79,7 @@ export function receivedSegmentSize(arena: Arena, message: number, control: numb
   return view.getUint32(control + 16, true);
 }
 
-/** What the kernel would write for a GRO message: used by the memory devices. */
+/** What the kernel would write for a GRO message. @internal for devices in memory, of tests and benchmarks */
 export function putReceivedSegmentSize(arena: Arena, message: number, control: number, size: number): void {
   const { view } = arena;
   view.setUint32(message + CONTROL_LENGTH, size === 0 ? 0 : CONTROL_SIZE, true);

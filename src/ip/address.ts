@@ -26,10 +26,6 @@ export function isPrefix4(prefix: IpPrefix): prefix is Ipv4Prefix {
   return typeof prefix.addr === 'number';
 }
 
-export function familyOf(addr: IpAddr): IpFamily {
-  return isIpv4(addr) ? 4 : 6;
-}
-
 export function parseAddr(text: string): IpAddr | undefined {
   return parseIpv4(text) ?? parseIpv6(text);
 }

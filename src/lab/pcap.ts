@@ -46,11 +46,6 @@ export class PcapReader {
     return this.#header !== undefined;
   }
 
-  /** Bytes of a record that has not arrived completely. */
-  get pendingBytes(): number {
-    return this.#pending.length;
-  }
-
   /** Frames completed by these bytes, in order. @throws WeftError WEFT_LAB_FAILED when the stream is not a capture file. */
   push(chunk: Uint8Array): CapturedFrame[] {
     const bytes = new Uint8Array(this.#pending.length + chunk.length);

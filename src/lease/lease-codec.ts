@@ -34,11 +34,6 @@ function withSlash(part: string): string {
   return part.replace(/-(?=\d+$)/, '/');
 }
 
-/** The key of a lease in etcd, below flannel's prefix (`/coreos.com/network`). The lease must have an IPv4 subnet. */
-export function etcdLeaseKey(etcdPrefix: string, lease: LeaseSubnets & { readonly subnet: Ipv4Prefix }): string {
-  return `${etcdPrefix}/subnets/${leaseKey(lease)}`;
-}
-
 const ETCD_KEY = /(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&([0-9a-f:]+)-(\d+))?$/;
 
 /**

@@ -1,13 +1,6 @@
-import { assertNever } from '../assert-never.ts';
 import { equalPrefix4, equalPrefix6, type Ipv4Prefix, type Ipv6Prefix } from '../ip/prefix.ts';
 import { equalJson } from './json-value.ts';
 import { type Lease, type LeaseAttrs, type LeaseEvent, type LeaseKey, leaseKey } from './lease.ts';
-
-/** What a subnet manager reports (LeaseUpdate in subnet/subnet-manager.ts). */
-type Update =
-  | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
-  | { readonly type: 'set'; readonly lease: Lease }
-  | { readonly type: 'removed'; readonly key: string };
 
 /**
  * The peers of this host: turns what the store says into the events that matter to a backend. After any sequence of
@@ -19,7 +12,7 @@ type Update =
 export class LeaseTable {
   /** All that the store has, the own lease included: it may turn out to be another host's. */
   readonly #leases = new Map<LeaseKey, Lease>();
-  #own: Lease | undefined;
+  readonly #own: Lease | undefined;
 
   constructor(own?: Lease) {
     this.#own = own;
@@ -28,44 +21,6 @@ export class LeaseTable {
   /** All leases but the own one, in no particular order. */
   peers(): Lease[] {
     return [...this.#leases.values()].filter((lease) => !this.#isOwn(lease));
-  }
-
-  /** The lease of another host with that key. */
-  peer(key: string): Lease | undefined {
-    const lease = this.#leases.get(key as LeaseKey);
-    return lease === undefined || this.#isOwn(lease) ? undefined : lease;
-  }
-
-  /**
-   * Tells which lease is this host's from now on. A peer that held those subnets is removed; whoever has taken the
-   * former own subnets becomes a peer, except for this host's own leftover.
-   */
-  setOwn(own: Lease | undefined): LeaseEvent[] {
-    const former = this.#own;
-    if (former !== undefined) {
-      for (const [key, lease] of this.#leases) {
-        if (this.#isOwn(lease) && samePublicAddress(lease.attrs, former.attrs)) this.#leases.delete(key);
-      }
-    }
-    const before = this.peers();
-    this.#own = own;
-    const removed = before.filter((lease) => this.#isOwn(lease)).map(removedEvent);
-    const known = new Set(before);
-    const appeared = this.peers().filter((lease) => !known.has(lease));
-    return [...removed, ...appeared.map(setEvent)];
-  }
-
-  applyUpdate(update: Update): LeaseEvent[] {
-    switch (update.type) {
-      case 'snapshot':
-        return this.applySnapshot(update.leases);
-      case 'set':
-        return this.#set(update.lease);
-      case 'removed':
-        return this.#remove(update.key as LeaseKey);
-      default:
-        return assertNever(update, 'lease update');
-    }
   }
 
   /** The store holds exactly these. Removals come first, so that a subnet cut differently does not lose its new routes. */

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { backendKind, configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
+import { ownTuns } from '../backend/tun-name.ts';
 import type { ChosenInterface } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
@@ -11,6 +12,7 @@ import { PeerSlots } from '../dataplane/peer-slots.ts';
 import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { startHealthServer } from '../health/server.ts';
+import type { IpPrefix } from '../ip/address.ts';
 import { type PerFamily, perFamily } from '../ip/family.ts';
 import { ENTRY_BOUNDS } from '../lease/go-json.ts';
 import { parseJsonWithin } from '../lease/json-value.ts';
@@ -357,13 +359,16 @@ class Agent {
       findExternalInterface(this.#host.readNetwork, this.#options, config, this.#node, keep, log, signal);
     const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
     const external = externalOf(chosen);
+    const { identity } = this.#host;
     const configured = configuredBackend(config);
-    const before = await this.#publishedBefore();
-    const runCommand = loggedCommands(this.#host.identity.runCommand, this.#log);
+    const formerNetworks = await this.#networksBefore();
+    const past = { published: await this.#publishedBefore(), networks: formerNetworks };
+    const runCommand = loggedCommands(identity.runCommand, this.#log);
     const setup = await failingAs('Error registering network: ', () =>
-      identifyBackend(configured, before, { ...this.#host.identity, runCommand }, this.#signal),
+      identifyBackend(configured, config, past, { ...identity, runCommand }, this.#signal),
     );
-    const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup);
+    const tuns = ownTuns(await identity.tunDevices(this.#signal), [...networksOf(config), ...formerNetworks]);
+    const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup, tuns);
     const figures = this.#figures;
     const plane = this.#stack.use(
       new NodePlane({
@@ -373,6 +378,7 @@ class Agent {
           config,
           setup,
           formerLinks,
+          formerNetworks,
           external,
           slots: figures.slots,
           log: this.#log,
@@ -417,6 +423,14 @@ class Agent {
     if (attrs !== undefined) return perFamily((family) => backendDataOf(attrs, family));
     const texts = await this.#askPublished?.(this.#signal);
     return perFamily((family) => jsonOrNothing(texts?.[family]));
+  }
+
+  /** The networks of earlier runs: what they have left on this host is this agent's, as no other has the same subnet.env. */
+  async #networksBefore(): Promise<readonly IpPrefix[]> {
+    const earlier = await readSubnetFile(this.#options.subnetFile, this.#signal);
+    if (earlier.kind !== 'read') return [];
+    const { network, ipv6Network } = earlier.reading;
+    return [network, ipv6Network].filter((found) => found !== undefined);
   }
 
   async #refreshNode(signal: AbortSignal): Promise<void> {
@@ -550,6 +564,10 @@ class Agent {
     await this.#untilInPlace(['subnet-env'], signal);
     await this.#cniConf.publish();
   }
+}
+
+function networksOf({ ipv4, ipv6 }: NetworkConfig): readonly IpPrefix[] {
+  return [ipv4, ipv6].flatMap((plan) => plan?.network ?? []);
 }
 
 async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {

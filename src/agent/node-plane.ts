@@ -12,6 +12,7 @@ import { describeProblem } from '../desired/problem.ts';
 import { Reconciler } from '../desired/reconciler.ts';
 import type { OwnLink, WantedState } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
+import type { IpPrefix } from '../ip/address.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { failingAs } from './failing-as.ts';
@@ -33,6 +34,8 @@ export interface NodePlaneParts {
   readonly setup: BackendSetup;
   /** Links of the backend that this host used before, which go. */
   readonly formerLinks: readonly OwnLink[];
+  /** Networks that this host had before: routes, addresses and rules of theirs go. */
+  readonly formerNetworks: readonly IpPrefix[];
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
@@ -125,7 +128,9 @@ export class NodePlane implements AsyncDisposable {
     const { log } = this.#parts;
     try {
       const { kernel, forwarder } = backend.host(own);
-      reconciler.set({ ...this.#withBlackholes(own, kernel), absentLinks: this.#parts.formerLinks });
+      const { formerLinks, formerNetworks } = this.#parts;
+      const networks = [...kernel.networks, ...formerNetworks];
+      reconciler.set({ ...this.#withBlackholes(own, kernel), networks, absentLinks: formerLinks });
       if (forwarder !== undefined) {
         const { network, subnet, mtuBytes } = forwarder;
         this.#forwarding?.set({ network, own: subnet, mtu: mtuBytes });

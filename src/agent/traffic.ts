@@ -3,7 +3,7 @@ import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { describeError } from '../errors.ts';
-import type { IpFamily } from '../ip/address.ts';
+import type { IpFamily, IpPrefix } from '../ip/address.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
@@ -82,19 +82,21 @@ export class NodeTraffic implements AsyncDisposable {
     tunnel: TunnelSocket | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    const wanted = this.#rules(own, tunnel);
+    const wanted = this.#rules(own, tunnel, []);
     if (this.#resync !== undefined) {
       this.#logRecycling(own, earlier);
       this.#resync.setWanted(wanted);
       return;
     }
-    await this.#cleanOther(signal);
+    const formerNetworks = [earlier?.network, earlier?.ipv6Network].filter((network) => network !== undefined);
+    const first = this.#rules(own, tunnel, formerNetworks);
+    await this.#cleanOther(first.networks, signal);
     this.#log.info(`Starting flannel in ${this.#manager.kind} mode...`);
     this.#logRecycling(own, earlier);
     if (this.#options.ipMasq) this.#log.info('Setting up masking rules');
     if (this.#options.iptablesForwardRules) this.#log.info('Changing default FORWARD chain policy to ACCEPT');
     if (this.#options.notrackTunnel) this.#logUntracked(tunnel);
-    for (const repair of await this.#manager.ensure(wanted, signal)) this.#log.verbose(1, describeRepair(repair));
+    for (const repair of await this.#manager.ensure(first, signal)) this.#log.verbose(1, describeRepair(repair));
     if (this.#manager.kind === 'iptables') this.#log.info('bootstrap done');
     this.#resync = new TrafficResync({
       manager: this.#manager,
@@ -114,7 +116,8 @@ export class NodeTraffic implements AsyncDisposable {
     this.#log.info(`Keeping datagrams of UDP port ${tunnel.listenPort} out of connection tracking`);
   }
 
-  #rules(own: Lease, tunnel: TunnelSocket | undefined): TrafficRules {
+  /** @param formerNetworks looked for once: another agent of this host may have them by now. */
+  #rules(own: Lease, tunnel: TunnelSocket | undefined, formerNetworks: readonly IpPrefix[]): TrafficRules {
     const { ipv4, ipv6 } = this.#config;
     return trafficRules({
       ipv4: ipv4 && own.subnet && { network: ipv4.network, subnet: own.subnet },
@@ -123,6 +126,7 @@ export class NodeTraffic implements AsyncDisposable {
       randomFully: !this.#options.ipMasqFullyRandomDisable,
       forwardRules: this.#options.iptablesForwardRules,
       untracked: this.#options.notrackTunnel ? tunnel : undefined,
+      formerNetworks,
     });
   }
 
@@ -146,11 +150,11 @@ export class NodeTraffic implements AsyncDisposable {
     for (const message of messages) if (message !== undefined) this.#log.info(message);
   }
 
-  async #cleanOther(signal: AbortSignal): Promise<void> {
+  async #cleanOther(networks: readonly IpPrefix[], signal: AbortSignal): Promise<void> {
     this.#log.info('Cleaning-up unused traffic manager rules');
     const other = this.#managerOf(this.#config.enableNfTables ? 'iptables' : 'nftables');
     try {
-      const { removed, unavailable } = await other.remove(signal);
+      const { removed, unavailable } = await other.withdraw(networks, signal);
       for (const program of unavailable) this.#log.verbose(1, `${program} is not installed: nothing to clean up there`);
       for (const line of removed) this.#log.info(`Removed ${other.kind} rule of an earlier run: ${line}`);
     } catch (error) {

@@ -10,6 +10,7 @@ import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { JsonValue, Lease, LeaseAttrs } from '../lease/lease.ts';
+import type { TunHost } from './tun-name.ts';
 
 /** The interface that leads to the other nodes, and the addresses they use for this one. */
 export interface ExternalInterface {
@@ -28,8 +29,16 @@ export interface ExternalInterface {
 /** The flannel networks, as configured. */
 export type Network = Pick<NetworkConfig, 'ipv4' | 'ipv6'>;
 
+/** What an agent was before this start. */
+export interface NodePast {
+  /** What this node has published for its backend, for each family. */
+  readonly published: PerFamily<JsonValue | undefined>;
+  /** The networks of earlier runs with the same subnet.env. */
+  readonly networks: readonly IpPrefix[];
+}
+
 /** The little that a backend may ask of the host before a lease is taken. */
-export interface IdentityHost {
+export interface IdentityHost extends TunHost {
   /** The MAC address of a link that is there. */
   linkMac(name: string, signal: AbortSignal): Promise<string | undefined>;
   randomBytes(count: number): Uint8Array;
@@ -51,8 +60,11 @@ export interface KeyFile {
  */
 export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> extends BackendTraits {
   readonly keys: T;
-  /** Links that it makes with this configuration, in networks that have all of its families. */
-  owns(config: C): readonly OwnLink[];
+  /**
+   * Links that it makes with this configuration, in networks that have all of its families.
+   * @param tuns names of the TUN devices that forwarders on the host have, or have had.
+   */
+  owns(config: C, tuns: readonly string[]): readonly OwnLink[];
   /** Somebody else, or a program of the user's, makes the way for packets: by itself it leads nowhere. */
   readonly isCarriedByOthers?: boolean;
   /** UDP ports on which packets of other hosts come. */
@@ -61,11 +73,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   readonly overheadBytes?: PerFamily<number>;
   /** From values that `keys` has accepted. */
   parse(values: BackendValues<T>): C;
-  /**
-   * The only step that is not pure, before a lease is taken.
-   * @param before what this node has published earlier, for each family.
-   */
-  identify(config: C, before: PerFamily<JsonValue | undefined>, host: IdentityHost, signal: AbortSignal): Promise<I>;
+  /** The only step that is not pure, before a lease is taken. */
+  identify(config: C, network: Network, past: NodePast, host: IdentityHost, signal: AbortSignal): Promise<I>;
   /** @throws WeftError WEFT_CONFIG_INVALID, WEFT_INTERFACE_NOT_FOUND: it cannot work with this network or interface. */
   open(config: C, identity: I, network: Network, external: ExternalInterface): Backend;
 }

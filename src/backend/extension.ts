@@ -46,7 +46,7 @@ export const extension: BackendKind<ExtensionConfig, string | undefined, typeof 
     subnetAdd: wordsOf(values.SubnetAddCommand),
     subnetRemove: wordsOf(values.SubnetRemoveCommand),
   }),
-  async identify({ preStartup }, _before, host, signal) {
+  async identify({ preStartup }, _network, _past, host, signal) {
     if (preStartup === undefined) return undefined;
     return (await host.runCommand({ words: preStartup, env: {}, stdin: '' }, signal)).stdout;
   },

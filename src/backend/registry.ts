@@ -1,10 +1,8 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { OwnLink } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
-import type { PerFamily } from '../ip/family.ts';
-import type { JsonValue } from '../lease/lease.ts';
 import { alloc } from './alloc.ts';
-import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network } from './backend.ts';
+import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network, NodePast } from './backend.ts';
 import { extension } from './extension.ts';
 import { hostGw } from './host-gw.ts';
 import { ipip } from './ipip.ts';
@@ -63,11 +61,12 @@ export function configuredBackend({ backend }: Pick<NetworkConfig, 'backend'>): 
 /** See BackendKind.identify. */
 export async function identifyBackend(
   { kind, config }: ConfiguredBackend,
-  before: PerFamily<JsonValue | undefined>,
+  network: Network,
+  past: NodePast,
   host: IdentityHost,
   signal: AbortSignal,
 ): Promise<BackendSetup> {
-  return { kind, config, identity: await kind.identify(config, before, host, signal) };
+  return { kind, config, identity: await kind.identify(config, network, past, host, signal) };
 }
 
 /** @throws WeftError as BackendKind.open. */
@@ -75,18 +74,22 @@ export function openBackend(setup: BackendSetup, network: Network, external: Ext
   return setup.kind.open(setup.config, setup.identity, network, external);
 }
 
-/** The links that the backend of an earlier configuration has made, and that of this one does not make. */
+/**
+ * The links that the backend of an earlier configuration has made, and that of this one does not make.
+ * @param tuns names of this agent's own TUN devices.
+ */
 export function linksOfFormerBackend(
   former: Pick<NetworkConfig, 'backend'>,
   { kind, config }: ConfiguredBackend,
+  tuns: readonly string[],
 ): readonly OwnLink[] {
   const before = backendKind(former.backend.type);
   if (before === undefined) return [];
-  const own = new Set(kind.owns(config).map(({ name }) => name));
-  return before.owns(former.backend.settings).filter(({ name }) => !own.has(name));
+  const own = new Set(kind.owns(config, tuns).map(({ name }) => name));
+  return before.owns(former.backend.settings, tuns).filter(({ name }) => !own.has(name));
 }
 
 /** Every link that a backend makes in its default configuration, for those who look for what an earlier run has left. */
-export function defaultOwnLinks(): readonly OwnLink[] {
-  return backendKinds().flatMap((kind) => kind.owns(kind.parse({})));
+export function defaultOwnLinks(tuns: readonly string[]): readonly OwnLink[] {
+  return backendKinds().flatMap((kind) => kind.owns(kind.parse({}), tuns));
 }

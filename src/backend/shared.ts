@@ -103,7 +103,7 @@ function noRouterAdvertisements(link: WantedLink): LinkSysctl[] {
   return [{ link: name, name: `net/ipv6/conf/${name}/accept_ra`, value: '0', risk }];
 }
 
-/** A wanted state of the node agent, which is alone on its host. */
+/** A wanted state of a node agent. */
 export function hostState(state: Partial<Omit<WantedState, 'sysctls'>>, network: Network): WantedState {
   return {
     links: [],
@@ -113,7 +113,7 @@ export function hostState(state: Partial<Omit<WantedState, 'sysctls'>>, network:
     neighbours: [],
     fdb: [],
     networks: FAMILIES.flatMap(({ key }) => network[key]?.network ?? []),
-    staleRoutes: 'everywhere',
+    staleRoutes: 'own-networks',
     ...state,
   };
 }

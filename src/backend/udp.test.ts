@@ -41,7 +41,7 @@ const backendFor = (netConf: string): Promise<Backend> => openedBackend(netConf,
 test('wants what flannel sets: base address as /32, one route for the whole network, MTU less 28', async () => {
   const backend = await backendFor('{"Network":"10.244.0.0/16"}');
   const { kernel, forwarder } = backend.host(OWN);
-  assert.deepEqual(kernel.links, [{ kind: 'tun', name: 'flannel0', mtuBytes: 1472 }]);
+  assert.deepEqual(kernel.links, [{ kind: 'tun', name: 'flannel0', alias: 'weft:10.244.0.0/16', mtuBytes: 1472 }]);
   assert.deepEqual(
     kernel.addresses.map((address) => [address.link, formatIpv4(address.addr as Ipv4Addr), address.prefixLength]),
     [['flannel0', '10.244.5.0', 32]],
@@ -105,7 +105,8 @@ test("takes flannel's own sample, in which hosts have addresses of the network t
   const on = async (address: string): Promise<Backend> => {
     const setup = await identifyBackend(
       configuredBackend(config),
-      perFamily(() => undefined),
+      config,
+      { published: perFamily(() => undefined), networks: [] },
       FAKE_IDENTITY_HOST,
       signal,
     );

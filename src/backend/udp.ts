@@ -1,6 +1,6 @@
 import { type BackendKeyTable, integer, MTU } from '../config/backend-keys.ts';
 import type { AddressPlan } from '../config/network-config.ts';
-import type { WantedState } from '../desired/state.ts';
+import type { WantedLink, WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import type { PerFamily } from '../ip/family.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
@@ -9,6 +9,7 @@ import { type Lease, leaseKey } from '../lease/lease.ts';
 import { isLeasable } from '../lease/lease-gate.ts';
 import { type BackendKind, NO_PEER_STATE } from './backend.ts';
 import { attrsOf, hostAddress, hostState, requireAddress, requireFamilies, unicast } from './shared.ts';
+import { takeTun, tunMark } from './tun-name.ts';
 
 /** `MTU` is weft's own addition: flannel always takes the interface's. */
 const KEYS = { Port: integer(1, 65_535), MTU } as const satisfies BackendKeyTable;
@@ -20,8 +21,13 @@ interface UdpConfig {
   readonly mtuBytes: number | undefined;
 }
 
-/** The name that flannel's `flannel%d` gives the first device. */
-const UDP_TUN_NAME = 'flannel0';
+/** Known before a lease is taken, and as long as the agent runs. */
+interface UdpIdentity {
+  readonly tunName: string;
+}
+
+type TunLink = Extract<WantedLink, { kind: 'tun' }>;
+
 /** flannel's port; a peer sends to its own configured port, so all nodes of a network must agree on it. */
 const UDP_DEFAULT_PORT = 8285;
 /**
@@ -41,11 +47,15 @@ function udpMtuBytes(underlayMtuBytes: number): number {
  * Link, address and route of the udp mode, as flannel sets them: the subnet's base address as /32 on the TUN device and one
  * route for the whole network, whoever the peers are.
  */
-export function udpHostState(tun: string, own: Ipv4Prefix, network: Ipv4Prefix, mtuBytes: number): WantedState {
+export function udpHostState(
+  tun: Pick<TunLink, 'name' | 'alias' | 'mtuBytes'>,
+  own: Ipv4Prefix,
+  network: Ipv4Prefix,
+): WantedState {
   return {
-    ...hostState({ links: [{ kind: 'tun', name: tun, mtuBytes }] }, { ipv4: undefined, ipv6: undefined }),
-    addresses: [hostAddress(tun, own)],
-    routes: [unicast({ dst: network, dev: tun, metric: ROUTE_METRIC })],
+    ...hostState({ links: [{ kind: 'tun', ...tun }] }, { ipv4: undefined, ipv6: undefined }),
+    addresses: [hostAddress(tun.name, own)],
+    routes: [unicast({ dst: network, dev: tun.name, metric: ROUTE_METRIC })],
     networks: [network],
   };
 }
@@ -54,20 +64,22 @@ export function udpHostState(tun: string, own: Ipv4Prefix, network: Ipv4Prefix, 
  * flannel's udp mode: a forwarder in user space, one raw IP packet a datagram. Lease data is empty (the type too), and like
  * flannel it does not look at the type of a peer's lease: whoever has a public address is sent to.
  */
-export const udp: BackendKind<UdpConfig, undefined, typeof KEYS> = {
+export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
   type: 'udp',
   families: ['ipv4'],
   keys: KEYS,
   routesWholeNetwork: true,
-  owns: () => [{ name: UDP_TUN_NAME, kind: 'tun' }],
+  owns: (_config, tuns) => tuns.map((name) => ({ name, kind: 'tun' })),
   udpPorts: ({ port }) => [port],
   overheadBytes: OVERHEAD_BYTES,
   parse: (values) => ({
     port: values.Port ?? UDP_DEFAULT_PORT,
     mtuBytes: values.MTU,
   }),
-  identify: async () => undefined,
-  open({ port, mtuBytes: configuredMtu }, _identity, network, external) {
+  identify: async (_config, network, past, host, signal) => ({
+    tunName: await takeTun(host, network.ipv4?.network, past.networks, signal),
+  }),
+  open({ port, mtuBytes: configuredMtu }, { tunName }, network, external) {
     const families = requireFamilies(network, udp);
     const [family] = families;
     const { ipv4 } = network;
@@ -80,11 +92,11 @@ export const udp: BackendKind<UdpConfig, undefined, typeof KEYS> = {
       attrs: attrsOf('', external, families, () => undefined),
       usesPeerData: false,
       mtuBytes,
-      underlay: { tunName: UDP_TUN_NAME, listenAddress, listenPort: port },
+      underlay: { tunName, listenAddress, listenPort: port },
       host: (own) => {
         const subnet = subnet4(own);
         return {
-          kernel: udpHostState(UDP_TUN_NAME, subnet, ipv4.network, mtuBytes),
+          kernel: udpHostState({ name: tunName, alias: tunMark(ipv4.network), mtuBytes }, subnet, ipv4.network),
           forwarder: { ownAddress: subnet.addr, subnet, network: ipv4.network, mtuBytes },
         };
       },

@@ -67,9 +67,9 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
   }),
 
   /** What was published is kept, so that peers need not learn anything new; then what the device has; then a random one. */
-  async identify({ vni }, before, host, signal) {
+  async identify({ vni }, _network, { published }, host, signal) {
     const macOf = async (key: FamilyKey): Promise<MacAddr> =>
-      vtepMac(before[key]) ?? parseMac((await host.linkMac(deviceName(vni, key), signal)) ?? '') ?? randomMac(host);
+      vtepMac(published[key]) ?? parseMac((await host.linkMac(deviceName(vni, key), signal)) ?? '') ?? randomMac(host);
     return { ipv4: await macOf('ipv4'), ipv6: await macOf('ipv6') };
   },
 

@@ -90,7 +90,7 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
     keepaliveSeconds: values.PersistentKeepaliveInterval ?? 0,
   }),
 
-  identify: async (_config, _before, host, signal) =>
+  identify: async (_config, _network, _past, host, signal) =>
     keyPairOf(await host.keyFile(() => newPrivateKey((count) => host.randomBytes(count)), signal)),
 
   open({ mode, ports, mtuBytes, presharedKey, keepaliveSeconds }, { privateKey, publicKey }, network, external) {

@@ -27,6 +27,7 @@ export type Op =
       readonly name: string;
       readonly mtuBytes?: number;
       readonly mac?: MacAddr;
+      readonly alias?: string;
       readonly up?: true;
     }
   | { readonly type: 'sysctl-set'; readonly sysctl: LinkSysctl }
@@ -57,6 +58,7 @@ export function describeOp(op: Op): string {
       const parts = [
         ...(op.mtuBytes === undefined ? [] : [`mtu ${op.mtuBytes}`]),
         ...(op.mac === undefined ? [] : [`address ${op.mac}`]),
+        ...(op.alias === undefined ? [] : [`alias ${op.alias}`]),
         ...(op.up === undefined ? [] : ['up']),
       ];
       return `set link ${op.name} ${parts.join(' ')}`;

@@ -56,8 +56,11 @@ interface LinkProperties {
 
 /** A link of ours; it is wanted up. What its kind means is in link-kinds/. */
 export type OwnWantedLink =
-  /** Made by the data plane, which holds its descriptor; here only its MTU is kept, and that it is up. */
-  | ({ readonly kind: 'tun' } & LinkProperties)
+  /**
+   * Made by the data plane, which holds its descriptor; here only its MTU is kept, that it is up, and its alias (a text without
+   * white space), by which an agent knows its own device again.
+   */
+  | ({ readonly kind: 'tun'; readonly alias?: string } & LinkProperties)
   | ({ readonly kind: 'bridge' } & LinkProperties)
   | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly settings: VxlanSettings } & LinkProperties)
   | ({ readonly kind: 'ipip'; readonly settings: IpipSettings } & LinkProperties)
@@ -65,7 +68,7 @@ export type OwnWantedLink =
 
 export type OwnLinkKind = OwnWantedLink['kind'];
 
-/** A link that weft makes, under the one name it ever has. */
+/** A link that weft makes. */
 export interface OwnLink {
   readonly name: string;
   readonly kind: OwnLinkKind;
@@ -165,13 +168,16 @@ export interface WantedState extends PeerState {
   readonly absentLinks?: readonly OwnLink[];
   readonly addresses: readonly Address[];
   readonly sysctls: readonly LinkSysctl[];
-  /** The flannel networks. A stray IPv4 address inside one of them is removed from a link of ours. */
+  /**
+   * The flannel networks, and those that this host had before. A stray IPv4 address inside one of them is removed from a link of
+   * ours.
+   */
   readonly networks: readonly IpPrefix[];
   /**
-   * Which routes with our protocol number are stale when they are not wanted. The node agent is alone on its host and
-   * says `everywhere`; a tunnel beside it must leave the agent's routes alone and says `own-links`.
+   * Which routes with our protocol number are stale when they are not wanted: those on own links; for a node agent, which may have
+   * another beside it, also those to a part of its `networks`; `everywhere` for who cleans a host.
    */
-  readonly staleRoutes: 'everywhere' | 'own-links';
+  readonly staleRoutes: 'own-links' | 'own-networks' | 'everywhere';
 }
 
 export const EMPTY_WANTED_STATE: WantedState = {
@@ -200,6 +206,8 @@ interface ActualLinkProperties {
   /** Administratively up. */
   readonly up: boolean;
   readonly mac: MacAddr | undefined;
+  /** IFLA_IFALIAS: a text that anybody may give a link. */
+  readonly alias: string | undefined;
 }
 
 /** What the kernel says of a link of each kind, beside the properties that all have. */

@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { configuredBackend, defaultOwnLinks } from '../backend/registry.ts';
+import { isTunName } from '../backend/tun-name.ts';
 import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { startupErrorPath } from '../config/last-error.ts';
@@ -104,8 +105,10 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'packets that found no room in a queue of weft’s devices',
       run: async (signal) => {
         const backend = await readBackend(host, paths, signal);
-        const own = new Set([...defaultOwnLinks(), ...(backend?.links ?? [])].map(({ name }) => name));
-        const links = (await host.links(signal)).filter(({ name }) => own.has(name));
+        const present = await host.links(signal);
+        const tuns = present.flatMap(({ name }) => (isTunName(name) ? name : []));
+        const own = new Set([...defaultOwnLinks(tuns), ...(backend?.links ?? [])].map(({ name }) => name));
+        const links = present.filter(({ name }) => own.has(name));
         const lossy: string[] = [];
         for (const { name } of links) {
           const count = async (what: string): Promise<number> =>

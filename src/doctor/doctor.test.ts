@@ -293,6 +293,21 @@ describe('the doctor', () => {
       [['network-config', 'fail', /unknown backend type: carrier-pigeon.*weft offers: vxlan, /]],
     ],
     [
+      'the device of another network, and that of this one',
+      () => ({
+        links: async () => [
+          link('eth0', 1500, '192.168.77.1/24'),
+          { ...link('flannel0', 1400, '10.9.7.0/32'), alias: 'weft:10.9.0.0/16' },
+          { ...link('flannel1', 1300, '10.244.7.0/32'), alias: 'weft:10.244.0.0/16' },
+        ],
+        routes: async () => [
+          { dst: 'default', dev: 'eth0' },
+          { dst: '10.244.0.0/16', dev: 'flannel1' },
+        ],
+      }),
+      [['backend-links', 'fail', /^the MTU of flannel1 is 1300, subnet\.env says 1472 /]],
+    ],
+    [
       'an MTU that does not fit, and a bridge of an earlier subnet',
       () => ({
         links: async () => [

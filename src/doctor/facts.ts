@@ -1,8 +1,11 @@
 import { type AnyBackendKind, backendKind, backendKinds } from '../backend/registry.ts';
+import { FIRST_TUN_NAME, ownTuns } from '../backend/tun-name.ts';
+import { formatCidr } from '../cni/ip-text.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
 import type { OwnLink } from '../desired/state.ts';
-import type { DoctorHost, DoctorPaths } from './host.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
+import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 /** What several checks start from. A check that needs one which is not there leaves it to the check of that one to say so. */
 export async function readNetConf(host: DoctorHost, paths: DoctorPaths): Promise<NetConfInspection | undefined> {
@@ -26,19 +29,34 @@ export async function readBackend(
   signal: AbortSignal,
 ): Promise<HostBackend | undefined> {
   const network = (await readNetConf(host, paths))?.config;
+  const present = await host.links(signal);
+  const tuns = await tunsOf(host, paths, present);
   if (network !== undefined) {
     const kind = backendKind(network.backend.type);
     const config = network.backend.settings;
-    const links = kind?.owns(config).filter(({ family }) => family === undefined || network[family] !== undefined);
+    const links = kind
+      ?.owns(config, tuns)
+      .filter(({ family }) => family === undefined || network[family] !== undefined);
     return kind && { kind, config, links: links ?? [] };
   }
-  const present = new Set((await host.links(signal)).map(({ name }) => name));
+  const names = new Set(present.map(({ name }) => name));
   for (const kind of backendKinds()) {
     const config = kind.parse({});
-    const links = kind.owns(config).filter(({ name }) => present.has(name));
+    const links = kind.owns(config, tuns).filter(({ name }) => names.has(name));
     if (links.length > 0) return { kind, config, links };
   }
   return undefined;
+}
+
+/** The TUN device of the network in subnet.env; where none bears it, the first of flannel's pattern. */
+async function tunsOf(host: DoctorHost, paths: DoctorPaths, present: readonly HostLink[]): Promise<readonly string[]> {
+  const { networks = [] } = (await readSubnetEnv(host, paths)) ?? {};
+  const tuns = present.map(({ name, alias }) => ({ name, alias }));
+  const own = ownTuns(
+    tuns,
+    networks.flatMap((network) => parsePrefix4(formatCidr(network)) ?? []),
+  );
+  return [own[0] ?? FIRST_TUN_NAME];
 }
 
 /** Whether packets pass through the agent itself. So does the default backend, when nothing else is known. */

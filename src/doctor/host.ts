@@ -34,6 +34,7 @@ export interface DoctorHost {
 
 export interface HostLink {
   readonly name: string;
+  readonly alias?: string | undefined;
   readonly mtuBytes: number;
   readonly up: boolean;
   /** IPv4, with their length: `10.244.1.1/24`. */

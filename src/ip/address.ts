@@ -54,6 +54,16 @@ export function containsAddr(prefix: IpPrefix, addr: IpAddr): boolean {
   return !isIpv4(addr) && containsAddr6(prefix, addr);
 }
 
+/** Whether `inner` is `outer` or a part of it. False when the families differ. */
+export function containsPrefix(outer: IpPrefix, inner: IpPrefix): boolean {
+  return outer.length <= inner.length && containsAddr(outer, inner.addr);
+}
+
+/** Whether two prefixes have an address in common. False when the families differ. */
+export function overlaps(a: IpPrefix, b: IpPrefix): boolean {
+  return containsPrefix(a, b) || containsPrefix(b, a);
+}
+
 /** The network of that length around an address. @throws RangeError for a length that the family does not have. */
 export function prefixOf(addr: IpAddr, length: number): IpPrefix {
   return isIpv4(addr) ? prefix4(addr, length) : prefix6(addr, length);

@@ -1,6 +1,7 @@
 /** One run of the lab: hosts, agents, containers, then everything that shows whether the overlay works. */
 import { release } from 'node:os';
 import { backendKind, backendKinds } from '../backend/registry.ts';
+import { FIRST_TUN_NAME } from '../backend/tun-name.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4 } from '../ip/prefix.ts';
@@ -107,7 +108,7 @@ export async function runLab(options: LabOptions, observer: LabObserver, signal:
   const kind = backendKind(options.backend);
   if (kind === undefined)
     throw new WeftError('WEFT_USAGE', `--backend ${options.backend}: want one of ${LAB_BACKENDS.join(', ')}`);
-  const tun = kind.owns(kind.parse({})).some((link) => link.kind === 'tun');
+  const tun = kind.owns(kind.parse({}), [FIRST_TUN_NAME]).some((link) => link.kind === 'tun');
   await checkPrerequisites({ store: options.subnetStore, tun }, (text) => observer.notice(text), signal);
   const run = new LabRun(options, observer, signal);
   try {

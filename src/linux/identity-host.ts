@@ -3,17 +3,25 @@ import { readFile } from 'node:fs/promises';
 import { hasErrno } from '../errno.ts';
 import { runHostCommand } from './host-command.ts';
 import { readKeyFile, writeKeyFile } from './key-file.ts';
+import { readTunDevices, type TunHolder } from './tun-holder.ts';
 
 /** What a backend may ask of this host before a lease is taken. */
-export function identityHost(keyPath: string): {
+export function identityHost(
+  keyPath: string,
+  tun: TunHolder,
+): {
   linkMac(name: string, signal: AbortSignal): Promise<string | undefined>;
   randomBytes(count: number): Uint8Array;
+  tunDevices(): Promise<ReturnType<typeof readTunDevices>>;
+  takeTun(name: string): boolean;
   keyFile(fresh: () => string, signal: AbortSignal): Promise<{ readonly path: string; readonly text: string }>;
   readonly runCommand: typeof runHostCommand;
 } {
   return {
     linkMac,
     randomBytes: (count) => randomBytes(count),
+    tunDevices: async () => readTunDevices(),
+    takeTun: (name) => tun.take(name),
     runCommand: runHostCommand,
     async keyFile(fresh, signal) {
       const found = await readKeyFile(keyPath, signal);

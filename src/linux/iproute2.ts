@@ -221,6 +221,7 @@ export function commandOf(op: Op): string {
       const words = ['link set dev', op.name];
       if (op.mtuBytes !== undefined) words.push('mtu', String(op.mtuBytes));
       if (op.mac !== undefined) words.push('address', op.mac);
+      if (op.alias !== undefined) words.push('alias', op.alias);
       if (op.up !== undefined) words.push('up');
       return words.join(' ');
     }
@@ -385,6 +386,7 @@ function linkOf(item: JsonObject): ActualLink {
     mtuBytes: Number(item.mtu),
     up: Array.isArray(item.flags) && item.flags.includes('UP'),
     mac: parseMac(String(item.address)),
+    alias: typeof item.ifalias === 'string' ? item.ifalias : undefined,
   };
 }
 

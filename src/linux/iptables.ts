@@ -1,5 +1,5 @@
 import { WeftError } from '../errors.ts';
-import type { IpFamily } from '../ip/address.ts';
+import type { IpFamily, IpPrefix } from '../ip/address.ts';
 import { type IptablesCapabilities, iptablesCapabilities } from '../trafficmngr/iptables/capabilities.ts';
 import {
   type ActualChain,
@@ -9,11 +9,13 @@ import {
   parseSave,
   planChain,
   planRemoval,
+  planWithdrawal,
+  type RemovalPlan,
   restorePayload,
   type SavedTable,
 } from '../trafficmngr/iptables/plan.ts';
 import { field, type Json, nftFamily } from '../trafficmngr/nftables/script.ts';
-import { type FamilyRules, rulesOf, type TrafficRules, withoutFullyRandom } from '../trafficmngr/rules.ts';
+import { rulesOf, type TrafficRules, withoutFullyRandom } from '../trafficmngr/rules.ts';
 import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
 import { isCommandMissing, run } from './run.ts';
 
@@ -26,6 +28,8 @@ export interface IptablesOptions {
 
 /** The two worlds of iptables rules (iptables 1.8 and later). Neither sees the other's. */
 export type IptablesFlavour = 'nft' | 'legacy';
+
+type PlanRemoval = (spec: ChainSpec, saved: SavedTable | undefined) => RemovalPlan;
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
@@ -49,7 +53,7 @@ export class IptablesTrafficManager implements TrafficManager {
   readonly #netns: string | undefined;
   readonly #suffix: string;
   #capabilities: IptablesCapabilities | undefined;
-  /** Chains known not to be there; unwanted ones are looked for once and not on every check. */
+  /** Chains known to have nothing of ours; unwanted ones are looked for once and not on every check. */
   readonly #absent = new Set<string>();
 
   constructor(options: IptablesOptions = {}) {
@@ -63,16 +67,25 @@ export class IptablesTrafficManager implements TrafficManager {
 
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
     const repairs: Repair[] = [];
-    for (const family of FAMILIES) repairs.push(...(await this.#ensureFamily(family, rulesOf(wanted, family), signal)));
+    for (const family of FAMILIES) repairs.push(...(await this.#ensureFamily(family, wanted, signal)));
     return repairs;
   }
 
   async remove(signal?: AbortSignal): Promise<Removal> {
+    return await this.#removeAll(planRemoval, signal);
+  }
+
+  /** Without iptables, the rules of one agent cannot be told from another's: all go, and who wants some sets them again. */
+  async withdraw(networks: readonly IpPrefix[], signal?: AbortSignal): Promise<Removal> {
+    return await this.#removeAll((spec, saved) => planWithdrawal(spec, saved, networks), signal);
+  }
+
+  async #removeAll(plan: PlanRemoval, signal?: AbortSignal): Promise<Removal> {
     const removed: string[] = [];
     const unavailable: string[] = [];
     for (const family of FAMILIES) {
       try {
-        removed.push(...(await this.#removeChains(family, CHAINS, signal)));
+        removed.push(...(await this.#removeChains(family, CHAINS, plan, signal)));
       } catch (error) {
         if (!isCommandMissing(error)) throw error;
         unavailable.push(this.#program(family));
@@ -104,14 +117,21 @@ export class IptablesTrafficManager implements TrafficManager {
     return lines;
   }
 
-  async #ensureFamily(family: IpFamily, rules: FamilyRules, signal?: AbortSignal): Promise<readonly Repair[]> {
+  async #ensureFamily(family: IpFamily, all: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
+    const { networks } = all;
+    const rules = rulesOf(all, family);
     const wanted = CHAINS.filter((spec) => spec.rules(rules).length > 0);
     const capabilities = wanted.length > 0 ? await this.#detect(signal) : undefined;
     const repairs: Repair[] = [];
     const unwanted = CHAINS.filter((spec) => !wanted.includes(spec) && !this.#absent.has(absentKey(family, spec)));
     if (unwanted.length > 0) {
       try {
-        for (const line of await this.#removeChains(family, unwanted, signal)) {
+        for (const line of await this.#removeChains(
+          family,
+          unwanted,
+          (spec, saved) => planWithdrawal(spec, saved, networks),
+          signal,
+        )) {
           repairs.push({ problem: 'unexpected', family, where: this.#program(family), rule: line });
         }
       } catch (error) {
@@ -129,7 +149,7 @@ export class IptablesTrafficManager implements TrafficManager {
       for (const spec of wanted) {
         const specRules = spec.rules(rules);
         const lines = capabilities.since162 ? specRules : withoutFullyRandom(specRules);
-        const plan = planChain(spec, lines, family, await this.#readChain(family, spec, signal));
+        const plan = planChain(spec, lines, networks, family, await this.#readChain(family, spec, signal));
         blocks.push({ table: spec.table, lines: plan.lines });
         found.push(...plan.repairs);
       }
@@ -144,10 +164,15 @@ export class IptablesTrafficManager implements TrafficManager {
     }
   }
 
-  async #removeChains(family: IpFamily, specs: readonly ChainSpec[], signal?: AbortSignal): Promise<readonly string[]> {
+  async #removeChains(
+    family: IpFamily,
+    specs: readonly ChainSpec[],
+    plan: PlanRemoval,
+    signal?: AbortSignal,
+  ): Promise<readonly string[]> {
     for (let attempt = 1; ; attempt++) {
       const tables = await this.#save(family, signal);
-      const plans = specs.map((spec) => ({ table: spec.table, ...planRemoval(spec, tableOf(tables, spec)) }));
+      const plans = specs.map((spec) => ({ table: spec.table, ...plan(spec, tableOf(tables, spec)) }));
       const payload = restorePayload(plans);
       try {
         if (payload !== '') await this.#restore(family, payload, signal);

@@ -1,8 +1,9 @@
 import { WeftError } from '../errors.ts';
-import type { IpFamily } from '../ip/address.ts';
+import type { IpFamily, IpPrefix } from '../ip/address.ts';
 import {
   type ActualNftTable,
   FULLY_RANDOM_PROBE,
+  hasOthers,
   parseNftTable,
   planNftTable,
   tableName,
@@ -10,6 +11,7 @@ import {
 import { nftFamily } from '../trafficmngr/nftables/script.ts';
 import {
   type FamilyRules,
+  NO_RULES,
   rulesOf,
   type TrafficRule,
   type TrafficRules,
@@ -24,6 +26,9 @@ export interface NftablesOptions {
 }
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
+
+/** Agents that change the same table at the same time make a transaction fail; then we look again. */
+const ATTEMPTS = 3;
 
 /** No command takes that long; one that hangs must not end the checks for good. */
 const COMMAND_TIMEOUT_MS = 60_000;
@@ -51,9 +56,7 @@ export class NftablesTrafficManager implements TrafficManager {
       const wantedRules = rulesOf(wanted, family);
       try {
         const rules = await this.#supported(wantedRules, signal);
-        const plan = planNftTable(family, rules, await this.#list(family, signal));
-        if (plan.script !== '') await this.#nft(['-f', '-'], plan.script, signal);
-        repairs.push(...plan.repairs);
+        repairs.push(...(await this.#ensureTable(family, rules, wanted.networks, signal)));
       } catch (error) {
         // The empty table of a family not in use is there only because flannel has it; a kernel without that family
         // must not keep the other one from working.
@@ -61,6 +64,40 @@ export class NftablesTrafficManager implements TrafficManager {
       }
     }
     return repairs;
+  }
+
+  async #ensureTable(
+    family: IpFamily,
+    rules: FamilyRules,
+    networks: readonly IpPrefix[],
+    signal?: AbortSignal,
+  ): Promise<readonly Repair[]> {
+    for (let attempt = 1; ; attempt++) {
+      const { script, repairs } = planNftTable(family, rules, networks, await this.#list(family, signal));
+      try {
+        if (script !== '') await this.#nft(['-f', '-'], script, signal);
+        return repairs;
+      } catch (error) {
+        if (attempt === ATTEMPTS || isCommandMissing(error) || signal?.aborted) throw error;
+      }
+    }
+  }
+
+  async withdraw(networks: readonly IpPrefix[], signal?: AbortSignal): Promise<Removal> {
+    try {
+      const tables = await Promise.all(FAMILIES.map((family) => this.#list(family, signal)));
+      if (!tables.some((table) => table !== undefined && hasOthers(table, networks))) return await this.remove(signal);
+      const removed: string[] = [];
+      for (const [i, family] of FAMILIES.entries()) {
+        if (tables[i] === undefined) continue;
+        const repairs = await this.#ensureTable(family, NO_RULES, networks, signal);
+        removed.push(...repairs.map(({ where, rule }) => (rule === undefined ? where : `${where} ${rule}`)));
+      }
+      return { removed, unavailable: [] };
+    } catch (error) {
+      if (isCommandMissing(error)) return { removed: [], unavailable: ['nft'] };
+      throw error;
+    }
   }
 
   async remove(signal?: AbortSignal): Promise<Removal> {

@@ -160,7 +160,7 @@ function attachError(name: string, errno: number): WeftError {
       'WEFT_TUN_BUSY',
       `failed to attach to TUN device ${name}: it is in use by ${holders} (EBUSY)`,
       {
-        hint: 'One agent a host: stop the other flanneld or weft first',
+        hint: 'Stop the other flanneld or weft of this network first. Another network on this host needs a Network, a Port and a --subnet-file of its own',
       },
     );
   }

@@ -15,7 +15,7 @@ trafficManagerContract('fake', async () => {
       rules?.push(...rules.splice(index, 1));
     },
     insertForeignRule: async ({ family, chain }) =>
-      void store.chain(family, chain)?.unshift({ key: 'foreign', text: 'foreign' }),
+      void store.chain(family, chain)?.unshift({ key: 'foreign', text: 'foreign', named: undefined }),
     wipe: async () => store.chains.clear(),
     async [Symbol.asyncDispose]() {},
   };

@@ -48,7 +48,7 @@ describe('trafficRules', () => {
 
   it('has no rules of a kind that is switched off', () => {
     const rules = trafficRules({ ...OPTIONS, ipMasq: false, forwardRules: false });
-    assert.deepEqual(rules, { ipv4: NO_RULES, ipv6: NO_RULES });
+    assert.deepEqual([rules.ipv4, rules.ipv6], [NO_RULES, NO_RULES]);
   });
 
   it('keeps the tunnel’s datagrams out of connection tracking by their port at this host’s address, in both notations', () => {
@@ -57,13 +57,13 @@ describe('trafficRules', () => {
     assert.deepEqual(
       [...untrackedIn, ...untrackedOut].map((rule) => ruleLine('C', 'c', rule)),
       [
-        '-A C -d 192.168.77.1/32 -p udp -m udp --dport 8285 -m comment --comment "c" -j CT --notrack',
-        '-A C -s 192.168.77.1/32 -p udp -m udp --sport 8285 -m comment --comment "c" -j CT --notrack',
+        '-A C -d 192.168.77.1/32 -p udp -m udp --dport 8285 -m comment --comment "c of 10.244.0.0/16" -j CT --notrack',
+        '-A C -s 192.168.77.1/32 -p udp -m udp --sport 8285 -m comment --comment "c of 10.244.0.0/16" -j CT --notrack',
       ],
     );
     assert.deepEqual([...untrackedIn, ...untrackedOut].map(nftRule), [
-      'ip daddr 192.168.77.1 udp dport 8285 notrack',
-      'ip saddr 192.168.77.1 udp sport 8285 notrack',
+      'ip daddr 192.168.77.1 udp dport 8285 notrack comment "of 10.244.0.0/16"',
+      'ip saddr 192.168.77.1 udp sport 8285 notrack comment "of 10.244.0.0/16"',
     ]);
     const without = trafficRules(OPTIONS).ipv4;
     assert.deepEqual([without.untrackedIn, without.untrackedOut], [[], []]);

@@ -1,4 +1,4 @@
-import { formatPrefix, type IpFamily, type IpPrefix } from '../ip/address.ts';
+import { formatPrefix, type IpFamily, type IpPrefix, parsePrefix } from '../ip/address.ts';
 import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
@@ -30,9 +30,11 @@ export interface TrafficRule {
   readonly destination: PrefixMatch | undefined;
   readonly udp: UdpMatch | undefined;
   readonly action: Action;
+  /** The network whose rule it is, where no condition says so; part of the rule, as a comment. */
+  readonly of?: IpPrefix | undefined;
 }
 
-/** The rules of one family, in order. An empty list means that the chain must not exist. */
+/** The rules of one family, in order. An empty list means that nothing of this agent's may be in the chain. */
 export interface FamilyRules {
   /** For packets that leave the host: flannel's FLANNEL-POSTRTG. */
   readonly masquerade: readonly TrafficRule[];
@@ -47,6 +49,11 @@ export interface FamilyRules {
 export interface TrafficRules {
   readonly ipv4: FamilyRules;
   readonly ipv6: FamilyRules;
+  /**
+   * The networks of this agent. A rule that names one of them, or a part of it, and is not wanted, goes; one that names only
+   * others is another agent's on this host, and stays. Whatever else is in flannel's chains goes.
+   */
+  readonly networks: readonly IpPrefix[];
 }
 
 export interface FamilyNetwork<P extends IpPrefix> {
@@ -66,6 +73,8 @@ export interface TrafficOptions {
   readonly randomFully: boolean;
   /** flannel's `--iptables-forward-rules`. */
   readonly forwardRules: boolean;
+  /** Networks that this agent had before. */
+  readonly formerNetworks?: readonly IpPrefix[];
   /** `--notrack-tunnel`: the socket whose datagrams connection tracking is to leave alone. Absent: it tracks them. */
   readonly untracked?: TunnelSocket | undefined;
 }
@@ -91,8 +100,13 @@ const MULTICAST_6 = prefix6(ipv6Of(0xffn << 120n), 8);
 export function trafficRules(options: TrafficOptions): TrafficRules {
   const ipv4 = options.ipv4 === undefined ? NO_RULES : familyRules(options.ipv4, MULTICAST_4, options);
   return {
-    ipv4: options.untracked === undefined ? ipv4 : { ...ipv4, ...untrackedRules(options.untracked) },
+    ipv4:
+      options.untracked === undefined ? ipv4 : { ...ipv4, ...untrackedRules(options.untracked, options.ipv4?.network) },
     ipv6: options.ipv6 === undefined ? NO_RULES : familyRules(options.ipv6, MULTICAST_6, options),
+    networks: [
+      ...[options.ipv4, options.ipv6].flatMap((family) => family?.network ?? []),
+      ...(options.formerNetworks ?? []),
+    ],
   };
 }
 
@@ -137,13 +151,13 @@ function familyRules(
  * Both ends of a tunnel have the same port, so a direction is told by whose address this host's is. What a container or
  * another program sends from or to that port at other addresses is tracked as ever.
  */
-function untrackedRules({
-  listenAddress,
-  listenPort,
-}: TunnelSocket): Pick<FamilyRules, 'untrackedIn' | 'untrackedOut'> {
+function untrackedRules(
+  { listenAddress, listenPort }: TunnelSocket,
+  network: Ipv4Prefix | undefined,
+): Pick<FamilyRules, 'untrackedIn' | 'untrackedOut'> {
   const own = is(prefix4(listenAddress, 32));
   const action: Action = { type: 'notrack' };
-  const none = { mark: undefined, source: undefined, destination: undefined };
+  const none = { mark: undefined, source: undefined, destination: undefined, of: network };
   return {
     untrackedIn: [{ ...none, destination: own, udp: { end: 'destination', port: listenPort }, action }],
     untrackedOut: [{ ...none, source: own, udp: { end: 'source', port: listenPort }, action }],
@@ -170,18 +184,35 @@ function rule(parts: Partial<TrafficRule> & Pick<TrafficRule, 'action'>): Traffi
 }
 
 /** Equal for two rules exactly when they do the same; also a short text for messages. */
-export function ruleKey({ mark, source, destination, udp, action }: TrafficRule): string {
+export function ruleKey({ mark, source, destination, udp, action, of }: TrafficRule): string {
   const parts: string[] = [];
   if (mark !== undefined) parts.push(`mark 0x${mark.value.toString(16)}/0x${mark.mask.toString(16)}`);
   if (source !== undefined) parts.push(`from ${matchText(source)}`);
   if (destination !== undefined) parts.push(`to ${matchText(destination)}`);
   if (udp !== undefined) parts.push(`udp ${udp.end} port ${udp.port}`);
   parts.push(action.type === 'masquerade' && action.fullyRandom ? 'masquerade fully-random' : action.type);
+  if (of !== undefined) parts.push(ofText(of));
   return parts.join(' ');
 }
 
 function matchText({ prefix, negated }: PrefixMatch): string {
   return `${negated ? 'not ' : ''}${formatPrefix(prefix)}`;
+}
+
+/** The networks that a rule names, itself or a part of them. */
+export function networksNamed({ source, destination, of }: TrafficRule): readonly IpPrefix[] {
+  return of === undefined ? [source, destination].flatMap((match) => match?.prefix ?? []) : [of];
+}
+
+/** What stands in a comment for {@link TrafficRule.of}. */
+export function ofText(of: IpPrefix): string {
+  return `of ${formatPrefix(of)}`;
+}
+
+/** The network in a comment that ends with {@link ofText}. */
+export function parseOf(comment: string): IpPrefix | undefined {
+  const text = /(?:^| )of (\S+)$/.exec(comment)?.[1];
+  return text === undefined ? undefined : parsePrefix(text);
 }
 
 /** For tools that do not know fully-random source ports (iptables before 1.6.2, Linux before 3.13). */

@@ -1,4 +1,4 @@
-import type { IpFamily } from '../ip/address.ts';
+import type { IpFamily, IpPrefix } from '../ip/address.ts';
 import type { TrafficRules } from './rules.ts';
 
 /**
@@ -48,8 +48,8 @@ export interface Removal {
  * Keeps flannel's masquerade and forward rules in the kernel. Two of them exist, iptables and nftables; one is selected
  * by `EnableNFTables` and the other one's rules are removed at start.
  *
- * One instance is used by one caller at a time. It owns flannel's chains and their content, the jumps into them, and
- * nothing else: no other chain, table or policy is touched.
+ * One instance is used by one caller at a time. It owns flannel's chains and their content, but for the rules of other agents on
+ * this host (see {@link TrafficRules.networks}), the jumps into them, and nothing else: no other chain, table or policy is touched.
  */
 export interface TrafficManager {
   readonly kind: TrafficManagerKind;
@@ -61,12 +61,14 @@ export interface TrafficManager {
    */
   probe(families: readonly IpFamily[], signal?: AbortSignal): Promise<void>;
   /**
-   * Makes the kernel's rules equal `wanted`, including order and number, and says what differed; empty when nothing did.
-   * A family or chain without wanted rules is removed. Atomic per table: no packet meets half of it.
+   * Makes our rules in the kernel equal `wanted`, including order and number, and says what differed; empty when nothing did.
+   * A chain without rules is removed. Atomic per table: no packet meets half of it.
    *
    * @throws WeftError WEFT_COMMAND_MISSING, WEFT_TRAFFIC_RULES
    */
   ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]>;
+  /** Removes what is there of these networks, and all when nothing is left of others. Idempotent. */
+  withdraw(networks: readonly IpPrefix[], signal?: AbortSignal): Promise<Removal>;
   /** Removes everything of this manager, in both families, also what an earlier agent or flanneld left. Idempotent. */
   remove(signal?: AbortSignal): Promise<Removal>;
   /** What is there of it now, one line each, as its tool prints it. */

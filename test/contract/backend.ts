@@ -51,7 +51,9 @@ export function testBackend(
         });
 
         it('makes the links that it says it owns, and no others', async () => {
-          const owned = kind.owns(kind.parse({})).filter(({ family }) => family === undefined || isOn(stack, family));
+          const owned = kind
+            .owns(kind.parse({}), ['flannel0'])
+            .filter(({ family }) => family === undefined || isOn(stack, family));
           const { links } = (await open(stack)).host(lease(stack, 1)).kernel;
           const made = links.filter((link) => link.kind !== 'external');
           const name = (link: { readonly kind: string; readonly name: string }) => `${link.kind} ${link.name}`;
@@ -147,7 +149,8 @@ export function testBackend(
       });
       const network = parseNetConf(text, { source: 'test', validation: 'kube', backends: backendKind });
       const config = kind.parse({});
-      const identity = await kind.identify(config, { ipv4: undefined, ipv6: undefined }, FAKE_IDENTITY_HOST, never);
+      const past = { published: { ipv4: undefined, ipv6: undefined }, networks: [] };
+      const identity = await kind.identify(config, network, past, FAKE_IDENTITY_HOST, never);
       return kind.open(config, identity, network, EXTERNAL);
     }
 
@@ -186,6 +189,7 @@ function plannedOps(wanted: Wanted, { links }: WantedState): unknown {
     mtuBytes: 1500,
     up: true,
     mac: undefined,
+    alias: undefined,
   }));
   const bare = new Actual({
     links: present.filter(({ name }) => name === 'eth0'),

@@ -101,5 +101,5 @@ export const wantedState: fc.Arbitrary<WantedState> = fc.record({
   fdb: fc.uniqueArray(fdb, { maxLength: 2, selector: (entry) => entry.mac }),
   sysctls: fc.constant([]),
   networks: fc.constant([prefix('10.244.0.0/16')]),
-  staleRoutes: fc.constantFrom('everywhere', 'own-links'),
+  staleRoutes: fc.constantFrom('everywhere', 'own-networks', 'own-links'),
 });

@@ -53,7 +53,7 @@ const addr = (text: string): IpAddr => parseAddr(text) ?? assert.fail(text);
 const prefix = (text: string): IpPrefix => parsePrefix(text) ?? assert.fail(text);
 const mac = (text: string) => parseMac(text) ?? assert.fail(text);
 
-const TUN: WantedLink = { kind: 'tun', name: 'flannel0', mtuBytes: 1472 };
+const TUN: WantedLink = { kind: 'tun', name: 'flannel0', alias: 'weft:10.244.0.0/16', mtuBytes: 1472 };
 const UPLINK: WantedLink = { kind: 'external', name: 'eth0' };
 
 function address(cidr: string, change: Partial<Address> = {}): Address {
@@ -186,7 +186,7 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       await h.addTun('flannel0');
       const state = await settle(h.kernel, UDP);
       const tun = state.links.find((link) => link.name === 'flannel0');
-      assert.deepEqual([tun?.kind, tun?.mtuBytes, tun?.up], ['tun', 1472, true]);
+      assert.deepEqual([tun?.kind, tun?.mtuBytes, tun?.alias, tun?.up], ['tun', 1472, 'weft:10.244.0.0/16', true]);
       assert.deepEqual(routesTo(state, '10.244.0.0/16'), ['10.244.0.0/16 dev flannel0 proto 241']);
     });
 

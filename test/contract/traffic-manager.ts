@@ -145,13 +145,56 @@ export function trafficManagerContract(name: string, makeHarness: () => Promise<
         ipv4: { network: v4('10.99.0.0/16'), subnet: v4('10.99.7.0/24') },
         ipv6: { network: v6('fd00:99::/48'), subnet: v6('fd00:99:0:7::/64') },
       };
+      const before = [IPV4.network, IPV6.network];
       await using fresh = await makeHarness();
       await fresh.manager().ensure(trafficRules(next));
       await using harness = await makeHarness();
       await harness.manager().ensure(trafficRules(DUAL));
-      const repairs = await harness.manager().ensure(trafficRules(next));
+      const repairs = await harness.manager().ensure(trafficRules({ ...next, formerNetworks: before }));
       assert.deepEqual(problems(repairs), ['missing', 'unexpected']);
       assert.deepEqual(await harness.manager().read(), await fresh.manager().read());
+    });
+
+    it('leaves the rules of another network alone, and has its own put right beside them', async () => {
+      await using harness = await makeHarness();
+      const socket = (port: number) => ({ listenAddress: ipv4Of(0xc0a84d01), listenPort: port });
+      const one = trafficRules({ ...DUAL, untracked: socket(8285) });
+      const other = trafficRules({
+        ...DUAL,
+        ipv4: { network: v4('10.99.0.0/16'), subnet: v4('10.99.7.0/24') },
+        ipv6: { network: v6('fd00:99::/48'), subnet: v6('fd00:99:0:7::/64') },
+        untracked: socket(8286),
+      });
+      const [first, second] = [harness.manager(), harness.manager()];
+      const settled = async () => {
+        assert.deepEqual(await first.ensure(one), []);
+        assert.deepEqual(await second.ensure(other), []);
+      };
+      await first.ensure(one);
+      assert.deepEqual(problems(await second.ensure(other)), ['missing']);
+      await settled();
+      const marks = (await first.read()).filter((line) => /0x0*4000/.test(line));
+      assert.equal(marks.length, 2, 'one of each family, for both');
+      for (const place of PLACES) {
+        for (const index of [0, 1]) await harness.deleteRule(place, index);
+        await harness.insertForeignRule(place);
+        await first.ensure(one);
+        await second.ensure(other);
+        await settled();
+      }
+      const moved = trafficRules({ ...DUAL, untracked: socket(8287) });
+      await first.ensure(moved);
+      assert.deepEqual(await second.ensure(other), []);
+      const text = (await harness.manager().read()).join('\n');
+      assert.doesNotMatch(text, /8285/);
+      assert.match(text, /8286/);
+
+      const { removed } = await harness.manager().withdraw(one.networks);
+      assert.match(removed.join('\n'), /10\.244\.0\.0\/16/);
+      assert.deepEqual(await second.ensure(other), []);
+      assert.doesNotMatch((await second.read()).join('\n'), /10\.244|fd00:10/);
+      await harness.manager().withdraw(other.networks);
+      assert.deepEqual(await harness.manager().read(), []);
     });
 
     it('removes chains and families that are no longer wanted, and brings them back', async () => {
@@ -159,7 +202,12 @@ export function trafficManagerContract(name: string, makeHarness: () => Promise<
       const manager = harness.manager();
       await manager.ensure(trafficRules(DUAL));
       const all = await manager.read();
-      const forwardOnly = trafficRules({ ...DUAL, ipMasq: false, ipv6: undefined });
+      const forwardOnly = trafficRules({
+        ...DUAL,
+        ipMasq: false,
+        ipv6: undefined,
+        formerNetworks: [IPV6.network],
+      });
       assert.deepEqual(problems(await manager.ensure(forwardOnly)), ['unexpected']);
       const left = (await manager.read()).join('\n');
       assert.doesNotMatch(left, /masquerade|fd00/i);

@@ -10,6 +10,8 @@ export const FAKE_IDENTITY_HOST: IdentityHost = {
   randomBytes: (count) => new Uint8Array(count).fill(0x42),
   runCommand: async () => ({ stdout: '', stderr: '' }),
   keyFile: async (fresh) => ({ path: 'wgkey', text: fresh() }),
+  tunDevices: async () => [],
+  takeTun: () => true,
 };
 
 /** That of the private key which this host makes of its random bytes, as `wg pubkey` says. */
@@ -25,7 +27,8 @@ export async function openedBackend(
   } = {},
 ): Promise<Backend> {
   const config = parseNetConf(netConf, { source: 'test', validation: 'kube', backends: backendKind });
-  const { host = FAKE_IDENTITY_HOST, before = perFamily(() => undefined) } = identity;
-  const setup = await identifyBackend(configuredBackend(config), before, host, new AbortController().signal);
+  const { host = FAKE_IDENTITY_HOST, before: published = perFamily(() => undefined) } = identity;
+  const past = { published, networks: [] };
+  const setup = await identifyBackend(configuredBackend(config), config, past, host, new AbortController().signal);
   return openBackend(setup, config, external);
 }

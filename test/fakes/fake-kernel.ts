@@ -125,7 +125,8 @@ export class FakeKernel implements Kernel {
   }
 
   addLink(link: { name: string; kind: 'tun' | 'bridge' | 'other'; up?: boolean; mtuBytes?: number }): void {
-    this.links.set(link.name, { mtuBytes: 1500, up: true, mac: undefined, settings: undefined, ...link });
+    const bare = { mtuBytes: 1500, up: true, mac: undefined, alias: undefined, settings: undefined };
+    this.links.set(link.name, { ...bare, ...link });
     this.notify();
   }
 
@@ -248,7 +249,7 @@ export class FakeKernel implements Kernel {
     const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
     const underlay = kind.underlay(link);
     if (underlay !== undefined && !this.links.has(underlay)) return `Cannot find device "${underlay}"`;
-    const common = { name: link.name, up: true, mac: 'mac' in link ? link.mac : undefined };
+    const common = { name: link.name, up: true, mac: 'mac' in link ? link.mac : undefined, alias: undefined };
     const mtuBytes = link.mtuBytes ?? (underlay === undefined ? 1500 : 1450);
     this.links.set(link.name, { ...common, mtuBytes, ...settled(link) });
     const name = `net/ipv6/conf/${link.name}/accept_ra`;
@@ -271,13 +272,20 @@ export class FakeKernel implements Kernel {
     return undefined;
   }
 
-  private linkSet(op: { name: string; up?: boolean; mtuBytes?: number; mac?: MacAddr }): string | undefined {
+  private linkSet(op: {
+    name: string;
+    up?: boolean;
+    mtuBytes?: number;
+    mac?: MacAddr;
+    alias?: string;
+  }): string | undefined {
     const link = this.links.get(op.name);
     if (link === undefined) return `Cannot find device "${op.name}"`;
     this.links.set(op.name, {
       ...link,
       mtuBytes: op.mtuBytes ?? link.mtuBytes,
       mac: op.mac ?? link.mac,
+      alias: op.alias ?? link.alias,
       up: op.up ?? link.up,
     });
     if (op.mac !== undefined && op.mac !== link.mac) {

@@ -69,12 +69,10 @@ export class Flanneld implements AsyncDisposable {
   }
 
   /** @throws Error when nothing listens there. */
-  async get(path: string): Promise<HttpAnswer> {
-    const { stdout } = await this.#topology.exec(
-      this.#host,
-      ['socat', '-t', '5', 'STDIO', `TCP4:127.0.0.1:${HEALTHZ_PORT}`],
-      { stdin: `GET ${path} HTTP/1.0\r\nHost: localhost\r\n\r\n` },
-    );
+  async get(path: string, port: number = HEALTHZ_PORT): Promise<HttpAnswer> {
+    const { stdout } = await this.#topology.exec(this.#host, ['socat', '-t', '5', 'STDIO', `TCP4:127.0.0.1:${port}`], {
+      stdin: `GET ${path} HTTP/1.0\r\nHost: localhost\r\n\r\n`,
+    });
     const [head = '', body = ''] = stdout.split('\r\n\r\n');
     return {
       status: Number(/^HTTP\/1\.[01] (\d+)/.exec(head)?.[1]),

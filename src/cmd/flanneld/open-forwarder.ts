@@ -8,7 +8,7 @@ import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
 import { readQueueDrops } from '../../linux/queue-drops.ts';
-import { openTunDevice } from '../../linux/tun-device.ts';
+import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
 import { createFastPathTables, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
@@ -18,7 +18,7 @@ const REFUSALS_MS = 2_000;
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 
 /** The forwarder on this host's TUN driver and sockets. */
-export function hostForwarder(options: ForwarderWish): Forwarder {
+export function hostForwarder(options: ForwarderWish, holder: TunHolder): Forwarder {
   const fastPath = openFastPath(options);
   const signals = { tx: SignalQueue.allocate(), rx: SignalQueue.allocate() };
   const forwarder = new Forwarder({
@@ -38,7 +38,7 @@ export function hostForwarder(options: ForwarderWish): Forwarder {
       const socket = stack.use(
         openUdpSocket({ address: listenAddress, port: listenPort, bufferBytes: SOCKET_BUFFER_BYTES }),
       );
-      const tun = stack.use(openTunDevice({ name: tunName, onNotice: options.onNotice }));
+      const tun = stack.use(holder.open({ name: tunName, onNotice: options.onNotice }));
       const stop = stack.use(createStopEvent());
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) {

@@ -12,12 +12,14 @@ import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-mon
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import { releaseIdleMemory } from '../../linux/process-memory.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
+import { TunHolder } from '../../linux/tun-holder.ts';
 import { VERSION } from '../version.ts';
 import { hostForwarder } from './open-forwarder.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 
 /** This host, as the agent's life is to see it; the only place that makes its adapters. */
 export function thisHost(options: FlanneldOptions): AgentHost {
+  const tun = new TunHolder();
   return {
     version: VERSION,
     openStore: (report, signal) => createSubnetManager(options, report, signal),
@@ -25,10 +27,10 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     readAddresses,
     externalNotices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
     reachNotices: (signal) => new IpMonitor().changes(concernsReach, signal),
-    identity: identityHost(options.wireguardKeyFile),
+    identity: identityHost(options.wireguardKeyFile, tun),
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
-    forwarder: hostForwarder,
+    forwarder: (wish) => hostForwarder(wish, tun),
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
     firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
     readText,

@@ -1,6 +1,7 @@
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { defaultOwnLinks } from '../../backend/registry.ts';
+import { isTunName } from '../../backend/tun-name.ts';
 import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
@@ -12,6 +13,7 @@ import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { type IptablesFlavour, IptablesTrafficManager } from '../../linux/iptables.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
+import { readTunDevices } from '../../linux/tun-holder.ts';
 import { printable } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import {
@@ -25,10 +27,11 @@ import {
 
 interface CleanupArguments {
   readonly dryRun?: boolean;
-  readonly subnetFile: string;
+  readonly subnetFile?: readonly string[];
   readonly cniConfDir: string;
 }
 
+const DEFAULT_SUBNET_FILE = '/run/flannel/subnet.env';
 const FLAVOURS: readonly IptablesFlavour[] = ['nft', 'legacy'];
 
 /** `weft cleanup`: takes from a host all that agents have made on it, weft's or a flanneld before it. */
@@ -42,7 +45,11 @@ export function cleanupCommand(): Command {
         'which containers need for their removal.',
     )
     .option('--dry-run', 'print what would be removed, and change nothing; also while an agent runs')
-    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .option(
+      '--subnet-file <file>',
+      `as the agent has it; with several networks on this host, once for each (default: ${DEFAULT_SUBNET_FILE})`,
+      (file: string, files: readonly string[] = []) => [...files, file],
+    )
     .option('--cni-conf-dir <directory>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
     .action(runCleanup);
 }
@@ -73,13 +80,14 @@ async function runCleanup({ dryRun = false, ...paths }: CleanupArguments): Promi
   if (isClean) process.stdout.write('there is nothing to remove on this host\n');
 }
 
+/** Of all networks on this host. */
+function tunNames(): readonly string[] {
+  return readTunDevices().flatMap(({ name }) => (isTunName(name) ? name : []));
+}
+
 /** @throws WeftError WEFT_AGENT_RUNNING */
 async function requireUnused(signal: AbortSignal): Promise<void> {
-  const tuns = defaultOwnLinks().filter(({ kind }) => kind === 'tun');
-  const users = await hostInUse(
-    tuns.map(({ name }) => name),
-    signal,
-  );
+  const users = await hostInUse(tunNames(), signal);
   if (users === undefined) return;
   throw new WeftError('WEFT_AGENT_RUNNING', `cannot clean up this host: an agent runs on it, ${users}`, {
     hint: 'Stop it first (systemctl stop, or delete its DaemonSet); it would make anew what is removed. --dry-run shows what there is.',
@@ -91,19 +99,24 @@ async function requireUnused(signal: AbortSignal): Promise<void> {
  * running ones use.
  */
 async function removables(
-  { subnetFile, cniConfDir }: Omit<CleanupArguments, 'dryRun'>,
+  { subnetFile: subnetFiles = [DEFAULT_SUBNET_FILE], cniConfDir }: Omit<CleanupArguments, 'dryRun'>,
   signal: AbortSignal,
 ): Promise<Removable[]> {
   await noteMissing('nft', signal);
   const kernel = iproute2Kernel();
   return [
     removableFiles('CNI configuration', [join(cniConfDir, CONF_FILE_NAME)], isWrittenByWeft),
-    removableFiles('files', [subnetFile, lastKnownPath(subnetFile), startupErrorPath(dirname(subnetFile))]),
+    removableFiles('files', [...new Set(subnetFiles.flatMap(filesBeside))]),
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),
     removableRoutes(kernel),
-    removableLinks(kernel, defaultOwnLinks()),
+    removableLinks(kernel, defaultOwnLinks(tunNames())),
   ];
+}
+
+/** What an agent writes at that place and beside it. */
+function filesBeside(subnetFile: string): string[] {
+  return [subnetFile, lastKnownPath(subnetFile), startupErrorPath(dirname(subnetFile))];
 }
 
 /**

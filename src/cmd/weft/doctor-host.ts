@@ -12,6 +12,7 @@ import { readXfrmPolicies } from '../../linux/xfrm.ts';
 
 interface IpLink {
   readonly ifname: string;
+  readonly ifalias?: string;
   readonly mtu: number;
   readonly flags: readonly string[];
   readonly addr_info?: readonly { readonly family: string; readonly local: string; readonly prefixlen: number }[];
@@ -43,8 +44,9 @@ export function realHost(): DoctorHost {
     links: async (signal) => {
       const links = JSON.parse((await run(['ip', '-j', 'address', 'show'], { signal })).stdout) as IpLink[];
       return links.map(
-        ({ ifname, mtu, flags, addr_info = [] }): HostLink => ({
+        ({ ifname, ifalias, mtu, flags, addr_info = [] }): HostLink => ({
           name: ifname,
+          alias: ifalias,
           mtuBytes: mtu,
           up: flags.includes('UP'),
           addresses: addr_info

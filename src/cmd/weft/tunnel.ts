@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import type { ForwarderWish } from '../../agent/ports.ts';
 import { udpHostState } from '../../backend/udp.ts';
 import { DESTINATION_CHECKS, type DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mode.ts';
@@ -19,6 +20,7 @@ import {
   prefix4,
 } from '../../ip/prefix.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { TunHolder } from '../../linux/tun-holder.ts';
 import { hostForwarder } from '../flanneld/open-forwarder.ts';
 import type { ProcessLife } from '../process-life.ts';
 
@@ -191,7 +193,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   using stopped = life.untilStopped(END_LIMITS);
   const { signal } = stopped;
   const notice = (text: string): void => void process.stderr.write(`weft tunnel: ${text}\n`);
-  await using forwarder = hostForwarder({
+  const wish: ForwarderWish = {
     underlay: () => ({ tunName: dev, listenAddress: listen.address, listenPort: listen.port }),
     persistent: false,
     sourceCheck: options.sourceCheck,
@@ -203,7 +205,8 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
       if (event.type === 'failed') notice(`${event.reason}; starting again in ${event.retryInMs} ms`);
       if (event.type === 'stuck') life.fatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
     },
-  });
+  };
+  await using forwarder = hostForwarder(wish, new TunHolder());
   const peers = options.peer.map(
     (peer, index): Peer => ({
       slot: index + 1,
@@ -216,7 +219,8 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start(own.address, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
-  reconciler.set({ ...udpHostState(dev, prefix4(own.address, 32), own.network, mtu), staleRoutes: 'own-links' });
+  const tun = { name: dev, mtuBytes: mtu };
+  reconciler.set({ ...udpHostState(tun, prefix4(own.address, 32), own.network), staleRoutes: 'own-links' });
   try {
     await reconciler.settled(signal);
   } catch (error) {

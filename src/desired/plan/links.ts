@@ -72,13 +72,15 @@ export function planLinks(
 function linkSet(wanted: OwnWantedLink, found: ActualLink): Op[] {
   const mtuBytes = wanted.mtuBytes !== undefined && wanted.mtuBytes !== found.mtuBytes ? wanted.mtuBytes : undefined;
   const mac = 'mac' in wanted && wanted.mac !== undefined && wanted.mac !== found.mac ? wanted.mac : undefined;
-  if (mtuBytes === undefined && mac === undefined && found.up) return [];
+  const alias = 'alias' in wanted && wanted.alias !== found.alias ? wanted.alias : undefined;
+  if (mtuBytes === undefined && mac === undefined && alias === undefined && found.up) return [];
   return [
     {
       type: 'link-set',
       name: wanted.name,
       ...(mtuBytes === undefined ? {} : { mtuBytes }),
       ...(mac === undefined ? {} : { mac }),
+      ...(alias === undefined ? {} : { alias }),
       ...(found.up ? {} : { up: true as const }),
     },
   ];

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { address, fdb, link, neighbour, route, wantedState } from '../../../test/contract/kernel-states.ts';
 import { planned } from '../../../test/contract/planned.ts';
 import { FakeKernel } from '../../../test/fakes/fake-kernel.ts';
-import { type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../../ip/address.ts';
+import { containsPrefix, type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../../ip/address.ts';
 import { parseMac } from '../../ip/mac.ts';
 import { Actual } from '../actual.ts';
 import { describeOp, type Op } from '../op.ts';
@@ -226,12 +226,13 @@ describe('reconcile', () => {
     ]);
   });
 
-  it('removes stale routes with its protocol number, everywhere or on its own links', async () => {
-    for (const staleRoutes of ['everywhere', 'own-links'] as const) {
+  it('removes stale routes with its protocol number, everywhere, in its own networks, or on its own links', async () => {
+    for (const staleRoutes of ['everywhere', 'own-networks', 'own-links'] as const) {
       const kernel = withTun();
       kernel.addLink({ name: 'eth0', kind: 'other' });
       const elsewhere = actualRoute({ dst: prefix('10.9.0.0/16'), dev: 'eth0' });
       kernel.addForeignRoute(elsewhere);
+      kernel.addForeignRoute(actualRoute({ dst: prefix('10.244.9.0/24'), dev: 'eth0' }));
       kernel.setLink('flannel0', { up: true });
       kernel.addForeignRoute(actualRoute({ dst: prefix('10.8.0.0/16') }));
       kernel.addForeignRoute(actualRoute({ dst: prefix('10.7.0.0/16'), protocol: BOOT_ROUTE_PROTOCOL }));
@@ -239,6 +240,7 @@ describe('reconcile', () => {
       const left = kernel.routes.map(routeKey).sort();
       assert.deepEqual(left, [
         '10.244.0.0/16 metric 0',
+        ...(staleRoutes === 'own-links' ? ['10.244.9.0/24 metric 0'] : []),
         '10.7.0.0/16 metric 0',
         ...(staleRoutes === 'everywhere' ? [] : ['10.9.0.0/16 metric 0']),
       ]);
@@ -473,7 +475,8 @@ describe('reconcile on arbitrary kernels', () => {
     }
     const wantedKeys = new Set(wanted.routes.map(routeKey));
     for (const r of after.routes) {
-      const own = r.dev !== undefined && r.dev !== 'eth0';
+      const inNetwork = wanted.networks.some((network) => containsPrefix(network, r.dst));
+      const own = (r.dev !== undefined && r.dev !== 'eth0') || (wanted.staleRoutes === 'own-networks' && inNetwork);
       if (r.protocol === WEFT_ROUTE_PROTOCOL && (wanted.staleRoutes === 'everywhere' || own)) {
         assert(wantedKeys.has(routeKey(r)), routeKey(r));
       }

@@ -1,4 +1,5 @@
-import { formatPrefix, isPrefix4 } from '../../ip/address.ts';
+import { assertNever } from '../../assert-never.ts';
+import { containsPrefix, formatPrefix, isPrefix4 } from '../../ip/address.ts';
 import type { Actual } from '../actual.ts';
 import type { Op } from '../op.ts';
 import type { Problem } from '../problem.ts';
@@ -9,6 +10,7 @@ import {
   KERNEL_ROUTE_PROTOCOL,
   type Route,
   routeKey,
+  type WantedState,
   WEFT_ROUTE_PROTOCOL,
 } from '../state.ts';
 import type { Wanted } from '../wanted.ts';
@@ -127,13 +129,27 @@ function preferred(context: Context, route: Route): ActualRoute | undefined {
   );
 }
 
+/** Of routes with weft's protocol number: not those of another agent on this host, or of a tunnel. */
+function isOurs({ staleRoutes, networks }: WantedState, links: LinkPlan, { dev, dst }: ActualRoute): boolean {
+  switch (staleRoutes) {
+    case 'everywhere':
+      return true;
+    case 'own-networks':
+      if (networks.some((network) => containsPrefix(network, dst))) return true;
+      return dev !== undefined && links.own.has(dev);
+    case 'own-links':
+      return dev !== undefined && links.own.has(dev);
+    default:
+      return assertNever(staleRoutes, 'stale routes');
+  }
+}
+
 /** Nobody wants these: ours are stale. */
 function planUnwanted(context: Context, key: string): void {
   const { wanted, links, plan } = context;
   for (const route of routesThere(context, key)) {
     if (route.protocol !== WEFT_ROUTE_PROTOCOL) continue;
-    if (wanted.host.staleRoutes === 'own-links' && (route.dev === undefined || !links.own.has(route.dev))) continue;
-    plan.deletions.push({ type: 'route-delete', route });
+    if (isOurs(wanted.host, links, route)) plan.deletions.push({ type: 'route-delete', route });
   }
 }
 

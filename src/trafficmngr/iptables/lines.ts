@@ -1,7 +1,7 @@
 import { assertNever } from '../../assert-never.ts';
-import { formatPrefix, parseAddr, parsePrefix } from '../../ip/address.ts';
+import { formatPrefix, type IpPrefix, parseAddr, parsePrefix } from '../../ip/address.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
-import type { PrefixMatch, TrafficRule } from '../rules.ts';
+import { ofText, type PrefixMatch, parseOf, type TrafficRule } from '../rules.ts';
 
 /**
  * Rules as `iptables -S` and `iptables-save` print them and `iptables-restore` reads them. Text is compared by
@@ -18,7 +18,8 @@ export function ruleLine(chain: string, comment: string, rule: TrafficRule): str
     parts.push('-p', 'udp', '-m', 'udp', option, String(rule.udp.port));
   }
   if (rule.mark !== undefined) parts.push('-m', 'mark', '--mark', `${hex(rule.mark.value)}/${hex(rule.mark.mask)}`);
-  parts.push('-m', 'comment', '--comment', `"${comment}"`);
+  const text = rule.of === undefined ? comment : `${comment} ${ofText(rule.of)}`;
+  parts.push('-m', 'comment', '--comment', `"${text}"`);
   const { action } = rule;
   switch (action.type) {
     case 'return':
@@ -160,6 +161,23 @@ export function targetOf(line: string): string | undefined {
 export function chainOf(line: string): string | undefined {
   const [first, chain] = words(line);
   return first === '-A' ? chain : undefined;
+}
+
+/**
+ * The networks that a rule with this comment names, and `undefined` for a rule with another one. Where every rule says in its
+ * comment whose it is, nothing else counts.
+ */
+export function networksInLine(line: string, comment: string, saysWhose: boolean): readonly IpPrefix[] | undefined {
+  const parsed = options(line);
+  const found = parsed.find(({ name }) => name === '--comment')?.values[0] ?? '';
+  if (saysWhose) {
+    const of = found.startsWith(comment) ? parseOf(found) : undefined;
+    return of && [of];
+  }
+  if (found !== comment) return undefined;
+  return parsed.flatMap(({ name, values: [value = ''] }) =>
+    name === '-s' || name === '-d' ? (parsePrefix(withPrefixLength(value)) ?? []) : [],
+  );
 }
 
 /** The rule's target when it takes every packet that reaches it; `undefined` when it has any condition. */

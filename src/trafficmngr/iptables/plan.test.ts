@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { parsePrefix4 } from '../../ip/prefix.ts';
-import { trafficRules } from '../rules.ts';
+import { type TrafficRules, trafficRules } from '../rules.ts';
 import { chainOf, lineKey } from './lines.ts';
 import {
   type ActualChain,
@@ -12,17 +12,24 @@ import {
   parseSave,
   planChain,
   planRemoval,
+  planWithdrawal,
   restorePayload,
   type SavedTable,
 } from './plan.ts';
 
-const RULES = trafficRules({
-  ipv4: { network: parsePrefix4('10.244.0.0/16')!, subnet: parsePrefix4('10.244.1.0/24')! },
-  ipv6: undefined,
-  ipMasq: true,
-  randomFully: true,
-  forwardRules: true,
-}).ipv4;
+function rulesOf(network: string, subnet: string): TrafficRules {
+  return trafficRules({
+    ipv4: { network: parsePrefix4(network)!, subnet: parsePrefix4(subnet)! },
+    ipv6: undefined,
+    ipMasq: true,
+    randomFully: true,
+    forwardRules: true,
+  });
+}
+
+const RULES = rulesOf('10.244.0.0/16', '10.244.1.0/24');
+/** Of another agent on the same host. */
+const OTHER = rulesOf('10.9.0.0/16', '10.9.7.0/24');
 
 const [MASQ, FORWARD] = CHAINS as [ChainSpec, ChainSpec];
 const KUBE = '-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING';
@@ -30,12 +37,14 @@ const JUMP = '-A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POS
 const FORWARD_JUMP = '-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD';
 const REJECT = '-A FORWARD -j REJECT --reject-with icmp-host-prohibited';
 
-function plan(spec: ChainSpec, actual: ActualChain) {
-  return planChain(spec, spec.rules(RULES), 4, actual);
+function plan(spec: ChainSpec, actual: ActualChain, { ipv4, networks } = RULES) {
+  return planChain(spec, spec.rules(ipv4), networks, 4, actual);
 }
 
-function complete(spec: ChainSpec): readonly string[] {
-  return plan(spec, { rules: undefined, hookRules: [] }).lines.filter((line) => line.startsWith(`-A ${spec.chain} `));
+function complete(spec: ChainSpec, rules = RULES): readonly string[] {
+  return plan(spec, { rules: undefined, hookRules: [] }, rules).lines.filter((line) =>
+    line.startsWith(`-A ${spec.chain} `),
+  );
 }
 
 /** What `iptables-restore --noflush` does with our lines; an error, which undoes the commit, is an exception. */
@@ -44,19 +53,23 @@ function restore(spec: ChainSpec, before: ActualChain, lines: readonly string[])
   const hookRules = [...before.hookRules];
   for (const line of lines) {
     const [command, chain, number] = line.split(' ');
+    const list = chain === spec.chain ? rules! : hookRules;
     if (command === `:${spec.chain}`) {
       rules = [];
+    } else if (command === '-N') {
+      assert.equal(rules, undefined, `Chain already exists: ${line}`);
+      rules = [];
     } else if (command === '-A') {
-      (chain === spec.chain ? rules! : hookRules).push(line);
+      list.push(line);
     } else if (command === '-D') {
       const key = lineKey(`-A${line.slice(2)}`);
-      const index = hookRules.findIndex((each) => lineKey(each) === key);
+      const index = list.findIndex((each) => lineKey(each) === key);
       assert.ok(index >= 0, `Bad rule (does a matching rule exist in that chain?): ${line}`);
-      hookRules.splice(index, 1);
+      list.splice(index, 1);
     } else if (command === '-I') {
       const position = Number(number);
-      assert.ok(position >= 1 && position <= hookRules.length + 1, `Index of insertion too big: ${line}`);
-      hookRules.splice(position - 1, 0, line.replace(/^-I (\S+) \d+/, '-A $1'));
+      assert.ok(position >= 1 && position <= list.length + 1, `Index of insertion too big: ${line}`);
+      list.splice(position - 1, 0, line.replace(/^-I (\S+) \d+/, '-A $1'));
     } else {
       assert.fail(line);
     }
@@ -67,7 +80,7 @@ function restore(spec: ChainSpec, before: ActualChain, lines: readonly string[])
 describe('planChain', () => {
   it('makes everything where there is nothing, the jump last', () => {
     const { lines, repairs } = plan(MASQ, { rules: undefined, hookRules: [KUBE] });
-    assert.equal(lines[0], ':FLANNEL-POSTRTG - [0:0]');
+    assert.equal(lines[0], '-N FLANNEL-POSTRTG');
     assert.equal(lines.at(-1), JUMP);
     assert.equal(lines.length, 8);
     assert.deepEqual(
@@ -134,6 +147,64 @@ describe('planChain', () => {
         }),
       );
     }
+  });
+});
+
+describe('a chain that two agents share', () => {
+  const both = (spec: ChainSpec): ActualChain => {
+    const first = restore(
+      spec,
+      { rules: undefined, hookRules: [] },
+      plan(spec, { rules: undefined, hookRules: [] }).lines,
+    );
+    return restore(spec, first, plan(spec, first, OTHER).lines);
+  };
+
+  it('satisfies both at once, and keeps the rule that both have once and first', () => {
+    for (const spec of CHAINS.slice(0, 2)) {
+      const actual = both(spec);
+      for (const rules of [RULES, OTHER]) assert.deepEqual(plan(spec, actual, rules), { lines: [], repairs: [] });
+      const keys = actual.rules!.map(lineKey);
+      assert.equal(new Set(keys).size, keys.length);
+      assert.equal(actual.hookRules.length, 1);
+    }
+    assert.match(both(MASQ).rules![0]!, /--mark 0x4000/);
+    assert.equal(both(MASQ).rules!.length, 11);
+  });
+
+  it('satisfies both again after each has put right what somebody did to it, in any order', () => {
+    for (const spec of CHAINS.slice(0, 2)) {
+      const { rules: before = [], hookRules } = both(spec);
+      const inner = fc.shuffledSubarray([...before, ...before.slice(0, 2), `-A ${spec.chain} -j DROP`]);
+      fc.assert(
+        fc.property(inner, fc.shuffledSubarray([RULES, OTHER], { minLength: 2 }), (rules, order) => {
+          let actual: ActualChain = { rules, hookRules };
+          for (const agent of order) actual = restore(spec, actual, plan(spec, actual, agent).lines);
+          for (const agent of order) assert.deepEqual(plan(spec, actual, agent), { lines: [], repairs: [] });
+        }),
+      );
+    }
+  });
+
+  it('keeps the rules of the other when one withdraws, and goes with the last of them', () => {
+    for (const spec of CHAINS.slice(0, 2)) {
+      const { rules = [], hookRules } = both(spec);
+      const saved = (lines: readonly string[]) => ({ name: spec.table, chains: [spec.hook, spec.chain], rules: lines });
+      const { lines, removed } = planWithdrawal(spec, saved([...hookRules, ...rules]), RULES.networks);
+      const left = restore(spec, { rules, hookRules }, lines);
+      assert.deepEqual(plan(spec, left, OTHER), { lines: [], repairs: [] });
+      assert.doesNotMatch(left.rules!.join('\n'), /10\.244/);
+      assert.match(removed.join('\n'), /10\.244\.0\.0\/16/);
+      const last = planWithdrawal(spec, saved([...hookRules, ...left.rules!]), OTHER.networks);
+      assert.equal(last.lines.at(-1), `-X ${spec.chain}`);
+    }
+  });
+
+  it('takes a rule for an agent’s only when it looks like one', () => {
+    const strange = `-A ${MASQ.chain} -s 10.9.0.0/16 -j RETURN`;
+    const { rules = [], hookRules } = both(MASQ);
+    const { lines } = plan(MASQ, { rules: [...rules, strange], hookRules });
+    assert.ok(lines.includes(strange.replace('-A', '-D')));
   });
 });
 

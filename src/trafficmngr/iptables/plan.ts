@@ -1,8 +1,8 @@
-import type { IpFamily } from '../../ip/address.ts';
-import { compareRules, type Keyed } from '../compare-rules.ts';
+import type { IpFamily, IpPrefix } from '../../ip/address.ts';
+import { compareRules, type FoundRule, type Keyed, partRules } from '../compare-rules.ts';
 import type { FamilyRules } from '../rules.ts';
 import type { Repair, RepairProblem } from '../traffic-manager.ts';
-import { chainOf, jumpLine, lineKey, ruleLine, targetOf, unconditionalTarget } from './lines.ts';
+import { chainOf, jumpLine, lineKey, networksInLine, ruleLine, targetOf, unconditionalTarget } from './lines.ts';
 
 /** One of our chains, and the built-in chain that jumps to it. */
 export interface ChainSpec {
@@ -10,6 +10,8 @@ export interface ChainSpec {
   readonly chain: string;
   readonly hook: string;
   readonly comment: string;
+  /** Whether the comment of each rule ends with the network whose rule it is. */
+  readonly saysWhose: boolean;
   readonly rules: (rules: FamilyRules) => FamilyRules['masquerade'];
   /**
    * Targets that, in a rule without conditions in the hook, leave nothing for a jump after it. ACCEPT in FORWARD is not
@@ -28,6 +30,7 @@ export const CHAINS: readonly ChainSpec[] = [
     chain: 'FLANNEL-POSTRTG',
     hook: 'POSTROUTING',
     comment: 'flanneld masq',
+    saysWhose: false,
     rules: (rules) => rules.masquerade,
     shadowedBy: new Set(['ACCEPT', 'RETURN', 'MASQUERADE', 'SNAT']),
   },
@@ -36,6 +39,7 @@ export const CHAINS: readonly ChainSpec[] = [
     chain: 'FLANNEL-FWD',
     hook: 'FORWARD',
     comment: 'flanneld forward',
+    saysWhose: false,
     rules: (rules) => rules.forward,
     shadowedBy: new Set(['DROP', 'REJECT', 'RETURN']),
   },
@@ -44,6 +48,7 @@ export const CHAINS: readonly ChainSpec[] = [
     chain: 'FLANNEL-UNTRACK-IN',
     hook: 'PREROUTING',
     comment: 'flanneld untracked tunnel',
+    saysWhose: true,
     rules: (rules) => rules.untrackedIn,
     shadowedBy: new Set(['ACCEPT', 'DROP', 'RETURN']),
   },
@@ -52,6 +57,7 @@ export const CHAINS: readonly ChainSpec[] = [
     chain: 'FLANNEL-UNTRACK-OUT',
     hook: 'OUTPUT',
     comment: 'flanneld untracked tunnel',
+    saysWhose: true,
     rules: (rules) => rules.untrackedOut,
     shadowedBy: new Set(['ACCEPT', 'DROP', 'RETURN']),
   },
@@ -72,7 +78,9 @@ export interface ChainPlan {
 }
 
 /**
- * How to make one chain and its jump as wanted. A chain that differs is emptied and filled again within one commit.
+ * How to make our part of one chain and its jump as wanted. It is taken out and put in again within one commit: at the top where
+ * there are rules of other agents, so that the rule that all of them have, of packets that kube-proxy masquerades, comes first
+ * for all. Nothing is done that would undo what another agent has done since the chain was read: then the commit fails.
  *
  * The jump is appended, as flannel does, so it comes after kube-proxy's. Only when a rule before it takes every packet
  * (such as the `REJECT` that some distributions put at the end of FORWARD) is it put before that rule.
@@ -82,6 +90,7 @@ export interface ChainPlan {
 export function planChain(
   spec: ChainSpec,
   rules: FamilyRules['masquerade'],
+  networks: readonly IpPrefix[],
   family: IpFamily,
   actual: ActualChain,
 ): ChainPlan {
@@ -92,13 +101,18 @@ export function planChain(
 
   if (actual.rules === undefined) {
     repairs.push({ problem: 'missing', family, where: chainPlace, rule: undefined });
+    lines.push(`-N ${spec.chain}`, ...wanted.map(({ text }) => text));
   } else {
-    for (const { problem, text } of compareRules(wanted, actual.rules.map(keyed))) {
+    const { ours, theirs } = partRules(wanted, actual.rules.map(foundIn(spec)), networks);
+    for (const { problem, text } of compareRules(wanted, ours)) {
       repairs.push({ problem, family, where: chainPlace, rule: text });
     }
+    if (repairs.length > 0 && theirs.length > 0) {
+      lines.push(...ours.map(({ text }) => deletion(text)), ...wanted.map(({ text }, i) => insertAt(text, i)));
+    }
+    // With --noflush, a declaration makes a user chain or empties it (iptables-restore.c).
+    else if (repairs.length > 0) lines.push(`:${spec.chain} - [0:0]`, ...wanted.map(({ text }) => text));
   }
-  // With --noflush, a declaration makes a user chain or empties it (iptables-restore.c).
-  if (repairs.length > 0) lines.push(`:${spec.chain} - [0:0]`, ...wanted.map(({ text }) => text));
 
   const jump = planJump(spec, actual.hookRules);
   lines.push(...jump.lines);
@@ -123,7 +137,7 @@ function planJump(spec: ChainSpec, hookRules: readonly string[]): { lines: strin
   // by text, not by number: another program may have renumbered them meanwhile, and then the commit fails as a whole.
   const place = shadow - found.filter((i) => i < shadow).length;
   return {
-    lines: [...found.map(() => `-D${jump.slice(2)}`), shadow < 0 ? jump : insertAt(jump, place)],
+    lines: [...found.map(() => deletion(jump)), shadow < 0 ? jump : insertAt(jump, place)],
     problems,
   };
 }
@@ -132,6 +146,14 @@ function planJump(spec: ChainSpec, hookRules: readonly string[]): { lines: strin
 function insertAt(line: string, index: number): string {
   const [, chain = '', ...rest] = line.split(' ');
   return ['-I', chain, String(index + 1), ...rest].join(' ');
+}
+
+function deletion(line: string): string {
+  return `-D${line.slice(2)}`;
+}
+
+function foundIn({ comment, saysWhose }: ChainSpec): (line: string) => FoundRule {
+  return (line) => ({ ...keyed(line), named: networksInLine(line, comment, saysWhose) });
 }
 
 function keyed(line: string): Keyed {
@@ -187,9 +209,22 @@ export function planRemoval(spec: ChainSpec, saved: SavedTable | undefined): Rem
   const jumps = saved.rules.filter((line) => chainOf(line) !== spec.chain && targetOf(line) === spec.chain);
   const own = saved.rules.filter((line) => chainOf(line) === spec.chain);
   return {
-    lines: [...jumps.map((line) => `-D${line.slice(2)}`), `-F ${spec.chain}`, `-X ${spec.chain}`],
+    lines: [...jumps.map(deletion), `-F ${spec.chain}`, `-X ${spec.chain}`],
     removed: [...jumps, ...own, `-N ${spec.chain}`],
   };
+}
+
+/** Removes what is ours, and with the last agent's rules the chain. */
+export function planWithdrawal(
+  spec: ChainSpec,
+  saved: SavedTable | undefined,
+  networks: readonly IpPrefix[],
+): RemovalPlan {
+  const { rules = [] } = actualChain(spec, saved);
+  const { ours, theirs } = partRules([], rules.map(foundIn(spec)), networks);
+  if (theirs.length === 0) return planRemoval(spec, saved);
+  const removed = ours.map(({ text }) => text);
+  return { lines: removed.map(deletion), removed };
 }
 
 /** Input of `iptables-restore --noflush`: each block is committed as a whole. Empty when there is nothing to do. */

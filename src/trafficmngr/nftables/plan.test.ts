@@ -15,6 +15,7 @@ const RULES = trafficRules({
   randomFully: true,
   forwardRules: true,
 }).ipv4;
+const NETWORKS = [parsePrefix4('10.244.0.0/16')!];
 
 type Json = Record<string, unknown>;
 
@@ -78,7 +79,7 @@ const MASQ = RULES.masquerade.map(nftJson);
 const FWD = RULES.forward.map(nftJson);
 
 function plan(json: Json | undefined, rules = RULES) {
-  const { script, repairs } = planNftTable(4, rules, json && parseNftTable(json));
+  const { script, repairs } = planNftTable(4, rules, NETWORKS, json && parseNftTable(json));
   return {
     lines: script.split('\n').slice(0, -1),
     problems: repairs.map(({ problem, where }) => `${problem} ${where}`),
@@ -90,7 +91,7 @@ describe('planNftTable', () => {
     const { lines, problems } = plan(undefined);
     assert.deepEqual(lines.slice(0, 3), [
       'add table ip flannel-ipv4 { comment "rules for flannel-ipv4"; }',
-      'add chain ip flannel-ipv4 postrtg { type nat hook postrouting priority srcnat; policy accept; comment "chain to manage traffic masquerading by flannel"; }',
+      'create chain ip flannel-ipv4 postrtg { type nat hook postrouting priority srcnat; policy accept; comment "chain to manage traffic masquerading by flannel"; }',
       'add rule ip flannel-ipv4 postrtg meta mark & 0x00004000 == 0x00004000 return',
     ]);
     assert.equal(lines.length, 11);
@@ -102,7 +103,7 @@ describe('planNftTable', () => {
   });
 
   it('has an empty table for a family that is not in use', () => {
-    const { script } = planNftTable(6, NO_RULES, undefined);
+    const { script } = planNftTable(6, NO_RULES, [], undefined);
     assert.equal(script, 'add table ip6 flannel-ipv6 { comment "rules for flannel-ipv6"; }\n');
     assert.deepEqual(plan(listing([]), NO_RULES), { lines: [], problems: [] });
   });

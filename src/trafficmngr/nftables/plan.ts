@@ -1,6 +1,6 @@
-import type { IpFamily } from '../../ip/address.ts';
-import { compareRules, type Keyed } from '../compare-rules.ts';
-import { type FamilyRules, ruleKey, type TrafficRule } from '../rules.ts';
+import type { IpFamily, IpPrefix } from '../../ip/address.ts';
+import { compareRules, type FoundRule, type Keyed, partRules } from '../compare-rules.ts';
+import { type FamilyRules, networksNamed, ruleKey, type TrafficRule } from '../rules.ts';
 import type { Repair } from '../traffic-manager.ts';
 import { field, type Json, nftFamily, nftRule, parseNftRule } from './script.ts';
 
@@ -16,6 +16,8 @@ interface BaseChain {
   readonly hook: string;
   /** As nft text has it, and the number that its JSON shows for it. */
   readonly priority: readonly [name: string, value: number];
+  /** Whether each rule says in a comment whose it is. */
+  readonly saysWhose: boolean;
   readonly rules: (rules: FamilyRules) => readonly TrafficRule[];
 }
 
@@ -26,6 +28,7 @@ const BASE_CHAINS: readonly BaseChain[] = [
     type: 'nat',
     hook: 'postrouting',
     priority: ['srcnat', 100],
+    saysWhose: false,
     rules: (rules) => rules.masquerade,
   },
   {
@@ -34,6 +37,7 @@ const BASE_CHAINS: readonly BaseChain[] = [
     type: 'filter',
     hook: 'forward',
     priority: ['filter', 0],
+    saysWhose: false,
     rules: (rules) => rules.forward,
   },
   {
@@ -42,6 +46,7 @@ const BASE_CHAINS: readonly BaseChain[] = [
     type: 'filter',
     hook: 'prerouting',
     priority: ['raw', -300],
+    saysWhose: true,
     rules: (rules) => rules.untrackedIn,
   },
   {
@@ -50,16 +55,22 @@ const BASE_CHAINS: readonly BaseChain[] = [
     type: 'filter',
     hook: 'output',
     priority: ['raw', -300],
+    saysWhose: true,
     rules: (rules) => rules.untrackedOut,
   },
 ];
+
+interface ActualNftRule extends FoundRule {
+  /** What the kernel knows it by, for good. */
+  readonly handle: number;
+}
 
 export interface ActualNftChain {
   readonly type: string;
   readonly hook: string;
   readonly priority: number;
   readonly policy: string;
-  readonly rules: readonly Keyed[];
+  readonly rules: readonly ActualNftRule[];
 }
 
 export interface ActualNftTable {
@@ -76,7 +87,7 @@ export function parseNftTable(json: Json): ActualNftTable | undefined {
   const items = field(json, 'nftables');
   if (!Array.isArray(items)) return undefined;
   let flags: readonly string[] | undefined;
-  const chains = new Map<string, ActualNftChain & { rules: Keyed[] }>();
+  const chains = new Map<string, ActualNftChain & { rules: ActualNftRule[] }>();
   for (const item of items as Json[]) {
     const table = field(item, 'table');
     if (table !== undefined) flags = [field(table, 'flags') ?? []].flat().map(String);
@@ -91,14 +102,21 @@ export function parseNftTable(json: Json): ActualNftTable | undefined {
       });
     }
     const rule = field(item, 'rule');
-    if (rule !== undefined) chains.get(String(field(rule, 'chain')))?.rules.push(keyedJson(field(rule, 'expr')));
+    if (rule !== undefined) chains.get(String(field(rule, 'chain')))?.rules.push(foundRule(rule));
   }
   return flags && { flags, chains };
 }
 
-function keyedJson(expr: Json): Keyed {
-  const rule = parseNftRule(expr);
-  return rule === undefined ? { key: JSON.stringify(expr), text: JSON.stringify(expr) } : keyed(rule);
+function foundRule(json: Json): ActualNftRule {
+  const expr = field(json, 'expr');
+  const handle = Number(field(json, 'handle'));
+  const rule = parseNftRule(expr, field(json, 'comment'));
+  if (rule === undefined) {
+    const text = JSON.stringify(expr);
+    return { key: text, text, handle, named: undefined };
+  }
+  const saysWhose = BASE_CHAINS.find(({ name }) => name === field(json, 'chain'))?.saysWhose === true;
+  return { ...keyed(rule), handle, named: saysWhose && rule.of === undefined ? undefined : networksNamed(rule) };
 }
 
 function keyed(rule: TrafficRule): Keyed {
@@ -112,10 +130,16 @@ export interface NftPlan {
 }
 
 /**
- * How to make flannel's table of one family as wanted. The table exists even without rules, as flannel has it. Chains
- * in it that flannel does not know are left alone.
+ * How to make our part of flannel's table of one family as wanted. The table exists even without rules, as flannel has it. Chains
+ * in it that flannel does not know are left alone. Our rules come first where there are some of other agents; nothing is done that
+ * would undo what another agent has done since the table was read: then the transaction fails.
  */
-export function planNftTable(family: IpFamily, rules: FamilyRules, actual: ActualNftTable | undefined): NftPlan {
+export function planNftTable(
+  family: IpFamily,
+  rules: FamilyRules,
+  networks: readonly IpPrefix[],
+  actual: ActualNftTable | undefined,
+): NftPlan {
   const table = `${nftFamily(family)} ${tableName(family)}`;
   const lines: string[] = [];
   const repairs: Repair[] = [];
@@ -136,31 +160,46 @@ export function planNftTable(family: IpFamily, rules: FamilyRules, actual: Actua
     const where = `${table} ${chain.name}`;
     const wanted = chain.rules(rules).map(keyed);
     const found = actual?.chains.get(chain.name);
+    const { ours, theirs } = partRules(wanted, found?.rules ?? [], networks);
+    const deletions = ours.map(({ handle }) => `delete rule ${where} handle ${handle}`);
     if (wanted.length === 0) {
       if (found === undefined) continue;
-      for (const { text } of found.rules) report('unexpected', where, text);
+      for (const { text } of ours) report('unexpected', where, text);
+      if (theirs.length > 0) {
+        lines.push(...deletions);
+        continue;
+      }
       report('unexpected', where);
       lines.push(`flush chain ${where}`, `delete chain ${where}`);
       continue;
     }
     const hook = `type ${chain.type} hook ${chain.hook} priority ${chain.priority[0]}`;
-    const addChain = `add chain ${where} { ${hook}; policy accept; comment "${chain.comment}"; }`;
-    const addRules = wanted.map(({ text }) => `add rule ${where} ${text}`);
+    const properties = `chain ${where} { ${hook}; policy accept; comment "${chain.comment}"; }`;
+    const adding = ({ text }: Keyed): string => `add rule ${where} ${text}`;
+    const addRules = wanted.map(adding);
     if (found === undefined) {
       report('missing', where);
-      lines.push(addChain, ...addRules);
+      lines.push(`create ${properties}`, ...addRules);
       continue;
     }
     if (!hasProperties(chain, found)) {
       report('altered', where, describeProperties(found));
-      lines.push(`flush chain ${where}`, `delete chain ${where}`, addChain, ...addRules);
+      lines.push(`flush chain ${where}`, `delete chain ${where}`, `add ${properties}`, ...addRules);
+      lines.push(...theirs.map(adding));
       continue;
     }
-    const differences = compareRules(wanted, found.rules);
+    const differences = compareRules(wanted, ours);
     for (const { problem, text } of differences) report(problem, where, text);
-    if (differences.length > 0) lines.push(`flush chain ${where}`, ...addRules);
+    if (differences.length === 0) continue;
+    if (theirs.length === 0) lines.push(`flush chain ${where}`, ...addRules);
+    else lines.push(...deletions, ...wanted.map(({ text }) => `insert rule ${where} ${text}`).reverse());
   }
   return { script: lines.map((line) => `${line}\n`).join(''), repairs };
+}
+
+/** Whether the table has rules of other agents. */
+export function hasOthers(actual: ActualNftTable, networks: readonly IpPrefix[]): boolean {
+  return [...actual.chains.values()].some(({ rules }) => partRules([], rules, networks).theirs.length > 0);
 }
 
 function hasProperties(chain: BaseChain, found: ActualNftChain): boolean {

@@ -1,6 +1,6 @@
 import { assertNever } from '../../assert-never.ts';
 import { formatPrefix, type IpFamily, isPrefix4, parsePrefix } from '../../ip/address.ts';
-import type { Action, PrefixMatch, TrafficRule, UdpMatch } from '../rules.ts';
+import { type Action, ofText, type PrefixMatch, parseOf, type TrafficRule, type UdpMatch } from '../rules.ts';
 
 /**
  * Rules in the two notations of nft: written as text, because its JSON has no comments for tables and chains (nft
@@ -12,13 +12,14 @@ export function nftFamily(family: IpFamily): 'ip' | 'ip6' {
 }
 
 /** One rule as nft prints it. */
-export function nftRule({ mark, source, destination, udp, action }: TrafficRule): string {
+export function nftRule({ mark, source, destination, udp, action, of }: TrafficRule): string {
   const parts: string[] = [];
   if (mark !== undefined) parts.push(`meta mark & ${hex(mark.mask)} == ${hex(mark.value)}`);
   if (source !== undefined) parts.push(nftMatch('saddr', source));
   if (destination !== undefined) parts.push(nftMatch('daddr', destination));
   if (udp !== undefined) parts.push(`udp ${udp.end === 'source' ? 'sport' : 'dport'} ${udp.port}`);
   parts.push(nftVerdict(action));
+  if (of !== undefined) parts.push(`comment "${ofText(of)}"`);
   return parts.join(' ');
 }
 
@@ -49,8 +50,8 @@ function hex(value: number): string {
 /** JSON as parsed; every look into it is checked. */
 export type Json = unknown;
 
-/** The rule that a list of nft expressions says, or `undefined` when it says anything that ours never do. */
-export function parseNftRule(expr: Json): TrafficRule | undefined {
+/** The rule that a list of nft expressions and a comment say, or `undefined` when they say anything that ours never do. */
+export function parseNftRule(expr: Json, comment?: Json): TrafficRule | undefined {
   if (!Array.isArray(expr)) return undefined;
   let mark: TrafficRule['mark'];
   let source: PrefixMatch | undefined;
@@ -73,7 +74,8 @@ export function parseNftRule(expr: Json): TrafficRule | undefined {
     else if ('udp' in match && udp === undefined) udp = match.udp;
     else return undefined;
   }
-  return action && { mark, source, destination, udp, action };
+  const of = typeof comment === 'string' ? parseOf(comment) : undefined;
+  return action && { mark, source, destination, udp, action, ...(of === undefined ? {} : { of }) };
 }
 
 function parseVerdict(name: string, body: Json): Action | undefined {

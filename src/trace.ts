@@ -1,5 +1,5 @@
 /**
- * What the process does, for `-v`: programs it runs (level 4), requests to the API server (6, client-go's level for them). The
+ * What the process does, for `-v`: programs it runs (level 4), requests to the API server or etcd (6, client-go's level for them). The
  * places that do it are far from the log and used by programs that have none.
  */
 type Sink = (level: number, text: string) => void;

@@ -14,6 +14,7 @@ import { EtcdSubnetManager, type EtcdSubnetManagerOptions } from '../../src/subn
 import { LeaseRegistry } from '../../src/subnet/etcd/lease-registry.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import type { LeaseUpdate, OwnLeaseEvent } from '../../src/subnet/subnet-manager.ts';
+import { traceTo } from '../../src/trace.ts';
 import { attrsOf, leaseOf, NET_CONF } from '../contract/subnet-manager.ts';
 import { eventually } from '../netns/waiting.ts';
 import { TcpProxy } from './etcd-proxy.ts';
@@ -370,6 +371,9 @@ describe('etcd subnet manager, users', () => {
     await using server = await EtcdServer.start();
     await server.etcdctl('put', `${PREFIX}/config`, NET_CONF);
     const user = { username: 'flannel', password: 'p?a=s,s' };
+    const traced: string[] = [];
+    using _trace = { [Symbol.dispose]: () => traceTo(undefined) };
+    traceTo((level, text) => void (level === 6 && traced.push(text)));
     await using scope = new Scope({ endpoints: server.endpoints, ...user });
     const manager = scope.manager();
     // A user is configured before etcd wants one: that is no error.
@@ -412,6 +416,19 @@ describe('etcd subnet manager, users', () => {
     await server.etcdctl(root, 'put', `${PREFIX}/subnets/10.5.7.0-24`, '{"PublicIP":"192.168.77.7"}');
     await holding;
     await watching;
+
+    // At level 6: each request by name, endpoint and outcome, and nothing of what was asked or answered.
+    const about = (method: string): string[] =>
+      traced.filter((text) => text.startsWith(`${method} ${server.endpoints[0]}: `));
+    for (const method of ['Range', 'Txn', 'LeaseGrant', 'Authenticate']) {
+      assert.ok(
+        about(method).some((text) => /: answered after [\d.]+ ms$/.test(text)),
+        method,
+      );
+    }
+    assert.ok(about('Authenticate').some((text) => /authentication failed/.test(text)));
+    assert.ok(about('Watch').some((text) => /: \d+ events, goes on$/.test(text)));
+    assert.doesNotMatch(traced.join('\n'), /p\?a=s,s|wrong|192\.168\.77\.7/);
   });
 });
 

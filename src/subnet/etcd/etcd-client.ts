@@ -12,6 +12,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { WeftError } from '../../errors.ts';
+import { trace } from '../../trace.ts';
 import {
   methodOf,
   type RequestOf,
@@ -140,6 +141,11 @@ export class EtcdClient implements Disposable {
       stream.write(request);
       for await (const message of stream) {
         const response = message as WatchResponse;
+        trace(
+          6,
+          () =>
+            `Watch ${endpoint.text}: ${response.events.length} events, ${response.canceled ? 'canceled' : 'goes on'}`,
+        );
         // The token may be what the server did not like; it says so in the reason only sometimes. Before the yield: who
         // gets a cancellation may not come back.
         if (response.canceled && response.compact_revision === '0') this.#token = undefined;
@@ -259,6 +265,10 @@ export class EtcdClient implements Disposable {
     const client = this.#client(endpoint);
     const { path, requestSerialize, responseDeserialize } = methodOf(method);
     const options: CallOptions = { deadline: Date.now() + this.#requestTimeoutMs };
+    const startedAt = performance.now();
+    // Neither request nor answer: one of them may hold a password or a token.
+    const report = (outcome: string): void =>
+      trace(6, () => `${method} ${endpoint.text}: ${outcome} after ${(performance.now() - startedAt).toFixed(1)} ms`);
     return new Promise((resolve, reject) => {
       const cancel = (): void => call.cancel();
       const call = client.makeUnaryRequest(
@@ -270,6 +280,7 @@ export class EtcdClient implements Disposable {
         options,
         (error, response) => {
           signal.removeEventListener('abort', cancel);
+          report(error === null ? 'answered' : error.message);
           if (signal.aborted) reject(signal.reason);
           else if (error !== null) reject(etcdError(attempted, endpoint.text, error));
           else if (response === undefined) reject(etcdError(attempted, endpoint.text, new Error('an empty answer')));

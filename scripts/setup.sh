@@ -31,6 +31,8 @@ nodes='containerd=containerd runc=runc busybox=busybox-static curl=curl'
 docker='dockerd=docker.io /usr/bin/docker=docker.io jq=jq'
 # What makes the image of kind's nodes, and what is to read ours.
 images='mmdebstrap=mmdebstrap gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev podman=podman skopeo=skopeo'
+# A runtime that tests ask for its device rules.
+runtimes='crun=crun'
 packaging() { # architecture
   case $(uname -m)/$1 in
     x86_64/amd64 | aarch64/arm64) echo 'strip=binutils' ;;
@@ -47,7 +49,7 @@ for suite; do
     netns | test) commands="$commands $network $plugins $wireguard" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
     e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
-    kind) commands="$commands $network $stores $nodes $docker $images" namespaces=yes ;;
+    kind) commands="$commands $network $stores $nodes $docker $images $runtimes" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf $wireguard" namespaces=yes ;;

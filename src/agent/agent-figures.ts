@@ -6,6 +6,7 @@ import { formatPrefix } from '../ip/address.ts';
 import type { ProcessLog } from '../log/log.ts';
 import type { DirectionFigures, MetricsSnapshot, PeerFigures, WireguardFigures } from '../metrics/snapshot.ts';
 import type { SubnetReport } from '../subnet/report.ts';
+import type { ConfigWatch } from './config-watch.ts';
 import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { FastPathState } from './ports.ts';
@@ -40,6 +41,8 @@ export class AgentFigures {
   #storeReachable = true;
   #lastStoreSuccessAtMs: number | undefined;
   backend = '';
+  /** Whether the network configuration has changed since the agent started. */
+  config: Pick<ConfigWatch, 'isOutdated'> | undefined;
   forwarder: Forwarder | undefined;
   /** Whether packets may take the fast path while the forwarder runs. */
   fastPath: FastPathState | undefined;
@@ -85,11 +88,17 @@ export class AgentFigures {
     }
   }
 
+  /** Whether it answered last. */
+  get storeReachable(): boolean {
+    return this.#storeReachable;
+  }
+
   snapshot(): MetricsSnapshot {
     const { forwarder, reconciler, traffic, session } = this;
     const kernel = reconciler?.stats();
     return {
       build: { version: this.#version, backend: this.backend, subnetManager: this.#subnetManager },
+      configOutdated: this.config?.isOutdated ?? false,
       ready: this.#readiness.read().ready,
       failures: this.#readiness.parts(),
       droppedLogLines: this.#log.droppedLines,

@@ -26,6 +26,7 @@ import { describeReport, type SubnetReport } from '../subnet/report.ts';
 import { AgentFigures } from './agent-figures.ts';
 import { aborted, carryOn } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
+import { ConfigWatch } from './config-watch.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
 import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
@@ -206,6 +207,14 @@ class Agent {
     const answer = await connection.answered;
     using notifier = this.#host.serviceManager((text) => this.#log.warn(text));
     const { plane, watch } = await this.#prepare(answer, carried);
+    this.#figures.config = this.#stack.use(
+      new ConfigWatch({
+        inUse: answer.config,
+        read: (signal) => answer.manager.networkConfig(signal),
+        isStoreThere: () => this.#figures.storeReachable,
+        log: this.#log,
+      }),
+    );
 
     // ===== Up to here the host was only looked at, unless the store was away; from here on it is changed. =====
 

@@ -150,6 +150,19 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       },
     },
     {
+      name: 'network-config-in-use',
+      looksAt: 'whether the agent works with the network configuration that there is now',
+      run: async (signal) => {
+        const answer = await host.get(paths.healthzPort, '/metrics', signal);
+        if (answer === undefined) return ok('nobody to ask (see health)');
+        if (!/^weft_network_config_outdated 1$/m.test(answer.body)) return ok('it does');
+        return warn(
+          'it has changed since the agent started',
+          'Restart the agent to apply it; its log says what has changed. Where the backend is another one now, go node by node.',
+        );
+      },
+    },
+    {
       name: 'lease-entries',
       looksAt: 'entries of the lease store that the agent does not believe',
       run: async (signal) => {

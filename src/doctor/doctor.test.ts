@@ -209,6 +209,17 @@ describe('the doctor', () => {
       [['lease-entries', 'fail', /1 overlaps-own/]],
     ],
     [
+      'a network configuration that has changed since the agent started',
+      () => ({
+        get: async (_port, path) => ({
+          status: 200,
+          body:
+            path === '/metrics' ? 'weft_network_config_outdated 1\n' : path === '/readyz' ? 'flanneld is ready' : '',
+        }),
+      }),
+      [['network-config-in-use', 'warn', /has changed since the agent started.*Restart the agent/]],
+    ],
+    [
       'no capabilities',
       () => ({ hasCapability: () => false }),
       [

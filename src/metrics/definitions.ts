@@ -122,6 +122,12 @@ export const METRICS: readonly MetricDefinition[] = [
       yield [1, { version, node_version: process.versions.node, backend, subnet_manager: subnetManager }];
     },
   }),
+  single(
+    'gauge',
+    'weft_network_config_outdated',
+    '1 when the network configuration has changed since the agent started: a restart applies it.',
+    ({ configOutdated }) => configOutdated,
+  ),
   single('gauge', 'weft_ready', '1 when /readyz answers 200.', ({ ready }) => ready),
   byKey('gauge', 'weft_failure', 'part', '1 while this part keeps the node from being ready.', ({ failures }) =>
     Object.fromEntries(Object.entries(failures).map(([part, fails]) => [part, Number(fails)])),

@@ -12,6 +12,7 @@ const BUILD = { version: '1.2.3', backend: 'udp', subnetManager: 'etcd' };
 const FULL: MetricsSnapshot = {
   build: BUILD,
   ready: true,
+  configOutdated: true,
   failures: { kernel: true, rules: false },
   droppedLogLines: 3,
   leases: {
@@ -131,11 +132,14 @@ describe('metrics', () => {
   });
 
   it('have no series for parts that are not there', async () => {
-    const names = [...(await scrape({ build: BUILD, ready: false, failures: {}, droppedLogLines: 0 })).keys()];
+    const names = [
+      ...(await scrape({ build: BUILD, ready: false, configOutdated: false, failures: {}, droppedLogLines: 0 })).keys(),
+    ];
     assert.deepEqual(
       names.filter((name) => name.startsWith('weft_')).map((name) => name.replace(/\{.*/, '')),
       [
         'weft_build_info',
+        'weft_network_config_outdated',
         'weft_ready',
         'weft_log_dropped_lines_total',
         ...Array(3).fill('weft_event_loop_lag_seconds'),

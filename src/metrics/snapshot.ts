@@ -7,6 +7,8 @@ import type { FastPathObstacle } from '../dataplane/fast-path/mode.ts';
 export interface MetricsSnapshot {
   readonly build: BuildInfo;
   readonly ready: boolean;
+  /** Whether the store has another network configuration than the agent works with. */
+  readonly configOutdated: boolean;
   /** Whether each part of the node that packets or pods need fails, by its name. */
   readonly failures: Readonly<Record<string, boolean>>;
   /** Lines of the log that could not be written. */

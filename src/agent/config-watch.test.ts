@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { backendKind } from '../backend/registry.ts';
+import { parseNetConf } from '../config/net-conf.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import { WeftError } from '../errors.ts';
+import { ConfigWatch } from './config-watch.ts';
+
+const config = (backend: object): NetworkConfig =>
+  parseNetConf(JSON.stringify({ Network: '10.244.0.0/16', Backend: backend }), {
+    ...{ source: 'test', validation: 'full', backends: backendKind },
+  });
+
+/** What is said while the store answers one after the other; whether it is outdated after each. */
+async function watched(answers: readonly (NetworkConfig | Error)[]) {
+  const lines: string[] = [];
+  const outdated: boolean[] = [];
+  const done = Promise.withResolvers<void>();
+  let asked = 0;
+  await using watch: ConfigWatch = new ConfigWatch({
+    inUse: config({ Type: 'udp' }),
+    read: async () => {
+      if (asked > 0) outdated.push(watch.isOutdated);
+      const answer = answers[asked++];
+      if (answer === undefined) {
+        done.resolve();
+        throw new Error('the test is over');
+      }
+      if (answer instanceof Error) throw answer;
+      return answer;
+    },
+    isStoreThere: () => asked <= answers.length,
+    intervalMs: 1,
+    log: { info: (text) => void lines.push(text), warn: (text) => void lines.push(text) },
+  });
+  await done.promise;
+  return { lines, outdated };
+}
+
+test('a change is said once, and that it was taken back', async () => {
+  const { lines, outdated } = await watched([
+    config({ Type: 'udp' }),
+    config({ Type: 'vxlan', VNI: 7 }),
+    config({ Type: 'vxlan', VNI: 7 }),
+    config({ Type: 'udp', Port: 9000 }),
+    config({ Type: 'udp' }),
+  ]);
+  assert.deepEqual(lines, [
+    'The network configuration has changed: the backend is vxlan now, no longer udp; restart this agent to apply it',
+    'The network configuration has changed: restart this agent to apply it',
+    'The network configuration is again the one that this agent works with',
+  ]);
+  assert.deepEqual(outdated, [false, true, true, true, false]);
+});
+
+test('one that would keep the agent from starting again is named; a store that is away is not its business', async () => {
+  const { lines, outdated } = await watched([
+    new WeftError('WEFT_STORE_UNAVAILABLE', 'nobody answers'),
+    new WeftError('WEFT_CONFIG_INVALID', '$.Network: must be a string'),
+    new WeftError('WEFT_STORE_UNAVAILABLE', 'nobody answers'),
+  ]);
+  assert.equal(lines.length, 1);
+  assert.match(lines[0]!, /cannot be used, and this agent would not start again: \$\.Network: must be a string/);
+  assert.deepEqual(outdated, [false, true, true]);
+});

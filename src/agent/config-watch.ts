@@ -1,0 +1,77 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { describeNetworkConfig } from '../config/last-known.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import { describeError, WeftError } from '../errors.ts';
+import type { Log } from '../log/log.ts';
+
+/** A roll-out is a matter of minutes, and asking a store costs a request. */
+const INTERVAL_MS = 10_000;
+/** A store that does not answer is somebody else's news. */
+const PATIENCE_MS = 5_000;
+
+export interface ConfigWatchOptions {
+  /** The one that this agent works with. */
+  readonly inUse: NetworkConfig;
+  /** That of the store, now. */
+  readonly read: (signal: AbortSignal) => Promise<NetworkConfig>;
+  /** Not while the store is away: each attempt would be reported as a failure of its own. */
+  readonly isStoreThere: () => boolean;
+  readonly intervalMs?: number;
+  readonly log: Pick<Log, 'info' | 'warn'>;
+}
+
+/** Notices that the network configuration is another one than this agent works with, and says that a restart applies it. */
+export class ConfigWatch implements AsyncDisposable {
+  readonly #options: ConfigWatchOptions;
+  readonly #stop = new AbortController();
+  readonly #running: Promise<void>;
+  /** What was said last; empty when there is nothing to say. */
+  #news = '';
+
+  constructor(options: ConfigWatchOptions) {
+    this.#options = options;
+    this.#running = this.#run(this.#stop.signal);
+  }
+
+  /** Whether the configuration of the store is another one, or none that can be used. */
+  get isOutdated(): boolean {
+    return this.#news !== '';
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new Error('the agent ended'));
+    await this.#running;
+  }
+
+  /** Never rejects. */
+  async #run(signal: AbortSignal): Promise<void> {
+    const { intervalMs = INTERVAL_MS, isStoreThere } = this.#options;
+    for (;;) {
+      await delay(intervalMs, undefined, { signal, ref: false }).catch(() => {});
+      if (signal.aborted) return;
+      if (isStoreThere()) await this.#look(signal);
+    }
+  }
+
+  async #look(signal: AbortSignal): Promise<void> {
+    const { inUse, read, log } = this.#options;
+    let news: string;
+    try {
+      const now = await read(AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]));
+      news = describeNetworkConfig(now) === describeNetworkConfig(inUse) ? '' : describeChange(inUse, now);
+    } catch (error) {
+      // Whatever else there is, such as a store that is away, is told by whoever needs it.
+      if (!(error instanceof WeftError) || error.code !== 'WEFT_CONFIG_INVALID') return;
+      news = `it cannot be used, and this agent would not start again: ${describeError(error)}`;
+    }
+    if (signal.aborted || news === this.#news) return;
+    if (news === '') log.info('The network configuration is again the one that this agent works with');
+    else log.warn(`The network configuration has changed: ${news}`);
+    this.#news = news;
+  }
+}
+
+function describeChange({ backend: before }: NetworkConfig, { backend: now }: NetworkConfig): string {
+  const what = before.type === now.type ? '' : `the backend is ${now.type} now, no longer ${before.type}; `;
+  return `${what}restart this agent to apply it`;
+}

@@ -140,7 +140,7 @@ for (const { mode, enableNfTables } of [
           ? /^ {2}table ip flannel-ipv4 \{$/
           : /^ {2}iptables-nft -t nat -A POSTROUTING .*FLANNEL-POSTRTG$/,
         enableNfTables
-          ? /^ {2}.*ip daddr 192\.168\.77\.1 udp dport 8285 notrack$/
+          ? /^ {2}.*ip daddr 192\.168\.77\.1 udp dport 8285 notrack comment "of 10\.244\.0\.0\/16"$/
           : /^ {2}iptables-nft -t raw -N FLANNEL-UNTRACK-OUT$/,
         /^removed iptables rules \(legacy\):$/,
         /^removed routes:$/,

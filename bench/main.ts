@@ -1,7 +1,7 @@
 /**
  * `make bench`: the same two containers over direct routing, kernel VXLAN, weft, a one-packet loop and wireguard-go, runs
- * interleaved, so that a noisy machine is noisy for all. Options: --quick (under a minute), --json, --write (README and
- * docs/bench.svg), --repeat N, --seconds N.
+ * interleaved, so that a noisy machine is noisy for all. Options: --quick (under a minute), --json, --write (README,
+ * docs/PERFORMANCE.md and docs/bench.svg), --repeat N, --seconds N.
  */
 import { writeFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
@@ -9,11 +9,11 @@ import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
 import { describeError } from '../src/errors.ts';
 import type { Underlay } from '../src/lab/namespaces.ts';
+import { writeBetween } from './document.ts';
 import { createManyPeers } from './many-peers.ts';
 import { createRig, type Rig, roundTripP50, tcp, udp64 } from './measure.ts';
 import { createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
-import { writeBetween } from './readme.ts';
-import { type Figures, type Metric, plot, ratios, table, UNITS } from './report.ts';
+import { type Figures, type Metric, overview, plot, ratios, table, UNITS } from './report.ts';
 import { type Summary, summarise } from './stats.ts';
 
 interface Job {
@@ -137,9 +137,10 @@ async function measurePeerCounts(repeat: number, seconds: number, signal: AbortS
   return { few: summarise(runs.few), many: summarise(runs.many) };
 }
 
-async function writeReadme(figures: Figures, machine: string): Promise<void> {
+async function writeDocuments(figures: Figures, machine: string): Promise<void> {
   const source = `Measured by \`make bench ARGS=--write\`: ${machine}.`;
-  await writeBetween('bench', `${table(figures)}\n\n![TCP throughput](docs/bench.svg)\n\n${source}`);
+  await writeBetween('README.md', 'overview', overview(figures));
+  await writeBetween('docs/PERFORMANCE.md', 'bench', `${table(figures)}\n\n![TCP throughput](bench.svg)\n\n${source}`);
   await writeFile(new URL('../docs/bench.svg', import.meta.url), plot(figures));
 }
 
@@ -159,7 +160,7 @@ async function main(): Promise<void> {
   using stopped = untilStopped();
   const figures = await measureAll(values.quick ? quickJobs() : fullJobs(repeat, seconds), stopped.signal);
   const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
-  if (values.write) await writeReadme(figures, machine);
+  if (values.write) await writeDocuments(figures, machine);
   const peers = values.quick ? undefined : await measurePeerCounts(repeat, seconds, stopped.signal);
   const result = {
     machine,

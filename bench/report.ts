@@ -1,4 +1,4 @@
-/** From measured figures to ratios, the table of the README and its plot. Pure. */
+/** From measured figures to ratios, the tables of the documents and their plot. Pure. */
 import type { Underlay } from '../src/lab/namespaces.ts';
 import { PATH_TITLES, PATHS, type PathName } from './paths.ts';
 import type { Summary } from './stats.ts';
@@ -99,8 +99,7 @@ export function table(figures: Figures): string {
             ? `${shown(metric, summary.median)} <sub>${range}</sub>`
             : shown(metric, summary.median);
         });
-        const title = path === 'weft' ? `**${PATH_TITLES[path]}**` : PATH_TITLES[path];
-        return `| ${[title, ...cells].join(' | ')} |`;
+        return `| ${[titleOf(path), ...cells].join(' | ')} |`;
       });
       return [
         `${UNDERLAY_TITLES[underlay]}:`,
@@ -111,6 +110,28 @@ export function table(figures: Figures): string {
       ].join('\n');
     })
     .join('\n\n');
+}
+
+/** In the README: the first five paths, and of each what most people ask first. Medians. */
+export function overview(figures: Figures): string {
+  const columns: readonly (readonly [string, Underlay, Metric])[] = [
+    ['TCP, veth (Gbit/s)', 'native', 'tcp1'],
+    ['TCP, wire-like (Gbit/s)', 'wire', 'tcp1'],
+    ['UDP 64 B, veth (kpps)', 'native', 'udp64'],
+    ['round trip, veth (µs)', 'native', 'rttP50'],
+  ];
+  const rows = PATHS.slice(0, 5).map((path) => {
+    const cells = columns.map(([, underlay, metric]) => {
+      const summary = figures[underlay]?.[path]?.[metric];
+      return summary === undefined ? '' : shown(metric, summary.median);
+    });
+    return `| ${[titleOf(path), ...cells].join(' | ')} |`;
+  });
+  return [`| path | ${columns.map(([title]) => title).join(' | ')} |`, '|---|---|---|---|---|', ...rows].join('\n');
+}
+
+function titleOf(path: PathName): string {
+  return path === 'weft' ? `**${PATH_TITLES[path]}**` : PATH_TITLES[path];
 }
 
 const COLOURS: Readonly<Record<PathName, string>> = {

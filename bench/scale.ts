@@ -1,6 +1,6 @@
 /**
  * `make bench-scale`: one agent in a cluster of thousands of nodes, on a real etcd and a real API server. Options:
- * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --json, --write (README).
+ * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --json, --write (docs/PERFORMANCE.md).
  */
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
@@ -16,7 +16,7 @@ import { percentile } from '../src/lab/ping-output.ts';
 import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStoreKind } from '../src/lab/subnet-store.ts';
 import { Topology } from '../src/lab/topology.ts';
-import { writeBetween } from './readme.ts';
+import { writeBetween } from './document.ts';
 import { openScaleStore, type ScaleStore } from './scale-stores.ts';
 
 interface Memory {
@@ -365,7 +365,11 @@ async function main(): Promise<void> {
   const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
   const result: Result = { machine, large, idleWithThreePeers };
   if (values.write) {
-    await writeBetween('scale', `${table(result)}\n\nMeasured by \`make bench-scale ARGS=--write\`: ${machine}.`);
+    await writeBetween(
+      'docs/PERFORMANCE.md',
+      'scale',
+      `${table(result)}\n\nMeasured by \`make bench-scale ARGS=--write\`: ${machine}.`,
+    );
   }
   process.stdout.write(values.json ? `${JSON.stringify(result, undefined, 2)}\n` : `${table(result)}\n\n${machine}\n`);
 }

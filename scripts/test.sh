@@ -6,7 +6,7 @@
 #                                               name among them replaces the suite's list of files
 #
 # unit   src, test and bench: no root, no network, in parallel
-# netns  test/netns: network namespaces and TUN devices, one file at a time, for they share the machine's two or three cores
+# netns  test/netns: network namespaces and TUN devices, two files at a time: much of what they do is wait
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 set -eu
@@ -37,7 +37,7 @@ fi
 # A limit for each file and each test in it: a hang fails the run and says where, instead of holding it up for good.
 case $suite in
   unit) options='--test-timeout=300000' ;;
-  netns) options='--test-concurrency=1 --test-timeout=600000' ;;
+  netns) options='--test-concurrency=2 --test-timeout=600000' ;;
   e2e | kind) options='--test-concurrency=1 --test-timeout=1500000' ;;
   *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, e2e, kind" >&2 && exit 1 ;;
 esac

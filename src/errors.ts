@@ -46,6 +46,7 @@ export type ErrorCode =
   | 'WEFT_CNI_CONF_UNWRITABLE'
   | 'WEFT_CNI_PLUGIN_MISSING'
   | 'WEFT_ADDON_UNLOADABLE'
+  | 'WEFT_CLOUD_API'
   | 'WEFT_UNSUPPORTED_PLATFORM';
 
 export interface WeftErrorOptions {

@@ -9,8 +9,10 @@ import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
 import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
 import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
+import type { CloudRoute } from '../backend/backend.ts';
 import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
 import { Forwarder } from '../dataplane/supervisor.ts';
+import { WeftError } from '../errors.ts';
 import { parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { createLog } from '../log/log.ts';
@@ -29,6 +31,9 @@ class Stage implements AsyncDisposable {
   readonly lines: string[] = [];
   readonly fatal: unknown[] = [];
   readonly failures: string[] = [];
+  readonly cloudRoutes: CloudRoute[] = [];
+  /** Why the cloud refuses a route. */
+  cloudRefuses: WeftError | undefined;
   /** How often a lease was begun to be held. The first session fails when `breakSession` resolves. */
   readonly held = { count: 0 };
   readonly breakSession: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -143,6 +148,11 @@ class Stage implements AsyncDisposable {
       externalNotices: silent,
       reachNotices: (signal) => silent(undefined, signal),
       identity: FAKE_IDENTITY_HOST,
+      setCloudRoute: async (route) => {
+        if (this.cloudRefuses !== undefined) throw this.cloudRefuses;
+        this.cloudRoutes.push(route);
+        return 'the route is set';
+      },
       connections: () => ({ keepOnly: () => new Map(), [Symbol.dispose]: () => {} }),
       kernel: () => this.kernel,
       forwarder: ({ onEvent, sourceCheck, destinationCheck }) =>
@@ -224,6 +234,38 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     }
     assert.equal(stage.store.entries().length, 1);
     assert.deepEqual(stage.fatal, []);
+  });
+
+  it('sets its route in the cloud’s network before it is ready, and fails when it cannot have it', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf =
+      '{"Network": "10.244.0.0/16", "Backend": {"Type": "tencent-vpc", "AccessKeyID": "the-id", "AccessKeySecret": "the-key"}}';
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    assert.equal(stage.cloudRoutes.length, 1);
+    const lines = stage.lines.join('\n');
+    assert.match(lines, /the route is set/);
+    assert.doesNotMatch(lines, /the-id|the-key/);
+    await stage.end();
+
+    await using other = await Stage.make();
+    other.store.netConf = stage.store.netConf;
+    other.cloudRefuses = new WeftError('WEFT_CLOUD_API', 'CreateRoutes: LimitExceeded');
+    other.start();
+    await assert.rejects(other.life, {
+      code: 'WEFT_CLOUD_API',
+      message: 'Error registering network: CreateRoutes: LimitExceeded',
+    });
+    await assert.rejects(readFile(other.subnetFile));
+  });
+
+  it('runs the commands of the backend extension', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf =
+      '{"Network": "10.244.0.0/16", "Backend": {"Type": "extension", "PostStartupCommand": "up $SUBNET"}}';
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    assert(stage.lines.some((line) => line.includes('Ran command: up $SUBNET')));
   });
 
   it('fails with what a person must mend', async () => {

@@ -1,4 +1,4 @@
-import { type Backend, type ExternalInterface, isSkipped } from '../backend/backend.ts';
+import { type Backend, type CloudRoute, type ExternalInterface, isSkipped } from '../backend/backend.ts';
 import { type BackendSetup, openBackend } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
@@ -28,7 +28,7 @@ import { NodeTraffic } from './traffic.ts';
 const BLACKHOLE_METRIC = 10_000;
 
 export interface NodePlaneParts {
-  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager' | 'firewall' | 'identity'>;
+  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager' | 'firewall' | 'identity' | 'setCloudRoute'>;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
   readonly setup: BackendSetup;
@@ -60,6 +60,8 @@ export class NodePlane implements AsyncDisposable {
   #backend: Backend;
   #external: ExternalInterface;
   #drops: ForwardDropWatch | undefined;
+  /** The route in the cloud's network that was set last. */
+  #cloudRoute: string | undefined;
   /** What the forwarder was started with; undefined when it does not run. */
   #carrying: string | undefined;
   readonly #forwarding: ForwardingTable | undefined;
@@ -104,12 +106,13 @@ export class NodePlane implements AsyncDisposable {
     await failingAs(this.#rulesFailure, () => this.traffic.probe(signal));
   }
 
-  /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of forwarder or hook. */
+  /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of forwarder, hook or cloud. */
   async start(own: Lease, signal: AbortSignal): Promise<void> {
     const { forwarder } = this;
     const { underlay } = this.#backend;
-    const { forwarder: part, hook } = this.#backend.host(own);
+    const { forwarder: part, hook, cloudRoute } = this.#backend.host(own);
     await failingAs('Error registering network: ', () => this.hooks.start(hook, signal));
+    await failingAs('Error registering network: ', () => this.#setCloudRoute(cloudRoute, signal));
     if (forwarder === undefined || part === undefined || underlay === undefined) return;
     const wanted = JSON.stringify([part.ownAddress, underlay.listenAddress, underlay.listenPort]);
     if (wanted === this.#carrying && forwarder.failure === undefined) return;
@@ -206,6 +209,14 @@ export class NodePlane implements AsyncDisposable {
     await this.traffic[Symbol.asyncDispose]();
     await this.reconciler[Symbol.asyncDispose]();
     await this.forwarder?.[Symbol.asyncDispose]();
+  }
+
+  async #setCloudRoute(route: CloudRoute | undefined, signal: AbortSignal): Promise<void> {
+    const wanted = JSON.stringify(route);
+    if (route === undefined || wanted === this.#cloudRoute) return;
+    const { host, log } = this.#parts;
+    log.info(await host.setCloudRoute(route, signal));
+    this.#cloudRoute = wanted;
   }
 
   get #rulesFailure(): string {

@@ -1,4 +1,4 @@
-import type { ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
+import type { CloudRoute, ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
 import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import type { DestinationCheck } from '../dataplane/destination-check.ts';
@@ -31,6 +31,8 @@ export interface AgentHost {
   externalNotices(present: () => Pick<NetworkInterface, 'index' | 'name'>, signal: AbortSignal): AsyncIterable<void>;
   /** An address or a default route has come or gone; the first notice comes at once. */
   reachNotices(signal: AbortSignal): AsyncIterable<void>;
+  /** Sets a route in a cloud's network; idempotent. @returns what was done. @throws WeftError WEFT_CLOUD_API. */
+  setCloudRoute(route: CloudRoute, signal: AbortSignal): Promise<string>;
   /** What a backend may ask of the host before there is a lease. */
   readonly identity: IdentityHost;
   /** The TCP connections of this process. */

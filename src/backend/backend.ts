@@ -10,6 +10,7 @@ import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { JsonValue, Lease, LeaseAttrs } from '../lease/lease.ts';
+import type { Secret } from '../secret.ts';
 import type { TunHost } from './tun-name.ts';
 
 /** The interface that leads to the other nodes, and the addresses they use for this one. */
@@ -43,6 +44,8 @@ export interface IdentityHost extends TunHost {
   linkMac(name: string, signal: AbortSignal): Promise<string | undefined>;
   randomBytes(count: number): Uint8Array;
   readonly runCommand: RunHostCommand;
+  /** A variable of the agent's environment; `undefined` when it is not set, or empty. */
+  variable(name: string): string | undefined;
   /** The file with this node's private key; `fresh` makes its text when there is none. @throws WeftError WEFT_KEY_FILE. */
   keyFile(fresh: () => string, signal: AbortSignal): Promise<KeyFile>;
 }
@@ -101,6 +104,23 @@ export interface HostPart {
   readonly forwarder?: ForwarderPart;
   /** Run once for this lease before anything else is done for it, and must succeed. */
   readonly hook?: HostCommand;
+  /** Set likewise. */
+  readonly cloudRoute?: CloudRoute;
+}
+
+/** In the route table of a cloud's network: packets to the subnet go to this host. */
+export interface CloudRoute {
+  readonly subnet: Ipv4Prefix;
+  /** This host's address in the cloud's network. */
+  readonly gateway: Ipv4Addr;
+  /** The whole flannel network: this host has no other subnet of it. */
+  readonly network: Ipv4Prefix;
+  readonly credentials: CloudCredentials;
+}
+
+export interface CloudCredentials {
+  readonly id: Secret;
+  readonly secret: Secret;
 }
 
 export interface PeerPart {

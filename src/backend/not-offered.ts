@@ -12,13 +12,6 @@ const NOT_OFFERED: ReadonlyMap<string, NotOffered> = new Map([
       hint: 'Choose wireguard, which encrypts as well and needs no daemon; or stay with flannel, on every host, and install strongSwan (Debian: apt-get install strongswan-charon).',
     },
   ],
-  [
-    'tencent-vpc',
-    {
-      message: 'the backend tencent-vpc needs the API of Tencent Cloud, which weft does not speak',
-      hint: 'Choose vxlan, which needs nothing of the cloud; or alloc, and set a route to each host’s subnet in the VPC’s route table by other means.',
-    },
-  ],
 ]);
 
 /** For a (lower-cased) name of Backend.Type. */

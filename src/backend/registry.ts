@@ -7,6 +7,7 @@ import { extension } from './extension.ts';
 import { hostGw } from './host-gw.ts';
 import { ipip } from './ipip.ts';
 import { notOffered } from './not-offered.ts';
+import { tencentVpc } from './tencent-vpc.ts';
 import { udp } from './udp.ts';
 import { vxlan } from './vxlan.ts';
 import { wireguard } from './wireguard.ts';
@@ -15,7 +16,7 @@ import { wireguard } from './wireguard.ts';
 export type AnyBackendKind = BackendKind<unknown, unknown>;
 
 /** In the order in which they are listed to people. A line more is all that a new backend needs outside its own file. */
-const BACKENDS = [vxlan, hostGw, wireguard, udp, ipip, extension, alloc] as const;
+const BACKENDS = [vxlan, hostGw, wireguard, udp, ipip, extension, alloc, tencentVpc] as const;
 
 /** All backends that weft offers. */
 export function backendKinds(): readonly AnyBackendKind[] {

@@ -14,6 +14,7 @@ export function identityHost(
   randomBytes(count: number): Uint8Array;
   tunDevices(): Promise<ReturnType<typeof readTunDevices>>;
   takeTun(name: string): boolean;
+  variable(name: string): string | undefined;
   keyFile(fresh: () => string, signal: AbortSignal): Promise<{ readonly path: string; readonly text: string }>;
   readonly runCommand: typeof runHostCommand;
 } {
@@ -23,6 +24,7 @@ export function identityHost(
     tunDevices: async () => readTunDevices(),
     takeTun: (name) => tun.take(name),
     runCommand: runHostCommand,
+    variable: (name) => process.env[name] || undefined,
     async keyFile(fresh, signal) {
       const found = await readKeyFile(keyPath, signal);
       if (found !== undefined) return { path: keyPath, text: found };

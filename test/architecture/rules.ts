@@ -20,6 +20,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   trafficmngr: ['ip', 'lease', 'config', 'log'],
   dataplane: ['ip', 'lease', 'config', 'log'],
   backend: ['ip', 'lease', 'config', 'desired', 'dataplane', 'log'],
+  cloud: ['ip', 'backend'],
   subnet: ['ip', 'lease', 'config', 'log', 'events'],
   'subnet/*': ['ip', 'lease', 'config', 'log', 'events', 'subnet', 'linux'],
   linux: ['ip', 'lease', 'config', 'desired', 'trafficmngr', 'dataplane', 'log'],

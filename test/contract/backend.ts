@@ -88,7 +88,7 @@ export function testBackend(
 
         it('wants nothing for a peer without a public address or a subnet, and says why', async () => {
           const backend = await open(stack);
-          if (kind.type === 'alloc') return;
+          if (kind.ignoresPeers) return;
           const peer = lease(stack, 2);
           for (const unusable of [
             { ...peer, attrs: { ...peer.attrs, publicIp: undefined, publicIpv6: undefined } },
@@ -157,7 +157,7 @@ export function testBackend(
     function lease(stack: Stack, host: number): Lease {
       const v4 = stack !== 'ipv6';
       const v6 = stack !== 'ipv4';
-      const type = kind.type === 'udp' || kind.type === 'alloc' ? '' : kind.type;
+      const type = kind.type === 'udp' || kind.ignoresPeers ? '' : kind.type;
       return {
         subnet: v4 ? parsePrefix4(`10.244.${host}.0/24`) : undefined,
         ipv6Subnet: v6 ? parsePrefix6(`fd10:0:0:${host.toString(16)}::/64`) : undefined,

@@ -9,6 +9,7 @@ export const FAKE_IDENTITY_HOST: IdentityHost = {
   linkMac: async () => undefined,
   randomBytes: (count) => new Uint8Array(count).fill(0x42),
   runCommand: async () => ({ stdout: '', stderr: '' }),
+  variable: (name) => `the value of ${name}`,
   keyFile: async (fresh) => ({ path: 'wgkey', text: fresh() }),
   tunDevices: async () => [],
   takeTun: () => true,

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { AgentHost } from '../../agent/ports.ts';
+import { setVpcRoute } from '../../cloud/tencent-vpc-route.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { hasErrno } from '../../errno.ts';
 import { Connections } from '../../linux/connections.ts';
@@ -27,6 +28,7 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     readAddresses,
     externalNotices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
     reachNotices: (signal) => new IpMonitor().changes(concernsReach, signal),
+    setCloudRoute: setVpcRoute,
     identity: identityHost(options.wireguardKeyFile, tun),
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),

@@ -21,9 +21,9 @@ const TIMEOUT_MS = 30_000;
 const DELETIONS_AT_ONCE = 1_000;
 /**
  * `wg` opens the file it is given by name, and what Node.js makes standard input is a socket, which has no name: `cat` turns it
- * into a pipe.
+ * into a pipe. /dev/stdin would be shorter, but udev makes it.
  */
-const ADD_CONFIG = 'cat | wg addconf "$0" /dev/stdin';
+const ADD_CONFIG = 'cat | wg addconf "$0" /proc/self/fd/0';
 
 /** The second is of a kernel whose module is not loaded. */
 const NO_DEVICE = /No such device|Protocol not supported/;

@@ -38,7 +38,9 @@ fi
 case $suite in
   unit) options='--test-timeout=300000' ;;
   netns) options='--test-concurrency=2 --test-timeout=600000' ;;
-  e2e | kind) options='--test-concurrency=1 --test-timeout=1500000' ;;
+  e2e) options='--test-concurrency=1 --test-timeout=1500000' ;;
+  # Nodes that restart, go and join, with one backend after the other.
+  kind) options='--test-concurrency=1 --test-timeout=2700000' ;;
   *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, e2e, kind" >&2 && exit 1 ;;
 esac
 

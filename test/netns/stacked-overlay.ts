@@ -11,6 +11,9 @@ const NETWORKS = {
   IPv4: { Network: '10.244.0.0/16' },
   'dual stack': { Network: '10.244.0.0/16', EnableIPv6: true, IPv6Network: 'fd10::/48' },
 } as const;
+/** Several overlays start at once, beside whatever else the machine does. */
+const START_MS = 150_000;
+
 export type Stack = keyof typeof NETWORKS;
 export type Rules = 'iptables' | 'nftables';
 
@@ -52,7 +55,7 @@ export class StackedOverlay implements AsyncDisposable {
           flags: [...store.agentFlags(host), '--iface=eth0', '--ip-masq'],
           env: { NODE_COMPILE_CACHE: join(topology.registryDirectory, 'compile-cache') },
         });
-        await agent.logged(/^flannel is ready$/);
+        await agent.logged(/^flannel is ready$/, 0, START_MS);
         return await attachStacked(topology, host, signal);
       }),
     );

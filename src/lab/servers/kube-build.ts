@@ -38,7 +38,7 @@ export interface KubernetesBinaries {
 }
 
 /**
- * The binaries, built first when they are not in the cache (5 to 8 minutes on two cores with downloads; one builder at
+ * The binaries, built first when they are not in the cache (some 10 minutes of two cores, and downloads; one builder at
  * a time, whoever comes second waits and finds the result).
  *
  * @throws WeftError WEFT_COMMAND_MISSING when Go is needed and not there, WEFT_COMMAND_FAILED when the build fails,
@@ -100,7 +100,7 @@ async function build(
   const [major, minor] = version.slice(1).split('.');
   const stamp = 'k8s.io/component-base/version';
   const flags = `-s -w -X ${stamp}.gitVersion=${version} -X ${stamp}.gitMajor=${major} -X ${stamp}.gitMinor=${minor}`;
-  say(`building the Kubernetes ${version} servers with Go: 5 to 8 minutes the first time`);
+  say(`building the Kubernetes ${version} servers with Go: 10 minutes of two cores the first time`);
   const startedAt = performance.now();
   const build = ['go', 'build', '-trimpath', '-buildvcs=false', '-ldflags', flags, '-o', path, '.'];
   await runBuilder(['nice', '-n', '19', ...build], { cwd: MODULE_DIR, env, signal });

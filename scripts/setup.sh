@@ -23,6 +23,8 @@ fail() { # message, then what to do
 
 # --- what each suite needs: `command=Debian package`, or a library instead of the command -----------------------------
 wireguard='wg=wireguard-tools wireguard-go=wireguard-go'
+# A machine with a kernel of its own; Debian's kernel package for it is fetched by the test.
+[ "$(uname -m)" = x86_64 ] && guest='qemu-system-x86_64=qemu-system-x86 wg=wireguard-tools' || guest=
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
 plugins='/usr/lib/cni/bridge=containernetworking-plugins'
@@ -48,7 +50,7 @@ for suite; do
     unit | node24) ;;
     netns | test) commands="$commands $network $plugins $wireguard" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
-    e2e) commands="$commands $network $stores $plugins $nodes $docker faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $plugins $nodes $docker $guest faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
     kind) commands="$commands $network $stores $nodes $docker $images $runtimes" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;

@@ -1,0 +1,152 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { type Child, debianPackageOf, lines, start } from '../../../src/linux/run.ts';
+import { guestKernel } from './guest-kernel.ts';
+import { type InitramfsEntry, programs, textOf, writeInitramfs } from './initramfs.ts';
+
+/** What a guest has said of one thing that it has looked at. */
+export interface GuestCheck {
+  readonly ok: boolean;
+  /** Why not. */
+  readonly reason: string;
+}
+
+/** The product, as `make e2e` has made it. */
+const WEFT = join(import.meta.dirname, '../../../dist/linux-amd64/weft');
+const PROGRAMS = ['ip', 'bridge', 'wg', 'nft', 'busybox'];
+const IPTABLES = ['', '6'].flatMap((family) => ['', '-save', '-restore'].map((verb) => `ip${family}tables${verb}`));
+const MODULES = [
+  ...['bridge', 'veth', 'br_netfilter', 'tun', 'vxlan', 'wireguard', 'ipip'],
+  ...[
+    'nf_tables',
+    'nft_compat',
+    'nft_chain_nat',
+    'nft_ct',
+    'nft_masq',
+    'nft_meta_bridge',
+    'xt_comment',
+    'xt_MASQUERADE',
+  ],
+  ...['xt_conntrack', 'xt_mark', 'xt_CT'],
+];
+/** The least that WebAssembly's SIMD and the kernel's random numbers need: newer instructions are translated to slower code. */
+const CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand';
+const MEMORY_MIB = 1_536;
+
+/**
+ * A virtual machine with Debian's kernel, whose first and only program is init.sh. It runs in QEMU's translator (TCG), which is slow
+ * and runs everywhere; one guest is booted for all that is looked at. Its serial console is read line by line.
+ */
+export class Guest implements AsyncDisposable {
+  readonly #child: Child;
+  readonly #folder: string;
+  readonly #checks = new Map<string, PromiseWithResolvers<GuestCheck>>();
+  readonly #console: string[] = [];
+  readonly #read: Promise<void>;
+  #scenario = '';
+  #ended = false;
+
+  private constructor(child: Child, folder: string) {
+    this.#child = child;
+    this.#folder = folder;
+    this.#read = this.#readConsole();
+  }
+
+  /** @throws WeftError WEFT_COMMAND_MISSING; Error when the product was not made. */
+  static async boot(): Promise<Guest> {
+    if (!existsSync(WEFT)) throw new Error(`${WEFT} is missing: make dist`);
+    const kernel = await guestKernel(MODULES);
+    const folder = await mkdtemp(join(tmpdir(), 'weft-guest-'));
+    try {
+      const initramfs = join(folder, 'initramfs');
+      await writeInitramfs(initramfs, await contents(kernel.modules));
+      const argv = [
+        ...['qemu-system-x86_64', '-accel', 'tcg', '-cpu', CPU, '-smp', '2', '-m', String(MEMORY_MIB)],
+        ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', 'stdio'],
+        ...['-kernel', kernel.image, '-initrd', initramfs, '-append', 'console=ttyS0 panic=-1 quiet'],
+      ];
+      return new Guest(await start(argv), folder);
+    } catch (error) {
+      await rm(folder, { recursive: true });
+      throw error;
+    }
+  }
+
+  /** What the guest says of a title in a scenario; waits for it. @throws Error with the end of the console when it never does. */
+  check(scenario: string, title: string): Promise<GuestCheck> {
+    return this.#check(`${scenario}: ${title}`).promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#child[Symbol.asyncDispose]();
+    await this.#read;
+    await rm(this.#folder, { recursive: true });
+  }
+
+  #check(name: string): PromiseWithResolvers<GuestCheck> {
+    let check = this.#checks.get(name);
+    if (check === undefined) {
+      check = Promise.withResolvers();
+      // Nobody may ask.
+      check.promise.catch(() => {});
+      this.#checks.set(name, check);
+      if (this.#ended) check.reject(this.#silent(name));
+    }
+    return check;
+  }
+
+  async #readConsole(): Promise<void> {
+    for await (const line of lines(this.#child.stdout!)) this.#take(line.trimEnd());
+    await this.#child.exited;
+    this.#ended = true;
+    for (const [name, check] of this.#checks) check.reject(this.#silent(name));
+  }
+
+  #take(line: string): void {
+    this.#console.push(line);
+    const [, word, rest = ''] = /@@(\w+) (.*)$/.exec(line) ?? [];
+    if (word === 'scenario') this.#scenario = rest;
+    else if (word === 'ok') this.#check(`${this.#scenario}: ${rest}`).resolve({ ok: true, reason: '' });
+    else if (word === 'fail') {
+      const [title = '', reason = ''] = rest.split(' @@ ');
+      this.#check(`${this.#scenario}: ${title}`).resolve({ ok: false, reason });
+    }
+  }
+
+  #silent(name: string): Error {
+    const end = this.#console.slice(-60).join('\n');
+    return new Error(
+      `the guest has ended without a word of "${name}"; its console ends:\n${end}\n${this.#child.tail()}`,
+    );
+  }
+}
+
+async function contents(modules: readonly string[]): Promise<InitramfsEntry[]> {
+  const paths = [...PROGRAMS, 'xtables-nft-multi'].map(onPath);
+  const [xtables = ''] = ['/usr/lib/x86_64-linux-gnu/xtables', '/usr/lib/xtables'].filter(existsSync);
+  const extensions = (await readdir(xtables)).map((name) => join(xtables, name));
+  const found = await programs(...paths, WEFT);
+  return [
+    { file: 'init', mode: 0o755, text: await textOf('init.sh') },
+    ...found.map((entry) => ('from' in entry && entry.from === WEFT ? { ...entry, file: 'usr/bin/weft' } : entry)),
+    { link: 'usr/bin/flanneld', to: 'weft' },
+    ...IPTABLES.map((name): InitramfsEntry => ({ link: `usr/sbin/${name}`, to: onPath('xtables-nft-multi') })),
+    ...extensions.map((from): InitramfsEntry => ({ file: from.slice(1), mode: 0o644, from })),
+    ...modules.map((from, i): InitramfsEntry => {
+      return { file: `modules/${String(i).padStart(3, '0')}-${basename(from)}`, mode: 0o644, from };
+    }),
+    ...['dev', 'proc', 'sys', 'run', 'tmp'].map(
+      (name): InitramfsEntry => ({ file: `${name}/.keep`, mode: 0o644, text: '' }),
+    ),
+  ];
+}
+
+function onPath(program: string): string {
+  const found = ['/usr/sbin', '/usr/bin', '/sbin', '/bin'].map((folder) => join(folder, program)).find(existsSync);
+  if (found === undefined) {
+    throw new Error(`${program} is missing. On Debian: apt-get install ${debianPackageOf(program)}`);
+  }
+  return found;
+}

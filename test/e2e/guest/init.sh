@@ -1,0 +1,251 @@
+#!/usr/bin/busybox sh
+# The first and only program of the guest: two hosts as network namespaces on a bridge, real agents, one backend after the
+# other. What is looked at is said on the console, a line each, and read by guest.ts:
+#
+#   @@scenario NAME    what follows is of this scenario
+#   @@ok TITLE         @@fail TITLE @@ WHY
+#
+# Everything else is for people. The guest powers itself off at the end.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mkdir -p /bin && /usr/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+for module in /modules/*.ko; do insmod "$module" || echo "could not load $module"; done
+echo "up after $(cut -d' ' -f1 /proc/uptime) s, Linux $(uname -r)"
+
+# The shell would take its own.
+ip() { /usr/sbin/ip "$@"; }
+
+# Of a busy machine: what is right takes seconds.
+PATIENCE_S=600
+# Until the command succeeds; what it has said last when it never does.
+eventually() {
+  end=$(($(cut -d. -f1 /proc/uptime) + PATIENCE_S))
+  until said=$("$@" 2>&1); do
+    [ "$(cut -d. -f1 /proc/uptime)" -ge $end ] && echo "$said" && return 1
+    # Every look is a few programs, which are dear here.
+    sleep 1
+  done
+}
+check() { # title, command
+  title=$1
+  shift
+  if why=$("$@" 2>&1); then echo "@@ok $title"; else echo "@@fail $title @@ $(echo "$why" | tr '\n' '|' | tail -c 700)"; fi
+  echo "   at $(cut -d' ' -f1 /proc/uptime) s"
+}
+
+# --- the network between the hosts -----------------------------------------------------------------------------------
+sysctl -qw net.ipv6.conf.default.accept_dad=0 net.bridge.bridge-nf-call-iptables=0
+ip link set lo up
+ip link add br0 type bridge
+ip addr add 10.98.0.1/24 dev br0
+ip link set br0 up
+# Packets of containers on their way between the hosts as they are, in no tunnel.
+nft -f - <<'END'
+table bridge wire {
+  chain seen {
+    type filter hook prerouting priority 0
+    ip saddr 10.244.0.0/16 counter
+    ip6 saddr fd10:244::/56 counter
+  }
+}
+END
+for i in 1 2; do
+  ip netns add h$i
+  ip netns add c$i
+  ip link add v$i type veth peer name eth0 netns h$i
+  ip link set v$i master br0 up
+  ip -n h$i link set lo up
+  ip -n h$i addr add 10.98.0.1$i/24 dev eth0
+  ip -n h$i addr add fd98::1$i/64 dev eth0
+  ip -n h$i link set eth0 up
+  ip -n h$i route add default via 10.98.0.1
+  ip -n h$i route add default via fd98::1
+  ip netns exec h$i sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+  ip -n c$i link set lo up
+done
+# What comes by itself once the cables are in must be there before anything is compared.
+are_linked() {
+  for i in 1 2; do [ -n "$(ip -n h$i -6 addr show dev eth0 scope link)" ] || return 1; done
+  ip netns exec h1 ping -c 1 -W 1 10.98.0.12 && ip netns exec h1 ping -c 1 -W 1 fd98::12
+}
+eventually are_linked || echo 'the hosts do not reach each other'
+
+clear_packets() { nft list table bridge wire | sed -n 's/.*counter packets \([0-9]*\).*/\1/p' | awk '{ sum += $1 } END { print sum }'; }
+
+# --- hosts ------------------------------------------------------------------------------------------------------------
+start_agent() { # host
+  # Not by the function of that name, which would be a process of its own.
+  /usr/sbin/ip netns exec h$1 env WIREGUARD_KEY_FILE=$STATE/h$1/keys/wgkey flanneld --subnet-mgr=local --local-store=$STATE/subnets.db \
+    --net-config-path=$STATE/net-conf.json --subnet-file=$STATE/h$1/subnet.env --iface=eth0 --ip-masq --iptables-resync=60 \
+    --healthz-ip=127.0.0.1 --healthz-port=8081 >>$STATE/h$1/log 2>&1 &
+  echo $! >$STATE/h$1/pid
+}
+stop_agent() { # host
+  kill "$(cat $STATE/h$1/pid)" && eventually has_ended "$(cat $STATE/h$1/pid)"
+}
+# Nobody may have waited for it yet.
+has_ended() { case $(sed -n 's/^State:.\(.\).*/\1/p' /proc/$1/status 2>/dev/null) in '' | Z) ;; *) return 1 ;; esac; }
+ask() { # host, path
+  printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$2" | ip netns exec h$1 nc 127.0.0.1 8081
+}
+is_ready() { # host
+  { [ -s $STATE/h$1/subnet.env ] && ask $1 /readyz | grep -q '^HTTP/1.. 200'; } || { ask $1 /readyz; tail -n 3 $STATE/h$1/log; return 1; }
+}
+are_ready() { eventually is_ready 1 && eventually is_ready 2; }
+value() { # host, name
+  sed -n "s/^FLANNEL_$2=//p" $STATE/h$1/subnet.env
+}
+attach_container() { # host: a container behind cni0, as the bridge plugin makes it
+  mtu=$(value $1 MTU)
+  ip -n h$1 link add cni0 mtu $mtu up type bridge
+  ip link add p0 mtu $mtu netns h$1 type veth peer name eth0 mtu $mtu netns c$1
+  ip -n h$1 link set p0 master cni0 up
+  ip -n c$1 link set eth0 up
+  for name in SUBNET IPV6_SUBNET; do
+    gateway=$(value $1 $name)
+    [ -n "$gateway" ] || continue
+    ip -n h$1 addr add $gateway dev cni0
+    ip -n c$1 addr add ${gateway%1/*}2/${gateway#*/} dev eth0
+    ip -n c$1 route add default via ${gateway%/*}
+  done
+}
+detach_container() { ip -n h$1 link delete p0; ip -n h$1 link delete cni0; }
+container() { # host, name
+  gateway=$(value $1 $2)
+  [ -n "$gateway" ] && echo ${gateway%1/*}2
+}
+# With packets that fill the MTU.
+pings() { # from, to, name, bytes of headers
+  address=$(container $2 $3) || { echo "no container on h$2"; [ $3 = IPV6_SUBNET ]; return; }
+  ip netns exec c$1 ping -c 1 -W 2 -s $(($(value $1 MTU) - $4)) $address
+}
+reach() { pings 1 2 SUBNET 28 && pings 2 1 SUBNET 28 && pings 1 2 IPV6_SUBNET 48 && pings 2 1 IPV6_SUBNET 48; }
+state() { # host
+  ip -n h$1 -br link | awk '{ print $1, $2 }' | sort
+  ip -n h$1 -br addr | awk '{ $1 = $1; print }' | sort
+  { ip -n h$1 route show table all; ip -n h$1 -6 route show table all; } | sort
+}
+is_clean() {
+  for i in 1 2; do
+    state $i >$STATE/h$i/after
+    diff $STATE/h$i/before $STATE/h$i/after || return 1
+    ! ip netns exec h$i nft list ruleset 2>&1 | grep -i flannel || return 1
+  done
+}
+cleanup() { # host
+  ip netns exec h$1 weft cleanup --subnet-file $STATE/h$1/subnet.env --cni-conf-dir $STATE/h$1/cni
+}
+clean_up() {
+  cleanup 1 & first=$!
+  cleanup 2 && wait $first && is_clean
+}
+
+# --- what is looked at -----------------------------------------------------------------------------------------------
+begin() { # name, Backend, `dual` for both families, `nft` for nftables
+  echo "@@scenario $1"
+  STATE=/run/$1
+  mkdir -p $STATE/h1 $STATE/h2
+  families='"Network":"10.244.0.0/16"'
+  case "$*" in *' dual'*) families="$families,\"EnableIPv6\":true,\"IPv6Network\":\"fd10:244::/56\"" ;; esac
+  case "$*" in *' nft'*) families="$families,\"EnableNFTables\":true" ;; esac
+  echo "{$families,\"Backend\":$2}" >$STATE/net-conf.json
+  for i in 1 2; do state $i >$STATE/h$i/before; done
+  before=$(clear_packets)
+  start_agent 1
+  start_agent 2
+  check 'agents are ready' are_ready
+  for i in 1 2; do attach_container $i; done
+  check 'containers reach each other, with packets that fill the MTU' eventually reach
+}
+end() {
+  for i in 1 2; do detach_container $i; stop_agent $i; done
+  check 'weft cleanup leaves nothing behind' clean_up
+  # For whoever reads the console after a failure.
+  grep -h '^[EW]' $STATE/h?/log | tail -n 20
+}
+comes_back() { # device
+  index=$(ip netns exec h1 cat /sys/class/net/$1/ifindex)
+  ip -n h1 link delete $1
+  eventually is_another $1 $index && eventually reach
+}
+is_another() { [ "$(ip netns exec h1 cat /sys/class/net/$1/ifindex)" != "$2" ]; }
+deleted() { check 'the device is deleted, and comes back with all it had' comes_back $1; }
+in_tunnel() { [ "$(clear_packets)" = "$before" ] || { echo "$(clear_packets) packets, $before before"; return 1; }; }
+straight() { [ "$(clear_packets)" -gt "$before" ]; }
+set_down() {
+  ip -n h1 link set $1 down
+  eventually reach
+}
+wg_peers() { ip netns exec h1 wg show flannel-wg peers; }
+loses_peer() {
+  peer=$(wg_peers)
+  ip netns exec h1 wg set flannel-wg peer "$peer" remove
+  [ -z "$(wg_peers)" ] && eventually has_peer "$peer" && eventually reach
+}
+has_peer() { [ "$(wg_peers)" = "$1" ]; }
+says_figures() {
+  ask 1 /metrics | grep "^weft_wireguard_last_handshake_timestamp_seconds{.*$(value 2 SUBNET | sed 's/\.1\/.*/.0/').*} 1" &&
+    ask 1 /metrics | grep '^weft_wireguard_bytes_total{.*direction="tx".*} [1-9]'
+}
+tells_no_key() {
+  for i in 1 2; do
+    for key in "$(cat $STATE/h$i/keys/wgkey)" "$1"; do
+      [ -n "$key" ] && ! grep -F "$key" $STATE/h?/log || { echo 'a key is in a log, or there is none'; return 1; }
+    done
+  done
+}
+# Without agent and device there is nothing but what the agent has left to keep packets from the default route.
+keeps_in() {
+  stop_agent 1
+  ip -n h1 link delete flannel-wg
+  ! pings 1 2 SUBNET 28 && in_tunnel
+}
+new_key() {
+  old=$(ip netns exec h2 wg show flannel-wg peers)
+  weft rotate-key --key-file $STATE/h1/keys/wgkey || return 1
+  start_agent 1
+  eventually is_ready 1 && eventually reach && [ "$(ip netns exec h2 wg show flannel-wg peers)" != "$old" ] && in_tunnel
+}
+joined() { [ -z "$(ip -n h1 -br link | grep flannel-wg-v6)" ] && [ "$(ip netns exec h1 wg show flannel-wg allowed-ips | wc -w)" = 3 ]; }
+
+PSK='/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak='
+begin wireguard "{\"Type\":\"wireguard\",\"PSK\":\"$PSK\",\"PersistentKeepaliveInterval\":25}" dual
+deleted flannel-wg
+check 'the device is set down, and comes back up' set_down flannel-wg-v6
+check 'handshake and bytes of the peer are in the metrics' eventually says_figures
+check 'a peer is removed, and comes back' loses_peer
+check 'no key is in a log' tells_no_key "$PSK"
+check 'nothing leaves in clear, also without agent and device' keeps_in
+check 'a new key reaches the peer, and nothing leaves in clear' new_key
+end
+
+begin wireguard-auto '{"Type":"wireguard","Mode":"auto"}' dual nft
+check 'one tunnel carries both families, in no clear packet' eval 'joined && in_tunnel'
+deleted flannel-wg
+end
+
+begin ipip '{"Type":"ipip"}'
+check 'packets between the hosts are in the tunnel' in_tunnel
+deleted flannel.ipip
+end
+
+begin ipip-direct '{"Type":"ipip","DirectRouting":true}' nft
+check 'packets go straight to a host on the same link' straight
+end
+
+begin vxlan '{"Type":"vxlan"}' dual
+check 'packets between the hosts are in the tunnel' in_tunnel
+deleted flannel.1
+end
+
+begin udp '{"Type":"udp"}'
+check 'packets between the hosts are in the tunnel' in_tunnel
+deleted flannel0
+end
+
+echo "done after $(cut -d' ' -f1 /proc/uptime) s"
+poweroff -f

@@ -1,5 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { backendKind, configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
+import {
+  backendKind,
+  backendsBeside,
+  configuredBackend,
+  identifyBackend,
+  linksOfFormerBackend,
+} from '../backend/registry.ts';
 import { ownTuns } from '../backend/tun-name.ts';
 import type { ChosenInterface } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
@@ -388,6 +394,16 @@ class Agent {
           setup,
           formerLinks,
           formerNetworks,
+          tuns,
+          others: {
+            candidates: backendsBeside(configured, this.#known?.config),
+            // Nothing is published for it.
+            identify: (beside, signal) =>
+              identifyBackend(
+                ...([beside, config, { published: perFamily(() => undefined), networks: formerNetworks }] as const),
+                ...([{ ...identity, runCommand }, signal] as const),
+              ),
+          },
           external,
           slots: figures.slots,
           log: this.#log,

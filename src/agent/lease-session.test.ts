@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Backend } from '../backend/backend.ts';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
@@ -16,19 +15,6 @@ const config = parseNetConf('{"Network": "10.244.0.0/16"}', {
   validation: 'full',
   backends: backendKind,
 });
-const backend: Backend = {
-  attrs: {
-    publicIp: undefined,
-    publicIpv6: undefined,
-    backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
-  },
-  usesPeerData: false,
-  mtuBytes: 1_500,
-  host: () => assert.fail('not asked for'),
-  peer: () => assert.fail('not asked for'),
-};
 
 function lease(subnet: string, publicIp: string): Lease {
   const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
@@ -67,7 +53,7 @@ function sessionOf(
     {
       rules: RULES,
       log: { info: quiet, warn: said, error: said, verbose: quiet },
-      plane: { config, backend, program: (_own, current) => void programmed.push(current.length) },
+      plane: { config, usesPeerData: false, program: (_own, current) => void programmed.push(current.length) },
       manager: {
         watchLeases: () => queue.drain(),
         holdLease,
@@ -139,7 +125,7 @@ test('100,000 entries are dealt with in slices, and are programmed some times, n
     {
       rules: { ...RULES, ipv4: wide.ipv4 },
       log: { info: () => {}, warn: () => {}, error: assert.fail, verbose: () => {} },
-      plane: { config: wide, backend, program: (_own, peers) => void programmed.push(peers.length) },
+      plane: { config: wide, usesPeerData: false, program: (_own, peers) => void programmed.push(peers.length) },
       manager: {
         // All of them are there at once, as after an outage of the store: nothing makes the consumer wait.
         async *watchLeases(_config, signal) {

@@ -17,7 +17,7 @@ export interface SessionParts {
   readonly log: Log;
   /** What a lease of another host must be like to be believed. */
   readonly rules: GateRules;
-  readonly plane: Pick<NodePlane, 'config' | 'program' | 'backend'>;
+  readonly plane: Pick<NodePlane, 'config' | 'program' | 'usesPeerData'>;
   readonly manager: Pick<SubnetManager, 'watchLeases' | 'holdLease'>;
   /** Told of every update of the leases, before it is applied. */
   readonly onUpdate: (type: LeaseUpdate['type']) => void;
@@ -98,7 +98,7 @@ export class LeaseSession implements AsyncDisposable {
   async #watch(onSnapshot: () => void): Promise<SessionEnd> {
     const { manager, plane, onUpdate, log } = this.#parts;
     let sliceFromMs = performance.now();
-    const options = { backendData: plane.backend.usesPeerData };
+    const options = { backendData: plane.usesPeerData };
     for await (const update of manager.watchLeases(plane.config, this.#stop.signal, options)) {
       onUpdate(update.type);
       this.#parts.log.verbose(2, `Lease event: ${describeUpdate(update)}`);

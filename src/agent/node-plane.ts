@@ -1,4 +1,11 @@
-import { type Backend, type CloudRoute, type ExternalInterface, isSkipped } from '../backend/backend.ts';
+import {
+  type Backend,
+  type CloudRoute,
+  type ExternalInterface,
+  isSkipped,
+  type PeerPart,
+  type SkippedPeer,
+} from '../backend/backend.ts';
 import { type BackendSetup, openBackend } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
@@ -20,6 +27,7 @@ import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
 import { loggedCommands } from './logged-commands.ts';
+import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
 import { NodeTraffic } from './traffic.ts';
@@ -36,6 +44,9 @@ export interface NodePlaneParts {
   readonly formerLinks: readonly OwnLink[];
   /** Networks that this host had before: routes, addresses and rules of theirs go. */
   readonly formerNetworks: readonly IpPrefix[];
+  readonly others: Pick<OtherBackendsParts, 'candidates' | 'identify'>;
+  /** Names of this agent's own TUN devices. */
+  readonly tuns: readonly string[];
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
@@ -65,6 +76,8 @@ export class NodePlane implements AsyncDisposable {
   /** What the forwarder was started with; undefined when it does not run. */
   #carrying: string | undefined;
   readonly #forwarding: ForwardingTable | undefined;
+  /** For peers that do not use this host's backend. */
+  readonly #others: OtherBackends;
   /** What the peers were programmed for, and as which leases. */
   #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
   /** Why peers are not reached, as it was logged. */
@@ -79,7 +92,15 @@ export class NodePlane implements AsyncDisposable {
       log.info('No Backend in the network config: using udp, as flannel does');
     this.#backend = this.#backendOn(external);
     this.#external = external;
-    this.forwarder = this.#backend.underlay && this.#makeForwarder();
+    this.forwarder = this.#backend.underlay && this.#makeForwarder(() => this.#backend, options.fastPath);
+    this.#others = new OtherBackends({
+      ...{ ...parts.others, config, slots: parts.slots, log },
+      forwarder: (backend) => this.#makeForwarder(backend, 'off'),
+      onOpened: () => {
+        const programmed = this.#programmed;
+        if (programmed !== undefined) this.#program(programmed.own, [...programmed.peers.values()], true);
+      },
+    });
     this.#forwarding = this.forwarder && this.#makeForwarding(this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), log);
     this.hooks = new HookKeeper({ run: loggedCommands(host.identity.runCommand, log), log });
@@ -88,6 +109,11 @@ export class NodePlane implements AsyncDisposable {
 
   get backend(): Backend {
     return this.#backend;
+  }
+
+  /** Whether what peers publish for their backends is of use here. */
+  get usesPeerData(): boolean {
+    return this.#backend.usesPeerData || this.#parts.others.candidates.size > 0;
   }
 
   get external(): ExternalInterface {
@@ -126,14 +152,23 @@ export class NodePlane implements AsyncDisposable {
    * programmed for costs nothing. Never throws: the last good state stays in force.
    */
   program(own: Lease, peers: readonly Lease[]): void {
+    this.#program(own, peers, false);
+  }
+
+  #program(own: Lease, peers: readonly Lease[], isAnew: boolean): void {
     const backend = this.#backend;
     const { reconciler } = this;
     const { log } = this.#parts;
     try {
       const { kernel, forwarder } = backend.host(own);
       const { formerLinks, formerNetworks } = this.#parts;
+      this.#others.serve(own, this.#external, this.#typesBeside(own, peers));
       const networks = [...kernel.networks, ...formerNetworks];
-      reconciler.set({ ...this.#withBlackholes(own, kernel), networks, absentLinks: formerLinks });
+      reconciler.set({
+        ...merged(this.#withBlackholes(own, kernel), this.#others.hostStates(own)),
+        networks,
+        absentLinks: this.#others.unneeded(formerLinks, this.#parts.tuns),
+      });
       if (forwarder !== undefined) {
         const { network, subnet, mtuBytes } = forwarder;
         this.#forwarding?.set({ network, own: subnet, mtu: mtuBytes });
@@ -143,7 +178,7 @@ export class NodePlane implements AsyncDisposable {
       return;
     }
     const before = this.#programmed;
-    const isSame = before?.backend === backend && leaseKey(before.own) === leaseKey(own);
+    const isSame = !isAnew && before?.backend === backend && leaseKey(before.own) === leaseKey(own);
     const current = new Map(peers.map((peer) => [leaseKey(peer), peer]));
     for (const key of before?.peers.keys() ?? [])
       if (!current.has(key)) this.#programPeer(backend, own, key, undefined);
@@ -152,16 +187,30 @@ export class NodePlane implements AsyncDisposable {
     }
     this.#programmed = { backend, own, peers: current };
     this.#forwarding?.publish();
+    this.#others.publish();
+  }
+
+  /** What the peers that are for another backend say theirs is. */
+  #typesBeside(own: Lease, peers: readonly Lease[]): ReadonlySet<string> {
+    const { candidates } = this.#parts.others;
+    const found = new Set<string>();
+    for (const peer of peers) {
+      const { backendType } = peer.attrs;
+      if (candidates.has(backendType) && isForAnother(this.#backend, own, peer)) found.add(backendType);
+    }
+    return found;
   }
 
   /** An error that comes from one peer ends with that peer. */
   #programPeer(backend: Backend, own: Lease, key: LeaseKey, peer: Lease | undefined): void {
     const { log } = this.#parts;
     try {
-      const part = peer === undefined ? undefined : backend.peer(own, peer);
+      const part = peer === undefined ? undefined : this.#partOf(backend, own, peer);
       const usable = part === undefined || isSkipped(part) ? undefined : part;
       this.reconciler.setPeer(key, usable?.kernel);
-      this.#forwarding?.setPeer(key, usable?.forward);
+      const isOther = peer !== undefined && isForAnother(backend, own, peer);
+      this.#forwarding?.setPeer(key, isOther ? undefined : usable?.forward);
+      this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
       this.hooks.setPeer(key, usable?.hook);
       const reason = part !== undefined && isSkipped(part) ? part.skipped : undefined;
       if (reason !== undefined && this.#skipped.get(key) !== reason) {
@@ -172,6 +221,11 @@ export class NodePlane implements AsyncDisposable {
     } catch (error) {
       log.error(`Could not program ${key.replaceAll('-', '/')}: ${describeError(error)}`);
     }
+  }
+
+  #partOf(backend: Backend, own: Lease, peer: Lease): PeerPart | SkippedPeer {
+    const part = backend.peer(own, peer);
+    return isSkipped(part) ? (this.#others.peer(own, peer) ?? part) : part;
   }
 
   /** The keepers of the way that packets take. */
@@ -204,6 +258,7 @@ export class NodePlane implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#others[Symbol.asyncDispose]();
     await this.hooks[Symbol.asyncDispose]();
     await this.#drops?.[Symbol.asyncDispose]();
     await this.traffic[Symbol.asyncDispose]();
@@ -235,18 +290,18 @@ export class NodePlane implements AsyncDisposable {
     });
   }
 
-  #makeForwarder(): Forwarder {
+  #makeForwarder(backend: () => Backend, fastPath: FlanneldOptions['fastPath']): Forwarder {
     const { host, options, onForwarderEvent, onFastPath, onFatal, log } = this.#parts;
     return host.forwarder({
       underlay: () => {
-        const { underlay } = this.#backend;
+        const { underlay } = backend();
         if (underlay === undefined) throw new TypeError('unreachable: a backend changed its nature');
         return underlay;
       },
       persistent: true,
       sourceCheck: options.sourceCheck,
       destinationCheck: options.destinationCheck,
-      fastPath: options.fastPath,
+      fastPath,
       onNotice: (text) => log.warn(text),
       onFastPath: (state) => {
         onFastPath(state);

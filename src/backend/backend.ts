@@ -70,6 +70,13 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   owns(config: C, tuns: readonly string[]): readonly OwnLink[];
   /** Somebody else, or a program of the user's, makes the way for packets: by itself it leads nowhere. */
   readonly isCarriedByOthers?: boolean;
+  /**
+   * The type in the leases of its hosts, where these take packets of a host that uses another backend: what they need to know of
+   * that one is its address. While a roll-out goes on, they are reached in this way from hosts that are ahead.
+   */
+  readonly reachableAs?: string;
+  /** It sends to every host that has an address, whatever backend that one says it has. */
+  readonly ignoresPeerType?: boolean;
   /** UDP ports on which packets of other hosts come. */
   udpPorts?(config: C): readonly number[];
   /** What it puts before each packet, in bytes, by the family of the network between the hosts. */

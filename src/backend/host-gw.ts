@@ -23,6 +23,7 @@ export const hostGw: BackendKind<HostGwConfig, undefined, typeof KEYS> = {
   type: 'host-gw',
   families: ['ipv4', 'ipv6'],
   keys: KEYS,
+  reachableAs: 'host-gw',
   owns: () => [],
   parse: (values) => ({ mtuBytes: values.MTU }),
   identify: async () => undefined,

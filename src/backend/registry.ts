@@ -90,6 +90,25 @@ export function linksOfFormerBackend(
   return before.owns(former.backend.settings, tuns).filter(({ name }) => !own.has(name));
 }
 
+/**
+ * The backends in whose way this host may reach hosts that do not use its own yet, or no more: by the type in their leases.
+ * None for a backend that lets no other stand beside it, such as one that encrypts.
+ * @param former the configuration before this one, for settings that peers still have.
+ */
+export function backendsBeside(
+  { kind: own }: ConfiguredBackend,
+  former: Pick<NetworkConfig, 'backend'> | undefined,
+): ReadonlyMap<string, ConfiguredBackend> {
+  if (own.reachableAs === undefined || own.ignoresPeerType === true) return new Map();
+  return new Map(
+    backendKinds().flatMap((kind) => {
+      if (kind === own || kind.reachableAs === undefined) return [];
+      const config = former?.backend.type === kind.type ? former.backend.settings : kind.parse({});
+      return [[kind.reachableAs, { kind, config }] as const];
+    }),
+  );
+}
+
 /** Every link that a backend makes in its default configuration, for those who look for what an earlier run has left. */
 export function defaultOwnLinks(tuns: readonly string[]): readonly OwnLink[] {
   return backendKinds().flatMap((kind) => kind.owns(kind.parse({}), tuns));

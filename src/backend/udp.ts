@@ -69,6 +69,8 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
   families: ['ipv4'],
   keys: KEYS,
   routesWholeNetwork: true,
+  reachableAs: '',
+  ignoresPeerType: true,
   owns: (_config, tuns) => tuns.map((name) => ({ name, kind: 'tun' })),
   udpPorts: ({ port }) => [port],
   overheadBytes: OVERHEAD_BYTES,

@@ -52,6 +52,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
   type: 'vxlan',
   families: ['ipv4', 'ipv6'],
   keys: KEYS,
+  reachableAs: 'vxlan',
   owns: ({ vni }) =>
     (['ipv4', 'ipv6'] as const).map((key): OwnLink => ({ name: deviceName(vni, key), kind: 'vxlan', family: key })),
   udpPorts: ({ port = KERNEL_PORT }) => [port],

@@ -1,0 +1,223 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type Backend,
+  type ExternalInterface,
+  isSkipped,
+  type PeerPart,
+  type SkippedPeer,
+} from '../backend/backend.ts';
+import { type BackendSetup, type ConfiguredBackend, openBackend } from '../backend/registry.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
+import { ForwardingTable } from '../dataplane/forwarding-table.ts';
+import type { PeerSlots } from '../dataplane/peer-slots.ts';
+import type { Forwarder } from '../dataplane/supervisor.ts';
+import type { OwnLink, WantedState } from '../desired/state.ts';
+import { describeError } from '../errors.ts';
+import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
+import type { Log } from '../log/log.ts';
+
+/** What could not be opened is tried again; peers of that backend are not reached meanwhile. */
+const RETRY_MS = 5_000;
+
+export interface OtherBackendsParts {
+  /** By what their hosts publish as their type. */
+  readonly candidates: ReadonlyMap<string, ConfiguredBackend>;
+  readonly config: NetworkConfig;
+  readonly identify: (backend: ConfiguredBackend, signal: AbortSignal) => Promise<BackendSetup>;
+  readonly forwarder: (backend: () => Backend) => Forwarder;
+  readonly slots: PeerSlots;
+  /** One has been opened: what it needs is to be programmed. */
+  readonly onOpened: () => void;
+  readonly log: Pick<Log, 'info' | 'error'>;
+}
+
+/** One backend beside this host's own. */
+interface Side {
+  /** Of the own lease and the interface that it was opened for. */
+  readonly basis: string;
+  readonly stop: AbortController;
+  /** Ends when it is open; never rejects. */
+  opening: Promise<void>;
+  backend: Backend | undefined;
+  forwarder: Forwarder | undefined;
+  forwarding: ForwardingTable | undefined;
+  isOpen: boolean;
+}
+
+/**
+ * While a cluster goes from one backend to another, node by node, hosts of both are there: a host reaches each in the way of that
+ * one's own backend, beside its own. Opened when the first such peer comes, closed when the last has gone. What fails here is said,
+ * and costs those peers alone: the node is ready without.
+ */
+export class OtherBackends implements AsyncDisposable {
+  readonly #parts: OtherBackendsParts;
+  readonly #sides = new Map<string, Side>();
+  /** Links of sides that have been open, by name. */
+  readonly #links = new Map<string, { readonly link: OwnLink; readonly type: string }>();
+  readonly #closing = new Set<Promise<void>>();
+
+  constructor(parts: OtherBackendsParts) {
+    this.#parts = parts;
+  }
+
+  /** Opens and closes, so that there is a side for each of these types and for no other; takes effect soon. */
+  serve(own: Lease, external: ExternalInterface, types: ReadonlySet<string>): void {
+    const basis = `${leaseKey(own)} ${external.name} ${external.address} ${external.addressV6} ${external.mtuBytes}`;
+    for (const [type, side] of this.#sides) {
+      if (types.has(type) && side.basis === basis) continue;
+      this.#close(type, side);
+      if (!types.has(type)) this.#parts.log.info(`No peer has the backend ${this.#nameOf(type)} any more`);
+    }
+    for (const type of types) {
+      const configured = this.#parts.candidates.get(type);
+      if (configured === undefined || this.#sides.has(type)) continue;
+      this.#parts.log.info(
+        `There are peers with the backend ${configured.kind.type}: they are reached in its way until they change`,
+      );
+      this.#open(type, basis, configured, own, external);
+    }
+  }
+
+  /** `undefined` when there is no way, or none yet. */
+  peer(own: Lease, peer: Lease): PeerPart | SkippedPeer | undefined {
+    const side = this.#sides.get(peer.attrs.backendType);
+    return side?.isOpen === true ? side.backend?.peer(own, peer) : undefined;
+  }
+
+  setForward(key: LeaseKey, type: string | undefined, part: PeerPart | undefined): void {
+    for (const [name, { forwarding }] of this.#sides)
+      forwarding?.setPeer(key, name === type ? part?.forward : undefined);
+  }
+
+  publish(): void {
+    for (const { forwarding } of this.#sides.values()) forwarding?.publish();
+  }
+
+  /** What the open ones need of the host. */
+  hostStates(own: Lease): WantedState[] {
+    return [...this.#sides.values()].flatMap(({ isOpen, backend }) =>
+      isOpen && backend ? backend.host(own).kernel : [],
+    );
+  }
+
+  /** Of these links, which belong to others or to earlier runs, those that no side needs; and what closed sides have left. */
+  unneeded(links: readonly OwnLink[], tuns: readonly string[]): readonly OwnLink[] {
+    const needed = new Set(
+      [...this.#sides.keys()].flatMap((type) => {
+        const configured = this.#parts.candidates.get(type);
+        return configured === undefined ? [] : configured.kind.owns(configured.config, tuns).map(({ name }) => name);
+      }),
+    );
+    const left = new Map(links.map((link) => [link.name, link]));
+    for (const { link, type } of this.#links.values()) {
+      if (this.#sides.has(type)) needed.add(link.name);
+      else left.set(link.name, link);
+    }
+    return [...left.values()].filter(({ name }) => !needed.has(name));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const [type, side] of this.#sides) this.#close(type, side);
+    await Promise.all(this.#closing);
+  }
+
+  #open(type: string, basis: string, configured: ConfiguredBackend, own: Lease, external: ExternalInterface): void {
+    const side: Side = {
+      ...{ basis, stop: new AbortController(), opening: Promise.resolve() },
+      ...{ backend: undefined, forwarder: undefined, forwarding: undefined, isOpen: false },
+    };
+    this.#sides.set(type, side);
+    side.opening = this.#keepOpening(type, side, configured, own, external);
+  }
+
+  async #keepOpening(
+    type: string,
+    side: Side,
+    configured: ConfiguredBackend,
+    own: Lease,
+    external: ExternalInterface,
+  ): Promise<void> {
+    const { signal } = side.stop;
+    for (let last = ''; !signal.aborted; ) {
+      try {
+        await this.#tryOpen(type, side, configured, own, external);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        const text = `Peers with the backend ${configured.kind.type} are not reached: ${describeError(error)}`;
+        if (text !== last) this.#parts.log.error(text);
+        last = text;
+        await side.forwarder?.[Symbol.asyncDispose]();
+        side.forwarder = undefined;
+        await delay(RETRY_MS, undefined, { signal, ref: false }).catch(() => {});
+      }
+    }
+  }
+
+  async #tryOpen(
+    type: string,
+    side: Side,
+    configured: ConfiguredBackend,
+    own: Lease,
+    external: ExternalInterface,
+  ): Promise<void> {
+    const { config, identify, slots, onOpened } = this.#parts;
+    const { signal } = side.stop;
+    const setup = await identify(configured, signal);
+    const backend = openBackend(setup, config, external);
+    side.backend = backend;
+    const { kernel, forwarder: part } = backend.host(own);
+    if (part !== undefined) {
+      const forwarder = this.#parts.forwarder(() => backend);
+      side.forwarder = forwarder;
+      forwarder.prepare();
+      await forwarder.start(part.ownAddress, signal);
+      side.forwarding = new ForwardingTable({
+        ...{ slots, onSlotReused: (slot) => forwarder.clearTraffic(slot) },
+        publish: (content) => forwarder.publish(content),
+      });
+      side.forwarding.set({ network: part.network, own: part.subnet, mtu: part.mtuBytes });
+    }
+    signal.throwIfAborted();
+    for (const link of kernel.links) {
+      if (link.kind !== 'external') this.#links.set(link.name, { link: { name: link.name, kind: link.kind }, type });
+    }
+    side.isOpen = true;
+    onOpened();
+  }
+
+  #close(type: string, side: Side): void {
+    this.#sides.delete(type);
+    side.stop.abort(new Error('no peer needs it'));
+    const closing = side.opening
+      .then(() => side.forwarder?.[Symbol.asyncDispose]())
+      .catch((error: unknown) => this.#parts.log.error(describeError(error)))
+      .finally(() => this.#closing.delete(closing));
+    this.#closing.add(closing);
+  }
+
+  #nameOf(type: string): string {
+    return this.#parts.candidates.get(type)?.kind.type ?? type;
+  }
+}
+
+/** Whether this peer is for another backend than `own`, by what it says of itself. */
+export function isForAnother(own: Backend, lease: Lease, peer: Lease): boolean {
+  return peer.attrs.backendType !== own.attrs.backendType && isSkipped(own.peer(lease, peer));
+}
+
+/** One state for all; `first` decides what is said only once. */
+export function merged(first: WantedState, others: readonly WantedState[]): WantedState {
+  if (others.length === 0) return first;
+  const all = [first, ...others];
+  const links = new Map(all.flatMap((state) => state.links).map((link) => [link.name, link]));
+  return {
+    ...first,
+    links: [...links.values()],
+    addresses: all.flatMap(({ addresses }) => addresses),
+    sysctls: all.flatMap(({ sysctls }) => sysctls),
+    routes: all.flatMap(({ routes }) => routes),
+    neighbours: all.flatMap(({ neighbours }) => neighbours),
+    fdb: all.flatMap(({ fdb }) => fdb),
+  };
+}

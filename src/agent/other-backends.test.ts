@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
-import type { ExternalInterface } from '../backend/backend.ts';
+import { type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
 import { backendKind, backendKinds, backendsBeside, configuredBackend, identifyBackend } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { PeerSlots } from '../dataplane/peer-slots.ts';
@@ -104,7 +104,8 @@ test('what cannot be opened is said, and costs those peers alone', async () => {
   others.serve(own, EXTERNAL, new Set(['', 'host-gw']));
   await asked.promise;
   while (!lines.some((line) => line.includes('ENOENT'))) await new Promise((resolve) => setImmediate(resolve));
-  assert.equal(others.peer(own, lease(2, '')), undefined);
+  assert.deepEqual(others.peer(own, lease(2, '')), { kernel: NO_PEER_STATE });
+  assert.equal(others.peer(own, lease(4, 'ipip')), undefined);
   assert.match(lines.join('\n'), /Peers with the backend udp are not reached: open \/dev\/net\/tun: ENOENT/);
   const direct = others.peer(own, lease(3, 'host-gw'));
   assert.ok(direct !== undefined && 'kernel' in direct);

@@ -3,6 +3,7 @@ import {
   type Backend,
   type ExternalInterface,
   isSkipped,
+  NO_PEER_STATE,
   type PeerPart,
   type SkippedPeer,
 } from '../backend/backend.ts';
@@ -78,10 +79,11 @@ export class OtherBackends implements AsyncDisposable {
     }
   }
 
-  /** `undefined` when there is no way, or none yet. */
+  /** `undefined` when there is no side for it; nothing is said of a peer while its side is being opened, which says so itself. */
   peer(own: Lease, peer: Lease): PeerPart | SkippedPeer | undefined {
     const side = this.#sides.get(peer.attrs.backendType);
-    return side?.isOpen === true ? side.backend?.peer(own, peer) : undefined;
+    if (side === undefined) return undefined;
+    return side.isOpen && side.backend !== undefined ? side.backend.peer(own, peer) : { kernel: NO_PEER_STATE };
   }
 
   setForward(key: LeaseKey, type: string | undefined, part: PeerPart | undefined): void {
@@ -138,6 +140,8 @@ export class OtherBackends implements AsyncDisposable {
     external: ExternalInterface,
   ): Promise<void> {
     const { signal } = side.stop;
+    // One before it may still have the device and the port.
+    await Promise.all(this.#closing);
     for (let last = ''; !signal.aborted; ) {
       try {
         await this.#tryOpen(type, side, configured, own, external);

@@ -77,6 +77,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   readonly reachableAs?: string;
   /** It sends to every host that has an address, whatever backend that one says it has. */
   readonly ignoresPeerType?: boolean;
+  /** Programs that it works with beside those that every backend does, and the Debian package of each. */
+  readonly programs?: Readonly<Record<string, string>>;
   /** UDP ports on which packets of other hosts come. */
   udpPorts?(config: C): readonly number[];
   /** What it puts before each packet, in bytes, by the family of the network between the hosts. */

@@ -248,6 +248,22 @@ describe('the doctor', () => {
       [['firewall-tools', 'fail', /not installed: iptables, iptables-restore.*apt-get install iptables/]],
     ],
     [
+      'no wg, with the backend wireguard',
+      () => ({
+        without: ['wg'],
+        files: {
+          '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"wireguard"}}',
+        },
+      }),
+      [
+        ['backend-tools', 'fail', /not installed: wg.*apt-get install wireguard-tools/],
+        ['backend-links', 'fail', /there is no flannel-wg/],
+        ['routes', 'fail', /flannel-wg/],
+        // subnet.env is that of another backend.
+        ['mtu', 'warn', /1420/],
+      ],
+    ],
+    [
       'no nft, where it is needed, and no br_netfilter, where it is not',
       () => ({
         without: ['nft'],

@@ -71,6 +71,23 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       },
     },
     {
+      name: 'backend-tools',
+      looksAt: 'the programs that the backend works with',
+      run: async (signal) => {
+        const { programs = {} } = (await readBackend(host, paths, signal))?.kind ?? {};
+        const names = Object.keys(programs);
+        if (names.length === 0) return ok('it needs none of its own');
+        const found = await Promise.all(names.map((name) => host.versionOf(name, signal)));
+        const missing = names.filter((_, index) => found[index] === undefined);
+        return missing.length === 0
+          ? ok(found.join(', '))
+          : fail(
+              `not installed: ${missing.join(', ')}`,
+              `On Debian: apt-get install ${missing.map((name) => programs[name]).join(' ')}`,
+            );
+      },
+    },
+    {
       name: 'forward-drops',
       looksAt: 'chains of other firewalls that drop packets of pods',
       run: async (signal) => {

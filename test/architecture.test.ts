@@ -152,6 +152,15 @@ describe('the rules', () => {
     );
   });
 
+  it('refuse to name one backend outside its folder', () => {
+    const files = { 'src/backend/vxlan.ts': '', 'src/backend/registry.ts': '' };
+    refuses(
+      { ...files, 'src/agent/a.ts': "import { vxlan } from '../backend/vxlan.ts';" },
+      /ask src\/backend\/registry\.ts/,
+    );
+    assert.deepEqual(check({ ...files, 'src/agent/a.ts': "import { b } from '../backend/registry.ts';" }), []);
+  });
+
   it('refuse tests and benchmarks in the product, folders nobody placed, files that are not there', () => {
     refuses(
       { 'src/ip/a.ts': "import { b } from '../../test/fakes/b.ts';", 'test/fakes/b.ts': '' },

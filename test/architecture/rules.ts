@@ -157,6 +157,17 @@ function checkDirection(edge: Edge): string | undefined {
   return `${edge.from} imports ${edge.to}: ${from} may import ${allowed.join(', ') || 'nothing above it'} only`;
 }
 
+/** Commands that are about one backend: udp's data plane by itself, WireGuard's key. */
+const aboutOneBackend: readonly string[] = ['src/cmd/weft/tunnel.ts', 'src/cmd/weft/rotate-key.ts'];
+
+/** Whoever names one backend has to be changed with the next: others ask the registry. */
+function checkBackends({ from, to }: Edge): string | undefined {
+  const [, name] = /^src\/backend\/([^/]+)\.ts$/.exec(to ?? '') ?? [];
+  if (name === undefined || !isProduct(from) || from.startsWith('src/backend/')) return undefined;
+  if (['backend', 'registry', 'tun-name'].includes(name) || aboutOneBackend.includes(from)) return undefined;
+  return `${from} imports ${to}: ask src/backend/registry.ts, which knows all backends`;
+}
+
 function checkPackage(edge: Edge): string | undefined {
   if (edge.kind === 'url' || edge.kind === 'computed') return undefined;
   const name = packageOf(edge.specifier);
@@ -247,6 +258,7 @@ export function problemsOf(sources: Sources): string[] {
         missing ? `${edge.from} imports ${edge.to}, which does not exist` : undefined,
         computed ? `${edge.from} imports what '${edge.specifier}' computes: name the file` : undefined,
         checkDirection(edge),
+        checkBackends(edge),
         checkPackage(edge),
         checkSpawn(edge),
       ].filter((problem) => problem !== undefined);

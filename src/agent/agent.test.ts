@@ -124,6 +124,7 @@ class Stage implements AsyncDisposable {
     const broken = breakSession.promise;
     return {
       version: 'test',
+      endFastPath: () => undefined,
       openStore: async (report) => {
         const manager = new FakeSubnetManager(this.store, { report });
         const hold = manager.holdLease.bind(manager);

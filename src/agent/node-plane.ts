@@ -36,7 +36,10 @@ import { NodeTraffic } from './traffic.ts';
 const BLACKHOLE_METRIC = 10_000;
 
 export interface NodePlaneParts {
-  readonly host: Pick<AgentHost, 'kernel' | 'forwarder' | 'trafficManager' | 'firewall' | 'identity' | 'setCloudRoute'>;
+  readonly host: Pick<
+    AgentHost,
+    'kernel' | 'forwarder' | 'endFastPath' | 'trafficManager' | 'firewall' | 'identity' | 'setCloudRoute'
+  >;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
   readonly setup: BackendSetup;
@@ -128,6 +131,11 @@ export class NodePlane implements AsyncDisposable {
 
   /** What cannot work fails here, before a lease is taken. @throws WeftError of the forwarder or the traffic rules. */
   async prepare(signal: AbortSignal): Promise<void> {
+    const { host, options, formerLinks, log } = this.#parts;
+    for (const { name, kind } of formerLinks) {
+      const problem = kind === 'tun' ? host.endFastPath(options.fastPathDir, name) : undefined;
+      if (problem !== undefined) log.warn(problem);
+    }
     if (this.#carrying === undefined) await failingAs('Error registering network: ', () => this.forwarder?.prepare());
     await failingAs(this.#rulesFailure, () => this.traffic.probe(signal));
   }
@@ -302,6 +310,7 @@ export class NodePlane implements AsyncDisposable {
       sourceCheck: options.sourceCheck,
       destinationCheck: options.destinationCheck,
       fastPath,
+      fastPathRoot: options.fastPathDir,
       onNotice: (text) => log.warn(text),
       onFastPath: (state) => {
         onFastPath(state);

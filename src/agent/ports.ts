@@ -39,6 +39,8 @@ export interface AgentHost {
   connections(): ConnectionCloser & Disposable;
   kernel(): Kernel;
   forwarder(wish: ForwarderWish): Forwarder;
+  /** The fast path ends that an earlier agent has left by that TUN device. Returns what is in the way of that. */
+  endFastPath(root: string, tunName: string): string | undefined;
   trafficManager(kind: TrafficManager['kind']): TrafficManager;
   /** All of the host's packet filters that can be read; never rejects but with the signal's reason. */
   firewall(signal: AbortSignal): Promise<FirewallText>;
@@ -78,6 +80,8 @@ export interface ForwarderWish {
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
   readonly fastPath: FastPathMode;
+  /** Directory in a bpffs where it is kept so that it outlives the process; `undefined`: it ends with it. */
+  readonly fastPathRoot: string | undefined;
   readonly onEvent: (event: ForwarderEvent) => void;
   /** Something an operator should know, and should mend. */
   readonly onNotice: (text: string) => void;

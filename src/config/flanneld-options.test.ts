@@ -65,6 +65,7 @@ describe('flanneld options: defaults', () => {
       sourceCheck: 'loose',
       destinationCheck: 'loose',
       fastPath: 'auto',
+      fastPathDir: '/sys/fs/bpf/weft',
       notrackTunnel: false,
       requireNodeAddress: false,
       cniConfDir: '',
@@ -137,7 +138,15 @@ describe('flanneld options: command line', () => {
       ...['etcd-endpoints', 'etcd-keyfile', 'etcd-certfile', 'etcd-cafile', 'etcd-username', 'etcd-password'],
       ...['iface-can-reach', 'subnet-file', 'public-ip', 'public-ipv6', 'kube-api-url', 'kube-annotation-prefix'],
       ...['kubeconfig-file', 'net-config-path', 'vmodule', 'log_backtrace_at', 'subnet-mgr', 'local-store'],
-      ...['source-check', 'fast-path', 'log-format', 'cni-conf-dir', 'cni-conf-template', 'cni-conf-plugin'],
+      ...[
+        'source-check',
+        'fast-path',
+        'fast-path-dir',
+        'log-format',
+        'cni-conf-dir',
+        'cni-conf-template',
+        'cni-conf-plugin',
+      ],
     ];
     const defaults = options([]);
     for (const name of texts) assert.deepEqual(options([`-${name}=`]), defaults, name);

@@ -118,6 +118,10 @@ const FLANNELD_FLAGS = {
     'auto',
     'whether packets of the udp backend may take a fast path in the kernel (eBPF) where there is one; off: all pass through the agent',
   ),
+  'fast-path-dir': stringFlag(
+    '/sys/fs/bpf/weft',
+    'directory in a bpffs where the fast path is kept so that it goes on while the agent is away',
+  ),
   'notrack-tunnel': boolFlag(
     false,
     "keep the tunnel's own datagrams (udp backend) out of connection tracking; not where a firewall admits them as ESTABLISHED alone",
@@ -199,6 +203,8 @@ export interface FlanneldOptions {
   readonly destinationCheck: 'loose' | 'strict' | 'off';
   /** Whether packets may take the fast path (dataplane/fast-path/mode.ts). */
   readonly fastPath: 'auto' | 'off';
+  /** Where the fast path is kept while there is no agent (linux/bpf-directory.ts). */
+  readonly fastPathDir: string;
   /** Whether connection tracking leaves the tunnel's datagrams alone (trafficmngr/rules.ts). */
   readonly notrackTunnel: boolean;
   /** Whether the public address of a peer must be one of its Node's (lease/lease-gate.ts). */
@@ -354,6 +360,7 @@ class Reading {
       sourceCheck: flags['source-check'],
       destinationCheck: flags['destination-check'],
       fastPath: flags['fast-path'],
+      fastPathDir: this.#orDefault('fast-path-dir'),
       notrackTunnel: flags['notrack-tunnel'],
       requireNodeAddress: this.#requireNodeAddress(subnetManager),
       cniConfDir: flags['cni-conf-dir'],
@@ -423,7 +430,13 @@ class Reading {
 
   /** Empty counts as not given: templates write `--subnet-file=` where there is nothing to say. */
   #orDefault(
-    name: 'subnet-file' | 'local-store' | 'net-config-path' | 'cni-conf-template' | 'kube-annotation-prefix',
+    name:
+      | 'subnet-file'
+      | 'local-store'
+      | 'fast-path-dir'
+      | 'net-config-path'
+      | 'cni-conf-template'
+      | 'kube-annotation-prefix',
   ): string {
     const text = this.#flags[name];
     return isGiven(text) ? text : FLANNELD_FLAGS[name].initial;
@@ -491,6 +504,7 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['sourceCheck', 'sourceCheck'],
   ['destinationCheck', 'destinationCheck'],
   ['fastPath', 'fastPath'],
+  ['fastPathDir', 'fastPathDir'],
   ['notrackTunnel', 'notrackTunnel'],
   ['logFormat', 'logFormat'],
   ['cniConfDir', 'cniConfDir'],

@@ -1,7 +1,9 @@
 /**
  * bpf(2) as far as the fast path needs it: maps, classifier programs, and their attachment to a device (tcx, Linux 6.6). What
- * is made here ends with the process: nothing is pinned, so that a stopped agent leaves no program behind.
+ * is made here ends with the process, unless it is given a path in a bpffs: then it stays there, and the next process that asks
+ * for the same takes it over.
  */
+import { rmSync } from 'node:fs';
 import type { BpfMap } from '../dataplane/fast-path/fast-path-tables.ts';
 import { WeftError } from '../errors.ts';
 import { ownStatus, whyBpfRefused } from './capabilities.ts';
@@ -12,6 +14,7 @@ import {
   EAGAIN,
   EINVAL,
   ENODEV,
+  ENOENT,
   ENOSYS,
   EPERM,
 } from './constants.ts';
@@ -19,6 +22,10 @@ import { addressOf, bpf, close, errnoName } from './ffi.ts';
 
 /** `union bpf_attr` as long as any command here reads it; the kernel wants the rest to be zero. */
 const ATTRIBUTE_BYTES = 72;
+/** As much of `struct bpf_map_info` and `struct bpf_link_info` as is read here; the kernel fills in what fits. */
+const INFO_BYTES = 64;
+/** `enum bpf_link_type` */
+const BPF_LINK_TYPE_TCX = 11;
 const VERIFIER_LOG_BYTES = 64 * 1024;
 /** The verifier gives up when a signal comes, as Node's own often do. */
 const LOAD_ATTEMPTS = 10;
@@ -58,7 +65,7 @@ function unavailable(what: string, errno: number, detail = ''): WeftError {
 }
 
 export interface BpfMapOptions {
-  readonly kind: 'hash' | 'lpm-trie';
+  readonly kind: 'hash' | 'lpm-trie' | 'array';
   /** Shown by bpftool; 15 characters at most. */
   readonly name: string;
   readonly keyBytes: number;
@@ -66,30 +73,69 @@ export interface BpfMapOptions {
   readonly maxEntries: number;
 }
 
-const MAP_TYPES: Readonly<Record<BpfMapOptions['kind'], number>> = { hash: 1, 'lpm-trie': 11 };
+const MAP_TYPES: Readonly<Record<BpfMapOptions['kind'], number>> = { hash: 1, array: 2, 'lpm-trie': 11 };
 
-/** Makes a map whose memory is taken entry by entry. @throws WeftError WEFT_FAST_PATH */
-export function createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }: BpfMapOptions): BpfMap {
+/**
+ * Makes a map whose memory is taken entry by entry (an array's at once).
+ * @param pin where it is pinned in a bpffs. A map that is there already and is such a one is taken as it is; anything else is replaced.
+ * @throws WeftError WEFT_FAST_PATH
+ */
+export function createBpfMap(options: BpfMapOptions, pin?: string): BpfMap {
+  if (pin === undefined) return mapOf(newMap(options), options);
+  const pinned = getPinned(pin);
+  if (pinned >= 0) {
+    if (isSuchMap(pinned, options)) return mapOf(pinned, options);
+    close(pinned);
+  }
+  const fd = newMap(options);
+  try {
+    pinAs(fd, pin);
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+  return mapOf(fd, options);
+}
+
+/** `struct bpf_map_info` */
+function isSuchMap(fd: number, { kind, keyBytes, valueBytes, maxEntries }: BpfMapOptions): boolean {
+  const info = infoOf(fd);
+  const is = [0, 8, 12, 16].map((offset) => info?.getUint32(offset, true));
+  return [MAP_TYPES[kind], keyBytes, valueBytes, maxEntries].every((wanted, index) => wanted === is[index]);
+}
+
+function newMap({ kind, name, keyBytes, valueBytes, maxEntries }: BpfMapOptions): number {
   const attributes = sharedBytes(ATTRIBUTE_BYTES);
   attributes.setUint32(0, MAP_TYPES[kind], true);
   attributes.setUint32(4, keyBytes, true);
   attributes.setUint32(8, valueBytes, true);
   attributes.setUint32(12, maxEntries, true);
-  attributes.setUint32(16, BPF_F_NO_PREALLOC, true);
+  attributes.setUint32(16, kind === 'array' ? 0 : BPF_F_NO_PREALLOC, true);
   putName(attributes, 28, name);
   const fd = bpf(BPF_COMMANDS.mapCreate, addressOf(attributes), ATTRIBUTE_BYTES);
   if (fd < 0) throw unavailable(`make the BPF map ${name}`, fd);
+  return fd;
+}
 
+function mapOf(fd: number, { keyBytes, valueBytes }: BpfMapOptions): BpfMap {
   const keyMemory = sharedBytes(keyBytes);
   const valueMemory = sharedBytes(valueBytes);
   const entry = sharedBytes(ATTRIBUTE_BYTES);
   entry.setUint32(0, fd, true);
   putAddress(entry, 8, keyMemory);
-  // The key after none is the first.
-  const firstKey = sharedBytes(keyBytes);
-  const firstEntry = sharedBytes(ATTRIBUTE_BYTES);
-  firstEntry.setUint32(0, fd, true);
-  putAddress(firstEntry, 16, firstKey);
+  const nextKey = sharedBytes(keyBytes);
+  const nextEntry = sharedBytes(ATTRIBUTE_BYTES);
+  nextEntry.setUint32(0, fd, true);
+  putAddress(nextEntry, 16, nextKey);
+  /** The key after none is the first. */
+  const next = (key: Uint8Array | undefined): number => {
+    if (key === undefined) nextEntry.setBigUint64(8, 0n, true);
+    else {
+      new Uint8Array(keyMemory.buffer).set(key);
+      putAddress(nextEntry, 8, keyMemory);
+    }
+    return bpf(BPF_COMMANDS.mapGetNextKey, addressOf(nextEntry), ATTRIBUTE_BYTES);
+  };
   const operate = (command: number, key: Uint8Array, flags: number): number => {
     new Uint8Array(keyMemory.buffer).set(key);
     // Removing takes no value, and the kernel insists on that.
@@ -113,9 +159,14 @@ export function createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }: B
       return result;
     },
     first: (key) => {
-      const result = bpf(BPF_COMMANDS.mapGetNextKey, addressOf(firstEntry), ATTRIBUTE_BYTES);
-      if (result >= 0) key.set(new Uint8Array(firstKey.buffer));
+      const result = next(undefined);
+      if (result >= 0) key.set(new Uint8Array(nextKey.buffer));
       return result;
+    },
+    keys: () => {
+      const keys: Uint8Array[] = [];
+      while (next(keys.at(-1)) >= 0) keys.push(new Uint8Array(nextKey.buffer).slice());
+      return keys;
     },
     [Symbol.dispose]: () => void close(fd),
   };
@@ -168,11 +219,77 @@ function verifierSays(load: (log: DataView) => number): string {
 /** `enum bpf_attach_type` */
 const TCX = { ingress: 46, egress: 47 } as const;
 
-/** Lets a program see what a device receives or is given to send, until disposed. @throws WeftError WEFT_FAST_PATH */
-export function attachTcx(program: BpfProgram, device: number, side: keyof typeof TCX): Disposable {
+export interface Attachment extends Disposable {
+  /** It was there already, from an earlier process, and no packet has missed the change of programs. */
+  readonly isTakenOver: boolean;
+}
+
+/**
+ * Lets a program see what a device receives or is given to send, until disposed.
+ * @param pin where the attachment is pinned in a bpffs: it then ends with that file. What is there for the same device and side gets
+ * the program in place of the one it has, in one step; anything else is replaced.
+ * @throws WeftError WEFT_FAST_PATH
+ */
+export function attachTcx(program: BpfProgram, device: number, side: keyof typeof TCX, pin?: string): Attachment {
+  const isTakenOver = (held: number): Attachment => ({ isTakenOver: true, [Symbol.dispose]: () => void close(held) });
+  const pinned = pin === undefined ? -ENOENT : getPinned(pin);
+  if (pinned >= 0) {
+    if (isSuchLink(pinned, device, side) && updateLink(pinned, program) >= 0) return isTakenOver(pinned);
+    close(pinned);
+  }
   const fd = createLink(program, device, side);
   if (fd < 0) throw unavailable(`attach a BPF program to device ${device} (tcx ${side})`, fd);
-  return { [Symbol.dispose]: () => void close(fd) };
+  try {
+    if (pin !== undefined) pinAs(fd, pin);
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+  return { isTakenOver: false, [Symbol.dispose]: () => void close(fd) };
+}
+
+/** `struct bpf_link_info`; the device is 0 once it is gone. */
+function isSuchLink(fd: number, device: number, side: keyof typeof TCX): boolean {
+  const info = infoOf(fd);
+  const is = [0, 16, 20].map((offset) => info?.getUint32(offset, true));
+  return [BPF_LINK_TYPE_TCX, device, TCX[side]].every((wanted, index) => wanted === is[index]);
+}
+
+function updateLink(link: number, program: BpfProgram): number {
+  const attributes = sharedBytes(ATTRIBUTE_BYTES);
+  attributes.setUint32(0, link, true);
+  attributes.setUint32(4, program.fd, true);
+  return bpf(BPF_COMMANDS.linkUpdate, addressOf(attributes), ATTRIBUTE_BYTES);
+}
+
+function pathAttributes(path: string): DataView<SharedArrayBuffer> {
+  const attributes = sharedBytes(ATTRIBUTE_BYTES);
+  putAddress(attributes, 0, copyOf(new TextEncoder().encode(`${path}\0`)));
+  return attributes;
+}
+
+/** A descriptor of what is pinned there, or −errno. */
+function getPinned(path: string): number {
+  return bpf(BPF_COMMANDS.objGet, addressOf(pathAttributes(path)), ATTRIBUTE_BYTES);
+}
+
+/** In place of whatever is there. @throws WeftError WEFT_FAST_PATH */
+function pinAs(fd: number, path: string): void {
+  rmSync(path, { force: true });
+  const attributes = pathAttributes(path);
+  attributes.setUint32(8, fd, true);
+  const result = bpf(BPF_COMMANDS.objPin, addressOf(attributes), ATTRIBUTE_BYTES);
+  if (result < 0) throw unavailable(`pin a BPF object as ${path}`, result);
+}
+
+/** What the kernel says of a map or an attachment; `undefined` when it does not. */
+function infoOf(fd: number): DataView | undefined {
+  const info = sharedBytes(INFO_BYTES);
+  const attributes = sharedBytes(ATTRIBUTE_BYTES);
+  attributes.setUint32(0, fd, true);
+  attributes.setUint32(4, INFO_BYTES, true);
+  putAddress(attributes, 8, info);
+  return bpf(BPF_COMMANDS.objGetInfoByFd, addressOf(attributes), ATTRIBUTE_BYTES) < 0 ? undefined : info;
 }
 
 /** A descriptor, or an error number below 0. */

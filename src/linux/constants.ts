@@ -113,7 +113,11 @@ export const BPF_COMMANDS = {
   mapDelete: 3,
   mapGetNextKey: 4,
   progLoad: 5,
+  objPin: 6,
+  objGet: 7,
+  objGetInfoByFd: 15,
   linkCreate: 28,
+  linkUpdate: 29,
 } as const;
 export const BPF_PROG_TYPE_SCHED_CLS = 3;
 export const BPF_F_NO_PREALLOC = 1;

@@ -104,6 +104,15 @@ export function mknodCharacter(path: string, mode: number, major: number, minor:
   return result === -1 ? -koffi.errno() : 0;
 }
 
+const mountRaw = libc.func(
+  'int mount(const char* source, const char* target, const char* type, uint64_t flags, const char* data)',
+) as (source: string, target: string, type: string, flags: number, data: string) => number;
+
+/** mount(2). Returns 0 or −errno. */
+export function mount(source: string, target: string, type: string, flags: number, data: string): number {
+  return mountRaw(source, target, type, flags, data) === -1 ? -koffi.errno() : 0;
+}
+
 const SYS_BPF = process.arch === 'arm64' ? 280 : 321;
 const syscallBpf = libc.func('long syscall(long number, int command, uint64_t attributes, uint32_t size)');
 

@@ -12,7 +12,7 @@ const KEY_BYTES = 8;
 const VALUE_BYTES = 12;
 const ADDRESS_BITS = 32;
 
-type Kind = BpfMapOptions['kind'];
+type Kind = Exclude<BpfMapOptions['kind'], 'array'>;
 const KINDS: readonly Kind[] = ['hash', 'lpm-trie'];
 
 /** What a kernel answers when there is no room for another entry. */
@@ -136,6 +136,15 @@ export function bpfMapContract(name: string, create: (options: BpfMapOptions) =>
           assert.equal(map.remove(keys[1]!), 0);
           assert.equal(map.add(more, value(4)), 0);
           assert.deepEqual(found(map, more), value(4));
+        });
+
+        it('names all keys', () => {
+          using map = open(kind);
+          assert.deepEqual(map.keys(), []);
+          const keys = ['10.1.0.0/16', '10.2.0.0/16', '10.2.3.0/24'].map(key);
+          for (const one of keys) map.update(one, value(1));
+          const named = map.keys().map((one) => Buffer.from(one).toString('hex'));
+          assert.deepEqual(named.toSorted(), keys.map((one) => Buffer.from(one).toString('hex')).toSorted());
         });
 
         it('names some key for as long as there is one', () => {

@@ -56,7 +56,7 @@ export class FakeBpfMap implements BpfMap {
   lookup(key: Uint8Array, value: Uint8Array): number {
     this.#requireLengths(key, value);
     if (this.#isClosed) return -EBADF;
-    const found = this.#options.kind === 'hash' ? this.#entries.get(this.#nameOf(key)) : this.#longest(key);
+    const found = this.#options.kind !== 'lpm-trie' ? this.#entries.get(this.#nameOf(key)) : this.#longest(key);
     if (found === undefined) return -ENOENT;
     value.set(found.value);
     return 0;
@@ -68,6 +68,10 @@ export class FakeBpfMap implements BpfMap {
     if (entry === undefined) return -ENOENT;
     key.set(entry.key);
     return 0;
+  }
+
+  keys(): Uint8Array[] {
+    return this.#isClosed ? [] : [...this.#entries.values()].map(({ key }) => key.slice());
   }
 
   /** Copies, by key in hexadecimal. */
@@ -116,7 +120,7 @@ export class FakeBpfMap implements BpfMap {
 
   /** Equal for keys that are the same to the kernel: bits of an address behind the prefix are not looked at. */
   #nameOf(key: Uint8Array): string {
-    if (this.#options.kind === 'hash') return Buffer.from(key).toString('hex');
+    if (this.#options.kind !== 'lpm-trie') return Buffer.from(key).toString('hex');
     const { length, address } = prefixOf(key);
     return `${firstBits(address, length)}/${length}`;
   }

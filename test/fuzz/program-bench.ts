@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts';
 import {
+  AGENT_KEY_BYTES,
+  AGENT_VALUE_BYTES,
   AWAITING_BYTES,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
@@ -21,6 +23,7 @@ import { type BpfProgram, createBpfMap, loadClassifier } from '../../src/linux/b
 import { readDeviceFacts } from '../../src/linux/ethtool.ts';
 import { addressOf, bpf, close, open, setns } from '../../src/linux/ffi.ts';
 import { run } from '../../src/linux/run.ts';
+import { openUdpSocket } from '../../src/linux/udp-socket.ts';
 import { address } from '../fakes/packets.ts';
 
 /** linux/bpf.h: BPF_PROG_TEST_RUN, which runs a program on a packet of ours and sends nothing. */
@@ -83,6 +86,8 @@ export interface ProgramBench extends AsyncDisposable {
   readonly unchecked: BpfProgram;
   /** As if the forwarder's socket had heard from that host, and would for ever. */
   grant(host: Ipv4Addr): void;
+  /** The forwarder's socket ends. */
+  closeSocket(): void;
   /** A command in the namespace. */
   ip(...words: readonly string[]): Promise<void>;
 }
@@ -109,6 +114,9 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
   await ip('route', 'add', '192.168.88.0/24', 'dev', 'eth1');
   await run(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { netns });
   enter('/proc/self/ns/net', `/run/netns/${netns}`, stack);
+  // The forwarder's: what a program leaves to it has somebody who reads it.
+  const socket = stack.use(new DisposableStack());
+  socket.use(openUdpSocket({ address: OWN, port: PORT, bufferBytes: ROOM }));
   const underlay = readDeviceFacts('eth0');
   if (typeof underlay === 'number') throw new Error(`eth0: ${underlay}`);
   const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
@@ -120,7 +128,17 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
     grants: map('hash', 'test_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
     counters: map('hash', 'test_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
     awaiting: map('hash', 'test_awaiting', AWAITING_BYTES, AWAITING_BYTES),
+    agent: stack.use(
+      createBpfMap({
+        kind: 'array',
+        name: 'test_agent',
+        keyBytes: AGENT_KEY_BYTES,
+        valueBytes: AGENT_VALUE_BYTES,
+        maxEntries: 1,
+      }),
+    ),
   });
+  tables.beat(FOREVER, 0n);
   const load = (
     make: (options: ProgramOptions) => Uint8Array,
     segmentation: ProgramOptions['segmentation'],
@@ -139,6 +157,7 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
     programs,
     unchecked,
     outbound,
+    closeSocket: () => socket.dispose(),
     ip,
     grant: (host) =>
       tables.grant(host, {

@@ -1,11 +1,15 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdirSync, rmSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import type { FastPathState } from '../../agent/ports.ts';
 import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
 import {
+  AGENT_KEY_BYTES,
+  AGENT_VALUE_BYTES,
   AWAITING_BYTES,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
@@ -13,6 +17,7 @@ import {
   ENDPOINT_VALUE_BYTES,
   GRANT_KEY_BYTES,
   GRANT_VALUE_BYTES,
+  LAYOUT,
   OWN_KEY_BYTES,
   OWN_VALUE_BYTES,
   SUBNET_KEY_BYTES,
@@ -26,6 +31,7 @@ import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
 import { attachTcx, createBpfMap, loadClassifier } from '../../linux/bpf.ts';
+import { removeOthers } from '../../linux/bpf-directory.ts';
 import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
 import { errnoName } from '../../linux/ffi.ts';
 import { IpMonitor } from '../../linux/link-monitor.ts';
@@ -33,11 +39,24 @@ import { readXfrmPolicies } from '../../linux/xfrm.ts';
 
 const maxEntries = MAX_PEERS + 1;
 
-/** The maps of the fast path in this host's kernel. @throws WeftError WEFT_FAST_PATH when it has no BPF for us. */
-export function createFastPathTables(): FastPathTables {
+/** Maps of another layout are in other directories, and go when their programs have been replaced. */
+const LAYOUT_PREFIX = 'layout-';
+const layoutDirectory = (directory: string): string => join(directory, `${LAYOUT_PREFIX}${LAYOUT}`);
+const SIDES = ['out', 'in'] as const;
+
+/**
+ * The maps of the fast path in this host's kernel.
+ * @param directory where they are kept, and may be already, with what an agent before this one knew.
+ * @throws WeftError WEFT_FAST_PATH when it has no BPF for us.
+ */
+export function createFastPathTables(directory: string | undefined): FastPathTables {
   using stack = new DisposableStack();
-  const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
-    stack.use(createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries }));
+  const maps = directory === undefined ? undefined : layoutDirectory(directory);
+  if (maps !== undefined) mkdirSync(maps, { recursive: true, mode: 0o700 });
+  const map = (kind: 'hash' | 'lpm-trie' | 'array', name: string, keyBytes: number, valueBytes: number) => {
+    const options = { kind, name, keyBytes, valueBytes, maxEntries: kind === 'array' ? 1 : maxEntries };
+    return stack.use(createBpfMap(options, maps && join(maps, name)));
+  };
   const tables = new FastPathTables({
     subnets: map('lpm-trie', 'weft_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
     own: map('hash', 'weft_own', OWN_KEY_BYTES, OWN_VALUE_BYTES),
@@ -45,6 +64,7 @@ export function createFastPathTables(): FastPathTables {
     grants: map('hash', 'weft_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
     counters: map('hash', 'weft_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
     awaiting: map('hash', 'weft_awaiting', AWAITING_BYTES, AWAITING_BYTES),
+    agent: map('array', 'weft_agent', AGENT_KEY_BYTES, AGENT_VALUE_BYTES),
   });
   stack.move();
   return tables;
@@ -54,49 +74,85 @@ export function createFastPathTables(): FastPathTables {
 const RENEW_MS = 250;
 const RENEWALS_AT_ONCE = 1_000;
 
+/** Without a word of the agent for so long, the programs hold what they know; a loaded machine must not bring that about. */
+const AGENT_HOLDS_NS = 1_000_000_000n;
+
+/** CLOCK_MONOTONIC, as that of the programs. */
+const monotonicNow = (): bigint => process.hrtime.bigint();
+
+/** Where maps and attachments are kept while there is no agent. */
+export interface FastPathKeeping {
+  /** `undefined`: they end with it. */
+  readonly directory: string | undefined;
+  /** Why they do although they should not. */
+  readonly obstacle?: string;
+}
+
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
 
 /**
  * Opens the fast path and keeps it open, until disposed: on the devices there are, as their features say. What keeps it closed
  * keeps no packet back, they go through the forwarder. What the kernel refused is tried again when something has changed.
+ *
+ * Where it is kept, programs go on when this is disposed, with what they know, and those of an agent before this one are taken over:
+ * packets miss nothing, and the agent counts as there once it has told them its own peers.
  * @param signals what the packet workers have to tell.
  * @param send sends a sign to a peer by the forwarder's socket; false when it may not.
  * @param onState told at once, and whenever something has changed.
  */
 export function keepFastPathOpen(
   tables: FastPathTables,
+  keeping: FastPathKeeping,
   underlay: () => ForwarderUnderlay,
   destinationCheck: DestinationCheck,
   signals: readonly SignalQueue[],
   send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
   onState: (state: FastPathState) => void,
 ): Disposable {
-  let attached: Disposable | undefined;
+  const { directory } = keeping;
+  let opened: { readonly place: Place; readonly attached: Disposable } | undefined;
   let seen = '';
   let exchange: SignExchange | undefined;
+  const detach = (): void => {
+    opened?.attached[Symbol.dispose]();
+    opened = undefined;
+    exchange = undefined;
+  };
   const close = (): void => {
     exchange?.end();
-    exchange = undefined;
-    attached?.[Symbol.dispose]();
-    attached = undefined;
+    detach();
+    if (directory !== undefined) for (const side of SIDES) rmSync(join(directory, side), { force: true });
+  };
+  const leave = (): void => {
+    if (opened !== undefined && tables.isPublished) tables.beat(monotonicNow(), numberOf(opened.place));
+    detach();
+  };
+  const beat = (): void => {
+    if (opened === undefined || !tables.isPublished) return;
+    if (exchange === undefined) {
+      exchange = exchangeFor(tables, opened.place, send);
+      for (const [address, grant] of tables.held(monotonicNow())) exchange.resume(address, grant);
+    }
+    tables.beat(monotonicNow() + AGENT_HOLDS_NS, numberOf(opened.place));
   };
   const open = (place: Place): FastPathState => {
     try {
-      attached = attach(tables, place, destinationCheck);
-      exchange = exchangeFor(tables, place, send);
+      opened = { place, attached: attach(tables, place, destinationCheck, directory) };
       // One that was made meanwhile had nobody to tell.
       const obstacle = ipsecObstacle();
       if (obstacle !== undefined) {
         close();
         return obstacle;
       }
+      beat();
       return {
         isOpen: true,
         obstacle: undefined,
-        text: `Packets take the fast path in the kernel ${describePlace(place)}`,
+        text: `Packets take the fast path in the kernel ${describePlace(place)}${describeKeeping(keeping)}`,
       };
     } catch (error) {
+      close();
       return withoutFastPath(error);
     }
   };
@@ -105,7 +161,8 @@ export function keepFastPathOpen(
     const now = JSON.stringify(found);
     if (now === seen) return;
     seen = now;
-    close();
+    // What is there at first is another agent's, to be taken over.
+    if (opened !== undefined || 'isOpen' in found) close();
     onState('isOpen' in found ? found : open(found));
   };
   look();
@@ -113,6 +170,7 @@ export function keepFastPathOpen(
   const watching = new AbortController();
   void watchIpsec(look, watching.signal);
   const renewals = setInterval(() => {
+    beat();
     for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
     exchange?.tick();
   }, RENEW_MS).unref();
@@ -123,7 +181,8 @@ export function keepFastPathOpen(
       clearInterval(looks);
       clearInterval(renewals);
       for (const reading of readings) reading[Symbol.dispose]();
-      close();
+      if (directory === undefined) close();
+      else leave();
     },
   };
 }
@@ -191,15 +250,37 @@ function describePlace({ segmentation, underlayName }: Place): string {
     : `through ${underlayName}, to peers that super-packets reach in one piece`;
 }
 
-function attach({ maps }: FastPathTables, place: Place, destinationCheck: DestinationCheck): Disposable {
-  const options = { maps, ...place, destinationCheck };
+function describeKeeping({ directory, obstacle }: FastPathKeeping): string {
+  if (directory !== undefined) return ', also while the agent is away';
+  return obstacle === undefined ? '' : `, until the agent ends: ${obstacle}`;
+}
+
+/** What is known counts for the place where it was learned, and as long as the programs were there all the time. */
+function attach(
+  tables: FastPathTables,
+  place: Place,
+  destinationCheck: DestinationCheck,
+  directory: string | undefined,
+): Disposable {
+  const options = { maps: tables.maps, ...place, destinationCheck };
+  if (tables.agent().place !== numberOf(place)) tables.forget();
   using stack = new DisposableStack();
-  const open = (name: string, code: Uint8Array, device: number, side: 'ingress' | 'egress'): void => {
-    stack.use(attachTcx(stack.use(loadClassifier(name, code)), device, side));
+  const open = (side: (typeof SIDES)[number], code: Uint8Array, device: number): boolean => {
+    const program = stack.use(loadClassifier(`weft_${side}`, code));
+    const tcxSide = side === 'in' ? 'ingress' : 'egress';
+    return stack.use(attachTcx(program, device, tcxSide, directory && join(directory, side))).isTakenOver;
   };
-  open('weft_out', outboundProgram(options), place.tunIndex, 'egress');
-  open('weft_in', inboundProgram(options), place.underlayIndex, 'ingress');
+  const areTakenOver = [
+    open('out', outboundProgram(options), place.tunIndex),
+    open('in', inboundProgram(options), place.underlayIndex),
+  ];
+  if (areTakenOver.includes(false)) tables.forget();
+  if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory));
   return stack.move();
+}
+
+function numberOf(place: Place): bigint {
+  return createHash('sha256').update(JSON.stringify(place)).digest().readBigUInt64LE();
 }
 
 function exchangeFor(
@@ -208,8 +289,7 @@ function exchangeFor(
   send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
 ): SignExchange {
   return new SignExchange({
-    // CLOCK_MONOTONIC, as that of the programs.
-    now: () => process.hrtime.bigint(),
+    now: monotonicNow,
     randomBytes: (count) => Uint8Array.from(randomBytes(count)),
     ownAddress,
     segmentation,

@@ -2,7 +2,9 @@ import type { ForwarderWish } from '../../agent/ports.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
+import { describeError } from '../../errors.ts';
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { bpfDirectory, openBpfDirectory, removeBpfDirectory } from '../../linux/bpf-directory.ts';
 import { EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
@@ -11,7 +13,7 @@ import { readQueueDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import { createFastPathTables, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
+import { createFastPathTables, type FastPathKeeping, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
 
 /** How soon a refused sender is spoken of. */
 const REFUSALS_MS = 2_000;
@@ -30,7 +32,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder): Forwar
       const { tunName, listenPort } = options.underlay();
       return readQueueDrops(tunName, listenPort);
     },
-    fastPath,
+    fastPath: fastPath?.tables,
     onEvent: options.onEvent,
     open: () => {
       const { tunName, listenAddress, listenPort } = options.underlay();
@@ -63,7 +65,8 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder): Forwar
           if (fastPath !== undefined) {
             running.use(
               keepFastPathOpen(
-                fastPath,
+                fastPath.tables,
+                fastPath.keeping,
                 options.underlay,
                 options.destinationCheck,
                 [signals.tx, signals.rx],
@@ -88,14 +91,51 @@ function reportRefusals({ refusedSenders, refusals }: Forwarder, onNotice: (text
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
-function openFastPath({ fastPath, onFastPath }: ForwarderWish): FastPathTables | undefined {
-  if (fastPath === 'off') return undefined;
+interface OpenFastPath {
+  readonly tables: FastPathTables;
+  readonly keeping: FastPathKeeping;
+}
+
+/** Without one, that of an earlier agent must not go on. */
+function openFastPath({
+  fastPath,
+  fastPathRoot,
+  underlay,
+  onFastPath,
+  onNotice,
+}: ForwarderWish): OpenFastPath | undefined {
   try {
-    return createFastPathTables();
+    if (fastPath === 'auto') return openTables(fastPathRoot, underlay().tunName);
   } catch (error) {
     onFastPath(withoutFastPath(error));
-    return undefined;
   }
+  const problem = fastPathRoot === undefined ? undefined : endFastPath(fastPathRoot, underlay().tunName);
+  if (problem !== undefined) onNotice(problem);
+  return undefined;
+}
+
+function openTables(root: string | undefined, tunName: string): OpenFastPath {
+  const keeping = keepingIn(root, tunName);
+  return { tables: createFastPathTables(keeping.directory), keeping };
+}
+
+function keepingIn(root: string | undefined, tunName: string): FastPathKeeping {
+  if (root === undefined) return { directory: undefined };
+  try {
+    return { directory: openBpfDirectory(root, tunName) };
+  } catch (error) {
+    return { directory: undefined, obstacle: describeError(error) };
+  }
+}
+
+/** Takes away what an earlier agent with that TUN device has left in the kernel to go on by itself. Returns what is in the way of that. */
+export function endFastPath(root: string, tunName: string): string | undefined {
+  try {
+    removeBpfDirectory(bpfDirectory(root, tunName));
+  } catch (error) {
+    return `The fast path of an earlier agent may go on (${root}): ${describeError(error)}`;
+  }
+  return undefined;
 }
 
 function sendSign(socketFd: number, address: Ipv4Addr, port: number, packet: Uint8Array): boolean {

@@ -15,7 +15,7 @@ import { releaseIdleMemory } from '../../linux/process-memory.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
 import { VERSION } from '../version.ts';
-import { hostForwarder } from './open-forwarder.ts';
+import { endFastPath, hostForwarder } from './open-forwarder.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 
 /** This host, as the agent's life is to see it; the only place that makes its adapters. */
@@ -33,6 +33,7 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
     forwarder: (wish) => hostForwarder(wish, tun),
+    endFastPath,
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
     firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
     readText,

@@ -19,6 +19,7 @@ import { untilStopped } from '../stop-signal.ts';
 import {
   cleanUp,
   type Removable,
+  removableFastPath,
   removableFiles,
   removableLinks,
   removableRoutes,
@@ -29,6 +30,7 @@ interface CleanupArguments {
   readonly dryRun?: boolean;
   readonly subnetFile?: readonly string[];
   readonly cniConfDir: string;
+  readonly fastPathDir: string;
 }
 
 const DEFAULT_SUBNET_FILE = '/run/flannel/subnet.env';
@@ -39,8 +41,8 @@ export function cleanupCommand(): Command {
   return new Command('cleanup')
     .summary('remove all that agents have made on this host')
     .description(
-      'Removes what the agent leaves on a host so that a restart loses no packet, and prints it: the TUN device, routes, ' +
-        'firewall rules and files. It needs nothing but the host itself, finds what a flanneld left under the same names, ' +
+      'Removes what the agent leaves on a host so that a restart loses no packet, and prints it: the TUN device, the fast ' +
+        'path in the kernel, routes, firewall rules and files. It needs nothing but the host itself, finds what a flanneld left under the same names, ' +
         'and refuses while an agent runs. Leases are not touched, for they run out in their store, nor are CNI plugins, ' +
         'which containers need for their removal.',
     )
@@ -51,6 +53,7 @@ export function cleanupCommand(): Command {
       (file: string, files: readonly string[] = []) => [...files, file],
     )
     .option('--cni-conf-dir <directory>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
+    .option('--fast-path-dir <directory>', 'as the agent has it', '/sys/fs/bpf/weft')
     .action(runCleanup);
 }
 
@@ -99,7 +102,7 @@ async function requireUnused(signal: AbortSignal): Promise<void> {
  * running ones use.
  */
 async function removables(
-  { subnetFile: subnetFiles = [DEFAULT_SUBNET_FILE], cniConfDir }: Omit<CleanupArguments, 'dryRun'>,
+  { subnetFile: subnetFiles = [DEFAULT_SUBNET_FILE], cniConfDir, fastPathDir }: Omit<CleanupArguments, 'dryRun'>,
   signal: AbortSignal,
 ): Promise<Removable[]> {
   await noteMissing('nft', signal);
@@ -107,6 +110,7 @@ async function removables(
   return [
     removableFiles('CNI configuration', [join(cniConfDir, CONF_FILE_NAME)], isWrittenByWeft),
     removableFiles('files', [...new Set(subnetFiles.flatMap(filesBeside))]),
+    removableFastPath(fastPathDir),
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),
     removableRoutes(kernel),

@@ -7,6 +7,7 @@ import type { OwnLink } from '../../desired/state.ts';
 import { describeRoute } from '../../desired/state.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
+import { bpfDirectories, removeBpfDirectory } from '../../linux/bpf-directory.ts';
 import type { TrafficManager } from '../../trafficmngr/traffic-manager.ts';
 
 /** One kind of thing that agents leave on a host, to be found by what it is and nothing else. */
@@ -95,6 +96,12 @@ async function namesIn(directory: string): Promise<string[]> {
     if (hasErrno(error, 'ENOENT')) return [];
     throw error;
   }
+}
+
+/** Programs and maps that carry packets while no agent runs. */
+export function removableFastPath(root: string): Removable {
+  const find = async (): Promise<string[]> => bpfDirectories(root);
+  return { what: 'fast path', find, remove: async () => (await find()).forEach(removeBpfDirectory) };
 }
 
 export function removableRules(what: string, manager: TrafficManager): Removable {

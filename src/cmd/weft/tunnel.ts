@@ -199,6 +199,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
     sourceCheck: options.sourceCheck,
     destinationCheck: options.destinationCheck,
     fastPath: options.fastPath,
+    fastPathRoot: undefined,
     onNotice: notice,
     onFastPath: ({ text }) => notice(text),
     onEvent: (event) => {

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { FakeBpfMap, type FakeBpfWrite } from '../../../test/fakes/fake-bpf-map.ts';
 import { type PeerText, peerOf } from '../../../test/fakes/memory-dataplane.ts';
 import { address } from '../../../test/fakes/packets.ts';
-import { formatIpv4, ipv4Of } from '../../ip/ipv4.ts';
+import { formatIpv4, type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
 import { formatPrefix4, parsePrefix4, prefix4 } from '../../ip/prefix.ts';
 import type { Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
@@ -13,7 +13,7 @@ import type { Grant } from './sign-exchange.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
-const ENDPOINT_BYTES = 80;
+const ENDPOINT_BYTES = 88;
 const COUNTER_BYTES = 32;
 
 type MapName = 'subnets' | 'endpoints' | 'grants' | 'counters' | 'awaiting';
@@ -60,6 +60,7 @@ interface Host extends Disposable {
   readonly grants: FakeBpfMap;
   readonly counters: FakeBpfMap;
   readonly awaiting: FakeBpfMap;
+  readonly agent: FakeBpfMap;
   publish(...peers: readonly PeerText[]): void;
   publishPeers(peers: readonly Peer[]): void;
   /** What was written since this was called last: `map operation key`. */
@@ -93,6 +94,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     grants: make('hash', 'grants', 4, 32),
     counters: make('hash', 'counters', 4, COUNTER_BYTES),
     awaiting: make('hash', 'awaiting', 4, 4),
+    agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
   };
   const tables = new FastPathTables(maps);
   const publishPeers = (peers: readonly Peer[]): void =>
@@ -432,6 +434,65 @@ describe('FastPathTables: grants', () => {
   });
 });
 
+describe('FastPathTables: what an earlier agent has left', () => {
+  const [ofA, ofB] = [A, B].map(({ publicIp }) => ipv4Of(address(publicIp))) as [Ipv4Addr, Ipv4Addr];
+  const GRANT: Grant = {
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n },
+    ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
+  };
+
+  it('stays until the first table, and then what is not in that goes', () => {
+    using host = openHost();
+    host.publish(A, B);
+    for (const peer of [ofA, ofB]) host.tables.grant(peer, GRANT);
+    host.learn('192.0.2.1', 7);
+    host.learn('192.0.2.2', 7);
+    const next = new FastPathTables(host.tables.maps);
+    assert.equal(next.isPublished, false);
+    assert.equal(host.routes().length, 2);
+    assert.equal(next.portOf(ofB), 8_285);
+    next.publish({ network: NETWORK, own: OWN, peers: [peerOf(A)], mtu: 1_472 });
+    assert.equal(next.isPublished, true);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+    assert.deepEqual([...host.grants.entries().keys()], ['c0000201']);
+    assert.deepEqual(host.learned('192.0.2.1'), new Uint8Array(ENDPOINT_BYTES).fill(7));
+    assert.equal(next.portOf(ofB), undefined);
+  });
+
+  it('is made whole where that one was killed between its writes', () => {
+    using host = openHost();
+    host.publish(A);
+    host.endpoints.remove(endpointKey('192.0.2.1'));
+    const next = new FastPathTables(host.tables.maps);
+    next.publish({ network: NETWORK, own: OWN, peers: [peerOf(A)], mtu: 1_472 });
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+  });
+
+  it('holds by the clock that stood still when it ended, and super-packets as the program has learned', () => {
+    using host = openHost();
+    host.publish(A);
+    host.tables.grant(ofA, GRANT);
+    host.tables.beat(100n, 9n);
+    assert.deepEqual(host.tables.agent(), { until: 100n, place: 9n });
+    assert.deepEqual(host.tables.held(1_000n).get(ofA), { ...GRANT, sendUntil: 0n });
+    assert.deepEqual(host.tables.held(40n).get(ofA), GRANT);
+    host.learn('192.0.2.1', 1);
+    assert.equal(host.tables.held(1_000n).get(ofA)?.wholeUntil, 0x0101_0101_0101_0101n);
+  });
+
+  it('is forgotten when it was learned elsewhere', () => {
+    using host = openHost();
+    host.publish(A);
+    host.tables.grant(ofA, GRANT);
+    host.learn('192.0.2.1', 7);
+    host.tables.forget();
+    assert.equal(host.tables.held(0n).size, 0);
+    assert.deepEqual(host.learned('192.0.2.1'), zeros(ENDPOINT_BYTES));
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+  });
+});
+
 describe('FastPathTables: hosts whose grants are to be renewed', () => {
   it('names each once, at most as many as are asked for', () => {
     using host = openHost();
@@ -471,12 +532,15 @@ describe('FastPathTables: counters', () => {
     assert.deepEqual(host.tables.read(2).rx, { packets: 7, bytes: 8 });
   });
 
-  it('goes on counting where a map already has the slot, and takes that for no refusal', () => {
+  it('begins at zero where an earlier agent has counted for its own slot, and then goes on', () => {
     using host = openHost();
     host.count(1, 1n, 2n, 3n, 4n);
     host.publish(A);
-    assert.deepEqual(host.tables.read(1).tx, { packets: 1, bytes: 2 });
+    assert.deepEqual(host.tables.read(1).tx, { packets: 0, bytes: 0 });
     assert.equal(host.tables.refused, 0);
+    host.count(1, 1n, 2n, 3n, 4n);
+    host.publish(A);
+    assert.deepEqual(host.tables.read(1).tx, { packets: 1, bytes: 2 });
     host.writes();
     host.publish({ ...A, port: 9_000 });
     assert.deepEqual(host.writes(), ['subnets update 10.1.0.0/16']);

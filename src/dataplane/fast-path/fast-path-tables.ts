@@ -1,9 +1,13 @@
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { containsPrefix4, formatPrefix4, type Ipv4Prefix, mask4 } from '../../ip/prefix.ts';
+import { containsPrefix4, formatPrefix4, type Ipv4Prefix, mask4, prefix4 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent, Slot } from '../peer-table.ts';
 import {
   ACCEPT_UNTIL,
+  AGENT_KEY_BYTES,
+  AGENT_PLACE,
+  AGENT_UNTIL,
+  AGENT_VALUE_BYTES,
   ARRIVED_AT,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
@@ -32,6 +36,7 @@ import {
   TX_BYTES,
   TX_PACKETS,
   WAY_BACK_UNTIL,
+  WHOLE_UNTIL,
 } from './layout.ts';
 import type { Grant, Observed } from './sign-exchange.ts';
 import type { FastPathMaps } from './skb-program.ts';
@@ -48,6 +53,8 @@ export interface BpfMap extends Disposable {
   lookup(key: Uint8Array, value: Uint8Array): number;
   /** Copies the key of some entry into `key`; −ENOENT when there is none. */
   first(key: Uint8Array): number;
+  /** All that there are, if nothing else changes the map meanwhile. */
+  keys(): readonly Uint8Array[];
 }
 
 export interface BpfMaps extends FastPathMaps {
@@ -57,6 +64,7 @@ export interface BpfMaps extends FastPathMaps {
   readonly grants: BpfMap;
   readonly counters: BpfMap;
   readonly awaiting: BpfMap;
+  readonly agent: BpfMap;
 }
 
 export interface Traffic {
@@ -91,12 +99,17 @@ function counterKey(slot: Slot): Uint8Array {
   return new Uint8Array(key.buffer);
 }
 
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+const addressOfKey = (key: Uint8Array): Ipv4Addr => ipv4Of(viewOf(key).getUint32(0));
 const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
 /**
  * The peers as the programs of the fast path see them: the peer table's content in maps of the kernel. Written by the control
  * plane; what the programs learn about a peer (endpoints) and count (counters) is theirs, and outlives every change of the
  * table. A peer that does not get in is no harm: its packets take the way through the forwarder.
+ *
+ * Maps may come filled from an agent before this one. What it held stays until the first table is published, and then what is
+ * not in that goes; counts begin at zero, for they are by slots of the former agent.
  */
 export class FastPathTables implements Disposable {
   readonly maps: BpfMaps;
@@ -106,9 +119,31 @@ export class FastPathTables implements Disposable {
   readonly #counted = new Set<Slot>();
   #own = new Uint8Array();
   #refused = 0;
+  #isPublished = false;
 
   constructor(maps: BpfMaps) {
     this.maps = maps;
+    this.#inherit();
+  }
+
+  #inherit(): void {
+    const { subnets, endpoints, own } = this.maps;
+    for (const key of endpoints.keys()) this.#endpoints.set(addressOfKey(key), 0);
+    for (const key of subnets.keys()) {
+      const view = viewOf(key);
+      const value = new Uint8Array(SUBNET_VALUE_BYTES);
+      subnets.lookup(key, value);
+      this.#subnets.set(formatPrefix4(prefix4(ipv4Of(view.getUint32(4)), view.getUint32(0, true))), { key, value });
+      const address = ipv4Of(viewOf(value).getUint32(SUBNET_ENDPOINT));
+      if (this.#endpoints.has(address)) this.#endpoints.set(address, viewOf(value).getUint16(SUBNET_PORT));
+    }
+    const value = new Uint8Array(OWN_VALUE_BYTES);
+    if (own.lookup(new Uint8Array(OWN_KEY_BYTES), value) >= 0) this.#own = value;
+  }
+
+  /** Whether the peers are those of this agent: until the first table there may be those of an earlier one. */
+  get isPublished(): boolean {
+    return this.#isPublished;
   }
 
   /** Changes the kernel refused, for want of memory or room. */
@@ -122,6 +157,7 @@ export class FastPathTables implements Disposable {
    * outside only as far as `--source-check` says.
    */
   publish({ network, own, mtu, peers }: PeerTableContent): void {
+    if (!this.#isPublished) for (const key of this.maps.counters.keys()) this.maps.counters.remove(key);
     this.#putOwn(own);
     const wanted = new Map<string, Peer>();
     for (const peer of peers) {
@@ -144,6 +180,7 @@ export class FastPathTables implements Disposable {
       this.maps.endpoints.remove(endpointKey(address));
       this.#endpoints.delete(address);
     }
+    this.#isPublished = true;
   }
 
   /** When it cannot be written there is none, and all packets are the forwarder's. */
@@ -237,13 +274,65 @@ export class FastPathTables implements Disposable {
     };
   }
 
+  /**
+   * What is granted, by an earlier agent too: times are 0n where they are over by the clock of the programs. Super-packets count as
+   * arriving whole where the program has learned that they do.
+   * @param now nanoseconds of CLOCK_MONOTONIC.
+   */
+  held(now: bigint): Map<Ipv4Addr, Grant> {
+    const { until } = this.agent();
+    const clock = until < now ? until : now;
+    const valid = (time: bigint): bigint => (time > clock ? time : 0n);
+    const grants = new Map<Ipv4Addr, Grant>();
+    for (const address of this.#endpoints.keys()) {
+      const value = new DataView(new ArrayBuffer(GRANT_VALUE_BYTES));
+      if (this.maps.grants.lookup(grantKey(address), new Uint8Array(value.buffer)) < 0) continue;
+      const endpoint = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+      this.maps.endpoints.lookup(endpointKey(address), new Uint8Array(endpoint.buffer));
+      const time = (at: number): bigint => valid(value.getBigUint64(at, true));
+      grants.set(address, {
+        sendUntil: time(SEND_UNTIL),
+        acceptUntil: time(ACCEPT_UNTIL),
+        wholeUntil: time(GRANT_WHOLE_UNTIL) || valid(endpoint.getBigUint64(WHOLE_UNTIL, true)),
+        tag: value.getUint16(SEND_TAG),
+        tagWhole: value.getUint16(SEND_TAG_WHOLE),
+        expectTag: value.getUint16(EXPECT_TAG),
+        expectTagWhole: value.getUint16(EXPECT_TAG_WHOLE),
+      });
+    }
+    return grants;
+  }
+
+  /** Nothing is granted any more, nor known of any host. */
+  forget(): void {
+    for (const key of this.maps.grants.keys()) this.maps.grants.remove(key);
+    for (const key of this.maps.endpoints.keys()) {
+      this.maps.endpoints.update(key, new Uint8Array(ENDPOINT_VALUE_BYTES));
+    }
+  }
+
+  /** Until when there is an agent, in nanoseconds of CLOCK_MONOTONIC, and for which place; 0n when there was none yet. */
+  agent(): { readonly until: bigint; readonly place: bigint } {
+    const value = new DataView(new ArrayBuffer(AGENT_VALUE_BYTES));
+    this.maps.agent.lookup(new Uint8Array(AGENT_KEY_BYTES), new Uint8Array(value.buffer));
+    return { until: value.getBigUint64(AGENT_UNTIL, true), place: value.getBigUint64(AGENT_PLACE, true) };
+  }
+
+  /** There is an agent until then, and knowledge ages meanwhile. */
+  beat(until: bigint, place: bigint): void {
+    const value = new DataView(new ArrayBuffer(AGENT_VALUE_BYTES));
+    value.setBigUint64(AGENT_UNTIL, until, true);
+    value.setBigUint64(AGENT_PLACE, place, true);
+    this.#check(this.maps.agent.update(new Uint8Array(AGENT_KEY_BYTES), new Uint8Array(value.buffer)));
+  }
+
   /** Hosts that are sent to by the fast path, and whose grants want to be renewed, at most `most`; each is named once. */
   takeAwaiting(most: number): Ipv4Addr[] {
     const taken: Ipv4Addr[] = [];
     const key = new Uint8Array(ENDPOINT_KEY_BYTES);
     while (taken.length < most && this.maps.awaiting.first(key) >= 0) {
       this.maps.awaiting.remove(key);
-      taken.push(ipv4Of(new DataView(key.buffer).getUint32(0)));
+      taken.push(addressOfKey(key));
     }
     return taken;
   }

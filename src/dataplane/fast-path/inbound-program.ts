@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import { ENCAPSULATION_OVERHEAD, IP_FLAG_DF, IPV4_MIN_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
+import { answerSign } from './kernel-answer.ts';
 import {
   ACCEPT_UNTIL,
   ARRIVED_AT,
@@ -24,6 +25,7 @@ import {
   be16,
   be32,
   begin,
+  type Clock,
   CONTEXT,
   CSUM_DIFF,
   count,
@@ -38,16 +40,18 @@ import {
   findWay,
   foldSum,
   frameAddress,
-  KTIME_GET_NS,
+  jumpIfUnread,
   loadBytes,
   loadGrant,
   type Measured,
+  MS,
   measurePacket,
   measureSuperPacket,
   OUTER_TTL,
   type ProgramOptions,
   REDIRECT,
   REDIRECT_INGRESS,
+  readClock,
   requireBareAck,
   requireOwn,
   requirePlainIpv4,
@@ -71,10 +75,13 @@ const KEY = -56;
 const SLOT = -64;
 const MEASURED: Measured = { packets: -72, bytes: -80 };
 const NOW = -88;
-const GRANT = NOW - GRANT_VALUE_BYTES;
+const KNOWN = -96;
+const CLOCK: Clock = { now: NOW, known: KNOWN };
+const GRANT = KNOWN - GRANT_VALUE_BYTES;
 const FIB = GRANT - FIB_BYTES;
+/** A word that is not 0 when nobody reads the socket. */
+const UNREAD = FIB - 8;
 
-const MS = 1_000_000;
 /** That our super-packets arrive holds for that long after the peer said so: a pause in a conversation does not end it. */
 const WHOLE_HOLDS_NS = 2_000 * MS;
 /** A wrong tag comes from somebody who guesses: nothing is learned for so long that there are too many to guess. */
@@ -95,6 +102,9 @@ const PACKET_HOST = 0;
  * netfilter and the like have their say; for this host, from where the way back leads; with a source that is the
  * peer's, and for a container of this host.
  *
+ * While nobody reads the socket, because this host has no agent, what is plain is taken here though a socket sent it, and the peers'
+ * questions are answered (kernel-answer.ts).
+ *
  * Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that the kernel joins for the
  * forwarder, and what comes alone and is taken here is bare acknowledgements.
  */
@@ -108,12 +118,17 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
   asm.jumpIf('ne', 1, PACKET_HOST, 'pass');
   loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
   requireOuterHeaders(asm, options);
-  if (segmentation === 'beyond') noteWayBack(asm, options);
-  requireNoChecksum(asm);
+  readClock(asm, maps, CLOCK, KEY);
+  divideByReader(asm, options);
   requireLengths(asm);
   requireSource(asm, maps);
   if (destinationCheck !== 'off') requireOwn(asm, maps, KEY, INNER + 16);
-  if (segmentation === 'host') requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+  if (segmentation === 'host') {
+    asm.load(8, 1, FRAME, UNREAD);
+    asm.jumpIf('ne', 1, 0, 'whatever-it-is');
+    requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+    asm.label('whatever-it-is');
+  }
   requireGrant(asm, options);
   measurePacket(asm, MEASURED);
   if (segmentation === 'beyond') {
@@ -137,10 +152,27 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
   return asm.assemble();
 }
 
-/** A datagram with a checksum was sent by a socket, or is to be joined with others. */
-function requireNoChecksum(asm: Assembler): void {
-  asm.load(2, 1, FRAME, UDP + 6);
-  asm.jumpIf('ne', 1, 0, 'pass');
+/**
+ * A datagram with a checksum was sent by a socket, or is to be joined with others: it is for this host's socket, and passes, unless
+ * nobody reads that.
+ */
+function divideByReader(asm: Assembler, options: ProgramOptions): void {
+  asm.store(8, FRAME, UNREAD, 0);
+  if (options.segmentation === 'beyond') {
+    asm.load(2, 1, FRAME, UDP + 6);
+    asm.jumpIf('eq', 1, 0, 'candidate');
+    jumpIfUnread(asm, CLOCK, OUTER, FIB, 'unread');
+    noteWayBack(asm, options);
+  } else {
+    jumpIfUnread(asm, CLOCK, OUTER, FIB, 'unread');
+    asm.load(2, 1, FRAME, UDP + 6);
+    asm.jumpIf('eq', 1, 0, 'candidate');
+  }
+  asm.jump('pass');
+  asm.label('unread');
+  asm.store(8, FRAME, UNREAD, 1);
+  answerSign(asm, options, { clock: CLOCK, outer: OUTER, udp: UDP, inner: INNER, grant: GRANT, fib: FIB, end: UNREAD });
+  asm.label('candidate');
 }
 
 function requireOuterHeaders(asm: Assembler, { ownAddress, ownPort }: ProgramOptions): void {
@@ -175,15 +207,15 @@ function requireOuterHeaders(asm: Assembler, { ownAddress, ownPort }: ProgramOpt
 function requireGrant(asm: Assembler, options: ProgramOptions): void {
   loadGrant(asm, options.maps, OUTER + 12, GRANT);
   endpointLookup(asm, options.maps, OUTER + 12);
-  asm.call(KTIME_GET_NS);
-  asm.store(8, FRAME, NOW, reg(0));
+  asm.load(8, 2, FRAME, KNOWN);
   asm.load(8, 1, FRAME, GRANT + ACCEPT_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'pass');
+  asm.jumpIf('le', 1, reg(2), 'pass');
   requireWayBack(asm, options, 'way-back-known');
 }
 
-/** In: R0 the time, also in the frame, R8 what is known of the sender. */
+/** In: R8 what is known of the sender. */
 function requireWayBack(asm: Assembler, options: ProgramOptions, label: string): void {
+  asm.load(8, 0, FRAME, NOW);
   asm.load(8, 1, 8, WAY_BACK_UNTIL);
   asm.jumpIf('gt', 1, reg(0), label);
   for (let offset = 0; offset < FIB_BYTES; offset += 8) asm.store(8, FRAME, FIB + offset, 0);
@@ -199,14 +231,8 @@ function requireWayBack(asm: Assembler, options: ProgramOptions, label: string):
  * back to their sender leads elsewhere, for the forwarder cannot finish their checksums.
  */
 function noteWayBack(asm: Assembler, options: ProgramOptions): void {
-  asm.load(2, 1, FRAME, UDP + 6);
-  asm.jumpIf('eq', 1, 0, 'no-socket');
   endpointLookup(asm, options.maps, OUTER + 12);
-  asm.call(KTIME_GET_NS);
-  asm.store(8, FRAME, NOW, reg(0));
   requireWayBack(asm, options, 'way-back-noted');
-  asm.jump('pass');
-  asm.label('no-socket');
 }
 
 function measureIfSuperPacket(asm: Assembler): void {
@@ -219,9 +245,12 @@ function measureIfSuperPacket(asm: Assembler): void {
 /**
  * The outer identification is one of two numbers that the agent gave the sender, by the forwarder's socket. Only who has them
  * is believed that it is heard, that our super-packets arrive, or that one of its own has: whoever forges its address, or a
- * middlebox that writes identifications of its own, teaches us nothing. In: R8 what is known of the sender.
+ * middlebox that writes identifications of its own, teaches us nothing. Nor does a datagram of a socket, which is taken only while
+ * this host has no agent. In: R8 what is known of the sender.
  */
 function learnFromTag(asm: Assembler): void {
+  asm.load(2, 1, FRAME, UDP + 6);
+  asm.jumpIf('ne', 1, 0, 'learned');
   asm.load(8, 2, FRAME, NOW);
   asm.load(8, 1, 8, DISTRUST_UNTIL);
   asm.jumpIf('gt', 1, reg(2), 'learned');

@@ -1,4 +1,8 @@
-/** Keys and values of the fast path's maps in the kernel, shared by the programs and by who fills them. Little endian. */
+/**
+ * Keys and values of the fast path's maps in the kernel, shared by the programs and by who fills them. Little endian. Maps outlive
+ * the agent: another meaning of what is below is another number, and the next agent then begins with empty maps.
+ */
+export const LAYOUT = 1;
 
 /** Longest-prefix table of the peers' subnets. */
 export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
@@ -16,7 +20,7 @@ export const OWN_MASK = 4; // be32
 
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
-export const ENDPOINT_VALUE_BYTES = 80;
+export const ENDPOINT_VALUE_BYTES = 88;
 /** When a super-packet of its arrived here in one piece. */
 export const ARRIVED_AT = 0;
 /** Ours arrive there in one piece, it said. */
@@ -37,6 +41,18 @@ export const DISTRUST_UNTIL = 56;
 export const WAY_BACK_UNTIL = 64;
 /** When TCP's first data were sent since its fast path was heard; 0 when there are none. */
 export const UNHEARD_SINCE = 72;
+/** A question of its is not answered by the program before. */
+export const NEXT_ANSWER = 80;
+
+/**
+ * The agent of this host, the one entry, of key 0. Knowledge ages by a clock that stands still from `AGENT_UNTIL` on, which the
+ * agent moves ahead of it several times a second: what was true when it ended holds until there is one again.
+ */
+export const AGENT_KEY_BYTES = 4;
+export const AGENT_VALUE_BYTES = 16;
+export const AGENT_UNTIL = 0;
+/** A number for the place that the programs were made for: what is known counts there alone. */
+export const AGENT_PLACE = 8;
 
 /** By public address: what the agent grants, after what its socket has sent and received. Written by the agent alone. */
 export const GRANT_KEY_BYTES = 4; // be32

@@ -36,11 +36,11 @@ import {
   ADJ_ROOM_ENCAP_L4_UDP,
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
-  AF_INET,
   addToSum,
   be16,
   be32,
   begin,
+  type Clock,
   CONTEXT,
   count,
   decrementTtl,
@@ -50,7 +50,6 @@ import {
   endpointLookup,
   type FastPathMaps,
   FIB_BYTES,
-  FIB_DESTINATION,
   FIB_DESTINATION_MAC,
   FIB_SOURCE_MAC,
   FRAME,
@@ -58,17 +57,18 @@ import {
   foldSum,
   frameAddress,
   jumpIfNoPayload,
-  KTIME_GET_NS,
+  jumpIfUnattended,
   loadBytes,
   loadGrant,
   MAP_UPDATE,
   type Measured,
+  MS,
   measurePacket,
   measureSuperPacket,
   OUTER_TTL,
   type ProgramOptions,
   REDIRECT,
-  REDIRECT_NEIGH,
+  readClock,
   requireBareAck,
   requireOwn,
   requirePlainIpv4,
@@ -77,6 +77,7 @@ import {
   SKB_CHANGE_HEAD,
   SKB_GSO_SIZE,
   SKB_LENGTH,
+  sendToNeighbour,
   storeBytes,
   subnetLookup,
   VERSION_4_NO_OPTIONS,
@@ -104,18 +105,17 @@ const LONGEST = -200;
 /** What the outer header shall say its payload is, and the outer identification (big endian). */
 const INNER_LENGTH = -208;
 const IDENTIFICATION = -216;
-/** `struct bpf_redir_neigh`: address family, next hop. */
 const NEXT_HOP = -240;
-const NEXT_HOP_BYTES = 20;
 const GRANT = NEXT_HOP - GRANT_VALUE_BYTES;
 const NOW = GRANT - 8;
-const FRAME_START = NOW;
+const KNOWN = NOW - 8;
+const CLOCK: Clock = { now: NOW, known: KNOWN };
+const FRAME_START = KNOWN;
 
 const ENCAPSULATE = 0;
 const PREPEND = 1;
 
 const LONGEST_PAUSE_SECONDS = 600;
-const MS = 1_000_000;
 /** How soon TCP sends again what is not acknowledged (TCP_RTO_MIN): by then it must be able to go another way. */
 const UNANSWERED_NS = 200 * MS;
 /** A super-packet that arrived is said to have arrived for that long: a delayed acknowledgement has it still. */
@@ -145,8 +145,7 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
   measure(asm, options.segmentation);
   requireFit(asm);
   endpointLookup(asm, options.maps, SUBNET + SUBNET_ENDPOINT);
-  asm.call(KTIME_GET_NS);
-  asm.store(8, FRAME, NOW, reg(0));
+  readClock(asm, options.maps, CLOCK, KEY);
   askInTime(asm, options.maps);
   requireGrant(asm, options.maps);
   if (options.segmentation === 'beyond') decideByWhatIsKnown(asm);
@@ -168,24 +167,22 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
   return asm.assemble();
 }
 
-/** Through the neighbour entry, which then knows that it is used; but that takes a packet for what its outer headers say. */
+/**
+ * Through the neighbour entry; but that takes a packet for what its outer headers say, which a super-packet that this host cuts is
+ * not. Then a socket's packets keep the entry true, and while there is no socket, single packets.
+ */
 function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions): void {
-  if (segmentation === 'beyond') {
-    asm.store(4, FRAME, NEXT_HOP, AF_INET);
-    asm.load(4, 1, FRAME, FIB + FIB_DESTINATION);
-    asm.store(4, FRAME, NEXT_HOP + 4, reg(1));
-    for (let offset = 8; offset < NEXT_HOP_BYTES; offset += 4) asm.store(4, FRAME, NEXT_HOP + offset, 0);
-    asm.op('mov', 1, underlayIndex);
-    frameAddress(asm, 2, NEXT_HOP);
-    asm.op('mov', 3, NEXT_HOP_BYTES);
-    asm.op('mov', 4, 0);
-    asm.call(REDIRECT_NEIGH);
-  } else {
+  if (segmentation === 'host') {
+    asm.jumpIf('ne', 7, 0, 'send-as-it-is');
+    jumpIfUnattended(asm, CLOCK, 'send-to-neighbour');
+    asm.label('send-as-it-is');
     asm.op('mov', 1, underlayIndex);
     asm.op('mov', 2, 0);
     asm.call(REDIRECT);
+    asm.exit();
+    asm.label('send-to-neighbour');
   }
-  asm.exit();
+  sendToNeighbour(asm, underlayIndex, FIB, NEXT_HOP);
 }
 
 function findPeer(asm: Assembler, maps: FastPathMaps): void {
@@ -253,8 +250,9 @@ function askInTime(asm: Assembler, maps: FastPathMaps): void {
 function requireGrant(asm: Assembler, maps: FastPathMaps): void {
   loadGrant(asm, maps, SUBNET + SUBNET_ENDPOINT, GRANT);
   asm.load(8, 0, FRAME, NOW);
+  asm.load(8, 2, FRAME, KNOWN);
   asm.load(8, 1, FRAME, GRANT + SEND_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'pass');
+  asm.jumpIf('le', 1, reg(2), 'pass');
 }
 
 /** The outer identification that the peer wants to see. In: R0 the time, R8 what is known of the peer's host. */
@@ -288,7 +286,7 @@ function requireAnswers(asm: Assembler): void {
   asm.label('answered');
 }
 
-/** Notes the time when none is noted; passes when that is longer ago than TCP waits. */
+/** Notes the time when none is noted; goes to `unanswered` when that is longer ago than TCP waits. */
 function sinceWhen(asm: Assembler, field: number): void {
   const [waiting, done] = [`waiting-${field}`, `done-${field}`];
   asm.load(8, 2, FRAME, NOW);
@@ -298,7 +296,7 @@ function sinceWhen(asm: Assembler, field: number): void {
   asm.jump(done);
   asm.label(waiting);
   asm.op('sub', 2, reg(1));
-  asm.jumpIf('gt', 2, UNANSWERED_NS, 'pass');
+  asm.jumpIf('gt', 2, UNANSWERED_NS, 'unanswered');
   asm.label(done);
 }
 
@@ -306,20 +304,23 @@ function sinceWhen(asm: Assembler, field: number): void {
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
  * Single packets, whose checksums are still the device's to finish, are sent to any peer that has a fast path; but where
  * super-packets are cut, and so take the way through the forwarder, bare acknowledgements alone: data that overtake each other
- * cost TCP more than a copy. In: R0 the time, R8 what is known of the peer's host.
+ * cost TCP more than a copy. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
+ * everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler): void {
   chooseTag(asm);
+  asm.load(8, 2, FRAME, KNOWN);
   asm.load(8, 1, 8, WHOLE_UNTIL);
-  asm.jumpIf('gt', 1, reg(0), 'whole');
+  asm.jumpIf('gt', 1, reg(2), 'whole');
   asm.load(8, 1, FRAME, GRANT + GRANT_WHOLE_UNTIL);
-  asm.jumpIf('le', 1, reg(0), 'not-whole');
+  asm.jumpIf('le', 1, reg(2), 'not-whole');
   asm.label('whole');
   asm.store(8, 8, NEXT_TRIAL, 0);
   asm.store(8, 8, TRIAL_PAUSE, 0);
   asm.jump('known');
   asm.label('not-whole');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
+  jumpIfUnattended(asm, CLOCK, 'accepted');
   asm.load(8, 1, 8, TRIAL_PAUSE);
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.jumpIf('eq', 1, 0, 'known');
@@ -345,12 +346,17 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.store(8, 8, NEXT_TRIAL, reg(0));
   asm.label('known');
   requireAnswers(asm);
+  asm.jump('accepted');
+  asm.label('unanswered');
+  asm.store(8, FRAME, METHOD, ENCAPSULATE);
+  jumpIfUnattended(asm, CLOCK, 'accepted');
+  asm.jump('pass');
 }
 
 /**
  * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket,
  * so that the kernel sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing
- * smaller came by. In: R0 the time, R8 what is known of the peer's host.
+ * smaller came by, and none while nobody is there to take it. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByTime(asm: Assembler): void {
   asm.load(8, 1, 8, NEXT_LONG_WAY);
@@ -360,6 +366,7 @@ function decideByTime(asm: Assembler): void {
   asm.op('add', 1, reg(2));
   asm.label('small');
   asm.jumpIf('gt', 1, reg(0), 'accepted');
+  jumpIfUnattended(asm, CLOCK, 'accepted');
   asm.op('add', 0, SECOND_NS);
   asm.store(8, 8, NEXT_LONG_WAY, reg(0));
   asm.jump('pass');

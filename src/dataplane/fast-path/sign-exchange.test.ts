@@ -112,6 +112,39 @@ describe('the exchange of signs', () => {
     assert.ok(net.sent <= 4, `${net.sent} datagrams`);
   });
 
+  it('goes on from what was granted when an earlier agent ended, with its tags', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    b.arrivedAt = net.now;
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    const before = a.grants.get(B)!;
+    net.now += 600n * SECOND;
+    const next = net.host(A);
+    next.exchange.resume(B, before);
+    assert.ok(next.sendsTo(B) && next.accepts(B) && next.sendsWhole(B));
+    const { tag, tagWhole, expectTag, expectTagWhole } = next.grants.get(B)!;
+    assert.deepEqual([tag, tagWhole], [before.tag, before.tagWhole]);
+    assert.deepEqual([expectTag, expectTagWhole], [before.expectTag, before.expectTagWhole]);
+    next.exchange.tick();
+    assert.ok(net.carry() >= 2, 'a question at once, and its answer');
+    net.passes = () => false;
+    for (let tenth = 0; tenth < 100; tenth++) {
+      net.now += SECOND / 10n;
+      next.exchange.tick();
+    }
+    assert.ok(!(next.sendsTo(B) || next.accepts(B) || next.sendsWhole(B)), 'and then by what is heard');
+  });
+
+  it('takes nothing from an earlier agent that did not hold any more', () => {
+    const net = new Net();
+    const a = net.host(A);
+    a.exchange.resume(B, {
+      ...{ sendUntil: 0n, acceptUntil: 0n, wholeUntil: 9n, tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
+    });
+    assert.ok(!(a.sendsTo(B) || a.accepts(B) || a.sendsWhole(B)));
+  });
+
   it('says whether super-packets arrive', () => {
     const net = new Net();
     const [a, b] = [net.host(A), net.host(B)];

@@ -1,6 +1,6 @@
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import type { PeerSignal } from './peer-signals.ts';
-import { decodeSign, encodeSign, type Sign } from './sign.ts';
+import { ARRIVED_HOLDS_MS, decodeSign, encodeSign, type Sign } from './sign.ts';
 
 /** What the programs may do with a peer; times in nanoseconds of CLOCK_MONOTONIC, 0n for never. */
 export interface Grant {
@@ -56,8 +56,7 @@ const FIRST_PAUSE = 250n * MS;
 const LONGEST_PAUSE = 60_000n * MS;
 /** For so long after the last packet a peer is asked on: a pause in a conversation does not send it by the forwarder. */
 const STAYS_IN_USE = 30_000n * MS;
-/** TCP sees within its own time-out when they do not any more: UNANSWERED_SINCE. */
-const ARRIVED_HOLDS = 10_000n * MS;
+const ARRIVED_HOLDS = BigInt(ARRIVED_HOLDS_MS) * MS;
 /** The program looks with every datagram to the socket, and so with the question that is to be answered. */
 const WAY_BACK_HOLDS = 1_000n * MS;
 /** Writing a grant anew for less than that would cost more than it is worth. */
@@ -104,6 +103,22 @@ export class SignExchange {
 
   constructor(parts: SignExchangeParts) {
     this.#parts = parts;
+  }
+
+  /**
+   * That host was granted this when the agent before this one ended. It holds on, as what is heard or answered now would hold:
+   * until then nobody was there to ask.
+   */
+  resume(address: Ipv4Addr, held: Grant): void {
+    const peer = this.#peer(address, held);
+    if (peer === undefined) return;
+    const now = this.#parts.now();
+    const isBeyond = this.#parts.segmentation === 'beyond';
+    if (held.sendUntil > 0n) peer.sendUntil = now + (isBeyond ? SEND_HOLDS : HOST_SEND_HOLDS);
+    if (held.acceptUntil > 0n) peer.acceptUntil = now + ACCEPT_HOLDS;
+    if (held.wholeUntil > 0n && held.sendUntil > 0n) peer.wholeUntil = now + SEND_HOLDS;
+    peer.usedAt = now;
+    this.#write(address, peer);
   }
 
   /** What a packet worker has to tell. */
@@ -166,13 +181,12 @@ export class SignExchange {
     }
   }
 
-  #peer(address: Ipv4Addr): PeerState | undefined {
+  /** @param held what it goes by already, and we. */
+  #peer(address: Ipv4Addr, held?: Grant): PeerState | undefined {
     if (!this.#parts.isPeer(address)) return undefined;
     const known = this.#peers.get(address);
     if (known !== undefined) return known;
-    const random = new DataView(this.#parts.randomBytes(4).buffer);
-    const expectTag = random.getUint16(0);
-    const distance = TAG_DISTANCE + (random.getUint16(2) % (0x1_0000 - 2 * TAG_DISTANCE));
+    const { expectTag, expectTagWhole } = held ?? this.#newTags();
     const state: PeerState = {
       questions: [],
       nextQuestionAt: 0n,
@@ -184,14 +198,21 @@ export class SignExchange {
       sendUntil: 0n,
       acceptUntil: 0n,
       wholeUntil: 0n,
-      tag: 0,
-      tagWhole: 0,
+      tag: held?.tag ?? 0,
+      tagWhole: held?.tagWhole ?? 0,
       expectTag,
-      expectTagWhole: (expectTag + distance) & 0xffff,
+      expectTagWhole,
       written: undefined,
     };
     this.#peers.set(address, state);
     return state;
+  }
+
+  #newTags(): Pick<PeerState, 'expectTag' | 'expectTagWhole'> {
+    const random = new DataView(this.#parts.randomBytes(4).buffer);
+    const expectTag = random.getUint16(0);
+    const distance = TAG_DISTANCE + (random.getUint16(2) % (0x1_0000 - 2 * TAG_DISTANCE));
+    return { expectTag, expectTagWhole: (expectTag + distance) & 0xffff };
   }
 
   #takeSign(address: Ipv4Addr, peer: PeerState, sign: Sign | undefined, now: bigint): void {

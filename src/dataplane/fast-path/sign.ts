@@ -24,13 +24,15 @@ export interface Sign {
 export const SIGN_PAYLOAD_BYTES = 28;
 export const SIGN_BYTES: number = IPV4_MIN_HEADER + SIGN_PAYLOAD_BYTES;
 /** "WEFT" */
-const MAGIC = 0x57454654;
-const VERSION = 1;
-const TAKES = 1;
-const ARRIVES = 2;
+export const SIGN_MAGIC = 0x57454654;
+export const SIGN_VERSION = 1;
+export const TAKES = 1;
+export const ARRIVES = 2;
+/** For how long a super-packet that arrived is said to have arrived: TCP sees within its own time-out when they do not any more. */
+export const ARRIVED_HOLDS_MS = 10_000;
 /** "Use for experimentation and testing" (RFC 3692). */
-const PROTO_EXPERIMENT = 253;
-const TTL = 1;
+export const PROTO_EXPERIMENT = 253;
+export const SIGN_TTL = 1;
 
 /** A whole inner packet. */
 export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr): Uint8Array {
@@ -38,14 +40,14 @@ export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr):
   view.setUint8(0, 0x45);
   view.setUint16(2, SIGN_BYTES);
   view.setUint16(6, IP_FLAG_DF);
-  view.setUint8(8, TTL);
+  view.setUint8(8, SIGN_TTL);
   view.setUint8(9, PROTO_EXPERIMENT);
   view.setUint32(12, source);
   view.setUint32(16, destination);
   view.setUint16(10, headerChecksum(view));
   const at = IPV4_MIN_HEADER;
-  view.setUint32(at, MAGIC);
-  view.setUint8(at + 4, VERSION);
+  view.setUint32(at, SIGN_MAGIC);
+  view.setUint8(at + 4, SIGN_VERSION);
   view.setUint8(at + 5, (sign.takes ? TAKES : 0) | (sign.arrives ? ARRIVES : 0));
   view.setUint16(at + 6, sign.tag);
   view.setUint16(at + 8, sign.tagWhole);
@@ -66,10 +68,10 @@ export function isSign(view: DataView, ip: number, available: number): boolean {
   return (
     available >= SIGN_BYTES &&
     view.getUint8(ip) === 0x45 &&
-    view.getUint8(ip + 8) === TTL &&
+    view.getUint8(ip + 8) === SIGN_TTL &&
     view.getUint8(ip + 9) === PROTO_EXPERIMENT &&
     view.getUint16(ip + 2) === available &&
-    view.getUint32(ip + IPV4_MIN_HEADER) === MAGIC
+    view.getUint32(ip + IPV4_MIN_HEADER) === SIGN_MAGIC
   );
 }
 
@@ -77,7 +79,7 @@ export function isSign(view: DataView, ip: number, available: number): boolean {
 export function decodeSign(payload: Uint8Array): Sign | undefined {
   if (payload.length < SIGN_PAYLOAD_BYTES) return undefined;
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-  if (view.getUint32(0) !== MAGIC || view.getUint8(4) !== VERSION) return undefined;
+  if (view.getUint32(0) !== SIGN_MAGIC || view.getUint8(4) !== SIGN_VERSION) return undefined;
   const flags = view.getUint8(5);
   return {
     nonce: view.getBigUint64(12),

@@ -13,7 +13,7 @@ import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import type { DestinationCheck } from '../destination-check.ts';
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
-import { GRANT_VALUE_BYTES, OWN_MASK, OWN_SUBNET } from './layout.ts';
+import { AGENT_UNTIL, GRANT_VALUE_BYTES, OWN_MASK, OWN_SUBNET } from './layout.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
 export const SKB_LENGTH = 0;
@@ -28,13 +28,18 @@ export const MAP_LOOKUP = 1;
 export const MAP_UPDATE = 2;
 export const KTIME_GET_NS = 5;
 export const SKB_STORE_BYTES = 9;
+export const L4_CSUM_REPLACE = 11;
 export const REDIRECT = 23;
 export const SKB_LOAD_BYTES = 26;
 export const CSUM_DIFF = 28;
 export const SKB_CHANGE_HEAD = 43;
 export const SKB_ADJUST_ROOM = 50;
 const FIB_LOOKUP = 69;
-export const REDIRECT_NEIGH = 152;
+const SK_LOOKUP_UDP = 85;
+const SK_RELEASE = 86;
+const REDIRECT_NEIGH = 152;
+/** `struct bpf_redir_neigh`: address family, next hop. */
+export const NEXT_HOP_BYTES = 20;
 
 /** `bpf_skb_adjust_room`: room is made or taken behind the MAC header; the size of segments stays. */
 export const ADJ_ROOM_MAC = 1;
@@ -74,6 +79,7 @@ export interface FastPathMaps {
   readonly grants: MapReference;
   readonly counters: MapReference;
   readonly awaiting: MapReference;
+  readonly agent: MapReference;
 }
 
 /** What a program is made for. */
@@ -95,6 +101,13 @@ export interface ProgramOptions {
 }
 
 export const SECOND_NS = 1_000_000_000;
+export const MS = 1_000_000;
+
+/** Words of the frame: the time, and the time that knowledge ages by, which stands still while this host has no agent. */
+export interface Clock {
+  readonly now: number;
+  readonly known: number;
+}
 
 /** dst = address of the frame at offset. */
 export function frameAddress(asm: Assembler, dst: Register, offset: number): void {
@@ -162,14 +175,93 @@ export function loadGrant(asm: Assembler, maps: FastPathMaps, addressOffset: num
   }
 }
 
+/** Reads the time; R0 = now. @param key 4 bytes of the frame. */
+export function readClock(asm: Assembler, maps: FastPathMaps, { now, known }: Clock, key: number): void {
+  asm.call(KTIME_GET_NS);
+  asm.store(8, FRAME, now, reg(0));
+  asm.store(4, FRAME, key, 0);
+  mapLookup(asm, maps.agent, key);
+  asm.load(8, 1, 0, AGENT_UNTIL);
+  asm.load(8, 0, FRAME, now);
+  asm.jumpIf('le', 1, reg(0), 'clock-stands');
+  asm.op('mov', 1, reg(0));
+  asm.label('clock-stands');
+  asm.store(8, FRAME, known, reg(1));
+}
+
+/** Goes to `label` when nobody is at the end of the way through the forwarder. R1 and R2 are lost. */
+export function jumpIfUnattended(asm: Assembler, { now, known }: Clock, label: string): void {
+  asm.load(8, 1, FRAME, known);
+  asm.load(8, 2, FRAME, now);
+  asm.jumpIf('lt', 1, reg(2), label);
+}
+
+/** `struct bpf_sock_tuple`, its IPv4 part. */
+const SOCKET_TUPLE_BYTES = 12;
+/** `BPF_F_CURRENT_NETNS` */
+const CURRENT_NETWORK_NAMESPACE = -1;
+/** An agent that starts opens its socket long before it reads from it; what has one later than that is another program. */
+const SOCKET_COUNTS_AFTER_SECONDS = 30;
+
+/**
+ * Goes to `label` when nobody reads what comes for the forwarder's socket: there is none; or there is one, but no agent since a moment
+ * ago, so that it is one that is about to start. Later a socket is that of another program on this port, such as flannel's.
+ * @param outer the outer IPv4 header in the frame, and the UDP header behind it.
+ * @param tuple 12 bytes of the frame.
+ */
+export function jumpIfUnread(asm: Assembler, { now, known }: Clock, outer: number, tuple: number, label: string): void {
+  asm.load(8, 1, FRAME, known);
+  asm.load(8, 2, FRAME, now);
+  asm.jumpIf('ge', 1, reg(2), 'look-for-socket');
+  asm.op('sub', 2, reg(1));
+  asm.op('mov', 1, SECOND_NS);
+  asm.op('mul', 1, SOCKET_COUNTS_AFTER_SECONDS);
+  asm.jumpIf('le', 2, reg(1), label);
+  asm.label('look-for-socket');
+  for (const [to, from] of [
+    [0, 12],
+    [4, 16],
+    [8, IPV4_MIN_HEADER],
+  ] as const) {
+    asm.load(4, 1, FRAME, outer + from);
+    asm.store(4, FRAME, tuple + to, reg(1));
+  }
+  asm.op('mov', 1, reg(CONTEXT));
+  frameAddress(asm, 2, tuple);
+  asm.op('mov', 3, SOCKET_TUPLE_BYTES);
+  asm.op('mov', 4, CURRENT_NETWORK_NAMESPACE);
+  asm.op('mov', 5, 0);
+  asm.call(SK_LOOKUP_UDP);
+  asm.jumpIf('eq', 0, 0, label);
+  asm.op('mov', 1, reg(0));
+  asm.call(SK_RELEASE);
+}
+
+/**
+ * Sends the packet to the next hop that `findWay` has found, through its neighbour entry, which then knows that it is used.
+ * @param nextHop NEXT_HOP_BYTES of the frame.
+ */
+export function sendToNeighbour(asm: Assembler, underlayIndex: number, fib: number, nextHop: number): void {
+  asm.store(4, FRAME, nextHop, AF_INET);
+  asm.load(4, 1, FRAME, fib + FIB_DESTINATION);
+  asm.store(4, FRAME, nextHop + 4, reg(1));
+  for (let offset = 8; offset < NEXT_HOP_BYTES; offset += 4) asm.store(4, FRAME, nextHop + offset, 0);
+  asm.op('mov', 1, underlayIndex);
+  frameAddress(asm, 2, nextHop);
+  asm.op('mov', 3, NEXT_HOP_BYTES);
+  asm.op('mov', 4, 0);
+  asm.call(REDIRECT_NEIGH);
+  asm.exit();
+}
+
 /** `struct bpf_fib_lookup`. */
 export const FIB_BYTES = 64;
 export const FIB_SOURCE_MAC = 52;
-export const FIB_DESTINATION = 32;
+const FIB_DESTINATION = 32;
 export const FIB_DESTINATION_MAC = 58;
 const FIB_INDEX = 8;
 const FIB_SOURCE = 16;
-export const AF_INET = 2;
+const AF_INET = 2;
 /** Loopback's: routing is asked as for what a socket of this host sends, `ip rule` included. */
 const LOOPBACK_INDEX = 1;
 /** `BPF_FIB_LOOKUP_SKIP_NEIGH`, Linux 6.3. */

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER } from '../wire.ts';
+import { type Assembler, reg } from './assembler.ts';
+import { ACCEPT_UNTIL, ARRIVED_AT, EXPECT_TAG, EXPECT_TAG_WHOLE, NEXT_ANSWER } from './layout.ts';
+import {
+  ARRIVED_HOLDS_MS,
+  ARRIVES,
+  PROTO_EXPERIMENT,
+  SIGN_BYTES,
+  SIGN_MAGIC,
+  SIGN_PAYLOAD_BYTES,
+  SIGN_TTL,
+  SIGN_VERSION,
+  TAKES,
+} from './sign.ts';
+import {
+  addToSum,
+  be16,
+  be32,
+  type Clock,
+  CONTEXT,
+  CSUM_DIFF,
+  ETHERNET_HEADER,
+  endpointLookup,
+  FIB_BYTES,
+  FIB_LOOKUP_SKIP_NEIGH,
+  FRAME,
+  findWay,
+  foldSum,
+  frameAddress,
+  L4_CSUM_REPLACE,
+  loadBytes,
+  loadGrant,
+  MS,
+  NEXT_HOP_BYTES,
+  OUTER_TTL,
+  type ProgramOptions,
+  SKB_LENGTH,
+  sendToNeighbour,
+  storeBytes,
+} from './skb-program.ts';
+
+/** Places in the frame of the inbound program. */
+export interface Received {
+  readonly clock: Clock;
+  /** Headers of the datagram, as they came, and FIB_BYTES and the grant to be filled in here. */
+  readonly outer: number;
+  readonly udp: number;
+  readonly inner: number;
+  readonly grant: number;
+  readonly fib: number;
+  /** Below here the frame is free. */
+  readonly end: number;
+}
+
+const PAYLOAD_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER;
+/** `encodeSign`: where things are in the payload. */
+const VERSION = 4;
+const FLAGS = 5;
+const TAG = 6;
+const TAG_WHOLE = 8;
+const NONCE = 12;
+const ECHO = 20;
+const ANSWER_EVERY_NS = 5 * MS;
+/** `BPF_F_MARK_MANGLED_0`: a sum of 0 is none, and stays so. */
+const MARK_MANGLED_0 = 0x20;
+
+/**
+ * A peer's question (sign.ts) goes back as its answer, as the agent would have given it: that this program is alive, and takes what
+ * it took when the agent ended. Else the peer would turn to the forwarder, where nobody is. Only who might send by the fast path
+ * then is answered, one to one; a question that is none, or may not be answered, passes. Whatever is no sign goes on behind.
+ */
+export function answerSign(asm: Assembler, options: ProgramOptions, received: Received): void {
+  const { clock, outer, udp, inner, grant, fib, end } = received;
+  const question = end - 32;
+  const answer = question - 32;
+  const nextHop = answer - NEXT_HOP_BYTES - 4;
+  asm.load(1, 1, FRAME, inner + 8);
+  asm.jumpIf('ne', 1, SIGN_TTL, 'no-sign');
+  asm.load(1, 1, FRAME, inner + 9);
+  asm.jumpIf('ne', 1, PROTO_EXPERIMENT, 'no-sign');
+  asm.load(4, 1, CONTEXT, SKB_LENGTH);
+  asm.jumpIf('ne', 1, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + SIGN_BYTES, 'pass');
+  loadBytes(asm, PAYLOAD_IN_PACKET, question, SIGN_PAYLOAD_BYTES);
+  asm.load(4, 1, FRAME, question);
+  asm.op32('mov', 2, be32(SIGN_MAGIC));
+  asm.jumpIf('ne', 1, reg(2), 'pass');
+  asm.load(1, 1, FRAME, question + VERSION);
+  asm.jumpIf('ne', 1, SIGN_VERSION, 'pass');
+  asm.load(4, 1, FRAME, question + NONCE);
+  asm.load(4, 2, FRAME, question + NONCE + 4);
+  asm.op('mov', 3, reg(1));
+  asm.op('add', 3, reg(2));
+  asm.jumpIf('eq', 3, 0, 'pass');
+  // It goes back to where it came from; a network's hosts have one port.
+  asm.load(2, 1, FRAME, udp);
+  asm.jumpIf('ne', 1, be16(options.ownPort), 'pass');
+
+  loadGrant(asm, options.maps, outer + 12, grant);
+  endpointLookup(asm, options.maps, outer + 12);
+  asm.load(8, 2, FRAME, clock.known);
+  asm.load(8, 1, FRAME, grant + ACCEPT_UNTIL);
+  asm.jumpIf('le', 1, reg(2), 'pass');
+  asm.load(8, 2, FRAME, clock.now);
+  asm.load(8, 1, 8, NEXT_ANSWER);
+  asm.jumpIf('gt', 1, reg(2), 'pass');
+  asm.op('add', 2, ANSWER_EVERY_NS);
+  asm.store(8, 8, NEXT_ANSWER, reg(2));
+  for (let offset = 0; offset < FIB_BYTES; offset += 8) asm.store(8, FRAME, fib + offset, 0);
+  findWay(asm, options, { fib, address: outer + 12, flags: FIB_LOOKUP_SKIP_NEIGH });
+
+  writeAnswer(asm, options, received, question, answer);
+  // Addresses change places, which leaves sums as they are; so the payload alone counts.
+  frameAddress(asm, 1, question);
+  asm.op('mov', 2, SIGN_PAYLOAD_BYTES);
+  frameAddress(asm, 3, answer);
+  asm.op('mov', 4, SIGN_PAYLOAD_BYTES);
+  asm.op('mov', 5, 0);
+  asm.call(CSUM_DIFF);
+  asm.op('mov', 4, reg(0));
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, ETHERNET_HEADER + IPV4_MIN_HEADER + 6);
+  asm.op('mov', 3, 0);
+  asm.op('mov', 5, MARK_MANGLED_0);
+  asm.call(L4_CSUM_REPLACE);
+  asm.jumpIf('ne', 0, 0, 'drop');
+  storeBytes(asm, PAYLOAD_IN_PACKET, answer, SIGN_PAYLOAD_BYTES);
+  swapAddresses(asm, inner);
+  storeBytes(asm, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + 12, inner + 12, 8);
+  swapAddresses(asm, outer);
+  asm.store(1, FRAME, outer + 8, OUTER_TTL);
+  asm.store(2, FRAME, outer + 10, 0);
+  asm.op('mov', 3, 0);
+  for (let offset = 0; offset < IPV4_MIN_HEADER; offset += 4) addToSum(asm, outer + offset, 4);
+  foldSum(asm, 3, 1);
+  asm.op('xor', 3, 0xffff);
+  asm.store(2, FRAME, outer + 10, reg(3));
+  storeBytes(asm, ETHERNET_HEADER, outer, IPV4_MIN_HEADER);
+  sendToNeighbour(asm, options.underlayIndex, fib, nextHop);
+  asm.label('no-sign');
+}
+
+/** In: R8 what is known of the peer's host. */
+function writeAnswer(
+  asm: Assembler,
+  { segmentation }: ProgramOptions,
+  { clock, grant }: Received,
+  question: number,
+  answer: number,
+): void {
+  for (let offset = 0; offset < SIGN_PAYLOAD_BYTES; offset += 4) asm.store(4, FRAME, answer + offset, 0);
+  asm.load(4, 1, FRAME, question);
+  asm.store(4, FRAME, answer, reg(1));
+  asm.store(1, FRAME, answer + VERSION, SIGN_VERSION);
+  const takes = segmentation === 'beyond' ? TAKES : 0;
+  asm.store(1, FRAME, answer + FLAGS, takes);
+  asm.load(8, 1, 8, ARRIVED_AT);
+  asm.jumpIf('eq', 1, 0, 'never-arrived');
+  asm.load(8, 2, FRAME, clock.now);
+  asm.op('sub', 2, reg(1));
+  asm.op('mov', 1, ARRIVED_HOLDS_MS);
+  asm.op('mul', 1, MS);
+  asm.jumpIf('gt', 2, reg(1), 'never-arrived');
+  asm.store(1, FRAME, answer + FLAGS, takes | ARRIVES);
+  asm.label('never-arrived');
+  for (const [to, from] of [
+    [TAG, EXPECT_TAG],
+    [TAG_WHOLE, EXPECT_TAG_WHOLE],
+  ] as const) {
+    asm.load(2, 1, FRAME, grant + from);
+    asm.store(2, FRAME, answer + to, reg(1));
+  }
+  for (const offset of [0, 4]) {
+    asm.load(4, 1, FRAME, question + NONCE + offset);
+    asm.store(4, FRAME, answer + ECHO + offset, reg(1));
+  }
+}
+
+/** Source and destination of the IPv4 header at `ip` of the frame. */
+function swapAddresses(asm: Assembler, ip: number): void {
+  asm.load(4, 1, FRAME, ip + 12);
+  asm.load(4, 2, FRAME, ip + 16);
+  asm.store(4, FRAME, ip + 12, reg(2));
+  asm.store(4, FRAME, ip + 16, reg(1));
+}

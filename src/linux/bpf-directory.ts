@@ -1,0 +1,81 @@
+import { mkdirSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { hasErrno } from '../errno.ts';
+import { describeError, WeftError } from '../errors.ts';
+import { errnoName, mount } from './ffi.ts';
+
+/** linux/magic.h */
+const BPF_FS_MAGIC = 0xcafe4a11;
+/** Where a host has its bpffs, as systemd mounts it. */
+const HOST_BPFFS = '/sys/fs/bpf';
+/** `PROC_PID_INIT_INO` (linux/proc_ns.h): the first pid namespace of a machine. */
+const INIT_PID_NAMESPACE = 0xeffffffc;
+
+/**
+ * A directory for BPF objects that outlive this process, one for a network namespace and a device in it. Made when it is not there;
+ * and so is the bpffs, where this process sees the files of its host.
+ * @param root directory in a bpffs for all of them: /sys/fs/bpf/weft.
+ * @throws WeftError WEFT_FAST_PATH when there is no bpffs, or it may not be written to.
+ */
+export function openBpfDirectory(root: string, device: string): string {
+  try {
+    requireBpffs(dirname(root));
+    const directory = bpfDirectory(root, device);
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    return directory;
+  } catch (error) {
+    if (error instanceof WeftError) throw error;
+    throw new WeftError('WEFT_FAST_PATH', describeError(error));
+  }
+}
+
+/** Where {@link openBpfDirectory} makes it. Dots are reserved there. */
+export function bpfDirectory(root: string, device: string): string {
+  return join(root, `${namespacePrefix()}${device.replaceAll('.', '_')}`);
+}
+
+/** Those of this network namespace. @throws Error of the file system. */
+export function bpfDirectories(root: string): string[] {
+  try {
+    if (statfsSync(root).type !== BPF_FS_MAGIC) return [];
+    const prefix = namespacePrefix();
+    return readdirSync(root)
+      .filter((name) => name.startsWith(prefix))
+      .map((name) => join(root, name));
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return [];
+    throw error;
+  }
+}
+
+/** Removes such a directory; what was kept by it ends with the processes that hold it. @throws Error of the file system. */
+export function removeBpfDirectory(directory: string): void {
+  rmSync(directory, { recursive: true, force: true });
+}
+
+/** Of the entries in such a directory that begin so, leaves only one. */
+export function removeOthers(directory: string, prefix: string, kept: string): void {
+  for (const name of readdirSync(directory)) {
+    if (name.startsWith(prefix) && name !== basename(kept)) removeBpfDirectory(join(directory, name));
+  }
+}
+
+/** Agents in two network namespaces of one machine may see one bpffs. */
+function namespacePrefix(): string {
+  return `netns-${statSync('/proc/self/ns/net').ino}-`;
+}
+
+function requireBpffs(path: string): void {
+  if (statfsSync(path).type === BPF_FS_MAGIC) return;
+  if (path !== HOST_BPFFS || !isInHostsMountNamespace()) {
+    throw new WeftError('WEFT_FAST_PATH', `no bpffs is mounted at ${path}`);
+  }
+  const result = mount('bpf', path, 'bpf', 0, 'mode=700');
+  if (result < 0) throw new WeftError('WEFT_FAST_PATH', `failed to mount a bpffs at ${path}: ${errnoName(result)}`);
+}
+
+/** What is mounted in a container's own mount namespace is gone with the container. */
+function isInHostsMountNamespace(): boolean {
+  const inode = (path: string): number => statSync(path).ino;
+  return inode('/proc/self/ns/pid') === INIT_PID_NAMESPACE && inode('/proc/self/ns/mnt') === inode('/proc/1/ns/mnt');
+}

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import type { LabContainer, Topology } from '../../src/lab/topology.ts';
+import type { Child } from '../../src/linux/run.ts';
+import { addressOf } from './overlay.ts';
+import { eventually, LineFeed } from './waiting.ts';
+
+const TICK_MS = 50;
+const ECHO_PORT = 7777;
+/** TCP waits up to twice as long as the gap before it tries again. */
+const RECOVERY_MS = 20_000;
+
+/** What the other end of an {@link EchoConnection} needs; ends with the topology. */
+export async function serveEcho(topology: Topology, container: LabContainer): Promise<void> {
+  await topology.start(container, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
+    stdout: 'ignore',
+  });
+  await eventually('the echo server listens', async () => {
+    const { stdout } = await topology.exec(container, ['ss', '-Htln', `sport = :${ECHO_PORT}`]);
+    return stdout.includes(`:${ECHO_PORT}`) || undefined;
+  });
+}
+
+/** A TCP connection that carries a numbered line every {@link TICK_MS} and gets each of them back, in order. */
+export class EchoConnection implements AsyncDisposable {
+  readonly feed: LineFeed;
+  readonly #client: Child;
+  readonly #timer: NodeJS.Timeout;
+  #sent = 0;
+  #alive = true;
+
+  private constructor(client: Child) {
+    this.#client = client;
+    this.feed = new LineFeed(client.stdout!);
+    void client.exited.then(() => {
+      this.#alive = false;
+    });
+    this.#timer = setInterval(() => client.stdin!.write(`${++this.#sent}\n`), TICK_MS);
+  }
+
+  static async open(topology: Topology, from: LabContainer, to: LabContainer): Promise<EchoConnection> {
+    const target = `TCP4:${addressOf(to)}:${ECHO_PORT},connect-timeout=5`;
+    const connection = new EchoConnection(await topology.start(from, ['socat', 'STDIO', target], { stdin: 'pipe' }));
+    await connection.flowing();
+    return connection;
+  }
+
+  get sent(): number {
+    return this.#sent;
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  /** Resolves once what was sent up to now has come back, and nothing is missing or out of order. */
+  async flowing(): Promise<void> {
+    const last = this.#sent + 1;
+    await this.feed
+      .find((text) => Number(text) >= last, 0, RECOVERY_MS)
+      .catch((error: unknown) => {
+        throw new Error(`the connection carries nothing: ${this.#client.tail()}`, { cause: error });
+      });
+    const numbers = this.feed.seen.map(({ text }) => Number(text));
+    assert.deepEqual(
+      numbers,
+      Array.from({ length: numbers.length }, (_, index) => index + 1),
+    );
+  }
+
+  /** The longest time without a line, in milliseconds. */
+  longestGapMs(): number {
+    const { seen } = this.feed;
+    return Math.round(Math.max(...seen.slice(1).map(({ atMs }, index) => atMs - seen[index]!.atMs)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#client[Symbol.asyncDispose]();
+  }
+}

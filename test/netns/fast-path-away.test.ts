@@ -1,0 +1,303 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { createFastPathTables } from '../../src/cmd/flanneld/host-fast-path.ts';
+import { COUNTER_VALUE_BYTES, LAYOUT, RX_PACKETS, TX_PACKETS } from '../../src/dataplane/fast-path/layout.ts';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { sendFile } from '../../src/lab/checks.ts';
+import type { Underlay } from '../../src/lab/namespaces.ts';
+import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
+import { BPF_COMMANDS } from '../../src/linux/constants.ts';
+import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
+import { type Child, run } from '../../src/linux/run.ts';
+import { EchoConnection, serveEcho } from './echo-connection.ts';
+import { addressOf, Overlay, ping } from './overlay.ts';
+import { eventually, LineFeed } from './waiting.ts';
+
+/** The time of an image pull or a slow rolling update; longer than anything that programs learn by themselves holds. */
+const AWAY_MS = 4_000;
+const FILE_BYTES = 32 * 1024 * 1024;
+/** Of a file in super-packets, each counted as what it is cut into. */
+const FILE_PACKETS = FILE_BYTES / 1_472;
+const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/m;
+const WEFT = [
+  process.execPath,
+  '--disable-warning=ExperimentalWarning',
+  fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url)),
+];
+const signal = new AbortController().signal;
+
+/** Hosts whose agents share a bpffs of their own: `ip netns exec` hides the machine's. */
+class Kept implements AsyncDisposable {
+  readonly overlay: Overlay;
+  readonly root: string;
+  readonly #stack: AsyncDisposableStack;
+
+  private constructor(overlay: Overlay, root: string, stack: AsyncDisposableStack) {
+    this.overlay = overlay;
+    this.root = root;
+    this.#stack = stack;
+  }
+
+  static async create(hosts: number, underlay: Underlay): Promise<Kept> {
+    await using stack = new AsyncDisposableStack();
+    const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
+    stack.defer(() => rm(mountPoint, { recursive: true }));
+    await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
+    stack.defer(async () => void (await run(['umount', mountPoint])));
+    const root = join(mountPoint, 'weft');
+    const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
+    const overlay = stack.use(await Overlay.create({ hosts, containersPerHost: 1, underlay, agentFlags }, signal));
+    return new Kept(overlay, root, stack.move());
+  }
+
+  /** Where that host's fast path is kept. */
+  async directory(host: LabHost): Promise<string> {
+    const { stdout } = await this.overlay.topology.exec(host, ['stat', '-Lc', '%i', '/proc/self/ns/net']);
+    return join(this.root, `netns-${stdout.trim()}-flannel0`);
+  }
+
+  /** What the programs have counted since the agent that runs, or ran last, has started; there need not be one now. */
+  async counted(host: LabHost, direction: typeof TX_PACKETS | typeof RX_PACKETS): Promise<number> {
+    using tables = createFastPathTables(await this.directory(host));
+    const { counters } = tables.maps;
+    const value = new DataView(new ArrayBuffer(COUNTER_VALUE_BYTES));
+    let packets = 0;
+    for (const key of counters.keys()) {
+      counters.lookup(key, new Uint8Array(value.buffer));
+      packets += Number(value.getBigUint64(direction, true));
+    }
+    return packets;
+  }
+
+  async end(host: LabHost, how: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    const { child } = this.overlay.agents[host.index]!;
+    child.kill(how);
+    await child.exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack.disposeAsync();
+  }
+}
+
+/** Echo requests, a thousand a second, until it is asked how many got no answer. */
+class PingFlood implements AsyncDisposable {
+  readonly #child: Child;
+  readonly #feed: LineFeed;
+
+  private constructor(child: Child) {
+    this.#child = child;
+    this.#feed = new LineFeed(child.stdout!);
+  }
+
+  static async start(topology: Topology, from: LabContainer, to: LabContainer): Promise<PingFlood> {
+    return new PingFlood(await topology.start(from, ['ping', '-n', '-i', '0.001', addressOf(to)]));
+  }
+
+  /** Those before the last that was answered, by their numbers, which have 16 bits. */
+  get lost(): { readonly lost: number; readonly of: number } {
+    const answered = new Set<number>();
+    let [last, turns] = [0, 0];
+    for (const { text } of this.#feed.seen) {
+      const number = Number(/icmp_seq=(\d+)/.exec(text)?.[1]);
+      if (Number.isNaN(number)) continue;
+      if (number < last - 0x8000) turns++;
+      last = number;
+      answered.add(turns * 0x1_0000 + number);
+    }
+    const of = Math.max(...[0, ...answered].slice(-100));
+    return { lost: of - answered.size, of };
+  }
+
+  async answered(more: number): Promise<void> {
+    const from = this.#feed.seen.length;
+    await eventually(`${more} answers more`, () => this.#feed.seen.length >= from + more || undefined);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#child[Symbol.asyncDispose]();
+  }
+}
+
+/** Numbers of the attachments that are kept there. */
+function linkIds(directory: string): number[] {
+  return ['in', 'out'].map((side) => {
+    const path = new TextEncoder().encode(`${join(directory, side)}\0`);
+    const memory = new Uint8Array(new SharedArrayBuffer(path.length));
+    memory.set(path);
+    const attributes = new DataView(new SharedArrayBuffer(72));
+    attributes.setBigUint64(0, BigInt(memoryOf(memory)), true);
+    const fd = bpf(BPF_COMMANDS.objGet, memoryOf(attributes), 72);
+    assert.ok(fd >= 0, `${side}: ${fd}`);
+    const info = new DataView(new SharedArrayBuffer(64));
+    const query = new DataView(new SharedArrayBuffer(72));
+    query.setUint32(0, fd, true);
+    query.setUint32(4, 64, true);
+    query.setBigUint64(8, BigInt(memoryOf(info)), true);
+    assert.equal(bpf(BPF_COMMANDS.objGetInfoByFd, memoryOf(query), 72), 0);
+    close(fd);
+    return info.getUint32(4, true);
+  });
+}
+
+/** BPF_LINK_GET_FD_BY_ID */
+function linkExists(id: number): boolean {
+  const attributes = new DataView(new SharedArrayBuffer(72));
+  attributes.setUint32(0, id, true);
+  const fd = bpf(30, memoryOf(attributes), 72);
+  if (fd >= 0) close(fd);
+  return fd >= 0;
+}
+
+describe('the fast path while the agent is away, where this host cuts super-packets', () => {
+  it('carries data of all kinds, and loses no more than what was on the long way', async (t) => {
+    await using kept = await Kept.create(2, 'wire');
+    const { topology } = kept.overlay;
+    const [a, b] = topology.containers as [LabContainer, LabContainer];
+    const host = topology.hosts[1]!;
+    await serveEcho(topology, b);
+    await eventually('the fast path is open', async () => OPEN.test(await kept.overlay.log(host)) || undefined);
+    await using forth = await EchoConnection.open(topology, a, b);
+    await using flood = await PingFlood.start(topology, a, b);
+    await flood.answered(500);
+    const before = await kept.counted(host, RX_PACKETS);
+    await kept.end(host, 'SIGKILL');
+    await sleep(AWAY_MS);
+    await flood.answered(500);
+    const received = (await kept.counted(host, RX_PACKETS)) - before;
+    assert.ok(received > 500, `${received} packets received while the agent was away`);
+    const sent = await sendFile(topology, a, b, FILE_BYTES / 8);
+    assert.equal(sent.receivedSha256, sent.sha256);
+    await forth.flowing();
+    await kept.overlay.startAgent(host, signal);
+    await flood.answered(1_000);
+    await forth.flowing();
+    const { lost, of } = flood.lost;
+    t.diagnostic(`${lost} of ${of} lost; longest gap of TCP ${forth.longestGapMs()} ms`);
+    assert.ok(lost * 100 < of, `${lost} of ${of}`);
+  });
+});
+
+describe('the fast path while the agent is away, where super-packets arrive in one piece', () => {
+  let kept: Kept;
+  let topology: Topology;
+  let hosts: readonly LabHost[];
+  let containers: readonly LabContainer[];
+
+  before(async () => {
+    kept = await Kept.create(2, 'native');
+    ({ topology } = kept.overlay);
+    ({ hosts, containers } = topology);
+    for (const container of containers) await serveEcho(topology, container);
+    for (const host of hosts) {
+      await eventually('the fast path is open', async () => OPEN.test(await kept.overlay.log(host)) || undefined);
+    }
+    await transfer(containers[0]!, containers[1]!);
+    await transfer(containers[1]!, containers[0]!);
+  });
+  after(() => kept?.[Symbol.asyncDispose]());
+
+  async function transfer(from: LabContainer, to: LabContainer): Promise<void> {
+    const sent = await sendFile(topology, from, to, FILE_BYTES);
+    assert.deepEqual([sent.receivedBytes, sent.receivedSha256], [sent.bytes, sent.sha256]);
+  }
+
+  /** A file each way, which the programs have carried. */
+  async function carriesFiles(): Promise<void> {
+    for (const [from, to] of [
+      [0, 1],
+      [1, 0],
+    ] as const) {
+      const before = await kept.counted(hosts[from]!, TX_PACKETS);
+      await transfer(containers[from]!, containers[to]!);
+      const more = (await kept.counted(hosts[from]!, TX_PACKETS)) - before;
+      assert.ok(more > FILE_PACKETS, `${more} packets of ${FILE_PACKETS} by the fast path of host ${from + 1}`);
+    }
+  }
+
+  for (const [index, how] of [
+    [0, 'SIGKILL'],
+    [1, 'SIGKILL'],
+    [0, 'SIGTERM'],
+    [1, 'SIGTERM'],
+  ] as const) {
+    it(`loses nothing when the agent of host ${index + 1} ends by ${how} and comes again`, async (t) => {
+      const [a, b] = [containers[0]!, containers[1]!];
+      await using forth = await EchoConnection.open(topology, a, b);
+      await using back = await EchoConnection.open(topology, b, a);
+      await using flood = await PingFlood.start(topology, a, b);
+      await flood.answered(500);
+      const links = linkIds(await kept.directory(hosts[index]!));
+      const before = await kept.counted(hosts[index]!, RX_PACKETS);
+      await kept.end(hosts[index]!, how);
+      await sleep(AWAY_MS);
+      await flood.answered(500);
+      const received = (await kept.counted(hosts[index]!, RX_PACKETS)) - before;
+      assert.ok(received > 500, `${received} packets received while the agent was away`);
+      await carriesFiles();
+
+      await kept.overlay.startAgent(hosts[index]!, signal);
+      await flood.answered(2_000);
+      await forth.flowing();
+      await back.flowing();
+      await carriesFiles();
+      const { lost, of } = flood.lost;
+      t.diagnostic(`${lost} of ${of} lost; longest gap of TCP ${forth.longestGapMs()} and ${back.longestGapMs()} ms`);
+      assert.equal(lost, 0, `${lost} of ${of}`);
+      assert.deepEqual(linkIds(await kept.directory(hosts[index]!)), links, 'the attachments are the same');
+    });
+  }
+
+  it('carries on after a pause without any agent', async () => {
+    for (const host of hosts) await kept.end(host, 'SIGKILL');
+    await sleep(AWAY_MS);
+    await using flood = await PingFlood.start(topology, containers[0]!, containers[1]!);
+    await flood.answered(1_000);
+    assert.equal(flood.lost.lost, 0);
+    await carriesFiles();
+    for (const host of hosts) await kept.overlay.startAgent(host, signal);
+    await flood.answered(1_000);
+    assert.equal(flood.lost.lost, 0);
+    await carriesFiles();
+  });
+
+  it('refuses a peer that went from the store meanwhile', async () => {
+    const [a, b] = [containers[0]!, containers[1]!];
+    for (const host of hosts) await kept.end(host, 'SIGKILL');
+    assert.ok((await ping(topology, b, addressOf(a))).ok, 'nobody has told the programs yet');
+    const gone = kept.overlay.agents[1]!.network.subnet;
+    const database = new DatabaseSync(join(topology.stateDirectory, 'subnets.db'));
+    const rows = database.prepare('SELECT key FROM lease').all() as { key: string }[];
+    const key = rows.map((row) => row.key).find((text) => text.startsWith(formatIpv4(gone.addr)));
+    assert.ok(key !== undefined, JSON.stringify(rows));
+    database.prepare('DELETE FROM lease WHERE key = ?').run(key);
+    database.close();
+
+    await kept.overlay.startAgent(hosts[0]!, signal);
+    await eventually('the peer is refused', async () =>
+      (await ping(topology, b, addressOf(a), '-W', '1')).ok ? undefined : true,
+    );
+    const before = await kept.counted(hosts[0]!, RX_PACKETS);
+    assert.ok(!(await ping(topology, b, addressOf(a), '-W', '1')).ok);
+    assert.equal(await kept.counted(hosts[0]!, RX_PACKETS), before);
+  });
+
+  it('is gone after weft cleanup', async () => {
+    const [, host] = hosts;
+    const directory = await kept.directory(host!);
+    const ids = linkIds(directory);
+    assert.deepEqual(readdirSync(directory).sort(), ['in', `layout-${LAYOUT}`, 'out']);
+    const paths = ['--subnet-file', join(host!.stateDirectory, 'subnet.env'), '--fast-path-dir', kept.root];
+    const { stdout } = await topology.exec(host!, [...WEFT, 'cleanup', ...paths]);
+    assert.match(stdout, new RegExp(`^removed fast path:\n {2}${directory}$`, 'm'));
+    assert.ok(!existsSync(directory));
+    assert.deepEqual(ids.filter(linkExists), []);
+  });
+});

@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { ENDPOINT_VALUE_BYTES, NEXT_ANSWER } from '../../src/dataplane/fast-path/layout.ts';
+import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from '../../src/dataplane/fast-path/sign.ts';
+import type { Grant } from '../../src/dataplane/fast-path/sign-exchange.ts';
+import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
+import { prefix4 } from '../../src/ip/prefix.ts';
+import { address, concat, payloadOf, tcpPacket, udpPacket } from '../fakes/packets.ts';
+import {
+  ETHERNET,
+  NEXT,
+  OWN,
+  openProgramBench,
+  PORT,
+  type ProgramBench,
+  REDIRECTED,
+  runProgram,
+  TAG,
+  TAG_WHOLE,
+} from '../fuzz/program-bench.ts';
+
+const PEER = ipv4Of(address('192.168.77.2'));
+/** Nothing has come from it by the socket. */
+const UNHEARD = ipv4Of(address('192.168.77.3'));
+const FOREVER = 1n << 62n;
+const SECOND = 1_000_000_000n;
+const QUESTION: Sign = { nonce: 0x1122_3344_5566_7788n, echo: 0n, takes: true, arrives: true, tag: 1, tagWhole: 2 };
+
+function fromSocket(source: Ipv4Addr, payload: Uint8Array, sourcePort = PORT): Uint8Array {
+  const ip = { source, destination: OWN, id: 0, dontFragment: true, ttl: 61 };
+  return concat(ETHERNET, udpPacket({ ip, sourcePort, destinationPort: PORT, payload }));
+}
+
+const question = (sign: Partial<Sign> = {}, source = PEER, port = PORT): Uint8Array =>
+  fromSocket(source, encodeSign({ ...QUESTION, ...sign }, source, OWN), port);
+
+const data = (source: string, destination: string): Uint8Array =>
+  tcpPacket({
+    ip: { source: address(source), destination: address(destination) },
+    ...{ sourcePort: 1, destinationPort: 2, payload: payloadOf(100) },
+  });
+
+describe('the programs while this host has no agent', () => {
+  let bench: ProgramBench;
+
+  before(async () => {
+    bench = await openProgramBench(['192.168.77.2', '192.168.77.3']);
+    bench.tables.publish({
+      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+      // The kernel takes what a test packet has in the place of an Ethernet header's type for one: the source's first half.
+      own: prefix4(ipv4Of(address('8.0.0.0')), 16),
+      mtu: 1_472,
+      peers: [PEER, UNHEARD].map((publicIp, index) => ({
+        ...{ slot: index + 1, publicIp, port: PORT },
+        subnet: prefix4(ipv4Of(address(`10.244.${index + 2}.0`)), 24),
+      })),
+    });
+    bench.grant(PEER);
+  });
+  after(() => bench?.[Symbol.asyncDispose]());
+
+  /** Returns when the agent ended. */
+  const away = (forSeconds = 5n): bigint => {
+    const ended = process.hrtime.bigint() - forSeconds * SECOND;
+    bench.tables.beat(ended, 0n);
+    return ended;
+  };
+  const back = (): void => bench.tables.beat(FOREVER, 0n);
+
+  function mayAnswer(at: bigint): void {
+    const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+    value.setBigUint64(NEXT_ANSWER, at, true);
+    const key = new DataView(new ArrayBuffer(4));
+    key.setUint32(0, PEER);
+    bench.tables.maps.endpoints.update(new Uint8Array(key.buffer), new Uint8Array(value.buffer));
+  }
+
+  for (const segmentation of ['beyond', 'host'] as const) {
+    describe(`segmentation ${segmentation}`, () => {
+      it("answers a peer's question as the agent would, with checksums that are right", () => {
+        away();
+        mayAnswer(0n);
+        const { verdict, packet } = runProgram(bench.programs[segmentation], question());
+        assert.equal(verdict, REDIRECTED);
+        const takes = segmentation === 'beyond';
+        const tags = { tag: TAG, tagWhole: TAG_WHOLE };
+        const answer = { nonce: 0n, echo: QUESTION.nonce, takes, arrives: false, ...tags };
+        assert.deepEqual(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES)), answer);
+        const ip = { source: OWN, destination: PEER, id: 0, dontFragment: true, ttl: 64 };
+        const payload = encodeSign(answer, OWN, PEER);
+        const expected = udpPacket({ ip, sourcePort: PORT, destinationPort: PORT, payload });
+        assert.deepEqual(packet.subarray(14), expected);
+      });
+
+      it('leaves to the socket what is no question, or not to be answered', () => {
+        const program = bench.programs[segmentation];
+        const verdictOf = (packet: Uint8Array): number => {
+          mayAnswer(0n);
+          return runProgram(program, packet).verdict;
+        };
+        away();
+        assert.equal(verdictOf(question()), REDIRECTED);
+        assert.equal(verdictOf(question({ nonce: 0n, echo: 5n })), NEXT, 'an answer');
+        assert.equal(verdictOf(question({}, UNHEARD)), NEXT, 'from whom nothing was taken');
+        assert.equal(verdictOf(question({}, ipv4Of(address('192.168.77.9')))), NEXT, 'from a stranger');
+        assert.equal(verdictOf(question({}, PEER, 53)), NEXT, 'from another port');
+        assert.equal(verdictOf(concat(question(), Uint8Array.of(0))), NEXT, 'with something behind it');
+        mayAnswer(FOREVER);
+        assert.equal(runProgram(program, question()).verdict, NEXT, 'too soon after another');
+        back();
+        assert.equal(verdictOf(question()), NEXT, 'while there is an agent');
+      });
+
+      it('takes what a socket sent, of whom and for whom it may come', () => {
+        const verdictOf = (inner: Uint8Array, source = PEER): number =>
+          runProgram(bench.programs[segmentation], fromSocket(source, inner)).verdict;
+        const good = data('10.244.2.5', '8.0.1.5');
+        away();
+        assert.equal(verdictOf(good), REDIRECTED);
+        assert.equal(verdictOf(data('10.244.3.5', '8.0.1.5')), NEXT, "another peer's container");
+        assert.equal(verdictOf(data('10.244.2.5', '10.244.3.5')), NEXT, 'for another peer');
+        assert.equal(verdictOf(data('10.244.3.5', '8.0.1.5'), UNHEARD), NEXT, 'from whom nothing was taken');
+        back();
+        assert.equal(verdictOf(good), NEXT, 'while there is an agent, which reads the socket');
+        away(600n);
+        assert.equal(verdictOf(good), NEXT, 'when another program has a socket there since');
+      });
+
+      it('sends what it might send when the agent ended, and nothing that was over by then', () => {
+        const program = bench.outbound[segmentation];
+        const packet = data('8.0.1.5', '10.244.2.5');
+        const grant = (until: bigint): Grant => ({
+          ...{ sendUntil: until, acceptUntil: until, wholeUntil: 0n },
+          ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
+        });
+        const ended = away();
+        bench.tables.grant(PEER, grant(ended + 1n));
+        // Many: none takes the way through the forwarder in between.
+        for (let count = 0; count < 5; count++) assert.equal(runProgram(program, packet).verdict, REDIRECTED);
+        bench.tables.grant(PEER, grant(ended));
+        assert.equal(runProgram(program, packet).verdict, NEXT);
+        back();
+        bench.tables.grant(PEER, grant(ended + 1n));
+        assert.equal(runProgram(program, packet).verdict, NEXT);
+        bench.grant(PEER);
+      });
+    });
+  }
+
+  it('takes what a socket sent as soon as there is none here', () => {
+    bench.grant(PEER);
+    bench.closeSocket();
+    const packet = fromSocket(PEER, data('10.244.2.5', '8.0.1.5'));
+    for (const forget of [back, () => away(600n)]) {
+      forget();
+      for (const program of Object.values(bench.programs))
+        assert.equal(runProgram(program, packet).verdict, REDIRECTED);
+    }
+  });
+});

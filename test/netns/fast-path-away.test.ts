@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -299,5 +299,79 @@ describe('the fast path while the agent is away, where super-packets arrive in o
     assert.match(stdout, new RegExp(`^removed fast path:\n {2}${directory}$`, 'm'));
     assert.ok(!existsSync(directory));
     assert.deepEqual(ids.filter(linkExists), []);
+  });
+});
+
+describe('the fast path that an agent has left', () => {
+  let kept: Kept;
+  let host: LabHost;
+  let directory: string;
+
+  before(async () => {
+    kept = await Kept.create(1, 'native');
+    [host] = kept.overlay.topology.hosts as [LabHost];
+    directory = await kept.directory(host);
+    await says(OPEN);
+  });
+  after(() => kept?.[Symbol.asyncDispose]());
+
+  const says = (what: RegExp): Promise<true> =>
+    eventually(`the log says ${what}`, async () => what.test(await kept.overlay.log(host)) || undefined);
+
+  /** The agent is away while `change` is made; waits for the word that the next one has about its fast path. */
+  async function meanwhile(change: () => Promise<void>, what: RegExp, flags: readonly string[] = []): Promise<void> {
+    await kept.end(host, 'SIGKILL');
+    await change();
+    await rm(kept.overlay.agents[0]!.logPath);
+    await kept.overlay.startAgent(host, signal, flags);
+    await says(what);
+  }
+
+  it('is taken over with maps of another kind or layout in its place, or none', async () => {
+    const layout = join(directory, `layout-${LAYOUT}`);
+    const links = linkIds(directory);
+    await meanwhile(async () => {
+      await mkdir(join(directory, 'layout-999'));
+      await rename(join(layout, 'weft_own'), join(layout, 'weft_grants'));
+      await rm(join(layout, 'weft_agent'));
+    }, OPEN);
+    assert.deepEqual(readdirSync(directory).sort(), ['in', `layout-${LAYOUT}`, 'out']);
+    assert.equal(readdirSync(layout).length, 7);
+    assert.deepEqual(linkIds(directory), links);
+  });
+
+  it('gets new attachments where those are of no use', async () => {
+    const links = linkIds(directory);
+    await meanwhile(async () => {
+      await rename(join(directory, 'in'), join(directory, 'other'));
+      await rename(join(directory, 'out'), join(directory, 'in'));
+      await rename(join(directory, 'other'), join(directory, 'out'));
+    }, OPEN);
+    assert.deepEqual(
+      linkIds(directory).filter((id) => links.includes(id)),
+      [],
+    );
+    assert.deepEqual(links.filter(linkExists), []);
+  });
+
+  it('ends with an agent that finds IPsec policies', async () => {
+    const { topology } = kept.overlay;
+    const policy = ['src', '192.0.2.1', 'dst', '192.0.2.2', 'dir', 'out'];
+    const links = linkIds(directory);
+    await meanwhile(
+      async () => void (await topology.exec(host, ['ip', 'xfrm', 'policy', 'add', ...policy])),
+      /would go round IPsec/,
+    );
+    assert.deepEqual(links.filter(linkExists), []);
+    await topology.exec(host, ['ip', 'xfrm', 'policy', 'delete', ...policy]);
+    await says(OPEN);
+    assert.equal(linkIds(directory).filter(linkExists).length, 2);
+  });
+
+  it('ends with an agent that is to have none', async () => {
+    const links = linkIds(directory);
+    await meanwhile(async () => {}, /Packet workers are running/, ['--fast-path', 'off']);
+    assert.ok(!existsSync(directory));
+    assert.deepEqual(links.filter(linkExists), []);
   });
 });

@@ -31,6 +31,8 @@ plugins='/usr/lib/cni/bridge=containernetworking-plugins'
 nodes='containerd=containerd runc=runc busybox=busybox-static curl=curl'
 # The client by its path: a machine may have another one, of a Docker of its own, earlier in the PATH.
 docker='dockerd=docker.io /usr/bin/docker=docker.io jq=jq'
+# What tests the alert rules: promtool, and a server.
+monitoring='promtool=prometheus prometheus=prometheus'
 # What makes the image of kind's nodes, and what is to read ours.
 images='mmdebstrap=mmdebstrap gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev podman=podman skopeo=skopeo'
 # A runtime that tests ask for its device rules.
@@ -50,7 +52,7 @@ for suite; do
     unit | node24) ;;
     netns | test) commands="$commands $network $plugins $wireguard" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
-    e2e) commands="$commands $network $stores $plugins $nodes $docker $guest faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $plugins $nodes $docker $guest $monitoring faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
     kind) commands="$commands $network $stores $nodes $docker $images $runtimes" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
@@ -93,7 +95,7 @@ if [ -n "$missing" ]; then
     fail "Debian packages are missing, and only root can install them: $missing" \
       "Run: sudo apt-get install $missing"
   say "installing Debian packages: $missing"
-  # etcd-server, containerd and docker.io start a service when they are installed. weft starts its own servers, so none may run.
+  # etcd-server, containerd, docker.io and prometheus start a service when they are installed. weft starts its own servers, so none may run.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -112,7 +114,8 @@ if [ -n "$missing" ]; then
       "See its messages above; check the package sources in /etc/apt and the network, then run make again."
   }
   for unit in etcd-server:etcd.service containerd:containerd.service docker.io:docker.service docker.io:docker.socket \
-    podman:podman.service podman:podman.socket podman:podman-restart.service podman:podman-auto-update.timer; do
+    podman:podman.service podman:podman.socket podman:podman-restart.service podman:podman-auto-update.timer \
+    prometheus:prometheus.service; do
     package=${unit%%:*} unit=${unit#*:}
     case " $missing " in
       *" $package "*)

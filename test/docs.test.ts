@@ -4,6 +4,8 @@ import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { backendKinds } from '../src/backend/registry.ts';
+import { anchorsOf, prose } from './markdown.ts';
+import { alertRules } from './monitoring.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
@@ -154,21 +156,6 @@ describe('docs/E2E.md', () => {
   });
 });
 
-/** GitHub's id for a heading: lower case, punctuation gone, spaces to dashes. */
-function anchorOf(heading: string): string {
-  return heading
-    .replaceAll(/[`*]/g, '')
-    .trim()
-    .toLowerCase()
-    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
-    .replaceAll(' ', '-');
-}
-
-/** A document without what is in code blocks and code spans: nothing there is a link or a heading. */
-function prose(text: string): string {
-  return text.replaceAll(/^```.*?^```/gms, '').replaceAll(/`[^`\n]*`/g, (span) => span.replaceAll(/[[\]()]/g, ''));
-}
-
 /** Links of a document that lead nowhere: files that do not exist, headings that are not there. */
 function deadLinks(path: string): string[] {
   const dead: string[] = [];
@@ -178,8 +165,7 @@ function deadLinks(path: string): string[] {
     const linked = file === '' ? path : join(dirname(path), file!);
     if (!existsSync(join(root, linked))) dead.push(`${path} → ${target}`);
     else if (anchor !== undefined && linked.endsWith('.md')) {
-      const anchors = [...prose(read(linked)).matchAll(/^#+ (.+)$/gm)].map((match) => anchorOf(match[1]!));
-      if (!anchors.includes(anchor)) dead.push(`${path} → ${target}`);
+      if (!anchorsOf(read(linked)).includes(anchor)) dead.push(`${path} → ${target}`);
     }
   }
   return dead;
@@ -193,6 +179,13 @@ describe('documents', () => {
       assert.ok(documents.includes(expected), expected);
     }
     assert.deepEqual(documents.flatMap(deadLinks), []);
+  });
+
+  it('have the headings that the alerts of deploy/monitoring/ lead to', () => {
+    for (const { alert, annotations } of alertRules()) {
+      const [path, anchor] = annotations.runbook!.split('#');
+      assert.ok(anchorsOf(read(path!)).includes(anchor!), `${alert}: ${annotations.runbook}`);
+    }
   });
 
   it('name files of this repository that exist', () => {

@@ -118,6 +118,7 @@ export class AgentFigures {
         running: forwarder.failure === undefined,
         fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,
         fastPathObstacle: this.fastPath?.obstacle,
+        fastPathPeersAlone: this.fastPath?.peersAlone ?? 0,
         restarts: this.#restarts,
         published: forwarder.published,
         peers: Array.from(this.slots.entries()).flatMap(([key, slot]) =>

@@ -93,5 +93,7 @@ export interface FastPathState {
   readonly isOpen: boolean;
   /** What keeps it closed; `undefined` while it is open. */
   readonly obstacle: FastPathObstacle | undefined;
+  /** Peers whose agent is away, and has been for a minute. */
+  readonly peersAlone: number;
   readonly text: string;
 }

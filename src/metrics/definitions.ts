@@ -186,6 +186,12 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   single(
+    'gauge',
+    'weft_fast_path_peers_without_agent',
+    'Peers that are sent to by the fast path, and whose agent has been away for more than a minute.',
+    ({ forwarder }) => forwarder?.fastPathPeersAlone,
+  ),
+  single(
     'counter',
     'weft_forwarder_restarts_total',
     'Times the data path was opened again after it broke.',

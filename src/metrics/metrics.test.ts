@@ -39,6 +39,7 @@ describe('metrics', () => {
       weft_forwarder_running: 1,
       weft_fast_path: 1,
       'weft_fast_path_obstacle{reason="ipsec-policy"}': 1,
+      weft_fast_path_peers_without_agent: 2,
       weft_forwarder_restarts_total: 1,
       weft_peer_table_writes_total: 4,
       weft_peer_table_write_timestamp_seconds: 1_700_000_000.5,

@@ -64,6 +64,8 @@ export interface ForwarderFigures {
   readonly fastPath: boolean;
   /** Why they may not although it is wanted. */
   readonly fastPathObstacle: FastPathObstacle | undefined;
+  /** Peers whose agent is away. */
+  readonly fastPathPeersAlone: number;
   /** Times the data path was opened again after it broke. */
   readonly restarts: number;
   /** Times the peer table was written, and when last, in milliseconds since the epoch. */

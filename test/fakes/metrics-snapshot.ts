@@ -21,6 +21,7 @@ export const ALL_PARTS: MetricsSnapshot = {
     running: true,
     fastPath: true,
     fastPathObstacle: 'ipsec-policy',
+    fastPathPeersAlone: 2,
     queueDrops: { device: 4, socket: 0 },
     refusedSenders: { 'unknown-source': 2 },
     restarts: 1,

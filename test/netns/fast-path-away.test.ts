@@ -255,6 +255,25 @@ describe('the fast path while the agent is away, where super-packets arrive in o
     });
   }
 
+  it('goes on for more than a minute, and the other host says who has no agent', async () => {
+    const [first, second] = hosts as [LabHost, LabHost];
+    await using flood = await PingFlood.start(topology, containers[0]!, containers[1]!);
+    await kept.end(second, 'SIGKILL');
+    const logged = async (what: string): Promise<true> =>
+      eventually(
+        `${what} in the log`,
+        async () => (await kept.overlay.log(first)).includes(what) || undefined,
+        150_000,
+      );
+    await logged(`Peers that carry packets without an agent, for a minute now: ${formatIpv4(second.address)}`);
+    await flood.answered(500);
+    await carriesFiles();
+    await kept.overlay.startAgent(second, signal);
+    await logged('No peer carries packets without an agent any more');
+    const { lost, of } = flood.lost;
+    assert.equal(lost, 0, `${lost} of ${of}`);
+  });
+
   it('carries on after a pause without any agent', async () => {
     for (const host of hosts) await kept.end(host, 'SIGKILL');
     await sleep(AWAY_MS);

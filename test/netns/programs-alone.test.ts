@@ -24,7 +24,15 @@ const PEER = ipv4Of(address('192.168.77.2'));
 const UNHEARD = ipv4Of(address('192.168.77.3'));
 const FOREVER = 1n << 62n;
 const SECOND = 1_000_000_000n;
-const QUESTION: Sign = { nonce: 0x1122_3344_5566_7788n, echo: 0n, takes: true, arrives: true, tag: 1, tagWhole: 2 };
+const QUESTION: Sign = {
+  nonce: 0x1122_3344_5566_7788n,
+  echo: 0n,
+  takes: true,
+  arrives: true,
+  alone: false,
+  tag: 1,
+  tagWhole: 2,
+};
 
 function fromSocket(source: Ipv4Addr, payload: Uint8Array, sourcePort = PORT): Uint8Array {
   const ip = { source, destination: OWN, id: 0, dontFragment: true, ttl: 61 };
@@ -84,7 +92,7 @@ describe('the programs while this host has no agent', () => {
         assert.equal(verdict, REDIRECTED);
         const takes = segmentation === 'beyond';
         const tags = { tag: TAG, tagWhole: TAG_WHOLE };
-        const answer = { nonce: 0n, echo: QUESTION.nonce, takes, arrives: false, ...tags };
+        const answer = { nonce: 0n, echo: QUESTION.nonce, takes, arrives: false, alone: true, ...tags };
         assert.deepEqual(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES)), answer);
         const ip = { source: OWN, destination: PEER, id: 0, dontFragment: true, ttl: 64 };
         const payload = encodeSign(answer, OWN, PEER);

@@ -77,6 +77,9 @@ const RENEWALS_AT_ONCE = 1_000;
 /** Without a word of the agent for so long, the programs hold what they know; a loaded machine must not bring that about. */
 const AGENT_HOLDS_NS = 1_000_000_000n;
 
+/** Longer than a restart: then somebody should look. */
+const ALONE_COUNTS_AFTER_NS = 60_000_000_000n;
+
 /** CLOCK_MONOTONIC, as that of the programs. */
 const monotonicNow = (): bigint => process.hrtime.bigint();
 
@@ -136,6 +139,19 @@ export function keepFastPathOpen(
     }
     tables.beat(monotonicNow() + AGENT_HOLDS_NS, numberOf(opened.place));
   };
+  let alone = '';
+  const tellOfAlone = (): void => {
+    const peers = (opened && exchange?.aloneFor(ALONE_COUNTS_AFTER_NS)) ?? [];
+    const now = peers.map(formatIpv4).sort().join(', ');
+    if (now === alone) return;
+    alone = now;
+    if (opened === undefined) return;
+    const text =
+      now === ''
+        ? 'No peer carries packets without an agent any more'
+        : `Peers that carry packets without an agent, for a minute now: ${now}`;
+    onState({ isOpen: true, obstacle: undefined, peersAlone: peers.length, text });
+  };
   const open = (place: Place): FastPathState => {
     try {
       opened = { place, attached: attach(tables, place, destinationCheck, directory) };
@@ -149,6 +165,7 @@ export function keepFastPathOpen(
       return {
         isOpen: true,
         obstacle: undefined,
+        peersAlone: 0,
         text: `Packets take the fast path in the kernel ${describePlace(place)}${describeKeeping(keeping)}`,
       };
     } catch (error) {
@@ -173,6 +190,7 @@ export function keepFastPathOpen(
     beat();
     for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
     exchange?.tick();
+    tellOfAlone();
   }, RENEW_MS).unref();
   const readings = signals.map((queue) => queue.read((signal) => exchange?.take(signal)));
   return {
@@ -189,13 +207,13 @@ export function keepFastPathOpen(
 
 export function withoutFastPath(error: unknown): FastPathState {
   const text = `All packets pass through the forwarder, there is no fast path in the kernel: ${describeError(error)}`;
-  return { isOpen: false, obstacle: 'unavailable', text };
+  return { isOpen: false, obstacle: 'unavailable', peersAlone: 0, text };
 }
 
 /** The programs see packets where IPsec does not: on the way out behind it, on the way in before it. */
 function withoutFastPathForIpsec(what: string): FastPathState {
   const text = `All packets pass through the forwarder: ${what}, and the fast path in the kernel would go round IPsec`;
-  return { isOpen: false, obstacle: 'ipsec-policy', text };
+  return { isOpen: false, obstacle: 'ipsec-policy', peersAlone: 0, text };
 }
 
 function ipsecObstacle(): FastPathState | undefined {

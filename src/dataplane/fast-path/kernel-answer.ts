@@ -3,6 +3,7 @@ import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER } from '../wire.ts';
 import { type Assembler, reg } from './assembler.ts';
 import { ACCEPT_UNTIL, ARRIVED_AT, EXPECT_TAG, EXPECT_TAG_WHOLE, NEXT_ANSWER } from './layout.ts';
 import {
+  ALONE,
   ARRIVED_HOLDS_MS,
   ARRIVES,
   PROTO_EXPERIMENT,
@@ -152,8 +153,8 @@ function writeAnswer(
   asm.load(4, 1, FRAME, question);
   asm.store(4, FRAME, answer, reg(1));
   asm.store(1, FRAME, answer + VERSION, SIGN_VERSION);
-  const takes = segmentation === 'beyond' ? TAKES : 0;
-  asm.store(1, FRAME, answer + FLAGS, takes);
+  const flags = ALONE | (segmentation === 'beyond' ? TAKES : 0);
+  asm.store(1, FRAME, answer + FLAGS, flags);
   asm.load(8, 1, 8, ARRIVED_AT);
   asm.jumpIf('eq', 1, 0, 'never-arrived');
   asm.load(8, 2, FRAME, clock.now);
@@ -161,7 +162,7 @@ function writeAnswer(
   asm.op('mov', 1, ARRIVED_HOLDS_MS);
   asm.op('mul', 1, MS);
   asm.jumpIf('gt', 2, reg(1), 'never-arrived');
-  asm.store(1, FRAME, answer + FLAGS, takes | ARRIVES);
+  asm.store(1, FRAME, answer + FLAGS, flags | ARRIVES);
   asm.label('never-arrived');
   for (const [to, from] of [
     [TAG, EXPECT_TAG],

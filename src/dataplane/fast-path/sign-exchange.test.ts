@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { address } from '../../../test/fakes/packets.ts';
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from './sign.ts';
+import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from './sign.ts';
 import { type Grant, SignExchange } from './sign-exchange.ts';
 
 const SECOND = 1_000_000_000n;
@@ -88,9 +88,11 @@ class Host {
 
 /** What a forger sends, who does not see what the hosts say to each other. */
 const forged = (sign: Partial<Sign>): Uint8Array =>
-  encodeSign({ nonce: 0n, echo: 0n, takes: true, arrives: true, tag: 1, tagWhole: 2, ...sign }, A, B).slice(
-    -SIGN_PAYLOAD_BYTES,
-  );
+  encodeSign(
+    { nonce: 0n, echo: 0n, takes: true, arrives: true, alone: false, tag: 1, tagWhole: 2, ...sign },
+    A,
+    B,
+  ).slice(-SIGN_PAYLOAD_BYTES);
 
 describe('the exchange of signs', () => {
   it('lets both send and accept after one packet by the socket, with the tags that the other wants', () => {
@@ -134,6 +136,31 @@ describe('the exchange of signs', () => {
       next.exchange.tick();
     }
     assert.ok(!(next.sendsTo(B) || next.accepts(B) || next.sendsWhole(B)), 'and then by what is heard');
+  });
+
+  it('names a peer whose program has answered by itself for as long as is asked for', () => {
+    const net = new Net();
+    const a = net.host(A);
+    let alone = true;
+    const take = ({ payload }: { payload: Uint8Array }): void => {
+      const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
+      net.send(B, A, encodeSign({ nonce: 0n, echo, takes: true, arrives: true, alone, tag, tagWhole }, B, A));
+    };
+    net.hosts.set(B, { exchange: { take } } as unknown as Host);
+    const talkFor = (seconds: number): void => {
+      for (const end = net.now + BigInt(seconds) * SECOND; net.now < end; net.now += SECOND / 4n) {
+        a.exchange.renew(B);
+        net.carry();
+      }
+    };
+    talkFor(30);
+    assert.ok(a.sendsTo(B) && a.sendsWhole(B));
+    assert.deepEqual(a.exchange.aloneFor(60n * SECOND), []);
+    talkFor(40);
+    assert.deepEqual(a.exchange.aloneFor(60n * SECOND), [B]);
+    alone = false;
+    talkFor(2);
+    assert.deepEqual(a.exchange.aloneFor(0n), []);
   });
 
   it('takes nothing from an earlier agent that did not hold any more', () => {

@@ -76,6 +76,8 @@ interface PeerState {
   nextQuestionAt: bigint;
   pause: bigint;
   answeredAt: bigint;
+  /** Since when only its program has answered; 0n while its agent does. */
+  aloneSince: bigint;
   /** The last number it sent, for a word of farewell. */
   theirNonce: bigint;
   /** When something was last sent, by whatever way. */
@@ -181,6 +183,14 @@ export class SignExchange {
     }
   }
 
+  /** Hosts that are sent to, and whose agent has been away for that long, as their programs answer. @param ns nanoseconds. */
+  aloneFor(ns: bigint): Ipv4Addr[] {
+    const now = this.#parts.now();
+    return [...this.#peers].flatMap(([address, { aloneSince, sendUntil }]) =>
+      aloneSince !== 0n && sendUntil > now && now - aloneSince >= ns ? address : [],
+    );
+  }
+
   /** @param held what it goes by already, and we. */
   #peer(address: Ipv4Addr, held?: Grant): PeerState | undefined {
     if (!this.#parts.isPeer(address)) return undefined;
@@ -192,6 +202,7 @@ export class SignExchange {
       nextQuestionAt: 0n,
       pause: FIRST_PAUSE,
       answeredAt: 0n,
+      aloneSince: 0n,
       theirNonce: 0n,
       usedAt: 0n,
       sentAt: 0n,
@@ -219,6 +230,8 @@ export class SignExchange {
     if (sign === undefined) return;
     const question = sign.echo === 0n ? undefined : peer.questions.find(({ nonce }) => nonce === sign.echo);
     if (question !== undefined && now - question.at < SEND_HOLDS) this.#believe(peer, sign, question.at);
+    // Programs ask nothing.
+    if (sign.nonce !== 0n) peer.aloneSince = 0n;
     if (sign.nonce === 0n || now - peer.answeredAt < ANSWER_EVERY) return;
     peer.answeredAt = now;
     peer.theirNonce = sign.nonce;
@@ -236,6 +249,8 @@ export class SignExchange {
     const until = askedAt + SEND_HOLDS;
     peer.pause = FIRST_PAUSE;
     peer.nextQuestionAt = askedAt + RENEW_AFTER;
+    if (!sign.alone) peer.aloneSince = 0n;
+    else if (peer.aloneSince === 0n) peer.aloneSince = askedAt;
     peer.tag = sign.tag;
     peer.tagWhole = sign.tagWhole;
     if (this.#parts.segmentation === 'host') return;
@@ -265,8 +280,8 @@ export class SignExchange {
     };
   }
 
-  #send(address: Ipv4Addr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole'>): boolean {
-    const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole };
+  #send(address: Ipv4Addr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole' | 'alone'>): boolean {
+    const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole, alone: false };
     if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return true;
     // What the socket may not send, the fast path may not either.
     Object.assign(peer, { sendUntil: 0n, wholeUntil: 0n });

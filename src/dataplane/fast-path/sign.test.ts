@@ -14,6 +14,7 @@ const anySign = fc.record({
   echo: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
   takes: fc.boolean(),
   arrives: fc.boolean(),
+  alone: fc.boolean(),
   tag: fc.nat(0xffff),
   tagWhole: fc.nat(0xffff),
 });
@@ -33,7 +34,11 @@ describe('a sign', () => {
   });
 
   it('is never seen in what is shorter, longer than it says, or differs in what makes it one (property)', () => {
-    const packet = encodeSign({ nonce: 1n, echo: 2n, takes: true, arrives: true, tag: 3, tagWhole: 4 }, A, B);
+    const packet = encodeSign(
+      { nonce: 1n, echo: 2n, takes: true, arrives: true, alone: false, tag: 3, tagWhole: 4 },
+      A,
+      B,
+    );
     for (let length = 0; length < packet.length; length++) {
       assert.equal(isSign(viewOf(packet.slice(0, length)), 0, length), false);
     }

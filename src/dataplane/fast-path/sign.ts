@@ -15,6 +15,8 @@ export interface Sign {
   readonly takes: boolean;
   /** Super-packets of the one addressed arrive at the sender in one piece. */
   readonly arrives: boolean;
+  /** The sender is a program whose agent is away. */
+  readonly alone: boolean;
   /** Outer identifications that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
   readonly tag: number;
   readonly tagWhole: number;
@@ -28,6 +30,7 @@ export const SIGN_MAGIC = 0x57454654;
 export const SIGN_VERSION = 1;
 export const TAKES = 1;
 export const ARRIVES = 2;
+export const ALONE = 4;
 /** For how long a super-packet that arrived is said to have arrived: TCP sees within its own time-out when they do not any more. */
 export const ARRIVED_HOLDS_MS = 10_000;
 /** "Use for experimentation and testing" (RFC 3692). */
@@ -48,7 +51,7 @@ export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr):
   const at = IPV4_MIN_HEADER;
   view.setUint32(at, SIGN_MAGIC);
   view.setUint8(at + 4, SIGN_VERSION);
-  view.setUint8(at + 5, (sign.takes ? TAKES : 0) | (sign.arrives ? ARRIVES : 0));
+  view.setUint8(at + 5, (sign.takes ? TAKES : 0) | (sign.arrives ? ARRIVES : 0) | (sign.alone ? ALONE : 0));
   view.setUint16(at + 6, sign.tag);
   view.setUint16(at + 8, sign.tagWhole);
   view.setBigUint64(at + 12, sign.nonce);
@@ -86,6 +89,7 @@ export function decodeSign(payload: Uint8Array): Sign | undefined {
     echo: view.getBigUint64(20),
     takes: (flags & TAKES) !== 0,
     arrives: (flags & ARRIVES) !== 0,
+    alone: (flags & ALONE) !== 0,
     tag: view.getUint16(6),
     tagWhole: view.getUint16(8),
   };

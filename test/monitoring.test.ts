@@ -34,7 +34,7 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
 
 /** Words of PromQL that the expressions use; any other word must be a metric. */
 const WORDS = new Set(
-  'and or unless by without on sum avg min max count rate increase changes present_over_time clamp_min vector time'.split(
+  'and or unless offset by without on sum avg min max count rate increase changes present_over_time clamp_min vector time'.split(
     ' ',
   ),
 );
@@ -55,7 +55,7 @@ function useOf(expr: string): Use {
       wrong.push(...value.split('|').flatMap((each) => (known.includes(each) ? [] : [`${metric}.${label}=${each}`])));
     }
   }
-  const bare = expr.replaceAll(/\{[^}]*\}|\[[^\]]*\]/g, '');
+  const bare = expr.replaceAll(/\{[^}]*\}|\[[^\]]*\]|\b\d+[smhd]\b/g, '');
   const grouping = /\b(?:by|without|on)\s*\(([^)]*)\)/g;
   const words = bare.replaceAll(grouping, ' ').match(/[a-z_]\w*/gi) ?? [];
   const metrics = words.filter((word) => !WORDS.has(word));

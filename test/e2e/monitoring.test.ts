@@ -164,6 +164,12 @@ const FAULTS: readonly Fault[] = [
     series: { 'weft_hooks_total{hook="subnet-add", result="failed"}': '0x60 1x240' },
     labels: { hook: 'subnet-add' },
   },
+  // The first time that it was run.
+  {
+    alert: 'WeftHookFailed',
+    series: { 'weft_hooks_total{hook="post-startup", result="failed"}': '_x61 1x240' },
+    labels: { hook: 'post-startup' },
+  },
   { alert: 'WeftMemory', series: { 'process_resident_memory_bytes{}': '120e6x60 500e6x240' } },
   {
     alert: 'WeftControlPlaneSlow',

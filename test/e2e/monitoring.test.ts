@@ -44,6 +44,7 @@ const HEALTHY: Series = {
   'weft_store_reachable{}': '1x119 0x4 1x240',
   'weft_store_unreadable_entries_total{}': '0x240',
   'weft_fast_path_obstacle{reason="unavailable"}': '_x61 1x5 _x240',
+  'weft_fast_path_peers_without_agent{}': '0x59 1x5 0x240',
   'weft_forwarder_restarts_total{}': '0x149 1x240',
   'weft_packets_total{peer="10.244.1.0/24", direction="rx"}': '0+60000x60 0+60000x240',
   'weft_dropped_packets_total{peer="none", direction="tx", reason="ipv6-multicast"}': '0+600x60 0+600x240',
@@ -139,6 +140,7 @@ const FAULTS: readonly Fault[] = [
     series: { 'weft_fast_path_obstacle{reason="ipsec-policy"}': '_x61 1x240' },
     labels: { reason: 'ipsec-policy' },
   },
+  { alert: 'WeftPeerWithoutAgent', series: { 'weft_fast_path_peers_without_agent{}': '0x60 1x240' } },
   // The last handshake is of minute 60, and ten minutes later that is too long ago.
   {
     alert: 'WeftWireguardHandshakeOld',
@@ -298,7 +300,9 @@ describe('the alert rules', () => {
 /** The healthy figures that no incident has changed by minute 60. */
 function quiet(): Series {
   return {
-    ...Object.fromEntries(Object.entries(HEALTHY).filter(([name]) => !/obstacle|lag_seconds|resident/.test(name))),
+    ...Object.fromEntries(
+      Object.entries(HEALTHY).filter(([name]) => !/obstacle|without_agent|lag_seconds|resident/.test(name)),
+    ),
     ...Object.fromEntries(
       Object.entries(HEALTHY).flatMap(([name, values]) =>
         /^(?:1x60 0x2 |0x60 1x2 )/.test(values) ? [[name, `${values[0]}x240`]] : [],

@@ -496,7 +496,7 @@ class Agent {
     });
     await carried;
     if (this.#own !== undefined && leaseKey(own) !== leaseKey(this.#own)) {
-      this.#logLost(this.#own, `it could not be had again, and ${leaseKey(own)} was given instead`);
+      this.#logLost(this.#own, `it was no longer available, and ${leaseKey(own)} was assigned instead`);
     }
     this.#own = own;
     this.#held = own;

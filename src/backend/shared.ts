@@ -98,7 +98,7 @@ function noRouterAdvertisements(link: WantedLink): LinkSysctl[] {
   if (link.kind === 'external') return [];
   const { name } = link;
   const risk = linkKind(link.kind).takesFrames
-    ? `whoever can send to ${name} can give this host IPv6 addresses and routes by router advertisements, unless it forwards IPv6`
+    ? `anybody who can send to ${name} can give this host IPv6 addresses and routes by router advertisements, unless it forwards IPv6`
     : undefined;
   return [{ link: name, name: `net/ipv6/conf/${name}/accept_ra`, value: '0', risk }];
 }

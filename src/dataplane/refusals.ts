@@ -127,7 +127,7 @@ function describeStranger(from: string, inner: string | undefined, owner: Peer |
     return `Their source ${inner} is in no node’s subnet: a node of another network, or one whose lease has ended.`;
   }
   return (
-    `Their source ${inner} is of ${describeLease(owner)}: it looks like that node behind NAT, an elastic IP or another of its addresses. ` +
+    `Their source ${inner} is of ${describeLease(owner)}: it may be that node behind NAT, with an elastic IP, or another of its addresses. ` +
     `Start its agent with --public-ip=${from}, or with --iface for the interface that sends; --source-check=off here takes packets from anybody.`
   );
 }

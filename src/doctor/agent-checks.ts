@@ -53,7 +53,10 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const text = await host.readText(path);
         if (text === undefined) return ok('nothing kept it from starting');
         const at = await host.modifiedAt(path);
-        return fail(`${at?.toISOString() ?? ''} ${text.trim()}`.trim(), 'Mend what it says; the agent tries again.');
+        return fail(
+          `${at?.toISOString() ?? ''} ${text.trim()}`.trim(),
+          'Fix what it says; the agent retries by itself.',
+        );
       },
     },
     {
@@ -119,7 +122,7 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           }
         }
         return lossy.length === 0
-          ? ok('none to speak of, since the devices were made')
+          ? ok('hardly any since the devices were created')
           : warn(lossy.join(', '), QUEUE_REMEDY);
       },
     },

@@ -58,7 +58,7 @@ export function fastPathCheck(host: DoctorHost, wanted: boolean): Check {
       if (!wanted) return ok(`not for this process, so all packets pass through the forwarder: ${obstacle}`);
       return fail(
         obstacle,
-        'Do not give the agents of this node the capability BPF before this is mended: docs/INSTALL.md, The fast path.',
+        'Do not give the agents of this node the capability BPF before this is fixed: docs/INSTALL.md, The fast path.',
       );
     },
   };

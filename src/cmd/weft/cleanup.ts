@@ -77,7 +77,7 @@ async function runCleanup({ dryRun = false, ...paths }: CleanupArguments): Promi
   }
   if (failures.length > 0) {
     throw new WeftError('WEFT_CLEANUP_INCOMPLETE', `could not clean up everything: ${failures.join('; ')}`, {
-      hint: 'What else there was has been dealt with. Mend this and run it again.',
+      hint: 'Everything else was removed. Fix this and run it again.',
     });
   }
   if (isClean) process.stdout.write('there is nothing to remove on this host\n');

@@ -11,6 +11,7 @@ import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
+import type { SkippedPeers } from './skipped-peers.ts';
 import type { NodeTraffic } from './traffic.ts';
 
 /** None for a peer that nothing was exchanged with: true of most in a large cluster. */
@@ -49,6 +50,7 @@ export class AgentFigures {
   reconciler: Reconciler | undefined;
   traffic: NodeTraffic | undefined;
   hooks: HookKeeper | undefined;
+  skipped: SkippedPeers | undefined;
   session: LeaseSession | undefined;
 
   constructor(
@@ -108,6 +110,7 @@ export class AgentFigures {
         events: this.#events,
         ownExpiresAtMs: session.own.expiresAtMs,
       },
+      skippedPeers: this.skipped?.count,
       store: {
         reachable: this.#storeReachable,
         errors: this.#storeErrors,

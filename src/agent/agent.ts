@@ -293,7 +293,10 @@ class Agent {
     const metrics = this.#stack.use(createMetrics(() => this.#figures.snapshot()));
     const server = {
       ...{ ip, port, readiness: () => this.#readiness.read(), metrics: () => metrics.render() },
-      refusals: () => this.#figures.forwarder?.refusals.recent(performance.now()) ?? [],
+      lists: new Map([
+        ['/refusals', () => this.#figures.forwarder?.refusals.recent(performance.now()) ?? []],
+        ['/skipped-peers', () => this.#figures.skipped?.lines() ?? []],
+      ]),
     };
     this.#stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, this.#signal)));
   }
@@ -415,8 +418,8 @@ class Agent {
         },
       }),
     );
-    const { forwarder, reconciler, traffic, hooks } = plane;
-    Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic, hooks });
+    const { forwarder, reconciler, traffic, hooks, skipped } = plane;
+    Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic, hooks, skipped });
     const watch = this.#stack.use(
       new InterfaceWatch({
         initial: chosen,

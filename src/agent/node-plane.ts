@@ -30,6 +30,7 @@ import { loggedCommands } from './logged-commands.ts';
 import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
+import { SkippedPeers } from './skipped-peers.ts';
 import { NodeTraffic } from './traffic.ts';
 
 /** A blackhole beside cni0's connected route needs another metric; any works, since it only catches what the other lacks. */
@@ -69,6 +70,7 @@ export class NodePlane implements AsyncDisposable {
   readonly reconciler: Reconciler;
   readonly traffic: NodeTraffic;
   readonly hooks: HookKeeper;
+  readonly skipped: SkippedPeers;
   readonly forwarder: Forwarder | undefined;
   readonly #parts: NodePlaneParts;
   #backend: Backend;
@@ -83,14 +85,13 @@ export class NodePlane implements AsyncDisposable {
   readonly #others: OtherBackends;
   /** What the peers were programmed for, and as which leases. */
   #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
-  /** Why peers are not reached, as it was logged. */
-  readonly #skipped = new Map<LeaseKey, string>();
 
   /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
   constructor(parts: NodePlaneParts) {
     const { host, options, config, external, log } = parts;
     this.config = config;
     this.#parts = parts;
+    this.skipped = new SkippedPeers(log);
     if (Object.keys(config.backend.written).length === 0)
       log.info('No Backend in the network config: using udp, as flannel does');
     this.#backend = this.#backendOn(external);
@@ -220,12 +221,7 @@ export class NodePlane implements AsyncDisposable {
       this.#forwarding?.setPeer(key, isOther ? undefined : usable?.forward);
       this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
       this.hooks.setPeer(key, usable?.hook);
-      const reason = part !== undefined && isSkipped(part) ? part.skipped : undefined;
-      if (reason !== undefined && this.#skipped.get(key) !== reason) {
-        log.warn(`No way to ${key.replaceAll('-', '/')}: ${reason}`);
-      }
-      if (reason === undefined) this.#skipped.delete(key);
-      else this.#skipped.set(key, reason);
+      this.skipped.set(key, part !== undefined && isSkipped(part) ? part.skipped : undefined);
     } catch (error) {
       log.error(`Could not program ${key.replaceAll('-', '/')}: ${describeError(error)}`);
     }

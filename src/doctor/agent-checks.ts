@@ -5,7 +5,7 @@ import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { startupErrorPath } from '../config/last-error.ts';
 import { WeftError } from '../errors.ts';
-import { type Check, fail, ok, warn } from './check.ts';
+import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { readBackend, readNetConf } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
@@ -16,8 +16,19 @@ const QUEUE_REMEDY =
 const REFUSED_REMEDY =
   'Packets of these senders are lost. docs/MIGRATION.md has what each of them may be ("Packets that are refused").';
 
+const SKIPPED_REMEDY =
+  'No packets go to these hosts. An address that is not on the link needs a backend that crosses routers (vxlan, wireguard, ipip, udp), or an interface in the same network (--iface). docs/TROUBLESHOOTING.md has every reason ("Peers without a way").';
+
 /** The agent: what it was told, what it says, what it has written. */
 export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
+  /** What the agent lists there, which is better empty. */
+  async function listOf(path: string, none: string, remedy: string, signal: AbortSignal): Promise<Finding> {
+    const answer = await host.get(paths.healthzPort, path, signal);
+    if (answer?.status !== 200) return ok('the agent does not say (see health)');
+    const lines = answer.body.split('\n').filter((line) => line !== '');
+    return lines.length === 0 ? ok(none) : warn(lines.join(' '), remedy);
+  }
+
   return [
     {
       name: 'network-config',
@@ -129,12 +140,12 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     {
       name: 'refused-senders',
       looksAt: 'whose packets the agent has refused in the last ten minutes',
-      run: async (signal) => {
-        const answer = await host.get(paths.healthzPort, '/refusals', signal);
-        if (answer?.status !== 200) return ok('the agent does not say (see health)');
-        const lines = answer.body.split('\n').filter((line) => line !== '');
-        return lines.length === 0 ? ok('nobody’s') : warn(lines.join(' '), REFUSED_REMEDY);
-      },
+      run: (signal) => listOf('/refusals', 'nobody’s', REFUSED_REMEDY, signal),
+    },
+    {
+      name: 'skipped-peers',
+      looksAt: 'peers that the backend cannot reach',
+      run: (signal) => listOf('/skipped-peers', 'there are none', SKIPPED_REMEDY, signal),
     },
     {
       name: 'health',

@@ -395,6 +395,17 @@ describe('the doctor', () => {
       [['refused-senders', 'warn', /Dropped 3 packets from 203\.0\.113\.9/]],
     ],
     [
+      'a peer that the backend cannot reach',
+      () => ({
+        get: async (_port, path) => ({
+          status: 200,
+          body:
+            path === '/skipped-peers' ? 'No way to 10.244.9.0/24: its address 203.0.113.9 is not on the link.\n' : '',
+        }),
+      }),
+      [['skipped-peers', 'warn', /^No way to 10\.244\.9\.0\/24: .* on the link\. .*--iface/]],
+    ],
+    [
       'files that cannot be used',
       () => ({
         files: {

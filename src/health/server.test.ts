@@ -99,6 +99,18 @@ describe('health server', () => {
     assert.equal((await ask(server.port, '/')).status, 404);
   });
 
+  it('serves lists, a line for each text, whatever is in it', async () => {
+    const lists = new Map([
+      ['/names', () => ['one', 'two\nthree']],
+      ['/nothing', () => []],
+    ]);
+    await using server = await startHealthServer(options({ lists }), new AbortController().signal);
+    const names = await ask(server.port, '/names?x=1');
+    assert.deepEqual([names.status, names.body], [200, 'one\ntwo\\nthree\n']);
+    const nothing = await ask(server.port, '/nothing');
+    assert.deepEqual([nothing.status, nothing.body], [200, '']);
+  });
+
   it('turns an exception into 500 and goes on', async () => {
     await using server = await startHealthServer(
       options({ metrics: () => Promise.reject(new Error('counters unreadable')) }),

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { describeError, WeftError } from '../errors.ts';
-import { printableLines } from '../printable.ts';
+import { printable, printableLines } from '../printable.ts';
 
 /**
  * What /readyz says. Not ready without a reason means that start-up has not finished; with one, that the node has been
@@ -21,8 +21,8 @@ export interface HealthServerOptions {
   readonly readiness: () => Readiness;
   /** The body of /metrics in Prometheus' text format 0.0.4. */
   readonly metrics: () => Promise<string>;
-  /** Whose packets were refused of late, a line each; absent where nothing refuses any. */
-  readonly refusals?: () => readonly string[];
+  /** What `weft doctor` asks for beside these, by path: texts of one line each. */
+  readonly lists?: ReadonlyMap<string, () => readonly string[]>;
 }
 
 export interface HealthServer extends AsyncDisposable {
@@ -60,8 +60,8 @@ interface Answer {
 
 /**
  * The agent's HTTP endpoints, all on one port: `/healthz` (200 as long as the process turns), `/readyz` (200 or 503) and
- * `/metrics`; `/refusals` is for `weft doctor`. The bodies of the first two are flannel's to the byte, without a final newline; a reason follows
- * `flanneld is not ready: `. Any method is answered, as flannel does.
+ * `/metrics`; the lists are for `weft doctor`. The bodies of the first two are flannel's to the byte, without a final newline; a
+ * reason follows `flanneld is not ready: `. Any method is answered, as flannel does.
  *
  * Stops when `signal` aborts or the result is disposed: no new connections, requests under way get up to 3 s.
  *
@@ -168,18 +168,22 @@ async function respond(
 }
 
 async function answerFor(options: HealthServerOptions, url: string): Promise<Answer> {
-  switch (url.split('?', 1)[0]) {
+  const path = url.split('?', 1)[0] ?? '';
+  switch (path) {
     case '/healthz':
       return { status: 200, body: 'flanneld is running', type: TEXT };
     case '/readyz':
       return readyAnswer(options.readiness());
     case '/metrics':
       return { status: 200, body: await options.metrics(), type: PROMETHEUS_TEXT };
-    case '/refusals':
-      return { status: 200, body: (options.refusals?.() ?? []).map((line) => `${line}\n`).join(''), type: TEXT };
     default:
-      return { status: 404, body: '404 page not found\n', type: TEXT };
+      return listAnswer(options.lists?.get(path)?.());
   }
+}
+
+function listAnswer(list: readonly string[] | undefined): Answer {
+  if (list === undefined) return { status: 404, body: '404 page not found\n', type: TEXT };
+  return { status: 200, body: list.map((line) => `${printable(line)}\n`).join(''), type: TEXT };
 }
 
 function readyAnswer(readiness: Readiness): Answer {

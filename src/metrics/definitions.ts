@@ -140,6 +140,12 @@ export const METRICS: readonly MetricDefinition[] = [
   ),
 
   single('gauge', 'weft_peers', 'Leases of other hosts in force.', ({ leases }) => leases?.peers),
+  single(
+    'gauge',
+    'weft_skipped_peers',
+    'Peers that the backend cannot reach; weft doctor and /skipped-peers name them.',
+    ({ skippedPeers }) => skippedPeers,
+  ),
   byKey(
     'gauge',
     'weft_refused_leases',

@@ -29,6 +29,7 @@ describe('metrics', () => {
     const expected: Record<string, number> = {
       weft_ready: 1,
       weft_peers: 2,
+      weft_skipped_peers: 5,
       'weft_refused_leases{reason="overlaps-own"}': 1,
       'weft_lease_events_total{event="set"}': 3,
       weft_lease_expiry_timestamp_seconds: 1_700_000_000.5,

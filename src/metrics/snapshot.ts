@@ -14,6 +14,8 @@ export interface MetricsSnapshot {
   /** Lines of the log that could not be written. */
   readonly droppedLogLines: number;
   readonly leases?: LeaseFigures | undefined;
+  /** Of the peers, those that the backend cannot reach. */
+  readonly skippedPeers?: number | undefined;
   readonly store?: StoreFigures | undefined;
   readonly forwarder?: ForwarderFigures | undefined;
   readonly kernel?: KernelFigures | undefined;

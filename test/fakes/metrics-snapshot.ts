@@ -16,6 +16,7 @@ export const ALL_PARTS: MetricsSnapshot = {
     events: { set: 3, removed: 1 },
     ownExpiresAtMs: 1_700_000_000_500,
   },
+  skippedPeers: 5,
   store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
   forwarder: {
     running: true,

@@ -87,6 +87,8 @@ async function change(before: Type, after: Type): Promise<void> {
   assert.equal(await wayTo(first, addressOf(to)), DEVICE[before]);
   const beside = `There are peers with the backend ${before}: they are reached in its way`;
   assert.ok((await overlay.log(first)).includes(beside));
+  // What is reached in the other way is not skipped.
+  assert.match(await overlay.ask(first, '/metrics'), /^weft_skipped_peers 0$/m);
 
   await restart(second);
   await reach();

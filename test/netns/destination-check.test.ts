@@ -4,7 +4,6 @@ import { DESTINATION_CHECKS, type DestinationCheck } from '../../src/dataplane/d
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import type { LabHost, Place } from '../../src/lab/topology.ts';
 import { withoutReversePathFilter } from './arrivals.ts';
-import { HEALTHZ_PORT } from './flanneld.ts';
 import { addressOf, Overlay } from './overlay.ts';
 import { OVERHEAD, Tunnel } from './tunnel.ts';
 import { eventually } from './waiting.ts';
@@ -51,12 +50,8 @@ describe('root on a peer, who sends a host packets for others', () => {
   }
 
   async function refusals(): Promise<number> {
-    const { stdout } = await overlay.topology.exec(
-      victim,
-      ['socat', '-t', '5', 'STDIO', `TCP4:127.0.0.1:${HEALTHZ_PORT}`],
-      { stdin: 'GET /metrics HTTP/1.0\r\n\r\n' },
-    );
-    return Number(/^weft_dropped_packets_total\{[^}]*reason="foreign-destination"\} (\d+)$/m.exec(stdout)?.[1] ?? 0);
+    const metrics = await overlay.ask(victim, '/metrics');
+    return Number(/^weft_dropped_packets_total\{[^}]*reason="foreign-destination"\} (\d+)$/m.exec(metrics)?.[1] ?? 0);
   }
 
   async function restartVictim(...flags: string[]): Promise<void> {

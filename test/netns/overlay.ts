@@ -1,9 +1,14 @@
 import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import type { CheckResult } from '../../src/doctor/check.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { type Agent, startAgent } from '../../src/lab/agent.ts';
 import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import type { SubnetStore } from '../../src/lab/subnet-store.ts';
 import { type LabContainer, type LabHost, type Place, Topology, type TopologyOptions } from '../../src/lab/topology.ts';
+import { HEALTHZ_PORT } from './flanneld.ts';
+
+const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 
 export const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
 
@@ -62,6 +67,22 @@ export class Overlay implements AsyncDisposable {
 
   log(host: LabHost): Promise<string> {
     return readFile(this.agents[host.index]!.logPath, 'utf8');
+  }
+
+  /** What that host's agent answers, with the head. */
+  async ask(host: LabHost, path: string): Promise<string> {
+    const argv = ['socat', '-t', '5', 'STDIO', `TCP4:127.0.0.1:${HEALTHZ_PORT}`];
+    return (await this.topology.exec(host, argv, { stdin: `GET ${path} HTTP/1.0\r\n\r\n` })).stdout;
+  }
+
+  /** What that check of the doctor finds on that host. */
+  async examine(host: LabHost, check: string): Promise<CheckResult> {
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'doctor', '--json'];
+    const { stdout } = await this.topology.exec(host, argv, { okExitCodes: 'any', timeoutMs: 30_000 });
+    const { checks } = JSON.parse(stdout) as { readonly checks: readonly CheckResult[] };
+    const found = checks.find(({ name }) => name === check);
+    if (found === undefined) throw new Error(`the doctor has no check ${check}: ${stdout}`);
+    return found;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,18 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import type { CheckResult } from '../../src/doctor/check.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { formatPrefix4 } from '../../src/ip/prefix.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import { withoutReversePathFilter } from './arrivals.ts';
-import { HEALTHZ_PORT } from './flanneld.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
 import { PORT } from './tunnel.ts';
 import { eventually } from './waiting.ts';
 
 const ELASTIC = '192.168.77.222';
-const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 
 describe('a node whose datagrams come from another address than it has published', () => {
   let overlay: Overlay;
@@ -33,15 +29,6 @@ describe('a node whose datagrams come from another address than it has published
   const pings = () =>
     ping(overlay.topology, overlay.topology.containers[1]!, addressOf(overlay.topology.containers[0]!));
 
-  async function ask(path: string): Promise<string> {
-    const { stdout } = await overlay.topology.exec(
-      receiver,
-      ['socat', '-t', '5', 'STDIO', `TCP4:127.0.0.1:${HEALTHZ_PORT}`],
-      { stdin: `GET ${path} HTTP/1.0\r\n\r\n` },
-    );
-    return stdout;
-  }
-
   it('is named in the log of who refuses it, with its lease and what to do; metrics and doctor say so too', async () => {
     assert.equal((await pings()).ok, false);
     const lease = formatPrefix4(overlay.agents[sender.index]!.network.subnet);
@@ -50,19 +37,16 @@ describe('a node whose datagrams come from another address than it has published
     );
     assert.ok(line.includes(`is of ${lease}, which ${formatIpv4(sender.address)} has leased`), line);
     assert.ok(line.includes(`--public-ip=${ELASTIC}`), line);
-    assert.match(await ask('/metrics'), /^weft_refused_senders\{reason="unknown-source"\} 1$/m);
-    const doctor = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'doctor', '--json'];
-    const { stdout } = await overlay.topology.exec(receiver, doctor, { okExitCodes: 'any', timeoutMs: 30_000 });
-    const { checks } = JSON.parse(stdout) as { readonly checks: readonly CheckResult[] };
-    const check = checks.find(({ name }) => name === 'refused-senders');
-    assert.equal(check?.status, 'warn');
+    assert.match(await overlay.ask(receiver, '/metrics'), /^weft_refused_senders\{reason="unknown-source"\} 1$/m);
+    const check = await overlay.examine(receiver, 'refused-senders');
+    assert.equal(check.status, 'warn');
     assert.ok(check.found.includes(ELASTIC), check.found);
   });
 
   it('is spoken of once, however many packets come', async () => {
     for (let count = 0; count < 3; count++) await pings();
     await eventually('they are counted', async () =>
-      Number(/Dropped (\d+) packets/.exec(await ask('/refusals'))?.[1] ?? 0) >= 4 ? true : undefined,
+      Number(/Dropped (\d+) packets/.exec(await overlay.ask(receiver, '/refusals'))?.[1] ?? 0) >= 4 ? true : undefined,
     );
     const lines = (await overlay.log(receiver)).split('\n').filter((text) => text.includes(`from ${ELASTIC} (`));
     assert.equal(lines.length, 1);

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { LeaseKey } from '../lease/lease.ts';
+import { SkippedPeers } from './skipped-peers.ts';
+
+const FIRST = '10.244.1.0-24' as LeaseKey;
+
+describe('peers that are not reached', () => {
+  it('are said once for each reason, and again after they were reached', () => {
+    const said: string[] = [];
+    const skipped = new SkippedPeers({ warn: (text) => said.push(text) });
+    for (const reason of ['too far', 'too far', 'of another type', undefined, 'of another type'])
+      skipped.set(FIRST, reason);
+    const [far, other] = ['No way to 10.244.1.0/24: too far', 'No way to 10.244.1.0/24: of another type'];
+    assert.deepEqual(said, [far, other, other]);
+    assert.deepEqual([skipped.count, skipped.lines()], [1, [`${other}.`]]);
+    skipped.set(FIRST, undefined);
+    assert.deepEqual([skipped.count, skipped.lines()], [0, []]);
+  });
+
+  it('are all counted and some named when there are many', () => {
+    const skipped = new SkippedPeers({ warn: () => undefined });
+    for (let third = 1; third <= 200; third++) skipped.set(`10.244.${third}.0-24` as LeaseKey, 'too far');
+    const lines = skipped.lines();
+    assert.equal(skipped.count, 200);
+    assert.equal(lines.length, 21);
+    assert.deepEqual([lines[0], lines.at(-1)], ['No way to 10.244.1.0/24: too far.', 'And 180 more.']);
+  });
+});

@@ -221,7 +221,7 @@ export class NodePlane implements AsyncDisposable {
       this.#forwarding?.setPeer(key, isOther ? undefined : usable?.forward);
       this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
       this.hooks.setPeer(key, usable?.hook);
-      this.skipped.set(key, part !== undefined && isSkipped(part) ? part.skipped : undefined);
+      this.skipped.set(key, part);
     } catch (error) {
       log.error(`Could not program ${key.replaceAll('-', '/')}: ${describeError(error)}`);
     }

@@ -10,7 +10,7 @@ describe('peers that are not reached', () => {
     const said: string[] = [];
     const skipped = new SkippedPeers({ warn: (text) => said.push(text) });
     for (const reason of ['too far', 'too far', 'of another type', undefined, 'of another type'])
-      skipped.set(FIRST, reason);
+      skipped.set(FIRST, reason === undefined ? {} : { skipped: reason });
     const [far, other] = ['No way to 10.244.1.0/24: too far', 'No way to 10.244.1.0/24: of another type'];
     assert.deepEqual(said, [far, other, other]);
     assert.deepEqual([skipped.count, skipped.lines()], [1, [`${other}.`]]);
@@ -18,9 +18,17 @@ describe('peers that are not reached', () => {
     assert.deepEqual([skipped.count, skipped.lines()], [0, []]);
   });
 
+  it('are named, too, when it is in one family', () => {
+    const said: string[] = [];
+    const skipped = new SkippedPeers({ warn: (text) => said.push(text) });
+    skipped.set('10.244.1.0-24&fd10:0:0:1::-64' as LeaseKey, { lacks: 'too far' });
+    assert.deepEqual(said, ['No way to 10.244.1.0/24&fd10:0:0:1::/64 in one family: too far']);
+    assert.equal(skipped.count, 1);
+  });
+
   it('are all counted and some named when there are many', () => {
     const skipped = new SkippedPeers({ warn: () => undefined });
-    for (let third = 1; third <= 200; third++) skipped.set(`10.244.${third}.0-24` as LeaseKey, 'too far');
+    for (let third = 1; third <= 200; third++) skipped.set(`10.244.${third}.0-24` as LeaseKey, { skipped: 'too far' });
     const lines = skipped.lines();
     assert.equal(skipped.count, 200);
     assert.equal(lines.length, 21);

@@ -137,6 +137,8 @@ export interface PeerPart {
   /** Where the forwarder sends packets for that peer. */
   readonly forward?: ForwardTo;
   readonly hook?: PeerHook;
+  /** Why it is reached in one family only, although it has both; as {@link SkippedPeer.skipped}. */
+  readonly lacks?: string;
 }
 
 /** What is run when a peer comes or what is said of it changes, and when it goes. */

@@ -308,6 +308,20 @@ describe('host-gw', () => {
     });
   });
 
+  it('reaches a peer whose address of one family is not on the link in the other, and says so', async () => {
+    const netConf =
+      '{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"host-gw"}}';
+    const backend = await openedBackend(netConf, EXTERNAL);
+    const attrs = { ...two.attrs, publicIpv6: parseIpv6('2001:db8:9::7') };
+    const part = backend.peer(one, { ...two, ipv6Subnet: parsePrefix6('fd10:0:0:9::/64'), attrs });
+    assert(!isSkipped(part));
+    assert.deepEqual(
+      part.kernel.routes.map((route) => describeRoute(route)),
+      ['10.244.1.0/24 via 10.98.0.12 dev eth0'],
+    );
+    assert.match(part.lacks ?? '', /^its address 2001:db8:9::7 is not on the link of eth0/);
+  });
+
   it('refuses to publish another address than it has', async () => {
     await assert.rejects(openedBackend(netConf, { ...EXTERNAL, publicIp: parseIpv4('203.0.113.9') }), {
       code: 'WEFT_CONFIG_INVALID',

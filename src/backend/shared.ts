@@ -165,17 +165,20 @@ export function directRoute({ subnet, publicAddress }: PeerFamily, external: Ext
   return unicast({ dst: subnet, dev: external.name, via: publicAddress });
 }
 
-/** Puts the parts of a peer's families together; a family that cannot be reached does not keep the other from it. */
+/** Puts the parts of a peer's families (at least one) together; a family that cannot be reached does not keep the other from it. */
 export function joinParts(parts: readonly (PeerPart | SkippedPeer)[]): PeerPart | SkippedPeer {
   const usable = parts.filter((part): part is PeerPart => !('skipped' in part));
-  const [first] = parts;
-  if (usable.length === 0 && first !== undefined) return first;
+  const lacks = parts.flatMap((part) => ('skipped' in part ? part.skipped : [])).join('; ');
+  if (usable.length === 0) return { skipped: lacks };
+  const wireguard = usable.flatMap(({ kernel }) => kernel.wireguard ?? []);
   return {
     kernel: {
       routes: usable.flatMap(({ kernel }) => kernel.routes),
       neighbours: usable.flatMap(({ kernel }) => kernel.neighbours),
       fdb: usable.flatMap(({ kernel }) => kernel.fdb),
+      ...(wireguard.length > 0 ? { wireguard } : {}),
     },
+    ...(lacks === '' ? {} : { lacks }),
   };
 }
 

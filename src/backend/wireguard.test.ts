@@ -152,6 +152,17 @@ describe('wireguard', () => {
     assert.deepEqual(devicesOf(backend), ['flannel-wg 51820', 'flannel-wg-v6 51821']);
   });
 
+  it('reaches a peer without a key for one family in the other, and says so', async () => {
+    const backend = await openedBackend(netConf('dual', {}), EXTERNAL);
+    const part = backend.peer(OWN, lease({ backendV6Data: undefined }));
+    assert(!isSkipped(part));
+    assert.deepEqual(
+      part.kernel.wireguard?.map(({ link }) => link),
+      ['flannel-wg'],
+    );
+    assert.equal(part.lacks, 'its IPv6 backend data has no usable PublicKey');
+  });
+
   it('lets nothing out in clear while its device is away', async () => {
     for (const mode of ['separate', 'auto']) {
       const { routes } = (await openedBackend(netConf('dual', { Mode: mode }), EXTERNAL)).host(OWN).kernel;
@@ -180,7 +191,7 @@ describe('wireguard', () => {
       { PublicKey: PEER_KEY.slice(1) },
       { PublicKey: PSK + PSK },
     ]) {
-      assert.equal(await reason('ipv4', {}, { backendData: data }), 'its backend data has no usable PublicKey');
+      assert.equal(await reason('ipv4', {}, { backendData: data }), 'its IPv4 backend data has no usable PublicKey');
       assert.equal(
         await reason('dual', { Mode: 'auto' }, { backendData: data, backendV6Data: data }),
         'its backend data has no usable PublicKey',

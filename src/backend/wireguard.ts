@@ -6,11 +6,20 @@ import { FAMILIES, type Family, type FamilyKey, type PerFamily } from '../ip/fam
 import type { JsonValue, Lease } from '../lease/lease.ts';
 import { backendDataOf, publicAddressOf, subnetOf } from '../lease/lease-families.ts';
 import { Secret } from '../secret.ts';
-import { type BackendKind, type ExternalInterface, NO_PEER_STATE, ownAddressOf, type SkippedPeer } from './backend.ts';
+import {
+  type BackendKind,
+  type ExternalInterface,
+  isSkipped,
+  NO_PEER_STATE,
+  ownAddressOf,
+  type PeerPart,
+  type SkippedPeer,
+} from './backend.ts';
 import {
   attrsOf,
   hostAddress,
   hostState,
+  joinParts,
   otherType,
   ownSubnet,
   peerFamilies,
@@ -112,24 +121,34 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
       ...{ allowedIps, keepaliveSeconds, presharedKey },
     });
 
-    const separatePeers = (peer: Lease): WireguardPeer[] | SkippedPeer => {
+    const partOf = (...peers: readonly WireguardPeer[]): PeerPart => ({
+      kernel: { ...NO_PEER_STATE, wireguard: peers },
+    });
+
+    const separatePeer = (peer: Lease): PeerPart | SkippedPeer => {
       const reachable = peerFamilies(peer, families);
       if ('skipped' in reachable) return reachable;
-      return reachable.flatMap(({ family: { key }, subnet, publicAddress }) => {
-        const data = peerData(backendDataOf(peer.attrs, key));
-        return data === undefined ? [] : peerOf(key, publicAddress, data, [subnet]);
-      });
+      return joinParts(
+        reachable.map(({ family: { key, name }, subnet, publicAddress }) => {
+          const data = peerData(backendDataOf(peer.attrs, key));
+          return data === undefined
+            ? { skipped: `its ${name} backend data has no usable PublicKey` }
+            : partOf(peerOf(key, publicAddress, data, [subnet]));
+        }),
+      );
     };
 
-    const joinedPeer = (peer: Lease, over: 'auto' | FamilyKey): WireguardPeer[] | SkippedPeer => {
+    const joinedPeer = (peer: Lease, over: 'auto' | FamilyKey): PeerPart | SkippedPeer => {
       const subnets = families.flatMap(({ key }) => subnetOf(peer, key) ?? []);
       if (subnets.length === 0) return { skipped: `it has no subnet in ${namesOf(families)}` };
       const outer = over === 'auto' ? easiest(peer, external) : over;
       const to = publicAddressOf(peer.attrs, outer);
       if (to === undefined) return { skipped: `its lease has no public address in ${namesOf(familyOf(outer))}` };
       // Both families publish the same key. Only the port of the first is that of the one tunnel, whoever says so.
-      const data = FAMILIES.flatMap(({ key }) => peerData(backendDataOf(peer.attrs, key)) ?? []);
-      return data.slice(0, 1).map((one) => peerOf(outer, to, one, subnets));
+      const [data] = FAMILIES.flatMap(({ key }) => peerData(backendDataOf(peer.attrs, key)) ?? []);
+      return data === undefined
+        ? { skipped: 'its backend data has no usable PublicKey' }
+        : partOf(peerOf(outer, to, data, subnets));
     };
 
     return {
@@ -159,14 +178,13 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
       peer(_own, peer) {
         const other = otherType(peer, wireguard.type);
         if (other !== undefined) return other;
-        const peers = mode === 'separate' ? separatePeers(peer) : joinedPeer(peer, mode);
-        if ('skipped' in peers) return peers;
-        if (peers.length === 0) return { skipped: 'its backend data has no usable PublicKey' };
+        const part = mode === 'separate' ? separatePeer(peer) : joinedPeer(peer, mode);
+        if (isSkipped(part)) return part;
         // The kernel would take it and forget it at once.
-        if (peers.some((one) => one.publicKey === publicKey)) {
+        if (part.kernel.wireguard?.some((one) => one.publicKey === publicKey)) {
           return { skipped: 'its key is that of this host: give one of them another, with weft rotate-key' };
         }
-        return { kernel: { ...NO_PEER_STATE, wireguard: peers } };
+        return part;
       },
     };
   },

@@ -143,7 +143,7 @@ export const METRICS: readonly MetricDefinition[] = [
   single(
     'gauge',
     'weft_skipped_peers',
-    'Peers that the backend cannot reach; weft doctor and /skipped-peers name them.',
+    'Peers that the backend cannot reach, or in one family only; weft doctor and /skipped-peers name them.',
     ({ skippedPeers }) => skippedPeers,
   ),
   byKey(

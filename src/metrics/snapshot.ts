@@ -14,7 +14,7 @@ export interface MetricsSnapshot {
   /** Lines of the log that could not be written. */
   readonly droppedLogLines: number;
   readonly leases?: LeaseFigures | undefined;
-  /** Of the peers, those that the backend cannot reach. */
+  /** Of the peers, those that the backend cannot reach, or in one family only. */
   readonly skippedPeers?: number | undefined;
   readonly store?: StoreFigures | undefined;
   readonly forwarder?: ForwarderFigures | undefined;

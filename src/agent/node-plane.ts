@@ -100,7 +100,7 @@ export class NodePlane implements AsyncDisposable {
     this.#others = new OtherBackends({
       ...{ ...parts.others, config, slots: parts.slots, log },
       forwarder: (backend) => this.#makeForwarder(backend, 'off'),
-      onOpened: () => {
+      onChanged: () => {
         const programmed = this.#programmed;
         if (programmed !== undefined) this.#program(programmed.own, [...programmed.peers.values()], true);
       },

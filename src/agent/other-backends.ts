@@ -27,8 +27,8 @@ export interface OtherBackendsParts {
   readonly identify: (backend: ConfiguredBackend, signal: AbortSignal) => Promise<BackendSetup>;
   readonly forwarder: (backend: () => Backend) => Forwarder;
   readonly slots: PeerSlots;
-  /** One has been opened: what it needs is to be programmed. */
-  readonly onOpened: () => void;
+  /** One has been opened, or could not be: what is said of its peers, and what they need, is another. */
+  readonly onChanged: () => void;
   readonly log: Pick<Log, 'info' | 'error'>;
 }
 
@@ -43,6 +43,8 @@ interface Side {
   forwarder: Forwarder | undefined;
   forwarding: ForwardingTable | undefined;
   isOpen: boolean;
+  /** Why it could not be opened the last time. */
+  failure: string | undefined;
 }
 
 /**
@@ -79,11 +81,17 @@ export class OtherBackends implements AsyncDisposable {
     }
   }
 
-  /** `undefined` when there is no side for it; nothing is said of a peer while its side is being opened, which says so itself. */
+  /** `undefined` when there is no side for it; nothing is said of a peer while its side is being opened for the first time. */
   peer(own: Lease, peer: Lease): PeerPart | SkippedPeer | undefined {
-    const side = this.#sides.get(peer.attrs.backendType);
+    const { backendType } = peer.attrs;
+    const side = this.#sides.get(backendType);
     if (side === undefined) return undefined;
-    return side.isOpen && side.backend !== undefined ? side.backend.peer(own, peer) : { kernel: NO_PEER_STATE };
+    if (side.isOpen && side.backend !== undefined) return side.backend.peer(own, peer);
+    return side.failure === undefined
+      ? { kernel: NO_PEER_STATE }
+      : {
+          skipped: `its backend is ${this.#nameOf(backendType)}, which could not be opened on this host: ${side.failure}`,
+        };
   }
 
   setForward(key: LeaseKey, type: string | undefined, part: PeerPart | undefined): void {
@@ -126,7 +134,7 @@ export class OtherBackends implements AsyncDisposable {
   #open(type: string, basis: string, configured: ConfiguredBackend, own: Lease, external: ExternalInterface): void {
     const side: Side = {
       ...{ basis, stop: new AbortController(), opening: Promise.resolve() },
-      ...{ backend: undefined, forwarder: undefined, forwarding: undefined, isOpen: false },
+      ...{ backend: undefined, forwarder: undefined, forwarding: undefined, isOpen: false, failure: undefined },
     };
     this.#sides.set(type, side);
     side.opening = this.#keepOpening(type, side, configured, own, external);
@@ -142,15 +150,18 @@ export class OtherBackends implements AsyncDisposable {
     const { signal } = side.stop;
     // One before it may still have the device and the port.
     await Promise.all(this.#closing);
-    for (let last = ''; !signal.aborted; ) {
+    while (!signal.aborted) {
       try {
         await this.#tryOpen(type, side, configured, own, external);
         return;
       } catch (error) {
         if (signal.aborted) return;
-        const text = `Peers with the backend ${configured.kind.type} are not reached: ${describeError(error)}`;
-        if (text !== last) this.#parts.log.error(text);
-        last = text;
+        const failure = describeError(error);
+        if (failure !== side.failure) {
+          side.failure = failure;
+          this.#parts.log.error(`Peers with the backend ${configured.kind.type} are not reached: ${failure}`);
+          this.#parts.onChanged();
+        }
         await side.forwarder?.[Symbol.asyncDispose]();
         side.forwarder = undefined;
         await delay(RETRY_MS, undefined, { signal, ref: false }).catch(() => {});
@@ -165,7 +176,7 @@ export class OtherBackends implements AsyncDisposable {
     own: Lease,
     external: ExternalInterface,
   ): Promise<void> {
-    const { config, identify, slots, onOpened } = this.#parts;
+    const { config, identify, slots, onChanged } = this.#parts;
     const { signal } = side.stop;
     const setup = await identify(configured, signal);
     const backend = openBackend(setup, config, external);
@@ -187,7 +198,7 @@ export class OtherBackends implements AsyncDisposable {
       if (link.kind !== 'external') this.#links.set(link.name, { link: { name: link.name, kind: link.kind }, type });
     }
     side.isOpen = true;
-    onOpened();
+    onChanged();
   }
 
   #close(type: string, side: Side): void {

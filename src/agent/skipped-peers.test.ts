@@ -21,9 +21,9 @@ describe('peers that are not reached', () => {
   it('are named, too, when it is in one family', () => {
     const said: string[] = [];
     const skipped = new SkippedPeers({ warn: (text) => said.push(text) });
-    skipped.set('10.244.1.0-24&fd10:0:0:1::-64' as LeaseKey, { lacks: 'too far' });
-    assert.deepEqual(said, ['No way to 10.244.1.0/24&fd10:0:0:1::/64 in one family: too far']);
-    assert.equal(skipped.count, 1);
+    skipped.set('10.244.1.0-24&fd10:0:0:1::-64' as LeaseKey, { lacks: 'too far.' });
+    const text = 'No way to 10.244.1.0/24&fd10:0:0:1::/64 in one family: too far.';
+    assert.deepEqual([said, skipped.count, skipped.lines()], [[text], 1, [text]]);
   });
 
   it('are all counted and some named when there are many', () => {

@@ -33,7 +33,10 @@ export class SkippedPeers {
   lines(): readonly string[] {
     const named = [...this.#texts.values()].slice(0, MAX_NAMED);
     const more = this.#texts.size - named.length;
-    return [...named.map((text) => `${text}.`), ...(more > 0 ? [`And ${more} more.`] : [])];
+    return [
+      ...named.map((text) => (text.endsWith('.') ? text : `${text}.`)),
+      ...(more > 0 ? [`And ${more} more.`] : []),
+    ];
   }
 }
 

@@ -6,7 +6,9 @@ import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
 import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
 import { eventually } from '../netns/waiting.ts';
+import { AGENT_LABELS, AGENTS, metricOf } from './nodes/agents.ts';
 import { applyManifest, deleteManifest, type ManifestObject, readManifest } from './nodes/manifest.ts';
+import { isReady, readyOnEveryNode } from './nodes/ready-pods.ts';
 import { containerOf, type Pod, RealCluster, type Workload } from './nodes/real-cluster.ts';
 import type { RealNode } from './nodes/real-node.ts';
 import { EchoStream, PingStream } from './nodes/traffic.ts';
@@ -19,11 +21,9 @@ import { dnsObjects, SERVICE_OBJECTS, WEB_DAEMON_SET, WEB_HOST_PORT, WEB_LABELS,
  * for which of flannel's.
  */
 
-const AGENTS: Workload = { kind: 'daemonsets', namespace: 'kube-flannel', name: 'kube-flannel-ds' };
 const SHOP: Workload = { kind: 'deployments', namespace: 'default', name: 'shop' };
 const DNS: Workload = { kind: 'deployments', namespace: 'kube-system', name: 'coredns' };
 const FAST_PATH_CHECK: Workload = { kind: 'daemonsets', namespace: 'kube-flannel', name: 'weft-fast-path-check' };
-const AGENT_LABELS = { app: 'flannel' };
 /** flannel's tests give a rollout five minutes, and a removal two. */
 const ROLLOUT_MS = 300_000;
 const REMOVAL_MS = 120_000;
@@ -37,6 +37,7 @@ let fastPathCheck: ManifestObject[];
 let policy: ManifestObject[];
 
 const limit = (ms = ROLLOUT_MS): AbortSignal => AbortSignal.timeout(ms);
+const webPods = (): Promise<[Pod, Pod]> => readyOnEveryNode(cluster, WEB_LABELS) as Promise<[Pod, Pod]>;
 
 before(async () => {
   manifest = await readManifest(join(ROOT, 'deploy/kube-flannel.yml'));
@@ -409,20 +410,6 @@ interface ConfigMap extends ManifestObject {
   data: Record<string, string>;
 }
 
-/** One on each node, in the order of the nodes, as soon as all are ready. */
-async function webPods(): Promise<[Pod, Pod]> {
-  const names = cluster.nodes.map((node) => node.name);
-  return eventually(
-    'there is a web server on every node',
-    async () => {
-      const pods = (await cluster.pods('default', WEB_LABELS)).filter(isReady);
-      const found = pods.map((pod) => pod.spec.nodeName);
-      return found.join() === names.join() ? (pods as [Pod, Pod]) : undefined;
-    },
-    ROLLOUT_MS,
-  );
-}
-
 async function pingBothWays(count: number): Promise<void> {
   const [first, second] = await webPods();
   for (const [from, to] of [
@@ -451,14 +438,6 @@ function withCapabilities(...add: string[]): Promise<unknown> {
   return cluster.api.patch(path, { spec: { template: { spec: { containers: [container] } } } });
 }
 
-/** Of the agent of a node, as /metrics has it. */
-async function metricOf(node: RealNode, series: string): Promise<number> {
-  const { stdout } = await node.exec(['curl', '--silent', '--fail', 'http://127.0.0.1:8081/metrics']);
-  const line = stdout.split('\n').find((one) => one.startsWith(`${series} `));
-  assert.ok(line !== undefined, `${node.name} has no ${series}`);
-  return Number(line.slice(series.length));
-}
-
 async function httpGet(from: Pod, host: string): Promise<string> {
   const argv = ['curl', '--silent', '--show-error', '--fail', '--max-time', '5', `http://${host}/`];
   return (await cluster.exec(from, argv)).stdout;
@@ -484,10 +463,6 @@ async function peersOf(name: string): Promise<number> {
 
 function conditionOf(node: KubeNode, type: string) {
   return node.status.conditions?.find((condition) => condition.type === type);
-}
-
-function isReady(pod: Pod): boolean {
-  return pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
 }
 
 function isSuccessor(pod: Pod, of: Pod): boolean {

@@ -18,6 +18,7 @@ import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
 import { type Child, run } from '../../src/linux/run.ts';
 import { EchoConnection, serveEcho } from './echo-connection.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
+import { lostPings } from './ping-replies.ts';
 import { eventually, LineFeed } from './waiting.ts';
 
 /** The time of an image pull or a slow rolling update; longer than anything that programs learn by themselves holds. */
@@ -101,19 +102,8 @@ class PingFlood implements AsyncDisposable {
     return new PingFlood(await topology.start(from, ['ping', '-n', '-i', '0.001', addressOf(to)]));
   }
 
-  /** Those before the last that was answered, by their numbers, which have 16 bits. */
   get lost(): { readonly lost: number; readonly of: number } {
-    const answered = new Set<number>();
-    let [last, turns] = [0, 0];
-    for (const { text } of this.#feed.seen) {
-      const number = Number(/icmp_seq=(\d+)/.exec(text)?.[1]);
-      if (Number.isNaN(number)) continue;
-      if (number < last - 0x8000) turns++;
-      last = number;
-      answered.add(turns * 0x1_0000 + number);
-    }
-    const of = Math.max(...[0, ...answered].slice(-100));
-    return { lost: of - answered.size, of };
+    return lostPings(this.#feed.seen.map(({ text }) => text));
   }
 
   async answered(more: number): Promise<void> {

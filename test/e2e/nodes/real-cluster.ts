@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { ROOT } from '../../../scripts/packaging/architecture.ts';
 import { describeError } from '../../../src/errors.ts';
 import { kubernetesBinaries } from '../../../src/lab/servers/kube-build.ts';
 import type { KubeClient, KubeObject } from '../../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../../src/lab/servers/kube-server.ts';
 import { storePlace } from '../../../src/lab/store-place.ts';
 import type { LabHost, Topology } from '../../../src/lab/topology.ts';
-import type { Child, RunOptions, RunResult, StartOptions } from '../../../src/linux/run.ts';
+import { type Child, type RunOptions, type RunResult, run, type StartOptions } from '../../../src/linux/run.ts';
 import { Bed } from './bed.ts';
 import { checkNodePrerequisites } from './node-prerequisites.ts';
 import { type NodeOptions, RealNode } from './real-node.ts';
@@ -212,10 +213,25 @@ export class RealCluster implements AsyncDisposable {
   /** Starts a program of the machine in the network namespace of a pod; see {@link RealNode.start}. */
   async startBeside(pod: Pod, argv: readonly string[], options: StartOptions = {}): Promise<Child> {
     const node = this.node(pod.spec.nodeName!);
-    const { stdout } = await node.ctr(['tasks', 'list']);
-    const [, pid] = new RegExp(`^${containerOf(pod)}\\s+(\\d+)\\s`, 'm').exec(stdout) ?? [];
-    if (pid === undefined) throw new Error(`the container of pod ${pod.metadata.name} does not run:\n${stdout}`);
-    return node.start(['nsenter', `--target=${pid}`, '--net', '--', ...argv], options);
+    return node.start(['nsenter', `--target=${await this.#processOf(pod)}`, '--net', '--', ...argv], options);
+  }
+
+  /** SIGKILL to the first process of a pod's first container: kubelet starts the container again. */
+  async kill(pod: Pod): Promise<void> {
+    await this.node(pod.spec.nodeName!).exec(['kill', '-KILL', await this.#processOf(pod)]);
+  }
+
+  /** Lines that an administrator types at the root of the repository, with `kubectl`. */
+  async shell(lines: string): Promise<RunResult> {
+    const { binary } = await kubernetesBinaries();
+    const { place } = storePlace(this.topology);
+    const admin = await kubeconfigOf(this.control, 'administrator', 'administrator', 'system:masters');
+    const variables = [
+      `KUBECONFIG=${admin}`,
+      `HOME=${this.#dir}`,
+      `PATH=${join(dirname(binary), 'bin')}:${process.env.PATH}`,
+    ];
+    return run(['env', `--chdir=${ROOT}`, ...variables, 'sh', '-euc', lines], { netns: place.netns });
   }
 
   logs(pod: Pod, query = ''): Promise<string> {
@@ -227,6 +243,14 @@ export class RealCluster implements AsyncDisposable {
     await Promise.all(this.nodes.map((node) => node[Symbol.asyncDispose]()));
     this.#nodes.clear();
     await this.#cleanup.disposeAsync();
+  }
+
+  /** The first process of a pod's first container, as its node numbers it. */
+  async #processOf(pod: Pod): Promise<string> {
+    const { stdout } = await this.node(pod.spec.nodeName!).ctr(['tasks', 'list']);
+    const [, pid] = new RegExp(`^${containerOf(pod)}\\s+(\\d+)\\s`, 'm').exec(stdout) ?? [];
+    if (pid === undefined) throw new Error(`the container of pod ${pod.metadata.name} does not run:\n${stdout}`);
+    return pid;
   }
 
   async #describe(pod: Pod): Promise<string> {

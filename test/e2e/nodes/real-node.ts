@@ -164,6 +164,8 @@ export class RealNode implements AsyncDisposable {
       // /sys/class/net shows the devices of the network namespace in which it was mounted.
       ['mount', '-t', 'sysfs', 'sysfs', '/sys'],
       ...this.#cgroups.mountCommands(),
+      // As systemd does; every mount is a file system of its own.
+      ['mount', '-t', 'bpf', '-o', 'mode=700', 'bpf', '/sys/fs/bpf'],
       ['mount', '--make-rshared', '/'],
       ['hostname', name],
     ];

@@ -1,41 +1,62 @@
 import { setInterval } from 'node:timers/promises';
 import type { Child } from '../../../src/linux/run.ts';
-import { LineFeed } from '../../netns/waiting.ts';
+import { lostPings } from '../../netns/ping-replies.ts';
+import { eventually, LineFeed } from '../../netns/waiting.ts';
 import type { Pod, RealCluster } from './real-cluster.ts';
 import { ECHO_PORT } from './workloads.ts';
 
 export interface PingCount {
   readonly sent: number;
   readonly received: number;
+  /** As ping(8) has measured it. */
+  readonly slowestMs: number;
 }
 
-/** Ten pings a second from a pod until it is stopped. */
+/** Pings from a pod until it is stopped. */
 export class PingStream implements AsyncDisposable {
   readonly #child: Child;
   readonly #output: LineFeed;
+  /** Lines that were looked at, and replies among them. */
+  #read = 0;
+  #answers = 0;
 
   private constructor(child: Child) {
     this.#child = child;
     this.#output = new LineFeed(child.stdout!);
   }
 
-  static async start(cluster: RealCluster, from: Pod, to: Pod): Promise<PingStream> {
+  /** Resolves once the first is answered. */
+  static async start(cluster: RealCluster, from: Pod, to: Pod, intervalSeconds = 0.1): Promise<PingStream> {
     // The end of its input, for a signal would reach only what we started.
-    const script = 'ping -n -i 0.1 "$1" & cat >/dev/null; kill -INT $!; wait $!';
-    const argv = ['sh', '-c', script, 'sh', to.status.podIP!];
+    const script = 'ping -n -i "$2" "$1" & cat >/dev/null; kill -INT $!; wait $!';
+    const argv = ['sh', '-c', script, 'sh', to.status.podIP!, String(intervalSeconds)];
     const stream = new PingStream(await cluster.startBeside(from, argv, { stdin: 'pipe' }));
-    await orDispose(
-      stream,
-      stream.#output.find((line) => line.includes('icmp_seq=')),
-    );
+    await orDispose(stream, stream.answered(1));
     return stream;
   }
 
+  async answered(more: number): Promise<void> {
+    const from = this.#replies();
+    await eventually(`${more} answers more`, () => this.#replies() >= from + more || undefined);
+  }
+
+  /** Counts up to the last that was answered, which is one from now on. */
   async stop(): Promise<PingCount> {
+    await this.answered(1);
     this.#child.stdin!.end();
-    const { text } = await this.#output.find((line) => line.includes('packets transmitted'));
-    const [, sent, received] = /^(\d+) packets transmitted, (\d+) received/.exec(text) ?? [];
-    return { sent: Number(sent), received: Number(received) };
+    await this.#output.find((line) => line.includes('packets transmitted'));
+    const lines = this.#output.seen.map(({ text }) => text);
+    const { lost, of } = lostPings(lines);
+    const times = lines.map((line) => Number(/ time=([\d.]+) ms/.exec(line)?.[1] ?? 0));
+    const slowestMs = times.reduce((slowest, time) => Math.max(slowest, time));
+    return { sent: of, received: of - lost, slowestMs };
+  }
+
+  #replies(): number {
+    for (; this.#read < this.#output.mark; this.#read++) {
+      if (this.#output.seen[this.#read]!.text.includes(' time=')) this.#answers++;
+    }
+    return this.#answers;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

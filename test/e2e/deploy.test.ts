@@ -26,6 +26,7 @@ interface Container {
     readonly readOnlyRootFilesystem?: boolean;
     readonly capabilities: { readonly add: readonly string[]; readonly drop?: readonly string[] };
   };
+  readonly volumeMounts: readonly unknown[];
   readonly livenessProbe?: { readonly httpGet: unknown };
   readonly readinessProbe?: { readonly httpGet: unknown };
 }
@@ -34,6 +35,7 @@ interface PodSpec {
   readonly securityContext?: unknown;
   readonly initContainers: readonly Container[];
   readonly containers: readonly Container[];
+  readonly volumes: readonly unknown[];
   readonly imagePullSecrets?: readonly unknown[];
   readonly nodeSelector?: Readonly<Record<string, string>>;
 }
@@ -164,6 +166,17 @@ describe('the Helm chart', () => {
   it('has the capability for the fast path where asked to', async () => {
     const [agent] = podOf(await rendered({ flannel: { fastPath: true } })).containers;
     assert.deepEqual(agent?.securityContext?.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'DAC_OVERRIDE', 'BPF']);
+  });
+
+  it('is given the bpffs in which the fast path is kept where asked to, as by the patch of INSTALL.md', async () => {
+    const text = await readFile(join(ROOT, 'docs/INSTALL.md'), 'utf8');
+    const [, patch] =
+      /patch daemonset kube-flannel-ds --type=json -p '(\[\n.*?\/sys\/fs\/bpf.*?)'\n```/s.exec(text) ?? [];
+    const [volume, mount] = (JSON.parse(patch!) as { value: object }[]).map(({ value }) => value);
+    const [without, kept] = [podOf(await rendered()), podOf(await rendered({ flannel: { fastPathKept: true } }))];
+    assert.deepEqual(kept.volumes, [...without.volumes, volume]);
+    assert.deepEqual(kept.containers[0]!.volumeMounts, [...without.containers[0]!.volumeMounts, mount]);
+    assert.deepEqual(kept.initContainers, without.initContainers);
   });
 
   it('tries the fast path on every node where asked to, as deploy/fast-path-check.yml does', async () => {
@@ -341,7 +354,12 @@ describe('a real API server', () => {
     const everything = {
       global: { imagePullSecrets: [{ name: 'a-test-secret' }] },
       podCidrv6: 'fd00:10::/56',
-      flannel: { nodeSelector: { 'kubernetes.io/arch': 'amd64' }, tolerations: [{ operator: 'Exists' }] },
+      flannel: {
+        fastPath: true,
+        fastPathKept: true,
+        nodeSelector: { 'kubernetes.io/arch': 'amd64' },
+        tolerations: [{ operator: 'Exists' }],
+      },
       netpol: { enabled: true },
     };
     await apply(await rendered(everything));

@@ -62,7 +62,7 @@ describe('variables of Node.js in the environment', () => {
     const environment = join(folder, 'environment');
     writeFileSync(
       environment,
-      `#!/bin/sh\nexport NODE_DEBUG=none NODE_EXTRA_CA_CERTS= NODE_NAME=n1 NODE_OPTIONS=--no-warnings\nexec '${process.execPath}' '${script}'\n`,
+      `#!/bin/sh\nunset NODE_COMPILE_CACHE\nexport NODE_DEBUG=none NODE_EXTRA_CA_CERTS= NODE_NAME=n1 NODE_OPTIONS=--no-warnings\nexec '${process.execPath}' '${script}'\n`,
     );
     chmodSync(environment, 0o755);
     const { stdout } = await run([environment]);

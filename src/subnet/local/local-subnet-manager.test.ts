@@ -1,5 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { mkdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { mkdirSync, mkdtempSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rawLeaseValue, subnetManagerContract } from '../../../test/contract/subnet-manager.ts';
@@ -57,12 +57,13 @@ subnetManagerContract('local', async () => {
         }),
       ),
     async interrupt() {
-      await rename(storePath, `${storePath}.away`);
-      await mkdir(storePath);
+      // In one turn, for a manager that finds no store makes one.
+      renameSync(storePath, `${storePath}.away`);
+      mkdirSync(storePath);
       return {
         async [Symbol.asyncDispose]() {
-          await rmdir(storePath);
-          await rename(`${storePath}.away`, storePath);
+          rmdirSync(storePath);
+          renameSync(`${storePath}.away`, storePath);
         },
       };
     },

@@ -377,13 +377,13 @@ class Agent {
       findExternalInterface(this.#host.readNetwork, this.#options, config, this.#node, keep, log, signal);
     const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
     const external = externalOf(chosen);
-    const { identity } = this.#host;
+    const runCommand = loggedCommands(this.#host.identity.runCommand, this.#log);
+    const identity = { ...this.#host.identity, runCommand };
     const configured = configuredBackend(config);
     const formerNetworks = await this.#networksBefore();
     const past = { published: await this.#publishedBefore(), networks: formerNetworks };
-    const runCommand = loggedCommands(identity.runCommand, this.#log);
     const setup = await failingAs('Error registering network: ', () =>
-      identifyBackend(configured, config, past, { ...identity, runCommand }, this.#signal),
+      identifyBackend(configured, config, past, identity, this.#signal),
     );
     const tuns = ownTuns(await identity.tunDevices(this.#signal), [...networksOf(config), ...formerNetworks]);
     const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup, tuns);
@@ -398,14 +398,12 @@ class Agent {
           formerLinks,
           formerNetworks,
           tuns,
+          runCommand,
           others: {
             candidates: backendsBeside(configured, this.#known?.config),
             // Nothing is published for it.
             identify: (beside, signal) =>
-              identifyBackend(
-                ...([beside, config, { published: perFamily(() => undefined), networks: formerNetworks }] as const),
-                ...([{ ...identity, runCommand }, signal] as const),
-              ),
+              identifyBackend(beside, config, { ...past, published: perFamily(() => undefined) }, identity, signal),
           },
           external,
           slots: figures.slots,

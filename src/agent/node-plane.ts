@@ -8,6 +8,7 @@ import {
 } from '../backend/backend.ts';
 import { type BackendSetup, openBackend } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import type { RunHostCommand } from '../config/host-command.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { ForwardingTable } from '../dataplane/forwarding-table.ts';
@@ -26,7 +27,6 @@ import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
-import { loggedCommands } from './logged-commands.ts';
 import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
@@ -39,7 +39,7 @@ const BLACKHOLE_METRIC = 10_000;
 export interface NodePlaneParts {
   readonly host: Pick<
     AgentHost,
-    'kernel' | 'forwarder' | 'endFastPath' | 'trafficManager' | 'firewall' | 'identity' | 'setCloudRoute'
+    'kernel' | 'forwarder' | 'endFastPath' | 'trafficManager' | 'firewall' | 'setCloudRoute'
   >;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
@@ -48,6 +48,7 @@ export interface NodePlaneParts {
   readonly formerLinks: readonly OwnLink[];
   /** Networks that this host had before: routes, addresses and rules of theirs go. */
   readonly formerNetworks: readonly IpPrefix[];
+  readonly runCommand: RunHostCommand;
   readonly others: Pick<OtherBackendsParts, 'candidates' | 'identify'>;
   /** Names of this agent's own TUN devices. */
   readonly tuns: readonly string[];
@@ -105,9 +106,9 @@ export class NodePlane implements AsyncDisposable {
         if (programmed !== undefined) this.#program(programmed.own, [...programmed.peers.values()], true);
       },
     });
-    this.#forwarding = this.forwarder && this.#makeForwarding(this.forwarder);
+    this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), log);
-    this.hooks = new HookKeeper({ run: loggedCommands(host.identity.runCommand, log), log });
+    this.hooks = new HookKeeper({ run: parts.runCommand, log });
     this.traffic = new NodeTraffic(options, config, log, (kind) => host.trafficManager(kind));
   }
 
@@ -284,14 +285,6 @@ export class NodePlane implements AsyncDisposable {
 
   #backendOn(external: ExternalInterface): Backend {
     return openBackend(this.#parts.setup, this.#parts.config, external);
-  }
-
-  #makeForwarding(forwarder: Forwarder): ForwardingTable {
-    return new ForwardingTable({
-      slots: this.#parts.slots,
-      onSlotReused: (slot) => forwarder.clearTraffic(slot),
-      publish: (content) => forwarder.publish(content),
-    });
   }
 
   #makeForwarder(backend: () => Backend, fastPath: FlanneldOptions['fastPath']): Forwarder {

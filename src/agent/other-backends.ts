@@ -34,6 +34,10 @@ export interface OtherBackendsParts {
 
 /** One backend beside this host's own. */
 interface Side {
+  readonly type: string;
+  readonly configured: ConfiguredBackend;
+  readonly own: Lease;
+  readonly external: ExternalInterface;
   /** Of the own lease and the interface that it was opened for. */
   readonly basis: string;
   readonly stop: AbortController;
@@ -68,8 +72,8 @@ export class OtherBackends implements AsyncDisposable {
     const basis = `${leaseKey(own)} ${external.name} ${external.address} ${external.addressV6} ${external.mtuBytes}`;
     for (const [type, side] of this.#sides) {
       if (types.has(type) && side.basis === basis) continue;
-      this.#close(type, side);
-      if (!types.has(type)) this.#parts.log.info(`No peer has the backend ${this.#nameOf(type)} any more`);
+      this.#close(side);
+      if (!types.has(type)) this.#parts.log.info(`No peer has the backend ${side.configured.kind.type} any more`);
     }
     for (const type of types) {
       const configured = this.#parts.candidates.get(type);
@@ -77,20 +81,19 @@ export class OtherBackends implements AsyncDisposable {
       this.#parts.log.info(
         `There are peers with the backend ${configured.kind.type}: they are reached in its way until they change`,
       );
-      this.#open(type, basis, configured, own, external);
+      this.#open({ type, configured, own, external, basis });
     }
   }
 
   /** `undefined` when there is no side for it; nothing is said of a peer while its side is being opened for the first time. */
   peer(own: Lease, peer: Lease): PeerPart | SkippedPeer | undefined {
-    const { backendType } = peer.attrs;
-    const side = this.#sides.get(backendType);
+    const side = this.#sides.get(peer.attrs.backendType);
     if (side === undefined) return undefined;
     if (side.isOpen && side.backend !== undefined) return side.backend.peer(own, peer);
     return side.failure === undefined
       ? { kernel: NO_PEER_STATE }
       : {
-          skipped: `its backend is ${this.#nameOf(backendType)}, which could not be opened on this host: ${side.failure}`,
+          skipped: `its backend is ${side.configured.kind.type}, which could not be opened on this host: ${side.failure}`,
         };
   }
 
@@ -113,10 +116,9 @@ export class OtherBackends implements AsyncDisposable {
   /** Of these links, which belong to others or to earlier runs, those that no side needs; and what closed sides have left. */
   unneeded(links: readonly OwnLink[], tuns: readonly string[]): readonly OwnLink[] {
     const needed = new Set(
-      [...this.#sides.keys()].flatMap((type) => {
-        const configured = this.#parts.candidates.get(type);
-        return configured === undefined ? [] : configured.kind.owns(configured.config, tuns).map(({ name }) => name);
-      }),
+      [...this.#sides.values()].flatMap(({ configured: { kind, config } }) =>
+        kind.owns(config, tuns).map(({ name }) => name),
+      ),
     );
     const left = new Map(links.map((link) => [link.name, link]));
     for (const { link, type } of this.#links.values()) {
@@ -127,39 +129,33 @@ export class OtherBackends implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const [type, side] of this.#sides) this.#close(type, side);
+    for (const side of this.#sides.values()) this.#close(side);
     await Promise.all(this.#closing);
   }
 
-  #open(type: string, basis: string, configured: ConfiguredBackend, own: Lease, external: ExternalInterface): void {
+  #open(what: Pick<Side, 'type' | 'configured' | 'own' | 'external' | 'basis'>): void {
     const side: Side = {
-      ...{ basis, stop: new AbortController(), opening: Promise.resolve() },
+      ...{ ...what, stop: new AbortController(), opening: Promise.resolve() },
       ...{ backend: undefined, forwarder: undefined, forwarding: undefined, isOpen: false, failure: undefined },
     };
-    this.#sides.set(type, side);
-    side.opening = this.#keepOpening(type, side, configured, own, external);
+    this.#sides.set(side.type, side);
+    side.opening = this.#keepOpening(side);
   }
 
-  async #keepOpening(
-    type: string,
-    side: Side,
-    configured: ConfiguredBackend,
-    own: Lease,
-    external: ExternalInterface,
-  ): Promise<void> {
+  async #keepOpening(side: Side): Promise<void> {
     const { signal } = side.stop;
     // One before it may still have the device and the port.
     await Promise.all(this.#closing);
     while (!signal.aborted) {
       try {
-        await this.#tryOpen(type, side, configured, own, external);
+        await this.#tryOpen(side);
         return;
       } catch (error) {
         if (signal.aborted) return;
         const failure = describeError(error);
         if (failure !== side.failure) {
           side.failure = failure;
-          this.#parts.log.error(`Peers with the backend ${configured.kind.type} are not reached: ${failure}`);
+          this.#parts.log.error(`Peers with the backend ${side.configured.kind.type} are not reached: ${failure}`);
           this.#parts.onChanged();
         }
         await side.forwarder?.[Symbol.asyncDispose]();
@@ -169,13 +165,8 @@ export class OtherBackends implements AsyncDisposable {
     }
   }
 
-  async #tryOpen(
-    type: string,
-    side: Side,
-    configured: ConfiguredBackend,
-    own: Lease,
-    external: ExternalInterface,
-  ): Promise<void> {
+  async #tryOpen(side: Side): Promise<void> {
+    const { type, configured, own, external } = side;
     const { config, identify, slots, onChanged } = this.#parts;
     const { signal } = side.stop;
     const setup = await identify(configured, signal);
@@ -187,10 +178,7 @@ export class OtherBackends implements AsyncDisposable {
       side.forwarder = forwarder;
       forwarder.prepare();
       await forwarder.start(part.ownAddress, signal);
-      side.forwarding = new ForwardingTable({
-        ...{ slots, onSlotReused: (slot) => forwarder.clearTraffic(slot) },
-        publish: (content) => forwarder.publish(content),
-      });
+      side.forwarding = new ForwardingTable(slots, forwarder);
       side.forwarding.set({ network: part.network, own: part.subnet, mtu: part.mtuBytes });
     }
     signal.throwIfAborted();
@@ -201,18 +189,14 @@ export class OtherBackends implements AsyncDisposable {
     onChanged();
   }
 
-  #close(type: string, side: Side): void {
-    this.#sides.delete(type);
+  #close(side: Side): void {
+    this.#sides.delete(side.type);
     side.stop.abort(new Error('no peer needs it'));
     const closing = side.opening
       .then(() => side.forwarder?.[Symbol.asyncDispose]())
       .catch((error: unknown) => this.#parts.log.error(describeError(error)))
       .finally(() => this.#closing.delete(closing));
     this.#closing.add(closing);
-  }
-
-  #nameOf(type: string): string {
-    return this.#parts.candidates.get(type)?.kind.type ?? type;
   }
 }
 

@@ -11,23 +11,25 @@ export interface ForwardTo {
   readonly port: number;
 }
 
-export interface ForwardingTableParts {
-  readonly slots: PeerSlots;
-  /** A slot goes to another peer: its counters start again. */
-  readonly onSlotReused: (slot: Slot) => void;
-  readonly publish: (content: PeerTableContent) => void;
+/** The part of a forwarder that its peers are told to. */
+export interface ForwardingTarget {
+  /** The slot goes to another peer: its counters start again. */
+  clearTraffic(slot: Slot): void;
+  publish(content: PeerTableContent): void;
 }
 
 /**
  * The peers of the forwarder, set one at a time and published together: it takes its table as a whole.
  */
 export class ForwardingTable {
-  readonly #parts: ForwardingTableParts;
+  readonly #slots: PeerSlots;
+  readonly #forwarder: ForwardingTarget;
   readonly #peers = new Map<string, ForwardTo>();
   #network: Omit<PeerTableContent, 'peers'> | undefined;
 
-  constructor(parts: ForwardingTableParts) {
-    this.#parts = parts;
+  constructor(slots: PeerSlots, forwarder: ForwardingTarget) {
+    this.#slots = slots;
+    this.#forwarder = forwarder;
   }
 
   /** Nothing is published before the network is known. */
@@ -42,13 +44,13 @@ export class ForwardingTable {
   }
 
   publish(): void {
-    const { slots, onSlotReused, publish } = this.#parts;
+    const forwarder = this.#forwarder;
     if (this.#network === undefined) return;
-    const assigned = slots.assign([...this.#peers.keys()], onSlotReused);
+    const assigned = this.#slots.assign([...this.#peers.keys()], (slot) => forwarder.clearTraffic(slot));
     const peers = [...this.#peers.values()].flatMap((to, index): Peer[] => {
       const slot = assigned[index];
       return slot === undefined ? [] : [{ slot, ...to }];
     });
-    publish({ ...this.#network, peers });
+    forwarder.publish({ ...this.#network, peers });
   }
 }

@@ -23,7 +23,6 @@ import {
 import { describeError, WeftError } from '../errors.ts';
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
-
 import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
 import { type RunResult, run } from './run.ts';
 import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';

@@ -21,7 +21,7 @@ describe('docs/ERRORS.md', () => {
   const codes = errorCodes(read('src/errors.ts'));
   const rows = read('docs/ERRORS.md')
     .split('\n')
-    .map((line) => /^\| `(WEFT_[A-Z0-9_]+)` \| (.+) \| (.+) \|$/.exec(line))
+    .map((line) => /^\| <a id="(WEFT_[A-Z0-9_]+)"><\/a>`\1` \| (.+) \| (.+) \|$/.exec(line))
     .filter((match) => match !== null);
 
   it('has one line for each code of src/errors.ts, and no other', () => {

@@ -13,7 +13,9 @@ export function prose(text: string): string {
   return text.replaceAll(/^```.*?^```/gms, '').replaceAll(/`[^`\n]*`/g, (span) => span.replaceAll(/[[\]()]/g, ''));
 }
 
-/** What links of a document's own can name: the ids of its headings. */
+/** What links of a document's own can name: the ids of its headings, and those it sets itself. */
 export function anchorsOf(text: string): string[] {
-  return [...prose(text).matchAll(/^#+ (.+)$/gm)].map((match) => anchorOf(match[1]!));
+  const headings = [...prose(text).matchAll(/^#+ (.+)$/gm)].map((match) => anchorOf(match[1]!));
+  const own = [...text.matchAll(/<a id="([^"]+)"><\/a>/g)].map((match) => match[1]!);
+  return [...headings, ...own];
 }

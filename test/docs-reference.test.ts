@@ -46,10 +46,10 @@ describe('docs/CONFIGURATION.md', () => {
     for (const [name, cell] of rows) {
       const expected = defaults.get(name!)!;
       // A flag that is off or empty has no default in --help; a list's default may be said in words.
-      const shown = cell!.replaceAll('`', '').trim();
+      const shown = (cell ?? '').replaceAll('`', '').trim();
       if (/^(etcd, or kube with |it is installed by other means)/.test(expected)) continue;
-      if (expected !== '') assert.equal(shown, expected, name);
-      else assert.match(shown, /^(|0|false|the interface.*)$/, name);
+      if (expected !== '') assert.equal(shown, expected, name!);
+      else assert.match(shown, /^(|0|false|the interface.*)$/, name!);
     }
   });
 

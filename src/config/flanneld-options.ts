@@ -26,7 +26,7 @@ export interface ModuleVerbosity {
 }
 
 const vmoduleFlag: FlagDefinition<readonly ModuleVerbosity[]> = {
-  usage: 'comma-separated list of `pattern=N` settings for the log verbosity of single files',
+  usage: 'comma-separated list of `pattern=N` log verbosity settings for individual files',
   typeName: 'value',
   isBoolean: false,
   initial: [],
@@ -58,39 +58,42 @@ const backtraceFlag: FlagDefinition<string> = {
 const FLANNELD_FLAGS = {
   'etcd-endpoints': stringFlag(
     'http://127.0.0.1:4001,http://127.0.0.1:2379',
-    'etcd endpoints, separated by commas; the first that answers is used',
+    'comma-separated list of etcd endpoints; the first that answers is used',
   ),
-  'etcd-prefix': stringFlag('/coreos.com/network', 'etcd key under which the network is kept'),
+  'etcd-prefix': stringFlag('/coreos.com/network', 'etcd key under which the network is stored'),
   'etcd-keyfile': stringFlag('', 'private key `file` for TLS to etcd'),
   'etcd-certfile': stringFlag('', 'certificate `file` for TLS to etcd'),
-  'etcd-cafile': stringFlag('', "`file` with the authority that signed etcd's certificate"),
+  'etcd-cafile': stringFlag('', 'CA certificate `file` for TLS to etcd'),
   'etcd-username': stringFlag('', 'user `name` for etcd'),
   'etcd-password': stringFlag('', 'password for etcd'),
-  iface: listFlag('interface to other hosts, by name or address; may be repeated, the first that fits is used'),
+  iface: listFlag('interface to the other hosts, by name or address; may be repeated, the first match is used'),
   'iface-regex': listFlag(
-    'regular expression for the address or name of the interface to other hosts; may be repeated, tried after every -iface',
+    'regular expression for the name or address of the interface to the other hosts; may be repeated, tried after -iface',
   ),
-  'iface-can-reach': stringFlag('', 'use the interface through which this `address` is reached; tried last'),
-  'subnet-file': stringFlag('/run/flannel/subnet.env', "`file` that tells others this host's subnet and MTU"),
-  'public-ip': stringFlag('', 'IPv4 `address` under which other hosts reach this one'),
-  'public-ipv6': stringFlag('', 'IPv6 `address` under which other hosts reach this one'),
-  'subnet-lease-renew-margin': intFlag(60, 'renew the lease this many `minutes` before it ends, 1 to 1439'),
+  'iface-can-reach': stringFlag('', 'use the interface of the route to this `address`; tried last'),
+  'subnet-file': stringFlag('/run/flannel/subnet.env', "`file` to write this host's subnet and MTU to"),
+  'public-ip': stringFlag('', 'IPv4 `address` at which other hosts reach this one'),
+  'public-ipv6': stringFlag('', 'IPv6 `address` at which other hosts reach this one'),
+  'subnet-lease-renew-margin': intFlag(60, 'renew the lease this many `minutes` before it expires, 1 to 1439'),
   'ip-masq': boolFlag(false, 'masquerade traffic that leaves the overlay network'),
-  'ip-masq-fully-random-disable': boolFlag(false, 'masquerade without fully random port choice'),
-  'kube-subnet-mgr': boolFlag(false, 'take subnets from Kubernetes instead of etcd'),
-  'kube-api-url': stringFlag('', 'Kubernetes API `URL`; not needed inside a pod'),
+  'ip-masq-fully-random-disable': boolFlag(false, 'do not use fully random source ports when masquerading'),
+  'kube-subnet-mgr': boolFlag(false, 'get subnets from Kubernetes instead of etcd'),
+  'kube-api-url': stringFlag('', 'Kubernetes API server `URL`; not needed inside a pod'),
   'kube-annotation-prefix': stringFlag('flannel.alpha.coreos.com', 'prefix of the node annotations'),
   'kubeconfig-file': stringFlag('', 'kubeconfig `file`; not needed inside a pod'),
   version: boolFlag(false, 'print the version and exit'),
   'healthz-ip': stringFlag('0.0.0.0', '`address` the health server listens on'),
-  'healthz-port': intFlag(0, '`port` the health server listens on, 0 for none'),
+  'healthz-port': intFlag(0, '`port` the health server listens on, 0 to disable'),
   'iptables-resync': intFlag(5, '`seconds` between checks of the traffic rules and the blackhole route'),
   'iptables-forward-rules': boolFlag(true, 'accept forwarded traffic of the overlay network'),
   'ip-blackhole-route': boolFlag(false, "add a blackhole route for this host's subnet"),
-  'net-config-path': stringFlag('/etc/kube-flannel/net-conf.json', 'network configuration `file`, with Kubernetes'),
+  'net-config-path': stringFlag(
+    '/etc/kube-flannel/net-conf.json',
+    'network configuration `file`, unless it is in etcd',
+  ),
   'set-node-network-unavailable': boolFlag(
     true,
-    'set the NetworkUnavailable condition of the node to False when ready',
+    'set the NetworkUnavailable condition of the Node to False when the network is ready',
   ),
   v: intFlag(0, 'log verbosity `level`'),
   vmodule: vmoduleFlag,
@@ -98,58 +101,58 @@ const FLANNELD_FLAGS = {
   'subnet-mgr': choiceFlag(
     ['local', 'etcd', 'kube'],
     undefined,
-    'where subnets come from: a store on this machine, etcd, or Kubernetes (default etcd, or kube with -kube-subnet-mgr)',
+    'lease store: a file on this machine, etcd, or Kubernetes (default etcd, or kube with -kube-subnet-mgr)',
   ),
   'local-store': stringFlag('/var/lib/weft/subnets.db', 'store `file` of -subnet-mgr=local'),
   'source-check': choiceFlag(
     ['loose', 'strict', 'off'],
     'loose',
-    "what the source address inside a tunnelled packet must be: loose refuses one of another host's subnet, strict also " +
-      "one outside the network that is not the sending host's own, off accepts every datagram",
+    "check of the source address inside a tunnelled packet: loose drops addresses in another host's subnet, strict also drops " +
+      'addresses outside the network that do not belong to the sending host, off accepts every datagram',
   ),
   'destination-check': choiceFlag(
     ['loose', 'strict', 'off'],
     'loose',
-    "what the destination address inside a tunnelled packet must be: loose takes one of this host's subnet or an address of " +
-      "this host, strict one of this host's subnet alone, off leaves it to the routing of this host",
+    "check of the destination address inside a tunnelled packet: loose accepts addresses in this host's subnet and this host's " +
+      "own addresses, strict only addresses in this host's subnet, off leaves it to this host's routing",
   ),
   'fast-path': choiceFlag(
     ['auto', 'off'],
     'auto',
-    'whether packets of the udp backend may take a fast path in the kernel (eBPF) where there is one; off: all pass through the agent',
+    'auto: the udp backend uses the fast path in the kernel (eBPF) where available; off: all packets pass through the agent',
   ),
   'fast-path-dir': stringFlag(
     '/sys/fs/bpf/weft',
-    'directory in a bpffs where the fast path is kept so that it goes on while the agent is away',
+    'bpffs directory where the fast path is pinned, so that it keeps working while the agent is down',
   ),
   'notrack-tunnel': boolFlag(
     false,
-    "keep the tunnel's own datagrams (udp backend) out of connection tracking; not where a firewall admits them as ESTABLISHED alone",
+    "exclude the udp backend's tunnel datagrams from connection tracking; do not use this if a firewall accepts them only as ESTABLISHED",
   ),
   'require-node-address': boolFlag(
     false,
-    "believe a node's public address only if it is among the addresses of its Node object (status.addresses), with Kubernetes",
+    "with Kubernetes, accept a node's public address only if its Node object lists it (status.addresses)",
   ),
-  'log-format': choiceFlag(['text', 'json'], 'text', 'form of the log lines'),
+  'log-format': choiceFlag(['text', 'json'], 'text', 'log format'),
   'cni-conf-dir': stringFlag(
     '',
-    'keep the CNI configuration 10-flannel.conflist in this `directory`, such as /etc/cni/net.d, from when packets flow (default: it is installed by other means)',
+    'write the CNI configuration 10-flannel.conflist to this `directory`, such as /etc/cni/net.d, once packets flow (default: it is installed by other means)',
   ),
   'cni-conf-template': stringFlag(
     '/etc/kube-flannel/cni-conf.json',
-    "`file` that the CNI configuration is made from, with -cni-conf-dir; flannel's default if there is none",
+    "template `file` for the CNI configuration, with -cni-conf-dir; if it does not exist, flannel's default",
   ),
   'cni-conf-plugin': choiceFlag(
     ['delegate', 'flannel'],
     'delegate',
-    'what pods start with, by -cni-conf-dir: the delegate of the plugin flannel (bridge), configured by the agent, or the plugin flannel itself, as the template has it',
+    'CNI plugin that sets up pods, with -cni-conf-dir: the delegate of the flannel plugin (bridge), configured by the agent, or the flannel plugin itself, as in the template',
   ),
   'iface-allow-loopback': boolFlag(
     false,
-    'take the loopback interface and addresses too, where they are asked for: other hosts are not reached through them',
+    'allow -iface and similar flags to select the loopback interface; other hosts cannot be reached through it',
   ),
-  'iface-from-node-ip': boolFlag(false, "use the interface that has the node's InternalIP, with Kubernetes"),
-  'explain-iface': boolFlag(false, 'print every interface that was considered and why it was not chosen, then exit'),
+  'iface-from-node-ip': boolFlag(false, "with Kubernetes, use the interface that has the Node's InternalIP"),
+  'explain-iface': boolFlag(false, 'print every candidate interface and why it was or was not chosen, then exit'),
   'skip-br-netfilter-check': boolFlag(false, 'start without the br_netfilter kernel module'),
 } as const;
 

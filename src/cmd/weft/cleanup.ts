@@ -39,21 +39,21 @@ const FLAVOURS: readonly IptablesFlavour[] = ['nft', 'legacy'];
 /** `weft cleanup`: takes from a host all that agents have made on it, weft's or a flanneld before it. */
 export function cleanupCommand(): Command {
   return new Command('cleanup')
-    .summary('remove all that agents have made on this host')
+    .summary('remove what agents have set up on this host')
     .description(
-      'Removes what the agent leaves on a host so that a restart loses no packet, and prints it: the TUN device, the fast ' +
-        'path in the kernel, routes, firewall rules and files. It needs nothing but the host itself, finds what a flanneld left under the same names, ' +
-        'and refuses while an agent runs. Leases are not touched, for they run out in their store, nor are CNI plugins, ' +
-        'which containers need for their removal.',
+      'An agent that stops leaves its state on the host so that a restart loses no packets. This command removes that state and ' +
+        'prints what it removed: TUN devices, the fast path in the kernel, routes, firewall rules and files. It does not need ' +
+        'the lease store, also removes what flanneld left under the same names, and refuses to run while an agent runs. ' +
+        'It does not remove leases, which expire in the store, or CNI plugins, which the runtime needs to remove containers.',
     )
-    .option('--dry-run', 'print what would be removed, and change nothing; also while an agent runs')
+    .option('--dry-run', 'print what would be removed without removing it; allowed while an agent runs')
     .option(
       '--subnet-file <file>',
-      `as the agent has it; with several networks on this host, once for each (default: ${DEFAULT_SUBNET_FILE})`,
+      `the agent's subnet file; repeat it for each network on this host (default: ${DEFAULT_SUBNET_FILE})`,
       (file: string, files: readonly string[] = []) => [...files, file],
     )
-    .option('--cni-conf-dir <directory>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
-    .option('--fast-path-dir <directory>', 'as the agent has it', '/sys/fs/bpf/weft')
+    .option('--cni-conf-dir <directory>', 'CNI configuration directory of the container runtime', '/etc/cni/net.d')
+    .option('--fast-path-dir <directory>', "the agent's --fast-path-dir", '/sys/fs/bpf/weft')
     .action(runCleanup);
 }
 

@@ -33,13 +33,14 @@ const OPTION_PREFIX = 'DOCKER_OPT_';
  */
 export function dockerOptsCommand(): Command {
   return new Command('docker-opts')
-    .description('Write options for the Docker daemon from subnet.env (as mk-docker-opts.sh does).')
-    .option('-f <file>', 'subnet.env, as the agent writes it', '/run/flannel/subnet.env')
+    .summary('generate options for the Docker daemon')
+    .description('Generate options for the Docker daemon from subnet.env, like mk-docker-opts.sh.')
+    .option('-f <file>', 'subnet.env written by the agent', '/run/flannel/subnet.env')
     .option('-d <file>', 'environment file to write', '/run/docker_opts.env')
-    .option('-i', 'write each option as a variable of its own, such as DOCKER_OPT_MTU; without -i and -c, both')
-    .option('-c', 'write all options together into one variable')
-    .option('-k <name>', 'name of that one variable', 'DOCKER_OPTS')
-    .option('-m', 'leave out --ip-masq')
+    .option('-i', 'write each option as a separate variable, such as DOCKER_OPT_MTU')
+    .option('-c', 'write all options to one variable (if neither -i nor -c is given, both apply)')
+    .option('-k <name>', 'name of the variable written by -c', 'DOCKER_OPTS')
+    .option('-m', 'omit --ip-masq')
     .action(async (options: DockerOptsArguments) => {
       const variables = { ...process.env, ...parseEnv(await readIfThere(options.f)) };
       const neither = options.i === undefined && options.c === undefined;

@@ -25,16 +25,15 @@ interface DoctorFlags extends DoctorPaths {
  */
 export function doctorCommand(): Command {
   return new Command('doctor')
-    .description(
-      'Look at this host for what keeps its pods from having a network, and say what to do. Changes nothing.',
-    )
-    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
-    .option('--net-config-path <file>', 'as the agent has it', '/etc/kube-flannel/net-conf.json')
-    .option('--healthz-port <port>', 'as the agent has it', portNumber, 8081)
-    .option('--cni-conf-dir <dir>', 'where the container runtime looks for configurations', '/etc/cni/net.d')
-    .option('--cni-conf-template <file>', 'as the agent has it', DEFAULT_CONF_TEMPLATE)
-    .option('--cni-bin-dir <dir>', 'where the container runtime looks for plugins', '/opt/cni/bin')
-    .option('--fast-path', 'only try whether the agent could have its fast path here; exit code 1 when not')
+    .summary('check this host for problems')
+    .description('Check this host for problems that break pod networking, and suggest fixes. Changes nothing.')
+    .option('--subnet-file <file>', "the agent's --subnet-file", '/run/flannel/subnet.env')
+    .option('--net-config-path <file>', "the agent's --net-config-path", '/etc/kube-flannel/net-conf.json')
+    .option('--healthz-port <port>', "the agent's --healthz-port", portNumber, 8081)
+    .option('--cni-conf-dir <dir>', 'CNI configuration directory of the container runtime', '/etc/cni/net.d')
+    .option('--cni-conf-template <file>', "the agent's --cni-conf-template", DEFAULT_CONF_TEMPLATE)
+    .option('--cni-bin-dir <dir>', 'CNI plugin directory of the container runtime', '/opt/cni/bin')
+    .option('--fast-path', 'only check whether the agent can use the fast path on this host; exit with 1 if not')
     .option('--json', 'print one JSON object')
     .action((flags: DoctorFlags) => examine(flags, flags.json === true));
 }

@@ -31,20 +31,27 @@ interface InstallCniFlags {
  */
 export function installCniCommand(): Command {
   return new Command('install-cni')
-    .description("Put CNI plugins that the network needs where the container runtime looks, overwriting nobody's.")
-    .option('--bin-dir <dir>', 'where the container runtime looks for plugins', '/opt/cni/bin')
-    .option('--source <dir...>', 'where to take missing plugins from', [DEBIAN_PLUGIN_FOLDER])
+    .summary('install the CNI plugins that the network needs')
+    .description(
+      'Install the CNI plugins that the network needs for the container runtime. Existing plugins are never overwritten.',
+    )
+    .option('--bin-dir <dir>', 'CNI plugin directory of the container runtime', '/opt/cni/bin')
+    .option('--source <dir...>', 'directories to copy missing plugins from', [DEBIAN_PLUGIN_FOLDER])
     .option(
       '--conf <file>',
-      "CNI configuration that names the plugins; if there is none, flannel's",
+      "CNI configuration that names the plugins; if the file does not exist, flannel's default",
       DEFAULT_CONF_TEMPLATE,
     )
-    .option('--conf-dir <dir>', 'folder of CNI configurations, looked at for ones that hide ours', '/etc/cni/net.d')
+    .option(
+      '--conf-dir <dir>',
+      "CNI configuration directory, checked for files that take precedence over weft's",
+      '/etc/cni/net.d',
+    )
     .option(
       '--wrapper',
-      'the plugin flannel is needed too: pods start with it, not with the configuration of the agent',
+      'also install the flannel plugin, for pods that start with it instead of with the configuration written by the agent',
     )
-    .option('--tun-device', 'make /dev/net/tun, too, where there is none, so that the agent needs no CAP_MKNOD')
+    .option('--tun-device', 'also create /dev/net/tun if it is missing, so that the agent does not need CAP_MKNOD')
     .option('--json', 'print one JSON object')
     .action((flags: InstallCniFlags) => install(flags));
 }

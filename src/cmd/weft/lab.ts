@@ -22,27 +22,26 @@ interface LabFlags {
  */
 export function labCommand(life: ProcessLife): Command {
   const lab = new Command('lab')
+    .summary('run a network of simulated hosts on this machine')
     .description(
-      'Hosts as network namespaces on this machine, an agent in each, real packets between their containers.',
+      'Run a network of simulated hosts on this machine: a network namespace for each host, with an agent and containers that exchange real packets.',
     )
     .option('--hosts <n>', `number of hosts, ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`, hostCount, 3)
-    .option('--keep', 'leave it running and print commands to try')
+    .option('--keep', 'leave the lab running and print commands to try')
     .option('--json', 'print one JSON object')
     .addOption(
-      new Option('--subnet-mgr <kind>', 'where the agents agree on subnets')
-        .choices(SUBNET_STORE_KINDS)
-        .default('local'),
+      new Option('--subnet-mgr <kind>', 'lease store of the agents').choices(SUBNET_STORE_KINDS).default('local'),
     )
     .addOption(
-      new Option('--backend <type>', 'how packets reach the other hosts')
+      new Option('--backend <type>', 'backend that carries packets between hosts')
         .choices(LAB_BACKENDS)
         .default(DEFAULT_BACKEND),
     )
     .action((flags: LabFlags) => runAndShow(flags, life));
   lab
     .command('down')
-    .argument('[id]', 'one lab, even if it is in use; all that are not in use without it')
-    .description('Remove labs that were kept, or that a crash left behind.')
+    .argument('[id]', 'lab to remove, even if it is in use (default: all labs that are not in use)')
+    .description('Remove labs left by --keep or by a crash.')
     .action((id: string | undefined) => down(id));
   return lab;
 }
@@ -88,7 +87,7 @@ async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
     }
   })();
   if (result === undefined) {
-    process.stderr.write('weft lab: interrupted; everything it had made has been removed\n');
+    process.stderr.write('weft lab: interrupted; the lab has been removed\n');
     process.exitCode = 130;
     return;
   }

@@ -11,12 +11,12 @@ interface RotateKeyFlags {
 /** `weft rotate-key`: another private key for this host. Standard output has the public key that belongs to it. */
 export function rotateKeyCommand(): Command {
   return new Command('rotate-key')
-    .summary('give this host a new key for the backend wireguard')
+    .summary('generate a new key for the wireguard backend of this host')
     .description(
-      'Writes a new private key and prints its public key. The agent takes it, and tells its peers, when it is started again; ' +
-        'until then the old one stays in use. Peers that have not heard of it yet are not reached for a moment.',
+      'Writes a new private key and prints its public key. The old key stays in use until the agent restarts. The agent then ' +
+        'publishes the new public key to its peers. A peer is unreachable for a moment, until it has received the new key.',
     )
-    .option('--key-file <file>', 'as the agent has it', process.env.WIREGUARD_KEY_FILE ?? WIREGUARD_KEY_FILE)
+    .option('--key-file <file>', "the agent's key file", process.env.WIREGUARD_KEY_FILE ?? WIREGUARD_KEY_FILE)
     .action(rotateKey);
 }
 
@@ -25,5 +25,5 @@ async function rotateKey({ keyFile }: RotateKeyFlags): Promise<void> {
   const { publicKey } = keyPairOf({ path: keyFile, text });
   await writeKeyFile(keyFile, text);
   process.stdout.write(`${publicKey}\n`);
-  process.stderr.write(`weft: ${keyFile} has a new key. It is used from the next start of the agent on.\n`);
+  process.stderr.write(`weft: ${keyFile} has a new key. The agent uses it after its next restart.\n`);
 }

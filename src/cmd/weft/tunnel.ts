@@ -234,38 +234,44 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
 /** `weft tunnel`: the data plane with peers given by hand and no subnet manager. */
 export function tunnelCommand(life: ProcessLife): Command {
   return new Command('tunnel')
-    .summary('carry packets between hosts with peers given by hand')
+    .summary('carry packets between hosts, with peers given on the command line')
     .description(
-      'Runs the udp data plane without a subnet manager: a TUN device, its address and route, and the peers named here. ' +
-        'Prints "ready" on standard output when packets flow. Ends on SIGINT or SIGTERM and takes the device with it.',
+      'Runs the udp data plane without a subnet manager: a TUN device, its address and route, and the given peers. ' +
+        'Prints "ready" on standard output when it forwards packets. SIGINT or SIGTERM stops it and removes the device.',
     )
     .requiredOption(
       '--address <address/length>',
-      'own overlay address, and the length of the whole network',
+      'overlay address of this host, and the prefix length of the whole network',
       parseTunnelAddress,
     )
     .requiredOption('--listen <address:port>', 'underlay address and UDP port of this host', parseListen)
-    .requiredOption('--peer <subnet=address[:port]>', 'a subnet and the host that has it; may be repeated', parsePeer)
-    .option('--subnet <subnet>', "own subnet (default: around the own address, as long as the peers' are)", parseSubnet)
+    .requiredOption('--peer <subnet=address[:port]>', 'a subnet and the host that owns it; may be repeated', parsePeer)
+    .option(
+      '--subnet <subnet>',
+      "subnet of this host (default: the one that contains its address, with the peers' prefix length)",
+      parseSubnet,
+    )
     .option('--dev <name>', 'name of the TUN device', 'flannel0')
-    .option('--mtu <bytes>', 'MTU of the TUN device: that of the underlay less 28', parseMtu, 1472)
+    .option('--mtu <bytes>', 'MTU of the TUN device: the MTU of the underlay minus 28', parseMtu, 1472)
     .addOption(
-      new Option('--source-check <mode>', 'which packets are accepted').choices(SOURCE_CHECKS).default('loose'),
+      new Option('--source-check <mode>', 'required source address of packets from peers')
+        .choices(SOURCE_CHECKS)
+        .default('loose'),
     )
     .addOption(
-      new Option('--destination-check <mode>', 'what packets from peers may be sent to')
+      new Option('--destination-check <mode>', 'allowed destination address of packets from peers')
         .choices(DESTINATION_CHECKS)
         .default('loose'),
     )
     .addOption(
-      new Option('--fast-path <mode>', 'whether packets may take a fast path in the kernel (eBPF) where there is one')
+      new Option('--fast-path <mode>', 'use the fast path in the kernel (eBPF) where available')
         .choices(FAST_PATH_MODES)
         .default('auto'),
     )
     .addHelpText(
       'after',
-      '\nSIGUSR1 makes it write one line of JSON to standard error: packets, bytes and drops with their reasons, of each peer\n' +
-        'and of "nobody" (what could not be laid at a peer\'s door), and totals such as system calls made and ICMP errors sent.',
+      '\nOn SIGUSR1, it writes one line of JSON to standard error: packets, bytes and drops by reason for each peer and for\n' +
+        '"nobody" (packets that belong to no peer), and totals such as system calls and ICMP errors sent.',
     )
     .action(async (options: TunnelOptions) => {
       await runTunnel(options, life);

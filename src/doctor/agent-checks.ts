@@ -17,7 +17,7 @@ const REFUSED_REMEDY =
   'Packets of these senders are lost. docs/MIGRATION.md has what each of them may be ("Packets that are refused").';
 
 const SKIPPED_REMEDY =
-  'Packets to these hosts are lost. An address that is not on the link needs a backend that crosses routers (vxlan, wireguard, ipip, udp), or an interface in the same network (--iface). docs/TROUBLESHOOTING.md has every reason ("Peers without a way").';
+  'Packets to these hosts are lost. An address that is not on the link needs a backend that crosses routers (vxlan, wireguard, ipip, udp), or an interface in the same network (--iface). docs/TROUBLESHOOTING.md has every reason ("Unreachable peers").';
 
 /** The agent: what it was told, what it says, what it has written. */
 export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {

@@ -115,7 +115,7 @@ function seconds(ms: number | undefined): number | undefined {
 /** Every metric of the agent that comes from a snapshot; docs/METRICS.md lists the same (a test compares the two). */
 export const METRICS: readonly MetricDefinition[] = [
   define('gauge', 'weft_build_info', {
-    help: 'Always 1; the labels say what runs.',
+    help: 'Always 1. The labels show the version, runtime, backend and subnet manager.',
     labels: ['version', 'node_version', 'backend', 'subnet_manager'],
     *read({ build }) {
       const { version, backend, subnetManager } = build;
@@ -125,43 +125,54 @@ export const METRICS: readonly MetricDefinition[] = [
   single(
     'gauge',
     'weft_network_config_outdated',
-    '1 when the network configuration has changed since the agent started: a restart applies it.',
+    '1 if the network configuration has changed since the agent started. A restart applies the change.',
     ({ configOutdated }) => configOutdated,
   ),
-  single('gauge', 'weft_ready', '1 when /readyz answers 200.', ({ ready }) => ready),
-  byKey('gauge', 'weft_failure', 'part', '1 while this part keeps the node from being ready.', ({ failures }) =>
+  single('gauge', 'weft_ready', '1 if /readyz returns 200.', ({ ready }) => ready),
+  byKey('gauge', 'weft_failure', 'part', '1 while this part prevents the node from being ready.', ({ failures }) =>
     Object.fromEntries(Object.entries(failures).map(([part, fails]) => [part, Number(fails)])),
   ),
   single(
     'counter',
     'weft_log_dropped_lines_total',
-    'Lines of the log that could not be written and were dropped.',
+    'Log lines that could not be written and were dropped.',
     ({ droppedLogLines }) => droppedLogLines,
   ),
 
-  single('gauge', 'weft_peers', 'Leases of other hosts in force.', ({ leases }) => leases?.peers),
+  single('gauge', 'weft_peers', 'Active leases of other hosts.', ({ leases }) => leases?.peers),
   single(
     'gauge',
     'weft_skipped_peers',
-    'Peers that the backend cannot reach, or in one family only; weft doctor and /skipped-peers name them.',
+    'Peers that the backend cannot reach, or can reach in one address family only. weft doctor and /skipped-peers list them.',
     ({ skippedPeers }) => skippedPeers,
   ),
   byKey(
     'gauge',
     'weft_refused_leases',
     'reason',
-    'Entries of the lease store that are not believed, by reason.',
+    'Rejected entries of the lease store, by reason.',
     ({ leases }) => leases?.refused,
   ),
-  byKey('counter', 'weft_lease_events_total', 'event', 'Changes to leases seen.', ({ leases }) => leases?.events),
+  byKey(
+    'counter',
+    'weft_lease_events_total',
+    'event',
+    'Lease changes received from the store.',
+    ({ leases }) => leases?.events,
+  ),
   single(
     'gauge',
     'weft_lease_expiry_timestamp_seconds',
-    'When this host’s own lease ends, in Unix time; absent when it never does.',
+    'Unix time at which this host’s lease expires; absent if it never expires.',
     ({ leases }) => seconds(leases?.ownExpiresAtMs),
   ),
 
-  single('gauge', 'weft_store_reachable', '1 when the lease store answered last.', ({ store }) => store?.reachable),
+  single(
+    'gauge',
+    'weft_store_reachable',
+    '1 if the last request to the lease store succeeded.',
+    ({ store }) => store?.reachable,
+  ),
   single('counter', 'weft_store_errors_total', 'Failed requests to the lease store.', ({ store }) => store?.errors),
   single(
     'counter',
@@ -172,19 +183,19 @@ export const METRICS: readonly MetricDefinition[] = [
   single(
     'gauge',
     'weft_store_last_success_timestamp_seconds',
-    'When the lease store last answered, in Unix time.',
+    'Unix time of the last answer from the lease store.',
     ({ store }) => seconds(store?.lastSuccessAtMs),
   ),
 
-  single('gauge', 'weft_forwarder_running', '1 when packets are forwarded.', ({ forwarder }) => forwarder?.running),
+  single('gauge', 'weft_forwarder_running', '1 if the forwarder is running.', ({ forwarder }) => forwarder?.running),
   single(
     'gauge',
     'weft_fast_path',
-    '1 when packets may take the fast path in the kernel.',
+    '1 if the fast path in the kernel is open.',
     ({ forwarder }) => forwarder?.fastPath,
   ),
   define<'reason'>('gauge', 'weft_fast_path_obstacle', {
-    help: '1 for what keeps the fast path closed although it is wanted: ipsec-policy, or unavailable; absent when nothing does.',
+    help: '1 for the reason why the fast path is enabled but closed: ipsec-policy or unavailable; absent if there is none.',
     labels: ['reason'],
     *read({ forwarder }) {
       const reason = forwarder?.fastPathObstacle;
@@ -194,28 +205,31 @@ export const METRICS: readonly MetricDefinition[] = [
   single(
     'gauge',
     'weft_fast_path_peers_without_agent',
-    'Peers that are sent to by the fast path, and whose agent has been away for more than a minute.',
+    'Peers that receive packets over the fast path although their agents have been down for more than a minute.',
     ({ forwarder }) => forwarder?.fastPathPeersAlone,
   ),
   single(
     'counter',
     'weft_forwarder_restarts_total',
-    'Times the data path was opened again after it broke.',
+    'Restarts of the data path after a failure.',
     ({ forwarder }) => forwarder?.restarts,
   ),
   single(
     'counter',
     'weft_peer_table_writes_total',
-    'Times the packet workers were given another table of peers.',
+    'Updates of the packet workers’ peer table.',
     ({ forwarder }) => forwarder?.published.times,
   ),
-  single('gauge', 'weft_peer_table_write_timestamp_seconds', 'When they last were, in Unix time.', ({ forwarder }) =>
-    seconds(forwarder?.published.lastAtMs),
+  single(
+    'gauge',
+    'weft_peer_table_write_timestamp_seconds',
+    'Unix time of the last update of the peer table.',
+    ({ forwarder }) => seconds(forwarder?.published.lastAtMs),
   ),
-  packetMetric('weft_packets_total', 'Packets passed to (tx) and from (rx) a peer.', ({ packets }) => packets),
-  packetMetric('weft_bytes_total', 'Bytes of those packets, inner IP header included.', ({ bytes }) => bytes),
+  packetMetric('weft_packets_total', 'Packets sent to (tx) and received from (rx) a peer.', ({ packets }) => packets),
+  packetMetric('weft_bytes_total', 'Bytes of those packets, including the inner IP header.', ({ bytes }) => bytes),
   define('counter', 'weft_dropped_packets_total', {
-    help: 'Packets not passed on, by reason; peer "none" when no peer can be named.',
+    help: 'Dropped packets, by reason. The peer is "none" if the packet belongs to no peer.',
     labels: ['peer', 'direction', 'reason'],
     *read(snapshot) {
       for (const { peer, direction, figures } of eachDirection(snapshot)) {
@@ -229,58 +243,68 @@ export const METRICS: readonly MetricDefinition[] = [
     'counter',
     'weft_queue_dropped_packets_total',
     'queue',
-    'Packets that the kernel dropped because the queue to the packet workers was full.',
+    'Packets that the kernel dropped because a queue to the packet workers was full.',
     ({ forwarder }) => forwarder?.queueDrops,
   ),
   byKey(
     'gauge',
     'weft_refused_senders',
     'reason',
-    'Addresses whose packets were refused within the last ten minutes.',
+    'Addresses whose packets were rejected in the last ten minutes.',
     ({ forwarder }) => forwarder?.refusedSenders,
   ),
   byKey(
     'counter',
     'weft_forwarder_operations_total',
     'operation',
-    'What the packet workers did, such as system calls.',
+    'Operations of the packet workers, such as system calls.',
     ({ forwarder }) => forwarder?.operations,
   ),
 
-  single('counter', 'weft_kernel_runs_total', 'Comparisons of kernel state with what is wanted.', ({ kernel }) => {
-    return kernel?.runs;
-  }),
+  single(
+    'counter',
+    'weft_kernel_runs_total',
+    'Comparisons of the kernel state with the desired state.',
+    ({ kernel }) => {
+      return kernel?.runs;
+    },
+  ),
   byKey(
     'counter',
     'weft_kernel_operations_total',
     'operation',
-    'Changes made to links and their settings, addresses, routes and neighbours.',
+    'Changes to links, their settings, addresses, routes and neighbour entries.',
     ({ kernel }) => kernel?.operations,
   ),
   byKey(
     'counter',
     'weft_kernel_repairs_total',
     'operation',
-    'Those of them that put back what somebody else had changed.',
+    'Changes that restored what another program had changed or removed.',
     ({ kernel }) => kernel?.repairs,
   ),
-  single('counter', 'weft_kernel_failures_total', 'Changes and comparisons that failed.', ({ kernel }) => {
+  single('counter', 'weft_kernel_failures_total', 'Failed comparisons and changes.', ({ kernel }) => {
     return kernel?.failures;
-  }),
-  single('gauge', 'weft_kernel_problems', 'Parts of the wanted state that cannot be had for now.', ({ kernel }) => {
-    return kernel?.problems;
   }),
   single(
     'gauge',
+    'weft_kernel_problems',
+    'Parts of the desired state that currently cannot be applied.',
+    ({ kernel }) => {
+      return kernel?.problems;
+    },
+  ),
+  single(
+    'gauge',
     'weft_kernel_converged',
-    '1 when the kernel had all that is wanted at the last look.',
+    '1 if the kernel matched the desired state at the last comparison.',
     ({ kernel }) => {
       return kernel?.converged;
     },
   ),
 
   define('gauge', 'weft_wireguard_last_handshake_timestamp_seconds', {
-    help: 'When a WireGuard peer last agreed on a key, in Unix time; absent when it never did. As of the last look at the kernel.',
+    help: 'Unix time of the last WireGuard handshake with a peer, as last read from the kernel; absent if there was none.',
     labels: ['peer', 'device'],
     *read({ wireguard = [] }) {
       for (const { peer, device, lastHandshakeAtMs } of wireguard) {
@@ -289,7 +313,7 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   define('counter', 'weft_wireguard_bytes_total', {
-    help: 'Encrypted bytes to (tx) and from (rx) a WireGuard peer, as of the last look at the kernel.',
+    help: 'Encrypted bytes sent to (tx) and received from (rx) a WireGuard peer, as last read from the kernel.',
     labels: ['peer', 'device', 'direction'],
     *read({ wireguard = [] }) {
       for (const { peer, device, sentBytes, receivedBytes } of wireguard) {
@@ -300,28 +324,33 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
 
-  single('counter', 'weft_traffic_checks_total', 'Checks of the masquerade and forward rules.', ({ traffic }) => {
+  single('counter', 'weft_traffic_checks_total', 'Checks of the firewall rules.', ({ traffic }) => {
     return traffic?.checks;
   }),
   byKey(
     'counter',
     'weft_traffic_repairs_total',
     'problem',
-    'Rules put right, by what was wrong.',
+    'Repairs of the firewall rules, by what was wrong.',
     ({ traffic }) => traffic?.repairs,
   ),
-  single('counter', 'weft_traffic_failures_total', 'Checks or repairs of the rules that failed.', ({ traffic }) => {
-    return traffic?.failures;
-  }),
+  single(
+    'counter',
+    'weft_traffic_failures_total',
+    'Failed checks and repairs of the firewall rules.',
+    ({ traffic }) => {
+      return traffic?.failures;
+    },
+  ),
   single(
     'gauge',
     'weft_traffic_last_success_timestamp_seconds',
-    'When the rules were last found or made right, in Unix time.',
+    'Unix time at which the firewall rules were last correct.',
     ({ traffic }) => seconds(traffic?.lastSuccessAtMs),
   ),
 
   define('counter', 'weft_hooks_total', {
-    help: 'Commands of the backend extension that have ended, by when they are run and how they ended.',
+    help: 'Completed commands of the extension backend, by hook and result.',
     labels: ['hook', 'result'],
     *read({ hooks = {} }) {
       for (const [hook, { succeeded, failed }] of Object.entries(hooks)) {
@@ -332,11 +361,11 @@ export const METRICS: readonly MetricDefinition[] = [
   }),
 
   single('gauge', 'process_resident_memory_bytes', 'Resident memory of the agent.', () => process.memoryUsage.rss()),
-  single('counter', 'process_cpu_seconds_total', 'CPU time of the agent, all threads.', () => {
+  single('counter', 'process_cpu_seconds_total', 'CPU time of the agent, over all threads.', () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   }),
-  single('gauge', 'process_start_time_seconds', 'When the agent started, in Unix time.', () => {
+  single('gauge', 'process_start_time_seconds', 'Unix time at which the agent started.', () => {
     return performance.timeOrigin / 1000;
   }),
 ];

@@ -11,7 +11,7 @@ export class EventLoopLag implements Disposable {
   static readonly definition = {
     name: 'weft_event_loop_lag_seconds',
     type: 'gauge',
-    help: 'How late timers of the control plane fired since the last scrape: median, 99th percentile and maximum.',
+    help: 'Delay of control plane timers since the last scrape: median, 99th percentile and maximum.',
     labels: ['quantile'],
   } as const;
 

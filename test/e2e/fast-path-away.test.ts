@@ -10,13 +10,13 @@ import { fileURLToPath } from 'node:url';
 import { createFastPathTables } from '../../src/cmd/flanneld/host-fast-path.ts';
 import { COUNTER_VALUE_BYTES, LAYOUT, RX_PACKETS, TX_PACKETS } from '../../src/dataplane/fast-path/layout.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
-import { sendFile } from '../../src/lab/checks.ts';
 import type { Underlay } from '../../src/lab/namespaces.ts';
 import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
 import { BPF_COMMANDS } from '../../src/linux/constants.ts';
 import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
 import { type Child, run } from '../../src/linux/run.ts';
 import { EchoConnection, serveEcho } from '../netns/echo-connection.ts';
+import { transfer, untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
 import { lostPings } from '../netns/ping-replies.ts';
 import { eventually, LineFeed } from '../netns/waiting.ts';
@@ -24,8 +24,8 @@ import { eventually, LineFeed } from '../netns/waiting.ts';
 /** The time of an image pull or a slow rolling update; longer than anything that programs learn by themselves holds. */
 const AWAY_MS = 4_000;
 const FILE_BYTES = 32 * 1024 * 1024;
-/** Of a file in super-packets, each counted as what it is cut into. */
-const FILE_PACKETS = FILE_BYTES / 1_472;
+/** A super-packet is counted as what it is cut into. */
+const MTU = 1_472;
 const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/m;
 const WEFT = [
   process.execPath,
@@ -38,11 +38,13 @@ const signal = new AbortController().signal;
 class Kept implements AsyncDisposable {
   readonly overlay: Overlay;
   readonly root: string;
+  readonly underlay: Underlay;
   readonly #stack: AsyncDisposableStack;
 
-  private constructor(overlay: Overlay, root: string, stack: AsyncDisposableStack) {
+  private constructor(overlay: Overlay, root: string, underlay: Underlay, stack: AsyncDisposableStack) {
     this.overlay = overlay;
     this.root = root;
+    this.underlay = underlay;
     this.#stack = stack;
   }
 
@@ -55,7 +57,7 @@ class Kept implements AsyncDisposable {
     const root = join(mountPoint, 'weft');
     const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
     const overlay = stack.use(await Overlay.create({ hosts, containersPerHost: 1, underlay, agentFlags }, signal));
-    return new Kept(overlay, root, stack.move());
+    return new Kept(overlay, root, underlay, stack.move());
   }
 
   /** Where that host's fast path is kept. */
@@ -75,6 +77,43 @@ class Kept implements AsyncDisposable {
       packets += Number(value.getBigUint64(direction, true));
     }
     return packets;
+  }
+
+  /**
+   * Waits until both hosts carry files and pings by the fast path, since their agents have started: an agent that is killed before
+   * that has nothing to leave.
+   */
+  async agreed(): Promise<void> {
+    const { topology } = this.overlay;
+    const [a, b] = topology.containers as [LabContainer, LabContainer];
+    await this.carriesFile(a, b, FILE_BYTES / 8);
+    await this.carriesFile(b, a, FILE_BYTES / 8);
+    // Where hosts cut super-packets, one packet a second takes the long way, and what comes in alone is the forwarder's.
+    const isWire = this.underlay === 'wire';
+    const directions = isWire ? ([TX_PACKETS] as const) : ([TX_PACKETS, RX_PACKETS] as const);
+    const least = isWire ? 18 : 20;
+    await untilFastPathCarries(
+      () => Promise.all(topology.hosts.flatMap((host) => directions.map((direction) => this.counted(host, direction)))),
+      async () => void (await ping(topology, a, addressOf(b), '-c', '20', '-i', '0.01')),
+      ({ before, after }) => {
+        const more = after.map((packets, index) => packets - before[index]!);
+        assert.ok(Math.min(...more) >= least, `${more} packets of 20 by the fast path`);
+      },
+    );
+  }
+
+  /** … which the program of the sending host has carried. */
+  async carriesFile(from: LabContainer, to: LabContainer, bytes: number): Promise<void> {
+    const { topology } = this.overlay;
+    const host = topology.hosts.find(({ containers }) => containers.includes(from))!;
+    await untilFastPathCarries(
+      async () => [await this.counted(host, TX_PACKETS)],
+      () => transfer(topology, from, to, bytes),
+      ({ before, after }) => {
+        const more = after[0]! - before[0]!;
+        assert.ok(more > bytes / MTU, `${more} packets of ${bytes / MTU} by the fast path of host ${host.index + 1}`);
+      },
+    );
   }
 
   async end(host: LabHost, how: 'SIGTERM' | 'SIGKILL'): Promise<void> {
@@ -153,25 +192,29 @@ describe('the fast path while the agent is away, where this host cuts super-pack
     const [a, b] = topology.containers as [LabContainer, LabContainer];
     const host = topology.hosts[1]!;
     await serveEcho(topology, b);
-    await eventually('the fast path is open', async () => OPEN.test(await kept.overlay.log(host)) || undefined);
     await using forth = await EchoConnection.open(topology, a, b);
+    await kept.agreed();
     await using flood = await PingFlood.start(topology, a, b);
     await flood.answered(500);
     const before = await kept.counted(host, RX_PACKETS);
     await kept.end(host, 'SIGKILL');
     await sleep(AWAY_MS);
-    await flood.answered(500);
+    await flood.answered(100);
+    const lostWithTheAgent = flood.lost.lost;
+    await flood.answered(2_000);
+    const lostSince = flood.lost.lost - lostWithTheAgent;
+    assert.ok(lostSince <= 0, `${lostSince} lost while the agent was away`);
     const received = (await kept.counted(host, RX_PACKETS)) - before;
     assert.ok(received > 500, `${received} packets received while the agent was away`);
-    const sent = await sendFile(topology, a, b, FILE_BYTES / 8);
-    assert.equal(sent.receivedSha256, sent.sha256);
+    await transfer(topology, a, b, FILE_BYTES / 8);
     await forth.flowing();
     await kept.overlay.startAgent(host, signal);
     await flood.answered(1_000);
     await forth.flowing();
     const { lost, of } = flood.lost;
     t.diagnostic(`${lost} of ${of} lost; longest gap of TCP ${forth.longestGapMs()} ms`);
-    assert.ok(lost * 100 < of, `${lost} of ${of}`);
+    // What an agent that gets little of a busy machine has yet to read when it is killed.
+    assert.ok(lost * 10 < of, `${lost} of ${of}`);
   });
 });
 
@@ -189,39 +232,13 @@ describe('the fast path while the agent is away, where super-packets arrive in o
     for (const host of hosts) {
       await eventually('the fast path is open', async () => OPEN.test(await kept.overlay.log(host)) || undefined);
     }
-    await transfer(containers[0]!, containers[1]!);
-    await transfer(containers[1]!, containers[0]!);
   });
   after(() => kept?.[Symbol.asyncDispose]());
 
-  async function transfer(from: LabContainer, to: LabContainer): Promise<void> {
-    const sent = await sendFile(topology, from, to, FILE_BYTES);
-    assert.deepEqual([sent.receivedBytes, sent.receivedSha256], [sent.bytes, sent.sha256]);
-  }
-
-  /** A file each way, which the programs have carried. */
   async function carriesFiles(): Promise<void> {
-    for (const [from, to] of [
-      [0, 1],
-      [1, 0],
-    ] as const) {
-      const before = await kept.counted(hosts[from]!, TX_PACKETS);
-      await transfer(containers[from]!, containers[to]!);
-      const more = (await kept.counted(hosts[from]!, TX_PACKETS)) - before;
-      assert.ok(more > FILE_PACKETS, `${more} packets of ${FILE_PACKETS} by the fast path of host ${from + 1}`);
-    }
-  }
-
-  /** Both hosts have agreed on the fast path since their agents have started: one that is killed before that has nothing to leave. */
-  async function agreed(): Promise<void> {
-    for (const host of hosts) {
-      await eventually('the packets take the fast path', async () => {
-        const before = await kept.counted(host, RX_PACKETS);
-        await ping(topology, containers[0]!, addressOf(containers[1]!), '-c', '20', '-i', '0.01');
-        // One packet a second takes the long way.
-        return (await kept.counted(host, RX_PACKETS)) - before >= 18 || undefined;
-      });
-    }
+    const [a, b] = containers as [LabContainer, LabContainer];
+    await kept.carriesFile(a, b, FILE_BYTES);
+    await kept.carriesFile(b, a, FILE_BYTES);
   }
 
   for (const [index, how] of [
@@ -234,6 +251,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
       const [a, b] = [containers[0]!, containers[1]!];
       await using forth = await EchoConnection.open(topology, a, b);
       await using back = await EchoConnection.open(topology, b, a);
+      await kept.agreed();
       await using flood = await PingFlood.start(topology, a, b);
       await flood.answered(500);
       const links = linkIds(await kept.directory(hosts[index]!));
@@ -259,7 +277,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
 
   it('goes on for more than a minute, and the other host says who has no agent', async () => {
     const [first, second] = hosts as [LabHost, LabHost];
-    await agreed();
+    await kept.agreed();
     await using flood = await PingFlood.start(topology, containers[0]!, containers[1]!);
     await kept.end(second, 'SIGKILL');
     const logged = async (what: string): Promise<true> =>
@@ -278,7 +296,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
   });
 
   it('carries on after a pause without any agent', async () => {
-    await agreed();
+    await kept.agreed();
     for (const host of hosts) await kept.end(host, 'SIGKILL');
     await sleep(AWAY_MS);
     await using flood = await PingFlood.start(topology, containers[0]!, containers[1]!);
@@ -293,7 +311,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
 
   it('refuses a peer that went from the store meanwhile', async () => {
     const [a, b] = [containers[0]!, containers[1]!];
-    await agreed();
+    await kept.agreed();
     for (const host of hosts) await kept.end(host, 'SIGKILL');
     assert.ok((await ping(topology, b, addressOf(a))).ok, 'nobody has told the programs yet');
     const gone = kept.overlay.agents[1]!.network.subnet;

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
-import { sendFile } from '../../src/lab/checks.ts';
 import type { Underlay } from '../../src/lab/namespaces.ts';
 import { type LabContainer, type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { address, udpPacket } from '../fakes/packets.ts';
 import { udpArrivals, withoutReversePathFilter } from './arrivals.ts';
+import { assertFewer, type Carried, countersOf, transfer, untilFastPathCarries } from './fast-path-use.ts';
 import { addressOf, ping } from './overlay.ts';
 import { attach, OVERHEAD, PORT, Tunnel, type TunnelCounters, type TunnelSettings } from './tunnel.ts';
-import { eventually, type LineFeed } from './waiting.ts';
+import { eventually, eventuallyHolds, type LineFeed } from './waiting.ts';
 
 const MTU = 1500 - OVERHEAD;
 const FILE_BYTES = 64 * 1024 * 1024;
@@ -25,11 +25,6 @@ const TTL_ON_ARRIVAL = 60;
 const ATTACHED = /^weft tunnel: Packets take the fast path in the kernel/;
 const REFUSED = /^weft tunnel: All packets pass through the forwarder, there is no fast path in the kernel: /;
 
-async function transfer(topology: Topology, from: LabContainer, to: LabContainer, bytes = FILE_BYTES): Promise<void> {
-  const sent = await sendFile(topology, from, to, bytes);
-  assert.deepEqual([sent.receivedBytes, sent.receivedSha256], [sent.bytes, sent.sha256]);
-}
-
 /** From `nstat`'s source; of the namespace's kernel, all devices together. */
 async function udpChecksumErrors(topology: Topology, place: Place): Promise<number> {
   const { stdout } = await topology.exec(place, ['cat', '/proc/net/snmp']);
@@ -38,8 +33,6 @@ async function udpChecksumErrors(topology: Topology, place: Place): Promise<numb
   assert.ok(at > 0, stdout);
   return Number(values!.split(' ')[at]);
 }
-
-const system = (counters: TunnelCounters, name: string): number => counters.totals[name]!;
 
 /** Hosts 1 … n with a tunnel each to all others, and a container each. */
 async function meshOf(
@@ -62,18 +55,53 @@ async function meshOf(
   }
 }
 
-/** 100 datagrams, 20 a system call, none of which may be lost or overtake another. */
-async function sendSegments(topology: Topology, from: LabContainer, to: LabContainer): Promise<void> {
+/**
+ * 100 datagrams, 20 a system call, from the first host to the second by the fast path, once TCP has shown that it is open; none
+ * may be lost or overtake another.
+ */
+async function carriesSegments(
+  topology: Topology,
+  tunnels: readonly Tunnel[],
+  [from, to]: readonly LabContainer[],
+): Promise<void> {
   const lines = Array.from({ length: 100 }, (_, index) => `${index}`.padEnd(SEGMENT_BYTES - 1, '.').concat('\n'));
-  const feed = await udpArrivals(topology, to, SEGMENT_PORT);
-  const sender = fileURLToPath(new URL('udp-segment-sender.ts', import.meta.url));
-  const argv = [process.execPath, ...RUNTIME_FLAGS, sender, addressOf(to), `${SEGMENT_PORT}`, `${SEGMENT_BYTES}`];
-  await topology.exec(from, argv, { stdin: lines.join('') });
-  await feed.find((text) => text.startsWith('99.'));
+  const feed = await udpArrivals(topology, to!, SEGMENT_PORT);
+  const script = fileURLToPath(new URL('udp-segment-sender.ts', import.meta.url));
+  const sender = [process.execPath, ...RUNTIME_FLAGS, script, addressOf(to!), `${SEGMENT_PORT}`, `${SEGMENT_BYTES}`];
+  const look = countersOf(tunnels.slice(0, 1));
+  let before: readonly TunnelCounters[] = [];
+  let mark = 0;
+  await untilFastPathCarries(
+    look,
+    async () => {
+      await transfer(topology, from!, to!, SMALL_FILE_BYTES);
+      before = await look();
+      mark = feed.mark;
+      await topology.exec(from!, sender, { stdin: lines.join('') });
+      await eventually('100 datagrams arrive', () => feed.mark >= mark + lines.length || undefined);
+    },
+    ({ after }) => {
+      assert.ok(after[0]!.peers[0]!.sent.packets - before[0]!.peers[0]!.sent.packets >= 100);
+      assertFewer({ before, after }, 'txReads', 5);
+    },
+  );
   assert.deepEqual(
-    feed.seen.map(({ text }) => `${text}\n`),
+    feed.seen.slice(mark).map(({ text }) => `${text}\n`),
     lines,
   );
+}
+
+/** One host's packets out are the other's packets in, however they went; once none is on its way any more. */
+async function countTheSame([one, other]: readonly Tunnel[]): Promise<void> {
+  await eventuallyHolds(async () => {
+    const [first, second] = [(await one!.counters()).peers[0]!, (await other!.counters()).peers[0]!];
+    for (const [sent, received] of [
+      [first.sent, second.received],
+      [second.sent, first.received],
+    ] as const) {
+      assert.deepEqual([sent.packets, sent.bytes], [received.packets, received.bytes]);
+    }
+  });
 }
 
 describe('the fast path where super-packets arrive in one piece', () => {
@@ -98,33 +126,32 @@ describe('the fast path where super-packets arrive in one piece', () => {
 
   it('carries TCP both ways past the forwarders, and counts it as they would', async () => {
     const [a, b] = [containers[0]!, containers[1]!];
-    const before = await Promise.all(tunnels.slice(0, 2).map((tunnel) => tunnel.counters()));
-    await transfer(topology, a, b);
-    await transfer(topology, b, a);
-    const later = await Promise.all(tunnels.slice(0, 2).map((tunnel) => tunnel.counters()));
-    for (const [index, counters] of later.entries()) {
+    const { before, after } = await untilFastPathCarries(
+      countersOf(tunnels.slice(0, 2)),
+      async () => {
+        await transfer(topology, a, b, FILE_BYTES);
+        await transfer(topology, b, a, FILE_BYTES);
+      },
+      (carried) => {
+        // A forwarder that carried the file would read a thousand super-packets at the least, and receive as many messages.
+        assertFewer(carried, 'txReads', 500);
+        assertFewer(carried, 'rxReceives', 500);
+      },
+    );
+    for (const [index, counters] of after.entries()) {
       const { sent, received } = counters.peers[0]!;
-      const fullPackets = FILE_BYTES / MTU;
-      assert.ok(sent.packets > fullPackets && received.packets > fullPackets, JSON.stringify(counters.peers[0]));
-      assert.ok(sent.bytes > FILE_BYTES && received.bytes > FILE_BYTES, JSON.stringify(counters.peers[0]));
+      const [sentBefore, receivedBefore] = [before[index]!.peers[0]!.sent, before[index]!.peers[0]!.received];
+      const packets = [sent.packets - sentBefore.packets, received.packets - receivedBefore.packets];
+      const bytes = [sent.bytes - sentBefore.bytes, received.bytes - receivedBefore.bytes];
+      assert.ok(Math.min(...packets) > FILE_BYTES / MTU, `${packets} packets`);
+      assert.ok(Math.min(...bytes) > FILE_BYTES, `${bytes} bytes`);
       assert.deepEqual([sent.drops, received.drops], [{}, {}]);
-      // A forwarder that carried the file would read a thousand super-packets at the least, and receive as many messages.
-      const reads = system(counters, 'txReads') - system(before[index]!, 'txReads');
-      const receives = system(counters, 'rxReceives') - system(before[index]!, 'rxReceives');
-      assert.ok(reads < 500 && receives < 500, `host ${index + 1}: ${reads} reads, ${receives} receives`);
     }
-    // One host's packets out are the other's packets in, however they went.
-    assert.equal(later[0]!.peers[0]!.sent.packets, later[1]!.peers[0]!.received.packets);
-    assert.equal(later[0]!.peers[0]!.sent.bytes, later[1]!.peers[0]!.received.bytes);
+    await countTheSame(tunnels);
   });
 
   it("carries UDP's super-packets in order", async () => {
-    await transfer(topology, containers[0]!, containers[1]!, SMALL_FILE_BYTES);
-    const before = await tunnels[0]!.counters();
-    await sendSegments(topology, containers[0]!, containers[1]!);
-    const later = await tunnels[0]!.counters();
-    assert.ok(later.peers[0]!.sent.packets - before.peers[0]!.sent.packets >= 100);
-    assert.ok(system(later, 'txReads') - system(before, 'txReads') < 5, 'the forwarder has not read them');
+    await carriesSegments(topology, tunnels, containers);
   });
 
   it('carries a stream that goes one way alone', async () => {
@@ -133,17 +160,21 @@ describe('the fast path where super-packets arrive in one piece', () => {
     const target = `UDP4-SENDTO:${addressOf(b)}:${ONE_WAY_PORT}`;
     const ticks = `exec socat -u STDIN ${target} < <(while :; do echo tick || exit; sleep 0.02; done)`;
     await using _sender = await topology.start(a, ['bash', '-c', ticks], { stdout: 'ignore' });
+    const sentMore = async (packets: number): Promise<void> => {
+      const from = (await tunnels[0]!.counters()).peers[0]!.sent.packets;
+      await eventually(
+        `${packets} packets more`,
+        async () => (await tunnels[0]!.counters()).peers[0]!.sent.packets >= from + packets || undefined,
+      );
+    };
     // What was learned before has run out by then: it holds for two seconds.
-    const sentMore = async (than: TunnelCounters, packets: number): Promise<TunnelCounters> =>
-      eventually(`${packets} packets more`, async () => {
-        const now = await tunnels[0]!.counters();
-        return now.peers[0]!.sent.packets >= than.peers[0]!.sent.packets + packets ? now : undefined;
-      });
-    const before = await sentMore(await tunnels[0]!.counters(), 150);
-    const later = await sentMore(before, 150);
-    const reads = system(later, 'txReads') - system(before, 'txReads');
-    assert.ok(reads < 30, `${reads} of 150 through the forwarder`);
-    const { received } = later.peers[0]!;
+    await sentMore(150);
+    const { after } = await untilFastPathCarries(
+      countersOf(tunnels.slice(0, 1)),
+      () => sentMore(150),
+      (carried) => assertFewer(carried, 'txReads', 30),
+    );
+    const { received } = after[0]!.peers[0]!;
     assert.deepEqual(received.drops, {}, 'signs are no packets');
   });
 
@@ -157,7 +188,9 @@ describe('the fast path where super-packets arrive in one piece', () => {
   it('leaves what must be answered to the forwarder', async () => {
     const { output } = await ping(topology, containers[0]!, addressOf(containers[1]!), '-t', '2');
     assert.match(output, /From 10\.244\.1\.0 .*Time to live exceeded/);
-    assert.equal((await tunnels[0]!.counters()).peers[0]!.sent.drops['ttl-exceeded'], 1);
+    await eventuallyHolds(async () => {
+      assert.equal((await tunnels[0]!.counters()).peers[0]!.sent.drops['ttl-exceeded'], 1);
+    });
   });
 
   it('passes fragments', async () => {
@@ -166,8 +199,8 @@ describe('the fast path where super-packets arrive in one piece', () => {
   });
 
   it('gives a peer without one datagrams it can read', async () => {
-    await transfer(topology, containers[0]!, containers[2]!);
-    await transfer(topology, containers[2]!, containers[0]!);
+    await transfer(topology, containers[0]!, containers[2]!, FILE_BYTES);
+    await transfer(topology, containers[2]!, containers[0]!, FILE_BYTES);
     const { peers, nobody } = await tunnels[2]!.counters();
     assert.deepEqual([peers[0]!.received.drops, nobody.received.drops], [{}, {}]);
     // Whole super-packets would be datagrams of 64 KB.
@@ -185,9 +218,9 @@ describe('the fast path where super-packets arrive in one piece', () => {
       }
     };
     await offloads('off');
-    await transfer(topology, containers[0]!, containers[1]!);
+    await transfer(topology, containers[0]!, containers[1]!, FILE_BYTES);
     await offloads('on');
-    await transfer(topology, containers[1]!, containers[0]!);
+    await transfer(topology, containers[1]!, containers[0]!, FILE_BYTES);
   });
 
   it('goes on with a peer that comes back without one', async () => {
@@ -214,32 +247,37 @@ describe('the fast path where this host cuts super-packets', () => {
 
   it('carries TCP both ways past the sending forwarder, in datagrams the receiving one can join', async () => {
     const [a, b] = [topology.containers[0]!, topology.containers[1]!];
-    await transfer(topology, a, b);
-    await transfer(topology, b, a);
-    const counters = await Promise.all(tunnels.map((tunnel) => tunnel.counters()));
-    for (const [index, { peers, totals }] of counters.entries()) {
-      const { sent, received } = peers[0]!;
-      assert.deepEqual([sent.drops, received.drops], [{}, {}]);
-      assert.ok(totals.txReads! < 500, `host ${index + 1}: ${totals.txReads} reads`);
-      // UDP GRO joins only datagrams that have a checksum, and only if it is right.
-      const joined = totals.rxCoalesced! / received.packets;
-      assert.ok(joined > 0.5, `host ${index + 1}: ${totals.rxCoalesced} of ${received.packets} packets joined`);
+    const { after } = await untilFastPathCarries(
+      countersOf(tunnels),
+      async () => {
+        await transfer(topology, a, b, FILE_BYTES);
+        await transfer(topology, b, a, FILE_BYTES);
+      },
+      (carried) => {
+        assertFewer(carried, 'txReads', 500);
+        assertJoined(carried);
+      },
+    );
+    for (const [index, { peers }] of after.entries()) {
+      assert.deepEqual([peers[0]!.sent.drops, peers[0]!.received.drops], [{}, {}]);
       assert.equal(await udpChecksumErrors(topology, topology.hosts[index]!), 0);
     }
-    assert.equal(counters[0]!.peers[0]!.sent.packets, counters[1]!.peers[0]!.received.packets);
-    assert.equal(counters[0]!.peers[0]!.sent.bytes, counters[1]!.peers[0]!.received.bytes);
+    await countTheSame(tunnels);
   });
 
   it("carries UDP's super-packets in order", async () => {
-    // The first packets show that the host's rules let them pass.
-    await transfer(topology, topology.containers[0]!, topology.containers[1]!, SMALL_FILE_BYTES);
-    const before = await tunnels[0]!.counters();
-    await sendSegments(topology, topology.containers[0]!, topology.containers[1]!);
-    const later = await tunnels[0]!.counters();
-    assert.ok(later.peers[0]!.sent.packets - before.peers[0]!.sent.packets >= 100);
-    assert.ok(system(later, 'txReads') - system(before, 'txReads') < 5, 'the forwarder has not read them');
+    await carriesSegments(topology, tunnels, topology.containers);
     assert.equal(await udpChecksumErrors(topology, topology.hosts[1]!), 0);
   });
+
+  /** UDP GRO joins only datagrams that have a checksum, and only if it is right. */
+  function assertJoined({ before, after }: Carried<TunnelCounters>): void {
+    for (const [index, { peers, totals }] of after.entries()) {
+      const packets = peers[0]!.received.packets - before[index]!.peers[0]!.received.packets;
+      const joined = totals.rxCoalesced! - before[index]!.totals.rxCoalesced!;
+      assert.ok(joined / packets > 0.5, `host ${index + 1}: ${joined} of ${packets} packets joined`);
+    }
+  }
 });
 
 describe('who may use the fast path', () => {
@@ -281,24 +319,32 @@ describe('who may use the fast path', () => {
     });
   }
 
+  /** Packets that have come from the first peer by whatever way, and datagrams that the forwarder has seen. */
+  const seen = async (): Promise<readonly [packets: number, datagrams: number]> => {
+    const { peers, totals } = await tunnel.counters();
+    return [peers[0]!.received.packets, totals.rxDatagrams!];
+  };
+
   it('a peer whose datagrams the socket receives, for packets of its own subnet', async () => {
-    const seen = async () => {
-      const { peers, totals } = await tunnel.counters();
-      return [peers[0]!.received.packets, totals.rxDatagrams];
-    };
-    await send(topology.hosts[1]!, '10.244.2.9', 'by the socket', false);
-    await arrivals.find((text) => text === 'by the socket');
-    assert.deepEqual(await seen(), [1, 1]);
-    await send(topology.hosts[1]!, '10.244.2.9', 'own subnet');
-    await arrivals.find((text) => text === 'own subnet');
-    assert.deepEqual(await seen(), [2, 1], 'the forwarder has not seen it');
+    let round = 0;
+    await eventuallyHolds(async () => {
+      const name = `round ${++round}`;
+      const [packets, datagrams] = await seen();
+      await send(topology.hosts[1]!, '10.244.2.9', `${name} by the socket`, false);
+      await arrivals.find((text) => text === `${name} by the socket`);
+      await eventuallyHolds(async () => assert.deepEqual(await seen(), [packets + 1, datagrams + 1]));
+      await send(topology.hosts[1]!, '10.244.2.9', `${name} past it`);
+      await arrivals.find((text) => text === `${name} past it`);
+      await eventuallyHolds(async () => assert.equal((await seen())[0], packets + 2));
+      assert.equal((await seen())[1], datagrams + 1, 'the forwarder has not seen it');
+    });
   });
 
   it('not a peer that the socket has received nothing from', async () => {
-    const before = (await tunnel.counters()).totals.rxDatagrams!;
+    const [, before] = await seen();
     await send(topology.hosts[2]!, '10.244.3.9', 'out of the blue');
     await arrivals.find((text) => text === 'out of the blue');
-    assert.equal((await tunnel.counters()).totals.rxDatagrams, before + 1);
+    await eventuallyHolds(async () => assert.equal((await seen())[1], before + 1));
   });
 
   for (const { what, sender, innerSource, reason } of [

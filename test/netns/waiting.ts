@@ -1,3 +1,4 @@
+import { AssertionError } from 'node:assert/strict';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lines } from '../../src/linux/run.ts';
@@ -85,6 +86,22 @@ export async function eventually<T>(
     const answer = await ask();
     if (answer !== undefined) return answer;
     if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`);
+    await sleep(POLL_MS);
+  }
+}
+
+/**
+ * Repeats `attempt` until none of its assertions fails: for figures that follow what they count, and for what a busy machine may
+ * disturb once. Whatever else it throws ends it. @throws the last AssertionError after `timeoutMs`.
+ */
+export async function eventuallyHolds<T>(attempt: () => Promise<T>, timeoutMs: number = PATIENCE_MS): Promise<T> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof AssertionError) || performance.now() > deadline) throw error;
+    }
     await sleep(POLL_MS);
   }
 }

@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { backendKind } from '../src/backend/registry.ts';
 import type { NetworkConfig } from '../src/config/network-config.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../src/ip/ipv4.ts';
+import { type MacAddr, macOfBytes } from '../src/ip/mac.ts';
 import { formatPrefix4, type Ipv4Prefix, prefix4 } from '../src/ip/prefix.ts';
 import { openEtcdStore } from '../src/lab/etcd-store.ts';
 import { openKubeStore } from '../src/lab/kube-store.ts';
@@ -40,24 +41,38 @@ const ADDRESSES_A_ROUND = 32_768;
 const ROUNDS = 120;
 const WRITING = 8;
 
-const NET_CONF = JSON.stringify({ Network: NETWORK, Backend: { Type: 'udp' } });
+export type ScaleBackend = 'udp' | 'vxlan';
 
-function subnetOf(node: number): Ipv4Prefix {
+const netConf = (backend: ScaleBackend): string => JSON.stringify({ Network: NETWORK, Backend: { Type: backend } });
+
+export function subnetOf(node: number): Ipv4Prefix {
   return prefix4(ipv4Of(FIRST_SUBNET + node * 256), 24);
 }
 
-function addressOf(node: number, round: number): Ipv4Addr {
+export function addressOf(node: number, round: number): Ipv4Addr {
   const block = round === 0 ? 0 : 1 + (round % ROUNDS);
   return ipv4Of(FIRST_ADDRESS + block * ADDRESSES_A_ROUND + node);
 }
 
-function attrsOf(node: number, round: number): LeaseAttrs {
-  const none = { publicIpv6: undefined, backendData: undefined, backendV6Data: undefined };
-  return { publicIp: addressOf(node, round), backendType: '', ...none };
+/** Of its VXLAN device: another one in each round, as that of a host that was made anew. */
+export function macOf(node: number, round: number): MacAddr {
+  return macOfBytes(Uint8Array.of(0x02, round >> 8, round & 255, 0, node >> 8, node & 255));
+}
+
+function attrsOf(backend: ScaleBackend, node: number, round: number): LeaseAttrs {
+  const data = backend === 'vxlan' ? { VNI: 1, VtepMAC: macOf(node, round) } : undefined;
+  return {
+    publicIp: addressOf(node, round),
+    publicIpv6: undefined,
+    backendType: backend === 'vxlan' ? 'vxlan' : '',
+    backendData: data,
+    backendV6Data: undefined,
+  };
 }
 
 export async function openScaleStore(
   kind: SubnetStoreKind,
+  backend: ScaleBackend,
   topology: Topology,
   signal: AbortSignal,
 ): Promise<ScaleStore> {
@@ -65,14 +80,14 @@ export async function openScaleStore(
     case 'local':
       return await openLocal(topology, signal);
     case 'etcd':
-      return await openEtcd(topology, signal);
+      return await openEtcd(backend, topology, signal);
     case 'kube':
       return await openKube(topology, signal);
   }
 }
 
 async function openLocal(topology: Topology, signal: AbortSignal): Promise<ScaleStore> {
-  const store = await openLocalStore(topology, NET_CONF, signal);
+  const store = await openLocalStore(topology, netConf('udp'), signal);
   const options = {
     storePath: join(topology.stateDirectory, 'subnets.db'),
     netConfPath: join(topology.stateDirectory, 'net-conf.json'),
@@ -86,7 +101,7 @@ async function openLocal(topology: Topology, signal: AbortSignal): Promise<Scale
     fill: async (count) => {
       await using manager = new LocalSubnetManager(options);
       const config: NetworkConfig = await manager.networkConfig(signal);
-      for (let node = 0; node < count; node++) await manager.acquireLease(config, attrsOf(node, 0), signal);
+      for (let node = 0; node < count; node++) await manager.acquireLease(config, attrsOf('udp', node, 0), signal);
     },
     move: unsupported,
     moveMany: unsupported,
@@ -98,8 +113,8 @@ const PREFIX = '/coreos.com/network';
 /** etcd takes up to 128 operations in a transaction. */
 const TRANSACTION = 100;
 
-async function openEtcd(topology: Topology, signal: AbortSignal): Promise<ScaleStore> {
-  const store = await openEtcdStore(topology, NET_CONF, signal);
+async function openEtcd(backend: ScaleBackend, topology: Topology, signal: AbortSignal): Promise<ScaleStore> {
+  const store = await openEtcdStore(topology, netConf(backend), signal);
   const station = topology.store!;
   const socketPath = join(station.stateDirectory, 'etcd.sock');
   await topology.start(station, [
@@ -124,7 +139,7 @@ async function openEtcd(topology: Topology, signal: AbortSignal): Promise<ScaleS
   const { ID: lease } = (await call('/v3/lease/grant', { TTL: 86_400 })) as { ID: string };
   const put = (node: number, round: number) => ({
     key: base64(`${PREFIX}/subnets/${formatPrefix4(subnetOf(node)).replace('/', '-')}`),
-    value: base64(encodeLeaseValue(attrsOf(node, round))),
+    value: base64(encodeLeaseValue(attrsOf(backend, node, round))),
     lease,
   });
   const putAll = async (count: number, round: number): Promise<void> => {
@@ -154,7 +169,7 @@ async function openEtcd(topology: Topology, signal: AbortSignal): Promise<ScaleS
 }
 
 async function openKube(topology: Topology, signal: AbortSignal): Promise<ScaleStore> {
-  const store = await openKubeStore(topology, NET_CONF, signal);
+  const store = await openKubeStore(topology, netConf('udp'), signal);
   const { admin, servers } = store.cluster;
   const name = (node: number): string => `node-${String(node).padStart(5, '0')}`;
   return {

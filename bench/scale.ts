@@ -1,29 +1,18 @@
 /**
  * `make bench-scale`: one agent in a cluster of thousands of nodes, on a real etcd and a real API server. Options:
- * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --json, --write (docs/PERFORMANCE.md).
+ * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --backend udp|vxlan (both; vxlan is measured with etcd), --json, --write (docs/PERFORMANCE.md).
  */
-import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
-import { Agent as HttpAgent, request } from 'node:http';
 import { cpus, release } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
 import { describeError } from '../src/errors.ts';
-import { type Agent, startAgent } from '../src/lab/agent.ts';
 import { percentile } from '../src/lab/ping-output.ts';
 import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStoreKind } from '../src/lab/subnet-store.ts';
-import { Topology } from '../src/lab/topology.ts';
 import { writeBetween } from './document.ts';
-import { openScaleStore, type ScaleStore } from './scale-stores.ts';
-
-interface Memory {
-  readonly rssMiB: number;
-  /** Private to the process; the rest is the files it maps, which all agents of a machine share. */
-  readonly anonymousMiB: number;
-}
+import { type Memory, memoryOf, Rig, SETTLE_MS, say } from './scale-rig.ts';
+import { measureVxlan, type VxlanCluster, vxlanTable } from './scale-vxlan.ts';
 
 interface Burst {
   readonly changes: number;
@@ -61,102 +50,13 @@ interface Result {
   /** By the number of nodes, in the order asked for. */
   readonly large: Partial<Record<SubnetStoreKind, readonly LargeCluster[]>>;
   readonly idleWithThreePeers: Partial<Record<SubnetStoreKind, Memory>>;
+  readonly vxlan: readonly VxlanCluster[];
 }
 
-const SETTLE_MS = 5_000;
-const READY_TIMEOUT_MS = 120_000;
-const WITHIN_MS = 60_000;
+/** What a change costs in a small cluster is what it must cost in a large one. */
+const FEW_NODES = 100;
 /** Between a change and the first look at the metrics: looking earlier would delay what is measured. */
 const UNDISTURBED_MS = 60;
-
-const say = (text: string): void => void process.stderr.write(`${text}\n`);
-
-/** One host with an agent, and its store. */
-class Rig implements AsyncDisposable {
-  readonly #topology: Topology;
-  readonly #socketPath: string;
-  readonly #metricsAgent: HttpAgent;
-  readonly scale: ScaleStore;
-
-  private constructor(topology: Topology, scale: ScaleStore, socketPath: string) {
-    this.#topology = topology;
-    this.scale = scale;
-    this.#socketPath = socketPath;
-    this.#metricsAgent = new HttpAgent();
-  }
-
-  static async create(kind: SubnetStoreKind, signal: AbortSignal): Promise<Rig> {
-    await using stack = new AsyncDisposableStack();
-    const options = { hosts: 1, containersPerHost: 0, store: kind !== 'local', purpose: 'make bench-scale' };
-    const topology = stack.use(await Topology.create(options, signal));
-    const scale = await openScaleStore(kind, topology, signal);
-    const socketPath = join(topology.hosts[0]!.stateDirectory, 'metrics.sock');
-    await topology.start(topology.hosts[0]!, ['socat', `UNIX-LISTEN:${socketPath},fork`, 'TCP:127.0.0.1:8081']);
-    stack.move();
-    return new Rig(topology, scale, socketPath);
-  }
-
-  startAgent(signal: AbortSignal): Promise<Agent> {
-    const options = { readyTimeoutMs: READY_TIMEOUT_MS };
-    return startAgent(this.#topology, this.#topology.hosts[0]!, this.scale.store, options, signal);
-  }
-
-  /** How long the agent took to say that it is ready. */
-  async probe(signal: AbortSignal): Promise<number> {
-    const startedAt = performance.now();
-    await this.#get('/readyz', signal);
-    return performance.now() - startedAt;
-  }
-
-  async #get(path: string, signal: AbortSignal): Promise<string> {
-    const message = request({ agent: this.#metricsAgent, socketPath: this.#socketPath, path, signal }).end();
-    const [response] = await once(message, 'response');
-    let text = '';
-    for await (const part of response.setEncoding('utf8')) text += part;
-    return text;
-  }
-
-  /** Sum of all series of a metric. */
-  async metrics(signal: AbortSignal): Promise<(name: string) => number> {
-    const text = await this.#get('/metrics', signal);
-    return (name) => {
-      let sum = 0;
-      for (const line of text.split('\n')) {
-        if (line.startsWith(`${name} `) || line.startsWith(`${name}{`))
-          sum += Number(line.slice(line.lastIndexOf(' ')));
-      }
-      return sum;
-    };
-  }
-
-  async until(
-    what: string,
-    isSo: (metric: (name: string) => number) => boolean,
-    signal: AbortSignal,
-  ): Promise<(name: string) => number> {
-    const deadline = Date.now() + WITHIN_MS;
-    for (;;) {
-      const metric = await this.metrics(signal);
-      if (isSo(metric)) return metric;
-      if (Date.now() > deadline) throw new Error(`not within ${WITHIN_MS / 1_000} s: ${what}`);
-      await delay(20, undefined, { signal });
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#metricsAgent.destroy();
-    await this.#topology[Symbol.asyncDispose]();
-  }
-}
-
-async function memoryOf(agent: Agent): Promise<Memory & { readonly peakMiB: number }> {
-  const status = await readFile(`/proc/${agent.child.pid}/status`, 'utf8');
-  const mib = (field: string): number => {
-    const kib = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-    return Math.round(Number(kib) / 102.4) / 10;
-  };
-  return { rssMiB: mib('VmRSS'), anonymousMiB: mib('RssAnon'), peakMiB: mib('VmHWM') };
-}
 
 async function measureBurst(rig: Rig, changes: number, round: number, signal: AbortSignal): Promise<Burst> {
   const sets = 'weft_lease_events_total{event="set"}';
@@ -202,7 +102,7 @@ async function measureLarge(
   burstChanges: number,
   signal: AbortSignal,
 ): Promise<LargeCluster> {
-  await using rig = await Rig.create(kind, signal);
+  await using rig = await Rig.create(kind, 'udp', signal);
   say(`${kind}: creating ${nodes} nodes`);
   await rig.scale.fill(nodes, signal);
   {
@@ -260,7 +160,7 @@ async function measureLarge(
 
 async function measureIdle(kind: SubnetStoreKind, signal: AbortSignal): Promise<Memory> {
   const peers = 3;
-  await using rig = await Rig.create(kind, signal);
+  await using rig = await Rig.create(kind, 'udp', signal);
   await rig.scale.fill(peers, signal);
   await (await rig.startAgent(signal)).child[Symbol.asyncDispose]();
   const agent = await rig.startAgent(signal);
@@ -337,6 +237,7 @@ async function main(): Promise<void> {
       changes: { type: 'string', default: '200' },
       burst: { type: 'string', default: '5000' },
       store: { type: 'string' },
+      backend: { type: 'string' },
       json: { type: 'boolean', default: false },
       write: { type: 'boolean', default: false },
     },
@@ -352,26 +253,39 @@ async function main(): Promise<void> {
     throw new RangeError('--store: want etcd or kube');
   }
   const kinds: ('etcd' | 'kube')[] = values.store === undefined ? ['etcd', 'kube'] : [values.store];
+  if (values.backend !== undefined && values.backend !== 'udp' && values.backend !== 'vxlan') {
+    throw new RangeError('--backend: want udp or vxlan');
+  }
   using stopped = untilStopped();
   const { signal } = stopped;
   for (const kind of kinds) await checkPrerequisites({ store: kind, tun: true }, say, signal);
   const large: Partial<Record<SubnetStoreKind, LargeCluster[]>> = {};
   const idleWithThreePeers: Partial<Record<SubnetStoreKind, Memory>> = {};
-  for (const kind of ['local', ...kinds] as const) idleWithThreePeers[kind] = await measureIdle(kind, signal);
-  for (const kind of kinds) {
+  const isUdp = values.backend !== 'vxlan';
+  for (const kind of isUdp ? (['local', ...kinds] as const) : [])
+    idleWithThreePeers[kind] = await measureIdle(kind, signal);
+  for (const kind of isUdp ? kinds : []) {
     large[kind] = [];
     for (const nodes of counts) large[kind].push(await measureLarge(kind, nodes, changes, burst, signal));
   }
   const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
-  const result: Result = { machine, large, idleWithThreePeers };
-  if (values.write) {
-    await writeBetween(
-      'docs/PERFORMANCE.md',
-      'scale',
-      `${table(result)}\n\nMeasured by \`make bench-scale ARGS=--write\`: ${machine}.`,
-    );
+  const vxlan: VxlanCluster[] = [];
+  if (values.backend !== 'udp') {
+    for (const nodes of [FEW_NODES, counts[0]!]) vxlan.push(await measureVxlan(nodes, changes, signal));
   }
-  process.stdout.write(values.json ? `${JSON.stringify(result, undefined, 2)}\n` : `${table(result)}\n\n${machine}\n`);
+  const result: Result = { machine, large, idleWithThreePeers, vxlan };
+  const tables = [
+    ...(isUdp ? [['scale', table(result)] as const] : []),
+    ...(vxlan.length > 0 ? [['scale-vxlan', vxlanTable(vxlan)] as const] : []),
+  ];
+  if (values.write) {
+    for (const [name, text] of tables) {
+      const body = `${text}\n\nMeasured by \`make bench-scale ARGS=--write\`: ${machine}.`;
+      await writeBetween('docs/PERFORMANCE.md', name, body);
+    }
+  }
+  const text = tables.map(([, body]) => body).join('\n\n');
+  process.stdout.write(values.json ? `${JSON.stringify(result, undefined, 2)}\n` : `${text}\n\n${machine}\n`);
 }
 
 try {

@@ -28,7 +28,8 @@ export interface Kernel {
   /**
    * Notices that something may have changed on what `wanted()` is about; coalesced, so one notice can stand for many
    * changes. The first one comes as soon as nothing can be missed any more. Goes on until aborted; when notices may
-   * have been lost, there is one more. Implementations may also give notice of changes that do not matter.
+   * have been lost, there is one more. Implementations may also give notice of changes that do not matter, but give none of
+   * routes, neighbours and forwarding entries that `apply` has set or deleted as it was told.
    */
   changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void>;
 }

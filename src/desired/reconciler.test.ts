@@ -450,6 +450,25 @@ describe('Reconciler', () => {
       assert.deepEqual(r.repairs, [['add route 10.244.0.0/16 dev flannel0']]);
     });
 
+    it('does not look at the kernel after changes of peers, before it is time to', async (t) => {
+      mock.timers.enable({ apis: ['setTimeout'] });
+      t.after(() => mock.timers.reset());
+      await using r = rig({ echoMs: 200 });
+      deaf(r);
+      r.reconciler.set(WANTED);
+      await ticking(0);
+      const { reads } = r.kernel;
+      for (let i = 1; i <= 20; i++) {
+        r.reconciler.setPeer(`peer ${i}`, { routes: [route(`10.9.${i}.0/24`)], neighbours: [], fdb: [] });
+        await ticking(0);
+        await ticking(1_000);
+      }
+      assert.equal(r.kernel.routes.length, 21);
+      assert.equal(r.kernel.reads, reads);
+      await ticking(30_000);
+      assert.equal(r.kernel.reads, reads + 1);
+    });
+
     it('waits twice as long after each failure, up to a limit', async (t) => {
       mock.timers.enable({ apis: ['setTimeout'] });
       t.after(() => mock.timers.reset());

@@ -19,8 +19,8 @@ export interface ReconcilerOptions {
   /** How long a notice of the kernel waits for more of them. Default 20. */
   readonly debounceMs?: number | undefined;
   /**
-   * How long after own changes a notice is taken for their echo, and the look at the kernel is put off: with thousands
-   * of routes it is the dear part. Default 200.
+   * How long after own changes a notice is taken for what follows from them, as links and addresses have it, and the look at the
+   * kernel is put off: with thousands of routes it is the dear part. Default 200.
    */
   readonly echoMs?: number | undefined;
   /** The safety net: a run at least this often. Default 30,000. */
@@ -71,7 +71,7 @@ const MAX_OVERDUE_MS = 500;
  *
  * A change of what is wanted is compared with what the kernel had when last looked at, taken forward by what was done
  * since. So a peer that comes or goes costs its own entries and one `ip`, whatever the number of peers, and not a dump of
- * all routes; the look at the kernel comes a moment later.
+ * all routes: the kernel is looked at when it gives notice of what somebody else does, and every `resyncMs`.
  *
  * What failed is tried again with back-off, and soon when the kernel or the wanted state changes. When something fails
  * again and again, or somebody undoes each repair, the debounce time doubles each time, up to half a second.
@@ -255,7 +255,7 @@ export class Reconciler implements AsyncDisposable {
       this.#failure = this.#runFailure ?? this.#hostProblem();
       const { resyncMs = 30_000 } = this.#options;
       if (!healthy) this.#look(this.#retryDelayMs(), false);
-      else this.#look(cache === undefined ? resyncMs : this.#echoMs, false);
+      else this.#look(resyncMs, false);
       this.#settleIdle();
     });
   }

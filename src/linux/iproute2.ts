@@ -24,6 +24,7 @@ import { describeError, WeftError } from '../errors.ts';
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
 import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
+import { OwnEchoes } from './own-echoes.ts';
 import { type RunResult, run } from './run.ts';
 import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';
 import { applyWireguard, readWireguard } from './wireguard.ts';
@@ -54,6 +55,8 @@ export function iproute2Kernel(options: Iproute2Options = {}): Kernel {
 class Iproute2Kernel implements Kernel {
   readonly #netns: string | undefined;
   readonly #monitor: IpMonitor;
+  /** One for each that changes() has given its first notice: what is done before that would be expected in vain. */
+  readonly #listeners = new Set<OwnEchoes>();
 
   constructor(options: Iproute2Options) {
     this.#netns = options.netns;
@@ -98,6 +101,16 @@ class Iproute2Kernel implements Kernel {
   }
 
   async apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+    const listeners = [...this.#listeners];
+    for (const echoes of listeners) for (const op of ops) echoes.expect(op);
+    try {
+      return await this.#applyAll(ops, signal);
+    } finally {
+      for (const echoes of listeners) echoes.done();
+    }
+  }
+
+  async #applyAll(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
     const results: OpResult[] = [];
     for (let from = 0; from < ops.length; ) {
       const tool = toolOf(ops[from]!);
@@ -112,8 +125,17 @@ class Iproute2Kernel implements Kernel {
     return results;
   }
 
-  changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
-    return this.#monitor.changes((line) => concerns(line, wanted()), signal);
+  async *changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
+    const echoes = new OwnEchoes(() => this.#monitor.nudge());
+    const matters = (line: string): boolean => !echoes.take(line) && concerns(line, wanted());
+    try {
+      for await (const _ of this.#monitor.changes(matters, signal)) {
+        this.#listeners.add(echoes);
+        yield;
+      }
+    } finally {
+      this.#listeners.delete(echoes);
+    }
   }
 
   async #readSysctls(wanted: readonly LinkSysctl[], signal: AbortSignal): Promise<ActualSysctl[]> {
@@ -166,7 +188,9 @@ class Iproute2Kernel implements Kernel {
     }
     return ops.map((op, i): OpResult => {
       const error = errors.get(i + 1) ?? aborted;
-      if (error === undefined || isAlreadySo(op, error)) return { op, ok: true };
+      if (error === undefined) return { op, ok: true };
+      for (const echoes of this.#listeners) echoes.withdraw(op);
+      if (isAlreadySo(op, error)) return { op, ok: true };
       return { op, ok: false, error: withRemedy(op, error) };
     });
   }

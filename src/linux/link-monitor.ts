@@ -39,9 +39,15 @@ const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
  */
 export class IpMonitor {
   readonly #options: IpMonitorOptions;
+  readonly #latches = new Set<Latch>();
 
   constructor(options: IpMonitorOptions = {}) {
     this.#options = options;
+  }
+
+  /** Gives one notice to everybody who listens, as if something that matters had changed. */
+  nudge(): void {
+    for (const latch of this.#latches) latch.set();
   }
 
   /**
@@ -51,6 +57,7 @@ export class IpMonitor {
   async *changes(matters: (line: string) => boolean, signal: AbortSignal): AsyncIterable<void> {
     for (let failures = 0; !signal.aborted; failures++) {
       let child: Child | undefined;
+      const notices = new Latch();
       const { words, protocol } = SUBJECTS[this.#options.about ?? 'network'];
       try {
         child = await start(['ip', '-N', '-rc', String(RECEIVE_BUFFER_BYTES), ...words], {
@@ -59,9 +66,9 @@ export class IpMonitor {
           signal,
         });
         await listening(child, protocol, signal);
-        const notices = new Latch();
         // One now: whatever happened before it listened was missed.
         notices.set();
+        this.#latches.add(notices);
         const reading = this.#read(child, matters, notices);
         while (await notices.wait()) {
           failures = 0;
@@ -76,6 +83,7 @@ export class IpMonitor {
         if (signal.aborted) return;
         this.#options.onLost?.(error instanceof Error ? error : new Error(describeError(error)));
       } finally {
+        this.#latches.delete(notices);
         await child?.[Symbol.asyncDispose]();
       }
       await pause(Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** Math.min(failures, 30)), signal);
@@ -101,7 +109,7 @@ export class IpMonitor {
 export function concerns(line: string, wanted: WantedState): boolean {
   // Lines that go on where the one before ended.
   if (!line.startsWith('[')) return false;
-  const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
+  const words = wordsOf(line);
   if (line.startsWith('[NEIGH]')) {
     return [...neighbourLinks(wanted.links)].some((name) => follows(words, 'dev', name));
   }
@@ -120,11 +128,12 @@ export function concerns(line: string, wanted: WantedState): boolean {
  * any of these.
  */
 export function concernsExternal(line: string, { index, name }: Pick<NetworkInterface, 'index' | 'name'>): boolean {
-  if (!line.startsWith('[')) return false;
-  const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
+  // First what is cheap: entries of thousands of peers come at once.
+  if (line.startsWith('[ROUTE]')) return line.includes('default') && wordsOf(line).includes('default');
+  if (!line.startsWith('[LINK]') && !line.startsWith('[ADDR]')) return false;
+  const words = wordsOf(line);
   if (line.startsWith('[LINK]')) return words.includes(name) || words.slice(0, 2).includes(String(index));
-  if (line.startsWith('[ADDR]')) return words.includes(name) || follows(words, 'scope', '0');
-  return line.startsWith('[ROUTE]') && words.includes('default');
+  return words.includes(name) || follows(words, 'scope', '0');
 }
 
 /**
@@ -132,15 +141,19 @@ export function concernsExternal(line: string, { index, name }: Pick<NetworkInte
  * that have any went up or down, when they come and go without a word.
  */
 export function concernsAddresses(line: string, links: ReadonlySet<string>): boolean {
-  if (!line.startsWith('[')) return false;
-  const words = line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
+  if (!line.startsWith('[LINK]') && !line.startsWith('[ADDR]')) return false;
+  const words = wordsOf(line);
   if (line.startsWith('[ADDR]')) return words.includes('inet');
-  return line.startsWith('[LINK]') && words.some((word) => links.has(word));
+  return words.some((word) => links.has(word));
 }
 
 /** Whether a line of `ip -N monitor label` can be about what this host reaches, and from which address. */
 export function concernsReach(line: string): boolean {
   return concernsExternal(line, NO_LINK);
+}
+
+function wordsOf(line: string): readonly string[] {
+  return line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
 }
 
 const NO_LINK = { index: -1, name: '' };

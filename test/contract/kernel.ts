@@ -40,6 +40,8 @@ export interface KernelHarness extends AsyncDisposable {
   /** Behind those with the same key, if there are any. */
   addRoute(route: ForeignRoute): Promise<void>;
   deleteRoute(dst: string): Promise<void>;
+  /** Until the kernel has nothing more to say of the addresses that it gives to new links by itself. */
+  quiet(): Promise<void>;
 }
 
 export interface ForeignRoute {
@@ -450,6 +452,50 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       await noticed('down', () => h.setDown('flannel0'));
       await noticed('deleted', () => h.deleteLink('flannel0'));
       await noticed('made', () => h.addTun('flannel0'));
+      const last = notices.next();
+      stop.abort();
+      await Promise.allSettled([last, notices.return?.()]);
+    });
+
+    it('gives no notice of the routes, neighbours and forwarding entries that it sets itself', async () => {
+      await using h = await open();
+      const peers = (macs: readonly string[]): WantedState => ({
+        ...VXLAN,
+        routes: [
+          ...VXLAN.routes,
+          route('10.244.4.0/24', { via: addr(`192.168.77.${macs.length}`), dev: 'eth0' }),
+          route('10.244.5.1/32', { dev: 'eth0', scope: 'link', metric: macs.length }),
+          { type: 'blackhole', dst: prefix('10.244.1.0/24'), metric: 9_000 + macs.length },
+          { type: 'blackhole', dst: prefix('fd10:244:0:1::/64'), metric: 9_000 + macs.length },
+        ],
+        neighbours: macs.flatMap((text, i) => [
+          { link: 'flannel.1', addr: addr(`10.244.${9 + i}.0`), mac: mac(text) },
+          { link: 'flannel.1', addr: addr(`fd10:244:0:${9 + i}::`), mac: mac(text) },
+        ]),
+        fdb: macs.map((text, i) => ({ link: 'flannel.1', mac: mac(text), dst: addr(`192.168.77.${9 + i}`) })),
+      });
+      const states = [
+        peers(['72:4f:d0:84:69:02']),
+        peers(['72:4f:d0:84:69:03', '72:4f:d0:84:69:02']),
+        peers(['72:4f:d0:84:69:02', '72:4f:d0:84:69:03', '72:4f:d0:84:69:04']),
+      ];
+      await settle(h.kernel, states[0]!);
+      await h.quiet();
+      const stop = new AbortController();
+      using _ = { [Symbol.dispose]: () => stop.abort() };
+      const notices = h.kernel.changes(() => VXLAN, stop.signal)[Symbol.asyncIterator]();
+      await notices.next();
+      let isNoticed = false;
+      const next = notices.next().then((result) => {
+        isNoticed = true;
+        return result;
+      });
+      for (let round = 0; round < 8; round++) {
+        for (const state of states.toReversed()) assert.notDeepEqual(await applyOnce(h.kernel, state), []);
+      }
+      assert.equal(isNoticed, false);
+      await h.deleteRoute('10.244.2.0/24');
+      assert.equal((await next).done, false);
       const last = notices.next();
       stop.abort();
       await Promise.allSettled([last, notices.return?.()]);

@@ -35,6 +35,7 @@ kernelContract('fake', async (): Promise<KernelHarness> => {
         elaborate: false,
       });
     },
+    quiet: async () => {},
     deleteRoute: async (dst) => kernel.deleteRoutes((route) => formatPrefix(route.dst) === dst),
     [Symbol.asyncDispose]: async () => {},
   };

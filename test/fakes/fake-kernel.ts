@@ -90,7 +90,7 @@ export class FakeKernel implements Kernel {
       const error = this.refuse(op) ?? this.change(op);
       return error === undefined ? { op, ok: true } : { op, ok: false, error };
     });
-    if (results.some((result) => result.ok)) this.notify();
+    if (results.some((result) => result.ok && !/^(route|neighbour|fdb)-/.test(result.op.type))) this.notify();
     return results;
   }
 

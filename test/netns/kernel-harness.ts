@@ -2,6 +2,7 @@ import { iproute2Kernel } from '../../src/linux/iproute2.ts';
 import { run } from '../../src/linux/run.ts';
 import type { KernelHarness } from '../contract/kernel.ts';
 import { withNamespace } from './traffic-namespace.ts';
+import { eventually } from './waiting.ts';
 
 export interface RealHost extends KernelHarness {
   readonly netns: string;
@@ -41,6 +42,10 @@ export async function openRealHost(): Promise<RealHost> {
       const gateway = via === undefined ? [] : ['via', via];
       await ip('route', 'append', dst, ...gateway, 'dev', dev, 'proto', String(protocol));
     },
+    quiet: () =>
+      eventually('no tentative address', async () => {
+        return (await ip('-6', 'addr', 'show', 'tentative')) === '' ? true : undefined;
+      }).then(() => {}),
     deleteRoute: async (dst) => void (await ip('route', 'delete', dst)),
     [Symbol.asyncDispose]: () => namespace[Symbol.asyncDispose](),
   };

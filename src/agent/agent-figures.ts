@@ -22,7 +22,8 @@ function peerFigures(peer: string, traffic: DirectionFigures): PeerFigures[] {
   return isSilent ? [] : [{ peer, ...traffic }];
 }
 
-function wireguardFigures({ link: device, peers }: ActualWireguard): WireguardFigures[] {
+/** Of the peers of a WireGuard device, as of the last look at the kernel. */
+export function wireguardFigures({ link: device, peers }: ActualWireguard): WireguardFigures[] {
   return peers.map(({ allowedIps, lastHandshakeAtMs, sentBytes, receivedBytes }) => {
     return { device, peer: allowedIps.map(formatPrefix).join('&'), lastHandshakeAtMs, sentBytes, receivedBytes };
   });

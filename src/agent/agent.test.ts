@@ -4,17 +4,21 @@ import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import * as v from 'valibot';
 import { FAKE_IDENTITY_HOST } from '../../test/fakes/backends.ts';
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
 import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
 import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
+import type { Inspection } from '../api/inspection.ts';
+import { ANSWERS } from '../api/schema.ts';
 import type { CloudRoute } from '../backend/backend.ts';
 import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
 import { Forwarder } from '../dataplane/supervisor.ts';
 import { WeftError } from '../errors.ts';
 import { parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
 import { createLog } from '../log/log.ts';
 import { runAgent } from './agent.ts';
 import type { AgentHost } from './ports.ts';
@@ -37,6 +41,8 @@ class Stage implements AsyncDisposable {
   /** How often a lease was begun to be held. The first session fails when `breakSession` resolves. */
   readonly held = { count: 0 };
   readonly breakSession: PromiseWithResolvers<void> = Promise.withResolvers();
+  /** What the API would show. */
+  inspection: Inspection | undefined;
   readonly directory: string;
   readonly #stop = new AbortController();
   readonly #port: number;
@@ -124,6 +130,11 @@ class Stage implements AsyncDisposable {
     const broken = breakSession.promise;
     return {
       version: 'test',
+      hostName: 'node-1',
+      serveApi: async (inspection) => {
+        this.inspection = inspection;
+        return { [Symbol.asyncDispose]: async () => {} };
+      },
       endFastPath: () => undefined,
       openStore: async (report) => {
         const manager = new FakeSubnetManager(this.store, { report });
@@ -267,6 +278,103 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     stage.start();
     await stage.answers(200, /flanneld is ready/);
     assert(stage.lines.some((line) => line.includes('Ran command: up $SUBNET')));
+  });
+
+  it('shows in its API what it holds, knows and does, without secrets', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf =
+      '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp", "Port": 8285, "Nonsense": "canary-7f3a"}}';
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    const { inspection } = stage;
+    assert.ok(inspection !== undefined);
+    const signal = AbortSignal.timeout(10_000);
+    const answers = {
+      '/self': inspection.self(),
+      '/peers': inspection.peers(),
+      '/leases': inspection.leases(),
+      '/readiness': inspection.readiness(),
+      '/config': inspection.config(),
+      '/state': await inspection.state(100, signal),
+      '/rules': await inspection.rules(signal),
+    } as const;
+    for (const [endpoint, answer] of Object.entries(answers)) {
+      const sent: unknown = JSON.parse(JSON.stringify(answer));
+      assert.deepEqual(v.parse(ANSWERS[endpoint as keyof typeof answers], sent), sent, endpoint);
+    }
+    assert.doesNotMatch(JSON.stringify(answers), /canary-7f3a/);
+    const self = answers['/self'];
+    const [subnet] = self.lease?.subnets ?? [];
+    assert.deepEqual(
+      [self.ready, self.backendType, self.networks, self.lease?.publicAddresses, self.dataPath.kind, self.host],
+      [true, 'udp', ['10.244.0.0/16'], ['192.168.77.1'], 'forwarder', 'node-1'],
+    );
+    assert.deepEqual(
+      answers['/leases'].leases.map((lease) => [lease.status, lease.subnets]),
+      [['own', [subnet]]],
+    );
+    assert.equal(answers['/state'].isConverged, true);
+    assert.deepEqual(
+      answers['/state'].entries.filter(({ type }) => type === 'route').map(({ key, status }) => [key, status]),
+      [['10.244.0.0/16 metric 100', 'same']],
+    );
+    assert.ok(answers['/readiness'].parts.some(({ part }) => part === 'kernel'));
+
+    stage.kernel.refuse = () => 'RTNETLINK answers: Operation not permitted';
+    stage.kernel.deleteRoutes(() => true);
+    await stage.answers(503, /Operation not permitted/);
+    const kernel = inspection.readiness().parts.find(({ part }) => part === 'kernel');
+    assert.match(kernel?.failure ?? '', /add route 10\.244\.0\.0\/16 dev flannel0 metric 100: RTNETLINK/);
+    assert.ok(kernel?.remedy);
+    const broken = await inspection.state(100, signal);
+    assert.deepEqual(
+      [broken.isConverged, broken.difference],
+      [false, ['add route 10.244.0.0/16 dev flannel0 metric 100']],
+    );
+    assert.deepEqual([broken.entries[0]?.type, broken.entries[0]?.status], ['route', 'missing']);
+    const kinds = (): string[] => inspection.events.after(0, 1_000).events.map(({ kind }) => kind);
+    while (!kinds().includes('not-ready')) await new Promise((resolve) => setTimeout(resolve, 20));
+    stage.kernel.refuse = () => undefined;
+    await stage.answers(200, /flanneld is ready/);
+    while (kinds().at(-1) !== 'ready') await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const kind of ['agent-started', 'lease-acquired', 'forwarder-started', 'kernel-failed', 'not-ready']) {
+      assert.ok(kinds().includes(kind), `${kind} in ${kinds().join()}`);
+    }
+    const acquired = inspection.events.after(0, 1_000).events.find(({ kind }) => kind === 'lease-acquired');
+    assert.equal(acquired?.subject, subnet);
+  });
+
+  it('tells in its events of peers that come, change and go, and of entries that it does not believe', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    const { inspection } = stage;
+    assert.ok(inspection !== undefined);
+    const until = async (kind: string, subject: string): Promise<string> => {
+      for (;;) {
+        const found = inspection.events.after(0, 1_000).events.findLast((each) => each.kind === kind);
+        if (found?.subject === subject) return `${found.text} ${found.cause ?? ''}`;
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+    };
+    const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
+    const subnet = parsePrefix4('10.244.200.0/24')!;
+    const put = (publicIp: string): void =>
+      stage.store.put({
+        ...{ subnet, ipv6Subnet: undefined, expiresAtMs: undefined },
+        attrs: { ...attrs, publicIp: parseIpv4(publicIp)! },
+      });
+    put('192.168.77.2');
+    assert.match(await until('peer-added', '10.244.200.0/24'), /192\.168\.77\.2/);
+    const peer = inspection.peers().peers[0];
+    assert.deepEqual([peer?.id, peer?.path, peer?.tx?.packets], ['10.244.200.0/24', 'forwarder', 0]);
+    put('192.168.77.3');
+    assert.match(await until('peer-changed', '10.244.200.0/24'), /192\.168\.77\.3.*before: .*192\.168\.77\.2/);
+    put('127.0.0.1');
+    assert.match(await until('entry-refused', '10.244.200.0/24'), /loopback.*address-not-unicast/);
+    assert.match(await until('peer-removed', '10.244.200.0/24'), /gone/);
+    assert.equal(inspection.leases().leases.at(-1)?.status, 'refused');
   });
 
   it('fails with what a person must mend', async () => {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import {
   backendKind,
   backendsBeside,
@@ -17,6 +18,8 @@ import { readPreviousLease, readSubnetFile } from '../config/subnet-file.ts';
 import { PeerSlots } from '../dataplane/peer-slots.ts';
 import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../errors.ts';
+import type { RecordEvent } from '../events/event.ts';
+import { EventRing } from '../events/event-ring.ts';
 import { startHealthServer } from '../health/server.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { type PerFamily, perFamily } from '../ip/family.ts';
@@ -29,6 +32,7 @@ import type { Log, ProcessLog } from '../log/log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { retryNow } from '../subnet/backoff.ts';
 import { describeReport, type SubnetReport } from '../subnet/report.ts';
+import { eventOfReport } from './agent-events.ts';
 import { AgentFigures } from './agent-figures.ts';
 import { aborted, carryOn } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
@@ -37,7 +41,8 @@ import { ConnectionKeeper } from './connection-keeper.ts';
 import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
 import { gateRules } from './gate-rules.ts';
-import { InterfaceWatch } from './interface-watch.ts';
+import { AgentInspection } from './inspection.ts';
+import { describeExternal, InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 import { LeaseSession } from './lease-session.ts';
 import { loggedCommands } from './logged-commands.ts';
@@ -47,6 +52,7 @@ import { NodePlane } from './node-plane.ts';
 import type { AgentHost, OpenSubnetManager, ServiceManager } from './ports.ts';
 import { NodeReadiness, type Part } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
+import { StateChanges } from './state-changes.ts';
 import { type StoreAnswer, StoreConnection } from './store-connection.ts';
 import { describeStore } from './store-name.ts';
 import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
@@ -144,13 +150,17 @@ interface AgentParts {
 class Agent {
   readonly #host: AgentHost;
   readonly #options: FlanneldOptions;
-  readonly #log: Log;
+  readonly #log: ProcessLog;
   readonly #onFatal: AgentParts['onFatal'];
   readonly #failures: StartupFailures;
   /** Everything that ends with the agent; a failure is reported before it is taken apart. */
   readonly #stack: AsyncDisposableStack;
   readonly #signal: AbortSignal;
   readonly #readiness = new NodeReadiness();
+  readonly #events = new EventRing();
+  readonly #record: RecordEvent = (event) => this.#events.add(event);
+  /** What carries packets, once there is something. */
+  #plane: NodePlane | undefined;
   readonly #figures: AgentFigures;
   readonly #cniConf: NodeCniConf;
   readonly #subnetEnv: SubnetEnvKeeper;
@@ -207,6 +217,7 @@ class Agent {
     this.#log.info('Installing signal handlers');
     // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
     await this.#openHealth();
+    await this.#openApi();
     this.#keepConnections();
     const connection = this.#connect();
     const carried = await this.#withoutStore(connection);
@@ -227,7 +238,7 @@ class Agent {
     while (!this.#signal.aborted) {
       const turn = AbortSignal.any([this.#signal, watch.changed]);
       try {
-        plane.move(watch.current);
+        this.#move(plane, watch);
         await this.#holdLease(answer, plane, notifier, turn);
       } catch (error) {
         if (this.#signal.aborted) break;
@@ -256,6 +267,8 @@ class Agent {
 
   #connect(): StoreConnection {
     const report = (entry: SubnetReport): void => {
+      const event = eventOfReport(entry, describeStore(this.#options), this.#figures.storeReachable);
+      if (event !== undefined) this.#record(event);
       this.#figures.countReport(entry);
       const { severity, text } = this.#logReport(entry);
       if (severity === 'warning' || severity === 'error') this.#failures.waiting(text);
@@ -299,6 +312,30 @@ class Agent {
       ]),
     };
     this.#stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, this.#signal)));
+  }
+
+  async #openApi(): Promise<void> {
+    const inspection = this.#stack.use(
+      new AgentInspection({
+        ...{ hostName: this.#host.hostName, version: this.#host.version, options: this.#options },
+        ...{ figures: this.#figures, readiness: this.#readiness, events: this.#events, log: this.#log },
+        view: () => ({
+          ...{ plane: this.#plane, own: this.#own, peers: this.#peers },
+          isHeld: this.#held !== undefined,
+        }),
+      }),
+    );
+    this.#stack.use(
+      new StateChanges({
+        readiness: this.#readiness,
+        isConfigOutdated: () => this.#figures.config?.isOutdated ?? false,
+        record: this.#record,
+      }),
+    );
+    const text = `weft ${this.#host.version} started with the subnet manager ${this.#options.subnetManager}`;
+    this.#record({ kind: 'agent-started', severity: 'info', subject: this.#host.hostName, text });
+    const warn = (problem: string): void => this.#log.warn(problem);
+    this.#stack.use(await this.#host.serveApi(inspection, warn, this.#signal));
   }
 
   /** Carries packets with what an earlier run knew while the store does not answer; `undefined` when nothing is carried. */
@@ -411,11 +448,13 @@ class Agent {
         },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),
         onFatal: this.#onFatal,
+        record: this.#record,
         onFastPath: (state) => {
           figures.fastPath = state;
         },
       }),
     );
+    this.#plane = plane;
     const { forwarder, reconciler, traffic, hooks, skipped } = plane;
     Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic, hooks, skipped });
     const watch = this.#stack.use(
@@ -504,7 +543,7 @@ class Agent {
     await plane.start(own, turn);
     const rules = gateRules(this.#options, plane, hostAddresses);
     const parts = {
-      ...{ log: this.#log, rules, plane, manager },
+      ...{ log: this.#log, record: this.#record, rules, plane, manager },
       onUpdate: (type: string) => {
         this.#figures.countLeaseUpdate(type);
         if (type === 'snapshot') this.#memory.afterBurst();
@@ -550,6 +589,17 @@ class Agent {
     this.#held = undefined;
   }
 
+  #move(plane: NodePlane, watch: InterfaceWatch): void {
+    const before = plane.external;
+    const now = watch.current;
+    plane.move(now);
+    if (isDeepStrictEqual(before, now)) return;
+    this.#record({
+      ...{ kind: 'interface-changed', severity: 'warning', subject: now.name },
+      text: `the external interface is ${describeExternal(now)} now, before ${describeExternal(before)}`,
+    });
+  }
+
   async #carryOwn(plane: NodePlane, turn: AbortSignal): Promise<void> {
     const own = this.#own;
     if (own === undefined) return;
@@ -576,6 +626,8 @@ class Agent {
       hint: 'Containers with addresses of that subnet are cut off and must be started anew; taking a new subnet now.',
     });
     this.#log.error(describeError(lost));
+    const subject = leaseKey(own).replaceAll('-', '/');
+    this.#record({ kind: 'lease-lost', severity: 'error', subject, text: describeError(lost), cause: reason });
   }
 
   /** Writes subnet.env and the CNI configuration; while the first cannot be written the node is not ready. */

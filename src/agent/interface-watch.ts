@@ -100,7 +100,7 @@ export class InterfaceWatch implements AsyncDisposable {
     this.#failure = undefined;
     if (isDeepStrictEqual(found, before) && !isBack) return;
     log.warn(
-      `The external interface ${isBack ? 'can be used again' : 'has changed'}: ${describe(found)}, before ${describe(before)}`,
+      `The external interface ${isBack ? 'can be used again' : 'has changed'}: ${describeExternal(found)}, before ${describeExternal(before)}`,
     );
     for (const line of choiceLogLines(choice)) log.info(line);
     this.#current = found;
@@ -116,7 +116,8 @@ export class InterfaceWatch implements AsyncDisposable {
   }
 }
 
-function describe({ name, mtuBytes, publicIp, publicIpv6 }: ExternalInterface): string {
+/** For logs: `eth0 with 192.0.2.7, MTU 1500`. */
+export function describeExternal({ name, mtuBytes, publicIp, publicIpv6 }: ExternalInterface): string {
   const addresses = [publicIp, publicIpv6].filter((address) => address !== undefined).map(formatAddr);
   return `${name} with ${addresses.join(' and ')}, MTU ${mtuBytes}`;
 }

@@ -52,6 +52,7 @@ function sessionOf(
   const session = new LeaseSession(
     {
       rules: RULES,
+      record: () => {},
       log: { info: quiet, warn: said, error: said, verbose: quiet },
       plane: { config, usesPeerData: false, program: (_own, current) => void programmed.push(current.length) },
       manager: {
@@ -124,6 +125,7 @@ test('100,000 entries are dealt with in slices, and are programmed some times, n
   const session = new LeaseSession(
     {
       rules: { ...RULES, ipv4: wide.ipv4 },
+      record: () => {},
       log: { info: () => {}, warn: () => {}, error: assert.fail, verbose: () => {} },
       plane: { config: wide, usesPeerData: false, program: (_own, peers) => void programmed.push(peers.length) },
       manager: {

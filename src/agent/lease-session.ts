@@ -1,8 +1,16 @@
 import { assertNever } from '../assert-never.ts';
 import { describeError } from '../errors.ts';
+import type { NewEvent, RecordEvent } from '../events/event.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
-import { type Lease, type LeaseEvent, leaseKey } from '../lease/lease.ts';
-import { describeHolder, type GateRules, LeaseGate, type RefusalReason } from '../lease/lease-gate.ts';
+import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
+import {
+  describeHolder,
+  describeRefusal,
+  type GateRules,
+  LeaseGate,
+  type Refusal,
+  type RefusalReason,
+} from '../lease/lease-gate.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
 import type { Log } from '../log/log.ts';
 import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
@@ -10,11 +18,14 @@ import type { NodePlane } from './node-plane.ts';
 import { PacedWork } from './paced-work.ts';
 import { RefusalLog } from './refusal-log.ts';
 
+/** More changes than this at once are one event: a list of thousands must not push all others out. */
+const MAX_PEER_EVENTS = 100;
 /** Updates that are there at once are dealt with in slices of so many milliseconds: between them others have their turn. */
 const SLICE_MS = 10;
 
 export interface SessionParts {
   readonly log: Log;
+  readonly record: RecordEvent;
   /** What a lease of another host must be like to be believed. */
   readonly rules: GateRules;
   readonly plane: Pick<NodePlane, 'config' | 'program' | 'usesPeerData'>;
@@ -50,6 +61,8 @@ export class LeaseSession implements AsyncDisposable {
   readonly #publishing = new PacedWork(() => this.#publish());
   readonly #stop = new AbortController();
   readonly #running: Promise<unknown>;
+  /** What was told of each peer. */
+  readonly #told = new Map<LeaseKey, Lease>();
   #own: Lease;
   #hasSnapshot = false;
   #isFirstPublished = false;
@@ -64,7 +77,8 @@ export class LeaseSession implements AsyncDisposable {
     this.#gate.apply({ type: 'snapshot', leases: peers });
     this.table = new LeaseTable(own);
     this.table.applySnapshot(this.#gate.leases());
-    this.#refusals.say(this.#gate.takeNews());
+    for (const peer of this.table.peers()) this.#told.set(leaseKey(peer), peer);
+    this.#sayRefusals();
     const known = Promise.withResolvers<void>();
     const ended = Promise.withResolvers<SessionEnd>();
     this.peersKnown = known.promise;
@@ -88,6 +102,11 @@ export class LeaseSession implements AsyncDisposable {
   /** That another host has this host's subnet and came before it: the others send its packets there. */
   get failure(): string | undefined {
     return this.#conflict;
+  }
+
+  /** Entries of the store that are not believed now, with why. */
+  refusals(): readonly Refusal[] {
+    return this.#gate.refused();
   }
 
   /** Entries of the store that are not believed now, by reason. */
@@ -127,7 +146,8 @@ export class LeaseSession implements AsyncDisposable {
   #publish(): void {
     const events = this.table.applySnapshot(this.#gate.leases());
     for (const event of events) this.#logEvent(event);
-    this.#refusals.say(this.#gate.takeNews());
+    this.#recordPeers(events);
+    this.#sayRefusals();
     this.#lookForConflict();
     if (events.length > 0 || !this.#isFirstPublished) this.#program();
     this.#isFirstPublished = true;
@@ -139,9 +159,47 @@ export class LeaseSession implements AsyncDisposable {
     this.#conflict =
       other &&
       `the subnet of this host, ${leaseKey(this.#own).replaceAll('-', '/')}, overlaps ${describeHolder(other)}, which came first: other hosts send there what is meant for this one. Give this host a subnet of its own (with Kubernetes, delete its Node object so that it registers anew)`;
-    if (this.#conflict !== undefined && this.#conflict !== before) this.#parts.log.error(this.#conflict);
-    if (this.#conflict === undefined && before !== undefined)
-      this.#parts.log.info('No other host has the subnet of this one any more');
+    const { log, record } = this.#parts;
+    const subject = leaseKey(this.#own).replaceAll('-', '/');
+    if (this.#conflict !== undefined && this.#conflict !== before) {
+      log.error(this.#conflict);
+      record({ kind: 'subnet-conflict', severity: 'error', subject, text: this.#conflict });
+    }
+    if (this.#conflict === undefined && before !== undefined) {
+      const text = 'No other host has the subnet of this one any more';
+      log.info(text);
+      record({ kind: 'subnet-conflict-over', severity: 'info', subject, text });
+    }
+  }
+
+  #sayRefusals(): void {
+    for (const refusal of this.#refusals.say(this.#gate.takeNews())) {
+      const { lease, reason } = refusal;
+      this.#parts.record({
+        ...{ kind: 'entry-refused', severity: reason === 'overlaps-own' ? 'error' : 'warning', cause: reason },
+        ...{ subject: leaseKey(lease).replaceAll('-', '/'), text: describeRefusal(refusal) },
+        revision: lease.origin?.since,
+      });
+    }
+  }
+
+  #recordPeers(events: readonly LeaseEvent[]): void {
+    const { record } = this.#parts;
+    const isMany = events.length > MAX_PEER_EVENTS;
+    for (const { type, lease } of events) {
+      const key = leaseKey(lease);
+      const before = this.#told.get(key);
+      if (type === 'set') this.#told.set(key, lease);
+      else this.#told.delete(key);
+      if (!isMany) record(peerEvent(type, lease, before));
+    }
+    if (!isMany) return;
+    const removed = events.filter(({ type }) => type === 'removed').length;
+    record({
+      ...{ kind: 'peers-changed', severity: 'info', subject: `${events.length} peers` },
+      text: `${events.length - removed} peers came or changed and ${removed} went at once`,
+      cause: 'a list of the store',
+    });
   }
 
   #logEvent(event: LeaseEvent): void {
@@ -183,6 +241,19 @@ export class LeaseSession implements AsyncDisposable {
     await this.#running;
     this.#publishing[Symbol.dispose]();
   }
+}
+
+function peerEvent(type: LeaseEvent['type'], lease: Lease, before: Lease | undefined): NewEvent {
+  const subject = leaseKey(lease).replaceAll('-', '/');
+  const revision = lease.origin?.since;
+  if (type === 'removed') {
+    const text = `the lease of ${describeHolder(lease)} is gone from the store`;
+    return { kind: 'peer-removed', severity: 'info', subject, text };
+  }
+  const now = `${describeHolder(lease)}, backend ${lease.attrs.backendType || 'udp'}`;
+  if (before === undefined) return { kind: 'peer-added', severity: 'info', subject, text: now, revision };
+  const cause = `its host published other attributes; before: ${describeHolder(before)}, backend ${before.attrs.backendType || 'udp'}`;
+  return { kind: 'peer-changed', severity: 'info', subject, text: now, cause, revision };
 }
 
 function nextTurn(): Promise<void> {

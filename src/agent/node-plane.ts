@@ -18,8 +18,9 @@ import type { Kernel } from '../desired/kernel.ts';
 import { describeOp } from '../desired/op.ts';
 import { describeProblem } from '../desired/problem.ts';
 import { Reconciler } from '../desired/reconciler.ts';
-import type { OwnLink, WantedState } from '../desired/state.ts';
+import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
+import type { RecordEvent } from '../events/event.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
@@ -28,6 +29,7 @@ import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
 import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
+import { type PeerWay, peerWay } from './peer-way.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
 import { SkippedPeers } from './skipped-peers.ts';
@@ -58,6 +60,7 @@ export interface NodePlaneParts {
   readonly onFastPath: (state: FastPathState) => void;
   /** Told of what only another process can mend. */
   readonly onFatal: (error: unknown) => void;
+  readonly record: RecordEvent;
   readonly log: Log;
 }
 
@@ -73,6 +76,11 @@ export class NodePlane implements AsyncDisposable {
   readonly hooks: HookKeeper;
   readonly skipped: SkippedPeers;
   readonly forwarder: Forwarder | undefined;
+  /** How packets get to each peer that is known. */
+  readonly ways: ReadonlyMap<LeaseKey, PeerWay>;
+  readonly #ways = new Map<LeaseKey, PeerWay>();
+  /** Links that are wanted, by name. */
+  #links: ReadonlyMap<string, WantedLink['kind']> = new Map();
   readonly #parts: NodePlaneParts;
   #backend: Backend;
   #external: ExternalInterface;
@@ -89,10 +97,11 @@ export class NodePlane implements AsyncDisposable {
 
   /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
   constructor(parts: NodePlaneParts) {
-    const { host, options, config, external, log } = parts;
+    const { host, options, config, external, record, log } = parts;
     this.config = config;
     this.#parts = parts;
-    this.skipped = new SkippedPeers(log);
+    this.ways = this.#ways;
+    this.skipped = new SkippedPeers(log, record);
     if (Object.keys(config.backend.written).length === 0)
       log.info('No Backend in the network config: using udp, as flannel does');
     this.#backend = this.#backendOn(external);
@@ -107,9 +116,12 @@ export class NodePlane implements AsyncDisposable {
       },
     });
     this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
-    this.reconciler = makeReconciler(host.kernel(), log);
+    this.reconciler = makeReconciler(host.kernel(), record, log);
     this.hooks = new HookKeeper({ run: parts.runCommand, log });
-    this.traffic = new NodeTraffic(options, config, log, (kind) => host.trafficManager(kind));
+    this.traffic = new NodeTraffic({
+      ...{ options, config, record, log },
+      managerOf: (kind) => host.trafficManager(kind),
+    });
   }
 
   get backend(): Backend {
@@ -174,11 +186,9 @@ export class NodePlane implements AsyncDisposable {
       const { formerLinks, formerNetworks } = this.#parts;
       this.#others.serve(own, this.#external, this.#typesBeside(own, peers));
       const networks = [...kernel.networks, ...formerNetworks];
-      reconciler.set({
-        ...merged(this.#withBlackholes(own, kernel), this.#others.hostStates(own)),
-        networks,
-        absentLinks: this.#others.unneeded(formerLinks, this.#parts.tuns),
-      });
+      const state = merged(this.#withBlackholes(own, kernel), this.#others.hostStates(own));
+      this.#links = new Map(state.links.map(({ name, kind }) => [name, kind]));
+      reconciler.set({ ...state, networks, absentLinks: this.#others.unneeded(formerLinks, this.#parts.tuns) });
       if (forwarder !== undefined) {
         const { network, subnet, mtuBytes } = forwarder;
         this.#forwarding?.set({ network, own: subnet, mtu: mtuBytes });
@@ -223,6 +233,8 @@ export class NodePlane implements AsyncDisposable {
       this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
       this.hooks.setPeer(key, usable?.hook);
       this.skipped.set(key, part);
+      if (part === undefined) this.#ways.delete(key);
+      else this.#ways.set(key, peerWay(part, this.#links));
     } catch (error) {
       log.error(`Could not program ${key.replaceAll('-', '/')}: ${describeError(error)}`);
     }
@@ -288,7 +300,7 @@ export class NodePlane implements AsyncDisposable {
   }
 
   #makeForwarder(backend: () => Backend, fastPath: FlanneldOptions['fastPath']): Forwarder {
-    const { host, options, onForwarderEvent, onFastPath, onFatal, log } = this.#parts;
+    const { host, options, onForwarderEvent, onFastPath, onFatal, record, log } = this.#parts;
     return host.forwarder({
       underlay: () => {
         const { underlay } = backend();
@@ -304,12 +316,28 @@ export class NodePlane implements AsyncDisposable {
       onFastPath: (state) => {
         onFastPath(state);
         log.info(state.text);
+        record({
+          kind: state.isOpen ? 'fast-path-opened' : 'fast-path-closed',
+          severity: state.isOpen || fastPath === 'off' ? 'info' : 'warning',
+          subject: backend().underlay?.tunName ?? '',
+          text: state.text,
+        });
       },
       onEvent: (event: ForwarderEvent) => {
         onForwarderEvent(event);
-        if (event.type === 'started') log.info('Packet workers are running');
-        else if (event.type === 'stuck') onFatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
-        else log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
+        const subject = backend().underlay?.tunName ?? '';
+        if (event.type === 'started') {
+          log.info('Packet workers are running');
+          record({ kind: 'forwarder-started', severity: 'info', subject, text: 'packet workers are running' });
+        } else if (event.type === 'stuck') {
+          onFatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
+        } else {
+          log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
+          record({
+            ...{ kind: 'forwarder-failed', severity: 'error', subject, cause: event.reason },
+            text: `the data path broke; starting it again in ${event.retryInMs} ms`,
+          });
+        }
       },
     });
   }
@@ -322,15 +350,27 @@ export class NodePlane implements AsyncDisposable {
   }
 }
 
-function makeReconciler(kernel: Kernel, log: Log): Reconciler {
+function makeReconciler(kernel: Kernel, record: RecordEvent, log: Log): Reconciler {
   return new Reconciler({
     kernel,
     onRepair: (ops) => {
-      for (const op of ops) log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
+      for (const op of ops) {
+        log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
+        record({
+          ...{ kind: 'kernel-repaired', severity: 'warning', subject: 'kernel', text: `put back: ${describeOp(op)}` },
+          cause: 'somebody else has changed it on this host',
+        });
+      }
     },
-    onFailure: ({ message }) => log.error(message),
+    onFailure: ({ message }) => {
+      log.error(message);
+      record({ kind: 'kernel-failed', severity: 'error', subject: 'kernel', text: message });
+    },
     onProblems: (problems) => {
-      for (const problem of problems) log.warn(`Kernel state: ${describeProblem(problem)}`);
+      for (const problem of problems) {
+        log.warn(`Kernel state: ${describeProblem(problem)}`);
+        record({ kind: 'kernel-problem', severity: 'warning', subject: 'kernel', text: describeProblem(problem) });
+      }
     },
   });
 }

@@ -1,3 +1,4 @@
+import type { Inspection } from '../api/inspection.ts';
 import type { CloudRoute, ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
 import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
@@ -21,6 +22,10 @@ import type { TrafficManager } from '../trafficmngr/traffic-manager.ts';
 export interface AgentHost {
   /** Of this program. */
   readonly version: string;
+  /** As the host calls itself. */
+  readonly hostName: string;
+  /** Serves the agent's API; what cannot be opened is told and left out. Rejects only with the signal's reason. */
+  serveApi(inspection: Inspection, onProblem: (text: string) => void, signal: AbortSignal): Promise<AsyncDisposable>;
   /** Waits until the store was reached, where its manager does. @throws WeftError of the manager. */
   openStore(report: ReportSink, signal: AbortSignal): Promise<OpenSubnetManager>;
   /** @param canReach also how that address is reached. */

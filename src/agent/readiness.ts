@@ -42,6 +42,21 @@ export class NodeReadiness {
     );
   }
 
+  /** Whether the node has been ready once. */
+  get hasStarted(): boolean {
+    return this.#started;
+  }
+
+  /** What the start waits for, or that it begins anew; `undefined` when it waits for nothing that has a name. */
+  get startUp(): string | undefined {
+    return this.#startUp;
+  }
+
+  /** The parts there are, each once. */
+  watched(): Part[] {
+    return [...new Set(this.#parts.values())];
+  }
+
   /** Whether each part there is fails. */
   parts(): Record<string, boolean> {
     return Object.fromEntries([...this.#parts].map(([{ failure }, part]) => [part, failure !== undefined]));

@@ -19,7 +19,9 @@ export class RefusalLog {
     this.#refilledAtMs = now();
   }
 
-  say(news: readonly Refusal[]): void {
+  /** @returns those that it has said. */
+  say(news: readonly Refusal[]): Refusal[] {
+    const said: Refusal[] = [];
     const nowMs = this.#now();
     const earned = Math.floor((nowMs - this.#refilledAtMs) / LINE_EVERY_MS);
     if (earned > 0) {
@@ -32,6 +34,7 @@ export class RefusalLog {
         continue;
       }
       this.#tokens--;
+      said.push(refusal);
       const more = this.#silent === 0 ? '' : ` (${this.#silent} more were refused and not logged)`;
       this.#silent = 0;
       const text = `${describeRefusal(refusal)}${more}`;
@@ -39,5 +42,6 @@ export class RefusalLog {
       if (refusal.reason === 'overlaps-own') this.#log.error(text);
       else this.#log.warn(text);
     }
+    return said;
   }
 }

@@ -8,7 +8,7 @@ const FIRST = '10.244.1.0-24' as LeaseKey;
 describe('peers that are not reached', () => {
   it('are said once for each reason, and again after they were reached', () => {
     const said: string[] = [];
-    const skipped = new SkippedPeers({ warn: (text) => said.push(text) });
+    const skipped = new SkippedPeers({ warn: (text) => said.push(text) }, () => {});
     for (const reason of ['too far', 'too far', 'of another type', undefined, 'of another type'])
       skipped.set(FIRST, reason === undefined ? {} : { skipped: reason });
     const [far, other] = ['No way to 10.244.1.0/24: too far', 'No way to 10.244.1.0/24: of another type'];
@@ -20,14 +20,14 @@ describe('peers that are not reached', () => {
 
   it('are named, too, when it is in one family', () => {
     const said: string[] = [];
-    const skipped = new SkippedPeers({ warn: (text) => said.push(text) });
+    const skipped = new SkippedPeers({ warn: (text) => said.push(text) }, () => {});
     skipped.set('10.244.1.0-24&fd10:0:0:1::-64' as LeaseKey, { lacks: 'too far.' });
     const text = 'No way to 10.244.1.0/24&fd10:0:0:1::/64 in one family: too far.';
     assert.deepEqual([said, skipped.count, skipped.lines()], [[text], 1, [text]]);
   });
 
   it('are all counted and some named when there are many', () => {
-    const skipped = new SkippedPeers({ warn: () => undefined });
+    const skipped = new SkippedPeers({ warn: () => undefined }, () => {});
     for (let third = 1; third <= 200; third++) skipped.set(`10.244.${third}.0-24` as LeaseKey, { skipped: 'too far' });
     const lines = skipped.lines();
     assert.equal(skipped.count, 200);

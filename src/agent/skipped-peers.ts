@@ -1,4 +1,5 @@
 import type { PeerPart, SkippedPeer } from '../backend/backend.ts';
+import type { RecordEvent } from '../events/event.ts';
 import type { LeaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 
@@ -10,9 +11,11 @@ export class SkippedPeers {
   /** What was said. */
   readonly #texts = new Map<LeaseKey, string>();
   readonly #log: Pick<Log, 'warn'>;
+  readonly #record: RecordEvent;
 
-  constructor(log: Pick<Log, 'warn'>) {
+  constructor(log: Pick<Log, 'warn'>, record: RecordEvent) {
     this.#log = log;
+    this.#record = record;
   }
 
   /** What the backend makes of that peer; `undefined` when it has gone. */
@@ -20,9 +23,17 @@ export class SkippedPeers {
     const text = textOf(key, part);
     if (text === undefined) this.#texts.delete(key);
     else {
-      if (this.#texts.get(key) !== text) this.#log.warn(text);
+      if (this.#texts.get(key) !== text) {
+        this.#log.warn(text);
+        this.#record({ kind: 'peer-skipped', severity: 'warning', subject: key.replaceAll('-', '/'), text });
+      }
       this.#texts.set(key, text);
     }
+  }
+
+  /** Why that one is not reached, or in one family only. */
+  reasonOf(key: LeaseKey): string | undefined {
+    return this.#texts.get(key);
   }
 
   get count(): number {

@@ -3,6 +3,7 @@ import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { describeError } from '../errors.ts';
+import type { RecordEvent } from '../events/event.ts';
 import type { IpFamily, IpPrefix } from '../ip/address.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
@@ -34,6 +35,14 @@ export async function checkBridge(
     log.warn(warning.message);
 }
 
+export interface NodeTrafficParts {
+  readonly options: FlanneldOptions;
+  readonly config: NetworkConfig;
+  readonly managerOf: AgentHost['trafficManager'];
+  readonly record: RecordEvent;
+  readonly log: Log;
+}
+
 /** The masquerade and forward rules of this node: set once it has its subnet, kept by a loop until disposed. */
 export class NodeTraffic implements AsyncDisposable {
   readonly #options: FlanneldOptions;
@@ -41,11 +50,13 @@ export class NodeTraffic implements AsyncDisposable {
   readonly #log: Log;
   readonly #manager: TrafficManager;
   readonly #managerOf: AgentHost['trafficManager'];
+  readonly #record: RecordEvent;
   readonly #stop = new AbortController();
   #resync: TrafficResync | undefined;
   #running: Promise<void> | undefined;
 
-  constructor(options: FlanneldOptions, config: NetworkConfig, log: Log, managerOf: AgentHost['trafficManager']) {
+  constructor({ options, config, managerOf, record, log }: NodeTrafficParts) {
+    this.#record = record;
     this.#managerOf = managerOf;
     this.#options = options;
     this.#config = config;
@@ -64,6 +75,16 @@ export class NodeTraffic implements AsyncDisposable {
   get failure(): string | undefined {
     const failure = this.#resync?.failure;
     return failure === undefined ? undefined : `the traffic rules: ${failure}`;
+  }
+
+  get kind(): TrafficManager['kind'] {
+    return this.#manager.kind;
+  }
+
+  /** What the kernel has of the rules now, as their tool prints it; changes nothing. @throws WeftError */
+  async read(signal: AbortSignal): Promise<readonly string[]> {
+    // One of its own: the other may be in use.
+    return await this.#managerOf(this.#manager.kind).read(signal);
   }
 
   /** For metrics; undefined before the first rules were set. */
@@ -168,14 +189,27 @@ export class NodeTraffic implements AsyncDisposable {
     switch (event.type) {
       case 'repaired':
         this.#log.warn('Some iptables rules are missing; deleting and recreating rules', { streak: event.streak });
-        for (const repair of event.repairs) this.#log.warn(describeRepair(repair));
+        for (const repair of event.repairs) {
+          this.#log.warn(describeRepair(repair));
+          this.#record({
+            ...{ kind: 'rules-repaired', severity: 'warning', subject: repair.where },
+            text: `put right: ${describeRepair(repair)}`,
+            cause: `somebody else has changed it on this host (${event.streak} checks in a row found something)`,
+          });
+        }
         break;
-      case 'failed':
-        this.#log.error(`Failed to ensure traffic rules: ${describeError(event.error)}`);
+      case 'failed': {
+        const text = `Failed to ensure traffic rules: ${describeError(event.error)}`;
+        this.#log.error(text);
+        this.#record({ kind: 'rules-failed', severity: 'error', subject: this.#manager.kind, text });
         break;
-      case 'recovered':
-        this.#log.info('Traffic rules can be checked again');
+      }
+      case 'recovered': {
+        const text = 'Traffic rules can be checked again';
+        this.#log.info(text);
+        this.#record({ kind: 'rules-recovered', severity: 'info', subject: this.#manager.kind, text });
         break;
+      }
       default:
         assertNever(event, 'resync event');
     }

@@ -71,6 +71,8 @@ describe('flanneld options: defaults', () => {
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',
       cniConfPlugin: 'delegate',
+      apiSocket: '/run/flannel/weft.sock',
+      apiListen: undefined,
       logFormat: 'text',
       verbosity: 0,
       vmodule: [],
@@ -175,10 +177,32 @@ describe('flanneld options: command line', () => {
     assert.equal(options(['-kube-subnet-mgr'], {}, { defaultSubnetManager: 'local' }).subnetManager, 'kube');
   });
 
+  it('reads where the API is served', () => {
+    assert.equal(options(['-subnet-file=/run/other/subnet.env']).apiSocket, '/run/other/weft.sock');
+    assert.equal(options(['-api-socket=/tmp/a.sock']).apiSocket, '/tmp/a.sock');
+    assert.equal(options(['-api-socket=b.sock']).apiSocket, '/run/flannel/b.sock');
+    assert.equal(options(['-api-socket=']).apiSocket, '');
+    const listen = (text: string) => options([`-api-listen=${text}`, '-api-token-file=/t']).apiListen;
+    assert.deepEqual(listen('127.0.0.1:8287'), { address: '127.0.0.1', port: 8287, tokenFile: '/t' });
+    assert.deepEqual(listen(':8287'), { address: '', port: 8287, tokenFile: '/t' });
+    assert.deepEqual(listen('[fd00::1]:1'), { address: 'fd00::1', port: 1, tokenFile: '/t' });
+    assert.match(failure(['-api-listen=:8287']).message, /-api-listen needs -api-token-file/);
+    for (const wrong of ['8287', 'localhost:8287', '127.0.0.1:0', '127.0.0.1:65536', 'fd00::1:8287', '127.0.0.1']) {
+      assert.match(
+        failure([`-api-listen=${wrong}`, '-api-token-file=/t']).message,
+        /-api-listen is ".*", must be/,
+        wrong,
+      );
+    }
+    const lone = parseFlanneldOptions(['-api-token-file=/t'], {});
+    assert.ok(lone.kind === 'run');
+    assert.match(lone.warnings.join(), /no effect without -api-listen/);
+  });
+
   it('prints help and version', () => {
     const help = parseFlanneldOptions(['--help'], {}, { program: '/opt/bin/flanneld' });
     assert.ok(help.kind === 'help');
-    assert.ok(help.text.startsWith('Usage: /opt/bin/flanneld [OPTION]...\n  -cni-conf-dir directory\n'));
+    assert.ok(help.text.startsWith('Usage: /opt/bin/flanneld [OPTION]...\n  -api-listen address:port\n'));
     assert.equal(parseFlanneldOptions(['-version'], {}).kind, 'version');
     assert.equal(parseFlanneldOptions(['-version=false'], {}).kind, 'run');
   });

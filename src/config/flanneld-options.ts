@@ -1,3 +1,4 @@
+import { dirname, resolve } from 'node:path';
 import { WeftError } from '../errors.ts';
 import { showInvisible } from '../invisible.ts';
 import { formatAddr, type IpAddr, parseAddr } from '../ip/address.ts';
@@ -133,6 +134,18 @@ const FLANNELD_FLAGS = {
     false,
     "with Kubernetes, accept a node's public address only if its Node object lists it (status.addresses)",
   ),
+  'api-socket': stringFlag(
+    'weft.sock',
+    'Unix socket `file` of the read-only API, for root and the user of the agent; relative to the directory of -subnet-file, empty for none',
+  ),
+  'api-listen': stringFlag(
+    '',
+    'serve the read-only API also on this `address:port`, to whoever has the token; an empty address is every one',
+  ),
+  'api-token-file': stringFlag(
+    '',
+    '`file` with the token of -api-listen, at least 16 characters; read for each request',
+  ),
   'log-format': choiceFlag(['text', 'json'], 'text', 'log format'),
   'cni-conf-dir': stringFlag(
     '',
@@ -157,6 +170,15 @@ const FLANNELD_FLAGS = {
 } as const;
 
 type Flags = FlagValues<typeof FLANNELD_FLAGS>;
+
+/** Where the API listens beside its socket. */
+export interface ApiListen {
+  /** A literal; '' is every address of both families. */
+  readonly address: string;
+  /** 1 … 65535 */
+  readonly port: number;
+  readonly tokenFile: string;
+}
 
 /** The agent's command line and environment, checked and frozen. */
 export interface FlanneldOptions {
@@ -216,6 +238,9 @@ export interface FlanneldOptions {
   readonly cniConfDir: string;
   readonly cniConfTemplate: string;
   readonly cniConfPlugin: 'delegate' | 'flannel';
+  /** Absolute; '' for none. */
+  readonly apiSocket: string;
+  readonly apiListen: ApiListen | undefined;
   readonly logFormat: 'text' | 'json';
   readonly verbosity: number;
   readonly vmodule: readonly ModuleVerbosity[];
@@ -369,6 +394,8 @@ class Reading {
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#orDefault('cni-conf-template'),
       cniConfPlugin: flags['cni-conf-plugin'],
+      apiSocket: this.#apiSocket(),
+      apiListen: this.#apiListen(),
       logFormat: flags['log-format'],
       verbosity: flags.v,
       vmodule: Object.freeze(flags.vmodule),
@@ -389,6 +416,27 @@ class Reading {
       this.#problems.push(`-kube-subnet-mgr and -subnet-mgr=${kind} contradict each other`);
     }
     return 'kube';
+  }
+
+  #apiSocket(): string {
+    const path = this.#flags['api-socket'];
+    return path === '' ? '' : resolve(dirname(this.#orDefault('subnet-file')), path);
+  }
+
+  #apiListen(): ApiListen | undefined {
+    const { 'api-listen': text, 'api-token-file': tokenFile } = this.#flags;
+    if (text === '') {
+      if (tokenFile !== '') this.#warnings.push('-api-token-file has no effect without -api-listen');
+      return undefined;
+    }
+    const [, bracketed, plain, digits] = /^(?:\[([^\]]*)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? [];
+    const address = bracketed ?? plain ?? '';
+    const port = Number(digits ?? 0);
+    if (port < 1 || port > 65_535 || (address !== '' && parseAddr(address) === undefined)) {
+      this.#problems.push(`-api-listen is ${JSON.stringify(text)}, must be ADDRESS:PORT, such as 127.0.0.1:8287`);
+    }
+    if (tokenFile === '') this.#problems.push('-api-listen needs -api-token-file: nobody is answered without a token');
+    return { address, port, tokenFile };
   }
 
   #requireNodeAddress(subnetManager: SubnetManagerKind): boolean {
@@ -509,6 +557,8 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['fastPath', 'fastPath'],
   ['fastPathDir', 'fastPathDir'],
   ['notrackTunnel', 'notrackTunnel'],
+  ['apiSocket', 'apiSocket'],
+  ['apiListen', 'apiListen'],
   ['logFormat', 'logFormat'],
   ['cniConfDir', 'cniConfDir'],
   ['cniConfTemplate', 'cniConfTemplate'],
@@ -519,11 +569,18 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['skipBrNetfilterCheck', 'skipBrNetfilterCheck'],
 ];
 
+/** All options by those names, without secrets. */
+export function shownFlanneldOptions(options: FlanneldOptions): Record<string, string> {
+  const shown = ([name, field]: (typeof LOG_NAMES)[number]): [string, string] => [
+    name,
+    typeof field === 'string' ? render(field, options) : field(options),
+  ];
+  return Object.fromEntries(LOG_NAMES.map(shown));
+}
+
 /** All options on one line, in the form of flannel's `CLI flags config:` but without its secrets. */
 export function describeFlanneldOptions(options: FlanneldOptions): string {
-  const fields = LOG_NAMES.map(
-    ([name, field]) => `${name}:${typeof field === 'string' ? render(field, options) : field(options)}`,
-  );
+  const fields = Object.entries(shownFlanneldOptions(options)).map(([name, value]) => `${name}:${value}`);
   return `{${fields.join(' ')}}`;
 }
 
@@ -535,6 +592,12 @@ function render(key: keyof FlanneldOptions, options: FlanneldOptions): string {
       return options.etcdEndpoints.map(withoutUserInfo).join(',');
     case 'kubeApiUrl':
       return withoutUserInfo(options.kubeApiUrl);
+    case 'apiListen': {
+      const { apiListen } = options;
+      if (apiListen === undefined) return '';
+      const { address, port } = apiListen;
+      return `${address.includes(':') ? `[${address}]` : address}:${port}`;
+    }
     case 'ifaceRegex':
       return `[${options.ifaceRegex.map(({ source }) => source).join(' ')}]`;
     case 'iface':

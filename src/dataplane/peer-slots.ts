@@ -42,6 +42,11 @@ export class PeerSlots {
     return slot;
   }
 
+  /** `undefined` for a peer that has none. */
+  of(key: string): Slot | undefined {
+    return this.#slots.get(key);
+  }
+
   /** Known peers and their slots, for metrics and status. */
   entries(): IterableIterator<[string, Slot]> {
     return this.#slots.entries();

@@ -136,6 +136,11 @@ export class Forwarder implements AsyncDisposable {
     return { tx: both('tx'), rx: both('rx') };
   }
 
+  /** Whether packets to that host may take the fast path now. */
+  isFast(address: Ipv4Addr): boolean {
+    return this.#options.fastPath?.sendsTo(address, process.hrtime.bigint()) === true;
+  }
+
   /** A slot that is given to another peer starts at zero. The workers must no longer see the old peer. */
   clearTraffic(slot: Slot): void {
     this.counters.clear(slot);

@@ -56,6 +56,14 @@ export interface ReconcilerStats {
   readonly wireguard: readonly ActualWireguard[];
 }
 
+/** What is wanted and what the kernel has, for who only looks. */
+export interface ReconcilerView {
+  readonly wanted: Wanted;
+  readonly actual: Actual;
+  /** What would turn one into the other. */
+  readonly ops: readonly Op[];
+}
+
 /** A pass can make another one necessary only where several routes share a key; more passes than this are a fight. */
 const MAX_PASSES = 4;
 /** How far failures, and somebody who undoes our work again and again, can slow down the answer to a notice. */
@@ -193,6 +201,14 @@ export class Reconciler implements AsyncDisposable {
     await this.idle();
     signal.throwIfAborted();
     if (this.#failure !== undefined) throw new WeftError('WEFT_KERNEL_STATE', this.#failure);
+  }
+
+  /** Looks at the kernel without changing it; `undefined` before there is a wanted state. @throws WeftError of the kernel. */
+  async inspect(signal: AbortSignal): Promise<ReconcilerView | undefined> {
+    if (!this.#known) return undefined;
+    const state = await this.#kernel.read(this.#wanted.host, AbortSignal.any([signal, this.#stop.signal]));
+    const actual = new Actual(state);
+    return { wanted: this.#wanted, actual, ops: planAll(this.#wanted, actual).ops };
   }
 
   stats(): ReconcilerStats {

@@ -117,6 +117,11 @@ export class LeaseGate {
     return Object.fromEntries(this.#counts);
   }
 
+  /** Entries refused now, with why. */
+  refused(): Refusal[] {
+    return [...this.#refused.values()];
+  }
+
   /** The entry that has this host's subnet and came before its own: this host is the newcomer, and others do not believe it. */
   get ownConflict(): Lease | undefined {
     const own = this.#ownEntry;

@@ -35,6 +35,8 @@ export const SOL_SOCKET = 1;
 export const SO_ERROR = 4;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
+/** Asked of a Unix socket: who is at the other end (unix(7)). */
+export const SO_PEERCRED = 17;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
 

@@ -37,6 +37,8 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
       'subnet',
       'health',
       'metrics',
+      'events',
+      'api',
     ],
     'log',
   ],
@@ -79,14 +81,17 @@ export const packageHomes: Readonly<Record<string, readonly string[]>> = {
   assemblyscript: ['src/dataplane/wasm/compile.ts'],
   pino: ['src/log/'],
   commander: ['src/cmd/weft/'],
-  // What other programs print. The agent reads its own formats by hand: each has messages of its own, and may be half right.
-  valibot: ['src/lab/'],
+  // What other programs print, and the agent's API. The agent reads its own formats by hand: each has messages of its own, and may
+  // be half right.
+  valibot: ['src/lab/', 'src/api/schema.ts'],
+  '@valibot/to-json-schema': ['src/api/openapi.ts'],
   '@kubernetes/client-node': ['src/subnet/kube/'],
   '@grpc/grpc-js': ['src/subnet/etcd/'],
   '@grpc/proto-loader': ['src/subnet/etcd/'],
   'js-yaml': ['src/subnet/kube/'],
   'prom-client': ['src/metrics/'],
   hono: ['src/api/'],
+  '@hono/node-server': ['src/api/server.ts'],
 };
 
 /** The one file that starts processes: it alone decides about environment, output limits and who is killed at the end. */

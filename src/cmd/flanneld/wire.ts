@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import type { AgentHost } from '../../agent/ports.ts';
 import { setVpcRoute } from '../../cloud/tencent-vpc-route.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
@@ -16,6 +17,7 @@ import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
 import { VERSION } from '../version.ts';
 import { endFastPath, hostForwarder } from './open-forwarder.ts';
+import { serveApi } from './serve-api.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 
 /** This host, as the agent's life is to see it; the only place that makes its adapters. */
@@ -23,6 +25,8 @@ export function thisHost(options: FlanneldOptions): AgentHost {
   const tun = new TunHolder();
   return {
     version: VERSION,
+    hostName: hostname(),
+    serveApi: (inspection, onProblem, signal) => serveApi(options, inspection, onProblem, signal),
     openStore: (report, signal) => createSubnetManager(options, report, signal),
     readNetwork: readHostNetwork,
     readAddresses,

@@ -242,6 +242,16 @@ export class FastPathTables implements Disposable {
     };
   }
 
+  /**
+   * Whether packets to that host may take the fast path.
+   * @param now nanoseconds of CLOCK_MONOTONIC.
+   */
+  sendsTo(address: Ipv4Addr, now: bigint): boolean {
+    const value = new DataView(new ArrayBuffer(GRANT_VALUE_BYTES));
+    if (this.maps.grants.lookup(grantKey(address), new Uint8Array(value.buffer)) < 0) return false;
+    return value.getBigUint64(SEND_UNTIL, true) > now;
+  }
+
   /** The port of a host that some peer's subnet is at; `undefined` for others. */
   portOf(address: Ipv4Addr): number | undefined {
     return this.#endpoints.get(address);

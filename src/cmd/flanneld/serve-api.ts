@@ -1,0 +1,25 @@
+import type { Inspection } from '../../api/inspection.ts';
+import { startApiServer } from '../../api/server.ts';
+import type { FlanneldOptions } from '../../config/flanneld-options.ts';
+import { peerUid } from '../../linux/peer-credentials.ts';
+
+/** The agent's API where its options say. */
+export function serveApi(
+  { apiSocket, apiListen }: FlanneldOptions,
+  inspection: Inspection,
+  onProblem: (text: string) => void,
+  signal: AbortSignal,
+): Promise<AsyncDisposable> {
+  const options = {
+    inspection,
+    socketPath: apiSocket === '' ? undefined : apiSocket,
+    listen: apiListen && {
+      ...{ port: apiListen.port, tokenFile: apiListen.tokenFile },
+      host: apiListen.address === '' ? undefined : apiListen.address,
+    },
+    peerUid,
+    ownUid: process.geteuid?.() ?? 0,
+    onProblem,
+  };
+  return startApiServer(options, signal);
+}

@@ -210,7 +210,7 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
       ...{ onlink: false, scope: 'link', protocol: 2, elaborate: false },
     });
     stage.start();
-    await stage.answers(503, /already routed by somebody else/);
+    await stage.answers(503, /already routed by another program/);
     await assert.rejects(readFile(stage.subnetFile));
     stage.kernel.deleteRoutes(() => true);
     await stage.answers(200, /flanneld is ready/);

@@ -623,7 +623,7 @@ class Agent {
 
   #logLost(own: Lease, reason: string): void {
     const lost = new WeftError('WEFT_LEASE_LOST', `the lease of ${leaseKey(own)} has been lost: ${reason}`, {
-      hint: 'Containers with addresses of that subnet are cut off and must be started anew; taking a new subnet now.',
+      hint: 'Containers with addresses in that subnet are cut off and must be restarted. The agent now takes a new subnet.',
     });
     this.#log.error(describeError(lost));
     const subject = leaseKey(own).replaceAll('-', '/');

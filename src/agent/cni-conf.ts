@@ -36,7 +36,7 @@ export class NodeCniConf implements AsyncDisposable {
       }
       if (this.#keeper === undefined) await this.#lookForHiding();
     } catch (error) {
-      this.#log.warn(`Looking at the CNI configuration: ${describeError(error)}`);
+      this.#log.warn(`Could not check the CNI configuration: ${describeError(error)}`);
     }
   }
 
@@ -76,7 +76,7 @@ export class NodeCniConf implements AsyncDisposable {
 }
 
 const BEFORE = {
-  nothing: 'there was none',
+  nothing: 'it did not exist',
   ours: 'in place of an earlier one',
-  "somebody's": "in place of one that was not the agent's",
+  "somebody's": 'in place of one that the agent had not written',
 } as const;

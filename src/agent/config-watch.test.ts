@@ -48,7 +48,7 @@ test('a change is said once, and that it was taken back', async () => {
   assert.deepEqual(lines, [
     'The network configuration has changed: the backend is vxlan now, no longer udp; restart this agent to apply it',
     'The network configuration has changed: restart this agent to apply it',
-    'The network configuration is again the one that this agent works with',
+    'The network configuration matches the one in use again',
   ]);
   assert.deepEqual(outdated, [false, true, true, true, false]);
 });

@@ -65,7 +65,7 @@ export class ConfigWatch implements AsyncDisposable {
       news = `it cannot be used, and this agent would not start again: ${describeError(error)}`;
     }
     if (signal.aborted || news === this.#news) return;
-    if (news === '') log.info('The network configuration is again the one that this agent works with');
+    if (news === '') log.info('The network configuration matches the one in use again');
     else log.warn(`The network configuration has changed: ${news}`);
     this.#news = news;
   }

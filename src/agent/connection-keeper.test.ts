@@ -39,7 +39,7 @@ async function keep(steps: readonly (readonly string[] | Error)[]) {
 test('each notice closes what is bound to an address that has gone, and ends all waits', async () => {
   const { kept, lines, retries } = await keep([['192.168.77.1', 'fd77::1'], ['192.168.77.9']]);
   assert.deepEqual(kept, [['192.168.77.1', formatAddr(address('fd77::1'))], ['192.168.77.9']]);
-  assert.deepEqual(lines, ['Closed 2 TCP connections of the address 192.168.77.1, which this host has no more']);
+  assert.deepEqual(lines, ['Closed 2 TCP connections from the address 192.168.77.1, which this host no longer has']);
   assert.equal(retries, 2);
 });
 

@@ -38,11 +38,11 @@ export class ConnectionKeeper implements AsyncDisposable {
       try {
         const own = new Set((await addresses(signal)).map(formatAddr));
         for (const [address, count] of connections.keepOnly(own)) {
-          log.warn(`Closed ${count} TCP connections of the address ${address}, which this host has no more`);
+          log.warn(`Closed ${count} TCP connections from the address ${address}, which this host no longer has`);
         }
       } catch (error) {
         if (signal.aborted) return;
-        log.warn(`Could not look for connections of addresses that are gone: ${describeError(error)}`);
+        log.warn(`Could not check for connections from removed addresses: ${describeError(error)}`);
       }
       // Whoever lost a connection begins to wait only now.
       await delay(SETTLE_MS);

@@ -47,8 +47,7 @@ export class ForwardDropWatch implements AsyncDisposable {
       if (!this.#said.has(drop.where)) log.warn(`${describeForwardDrop(drop)}. ${drop.hint}`);
     }
     const now = new Set(drops.map(({ where }) => where));
-    for (const where of this.#said)
-      if (!now.has(where)) log.info(`Packets of containers are not dropped any more by ${where}`);
+    for (const where of this.#said) if (!now.has(where)) log.info(`${where} no longer drops packets of containers`);
     this.#said = now;
   }
 

@@ -89,7 +89,7 @@ export class InterfaceWatch implements AsyncDisposable {
     } catch (error) {
       if (signal.aborted) return;
       const text = describeError(error);
-      if (text !== this.#failure) log.error(`The external interface cannot be used any more: ${text}`);
+      if (text !== this.#failure) log.error(`The external interface can no longer be used: ${text}`);
       this.#failure = text;
       return;
     }

@@ -125,7 +125,7 @@ export class LeaseSession implements AsyncDisposable {
         this.#gate.apply(update);
       } catch (error) {
         // A mistake of ours, which one entry has brought to light: it must not keep the others from being dealt with.
-        log.error(`Could not take in a change of the leases (${update.type}): ${describeError(error)}`);
+        log.error(`Could not apply a change of the leases (${update.type}): ${describeError(error)}`);
       }
       if (update.type === 'snapshot' && !this.#hasSnapshot) {
         this.#hasSnapshot = true;
@@ -158,7 +158,7 @@ export class LeaseSession implements AsyncDisposable {
     const before = this.#conflict;
     this.#conflict =
       other &&
-      `the subnet of this host, ${leaseKey(this.#own).replaceAll('-', '/')}, overlaps ${describeHolder(other)}, which came first: other hosts send there what is meant for this one. Give this host a subnet of its own (with Kubernetes, delete its Node object so that it registers anew)`;
+      `the subnet of this host, ${leaseKey(this.#own).replaceAll('-', '/')}, overlaps ${describeHolder(other)}, which came first, so other hosts send this host's packets there. Give this host another subnet (with Kubernetes, delete its Node object so that it registers again)`;
     const { log, record } = this.#parts;
     const subject = leaseKey(this.#own).replaceAll('-', '/');
     if (this.#conflict !== undefined && this.#conflict !== before) {
@@ -166,7 +166,7 @@ export class LeaseSession implements AsyncDisposable {
       record({ kind: 'subnet-conflict', severity: 'error', subject, text: this.#conflict });
     }
     if (this.#conflict === undefined && before !== undefined) {
-      const text = 'No other host has the subnet of this one any more';
+      const text = 'The subnet of this host is no longer claimed by another host';
       log.info(text);
       record({ kind: 'subnet-conflict-over', severity: 'info', subject, text });
     }
@@ -224,7 +224,7 @@ export class LeaseSession implements AsyncDisposable {
           this.#own = event.lease;
           break;
         case 'store-unavailable':
-          log.warn(`The lease store cannot be reached; packets flow on, trying again: ${describeError(event.error)}`);
+          log.warn(`The lease store cannot be reached. Packets continue; retrying: ${describeError(event.error)}`);
           break;
         case 'lost':
           return event;

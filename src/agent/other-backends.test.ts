@@ -87,8 +87,8 @@ test('peers of another backend are reached in its way, with the settings from be
   others.serve(own, EXTERNAL, new Set());
   assert.deepEqual(others.hostStates(own), []);
   assert.deepEqual(others.unneeded([], []), former, 'its device goes');
-  assert.match(lines[0]!, /There are peers with the backend udp/);
-  assert.equal(lines.at(-1), 'No peer has the backend udp any more');
+  assert.match(lines[0]!, /Some peers use the backend udp/);
+  assert.equal(lines.at(-1), 'No peer uses the backend udp any longer');
   await others[Symbol.asyncDispose]();
 });
 

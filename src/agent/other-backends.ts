@@ -73,13 +73,13 @@ export class OtherBackends implements AsyncDisposable {
     for (const [type, side] of this.#sides) {
       if (types.has(type) && side.basis === basis) continue;
       this.#close(side);
-      if (!types.has(type)) this.#parts.log.info(`No peer has the backend ${side.configured.kind.type} any more`);
+      if (!types.has(type)) this.#parts.log.info(`No peer uses the backend ${side.configured.kind.type} any longer`);
     }
     for (const type of types) {
       const configured = this.#parts.candidates.get(type);
       if (configured === undefined || this.#sides.has(type)) continue;
       this.#parts.log.info(
-        `There are peers with the backend ${configured.kind.type}: they are reached in its way until they change`,
+        `Some peers use the backend ${configured.kind.type}. They are reached with it until they change`,
       );
       this.#open({ type, configured, own, external, basis });
     }

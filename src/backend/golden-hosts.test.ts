@@ -304,7 +304,7 @@ describe('host-gw', () => {
     const backend = await openedBackend(netConf, EXTERNAL);
     const part = backend.peer(one, { ...two, attrs: { ...two.attrs, publicIp: parseIpv4('192.0.2.7') } });
     assert.deepEqual(part, {
-      skipped: 'its address 192.0.2.7 is not on the link of eth0, so no route can lead there without a gateway',
+      skipped: 'its address 192.0.2.7 is not on the link of eth0, so it cannot be reached without a gateway',
     });
   });
 

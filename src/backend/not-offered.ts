@@ -8,8 +8,8 @@ const NOT_OFFERED: ReadonlyMap<string, NotOffered> = new Map([
   [
     'ipsec',
     {
-      message: 'the backend ipsec needs strongSwan’s daemon charon on every host, which weft does not drive',
-      hint: 'Choose wireguard, which encrypts as well and needs no daemon; or stay with flannel, on every host, and install strongSwan (Debian: apt-get install strongswan-charon).',
+      message: 'the backend ipsec needs strongSwan’s daemon charon on every host, which weft does not support',
+      hint: 'Use wireguard, which also encrypts and needs no daemon, or keep flannel on every host and install strongSwan (Debian: apt-get install strongswan-charon).',
     },
   ],
 ]);

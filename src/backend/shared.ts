@@ -98,7 +98,7 @@ function noRouterAdvertisements(link: WantedLink): LinkSysctl[] {
   if (link.kind === 'external') return [];
   const { name } = link;
   const risk = linkKind(link.kind).takesFrames
-    ? `anybody who can send to ${name} can give this host IPv6 addresses and routes by router advertisements, unless it forwards IPv6`
+    ? `anyone who can send to ${name} can give this host IPv6 addresses and routes with router advertisements, unless it forwards IPv6`
     : undefined;
   return [{ link: name, name: `net/ipv6/conf/${name}/accept_ra`, value: '0', risk }];
 }
@@ -159,7 +159,7 @@ export function otherType(peer: Lease, type: string): SkippedPeer | undefined {
 export function directRoute({ subnet, publicAddress }: PeerFamily, external: ExternalInterface): Route | SkippedPeer {
   if (!isOnLink(external, publicAddress)) {
     return {
-      skipped: `its address ${formatAddr(publicAddress)} is not on the link of ${external.name}, so no route can lead there without a gateway`,
+      skipped: `its address ${formatAddr(publicAddress)} is not on the link of ${external.name}, so it cannot be reached without a gateway`,
     };
   }
   return unicast({ dst: subnet, dev: external.name, via: publicAddress });

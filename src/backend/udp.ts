@@ -125,7 +125,7 @@ function refuseOverlap(plan: AddressPlan<Ipv4Prefix, Ipv4Addr>, addresses: reado
     'WEFT_CONFIG_INVALID',
     `the network ${formatPrefix4(plan.network)} overlaps the underlay: subnets are given out from ${range}, and ${formatIpv4(inside)} in it is the address of this host (${link})`,
     {
-      hint: 'Give $.Network in net-conf.json a range that no host has an address in, for example 10.244.0.0/16, or keep the addresses of hosts out of SubnetMin to SubnetMax',
+      hint: 'Set $.Network in net-conf.json to a range without host addresses, for example 10.244.0.0/16, or keep host addresses out of SubnetMin to SubnetMax',
     },
   );
 }

@@ -199,7 +199,7 @@ describe('wireguard', () => {
     }
     assert.match(
       (await reason('ipv4', {}, { backendData: { publickey: FAKE_PUBLIC_KEY } }))!,
-      /key is that of this host/,
+      /it has this host's key/,
     );
     assert.equal(await reason('ipv4', {}, { backendType: 'vxlan' }), 'its backend is "vxlan", not wireguard');
     assert.equal(

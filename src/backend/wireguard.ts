@@ -182,7 +182,7 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
         if (isSkipped(part)) return part;
         // The kernel would take it and forget it at once.
         if (part.kernel.wireguard?.some((one) => one.publicKey === publicKey)) {
-          return { skipped: 'its key is that of this host: give one of them another, with weft rotate-key' };
+          return { skipped: "it has this host's key: give one of them another key with weft rotate-key" };
         }
         return part;
       },

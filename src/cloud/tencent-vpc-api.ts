@@ -51,7 +51,7 @@ export class TencentVpcApi {
     const value = text.trim();
     if (status === 200 && form.test(value)) return value;
     throw new WeftError('WEFT_CLOUD_API', `reading ${url}: status ${status}, ${JSON.stringify(text.slice(0, 100))}`, {
-      hint: 'The backend tencent-vpc works on machines of Tencent Cloud alone, which have this address.',
+      hint: 'The tencent-vpc backend works only on Tencent Cloud machines, where this address exists.',
     });
   }
 
@@ -142,7 +142,7 @@ function hintOf(code: unknown): string {
   if (typeof code === 'string' && /^(AuthFailure|UnauthorizedOperation)/.test(code)) {
     return 'Check the access key, and that it may call DescribeRouteTables, CreateRoutes and DeleteRoutes; and the clock of this host.';
   }
-  return 'The message is that of Tencent Cloud.';
+  return 'This message comes from Tencent Cloud.';
 }
 
 type JsonObject = { readonly [key: string]: unknown };

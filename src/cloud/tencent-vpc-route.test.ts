@@ -34,7 +34,7 @@ describe('the route to a host in a VPC of Tencent Cloud', () => {
   it('is made once, by signed requests', async () => {
     await using vpc = await FakeVpc.start(CREDENTIALS);
     const made = await setVpcRoute(ROUTE, signal, vpc.endpoints);
-    assert.equal(made, 'Route table rtb-1 of vpc-1a2b3c4d leads to 10.244.1.0/24 by way of 192.168.77.1 now');
+    assert.equal(made, 'Route table rtb-1 of vpc-1a2b3c4d now has a route to 10.244.1.0/24 via 192.168.77.1');
     const filters = [{ Name: 'vpc-id', Values: ['vpc-1a2b3c4d'] }];
     const route = { DestinationCidrBlock: '10.244.1.0/24', GatewayType: 'NORMAL_CVM', GatewayId: '192.168.77.1' };
     assert.deepEqual(vpc.asked, [

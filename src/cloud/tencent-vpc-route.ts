@@ -25,7 +25,7 @@ export async function setVpcRoute(
   const [table] = await api.routeTables(region, vpc, signal);
   if (table === undefined) {
     throw new WeftError('WEFT_CLOUD_API', `no suitable routing table found: ${vpc} has none`, {
-      hint: 'Make a route table for the VPC in the console of Tencent Cloud.',
+      hint: 'Create a route table for the VPC in the Tencent Cloud console.',
     });
   }
   const own = { destination: formatPrefix4(subnet), gatewayType: GATEWAY_TYPE, gateway: formatIpv4(gateway) };
@@ -42,5 +42,5 @@ export async function setVpcRoute(
   const removed = stale.length === 0 ? '' : `; removed ${stale.map(({ destination }) => destination).join(', ')}`;
   if (ours.some(isRight)) return `Route table ${table.id} of ${vpc} leads to ${own.destination} already${removed}`;
   await api.createRoute(region, table.id, own, signal);
-  return `Route table ${table.id} of ${vpc} leads to ${own.destination} by way of ${own.gateway} now${removed}`;
+  return `Route table ${table.id} of ${vpc} now has a route to ${own.destination} via ${own.gateway}${removed}`;
 }

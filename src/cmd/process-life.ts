@@ -57,7 +57,7 @@ export class ProcessLife {
     this.#isEnding = true;
     this.#limit(this.#limits.fatalMs);
     if (this.#stopped === undefined) this.end(1);
-    else this.#stopped.stop(new Error(`${this.#name} ends because of a fatal error`, { cause: error }));
+    else this.#stopped.stop(new Error(`${this.#name} stops because of a fatal error`, { cause: error }));
   };
 
   /**
@@ -88,7 +88,7 @@ export class ProcessLife {
   #limit(ms: number): void {
     alarm(Math.ceil((ms + 500) / 1_000));
     setTimeout(() => {
-      this.#say(`${this.#name} did not end within ${ms} ms of being told to, and is ended now`);
+      this.#say(`${this.#name} did not stop within ${ms} ms and is killed now`);
       this.end(1);
     }, ms);
   }
@@ -115,7 +115,7 @@ export function runProgram(
   const life = new ProcessLife(name, lastWords);
   process.on('uncaughtException', (error) => life.fatal(error, 'uncaught error'));
   process.on('unhandledRejection', (error) => life.fatal(error, 'unhandled rejection'));
-  process.once('beforeExit', () => life.fatal(new Error('nothing is left that it could wait for'), name));
+  process.once('beforeExit', () => life.fatal(new Error('the event loop is empty'), name));
   main(life).then(
     (code) => life.end(code),
     (error: unknown) => {

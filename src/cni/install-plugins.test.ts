@@ -97,12 +97,12 @@ describe('installPlugins', () => {
       Array(6).fill('missing'),
     );
     const remedies = outcomes.map((outcome) => (outcome.status === 'missing' ? outcome.remedy : ''));
-    assert.match(remedies[0]!, /tuning: there is none\. (?:Install the reference CNI plugins|It is in)/);
-    assert.match(remedies[1]!, /my-own: there is none\. Install that CNI plugin there/);
+    assert.match(remedies[0]!, /tuning does not exist\. (?:Install the reference CNI plugins|It is in)/);
+    assert.match(remedies[1]!, /my-own does not exist\. Install that CNI plugin there/);
     assert.equal(remedies[2], `${join(binDir, 'bridge')} is not executable. chmod 755 ${join(binDir, 'bridge')}`);
     assert.match(remedies[3]!, /is empty/);
-    assert.match(remedies[4]!, /leads nowhere/);
-    assert.match(remedies[5]!, /is no file/);
+    assert.match(remedies[4]!, /is a dangling symbolic link/);
+    assert.match(remedies[5]!, /is not a file/);
   });
 
   it('names the folder that cannot be written', async () => {

@@ -41,7 +41,7 @@ export async function installPlugins({ plugins, binDir, sources }: InstallReques
     try {
       if (await exists(target)) outcomes.push(await keepOrUpdate(name, target, source));
       else if (source === undefined) {
-        outcomes.push({ name, status: 'missing', remedy: `${target}: there is none. ${pluginRemedy(name, [binDir])}` });
+        outcomes.push({ name, status: 'missing', remedy: `${target} does not exist. ${pluginRemedy(name, [binDir])}` });
       } else {
         await mkdir(binDir, { recursive: true, mode: 0o755 });
         outcomes.push(
@@ -82,8 +82,8 @@ async function exists(path: string): Promise<boolean> {
 /** Why a plugin that is there cannot be started, with what to do; `undefined` when it can. */
 export async function whyNotRunnable(path: string): Promise<string | undefined> {
   const found = await ifThere(stat(path));
-  if (found === undefined) return `${path} is a link that leads nowhere. Remove it.`;
-  if (!found.isFile()) return `${path} is no file. Remove it.`;
+  if (found === undefined) return `${path} is a dangling symbolic link. Remove it.`;
+  if (!found.isFile()) return `${path} is not a file. Remove it.`;
   const executable = await access(path, constants.X_OK).then(
     () => true,
     () => false,

@@ -13,7 +13,7 @@ export const DEBIAN_PLUGIN_FOLDER = '/usr/lib/cni';
 
 /** How to get a plugin that is in none of the folders where the runtime looks, as sentences. */
 export function pluginRemedy(type: string, path: readonly string[]): string {
-  if (type === 'flannel') return "The image of weft has it, and so has flannel's image flannel-cni-plugin.";
+  if (type === 'flannel') return "weft's image contains it, and so does flannel's image flannel-cni-plugin.";
   if (!REFERENCE_PLUGINS.has(type)) {
     return `Install that CNI plugin ${path.length === 1 ? 'there' : 'into one of these folders'}, or take it out of the CNI configuration.`;
   }

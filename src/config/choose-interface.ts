@@ -270,7 +270,7 @@ function isIpv6(addr: IpAddr): addr is Ipv6Addr {
   return !isIpv4(addr);
 }
 
-const FORCE_LOOPBACK = '--iface-allow-loopback takes it all the same';
+const FORCE_LOOPBACK = '--iface-allow-loopback allows it';
 
 function isLoopback(addr: IpAddr): boolean {
   return isIpv4(addr) ? addr >>> 24 === 127 : addr === 1n;
@@ -281,7 +281,7 @@ function usable(candidate: NetworkInterface, match: Match, request: InterfaceReq
   // An address that was named may be one of the host as a whole, which routing announces: those are kept on lo.
   const isNamed = match.address !== undefined || match.addressV6 !== undefined;
   if (candidate.name === 'lo' && !isNamed && !allowLoopback) {
-    return `is the loopback interface, through which no other host is reached (${FORCE_LOOPBACK})`;
+    return `is the loopback interface, through which other hosts cannot be reached (${FORCE_LOOPBACK})`;
   }
   const wants4 = stack !== 'ipv6';
   const wants6 = stack !== 'ipv4';

@@ -95,7 +95,7 @@ function keep(
   return {
     ...choice,
     interface: owner,
-    why: `it is in use, and still what was asked for${owner.up ? '' : ' (but it is down)'}`,
+    why: `it is in use, and still matches the flags${owner.up ? '' : ' (but it is down)'}`,
     failures: [],
     rejected: host.interfaces
       .filter((candidate) => candidate.name !== owner.name)

@@ -41,7 +41,7 @@ describe('Refusals', () => {
     [
       'a stranger',
       refused('203.0.113.9', 'unknown-source', '0.0.0.0', 1),
-      /^Dropped 1 packet from .*They hold no IPv4 packet/,
+      /^Dropped 1 packet from .*They do not contain an IPv4 packet/,
     ],
     [
       'another node’s container',

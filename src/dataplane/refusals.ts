@@ -105,12 +105,12 @@ export class Refusals {
         return `${dropped}: no node has that address. ${describeStranger(from, inner === 0 ? undefined : address, owner)}`;
       case 'spoofed-source': {
         const whose = owner === undefined ? 'in no node’s subnet' : `of ${describeLease(owner)}`;
-        return `${dropped}: their source ${address} is ${whose}. Two nodes behind one address, a node that has kept an old subnet, or a forged source; --source-check=off takes it.`;
+        return `${dropped}: their source ${address} is ${whose}. Two nodes behind one address, a node that has kept an old subnet, or a forged source; --source-check=off accepts them.`;
       }
       case 'foreign-source':
-        return `${dropped}: their source ${address} is outside the network and not that node’s own. --source-check=strict refuses it; nobody may send from loopback, multicast and reserved addresses.`;
+        return `${dropped}: their source ${address} is outside the network and not that node’s own. --source-check=strict rejects it. Loopback, multicast and reserved source addresses are always rejected.`;
       case 'foreign-destination':
-        return `${dropped}: they are for ${address}, which is neither in this host’s subnet nor, with --destination-check=loose, an address of this host. That node has another idea of who owns it, or tries to reach others through this host; --destination-check=off routes it on.`;
+        return `${dropped}: they are for ${address}, which is neither in this host’s subnet nor, with --destination-check=loose, an address of this host. That node disagrees about who owns it, or tries to reach other hosts through this one. --destination-check=off forwards such packets.`;
       default:
         return `${dropped}.`;
     }
@@ -122,12 +122,12 @@ function describeLease({ subnet, publicIp }: Peer): string {
 }
 
 function describeStranger(from: string, inner: string | undefined, owner: Peer | undefined): string {
-  if (inner === undefined) return 'They hold no IPv4 packet: not a node of this network.';
+  if (inner === undefined) return 'They do not contain an IPv4 packet: the sender is not a node of this network.';
   if (owner === undefined) {
-    return `Their source ${inner} is in no node’s subnet: a node of another network, or one whose lease has ended.`;
+    return `Their source ${inner} is in no node’s subnet: the sender is a node of another network, or its lease has expired.`;
   }
   return (
     `Their source ${inner} is of ${describeLease(owner)}: it may be that node behind NAT, with an elastic IP, or another of its addresses. ` +
-    `Start its agent with --public-ip=${from}, or with --iface for the interface that sends; --source-check=off here takes packets from anybody.`
+    `Start its agent with --public-ip=${from}, or with --iface for the interface that sends; --source-check=off here accepts packets from anyone.`
   );
 }

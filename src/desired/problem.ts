@@ -30,15 +30,15 @@ export function describeProblem(problem: Problem): string {
     case 'link-kind':
       return `interface ${problem.link} is not a ${problem.wanted} device but ${problem.actual === 'other' ? 'something else' : `a ${problem.actual}`}; remove it: ip link delete ${problem.link}`;
     case 'underlay-missing':
-      return `${problem.link} cannot be made: there is no interface ${problem.underlay}`;
+      return `${problem.link} cannot be created: there is no interface ${problem.underlay}`;
     case 'sysctl-read-only':
       return `${problem.sysctl.name} is ${problem.actual} and cannot be set to ${problem.sysctl.value} from here (/proc/sys is read-only): ${problem.sysctl.risk ?? ''}; set it on the host: echo ${problem.sysctl.value} > /proc/sys/${problem.sysctl.name}`;
     case 'route-taken':
-      return `${formatPrefix(problem.route.dst)} is already routed by somebody else (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; ${remedy(problem.by)}`;
+      return `${formatPrefix(problem.route.dst)} is already routed by another program (${describeRoute(problem.by)} proto ${problem.by.protocol}), wanted: ${describeRoute(problem.route)}; ${remedy(problem.by)}`;
     case 'route-twice':
-      return `two routes to ${formatPrefix(problem.route.dst)} are wanted; the second was ignored: ${describeRoute(problem.route)}`;
+      return `two routes to ${formatPrefix(problem.route.dst)} are configured; the second was ignored: ${describeRoute(problem.route)}`;
     case 'key-twice':
-      return `the public key ${problem.peer.publicKey} is that of two peers of ${problem.peer.link}; the second was ignored: ${formatEndpoint(problem.peer.endpoint)}, for ${problem.peer.allowedIps.map(formatPrefix).join(', ')}. Give each host a key of its own: weft rotate-key`;
+      return `the public key ${problem.peer.publicKey} is that of two peers of ${problem.peer.link}; the second was ignored: ${formatEndpoint(problem.peer.endpoint)}, for ${problem.peer.allowedIps.map(formatPrefix).join(', ')}. Give each host its own key: weft rotate-key`;
     default:
       return assertNever(problem, 'kernel problem');
   }

@@ -332,7 +332,7 @@ describe('Reconciler', () => {
     await assert.rejects(r.reconciler.settled(new AbortController().signal), {
       code: 'WEFT_KERNEL_STATE',
       message:
-        /^10\.244\.0\.0\/16 is already routed by somebody else .*; eth1 has an address in that subnet: choose another Network/,
+        /^10\.244\.0\.0\/16 is already routed by another program .*; eth1 has an address in that subnet: choose another Network/,
     });
     assert.equal(r.reconciler.stats().converged, false);
     r.kernel.deleteRoutes(() => true);

@@ -337,7 +337,7 @@ export class Reconciler implements AsyncDisposable {
       if (ops.length === 0 || !healthy) return healthy;
     }
     // Their next change brings the next run.
-    this.#runFailure = 'somebody undoes what is set on this host as fast as it is set';
+    this.#runFailure = 'another program reverts changes on this host as fast as they are made';
     return true;
   }
 

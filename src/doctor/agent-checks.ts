@@ -12,19 +12,19 @@ import type { DoctorHost, DoctorPaths } from './host.ts';
 /** Share of packets from which on loss is felt. */
 const LOSSY = 0.001;
 const QUEUE_REMEDY =
-  'Packets come faster than they are carried, or did: see the processor time of flanneld, allow the fast path, or make the queue longer (ip link set DEVICE txqueuelen 2000).';
+  'Packets arrive, or arrived, faster than the agent can carry them. Check the CPU usage of flanneld, enable the fast path, or increase the queue length (ip link set DEVICE txqueuelen 2000).';
 const REFUSED_REMEDY =
-  'Packets of these senders are lost. docs/MIGRATION.md has what each of them may be ("Packets that are refused").';
+  'Packets from these senders are dropped. docs/MIGRATION.md lists the possible causes ("Packets that are refused").';
 
 const SKIPPED_REMEDY =
-  'Packets to these hosts are lost. An address that is not on the link needs a backend that crosses routers (vxlan, wireguard, ipip, udp), or an interface in the same network (--iface). docs/TROUBLESHOOTING.md has every reason ("Unreachable peers").';
+  'Packets to these hosts are lost. An address that is not on the link needs a backend that crosses routers (vxlan, wireguard, ipip, udp), or an interface in the same network (--iface). docs/TROUBLESHOOTING.md lists all reasons ("Unreachable peers").';
 
 /** The agent: what it was told, what it says, what it has written. */
 export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   /** What the agent lists there, which is better empty. */
   async function listOf(path: string, none: string, remedy: string, signal: AbortSignal): Promise<Finding> {
     const answer = await host.get(paths.healthzPort, path, signal);
-    if (answer?.status !== 200) return ok('the agent does not say (see health)');
+    if (answer?.status !== 200) return ok('unknown: the agent does not answer (see health)');
     const lines = answer.body.split('\n').filter((line) => line !== '');
     return lines.length === 0 ? ok(none) : warn(lines.join(' '), remedy);
   }
@@ -36,11 +36,13 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       run: async () => {
         const read = await readNetConf(host, paths);
         if (read === undefined)
-          return ok('there is none here: the agent takes it from its store, or --net-config-path');
+          return ok(
+            'the file does not exist: the agent reads the configuration from its store, or from --net-config-path',
+          );
         const shown = (list: typeof read.problems): string =>
           list.map(({ path, message }) => `${path} ${message}`).join('; ');
         if (read.config === undefined)
-          return fail(shown(read.problems), 'Correct it; the agent does not start with it.');
+          return fail(shown(read.problems), 'Correct it. The agent cannot start with this configuration.');
         try {
           configuredBackend(read.config);
         } catch (error) {
@@ -49,24 +51,24 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         }
         const doubts = [
           ...(read.warnings.length > 0 ? [shown(read.warnings)] : []),
-          ...(read.ignoredKeys.length > 0 ? [`without effect: ${read.ignoredKeys.join(', ')}`] : []),
+          ...(read.ignoredKeys.length > 0 ? [`ignored keys: ${read.ignoredKeys.join(', ')}`] : []),
         ];
         return doubts.length > 0
-          ? warn(doubts.join('; '), 'Look for a misspelt key, or one of another backend.')
+          ? warn(doubts.join('; '), 'Look for a misspelt key, or a key of another backend.')
           : ok(`backend ${read.config.backend.type}`);
       },
     },
     {
       name: 'last-start',
-      looksAt: 'why the agent could not start the last time',
+      looksAt: 'the error of the last failed start',
       run: async () => {
         const path = startupErrorPath(dirname(paths.subnetFile));
         const text = await host.readText(path);
-        if (text === undefined) return ok('nothing kept it from starting');
+        if (text === undefined) return ok('none');
         const at = await host.modifiedAt(path);
         return fail(
           `${at?.toISOString() ?? ''} ${text.trim()}`.trim(),
-          'Fix what it says; the agent retries by itself.',
+          'Fix the error. The agent retries automatically.',
         );
       },
     },
@@ -77,8 +79,8 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const text = await host.readText(paths.subnetFile);
         if (text === undefined) {
           return fail(
-            'there is none: the agent has not been ready since the host was booted, and no pod can start',
-            'See last-start and health; is the agent running?',
+            'the file does not exist: the agent has not been ready since the host booted, and no pod can start',
+            'See last-start and health, and check that the agent runs.',
           );
         }
         try {
@@ -87,13 +89,13 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           const subnets = [env.subnet, env.ipv6Subnet].filter((subnet) => subnet !== undefined).map(formatCidr);
           return ok(`${subnets.join(', ')}, MTU ${env.mtuBytes}, written ${at?.toISOString() ?? 'at an unknown time'}`);
         } catch (error) {
-          return fail((error as Error).message, 'Delete the file and start the agent again, which writes it anew.');
+          return fail((error as Error).message, 'Delete the file and restart the agent, which writes it again.');
         }
       },
     },
     {
       name: 'udp-ports',
-      looksAt: 'who has the ports on which packets of other hosts come',
+      looksAt: 'the ports for packets from other hosts',
       run: async (signal) => {
         const backend = await readBackend(host, paths, signal);
         const ports = backend?.kind.udpPorts?.(backend.config) ?? [];
@@ -106,17 +108,17 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (taken.length > 0) {
           return fail(
             taken.join('; '),
-            'Stop that program, or give the backend another port in net-conf.json, the same on every host.',
+            'Stop that program, or set another port for the backend in net-conf.json, the same on every host.',
           );
         }
         const of = (holders: readonly string[]): string =>
-          holders.join(', ') || 'no program, though the kernel may have it';
+          holders.join(', ') || 'no program, but the kernel may use it';
         return ok(found.map(({ port, holders }) => `UDP ${port}: ${of(holders)}`).join('; '));
       },
     },
     {
       name: 'queue-drops',
-      looksAt: 'packets that found no room in a queue of weft’s devices',
+      looksAt: 'packets dropped at the full queue of one of weft’s devices',
       run: async (signal) => {
         const backend = await readBackend(host, paths, signal);
         const present = await host.links(signal);
@@ -139,55 +141,55 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     },
     {
       name: 'refused-senders',
-      looksAt: 'whose packets the agent has refused in the last ten minutes',
-      run: (signal) => listOf('/refusals', 'nobody’s', REFUSED_REMEDY, signal),
+      looksAt: 'senders whose packets the agent has rejected in the last ten minutes',
+      run: (signal) => listOf('/refusals', 'none', REFUSED_REMEDY, signal),
     },
     {
       name: 'skipped-peers',
       looksAt: 'peers that the backend cannot reach',
-      run: (signal) => listOf('/skipped-peers', 'there are none', SKIPPED_REMEDY, signal),
+      run: (signal) => listOf('/skipped-peers', 'none', SKIPPED_REMEDY, signal),
     },
     {
       name: 'health',
-      looksAt: `what the agent says of itself on port ${paths.healthzPort}`,
+      looksAt: `the agent’s answer on port ${paths.healthzPort}`,
       run: async (signal) => {
         const answer = await host.get(paths.healthzPort, '/readyz', signal);
         if (answer === undefined) {
           return warn(
-            `nobody listens on 127.0.0.1:${paths.healthzPort}`,
-            'Start the agent, with --healthz-port; name the port with --healthz-port here if it is another one.',
+            `no process listens on 127.0.0.1:${paths.healthzPort}`,
+            'Start the agent with --healthz-port. If it uses another port, pass that port to weft doctor with --healthz-port.',
           );
         }
         return answer.status === 200
           ? ok(answer.body)
-          : fail(`${answer.status} ${answer.body}`, 'The reason is in the answer; the log of the agent has more.');
+          : fail(`${answer.status} ${answer.body}`, "The answer contains the reason. The agent's log has more.");
       },
     },
     {
       name: 'network-config-in-use',
-      looksAt: 'whether the agent works with the network configuration that there is now',
+      looksAt: 'the agent uses the current network configuration',
       run: async (signal) => {
         const answer = await host.get(paths.healthzPort, '/metrics', signal);
-        if (answer === undefined) return ok('nobody to ask (see health)');
-        if (!/^weft_network_config_outdated 1$/m.test(answer.body)) return ok('it does');
+        if (answer === undefined) return ok('unknown: the agent does not answer (see health)');
+        if (!/^weft_network_config_outdated 1$/m.test(answer.body)) return ok('yes');
         return warn(
-          'it has changed since the agent started',
-          'Restart the agent to apply it; its log says what has changed. Where the backend is another one now, go node by node.',
+          'no, the configuration has changed since the agent started',
+          'Restart the agent to apply the change. Its log says what has changed. If the backend has changed, restart node by node.',
         );
       },
     },
     {
       name: 'lease-entries',
-      looksAt: 'entries of the lease store that the agent does not believe',
+      looksAt: 'entries of the lease store that the agent rejects',
       run: async (signal) => {
         const answer = await host.get(paths.healthzPort, '/metrics', signal);
-        if (answer === undefined) return ok('nobody to ask (see health)');
+        if (answer === undefined) return ok('unknown: the agent does not answer (see health)');
         const refused = [...answer.body.matchAll(/^weft_refused_leases\{reason="([a-z-]+)"\} (\d+)$/gm)];
-        if (refused.length === 0) return ok('every one is believed');
+        if (refused.length === 0) return ok('none');
         const shown = refused.map(([, reason, count]) => `${count} ${reason}`).join(', ');
-        const text = `refused, so that no packets go to these hosts or come from them: ${shown}`;
+        const text = `no packets are sent to these hosts or accepted from them: ${shown}`;
         const remedy =
-          'The log of the agent names each ("Refusing the lease"); docs/METRICS.md says what the reasons mean. Correct or delete the entry: with Kubernetes the Node and its annotations, with etcd the key.';
+          'The agent’s log names each entry ("Refusing the lease"), and docs/METRICS.md explains the reasons. Correct or delete the entry: with Kubernetes the Node and its annotations, with etcd the key.';
         return refused.some(([, reason]) => reason === 'overlaps-own') ? fail(text, remedy) : warn(text, remedy);
       },
     },

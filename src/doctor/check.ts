@@ -44,10 +44,7 @@ async function findingOf(run: Check['run'], timeoutMs: number, signal: AbortSign
   } catch (error) {
     signal.throwIfAborted();
     const why = timeout.aborted ? `no answer within ${timeoutMs} ms` : (error as Error).message;
-    return fail(
-      `this could not be checked: ${why}`,
-      'Run weft doctor as root, on the host or in the container of the agent.',
-    );
+    return fail(`the check failed: ${why}`, 'Run weft doctor as root, on the host or in the container of the agent.');
   } finally {
     either.removeEventListener('abort', onAbort);
   }

@@ -22,21 +22,21 @@ export function cniChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   return [
     {
       name: 'cni-plugins',
-      looksAt: `the programs in ${paths.cniBinDir} that a pod starts with`,
+      looksAt: `the programs in ${paths.cniBinDir} that set up a pod`,
       run: async () => {
         const inForce = (await host.readText(confPath)) !== undefined;
         const programs = [...programsOf(await confList(), inForce), 'loopback'];
         if ((await host.modifiedAt(paths.cniBinDir)) === undefined) {
           return host.inPod
-            ? ok('the folder is not mounted here: the init container of the agent looks at it')
+            ? ok("the directory is not mounted here; the agent's init container checks it")
             : warn(
-                `there is no ${paths.cniBinDir}`,
-                'weft install-cni, on a node of Kubernetes; name it with --cni-bin-dir.',
+                `${paths.cniBinDir} does not exist`,
+                'On a Kubernetes node, run weft install-cni. If the directory is another one, pass it with --cni-bin-dir.',
               );
         }
         const problems = await Promise.all(programs.map((program) => problemOf(program, paths.cniBinDir, host)));
         const told = problems.filter((problem) => problem !== undefined);
-        return told.length === 0 ? ok(programs.join(', ')) : fail(told.join(' '), 'Or let weft install-cni do it.');
+        return told.length === 0 ? ok(programs.join(', ')) : fail(told.join(' '), 'Or run weft install-cni.');
       },
     },
     {
@@ -46,10 +46,10 @@ export function cniChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const text = await host.readText(confPath);
         if (text === undefined) {
           if ((await host.modifiedAt(paths.cniConfDir)) === undefined)
-            return ok('no folder of CNI configurations here');
+            return ok('there is no CNI configuration directory');
           return warn(
-            'there is none: kubelet calls the node not ready',
-            'The agent writes it when it is ready, with --cni-conf-dir; else install it by hand. See health.',
+            'the file does not exist: kubelet reports the node as not ready',
+            'With --cni-conf-dir the agent writes it when it is ready (see health). Otherwise install it by hand.',
           );
         }
         try {
@@ -57,20 +57,20 @@ export function cniChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           const by = isWrittenByWeft(text) ? 'kept by the agent' : 'not kept by the agent';
           return ok(`${list.plugins.map(({ type }) => type).join(', ')}; ${by}`);
         } catch (error) {
-          return fail(describeError(error), 'Remove it; the agent writes it anew with --cni-conf-dir.');
+          return fail(describeError(error), 'Remove it. With --cni-conf-dir the agent writes it again.');
         }
       },
     },
     {
       name: 'cni-conf-order',
-      looksAt: `files in ${paths.cniConfDir} that a container runtime takes instead`,
+      looksAt: `files in ${paths.cniConfDir} that take precedence in the container runtime`,
       run: async () => {
         const hiding = await confFilesBefore(paths.cniConfDir, CONF_FILE_NAME);
         if (hiding.length === 0) return ok('none');
         const [first] = hiding;
         // It starts the plugins of the next configuration, ours, and then its own.
         const isMultus = (await host.readText(join(paths.cniConfDir, first!)))?.includes('"multus');
-        if (isMultus) return ok(`${first} of Multus, which hands pods on`);
+        if (isMultus) return ok(`${first} of Multus, which delegates to the next configuration`);
         const remedy = hiddenBy(paths.cniConfDir, hiding, CONF_FILE_NAME);
         return (await host.readText(confPath)) === undefined
           ? warn(hiding.join(', '), remedy)
@@ -82,6 +82,6 @@ export function cniChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
 
 async function problemOf(program: string, folder: string, host: DoctorHost): Promise<string | undefined> {
   const path = join(folder, program);
-  if ((await host.modifiedAt(path)) === undefined) return `${path}: there is none. ${pluginRemedy(program, [folder])}`;
+  if ((await host.modifiedAt(path)) === undefined) return `${path} does not exist. ${pluginRemedy(program, [folder])}`;
   return whyNotRunnable(path);
 }

@@ -357,8 +357,8 @@ describe('the doctor', () => {
       }),
       [
         ['last-start', 'fail', /^1970-01-01T00:00:00\.000Z no podCIDR \[WEFT_KUBE_NODE\]/],
-        ['subnet-env', 'fail', /there is none.*no pod can start/],
-        ['health', 'warn', /nobody listens on 127\.0\.0\.1:8081/],
+        ['subnet-env', 'fail', /the file does not exist.*no pod can start/],
+        ['health', 'warn', /no process listens on 127\.0\.0\.1:8081/],
       ],
     ],
     [
@@ -417,26 +417,26 @@ describe('the doctor', () => {
       [
         ['network-config', 'fail', /Network/],
         ['subnet-env', 'fail', /is missing FLANNEL_NETWORK/],
-        ['cni-plugins', 'fail', /this could not be checked: cannot use the CNI configuration/],
+        ['cni-plugins', 'fail', /the check failed: cannot use the CNI configuration/],
         ['cni-conf', 'fail', /plugins: want a list/],
       ],
     ],
     [
       'a misspelt key',
       () => ({ files: { '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Bakcend":{"Type":"udp"}}' } }),
-      [['network-config', 'warn', /without effect: .*Bakcend/]],
+      [['network-config', 'warn', /ignored keys: .*Bakcend/]],
     ],
     [
       'plugins that are missing',
       () => ({ files: { [conf()]: '{"name":"cbr0","plugins":[{"type":"flannel"},{"type":"my-own"}]}' } }),
-      [['cni-plugins', 'fail', /bin\/flannel: there is none\. .*bin\/my-own: there is none\. .*weft install-cni/]],
+      [['cni-plugins', 'fail', /bin\/flannel does not exist\. .*bin\/my-own does not exist\. .*weft install-cni/]],
     ],
     [
       'no configuration yet',
       () => ({ files: { [conf()]: undefined } }),
       [
-        ['cni-plugins', 'fail', /portmap: there is none/],
-        ['cni-conf', 'warn', /kubelet calls the node not ready/],
+        ['cni-plugins', 'fail', /portmap does not exist/],
+        ['cni-conf', 'warn', /kubelet reports the node as not ready/],
       ],
     ],
   ];
@@ -483,8 +483,8 @@ describe('the doctor', () => {
     assert.deepEqual(
       results.map(({ name, status, found }) => [name, status, found]),
       [
-        ['throws', 'fail', 'this could not be checked: no such thing'],
-        ['hangs', 'fail', 'this could not be checked: no answer within 50 ms'],
+        ['throws', 'fail', 'the check failed: no such thing'],
+        ['hangs', 'fail', 'the check failed: no answer within 50 ms'],
         ['fine', 'ok', 'as it should be'],
       ],
     );

@@ -75,4 +75,4 @@ export async function readSubnetEnv(host: DoctorHost, paths: DoctorPaths): Promi
   }
 }
 
-export const NOTHING_TO_COMPARE = 'nothing to compare with before there is a subnet.env (see subnet-env)';
+export const NOTHING_TO_COMPARE = 'nothing to compare: there is no subnet.env yet (see subnet-env)';

@@ -17,13 +17,13 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   return [
     {
       name: 'br-netfilter',
-      looksAt: 'whether packets between pods of this node pass the firewall',
+      looksAt: 'packets between pods of this node pass iptables',
       run: async () => {
         if (await usesNftables()) return ok('not needed with EnableNFTables');
         try {
           const [problem] = await checkBridgeNetfilter([4], (path) => host.readText(path));
           return problem === undefined
-            ? ok('br_netfilter is loaded and on')
+            ? ok('br_netfilter is loaded and enabled')
             : warn(`${problem.path} is 0`, problem.message);
         } catch (error) {
           if (!(error instanceof WeftError)) throw error;
@@ -36,22 +36,22 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: '/proc/sys/net/ipv4/ip_forward',
       run: async () =>
         (await host.readText('/proc/sys/net/ipv4/ip_forward'))?.trim() === '1'
-          ? ok('packets are forwarded')
+          ? ok('enabled')
           : warn(
-              'it is off: pods reach nobody beyond this host',
-              'sysctl -w net.ipv4.ip_forward=1. The plugin bridge does so for the first pod; something may set it back.',
+              'disabled: pods cannot reach anything beyond this host',
+              'Run sysctl -w net.ipv4.ip_forward=1. The bridge plugin sets it for the first pod, so another program may reset it.',
             ),
     },
     {
       name: 'ipsec',
-      looksAt: 'IPsec policies, round which the fast path in the kernel would go',
+      looksAt: 'IPsec policies, which the fast path in the kernel would bypass',
       run: async (signal) => {
         if (!hasForwarder(await readBackend(host, paths, signal))) return ok('no fast path in this backend');
         const count = host.ipsecPolicies();
-        if (count === 0) return ok('none: packets may take the fast path');
+        if (count === 0) return ok('none: the fast path can be used');
         return warn(
           `${count === undefined ? 'the kernel does not say which' : count} IPsec policies: the fast path is closed, and all packets pass through the agent`,
-          'Nothing, if IPsec is wanted. Else see ip xfrm policy; the fast path opens by itself when the last one is gone.',
+          'Nothing to do if you need IPsec. Otherwise see ip xfrm policy. The fast path opens when the last policy is removed.',
         );
       },
     },
@@ -72,11 +72,11 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     },
     {
       name: 'backend-tools',
-      looksAt: 'the programs that the backend works with',
+      looksAt: 'the programs that the backend needs',
       run: async (signal) => {
         const { programs = {} } = (await readBackend(host, paths, signal))?.kind ?? {};
         const names = Object.keys(programs);
-        if (names.length === 0) return ok('it needs none of its own');
+        if (names.length === 0) return ok('none');
         const found = await Promise.all(names.map((name) => host.versionOf(name, signal)));
         const missing = names.filter((_, index) => found[index] === undefined);
         return missing.length === 0
@@ -89,7 +89,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     },
     {
       name: 'forward-drops',
-      looksAt: 'chains of other firewalls that drop packets of pods',
+      looksAt: 'chains of other firewalls that drop pod traffic',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
         const networks = (env?.networks ?? []).flatMap((network) => parsePrefix4(formatCidr(network)) ?? []);
@@ -108,7 +108,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const env = await readSubnetEnv(host, paths);
         if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
         const { links = [] } = (await readBackend(host, paths, signal)) ?? {};
-        if (links.length === 0) return ok('there are none in this backend');
+        if (links.length === 0) return ok('this backend has none');
         const address = formatIp(env.subnet.ip);
         const problems: string[] = [];
         for (const { name, family } of links) {
@@ -118,7 +118,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         }
         return problems.length === 0
           ? ok(`${links.map(({ name }) => name).join(', ')}: up, ${address}, MTU ${env.mtuBytes}`)
-          : fail(problems.join('; '), 'A running agent puts that right by itself: see health. Else start it.');
+          : fail(problems.join('; '), 'A running agent repairs this: see health. Otherwise start the agent.');
       },
     },
     {
@@ -130,7 +130,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const backend = await readBackend(host, paths, signal);
         const [device] = backend?.links ?? [];
         if (device === undefined || backend?.kind.routesWholeNetwork !== true) {
-          return ok('each other node has one of its own: the agent says which are missing (see health)');
+          return ok('one route per node: the agent reports missing ones (see health)');
         }
         const routes = await host.routes(signal);
         const missing = env.networks
@@ -140,28 +140,29 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           ? ok(`${env.networks.map(formatCidr).join(', ')} dev ${device.name}`)
           : fail(
               `no route to ${missing.join(', ')} by ${device.name}`,
-              'A running agent puts it back by itself: see health. Else start it.',
+              'A running agent restores it: see health. Otherwise start the agent.',
             );
       },
     },
     {
       name: 'mtu',
-      looksAt: 'whether packets of pods fit into those of the network between the hosts',
+      looksAt: 'the MTU of pods, compared with that of the network between the hosts',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
         const backend = await readBackend(host, paths, signal);
-        if (backend === undefined) return ok('nothing says which backend this host has');
+        if (backend === undefined) return ok('unknown: no backend is configured here');
         const device = (await host.routes(signal)).find(({ dst }) => dst === 'default')?.dev;
         const underlay = device === undefined ? undefined : await link(device, signal);
-        if (underlay === undefined) return ok('no default route: the interface to other hosts is not known here');
+        if (underlay === undefined)
+          return ok('unknown: there is no default route, so the interface to the other hosts is not known');
         const overhead = backend.kind.overheadBytes ?? { ipv4: 0, ipv6: 0 };
         const outer = backend.links.some(({ family }) => family === 'ipv6') ? 'ipv6' : 'ipv4';
         const fits = underlay.mtuBytes - overhead[outer];
         return env.mtuBytes <= fits
           ? ok(`${env.mtuBytes} inside ${underlay.mtuBytes} of ${underlay.name}`)
           : warn(
-              `pods use ${env.mtuBytes}, and ${underlay.name} has room for ${fits}: large packets are cut, or lost`,
+              `pods use ${env.mtuBytes}, and ${underlay.name} has room for ${fits}: large packets are fragmented or lost`,
               'Restart the agent, which follows the MTU of its interface, or set MTU in Backend of net-conf.json.',
             );
       },
@@ -179,7 +180,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           ? ok(gateway)
           : fail(
               `${BRIDGE} has ${bridge.addresses.join(', ')}, and the subnet of this host needs ${gateway}: new pods fail with "${BRIDGE} already has an IP address different from ${gateway}"`,
-              `The subnet has changed. Drain the node, then: ip link delete ${BRIDGE}. The next pod makes it anew.`,
+              `The subnet has changed. Drain the node, then run: ip link delete ${BRIDGE}. The next pod recreates the bridge.`,
             );
       },
     },

@@ -14,27 +14,27 @@ export function tunChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       name: 'tun-device',
       looksAt: `${TUN} can be opened`,
       run: async (signal) => {
-        if (!(await forwards(signal))) return ok('this backend does without');
+        if (!(await forwards(signal))) return ok('not needed by this backend');
         const error = await host.openError(TUN);
-        if (error === undefined) return ok('it can');
+        if (error === undefined) return ok('yes');
         const obstacle = error === 'EPERM' || error === 'EACCES' ? 'device-denied' : 'missing';
         return fail(`open ${TUN}: ${error}`, tunRemedy(obstacle, host.inPod));
       },
     },
     {
       name: 'cap-net-admin',
-      looksAt: 'the capability to make devices, routes and rules',
+      looksAt: 'the capability to create devices, routes and rules',
       run: async () =>
         host.hasCapability('CAP_NET_ADMIN')
-          ? ok('CAP_NET_ADMIN is there')
+          ? ok('CAP_NET_ADMIN is present')
           : fail('CAP_NET_ADMIN is missing', tunRemedy('capability', host.inPod)),
     },
     {
       name: 'cap-net-raw',
       looksAt: 'the capability to tell senders why a packet did not arrive',
       run: async (signal) => {
-        if (host.hasCapability('CAP_NET_RAW')) return ok('CAP_NET_RAW is there');
-        if (!(await forwards(signal))) return ok('in this backend the kernel does that');
+        if (host.hasCapability('CAP_NET_RAW')) return ok('CAP_NET_RAW is present');
+        if (!(await forwards(signal))) return ok('not needed: with this backend the kernel does it');
         return warn(
           'CAP_NET_RAW is missing: senders get no ICMP errors',
           'Add NET_RAW to securityContext.capabilities.add of the container, or run as root.',
@@ -51,14 +51,14 @@ export function tunChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
 export function fastPathCheck(host: DoctorHost, wanted: boolean): Check {
   return {
     name: 'fast-path',
-    looksAt: 'whether the kernel and the container runtime let ordinary packets stay in the kernel',
+    looksAt: 'the kernel and the container runtime allow the fast path',
     run: async () => {
       const obstacle = host.fastPathObstacle();
-      if (obstacle === undefined) return ok('they do');
-      if (!wanted) return ok(`not for this process, so all packets pass through the forwarder: ${obstacle}`);
+      if (obstacle === undefined) return ok('yes');
+      if (!wanted) return ok(`not available to this process, so all packets pass through the forwarder: ${obstacle}`);
       return fail(
         obstacle,
-        'Do not give the agents of this node the capability BPF before this is fixed: docs/INSTALL.md, The fast path.',
+        'Do not add the capability BPF to the agents of this node until this is fixed. See docs/INSTALL.md, The fast path.',
       );
     },
   };

@@ -88,7 +88,7 @@ async function requireTun(notice: (text: string) => void, signal: AbortSignal | 
         },
       );
     }
-    notice(`${TUN_DEVICE} was missing and has been made (mknod c 10 200)`);
+    notice(`${TUN_DEVICE} was missing and has been created (mknod c 10 200)`);
     problem = openProblem();
   }
   if (problem === undefined) return;

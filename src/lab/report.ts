@@ -336,7 +336,7 @@ function renderCommands(result: LabResult): Line[] {
     if (a.agent !== null) {
       commands.push(['log of an agent', `tail -f ${a.agent.logPath}`]);
       commands.push([
-        'kill an agent: packets go on',
+        'kill an agent: packets continue',
         `kill -9 ${a.agent.pid}; ip -n ${a.namespace} address show ${device}; ip -n ${a.namespace} route`,
       ]);
     }
@@ -345,7 +345,7 @@ function renderCommands(result: LabResult): Line[] {
   commands.push(['remove it all', removal]);
   const widest = Math.max(...commands.map(([what]) => what.length));
   return [
-    [span(`The lab goes on running.`, STYLE.heading), span(' Things to try:', STYLE.dim)],
+    [span(`The lab keeps running.`, STYLE.heading), span(' Things to try:', STYLE.dim)],
     ...commands.map(([what, command]): Line => [span(`  ${what.padEnd(widest)}  `, STYLE.dim), span(command)]),
   ];
 }

@@ -390,16 +390,16 @@ export function describeRefusal({ lease, reason, by }: Refusal): string {
   const other = by === undefined ? 'another lease' : describeHolder(by);
   const why: Record<RefusalReason, string> = {
     'outside-network': 'its subnet lies outside the network',
-    'wrong-length': 'its subnet has another length than SubnetLen gives',
+    'wrong-length': 'the length of its subnet differs from SubnetLen',
     'overlaps-own': `its subnet overlaps this host's own, ${other}`,
     'overlaps-earlier': `its subnet overlaps that of ${other}, which came first`,
     'address-not-unicast':
-      'its public address is loopback, multicast, broadcast or none, which no host is reached under',
+      'its public address is loopback, multicast, broadcast or unspecified, so no host can be reached at it',
     'address-own': "its public address is this host's own",
     'address-in-network':
       'its public address lies inside the overlay network, so that packets to it would enter the tunnel again',
     'address-not-of-node': 'its public address is not among the addresses of its Node (--require-node-address)',
-    'too-many': 'there are more leases than this backend takes, and others came first',
+    'too-many': 'there are more leases than this backend supports, and others came first',
   };
   return `Refusing the lease ${describeHolder(lease)}: ${why[reason]} [${reason}]`;
 }

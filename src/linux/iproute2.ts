@@ -396,7 +396,7 @@ function parseAnswer(text: string, command: string): JsonObject[] {
 
 function unreadable(command: string, because: string, cause?: unknown): WeftError {
   return new WeftError('WEFT_KERNEL_STATE', `reading the kernel's network state with ${command}: ${because}`, {
-    hint: 'It is tried again. Should it go on, run the command by hand; weft needs iproute2 5.0 or newer (ip -V).',
+    hint: 'The agent retries. If the error persists, run the command by hand; weft needs iproute2 5.0 or newer (ip -V).',
     cause,
   });
 }

@@ -312,9 +312,9 @@ function hintFor(output: string): string {
   }
   if (/Table does not exist|can't initialize|modprobe/i.test(output)) {
     return (
-      'The kernel has no such iptables table: load iptable_nat and iptable_filter, with --notrack-tunnel iptable_raw and xt_CT too (or nf_tables), use the other ' +
+      'The kernel does not have this iptables table: load iptable_nat and iptable_filter, with --notrack-tunnel iptable_raw and xt_CT too (or nf_tables), use the other ' +
       'iptables flavour (update-alternatives --config iptables), or set EnableNFTables in net-conf.json.'
     );
   }
-  return 'The same command by hand shows more; `iptables-save` shows the rules that are there.';
+  return 'Run the same command by hand for details. `iptables-save` shows the current rules.';
 }

@@ -57,7 +57,7 @@ async function follow(into: LocalAddresses, onNotice: (text: string) => void, si
     say(
       refused === 0
         ? ''
-        : `this host has ${refused} addresses more than weft can remember: peers cannot reach those through the overlay`,
+        : `this host has ${refused} more addresses than weft can track: peers cannot reach those through the overlay`,
     );
   };
   const monitor = new IpMonitor();
@@ -68,7 +68,7 @@ async function follow(into: LocalAddresses, onNotice: (text: string) => void, si
         break;
       } catch (error) {
         if (signal.aborted) return;
-        say(`failed to read the addresses of this host, which peers may reach: ${describeError(error)}`);
+        say(`failed to read the addresses of this host: ${describeError(error)}`);
         await delay(RETRY_MS, undefined, { signal, ref: false }).catch(() => {});
       }
     }

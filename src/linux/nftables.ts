@@ -218,9 +218,9 @@ function hintFor(output: string): string {
   }
   if (/Operation not supported|No such file or directory/.test(output)) {
     return (
-      'The kernel lacks a part that the rules need: load nf_tables, nft_chain_nat and nft_masq, with --notrack-tunnel nft_ct too, or leave EnableNFTables ' +
+      'The kernel lacks a module that the rules need: load nf_tables, nft_chain_nat and nft_masq, with --notrack-tunnel nft_ct too, or leave EnableNFTables ' +
       'unset to use iptables.'
     );
   }
-  return 'nft must be 1.0.1 or later; `nft list ruleset` shows the rules that are there.';
+  return 'nft 1.0.1 or later is required. `nft list ruleset` shows the current rules.';
 }

@@ -31,7 +31,7 @@ describe('sysctl', () => {
     await assert.rejects(setSysctl('net/ipv4/nothing', '1', t), {
       code: 'WEFT_SYSCTL_FAILED',
       message: `failed to set ${t.root}/net/ipv4/nothing to "1": ENOENT`,
-      hint: 'This kernel has no such setting: load the module it belongs to.',
+      hint: 'This kernel does not have this setting: load the module that provides it.',
     });
     await assert.rejects(setSysctl('kernel/ostype', 'Plan 9'), {
       code: 'WEFT_SYSCTL_FAILED',

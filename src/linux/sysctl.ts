@@ -75,8 +75,8 @@ const HINTS: Readonly<Record<string, string>> = {
   EACCES: 'It needs root.',
   EPERM: 'It needs root in the host’s user namespace.',
   EROFS: '/proc/sys is read-only in this container: run it privileged, or set the value on the host with sysctl -w.',
-  ENOENT: 'This kernel has no such setting: load the module it belongs to.',
-  EINVAL: 'The kernel does not take this value.',
+  ENOENT: 'This kernel does not have this setting: load the module that provides it.',
+  EINVAL: 'The kernel rejects this value.',
 };
 
 function errnoOf(error: unknown): string | undefined {

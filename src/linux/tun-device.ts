@@ -110,18 +110,18 @@ function openNode(onNotice: ((text: string) => void) | undefined): number {
         { hint: tunRemedy('missing', inPod()) },
       );
     }
-    onNotice?.(`${DEVICE} did not exist; made it (character device ${TUN_MAJOR}:${TUN_MINOR})`);
+    onNotice?.(`${DEVICE} did not exist; created it (character device ${TUN_MAJOR}:${TUN_MINOR})`);
     fd = open(DEVICE, flags);
   }
   if (fd >= 0) return fd;
   const came = errnoName(fd);
   if (fd === -EPERM || fd === -EACCES) {
     throw new WeftError('WEFT_TUN_DENIED', `failed to open TUN device: open ${DEVICE}: ${came}`, {
-      hint: `The device node is there but may not be used. ${tunRemedy('device-denied', inPod())}`,
+      hint: `The device node exists but access is denied. ${tunRemedy('device-denied', inPod())}`,
     });
   }
   throw new WeftError('WEFT_TUN_MISSING', `failed to open TUN device: open ${DEVICE}: ${came}`, {
-    hint: `The node is not the TUN driver's, or the kernel has no tun driver. ${tunRemedy('missing', inPod())}`,
+    hint: `The node does not belong to the TUN driver, or the kernel has no TUN driver. ${tunRemedy('missing', inPod())}`,
   });
 }
 
@@ -174,13 +174,13 @@ function attachError(name: string, errno: number): WeftError {
       'WEFT_TUN_MISSING',
       `failed to attach to TUN device ${name}: ${DEVICE} is not a TUN device (ENOTTY)`,
       {
-        hint: `Something else lies at ${DEVICE}: remove it. ${tunRemedy('missing', inPod())}`,
+        hint: `${DEVICE} is something else: remove it. ${tunRemedy('missing', inPod())}`,
       },
     );
   }
   if (errno === EINVAL) {
     return new WeftError('WEFT_TUN_FAILED', `failed to attach to TUN device ${name}: ioctl TUNSETIFF: EINVAL`, {
-      hint: `A device ${name} of another kind is in the way (ip -d link show ${name}); remove or rename it`,
+      hint: `A device ${name} of another type exists (ip -d link show ${name}); remove or rename it`,
     });
   }
   return tunFailed(name, 'attach (TUNSETIFF)', -errno);

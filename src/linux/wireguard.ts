@@ -65,7 +65,7 @@ export async function readWireguard(
         'WEFT_KERNEL_STATE',
         `reading the peers of ${link} with ${argv.join(' ')}: ${stderr.trim()}`,
         {
-          hint: 'It is tried again. Should it go on, run the command by hand.',
+          hint: 'The agent retries. If the error persists, run the command by hand.',
         },
       );
     }

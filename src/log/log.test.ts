@@ -117,7 +117,7 @@ for (const format of ['text', 'json'] as const) {
     const messages = lines.map((line) => (format === 'json' ? JSON.parse(line).message : line.split('] ')[1]?.trim()));
     assert.deepEqual(messages, [
       'one',
-      '5 lines of the log before this one are lost: they could not be written',
+      '5 log lines before this one were lost because they could not be written',
       'two',
       'three',
     ]);

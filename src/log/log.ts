@@ -63,7 +63,7 @@ export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', w
   const emit = (line: string): void => {
     if (droppedInARow > 0) {
       const lost = droppedInARow;
-      const text = `${lost} lines of the log before this one are lost: they could not be written`;
+      const text = `${lost} log lines before this one were lost because they could not be written`;
       // The line about them is none of them.
       if (write(lineOf('warn', text, 'log.ts:0', undefined, undefined)) === false) {
         dropped++;

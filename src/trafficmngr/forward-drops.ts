@@ -41,7 +41,7 @@ const DEVICES = ['cni0', 'docker0'];
 const RAW_PRIORITY = -300;
 const OURS = /^flannel-ipv[46]$/;
 const RAW_HINT =
-  'Docker 28 and later refuses what comes from other hosts to the address of a container. Start dockerd with --allow-direct-routing, or give its network ' +
+  'Docker 28 and later drops packets from other hosts to the address of a container. Start dockerd with --allow-direct-routing, or give its network ' +
   'the option com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected.';
 
 /**
@@ -62,7 +62,7 @@ export function findForwardDrops(text: FirewallText, network: Ipv4Prefix, overla
     const isIptables = family === 'ip' && table === 'filter' && name === 'FORWARD';
     drops.push({
       where: `chain ${name} of table ${family} ${table}`,
-      what: 'it drops forwarded packets by its policy, and accepts none of the network',
+      what: 'its policy drops forwarded packets, and it accepts no packets of the network',
       hint: isIptables ? iptablesHint('iptables', network) : nftHint(family, table, name, network),
     });
   }
@@ -83,7 +83,7 @@ export function findForwardDrops(text: FirewallText, network: Ipv4Prefix, overla
   if (lines.includes('-P FORWARD DROP') && !lines.some((line) => acceptsLine(line, network, devices))) {
     drops.push({
       where: 'chain FORWARD of iptables-legacy',
-      what: 'it drops forwarded packets by its policy, and accepts none of the network',
+      what: 'its policy drops forwarded packets, and it accepts no packets of the network',
       hint: iptablesHint('iptables-legacy', network),
     });
   }
@@ -105,21 +105,21 @@ export function suspectTables(chains: string): string[] {
 }
 
 export function describeForwardDrop({ where, what }: ForwardDrop): string {
-  return `packets of containers are dropped by another firewall of this host, ${where}: ${what}`;
+  return `another firewall on this host drops packets of containers, ${where}: ${what}`;
 }
 
 function iptablesHint(program: string, network: Ipv4Prefix): string {
   const text = formatPrefix4(network);
   return (
-    `Accept them there: ${program} -I FORWARD -s ${text} -j ACCEPT; ${program} -I FORWARD -d ${text} -j ACCEPT. ` +
-    'Or leave out EnableNFTables: then the agent sets these rules itself.'
+    `Accept the packets there: ${program} -I FORWARD -s ${text} -j ACCEPT; ${program} -I FORWARD -d ${text} -j ACCEPT. ` +
+    'Or remove EnableNFTables. The agent then sets these rules itself.'
   );
 }
 
 function nftHint(family: string, table: string, chain: string, network: Ipv4Prefix): string {
   const insert = `nft insert rule ${family} ${table} ${chain} ip`;
   const text = formatPrefix4(network);
-  return `Accept them there, and where that ruleset is kept: ${insert} saddr ${text} accept; ${insert} daddr ${text} accept.`;
+  return `Accept the packets there, and in the file of that ruleset: ${insert} saddr ${text} accept; ${insert} daddr ${text} accept.`;
 }
 
 /** What cannot be read counts as nothing. */

@@ -286,11 +286,11 @@ describe('the fast path while the agent is away, where super-packets arrive in o
         async () => (await kept.overlay.log(first)).includes(what) || undefined,
         150_000,
       );
-    await logged(`Peers that carry packets without an agent, for a minute now: ${formatIpv4(second.address)}`);
+    await logged(`Peers that have carried packets without an agent for a minute: ${formatIpv4(second.address)}`);
     await flood.answered(500);
     await carriesFiles();
     await kept.overlay.startAgent(second, signal);
-    await logged('No peer carries packets without an agent any more');
+    await logged('No peer carries packets without an agent any longer');
     const { lost, of } = flood.lost;
     assert.equal(lost, 0, `${lost} of ${of}`);
   });
@@ -402,7 +402,7 @@ describe('the fast path that an agent has left', () => {
     const links = linkIds(directory);
     await meanwhile(
       async () => void (await topology.exec(host, ['ip', 'xfrm', 'policy', 'add', ...policy])),
-      /would go round IPsec/,
+      /would bypass IPsec/,
     );
     assert.deepEqual(links.filter(linkExists), []);
     await topology.exec(host, ['ip', 'xfrm', 'policy', 'delete', ...policy]);

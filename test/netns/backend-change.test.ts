@@ -85,7 +85,7 @@ async function change(before: Type, after: Type): Promise<void> {
   await echoes('one is ahead');
   assert.deepEqual(await linksOf(first), madeFor(before, after));
   assert.equal(await wayTo(first, addressOf(to)), DEVICE[before]);
-  const beside = `There are peers with the backend ${before}: they are reached in its way`;
+  const beside = `Some peers use the backend ${before}. They are reached with it`;
   assert.ok((await overlay.log(first)).includes(beside));
   // What is reached in the other way is not skipped.
   assert.match(await overlay.ask(first, '/metrics'), /^weft_skipped_peers 0$/m);

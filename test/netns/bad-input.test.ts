@@ -207,12 +207,12 @@ describe('an agent that cannot start', () => {
 
   it('refuses the loopback interface and its addresses unless forced', async () => {
     for (const [wish, why] of [
-      ['lo', 'is the loopback interface, through which no other host is reached'],
+      ['lo', 'is the loopback interface, through which other hosts cannot be reached'],
       ['127.0.0.1', 'has 127\\.0\\.0\\.1, which no other host can reach'],
     ]) {
       assertFailed(
         await refused({ flags: ['--iface', wish!] }),
-        new RegExp(`^ {2}lo \\(127\\.0\\.0\\.1, ::1\\): ${why} \\(--iface-allow-loopback takes it`, 'm'),
+        new RegExp(`^ {2}lo \\(127\\.0\\.0\\.1, ::1\\): ${why} \\(--iface-allow-loopback allows it`, 'm'),
         /\[WEFT_INTERFACE_NOT_FOUND\]/,
       );
     }
@@ -248,7 +248,7 @@ describe('an agent that cannot start', () => {
     await using child = await running(
       { prefix: NO_TUN },
       host,
-      '/dev/net/tun did not exist; made it (character device 10:200)',
+      '/dev/net/tun did not exist; created it (character device 10:200)',
     );
     assert.ok(child.kill());
   });

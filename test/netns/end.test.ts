@@ -125,7 +125,7 @@ it('ends, with the reason said, when it cannot start and what it has begun does 
   await using agent = await Flanneld.start(topology, host, { flags, env });
   assert.deepEqual(await endOf(t, agent.child), { code: 1, signal: undefined });
   await agent.logged(/^Error fetching backend: unknown backend type: carrier \[WEFT_BACKEND_UNKNOWN\]/);
-  await agent.logged(/^flanneld did not end within 4000 ms of being told to, and is ended now$/);
+  await agent.logged(/^flanneld did not stop within 4000 ms and is killed now$/);
   assert.equal(agent.messages.filter((text) => /unknown backend type/.test(text)).length, 1);
 });
 
@@ -145,7 +145,7 @@ describe('an agent that is told to stop', () => {
 
   for (const [fault, words] of [
     ['throw at the end', /thrown at the end as ordered/],
-    ['hang at the end', /^flanneld did not end within 4000 ms of being told to, and is ended now$/],
+    ['hang at the end', /^flanneld did not stop within 4000 ms and is killed now$/],
   ] as const) {
     it(`ends with a code that says so when something goes wrong meanwhile: ${fault}`, async (t) => {
       await using agent = await startAgent(faulty());

@@ -23,7 +23,7 @@ const SEGMENT_BYTES = 1_400;
 const TTL_ON_ARRIVAL = 60;
 
 const ATTACHED = /^weft tunnel: Packets take the fast path in the kernel/;
-const REFUSED = /^weft tunnel: All packets pass through the forwarder, there is no fast path in the kernel: /;
+const REFUSED = /^weft tunnel: All packets pass through the forwarder, because there is no fast path in the kernel: /;
 
 /** From `nstat`'s source; of the namespace's kernel, all devices together. */
 async function udpChecksumErrors(topology: Topology, place: Place): Promise<number> {
@@ -213,7 +213,7 @@ describe('the fast path where super-packets arrive in one piece', () => {
       for (const [index, host] of topology.hosts.slice(0, 2).entries()) {
         const from = tunnels[index]!.stderr.mark;
         await topology.exec(host, ['ethtool', '-K', 'eth0', 'tx', state, 'tso', state]);
-        const says = state === 'on' ? 'reach in one piece' : 'this host cuts';
+        const says = state === 'on' ? 'receive super-packets in one piece' : 'this host segments super-packets';
         await tunnels[index]!.stderr.find((text) => ATTACHED.test(text) && text.endsWith(says), from);
       }
     };

@@ -64,7 +64,7 @@ describe('a firewall of somebody else’s that drops what is forwarded, beside a
       assert.equal(status, 'fail');
       assert.match(
         found,
-        /dropped by another firewall of this host, chain (FORWARD of table ip filter|forward of table inet guard)/,
+        /another firewall on this host drops packets of containers, chain (FORWARD of table ip filter|forward of table inet guard)/,
       );
       const helps = commandsOf(remedy);
       assert.equal(helps.length, 2, remedy);

@@ -115,7 +115,7 @@ describe('a host that changes between weft and flannel', () => {
     await topology.ipBatch(host, `route add ${NETWORK} dev eth0\n`);
     await eventually(
       'a warning',
-      async () => (await overlay.log(host)).includes('already routed by somebody else') || undefined,
+      async () => (await overlay.log(host)).includes('already routed by another program') || undefined,
     );
     await topology.ipBatch(host, `route del ${NETWORK} dev eth0 metric 0\n`);
     await reach();

@@ -96,7 +96,7 @@ describe('an agent whose packets have no way', () => {
     await ip('address', 'add', '10.244.77.1/16', 'dev', 'other0');
     await using agent = await startAgent();
     const words =
-      /10\.244\.0\.0\/16 is already routed by somebody else .*; other0 has an address in that subnet: choose another Network .*its route must stay/;
+      /10\.244\.0\.0\/16 is already routed by another program .*; other0 has an address in that subnet: choose another Network .*its route must stay/;
     await expectFailure(agent, 'kernel', words);
     assert.match((await agent.get('/metrics')).body, /^weft_kernel_converged 0$/m);
     assert.doesNotMatch(agent.messages.join('\n'), /route delete|Wrote subnet file|flannel is ready/);

@@ -182,7 +182,7 @@ describe('a container with a read-only /proc/sys', () => {
     const { stdout } = await run(argv, { netns: host.netns, cwd });
     assert.deepEqual(JSON.parse(stdout), {
       problems: [
-        'net/ipv6/conf/flannel.1/accept_ra is 1 and cannot be set to 0 from here (/proc/sys is read-only): anybody who can send to flannel.1 can give this host IPv6 addresses and routes by router advertisements, unless it forwards IPv6; set it on the host: echo 0 > /proc/sys/net/ipv6/conf/flannel.1/accept_ra',
+        'net/ipv6/conf/flannel.1/accept_ra is 1 and cannot be set to 0 from here (/proc/sys is read-only): anyone who can send to flannel.1 can give this host IPv6 addresses and routes with router advertisements, unless it forwards IPv6; set it on the host: echo 0 > /proc/sys/net/ipv6/conf/flannel.1/accept_ra',
       ],
       failures: 0,
       failure: null,

@@ -87,9 +87,7 @@ describe('an agent whose log cannot be written', () => {
     await breakRoute();
     await eventually('the log says what was lost', () => {
       read();
-      return (
-        new RegExp(`\\] ${dropped} lines of the log before this one are lost.*\n.*\\] Put back`).test(text) || undefined
-      );
+      return new RegExp(`\\] ${dropped} log lines before this one were lost.*\n.*\\] Put back`).test(text) || undefined;
     });
     await expectEnd(agent);
     closeSync(both);

@@ -148,8 +148,8 @@ export function keepFastPathOpen(
     if (opened === undefined) return;
     const text =
       now === ''
-        ? 'No peer carries packets without an agent any more'
-        : `Peers that carry packets without an agent, for a minute now: ${now}`;
+        ? 'No peer carries packets without an agent any longer'
+        : `Peers that have carried packets without an agent for a minute: ${now}`;
     onState({ isOpen: true, obstacle: undefined, peersAlone: peers.length, text });
   };
   const open = (place: Place): FastPathState => {
@@ -206,13 +206,13 @@ export function keepFastPathOpen(
 }
 
 export function withoutFastPath(error: unknown): FastPathState {
-  const text = `All packets pass through the forwarder, there is no fast path in the kernel: ${describeError(error)}`;
+  const text = `All packets pass through the forwarder, because there is no fast path in the kernel: ${describeError(error)}`;
   return { isOpen: false, obstacle: 'unavailable', peersAlone: 0, text };
 }
 
 /** The programs see packets where IPsec does not: on the way out behind it, on the way in before it. */
 function withoutFastPathForIpsec(what: string): FastPathState {
-  const text = `All packets pass through the forwarder: ${what}, and the fast path in the kernel would go round IPsec`;
+  const text = `All packets pass through the forwarder: ${what}, and the fast path in the kernel would bypass IPsec`;
   return { isOpen: false, obstacle: 'ipsec-policy', peersAlone: 0, text };
 }
 
@@ -264,8 +264,8 @@ function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay):
 
 function describePlace({ segmentation, underlayName }: Place): string {
   return segmentation === 'host'
-    ? `on the way out through ${underlayName}, whose super-packets this host cuts`
-    : `through ${underlayName}, to peers that super-packets reach in one piece`;
+    ? `outbound through ${underlayName}, where this host segments super-packets`
+    : `through ${underlayName}, to peers that receive super-packets in one piece`;
 }
 
 function describeKeeping({ directory, obstacle }: FastPathKeeping): string {

@@ -133,7 +133,7 @@ export function endFastPath(root: string, tunName: string): string | undefined {
   try {
     removeBpfDirectory(bpfDirectory(root, tunName));
   } catch (error) {
-    return `The fast path of an earlier agent may go on (${root}): ${describeError(error)}`;
+    return `The fast path of an earlier agent may still be active (${root}): ${describeError(error)}`;
   }
   return undefined;
 }

@@ -184,7 +184,7 @@ describe('reconcile', () => {
     const { problems } = planned(WANTED, await kernel.read(WANTED, never));
     assert.equal(
       describeProblem(problems[0]!),
-      '10.244.0.0/16 is already routed by somebody else (10.244.0.0/16 via 192.168.1.1 dev eth1 proto 4), wanted: 10.244.0.0/16 dev flannel0; remove that route: ip route delete 10.244.0.0/16 via 192.168.1.1 dev eth1 proto 4',
+      '10.244.0.0/16 is already routed by another program (10.244.0.0/16 via 192.168.1.1 dev eth1 proto 4), wanted: 10.244.0.0/16 dev flannel0; remove that route: ip route delete 10.244.0.0/16 via 192.168.1.1 dev eth1 proto 4',
     );
   });
 
@@ -196,7 +196,7 @@ describe('reconcile', () => {
     kernel.addForeignRoute(foreign, 'front');
     assert.deepEqual(kernel.routes, [foreign, actualRoute({})]);
     const { problems } = planned(WANTED, await kernel.read(WANTED, never));
-    assert.match(describeProblem(problems[0]!), /^10\.244\.0\.0\/16 is already routed by somebody else/);
+    assert.match(describeProblem(problems[0]!), /^10\.244\.0\.0\/16 is already routed by another program/);
     await settle(kernel, WANTED);
     assert.deepEqual(kernel.routes, [foreign]);
   });

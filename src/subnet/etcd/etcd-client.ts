@@ -322,7 +322,7 @@ function readPem(path: string | undefined, flag: string): Buffer | null {
 
 function tlsError(attempted: string, error: unknown): WeftError {
   return new WeftError('WEFT_ETCD_TLS', `${attempted}: ${error instanceof Error ? error.message : String(error)}`, {
-    hint: 'Check that the file exists, that this user may read it, and that it is PEM.',
+    hint: 'Check that the file exists, is readable by this user, and is in PEM format.',
     cause: error,
   });
 }

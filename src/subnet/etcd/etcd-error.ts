@@ -46,7 +46,7 @@ export function etcdError(attempted: string, endpoint: string, error: unknown): 
     new EtcdError(code, message, { temporary, grpcCode, details, hint, cause: error });
 
   if (TOKEN_REFUSED.test(details)) {
-    return failed('WEFT_ETCD_DENIED', false, 'etcd wants a user: give --etcd-username and --etcd-password.');
+    return failed('WEFT_ETCD_DENIED', false, 'etcd requires authentication: set --etcd-username and --etcd-password.');
   }
   switch (grpcCode) {
     case status.UNAUTHENTICATED:
@@ -62,7 +62,7 @@ export function etcdError(attempted: string, endpoint: string, error: unknown): 
       return failed(
         'WEFT_ETCD_DENIED',
         false,
-        'Something answers there that does not speak etcd’s v3 API: check --etcd-endpoints.',
+        'The server at that address does not support etcd’s v3 API: check --etcd-endpoints.',
       );
     case status.RESOURCE_EXHAUSTED:
       return failed(

@@ -191,7 +191,7 @@ describe('a kubeconfig', () => {
     await assert.rejects(open({ kubeconfigFile: await text(': : :') }), { code: 'WEFT_KUBE_CONFIG' });
     await assert.rejects(open({ kubeconfigFile: await text('{}') }), {
       code: 'WEFT_KUBE_CONFIG',
-      message: /no API server is named/,
+      message: /no API server is configured/,
     });
     const terminal = { exec: { command: 'x', interactiveMode: 'Always' } };
     await assert.rejects(open({ kubeconfigFile: await kubeconfig(fake, terminal) }), { message: /wants a terminal/ });

@@ -104,7 +104,7 @@ function serverUrl(text: string, context: Partial<KubeconfigContext>): URL {
     throw new WeftError(
       'WEFT_KUBE_CONFIG',
       text === ''
-        ? 'fail to create kubernetes config: no API server is named: the kubeconfig has no current-context and --kube-api-url is not given'
+        ? 'fail to create kubernetes config: no API server is configured: the kubeconfig has no current-context and --kube-api-url is not set'
         : `fail to create kubernetes config: "${text}" is not the URL of an API server`,
       { hint: 'Give the API server as https://host:port.' },
     );

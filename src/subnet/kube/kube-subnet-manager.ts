@@ -133,7 +133,7 @@ export class KubeSubnetManager implements SubnetManager {
         'WEFT_STORE_UNAVAILABLE',
         `error waiting for nodeController to sync state: ${last?.message ?? 'timed out waiting for the condition'}`,
         {
-          hint: `Check that ${this.#api.server} is the API server, that this host reaches it, and that the account may list nodes. With CONT_WHEN_CACHE_NOT_READY=true the agent goes on without.`,
+          hint: `Check that ${this.#api.server} is the API server, that this host reaches it, and that the account may list nodes. With CONT_WHEN_CACHE_NOT_READY=true the agent continues without it.`,
           cause: last,
         },
       );

@@ -69,9 +69,9 @@ export async function retryRefused<T>(
 export function refused(message: string, error: ApiStatusError): WeftError {
   const hint =
     error.status === 401
-      ? 'The API server does not know us: check the token or certificate of the kubeconfig or service account.'
+      ? 'The API server rejects the credentials: check the token or certificate of the kubeconfig or service account.'
       : error.status === 403
-        ? 'The account lacks rights. It needs: get on pods; get, list and watch on nodes; patch on nodes/status (deploy/kube-flannel.yml has the ClusterRole).'
-        : 'The API server understood the request and refused it; the message says why.';
+        ? 'The account lacks permissions. It needs: get on pods; get, list and watch on nodes; patch on nodes/status (deploy/kube-flannel.yml has the ClusterRole).'
+        : 'The API server rejected the request. The message says why.';
   return new WeftError('WEFT_KUBE_REFUSED', message, { hint, cause: error });
 }

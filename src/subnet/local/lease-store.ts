@@ -40,7 +40,7 @@ const BUSY_TIMEOUT_MS = 100;
 export class StoreBusyError extends WeftError {
   constructor(path: string, cause: unknown) {
     super('WEFT_STORE_UNAVAILABLE', `using the lease store ${path}: it stayed locked by another process`, {
-      hint: 'A stopped or hanging agent on this machine may hold it: fuser on the file names it.',
+      hint: 'A stopped or hung agent on this machine may hold the lock. Find it with fuser on the file.',
       cause,
     });
   }
@@ -54,7 +54,7 @@ function resultCode(error: unknown): number | undefined {
 function corrupt(path: string, what: string, cause?: unknown): WeftError {
   return new WeftError('WEFT_STORE_CORRUPT', `reading the lease store ${path}: ${what}`, {
     hint:
-      `It was left as it is. Stop the agents that use it, move ${path}, ${path}-wal and ${path}-shm away together, and start them again: ` +
+      `It was not changed. Stop the agents that use it, move ${path}, ${path}-wal and ${path}-shm away together, and start them again: ` +
       'each agent takes back the subnet in its subnet.env.',
     cause,
   });
@@ -75,7 +75,7 @@ function translate(path: string, error: unknown): unknown {
       return unavailable(path, text, 'Free some space on that file system.', error);
     case SQLITE_READONLY:
     case SQLITE_CANTOPEN:
-      return unavailable(path, text, 'Check that the folder exists and that this user may write to it.', error);
+      return unavailable(path, text, 'Check that the directory exists and that this user can write to it.', error);
     default:
       return unavailable(path, text, 'The file system under it may be failing: see the kernel log.', error);
   }
@@ -137,7 +137,12 @@ export class LeaseStore implements Disposable {
       const cause = error instanceof Error && 'syscall' in error ? error : undefined;
       throw cause === undefined
         ? translate(path, error)
-        : unavailable(path, cause.message, 'Check that the folder exists and that this user may write to it.', cause);
+        : unavailable(
+            path,
+            cause.message,
+            'Check that the directory exists and that this user can write to it.',
+            cause,
+          );
     }
   }
 

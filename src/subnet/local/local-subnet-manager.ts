@@ -89,7 +89,7 @@ export class LocalSubnetManager implements SubnetManager {
         });
       }
       throw new WeftError('WEFT_CONFIG_UNREADABLE', `failed to read net conf: ${cause.message}`, {
-        hint: 'Check that it is a file that this user may read.',
+        hint: 'Check that it is a file that this user can read.',
         cause,
       });
     }

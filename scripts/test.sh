@@ -9,6 +9,10 @@
 # netns  test/netns: network namespaces and TUN devices, two files at a time: much of what they do is wait
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
+#
+# netns, e2e and kind share the machine with whatever else it does. A file of theirs that failed is run once more, alone, and what
+# failed at first stands at the end of the output. Not so when more than three failed, which is no chance, and not for files that
+# are named by hand (in CI, for them too).
 set -eu
 root=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
 cd "$root"
@@ -64,5 +68,45 @@ if [ -z "${named:-}" ]; then
   fi
 fi
 echo "weft: $suite tests on Node.js $("$node" --version)" >&2
-# shellcheck disable=SC2086 # a list of options
-exec "$node" --disable-warning=ExperimentalWarning $options --test "$@"
+
+run_tests() {
+  # shellcheck disable=SC2086 # a list of options
+  "$node" --disable-warning=ExperimentalWarning $options --test "$@"
+}
+again=yes
+[ "$suite" != unit ] || again=no
+[ -z "${named:-}" ] || [ -n "${CI:-}" ] || again=no
+if [ "$again" = no ]; then
+  run_tests "$@"
+  exit
+fi
+
+failed=$(mktemp)
+trap 'rm -f "$failed"' EXIT
+status=0
+run_tests --test-reporter=spec --test-reporter-destination=stdout \
+  "--test-reporter=$root/scripts/failed-files.ts" "--test-reporter-destination=$failed" "$@" || status=$?
+failed_files=$(grep '^[^ ]' "$failed") || exit $status
+if [ "$(echo "$failed_files" | wc -l)" -gt 3 ]; then
+  echo "weft: more than three files failed, so none is run again" >&2
+  exit $status
+fi
+
+# What is left of the arguments is the options.
+for argument; do
+  shift
+  case $argument in *.test.ts) ;; *) set -- "$@" "$argument" ;; esac
+done
+status=0
+for file in $failed_files; do
+  printf '\n===== failed, and is run once more, alone: %s\n' "$file"
+  if run_tests "$@" "$file"; then
+    passed="${passed:-} $file"
+  else
+    status=1
+    twice="${twice:-} $file"
+  fi
+done
+printf '\n===== failed at first, passed alone:%s\n===== failed twice:%s\n===== what failed at first:\n' "${passed:- none}" "${twice:- none}"
+cat "$failed"
+exit $status

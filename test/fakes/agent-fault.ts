@@ -1,8 +1,9 @@
 /**
  * Loaded into an agent, its packet workers included, by `NODE_OPTIONS=--import=…`: breaks it in a way that its own code
- * would not, once a file says so. `WEFT_TEST_FAULT` is the path; what the file says is the fault.
+ * would not, once a file says so. `WEFT_TEST_FAULT` is the path; what the file says is the fault. A worker that hangs makes the file
+ * `….obeyed` first.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { isMainThread, threadName } from 'node:worker_threads';
 
 const path = process.env.WEFT_TEST_FAULT;
@@ -30,7 +31,10 @@ if (isMainThread) {
     const fault = ordered();
     if (fault === `${threadName} throws`) throw new Error('thrown in a worker as ordered');
     // No descriptor and no end: a foreign call that nothing brings back.
-    if (fault === `${threadName} hangs`) poll(0, 0, -1);
+    if (fault === `${threadName} hangs`) {
+      writeFileSync(`${path}.obeyed`, '');
+      poll(0, 0, -1);
+    }
   };
   Object.assign(Atomics, {
     load: (...args: Parameters<typeof load>) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,7 +9,7 @@ import type { Child, Exit } from '../../src/linux/run.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { Flanneld, HEALTHZ_PORT, localFlags } from './flanneld.ts';
 import { NET_CONF } from './overlay.ts';
-import { LineFeed } from './waiting.ts';
+import { eventually, LineFeed } from './waiting.ts';
 
 /** Whatever breaks, no process stays behind that neither works nor ends. */
 
@@ -55,6 +55,17 @@ async function wakeWorkers(): Promise<void> {
   await topology.exec(host, ['socat', '-u', 'STDIN', `UDP4:${address}:${UDP_PORT}`], { stdin: 'x' });
 }
 
+/** Until that worker sits in a call for ever: a signal that comes sooner it would heed. */
+async function hang(worker: 'forwarder-tx' | 'forwarder-rx'): Promise<void> {
+  const obeyed = `${faultPath()}.obeyed`;
+  rmSync(obeyed, { force: true });
+  order(`${worker} hangs`);
+  await eventually(`${worker} hangs`, async () => {
+    await wakeWorkers();
+    return existsSync(obeyed) || undefined;
+  });
+}
+
 async function endOf(t: TestContext, child: Child): Promise<Exit> {
   const from = performance.now();
   const exit = await Promise.race([child.exited, delay(DEADLINE_MS, undefined, { ref: false })]);
@@ -91,8 +102,7 @@ describe('an agent that breaks', () => {
   it('ends also with a worker that sits in a call for ever', async (t) => {
     await using agent = await startAgent(faulty());
     await agent.answers('/readyz', 200, /ready/);
-    order('forwarder-tx hangs');
-    await wakeWorkers();
+    await hang('forwarder-tx');
     order('throw');
     assert.deepEqual(await endOf(t, agent.child), { code: 1, signal: undefined });
     await agent.logged(/thrown as ordered/);
@@ -130,12 +140,11 @@ it('ends, with the reason said, when it cannot start and what it has begun does 
 });
 
 describe('an agent that is told to stop', () => {
-  for (const worker of ['forwarder-tx', 'forwarder-rx']) {
+  for (const worker of ['forwarder-tx', 'forwarder-rx'] as const) {
     it(`ends although ${worker} does not answer`, async (t) => {
       await using agent = await startAgent(faulty());
       await agent.answers('/readyz', 200, /ready/);
-      order(`${worker} hangs`);
-      await wakeWorkers();
+      await hang(worker);
       agent.child.kill('SIGTERM');
       assert.deepEqual(await endOf(t, agent.child), { code: 1, signal: undefined });
       await agent.logged(/a packet worker did not stop when it was told to \[WEFT_FORWARDER_FAILED\]/);
@@ -186,8 +195,7 @@ describe('weft tunnel', () => {
 
   it('ends although a worker does not answer', async (t) => {
     await using running = await tunnel();
-    order('forwarder-tx hangs');
-    await wakeWorkers();
+    await hang('forwarder-tx');
     running.child.kill('SIGTERM');
     assert.deepEqual(await endOf(t, running.child), { code: 1, signal: undefined });
     await running.errors.find((text) => /a packet worker did not stop when it was told to/.test(text));

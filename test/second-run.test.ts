@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { run } from '../src/linux/run.ts';
+
+const SCRIPT = fileURLToPath(new URL('../scripts/test.sh', import.meta.url));
+
+const FLAKY = `
+import { existsSync, writeFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+const mark = import.meta.filename + '.mark';
+describe('a group', () => it('fails once', () => {
+  if (existsSync(mark)) return;
+  writeFileSync(mark, '');
+  throw new Error('too busy');
+}));
+`;
+const BROKEN = `
+import { before, describe, it } from 'node:test';
+describe('a group', () => {
+  before(() => { throw new Error('never ready'); });
+  it('never passes', () => {});
+});
+`;
+const GOOD = `import { it } from 'node:test'; console.log('good runs'); it('passes', () => {});`;
+const CRASHES = `import { it } from 'node:test'; it('passes', () => {}); setTimeout(() => process.exit(3), 100);`;
+
+describe('scripts/test.sh: files of a suite that failed', () => {
+  let folder: string;
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'weft-second-run-'));
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  async function suite(files: Readonly<Record<string, string>>, { ci = true, name = 'netns' } = {}) {
+    const paths = Object.entries(files).map(([file, text]) => {
+      const path = join(folder, `${file}.test.ts`);
+      writeFileSync(path, text);
+      return path;
+    });
+    const { exitCode, stdout } = await run(['env', `CI=${ci}`.replace('false', ''), SCRIPT, name, ...paths], {
+      okExitCodes: 'any',
+      timeoutMs: 120_000,
+    });
+    const list = (title: string): string[] =>
+      new RegExp(`^===== ${title}: (.*)$`, 'm').exec(stdout)?.[1]?.match(/[\w-]+(?=\.test\.ts)|none/g) ?? [];
+    return { exitCode, stdout, passedAlone: list('failed at first, passed alone'), failedTwice: list('failed twice') };
+  }
+
+  it('are run once more, alone: one that passes then is named, with what failed at first', async () => {
+    const { exitCode, stdout, passedAlone, failedTwice } = await suite({ 'flaky-one': FLAKY, good: GOOD });
+    assert.deepEqual([exitCode, passedAlone, failedTwice], [0, ['flaky-one'], ['none']], stdout);
+    assert.match(
+      stdout,
+      /^===== what failed at first:\n\S*flaky-one\.test\.ts\n {4}✖ fails once\n {4}Error: too busy$/m,
+    );
+    assert.equal(stdout.match(/^good runs$/gm)?.length, 1);
+  });
+
+  it('fail the suite when they fail again, whatever else passes', async () => {
+    const { exitCode, stdout, passedAlone, failedTwice } = await suite({ 'flaky-two': FLAKY, broken: BROKEN });
+    assert.deepEqual([exitCode, passedAlone, failedTwice], [1, ['flaky-two'], ['broken']], stdout);
+    assert.match(stdout, /^===== what failed at first:\n(?:.*\n)+ {4}Error: never ready$/m);
+  });
+
+  it('are those whose process failed, too', async () => {
+    const { exitCode, stdout, failedTwice } = await suite({ crashes: CRASHES });
+    assert.deepEqual([exitCode, failedTwice], [1, ['crashes']], stdout);
+  });
+
+  it('are not run again when they are many, are named by hand, or are unit tests', async () => {
+    const many = { 'flaky-3': FLAKY, 'flaky-4': FLAKY, 'flaky-5': FLAKY, 'flaky-6': FLAKY };
+    for (const { exitCode, stdout } of [
+      await suite(many),
+      await suite({ 'flaky-7': FLAKY }, { ci: false }),
+      await suite({ 'flaky-8': FLAKY }, { name: 'unit' }),
+    ]) {
+      assert.equal(exitCode, 1, stdout);
+      assert.doesNotMatch(stdout, /=====/);
+    }
+  });
+});

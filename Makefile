@@ -15,7 +15,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image page browser clean
 
 help: ## this list
 	echo 'make TARGET [ARGS="..."]'
@@ -23,6 +23,7 @@ help: ## this list
 
 lab: ## three hosts on this machine, real agents, real packets; shows the walk of one (root)
 	scripts/setup.sh lab
+	$(MAKE) dist/page/index.html
 	bin/weft lab $(ARGS)
 
 test: ## static checks, unit tests, tests in network namespaces (root)
@@ -39,6 +40,7 @@ unit: ## unit and property tests (no root)
 
 netns: ## tests in network namespaces with real TUN devices (root)
 	scripts/setup.sh netns
+	$(MAKE) dist/page/index.html
 	scripts/test.sh netns $(ARGS)
 
 e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containerd (root)
@@ -102,8 +104,21 @@ image: ## the container image as an OCI archive, without Docker: dist/weft-image
 	scripts/setup.sh unit $(ARCH:%=dist-%)
 	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH)
 
+page: ## the page of weft ui, dist/page: bin/weft serves it; the executable has it in itself
+	scripts/setup.sh unit
+	flock .cache/page.lock scripts/run.sh scripts/build-page.ts >&2
+
+# Only when something that goes into it has changed.
+dist/page/index.html: $(shell find web package-lock.json -type f ! -name '*.test.ts')
+	$(MAKE) page
+
+browser: ## tests of the page in Debian's Chromium, with a running lab (root)
+	scripts/setup.sh browser
+	$(MAKE) dist/page/index.html
+	scripts/test.sh browser $(ARGS)
+
 # Only when something that goes into it has changed; `make image` makes it in any case.
-dist/weft-image.tar: $(shell find src scripts deploy/image package.json package-lock.json -type f ! -name '*.test.ts')
+dist/weft-image.tar: $(shell find src web scripts deploy/image package.json package-lock.json -type f ! -name '*.test.ts')
 	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH) >&2
 
 clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)

@@ -2,11 +2,12 @@
 # Runs one suite with node:test; `scripts/setup.sh` has made the machine ready for it.
 #
 #   scripts/test.sh check                       types, lint, dead code
-#   scripts/test.sh unit|netns|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
+#   scripts/test.sh unit|netns|browser|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
 #                                               name among them replaces the suite's list of files
 #
-# unit   src, test and bench: no root, no network, in parallel
+# unit   src, web, test and bench: no root, no network, in parallel
 # netns  test/netns: network namespaces and TUN devices, two files at a time: much of what they do is wait
+# browser test/browser: the page in Chromium, one file at a time
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 #
@@ -31,6 +32,7 @@ export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/.cache/compile}"
 if [ "$suite" = check ]; then
   status=0
   node_modules/.bin/tsc --noEmit || status=1
+  node_modules/.bin/tsc --noEmit -p web || status=1
   node_modules/.bin/biome check --error-on-warnings . || status=1
   node_modules/.bin/knip || status=1
   # What only tests use is dead as well.
@@ -42,15 +44,16 @@ fi
 case $suite in
   unit) options='--test-timeout=300000' ;;
   netns) options='--test-concurrency=2 --test-timeout=600000' ;;
+  browser) options='--test-concurrency=1 --test-timeout=300000' ;;
   e2e) options='--test-concurrency=1 --test-timeout=1500000' ;;
   # Nodes that restart, go and join, with one backend after the other.
   kind) options='--test-concurrency=1 --test-timeout=2700000' ;;
-  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, e2e, kind" >&2 && exit 1 ;;
+  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, browser, e2e, kind" >&2 && exit 1 ;;
 esac
 
 files() {
   case $suite in
-    unit) find src test bench -name node_modules -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
+    unit) find src web test bench -name node_modules -prune -o -path test/browser -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
     *) find "test/$suite" -name node_modules -prune -o -name '*.test.ts' -print ;;
   esac | LC_ALL=C sort
 }

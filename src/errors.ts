@@ -48,6 +48,9 @@ export type ErrorCode =
   | 'WEFT_CNI_PLUGIN_MISSING'
   | 'WEFT_ADDON_UNLOADABLE'
   | 'WEFT_CLOUD_API'
+  | 'WEFT_UI_AGENT_AWAY'
+  | 'WEFT_UI_LISTEN'
+  | 'WEFT_UI_PAGE_MISSING'
   | 'WEFT_UNSUPPORTED_PLATFORM';
 
 export interface WeftErrorOptions {

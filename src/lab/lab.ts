@@ -7,6 +7,7 @@ import { formatIpv4 } from '../ip/ipv4.ts';
 import { formatPrefix4 } from '../ip/prefix.ts';
 import { type Agent, agentMemoryMiB, startAgent } from './agent.ts';
 import { describeLeases, measureThroughput, pingEveryPair, pingFullSize, readRoutes, sendFile } from './checks.ts';
+import { startLabPage, writeLabResult } from './lab-page.ts';
 import type {
   FileResult,
   HostRoutes,
@@ -146,6 +147,7 @@ class LabRun {
   #agents: Agent[] = [];
   #memoryMiB: (number | undefined)[] = [];
   #kept = false;
+  #page: string | null = null;
 
   constructor(options: LabOptions, observer: LabObserver, signal: AbortSignal) {
     this.#options = options;
@@ -167,6 +169,19 @@ class LabRun {
     await this.#stage('leases', () => this.#leasesAndRoutes());
     await this.#stage('walk', () => this.#walks());
     await this.#checkAgents();
+    if (this.#options.keep) await this.#servePage();
+  }
+
+  /** Without its page a lab is still of use. */
+  async #servePage(): Promise<void> {
+    const topology = this.#lab();
+    try {
+      writeLabResult(this.result(), topology.stateDirectory);
+      this.#page = await startLabPage(topology, this.#signal);
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      this.#observer.notice(`The lab has no page: ${describeError(error)}`);
+    }
   }
 
   async close(): Promise<void> {
@@ -209,6 +224,7 @@ class LabRun {
       failures: this.#failures,
       durationMs: Math.round(performance.now() - this.#startedAt),
       kept: this.#kept,
+      page: this.#page,
     };
   }
 

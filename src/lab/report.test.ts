@@ -125,6 +125,7 @@ function resultOf(hostCount: number, change: Partial<LabResult> = {}): LabResult
     nativeWalk,
     failures: [],
     durationMs: 7000,
+    page: null,
     kept: false,
     ...change,
   };

@@ -313,6 +313,7 @@ function renderCommands(result: LabResult): Line[] {
   const device = result.overlay?.device ?? 'any';
   const removal = `weft lab down ${result.id}`;
   const commands: [string, string][] = [];
+  if (result.page !== null) commands.push(['watch it in a browser', result.page]);
   const [from, to] = [a?.containers[0], b?.containers[0]];
   if (a !== undefined && b !== undefined && from !== undefined && to?.address) {
     commands.push(

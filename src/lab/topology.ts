@@ -175,12 +175,14 @@ export class Topology implements AsyncDisposable {
   /**
    * Starts a program in a namespace. It is on record before it runs, and is ended when it is disposed of or the lab is
    * removed, whichever comes first; with `detached` it outlives this process in a lab that is kept.
+   *
+   * @param place `undefined` is this machine itself.
    */
-  async start(place: Place, argv: readonly string[], options: StartOptions = {}): Promise<Child> {
+  async start(place: Place | undefined, argv: readonly string[], options: StartOptions = {}): Promise<Child> {
     const entry: LabProcess = { argv: [...argv] };
     this.#record.processes.push(entry);
     writeRecord(this.#record, this.registryDirectory);
-    const child = await start(argv, { ...options, netns: namespaceOf(place) });
+    const child = await start(argv, { ...options, netns: place && namespaceOf(place) });
     this.#children.add(child);
     void child.exited.then(() => {
       this.#children.delete(child);
@@ -195,7 +197,7 @@ export class Topology implements AsyncDisposable {
 
   /** {@link start}, detached, with both outputs appended to a log file. */
   async startLogged(
-    place: Place,
+    place: Place | undefined,
     argv: readonly string[],
     logPath: string,
     options: StartOptions = {},

@@ -71,6 +71,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
     'linux',
     'log',
   ],
+  ui: ['api', 'lab'],
   cmd: ['*'],
 };
 
@@ -90,8 +91,11 @@ export const packageHomes: Readonly<Record<string, readonly string[]>> = {
   '@grpc/proto-loader': ['src/subnet/etcd/'],
   'js-yaml': ['src/subnet/kube/'],
   'prom-client': ['src/metrics/'],
-  hono: ['src/api/'],
-  '@hono/node-server': ['src/api/server.ts'],
+  preact: ['web/'],
+  '@preact/signals': ['web/'],
+  uplot: ['web/'],
+  hono: ['src/api/', 'src/ui/'],
+  '@hono/node-server': ['src/api/server.ts', 'src/ui/page-server.ts'],
 };
 
 /** The one file that starts processes: it alone decides about environment, output limits and who is killed at the end. */
@@ -104,6 +108,10 @@ const cniSpawner = 'src/cmd/cni/delegate.ts';
 
 const isTest = (path: string): boolean => path.endsWith('.test.ts') || path.startsWith('test/');
 const isProduct = (path: string): boolean => path.startsWith('src/') && !isTest(path);
+/** What runs in a browser. */
+const isPage = (path: string): boolean => path.startsWith('web/') && !isTest(path);
+/** Whose answers the page reads: it has their types, and nothing that would have to run in a browser. */
+const PAGE_READS = ['api', 'ui', 'lab'];
 
 /** The key of `mayImport` a file of src/ falls under; '' for the files directly in src/. */
 function folderOf(path: string): string {
@@ -141,6 +149,7 @@ function edgesOf(sources: Sources): Edge[] {
 }
 
 function checkDirection(edge: Edge): string | undefined {
+  if (isPage(edge.from)) return checkPage(edge);
   if (!isProduct(edge.from) || edge.to === undefined) return undefined;
   if (!isProduct(edge.to)) return `${edge.from} imports ${edge.to}: the product may not need tests or benchmarks`;
   const from = folderOf(edge.from);
@@ -162,6 +171,13 @@ function checkDirection(edge: Edge): string | undefined {
   return `${edge.from} imports ${edge.to}: ${from} may import ${allowed.join(', ') || 'nothing above it'} only`;
 }
 
+function checkPage({ from, to, kind, specifier }: Edge): string | undefined {
+  if (specifier.startsWith('node:')) return `${from} imports ${specifier}: the page runs in a browser`;
+  if (to === undefined || to.startsWith('web/')) return undefined;
+  if (kind === 'type' && isProduct(to) && PAGE_READS.includes(folderOf(to))) return undefined;
+  return `${from} imports ${to}: the page may import types of ${PAGE_READS.join(', ')} only`;
+}
+
 /** Commands that are about one backend: udp's data plane by itself, WireGuard's key. */
 const aboutOneBackend: readonly string[] = ['src/cmd/weft/tunnel.ts', 'src/cmd/weft/rotate-key.ts'];
 
@@ -178,7 +194,7 @@ function checkPackage(edge: Edge): string | undefined {
   const name = packageOf(edge.specifier);
   if (name === undefined) return undefined;
   // Nobody but ffi.ts, tests and benchmarks included: two copies of a binding drift apart.
-  if (!isProduct(edge.from)) {
+  if (!isProduct(edge.from) && !isPage(edge.from)) {
     return name === 'koffi' ? `${edge.from} imports koffi: only src/linux/ffi.ts may` : undefined;
   }
   const homes = packageHomes[name];
@@ -243,7 +259,7 @@ const EXPORT_DEFAULT: readonly string[] = ['scripts/failed-files.ts'];
 function checkForm(path: string, source: string): string[] {
   const problems: string[] = [];
   const name = posix.basename(path);
-  if (!/^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.(?:test|as|d))?\.ts$/.test(name))
+  if (!/^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.(?:test|as|d|fixture))?\.tsx?$/.test(name))
     problems.push(`${path}: file names are kebab-case`);
   if (name === 'index.ts') problems.push(`${path}: no index files; import the file that has the thing`);
   const { code } = mask(source);
@@ -261,7 +277,7 @@ export function problemsOf(sources: Sources): string[] {
   return [
     ...[...sources].flatMap(([path, source]) => checkForm(path, source)),
     ...edges.flatMap((edge) => {
-      const missing = edge.to?.endsWith('.ts') && !sources.has(edge.to);
+      const missing = edge.to !== undefined && /\.tsx?$/.test(edge.to) && !sources.has(edge.to);
       const computed = edge.kind === 'computed' && isProduct(edge.from);
       return [
         missing ? `${edge.from} imports ${edge.to}, which does not exist` : undefined,

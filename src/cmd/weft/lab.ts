@@ -5,11 +5,13 @@ import { LAB_BACKENDS, MAX_LAB_HOSTS, MIN_HOSTS, runLab } from '../../lab/lab.ts
 import { Progress } from '../../lab/progress.ts';
 import { renderReport, WIDE_COLUMNS } from '../../lab/report.ts';
 import { SUBNET_STORE_KINDS, type SubnetStoreKind } from '../../lab/subnet-store.ts';
+import { openInBrowser } from '../../linux/browser.ts';
 import type { ProcessLife } from '../process-life.ts';
 
 interface LabFlags {
   readonly hosts: number;
   readonly keep?: true;
+  readonly open?: true;
   readonly json?: true;
   readonly subnetMgr: SubnetStoreKind;
   readonly backend: string;
@@ -28,6 +30,7 @@ export function labCommand(life: ProcessLife): Command {
     )
     .option('--hosts <n>', `number of hosts, ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`, hostCount, 3)
     .option('--keep', 'leave the lab running and print commands to try')
+    .option('--open', 'the same, and show its page in a browser')
     .option('--json', 'print one JSON object')
     .addOption(
       new Option('--subnet-mgr <kind>', 'lease store of the agents').choices(SUBNET_STORE_KINDS).default('local'),
@@ -76,7 +79,7 @@ async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
       hosts: flags.hosts,
       subnetStore: flags.subnetMgr,
       backend: flags.backend,
-      keep: flags.keep ?? false,
+      keep: flags.keep ?? flags.open ?? false,
       purpose: `weft ${process.argv.slice(2).join(' ')}`,
     };
     try {
@@ -96,6 +99,7 @@ async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
   } else {
     process.stdout.write(renderReport(result, { colour, width: process.stdout.columns ?? WIDE_COLUMNS }));
   }
+  if (flags.open && result.page !== null) await openInBrowser(result.page, signal);
   process.exitCode = result.ok ? 0 : 1;
 }
 

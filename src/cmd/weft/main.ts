@@ -11,6 +11,7 @@ import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
 import { rotateKeyCommand } from './rotate-key.ts';
 import { tunnelCommand } from './tunnel.ts';
+import { uiCommand } from './ui.ts';
 
 /** Wrong usage, as most Unix programs have it. */
 const EXIT_USAGE = 2;
@@ -23,6 +24,7 @@ async function main(life: ProcessLife): Promise<number> {
     .showHelpAfterError('(weft --help lists the commands)')
     .addCommand(labCommand(life))
     .addCommand(tunnelCommand(life))
+    .addCommand(uiCommand(life))
     .addCommand(cleanupCommand())
     .addCommand(dockerOptsCommand())
     .addCommand(installCniCommand())

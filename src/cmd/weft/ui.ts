@@ -1,0 +1,108 @@
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { Command, InvalidArgumentError } from 'commander';
+import { WeftError } from '../../errors.ts';
+import { readKeptLab } from '../../lab/lab-page.ts';
+import type { LabResult } from '../../lab/lab-result.ts';
+import { openInBrowser } from '../../linux/browser.ts';
+import { type AgentSource, socketSource, urlSource } from '../../ui/agent-source.ts';
+import { uiApp } from '../../ui/app.ts';
+import { Fleet } from '../../ui/fleet.ts';
+import { startPageServer } from '../../ui/page-server.ts';
+import type { ProcessLife } from '../process-life.ts';
+import { pageFiles } from './page-files.ts';
+
+const DEFAULT_SOCKET = '/run/flannel/weft.sock';
+const DEFAULT_PORT = 8087;
+/** The page shows what the agents' sockets let only root see: it is for this machine. */
+const LISTEN = '127.0.0.1';
+const HOST_NAMES = ['localhost', LISTEN];
+
+interface UiFlags {
+  readonly socket?: readonly string[];
+  readonly host?: readonly string[];
+  readonly tokenFile?: string;
+  readonly lab?: string;
+  readonly port: number;
+  readonly open?: true;
+}
+
+/**
+ * `weft ui`: serves the page until it is stopped, and prints its address on standard output. Everything is only read.
+ *
+ * @throws WeftError WEFT_USAGE, WEFT_UI_LISTEN, WEFT_UI_PAGE_MISSING, WEFT_CONFIG_UNREADABLE
+ */
+export function uiCommand(life: ProcessLife): Command {
+  return new Command('ui')
+    .summary('serve a page that shows hosts, paths, packets and events')
+    .description(
+      'Serve a page on this machine that shows hosts, paths between them, packets and events as they are now. Everything is read-only.',
+    )
+    .option(
+      '--socket <path>',
+      `API socket of an agent of this machine; may be repeated (default: ${DEFAULT_SOCKET})`,
+      append,
+    )
+    .option('--host <url>', 'API address of an agent elsewhere, as its --api-listen says; may be repeated', append)
+    .option('--token-file <file>', 'token that the agents of --host want')
+    .option('--lab <id>', 'all hosts of a kept lab')
+    .option('--port <n>', 'port on 127.0.0.1; 0 is any free one', portNumber, DEFAULT_PORT)
+    .option('--open', 'open it in a browser')
+    .action((flags: UiFlags) => serve(flags, life));
+}
+
+function append(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
+}
+
+function portNumber(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(port <= 65_535)) throw new InvalidArgumentError('want a port, 0 to 65535');
+  return port;
+}
+
+async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
+  using stop = life.untilStopped();
+  const { sources, lab } = sourcesOf(flags);
+  const app = uiApp({ fleet: new Fleet(sources), files: pageFiles(), hostNames: HOST_NAMES, lab: () => lab });
+  await using server = await startPageServer(app, LISTEN, flags.port, stop.signal);
+  const address = `http://${LISTEN}:${server.port}/`;
+  process.stdout.write(`weft ui: ${address}\n`);
+  if (flags.open) await openInBrowser(address, stop.signal);
+  const stopped = Promise.withResolvers<void>();
+  stop.signal.addEventListener('abort', () => stopped.resolve(), { once: true });
+  if (!stop.signal.aborted) await stopped.promise;
+}
+
+function sourcesOf(flags: UiFlags): { readonly sources: readonly AgentSource[]; readonly lab: LabResult | undefined } {
+  const { socket = [], host = [], tokenFile, lab: id } = flags;
+  const lab = id === undefined ? undefined : readKeptLab(id);
+  if (host.length > 0 && tokenFile === undefined)
+    throw new WeftError('WEFT_USAGE', '--host needs the token of its agent, in --token-file');
+  const token = tokenFile === undefined ? '' : readToken(tokenFile);
+  const sockets = socket.length === 0 && host.length === 0 && lab === undefined ? [DEFAULT_SOCKET] : socket;
+  const named = sockets.length === 1 ? () => hostname() : (path: string) => path;
+  const sources = [
+    ...sockets.map((path) => socketSource(named(path), path)),
+    ...[...new Set(host)].map((text) => hostSource(text, token)),
+    ...Array.from(lab?.sockets ?? [], ([name, path]) => socketSource(name, path)),
+  ];
+  return { sources, lab: lab?.result };
+}
+
+function hostSource(text: string, token: string): AgentSource {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol))
+    throw new WeftError('WEFT_USAGE', `--host ${text}: want an address such as http://192.168.77.1:8086`);
+  return urlSource(url.host, url, token);
+}
+
+function readToken(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw new WeftError('WEFT_CONFIG_UNREADABLE', `could not read the token in ${file}: ${String(error)}`, {
+      cause: error,
+    });
+  }
+}

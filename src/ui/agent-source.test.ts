@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { WeftError } from '../errors.ts';
+import { socketSource, urlSource } from './agent-source.ts';
+
+const signal = AbortSignal.timeout(60_000);
+
+/** On a Unix socket or, without one, on a port. */
+async function serve(listener: RequestListener, path?: string): Promise<AsyncDisposable & { readonly server: Server }> {
+  const server = createServer(listener);
+  await new Promise<void>((resolve) =>
+    path === undefined ? server.listen(0, '127.0.0.1', resolve) : server.listen(path, resolve),
+  );
+  return {
+    server,
+    [Symbol.asyncDispose]: () => {
+      server.closeAllConnections();
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+describe('an agent', () => {
+  it('is asked by its socket', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'weft-ui-'));
+    try {
+      const path = join(folder, 'weft.sock');
+      await using _ = await serve((request, response) => response.end(JSON.stringify({ path: request.url })), path);
+      const { status, body } = await socketSource('a', path).ask('/peers?limit=1', signal);
+      assert.deepEqual([status, JSON.parse(body.toString())], [200, { path: '/api/v1/peers?limit=1' }]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('is asked over the network with its token', async () => {
+    await using remote = await serve((request, response) => {
+      response.statusCode = request.headers.authorization === 'Bearer secret' ? 200 : 401;
+      response.end(request.url);
+    });
+    const base = new URL(`http://127.0.0.1:${(remote.server.address() as AddressInfo).port}`);
+    const { status, body } = await urlSource('a', base, 'secret').ask('/self', signal);
+    assert.deepEqual([status, body.toString()], [200, '/api/v1/self']);
+    assert.equal((await urlSource('a', base, 'wrong').ask('/self', signal)).status, 401);
+  });
+
+  it('that is not there is named, with what came back', async () => {
+    const missing = socketSource('a', '/nonexistent/weft.sock').ask('/self', signal);
+    await assert.rejects(missing, (error: unknown) => {
+      assert.ok(error instanceof WeftError && error.code === 'WEFT_UI_AGENT_AWAY');
+      assert.match(error.message, /\/nonexistent\/weft\.sock: .*ENOENT/);
+      return true;
+    });
+  });
+
+  it('that hangs is given up with the signal', async () => {
+    await using remote = await serve(() => undefined);
+    const base = new URL(`http://127.0.0.1:${(remote.server.address() as AddressInfo).port}`);
+    const stop = new AbortController();
+    const asking = urlSource('a', base, 'x').ask('/self', stop.signal);
+    stop.abort(new Error('enough'));
+    await assert.rejects(asking, /enough/);
+  });
+});

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { LabResult } from '../lab/lab-result.ts';
+import type { AgentSource } from './agent-source.ts';
+import { hostNameOf, uiApp } from './app.ts';
+import { Fleet } from './fleet.ts';
+
+const FILES = new Map([
+  ['index.html', '<!doctype html>'],
+  ['page.js', 'js'],
+  ['page.css', 'css'],
+]);
+
+const asked: string[] = [];
+const source: AgentSource = {
+  name: 'h 1',
+  ask: async (path) => {
+    asked.push(path);
+    if (path === '/fails') throw new Error('connection refused');
+    return { status: path === '/none' ? 404 : 200, contentType: 'text/html', body: Buffer.from('{"a":"<b>"}') };
+  },
+};
+const lab = { id: 'abc' } as LabResult;
+const app = uiApp({
+  fleet: new Fleet([source]),
+  files: { read: (name) => (FILES.has(name) ? Buffer.from(FILES.get(name)!) : undefined) },
+  hostNames: ['127.0.0.1', 'localhost'],
+  lab: () => lab,
+});
+const get = async (path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> =>
+  app.request(`http://127.0.0.1:8087${path}`, { method, headers: { host: '127.0.0.1:8087', ...headers } });
+
+describe('the web server of the page', () => {
+  it('has an address for each screen and the files, and nothing else', async () => {
+    for (const path of ['/', '/map', '/matrix', '/walk', '/timeline', '/host', '/host/node-1']) {
+      const response = await get(path);
+      assert.deepEqual([response.status, await response.text()], [200, '<!doctype html>'], path);
+    }
+    assert.equal((await get('/page.js')).headers.get('content-type'), 'text/javascript; charset=utf-8');
+    for (const path of ['/other.js', '/..%2f..%2fetc%2fpasswd', '/map/x', '/.git/config']) {
+      assert.equal((await get(path)).status, 404, path);
+    }
+  });
+
+  it('allows no script, style or address that is not its own, on every answer', async () => {
+    for (const path of ['/', '/overview', '/page.js', '/none', '/hosts/h%201/api/v1/fails']) {
+      const { headers } = await get(path);
+      const policy = headers.get('content-security-policy') ?? '';
+      assert.match(policy, /default-src 'none'.*script-src 'self';.*style-src 'self';.*connect-src 'self'/, path);
+      assert.doesNotMatch(policy, /unsafe|\*|https?:/);
+      assert.equal(headers.get('x-content-type-options'), 'nosniff');
+      assert.equal(headers.get('access-control-allow-origin'), null);
+    }
+  });
+
+  it('refuses another name in Host, which is how a DNS name of an attacker would come in', async () => {
+    for (const host of ['evil.example', 'evil.example:8087', '127.0.0.1.evil.example', '192.168.1.1', '']) {
+      const response = await get('/overview', { host });
+      assert.equal(response.status, 421, host);
+    }
+    for (const host of ['127.0.0.1', 'localhost:8087', 'LOCALHOST'])
+      assert.equal((await get('/', { host })).status, 200);
+    assert.deepEqual(['A.b:80', '[::1]:80', 'x'].map(hostNameOf), ['a.b', '[::1]', 'x']);
+  });
+
+  it('only reads', async () => {
+    for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']) {
+      assert.equal((await get('/hosts/h%201/api/v1/self', {}, method)).status, 405, method);
+    }
+  });
+
+  it('hands questions on to the agent of that name, and its answer back as JSON', async () => {
+    asked.length = 0;
+    const response = await get('/hosts/h%201/api/v1/events?after=3');
+    assert.deepEqual(asked, ['/events?after=3']);
+    assert.equal(response.headers.get('content-type'), 'application/json');
+    assert.equal(await response.text(), '{"a":"<b>"}');
+    assert.equal((await get('/hosts/h%201/api/v1/none')).status, 404);
+    assert.equal((await get('/hosts/nobody/api/v1/self')).status, 404);
+    const failed = await get('/hosts/h%201/api/v1/fails');
+    assert.equal(failed.status, 502);
+    assert.match(await failed.text(), /connection refused/);
+    assert.equal((await get('/hosts/h%201/api/v1/stream')).status, 404);
+  });
+
+  it('knows the hosts, and a lab where there is one', async () => {
+    assert.deepEqual(await (await get('/hosts')).json(), [{ name: 'h 1' }]);
+    assert.deepEqual(await (await get('/lab')).json(), { id: 'abc' });
+    const bare = uiApp({ fleet: new Fleet([]), files: { read: () => undefined }, hostNames: ['x'] });
+    assert.equal(await (await bare.request('http://x/lab', { headers: { host: 'x' } })).json(), null);
+  });
+});

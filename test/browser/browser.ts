@@ -1,0 +1,87 @@
+/** The page in Debian's Chromium. */
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { readFileSync } from 'node:fs';
+import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
+import { pageFiles } from '../../src/cmd/weft/page-files.ts';
+import type { LabResult } from '../../src/lab/lab-result.ts';
+import type { AgentSource } from '../../src/ui/agent-source.ts';
+import { uiApp } from '../../src/ui/app.ts';
+import { Fleet } from '../../src/ui/fleet.ts';
+import { startPageServer } from '../../src/ui/page-server.ts';
+
+/** For what happens within a second on an idle machine. */
+export const PATIENCE_MS = 60_000;
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+export async function startBrowser(): Promise<Browser & AsyncDisposable> {
+  // Tests run as root, for which Chromium has no sandbox; it opens this machine's own pages only.
+  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
+  return Object.assign(browser, { [Symbol.asyncDispose]: () => browser.close() });
+}
+
+/** Serves the page with these agents; returns its address. */
+export async function servePage(
+  sources: readonly AgentSource[],
+  lab?: LabResult,
+): Promise<AsyncDisposable & { readonly address: string }> {
+  const fleet = new Fleet(sources);
+  const app = uiApp({ fleet, files: pageFiles(), hostNames: ['127.0.0.1'], lab: () => lab });
+  const server = await startPageServer(app, '127.0.0.1', 0, new AbortController().signal);
+  return {
+    address: `http://127.0.0.1:${server.port}`,
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+export interface Reader extends AsyncDisposable {
+  readonly page: Page;
+  /** What the browser complained about: errors of scripts, refusals of the page's policy. */
+  readonly complaints: string[];
+}
+
+/** A window on the page. */
+export async function openPage(browser: Browser, address: string, options: BrowserContextOptions = {}): Promise<Reader> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 760 }, ...options });
+  context.setDefaultTimeout(PATIENCE_MS);
+  const page = await context.newPage();
+  const complaints: string[] = [];
+  page.on('pageerror', (error) => complaints.push(String(error)));
+  page.on('console', (message) => {
+    // The answer of an agent that is away.
+    const isRefusal = /status of 502/.test(message.text());
+    if (message.type() === 'error' && !isRefusal) complaints.push(message.text());
+  });
+  await page.goto(address);
+  return { page, complaints, [Symbol.asyncDispose]: () => context.close() };
+}
+
+/** Everything that axe finds, a line each. */
+export async function violations(page: Page): Promise<string[]> {
+  await page.evaluate(AXE);
+  const found = (await page.evaluate('axe.run(document, { resultTypes: ["violations"] })')) as {
+    violations: { id: string; nodes: { target: string[]; failureSummary?: string }[] }[];
+  };
+  return found.violations.flatMap(({ id, nodes }) =>
+    nodes.map(({ target, failureSummary }) => `${id}: ${target.join(' ')}: ${failureSummary ?? ''}`),
+  );
+}
+
+/** @throws AssertionError when this is not on the page in time. */
+export async function seesText(page: Page, text: string | RegExp): Promise<void> {
+  await page.getByText(text).first().waitFor();
+}
+
+/** Waits until an expression is true in the page. (Playwright's own way to wait would need `unsafe-eval` in the page's policy.) */
+export async function until(page: Page, expression: string): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while ((await page.evaluate(`Boolean(${expression})`)) !== true) {
+    assert.ok(performance.now() < deadline, `in time: ${expression}`);
+    await page.waitForTimeout(50);
+  }
+}
+
+export function noComplaints({ complaints }: Reader): void {
+  assert.deepEqual(complaints, []);
+}

@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, it } from 'node:test';
+import type { Browser } from 'playwright-core';
+import { noComplaints, openPage, seesText, servePage, startBrowser, until, violations } from './browser.ts';
+import { nameOf, SimulatedFleet } from './simulated-fleet.ts';
+
+const SCREENS = ['/map', '/matrix', '/walk', '/timeline', '/host'] as const;
+
+describe('the page', () => {
+  let browser: Browser;
+  let simulated: SimulatedFleet;
+  let served: Awaited<ReturnType<typeof servePage>>;
+  before(async () => {
+    browser = await startBrowser();
+    simulated = new SimulatedFleet({ hosts: 5 });
+    simulated.breakLink(1, 3, 'UDP port 8285 is filtered');
+    simulated.narrowLink(2, 4);
+    served = await servePage(simulated.sources);
+  });
+  after(async () => {
+    await browser?.close();
+    await served?.[Symbol.asyncDispose]();
+  });
+
+  for (const colorScheme of ['light', 'dark'] as const) {
+    it(`has nothing for axe to find, on any screen, ${colorScheme}`, async () => {
+      for (const path of [...SCREENS, `/map?host=${nameOf(1)}`, `/matrix?from=${nameOf(1)}&to=${nameOf(3)}`]) {
+        await using reader = await openPage(browser, served.address + path, { colorScheme });
+        await seesText(reader.page, '5 hosts, 2 problems');
+        await reader.page.locator('main >> css=h1 + *').waitFor();
+        if (path === '/timeline') await reader.page.locator('.what').first().click();
+        if (path === '/host') await seesText(reader.page, 'Kernel, wanted and actual');
+        assert.deepEqual(await violations(reader.page), [], path);
+        noComplaints(reader);
+      }
+    });
+  }
+
+  it('has an address for each screen, which back and reload keep', async () => {
+    await using reader = await openPage(browser, served.address);
+    const { page } = reader;
+    const screens = page.getByRole('navigation', { name: 'Screens' });
+    for (const title of ['Matrix', 'Walk', 'Timeline', 'Host', 'Map']) {
+      await screens.getByRole('link', { name: title }).click();
+      await page.waitForURL(`**/${title.toLowerCase()}`);
+      await page.getByRole('heading', { level: 1, name: title, includeHidden: true }).waitFor({ state: 'attached' });
+    }
+    await page.goBack();
+    await page.waitForURL('**/host');
+    await page.reload();
+    assert.equal(await screens.locator('[aria-current=page]').textContent(), 'Host');
+    noComplaints(reader);
+  });
+
+  it('is led by the keyboard alone', async () => {
+    await using reader = await openPage(browser, `${served.address}/map`);
+    const { page } = reader;
+    await seesText(page, nameOf(0));
+    await page.keyboard.press('2');
+    await page.waitForURL('**/matrix');
+    await page.locator('[data-row="0"][data-column="1"]').focus();
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('ArrowRight');
+    // Over the diagonal.
+    assert.equal(await page.evaluate('document.activeElement.dataset.row + " " + document.activeElement.dataset.column'), '2 3');
+    await page.keyboard.press('Enter');
+    await page.waitForURL(`**/matrix?from=${nameOf(2)}&to=${nameOf(3)}`);
+    await page.keyboard.press('p');
+    await page.getByRole('button', { name: 'Paused' }).waitFor();
+    await page.keyboard.press('p');
+    await page.keyboard.press('/');
+    await page.keyboard.type('node-003');
+    await page.locator('tbody tr').first().waitFor();
+    await until(page, "document.querySelectorAll('tbody tr').length === 1");
+    await page.keyboard.press('Escape');
+    await until(page, "document.querySelectorAll('tbody tr').length === 5");
+    noComplaints(reader);
+  });
+
+  it('stands still while it is paused, and goes on after', async () => {
+    await using reader = await openPage(browser, `${served.address}/matrix`);
+    const { page } = reader;
+    await seesText(page, '5 hosts, 2 problems');
+    let looks = 0;
+    page.on('request', (request) => {
+      if (request.url().endsWith('/overview')) looks++;
+    });
+    await page.waitForRequest('**/overview');
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await seesText(page, 'as of');
+    const before = looks;
+    await page.waitForTimeout(2_500);
+    assert.ok(looks <= before + 1, `${looks - before} looks while paused`);
+    await page.getByRole('button', { name: 'Paused' }).click();
+    await page.waitForRequest('**/overview');
+  });
+
+  it('shows one red cell where probes get no answer, with the reason', async () => {
+    await using reader = await openPage(browser, `${served.address}/matrix`);
+    const { page } = reader;
+    await page.locator('.cell-bad').first().waitFor();
+    assert.equal(await page.locator('td.cell-bad').count(), 1);
+    assert.equal(await page.locator('td.cell-warn').count(), 1);
+    await page.getByRole('button', { name: `${nameOf(1)} to ${nameOf(3)}: lost, UDP port 8285 is filtered` }).click();
+    await page.waitForURL(`**/matrix?from=${nameOf(1)}&to=${nameOf(3)}`);
+    for (const title of ['Loss', 'Path MTU', 'Round trip']) {
+      await page.getByText(title, { exact: true }).first().click();
+      assert.equal(await page.locator('td.cell-bad').count(), 1, title);
+    }
+  });
+
+  it('shows a walk step by step, and gives its picture away', async () => {
+    await using reader = await openPage(browser, `${served.address}/walk?path=forwarder`, {
+      reducedMotion: 'reduce',
+      acceptDownloads: true,
+    });
+    const { page } = reader;
+    await seesText(page, 'Hop 1 of 17');
+    const places: string[] = [];
+    for (let hop = 1; hop <= 17; hop++) {
+      await seesText(page, `Hop ${hop} of 17`);
+      places.push(((await page.locator('.hop .title').textContent()) ?? '').replace(/ (user|kernel|physical).*/, ''));
+      if (hop < 17) await page.keyboard.press('ArrowRight');
+    }
+    assert.deepEqual(places.slice(3, 9), ['cni0', 'flannel0', 'flanneld', 'UDP socket', 'eth0', 'wire']);
+    await page.getByRole('button', { name: /vxlan/ }).click();
+    await seesText(page, 'Hop 1 of 13');
+    for (const [button, start] of [
+      ['SVG', '<svg'],
+      ['PNG', '\x89PNG'],
+    ] as const) {
+      const [download] = await Promise.all([
+        page.waitForEvent('download'),
+        page.getByRole('button', { name: button, exact: true }).click(),
+      ]);
+      assert.match(download.suggestedFilename(), /^weft-walk-node-001-node-002-vxlan\.(svg|png)$/);
+      const bytes = readFileSync(await download.path());
+      assert.equal(bytes.toString('latin1', 0, start.length), start);
+      assert.ok(bytes.length > 3_000);
+      if (button === 'SVG') assert.doesNotMatch(bytes.toString(), /var\(|light-dark/);
+    }
+    noComplaints(reader);
+  });
+
+  it('finds events by the filter, and tells why they happened', async () => {
+    await using reader = await openPage(browser, `${served.address}/timeline`);
+    const { page } = reader;
+    await until(page, "document.querySelectorAll('.what').length === 10");
+    await page.getByRole('searchbox', { name: 'Filter' }).fill('node-002 has');
+    await until(page, "document.querySelectorAll('.what').length === 1");
+    await page.locator('.what').click();
+    await page.getByRole('heading', { name: 'this host has 10.64.1.0/24' }).waitFor();
+    await seesText(page, 'lease-acquired');
+    await page.reload();
+    await page.getByRole('heading', { name: 'this host has 10.64.1.0/24' }).waitFor();
+  });
+
+  it('shows a host that goes away, and one that comes back', async () => {
+    const own = new SimulatedFleet({ hosts: 3 });
+    await using page3 = await servePage(own.sources);
+    await using reader = await openPage(browser, `${page3.address}/map`);
+    await seesText(reader.page, '3 hosts, no problem');
+    own.takeAway(2);
+    await seesText(reader.page, `${nameOf(2)} does not answer`);
+    own.bringBack(2);
+    await seesText(reader.page, '3 hosts, no problem');
+    noComplaints(reader);
+  });
+
+  it('takes names and texts of others as text, never as HTML', async () => {
+    const evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>';
+    const own = new SimulatedFleet({ hosts: 3 });
+    own.breakLink(0, 1, evil);
+    const sources = own.sources.map((source, index) => (index === 0 ? { ...source, name: evil } : source));
+    await using page3 = await servePage(sources);
+    for (const path of ['/map', '/matrix', '/walk', '/timeline', `/host/${encodeURIComponent(evil)}`]) {
+      await using reader = await openPage(browser, page3.address + path);
+      await seesText(reader.page, /3 hosts, 1 problem/);
+      await until(reader.page, `document.body.textContent.includes('<img src=x')`);
+      assert.equal(await reader.page.locator('img, main script').count(), 0, path);
+      assert.match(await reader.page.title(), /weft$/);
+      noComplaints(reader);
+    }
+  });
+});
+
+describe('500 hosts', () => {
+  it('are drawn, found and measured; the time of a frame is in the report', async (t) => {
+    await using browser = await startBrowser();
+    const simulated = new SimulatedFleet({ hosts: 500, asked: 60, talkative: 24 });
+    simulated.breakLink(17, 18, 'UDP port 8285 is filtered');
+    await using served = await servePage(simulated.sources);
+    await using reader = await openPage(browser, `${served.address}/map`);
+    const { page } = reader;
+    await seesText(page, /500 hosts, 1 problem/);
+    // Dots need two looks.
+    await until(page, "/one dot: [\\d.k ]+packets/.test(document.body.textContent)");
+    const frames = (await page.evaluate(`new Promise((done) => {
+      const times = [];
+      let before;
+      requestAnimationFrame(function frame(now) {
+        if (before !== undefined) times.push(now - before);
+        before = now;
+        if (times.length < 180) requestAnimationFrame(frame);
+        else done(times.sort((a, b) => a - b));
+      });
+    })`)) as number[];
+    const at = (share: number): string => `${frames[Math.floor(share * (frames.length - 1))]!.toFixed(1)} ms`;
+    t.diagnostic(`500 hosts, a frame: median ${at(0.5)}, 95 % within ${at(0.95)}, longest ${at(1)}`);
+    await page.getByRole('searchbox', { name: 'Filter' }).fill('node-321');
+    await seesText(page, '1 of 500 hosts');
+    await page.goto(`${served.address}/matrix`);
+    await seesText(page, `${nameOf(17)} → ${nameOf(18)}`);
+    await page.getByRole('img', { name: /Matrix of 500 hosts/ }).waitFor();
+    assert.deepEqual(await violations(page), []);
+    noComplaints(reader);
+  });
+});

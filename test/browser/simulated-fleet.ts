@@ -1,0 +1,224 @@
+/** Agents that are not there: answers of the API for any number of hosts, with counters that rise and faults on demand. */
+import type { Events, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
+import { WeftError } from '../../src/errors.ts';
+import type { AgentSource } from '../../src/ui/agent-source.ts';
+
+export interface SimulatedFleetOptions {
+  readonly hosts: number;
+  /** Hosts whose agents are asked; default: all. */
+  readonly asked?: number;
+  /** Peers that a host has traffic with and probes; those next to it in the list. Default: all. */
+  readonly talkative?: number;
+  /** Packets a second of the busiest link. */
+  readonly packetsPerSecond?: number;
+  readonly now?: () => number;
+}
+
+const NO_DROPS = { drops: {} };
+const SUBNET_MTU = 1472;
+
+export class SimulatedFleet {
+  readonly #options: Required<SimulatedFleetOptions>;
+  readonly #startedAtMs: number;
+  readonly #away = new Set<number>();
+  readonly #broken = new Map<string, string>();
+  readonly #narrow = new Set<string>();
+
+  constructor(options: SimulatedFleetOptions) {
+    const now = options.now ?? Date.now;
+    this.#options = { packetsPerSecond: 400, asked: options.hosts, talkative: options.hosts - 1, ...options, now };
+    // Counters of a week.
+    this.#startedAtMs = now() - 7 * 86_400_000;
+  }
+
+  get sources(): AgentSource[] {
+    return Array.from({ length: this.#options.asked }, (_, host) => ({
+      name: nameOf(host),
+      ask: async (path: string, signal: AbortSignal) => {
+        signal.throwIfAborted();
+        if (this.#away.has(host)) {
+          throw new WeftError('WEFT_UI_AGENT_AWAY', `could not ask the agent of ${nameOf(host)}: ECONNREFUSED`);
+        }
+        const url = new URL(path, 'http://agent');
+        const body = this.#answer(host, url.pathname, Number(url.searchParams.get('after') ?? 0));
+        return {
+          status: body === undefined ? 404 : 200,
+          contentType: 'application/json',
+          body: Buffer.from(JSON.stringify(body ?? { error: 'no such answer' })),
+        };
+      },
+    }));
+  }
+
+  /** The agent of a host no longer answers. */
+  takeAway(host: number): void {
+    this.#away.add(host);
+  }
+
+  bringBack(host: number): void {
+    this.#away.delete(host);
+  }
+
+  /** Probes from one host to another get no answer any more. */
+  breakLink(from: number, to: number, problem: string): void {
+    this.#broken.set(`${from} ${to}`, problem);
+  }
+
+  /** The path no longer takes packets of full size. */
+  narrowLink(from: number, to: number): void {
+    this.#narrow.add(`${from} ${to}`);
+  }
+
+  #answer(host: number, path: string, after: number): unknown {
+    const atMs = this.#options.now();
+    switch (path) {
+      case '/self':
+        return this.#self(host, atMs);
+      case '/peers':
+        return this.#peers(host, atMs);
+      case '/events':
+        return eventsOf(host, this.#startedAtMs, after);
+      case '/readiness':
+        return { atMs, ready: true, parts: [{ part: 'interface' }, { part: 'forwarder' }] } satisfies ReadinessAnswer;
+      case '/state':
+        return STATE(atMs);
+      case '/rules':
+        return { atMs, manager: 'nftables', lines: [], checks: 1, failures: 0, repairs: {} } satisfies Rules;
+      default:
+        return undefined;
+    }
+  }
+
+  #self(host: number, atMs: number): Self {
+    const seconds = (atMs - this.#startedAtMs) / 1000;
+    const totals = { packets: Math.floor(seconds * 900), bytes: Math.floor(seconds * 640_000), ...NO_DROPS };
+    return {
+      apiVersion: 'v1',
+      atMs,
+      host: nameOf(host),
+      version: '0.1.0',
+      pid: 1000 + host,
+      startedAtMs: this.#startedAtMs,
+      ready: true,
+      backendType: 'udp',
+      networks: ['10.0.0.0/8'],
+      lease: { subnets: [subnetOf(host)], publicAddresses: [addressOf(host)], isHeld: true },
+      external: { name: 'eth0', addresses: [addressOf(host)], mtuBytes: 1500 },
+      store: {
+        manager: 'etcd',
+        name: 'etcd at 192.168.0.1',
+        isReachable: true,
+        errors: 0,
+        unreadableEntries: 0,
+        isConfigOutdated: false,
+      },
+      dataPath: { kind: 'forwarder', isRunning: true, mtuBytes: SUBNET_MTU, restarts: 0, queueDrops: {} },
+      totals: { tx: totals, rx: totals },
+      peers: { total: this.#options.hosts - 1, skipped: 0, refusedEntries: 0 },
+      process: { cpuSeconds: seconds * 0.01, rssBytes: 98_000_000, heapBytes: 24_000_000 },
+      droppedLogLines: 0,
+    };
+  }
+
+  #peers(host: number, atMs: number): Peers {
+    const { hosts, talkative } = this.#options;
+    const peers = Array.from({ length: hosts - 1 }, (_, index) => {
+      const distance = index + 1;
+      const peer = (host + distance) % hosts;
+      // As many before it as behind it.
+      const isNear = distance <= Math.ceil(talkative / 2) || hosts - distance <= Math.floor(talkative / 2);
+      return this.#peer(host, peer, isNear, atMs);
+    });
+    return { atMs, total: peers.length, peers };
+  }
+
+  #peer(host: number, peer: number, isNear: boolean, atMs: number): Peer {
+    const base: Peer = {
+      id: subnetOf(peer),
+      subnets: [subnetOf(peer)],
+      publicAddresses: [addressOf(peer)],
+      holder: nameOf(peer),
+      backendType: 'udp',
+      path: 'forwarder',
+    };
+    if (!isNear) return base;
+    const seconds = (atMs - this.#startedAtMs) / 1000;
+    const traffic = (from: number, to: number) => {
+      const rate = this.#options.packetsPerSecond * hashOf(from, to) ** 4;
+      return { packets: Math.floor(seconds * rate), bytes: Math.floor(seconds * rate * 700), ...NO_DROPS };
+    };
+    const problem = this.#broken.get(`${host} ${peer}`);
+    const isNarrow = this.#narrow.has(`${host} ${peer}`);
+    const rttMs = 0.15 + 3 * hashOf(Math.min(host, peer), Math.max(host, peer)) ** 3 + 0.05 * hashOf(host, peer);
+    return {
+      ...base,
+      tx: traffic(host, peer),
+      rx: traffic(peer, host),
+      lastSeenAtMs: atMs - 1000,
+      probe:
+        problem !== undefined
+          ? { measuredAtMs: atMs, lossRatio: 1, problem }
+          : isNarrow
+            ? {
+                measuredAtMs: atMs,
+                rttMs,
+                lossRatio: 0,
+                pathMtuBytes: 1372,
+                problem: 'packets longer than 1372 bytes get lost: a link on the way has a smaller MTU',
+              }
+            : { measuredAtMs: atMs, rttMs, lossRatio: 0, pathMtuBytes: SUBNET_MTU },
+    };
+  }
+}
+
+export function nameOf(host: number): string {
+  return `node-${String(host + 1).padStart(3, '0')}`;
+}
+
+export function subnetOf(host: number): string {
+  return `10.${64 + (host >> 8)}.${host & 255}.0/24`;
+}
+
+function addressOf(host: number): string {
+  return `192.168.${host >> 8}.${(host & 255) + 1}`;
+}
+
+/** 0 … 1, the same for the same pair. */
+function hashOf(a: number, b: number): number {
+  let hash = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
+  return ((hash ^ (hash >>> 13)) >>> 0) / 2 ** 32;
+}
+
+function eventsOf(host: number, startedAtMs: number, after: number): Events {
+  const events: Events['events'] = [
+    {
+      id: 1,
+      atMs: startedAtMs,
+      kind: 'agent-started',
+      severity: 'info',
+      subject: nameOf(host),
+      text: 'weft 0.1.0 started',
+    },
+    {
+      id: 2,
+      atMs: startedAtMs + 400 + host,
+      kind: 'lease-acquired',
+      severity: 'info',
+      subject: subnetOf(host),
+      text: `this host has ${subnetOf(host)}`,
+    },
+  ];
+  return { startedAtMs, events: events.filter(({ id }) => id > after), oldestId: 1, newestId: 2 };
+}
+
+const STATE = (atMs: number): State => ({
+  atMs,
+  isConverged: true,
+  entries: [],
+  omitted: 0,
+  difference: [],
+  problems: [],
+  runs: 3,
+  repairs: {},
+});

@@ -1,0 +1,70 @@
+/** Looks at the hosts once a second, unless the reader has paused or is looking elsewhere. */
+import { effect } from '@preact/signals';
+import type { Overview } from '../../src/ui/overview.ts';
+import { isPaused, takeOverview, trouble } from './state.ts';
+
+export const LOOK_MS = 1_000;
+const ANSWER_MS = 8_000;
+
+/** @throws Error with what the server said. */
+export async function getJson<T>(path: string, signal: AbortSignal): Promise<T> {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
+  let response: Response;
+  try {
+    response = await fetch(path, { signal: limited });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new Error(limited.aborted ? 'weft ui does not answer' : 'weft ui has ended', { cause: error });
+  }
+  if (!response.ok) {
+    const text = await response.text();
+    throw new Error(errorIn(text) ?? `${path} was answered with status ${response.status}`);
+  }
+  return (await response.json()) as T;
+}
+
+function errorIn(text: string): string | undefined {
+  try {
+    const { error } = JSON.parse(text) as { error?: unknown };
+    return typeof error === 'string' ? error : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Calls `look` now and `everyMs` after each end of it, while the page is seen and not paused. Returns how to stop. */
+export function repeat(look: (signal: AbortSignal) => Promise<void>, everyMs: number = LOOK_MS): () => void {
+  const over = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isLooking = false;
+  const turn = async (): Promise<void> => {
+    clearTimeout(timer);
+    if (isLooking || over.signal.aborted || isPaused.value || document.hidden) return;
+    isLooking = true;
+    const startedMs = performance.now();
+    await look(over.signal).catch(() => undefined);
+    isLooking = false;
+    timer = setTimeout(turn, Math.max(50, everyMs - (performance.now() - startedMs)));
+  };
+  document.addEventListener('visibilitychange', turn);
+  const unsubscribe = effect(() => {
+    if (!isPaused.value) void turn();
+  });
+  return () => {
+    over.abort();
+    unsubscribe();
+    clearTimeout(timer);
+    document.removeEventListener('visibilitychange', turn);
+  };
+}
+
+export function startFeed(): () => void {
+  return repeat(async (signal) => {
+    try {
+      takeOverview(await getJson<Overview>('/overview', signal));
+      trouble.value = undefined;
+    } catch (error) {
+      if (!signal.aborted) trouble.value = error instanceof Error ? error.message : String(error);
+    }
+  });
+}

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Events, Peers, Self, State } from '../../../src/api/schema.ts';
+import { cpuShare, dropsOf, findingsOf, pathShares, perSecond } from './host-figures.ts';
+import { kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
+
+const event = (id: number, atMs: number) =>
+  ({ id, atMs, kind: 'peer-added', severity: 'info', subject: '10.1.0.0/24', text: `event ${id}` }) as const;
+const answer = (startedAtMs: number, ...events: Events['events']): Events => ({
+  startedAtMs,
+  events,
+  oldestId: 1,
+  newestId: events.at(-1)?.id ?? 0,
+});
+
+describe('events of hosts', () => {
+  it('are added to those that are known, each once', () => {
+    const first = mergeEvents(undefined, answer(5, event(1, 10), event(2, 20)), 'a')!;
+    assert.equal(first.newestId, 2);
+    const second = mergeEvents(first, answer(5, event(2, 20), event(3, 30)), 'a')!;
+    assert.deepEqual(
+      second.events.map(({ id }) => id),
+      [1, 2, 3],
+    );
+    assert.equal(mergeEvents(second, answer(5), 'a'), second);
+  });
+
+  it('are asked anew when the agent is another process', () => {
+    const log = mergeEvents(undefined, answer(5, event(1, 10)), 'a');
+    assert.equal(mergeEvents(log, answer(6, event(1, 90)), 'a'), undefined);
+  });
+
+  it('of all hosts are one list, the newest first', () => {
+    const a = mergeEvents(undefined, answer(1, event(1, 10), event(2, 30)), 'a')!;
+    const b = mergeEvents(undefined, answer(1, event(1, 20)), 'b')!;
+    assert.deepEqual(
+      newestFirst([a, b]).map(({ host, id }) => `${host}${id}`),
+      ['a2', 'b1', 'a1'],
+    );
+  });
+
+  it('lie on an axis with round times', () => {
+    assert.deepEqual(spanOf('5m', [], 1_000_000), [700_000, 1_000_000]);
+    const [from, to] = spanOf('all', [{ ...event(1, 500_000), host: 'a' }], 1_000_000);
+    assert.ok(from < 500_000 && to === 1_000_000);
+    const ticks = ticksOf([0, 3_600_000], 8);
+    assert.ok(ticks.length <= 8 && ticks.every((tick) => tick % 600_000 === 0), ticks.join());
+  });
+});
+
+describe('what the kernel has of an event', () => {
+  it('is what names its subject, as a diff', () => {
+    const entries: State['entries'] = [
+      { type: 'route', key: '10.1.0.0/24', wanted: 'via 1.1.1.1', actual: 'via 1.1.1.1' },
+      { type: 'route', key: '10.2.0.0/24', wanted: 'via 1.1.1.2' },
+      { type: 'fdb', key: '02:00', wanted: 'dst 1.1.1.1 for 10.1.0.0/24', actual: 'dst 9.9.9.9' },
+    ];
+    assert.deepEqual(
+      kernelLines(entries, '10.1.0.0/24').map(({ sign, text }) => sign + text),
+      [' route 10.1.0.0/24 via 1.1.1.1', '−fdb 02:00 dst 9.9.9.9', '+fdb 02:00 dst 1.1.1.1 for 10.1.0.0/24'],
+    );
+    assert.deepEqual(kernelLines(entries, ''), []);
+  });
+});
+
+describe('figures of a host', () => {
+  const traffic = (packets: number, drops: Record<string, number> = {}) => ({ packets, bytes: packets * 100, drops });
+  const self = (atMs: number, cpuSeconds: number, startedAtMs = 1) =>
+    ({
+      atMs,
+      startedAtMs,
+      process: { cpuSeconds, rssBytes: 1, heapBytes: 1 },
+      totals: { tx: traffic(1, { 'no-peer': 2 }), rx: traffic(1, { 'bad-source': 5, 'no-peer': 1 }) },
+      dataPath: { queueDrops: { tun: 0, socket: 4 } },
+      store: { isReachable: true, isConfigOutdated: false, unreadableEntries: 0, name: 'etcd' },
+    }) as unknown as Self;
+
+  it('are drops by reason, of all places together', () => {
+    assert.deepEqual(
+      [...dropsOf(self(1, 1))],
+      [
+        ['bad-source', 5],
+        ['socket', 4],
+        ['no-peer', 3],
+      ],
+    );
+  });
+
+  it('are processor time between two looks at one process', () => {
+    assert.equal(cpuShare(self(1000, 1), self(2000, 1.25)), 0.25);
+    assert.equal(cpuShare(self(1000, 9), self(2000, 0.5, 2)), undefined);
+    assert.equal(cpuShare(undefined, self(1, 1)), undefined);
+    assert.equal(perSecond(10, 40, 3000), 10);
+    assert.equal(perSecond(40, 10, 3000), undefined);
+  });
+
+  it('are the share of packets that each path has', () => {
+    const peers = (fast: number, slow: number) =>
+      ({
+        peers: [
+          { id: 'a', path: 'fast-path', tx: traffic(fast) },
+          { id: 'b', path: 'forwarder', tx: traffic(slow) },
+          { id: 'c', path: 'forwarder' },
+        ],
+      }) as unknown as Peers;
+    assert.deepEqual(pathShares(peers(0, 0), peers(90, 10)), [
+      { path: 'forwarder', peers: 2, share: 0.1 },
+      { path: 'fast-path', peers: 1, share: 0.9 },
+    ]);
+    assert.equal(pathShares(undefined, peers(9, 9))[0]!.share, undefined);
+  });
+
+  it('are findings with their remedy, each cause once', () => {
+    const readiness = {
+      atMs: 1,
+      ready: false,
+      parts: [{ part: 'kernel', failure: 'ip says no', remedy: 'say yes' }, { part: 'rules' }],
+    } as const;
+    const state = { problems: ['a foreign route'], failure: 'ip says no' } as unknown as State;
+    assert.deepEqual(findingsOf(self(1, 1), { ...readiness, parts: [...readiness.parts] }, state, undefined), [
+      { tone: 'bad', title: 'kernel', text: 'ip says no', remedy: 'say yes' },
+      { tone: 'warn', title: 'kernel', text: 'a foreign route' },
+    ]);
+  });
+});

@@ -1,0 +1,116 @@
+/** What the host screen makes of an agent's answers. Pure. */
+import type { Peers, ReadinessAnswer, Rules, Self, State, StateEntry } from '../../../src/api/schema.ts';
+
+export interface Finding {
+  readonly tone: 'bad' | 'warn';
+  readonly title: string;
+  readonly text: string;
+  /** What to do, where the agent knows. */
+  readonly remedy?: string;
+}
+
+/** Everything that the agent says is wrong, the worst first; one cause is told once. */
+export function findingsOf(
+  self: Self | undefined,
+  readiness: ReadinessAnswer | undefined,
+  state: State | undefined,
+  rules: Rules | undefined,
+): readonly Finding[] {
+  const found: Finding[] = [];
+  if (readiness?.waitingFor !== undefined)
+    found.push({ tone: 'warn', title: 'Starting', text: `waits for ${readiness.waitingFor}` });
+  for (const { part, failure, remedy } of readiness?.parts ?? []) {
+    if (failure === undefined) continue;
+    found.push({ tone: 'bad', title: part, text: failure, ...(remedy !== undefined && { remedy }) });
+  }
+  for (const text of state?.problems ?? []) found.push({ tone: 'warn', title: 'kernel', text });
+  const isTold = (text: string): boolean => found.some((one) => one.text.includes(text) || text.includes(one.text));
+  if (state?.failure !== undefined && !isTold(state.failure))
+    found.push({ tone: 'bad', title: 'kernel', text: state.failure });
+  if (rules?.failure !== undefined && !isTold(rules.failure))
+    found.push({ tone: 'bad', title: 'rules', text: rules.failure });
+  if (self !== undefined) found.push(...storeFindings(self.store), ...fastPathFindings(self.dataPath.fastPath));
+  return found.sort((a, b) => Number(a.tone === 'warn') - Number(b.tone === 'warn'));
+}
+
+function storeFindings({ isReachable, isConfigOutdated, unreadableEntries, name }: Self['store']): Finding[] {
+  return [
+    ...(isReachable
+      ? []
+      : [{ tone: 'warn', title: 'store', text: `${name} does not answer; packets flow with what is known` } as const]),
+    ...(isConfigOutdated
+      ? [
+          {
+            tone: 'warn',
+            title: 'configuration',
+            text: 'the store has another network configuration than this agent works with',
+            remedy: 'Restart the agent.',
+          } as const,
+        ]
+      : []),
+    ...(unreadableEntries > 0
+      ? [{ tone: 'warn', title: 'store', text: `${unreadableEntries} of its entries cannot be read` } as const]
+      : []),
+  ];
+}
+
+function fastPathFindings(fastPath: Self['dataPath']['fastPath']): Finding[] {
+  return fastPath?.obstacle === undefined ? [] : [{ tone: 'warn', title: 'fast path', text: fastPath.obstacle }];
+}
+
+/** Packets that were refused since the start, by reason, of all peers and of nobody's; the most first. */
+export function dropsOf(self: Self): ReadonlyMap<string, number> {
+  const { totals, dataPath } = self;
+  const sources = [
+    totals?.tx.drops,
+    totals?.rx.drops,
+    dataPath.nobody?.tx.drops,
+    dataPath.nobody?.rx.drops,
+    dataPath.queueDrops,
+  ];
+  const sum = new Map<string, number>();
+  for (const drops of sources) {
+    for (const [reason, count] of Object.entries(drops ?? {})) sum.set(reason, (sum.get(reason) ?? 0) + count);
+  }
+  return new Map([...sum].filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]));
+}
+
+export interface PathShare {
+  readonly path: string;
+  readonly peers: number;
+  /** Of the packets to peers between two looks, 0 … 1; undefined where there were none, or nobody counts. */
+  readonly share: number | undefined;
+}
+
+/** How peers are reached, and which part of the packets goes which way. */
+export function pathShares(before: Peers | undefined, now: Peers): readonly PathShare[] {
+  const old = new Map(before?.peers.map((peer) => [peer.id, peer.tx?.packets]));
+  const ways = new Map<string, { peers: number; packets: number }>();
+  for (const { id, path, tx } of now.peers) {
+    const way = ways.get(path) ?? { peers: 0, packets: 0 };
+    const last = old.get(id);
+    way.peers++;
+    if (tx !== undefined && last !== undefined && tx.packets > last) way.packets += tx.packets - last;
+    ways.set(path, way);
+  }
+  const total = [...ways.values()].reduce((sum, { packets }) => sum + packets, 0);
+  return [...ways]
+    .map(([path, { peers, packets }]) => ({ path, peers, share: total === 0 ? undefined : packets / total }))
+    .sort((a, b) => b.peers - a.peers);
+}
+
+export function differs({ wanted, actual }: StateEntry): boolean {
+  return wanted !== actual;
+}
+
+/** Of one processor, between two looks: 1 is all of it; undefined where they are of different processes. */
+export function cpuShare(before: Self | undefined, now: Self): number | undefined {
+  if (before === undefined || before.startedAtMs !== now.startedAtMs || now.atMs <= before.atMs) return undefined;
+  return Math.max(0, (now.process.cpuSeconds - before.process.cpuSeconds) / ((now.atMs - before.atMs) / 1000));
+}
+
+/** A second, of a counter that two looks have; undefined where it went back. */
+export function perSecond(before: number | undefined, now: number | undefined, ms: number): number | undefined {
+  if (before === undefined || now === undefined || ms <= 0 || now < before) return undefined;
+  return ((now - before) / ms) * 1000;
+}

@@ -1,0 +1,87 @@
+/** What is said of hosts and links in words. Pure. */
+import type { HostView, LinkHealth, LinkView, Overview } from '../../../src/ui/overview.ts';
+
+/** What a reader might type to find a host. */
+export function hostText(host: HostView): string {
+  return [host.name, host.state, host.backendType ?? '', ...host.addresses, ...host.subnets].join(' ');
+}
+
+export type Tone = 'good' | 'warn' | 'bad' | 'idle';
+
+export const LINK_TONE: Readonly<Record<LinkHealth, Tone>> = {
+  good: 'good',
+  degraded: 'warn',
+  broken: 'bad',
+  unknown: 'idle',
+};
+
+/** By its own state, and then by the worst link that leads to it or away from it. */
+export function hostTones(overview: Overview): readonly Tone[] {
+  const tones: Tone[] = overview.hosts.map(({ state }) =>
+    state === 'away' ? 'bad' : state === 'not-ready' ? 'warn' : state === 'ready' ? 'good' : 'idle',
+  );
+  // A broken link says that one of its ends is wrong, not which: it colours neither, unless all links of a host are.
+  const ways = tones.map(() => ({ all: 0, broken: 0, good: 0 }));
+  for (const { from, to, health } of overview.links) {
+    if (health === 'unknown') continue;
+    for (const end of [from, to]) {
+      ways[end]!.all++;
+      if (health === 'broken') ways[end]!.broken++;
+      if (health === 'good') ways[end]!.good++;
+    }
+  }
+  return tones.map((tone, index) => {
+    const { all, broken, good } = ways[index]!;
+    if (tone === 'bad') return tone;
+    if (all > 1 && broken === all) return 'bad';
+    return tone === 'idle' && good > 0 ? 'good' : tone;
+  });
+}
+
+export const STATE_WORDS: Readonly<Record<HostView['state'], string>> = {
+  ready: 'ready',
+  'not-ready': 'not ready',
+  away: 'does not answer',
+  peer: 'known as a peer',
+};
+
+const PATH_WORDS: Readonly<Record<string, string>> = {
+  'fast-path': 'fast path (eBPF)',
+  forwarder: 'user space (udp)',
+  vxlan: 'vxlan',
+  wireguard: 'wireguard',
+  ipip: 'ipip',
+  direct: 'direct route',
+  command: 'command of the extension',
+  others: 'carried by others',
+  skipped: 'not reached',
+};
+
+export function pathWords(path: LinkView['path']): string {
+  return path === undefined ? 'unknown' : (PATH_WORDS[path] ?? path);
+}
+
+export interface Problem {
+  readonly tone: 'warn' | 'bad';
+  readonly title: string;
+  readonly text: string;
+  /** Indices in `hosts`. */
+  readonly host: number;
+  readonly to?: number;
+}
+
+/** Everything that is wrong, the worst first. */
+export function problemsOf(overview: Overview): readonly Problem[] {
+  const problems: Problem[] = [];
+  overview.hosts.forEach(({ name, state, reason }, host) => {
+    if (state === 'away') problems.push({ tone: 'bad', title: `${name} does not answer`, text: reason ?? '', host });
+    if (state === 'not-ready') problems.push({ tone: 'warn', title: `${name} is not ready`, text: reason ?? '', host });
+  });
+  for (const link of overview.links) {
+    if (link.health !== 'broken' && link.health !== 'degraded') continue;
+    const [from, to] = [overview.hosts[link.from]!.name, overview.hosts[link.to]!.name];
+    const tone = link.health === 'broken' ? 'bad' : 'warn';
+    problems.push({ tone, title: `${from} → ${to}`, text: link.why ?? '', host: link.from, to: link.to });
+  }
+  return problems.sort((a, b) => Number(a.tone === 'warn') - Number(b.tone === 'warn'));
+}

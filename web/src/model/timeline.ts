@@ -1,0 +1,89 @@
+/** Events of all hosts as one list and as marks on lanes. Pure. */
+import type { Events, StateEntry } from '../../../src/api/schema.ts';
+
+export type HostEvent = Events['events'][number] & { readonly host: string };
+
+/** What is known of one host's events. */
+export interface EventLog {
+  /** Of the process: with another one, ids begin anew. */
+  readonly startedAtMs: number;
+  readonly events: readonly HostEvent[];
+  readonly newestId: number;
+}
+
+/** As many as an agent keeps. */
+const MAX_EVENTS = 10_000;
+
+/** @returns undefined when the agent is another process, so that all has to be asked again; `log` itself when nothing is new. */
+export function mergeEvents(log: EventLog | undefined, answer: Events, host: string): EventLog | undefined {
+  if (log !== undefined && log.startedAtMs !== answer.startedAtMs) return undefined;
+  const known = log?.newestId ?? 0;
+  const events = answer.events.filter(({ id }) => id > known).map((event): HostEvent => ({ ...event, host }));
+  if (log !== undefined && events.length === 0) return log;
+  const all = [...(log?.events ?? []), ...events];
+  return { startedAtMs: answer.startedAtMs, events: all.slice(-MAX_EVENTS), newestId: answer.newestId };
+}
+
+export function eventText({ host, kind, subject, text, cause, severity }: HostEvent): string {
+  return `${host} ${kind} ${severity} ${subject} ${text} ${cause ?? ''}`;
+}
+
+/** Of an event among those of all hosts and of earlier processes. */
+export function idOf({ host, id, atMs }: HostEvent): string {
+  return `${host}.${id}.${atMs}`;
+}
+
+/** Of all hosts, the newest first. */
+export function newestFirst(logs: Iterable<EventLog>): HostEvent[] {
+  return Array.from(logs, ({ events }) => events)
+    .flat()
+    .sort((a, b) => b.atMs - a.atMs || (a.host < b.host ? -1 : 1) || b.id - a.id);
+}
+
+export const SEVERITY_TONE = { info: 'good', warning: 'warn', error: 'bad' } as const;
+
+export const SPANS = [
+  { id: '5m', title: '5 min', ms: 300_000 },
+  { id: '1h', title: '1 h', ms: 3_600_000 },
+  { id: '24h', title: '24 h', ms: 86_400_000 },
+  { id: 'all', title: 'All', ms: undefined },
+] as const;
+
+/** From when to when the lanes reach. */
+export function spanOf(id: string | undefined, events: readonly HostEvent[], nowMs: number): readonly [number, number] {
+  const ms = SPANS.find((span) => span.id === id)?.ms;
+  if (ms !== undefined) return [nowMs - ms, nowMs];
+  const oldest = events.reduce((least, { atMs }) => Math.min(least, atMs), nowMs - 1000);
+  return [oldest - (nowMs - oldest) * 0.02, nowMs];
+}
+
+/** Round times for an axis, about `count` of them. */
+export function ticksOf([from, to]: readonly [number, number], count: number): number[] {
+  const steps = [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 604_800].map((s) => s * 1000);
+  const step = steps.find((one) => (to - from) / one <= count) ?? steps.at(-1)!;
+  const ticks: number[] = [];
+  for (let at = Math.ceil(from / step) * step; at <= to; at += step) ticks.push(at);
+  return ticks;
+}
+
+export interface DiffLine {
+  /** `+` is wanted and missing, `−` is there and not wanted, a blank is as it should be. */
+  readonly sign: '+' | '−' | ' ';
+  readonly text: string;
+}
+
+/** Lines of a kernel's state that are about the subject of an event, as a diff has them. */
+export function kernelLines(entries: readonly StateEntry[], subject: string): DiffLine[] {
+  const names = subject.split(/[&,\s]+/).filter((name) => name.length > 2);
+  const isAbout = (text: string | undefined): boolean => names.some((name) => text?.includes(name));
+  return entries
+    .filter(({ key, wanted, actual }) => isAbout(key) || isAbout(wanted) || isAbout(actual))
+    .flatMap(({ type, key, wanted, actual }): DiffLine[] => {
+      const line = (value: string): string => (value.includes(key) ? `${type} ${value}` : `${type} ${key} ${value}`);
+      if (wanted !== undefined && wanted === actual) return [{ sign: ' ', text: line(actual) }];
+      return [
+        ...(actual === undefined ? [] : [{ sign: '−' as const, text: line(actual) }]),
+        ...(wanted === undefined ? [] : [{ sign: '+' as const, text: line(wanted) }]),
+      ];
+    });
+}

@@ -100,6 +100,28 @@ describe('agents of a page', () => {
     assert.ok(most <= 64, `${most} at a time`);
   });
 
+  it('are asked less often when reading their answers takes long', async () => {
+    let nowMs = 0;
+    let asked = 0;
+    const peers = Array.from({ length: 5_000 }, (_, index) => ({
+      id: `${index}`,
+      subnets: [`${index}`],
+      publicAddresses: [],
+    }));
+    const large = source('a', async (path) => {
+      asked++;
+      return path === '/self' ? answer(path) : { atMs: 1, total: peers.length, peers };
+    });
+    const fleet = new Fleet([large], { now: () => nowMs, freshMs: 0.001 });
+    await fleet.overview(never);
+    // Looking again costs nothing, and so does not put off the next question.
+    for (let look = 0; look < 1_000; look++) await fleet.overview(never);
+    assert.equal(asked, 2);
+    nowMs = 10_000;
+    await fleet.overview(never);
+    assert.equal(asked, 4);
+  });
+
   it('are not waited for by who has gone', async () => {
     const hanging = source('a', () => new Promise(() => undefined));
     const gone = new AbortController();

@@ -41,6 +41,8 @@ export class Fleet {
   /** What reading the answers has taken since all were asked last. */
   #busyMs = 0;
   #askedAtMs = Number.NEGATIVE_INFINITY;
+  /** Of what is known; undefined when something has come since. */
+  #overview: Overview | undefined;
   readonly #waiting: (() => void)[] = [];
 
   /** @param sources with names that differ. */
@@ -88,7 +90,8 @@ export class Fleet {
       FIRST_PATIENCE_MS,
       signal,
     );
-    return this.#timed(() => overviewOf(this.#members.map(reportOf), now()));
+    this.#overview ??= this.#timed(() => overviewOf(this.#members.map(reportOf), now()));
+    return this.#overview;
   }
 
   #timed<T>(work: () => T): T {
@@ -116,6 +119,7 @@ export class Fleet {
         ? `it did not answer within ${this.#options.answerMs / 1000} s`
         : describeError(error);
     } finally {
+      this.#overview = undefined;
       this.#running--;
       this.#waiting.shift()?.();
     }

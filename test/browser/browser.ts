@@ -1,7 +1,6 @@
 /** The page in Debian's Chromium. */
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import { readFileSync } from 'node:fs';
+import axe from 'axe-core';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { pageFiles } from '../../src/cmd/weft/page-files.ts';
 import type { LabResult } from '../../src/lab/lab-result.ts';
@@ -12,8 +11,6 @@ import { startPageServer } from '../../src/ui/page-server.ts';
 
 /** For what happens within a second on an idle machine. */
 export const PATIENCE_MS = 60_000;
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 export async function startBrowser(): Promise<Browser & AsyncDisposable> {
   // Tests run as root, for which Chromium has no sandbox; it opens this machine's own pages only.
@@ -42,7 +39,11 @@ export interface Reader extends AsyncDisposable {
 }
 
 /** A window on the page. */
-export async function openPage(browser: Browser, address: string, options: BrowserContextOptions = {}): Promise<Reader> {
+export async function openPage(
+  browser: Browser,
+  address: string,
+  options: BrowserContextOptions = {},
+): Promise<Reader> {
   const context = await browser.newContext({ viewport: { width: 1280, height: 760 }, ...options });
   context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
@@ -59,7 +60,7 @@ export async function openPage(browser: Browser, address: string, options: Brows
 
 /** Everything that axe finds, a line each. */
 export async function violations(page: Page): Promise<string[]> {
-  await page.evaluate(AXE);
+  await page.evaluate(axe.source);
   const found = (await page.evaluate('axe.run(document, { resultTypes: ["violations"] })')) as {
     violations: { id: string; nodes: { target: string[]; failureSummary?: string }[] }[];
   };

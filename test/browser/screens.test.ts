@@ -63,7 +63,10 @@ describe('the page', () => {
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('ArrowRight');
     // Over the diagonal.
-    assert.equal(await page.evaluate('document.activeElement.dataset.row + " " + document.activeElement.dataset.column'), '2 3');
+    assert.equal(
+      await page.evaluate('document.activeElement.dataset.row + " " + document.activeElement.dataset.column'),
+      '2 3',
+    );
     await page.keyboard.press('Enter');
     await page.waitForURL(`**/matrix?from=${nameOf(2)}&to=${nameOf(3)}`);
     await page.keyboard.press('p');
@@ -195,7 +198,7 @@ describe('500 hosts', () => {
     const { page } = reader;
     await seesText(page, /500 hosts, 1 problem/);
     // Dots need two looks.
-    await until(page, "/one dot: [\\d.k ]+packets/.test(document.body.textContent)");
+    await until(page, '/one dot: [\\d.k ]+packets/.test(document.body.textContent)');
     const frames = (await page.evaluate(`new Promise((done) => {
       const times = [];
       let before;

@@ -1,5 +1,5 @@
 /** Agents that are not there: answers of the API for any number of hosts, with counters that rise and faults on demand. */
-import type { Events, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
+import type { Answer, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
 import { WeftError } from '../../src/errors.ts';
 import type { AgentSource } from '../../src/ui/agent-source.ts';
 
@@ -190,8 +190,8 @@ function hashOf(a: number, b: number): number {
   return ((hash ^ (hash >>> 13)) >>> 0) / 2 ** 32;
 }
 
-function eventsOf(host: number, startedAtMs: number, after: number): Events {
-  const events: Events['events'] = [
+function eventsOf(host: number, startedAtMs: number, after: number): Answer<'/events'> {
+  const events: Answer<'/events'>['events'] = [
     {
       id: 1,
       atMs: startedAtMs,

@@ -43,7 +43,7 @@ export function usePalette(): Palette {
 export function useThemed<T>(read: () => T): T {
   const [value, setValue] = useState(read);
   const chosen = theme.value;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the theme is what changes what is read.
+  // The theme is what changes what is read.
   useEffect(() => {
     setValue(read);
     return onSystemTheme(() => setValue(read));

@@ -1,6 +1,5 @@
 import type { Rules, State } from '../../../src/api/schema.ts';
 import { count } from '../format.ts';
-import { differs } from '../model/host-figures.ts';
 import { filter } from '../state.ts';
 
 const MAX_ROWS = 300;
@@ -16,8 +15,8 @@ export function KernelState({
   const entries = (state?.entries ?? []).filter(({ type, key, wanted, actual }) =>
     filter.value(`${type} ${key} ${wanted ?? ''} ${actual ?? ''}`),
   );
-  const different = entries.filter(differs);
-  const rows = [...different, ...entries.filter((entry) => !differs(entry))].slice(0, MAX_ROWS);
+  const rank = (status: string): number => Number(status === 'same');
+  const rows = entries.toSorted((a, b) => rank(a.status) - rank(b.status)).slice(0, MAX_ROWS);
   return (
     <>
       <div class="heading-row">
@@ -39,24 +38,21 @@ export function KernelState({
             </tr>
           </thead>
           <tbody class="mono">
-            {rows.map((entry) => {
-              const { type, key, wanted, actual } = entry;
-              return (
-                <tr key={`${type} ${key}`} class={differs(entry) ? 'differs' : ''}>
-                  <td class="dim">{type}</td>
-                  <td>{wanted === undefined ? <span class="dim">not wanted</span> : `${key} ${wanted}`}</td>
-                  <td>
-                    {actual === undefined ? (
-                      <span class="bad">missing</span>
-                    ) : differs(entry) ? (
-                      <span class="warn">{`${key} ${actual}`}</span>
-                    ) : (
-                      <span class="good">as wanted</span>
-                    )}
-                  </td>
-                </tr>
-              );
-            })}
+            {rows.map(({ type, key, wanted, actual, status }) => (
+              <tr key={`${type} ${key}`} class={status === 'same' ? '' : 'differs'}>
+                <td class="dim">{type}</td>
+                <td>{wanted === undefined ? <span class="dim">not wanted</span> : withKey(key, wanted)}</td>
+                <td>
+                  {actual === undefined ? (
+                    <span class="bad">missing</span>
+                  ) : status === 'same' ? (
+                    <span class="good">as wanted</span>
+                  ) : (
+                    <span class="warn">{withKey(key, actual)}</span>
+                  )}
+                </td>
+              </tr>
+            ))}
           </tbody>
         </table>
       )}
@@ -94,4 +90,9 @@ export function RuleLines({
       {lines.length > 0 && <pre class="mono">{lines.join('\n')}</pre>}
     </>
   );
+}
+
+/** Most entries say by themselves what they are about. */
+function withKey(key: string, value: string): string {
+  return value.includes(key.split(' ')[0]!) ? value : `${key} ${value}`;
 }

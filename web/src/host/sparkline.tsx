@@ -18,7 +18,7 @@ export function Sparkline({ series, height, looks }: SparklineProps) {
   const plot = useRef<uPlot | undefined>(undefined);
   const palette = usePalette();
   const colours = series.map(({ colour }) => palette[colour]).join();
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the lines are the same as long as their colours are.
+  // The lines are the same as long as their colours are.
   useEffect(() => {
     const area = box.current!;
     const made = new uPlot(
@@ -51,7 +51,7 @@ export function Sparkline({ series, height, looks }: SparklineProps) {
       made.destroy();
     };
   }, [colours, height, series.length]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: histories grow in place; `looks` says that they have.
+  // Histories grow in place; `looks` says that they have.
   useEffect(() => plot.current?.setData(dataOf(series)), [looks]);
   return <div class="spark" ref={box} aria-hidden="true" />;
 }

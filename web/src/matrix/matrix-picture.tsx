@@ -55,7 +55,7 @@ export function MatrixPicture({ overview, matrix, pick }: PictureProps) {
   };
   return (
     <div class="picture" ref={box}>
-      {/* biome-ignore lint/a11y/useKeyWithClickEvents: the list beside it is the same for keyboard and screen reader. */}
+      {/* The list beside it is the same for keyboard and screen reader. */}
       <canvas
         ref={canvas}
         style={{ width: `${side * count}px`, height: `${side * count}px` }}

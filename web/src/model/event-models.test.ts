@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Events, Peers, Self, State } from '../../../src/api/schema.ts';
+import type { Peers, Self, State } from '../../../src/api/schema.ts';
 import { cpuShare, dropsOf, findingsOf, pathShares, perSecond } from './host-figures.ts';
-import { kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
+import { type Events, kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
 
 const event = (id: number, atMs: number) =>
   ({ id, atMs, kind: 'peer-added', severity: 'info', subject: '10.1.0.0/24', text: `event ${id}` }) as const;
@@ -51,9 +51,9 @@ describe('events of hosts', () => {
 describe('what the kernel has of an event', () => {
   it('is what names its subject, as a diff', () => {
     const entries: State['entries'] = [
-      { type: 'route', key: '10.1.0.0/24', wanted: 'via 1.1.1.1', actual: 'via 1.1.1.1' },
-      { type: 'route', key: '10.2.0.0/24', wanted: 'via 1.1.1.2' },
-      { type: 'fdb', key: '02:00', wanted: 'dst 1.1.1.1 for 10.1.0.0/24', actual: 'dst 9.9.9.9' },
+      { type: 'route', key: '10.1.0.0/24', wanted: 'via 1.1.1.1', actual: 'via 1.1.1.1', status: 'same' },
+      { type: 'route', key: '10.2.0.0/24', wanted: 'via 1.1.1.2', status: 'missing' },
+      { type: 'fdb', key: '02:00', wanted: 'dst 1.1.1.1 for 10.1.0.0/24', actual: 'dst 9.9.9.9', status: 'different' },
     ];
     assert.deepEqual(
       kernelLines(entries, '10.1.0.0/24').map(({ sign, text }) => sign + text),

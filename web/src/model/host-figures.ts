@@ -1,5 +1,5 @@
 /** What the host screen makes of an agent's answers. Pure. */
-import type { Peers, ReadinessAnswer, Rules, Self, State, StateEntry } from '../../../src/api/schema.ts';
+import type { Peers, ReadinessAnswer, Rules, Self, State } from '../../../src/api/schema.ts';
 
 export interface Finding {
   readonly tone: 'bad' | 'warn';
@@ -97,10 +97,6 @@ export function pathShares(before: Peers | undefined, now: Peers): readonly Path
   return [...ways]
     .map(([path, { peers, packets }]) => ({ path, peers, share: total === 0 ? undefined : packets / total }))
     .sort((a, b) => b.peers - a.peers);
-}
-
-export function differs({ wanted, actual }: StateEntry): boolean {
-  return wanted !== actual;
 }
 
 /** Of one processor, between two looks: 1 is all of it; undefined where they are of different processes. */

@@ -1,5 +1,7 @@
 /** Events of all hosts as one list and as marks on lanes. Pure. */
-import type { Events, StateEntry } from '../../../src/api/schema.ts';
+import type { Answer, State } from '../../../src/api/schema.ts';
+
+export type Events = Answer<'/events'>;
 
 export type HostEvent = Events['events'][number] & { readonly host: string };
 
@@ -73,14 +75,15 @@ export interface DiffLine {
 }
 
 /** Lines of a kernel's state that are about the subject of an event, as a diff has them. */
-export function kernelLines(entries: readonly StateEntry[], subject: string): DiffLine[] {
+export function kernelLines(entries: State['entries'], subject: string): DiffLine[] {
   const names = subject.split(/[&,\s]+/).filter((name) => name.length > 2);
   const isAbout = (text: string | undefined): boolean => names.some((name) => text?.includes(name));
   return entries
     .filter(({ key, wanted, actual }) => isAbout(key) || isAbout(wanted) || isAbout(actual))
-    .flatMap(({ type, key, wanted, actual }): DiffLine[] => {
-      const line = (value: string): string => (value.includes(key) ? `${type} ${value}` : `${type} ${key} ${value}`);
-      if (wanted !== undefined && wanted === actual) return [{ sign: ' ', text: line(actual) }];
+    .flatMap(({ type, key, wanted, actual, status }): DiffLine[] => {
+      const line = (value: string): string =>
+        value.includes(key.split(' ')[0]!) ? `${type} ${value}` : `${type} ${key} ${value}`;
+      if (status === 'same' && actual !== undefined) return [{ sign: ' ', text: line(actual) }];
       return [
         ...(actual === undefined ? [] : [{ sign: '−' as const, text: line(actual) }]),
         ...(wanted === undefined ? [] : [{ sign: '+' as const, text: line(wanted) }]),

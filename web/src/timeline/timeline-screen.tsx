@@ -61,6 +61,7 @@ export function TimelineScreen() {
               <tr>
                 <th>time</th>
                 <th>host</th>
+                <th>event</th>
                 <th>about</th>
                 <th>what</th>
               </tr>
@@ -101,6 +102,7 @@ function Row({ event, nowMs, isChosen }: RowProps) {
     <tr class={isChosen ? 'chosen' : ''}>
       <td class="mono dim nowrap">{moment(event.atMs, nowMs)}</td>
       <td>{event.host}</td>
+      <td class="dim nowrap">{event.kind}</td>
       <td class="mono">{event.subject}</td>
       <td>
         <button type="button" class="what" aria-pressed={isChosen} onClick={() => pick(event)}>

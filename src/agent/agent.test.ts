@@ -183,6 +183,11 @@ class Stage implements AsyncDisposable {
       readText: async () => undefined,
       releaseMemory: () => {},
       serviceManager: () => ({ ready: () => {}, stopping: () => {}, [Symbol.dispose]: () => {} }),
+      handOver: {
+        announce: async () => undefined,
+        accept: async () => ({ [Symbol.asyncDispose]: async () => {} }),
+        settled: () => {},
+      },
     };
   }
 }

@@ -20,7 +20,6 @@ import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import { EventRing } from '../events/event-ring.ts';
-import { startHealthServer } from '../health/server.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { type PerFamily, perFamily } from '../ip/family.ts';
 import { ENTRY_BOUNDS } from '../lease/go-json.ts';
@@ -41,6 +40,7 @@ import { ConnectionKeeper } from './connection-keeper.ts';
 import { explainInterface, externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
 import { gateRules } from './gate-rules.ts';
+import { HealthPort } from './health-port.ts';
 import { AgentInspection } from './inspection.ts';
 import { describeExternal, InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
@@ -49,7 +49,7 @@ import { loggedCommands } from './logged-commands.ts';
 import { MemoryRelease } from './memory-release.ts';
 import { NodeCondition } from './node-condition.ts';
 import { NodePlane } from './node-plane.ts';
-import type { AgentHost, OpenSubnetManager, ServiceManager } from './ports.ts';
+import type { AgentHost, OpenSubnetManager, Predecessor, ServiceManager } from './ports.ts';
 import { NodeReadiness, type Part } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
 import { StateChanges } from './state-changes.ts';
@@ -153,6 +153,12 @@ class Agent {
   readonly #log: ProcessLog;
   readonly #onFatal: AgentParts['onFatal'];
   readonly #failures: StartupFailures;
+  /** The agent that has carried packets until now, until it has left. */
+  #predecessor: Predecessor | undefined;
+  #acceptsSuccessor = false;
+  #health: HealthPort | undefined;
+  /** What is left to do once the agent before this one has left. */
+  #serveApi: (() => Promise<void>) | undefined;
   /** Everything that ends with the agent; a failure is reported before it is taken apart. */
   readonly #stack: AsyncDisposableStack;
   readonly #signal: AbortSignal;
@@ -215,6 +221,8 @@ class Agent {
   async run(): Promise<void> {
     await this.#cniConf.start();
     this.#log.info('Installing signal handlers');
+    this.#predecessor = await this.#host.handOver.announce(this.#signal);
+    if (this.#predecessor !== undefined) this.#log.info('Taking over from the agent that runs');
     // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
     await this.#openHealth();
     await this.#openApi();
@@ -300,9 +308,8 @@ class Agent {
   }
 
   async #openHealth(): Promise<void> {
-    const { healthzIp: ip, healthzPort: port } = this.#options;
+    const { healthzPort: port, healthzIp: ip } = this.#options;
     if (port <= 0) return;
-    this.#log.info(`Start healthz server on ${ip}:${port}`);
     const metrics = this.#stack.use(createMetrics(() => this.#figures.snapshot()));
     const server = {
       ...{ ip, port, readiness: () => this.#readiness.read(), metrics: () => metrics.render() },
@@ -311,7 +318,31 @@ class Agent {
         ['/skipped-peers', () => this.#figures.skipped?.lines() ?? []],
       ]),
     };
-    this.#stack.use(await failingAs('Start healthz server error. ', () => startHealthServer(server, this.#signal)));
+    this.#health = this.#stack.use(new HealthPort(server, this.#log, this.#signal));
+    await this.#health.open();
+  }
+
+  /** Packets flow: the agent before this one leaves, and the next one may come. Does nothing after the first time. */
+  async #carries(): Promise<void> {
+    if (this.#acceptsSuccessor) return;
+    this.#acceptsSuccessor = true;
+    await this.#predecessor?.carries(this.#signal);
+    this.#predecessor = undefined;
+    if (this.#signal.aborted) return;
+    // Rejects for the signal alone.
+    await this.#serveApi?.().catch(() => {});
+    const accepting = await this.#host.handOver.accept({
+      release: () => {
+        this.#log.info('The next agent has started');
+        this.#health?.release();
+      },
+      regain: () => {
+        this.#log.warn('The next agent has ended without taking over');
+        void this.#health?.regain();
+      },
+    });
+    if (this.#stack.disposed) await accepting[Symbol.asyncDispose]();
+    else this.#stack.use(accepting);
   }
 
   async #openApi(): Promise<void> {
@@ -335,7 +366,14 @@ class Agent {
     const text = `weft ${this.#host.version} started with the subnet manager ${this.#options.subnetManager}`;
     this.#record({ kind: 'agent-started', severity: 'info', subject: this.#host.hostName, text });
     const warn = (problem: string): void => this.#log.warn(problem);
-    this.#stack.use(await this.#host.serveApi(inspection, warn, this.#signal));
+    const serve = async (): Promise<void> => {
+      const server = await this.#host.serveApi(inspection, warn, this.#signal);
+      if (this.#stack.disposed) await server[Symbol.asyncDispose]();
+      else this.#stack.use(server);
+    };
+    // Until it has left, the agent before this one has the socket.
+    if (this.#predecessor === undefined) await serve();
+    else this.#serveApi = serve;
   }
 
   /** Carries packets with what an earlier run knew while the store does not answer; `undefined` when nothing is carried. */
@@ -376,7 +414,13 @@ class Agent {
     const rules = gateRules(this.#options, parts.plane, hostAddresses);
     const believed = { ...known, peers: admittedOf(rules, known.own, known.peers) };
     this.#known = believed;
-    await carryOn(believed, { ...parts, earlier: networks, log: this.#log }, connection.answered, this.#signal);
+    const onCarrying = (): void => void this.#carries();
+    await carryOn(
+      believed,
+      { ...parts, earlier: networks, log: this.#log, onCarrying },
+      connection.answered,
+      this.#signal,
+    );
     return parts;
   }
 
@@ -540,7 +584,7 @@ class Agent {
     }
     this.#own = own;
     this.#held = own;
-    await plane.start(own, turn);
+    await plane.start(own, this.#peers, turn);
     const rules = gateRules(this.#options, plane, hostAddresses);
     const parts = {
       ...{ log: this.#log, record: this.#record, rules, plane, manager },
@@ -554,7 +598,9 @@ class Agent {
         this.#keeper.keep({ source, config, node: this.#node, external: plane.external, own: lease, peers });
       },
     };
+    const areKnown = this.#peers.length > 0;
     await using session = new LeaseSession(parts, own, this.#peers);
+    if (areKnown) void this.#carries();
     this.#figures.session = session;
     using _watched = this.#readiness.watch('lease', session);
     const ended = aborted(turn);
@@ -567,6 +613,8 @@ class Agent {
     await this.#untilInPlace(['forwarder', 'kernel', 'rules'], turn);
     await Promise.race([session.peersKnown, delay(FIRST_PEERS_MS, undefined, { ref: false }), ended]).catch(() => {});
     if (turn.aborted) return;
+    await this.#carries();
+    this.#host.handOver.settled();
     await this.#publish(plane, own, turn);
     this.#readiness.started();
     this.#failures.ready();
@@ -603,7 +651,7 @@ class Agent {
   async #carryOwn(plane: NodePlane, turn: AbortSignal): Promise<void> {
     const own = this.#own;
     if (own === undefined) return;
-    await plane.start(own, turn);
+    await plane.start(own, this.#peers, turn);
     plane.program(own, this.#peers);
   }
 

@@ -16,6 +16,8 @@ export interface CarryOnParts {
   /** What subnet.env says. */
   readonly earlier: SubnetEnvNetworks | undefined;
   readonly log: Log;
+  /** Packets flow; also when they do again. */
+  readonly onCarrying: () => void;
 }
 
 /**
@@ -25,7 +27,7 @@ export interface CarryOnParts {
  */
 export async function carryOn(
   { own, peers }: LastKnown,
-  { plane, watch, earlier, log }: CarryOnParts,
+  { plane, watch, earlier, log, onCarrying }: CarryOnParts,
   answered: Promise<unknown>,
   signal: AbortSignal,
 ): Promise<void> {
@@ -39,8 +41,9 @@ export async function carryOn(
     const waits: Promise<'answered' | undefined>[] = [settled, aborted(turn)];
     try {
       plane.move(watch.current);
-      await plane.start(own, turn);
+      await plane.start(own, peers, turn);
       plane.program(own, peers);
+      onCarrying();
       await plane.settle(own, earlier, turn);
     } catch (error) {
       signal.throwIfAborted();

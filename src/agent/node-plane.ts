@@ -92,6 +92,8 @@ export class NodePlane implements AsyncDisposable {
   readonly #forwarding: ForwardingTable | undefined;
   /** For peers that do not use this host's backend. */
   readonly #others: OtherBackends;
+  /** Peers that only the forwarder was told of, before any was programmed. */
+  #foreseen: readonly LeaseKey[] = [];
   /** What the peers were programmed for, and as which leases. */
   #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
 
@@ -154,8 +156,12 @@ export class NodePlane implements AsyncDisposable {
     await failingAs(this.#rulesFailure, () => this.traffic.probe(signal));
   }
 
-  /** Opens the way for packets of that subnet; without effect when it is open as wanted. @throws WeftError of forwarder, hook or cloud. */
-  async start(own: Lease, signal: AbortSignal): Promise<void> {
+  /**
+   * Opens the way for packets of that subnet; without effect when it is open as wanted.
+   * @param peers what is known of them so far: packets may be waiting.
+   * @throws WeftError of forwarder, hook or cloud.
+   */
+  async start(own: Lease, peers: readonly Lease[], signal: AbortSignal): Promise<void> {
     const { forwarder } = this;
     const { underlay } = this.#backend;
     const { forwarder: part, hook, cloudRoute } = this.#backend.host(own);
@@ -165,8 +171,23 @@ export class NodePlane implements AsyncDisposable {
     const wanted = JSON.stringify([part.ownAddress, underlay.listenAddress, underlay.listenPort]);
     if (wanted === this.#carrying && forwarder.failure === undefined) return;
     this.#carrying = undefined;
+    if (this.#programmed === undefined) this.#foresee(own, peers);
     await failingAs('Error registering network: ', () => forwarder.start(part.ownAddress, signal));
     this.#carrying = wanted;
+  }
+
+  /** The forwarder's part of it, before there is a device to program: packets of a device that is taken over are waiting. */
+  #foresee(own: Lease, peers: readonly Lease[]): void {
+    const { forwarder } = this.#backend.host(own);
+    if (forwarder === undefined || this.#forwarding === undefined || peers.length === 0) return;
+    const { network, subnet, mtuBytes } = forwarder;
+    this.#forwarding.set({ network, own: subnet, mtu: mtuBytes });
+    for (const peer of peers) {
+      const part = this.#backend.peer(own, peer);
+      if (!isSkipped(part)) this.#forwarding.setPeer(leaseKey(peer), part.forward);
+    }
+    this.#foreseen = peers.map(leaseKey);
+    this.#forwarding.publish();
   }
 
   /**
@@ -200,7 +221,7 @@ export class NodePlane implements AsyncDisposable {
     const before = this.#programmed;
     const isSame = !isAnew && before?.backend === backend && leaseKey(before.own) === leaseKey(own);
     const current = new Map(peers.map((peer) => [leaseKey(peer), peer]));
-    for (const key of before?.peers.keys() ?? [])
+    for (const key of before?.peers.keys() ?? this.#foreseen)
       if (!current.has(key)) this.#programPeer(backend, own, key, undefined);
     for (const [key, peer] of current) {
       if (!isSame || before.peers.get(key) !== peer) this.#programPeer(backend, own, key, peer);

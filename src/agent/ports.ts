@@ -54,6 +54,29 @@ export interface AgentHost {
   /** Gives memory back that is not in use; holds up the control plane for a moment. */
   releaseMemory(): void;
   serviceManager(onProblem: (text: string) => void): ServiceManager;
+  readonly handOver: AgentHandOver;
+}
+
+/** How one agent follows another on a host without a gap. */
+export interface AgentHandOver {
+  /** The agent that carries packets for the same subnet file, if there is any: its health port is free from now on. */
+  announce(signal: AbortSignal): Promise<Predecessor | undefined>;
+  /** From now on, until disposed, the next agent may take over. */
+  accept(parts: HandOverParts): Promise<AsyncDisposable>;
+  /** Closes what was handed over and found no use. */
+  settled(): void;
+}
+
+export interface Predecessor {
+  /** Tells it that this process carries packets; resolves when it has left, or does not answer. */
+  carries(signal: AbortSignal): Promise<void>;
+}
+
+export interface HandOverParts {
+  /** The next agent has announced itself: the port of the health endpoint is to be free when this returns. */
+  readonly release: () => void;
+  /** It has ended without carrying packets, and everything is as before. */
+  readonly regain: () => void;
 }
 
 export interface ConnectionCloser {

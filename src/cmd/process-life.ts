@@ -8,6 +8,8 @@ export interface EndLimits {
   readonly stopMs?: number | undefined;
   /** The same after a fatal error. */
   readonly fatalMs: number;
+  /** Asked at the first signal: what the stop waits for, if it is to wait. */
+  readonly holdBack?: (() => Promise<void> | undefined) | undefined;
 }
 
 /** With what is logged and the way out of the process, an end within 2 s. */
@@ -42,7 +44,7 @@ export class ProcessLife {
   /** Fires on the first SIGINT or SIGTERM, and on a fatal error. From then on the program has as long as `limits` say. */
   untilStopped(limits: EndLimits = ENDS_SOON): StopSignal {
     this.#limits = limits;
-    const stopped = untilStopped();
+    const stopped = untilStopped(limits.holdBack);
     this.#stopped = stopped;
     const { stopMs } = limits;
     stopped.signal.addEventListener('abort', () => stopMs !== undefined && this.#limit(stopMs), { once: true });

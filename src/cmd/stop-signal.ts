@@ -6,13 +6,22 @@ export interface StopSignal extends Disposable {
   stop(reason: Error): void;
 }
 
-export function untilStopped(): StopSignal {
+/**
+ * @param holdBack asked at the first signal: what the stop waits for, if it is to wait.
+ */
+export function untilStopped(holdBack?: () => Promise<void> | undefined): StopSignal {
   const controller = new AbortController();
   const promise = new Promise<void>((resolve) => {
     controller.signal.addEventListener('abort', () => resolve(), { once: true });
   });
   const names = ['SIGINT', 'SIGTERM'] as const;
-  const onSignal = (): void => stop(new Error('stopped by a signal'));
+  const onSignal = (): void => {
+    release();
+    const reason = new Error('stopped by a signal');
+    const wait = holdBack?.();
+    if (wait === undefined) stop(reason);
+    else void wait.finally(() => stop(reason));
+  };
   const stop = (reason: Error): void => {
     release();
     controller.abort(reason);

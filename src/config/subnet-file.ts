@@ -39,6 +39,11 @@ function unwritable(path: string, cause: unknown): WeftError {
   });
 }
 
+/** Where the agent with that subnet file hears of the next one. */
+export function handOverPath(subnetFile: string): string {
+  return `${subnetFile}.hand-over`;
+}
+
 export type SubnetFileResult =
   | { readonly kind: 'read'; readonly reading: SubnetEnvReading }
   /** There is none: the first start on this host. */

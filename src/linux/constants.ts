@@ -10,6 +10,8 @@ export const O_NOCTTY = 0x100;
 export const O_APPEND = 0x400;
 export const O_NONBLOCK = 0x800;
 export const O_CLOEXEC = 0x80000;
+export const F_SETFD = 2;
+export const FD_CLOEXEC = 1;
 
 // asm-generic/poll.h
 export const POLLIN = 0x1;
@@ -29,9 +31,12 @@ export const SOCK_CLOEXEC = 0x80000;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_TRUNC = 0x20;
+export const MSG_CMSG_CLOEXEC = 0x40000000;
+export const SCM_RIGHTS = 1;
 
 // asm-generic/socket.h
 export const SOL_SOCKET = 1;
+export const SO_TYPE = 3;
 export const SO_ERROR = 4;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
@@ -39,6 +44,7 @@ export const SO_RCVBUF = 8;
 export const SO_PEERCRED = 17;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
+export const SO_DOMAIN = 39;
 
 // linux/netlink.h
 export const NETLINK_XFRM = 6;

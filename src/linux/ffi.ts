@@ -62,6 +62,7 @@ export const setsockopt: Call = call('int setsockopt(int fd, int level, int name
 export const getsockopt: Call = call('int getsockopt(int fd, int level, int name, uint64_t value, uint64_t length)');
 /** The third argument of ioctl is a pointer or a plain value by request; both are passed as a number. */
 export const ioctl: Call = call('int ioctl(int fd, uint64_t request, uint64_t argument)');
+export const fcntl: Call = call('int fcntl(int fd, int command, int64_t argument)');
 export const eventfd: Call = call('int eventfd(unsigned int initial, int flags)');
 export const schedYield: Call = call('int sched_yield()');
 export const madvise: Call = call('int madvise(uint64_t address, uint64_t length, int advice)');

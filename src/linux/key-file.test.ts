@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, it } from 'node:test';
 import { identityHost } from './identity-host.ts';
 import { readKeyFile, writeKeyFile } from './key-file.ts';
+import { PacketDescriptors } from './packet-descriptors.ts';
 import { TunHolder } from './tun-holder.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'weft-key-file-'));
@@ -13,7 +14,7 @@ const { signal } = new AbortController();
 
 it('a key is made once, for its owner alone, in a folder that is made too', async () => {
   const path = join(directory, 'flannel', 'wgkey');
-  const host = identityHost(path, new TunHolder());
+  const host = identityHost(path, new TunHolder(new PacketDescriptors(() => {})));
   assert.deepEqual(await host.keyFile(() => 'first', signal), { path, text: 'first' });
   assert.deepEqual(await host.keyFile(() => 'second', signal), { path, text: 'first' });
   assert.deepEqual([statSync(path).mode & 0o777, statSync(join(directory, 'flannel')).mode & 0o777], [0o400, 0o755]);
@@ -33,7 +34,7 @@ it('a key that cannot be kept or read is an error, with the place and without th
   });
   // As flannel, whose variable may be empty.
   await assert.rejects(
-    identityHost('', new TunHolder()).keyFile(() => 'x', signal),
+    identityHost('', new TunHolder(new PacketDescriptors(() => {}))).keyFile(() => 'x', signal),
     { code: 'WEFT_KEY_FILE' },
   );
 });

@@ -57,6 +57,8 @@ export interface StartOptions extends CommandOptions {
    * descriptor or `ignore`. Disposing and `signal` still end it.
    */
   readonly detached?: boolean | undefined;
+  /** Descriptors of ours that the child has as well, from number 3 on. */
+  readonly descriptors?: readonly number[] | undefined;
 }
 
 export interface Exit {
@@ -185,7 +187,12 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   if (detached && (stdio.includes('pipe') || options.stdin === 'pipe')) {
     throw new TypeError(`start ${argv[0]}: a detached program cannot write to a pipe of ours`);
   }
-  const process_ = spawnProcess(argv, options, [options.stdin ?? 'ignore', ...stdio], detached);
+  const process_ = spawnProcess(
+    argv,
+    options,
+    [options.stdin ?? 'ignore', ...stdio, ...(options.descriptors ?? [])],
+    detached,
+  );
   const streams = [process_.stdout, process_.stderr] as const;
   const exited = exitOf(process_, argv, options);
   // A failure to start is reported by the rejection below.

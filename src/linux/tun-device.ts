@@ -22,6 +22,7 @@ import {
   TUN_F_TSO6,
   TUN_F_USO4,
   TUN_F_USO6,
+  TUNGETIFF,
   TUNSETIFF,
   TUNSETOFFLOAD,
   TUNSETOWNER,
@@ -34,6 +35,9 @@ const DEVICE = '/dev/net/tun';
 /** Documentation/admin-guide/devices.txt: misc major 10, minor 200. */
 const TUN_MAJOR = 10;
 const TUN_MINOR = 200;
+
+/** Packets without a frame, each behind a virtio-net header. */
+const KIND = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
 
 export interface TunDevice extends Disposable {
   readonly fd: number;
@@ -68,31 +72,49 @@ export function openTunDevice({ name, onNotice }: OpenTunOptions): TunDevice {
   try {
     const request = new Uint8Array(new SharedArrayBuffer(IFREQ_BYTES));
     request.set(new TextEncoder().encode(name));
-    new DataView(request.buffer).setUint16(IFNAMSIZ, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, true);
+    new DataView(request.buffer).setUint16(IFNAMSIZ, KIND, true);
     // The kernel lets anybody attach to a device that is there and has no owner; what comes after would fail.
     if (!hasCapability(CAP_NET_ADMIN)) throw attachError(name, EPERM);
     const attached = ioctl(fd, TUNSETIFF, addressOf(request));
     if (attached < 0) throw attachError(name, -attached);
-    const basic = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-    let udpSegmentation = true;
-    let offload = ioctl(fd, TUNSETOFFLOAD, basic | TUN_F_USO4 | TUN_F_USO6);
-    if (offload === -EINVAL) {
-      udpSegmentation = false;
-      offload = ioctl(fd, TUNSETOFFLOAD, basic);
-    }
-    if (offload < 0) throw tunFailed(name, 'set segmentation offloads (TUNSETOFFLOAD)', offload);
-    // Without an owner anybody who may open /dev/net/tun could attach to a persistent device that has no process.
-    const owned = ioctl(fd, TUNSETOWNER, process.geteuid?.() ?? 0);
-    if (owned < 0) throw tunFailed(name, 'set its owner (TUNSETOWNER)', owned);
-    const setPersistent = (persistent: boolean): void => {
-      const result = ioctl(fd, TUNSETPERSIST, persistent ? 1 : 0);
-      if (result < 0) throw tunFailed(name, 'set whether it persists (TUNSETPERSIST)', result);
-    };
-    return { fd, name, udpSegmentation, setPersistent, [Symbol.dispose]: () => void close(fd) };
+    return attachedDevice(fd, name);
   } catch (error) {
     close(fd);
     throw error;
   }
+}
+
+/**
+ * The TUN device behind a descriptor that another process has opened, as this one would have; `undefined`: it is none, of another
+ * kind, or its device is gone. The descriptor stays open then.
+ * @throws WeftError WEFT_TUN_FAILED
+ */
+export function adoptTunDevice(fd: number): TunDevice | undefined {
+  const request = new Uint8Array(new SharedArrayBuffer(IFREQ_BYTES));
+  if (ioctl(fd, TUNGETIFF, addressOf(request)) < 0) return undefined;
+  const flags = new DataView(request.buffer).getUint16(IFNAMSIZ, true);
+  if ((flags & KIND) !== KIND) return undefined;
+  const name = request.slice(0, request.indexOf(0));
+  return attachedDevice(fd, new TextDecoder().decode(name));
+}
+
+function attachedDevice(fd: number, name: string): TunDevice {
+  const basic = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+  let udpSegmentation = true;
+  let offload = ioctl(fd, TUNSETOFFLOAD, basic | TUN_F_USO4 | TUN_F_USO6);
+  if (offload === -EINVAL) {
+    udpSegmentation = false;
+    offload = ioctl(fd, TUNSETOFFLOAD, basic);
+  }
+  if (offload < 0) throw tunFailed(name, 'set segmentation offloads (TUNSETOFFLOAD)', offload);
+  // Without an owner anybody who may open /dev/net/tun could attach to a persistent device that has no process.
+  const owned = ioctl(fd, TUNSETOWNER, process.geteuid?.() ?? 0);
+  if (owned < 0) throw tunFailed(name, 'set its owner (TUNSETOWNER)', owned);
+  const setPersistent = (persistent: boolean): void => {
+    const result = ioctl(fd, TUNSETPERSIST, persistent ? 1 : 0);
+    if (result < 0) throw tunFailed(name, 'set whether it persists (TUNSETPERSIST)', result);
+  };
+  return { fd, name, udpSegmentation, setPersistent, [Symbol.dispose]: () => void close(fd) };
 }
 
 /** Kubernetes sets it in every container. */

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { WeftError } from '../errors.ts';
 import { IFF_TUN } from './constants.ts';
+import type { PacketDescriptors } from './packet-descriptors.ts';
 import { type OpenTunOptions, openTunDevice, type TunDevice } from './tun-device.ts';
 
 /** Shows the network namespace that it was mounted in: the agent's own. */
@@ -33,9 +34,15 @@ function attributeOf(link: string, attribute: string): string | undefined {
  * whoever is attached to a device has it alone.
  */
 export class TunHolder {
+  readonly #descriptors: Pick<PacketDescriptors, 'takeTun'>;
   #held: TunDevice | undefined;
   /** What there was to say when it was opened: its user hears it. */
   #notices: string[] = [];
+
+  /** @param descriptors what is open already. */
+  constructor(descriptors: Pick<PacketDescriptors, 'takeTun'>) {
+    this.#descriptors = descriptors;
+  }
 
   /**
    * Attaches to the device and holds it until {@link open}; one that was held and not opened is let go.
@@ -46,6 +53,8 @@ export class TunHolder {
     this.#held?.[Symbol.dispose]();
     this.#held = undefined;
     this.#notices = [];
+    this.#held = this.#descriptors.takeTun(name);
+    if (this.#held !== undefined) return true;
     if (attributeOf(name, 'ifindex') !== undefined && !isTun(name)) return false;
     try {
       this.#held = openTunDevice({ name, onNotice: (text) => this.#notices.push(text) });
@@ -59,7 +68,7 @@ export class TunHolder {
   /** The device that is held, or as {@link openTunDevice}: the forwarder may be started anew. */
   open(options: OpenTunOptions): TunDevice {
     const held = this.#held;
-    if (held?.name !== options.name) return openTunDevice(options);
+    if (held?.name !== options.name) return this.#descriptors.takeTun(options.name) ?? openTunDevice(options);
     this.#held = undefined;
     for (const notice of this.#notices) options.onNotice?.(notice);
     return held;

@@ -9,10 +9,12 @@ import {
   IP_PMTUDISC_DO,
   IPPROTO_IP,
   IPPROTO_RAW,
+  SO_DOMAIN,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SO_SNDBUF,
   SO_SNDBUFFORCE,
+  SO_TYPE,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
@@ -95,19 +97,32 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
       );
     }
     if (bound < 0) throw new WeftError('WEFT_SOCKET_FAILED', `failed to listen on ${where}: ${errnoName(bound)}`);
-    return { fd, address, port: port === 0 ? boundPort(fd) : port, [Symbol.dispose]: () => void close(fd) };
+    return { fd, address, port: port === 0 ? boundTo(fd).getUint16(2) : port, [Symbol.dispose]: () => void close(fd) };
   } catch (error) {
     close(fd);
     throw error;
   }
 }
 
-function boundPort(fd: number): number {
+/**
+ * The underlay socket behind a descriptor that another process has opened by {@link openUdpSocket}; `undefined`: it is none. The
+ * descriptor stays open then.
+ */
+export function adoptUdpSocket(fd: number): UdpSocket | undefined {
+  if (getIntOption(fd, SOL_SOCKET, SO_DOMAIN) !== AF_INET) return undefined;
+  if (getIntOption(fd, SOL_SOCKET, SO_TYPE) !== SOCK_DGRAM) return undefined;
+  const name = boundTo(fd);
+  const address = ipv4Of(name.getUint32(4));
+  return { fd, address, port: name.getUint16(2), [Symbol.dispose]: () => void close(fd) };
+}
+
+/** `struct sockaddr_in` */
+function boundTo(fd: number): DataView {
   const name = sockaddrIn(0, 0);
   const length = new Int32Array(new SharedArrayBuffer(4));
   length[0] = name.length;
   getsockname(fd, addressOf(name), addressOf(length));
-  return new DataView(name.buffer).getUint16(2);
+  return new DataView(name.buffer);
 }
 
 /**

@@ -179,6 +179,30 @@ describe('the Helm chart', () => {
     assert.deepEqual(kept.initContainers, without.initContainers);
   });
 
+  it('starts the next agent beside the old one where asked to, as by the patch of INSTALL.md', async () => {
+    const text = await readFile(join(ROOT, 'docs/INSTALL.md'), 'utf8');
+    const [, patch] = /patch daemonset kube-flannel-ds --type=json -p '(\[\n.*?maxSurge.*?)'\n```/s.exec(text) ?? [];
+    const daemonSetOf = (objects: readonly Manifest[]) =>
+      structuredClone(objects.find(({ metadata }) => metadata.name === 'kube-flannel-ds')!) as never as object;
+    const expected = daemonSetOf(await rendered());
+    for (const { op, path, value } of JSON.parse(patch!.slice(patch!.lastIndexOf("'[") + 1)) as {
+      op: string;
+      path: string;
+      value: unknown;
+    }[]) {
+      const names = path.split('/').slice(1);
+      const last = names.pop()!;
+      const parent = names.reduce<Record<string, unknown>>(
+        (each, name) => each[name] as Record<string, unknown>,
+        expected as Record<string, unknown>,
+      );
+      if (op === 'remove') delete parent[last];
+      else parent[last] = value;
+    }
+    assert.deepEqual(daemonSetOf(await rendered({ flannel: { handOver: true } })), expected);
+    await assert.rejects(rendered({ flannel: { handOver: true }, netpol: { enabled: true } }), /same ports/);
+  });
+
   it('tries the fast path on every node where asked to, as deploy/fast-path-check.yml does', async () => {
     const expected = parse(await readFile(join(ROOT, 'deploy/fast-path-check.yml'), 'utf8'));
     const objects = await rendered({ flannel: { fastPathCheck: true } });

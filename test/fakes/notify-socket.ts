@@ -3,14 +3,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AF_UNIX, EAGAIN, SOCK_DGRAM, SOCK_NONBLOCK } from '../../src/linux/constants.ts';
-import { addressOf, bind, close, read, socket } from '../../src/linux/ffi.ts';
+import { receiveDescriptors } from '../../src/linux/descriptor-message.ts';
+import { addressOf, bind, close, socket } from '../../src/linux/ffi.ts';
 import { sockaddrUn } from '../../src/linux/systemd-notify.ts';
 
 /** systemd's end of sd_notify(3): a datagram socket under a path or an abstract name. */
 export class NotifySocket implements Disposable {
   readonly target: string;
   readonly #fd: number;
-  readonly #buffer = new Uint8Array(new SharedArrayBuffer(4096));
   readonly #directory: string | undefined;
 
   constructor(kind: 'path' | 'abstract') {
@@ -22,18 +22,32 @@ export class NotifySocket implements Disposable {
     assert.equal(bind(this.#fd, addressOf(address), address.length), 0);
   }
 
+  #kept: number[] = [];
+
+  /** The descriptors that it keeps for the next process, as systemd does. */
+  get kept(): readonly number[] {
+    return this.#kept;
+  }
+
   /** All that has arrived; a datagram that was sent is there at once. */
   received(): string[] {
     const messages: string[] = [];
     for (;;) {
-      const length = read(this.#fd, addressOf(this.#buffer), this.#buffer.length);
-      if (length === -EAGAIN) return messages;
-      assert.ok(length > 0);
-      messages.push(Buffer.from(this.#buffer.subarray(0, length)).toString());
+      const message = receiveDescriptors(this.#fd);
+      if (message === -EAGAIN) return messages;
+      assert.ok(typeof message !== 'number');
+      if (message.text.startsWith('FDSTOREREMOVE=1\n')) this.#letGo();
+      this.#kept.push(...message.fds);
+      messages.push(message.text);
     }
   }
 
+  #letGo(): void {
+    for (const fd of this.#kept.splice(0)) close(fd);
+  }
+
   [Symbol.dispose](): void {
+    this.#letGo();
     close(this.#fd);
     if (this.#directory !== undefined) rmSync(this.#directory, { recursive: true });
   }

@@ -127,8 +127,11 @@ export function keepFastPathOpen(
     detach();
     if (directory !== undefined) for (const side of SIDES) rmSync(join(directory, side), { force: true });
   };
+  let lastBeat = 0n;
   const leave = (): void => {
-    if (opened !== undefined && tables.isPublished) tables.beat(monotonicNow(), numberOf(opened.place));
+    // The next agent may be there already.
+    const isLast = tables.agent().until === lastBeat;
+    if (opened !== undefined && isLast) tables.beat(monotonicNow(), numberOf(opened.place));
     detach();
   };
   const beat = (): void => {
@@ -137,7 +140,8 @@ export function keepFastPathOpen(
       exchange = exchangeFor(tables, opened.place, send);
       for (const [address, grant] of tables.held(monotonicNow())) exchange.resume(address, grant);
     }
-    tables.beat(monotonicNow() + AGENT_HOLDS_NS, numberOf(opened.place));
+    lastBeat = monotonicNow() + AGENT_HOLDS_NS;
+    tables.beat(lastBeat, numberOf(opened.place));
   };
   let alone = '';
   const tellOfAlone = (): void => {

@@ -1,9 +1,15 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { explainForHost, runAgent } from '../../agent/agent.ts';
+import type { AgentHost } from '../../agent/ports.ts';
 import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
+import { handOverPath } from '../../config/subnet-file.ts';
 import { describeError, describeFault } from '../../errors.ts';
+import { HandOver } from '../../linux/hand-over.ts';
 import { openOutput } from '../../linux/output.ts';
+import { PacketDescriptors } from '../../linux/packet-descriptors.ts';
+import { keepInServiceManager } from '../../linux/systemd-store.ts';
 import { createLog } from '../../log/log.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { traceTo } from '../../trace.ts';
@@ -13,6 +19,8 @@ import { thisHost } from './wire.ts';
 
 /** Of a stop that somebody asked for; requests to the health server under way may take 3 s. */
 const STOP_MS = 4_000;
+/** How long a stop waits for an agent that has announced itself: it may have to wait for its store. */
+const SUCCESSOR_MS = 10_000;
 /** Within 2 s of a fatal error the process is gone. */
 const FATAL_MS = 1_250;
 
@@ -49,23 +57,43 @@ async function main(life: ProcessLife): Promise<number> {
   process.on('warning', (warning) => log.warn(describeFault(warning)));
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
-  using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS });
-  if (options.explainIface) return await explain(options, stopped.signal);
+  const notice = (text: string): void => log.warn(text);
+  using descriptors = new PacketDescriptors(notice);
+  keepInServiceManager(descriptors, process.env, notice);
+  using handOver = new HandOver(handOverPath(options.subnetFile), descriptors, notice);
+  const holdBack = (): Promise<void> | undefined => {
+    const decided = handOver.successorDecided();
+    if (decided === undefined) return undefined;
+    log.info('Told to stop; carrying packets until the next agent does');
+    return Promise.race([decided, delay(SUCCESSOR_MS)]);
+  };
+  using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS, holdBack });
+  const host = thisHost(options, descriptors, handOver);
+  if (options.explainIface) return await explain(host, options, stopped.signal);
   try {
-    await runAgent(thisHost(options), options, log, life, stopped.signal);
+    await runAgent(host, options, log, life, AbortSignal.any([stopped.signal, handOver.superseded]));
   } catch (error) {
     if (!life.hasFailed) log.error(describeError(error));
     return 1;
   }
   if (life.hasFailed) return 1;
+  if (!stopped.signal.aborted) {
+    log.info('The next agent carries packets; waiting to be stopped');
+    const follower = handOver.left();
+    await Promise.race([stopped.promise, follower]);
+    if (!stopped.signal.aborted) {
+      log.error('The next agent has ended, and nobody has stopped this one: ending, to be started again');
+      return 1;
+    }
+  }
   log.info('Exiting cleanly...');
   return 0;
 }
 
 /** `--explain-iface`: prints the table and changes nothing; the exit code says whether an interface would do. */
-async function explain(options: FlanneldOptions, signal: AbortSignal): Promise<number> {
+async function explain(host: AgentHost, options: FlanneldOptions, signal: AbortSignal): Promise<number> {
   try {
-    const { text, found } = await explainForHost(thisHost(options), options, signal);
+    const { text, found } = await explainForHost(host, options, signal);
     process.stdout.write(`${printableLines(text, MAX_TABLE)}\n`);
     return found ? 0 : 1;
   } catch (error) {

@@ -9,6 +9,7 @@ import { EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
+import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { readQueueDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
@@ -20,7 +21,7 @@ const REFUSALS_MS = 2_000;
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 
 /** The forwarder on this host's TUN driver and sockets. */
-export function hostForwarder(options: ForwarderWish, holder: TunHolder): Forwarder {
+export function hostForwarder(options: ForwarderWish, holder: TunHolder, descriptors: PacketDescriptors): Forwarder {
   const fastPath = openFastPath(options);
   const signals = { tx: SignalQueue.allocate(), rx: SignalQueue.allocate() };
   const forwarder = new Forwarder({
@@ -37,10 +38,11 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder): Forwar
     open: () => {
       const { tunName, listenAddress, listenPort } = options.underlay();
       using stack = new DisposableStack();
-      const socket = stack.use(
-        openUdpSocket({ address: listenAddress, port: listenPort, bufferBytes: SOCKET_BUFFER_BYTES }),
-      );
-      const tun = stack.use(holder.open({ name: tunName, onNotice: options.onNotice }));
+      const socket =
+        descriptors.takeSocket(listenAddress, listenPort) ??
+        openUdpSocket({ address: listenAddress, port: listenPort, bufferBytes: SOCKET_BUFFER_BYTES });
+      const tun = openOrClose(socket, () => holder.open({ name: tunName, onNotice: options.onNotice }));
+      stack.use(descriptors.lend(tun, socket));
       const stop = stack.use(createStopEvent());
       const icmpFd = openRawIpSocket();
       if (icmpFd < 0) {
@@ -81,6 +83,15 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder): Forwar
     },
   });
   return forwarder;
+}
+
+/** What `open` returns; closes the other when it fails. */
+function openOrClose<T>(other: Disposable, open: () => T): T {
+  using stack = new DisposableStack();
+  stack.use(other);
+  const opened = open();
+  stack.move();
+  return opened;
 }
 
 /** Says whose packets are refused, soon, and never so often that it fills a log; until disposed. */

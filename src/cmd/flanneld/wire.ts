@@ -6,12 +6,14 @@ import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { hasErrno } from '../../errno.ts';
 import { Connections } from '../../linux/connections.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
+import type { HandOver } from '../../linux/hand-over.ts';
 import { identityHost } from '../../linux/identity-host.ts';
 import { readAddresses, readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { IptablesTrafficManager } from '../../linux/iptables.ts';
 import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-monitor.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
+import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { releaseIdleMemory } from '../../linux/process-memory.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
@@ -21,8 +23,8 @@ import { serveApi } from './serve-api.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 
 /** This host, as the agent's life is to see it; the only place that makes its adapters. */
-export function thisHost(options: FlanneldOptions): AgentHost {
-  const tun = new TunHolder();
+export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptors, handOver: HandOver): AgentHost {
+  const tun = new TunHolder(descriptors);
   return {
     version: VERSION,
     hostName: hostname(),
@@ -36,13 +38,18 @@ export function thisHost(options: FlanneldOptions): AgentHost {
     identity: identityHost(options.wireguardKeyFile, tun),
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
-    forwarder: (wish) => hostForwarder(wish, tun),
+    forwarder: (wish) => hostForwarder(wish, tun, descriptors),
     endFastPath,
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
     firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
     readText,
     releaseMemory,
     serviceManager: (onProblem) => systemdNotifier({ environment: process.env, isAlive: () => true, onProblem }),
+    handOver: {
+      announce: (signal) => handOver.announce(signal),
+      accept: (parts) => handOver.accept(parts),
+      settled: () => descriptors[Symbol.dispose](),
+    },
   };
 }
 

@@ -20,6 +20,7 @@ import {
   prefix4,
 } from '../../ip/prefix.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
 import { hostForwarder } from '../flanneld/open-forwarder.ts';
 import type { ProcessLife } from '../process-life.ts';
@@ -207,7 +208,8 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
       if (event.type === 'stuck') life.fatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
     },
   };
-  await using forwarder = hostForwarder(wish, new TunHolder());
+  using descriptors = new PacketDescriptors(notice);
+  await using forwarder = hostForwarder(wish, new TunHolder(descriptors), descriptors);
   const peers = options.peer.map(
     (peer, index): Peer => ({
       slot: index + 1,

@@ -1,0 +1,174 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { after, before, describe, it } from 'node:test';
+import { FAST_PATH_MODES } from '../../src/dataplane/fast-path/mode.ts';
+import { agentCommand } from '../../src/lab/agent.ts';
+import type { LabHost, Topology } from '../../src/lab/topology.ts';
+import type { Child } from '../../src/linux/run.ts';
+import { NotifySocket } from '../fakes/notify-socket.ts';
+import { addressOf, Overlay } from './overlay.ts';
+import { lostPings } from './ping-replies.ts';
+import { eventually, LineFeed } from './waiting.ts';
+
+/** A hundred echo requests a second. */
+const INTERVAL_SECONDS = '0.01';
+
+const LEFT = 'The next agent carries packets; waiting to be stopped';
+const READY = 'flannel is ready';
+
+for (const fastPath of FAST_PATH_MODES)
+  describe(`an agent that follows another on the same host, fast path ${fastPath}`, () => {
+    let overlay: Overlay;
+    let topology: Topology;
+    const signal = new AbortController().signal;
+
+    before(async () => {
+      const agentFlags = ['--fast-path', fastPath];
+      overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, agentFlags }, signal);
+      ({ topology } = overlay);
+    });
+    after(() => overlay?.[Symbol.asyncDispose]());
+
+    const said = async (host: LabHost, text: string): Promise<number> =>
+      (await overlay.log(host)).split('\n').filter((line) => line.endsWith(text)).length;
+    const says = (host: LabHost, text: string, times: number): Promise<true> =>
+      eventually(`the log says ${times} times "${text}"`, async () => (await said(host, text)) >= times || undefined);
+    const indexOf = async (host: LabHost): Promise<unknown> => {
+      const { stdout } = await topology.exec(host, ['ip', '-j', 'link', 'show', 'flannel0']);
+      return (JSON.parse(stdout) as { ifindex: number }[])[0]?.ifindex;
+    };
+
+    async function pinging(): Promise<{ flows: LineFeed[]; stack: AsyncDisposableStack }> {
+      const stack = new AsyncDisposableStack();
+      const flows: LineFeed[] = [];
+      const [first, second] = topology.containers;
+      for (const [from, to] of [
+        [first!, second!],
+        [second!, first!],
+      ] as const) {
+        const argv = ['ping', '-n', '-i', INTERVAL_SECONDS, addressOf(to)];
+        const child = stack.use(await topology.start(from, argv));
+        flows.push(new LineFeed(child.stdout!));
+      }
+      await answered(flows);
+      return { flows, stack };
+    }
+
+    async function answered(flows: readonly LineFeed[]): Promise<void> {
+      for (const flow of flows) {
+        const from = flow.mark;
+        await eventually('50 answers more', () => flow.mark >= from + 50 || undefined);
+      }
+    }
+
+    async function ends(child: Child): Promise<void> {
+      child.kill('SIGTERM');
+      assert.deepEqual(await child.exited, { code: 0, signal: undefined });
+    }
+
+    for (const index of [0, 1]) {
+      it(`loses no packet when the agent of host ${index} is replaced`, async (t) => {
+        const host = topology.hosts[index]!;
+        const { child: old } = overlay.agents[index]!;
+        const device = await indexOf(host);
+        const { flows, stack } = await pinging();
+        await using _ = stack;
+        await overlay.startAgent(host, signal);
+        await says(host, LEFT, 1);
+        await says(host, READY, 2);
+        await answered(flows);
+        await ends(old);
+        await answered(flows);
+        for (const flow of flows) {
+          const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
+          t.diagnostic(`${lost} of ${of} lost`);
+          assert.equal(lost, 0, `${lost} of ${of}`);
+        }
+        assert.equal(await indexOf(host), device);
+        assert.match(await overlay.ask(host, '/readyz'), /^HTTP\/1\.1 200 /);
+        assert.doesNotMatch(await overlay.log(host), /The API is not served/);
+      });
+    }
+
+    it('carries packets after it was told to stop until its follower does', async (t) => {
+      const [host] = topology.hosts as [LabHost];
+      const { child: old } = overlay.agents[0]!;
+      const { flows, stack } = await pinging();
+      await using _ = stack;
+      const announced = await said(host, 'The next agent has started');
+      const ready = await said(host, READY);
+      const starting = overlay.startAgent(host, signal);
+      await says(host, 'The next agent has started', announced + 1);
+      await ends(old);
+      await starting;
+      await says(host, READY, ready + 1);
+      await answered(flows);
+      for (const flow of flows) {
+        const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
+        t.diagnostic(`${lost} of ${of} lost`);
+        assert.equal(lost, 0, `${lost} of ${of}`);
+      }
+    });
+
+    it('ends at once when it has no follower, and leaves nothing to follow', async () => {
+      const { child, subnetFile } = overlay.agents[1]!;
+      const place = `${subnetFile}.hand-over`;
+      assert.ok(existsSync(place));
+      await ends(child);
+      assert.ok(!existsSync(place));
+      const log = await overlay.log(topology.hosts[1]!);
+      assert.ok(!log.includes('Told to stop; carrying packets until the next agent does'));
+    });
+  });
+
+describe('an agent whose TUN device and socket systemd keeps', () => {
+  let overlay: Overlay;
+  let topology: Topology;
+  let host: LabHost;
+  const signal = new AbortController().signal;
+
+  before(async () => {
+    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1 }, signal);
+    ({ topology } = overlay);
+    [host] = topology.hosts as [LabHost];
+    const { child } = overlay.agents[0]!;
+    child.kill('SIGTERM');
+    await child.exited;
+  });
+  after(() => overlay?.[Symbol.asyncDispose]());
+
+  /** As systemd does it: with what it was given to keep. */
+  function startKeeping(systemd: NotifySocket, kept: readonly number[]): Promise<Child> {
+    const listen = `LISTEN_PID=$$ LISTEN_FDS=${kept.length} LISTEN_FDNAMES=${kept.map(() => 'packets').join(':')}`;
+    const command = agentCommand(host, overlay.store, overlay.agents[0]!.subnetFile);
+    const env = { NOTIFY_SOCKET: systemd.target };
+    const argv = ['sh', '-c', `${listen} exec "$0" "$@"`, ...command];
+    return topology.start(host, argv, { env, descriptors: kept });
+  }
+
+  it('loses no packet when it is restarted, or killed', async (t) => {
+    using systemd = new NotifySocket('path');
+    await using stack = new AsyncDisposableStack();
+    let agent = stack.use(await startKeeping(systemd, []));
+    const ready = (): Promise<true> =>
+      eventually('systemd hears that it is ready', () => systemd.received().includes('READY=1') || undefined);
+    await ready();
+    const ping = stack.use(
+      await topology.start(topology.containers[0]!, ['ping', '-n', '-i', '0.02', addressOf(topology.containers[1]!)]),
+    );
+    const flow = new LineFeed(ping.stdout!);
+    for (const how of ['SIGTERM', 'SIGKILL'] as const) {
+      await eventually('answers', () => flow.mark > 20 || undefined);
+      assert.equal(systemd.kept.length, 2);
+      agent.kill(how);
+      await agent.exited;
+      const from = flow.mark;
+      agent = stack.use(await startKeeping(systemd, systemd.kept));
+      await ready();
+      await eventually('50 answers more', () => flow.mark > from + 50 || undefined);
+      const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
+      t.diagnostic(`${lost} of ${of} lost with ${how}`);
+      assert.equal(lost, 0, `${lost} of ${of}`);
+    }
+  });
+});

@@ -1,5 +1,5 @@
-# weft's tasks. Each first makes the machine ready (scripts/setup.sh installs what is missing and says so on standard
-# error). Hand arguments on with ARGS: make lab ARGS="--hosts 3 --json"
+# weft's tasks. Each one first prepares the machine (scripts/setup.sh installs what is missing and reports it on standard
+# error). Pass arguments with ARGS: make lab ARGS="--hosts 3 --json"
 #
 # Recipes print nothing of their own: with --json, standard output holds the JSON and nothing else.
 .SILENT:
@@ -17,11 +17,11 @@ ARCH ?= $(OWN_ARCH)
 
 .PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image page browser clean
 
-help: ## this list
+help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
 	awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-lab: ## three hosts on this machine, real agents, real packets; shows the walk of one (root)
+lab: ## run three hosts on this machine with real agents and packets, and show the path of one packet (root)
 	scripts/setup.sh lab
 	$(MAKE) dist/page/index.html
 	bin/weft lab $(ARGS)
@@ -50,14 +50,14 @@ e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containe
 	scripts/run.sh scripts/build-kubernetes.ts >&2
 	scripts/test.sh e2e $(ARGS)
 
-e2e-kind: ## a real kind cluster, by the commands of docs/INSTALL.md, on a Docker of its own (root)
+e2e-kind: ## a real kind cluster with the commands of docs/INSTALL.md, on a separate Docker (root)
 	scripts/setup.sh kind dist-$(OWN_ARCH)
 	$(MAKE) dist/weft-image.tar ARCH=$(OWN_ARCH)
 	# Minutes the first time, which no test has to wait for: Kubernetes, kind, containerd, and the image of kind's nodes.
 	scripts/run.sh scripts/build-kind.ts >&2
 	scripts/test.sh kind $(ARGS)
 
-faults: ## what faults cost, measured with real servers, as a table; OUTAGE_SECONDS=5 to be quick (root)
+faults: ## measure what faults cost, with real servers, as a table; OUTAGE_SECONDS=5 for a quick run (root)
 	scripts/setup.sh e2e
 	mkdir -p .cache
 	rm -f .cache/faults.jsonl
@@ -67,22 +67,22 @@ faults: ## what faults cost, measured with real servers, as a table; OUTAGE_SECO
 	  test/e2e/faults-clock.test.ts $(ARGS) >&2
 	scripts/run.sh scripts/faults-table.ts .cache/faults.jsonl $(DOCUMENT)
 
-bench: ## weft beside direct routing, VXLAN, a one-packet loop, wireguard-go; ARGS="--quick --json" (root)
+bench: ## compare weft with direct routing, VXLAN, a one-packet loop and wireguard-go; ARGS="--quick --json" (root)
 	scripts/setup.sh bench
 	scripts/run.sh bench/main.ts $(ARGS)
 
-bench-scale: ## thousands of nodes on a real etcd and API server (root)
+bench-scale: ## measure thousands of nodes on a real etcd and API server (root)
 	scripts/setup.sh bench
 	scripts/run.sh bench/scale.ts $(ARGS)
 
-bench-start-up: dist ## the executable of make dist beside the sources: size, and time to the first answer
+bench-start-up: dist ## compare the executable of make dist with the sources: size, and time to the first answer
 	scripts/run.sh bench/start-up.ts $(ARGS)
 
-bench-cni: ## milliseconds a pod waits for its network, in each way to start the plugin; ARGS="--runs 30" (root)
+bench-cni: ## measure how long a pod waits for its network, for each way to start the plugin; ARGS="--runs 30" (root)
 	scripts/setup.sh netns
 	scripts/run.sh bench/cni.ts $(ARGS)
 
-cni-plugin: ## the CNI plugin as one file, dist/flannel.cjs, which bin/flannel then starts
+cni-plugin: ## build the CNI plugin as one file, dist/flannel.cjs, which bin/flannel then runs
 	scripts/setup.sh unit
 	scripts/run.sh scripts/build-cni.ts
 
@@ -92,15 +92,15 @@ fuzz: ## random packets through the data plane's core, entries through the store
 	scripts/run.sh test/fuzz/entry-fuzz.ts $(ENTRIES)
 	scripts/run.sh test/fuzz/program-fuzz.ts $(FRAMES)
 
-node24: ## the unit tests on the oldest supported Node.js
+node24: ## run the unit tests on the oldest supported Node.js
 	scripts/setup.sh unit node24
 	WEFT_NODE=$$(echo "$(CURDIR)"/test/node24/node_modules/node-linux-*/bin/node) scripts/test.sh unit $(ARGS)
 
-dist: ## all programs as one executable that needs no Node.js: dist/linux-ARCH/weft; ARCH="amd64 arm64"
+dist: ## build all programs as one executable that needs no Node.js: dist/linux-ARCH/weft; ARCH="amd64 arm64"
 	scripts/setup.sh unit $(ARCH:%=dist-%)
 	flock .cache/dist.lock scripts/run.sh scripts/build-dist.ts $(ARCH)
 
-image: ## the container image as an OCI archive, without Docker: dist/weft-image.tar; ARCH="amd64 arm64"
+image: ## build the container image as an OCI archive, without Docker: dist/weft-image.tar; ARCH="amd64 arm64"
 	scripts/setup.sh unit $(ARCH:%=dist-%)
 	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH)
 
@@ -121,5 +121,5 @@ browser: ## tests of the page in Debian's Chromium, with a running lab (root)
 dist/weft-image.tar: $(shell find src web scripts deploy/image package.json package-lock.json -type f ! -name '*.test.ts')
 	flock .cache/dist.lock scripts/run.sh scripts/build-image.ts $(ARCH) >&2
 
-clean: ## removes what make made in this folder (not the lab: weft lab down; not Debian packages)
+clean: ## remove what make created in this directory (not labs: weft lab down; not Debian packages)
 	rm -rf node_modules test/node24/node_modules test/e2e/cyclonedx/node_modules dist .cache

@@ -136,15 +136,15 @@ const FLANNELD_FLAGS = {
   ),
   'api-socket': stringFlag(
     'weft.sock',
-    'Unix socket `file` of the read-only API, for root and the user of the agent; relative to the directory of -subnet-file, empty for none',
+    'Unix socket `file` of the read-only API, for root and the user of the agent; relative to the directory of -subnet-file, empty to disable',
   ),
   'api-listen': stringFlag(
     '',
-    'serve the read-only API also on this `address:port`, to whoever has the token; an empty address is every one',
+    'also serve the read-only API on this `address:port`, to clients with the token; an empty address means all addresses',
   ),
   'api-token-file': stringFlag(
     '',
-    '`file` with the token of -api-listen, at least 16 characters; read for each request',
+    '`file` with the token for -api-listen, at least 16 characters; read for each request',
   ),
   'log-format': choiceFlag(['text', 'json'], 'text', 'log format'),
   'cni-conf-dir': stringFlag(

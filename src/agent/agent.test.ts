@@ -178,6 +178,7 @@ class Stage implements AsyncDisposable {
             [Symbol.dispose]: () => {},
           }),
         }),
+      probeChecksum: async () => undefined,
       trafficManager: () => this.rules,
       firewall: async () => ({ nft: [], legacyForward: undefined }),
       readText: async () => undefined,

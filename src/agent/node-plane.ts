@@ -24,6 +24,7 @@ import type { RecordEvent } from '../events/event.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
@@ -41,7 +42,7 @@ const BLACKHOLE_METRIC = 10_000;
 export interface NodePlaneParts {
   readonly host: Pick<
     AgentHost,
-    'kernel' | 'forwarder' | 'endFastPath' | 'trafficManager' | 'firewall' | 'setCloudRoute'
+    'kernel' | 'forwarder' | 'endFastPath' | 'trafficManager' | 'firewall' | 'setCloudRoute' | 'probeChecksum'
   >;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
@@ -94,6 +95,7 @@ export class NodePlane implements AsyncDisposable {
   readonly #others: OtherBackends;
   /** Peers that only the forwarder was told of, before any was programmed. */
   #foreseen: readonly LeaseKey[] = [];
+  readonly #checksums: ChecksumWatch;
   /** What the peers were programmed for, and as which leases. */
   #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
 
@@ -112,10 +114,12 @@ export class NodePlane implements AsyncDisposable {
     this.#others = new OtherBackends({
       ...{ ...parts.others, config, slots: parts.slots, log },
       forwarder: (backend) => this.#makeForwarder(backend, 'off'),
-      onChanged: () => {
-        const programmed = this.#programmed;
-        if (programmed !== undefined) this.#program(programmed.own, [...programmed.peers.values()], true);
-      },
+      onChanged: () => this.#programAgain(true),
+    });
+    this.#checksums = new ChecksumWatch({
+      probe: (probe, signal) => host.probeChecksum(probe, signal),
+      onBroken: () => this.#programAgain(false),
+      log,
     });
     this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), record, log);
@@ -198,16 +202,27 @@ export class NodePlane implements AsyncDisposable {
     this.#program(own, peers, false);
   }
 
+  #programAgain(isAnew: boolean): void {
+    const programmed = this.#programmed;
+    if (programmed !== undefined) this.#program(programmed.own, [...programmed.peers.values()], isAnew);
+  }
+
   #program(own: Lease, peers: readonly Lease[], isAnew: boolean): void {
     const backend = this.#backend;
     const { reconciler } = this;
     const { log } = this.#parts;
     try {
-      const { kernel, forwarder } = backend.host(own);
+      const { kernel, forwarder, probeChecksums = [] } = backend.host(own);
       const { formerLinks, formerNetworks } = this.#parts;
       this.#others.serve(own, this.#external, this.#typesBeside(own, peers));
+      const { name, address, addressV6, mtuBytes: underlayBytes } = this.#external;
+      this.#checksums.set(
+        kernel.addresses.flatMap(({ link, addr }) => (probeChecksums.includes(link) ? { link, from: addr } : [])),
+        `${name} ${address} ${addressV6} ${underlayBytes}`,
+      );
       const networks = [...kernel.networks, ...formerNetworks];
-      const state = merged(this.#withBlackholes(own, kernel), this.#others.hostStates(own));
+      const summing = summedBefore(kernel, this.#checksums.broken);
+      const state = merged(this.#withBlackholes(own, summing), this.#others.hostStates(own));
       this.#links = new Map(state.links.map(({ name, kind }) => [name, kind]));
       reconciler.set({ ...state, networks, absentLinks: this.#others.unneeded(formerLinks, this.#parts.tuns) });
       if (forwarder !== undefined) {
@@ -252,6 +267,7 @@ export class NodePlane implements AsyncDisposable {
       const isOther = peer !== undefined && isForAnother(backend, own, peer);
       this.#forwarding?.setPeer(key, isOther ? undefined : usable?.forward);
       this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
+      this.#checksums.setPeer(key, isOther ? [] : (usable?.kernel.neighbours ?? []));
       this.hooks.setPeer(key, usable?.hook);
       this.skipped.set(key, part);
       if (part === undefined) this.#ways.delete(key);
@@ -296,6 +312,7 @@ export class NodePlane implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#checksums[Symbol.asyncDispose]();
     await this.#others[Symbol.asyncDispose]();
     await this.hooks[Symbol.asyncDispose]();
     await this.#drops?.[Symbol.asyncDispose]();

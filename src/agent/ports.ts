@@ -6,6 +6,7 @@ import type { DestinationCheck } from '../dataplane/destination-check.ts';
 import type { FastPathMode, FastPathObstacle } from '../dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../dataplane/source-check.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
+import type { ChecksumProbe } from '../desired/checksum-probe.ts';
 import type { Kernel } from '../desired/kernel.ts';
 import type { WeftError } from '../errors.ts';
 import type { IpAddr } from '../ip/address.ts';
@@ -46,6 +47,8 @@ export interface AgentHost {
   forwarder(wish: ForwarderWish): Forwarder;
   /** The fast path ends that an earlier agent has left by that TUN device. Returns what is in the way of that. */
   endFastPath(root: string, tunName: string): string | undefined;
+  /** Whether a peer answers a datagram, depending on who computes its checksum; `undefined`: it could not be sent. */
+  probeChecksum(probe: ChecksumProbe, signal: AbortSignal): Promise<boolean | undefined>;
   trafficManager(kind: TrafficManager['kind']): TrafficManager;
   /** All of the host's packet filters that can be read; never rejects but with the signal's reason. */
   firewall(signal: AbortSignal): Promise<FirewallText>;

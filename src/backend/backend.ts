@@ -111,6 +111,8 @@ export interface HostPart {
   readonly kernel: WantedState;
   /** Present when packets pass through the forwarder. */
   readonly forwarder?: ForwarderPart;
+  /** Links whose checksums may be spoiled on the way, unless this host computes them: peers are asked whether they are. */
+  readonly probeChecksums?: readonly string[];
   /** Run once for this lease before anything else is done for it, and must succeed. */
   readonly hook?: HostCommand;
   /** Set likewise. */

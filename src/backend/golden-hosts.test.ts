@@ -238,6 +238,19 @@ describe('vxlan', () => {
     );
   });
 
+  it('leaves checksums to the device, or to no device, or has that found out, by TxChecksumOffload', async () => {
+    const said = async (change: string) => {
+      const { kernel, probeChecksums } = (await openedBackend(netConf(change), EXTERNAL)).host(one);
+      const device = kernel.links.find((link) => link.kind === 'vxlan');
+      return [device?.sumsBefore, probeChecksums];
+    };
+    assert.deepEqual(await said(''), [undefined, undefined]);
+    assert.deepEqual(await said(',"TxChecksumOffload":"on"'), [undefined, undefined]);
+    assert.deepEqual(await said(',"TxChecksumOffload":"off"'), [true, undefined]);
+    assert.deepEqual(await said(',"TxChecksumOffload":"auto"'), [undefined, ['flannel.1']]);
+    await assert.rejects(said(',"TxChecksumOffload":"never"'), /TxChecksumOffload.*want one of auto, on, off/);
+  });
+
   it('names the device by the VNI, and hands on port, GBP, Learning and MTU', async () => {
     const backend = await openedBackend(
       netConf(',"VNI":4096,"Port":4789,"GBP":true,"Learning":true,"MTU":1400'),

@@ -1,4 +1,4 @@
-import { type BackendKeyTable, BOOLEAN, integer, MTU } from '../config/backend-keys.ts';
+import { type BackendKeyTable, BOOLEAN, checked, integer, MTU } from '../config/backend-keys.ts';
 import type { OwnLink, WantedLink } from '../desired/state.ts';
 import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
 import { type MacAddr, macOfBytes, parseMac } from '../ip/mac.ts';
@@ -20,6 +20,9 @@ import {
   unicast,
 } from './shared.ts';
 
+const OFFLOADS = ['auto', 'on', 'off'] as const;
+type Offload = (typeof OFFLOADS)[number];
+
 const KEYS = {
   VNI: integer(0, 0xffffff),
   Port: integer(0, 65_535),
@@ -27,6 +30,7 @@ const KEYS = {
   GBP: BOOLEAN,
   Learning: BOOLEAN,
   DirectRouting: BOOLEAN,
+  TxChecksumOffload: checked((value) => (isOffload(value) ? undefined : `want one of ${OFFLOADS.join(', ')}`)),
 } as const satisfies BackendKeyTable;
 
 interface VxlanConfig {
@@ -36,6 +40,8 @@ interface VxlanConfig {
   readonly gbp: boolean;
   readonly learning: boolean;
   readonly directRouting: boolean;
+  /** Whether the device leaves checksums of what it carries to the network card; `on` is the kernel's own, and nothing is done. */
+  readonly offload: Offload;
   /** MTU of the network between the hosts, instead of the external interface's. */
   readonly mtuBytes: number | undefined;
 }
@@ -64,6 +70,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
     gbp: values.GBP === true,
     learning: values.Learning === true,
     directRouting: values.DirectRouting === true,
+    offload: isOffload(values.TxChecksumOffload) ? values.TxChecksumOffload : 'on',
     mtuBytes: values.MTU,
   }),
 
@@ -74,7 +81,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
     return { ipv4: await macOf('ipv4'), ipv6: await macOf('ipv6') };
   },
 
-  open({ vni, port, gbp, learning, directRouting, mtuBytes }, macs, network, external) {
+  open({ vni, port, gbp, learning, directRouting, mtuBytes, offload }, macs, network, external) {
     const families = requireFamilies(network, vxlan);
     const underlayMtu = mtuBytes ?? external.mtuBytes;
     const mtuOf = ({ key }: Family): number => underlayMtu - OVERHEAD_BYTES[key];
@@ -85,6 +92,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
         name: deviceName(vni, family.key),
         mtuBytes: mtuOf(family),
         mac: macs[family.key],
+        ...(offload === 'off' ? { sumsBefore: true } : {}),
         settings: { vni, underlay: external.name, local, port, learning, gbp },
       };
     });
@@ -118,6 +126,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
           },
           network,
         ),
+        ...(offload === 'auto' ? { probeChecksums: devices.map(({ name }) => name) } : {}),
       }),
       peer(_own, peer) {
         const other = otherType(peer, vxlan.type);
@@ -129,6 +138,10 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
     };
   },
 };
+
+function isOffload(value: string | undefined): value is Offload {
+  return OFFLOADS.some((offload) => offload === value);
+}
 
 function deviceName(vni: number, family: FamilyKey): string {
   return family === 'ipv4' ? `flannel.${vni}` : `flannel-v6.${vni}`;

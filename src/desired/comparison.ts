@@ -92,6 +92,7 @@ function opKey(op: Op): string {
       return `link ${op.link.name}`;
     case 'link-delete':
     case 'link-set':
+    case 'link-sum-before':
       return `link ${op.name}`;
     case 'wireguard-set':
       return `link ${op.link}`;

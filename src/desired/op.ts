@@ -30,6 +30,8 @@ export type Op =
       readonly alias?: string;
       readonly up?: true;
     }
+  /** The device computes no checksums any more. */
+  | { readonly type: 'link-sum-before'; readonly name: string }
   | { readonly type: 'sysctl-set'; readonly sysctl: LinkSysctl }
   | { readonly type: 'address-add'; readonly address: Address }
   | { readonly type: 'address-delete'; readonly address: ActualAddress }
@@ -63,6 +65,8 @@ export function describeOp(op: Op): string {
       ];
       return `set link ${op.name} ${parts.join(' ')}`;
     }
+    case 'link-sum-before':
+      return `turn tx-checksum-ip-generic of ${op.name} off`;
     case 'sysctl-set':
       return `set ${op.sysctl.name} to ${op.sysctl.value}`;
     case 'address-add':

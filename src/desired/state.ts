@@ -62,7 +62,13 @@ export type OwnWantedLink =
    */
   | ({ readonly kind: 'tun'; readonly alias?: string } & LinkProperties)
   | ({ readonly kind: 'bridge' } & LinkProperties)
-  | ({ readonly kind: 'vxlan'; readonly mac: MacAddr | undefined; readonly settings: VxlanSettings } & LinkProperties)
+  | ({
+      readonly kind: 'vxlan';
+      readonly mac: MacAddr | undefined;
+      /** Checksums of what enters it are this kernel's work, not the device's (`tx-checksum-ip-generic off`); else as it is. */
+      readonly sumsBefore?: true;
+      readonly settings: VxlanSettings;
+    } & LinkProperties)
   | ({ readonly kind: 'ipip'; readonly settings: IpipSettings } & LinkProperties)
   | ({ readonly kind: 'wireguard'; readonly settings: WireguardSettings } & LinkProperties);
 
@@ -208,6 +214,8 @@ interface ActualLinkProperties {
   readonly mac: MacAddr | undefined;
   /** IFLA_IFALIAS: a text that anybody may give a link. */
   readonly alias: string | undefined;
+  /** See the wanted VXLAN link; read only where that is wanted. */
+  readonly sumsBefore?: boolean;
 }
 
 /** What the kernel says of a link of each kind, beside the properties that all have. */

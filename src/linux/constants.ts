@@ -23,6 +23,7 @@ export const POLLNVAL = 0x20;
 // linux/socket.h, linux/net.h
 export const AF_UNIX = 1;
 export const AF_INET = 2;
+export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
@@ -30,6 +31,7 @@ export const SOCK_NONBLOCK = 0x800;
 export const SOCK_CLOEXEC = 0x80000;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
+export const MSG_MORE = 0x8000;
 export const MSG_TRUNC = 0x20;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const SCM_RIGHTS = 1;

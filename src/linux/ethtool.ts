@@ -2,6 +2,7 @@
 import {
   AF_INET,
   ENODEV,
+  EOPNOTSUPP,
   IFNAMSIZ,
   IFREQ_BYTES,
   SIOCETHTOOL,
@@ -16,6 +17,7 @@ import { addressOf, close, ioctl, socket } from './ffi.ts';
 const ETHTOOL_GSSET_INFO = 0x37;
 const ETHTOOL_GSTRINGS = 0x1b;
 const ETHTOOL_GFEATURES = 0x3a;
+const ETHTOOL_SFEATURES = 0x3b;
 const ETH_SS_FEATURES = 4;
 const ETH_GSTRING_LEN = 32;
 /** `struct ethtool_get_features_block`: available, requested, active, never_changed; 32 features each. */
@@ -33,6 +35,38 @@ export interface DeviceFacts {
 
 /** Of the device of that name in this network namespace; −errno when there is none or it does not say. */
 export function readDeviceFacts(name: string): DeviceFacts | number {
+  return withDevice(name, (request, ask, askEthtool) => {
+    let result = ask(SIOCGIFINDEX);
+    if (result < 0) return result;
+    const index = request.getInt32(IFNAMSIZ, true);
+    result = ask(SIOCGIFHWADDR);
+    if (result < 0) return result;
+    const isEthernet = request.getUint16(IFNAMSIZ, true) === ARPHRD_ETHER;
+    const features = readFeatures(askEthtool);
+    return typeof features === 'number' ? features : { index, isEthernet, features };
+  });
+}
+
+/** Turns a feature of a device off, by the name that `ethtool -k` has for it. Returns 0, or −errno. */
+export function turnFeatureOff(name: string, feature: string): number {
+  return withDevice(name, (_request, _ask, askEthtool) => {
+    const names = readFeatureNames(askEthtool);
+    if (typeof names === 'number') return names;
+    const bit = names.indexOf(feature);
+    if (bit < 0) return -EOPNOTSUPP;
+    const blocks = Math.ceil(names.length / 32);
+    const bits = new DataView(new SharedArrayBuffer(8 + blocks * 8)); // struct ethtool_sfeatures: pairs of valid, requested
+    bits.setUint32(0, ETHTOOL_SFEATURES, true);
+    bits.setUint32(4, blocks, true);
+    bits.setUint32(8 + (bit >> 5) * 8, (1 << (bit & 31)) >>> 0, true);
+    return Math.min(0, askEthtool(bits));
+  });
+}
+
+function withDevice<T>(
+  name: string,
+  use: (request: DataView, ask: (code: number) => number, askEthtool: (data: DataView) => number) => T | number,
+): T | number {
   if (name.length >= IFNAMSIZ) return -ENODEV;
   const fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return fd;
@@ -40,24 +74,17 @@ export function readDeviceFacts(name: string): DeviceFacts | number {
     const request = new DataView(new SharedArrayBuffer(IFREQ_BYTES));
     new Uint8Array(request.buffer).set(new TextEncoder().encode(name));
     const ask = (code: number): number => ioctl(fd, code, addressOf(request));
-    let result = ask(SIOCGIFINDEX);
-    if (result < 0) return result;
-    const index = request.getInt32(IFNAMSIZ, true);
-    result = ask(SIOCGIFHWADDR);
-    if (result < 0) return result;
-    const isEthernet = request.getUint16(IFNAMSIZ, true) === ARPHRD_ETHER;
-    const features = readFeatures((data) => {
+    return use(request, ask, (data) => {
       request.setBigUint64(IFNAMSIZ, BigInt(addressOf(data)), true);
       return ask(SIOCETHTOOL);
     });
-    return typeof features === 'number' ? features : { index, isEthernet, features };
   } finally {
     close(fd);
   }
 }
 
-/** Names and bits by number: the numbers are the kernel's own and differ between versions. */
-function readFeatures(ask: (data: DataView) => number): Set<string> | number {
+/** In the kernel's order: the numbers are its own and differ between versions. */
+function readFeatureNames(ask: (data: DataView) => number): string[] | number {
   const info = new DataView(new SharedArrayBuffer(24)); // struct ethtool_sset_info and one u32
   info.setUint32(0, ETHTOOL_GSSET_INFO, true);
   info.setBigUint64(8, 1n << BigInt(ETH_SS_FEATURES), true);
@@ -72,21 +99,26 @@ function readFeatures(ask: (data: DataView) => number): Set<string> | number {
   result = ask(strings);
   if (result < 0) return result;
 
-  const blocks = Math.ceil(count / 32);
+  const text = Buffer.from(strings.buffer);
+  return Array.from({ length: count }, (_, feature) => {
+    const at = 12 + feature * ETH_GSTRING_LEN;
+    const name = text.toString('latin1', at, at + ETH_GSTRING_LEN);
+    return name.slice(0, name.indexOf('\0'));
+  });
+}
+
+function readFeatures(ask: (data: DataView) => number): Set<string> | number {
+  const names = readFeatureNames(ask);
+  if (typeof names === 'number') return names;
+  const blocks = Math.ceil(names.length / 32);
   const bits = new DataView(new SharedArrayBuffer(8 + blocks * FEATURE_BLOCK_BYTES)); // struct ethtool_gfeatures
   bits.setUint32(0, ETHTOOL_GFEATURES, true);
   bits.setUint32(4, blocks, true);
-  result = ask(bits);
+  const result = ask(bits);
   if (result < 0) return result;
-
-  const text = Buffer.from(strings.buffer);
-  const features = new Set<string>();
-  for (let feature = 0; feature < count; feature++) {
+  const isActive = (feature: number): boolean => {
     const block = 8 + Math.floor(feature / 32) * FEATURE_BLOCK_BYTES;
-    if ((bits.getUint32(block + FEATURE_BLOCK_ACTIVE, true) & (1 << (feature % 32))) === 0) continue;
-    const at = 12 + feature * ETH_GSTRING_LEN;
-    const name = text.toString('latin1', at, at + ETH_GSTRING_LEN);
-    features.add(name.slice(0, name.indexOf('\0')));
-  }
-  return features;
+    return (bits.getUint32(block + FEATURE_BLOCK_ACTIVE, true) & (1 << (feature % 32))) !== 0;
+  };
+  return new Set(names.filter((_, feature) => isActive(feature)));
 }

@@ -23,6 +23,8 @@ import {
 import { describeError, WeftError } from '../errors.ts';
 import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
+import { readDeviceFacts, turnFeatureOff } from './ethtool.ts';
+import { errnoName } from './ffi.ts';
 import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
 import { OwnEchoes } from './own-echoes.ts';
 import { type RunResult, run } from './run.ts';
@@ -36,6 +38,8 @@ export interface Iproute2Options extends IpMonitorOptions {
 
 /** A dump of a large table takes a second or two; longer than this means that something hangs. */
 const TIMEOUT_MS = 30_000;
+
+const SUM_FEATURE = 'tx-checksum-ip-generic';
 
 /** rtnetlink.h: RTN_UNICAST, RTN_BLACKHOLE. */
 const ROUTE_TYPES: Readonly<Record<string, ActualRoute['type']>> = { '1': 'unicast', '6': 'blackhole' };
@@ -85,10 +89,13 @@ class Iproute2Kernel implements Kernel {
     ]);
     const links: ActualLink[] = [];
     const addresses: ActualAddress[] = [];
+    const summed = new Set(wanted.links.flatMap((link) => ('sumsBefore' in link && link.sumsBefore ? link.name : [])));
     for (const answer of main.slice(1, 1 + names.length)) {
       for (const item of answer) {
         if (typeof item.ifname !== 'string') continue;
-        links.push(linkOf(item));
+        const link = linkOf(item);
+        const sums = summed.has(link.name) ? { sumsBefore: !(await this.#deviceSums(link.name, signal)) } : {};
+        links.push({ ...link, ...sums });
         addresses.push(...addressesOf(item));
       }
     }
@@ -118,6 +125,7 @@ class Iproute2Kernel implements Kernel {
       while (to < ops.length && tool !== 'ip link add' && toolOf(ops[to]!) === tool) to++;
       const some = ops.slice(from, to);
       if (tool === 'sysctl') results.push(...(await this.#setSysctls(some, signal)));
+      else if (tool === 'ethtool') results.push(...(await this.#sumBefore(some, signal)));
       else if (tool === 'wg') results.push(...(await applyWireguard(some, { netns: this.#netns, signal })));
       else results.push(...(await this.#batch(tool, some, signal)));
       from = to;
@@ -177,7 +185,39 @@ class Iproute2Kernel implements Kernel {
     return results;
   }
 
-  async #batch(tool: Exclude<Tool, 'sysctl' | 'wg'>, ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+  /** Whether the device says that it computes checksums; as with settings, another namespace's takes a process there. */
+  async #deviceSums(link: string, signal: AbortSignal): Promise<boolean> {
+    if (this.#netns === undefined) {
+      const facts = readDeviceFacts(link);
+      return typeof facts !== 'number' && facts.features.has(SUM_FEATURE);
+    }
+    const { stdout } = await run(['ethtool', '-k', link], { netns: this.#netns, okExitCodes: 'any', signal });
+    return new RegExp(`^\\s*${SUM_FEATURE}: on`, 'm').test(stdout);
+  }
+
+  async #sumBefore(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+    const results: OpResult[] = [];
+    for (const op of ops) {
+      if (op.type !== 'link-sum-before') throw new TypeError(`unreachable: ${op.type} is no matter of ethtool`);
+      let error: string | undefined;
+      if (this.#netns === undefined) {
+        const result = turnFeatureOff(op.name, SUM_FEATURE);
+        if (result < 0) error = errnoName(result);
+      } else {
+        const argv = ['ethtool', '-K', op.name, SUM_FEATURE, 'off'];
+        const { exitCode, stderr } = await run(argv, { netns: this.#netns, okExitCodes: 'any', signal });
+        if (exitCode !== 0) error = stderr.trim();
+      }
+      results.push(error === undefined ? { op, ok: true } : { op, ok: false, error });
+    }
+    return results;
+  }
+
+  async #batch(
+    tool: Exclude<Tool, 'sysctl' | 'wg' | 'ethtool'>,
+    ops: readonly Op[],
+    signal: AbortSignal,
+  ): Promise<OpResult[]> {
     const argv = [tool === 'bridge' ? 'bridge' : 'ip', '-force', '-batch', '-'];
     const { errors, aborted } = batchErrors(await this.#run(argv, ops.map(commandOf), signal));
     if (aborted !== undefined && tool === 'ip neigh' && ops.length > 1) {
@@ -248,6 +288,7 @@ export function commandOf(op: Op): string {
       if (op.up !== undefined) words.push('up');
       return words.join(' ');
     }
+    case 'link-sum-before':
     case 'sysctl-set':
     case 'wireguard-set':
     case 'wireguard-peer-set':
@@ -313,12 +354,14 @@ function routeDeletionWords(route: ActualRoute): string {
  * Operations of one tool in a row are one batch. Two are apart from the rest because their failure ends the program in
  * spite of `-force` (iproute2 6.1: `exit(2)` in ipneigh.c; a missing underlay in iplink_vxlan.c).
  */
-type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge' | 'sysctl' | 'wg';
+type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge' | 'sysctl' | 'wg' | 'ethtool';
 
 function toolOf(op: Op): Tool {
   switch (op.type) {
     case 'link-add':
       return 'ip link add';
+    case 'link-sum-before':
+      return 'ethtool';
     case 'sysctl-set':
       return 'sysctl';
     case 'neighbour-replace':

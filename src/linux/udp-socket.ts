@@ -1,7 +1,9 @@
 import { WeftError } from '../errors.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
+import type { Ipv6Addr } from '../ip/ipv6.ts';
 import {
   AF_INET,
+  AF_INET6,
   EADDRINUSE,
   EADDRNOTAVAIL,
   IP_MTU,
@@ -33,6 +35,17 @@ export function sockaddrIn(address: number, port: number): Uint8Array {
   view.setUint16(0, AF_INET, true);
   view.setUint16(2, port);
   view.setUint32(4, address);
+  return bytes;
+}
+
+/** `struct sockaddr_in6` in memory that does not move. */
+export function sockaddrIn6(address: Ipv6Addr, port: number): Uint8Array {
+  const bytes = new Uint8Array(new SharedArrayBuffer(28));
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, AF_INET6, true);
+  view.setUint16(2, port);
+  view.setBigUint64(8, address >> 64n);
+  view.setBigUint64(16, address & 0xffff_ffff_ffff_ffffn);
   return bytes;
 }
 

@@ -225,6 +225,19 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       assert.equal(device?.kind === 'vxlan' && device.settings.vni, 7);
     });
 
+    it('leaves checksums to no device where that is wanted, and looks whether it stays so', async () => {
+      await using h = await open();
+      const [uplink, link] = VXLAN.links as [WantedLink, Extract<WantedLink, { kind: 'vxlan' }>];
+      await settle(h.kernel, VXLAN);
+      const summed: WantedState = { ...VXLAN, links: [uplink, { ...link, sumsBefore: true }] };
+      const off = ['turn tx-checksum-ip-generic of flannel.1 off'];
+      assert.deepEqual((await applyOnce(h.kernel, summed)).map(describeOp), off);
+      assert.deepEqual(await applyOnce(h.kernel, summed), []);
+      await h.deleteLink('flannel.1');
+      assert((await applyOnce(h.kernel, summed)).map(describeOp).includes(off[0]!));
+      assert.deepEqual(await applyOnce(h.kernel, summed), []);
+    });
+
     it('sets what is wanted of a link’s settings, on a new device too', async () => {
       await using h = await open();
       const name = 'net/ipv6/conf/flannel.1/accept_ra';

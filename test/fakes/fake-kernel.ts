@@ -174,6 +174,12 @@ export class FakeKernel implements Kernel {
         return undefined;
       case 'link-set':
         return this.linkSet(op);
+      case 'link-sum-before': {
+        const link = this.links.get(op.name);
+        if (link === undefined) return 'ENODEV';
+        this.links.set(op.name, { ...link, sumsBefore: true });
+        return undefined;
+      }
       case 'sysctl-set': {
         const { name, value } = op.sysctl;
         const found = this.sysctls.get(name);
@@ -249,7 +255,13 @@ export class FakeKernel implements Kernel {
     const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
     const underlay = kind.underlay(link);
     if (underlay !== undefined && !this.links.has(underlay)) return `Cannot find device "${underlay}"`;
-    const common = { name: link.name, up: true, mac: 'mac' in link ? link.mac : undefined, alias: undefined };
+    const common = {
+      name: link.name,
+      up: true,
+      sumsBefore: false,
+      mac: 'mac' in link ? link.mac : undefined,
+      alias: undefined,
+    };
     const mtuBytes = link.mtuBytes ?? (underlay === undefined ? 1500 : 1450);
     this.links.set(link.name, { ...common, mtuBytes, ...settled(link) });
     const name = `net/ipv6/conf/${link.name}/accept_ra`;

@@ -4,6 +4,7 @@ import type { AgentHost } from '../../agent/ports.ts';
 import { setVpcRoute } from '../../cloud/tencent-vpc-route.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { hasErrno } from '../../errno.ts';
+import { probeChecksum } from '../../linux/checksum-probe.ts';
 import { Connections } from '../../linux/connections.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
 import type { HandOver } from '../../linux/hand-over.ts';
@@ -40,6 +41,7 @@ export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptor
     kernel: () => iproute2Kernel(),
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
     endFastPath,
+    probeChecksum,
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
     firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
     readText,

@@ -62,6 +62,8 @@ export function planLinks(
       ops.push({ type: 'link-add', link });
       fresh.add(link.name);
     }
+    const sums = 'sumsBefore' in link && link.sumsBefore && (fresh.has(link.name) || found?.sumsBefore === false);
+    if (sums) ops.push({ type: 'link-sum-before', name: link.name });
     own.add(link.name);
     present.add(link.name);
     up.add(link.name);

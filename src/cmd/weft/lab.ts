@@ -30,7 +30,7 @@ export function labCommand(life: ProcessLife): Command {
     )
     .option('--hosts <n>', `number of hosts, ${MIN_HOSTS} to ${MAX_LAB_HOSTS}`, hostCount, 3)
     .option('--keep', 'leave the lab running and print commands to try')
-    .option('--open', 'the same, and show its page in a browser')
+    .option('--open', 'like --keep, and open its page in a browser')
     .option('--json', 'print one JSON object')
     .addOption(
       new Option('--subnet-mgr <kind>', 'lease store of the agents').choices(SUBNET_STORE_KINDS).default('local'),

@@ -34,20 +34,18 @@ interface UiFlags {
  */
 export function uiCommand(life: ProcessLife): Command {
   return new Command('ui')
-    .summary('serve a page that shows hosts, paths, packets and events')
-    .description(
-      'Serve a page on this machine that shows hosts, paths between them, packets and events as they are now. Everything is read-only.',
-    )
+    .summary('serve a page with hosts, paths, packets and events')
+    .description('Serve a live, read-only page on this machine with hosts, the paths between them, packets and events.')
     .option(
       '--socket <path>',
-      `API socket of an agent of this machine; may be repeated (default: ${DEFAULT_SOCKET})`,
+      `API socket of an agent on this machine; may be repeated (default: ${DEFAULT_SOCKET})`,
       append,
     )
-    .option('--host <url>', 'API address of an agent elsewhere, as its --api-listen says; may be repeated', append)
-    .option('--token-file <file>', 'token that the agents of --host want')
-    .option('--lab <id>', 'all hosts of a kept lab')
-    .option('--port <n>', 'port on 127.0.0.1; 0 is any free one', portNumber, DEFAULT_PORT)
-    .option('--open', 'open it in a browser')
+    .option('--host <url>', 'URL of the API of an agent on another host (its --api-listen); may be repeated', append)
+    .option('--token-file <file>', 'file with the token for the agents of --host')
+    .option('--lab <id>', 'show all hosts of a lab kept with weft lab --keep')
+    .option('--port <n>', 'port on 127.0.0.1; 0 selects a free port', portNumber, DEFAULT_PORT)
+    .option('--open', 'open the page in a browser')
     .action((flags: UiFlags) => serve(flags, life));
 }
 

@@ -12,12 +12,16 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { type Arena, ArenaLayout, createArena } from '../src/dataplane/arena.ts';
 import { Counters } from '../src/dataplane/counters.ts';
 import { IcmpErrors } from '../src/dataplane/icmp-error.ts';
+import { IcmpLimits } from '../src/dataplane/icmp-limits.ts';
+import { Icmp6Errors } from '../src/dataplane/icmp6-error.ts';
 import { Inbound } from '../src/dataplane/inbound.ts';
 import { LocalAddresses } from '../src/dataplane/local-addresses.ts';
+import { LocalAddresses6 } from '../src/dataplane/local-addresses6.ts';
 import { MESSAGE_SIZE, putReceivedSegmentSize, setReceivedLength } from '../src/dataplane/mmsghdr.ts';
 import { Outbound } from '../src/dataplane/outbound.ts';
-import { type Peer, PeerTable } from '../src/dataplane/peer-table.ts';
+import { type Ipv4Peer, PeerTable } from '../src/dataplane/peer-table.ts';
 import type { Conn, Tun } from '../src/dataplane/ports.ts';
+import { IPV4_UNDERLAY } from '../src/dataplane/underlay.ts';
 import { ipv4Of } from '../src/ip/ipv4.ts';
 import { prefix4 } from '../src/ip/prefix.ts';
 import { payloadOf, tcpFrame, tcpPacket, udpFrame, udpPacket } from '../test/fakes/packets.ts';
@@ -253,7 +257,12 @@ class BenchConn implements Conn {
   }
 }
 
-const CHECKS = { sourceCheck: 'loose', destinationCheck: 'loose', localAddresses: LocalAddresses.allocate() } as const;
+const CHECKS = {
+  sourceCheck: 'loose',
+  destinationCheck: 'loose',
+  localAddresses: LocalAddresses.allocate(),
+  localAddresses6: LocalAddresses6.allocate(),
+} as const;
 
 /** A scenario made ready: both functions do one batch and return the packets on the wire. */
 interface Ready {
@@ -270,7 +279,7 @@ function makeReady(scenario: Scenario): Ready {
   const layout = new ArenaLayout(arena);
   const counters = Counters.allocate(8_192);
   const table = PeerTable.allocate(8_192);
-  const peers: Peer[] = Array.from({ length: peerCount }, (_, peer) => ({
+  const peers: Ipv4Peer[] = Array.from({ length: peerCount }, (_, peer) => ({
     slot: peer + 1,
     subnet: prefix4(ipv4Of(subnetOf(peer)), 24),
     publicIp: ipv4Of(outerOf(peer)),
@@ -281,8 +290,8 @@ function makeReady(scenario: Scenario): Ready {
   const packets = scenario.packets(0);
   const tun = new BenchTun(arena, packets[0]!, peerCount);
   const conn = new BenchConn(arena, packets, peerCount);
-  const icmp = new IcmpErrors(layout, { send: () => 1 }, counters, () => 0);
-  const parts = { layout, tun, conn, table: table.reader(direction === 'tx' ? 0 : 1), counters, icmp };
+  const reader = table.reader(direction === 'tx' ? 0 : 1);
+  const parts = { layout, tun, conn, table: reader, counters, ...icmpOf(layout, counters), underlay: IPV4_UNDERLAY };
   const total = (): number => {
     let passed = 0;
     for (let slot = 0; slot <= peerCount; slot++) passed += counters.read(slot, direction).packets;
@@ -313,6 +322,15 @@ function makeReady(scenario: Scenario): Ready {
   return { scenario, step, devices, bytesPerPacket };
 }
 
+function icmpOf(layout: ArenaLayout, counters: Counters): { readonly icmp: IcmpErrors; readonly icmp6: Icmp6Errors } {
+  const limits = IcmpLimits.create();
+  const [out, clock] = [{ send: () => 1 }, () => 0];
+  return {
+    icmp: new IcmpErrors(layout, out, counters, clock, limits),
+    icmp6: new Icmp6Errors(layout, out, counters, clock, limits),
+  };
+}
+
 /** The socket alone: messages and buffers are those that Inbound lays out. */
 function bareReceive(packets: readonly Uint8Array[], peers: number, perStep: number): () => number {
   const arena = createArena();
@@ -330,10 +348,10 @@ function bareReceive(packets: readonly Uint8Array[], peers: number, perStep: num
     },
   };
   const counters = Counters.allocate(1);
-  const icmp = new IcmpErrors(layout, { send: () => 1 }, counters, () => 0);
   const table = PeerTable.allocate(1).reader(0);
   const tun: Tun = { read: () => 0, writev: () => 1 };
-  new Inbound({ layout, tun, conn: spy, table, counters, icmp, ...CHECKS, joinUdp: true }).step();
+  const parts = { layout, tun, conn: spy, table, counters, ...icmpOf(layout, counters), underlay: IPV4_UNDERLAY };
+  new Inbound({ ...parts, ...CHECKS, joinUdp: true }).step();
   const count = perStep / packets.length;
   return () => {
     conn.receive(messages, count);

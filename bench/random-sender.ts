@@ -28,7 +28,7 @@ const iovec = layout.take(IOVEC_SIZE);
 putIovec(arena, iovec, layout.take(PAYLOAD), PAYLOAD);
 for (let index = 0; index < BATCH; index++) {
   const message = messages + index * MESSAGE_SIZE;
-  initMessage(arena, message, names + index * SOCKADDR_SIZE, control);
+  initMessage(arena, message, names + index * SOCKADDR_SIZE, SOCKADDR_SIZE, control);
   setVector(arena, message, iovec, 1);
   setSegmentSize(arena, message, control, 0);
 }

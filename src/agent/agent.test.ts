@@ -173,6 +173,7 @@ class Stage implements AsyncDisposable {
           ...{ sourceCheck, destinationCheck, onEvent },
           open: () => ({
             ...{ tunFd: STUB_STARTS.well, udpSegmentation: false, socketFd: -1, icmpFd: -1, stopFd: -1 },
+            ...{ underlay: 4 as const, icmp6Fd: -1 },
             signalStop: () => {},
             started: () => {},
             [Symbol.dispose]: () => {},

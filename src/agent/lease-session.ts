@@ -1,7 +1,7 @@
 import { assertNever } from '../assert-never.ts';
 import { describeError } from '../errors.ts';
 import type { NewEvent, RecordEvent } from '../events/event.ts';
-import { formatIpv4 } from '../ip/ipv4.ts';
+import { formatAddr } from '../ip/address.ts';
 import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import {
   describeHolder,
@@ -204,8 +204,9 @@ export class LeaseSession implements AsyncDisposable {
 
   #logEvent(event: LeaseEvent): void {
     const { lease } = event;
-    const { publicIp } = lease.attrs;
-    const via = publicIp === undefined ? 'no address' : formatIpv4(publicIp);
+    const { publicIp, publicIpv6 } = lease.attrs;
+    const address = publicIp ?? publicIpv6;
+    const via = address === undefined ? 'no address' : formatAddr(address);
     const subnet = leaseKey(lease).replaceAll('-', '/');
     this.#parts.log.info(event.type === 'set' ? `Subnet added: ${subnet} via ${via}` : `Subnet removed: ${subnet}`);
   }

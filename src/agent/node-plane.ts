@@ -172,11 +172,12 @@ export class NodePlane implements AsyncDisposable {
     await failingAs('Error registering network: ', () => this.hooks.start(hook, signal));
     await failingAs('Error registering network: ', () => this.#setCloudRoute(cloudRoute, signal));
     if (forwarder === undefined || part === undefined || underlay === undefined) return;
-    const wanted = JSON.stringify([part.ownAddress, underlay.listenAddress, underlay.listenPort]);
+    const { ipv4, ipv6 } = part.addresses;
+    const wanted = [ipv4, ipv6, underlay.listenAddress, underlay.listenPort].join(' ');
     if (wanted === this.#carrying && forwarder.failure === undefined) return;
     this.#carrying = undefined;
     if (this.#programmed === undefined) this.#foresee(own, peers);
-    await failingAs('Error registering network: ', () => forwarder.start(part.ownAddress, signal));
+    await failingAs('Error registering network: ', () => forwarder.start(part.addresses, signal));
     this.#carrying = wanted;
   }
 
@@ -184,8 +185,7 @@ export class NodePlane implements AsyncDisposable {
   #foresee(own: Lease, peers: readonly Lease[]): void {
     const { forwarder } = this.#backend.host(own);
     if (forwarder === undefined || this.#forwarding === undefined || peers.length === 0) return;
-    const { network, subnet, mtuBytes } = forwarder;
-    this.#forwarding.set({ network, own: subnet, mtu: mtuBytes });
+    this.#forwarding.set(forwarder.table);
     for (const peer of peers) {
       const part = this.#backend.peer(own, peer);
       if (!isSkipped(part)) this.#forwarding.setPeer(leaseKey(peer), part.forward);
@@ -225,10 +225,7 @@ export class NodePlane implements AsyncDisposable {
       const state = merged(this.#withBlackholes(own, summing), this.#others.hostStates(own));
       this.#links = new Map(state.links.map(({ name, kind }) => [name, kind]));
       reconciler.set({ ...state, networks, absentLinks: this.#others.unneeded(formerLinks, this.#parts.tuns) });
-      if (forwarder !== undefined) {
-        const { network, subnet, mtuBytes } = forwarder;
-        this.#forwarding?.set({ network, own: subnet, mtu: mtuBytes });
-      }
+      if (forwarder !== undefined) this.#forwarding?.set(forwarder.table);
     } catch (error) {
       log.error(`Could not program ${leaseKey(own)}: ${describeError(error)}`);
       return;

@@ -177,9 +177,9 @@ export class OtherBackends implements AsyncDisposable {
       const forwarder = this.#parts.forwarder(() => backend);
       side.forwarder = forwarder;
       forwarder.prepare();
-      await forwarder.start(part.ownAddress, signal);
+      await forwarder.start(part.addresses, signal);
       side.forwarding = new ForwardingTable(slots, forwarder);
-      side.forwarding.set({ network: part.network, own: part.subnet, mtu: part.mtuBytes });
+      side.forwarding.set(part.table);
     }
     signal.throwIfAborted();
     for (const link of kernel.links) {

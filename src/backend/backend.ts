@@ -3,6 +3,8 @@ import type { BackendKeyTable, BackendValues } from '../config/backend-keys.ts';
 import type { HostCommand, RunHostCommand } from '../config/host-command.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
+import type { PeerTableContent } from '../dataplane/peer-table.ts';
+import type { OwnAddresses } from '../dataplane/supervisor.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
 import type { IpAddr, IpPrefix } from '../ip/address.ts';
 import type { FamilyKey, PerFamily } from '../ip/family.ts';
@@ -157,21 +159,17 @@ export interface SkippedPeer {
 /** Between which device and which socket the forwarder carries packets; known before there is a lease. */
 export interface ForwarderUnderlay {
   readonly tunName: string;
-  /** Own side of the underlay: the socket is bound to it. */
-  readonly listenAddress: Ipv4Addr;
+  /** Own side of the underlay: the socket is bound to it, and is of its family. */
+  readonly listenAddress: IpAddr;
   readonly listenPort: number;
 }
 
 /** What of the forwarder depends on the own lease. */
 export interface ForwarderPart {
-  /** The TUN device's address, and the source of ICMP errors. */
-  readonly ownAddress: Ipv4Addr;
-  /** This host's own subnet: what peers may send to. */
-  readonly subnet: Ipv4Prefix;
-  /** The whole flannel network: a source inside it must belong to the peer that sends it. */
-  readonly network: Ipv4Prefix;
-  /** Longest inner packet, in bytes. */
-  readonly mtuBytes: number;
+  /** The TUN device's addresses, and the sources of ICMP errors. */
+  readonly addresses: OwnAddresses;
+  /** All of its table but the peers. */
+  readonly table: Omit<PeerTableContent, 'peers'>;
 }
 
 export const NO_PEER_STATE: PeerState = { routes: [], neighbours: [], fdb: [] };

@@ -1,5 +1,4 @@
 import { formatPrefix, type IpPrefix, overlaps, parsePrefix } from '../ip/address.ts';
-import type { Ipv4Prefix } from '../ip/prefix.ts';
 
 /**
  * Which TUN device a forwarder has. flannel leaves the name to the kernel (`flannel%d`), which takes the first that is free: with
@@ -38,7 +37,7 @@ export function isTunName(name: string): boolean {
 }
 
 /** The alias of the device that carries this network. Without white space. */
-export function tunMark(network: Ipv4Prefix): string {
+export function tunMark(network: IpPrefix): string {
   return `weft:${formatPrefix(network)}`;
 }
 
@@ -62,7 +61,7 @@ export function ownTuns(tuns: readonly NamedTun[], networks: readonly IpPrefix[]
  */
 export async function takeTun(
   host: TunHost,
-  network: Ipv4Prefix | undefined,
+  network: IpPrefix | undefined,
   earlier: readonly IpPrefix[],
   signal: AbortSignal,
 ): Promise<string> {

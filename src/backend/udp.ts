@@ -1,14 +1,25 @@
 import { type BackendKeyTable, integer, MTU } from '../config/backend-keys.ts';
 import type { AddressPlan } from '../config/network-config.ts';
+import { IPV6_MIN_MTU } from '../dataplane/wire.ts';
 import type { WantedLink, WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
-import type { PerFamily } from '../ip/family.ts';
-import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
-import { formatPrefix4, type Ipv4Prefix } from '../ip/prefix.ts';
-import { type Lease, leaseKey } from '../lease/lease.ts';
+import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, isPrefix4 } from '../ip/address.ts';
+import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
+import type { JsonValue, Lease } from '../lease/lease.ts';
 import { isLeasable } from '../lease/lease-gate.ts';
-import { type BackendKind, NO_PEER_STATE } from './backend.ts';
-import { attrsOf, hostAddress, hostState, requireAddress, requireFamilies, unicast } from './shared.ts';
+import {
+  type BackendKind,
+  type Network,
+  NO_PEER_STATE,
+  ownAddressOf,
+  type PeerPart,
+  publishedAddressOf,
+  type SkippedPeer,
+} from './backend.ts';
+import { attrsOf, hostAddress, hostState, ownSubnet, requireAddress, requireFamilies, unicast } from './shared.ts';
 import { takeTun, tunMark } from './tun-name.ts';
 
 /** `MTU` is weft's own addition: flannel always takes the interface's. */
@@ -17,7 +28,7 @@ const KEYS = { Port: integer(1, 65_535), MTU } as const satisfies BackendKeyTabl
 interface UdpConfig {
   /** UDP port to listen on and to send to, 1 … 65535. */
   readonly port: number;
-  /** MTU of the network between the hosts, instead of the external interface's; the tunnel's is 28 bytes less. */
+  /** MTU of the network between the hosts, instead of the external interface's; the tunnel's is 28 bytes less, with IPv6 48. */
   readonly mtuBytes: number | undefined;
 }
 
@@ -38,35 +49,47 @@ const ROUTE_METRIC = 100;
 /** IP and UDP headers of the encapsulating datagram. */
 const OVERHEAD_BYTES: PerFamily<number> = { ipv4: 20 + 8, ipv6: 40 + 8 };
 
-/** Longest packet that fits a datagram on the underlay: that one's MTU less the outer IPv4 and UDP headers. */
-function udpMtuBytes(underlayMtuBytes: number): number {
-  return underlayMtuBytes - OVERHEAD_BYTES.ipv4;
+/**
+ * What a host publishes, for each family that it has, if it takes IPv6 packets in datagrams: the versions of IP, by which payloads are told
+ * apart. Without IPv6 it publishes nothing, as flannel.
+ */
+const PAYLOADS = { PayloadVersions: [4, 6] } as const;
+
+/** One family of what a host has on the overlay. */
+export interface UdpFamily {
+  /** Its own part of the network; the base address is the TUN device's. */
+  readonly own: IpPrefix;
+  readonly network: IpPrefix;
 }
 
 /**
- * Link, address and route of the udp mode, as flannel sets them: the subnet's base address as /32 on the TUN device and one
- * route for the whole network, whoever the peers are.
+ * Link, addresses and routes of the udp mode, as flannel sets them: the subnet's base address alone on the TUN device and one
+ * route for the whole network, whoever the peers are; the same for each family.
  */
 export function udpHostState(
   tun: Pick<TunLink, 'name' | 'alias' | 'mtuBytes'>,
-  own: Ipv4Prefix,
-  network: Ipv4Prefix,
+  families: readonly UdpFamily[],
 ): WantedState {
   return {
     ...hostState({ links: [{ kind: 'tun', ...tun }] }, { ipv4: undefined, ipv6: undefined }),
-    addresses: [hostAddress(tun.name, own)],
-    routes: [unicast({ dst: network, dev: tun.name, metric: ROUTE_METRIC })],
-    networks: [network],
+    addresses: families.map(({ own }) => hostAddress(tun.name, own)),
+    // No other agent makes one of IPv6.
+    routes: families.map(({ network }) =>
+      unicast({ dst: network, dev: tun.name, metric: isPrefix4(network) ? ROUTE_METRIC : undefined }),
+    ),
+    networks: families.map(({ network }) => network),
   };
 }
 
 /**
- * flannel's udp mode: a forwarder in user space, one raw IP packet a datagram. Lease data is empty (the type too), and like
- * flannel it does not look at the type of a peer's lease: whoever has a public address is sent to.
+ * flannel's udp mode: a forwarder in user space, one raw IP packet a datagram. The type in the lease is empty, and like flannel it does
+ * not look at the type of a peer's lease: whoever has a public address is sent to. A network with IPv4 has it between the hosts too.
+ *
+ * flannel takes IPv4 packets alone and publishes no data. So IPv6 packets go only to hosts that say they take them (docs/adr/0019).
  */
 export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
   type: 'udp',
-  families: ['ipv4'],
+  families: ['ipv4', 'ipv6'],
   keys: KEYS,
   routesWholeNetwork: true,
   reachableAs: '',
@@ -79,53 +102,133 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
     mtuBytes: values.MTU,
   }),
   identify: async (_config, network, past, host, signal) => ({
-    tunName: await takeTun(host, network.ipv4?.network, past.networks, signal),
+    tunName: await takeTun(host, (network.ipv4 ?? network.ipv6)?.network, past.networks, signal),
   }),
   open({ port, mtuBytes: configuredMtu }, { tunName }, network, external) {
     const families = requireFamilies(network, udp);
-    const [family] = families;
-    const { ipv4 } = network;
-    if (family === undefined || ipv4 === undefined) throw new TypeError('unreachable: requireFamilies() found none');
-    const listenAddress = requireAddress(external.address, family, external, udp.type);
-    const publicIp = requireAddress(external.publicIp, family, external, udp.type);
-    refuseOverlap(ipv4, [listenAddress, publicIp], external.name);
-    const mtuBytes = udpMtuBytes(configuredMtu ?? external.mtuBytes);
+    const [underlay] = families;
+    const mark = (network.ipv4 ?? network.ipv6)?.network;
+    if (underlay === undefined || mark === undefined) throw new TypeError('unreachable: requireFamilies() found none');
+    const listenAddress = requireAddress(ownAddressOf(external, underlay.key), underlay, external, udp.type);
+    requireAddress(publishedAddressOf(external, underlay.key), underlay, external, udp.type);
+    for (const family of families) {
+      const addresses = [ownAddressOf(external, family.key), publishedAddressOf(external, family.key)];
+      refuseOverlap(
+        network[family.key],
+        addresses.filter((address) => address !== undefined),
+        external.name,
+      );
+    }
+    const mtuBytes = (configuredMtu ?? external.mtuBytes) - OVERHEAD_BYTES[underlay.key];
+    if (network.ipv6 !== undefined) requireIpv6Mtu(mtuBytes, OVERHEAD_BYTES[underlay.key]);
     return {
-      attrs: attrsOf('', external, families, () => undefined),
-      usesPeerData: false,
+      attrs: attrsOf('', external, families, () => (network.ipv6 === undefined ? undefined : PAYLOADS)),
+      usesPeerData: network.ipv6 !== undefined,
       mtuBytes,
       underlay: { tunName, listenAddress, listenPort: port },
       host: (own) => {
-        const subnet = subnet4(own);
+        const subnet = network.ipv4 && subnet4(own);
+        const ipv6 = network.ipv6 && { network: network.ipv6.network, own: subnet6(own) };
+        const parts = families.map(({ key }) => ({ own: ownSubnet(own, key), network: planOf(network, key).network }));
         return {
-          kernel: udpHostState({ name: tunName, alias: tunMark(ipv4.network), mtuBytes }, subnet, ipv4.network),
-          forwarder: { ownAddress: subnet.addr, subnet, network: ipv4.network, mtuBytes },
+          kernel: udpHostState({ name: tunName, alias: tunMark(mark), mtuBytes }, parts),
+          forwarder: {
+            addresses: { ipv4: subnet?.addr, ipv6: ipv6?.own.addr },
+            table: { network: network.ipv4?.network, own: subnet, ipv6, mtu: mtuBytes },
+          },
         };
       },
-      peer: (_own, { subnet, attrs }) =>
-        subnet === undefined || attrs.publicIp === undefined
-          ? { skipped: 'it has no IPv4 subnet with a public address' }
-          : { kernel: NO_PEER_STATE, forward: { subnet, publicIp: attrs.publicIp, port } },
+      peer: (_own, peer) => peerPart(peer, families, underlay, port),
     };
   },
 };
 
+/** Where packets for a peer go, in the families in which it takes them. */
+function peerPart(
+  { subnet, ipv6Subnet, attrs }: Lease,
+  families: readonly Family[],
+  underlay: Family,
+  port: number,
+): PeerPart | SkippedPeer {
+  const { publicIp, publicIpv6 } = attrs;
+  const isOver4 = underlay.key === 'ipv4';
+  if ((isOver4 ? publicIp : publicIpv6) === undefined) {
+    return { skipped: `it has no public ${underlay.name} address, and that is what the udp backend sends to here` };
+  }
+  const lacks = families.flatMap(({ key, name }) => {
+    if ((key === 'ipv4' ? subnet : ipv6Subnet) === undefined) return `it has no ${name} subnet`;
+    return key === 'ipv6' && !takesIpv6(attrs.backendV6Data)
+      ? 'no IPv6 packet is sent to it: nothing in its lease says that its udp backend takes them, and flannel’s and that of earlier versions of weft do not'
+      : [];
+  });
+  if (lacks.length === families.length) return { skipped: lacks.join('; ') };
+  const has = (key: FamilyKey): boolean => families.some((family) => family.key === key);
+  return {
+    kernel: NO_PEER_STATE,
+    forward: {
+      subnet: has('ipv4') ? subnet : undefined,
+      ipv6Subnet: has('ipv6') && takesIpv6(attrs.backendV6Data) ? ipv6Subnet : undefined,
+      publicIp: isOver4 ? publicIp : undefined,
+      publicIpv6: has('ipv6') ? publicIpv6 : undefined,
+      port,
+    },
+    ...(lacks.length === 0 ? {} : { lacks: lacks.join('; ') }),
+  };
+}
+
+/** Whether a host has published that it takes IPv6 packets. Whatever else it says is not looked at. */
+function takesIpv6(data: JsonValue | undefined): boolean {
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) return false;
+  const versions = (data as { readonly [key: string]: JsonValue }).PayloadVersions;
+  return Array.isArray(versions) && versions.includes(6);
+}
+
+function planOf(network: Network, key: FamilyKey): AddressPlan<IpPrefix, IpAddr> {
+  const plan = network[key];
+  if (plan === undefined) throw new TypeError(`the network has no ${key}`);
+  return plan;
+}
+
 function subnet4(own: Lease): Ipv4Prefix {
-  if (own.subnet === undefined) throw new TypeError(`lease ${leaseKey(own)} has no IPv4 subnet`);
-  return own.subnet;
+  const subnet = ownSubnet(own, 'ipv4');
+  if (!isPrefix4(subnet)) throw new TypeError('unreachable: of IPv4');
+  return subnet;
+}
+
+function subnet6(own: Lease): Ipv6Prefix {
+  const subnet = ownSubnet(own, 'ipv6');
+  if (isPrefix4(subnet)) throw new TypeError('unreachable: of IPv6');
+  return subnet;
+}
+
+/** The kernel has no IPv6 on a link of less (RFC 8200 §5). */
+function requireIpv6Mtu(mtuBytes: number, overhead: number): void {
+  if (mtuBytes >= IPV6_MIN_MTU) return;
+  throw new WeftError(
+    'WEFT_CONFIG_INVALID',
+    `the udp backend cannot carry IPv6: packets could have ${mtuBytes} bytes, and IPv6 needs ${IPV6_MIN_MTU}`,
+    {
+      hint: `Give the network between the hosts an MTU of ${IPV6_MIN_MTU + overhead} or more (and Backend.MTU, if set), or turn EnableIPv6 off`,
+    },
+  );
 }
 
 /** Another host may get the subnet that such an address lies in, and this one would be unreachable or refused as spoofed. */
-function refuseOverlap(plan: AddressPlan<Ipv4Prefix, Ipv4Addr>, addresses: readonly Ipv4Addr[], link: string): void {
-  const inside = addresses.find((address) => isLeasable(plan, address));
-  if (inside === undefined) return;
-  const last = ipv4Of(plan.subnetMax + 2 ** (32 - plan.subnetLength) - 1);
-  const range = `${formatIpv4(plan.subnetMin)} to ${formatIpv4(last)}`;
+function refuseOverlap(plan: Network[FamilyKey], addresses: readonly IpAddr[], link: string): void {
+  const inside = addresses.find((address) => plan !== undefined && isLeasable(plan, address));
+  if (inside === undefined || plan === undefined) return;
+  const { network, subnetMin, subnetMax, subnetLength } = plan;
+  const isIpv6 = typeof subnetMax === 'bigint';
+  const last = isIpv6
+    ? ipv6Of(subnetMax + (1n << BigInt(128 - subnetLength)) - 1n)
+    : ipv4Of(subnetMax + 2 ** (32 - subnetLength) - 1);
+  const range = `${formatAddr(subnetMin)} to ${formatAddr(last)}`;
+  const [key, example] = isIpv6 ? ['IPv6', 'fd00:10:244::/56'] : ['', '10.244.0.0/16'];
   throw new WeftError(
     'WEFT_CONFIG_INVALID',
-    `the network ${formatPrefix4(plan.network)} overlaps the underlay: subnets are given out from ${range}, and ${formatIpv4(inside)} in it is the address of this host (${link})`,
+    `the network ${formatPrefix(network)} overlaps the underlay: subnets are given out from ${range}, and ${formatAddr(inside)} in it is the address of this host (${link})`,
     {
-      hint: 'Set $.Network in net-conf.json to a range without host addresses, for example 10.244.0.0/16, or keep host addresses out of SubnetMin to SubnetMax',
+      hint: `Set $.${key}Network in net-conf.json to a range without host addresses, for example ${example}, or keep host addresses out of ${key}SubnetMin to ${key}SubnetMax`,
     },
   );
 }

@@ -382,8 +382,8 @@ describe('net-conf.json: Kubernetes mode', () => {
   });
 
   it('refuses IPv6 alone for backends that carry IPv4 only, and warns when both are on', () => {
-    const backend = { Backend: { Type: 'udp' }, EnableIPv6: true, IPv6Network: 'fd00::/56' };
-    assert.match(problemsWith({ ...backend, EnableIPv4: false }, 'kube').join(), /the udp backend carries IPv4 only/);
+    const backend = { Backend: { Type: 'ipip' }, EnableIPv6: true, IPv6Network: 'fd00::/56' };
+    assert.match(problemsWith({ ...backend, EnableIPv4: false }, 'kube').join(), /the ipip backend carries IPv4 only/);
     const both = inspectNetConf(JSON.stringify({ Network: '10.3.0.0/16', ...backend }), kube);
     assert.deepEqual(both.problems, []);
     assert.match(both.warnings[0]?.message ?? '', /carries IPv4 only/);

@@ -3,6 +3,32 @@ import { ARENA_PAGES } from './wasm/pages.ts';
 
 const PAGE = 65_536;
 
+/** Cuts segments out of a super-packet; see wasm/packets.as.ts. */
+export type Segment = (
+  ip: number,
+  headerLength: number,
+  headers: number,
+  size: number,
+  index: number,
+  count: number,
+  header: number,
+  stride: number,
+  iovecs: number,
+) => void;
+
+/** How many packets continue a run of segments; see wasm/packets.as.ts. */
+export type Continue = (
+  first: number,
+  headers: number,
+  ip: number,
+  length: number,
+  most: number,
+  older: number,
+  sequence: number,
+  identification: number,
+  iovec: number,
+) => number;
+
 /** One worker's memory: packets, headers and the kernel's message structures, all in one block that never moves. */
 export interface Arena {
   readonly bytes: Uint8Array;
@@ -18,30 +44,12 @@ export interface Arena {
   readonly sum16: (offset: number, length: number) => number;
   /** 1 when the IPv4 packet at `offset`, its header 20 bytes long, has right header and TCP or UDP checksums, else 0. */
   readonly valid4: (offset: number, length: number) => number;
-  /** Cuts segments out of a super-packet; see wasm/packets.as.ts. */
-  readonly segment4: (
-    ip: number,
-    headerLength: number,
-    headers: number,
-    size: number,
-    index: number,
-    count: number,
-    header: number,
-    stride: number,
-    iovecs: number,
-  ) => void;
-  /** How many packets continue a run of segments; see wasm/packets.as.ts. */
-  readonly continue4: (
-    first: number,
-    headers: number,
-    ip: number,
-    length: number,
-    most: number,
-    older: number,
-    sequence: number,
-    identification: number,
-    iovec: number,
-  ) => number;
+  /** 1 when the IPv6 packet at `offset`, without extension headers, has a right TCP or UDP checksum, else 0. */
+  readonly valid6: (offset: number, length: number) => number;
+  readonly segment4: Segment;
+  readonly segment6: Segment;
+  readonly continue4: Continue;
+  readonly continue6: Continue;
 }
 
 /** @param addressOf gives the address of the memory for system calls; left out by devices that make none. */
@@ -60,8 +68,11 @@ export function createArena(addressOf?: (bytes: Uint8Array) => number): Arena {
     baseHigh: Math.floor(base / 0x1_0000_0000),
     sum16: exports.sum16 as Arena['sum16'],
     valid4: exports.valid4 as Arena['valid4'],
-    segment4: exports.segment4 as Arena['segment4'],
-    continue4: exports.continue4 as Arena['continue4'],
+    valid6: exports.valid6 as Arena['valid6'],
+    segment4: exports.segment4 as Segment,
+    segment6: exports.segment6 as Segment,
+    continue4: exports.continue4 as Continue,
+    continue6: exports.continue6 as Continue,
   };
 }
 

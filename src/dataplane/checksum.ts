@@ -20,6 +20,11 @@ export function pseudoSum4(arena: Arena, ip: number, protocol: number, transport
   return arena.sum16(ip + 12, 8) + (protocol << 8) + swap16(transportLength);
 }
 
+/** The same of the IPv6 packet at `ip`, where no routing header names another destination (RFC 8200 §8.1). */
+export function pseudoSum6(arena: Arena, ip: number, protocol: number, transportLength: number): number {
+  return arena.sum16(ip + 8, 32) + (protocol << 8) + swap16(transportLength);
+}
+
 /** Computes and stores the IPv4 header checksum. */
 export function putIpv4Checksum(arena: Arena, ip: number, headerLength: number): void {
   arena.view.setUint16(ip + 10, 0);
@@ -38,4 +43,15 @@ export function decrementTtl(view: DataView, ip: number): number {
   const sum = view.getUint16(ip + 10) + 0x0100;
   view.setUint16(ip + 10, sum >= 0xffff ? sum + 1 : sum);
   return ttl - 1;
+}
+
+/**
+ * Takes one off the hop limit of an IPv6 packet, which no checksum covers. Returns the new one; a packet with 0 or 1 is left as it
+ * is and 0 is returned.
+ */
+export function decrementHopLimit(view: DataView, ip: number): number {
+  const hopLimit = view.getUint8(ip + 7);
+  if (hopLimit <= 1) return 0;
+  view.setUint8(ip + 7, hopLimit - 1);
+  return hopLimit - 1;
 }

@@ -26,6 +26,7 @@ import { createArena } from './arena.ts';
 import { decrementTtl } from './checksum.ts';
 import { Coalescer } from './coalescer.ts';
 import { Counters } from './counters.ts';
+import { IPV4_FLOWS } from './flow-family.ts';
 import { COALESCE_FLOWS, COALESCE_SEGMENTS } from './limits.ts';
 
 const ip: IpOnly = { source: address('10.244.2.5'), destination: address('10.244.1.2') };
@@ -53,7 +54,7 @@ function deliver(packets: readonly Pushed[], joinUdp: boolean, inTrains: boolean
   const layout = new GuardedLayout(createArena(() => 0x7f12_ffff_f000));
   const { bytes, view } = layout.arena;
   const tun = new MemoryTun(layout);
-  const coalescer = new Coalescer(layout, tun, Counters.allocate(4), joinUdp);
+  const coalescer = new Coalescer(layout, tun, Counters.allocate(4), joinUdp, IPV4_FLOWS);
   const scratch = layout.take(65_536);
   let at = layout.take(1_000_000);
   const plain = packets.map((entry) => (entry instanceof Uint8Array ? ([entry, 1] as const) : entry));
@@ -188,7 +189,7 @@ describe('TCP', () => {
     const df = (index: number, id: number): Uint8Array => segment(index, { ip: { dontFragment: true, id } });
     const layout = new GuardedLayout(createArena());
     const tun = new MemoryTun(layout);
-    const coalescer = new Coalescer(layout, tun, Counters.allocate(4), true);
+    const coalescer = new Coalescer(layout, tun, Counters.allocate(4), true, IPV4_FLOWS);
     const buffer = layout.take(1_000);
     [df(0, 0), df(1, 0), df(2, 77)].forEach((packet, index) => {
       layout.arena.bytes.set(packet, buffer + index * 140);

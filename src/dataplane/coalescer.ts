@@ -1,14 +1,11 @@
-import { type Arena, type ArenaLayout, IOVEC_SIZE, putIovec } from './arena.ts';
-import { fold, pseudoSum4, putIpv4Checksum } from './checksum.ts';
+import { type Arena, type ArenaLayout, type Continue, IOVEC_SIZE, putIovec } from './arena.ts';
 import { type Counters, GAUGE_RX_COALESCED, GAUGE_RX_WRITES } from './counters.ts';
 import { DROP_TUN_WRITE_FAILED } from './drop-reason.ts';
+import type { FlowFamily } from './flow-family.ts';
 import { COALESCE_FLOWS, COALESCE_SEGMENTS } from './limits.ts';
-import type { Slot } from './peer-table.ts';
+import type { Slot } from './peer-table-layout.ts';
 import type { Tun } from './ports.ts';
 import {
-  IP_FLAG_MF,
-  IP_OFFSET_MASK,
-  IPV4_MIN_HEADER,
   PROTO_TCP,
   PROTO_UDP,
   TCP_ACK,
@@ -16,13 +13,10 @@ import {
   TCP_PSH,
   UDP_HEADER,
   VNET_F_NEEDS_CSUM,
-  VNET_GSO_TCPV4,
   VNET_GSO_UDP_L4,
   VNET_HEADER,
 } from './wire.ts';
 
-/** The kernel takes IPv4 packets of at most 65,535 bytes. */
-const MAX_PACKET = 65_535;
 /** UDP_GRO_CNT_MAX (net/ipv4/udp_offload.c). */
 const UDP_MAX_SEGMENTS = 64;
 const UDP_CHECKSUM_OFFSET = 6;
@@ -35,7 +29,7 @@ interface Run {
   protocol: number;
   /** The first packet's IP header: addresses, ports and options of the flow are read there. */
   first: number;
-  /** IP and transport header together; the IP header has no options. */
+  /** IP and transport header together; the IP header has no options or extension headers. */
   headers: number;
   segmentSize: number;
   payload: number;
@@ -63,14 +57,25 @@ export class Coalescer {
   /** The vector of a packet that joins nothing: an empty virtio header and the packet. */
   readonly #single: number;
   readonly #joinUdp: boolean;
+  readonly #family: FlowFamily;
+  readonly #header: number;
+  readonly #isValid: (offset: number, length: number) => number;
+  readonly #continues: Continue;
   /** The run that the last packet was of: packets come in trains. */
   #last: Run;
   #next = 0;
   #open = 0;
 
-  /** @param joinUdp whether the TUN takes UDP super-packets (USO, Linux 6.2). */
-  constructor(layout: ArenaLayout, tun: Tun, counters: Counters, joinUdp: boolean) {
+  /**
+   * @param family of the packets that it is given.
+   * @param joinUdp whether the TUN takes UDP super-packets (USO, Linux 6.2).
+   */
+  constructor(layout: ArenaLayout, tun: Tun, counters: Counters, joinUdp: boolean, family: FlowFamily) {
     this.#arena = layout.arena;
+    this.#family = family;
+    this.#header = family.header;
+    this.#isValid = family.isValid(layout.arena);
+    this.#continues = family.continues(layout.arena);
     this.#tun = tun;
     this.#counters = counters;
     this.#joinUdp = joinUdp;
@@ -95,23 +100,22 @@ export class Coalescer {
     for (const run of this.#runs) putIovec(this.#arena, run.iovecs, run.vnet, VNET_HEADER);
   }
 
-  /** Takes an IPv4 packet of exactly `length` bytes whose total length agrees. It must stay in place until `flush`. */
+  /** Takes a packet of exactly `length` bytes whose header says the same. It must stay in place until `flush`. */
   push(ip: number, length: number, slot: Slot): void {
     const { view } = this.#arena;
-    const protocol = view.getUint8(ip + 9);
+    const header = this.#header;
+    const protocol = view.getUint8(ip + this.#family.protocolAt);
     const isPlain =
-      view.getUint8(ip) === 0x45 &&
-      (view.getUint16(ip + 6) & (IP_FLAG_MF | IP_OFFSET_MASK)) === 0 &&
-      ((protocol === PROTO_TCP && length >= IPV4_MIN_HEADER + TCP_MIN_HEADER) ||
-        (protocol === PROTO_UDP && length >= IPV4_MIN_HEADER + UDP_HEADER));
+      this.#family.isPlain(view, ip) &&
+      ((protocol === PROTO_TCP && length >= header + TCP_MIN_HEADER) ||
+        (protocol === PROTO_UDP && length >= header + UDP_HEADER));
     if (!isPlain) {
       // Fragments and packets with options have no flow to look for, so everything before them goes first.
-      if (protocol === PROTO_TCP || protocol === PROTO_UDP) this.flush();
+      if (protocol === PROTO_TCP || protocol === PROTO_UDP || this.#family.mayHideFlow(protocol)) this.flush();
       this.#writeSingle(ip, length, slot);
       return;
     }
-    const headers =
-      protocol === PROTO_TCP ? IPV4_MIN_HEADER + (view.getUint8(ip + 32) >>> 4) * 4 : IPV4_MIN_HEADER + UDP_HEADER;
+    const headers = protocol === PROTO_TCP ? header + (view.getUint8(ip + header + 12) >>> 4) * 4 : header + UDP_HEADER;
     const run = this.#open === 0 ? undefined : this.#find(ip, protocol);
     if (!this.#mayJoin(ip, length, protocol, headers)) {
       if (run !== undefined) this.#flushRun(run);
@@ -135,7 +139,7 @@ export class Coalescer {
     if (run.count === 0 || length <= run.headers || ip + length > end) return 0;
     // Flows that are mixed in one train mostly differ in their ports: no need to look further.
     const { view } = this.#arena;
-    if (view.getUint32(ip + 20) !== view.getUint32(run.first + 20)) return 0;
+    if (view.getUint32(ip + this.#header) !== view.getUint32(run.first + this.#header)) return 0;
     return this.#appendTrain(run, ip, length, Math.floor((end - ip) / length), 1, slot);
   }
 
@@ -148,25 +152,23 @@ export class Coalescer {
   /** A data segment with nothing but ACK and PSH; a datagram with a checksum. */
   #mayJoin(ip: number, length: number, protocol: number, headers: number): boolean {
     const { view } = this.#arena;
+    const header = this.#header;
     if (length <= headers) return false;
     if (protocol === PROTO_TCP) {
-      return headers >= IPV4_MIN_HEADER + TCP_MIN_HEADER && (view.getUint8(ip + 33) & ~TCP_PSH) === TCP_ACK;
+      return headers >= header + TCP_MIN_HEADER && (view.getUint8(ip + header + 13) & ~TCP_PSH) === TCP_ACK;
     }
     return (
       this.#joinUdp &&
-      view.getUint16(ip + IPV4_MIN_HEADER + 4) === length - IPV4_MIN_HEADER &&
-      view.getUint16(ip + IPV4_MIN_HEADER + UDP_CHECKSUM_OFFSET) !== 0
+      view.getUint16(ip + header + 4) === length - header &&
+      view.getUint16(ip + header + UDP_CHECKSUM_OFFSET) !== 0
     );
   }
 
   #find(ip: number, protocol: number): Run | undefined {
-    const { view } = this.#arena;
-    const source = view.getUint32(ip + 12);
-    const destination = view.getUint32(ip + 16);
-    const ports = view.getUint32(ip + 20);
-    if (this.#isOf(this.#last, protocol, source, destination, ports)) return this.#last;
+    const ports = this.#arena.view.getUint32(ip + this.#header);
+    if (this.#isOf(this.#last, ip, protocol, ports)) return this.#last;
     for (const run of this.#runs) {
-      if (this.#isOf(run, protocol, source, destination, ports)) {
+      if (this.#isOf(run, ip, protocol, ports)) {
         this.#last = run;
         return run;
       }
@@ -174,15 +176,14 @@ export class Coalescer {
     return undefined;
   }
 
-  #isOf(run: Run, protocol: number, source: number, destination: number, ports: number): boolean {
+  #isOf(run: Run, ip: number, protocol: number, ports: number): boolean {
     const { view } = this.#arena;
     const { first } = run;
     return (
       run.count > 0 &&
       run.protocol === protocol &&
-      view.getUint32(first + 20) === ports &&
-      view.getUint32(first + 12) === source &&
-      view.getUint32(first + 16) === destination
+      view.getUint32(first + this.#header) === ports &&
+      this.#family.sameAddresses(view, first, ip)
     );
   }
 
@@ -209,10 +210,11 @@ export class Coalescer {
     run.headers = headers;
     run.segmentSize = length - headers;
     run.payload = length - headers;
-    run.nextSequence = protocol === PROTO_TCP ? (view.getUint32(ip + 24) + length - headers) >>> 0 : 0;
-    run.identification = view.getUint16(ip + 4);
+    const transport = ip + this.#header;
+    run.nextSequence = protocol === PROTO_TCP ? (view.getUint32(transport + 4) + length - headers) >>> 0 : 0;
+    run.identification = this.#family.identification(view, ip);
     run.verified = false;
-    run.closed = protocol === PROTO_TCP && (view.getUint8(ip + 33) & TCP_PSH) !== 0;
+    run.closed = protocol === PROTO_TCP && (view.getUint8(transport + 13) & TCP_PSH) !== 0;
     putIovec(this.#arena, run.iovecs + IOVEC_SIZE, ip, length);
     this.#open++;
   }
@@ -223,7 +225,7 @@ export class Coalescer {
   }
 
   /**
-   * Appends packets of one length, longer than the headers, as far as they continue the run (see continue4) and at most
+   * Appends packets of one length, longer than the headers, as far as they continue the run (see continue4, continue6) and at most
    * `available`. Returns how many.
    */
   #appendTrain(run: Run, ip: number, length: number, available: number, older: number, slot: Slot): number {
@@ -232,19 +234,19 @@ export class Coalescer {
     if (slot !== run.slot) return 0; // each peer's packets are counted as its own
     const isTcp = run.protocol === PROTO_TCP;
     const segmentsLeft = (isTcp ? COALESCE_SEGMENTS : UDP_MAX_SEGMENTS) - run.count;
-    const bytesLeft = MAX_PACKET - run.headers - run.payload;
+    const bytesLeft = this.#family.mostBytes - run.headers - run.payload;
     if (segmentsLeft <= 0 || bytesLeft < payload) return 0;
     // A shorter one is the last.
     const isOne = available === 1 || payload < run.segmentSize;
     const most = isOne ? 1 : Math.min(available, segmentsLeft, Math.floor(bytesLeft / payload));
     if (!run.verified) {
-      if (this.#arena.valid4(run.first, run.headers + run.segmentSize) === 0) return 0;
+      if (this.#isValid(run.first, run.headers + run.segmentSize) === 0) return 0;
       run.verified = true;
     }
     const identification = run.identification + run.count;
     const iovec = run.iovecs + (run.count + 1) * IOVEC_SIZE;
     const { first, headers, nextSequence } = run;
-    const count = this.#arena.continue4(first, headers, ip, length, most, older, nextSequence, identification, iovec);
+    const count = this.#continues(first, headers, ip, length, most, older, nextSequence, identification, iovec);
     if (count === 0) return 0;
     run.count += count;
     run.payload += count * payload;
@@ -252,10 +254,11 @@ export class Coalescer {
     if (isTcp) {
       run.nextSequence = (run.nextSequence + count * payload) >>> 0;
       const { view } = this.#arena;
-      const push = view.getUint8(ip + (count - 1) * length + 33) & TCP_PSH;
+      const flags = this.#header + 13;
+      const push = view.getUint8(ip + (count - 1) * length + flags) & TCP_PSH;
       if (push !== 0) {
         run.closed = true;
-        view.setUint8(run.first + 33, view.getUint8(run.first + 33) | push);
+        view.setUint8(run.first + flags, view.getUint8(run.first + flags) | push);
       }
     }
     return count;
@@ -275,17 +278,15 @@ export class Coalescer {
     const checksumOffset = isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
     const { vnet } = run;
     view.setUint8(vnet, VNET_F_NEEDS_CSUM);
-    view.setUint8(vnet + 1, isTcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4);
+    const header = this.#header;
+    view.setUint8(vnet + 1, isTcp ? this.#family.tcpGso : VNET_GSO_UDP_L4);
     view.setUint16(vnet + 2, run.headers, true);
     view.setUint16(vnet + 4, run.segmentSize, true);
-    view.setUint16(vnet + 6, IPV4_MIN_HEADER, true);
+    view.setUint16(vnet + 6, header, true);
     view.setUint16(vnet + 8, checksumOffset, true);
-    view.setUint16(first + 2, length);
-    putIpv4Checksum(this.#arena, first, IPV4_MIN_HEADER);
-    const transportLength = length - IPV4_MIN_HEADER;
-    if (!isTcp) view.setUint16(first + IPV4_MIN_HEADER + 4, transportLength);
-    const sum = fold(pseudoSum4(this.#arena, first, run.protocol, transportLength));
-    view.setUint16(first + IPV4_MIN_HEADER + checksumOffset, sum, true);
+    const sum = this.#family.lengthen(this.#arena, first, length, run.protocol);
+    if (!isTcp) view.setUint16(first + header + 4, length - header);
+    view.setUint16(first + header + checksumOffset, sum, true);
     this.#counters.gauge(GAUGE_RX_COALESCED, count);
     this.#write(run.iovecs, count + 1, run.slot, count, length + (count - 1) * run.headers);
   }

@@ -6,13 +6,13 @@ export const DROP_REASONS = [
   'none',
   /** Shorter than its own headers say, or shorter than an IPv4 header. */
   'malformed',
-  /** An IP version the udp backend does not carry; multicast of IPv6 has a reason of its own, see below. */
+  /** Neither IPv4 nor, in a network that has it, IPv6; multicast of IPv6 has a reason of its own, see below. */
   'not-ipv4',
   /** No peer owns the destination. */
   'no-route',
-  /** The TTL ran out here. */
+  /** The TTL or hop limit ran out here. */
   'ttl-exceeded',
-  /** Longer than the path to the peer takes, and must not be fragmented. */
+  /** Longer than the path to the peer takes, and must not be fragmented (no IPv6 packet of more than 1280 bytes may be). */
   'too-big',
   /** The kernel refused the datagram. */
   'send-failed',

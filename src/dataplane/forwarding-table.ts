@@ -1,15 +1,9 @@
-import type { Ipv4Addr } from '../ip/ipv4.ts';
-import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { PeerSlots } from './peer-slots.ts';
-import type { Peer, PeerTableContent, Slot } from './peer-table.ts';
+import type { Peer, PeerTableContent } from './peer-table.ts';
+import type { Slot } from './peer-table-layout.ts';
 
-/** Where packets for one peer's subnet are sent. */
-export interface ForwardTo {
-  readonly subnet: Ipv4Prefix;
-  readonly publicIp: Ipv4Addr;
-  /** UDP port. */
-  readonly port: number;
-}
+/** Where packets for one peer's subnets are sent. */
+export type ForwardTo = Omit<Peer, 'slot'>;
 
 /** The part of a forwarder that its peers are told to. */
 export interface ForwardingTarget {

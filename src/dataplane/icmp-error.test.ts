@@ -14,6 +14,7 @@ import {
 import { createArena } from './arena.ts';
 import { Counters } from './counters.ts';
 import { IcmpErrors } from './icmp-error.ts';
+import { IcmpLimits } from './icmp-limits.ts';
 
 const SENDER = address('10.244.1.7');
 const RECEIVER = address('10.244.9.9');
@@ -25,7 +26,7 @@ describe('IcmpErrors', () => {
   const out = new MemoryIcmp(layout);
   const clock = new ManualClock();
   const counters = Counters.allocate(1);
-  const errors = new IcmpErrors(layout, out, counters, clock.read);
+  const errors = new IcmpErrors(layout, out, counters, clock.read, IcmpLimits.create());
 
   beforeEach(() => {
     clock.nowMs += 10_000; // the bucket is full again

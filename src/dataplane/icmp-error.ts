@@ -1,7 +1,7 @@
 import type { Arena, ArenaLayout } from './arena.ts';
 import { putIpv4Checksum } from './checksum.ts';
 import { type Counters, GAUGE_ICMP_SENT, GAUGE_ICMP_SUPPRESSED } from './counters.ts';
-import { IcmpLimits } from './icmp-limits.ts';
+import type { IcmpLimits } from './icmp-limits.ts';
 import { ICMP_MAX_LENGTH } from './limits.ts';
 import type { Clock, IcmpOut } from './ports.ts';
 import { ICMP_FRAGMENTATION_NEEDED, ICMP_UNREACHABLE, IP_OFFSET_MASK, IPV4_MIN_HEADER, PROTO_ICMP } from './wire.ts';
@@ -23,13 +23,13 @@ export class IcmpErrors {
   #source = 0;
   readonly #limits: IcmpLimits;
 
-  constructor(layout: ArenaLayout, out: IcmpOut, counters: Counters, clock: Clock) {
+  constructor(layout: ArenaLayout, out: IcmpOut, counters: Counters, clock: Clock, limits: IcmpLimits) {
     this.#arena = layout.arena;
     this.#out = out;
     this.#counters = counters;
     this.#clock = clock;
     this.#buffer = layout.take(ICMP_MAX_LENGTH);
-    this.#limits = new IcmpLimits((Math.random() * 2 ** 32) | 0);
+    this.#limits = limits;
   }
 
   /** The router's own address on the overlay: the base address of its subnet. Without one nothing is sent. */

@@ -57,6 +57,11 @@ export class IcmpLimits {
     this.#seed = seed;
   }
 
+  /** With a seed that nobody knows. */
+  static create(): IcmpLimits {
+    return new IcmpLimits((Math.random() * 2 ** 32) | 0);
+  }
+
   /** Takes what one error costs; false when it must not be sent. @param nowMs monotonic. */
   take(source: number, isFragmentationNeeded: boolean, nowMs: number): boolean {
     const mixed = Math.imul(source ^ this.#seed, 0x9e3779b1);

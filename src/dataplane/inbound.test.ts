@@ -11,12 +11,12 @@ import {
   hex,
   icmpPacket,
   ipv4Packet,
-  ipv6Packet,
   packetFault,
   payloadOf,
   tcpPacket,
   udpPacket,
 } from '../../test/fakes/packets.ts';
+import { solicitation } from '../../test/fakes/packets6.ts';
 import type { DropReasonName } from './drop-reason.ts';
 import { RECEIVE_MESSAGES } from './limits.ts';
 import { RefusedSenders } from './refused-senders.ts';
@@ -98,8 +98,8 @@ describe('what is refused', () => {
     ['a total length below the header', concat([0x45, 0, 0, 19], good.slice(4)), 'malformed'],
     ['IPv6', concat([0x60], new Uint8Array(60)), 'not-ipv4'],
     ['a text', new TextEncoder().encode('GET / HTTP/1.1\r\n\r\n......'), 'malformed'],
-    ['a router solicitation', ipv6Packet(0xff), 'ipv6-multicast'],
-    ['IPv6 to one host', ipv6Packet(0xfd), 'not-ipv4'],
+    ['a router solicitation', solicitation(0xff), 'ipv6-multicast'],
+    ['IPv6 to one host', solicitation(0xfd), 'not-ipv4'],
     ['another protocol', payloadOf(40).fill(0xff, 0, 1), 'not-ipv4'],
     ['TTL 1', udpPacket({ ip: { ...ip, ttl: 1 }, ...ports }), 'ttl-exceeded'],
     ['TTL 0', udpPacket({ ip: { ...ip, ttl: 0 }, ...ports }), 'ttl-exceeded'],
@@ -321,7 +321,7 @@ describe('who is refused is noted', () => {
       { sender: HOST_2, reason: 'foreign-source', inner: address('8.8.8.8'), packets: 1 },
       { sender: HOST_2, reason: 'foreign-destination', inner: address('9.9.9.9'), packets: 1 },
       { sender: STRANGER, reason: 'unknown-source', inner: address('10.244.2.1'), packets: 3 },
-      { sender: address('203.0.113.1'), reason: 'unknown-source', inner: 0, packets: 1 },
+      { sender: address('203.0.113.1'), reason: 'unknown-source', inner: undefined, packets: 1 },
     ]);
   });
 });

@@ -15,25 +15,31 @@ import {
 } from './drop-reason.ts';
 import type { PeerSignals } from './fast-path/peer-signals.ts';
 import { isSign } from './fast-path/sign.ts';
+import { IPV4_FLOWS, IPV6_FLOWS } from './flow-family.ts';
 import type { IcmpErrors } from './icmp-error.ts';
+import type { Icmp6Errors } from './icmp6-error.ts';
+import { Inbound6 } from './inbound6.ts';
 import { RECEIVE_BUFFER, RECEIVE_MESSAGES } from './limits.ts';
 import type { LocalAddresses } from './local-addresses.ts';
+import type { LocalAddresses6 } from './local-addresses6.ts';
 import {
   armForReceive,
   CONTROL_SIZE,
   initMessage,
   MESSAGE_SIZE,
+  NAME_STRIDE,
   receivedLength,
   receivedSegmentSize,
-  SOCKADDR_SIZE,
   setVector,
 } from './mmsghdr.ts';
 import { reasonNotIpv4 } from './not-ipv4.ts';
-import type { PeerTableReader, Slot } from './peer-table.ts';
+import type { Slot } from './peer-table-layout.ts';
+import type { PeerTableReader } from './peer-table-reader.ts';
 import type { Conn, Tun } from './ports.ts';
 import type { RefusedSenders } from './refused-senders.ts';
 import type { SourceCheck } from './source-check.ts';
-import { ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, IPV4_MIN_HEADER } from './wire.ts';
+import type { Underlay } from './underlay.ts';
+import { ICMP_TIME_EXCEEDED, ICMP_TTL_EXCEEDED, IPV4_MIN_HEADER, IPV6_HEADER } from './wire.ts';
 
 export interface InboundParts {
   readonly layout: ArenaLayout;
@@ -42,10 +48,13 @@ export interface InboundParts {
   readonly table: PeerTableReader;
   readonly counters: Counters;
   readonly icmp: IcmpErrors;
+  readonly icmp6: Icmp6Errors;
+  readonly underlay: Underlay;
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
   /** What `loose` lets peers reach besides this host's own subnet. */
   readonly localAddresses: LocalAddresses;
+  readonly localAddresses6: LocalAddresses6;
   /** Who is refused for an address is noted here. */
   readonly refusedSenders?: RefusedSenders | undefined;
   /** Whether the TUN takes UDP super-packets. */
@@ -54,7 +63,7 @@ export interface InboundParts {
   readonly signals?: PeerSignals | undefined;
 }
 
-/** From the underlay to the overlay: one raw IPv4 packet a datagram, checked, put together by flow, written to the TUN. */
+/** From the underlay to the overlay: one raw IP packet a datagram, checked, put together by flow, written to the TUN. */
 export class Inbound {
   readonly #arena: Arena;
   readonly #conn: Conn;
@@ -62,6 +71,9 @@ export class Inbound {
   readonly #counters: Counters;
   readonly #icmp: IcmpErrors;
   readonly #coalescer: Coalescer;
+  readonly #coalescer6: Coalescer;
+  readonly #ipv6: Inbound6;
+  readonly #underlay: Underlay;
   readonly #sourceCheck: SourceCheck;
   readonly #destinationCheck: DestinationCheck;
   readonly #localAddresses: LocalAddresses;
@@ -75,7 +87,7 @@ export class Inbound {
   #stepBytes = 0;
 
   constructor(parts: InboundParts) {
-    const { layout, tun, conn, table, counters, icmp, signals, joinUdp } = parts;
+    const { layout, tun, conn, table, counters, icmp, underlay, signals, joinUdp } = parts;
     const { sourceCheck, destinationCheck, localAddresses } = parts;
     const { arena } = layout;
     this.#arena = arena;
@@ -88,18 +100,22 @@ export class Inbound {
     this.#localAddresses = localAddresses;
     this.#refusedSenders = parts.refusedSenders;
     this.#signals = signals;
-    this.#coalescer = new Coalescer(layout, tun, counters, joinUdp);
+    this.#underlay = underlay;
+    this.#coalescer = new Coalescer(layout, tun, counters, joinUdp, IPV4_FLOWS);
+    this.#coalescer6 = new Coalescer(layout, tun, counters, joinUdp, IPV6_FLOWS);
+    this.#ipv6 = new Inbound6({ ...parts, arena, icmp: parts.icmp6, coalescer: this.#coalescer6 });
     this.#messages = layout.take(RECEIVE_MESSAGES * MESSAGE_SIZE);
-    this.#names = layout.take(RECEIVE_MESSAGES * SOCKADDR_SIZE);
+    this.#names = layout.take(RECEIVE_MESSAGES * NAME_STRIDE);
     this.#controls = layout.take(RECEIVE_MESSAGES * CONTROL_SIZE);
     const iovecs = layout.take(RECEIVE_MESSAGES * IOVEC_SIZE);
     this.#buffers = layout.take(RECEIVE_MESSAGES * RECEIVE_BUFFER);
     for (let index = 0; index < RECEIVE_MESSAGES; index++) {
       const message = this.#messages + index * MESSAGE_SIZE;
-      initMessage(arena, message, this.#names + index * SOCKADDR_SIZE, this.#controls + index * CONTROL_SIZE);
+      const name = this.#names + index * NAME_STRIDE;
+      initMessage(arena, message, name, underlay.nameBytes, this.#controls + index * CONTROL_SIZE);
       putIovec(arena, iovecs + index * IOVEC_SIZE, this.#buffers + index * RECEIVE_BUFFER, RECEIVE_BUFFER);
       setVector(arena, message, iovecs + index * IOVEC_SIZE, 1);
-      armForReceive(arena, message);
+      armForReceive(arena, message, underlay.nameBytes);
     }
   }
 
@@ -120,6 +136,7 @@ export class Inbound {
     this.#stepBytes = 0;
     for (let index = 0; index < received; index++) this.#accept(index);
     this.#coalescer.flush();
+    this.#coalescer6.flush();
     this.#drained = received < RECEIVE_MESSAGES;
     this.#table.leave();
     if (received > 0) this.#counters.gauge(GAUGE_RX_RECEIVES, 1);
@@ -132,17 +149,18 @@ export class Inbound {
     const length = receivedLength(this.#arena, message);
     this.#stepBytes += length;
     const segment = receivedSegmentSize(this.#arena, message, this.#controls + index * CONTROL_SIZE);
-    armForReceive(this.#arena, message);
-    const outerSource = view.getUint32(this.#names + index * SOCKADDR_SIZE + 4);
-    const slot = this.#table.lookupEndpoint(outerSource);
+    const underlay = this.#underlay;
+    armForReceive(this.#arena, message, underlay.nameBytes);
+    const name = this.#names + index * NAME_STRIDE;
+    const slot = underlay.senderOf(this.#table, view, name);
+    const outerSource = underlay.endpointOf(view, name, slot);
     const size = segment === 0 ? length : segment;
     const start = this.#buffers + index * RECEIVE_BUFFER;
     const datagrams = length === 0 ? 1 : Math.ceil(length / size);
     this.#counters.gauge(GAUGE_RX_DATAGRAMS, datagrams);
     if (slot === 0 && this.#sourceCheck !== 'off') {
       this.#counters.dropped(0, 'rx', DROP_UNKNOWN_SOURCE, datagrams);
-      const inner = length < IPV4_MIN_HEADER || view.getUint8(start) >>> 4 !== 4 ? 0 : view.getUint32(start + 12);
-      this.#refusedSenders?.note(outerSource, DROP_UNKNOWN_SOURCE, inner, datagrams);
+      this.#note(name, DROP_UNKNOWN_SOURCE, start, length, datagrams);
       return;
     }
     this.#signals?.received(slot, outerSource);
@@ -151,18 +169,42 @@ export class Inbound {
       return;
     }
     for (let from = 0; from < length; ) {
-      const reason = this.#deliver(start + from, Math.min(size, length - from), slot, outerSource);
-      if (reason !== DROP_NONE) this.#refuse(reason, start + from, slot, outerSource);
+      const ip = start + from;
+      const available = Math.min(size, length - from);
+      if (this.#table.carriesIpv6 && view.getUint8(ip) >>> 4 === 6 && available >= IPV6_HEADER) {
+        const reason = this.#ipv6.deliver(ip, available, slot, outerSource);
+        if (reason !== DROP_NONE) this.#refuse(reason, ip, available, slot, name);
+        from += size;
+        from += this.#coalescer6.follow(start + from, start + length, size, slot) * size;
+        continue;
+      }
+      const reason = this.#deliver(ip, available, slot, outerSource);
+      if (reason !== DROP_NONE) this.#refuse(reason, ip, available, slot, name);
       from += size;
       from += this.#coalescer.follow(start + from, start + length, size, slot) * size;
     }
   }
 
-  #refuse(reason: number, ip: number, slot: Slot, outerSource: number): void {
+  #refuse(reason: number, ip: number, available: number, slot: Slot, name: number): void {
     this.#counters.dropped(slot, 'rx', reason, 1);
-    const isSource = reason === DROP_SPOOFED_SOURCE || reason === DROP_FOREIGN_SOURCE;
-    if (!isSource && reason !== DROP_FOREIGN_DESTINATION) return;
-    this.#refusedSenders?.note(outerSource, reason, this.#arena.view.getUint32(ip + (isSource ? 12 : 16)), 1);
+    if (reason === DROP_SPOOFED_SOURCE || reason === DROP_FOREIGN_SOURCE || reason === DROP_FOREIGN_DESTINATION) {
+      this.#note(name, reason, ip, available, 1);
+    }
+  }
+
+  /** Notes who has sent what is refused, and the address inside that bears on it. */
+  #note(name: number, reason: number, ip: number, available: number, packets: number): void {
+    if (this.#refusedSenders === undefined) return;
+    const { view } = this.#arena;
+    const version = available === 0 ? 0 : view.getUint8(ip) >>> 4;
+    const isDestination = reason === DROP_FOREIGN_DESTINATION;
+    const { addressAt, version: outer } = this.#underlay;
+    const sender = { version: outer, at: name + addressAt };
+    if (version === 4 && available >= IPV4_MIN_HEADER) {
+      this.#refusedSenders.note(view, sender, reason, { version: 4, at: ip + (isDestination ? 16 : 12) }, packets);
+    } else if (version === 6 && available >= IPV6_HEADER) {
+      this.#refusedSenders.note(view, sender, reason, { version: 6, at: ip + (isDestination ? 24 : 8) }, packets);
+    } else this.#refusedSenders.note(view, sender, reason, undefined, packets);
   }
 
   #deliver(ip: number, available: number, slot: Slot, outerSource: number): number {
@@ -194,7 +236,7 @@ export class Inbound {
   #checkSource(innerSource: number, slot: Slot, outerSource: number): number {
     if (this.#table.inNetwork(innerSource | 0)) {
       const owner = this.#table.lookup(innerSource | 0);
-      const isOwner = owner === slot || (owner !== 0 && this.#table.endpointAddress(owner) === outerSource);
+      const isOwner = owner === slot || (owner !== 0 && this.#table.endpoint(owner) === outerSource);
       // A host whose address lies in the network, where no subnet can be, answers containers under that address.
       if (owner === 0 && innerSource === outerSource) return DROP_NONE;
       return isOwner ? DROP_NONE : DROP_SPOOFED_SOURCE;

@@ -11,6 +11,7 @@ import {
   putSockaddr,
   receivedLength,
   receivedSegmentSize,
+  SOCKADDR_SIZE,
   setReceivedLength,
   setSegmentSize,
   setVector,
@@ -29,7 +30,7 @@ function bytes(at: number, length: number): string {
 describe('struct mmsghdr', () => {
   it('is laid out as linux/socket.h has it on 64-bit machines', () => {
     arena.bytes.fill(0, MESSAGE, MESSAGE + MESSAGE_SIZE);
-    initMessage(arena, MESSAGE, NAME, CONTROL);
+    initMessage(arena, MESSAGE, NAME, SOCKADDR_SIZE, CONTROL);
     setVector(arena, MESSAGE, 4_096, 7);
     const { view } = arena;
     assert.equal(view.getBigUint64(MESSAGE, true), BigInt(BASE + NAME)); // msg_name
@@ -53,7 +54,7 @@ describe('struct mmsghdr', () => {
   });
 
   it('reads back what the kernel writes on receive', () => {
-    armForReceive(arena, MESSAGE);
+    armForReceive(arena, MESSAGE, SOCKADDR_SIZE);
     assert.equal(arena.view.getBigUint64(MESSAGE + 40, true), BigInt(CONTROL_SIZE));
     setReceivedLength(arena, MESSAGE, 65_507);
     putReceivedSegmentSize(arena, MESSAGE, CONTROL, 1_472);

@@ -13,12 +13,17 @@ const TRANSFERRED = 56;
 
 /** `struct sockaddr_in` */
 export const SOCKADDR_SIZE = 16;
+/** `struct sockaddr_in6` */
+export const SOCKADDR6_SIZE = 28;
+/** Room for either. */
+export const NAME_STRIDE = 32;
 /** One control message with up to 8 bytes of data, CMSG_SPACE. */
 export const CONTROL_SIZE = 24;
 /** CMSG_LEN for the 16-bit segment size. */
 const CONTROL_LENGTH_SEGMENT = 18;
 
 const AF_INET = 2;
+const AF_INET6 = 10;
 const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
 const UDP_GRO = 104;
@@ -29,10 +34,23 @@ export function putSockaddr(arena: Arena, at: number, address: number, port: num
   arena.view.setUint32(at + 4, address);
 }
 
-/** Ties a message to its address, control and vector memory, once at start. */
-export function initMessage(arena: Arena, message: number, name: number, control: number): void {
+/** All but the address, whose 16 bytes are at SOCKADDR6_ADDRESS. */
+export function putSockaddr6(arena: Arena, at: number, port: number): void {
+  arena.view.setUint16(at, AF_INET6, true);
+  arena.view.setUint16(at + 2, port);
+  arena.view.setUint32(at + 4, 0); // flow label
+  arena.view.setUint32(at + 24, 0); // scope
+}
+
+export const SOCKADDR6_ADDRESS = 8;
+
+/**
+ * Ties a message to its address, control and vector memory, once at start.
+ * @param nameBytes length of the address, for the family of the socket.
+ */
+export function initMessage(arena: Arena, message: number, name: number, nameBytes: number, control: number): void {
   putPointer(arena, message + NAME, name);
-  arena.view.setUint32(message + NAME_LENGTH, SOCKADDR_SIZE, true);
+  arena.view.setUint32(message + NAME_LENGTH, nameBytes, true);
   putPointer(arena, message + CONTROL, control);
 }
 
@@ -56,8 +74,8 @@ export function setSegmentSize(arena: Arena, message: number, control: number, s
 }
 
 /** The kernel overwrites these on every receive. */
-export function armForReceive(arena: Arena, message: number): void {
-  arena.view.setUint32(message + NAME_LENGTH, SOCKADDR_SIZE, true);
+export function armForReceive(arena: Arena, message: number, nameBytes: number): void {
+  arena.view.setUint32(message + NAME_LENGTH, nameBytes, true);
   arena.view.setUint32(message + CONTROL_LENGTH, CONTROL_SIZE, true);
   arena.view.setUint32(message + FLAGS, 0, true);
 }

@@ -24,7 +24,6 @@ import {
   hex,
   icmpPacket,
   ipv4Packet,
-  ipv6Packet,
   PSH,
   packetFault,
   payloadOf,
@@ -33,6 +32,7 @@ import {
   udpFrame,
   udpPacket,
 } from '../../test/fakes/packets.ts';
+import { solicitation } from '../../test/fakes/packets6.ts';
 import type { DropReasonName } from './drop-reason.ts';
 
 const POD = address('10.244.1.2');
@@ -133,9 +133,9 @@ describe('what is refused before it is sent', () => {
     ['a total length beyond the packet', frame(udpPacket({ ip, ...ports, payload: payloadOf(9) }).slice(0, 36)), 0, 'malformed'],
     ['a total length below the header', frame(concat([0x45, 0, 0, 19], udpPacket({ ip, ...ports }).slice(4))), 0, 'malformed'],
     ['IPv6', frame(concat([0x60], new Uint8Array(60))), 0, 'not-ipv4'],
-    ['a router solicitation', frame(ipv6Packet(0xff)), 0, 'ipv6-multicast'],
-    ['IPv6 to one host', frame(ipv6Packet(0xfd)), 0, 'not-ipv4'],
-    ['the beginning of one', frame(ipv6Packet(0xff).slice(0, 30)), 0, 'not-ipv4'],
+    ['a router solicitation', frame(solicitation(0xff)), 0, 'ipv6-multicast'],
+    ['IPv6 to one host', frame(solicitation(0xfd)), 0, 'not-ipv4'],
+    ['the beginning of one', frame(solicitation(0xff).slice(0, 30)), 0, 'not-ipv4'],
     ['IP version 0', frame(new Uint8Array(60)), 0, 'not-ipv4'],
     ['no peer', udp(1, { destination: address('10.244.9.1') }), 0, 'no-route'],
     ['TTL 1', frame(udpPacket({ ip: { ...ip, ttl: 1 }, ...ports })), 1, 'ttl-exceeded'],
@@ -290,7 +290,7 @@ describe('super-packets', () => {
       [4, 4, 4],
     );
     assert.deepEqual(
-      sent.map((datagram) => datagram.address & 255),
+      sent.map((datagram) => Number(datagram.address) & 255),
       [2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 2, 2],
     );
     assert.equal(host.counters.read(1, 'tx').packets, 8);
@@ -352,12 +352,12 @@ describe('batches', () => {
     };
     host.tx.core.step();
     assert.deepEqual(
-      host.tx.conn.sent.map((datagram) => datagram.address & 255),
+      host.tx.conn.sent.map((datagram) => Number(datagram.address) & 255),
       [2, 2],
     );
     host.tx.tun.incoming.push(udp(3));
     host.tx.core.step();
-    assert.equal((host.tx.conn.sent.at(-1)?.address ?? 0) & 255, 9);
+    assert.equal(Number(host.tx.conn.sent.at(-1)?.address ?? 0) & 255, 9);
   });
 });
 
@@ -597,8 +597,8 @@ describe('counters on the way out', () => {
           const sentTo = [0, 0, 0];
           const bytesTo = [0, 0, 0];
           for (const { address: to, data } of host.tx.conn.sent) {
-            sentTo[(to & 255) - 1]! += 1;
-            bytesTo[(to & 255) - 1]! += data.length;
+            sentTo[(Number(to) & 255) - 1]! += 1;
+            bytesTo[(Number(to) & 255) - 1]! += data.length;
           }
           for (const slot of [0, 1, 2]) {
             const { packets: passed, bytes, drops: byReason } = host.counters.read(slot, 'tx');

@@ -11,13 +11,16 @@ import {
 } from './drop-reason.ts';
 import type { PeerSignals } from './fast-path/peer-signals.ts';
 import type { IcmpErrors } from './icmp-error.ts';
+import type { Icmp6Errors } from './icmp6-error.ts';
 import { HEADER_STRIDE, MAX_TUN_READ, TUN_BATCH_BYTES, TUN_BATCH_PACKETS } from './limits.ts';
 import { reasonNotIpv4 } from './not-ipv4.ts';
-import type { PeerTableReader, Slot } from './peer-table.ts';
+import { Outbound6 } from './outbound6.ts';
+import type { Slot } from './peer-table-layout.ts';
+import type { PeerTableReader } from './peer-table-reader.ts';
 import type { Conn, Tun } from './ports.ts';
 import { SendBatch } from './send-batch.ts';
+import type { Underlay } from './underlay.ts';
 import {
-  ENCAPSULATION_OVERHEAD,
   ICMP_FRAGMENTATION_NEEDED,
   ICMP_NET_UNREACHABLE,
   ICMP_TIME_EXCEEDED,
@@ -25,6 +28,8 @@ import {
   ICMP_UNREACHABLE,
   IP_FLAG_DF,
   IPV4_MIN_HEADER,
+  IPV6_HEADER,
+  IPV6_MIN_MTU,
   PROTO_TCP,
   PROTO_UDP,
   TCP_MIN_HEADER,
@@ -57,6 +62,8 @@ export interface OutboundParts {
   readonly table: PeerTableReader;
   readonly counters: Counters;
   readonly icmp: IcmpErrors;
+  readonly icmp6: Icmp6Errors;
+  readonly underlay: Underlay;
   /** Of a fast path. */
   readonly signals?: PeerSignals | undefined;
 }
@@ -74,11 +81,14 @@ export class Outbound {
   readonly #icmp: IcmpErrors;
   readonly #signals: PeerSignals | undefined;
   readonly #batch: SendBatch;
+  readonly #overhead: number;
+  readonly #ipv6: Outbound6;
   readonly #input: number;
   #drained = false;
   #stepBytes = 0;
 
-  constructor({ layout, tun, conn, table, counters, icmp, signals }: OutboundParts) {
+  constructor({ layout, tun, conn, table, counters, icmp, icmp6, underlay, signals }: OutboundParts) {
+    const { arena } = layout;
     this.#arena = layout.arena;
     this.#tun = tun;
     this.#conn = conn;
@@ -86,7 +96,12 @@ export class Outbound {
     this.#counters = counters;
     this.#icmp = icmp;
     this.#signals = signals;
-    this.#batch = new SendBatch(layout);
+    this.#overhead = underlay.overhead;
+    this.#batch = new SendBatch(layout, underlay.nameBytes, (at, slot) => underlay.putName(arena, at, table, slot));
+    this.#ipv6 = new Outbound6({
+      ...{ arena, table, counters, icmp: icmp6, batch: this.#batch },
+      ensureRoom: () => this.#ensureRoom(),
+    });
     this.#input = layout.take(INPUT_BYTES);
   }
 
@@ -137,7 +152,9 @@ export class Outbound {
     const available = length - VNET_HEADER;
     const { view } = this.#arena;
     if (available < 1 || view.getUint8(ip) >>> 4 !== 4) {
-      this.#drop(0, reasonNotIpv4(view, ip, available));
+      if (this.#table.carriesIpv6 && available >= IPV6_HEADER && view.getUint8(ip) >>> 4 === 6) {
+        this.#ipv6.forward(vnet, ip, available);
+      } else this.#drop(0, reasonNotIpv4(view, ip, available));
       return;
     }
     const headerLength = (view.getUint8(ip) & 15) * 4;
@@ -183,7 +200,7 @@ export class Outbound {
         return;
       }
       this.#ensureRoom();
-      this.#batch.add(slot, this.#table.endpointAddress(slot), this.#table.endpointPort(slot), ip, total);
+      this.#batch.add(slot, this.#table.endpoint(slot), this.#table.endpointPort(slot), ip, total);
     } else {
       this.#segment(slot, ip, headerLength, headers, total, gsoSize);
     }
@@ -225,7 +242,7 @@ export class Outbound {
   /** A super-packet becomes datagrams of `size` bytes of payload, all that fit into one message at a time. */
   #segment(slot: Slot, ip: number, headerLength: number, headers: number, total: number, size: number): void {
     const batch = this.#batch;
-    const address = this.#table.endpointAddress(slot);
+    const address = this.#table.endpoint(slot);
     const port = this.#table.endpointPort(slot);
     const segments = Math.ceil((total - headers) / size);
     const full = Math.floor((total - headers) / size);
@@ -256,7 +273,7 @@ export class Outbound {
         for (const end = next + sent; next < end; next++) {
           const slot = batch.slot(next);
           this.#counters.passed(slot, 'tx', batch.segments(next), batch.bytes(next));
-          this.#signals?.sent(slot, this.#table.endpointAddress(slot));
+          this.#signals?.sent(slot, this.#table.endpoint(slot));
         }
       } else if (sent === -EAGAIN) {
         if (!this.#waitWritable()) break;
@@ -300,8 +317,8 @@ export class Outbound {
 
   #learnPathMtu(index: number): boolean {
     const slot = this.#batch.slot(index);
-    const outer = this.#conn.pathMtu(this.#table.endpointAddress(slot), this.#table.endpointPort(slot));
-    const inner = outer - ENCAPSULATION_OVERHEAD;
+    const outer = this.#conn.pathMtu(this.#batch.name(index));
+    const inner = outer - this.#overhead;
     if (outer < MIN_PATH_MTU || inner >= this.#batch.segmentSize(index)) return false;
     this.#table.learnPathMtu(slot, inner);
     return true;
@@ -317,11 +334,13 @@ export class Outbound {
     let told = 0;
     this.#batch.splitMessage(index, (message, bytes, ip, present) => {
       const isTooBig = mtu !== 0 && bytes > mtu;
-      if (isTooBig && (view.getUint16(ip + 6) & IP_FLAG_DF) !== 0) {
+      const is6 = view.getUint8(ip) >>> 4 === 6;
+      if (isTooBig && (is6 ? bytes > IPV6_MIN_MTU : (view.getUint16(ip + 6) & IP_FLAG_DF) !== 0)) {
         this.#drop(slot, DROP_TOO_BIG);
         if (told === 0 || !this.#sameFlow(told, ip)) {
           told = ip;
-          this.#icmp.send(ip, present, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu);
+          if (is6) this.#ipv6.sayTooBig(ip, present, mtu);
+          else this.#icmp.send(ip, present, ICMP_UNREACHABLE, ICMP_FRAGMENTATION_NEEDED, mtu);
         }
         return;
       }
@@ -336,6 +355,7 @@ export class Outbound {
   /** Addresses and ports; an IP header with options is taken for a flow of its own. */
   #sameFlow(a: number, b: number): boolean {
     const { view } = this.#arena;
+    if (view.getUint8(a) >>> 4 === 6) return this.#ipv6.isSameFlow(a, b);
     if (view.getUint8(a) !== 0x45 || view.getUint8(b) !== 0x45) return false;
     for (let at = 12; at <= 20; at += 4) if (view.getUint32(a + at) !== view.getUint32(b + at)) return false;
     return true;

@@ -1,4 +1,4 @@
-import type { Slot } from './peer-table.ts';
+import type { Slot } from './peer-table-layout.ts';
 
 /**
  * Gives each peer a slot of the counters for as long as it is known, so that its counters survive every change of the table.

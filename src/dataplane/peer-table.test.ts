@@ -6,15 +6,16 @@ import fc from 'fast-check';
 import { peerOf } from '../../test/fakes/memory-dataplane.ts';
 import { address } from '../../test/fakes/packets.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
-import { containsAddr4, type Ipv4Prefix, prefix4 } from '../ip/prefix.ts';
-import { type Peer, PeerTable } from './peer-table.ts';
+import { ipv6Of, parseIpv6 } from '../ip/ipv6.ts';
+import { containsAddr4, containsAddr6, type Ipv4Prefix, parsePrefix6, prefix4, prefix6 } from '../ip/prefix.ts';
+import { type Ipv4Peer, type Peer, PeerTable } from './peer-table.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.255.128.0')), 17);
 
 /** The obvious way: the longest prefix that contains the address, the first of equal ones. */
-function naiveLookup(peers: readonly Peer[], addr: number): number {
-  let best: Peer | undefined;
+function naiveLookup(peers: readonly Ipv4Peer[], addr: number): number {
+  let best: Ipv4Peer | undefined;
   for (const peer of peers) {
     if (containsAddr4(peer.subnet, ipv4Of(addr)) && (best === undefined || peer.subnet.length > best.subnet.length))
       best = peer;
@@ -22,7 +23,7 @@ function naiveLookup(peers: readonly Peer[], addr: number): number {
   return best?.slot ?? 0;
 }
 
-function naiveEndpoint(peers: readonly Peer[], addr: number): number {
+function naiveEndpoint(peers: readonly Ipv4Peer[], addr: number): number {
   return peers.find((peer) => peer.publicIp === addr)?.slot ?? 0;
 }
 
@@ -65,8 +66,8 @@ describe('PeerTable', () => {
           const capacity = 40;
           const table = PeerTable.allocate(capacity);
           const reader = table.reader(0);
-          let wanted: Peer[] = [];
-          const compare = (published: readonly Peer[]): void => {
+          let wanted: Ipv4Peer[] = [];
+          const compare = (published: readonly Ipv4Peer[]): void => {
             reader.enter();
             const more = published.flatMap(({ subnet, publicIp }) => [subnet.addr, publicIp]);
             more.push(OWN.addr, ipv4Of(OWN.addr - 1), ipv4Of(OWN.addr + 32_767), ipv4Of(OWN.addr + 32_768));
@@ -79,7 +80,7 @@ describe('PeerTable', () => {
               assert.equal(reader.isOwn(probe | 0), containsAddr4(OWN, ipv4Of(probe)));
             }
             for (const peer of published) {
-              assert.equal(reader.endpointAddress(peer.slot), peer.publicIp);
+              assert.equal(reader.endpoint(peer.slot), peer.publicIp);
               assert.equal(reader.endpointPort(peer.slot), peer.port);
               assert.equal(reader.mtu(peer.slot), 1_472);
             }
@@ -150,10 +151,10 @@ describe('PeerTable', () => {
     const reader = table.reader(1);
     reader.enter();
     table.publish(content('2.2.2.2'));
-    assert.equal(reader.endpointAddress(reader.lookup(address('10.1.2.3'))), address('1.1.1.1'));
+    assert.equal(reader.endpoint(reader.lookup(address('10.1.2.3'))), address('1.1.1.1'));
     reader.leave();
     reader.enter();
-    assert.equal(reader.endpointAddress(reader.lookup(address('10.1.2.3'))), address('2.2.2.2'));
+    assert.equal(reader.endpoint(reader.lookup(address('10.1.2.3'))), address('2.2.2.2'));
     reader.leave();
   });
 
@@ -178,7 +179,7 @@ describe('PeerTable', () => {
       return value;
     });
     reader.enter();
-    assert.equal(reader.endpointAddress(reader.lookup(address('10.1.2.3'))), address('2.2.2.2'));
+    assert.equal(reader.endpoint(reader.lookup(address('10.1.2.3'))), address('2.2.2.2'));
     reader.leave();
   });
 
@@ -287,5 +288,112 @@ describe('PeerTable', () => {
     await worker.terminate();
     assert.deepEqual(outcome.faults, []);
     assert.ok(outcome.versions >= 20, `${outcome.versions} of ${version} versions seen in ${outcome.batches} batches`);
+  });
+});
+
+describe('PeerTable, IPv6', () => {
+  const NETWORK6 = parsePrefix6('fd00:244::/48')!;
+  const OWN6 = parsePrefix6('fd00:244:0:80::/57')!;
+  /** Close together, in every word. */
+  const addresses6 = fc
+    .tuple(
+      fc.constantFrom(0xfd00_0244n, 0xfd00_0245n),
+      ...[0, 1, 2].map(() => fc.constantFrom(0n, 1n, 0x80n, 0xffn, 0x8000_0000n, 0xffff_ffffn)),
+    )
+    .map((words) => ipv6Of(words.reduce((sum: bigint, word) => (sum << 32n) | word, 0n)));
+  const peers6 = fc.uniqueArray(
+    fc.record({
+      slot: fc.integer({ min: 1, max: 39 }),
+      addr: addresses6,
+      length: fc.oneof(fc.constantFrom(48, 64, 64, 80, 128), fc.integer({ min: 0, max: 128 })),
+      host: addresses6,
+      port: fc.integer({ min: 1, max: 65_535 }),
+    }),
+    { maxLength: 30, selector: ({ slot }) => slot },
+  );
+
+  it('agrees with a plain list, over either underlay, one table after the other', () => {
+    const table = PeerTable.allocate(40);
+    const reader = table.reader(0);
+    const view = new DataView(new ArrayBuffer(24));
+    const at = (address: bigint): [DataView, number] => {
+      view.setBigUint64(8, address >> 64n);
+      view.setBigUint64(16, address & 0xffff_ffff_ffff_ffffn);
+      return [view, 8];
+    };
+    fc.assert(
+      fc.property(peers6, fc.array(addresses6, { maxLength: 20 }), fc.boolean(), (list, probes, isOver6) => {
+        const peers = list.map(({ slot, addr, length, host, port }): Peer => {
+          const publicIp = isOver6 ? undefined : ipv4Of(Number(host & 0xffff_ffffn));
+          return { slot, subnet: undefined, ipv6Subnet: prefix6(addr, length), publicIp, publicIpv6: host, port };
+        });
+        table.publish({
+          network: undefined,
+          own: undefined,
+          ipv6: { network: NETWORK6, own: OWN6 },
+          peers,
+          mtu: 1_452,
+        });
+        reader.enter();
+        assert.ok(reader.carriesIpv6);
+        for (const probe of [...probes, ...list.flatMap(({ addr, host }) => [addr, host])]) {
+          const longest = peers
+            .filter(({ ipv6Subnet }) => containsAddr6(ipv6Subnet!, probe))
+            .toSorted((a, b) => b.ipv6Subnet!.length - a.ipv6Subnet!.length)[0];
+          assert.equal(reader.lookup6(...at(probe)), longest?.slot ?? 0);
+          const sender = isOver6 ? peers.find(({ publicIpv6 }) => publicIpv6 === probe) : undefined;
+          assert.equal(reader.lookupEndpoint6(...at(probe)), sender?.slot ?? 0);
+          assert.equal(reader.inNetwork6(...at(probe)), containsAddr6(NETWORK6, probe));
+          assert.equal(reader.isOwn6(...at(probe)), containsAddr6(OWN6, probe));
+          for (const { slot, publicIpv6 } of peers) {
+            assert.equal(reader.isHostAddress6(slot, ...at(probe)), publicIpv6 === probe);
+          }
+        }
+        for (const { slot, publicIpv6, port } of peers) {
+          reader.putHostAddress6(slot, view, 0);
+          const written = (view.getBigUint64(0) << 64n) | view.getBigUint64(8);
+          assert.deepEqual([written, reader.endpointPort(slot)], [publicIpv6, port]);
+          const first = peers.find((peer) => peer.publicIpv6 === publicIpv6)!;
+          if (isOver6) assert.equal(reader.endpoint(slot), first.slot);
+        }
+        assert.equal(reader.lookup(0), 0);
+        assert.equal(reader.inNetwork(1), false);
+        assert.equal(reader.isOwn(1), false);
+        reader.leave();
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('forgets the path to a host that has another address of IPv6 now', () => {
+    const table = PeerTable.allocate(8);
+    const reader = table.reader(0);
+    const publish = (text: string): void => {
+      const peer = {
+        slot: 3,
+        subnet: undefined,
+        ipv6Subnet: OWN6,
+        publicIp: undefined,
+        publicIpv6: parseIpv6(text),
+        port: 1,
+      };
+      const ipv6 = { network: NETWORK6, own: OWN6 };
+      table.publish({ network: undefined, own: undefined, ipv6, peers: [peer], mtu: 1_452 });
+    };
+    publish('fd00:77::2');
+    reader.learnPathMtu(3, 1_300);
+    publish('fd00:77::2');
+    assert.equal(table.pathMtu(3), 1_300);
+    publish('fd00:77::3');
+    assert.equal(table.pathMtu(3), 0);
+  });
+
+  it('carries none in a network without it', () => {
+    const table = PeerTable.allocate(8);
+    const reader = table.reader(0);
+    table.publish({ network: NETWORK, own: OWN, peers: [], mtu: 1_472 });
+    reader.enter();
+    assert.equal(reader.carriesIpv6, false);
+    reader.leave();
   });
 });

@@ -1,5 +1,37 @@
 import type { Ipv4Addr } from '../ip/ipv4.ts';
-import { type Ipv4Prefix, mask4 } from '../ip/prefix.ts';
+import type { Ipv6Addr } from '../ip/ipv6.ts';
+import { type Ipv4Prefix, type Ipv6Prefix, mask4 } from '../ip/prefix.ts';
+import {
+  ACTIVE,
+  CARRIES_IPV6,
+  ENDPOINT_ENTRY,
+  FIXED_WORDS,
+  HEADER_WORDS,
+  hash,
+  LENGTH_COUNT,
+  LENGTH6_COUNT,
+  LENGTHS,
+  LENGTHS6,
+  MTU,
+  NETWORK,
+  NETWORK_MASK,
+  NETWORK6,
+  OWN,
+  OWN_MASK,
+  OWN6,
+  PREFIX_ENTRY,
+  PREFIX_MASK,
+  PREFIX6_MASK,
+  READER_COUNT,
+  READERS,
+  type Shape,
+  SLOT_ENTRY,
+  type Slot,
+  shapeOf,
+  WAITING,
+} from './peer-table-layout.ts';
+import { PeerTableReader } from './peer-table-reader.ts';
+import { ADDRESS6_WORDS, ENTRY6_WORDS, insert6, putAddress6, putNetwork6, word6 } from './prefix6-words.ts';
 
 /**
  * Who owns which subnet, in shared memory: written by the control plane, read by the packet workers without a lock.
@@ -14,65 +46,30 @@ import { type Ipv4Prefix, mask4 } from '../ip/prefix.ts';
 export interface Peer {
   /** Stable for as long as the peer is known; indexes the counters. 1 … capacity−1, 0 is nobody. */
   readonly slot: number;
-  readonly subnet: Ipv4Prefix;
-  readonly publicIp: Ipv4Addr;
+  /** Where IPv4 packets to it go; `undefined`: it takes none. */
+  readonly subnet: Ipv4Prefix | undefined;
+  /** The same for IPv6. */
+  readonly ipv6Subnet?: Ipv6Prefix | undefined;
+  /** Its outer address; `undefined` where the underlay is IPv6. */
+  readonly publicIp: Ipv4Addr | undefined;
+  /** An address of that host: the outer one without `publicIp`, else only a source that it may use. */
+  readonly publicIpv6?: Ipv6Addr | undefined;
   readonly port: number;
 }
 
+/** One that takes IPv4 packets, over IPv4. */
+export type Ipv4Peer = Peer & { readonly subnet: Ipv4Prefix; readonly publicIp: Ipv4Addr };
+
 export interface PeerTableContent {
   /** The whole flannel network: a source inside it must belong to the peer that sends it. */
-  readonly network: Ipv4Prefix;
+  readonly network: Ipv4Prefix | undefined;
   /** This host's own subnet: what peers may send to. */
-  readonly own: Ipv4Prefix;
+  readonly own: Ipv4Prefix | undefined;
+  /** The same for IPv6; without it no packet of IPv6 is carried. */
+  readonly ipv6?: { readonly network: Ipv6Prefix; readonly own: Ipv6Prefix } | undefined;
   readonly peers: readonly Peer[];
   /** Longest inner packet that fits a path nothing is known about, in bytes. */
   readonly mtu: number;
-}
-
-/** 0 = not found. */
-export type Slot = number;
-
-// Header words (Int32): the copy in use, then one word a reader: 0 idle, 1 or 2 the copy it reads; whether the writer waits.
-const ACTIVE = 0;
-const READERS = 1;
-const READER_COUNT = 2;
-const WAITING = READERS + READER_COUNT;
-const HEADER_WORDS = 16;
-
-// A copy (Int32 words): fixed fields, prefix lengths, two hash tables.
-const LENGTH_COUNT = 0;
-const PREFIX_MASK = 1; // of both hash tables: number of buckets − 1
-const NETWORK = 2;
-const NETWORK_MASK = 3;
-const MTU = 4;
-const OWN = 5;
-const OWN_MASK = 6;
-const LENGTHS = 8; // up to 33
-const FIXED_WORDS = 48;
-const PREFIX_ENTRY = 2; // address, slot << 6 | length; 0 = empty
-const ENDPOINT_ENTRY = 2; // address, slot; 0 = empty
-// By slot: address, port. Path MTU is apart, because the workers write it.
-const SLOT_ENTRY = 2;
-
-function hash(address: number, length: number): number {
-  const mixed = Math.imul(address ^ Math.imul(length + 1, 0x9e3779b1), 0x85ebca6b);
-  return (mixed ^ (mixed >>> 15)) >>> 0;
-}
-
-interface Shape {
-  readonly buckets: number;
-  readonly copyWords: number;
-  readonly prefixes: number;
-  readonly endpoints: number;
-  readonly slots: number;
-}
-
-function shapeOf(capacity: number): Shape {
-  const buckets = 2 ** Math.ceil(Math.log2(Math.max(16, capacity * 2)));
-  const prefixes = FIXED_WORDS;
-  const endpoints = prefixes + buckets * PREFIX_ENTRY;
-  const slots = endpoints + buckets * ENDPOINT_ENTRY;
-  return { buckets, prefixes, endpoints, slots, copyWords: slots + capacity * SLOT_ENTRY };
 }
 
 export class PeerTable {
@@ -126,28 +123,80 @@ export class PeerTable {
     words.fill(0, base + prefixes, base + prefixes + used * PREFIX_ENTRY);
     words.fill(0, base + endpoints, base + endpoints + used * ENDPOINT_ENTRY);
     words[base + PREFIX_MASK] = used - 1;
-    words[base + NETWORK] = content.network.addr | 0;
-    words[base + NETWORK_MASK] = mask4(content.network.length) | 0;
+    // Without a network: no address has this one under an empty mask.
+    words[base + NETWORK] = content.network === undefined ? 1 : content.network.addr | 0;
+    words[base + NETWORK_MASK] = content.network === undefined ? 0 : mask4(content.network.length) | 0;
     words[base + MTU] = content.mtu;
-    words[base + OWN] = content.own.addr | 0;
-    words[base + OWN_MASK] = mask4(content.own.length) | 0;
-    const lengths = [...new Set(content.peers.map((peer) => peer.subnet.length))].sort((a, b) => b - a);
-    words[base + LENGTH_COUNT] = lengths.length;
-    words.set(lengths, base + LENGTHS);
+    words[base + OWN] = content.own === undefined ? 1 : content.own.addr | 0;
+    words[base + OWN_MASK] = content.own === undefined ? 0 : mask4(content.own.length) | 0;
+    this.#writeLengths(base, LENGTH_COUNT, LENGTHS, content.peers, ({ subnet }) => subnet);
+    this.#writeNetwork6(base, content);
     for (const peer of content.peers) {
-      if (peer.slot < 1 || peer.slot >= this.capacity) throw new RangeError(`peer slot ${peer.slot} is out of range`);
-      const subnet = peer.subnet.addr | 0;
-      const { length } = peer.subnet;
-      this.#insert(base + prefixes, hash(subnet, length) & (used - 1), used - 1, subnet, (peer.slot << 6) | length, 63);
-      const endpoint = peer.publicIp | 0;
-      this.#insert(base + endpoints, hash(endpoint, 0) & (used - 1), used - 1, endpoint, peer.slot, 0);
-      words[base + slots + peer.slot * SLOT_ENTRY] = endpoint;
-      words[base + slots + peer.slot * SLOT_ENTRY + 1] = peer.port;
+      const { slot } = peer;
+      if (slot < 1 || slot >= this.capacity) throw new RangeError(`peer slot ${slot} is out of range`);
+      if (peer.subnet !== undefined) {
+        const subnet = peer.subnet.addr | 0;
+        const { length } = peer.subnet;
+        this.#insert(base + prefixes, hash(subnet, length) & (used - 1), used - 1, subnet, (slot << 6) | length, 63);
+      }
+      const entry = base + slots + slot * SLOT_ENTRY;
+      const isSamePath = this.#writeEndpoint(base, before, used - 1, peer);
+      words[entry + 1] = peer.port;
       // A path to somewhere else is another path.
-      if (words[before + slots + peer.slot * SLOT_ENTRY] !== endpoint) words[this.#pathMtu + peer.slot] = 0;
-      this.#highestSlot = Math.max(this.#highestSlot, peer.slot);
+      if (!isSamePath) words[this.#pathMtu + slot] = 0;
+      this.#highestSlot = Math.max(this.#highestSlot, slot);
     }
     Atomics.store(words, ACTIVE, spare);
+  }
+
+  /** The prefix lengths that occur, the longest first. */
+  #writeLengths(
+    base: number,
+    countAt: number,
+    lengthsAt: number,
+    peers: readonly Peer[],
+    subnetOf: (peer: Peer) => { readonly length: number } | undefined,
+  ): void {
+    const lengths = [...new Set(peers.flatMap((peer) => subnetOf(peer)?.length ?? []))].sort((a, b) => b - a);
+    this.#words[base + countAt] = lengths.length;
+    this.#words.set(lengths, base + lengthsAt);
+  }
+
+  /** What is of IPv6, but for the outer addresses. */
+  #writeNetwork6(base: number, { ipv6, peers }: PeerTableContent): void {
+    const words = this.#words;
+    const { buckets, prefixes6, endpoints6 } = this.#shape;
+    putNetwork6(words, base + NETWORK6, ipv6?.network);
+    putNetwork6(words, base + OWN6, ipv6?.own);
+    words[base + CARRIES_IPV6] = ipv6 === undefined ? 0 : 1;
+    if (ipv6 === undefined) return;
+    const used = Math.min(buckets, 2 ** Math.ceil(Math.log2(Math.max(16, peers.length * 2))));
+    words[base + PREFIX6_MASK] = used - 1;
+    words.fill(0, base + prefixes6, base + prefixes6 + used * ENTRY6_WORDS);
+    words.fill(0, base + endpoints6, base + endpoints6 + used * ENTRY6_WORDS);
+    this.#writeLengths(base, LENGTH6_COUNT, LENGTHS6, peers, ({ ipv6Subnet }) => ipv6Subnet);
+    for (const { ipv6Subnet, slot } of peers) {
+      if (ipv6Subnet !== undefined) insert6(words, base + prefixes6, used - 1, ipv6Subnet, slot);
+    }
+  }
+
+  /** @returns whether the slot had the same outer address before. */
+  #writeEndpoint(base: number, before: number, bucketMask: number, peer: Peer): boolean {
+    const words = this.#words;
+    const { endpoints, endpoints6, slots, addresses6 } = this.#shape;
+    const { slot, publicIp, publicIpv6 } = peer;
+    const entry = base + slots + slot * SLOT_ENTRY;
+    const [own, earlier] = [base, before].map((copy) => copy + addresses6 + slot * ADDRESS6_WORDS) as [number, number];
+    putAddress6(words, own, publicIpv6 ?? 0n);
+    if (publicIp !== undefined) {
+      const endpoint = publicIp | 0;
+      this.#insert(base + endpoints, hash(endpoint, 0) & bucketMask, bucketMask, endpoint, slot, 0);
+      words[entry] = endpoint;
+      return words[before + slots + slot * SLOT_ENTRY] === endpoint;
+    }
+    const address = publicIpv6 ?? 0n;
+    words[entry] = insert6(words, base + endpoints6, words[base + PREFIX6_MASK]!, { addr: address, length: 128 }, slot);
+    return [0, 1, 2, 3].every((index) => words[earlier + index] === word6(address, index));
   }
 
   /**
@@ -185,133 +234,5 @@ export class PeerTable {
   /** Called now and then: a path may have widened, and only a packet that is tried at full size finds out. */
   forgetPathMtus(): void {
     this.#words.fill(0, this.#pathMtu, this.#pathMtu + this.#highestSlot + 1);
-  }
-}
-
-export class PeerTableReader {
-  readonly #words: Int32Array;
-  readonly #announce: number;
-  readonly #shape: Shape;
-  readonly #pathMtu: number;
-  #base = 0;
-  #prefixes = 0;
-  #endpoints = 0;
-  #slots = 0;
-  #bucketMask = 0;
-  #lengthCount = 0;
-  #network = 0;
-  #networkMask = 0;
-  #mtu = 0;
-  #own = 0;
-  #ownMask = 0;
-  // The last answer of this batch: packets come in trains to one address.
-  #lastAddress = 0;
-  #lastSlot = -1;
-
-  constructor(words: Int32Array, announce: number, shape: Shape, pathMtu: number) {
-    this.#words = words;
-    this.#announce = announce;
-    this.#shape = shape;
-    this.#pathMtu = pathMtu;
-  }
-
-  /** Before a batch: everything until `leave` sees one version of the table. */
-  enter(): void {
-    const words = this.#words;
-    let copy = Atomics.load(words, ACTIVE);
-    for (;;) {
-      Atomics.store(words, this.#announce, copy + 1);
-      const now = Atomics.load(words, ACTIVE);
-      if (now === copy) break;
-      copy = now;
-    }
-    const base = HEADER_WORDS + copy * this.#shape.copyWords;
-    this.#lastSlot = -1;
-    this.#base = base;
-    this.#prefixes = base + this.#shape.prefixes;
-    this.#endpoints = base + this.#shape.endpoints;
-    this.#slots = base + this.#shape.slots;
-    this.#bucketMask = words[base + PREFIX_MASK]!;
-    this.#lengthCount = words[base + LENGTH_COUNT]!;
-    this.#network = words[base + NETWORK]!;
-    this.#networkMask = words[base + NETWORK_MASK]!;
-    this.#mtu = words[base + MTU]!;
-    this.#own = words[base + OWN]!;
-    this.#ownMask = words[base + OWN_MASK]!;
-  }
-
-  leave(): void {
-    Atomics.store(this.#words, this.#announce, 0);
-    // A notification is dear. A writer that says so only now sees the store above and does not wait.
-    if (Atomics.load(this.#words, WAITING) !== 0) Atomics.notify(this.#words, this.#announce);
-  }
-
-  /** The peer whose subnet contains the address, by longest prefix; 0 when there is none. */
-  lookup(address: number): Slot {
-    if (address === this.#lastAddress && this.#lastSlot >= 0) return this.#lastSlot;
-    this.#lastAddress = address;
-    this.#lastSlot = this.#search(address);
-    return this.#lastSlot;
-  }
-
-  #search(address: number): Slot {
-    const words = this.#words;
-    const bucketMask = this.#bucketMask;
-    for (let index = 0; index < this.#lengthCount; index++) {
-      const length = words[this.#base + LENGTHS + index]!;
-      const key = length === 0 ? 0 : address & (-1 << (32 - length));
-      let bucket = hash(key, length) & bucketMask;
-      // Bounded: a worker that held a copy for so long that it was filled again may find no empty bucket.
-      for (let probes = 0; probes <= bucketMask; probes++, bucket = (bucket + 1) & bucketMask) {
-        const at = this.#prefixes + bucket * PREFIX_ENTRY;
-        const value = words[at + 1]!;
-        if (value === 0) break;
-        if (words[at] === key && (value & 63) === length) return value >>> 6;
-      }
-    }
-    return 0;
-  }
-
-  /** The peer that sends from this outer address; 0 when it is nobody's. */
-  lookupEndpoint(address: number): Slot {
-    const words = this.#words;
-    const key = address | 0;
-    const bucketMask = this.#bucketMask;
-    let bucket = hash(key, 0) & bucketMask;
-    for (let probes = 0; probes <= bucketMask; probes++, bucket = (bucket + 1) & bucketMask) {
-      const at = this.#endpoints + bucket * ENDPOINT_ENTRY;
-      const value = words[at + 1]!;
-      if (value === 0) return 0;
-      if (words[at] === key) return value;
-    }
-    return 0;
-  }
-
-  endpointAddress(slot: Slot): number {
-    return this.#words[this.#slots + slot * SLOT_ENTRY]! >>> 0;
-  }
-
-  endpointPort(slot: Slot): number {
-    return this.#words[this.#slots + slot * SLOT_ENTRY + 1]!;
-  }
-
-  inNetwork(address: number): boolean {
-    return (address & this.#networkMask) === this.#network;
-  }
-
-  /** Whether the address is of this host's own subnet. */
-  isOwn(address: number): boolean {
-    return (address & this.#ownMask) === this.#own;
-  }
-
-  /** Longest inner packet for a peer, in bytes. */
-  mtu(slot: Slot): number {
-    const known = this.#words[this.#pathMtu + slot]!;
-    return known === 0 || known > this.#mtu ? this.#mtu : known;
-  }
-
-  /** What the kernel said about the path. @param mtu longest inner packet in bytes. */
-  learnPathMtu(slot: Slot, mtu: number): void {
-    this.#words[this.#pathMtu + slot] = mtu;
   }
 }

@@ -20,13 +20,13 @@ export interface Conn {
   sendFragmentable(message: number): number;
   /** Waits until the socket takes datagrams again; false when the worker is to stop. */
   waitWritable(): boolean;
-  /** The kernel's path MTU to an address in bytes, outer headers included; 0 when it does not say. */
-  pathMtu(address: number, port: number): number;
+  /** The kernel's path MTU to the address at an offset (as the socket has it) in bytes, outer headers included; 0 when it does not say. */
+  pathMtu(name: number): number;
   /** Receives up to `count` messages without waiting: how many came, 0 for none, −errno. */
   receive(messages: number, count: number): number;
 }
 
-/** Where locally made ICMP errors leave: a complete IPv4 packet. Returns bytes or −errno. */
+/** Where locally made ICMP errors leave: a complete packet of one family. Returns bytes or −errno. */
 export interface IcmpOut {
   send(offset: number, length: number): number;
 }

@@ -9,9 +9,9 @@ import { REMEMBERED_MS, Refusals } from './refusals.ts';
 import type { RefusedSender } from './refused-senders.ts';
 
 const refused = (sender: string, reason: DropReasonName, inner: string, packets = 5): RefusedSender => ({
-  sender: address(sender),
+  sender: ipv4Of(address(sender)),
   reason,
-  inner: address(inner),
+  inner: inner === '' ? undefined : ipv4Of(address(inner)),
   packets,
 });
 
@@ -40,8 +40,8 @@ describe('Refusals', () => {
     ],
     [
       'a stranger',
-      refused('203.0.113.9', 'unknown-source', '0.0.0.0', 1),
-      /^Dropped 1 packet from .*They do not contain an IPv4 packet/,
+      refused('203.0.113.9', 'unknown-source', '', 1),
+      /^Dropped 1 packet from .*They do not contain an IP packet/,
     ],
     [
       'another node’s container',

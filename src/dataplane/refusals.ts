@@ -1,5 +1,4 @@
-import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
-import { containsAddr4, formatPrefix4 } from '../ip/prefix.ts';
+import { containsAddr, formatAddr, formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
 import type { DropReasonName } from './drop-reason.ts';
 import type { Peer, PeerTableContent } from './peer-table.ts';
 import type { RefusedSender } from './refused-senders.ts';
@@ -11,9 +10,9 @@ const MOST_LINES = 10;
 const MOST_REMEMBERED = 64;
 
 interface Refusal {
-  readonly sender: number;
+  readonly sender: IpAddr;
   readonly reason: DropReasonName;
-  inner: number;
+  inner: IpAddr | undefined;
   packets: number;
   lastAtMs: number;
   saidAtMs: number | undefined;
@@ -66,7 +65,7 @@ export class Refusals {
     if (known !== undefined) {
       known.packets += packets;
       known.lastAtMs = nowMs;
-      if (inner !== 0) known.inner = inner;
+      if (inner !== undefined) known.inner = inner;
       return known;
     }
     if (this.#known.size >= MOST_REMEMBERED) return undefined;
@@ -91,20 +90,21 @@ export class Refusals {
     return [...this.#known.values()].filter(({ lastAtMs }) => nowMs - lastAtMs <= REMEMBERED_MS);
   }
 
-  #peerAt(sender: number): Peer | undefined {
-    return this.#content?.peers.find(({ publicIp }) => publicIp === sender);
+  #peerAt(sender: IpAddr): Peer | undefined {
+    return this.#content?.peers.find((peer) => endpointOf(peer) === sender);
   }
 
   #describe({ sender, reason, inner, packets }: Refusal): string {
-    const from = formatIpv4(ipv4Of(sender));
-    const address = formatIpv4(ipv4Of(inner));
-    const owner = this.#content?.peers.find(({ subnet }) => containsAddr4(subnet, ipv4Of(inner)));
+    const from = formatAddr(sender);
+    const address = inner === undefined ? 'unknown' : formatAddr(inner);
+    const owner = inner && this.#content?.peers.find((peer) => subnetWith(peer, inner) !== undefined);
     const dropped = `Dropped ${packets} ${packets === 1 ? 'packet' : 'packets'} from ${from} (${reason})`;
     switch (reason) {
       case 'unknown-source':
-        return `${dropped}: no node has that address. ${describeStranger(from, inner === 0 ? undefined : address, owner)}`;
+        return `${dropped}: no node has that address. ${describeStranger(from, inner, owner)}`;
       case 'spoofed-source': {
-        const whose = owner === undefined ? 'in no node’s subnet' : `of ${describeLease(owner)}`;
+        const whose =
+          owner === undefined || inner === undefined ? 'in no node’s subnet' : `of ${describeLease(owner, inner)}`;
         return `${dropped}: their source ${address} is ${whose}. Two nodes behind one address, a node that has kept an old subnet, or a forged source; --source-check=off accepts them.`;
       }
       case 'foreign-source':
@@ -117,17 +117,28 @@ export class Refusals {
   }
 }
 
-function describeLease({ subnet, publicIp }: Peer): string {
-  return `${formatPrefix4(subnet)}, which ${formatIpv4(publicIp)} has leased`;
+function endpointOf({ publicIp, publicIpv6 }: Peer): IpAddr | undefined {
+  return publicIp ?? publicIpv6;
 }
 
-function describeStranger(from: string, inner: string | undefined, owner: Peer | undefined): string {
-  if (inner === undefined) return 'They do not contain an IPv4 packet: the sender is not a node of this network.';
+function subnetWith({ subnet, ipv6Subnet }: Peer, address: IpAddr): IpPrefix | undefined {
+  return [subnet, ipv6Subnet].find((prefix) => prefix !== undefined && containsAddr(prefix, address));
+}
+
+function describeLease(peer: Peer, address: IpAddr): string {
+  const [subnet, host] = [subnetWith(peer, address), endpointOf(peer)];
+  return `${subnet === undefined ? 'a subnet' : formatPrefix(subnet)}, which ${host === undefined ? 'a host' : formatAddr(host)} has leased`;
+}
+
+function describeStranger(from: string, inner: IpAddr | undefined, owner: Peer | undefined): string {
+  if (inner === undefined) return 'They do not contain an IP packet: the sender is not a node of this network.';
+  const address = formatAddr(inner);
   if (owner === undefined) {
-    return `Their source ${inner} is in no node’s subnet: the sender is a node of another network, or its lease has expired.`;
+    return `Their source ${address} is in no node’s subnet: the sender is a node of another network, or its lease has expired.`;
   }
+  const option = from.includes(':') ? '--public-ipv6' : '--public-ip';
   return (
-    `Their source ${inner} is of ${describeLease(owner)}: it may be that node behind NAT, with an elastic IP, or another of its addresses. ` +
-    `Start its agent with --public-ip=${from}, or with --iface for the interface that sends; --source-check=off here accepts packets from anyone.`
+    `Their source ${address} is of ${describeLease(owner, inner)}: it may be that node behind NAT, with an elastic IP, or another of its addresses. ` +
+    `Start its agent with ${option}=${from}, or with --iface for the interface that sends; --source-check=off here accepts packets from anyone.`
   );
 }

@@ -5,6 +5,7 @@ import { GuardedLayout, MemoryConn } from '../../test/fakes/memory-dataplane.ts'
 import { concat, hex, payloadOf } from '../../test/fakes/packets.ts';
 import { createArena, IOVEC_SIZE, putIovec } from './arena.ts';
 import { HEADER_STRIDE, SEND_IOVECS } from './limits.ts';
+import { putSockaddr, SOCKADDR_SIZE } from './mmsghdr.ts';
 import { SendBatch } from './send-batch.ts';
 
 interface Want {
@@ -14,7 +15,7 @@ interface Want {
 
 function setUp() {
   const layout = new GuardedLayout(createArena(() => 0x7f12_ffff_f000));
-  const batch = new SendBatch(layout);
+  const batch = new SendBatch(layout, SOCKADDR_SIZE, (at, slot) => putSockaddr(layout.arena, at, slot, 8_285));
   const payloads = layout.take(70_000);
   const packets = layout.take(SEND_IOVECS * HEADER_STRIDE);
   let packetCount = 0;

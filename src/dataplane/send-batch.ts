@@ -1,16 +1,11 @@
 import { type Arena, type ArenaLayout, IOVEC_SIZE, putIovec } from './arena.ts';
 import { HEADER_STRIDE, MAX_SEGMENTS, SEND_HEADERS, SEND_IOVECS, SEND_MESSAGES } from './limits.ts';
-import {
-  CONTROL_SIZE,
-  initMessage,
-  MESSAGE_SIZE,
-  putSockaddr,
-  SOCKADDR_SIZE,
-  setSegmentSize,
-  setVector,
-} from './mmsghdr.ts';
-import type { Slot } from './peer-table.ts';
+import { CONTROL_SIZE, initMessage, MESSAGE_SIZE, NAME_STRIDE, setSegmentSize, setVector } from './mmsghdr.ts';
+import type { Slot } from './peer-table-layout.ts';
 import { MAX_UDP_PAYLOAD } from './wire.ts';
+
+/** Writes where the datagrams of a slot go to `at`, as sendmsg wants it. */
+export type PutName = (at: number, slot: Slot) => void;
 
 /**
  * Datagrams on their way out, laid down as the array of messages that sendmmsg takes. Datagrams of one size to one peer
@@ -37,21 +32,19 @@ export class SendBatch {
   #address = 0;
   #port = 0;
 
-  constructor(layout: ArenaLayout) {
+  readonly #putName: PutName;
+
+  constructor(layout: ArenaLayout, nameBytes: number, putName: PutName) {
     const { arena } = layout;
+    this.#putName = putName;
     this.#arena = arena;
     this.#messages = layout.take(SEND_MESSAGES * MESSAGE_SIZE);
-    this.#names = layout.take(SEND_MESSAGES * SOCKADDR_SIZE);
+    this.#names = layout.take(SEND_MESSAGES * NAME_STRIDE);
     this.#controls = layout.take(SEND_MESSAGES * CONTROL_SIZE);
     this.#iovecs = layout.take(SEND_IOVECS * IOVEC_SIZE);
     this.#headers = layout.take(SEND_HEADERS * HEADER_STRIDE);
     for (let index = 0; index < SEND_MESSAGES; index++) {
-      initMessage(
-        arena,
-        this.message(index),
-        this.#names + index * SOCKADDR_SIZE,
-        this.#controls + index * CONTROL_SIZE,
-      );
+      initMessage(arena, this.message(index), this.name(index), nameBytes, this.#controls + index * CONTROL_SIZE);
     }
   }
 
@@ -79,7 +72,10 @@ export class SendBatch {
     return this.#iovecs + this.#usedIovecs * IOVEC_SIZE;
   }
 
-  /** Adds one datagram that lies in one piece. Call only when `hasRoom`. */
+  /**
+   * Adds one datagram that lies in one piece. Call only when `hasRoom`.
+   * @param address what tells the hosts apart, with `port`: datagrams to one may share a message.
+   */
   add(slot: Slot, address: number, port: number, packet: number, length: number): void {
     this.reserve(slot, address, port, length, 1);
     putIovec(this.#arena, this.iovec, packet, length);
@@ -130,7 +126,7 @@ export class SendBatch {
     this.#segments[index] = 0;
     this.#sizes[index] = 0;
     this.#firstIovec[index] = this.#usedIovecs;
-    putSockaddr(this.#arena, this.#names + index * SOCKADDR_SIZE, address, port);
+    this.#putName(this.name(index), slot);
     this.#address = address;
     this.#port = port;
     this.#open = true;
@@ -158,6 +154,11 @@ export class SendBatch {
 
   message(index: number): number {
     return this.#messages + index * MESSAGE_SIZE;
+  }
+
+  /** Where the address is that a message goes to. */
+  name(index: number): number {
+    return this.#names + index * NAME_STRIDE;
   }
 
   slot(index: number): Slot {

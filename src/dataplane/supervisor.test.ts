@@ -5,7 +5,7 @@ import { WeftError } from '../errors.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { Forwarder, type ForwarderDescriptors, type ForwarderEvent } from './supervisor.ts';
 
-const OWN = parseIpv4('10.244.1.0')!;
+const OWN = { ipv4: parseIpv4('10.244.1.0')!, ipv6: undefined };
 const never = new AbortController().signal;
 
 /** A forwarder with stub workers whose descriptors are only counted. */
@@ -43,7 +43,9 @@ class Stage implements AsyncDisposable {
       tunFd: start,
       udpSegmentation: false,
       socketFd: -1,
+      underlay: 4,
       icmpFd: -1,
+      icmp6Fd: -1,
       stopFd: -1,
       signalStop: () => void this.stopped++,
       started: () => void this.started++,
@@ -200,7 +202,7 @@ describe('Forwarder', () => {
   it('starts again with another address', async () => {
     await using stage = new Stage();
     await stage.forwarder.start(OWN, never);
-    await stage.forwarder.start(parseIpv4('10.244.2.0')!, never);
+    await stage.forwarder.start({ ipv4: parseIpv4('10.244.2.0')!, ipv6: undefined }, never);
     assert.deepEqual([stage.opened, stage.closed], [2, 1]);
     assert.deepEqual(stage.story, ['started', 'started']);
   });

@@ -1,22 +1,35 @@
 import { Worker } from 'node:worker_threads';
 import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { Ipv6Addr } from '../ip/ipv6.ts';
 import { Counters, type Direction, type PeerCounters } from './counters.ts';
 import type { DestinationCheck } from './destination-check.ts';
 import type { FastPathTables } from './fast-path/fast-path-tables.ts';
 import { LocalAddresses } from './local-addresses.ts';
-import { PeerTable, type PeerTableContent, type Slot } from './peer-table.ts';
+import { LocalAddresses6 } from './local-addresses6.ts';
+import { PeerTable, type PeerTableContent } from './peer-table.ts';
+import type { Slot } from './peer-table-layout.ts';
 import { Refusals } from './refusals.ts';
 import { RefusedSenders } from './refused-senders.ts';
 import type { SourceCheck } from './source-check.ts';
 import type { WorkerInput, WorkerMessage } from './worker-protocol.ts';
+
+/** This host on the overlay, by family: the base addresses of its subnets. */
+export interface OwnAddresses {
+  readonly ipv4: Ipv4Addr | undefined;
+  readonly ipv6: Ipv6Addr | undefined;
+}
 
 /** What the forwarder holds of the host while it runs. Made by linux/ adapters, wired in cmd/. */
 export interface ForwarderDescriptors extends Disposable {
   readonly tunFd: number;
   readonly udpSegmentation: boolean;
   readonly socketFd: number;
+  /** Version of IP between the hosts. */
+  readonly underlay: 4 | 6;
+  /** Raw sockets, below 0 when there is none. */
   readonly icmpFd: number;
+  readonly icmp6Fd: number;
   readonly stopFd: number;
   /** Wakes every worker that waits, for good. */
   signalStop(): void;
@@ -85,11 +98,12 @@ export class Forwarder implements AsyncDisposable {
   readonly table: PeerTable = PeerTable.allocate(MAX_PEERS + 1);
   /** Filled by whoever knows this host's addresses; none until then. */
   readonly localAddresses: LocalAddresses = LocalAddresses.allocate();
+  readonly localAddresses6: LocalAddresses6 = LocalAddresses6.allocate();
   readonly refusedSenders: RefusedSenders = RefusedSenders.allocate();
   readonly refusals: Refusals = new Refusals();
   readonly #options: ForwarderOptions;
   #prepared: ForwarderDescriptors | undefined;
-  #ownAddress = 0;
+  #own: OwnAddresses = { ipv4: undefined, ipv6: undefined };
   #generation: Generation | undefined;
   /** Settles when nothing of earlier generations is left; never rejects. */
   #ending: Promise<void> = Promise.resolve();
@@ -163,12 +177,12 @@ export class Forwarder implements AsyncDisposable {
   /**
    * Starts, or starts again with another address; resolves when both workers run. Later failures are retried and reported
    * by `onEvent`. When this fails nothing is retried.
-   * @param ownAddress source of ICMP errors, the address of the TUN device.
+   * @param own sources of ICMP errors, the addresses of the TUN device.
    * @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED. The reason of `signal` when that fired.
    */
-  async start(ownAddress: Ipv4Addr, signal: AbortSignal): Promise<void> {
+  async start(own: OwnAddresses, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    this.#ownAddress = ownAddress;
+    this.#own = own;
     const decision = this.#decide();
     await this.#end();
     const cancel = (): void => {
@@ -200,17 +214,21 @@ export class Forwarder implements AsyncDisposable {
     const input = {
       tunFd: descriptors.tunFd,
       socketFd: descriptors.socketFd,
+      underlay: descriptors.underlay,
       icmpFd: descriptors.icmpFd,
+      icmp6Fd: descriptors.icmp6Fd,
       stopFd: descriptors.stopFd,
       table: this.table.buffer,
       tableCapacity: this.table.capacity,
       counters: this.counters.buffer,
       stop: stop.buffer,
       lastStep: new SharedArrayBuffer(8),
-      ownAddress: this.#ownAddress,
+      ownAddress: this.#own.ipv4 ?? 0,
+      ownAddress6: this.#own.ipv6 === undefined ? undefined : bytesOf(this.#own.ipv6),
       sourceCheck: this.#options.sourceCheck,
       destinationCheck: this.#options.destinationCheck,
       localAddresses: this.localAddresses.buffer,
+      localAddresses6: this.localAddresses6.buffer,
       refusedSenders: this.refusedSenders.buffer,
       udpSegmentation: descriptors.udpSegmentation,
     };
@@ -321,6 +339,13 @@ export class Forwarder implements AsyncDisposable {
     await this.#end();
     this.#options.fastPath?.[Symbol.dispose]();
   }
+}
+
+function bytesOf(address: Ipv6Addr): Uint8Array {
+  const view = new DataView(new ArrayBuffer(16));
+  view.setBigUint64(0, address >> 64n);
+  view.setBigUint64(8, address & 0xffff_ffff_ffff_ffffn);
+  return new Uint8Array(view.buffer);
 }
 
 /** @returns whether a worker is stuck: then the descriptors stay open, for a closed number may be given to another file. */

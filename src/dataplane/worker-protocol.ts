@@ -6,8 +6,11 @@ export interface WorkerInput {
   readonly direction: 'tx' | 'rx';
   readonly tunFd: number;
   readonly socketFd: number;
-  /** Raw socket for ICMP errors, below 0 when there is none. */
+  /** Version of IP between the hosts. */
+  readonly underlay: 4 | 6;
+  /** Raw sockets for ICMP errors, below 0 when there is none. */
   readonly icmpFd: number;
+  readonly icmp6Fd: number;
   readonly stopFd: number;
   readonly table: SharedArrayBuffer;
   readonly tableCapacity: number;
@@ -18,12 +21,16 @@ export interface WorkerInput {
   readonly stop: SharedArrayBuffer;
   /** Two Int32 words, see BusyPoll. */
   readonly lastStep: SharedArrayBuffer;
-  /** Source of ICMP errors: the base address of this node's subnet. */
+  /** Source of ICMP errors: the base address of this node's subnet; 0 sends none. */
   readonly ownAddress: number;
+  /** The same of IPv6, in 16 bytes. */
+  readonly ownAddress6: Uint8Array | undefined;
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
   /** See LocalAddresses. */
   readonly localAddresses: SharedArrayBuffer;
+  /** See LocalAddresses6. */
+  readonly localAddresses6: SharedArrayBuffer;
   /** See RefusedSenders. */
   readonly refusedSenders: SharedArrayBuffer;
   readonly udpSegmentation: boolean;

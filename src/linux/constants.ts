@@ -53,9 +53,13 @@ export const NETLINK_XFRM = 6;
 
 // linux/in.h
 export const IPPROTO_IP = 0;
+export const IPPROTO_IPV6 = 41;
 export const IPPROTO_RAW = 255;
 export const IP_MTU_DISCOVER = 10;
 export const IP_MTU = 14;
+export const IPV6_MTU_DISCOVER = 23;
+export const IPV6_MTU = 24;
+/** As those of IPv6. */
 export const IP_PMTUDISC_DONT = 0;
 export const IP_PMTUDISC_DO = 2;
 
@@ -104,6 +108,7 @@ export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
 export const ENETUNREACH = 101;
 export const EPROTONOSUPPORT = 93;
+export const EAFNOSUPPORT = 97;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ECONNREFUSED = 111;

@@ -1,21 +1,21 @@
 import type { Arena } from '../dataplane/arena.ts';
 import type { Conn, IcmpOut, Tun } from '../dataplane/ports.ts';
 import { WeftError } from '../errors.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
 import {
   EAGAIN,
   EFD_CLOEXEC,
   EFD_NONBLOCK,
   EINTR,
-  IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
   IP_PMTUDISC_DONT,
-  IPPROTO_IP,
   MSG_DONTWAIT,
   POLLIN,
   POLLOUT,
 } from './constants.ts';
 import { addressOf, close, errnoName, eventfd, poll, read, recvmmsg, sendmmsg, sendto, write, writev } from './ffi.ts';
-import { kernelPathMtu, setIntOption, sockaddrIn } from './udp-socket.ts';
+import { kernelPathMtu, setPathMtuDiscovery, sockaddrOf } from './udp-socket.ts';
 
 /**
  * Wakes workers that wait in poll. A worker blocked in any other call could neither be stopped nor terminated, and
@@ -91,8 +91,8 @@ export function tunIo(arena: Arena, fd: number): Tun {
   };
 }
 
-/** The UDP socket for a worker; see openUdpSocket. */
-export function connIo(arena: Arena, fd: number, waiter: Waiter): Conn {
+/** The UDP socket for a worker; see openUdpSocket. @param version of IP, between the hosts. */
+export function connIo(arena: Arena, fd: number, version: 4 | 6, waiter: Waiter): Conn {
   const { base } = arena;
   const send = (messages: number, count: number): number => {
     const sent = sendmmsg(fd, base + messages, count, MSG_DONTWAIT);
@@ -101,13 +101,13 @@ export function connIo(arena: Arena, fd: number, waiter: Waiter): Conn {
   return {
     send,
     sendFragmentable: (message) => {
-      setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+      setPathMtuDiscovery(fd, version, IP_PMTUDISC_DONT);
       const sent = send(message, 1);
-      setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+      setPathMtuDiscovery(fd, version, IP_PMTUDISC_DO);
       return sent;
     },
     waitWritable: () => waiter.waitWritable() === 'ready',
-    pathMtu: kernelPathMtu,
+    pathMtu: (name) => kernelPathMtu(version, base + name),
     receive: (messages, count) => {
       const received = recvmmsg(fd, base + messages, count, MSG_DONTWAIT, 0);
       return received === -EAGAIN || received === -EINTR ? 0 : received;
@@ -115,15 +115,16 @@ export function connIo(arena: Arena, fd: number, waiter: Waiter): Conn {
   };
 }
 
-/** The raw socket for ICMP errors; a descriptor below 0 sends nothing and says so by −errno. */
-export function icmpIo(arena: Arena, fd: number): IcmpOut {
-  const name = sockaddrIn(0, 0);
-  const nameView = new DataView(name.buffer);
+/** The raw socket for ICMP errors of one version of IP; a descriptor below 0 sends nothing and says so by −errno. */
+export function icmpIo(arena: Arena, fd: number, version: 4 | 6): IcmpOut {
+  const name = version === 4 ? sockaddrOf(ipv4Of(0), 0) : sockaddrOf(ipv6Of(0n), 0);
   const nameAddress = addressOf(name);
+  // Where the destination is, in a packet and in a sockaddr, and how long.
+  const [from, to, bytes] = version === 4 ? [16, 4, 4] : [24, 8, 16];
   return {
     send: (offset, length) => {
       if (fd < 0) return fd;
-      nameView.setUint32(4, arena.view.getUint32(offset + 16));
+      name.set(arena.bytes.subarray(offset + from, offset + from + bytes), to);
       return sendto(fd, arena.base + offset, length, MSG_DONTWAIT, nameAddress, name.length);
     },
   };

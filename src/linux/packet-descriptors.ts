@@ -1,5 +1,5 @@
 import { describeError } from '../errors.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { IpAddr } from '../ip/address.ts';
 import { close } from './ffi.ts';
 import { adoptTunDevice, type TunDevice } from './tun-device.ts';
 import { adoptUdpSocket, type UdpSocket } from './udp-socket.ts';
@@ -44,7 +44,7 @@ export class PacketDescriptors implements Disposable {
   }
 
   /** The same for the socket bound to that address and port. One for that port at another address, which the host had before, is closed. */
-  takeSocket(address: Ipv4Addr, port: number): UdpSocket | undefined {
+  takeSocket(address: IpAddr, port: number): UdpSocket | undefined {
     const fitting = this.#sockets.filter((socket) => socket.port === port);
     const found = fitting.find((socket) => socket.address === address);
     this.#sockets = this.#sockets.filter((socket) => !fitting.includes(socket));

@@ -10,7 +10,8 @@ export type QueueDrops = Readonly<Partial<Record<'device' | 'socket', number>>>;
  */
 export function readQueueDrops(tunName: string, port: number): QueueDrops {
   const device = Number.parseInt(textOf(`/sys/class/net/${tunName}/statistics/tx_dropped`), 10);
-  const socket = socketDrops(textOf('/proc/self/net/udp'), port);
+  const sockets = ['udp', 'udp6'].flatMap((file) => socketDrops(textOf(`/proc/self/net/${file}`), port) ?? []);
+  const socket = sockets.length === 0 ? undefined : sockets.reduce((sum, drops) => sum + drops, 0);
   return { ...(Number.isNaN(device) ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
 }
 

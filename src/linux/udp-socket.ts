@@ -1,6 +1,7 @@
 import { WeftError } from '../errors.ts';
-import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
-import type { Ipv6Addr } from '../ip/ipv6.ts';
+import { formatEndpoint, type IpAddr, isIpv4 } from '../ip/address.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -10,7 +11,10 @@ import {
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
   IPPROTO_IP,
+  IPPROTO_IPV6,
   IPPROTO_RAW,
+  IPV6_MTU,
+  IPV6_MTU_DISCOVER,
   SO_DOMAIN,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
@@ -39,7 +43,7 @@ export function sockaddrIn(address: number, port: number): Uint8Array {
 }
 
 /** `struct sockaddr_in6` in memory that does not move. */
-export function sockaddrIn6(address: Ipv6Addr, port: number): Uint8Array {
+export function sockaddrIn6(address: bigint, port: number): Uint8Array {
   const bytes = new Uint8Array(new SharedArrayBuffer(28));
   const view = new DataView(bytes.buffer);
   view.setUint16(0, AF_INET6, true);
@@ -47,6 +51,31 @@ export function sockaddrIn6(address: Ipv6Addr, port: number): Uint8Array {
   view.setBigUint64(8, address >> 64n);
   view.setBigUint64(16, address & 0xffff_ffff_ffff_ffffn);
   return bytes;
+}
+
+/** The address of a socket of its family, in memory that does not move. */
+export function sockaddrOf(address: IpAddr, port: number): Uint8Array {
+  return isIpv4(address) ? sockaddrIn(address, port) : sockaddrIn6(address, port);
+}
+
+/** A socket option by the family of the socket. */
+interface PerVersion {
+  readonly family: number;
+  readonly level: number;
+  readonly mtuDiscover: number;
+  readonly mtu: number;
+  readonly nameBytes: number;
+}
+
+const VERSIONS: Readonly<Record<4 | 6, PerVersion>> = {
+  4: { family: AF_INET, level: IPPROTO_IP, mtuDiscover: IP_MTU_DISCOVER, mtu: IP_MTU, nameBytes: 16 },
+  6: { family: AF_INET6, level: IPPROTO_IPV6, mtuDiscover: IPV6_MTU_DISCOVER, mtu: IPV6_MTU, nameBytes: 28 },
+};
+
+/** How the socket deals with datagrams longer than the path: one of IP_PMTUDISC_…. Returns 0 or −errno. */
+export function setPathMtuDiscovery(fd: number, version: 4 | 6, mode: number): number {
+  const { level, mtuDiscover } = VERSIONS[version];
+  return setIntOption(fd, level, mtuDiscover, mode);
 }
 
 const optionValue = new Int32Array(new SharedArrayBuffer(8));
@@ -66,12 +95,12 @@ export function getIntOption(fd: number, level: number, name: number): number {
 
 export interface UdpSocket extends Disposable {
   readonly fd: number;
-  readonly address: Ipv4Addr;
+  readonly address: IpAddr;
   readonly port: number;
 }
 
 export interface OpenUdpSocketOptions {
-  readonly address: Ipv4Addr;
+  readonly address: IpAddr;
   /** 0 lets the kernel choose. */
   readonly port: number;
   /** Kernel buffer each way, in bytes. */
@@ -84,8 +113,9 @@ export interface OpenUdpSocketOptions {
  * @throws WeftError WEFT_PORT_IN_USE, WEFT_SOCKET_FAILED
  */
 export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptions): UdpSocket {
-  const where = `UDP ${formatIpv4(address)}:${port}`;
-  const fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const where = `UDP ${formatEndpoint({ addr: address, port })}`;
+  const version = isIpv4(address) ? 4 : 6;
+  const fd = socket(VERSIONS[version].family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) throw new WeftError('WEFT_SOCKET_FAILED', `failed to make a UDP socket: ${errnoName(fd)}`);
   try {
     // Without CAP_NET_ADMIN in the initial user namespace the system's limits apply.
@@ -93,9 +123,9 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
       setIntOption(fd, SOL_SOCKET, SO_RCVBUF, bufferBytes);
     if (setIntOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, bufferBytes) < 0)
       setIntOption(fd, SOL_SOCKET, SO_SNDBUF, bufferBytes);
-    setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+    setPathMtuDiscovery(fd, version, IP_PMTUDISC_DO);
     setIntOption(fd, SOL_UDP, UDP_GRO, 1); // Linux 5.0; without it every datagram comes alone
-    const name = sockaddrIn(address, port);
+    const name = sockaddrOf(address, port);
     const bound = bind(fd, addressOf(name), name.length);
     if (bound === -EADDRINUSE) {
       const holders = describeHolders(udpPortHolders(port, address));
@@ -122,16 +152,18 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
  * descriptor stays open then.
  */
 export function adoptUdpSocket(fd: number): UdpSocket | undefined {
-  if (getIntOption(fd, SOL_SOCKET, SO_DOMAIN) !== AF_INET) return undefined;
+  const family = getIntOption(fd, SOL_SOCKET, SO_DOMAIN);
+  if (family !== AF_INET && family !== AF_INET6) return undefined;
   if (getIntOption(fd, SOL_SOCKET, SO_TYPE) !== SOCK_DGRAM) return undefined;
   const name = boundTo(fd);
-  const address = ipv4Of(name.getUint32(4));
+  const address =
+    family === AF_INET ? ipv4Of(name.getUint32(4)) : ipv6Of((name.getBigUint64(8) << 64n) | name.getBigUint64(16));
   return { fd, address, port: name.getUint16(2), [Symbol.dispose]: () => void close(fd) };
 }
 
-/** `struct sockaddr_in` */
+/** `struct sockaddr_in` or `sockaddr_in6`, whose ports lie at the same place. */
 function boundTo(fd: number): DataView {
-  const name = sockaddrIn(0, 0);
+  const name = sockaddrIn6(0n, 0);
   const length = new Int32Array(new SharedArrayBuffer(4));
   length[0] = name.length;
   getsockname(fd, addressOf(name), addressOf(length));
@@ -139,19 +171,22 @@ function boundTo(fd: number): DataView {
 }
 
 /**
- * A raw socket that sends complete IPv4 packets (raw(7), IPPROTO_RAW), for ICMP errors. Needs CAP_NET_RAW.
+ * A raw socket that sends complete IP packets (raw(7), IPPROTO_RAW), for ICMP errors. Needs CAP_NET_RAW.
  * Returns the descriptor or −errno: without it the forwarder works, senders are only not told.
  */
-export function openRawIpSocket(): number {
-  return socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_RAW);
+export function openRawIpSocket(version: 4 | 6): number {
+  return socket(VERSIONS[version].family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_RAW);
 }
 
-/** The kernel's path MTU to a destination (ip(7), IP_MTU on a connected socket), in bytes; 0 when it does not say. */
-export function kernelPathMtu(address: number, port: number): number {
-  const fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+/**
+ * The kernel's path MTU to a destination (ip(7), IP_MTU on a connected socket), in bytes; 0 when it does not say.
+ * @param name address of a sockaddr of that family.
+ */
+export function kernelPathMtu(version: 4 | 6, name: number): number {
+  const { family, level, mtu: option, nameBytes } = VERSIONS[version];
+  const fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return 0;
-  const name = sockaddrIn(ipv4Of(address), port);
-  const mtu = connect(fd, addressOf(name), name.length) < 0 ? 0 : getIntOption(fd, IPPROTO_IP, IP_MTU);
+  const mtu = connect(fd, name, nameBytes) < 0 ? 0 : getIntOption(fd, level, option);
   close(fd);
   return Math.max(0, mtu);
 }

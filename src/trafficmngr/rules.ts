@@ -1,5 +1,13 @@
-import { formatPrefix, type IpFamily, type IpPrefix, parsePrefix } from '../ip/address.ts';
-import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
+import {
+  formatPrefix,
+  type IpAddr,
+  type IpFamily,
+  type IpPrefix,
+  isIpv4,
+  parsePrefix,
+  prefixOf,
+} from '../ip/address.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
 
@@ -81,7 +89,7 @@ export interface TrafficOptions {
 
 /** The own end of the tunnel, as the backend has it. */
 export interface TunnelSocket {
-  readonly listenAddress: Ipv4Addr;
+  readonly listenAddress: IpAddr;
   readonly listenPort: number;
 }
 
@@ -98,11 +106,15 @@ const MULTICAST_6 = prefix6(ipv6Of(0xffn << 120n), 8);
  * flavour differs and why ours does not). Pure; equal options give equal rules.
  */
 export function trafficRules(options: TrafficOptions): TrafficRules {
+  const { untracked } = options;
   const ipv4 = options.ipv4 === undefined ? NO_RULES : familyRules(options.ipv4, MULTICAST_4, options);
+  const ipv6 = options.ipv6 === undefined ? NO_RULES : familyRules(options.ipv6, MULTICAST_6, options);
+  const network = options.ipv4?.network ?? options.ipv6?.network;
+  const tunnel = untracked && untrackedRules(untracked, network);
+  const isOver4 = untracked !== undefined && isIpv4(untracked.listenAddress);
   return {
-    ipv4:
-      options.untracked === undefined ? ipv4 : { ...ipv4, ...untrackedRules(options.untracked, options.ipv4?.network) },
-    ipv6: options.ipv6 === undefined ? NO_RULES : familyRules(options.ipv6, MULTICAST_6, options),
+    ipv4: isOver4 ? { ...ipv4, ...tunnel } : ipv4,
+    ipv6: isOver4 ? ipv6 : { ...ipv6, ...tunnel },
     networks: [
       ...[options.ipv4, options.ipv6].flatMap((family) => family?.network ?? []),
       ...(options.formerNetworks ?? []),
@@ -153,9 +165,9 @@ function familyRules(
  */
 function untrackedRules(
   { listenAddress, listenPort }: TunnelSocket,
-  network: Ipv4Prefix | undefined,
+  network: IpPrefix | undefined,
 ): Pick<FamilyRules, 'untrackedIn' | 'untrackedOut'> {
-  const own = is(prefix4(listenAddress, 32));
+  const own = is(prefixOf(listenAddress, isIpv4(listenAddress) ? 32 : 128));
   const action: Action = { type: 'notrack' };
   const none = { mark: undefined, source: undefined, destination: undefined, of: network };
   return {

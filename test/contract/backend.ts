@@ -62,7 +62,10 @@ export function testBackend(
 
         it('takes as much of the MTU as it says it puts before each packet', async () => {
           const overhead = kind.overheadBytes ?? { ipv4: 0, ipv6: 0 };
-          const most = Math.max(...FAMILIES.filter(({ key }) => isOn(stack, key)).map(({ key }) => overhead[key]));
+          // With udp both families of packets go between the hosts by IPv4, where the network has that.
+          const isOver4 = kind.type === 'udp' && stack === 'dual';
+          const outer = FAMILIES.filter(({ key }) => isOn(isOver4 ? 'ipv4' : stack, key));
+          const most = Math.max(...outer.map(({ key }) => overhead[key]));
           assert.equal((await open(stack)).mtuBytes, EXTERNAL.mtuBytes - most);
         });
 

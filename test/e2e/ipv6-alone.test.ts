@@ -11,6 +11,7 @@ const BACKENDS: Readonly<Record<string, (folder: string) => object>> = {
   vxlan: () => ({ Type: 'vxlan' }),
   'host-gw': () => ({ Type: 'host-gw' }),
   extension: extensionByRoutes,
+  udp: () => ({ Type: 'udp' }),
 };
 const CELLS = Object.keys(BACKENDS).flatMap((type) =>
   (['iptables', 'nftables'] as const).map((rules) => ({ type, rules })),

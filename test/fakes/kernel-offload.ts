@@ -1,4 +1,5 @@
 import { pseudoSum, slowChecksum, transportChecksum } from './packets.ts';
+import { pseudoSum6, transportChecksum6 } from './packets6.ts';
 
 /**
  * What Linux does with a packet that carries a virtio-net header: checks it as include/linux/virtio_net.h does and takes a
@@ -13,6 +14,7 @@ export class RefusedFrame extends Error {
 
 const NEEDS_CSUM = 1;
 const GSO_TCPV4 = 1;
+const GSO_TCPV6 = 4;
 const GSO_UDP_L4 = 5;
 const ECN = 0x80;
 
@@ -40,11 +42,14 @@ export function readFrame(bytes: Uint8Array): FrameFields {
   if (needsChecksum && checksumStart + checksumOffset + 2 > packet.length) throw new RefusedFrame('checksum outside');
   if (view.getUint16(2, true) > packet.length) throw new RefusedFrame('hdr_len longer than the packet');
   if (gsoType !== 0) {
-    if (gsoType !== GSO_TCPV4 && gsoType !== GSO_UDP_L4) throw new RefusedFrame(`gso type ${gsoType}`);
+    if (![GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4].includes(gsoType)) throw new RefusedFrame(`gso type ${gsoType}`);
     if (gsoSize === 0 || gsoSize === 0xffff) throw new RefusedFrame(`gso size ${gsoSize}`);
     if (!needsChecksum) throw new RefusedFrame('segmentation without NEEDS_CSUM');
-    const protocol = gsoType === GSO_TCPV4 ? 6 : 17;
-    if (version !== 4 || packet[9] !== protocol) throw new RefusedFrame(`gso type ${gsoType} on protocol ${packet[9]}`);
+    const protocol = gsoType === GSO_UDP_L4 ? 17 : 6;
+    const isOfVersion = gsoType === GSO_UDP_L4 || version === (gsoType === GSO_TCPV4 ? 4 : 6);
+    // A header between the two in IPv6 is the kernel's own business: frames of such packets come from it, and never from us.
+    const found = version === 4 || checksumStart === 40 ? packet[version === 4 ? 9 : 6] : protocol;
+    if (!isOfVersion || found !== protocol) throw new RefusedFrame(`gso type ${gsoType} on protocol ${found}`);
     if (checksumOffset !== (protocol === 6 ? 16 : 6)) throw new RefusedFrame(`checksum offset ${checksumOffset}`);
   }
   return { needsChecksum, gsoType, gsoSize, checksumStart, checksumOffset, packet };
@@ -60,6 +65,7 @@ export function cut(bytes: Uint8Array): Uint8Array[] {
   const whole = Uint8Array.from(packet);
   if (!needsChecksum) return [whole];
   const view = new DataView(whole.buffer);
+  if (whole[0]! >>> 4 === 6) return cut6(bytes);
   const headerLength = (whole[0]! & 15) * 4;
   const protocol = whole[9]!;
   const source = view.getUint32(12);
@@ -104,6 +110,52 @@ export function cut(bytes: Uint8Array): Uint8Array[] {
     }
     at.setUint16(field, 0);
     const checksum = transportChecksum(source, destination, protocol, one.subarray(headerLength));
+    at.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
+    packets.push(one);
+  }
+  return packets;
+}
+
+/** The same for a packet of IPv6 that needs a checksum. */
+function cut6(bytes: Uint8Array): Uint8Array[] {
+  const { gsoType, gsoSize, checksumStart, checksumOffset, packet } = readFrame(bytes);
+  const whole = Uint8Array.from(packet);
+  const view = new DataView(whole.buffer);
+  const [source, destination] = [whole.slice(8, 24), whole.slice(24, 40)];
+  const total = 40 + view.getUint16(4);
+  const field = checksumStart + checksumOffset;
+  if (gsoType === 0) {
+    const checksum = slowChecksum(whole.subarray(checksumStart, total));
+    view.setUint16(field, checksum === 0 && checksumOffset === 6 ? 0xffff : checksum);
+    return [whole];
+  }
+  const protocol = gsoType === GSO_UDP_L4 ? 17 : 6;
+  if (total !== whole.length) throw new RefusedFrame(`payload length ${total - 40} in ${whole.length} bytes`);
+  if (checksumOffset !== (protocol === 6 ? 16 : 6)) throw new RefusedFrame(`checksum offset ${checksumOffset}`);
+  const partial = view.getUint16(field);
+  const wanted = pseudoSum6(source, destination, protocol, total - checksumStart);
+  if (partial % 0xffff !== wanted % 0xffff) throw new RefusedFrame(`partial checksum ${partial}, not ${wanted}`);
+  if (protocol === 17 && view.getUint16(checksumStart + 4) !== total - checksumStart)
+    throw new RefusedFrame('UDP length');
+  const headers = checksumStart + (protocol === 6 ? (whole[checksumStart + 12]! >>> 4) * 4 : 8);
+  if (headers >= total) throw new RefusedFrame('no payload');
+  const packets: Uint8Array[] = [];
+  for (let from = headers; from < total; from += gsoSize) {
+    const chunk = whole.subarray(from, Math.min(total, from + gsoSize));
+    const one = new Uint8Array(headers + chunk.length);
+    one.set(whole.subarray(0, headers));
+    one.set(chunk, headers);
+    const at = new DataView(one.buffer);
+    at.setUint16(4, one.length - 40);
+    if (protocol === 6) {
+      at.setUint32(checksumStart + 4, (view.getUint32(checksumStart + 4) + from - headers) >>> 0);
+      let flags = whole[checksumStart + 13]!;
+      if (from + chunk.length < total) flags &= ~0x09; // FIN and PSH end the whole
+      if (from > headers) flags &= ~0x80; // CWR begins it
+      at.setUint8(checksumStart + 13, flags);
+    } else at.setUint16(checksumStart + 4, 8 + chunk.length);
+    at.setUint16(field, 0);
+    const checksum = transportChecksum6(source, destination, protocol, one.subarray(checksumStart));
     at.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
     packets.push(one);
   }

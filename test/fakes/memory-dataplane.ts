@@ -2,18 +2,24 @@ import { type Arena, ArenaLayout, createArena, IOVEC_SIZE } from '../../src/data
 import { Counters } from '../../src/dataplane/counters.ts';
 import type { DestinationCheck } from '../../src/dataplane/destination-check.ts';
 import { IcmpErrors } from '../../src/dataplane/icmp-error.ts';
+import { IcmpLimits } from '../../src/dataplane/icmp-limits.ts';
+import { Icmp6Errors } from '../../src/dataplane/icmp6-error.ts';
 import { Inbound } from '../../src/dataplane/inbound.ts';
 import { LocalAddresses } from '../../src/dataplane/local-addresses.ts';
+import { LocalAddresses6 } from '../../src/dataplane/local-addresses6.ts';
 import { armForReceive, MESSAGE_SIZE, putReceivedSegmentSize, setReceivedLength } from '../../src/dataplane/mmsghdr.ts';
 import { Outbound } from '../../src/dataplane/outbound.ts';
-import { type Peer, PeerTable, type PeerTableContent } from '../../src/dataplane/peer-table.ts';
+import { type Ipv4Peer, type Peer, PeerTable, type PeerTableContent } from '../../src/dataplane/peer-table.ts';
 import type { Conn, IcmpOut, Tun } from '../../src/dataplane/ports.ts';
 import type { RefusedSenders } from '../../src/dataplane/refused-senders.ts';
 import type { SourceCheck } from '../../src/dataplane/source-check.ts';
+import { IPV4_UNDERLAY, IPV6_UNDERLAY } from '../../src/dataplane/underlay.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
-import { parsePrefix4 } from '../../src/ip/prefix.ts';
+import { parseIpv6 } from '../../src/ip/ipv6.ts';
+import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import { RefusedFrame, readFrame } from './kernel-offload.ts';
 import { address } from './packets.ts';
+import { address6 } from './packets6.ts';
 
 /**
  * The forwarder's devices in memory. They keep to what the kernel does with the same structures: what it would refuse
@@ -200,7 +206,8 @@ function gather(layout: GuardedLayout, iovecs: number, count: number): Uint8Arra
 }
 
 export interface Datagram {
-  readonly address: number;
+  /** A bigint where the underlay is IPv6. */
+  readonly address: number | bigint;
   readonly port: number;
   readonly data: Uint8Array;
 }
@@ -211,9 +218,11 @@ export interface SentMessage {
   readonly fragmentable: boolean;
 }
 
-/** The underlay side. */
+/** The underlay side, a socket of IPv4 or IPv6. */
 export class MemoryConn implements Conn {
   readonly #layout: GuardedLayout;
+  readonly #version: 4 | 6;
+  readonly #nameBytes: number;
   /** What left, datagram by datagram, as a peer's socket would receive it. */
   readonly sent: (Datagram & { readonly fragmentable: boolean })[] = [];
   readonly messages: SentMessage[] = [];
@@ -236,8 +245,22 @@ export class MemoryConn implements Conn {
   writable: () => boolean = () => true;
   waits = 0;
 
-  constructor(layout: GuardedLayout) {
+  constructor(layout: GuardedLayout, version: 4 | 6 = 4) {
     this.#layout = layout;
+    this.#version = version;
+    this.#nameBytes = version === 4 ? 16 : 28;
+  }
+
+  /** Bytes that the kernel puts before a datagram. */
+  get #overhead(): number {
+    return this.#version === 4 ? 28 : 48;
+  }
+
+  #addressIn(name: number): number | bigint {
+    const { view } = this.#layout.arena;
+    if (this.#version === 4) return view.getUint32(name + 4);
+    if (view.getUint32(name + 4) !== 0 || view.getUint32(name + 24) !== 0) throw new Error('a flow label or a scope');
+    return (view.getBigUint64(name + 8) << 64n) | view.getBigUint64(name + 16);
   }
 
   send(messages: number, count: number): number {
@@ -266,8 +289,9 @@ export class MemoryConn implements Conn {
     const { arena } = this.#layout;
     const { view } = arena;
     const name = pointer(arena, message);
-    this.#layout.check(name, 16, 'name');
-    if (view.getUint32(message + 8, true) !== 16 || view.getUint16(name, true) !== 2) return EINVAL;
+    this.#layout.check(name, this.#nameBytes, 'name');
+    if (view.getUint32(message + 8, true) !== this.#nameBytes) return EINVAL;
+    if (view.getUint16(name, true) !== (this.#version === 4 ? 2 : 10)) return EINVAL;
     const port = view.getUint16(name + 2);
     if (port === 0) return EINVAL;
     const iovecs = pointer(arena, message + 16);
@@ -285,15 +309,15 @@ export class MemoryConn implements Conn {
       segment = view.getUint16(control + 16, true);
     }
     if (data.length > 65_507) return EMSGSIZE;
-    if (segment === 0 && !fragmentable && data.length + 28 > this.mtu) return EMSGSIZE;
+    if (segment === 0 && !fragmentable && data.length + this.#overhead > this.mtu) return EMSGSIZE;
     if (segment > 0) {
       if (this.segmentationRefused !== 0) return this.segmentationRefused;
-      if (Math.min(segment, data.length) + 28 > this.mtu) return this.segmentTooBig;
+      if (Math.min(segment, data.length) + this.#overhead > this.mtu) return this.segmentTooBig;
       if (data.length > segment * 64) return EINVAL;
       this.#checkBoundaries(iovecs, count, segment);
     }
     const size = segment === 0 ? Math.max(1, data.length) : segment;
-    const to = view.getUint32(name + 4);
+    const to = this.#addressIn(name);
     for (let from = 0; from < Math.max(1, data.length); from += size) {
       this.sent.push({ address: to, port, data: data.subarray(from, from + size), fragmentable });
     }
@@ -365,16 +389,21 @@ export class MemoryConn implements Conn {
       const iovecs = pointer(arena, message + 16);
       const buffer = pointer(arena, iovecs);
       const length = Math.min(next.data.length, word64(arena, iovecs + 8));
-      this.#layout.check(name, 16, 'name');
+      this.#layout.check(name, this.#nameBytes, 'name');
       this.#layout.check(control, word64(arena, message + 40), 'control');
       this.#layout.check(buffer, word64(arena, iovecs + 8), 'receive buffer');
       if (word64(arena, message + 24) !== 1) throw new Error('a receive vector has one entry');
-      if (arena.view.getUint32(message + 8, true) < 16) throw new Error('the name was not armed for receive');
+      if (arena.view.getUint32(message + 8, true) < this.#nameBytes)
+        throw new Error('the name was not armed for receive');
       if (word64(arena, message + 40) < 20) throw new Error('the control message was not armed for receive');
-      armForReceive(arena, message);
-      arena.view.setUint16(name, 2, true);
+      armForReceive(arena, message, this.#nameBytes);
+      arena.view.setUint16(name, this.#version === 4 ? 2 : 10, true);
       arena.view.setUint16(name + 2, next.port);
-      arena.view.setUint32(name + 4, next.address);
+      if (typeof next.address === 'number') arena.view.setUint32(name + 4, next.address);
+      else {
+        arena.view.setBigUint64(name + 8, next.address >> 64n);
+        arena.view.setBigUint64(name + 16, next.address & 0xffff_ffff_ffff_ffffn);
+      }
       const end = buffer + Math.min(word64(arena, iovecs + 8), length + 64);
       this.#layout.layDown(buffer, next.data.subarray(0, length), end);
       setReceivedLength(arena, message, length);
@@ -412,6 +441,8 @@ export interface PeerText {
   readonly slot: number;
   readonly subnet: string;
   readonly publicIp: string;
+  readonly ipv6Subnet?: string;
+  readonly publicIpv6?: string;
   readonly port?: number;
 }
 
@@ -422,10 +453,30 @@ export const TWO_PEERS: readonly PeerText[] = [
   { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3' },
 ];
 
-export function peerOf({ slot, subnet, publicIp, port = 8_285 }: PeerText): Peer {
+/** This host's part of an IPv6 network, and the same two peers with both families. */
+export const OWN_IPV6 = { network: 'fd00:244::/48', own: 'fd00:244:0:1::/64' } as const;
+export const TWO_DUAL_PEERS: readonly PeerText[] = [
+  { ...TWO_PEERS[0]!, ipv6Subnet: 'fd00:244:0:2::/64', publicIpv6: 'fd00:77::2' },
+  { ...TWO_PEERS[1]!, ipv6Subnet: 'fd00:244:0:3::/64', publicIpv6: 'fd00:77::3' },
+];
+
+export function peerOf(text: PeerText): Ipv4Peer {
+  const { slot, subnet, publicIp, port = 8_285 } = text;
   const prefix = parsePrefix4(subnet);
   if (prefix === undefined) throw new Error(`not a prefix: ${subnet}`);
-  return { slot, subnet: prefix, publicIp: ipv4Of(address(publicIp)), port };
+  return { slot, subnet: prefix, publicIp: ipv4Of(address(publicIp)), port, ...ipv6Of(text) };
+}
+
+function ipv6Of({ ipv6Subnet, publicIpv6 }: PeerText): Pick<Peer, 'ipv6Subnet' | 'publicIpv6'> {
+  return {
+    ...(ipv6Subnet === undefined ? {} : { ipv6Subnet: parsePrefix6(ipv6Subnet) }),
+    ...(publicIpv6 === undefined ? {} : { publicIpv6: parseIpv6(publicIpv6) }),
+  };
+}
+
+/** The same peer in a network of IPv6 alone. */
+function peer6Of(text: PeerText): Peer {
+  return { slot: text.slot, subnet: undefined, publicIp: undefined, port: text.port ?? 8_285, ...ipv6Of(text) };
 }
 
 export interface MemoryHostOptions {
@@ -437,6 +488,11 @@ export interface MemoryHostOptions {
   /** This host's own subnet and the addresses of its devices. */
   readonly own?: string;
   readonly localAddresses?: readonly string[];
+  /** Its IPv6 network; none by default. */
+  readonly ipv6?: { readonly network: string; readonly own: string };
+  readonly localAddresses6?: readonly string[];
+  /** IPv6 has IPv6 alone inside, too. */
+  readonly underlay?: 4 | 6;
   readonly refusedSenders?: RefusedSenders;
   readonly joinUdp?: boolean;
   readonly capacity?: number;
@@ -449,6 +505,7 @@ export interface MemorySide<Core> {
   readonly tun: MemoryTun;
   readonly conn: MemoryConn;
   readonly icmp: MemoryIcmp;
+  readonly icmp6: MemoryIcmp;
 }
 
 export interface MemoryHost {
@@ -467,31 +524,45 @@ export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
   const { sourceCheck = 'loose', destinationCheck = 'loose', refusedSenders } = options;
   const localAddresses = LocalAddresses.allocate();
   localAddresses.replace((options.localAddresses ?? ['192.168.77.1']).map((text) => ipv4Of(address(text))));
+  const localAddresses6 = LocalAddresses6.allocate();
+  localAddresses6.replace((options.localAddresses6 ?? ['fd00:77::1']).flatMap((text) => parseIpv6(text) ?? []));
   const table = PeerTable.allocate(capacity);
   const counters = Counters.allocate(capacity);
   const clock = new ManualClock();
+  const { underlay = 4 } = options;
+  const prefixes6 = options.ipv6 && [parsePrefix6(options.ipv6.network), parsePrefix6(options.ipv6.own)];
   const publish = (peers: readonly PeerText[]): void => {
     const [prefix, ownSubnet] = [parsePrefix4(network), parsePrefix4(own)];
     if (prefix === undefined || ownSubnet === undefined) throw new Error(`not a prefix: ${network}, ${own}`);
-    const content: PeerTableContent = { network: prefix, own: ownSubnet, peers: peers.map(peerOf), mtu };
+    const [network6, own6] = prefixes6 ?? [];
+    const content: PeerTableContent = {
+      ...(underlay === 4 ? { network: prefix, own: ownSubnet } : { network: undefined, own: undefined }),
+      ipv6: network6 && own6 && { network: network6, own: own6 },
+      peers: peers.map(underlay === 4 ? peerOf : peer6Of),
+      mtu,
+    };
     table.publish(content);
   };
-  publish(options.peers ?? TWO_PEERS);
+  publish(options.peers ?? (options.ipv6 === undefined ? TWO_PEERS : TWO_DUAL_PEERS));
   const side = <Core>(index: number, make: (parts: SideParts) => Core): MemorySide<Core> => {
     const layout = new GuardedLayout(createArena(() => PRETENDED_BASE));
     const tun = new MemoryTun(layout);
-    const conn = new MemoryConn(layout);
-    const icmp = new MemoryIcmp(layout);
-    const errors = new IcmpErrors(layout, icmp, counters, clock.read);
+    const conn = new MemoryConn(layout, underlay);
+    const [icmp, icmp6] = [new MemoryIcmp(layout), new MemoryIcmp(layout)];
+    const limits = IcmpLimits.create();
+    const errors = new IcmpErrors(layout, icmp, counters, clock.read, limits);
     errors.setSource(OWN_ADDRESS);
-    const core = make({ layout, tun, conn, table: table.reader(index), counters, icmp: errors });
-    return { core, layout, tun, conn, icmp };
+    const errors6 = new Icmp6Errors(layout, icmp6, counters, clock.read, limits);
+    if (options.ipv6 !== undefined) errors6.setSource(address6(options.ipv6.own.split('/')[0]!));
+    const core = make({
+      ...{ layout, tun, conn, table: table.reader(index), counters, icmp: errors, icmp6: errors6 },
+      underlay: underlay === 4 ? IPV4_UNDERLAY : IPV6_UNDERLAY,
+    });
+    return { core, layout, tun, conn, icmp, icmp6 };
   };
   const tx = side(0, (parts) => new Outbound(parts));
-  const rx = side(
-    1,
-    (parts) => new Inbound({ ...parts, sourceCheck, destinationCheck, localAddresses, refusedSenders, joinUdp }),
-  );
+  const checks = { sourceCheck, destinationCheck, localAddresses, localAddresses6, refusedSenders, joinUdp };
+  const rx = side(1, (parts) => new Inbound({ ...parts, ...checks }));
   const run = (): void => {
     while (tx.tun.incoming.length > 0) tx.core.step();
     while (rx.conn.incoming.length > 0) rx.core.step();

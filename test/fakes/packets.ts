@@ -25,11 +25,11 @@ export function address(text: string): number {
   return value;
 }
 
-function be16(value: number): number[] {
+export function be16(value: number): number[] {
   return [(value >>> 8) & 255, value & 255];
 }
 
-function be32(value: number): number[] {
+export function be32(value: number): number[] {
   return [(value >>> 24) & 255, (value >>> 16) & 255, (value >>> 8) & 255, value & 255];
 }
 
@@ -118,7 +118,8 @@ export const ACK = 16;
 export const ECE = 64;
 export const CWR = 128;
 
-function tcpBytes(fields: TcpFields): Uint8Array {
+/** A TCP segment whose checksum is still 0. */
+export function tcpBytes(fields: Omit<TcpFields, 'ip'>): Uint8Array {
   const options = fields.options ?? new Uint8Array(0);
   return concat(
     [...be16(fields.sourcePort), ...be16(fields.destinationPort), ...be32(fields.sequence ?? 0)],
@@ -145,7 +146,8 @@ export interface UdpFields {
   readonly withoutChecksum?: boolean;
 }
 
-function udpBytes(fields: UdpFields): Uint8Array {
+/** A UDP datagram whose checksum is still 0. */
+export function udpBytes(fields: Omit<UdpFields, 'ip'>): Uint8Array {
   const payload = fields.payload ?? new Uint8Array(0);
   const ports = [...be16(fields.sourcePort), ...be16(fields.destinationPort)];
   return concat(ports, [...be16(8 + payload.length), 0, 0], payload);
@@ -258,19 +260,4 @@ export function aged(packet: Uint8Array, hops: number): Uint8Array {
 
 export function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString('hex');
-}
-
-/** A header of IPv6 with a word behind it. @param first byte of the destination: 0xff is multicast. */
-export function ipv6Packet(first: number): Uint8Array {
-  const packet = new Uint8Array(48);
-  packet[0] = 0x60;
-  packet[5] = 8;
-  packet[6] = 58; // ICMPv6
-  packet[7] = 255;
-  packet[8] = 0xfe;
-  packet[24] = first;
-  packet[25] = 2;
-  packet[39] = 2;
-  packet[40] = 133; // router solicitation
-  return packet;
 }

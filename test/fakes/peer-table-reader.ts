@@ -25,7 +25,7 @@ function batch(): void {
     const slot = reader.lookup((10 << 24) | (number << 16) | 77);
     if (slot === 0) continue;
     found++;
-    const seen = reader.endpointAddress(slot) - 0x0b000000;
+    const seen = reader.endpoint(slot) - 0x0b000000;
     if (version === -1) version = seen;
     if (seen !== version) faults.push(`versions ${version} and ${seen} in one batch`);
     if (reader.endpointPort(slot) !== number + 1) faults.push(`peer ${number} has port ${reader.endpointPort(slot)}`);

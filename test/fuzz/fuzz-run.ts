@@ -10,8 +10,9 @@ import {
   ENOBUFS,
   type MemoryHost,
   memoryHost,
+  OWN_IPV6,
   type PeerText,
-  TWO_PEERS,
+  TWO_DUAL_PEERS,
 } from '../fakes/memory-dataplane.ts';
 import { hex } from '../fakes/packets.ts';
 import { type FuzzDatagram, PacketSource } from './packet-source.ts';
@@ -41,9 +42,22 @@ export interface FuzzOptions {
 }
 
 const MORE_PEERS: readonly PeerText[] = [
-  ...TWO_PEERS,
-  { slot: 7, subnet: '10.244.2.128/25', publicIp: '192.168.77.3' },
-  { slot: 8, subnet: '8.0.0.0/8', publicIp: '192.168.77.4', port: 1 },
+  ...TWO_DUAL_PEERS,
+  {
+    slot: 7,
+    subnet: '10.244.2.128/25',
+    publicIp: '192.168.77.3',
+    ipv6Subnet: 'fd00:244:0:2:0:0:0:c0/122',
+    publicIpv6: 'fd00:77::3',
+  },
+  {
+    slot: 8,
+    subnet: '8.0.0.0/8',
+    publicIp: '192.168.77.4',
+    ipv6Subnet: '2001:db8::/32',
+    publicIpv6: 'fd00:77::4',
+    port: 1,
+  },
 ];
 
 type Batch =
@@ -64,8 +78,12 @@ function settingOf(random: Random): Setting {
   const isTroubled = random.oneIn(10);
   const errnos = [0, 0, 0, EAGAIN, EAGAIN, EMSGSIZE, EINVAL, ENOBUFS, ENETDOWN];
   return {
-    host: random.below(3),
-    peers: random.oneIn(50) ? random.pick([TWO_PEERS, MORE_PEERS, []]) : random.oneIn(10) ? TWO_PEERS : undefined,
+    host: random.below(4),
+    peers: random.oneIn(50)
+      ? random.pick([TWO_DUAL_PEERS, MORE_PEERS, []])
+      : random.oneIn(10)
+        ? TWO_DUAL_PEERS
+        : undefined,
     mtu: random.oneIn(20) ? 100 + random.below(1_400) : 65_535,
     sendFailures: isTroubled ? Array.from({ length: random.below(6) }, () => random.pick(errnos)) : [],
     writeFailures: isTroubled ? Array.from({ length: random.below(4) }, () => EIO) : [],
@@ -79,12 +97,16 @@ function batchOf(source: PacketSource, random: Random): Batch {
   return { direction: 'in', datagrams: source.datagrams(random), setting };
 }
 
-/** One host for each source check and destination check; the second takes no UDP super-packets and its kernel refuses UDP_SEGMENT. */
+/**
+ * One host for each source check and destination check; the second takes no UDP super-packets and its kernel refuses UDP_SEGMENT, the
+ * last is in a network of IPv6 alone.
+ */
 function makeHosts(): MemoryHost[] {
   const hosts = [
-    memoryHost({ sourceCheck: 'loose', own: '10.244.0.0/16' }),
-    memoryHost({ sourceCheck: 'off', destinationCheck: 'off', joinUdp: false }),
+    memoryHost({ sourceCheck: 'loose', own: '10.244.0.0/16', ipv6: { ...OWN_IPV6, own: 'fd00:244::/48' } }),
+    memoryHost({ sourceCheck: 'off', destinationCheck: 'off', joinUdp: false, ipv6: OWN_IPV6 }),
     memoryHost({ sourceCheck: 'strict', destinationCheck: 'strict', own: '10.244.2.0/23' }),
+    memoryHost({ underlay: 6, ipv6: { ...OWN_IPV6, own: 'fd00:244::/48' } }),
   ];
   hosts[1]!.tx.conn.segmentationRefused = EIO;
   hosts[1]!.rx.tun.takesUdp = false;
@@ -158,14 +180,21 @@ function runOut(host: MemoryHost, frames: readonly Uint8Array[], setting: Settin
   expect(counted >= frames.length, `${frames.length} packets in, ${counted} counted`);
   expect(counted <= most, `${frames.length} packets in can become ${most}, ${counted} counted`);
   for (const { data } of conn.sent) {
-    const total = (data[2]! << 8) | data[3]!;
-    if (data[0]! >>> 4 !== 4 || total !== data.length || data[8] === 0) throw new Error(`sent ${hex(data)}`);
+    const version = data[0]! >>> 4;
+    const total = version === 6 ? 40 + ((data[4]! << 8) | data[5]!) : (data[2]! << 8) | data[3]!;
+    const isSound = (version === 4 || version === 6) && total === data.length && data[version === 6 ? 7 : 8] !== 0;
+    if (!isSound) throw new Error(`sent ${hex(data)}`);
   }
   const sent = conn.sent.length;
   conn.sent.length = 0;
   conn.messages.length = 0;
   conn.sendFailures.length = 0;
   return { packets: frames.length, sent, written: 0, joined: 0 };
+}
+
+/** The same datagram in an underlay of IPv6: 192.168.77.2 is fd00:77::2 there. */
+function over6(datagram: FuzzDatagram): FuzzDatagram {
+  return { ...datagram, address: (0xfd00_0077n << 96n) | (BigInt(datagram.address) & 0xffn) };
 }
 
 function runIn(host: MemoryHost, datagrams: readonly FuzzDatagram[], setting: Setting): Outcome {
@@ -176,7 +205,7 @@ function runIn(host: MemoryHost, datagrams: readonly FuzzDatagram[], setting: Se
     arrived += data.length === 0 || segment === 0 ? 1 : Math.ceil(data.length / segment);
   }
   tun.writeFailures.push(...setting.writeFailures);
-  conn.incoming.push(...datagrams);
+  conn.incoming.push(...(setting.host === 3 ? datagrams.map(over6) : datagrams));
   stepAll(
     () => core.step(),
     () => conn.incoming.length,
@@ -217,6 +246,8 @@ function runBatch(hosts: readonly MemoryHost[], batch: Batch): Outcome {
     batch.direction === 'out' ? runOut(host, batch.frames, setting) : runIn(host, batch.datagrams, setting);
   host.tx.icmp.sent.length = 0;
   host.rx.icmp.sent.length = 0;
+  host.tx.icmp6.sent.length = 0;
+  host.rx.icmp6.sent.length = 0;
   return outcome;
 }
 
@@ -225,7 +256,7 @@ function describeBatch(batch: Batch): string {
     batch.direction === 'out'
       ? batch.frames.map(hex)
       : batch.datagrams.map(
-          (datagram) => `segment ${datagram.segment} from ${datagram.address >>> 0}: ${hex(datagram.data)}`,
+          (datagram) => `segment ${datagram.segment} from ${datagram.address}: ${hex(datagram.data)}`,
         );
   return `${batch.direction}bound, ${JSON.stringify(batch.setting)}\n${lines.join('\n')}`;
 }

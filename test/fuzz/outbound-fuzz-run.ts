@@ -107,7 +107,7 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
       if (Buffer.compare(left.subarray(42), datagram.data) !== 0)
         fail(`sent ${hex(left)}, the forwarder ${hex(datagram.data)}`);
       const outer = segmentation === 'host' ? withTag(left) : left;
-      const fault = headerFault(outer, datagram.address >>> 0, datagram.port, datagram.data.length);
+      const fault = headerFault(outer, Number(datagram.address) >>> 0, datagram.port, datagram.data.length);
       if (fault !== undefined) fail(`${fault}: ${hex(left)}`);
       totals.sent++;
     }

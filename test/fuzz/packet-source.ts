@@ -15,11 +15,23 @@ import {
   udpFrame,
   udpPacket,
 } from '../fakes/packets.ts';
+import {
+  address6,
+  fragmentHeader,
+  type Ip6Only,
+  icmp6Packet,
+  ipv6Packet,
+  optionsHeader,
+  tcp6Frame,
+  tcp6Packet,
+  udp6Frame,
+  udp6Packet,
+} from '../fakes/packets6.ts';
 import type { Random } from './random.ts';
 
 /** What a socket with UDP_GRO may return, true or not: `segment` need not divide `data`. */
 export interface FuzzDatagram {
-  readonly address: number;
+  readonly address: number | bigint;
   readonly port: number;
   readonly data: Uint8Array;
   readonly segment: number;
@@ -28,6 +40,24 @@ export interface FuzzDatagram {
 const SOURCES = ['192.168.77.2', '192.168.77.2', '192.168.77.3', '192.168.77.3', '192.168.77.4'].map(address);
 const NODES = ['10.244.1.2', '10.244.2.5', '10.244.2.200', '10.244.3.5', '192.168.77.2', '8.8.8.8'].map(address);
 const DESTINATIONS = ['10.244.2.5', '10.244.2.6', '10.244.2.200', '10.244.3.5', '10.244.9.1', '8.8.8.8'].map(address);
+const NODES6 = [
+  'fd00:244:0:1::2',
+  'fd00:244:0:2::5',
+  'fd00:244:0:2::c8',
+  'fd00:244:0:3::5',
+  'fd00:77::2',
+  '2001:db8::8',
+  '::1',
+].map(address6);
+const DESTINATIONS6 = [
+  'fd00:244:0:1::2',
+  'fd00:244:0:2::5',
+  'fd00:244:0:3::5',
+  'fd00:244:0:9::1',
+  'fd00:77::1',
+  'ff02::1',
+  'fe80::1',
+].map(address6);
 const WORDS = [0, 1, 2, 7, 8, 19, 20, 28, 40, 60, 64, 576, 1_400, 1_472, 1_500, 0x7fff, 0x8000, 65_507, 0xfffe, 0xffff];
 
 /** Makes batches of valid, damaged and invented packets; the same for the same state of the generator. */
@@ -125,7 +155,47 @@ function lengthOf(random: Random): number {
   return random.oneIn(3) ? random.below(3_000) : random.below(300);
 }
 
+function addresses6(random: Random): Ip6Only {
+  return {
+    source: random.pick(NODES6),
+    destination: random.pick(DESTINATIONS6),
+    hopLimit: random.oneIn(10) ? random.below(3) : 64,
+    trafficClass: random.oneIn(4) ? random.below(256) : 0,
+    flowLabel: random.below(3),
+    ...(random.oneIn(12) ? { extensions: [[random.pick([0, 60]), optionsHeader(1 + random.below(9))] as const] } : {}),
+  };
+}
+
+function validFrame6(random: Random): Uint8Array {
+  const ip = addresses6(random);
+  const ports = { sourcePort: random.below(4) + 1, destinationPort: random.below(4) + 1 };
+  const size = random.pick([1, 8, 100, 536, 1_000, 1_400, 1_412, 9_000, 65_000]);
+  const payload = payloadOf(Math.min(lengthOf(random), size < 100 ? 1_500 : 65_300), random.word());
+  const options = payloadOf(random.oneIn(3) ? 4 * random.below(11) : 0, random.word());
+  const flags = random.pick([ACK, ACK, ACK | PSH, SYN, ACK | FIN, ACK | PSH | CWR, random.below(256)]);
+  const tcp = { ip, ...ports, sequence: random.word(), acknowledgement: 1, flags, options, payload };
+  const gso = payload.length === 0 ? 0 : size;
+  switch (random.below(7)) {
+    case 0:
+    case 1:
+      return tcp6Frame(tcp, gso);
+    case 2:
+      return udp6Frame({ ip, ...ports, payload }, gso);
+    case 3:
+      return frame(icmp6Packet(ip, random.below(256), random.below(16), random.word(), payload.subarray(0, 1_400)));
+    case 4: {
+      const extensions = [[44, fragmentHeader(random.below(200), random.oneIn(2))] as const];
+      return frame(ipv6Packet({ ...ip, extensions, nextHeader: random.pick([6, 17, 58]) }, payload.subarray(0, 1_400)));
+    }
+    case 5:
+      return frame(ipv6Packet({ ...ip, nextHeader: random.below(256) }, payload.subarray(0, 1_400)));
+    default:
+      return tcp6Frame({ ...tcp, payload: payload.subarray(0, 1_400) }, 0);
+  }
+}
+
 function validFrame(random: Random): Uint8Array {
+  if (random.oneIn(3)) return validFrame6(random);
   const ip = addresses(random);
   const ports = { sourcePort: random.below(4) + 1, destinationPort: random.below(4) + 1 };
   const size = random.pick([1, 8, 100, 536, 1_000, 1_400, 1_432, 9_000, 65_000]);
@@ -163,6 +233,17 @@ function validRun(random: Random): Uint8Array[] {
   const isTcp = !random.oneIn(3);
   const options = payloadOf(random.oneIn(2) ? 12 : 0, random.word());
   let sequence = random.word();
+  if (random.oneIn(3)) {
+    const ip6 = { ...addresses6(random), source: random.pick(NODES6.slice(0, 5)), hopLimit: 64 };
+    return Array.from({ length: 2 + random.below(Math.floor(60_000 / (length + 100))) }, (_, index) => {
+      const payload = payloadOf(random.oneIn(30) ? random.below(length + 1) : length, index);
+      if (!isTcp) return udp6Packet({ ip: ip6, ...ports, payload });
+      const flags = random.oneIn(20) ? ACK | PSH : ACK;
+      const packet = tcp6Packet({ ip: ip6, ...ports, payload, sequence, options, flags });
+      sequence = (sequence + payload.length) >>> 0;
+      return packet;
+    });
+  }
   return Array.from({ length: 2 + random.below(Math.floor(60_000 / (length + 80))) }, (_, index) => {
     const payload = payloadOf(random.oneIn(30) ? random.below(length + 1) : length, index);
     const fields = { ip: { ...ip, id: (ip.id ?? 0) + index }, ...ports, payload };
@@ -193,10 +274,11 @@ export function mutated(random: Random, bytes: Uint8Array, skip: number): Uint8A
         break;
       }
       case 3: {
-        // The total length, a little off.
-        if (skip + 3 < copy.length) {
-          const total = copy.length - skip + random.below(5) - 2;
-          copy.set([(total >>> 8) & 255, total & 255], skip + 2);
+        // The length, a little off.
+        if (skip + 5 < copy.length) {
+          const is6 = copy[skip]! >>> 4 === 6;
+          const total = copy.length - skip + random.below(5) - 2 - (is6 ? 40 : 0);
+          copy.set([(total >>> 8) & 255, total & 255], skip + (is6 ? 4 : 2));
         }
         break;
       }

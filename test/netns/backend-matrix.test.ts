@@ -15,12 +15,11 @@ const BACKENDS: Readonly<Record<string, (folder: string) => object>> = {
   udp: () => ({ Type: 'udp' }),
 };
 const CELLS: readonly (readonly [type: string, rules: Rules, stack: Stack])[] = [
-  ...['vxlan', 'host-gw', 'extension'].flatMap((type) => [
+  ...['vxlan', 'host-gw', 'extension', 'udp'].flatMap((type) => [
     [type, 'nftables', 'IPv4'] as const,
     [type, 'iptables', 'dual stack'] as const,
     [type, 'nftables', 'dual stack'] as const,
   ]),
-  ['udp', 'nftables', 'IPv4'],
 ];
 
 /** The cells of docs/BACKENDS.md that no other test fills; two at a time, for much of each is waiting. */

@@ -5,11 +5,15 @@ import { BusyPoll } from '../../dataplane/busy-poll.ts';
 import { Counters } from '../../dataplane/counters.ts';
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { IcmpErrors } from '../../dataplane/icmp-error.ts';
+import { IcmpLimits } from '../../dataplane/icmp-limits.ts';
+import { Icmp6Errors } from '../../dataplane/icmp6-error.ts';
 import { Inbound } from '../../dataplane/inbound.ts';
 import { LocalAddresses } from '../../dataplane/local-addresses.ts';
+import { LocalAddresses6 } from '../../dataplane/local-addresses6.ts';
 import { Outbound } from '../../dataplane/outbound.ts';
 import { PeerTable } from '../../dataplane/peer-table.ts';
 import { RefusedSenders } from '../../dataplane/refused-senders.ts';
+import { IPV4_UNDERLAY, IPV6_UNDERLAY } from '../../dataplane/underlay.ts';
 import type { WorkerInput, WorkerMessage } from '../../dataplane/worker-protocol.ts';
 import { connIo, icmpIo, tunIo, Waiter } from '../../linux/dataplane-io.ts';
 import { addressOf, schedYield } from '../../linux/ffi.ts';
@@ -20,25 +24,27 @@ const layout = new ArenaLayout(arena);
 const counters = new Counters(input.counters);
 const table = new PeerTable(input.table, input.tableCapacity).reader(input.direction === 'tx' ? 0 : 1);
 const stop = new Int32Array(input.stop);
-const icmp = new IcmpErrors(layout, icmpIo(arena, input.icmpFd), counters, () => performance.now());
+const now = (): number => performance.now();
+const limits = IcmpLimits.create();
+const icmp = new IcmpErrors(layout, icmpIo(arena, input.icmpFd, 4), counters, now, limits);
 icmp.setSource(input.ownAddress);
+const icmp6 = new Icmp6Errors(layout, icmpIo(arena, input.icmp6Fd, 6), counters, now, limits);
+icmp6.setSource(input.ownAddress6);
+const underlay = input.underlay === 4 ? IPV4_UNDERLAY : IPV6_UNDERLAY;
 const tun = tunIo(arena, input.tunFd);
-const conn = connIo(arena, input.socketFd, new Waiter(input.socketFd, input.stopFd));
-const signals = input.signals && new SignalQueue(input.signals).writer(() => performance.now(), input.tableCapacity);
-const parts = { layout, tun, conn, table, counters, icmp, signals };
+const conn = connIo(arena, input.socketFd, input.underlay, new Waiter(input.socketFd, input.stopFd));
+const signals = input.signals && new SignalQueue(input.signals).writer(now, input.tableCapacity);
+const parts = { layout, tun, conn, table, counters, icmp, icmp6, underlay, signals };
 const outbound = input.direction === 'tx' ? new Outbound(parts) : undefined;
 const { sourceCheck, destinationCheck, udpSegmentation: joinUdp } = input;
 const checks = {
   ...{ sourceCheck, destinationCheck },
   localAddresses: new LocalAddresses(input.localAddresses),
+  localAddresses6: new LocalAddresses6(input.localAddresses6),
   refusedSenders: new RefusedSenders(input.refusedSenders),
 };
 const forwarder = outbound ?? new Inbound({ ...parts, ...checks, joinUdp });
-const busyPoll = new BusyPoll(
-  () => performance.now(),
-  new Int32Array(input.lastStep),
-  input.direction === 'tx' ? 0 : 1,
-);
+const busyPoll = new BusyPoll(now, new Int32Array(input.lastStep), input.direction === 'tx' ? 0 : 1);
 const waiter = new Waiter(input.direction === 'tx' ? input.tunFd : input.socketFd, input.stopFd);
 
 function tell(message: WorkerMessage): void {

@@ -29,6 +29,7 @@ import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
 import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
+import { isIpv4 } from '../../ip/address.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
 import { attachTcx, createBpfMap, loadClassifier } from '../../linux/bpf.ts';
 import { removeOthers } from '../../linux/bpf-directory.ts';
@@ -252,7 +253,13 @@ function survey(underlay: ForwarderUnderlay): Place | FastPathState {
   }
 }
 
+/** What the programs put packets into are datagrams of IPv4. */
+export function noFastPathOver6(): WeftError {
+  return new WeftError('WEFT_FAST_PATH', 'it needs IPv4 between the hosts, and this network has IPv6 alone');
+}
+
 function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay): Place {
+  if (!isIpv4(listenAddress)) throw noFastPathOver6();
   const underlayName = deviceWith(listenAddress);
   const underlay = factsOf(underlayName);
   if (!underlay.isEthernet) throw new WeftError('WEFT_FAST_PATH', `${underlayName} is not an Ethernet device`);

@@ -3,18 +3,25 @@ import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
+import { isIpv4 } from '../../ip/address.ts';
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { bpfDirectory, openBpfDirectory, removeBpfDirectory } from '../../linux/bpf-directory.ts';
-import { EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
+import { EAFNOSUPPORT, EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
 import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { readQueueDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
-import { openRawIpSocket, openUdpSocket, sockaddrIn } from '../../linux/udp-socket.ts';
+import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import { createFastPathTables, type FastPathKeeping, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
+import {
+  createFastPathTables,
+  type FastPathKeeping,
+  keepFastPathOpen,
+  noFastPathOver6,
+  withoutFastPath,
+} from './host-fast-path.ts';
 
 /** How soon a refused sender is spoken of. */
 const REFUSALS_MS = 2_000;
@@ -44,24 +51,36 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
       const tun = openOrClose(socket, () => holder.open({ name: tunName, onNotice: options.onNotice }));
       stack.use(descriptors.lend(tun, socket));
       const stop = stack.use(createStopEvent());
-      const icmpFd = openRawIpSocket();
-      if (icmpFd < 0) {
-        const why = icmpFd === -EPERM ? 'CAP_NET_RAW is missing' : errnoName(icmpFd);
-        options.onNotice(`no raw socket (${why}): senders get no ICMP errors`);
-      } else stack.defer(() => void close(icmpFd));
+      const [icmpFd, icmp6Fd] = ([4, 6] as const).map((version) => {
+        const fd = openRawIpSocket(version);
+        if (fd >= 0) stack.defer(() => void close(fd));
+        // A kernel without IPv6 has no packets of it either.
+        else if (version === 4 || fd !== -EAFNOSUPPORT) {
+          const why = fd === -EPERM ? 'CAP_NET_RAW is missing' : errnoName(fd);
+          options.onNotice(`no raw socket for IPv${version} (${why}): senders get no ICMP errors`);
+        }
+        return fd;
+      }) as [number, number];
       const running = stack.use(new DisposableStack());
       const held = stack.move();
       return {
         tunFd: tun.fd,
         udpSegmentation: tun.udpSegmentation,
         socketFd: socket.fd,
+        underlay: isIpv4(listenAddress) ? 4 : 6,
         icmpFd,
+        icmp6Fd,
         stopFd: stop.fd,
         signalStop: () => stop.signal(),
         started: () => {
           tun.setPersistent(options.persistent);
           if (options.destinationCheck === 'loose') {
-            running.use(followLocalAddresses(forwarder.localAddresses, options.onNotice));
+            running.use(
+              followLocalAddresses(
+                { ipv4: forwarder.localAddresses, ipv6: forwarder.localAddresses6 },
+                options.onNotice,
+              ),
+            );
           }
           running.use(reportRefusals(forwarder, options.onNotice));
           if (fastPath !== undefined) {
@@ -116,7 +135,11 @@ function openFastPath({
   onNotice,
 }: ForwarderWish): OpenFastPath | undefined {
   try {
-    if (fastPath === 'auto') return openTables(fastPathRoot, underlay().tunName);
+    if (fastPath === 'auto') {
+      const { tunName, listenAddress } = underlay();
+      if (!isIpv4(listenAddress)) throw noFastPathOver6();
+      return openTables(fastPathRoot, tunName);
+    }
   } catch (error) {
     onFastPath(withoutFastPath(error));
   }
@@ -150,7 +173,7 @@ export function endFastPath(root: string, tunName: string): string | undefined {
 }
 
 function sendSign(socketFd: number, address: Ipv4Addr, port: number, packet: Uint8Array): boolean {
-  const name = sockaddrIn(address, port);
+  const name = sockaddrOf(address, port);
   const bytes = new Uint8Array(new SharedArrayBuffer(packet.length));
   bytes.set(packet);
   const sent = sendto(socketFd, addressOf(bytes), bytes.length, MSG_DONTWAIT, addressOf(name), name.length);

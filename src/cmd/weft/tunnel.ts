@@ -3,7 +3,7 @@ import type { ForwarderWish } from '../../agent/ports.ts';
 import { udpHostState } from '../../backend/udp.ts';
 import { DESTINATION_CHECKS, type DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mode.ts';
-import type { Peer } from '../../dataplane/peer-table.ts';
+import type { Ipv4Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
 import type { Forwarder } from '../../dataplane/supervisor.ts';
 import { Reconciler } from '../../desired/reconciler.ts';
@@ -160,7 +160,7 @@ function checkPeers({ address, network }: TunnelAddress, peers: readonly PeerArg
 }
 
 /** Counters since the start, for people and scripts: one JSON object. */
-function describeCounters(peers: readonly Peer[], forwarder: Forwarder): string {
+function describeCounters(peers: readonly Ipv4Peer[], forwarder: Forwarder): string {
   const both = (slot: number) => {
     const { tx: sent, rx: received } = forwarder.traffic(slot);
     return { sent, received };
@@ -177,7 +177,7 @@ function describeCounters(peers: readonly Peer[], forwarder: Forwarder): string 
 }
 
 /** Writes the counters to standard error at each SIGUSR1, until disposed. Node's own use of it, the debugger, is replaced. */
-function showCountersOnSignal(peers: readonly Peer[], forwarder: Forwarder): Disposable {
+function showCountersOnSignal(peers: readonly Ipv4Peer[], forwarder: Forwarder): Disposable {
   const show = (): void => void process.stderr.write(`${describeCounters(peers, forwarder)}\n`);
   process.on('SIGUSR1', show);
   return { [Symbol.dispose]: () => void process.removeListener('SIGUSR1', show) };
@@ -211,7 +211,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   using descriptors = new PacketDescriptors(notice);
   await using forwarder = hostForwarder(wish, new TunHolder(descriptors), descriptors);
   const peers = options.peer.map(
-    (peer, index): Peer => ({
+    (peer, index): Ipv4Peer => ({
       slot: index + 1,
       subnet: peer.subnet,
       publicIp: peer.address,
@@ -220,10 +220,13 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   );
   forwarder.publish({ network: own.network, own: subnet, mtu, peers });
   using _counters = showCountersOnSignal(peers, forwarder);
-  await forwarder.start(own.address, signal);
+  await forwarder.start({ ipv4: own.address, ipv6: undefined }, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
   const tun = { name: dev, mtuBytes: mtu };
-  reconciler.set({ ...udpHostState(tun, prefix4(own.address, 32), own.network), staleRoutes: 'own-links' });
+  reconciler.set({
+    ...udpHostState(tun, [{ own: prefix4(own.address, 32), network: own.network }]),
+    staleRoutes: 'own-links',
+  });
   try {
     await reconciler.settled(signal);
   } catch (error) {

@@ -7,7 +7,7 @@ import { type PeerText, peerOf } from '../../../test/fakes/memory-dataplane.ts';
 import { address } from '../../../test/fakes/packets.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
 import { formatPrefix4, parsePrefix4, prefix4 } from '../../ip/prefix.ts';
-import type { Peer } from '../peer-table.ts';
+import type { Ipv4Peer } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
 import type { Grant } from './sign-exchange.ts';
 
@@ -62,7 +62,7 @@ interface Host extends Disposable {
   readonly awaiting: FakeBpfMap;
   readonly agent: FakeBpfMap;
   publish(...peers: readonly PeerText[]): void;
-  publishPeers(peers: readonly Peer[]): void;
+  publishPeers(peers: readonly Ipv4Peer[]): void;
   /** What was written since this was called last: `map operation key`. */
   writes(): string[];
   /** Each subnet, and what a program finds there. */
@@ -97,7 +97,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
   };
   const tables = new FastPathTables(maps);
-  const publishPeers = (peers: readonly Peer[]): void =>
+  const publishPeers = (peers: readonly Ipv4Peer[]): void =>
     tables.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
   return {
     ...maps,
@@ -288,7 +288,7 @@ describe('FastPathTables: peers', () => {
   });
 
   it('holds exactly the last ones, whatever was published before (property)', () => {
-    const peers: fc.Arbitrary<Peer[]> = fc.uniqueArray(
+    const peers: fc.Arbitrary<Ipv4Peer[]> = fc.uniqueArray(
       fc.record({
         slot: fc.integer({ min: 1, max: 9 }),
         subnet: fc

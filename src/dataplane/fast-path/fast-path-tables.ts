@@ -1,7 +1,8 @@
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
 import { containsPrefix4, formatPrefix4, type Ipv4Prefix, mask4, prefix4 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
-import type { Peer, PeerTableContent, Slot } from '../peer-table.ts';
+import type { Ipv4Peer, Peer, PeerTableContent } from '../peer-table.ts';
+import type { Slot } from '../peer-table-layout.ts';
 import {
   ACCEPT_UNTIL,
   AGENT_KEY_BYTES,
@@ -73,6 +74,10 @@ export interface Traffic {
 }
 
 const EEXIST = 17;
+
+function isIpv4Peer(peer: Peer): peer is Ipv4Peer {
+  return peer.subnet !== undefined && peer.publicIp !== undefined;
+}
 
 function subnetKey(address: number, length: number): Uint8Array {
   const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES));
@@ -154,14 +159,14 @@ export class FastPathTables implements Disposable {
   /**
    * Only what has changed is written. An endpoint comes before its subnets and goes after them. Of two peers with one subnet the
    * first counts, as in the peer table. A subnet that is not of the network stays out: the forwarder, too, believes a source
-   * outside only as far as `--source-check` says.
+   * outside only as far as `--source-check` says. What is of IPv6 stays out: the programs leave such packets to the forwarder.
    */
   publish({ network, own, mtu, peers }: PeerTableContent): void {
     if (!this.#isPublished) for (const key of this.maps.counters.keys()) this.maps.counters.remove(key);
-    this.#putOwn(own);
-    const wanted = new Map<string, Peer>();
+    if (own !== undefined) this.#putOwn(own);
+    const wanted = new Map<string, Ipv4Peer>();
     for (const peer of peers) {
-      if (!containsPrefix4(network, peer.subnet)) continue;
+      if (network === undefined || !isIpv4Peer(peer) || !containsPrefix4(network, peer.subnet)) continue;
       const name = formatPrefix4(peer.subnet);
       if (!wanted.has(name)) wanted.set(name, peer);
     }
@@ -199,7 +204,7 @@ export class FastPathTables implements Disposable {
     this.#own = new Uint8Array();
   }
 
-  #put(name: string, { subnet, publicIp, port, slot }: Peer, mtu: number): void {
+  #put(name: string, { subnet, publicIp, port, slot }: Ipv4Peer, mtu: number): void {
     this.#countFor(slot);
     const key = subnetKey(subnet.addr, subnet.length);
     const view = new DataView(new ArrayBuffer(SUBNET_VALUE_BYTES));

@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Slot } from '../peer-table.ts';
+import type { Slot } from '../peer-table-layout.ts';
 import { SIGN_PAYLOAD_BYTES } from './sign.ts';
 
 /** What a packet worker tells the fast path: what has passed the forwarder's socket, and so the host's rules for it. */

@@ -73,6 +73,16 @@ export function valid4(ip: usize, length: usize): u32 {
 }
 
 /**
+ * Whether the IPv6 packet of `length` bytes at `ip`, its transport header right behind the 40 bytes of the IP header, has a right TCP
+ * or UDP checksum (pseudo header: RFC 8200 §8.1).
+ */
+export function valid6(ip: usize, length: usize): u32 {
+  const transport = length - 40;
+  const pseudo: u64 = sum16(ip + 8, 32) + (<u64>load<u8>(ip, 6) << 8) + <u64>swap16(transport);
+  return fold(pseudo + sum16(ip + 40, transport)) == 0xffff ? 1 : 0;
+}
+
+/**
  * Cuts segments out of the TCP or UDP super-packet at `ip`: `count` of them from number `index` on, each with `size` bytes of
  * payload, the very last with what is left. `headers` bytes, IP options and transport header included, are written for
  * each at `header` and every `stride` bytes behind it, in pieces of 16; a pair of vector entries, header and payload, at
@@ -139,6 +149,63 @@ export function segment4(
 }
 
 /**
+ * As segment4, for IPv6: `headerLength` includes extension headers. What the segments share of the pseudo header is taken from the
+ * checksum field, which the kernel has left with the sum for the whole (virtio 1.2 §5.1.6.2): a routing header changes the address
+ * that counts.
+ */
+export function segment6(
+  ip: usize,
+  headerLength: usize,
+  headers: usize,
+  size: usize,
+  index: u32,
+  count: u32,
+  header: usize,
+  stride: usize,
+  iovecs: usize,
+): void {
+  const total: usize = 40 + swap16(load<u16>(ip, 4));
+  const transport = ip + headerLength;
+  const transportLength = headers - headerLength;
+  // UDP has its length where TCP has its sequence number, and a checksum behind it; a TCP header has at least 20 bytes.
+  const isTcp = transportLength >= 20;
+  const sequence = bswap<u32>(load<u32>(transport, 4));
+  const flags: u32 = isTcp ? load<u8>(transport, 13) : 0;
+  // The field itself counts as what is left of the pseudo header, so the sum of the header, field included, is wanted.
+  let sharedSum: u64 = sum16(transport, transportLength) + minus(swap16(total - headerLength));
+  sharedSum += minus(load<u16>(transport, 4));
+  if (isTcp) sharedSum += minus(load<u16>(transport, 6)) + minus(flags << 8);
+  const end = index + count;
+  for (; index < end; index++) {
+    const from = headers + index * size;
+    const payload = min<usize>(size, total - from);
+    for (let at: usize = 0; at < headers; at += 16) v128.store(header + at, v128.load(ip + at));
+    store<u16>(header, swap16(headers + payload - 40), 4);
+    const segment = header + headerLength;
+    const own = swap16(transportLength + payload);
+    let sum: u64 = sharedSum + own + sum16(ip + from, payload);
+    if (isTcp) {
+      const at = bswap<u32>(sequence + from - headers);
+      const last = from + payload == total;
+      const segmentFlags = flags & ~(last ? 0 : TCP_FIN | TCP_PSH) & ~(index == 0 ? 0 : TCP_CWR);
+      store<u32>(segment, at, 4);
+      store<u8>(segment, segmentFlags, 13);
+      store<u16>(segment, ~fold(sum + at + (segmentFlags << 8)), 16);
+    } else {
+      const checksum = ~fold(sum + own) & 0xffff;
+      store<u16>(segment, own, 4);
+      store<u16>(segment, checksum == 0 ? 0xffff : checksum, 6);
+    }
+    store<u64>(iovecs, base + header);
+    store<u64>(iovecs, headers, 8);
+    store<u64>(iovecs, base + ip + from, 16);
+    store<u64>(iovecs, payload, 24);
+    header += stride;
+    iovecs += 2 * IOVEC_SIZE;
+  }
+}
+
+/**
  * How many of the `most` packets of `length` bytes, one behind the other from `ip` on, continue the run of segments that the packet
  * at `first` began: equal in all that segmentation would copy, next in sequence, with right checksums. The first packet's
  * IP header has no options, and it and the transport header are `headers` bytes long together, fewer than `length`. Their
@@ -184,6 +251,54 @@ export function continue4(
       isLast = flags != TCP_ACK;
     } else if (load<u16>(ip, 24) != udpLength || load<u16>(ip, 26) == 0) return count;
     if (!valid4(ip, length)) return count;
+    store<u64>(iovec, base + ip + headers);
+    store<u64>(iovec, payload, 8);
+    if (isLast) return count + 1;
+    sequence += payload;
+    ip += length;
+    iovec += IOVEC_SIZE;
+  }
+  return most;
+}
+
+/**
+ * As continue4, for IPv6 without extension headers: equal traffic class, flow label and addresses too; there is no identification.
+ */
+export function continue6(
+  first: usize,
+  headers: usize,
+  ip: usize,
+  length: usize,
+  most: u32,
+  older: u32,
+  sequence: u32,
+  _identification: u32,
+  iovec: usize,
+): u32 {
+  const isTcp = load<u8>(first, 6) == PROTO_TCP;
+  const total = swap16(length - 40);
+  const hopLimit = load<u8>(first, 7) + older;
+  const payload = length - headers;
+  for (let count: u32 = 0; count < most; count++) {
+    if (load<u32>(ip) != load<u32>(first)) return count; // version, traffic class, flow label
+    if (load<u16>(ip, 4) != total || load<u8>(ip, 6) != load<u8>(first, 6) || load<u8>(ip, 7) != hopLimit) return count;
+    if (load<u64>(ip, 8) != load<u64>(first, 8) || load<u64>(ip, 16) != load<u64>(first, 16)) return count;
+    if (load<u64>(ip, 24) != load<u64>(first, 24) || load<u64>(ip, 32) != load<u64>(first, 32)) return count;
+    if (load<u32>(ip, 40) != load<u32>(first, 40)) return count; // ports
+    let isLast = false;
+    if (isTcp) {
+      const flags = load<u8>(ip, 53);
+      if ((flags & ~TCP_PSH) != TCP_ACK) return count;
+      if (bswap<u32>(load<u32>(ip, 44)) != sequence) return count;
+      if (load<u32>(ip, 48) != load<u32>(first, 48)) return count; // acknowledgement
+      if (load<u8>(ip, 52) != load<u8>(first, 52)) return count; // data offset
+      if (load<u16>(ip, 54) != load<u16>(first, 54)) return count; // window
+      for (let at: usize = 58; at < headers; at += 2) {
+        if (load<u16>(ip + at) != load<u16>(first + at)) return count; // urgent pointer, options
+      }
+      isLast = flags != TCP_ACK;
+    } else if (load<u16>(ip, 44) != total || load<u16>(ip, 46) == 0) return count;
+    if (!valid6(ip, length)) return count;
     store<u64>(iovec, base + ip + headers);
     store<u64>(iovec, payload, 8);
     if (isLast) return count + 1;

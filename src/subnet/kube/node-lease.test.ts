@@ -145,8 +145,9 @@ describe('the families of a network', () => {
       IPv6Network: 'fd10:244::/56',
       Backend: { Type },
     });
-    for (const type of ['vxlan', 'host-gw', 'extension']) assert.deepEqual(leaseFamilies(config(dual(type))), DUAL);
-    for (const type of ['udp', 'ipip', 'alloc']) assert.deepEqual(leaseFamilies(config(dual(type))), V4);
+    for (const type of ['vxlan', 'host-gw', 'extension', 'udp'])
+      assert.deepEqual(leaseFamilies(config(dual(type))), DUAL);
+    for (const type of ['ipip', 'alloc']) assert.deepEqual(leaseFamilies(config(dual(type))), V4);
   });
 });
 
@@ -205,7 +206,14 @@ describe('the subnets of the own node', () => {
       code: 'WEFT_KUBE_NODE',
       message: /no IPv6 pod cidr/,
     });
-    const v6Udp = { ...dual, ipv4: undefined, backend: v4.backend };
-    assert.throws(() => ownSubnets(node(['fd10:244::/64']), v6Udp), { code: 'WEFT_KUBE_NODE', message: /has no IPv6/ });
+    const v6Ipip = {
+      ...dual,
+      ipv4: undefined,
+      backend: config({ Network: '10.244.0.0/16', Backend: { Type: 'ipip' } }).backend,
+    };
+    assert.throws(() => ownSubnets(node(['fd10:244::/64']), v6Ipip), {
+      code: 'WEFT_KUBE_NODE',
+      message: /has no IPv6/,
+    });
   });
 });

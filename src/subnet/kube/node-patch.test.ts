@@ -37,7 +37,14 @@ function changes(record: NodeRecord, wanted: LeaseAttrs): Record<string, string>
 function flannelWrites(attrs: LeaseAttrs): { v4: boolean; v6: boolean } {
   const { backendType, backendData, backendV6Data, publicIpv6 } = attrs;
   const [hasData, hasAddress] = [backendV6Data !== undefined, publicIpv6 !== undefined];
-  const v6 = { vxlan: hasData, wireguard: hasData && hasAddress, 'host-gw': hasAddress, extension: hasAddress };
+  // flannel's udp has no data; with IPv6, weft's has.
+  const v6 = {
+    '': hasData,
+    vxlan: hasData,
+    wireguard: hasData && hasAddress,
+    'host-gw': hasAddress,
+    extension: hasAddress,
+  };
   return {
     v4: backendType !== 'vxlan' || backendData !== undefined,
     v6: new Map(Object.entries(v6)).get(backendType) ?? false,
@@ -126,7 +133,7 @@ describe('which annotations which backend writes', () => {
         const written = Object.keys(changes(node(), attrs)).filter((key) => /-data|public-ip/.test(key));
         const { v4: flannelV4, v6 } = flannelWrites(attrs);
         // flannel writes `null` for the family of a tunnel that is not there, which nobody reads.
-        const v4 = flannelV4 && !(type === 'wireguard' && stack === 'ipv6');
+        const v4 = flannelV4 && !(['wireguard', 'udp'].includes(type) && stack === 'ipv6');
         const expected = [
           ...(v4 ? ['backend-data'] : []),
           ...(v6 ? ['backend-v6-data'] : []),

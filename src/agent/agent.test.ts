@@ -175,6 +175,7 @@ class Stage implements AsyncDisposable {
             ...{ tunFd: STUB_STARTS.well, udpSegmentation: false, socketFd: -1, icmpFd: -1, stopFd: -1 },
             ...{ underlay: 4 as const, icmp6Fd: -1 },
             signalStop: () => {},
+            ending: () => {},
             started: () => {},
             [Symbol.dispose]: () => {},
           }),

@@ -17,6 +17,8 @@ class Stage implements AsyncDisposable {
   started = 0;
   stopped = 0;
   closed = 0;
+  /** What was done with the descriptors, in this order. */
+  readonly deeds: string[] = [];
   #waiters: (() => void)[] = [];
 
   /** @param starts how each generation starts; the last one counts from then on. An error is thrown when opening. */
@@ -47,9 +49,16 @@ class Stage implements AsyncDisposable {
       icmpFd: -1,
       icmp6Fd: -1,
       stopFd: -1,
-      signalStop: () => void this.stopped++,
+      signalStop: () => {
+        this.stopped++;
+        this.deeds.push('stop');
+      },
+      ending: () => void this.deeds.push('ending'),
       started: () => void this.started++,
-      [Symbol.dispose]: () => void this.closed++,
+      [Symbol.dispose]: () => {
+        this.closed++;
+        this.deeds.push('closed');
+      },
     };
   }
 
@@ -78,6 +87,14 @@ class Stage implements AsyncDisposable {
 }
 
 describe('Forwarder', () => {
+  it('says that it ends while its workers still run', async () => {
+    const stage = new Stage();
+    await stage.forwarder.start(OWN, never);
+    assert.deepEqual(stage.deeds, []);
+    await stage[Symbol.asyncDispose]();
+    assert.deepEqual(stage.deeds, ['ending', 'stop', 'closed']);
+  });
+
   it('starts both workers, and ends them before it closes what they use', async () => {
     await using stage = new Stage();
     const { forwarder } = stage;

@@ -33,6 +33,8 @@ export interface ForwarderDescriptors extends Disposable {
   readonly stopFd: number;
   /** Wakes every worker that waits, for good. */
   signalStop(): void;
+  /** Called before the workers are told to stop, and while they run: what goes on without them has to know it first. May be called again. */
+  ending(): void;
   /**
    * Called once both workers run: what is to outlive this process may be made so now. A start that fails has then left
    * nothing behind. May throw WeftError.
@@ -315,6 +317,7 @@ export class Forwarder implements AsyncDisposable {
     this.#generation = undefined;
     if (generation !== undefined) {
       generation.phase = 'ended';
+      generation.descriptors.ending();
       Atomics.store(generation.stop, 0, 1);
       generation.descriptors.signalStop();
       this.#ending = Promise.all([this.#ending, close(generation)]).then(([, stuck]) => {

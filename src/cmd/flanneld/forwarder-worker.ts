@@ -54,6 +54,9 @@ function tell(message: WorkerMessage): void {
 /** Failing this often in a row without moving a packet means that the descriptor is dead. */
 const DEAD_AFTER = 16;
 
+/** What is in the queue when the worker is told to stop is carried yet; under load it never ends. */
+const LAST_STEPS = 64;
+
 function run(): void {
   let failures = 0;
   while (Atomics.load(stop, 0) === 0) {
@@ -69,13 +72,14 @@ function run(): void {
       continue;
     }
     const wake = waiter.waitReadable();
-    if (wake === 'stop') return;
+    if (wake === 'stop') break;
     if (wake === 'error') failures++;
     if (failures >= DEAD_AFTER) {
       tell({ type: 'lost', what: input.direction === 'tx' ? 'tun' : 'socket' });
       return;
     }
   }
+  for (let steps = 0; steps < LAST_STEPS && forwarder.step() > 0; steps++);
 }
 
 tell({ type: 'ready' });

@@ -72,6 +72,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
         icmp6Fd,
         stopFd: stop.fd,
         signalStop: () => stop.signal(),
+        ending: () => running.dispose(),
         started: () => {
           tun.setPersistent(options.persistent);
           if (options.destinationCheck === 'loose') {

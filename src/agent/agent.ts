@@ -167,6 +167,7 @@ class Agent {
   readonly #record: RecordEvent = (event) => this.#events.add(event);
   /** What carries packets, once there is something. */
   #plane: NodePlane | undefined;
+  #watch: InterfaceWatch | undefined;
   readonly #figures: AgentFigures;
   readonly #cniConf: NodeCniConf;
   readonly #subnetEnv: SubnetEnvKeeper;
@@ -353,6 +354,7 @@ class Agent {
         view: () => ({
           ...{ plane: this.#plane, own: this.#own, peers: this.#peers },
           isHeld: this.#held !== undefined,
+          isExternalUp: this.#watch?.isUp ?? true,
         }),
       }),
     );
@@ -518,6 +520,7 @@ class Agent {
         log: this.#log,
       }),
     );
+    this.#watch = watch;
     this.#watched.dispose();
     this.#watched = new DisposableStack();
     for (const [part, keeper] of [['interface', watch] as const, ...plane.keepers]) {

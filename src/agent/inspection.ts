@@ -41,6 +41,8 @@ export interface AgentView {
   readonly own: Lease | undefined;
   /** Acquired by this process, and not lost since. */
   readonly isHeld: boolean;
+  /** Whether the external interface is administratively up. */
+  readonly isExternalUp: boolean;
   /** As remembered from an earlier run until the store has said more. */
   readonly peers: readonly Lease[];
 }
@@ -78,7 +80,7 @@ export class AgentInspection implements Inspection, Disposable {
 
   self(): Self {
     const { hostName, version, options, figures, readiness, log } = this.#parts;
-    const { plane, own, isHeld } = this.#parts.view();
+    const { plane, own, isHeld, isExternalUp } = this.#parts.view();
     const { store } = figures.snapshot();
     const state = readiness.read();
     const { rss, heapUsed } = process.memoryUsage();
@@ -93,7 +95,7 @@ export class AgentInspection implements Inspection, Disposable {
       ...(plane === undefined ? {} : { backendType: plane.config.backend.type }),
       networks: plane === undefined ? [] : networksOf(plane),
       ...(own === undefined ? {} : { lease: { ...describedLease(own), isHeld } }),
-      ...(plane === undefined ? {} : { external: externalOf(plane) }),
+      ...(plane === undefined ? {} : { external: { ...externalOf(plane), isUp: isExternalUp } }),
       store: {
         ...{ manager: options.subnetManager, name: describeStore(options), isReachable: store?.reachable ?? false },
         ...{ errors: store?.errors ?? 0, unreadableEntries: store?.unreadableEntries ?? 0 },

@@ -47,6 +47,11 @@ export class InterfaceWatch implements AsyncDisposable {
     return this.#current;
   }
 
+  /** Whether it was administratively up at the last look. */
+  get isUp(): boolean {
+    return this.#link.up;
+  }
+
   /** Why no interface will do now. */
   get failure(): string | undefined {
     return this.#failure;

@@ -118,7 +118,12 @@ export const SelfSchema = v.object({
       isHeld: v.pipe(v.boolean(), v.description('False: remembered from an earlier run, while the store is away.')),
     }),
   ),
-  external: v.optional(v.object({ name: v.string(), addresses: v.array(address), mtuBytes: count })),
+  external: v.optional(
+    v.object({
+      ...{ name: v.string(), addresses: v.array(address), mtuBytes: count },
+      isUp: v.optional(v.pipe(v.boolean(), v.description('Administratively.'))),
+    }),
+  ),
   store: v.object({
     manager: v.pipe(v.string(), v.description('kube, etcd or local.')),
     name: v.string(),
@@ -285,3 +290,20 @@ export const ANSWERS = {
 } as const;
 export type Endpoint = keyof typeof ANSWERS;
 export type Answer<E extends Endpoint> = v.InferOutput<(typeof ANSWERS)[E]>;
+
+/** What an agent has answered, which may be of another version. @throws TypeError with the first thing that does not fit. */
+export function parseAnswer<E extends Endpoint>(endpoint: E, answer: unknown): Answer<E> {
+  return parsed(ANSWERS[endpoint] as v.GenericSchema<Answer<E>>, answer);
+}
+
+/** @throws TypeError */
+export function parseEvent(event: unknown): AgentEvent {
+  return parsed(EventSchema, event);
+}
+
+function parsed<T>(schema: v.GenericSchema<T>, value: unknown): T {
+  const result = v.safeParse(schema, value);
+  if (result.success) return result.output;
+  const [issue] = result.issues;
+  throw new TypeError(`${v.getDotPath(issue) ?? 'the answer'}: ${issue.message}`);
+}

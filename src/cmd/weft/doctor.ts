@@ -14,6 +14,15 @@ const TIMEOUT_MS = 10_000;
 const MAX_FOUND = 4_000;
 const MARKS = { ok: '✔', warn: '!', fail: '✖' } as const;
 
+const DEFAULT_PATHS: DoctorPaths = {
+  subnetFile: '/run/flannel/subnet.env',
+  netConfigPath: '/etc/kube-flannel/net-conf.json',
+  healthzPort: 8081,
+  cniConfDir: '/etc/cni/net.d',
+  cniConfTemplate: DEFAULT_CONF_TEMPLATE,
+  cniBinDir: '/opt/cni/bin',
+};
+
 interface DoctorFlags extends DoctorPaths {
   readonly fastPath?: true;
   readonly json?: true;
@@ -27,12 +36,12 @@ export function doctorCommand(): Command {
   return new Command('doctor')
     .summary('check this host for problems')
     .description('Check this host for problems that break pod networking, and suggest fixes. Changes nothing.')
-    .option('--subnet-file <file>', "the agent's --subnet-file", '/run/flannel/subnet.env')
-    .option('--net-config-path <file>', "the agent's --net-config-path", '/etc/kube-flannel/net-conf.json')
-    .option('--healthz-port <port>', "the agent's --healthz-port", portNumber, 8081)
-    .option('--cni-conf-dir <dir>', 'CNI configuration directory of the container runtime', '/etc/cni/net.d')
+    .option('--subnet-file <file>', "the agent's --subnet-file", DEFAULT_PATHS.subnetFile)
+    .option('--net-config-path <file>', "the agent's --net-config-path", DEFAULT_PATHS.netConfigPath)
+    .option('--healthz-port <port>', "the agent's --healthz-port", portNumber, DEFAULT_PATHS.healthzPort)
+    .option('--cni-conf-dir <dir>', 'CNI configuration directory of the container runtime', DEFAULT_PATHS.cniConfDir)
     .option('--cni-conf-template <file>', "the agent's --cni-conf-template", DEFAULT_CONF_TEMPLATE)
-    .option('--cni-bin-dir <dir>', 'CNI plugin directory of the container runtime', '/opt/cni/bin')
+    .option('--cni-bin-dir <dir>', 'CNI plugin directory of the container runtime', DEFAULT_PATHS.cniBinDir)
     .option('--fast-path', 'only check whether the agent can use the fast path on this host; exit with 1 if not')
     .option('--json', 'print one JSON object')
     .action((flags: DoctorFlags) => examine(flags, flags.json === true));
@@ -46,21 +55,27 @@ function portNumber(text: string): number {
 
 async function examine(paths: DoctorFlags, json: boolean): Promise<void> {
   using stopped = untilStopped();
-  const host = realHost();
-  const checks =
+  const results =
     paths.fastPath === true
-      ? [fastPathCheck(host, true)]
-      : [
-          ...tunChecks(host, paths),
-          fastPathCheck(host, false),
-          ...kernelChecks(host, paths),
-          ...agentChecks(host, paths),
-          ...cniChecks(host, paths),
-        ];
-  const results = (await runChecks(checks, TIMEOUT_MS, stopped.signal)).map(shown);
+      ? (await runChecks([fastPathCheck(realHost(), true)], TIMEOUT_MS, stopped.signal)).map(shown)
+      : await examineHost(paths, stopped.signal);
   const failed = results.some(({ status }) => status === 'fail');
   process.stdout.write(json ? `${JSON.stringify({ ok: !failed, checks: results })}\n` : results.map(render).join(''));
   process.exitCode = failed ? 1 : 0;
+}
+
+/** All checks of this host. @param given what is not as usual. */
+export async function examineHost(given: Partial<DoctorPaths>, signal: AbortSignal): Promise<CheckResult[]> {
+  const host = realHost();
+  const paths = { ...DEFAULT_PATHS, ...given };
+  const checks = [
+    ...tunChecks(host, paths),
+    fastPathCheck(host, false),
+    ...kernelChecks(host, paths),
+    ...agentChecks(host, paths),
+    ...cniChecks(host, paths),
+  ];
+  return (await runChecks(checks, TIMEOUT_MS, signal)).map(shown);
 }
 
 /** What was found comes from files, programs and the agent: also in JSON, which people look at as well. */

@@ -4,12 +4,18 @@ import { describeError, WeftError } from '../../errors.ts';
 import { openOutput } from '../../linux/output.ts';
 import { printableLines } from '../../printable.ts';
 import { type ProcessLife, runProgram } from '../process-life.ts';
+import { bugreportCommand } from './bugreport.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
 import { doctorCommand } from './doctor.ts';
+import { eventsCommand } from './events.ts';
 import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
+import { leasesCommand } from './leases.ts';
+import { peersCommand } from './peers.ts';
 import { rotateKeyCommand } from './rotate-key.ts';
+import { statusCommand } from './status.ts';
+import { topCommand } from './top.ts';
 import { tunnelCommand } from './tunnel.ts';
 import { uiCommand } from './ui.ts';
 
@@ -28,6 +34,12 @@ async function main(life: ProcessLife): Promise<number> {
     .addCommand(cleanupCommand())
     .addCommand(dockerOptsCommand())
     .addCommand(installCniCommand())
+    .addCommand(statusCommand())
+    .addCommand(peersCommand())
+    .addCommand(leasesCommand())
+    .addCommand(eventsCommand())
+    .addCommand(topCommand())
+    .addCommand(bugreportCommand())
     .addCommand(doctorCommand())
     .addCommand(rotateKeyCommand());
   for (const command of [program, ...program.commands]) command.exitOverride();

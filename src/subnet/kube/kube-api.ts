@@ -13,6 +13,8 @@ export interface ApiRequest {
   /** Absolute, e.g. `/api/v1/nodes`. */
   readonly path: string;
   readonly query?: Readonly<Record<string, string>>;
+  /** Beside those of the connection. */
+  readonly headers?: Readonly<Record<string, string>>;
   readonly body?: { readonly contentType: string; readonly text: string };
   /** Ask for a compressed answer: for lists, which shrink tenfold. */
   readonly gzip?: boolean;
@@ -122,6 +124,7 @@ export class KubeApi implements Disposable {
         signal,
         headers: {
           ...headers,
+          ...request.headers,
           'User-Agent': this.#userAgent,
           Accept: 'application/json',
           ...(request.gzip ? { 'Accept-Encoding': 'gzip' } : {}),

@@ -1,0 +1,164 @@
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { hasErrno } from '../errno.ts';
+import { describeError, WeftError } from '../errors.ts';
+import type { AgentEvent } from '../events/event.ts';
+import { API_ROOT } from './root.ts';
+import { type Answer, type Endpoint, parseAnswer, parseEvent } from './schema.ts';
+
+/** An agent answers within milliseconds; one on a loaded machine within seconds. */
+const ANSWER_MS = 5_000;
+/** A stream sends something every second. */
+const SILENCE_MS = 30_000;
+/** Of one answer: ten thousands of peers. */
+const MAX_ANSWER = 256 << 20;
+
+export type Query = Readonly<Record<string, string>>;
+
+/** The way to one agent: the body of a 200. @throws WeftError WEFT_API_UNREACHABLE, WEFT_API_REFUSED; the signal's reason. */
+export type OpenAnswer = (path: string, query: Query, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
+
+/** One agent, as its API shows it. */
+export interface AgentClient {
+  /** For people: a socket, an address, a node. */
+  readonly name: string;
+  /** @throws WeftError WEFT_API_UNREACHABLE, WEFT_API_REFUSED; the signal's reason. */
+  get<E extends Endpoint>(endpoint: E, signal: AbortSignal, query?: Query): Promise<Answer<E>>;
+  /** Events after that one and those to come, until the agent ends or the signal fires. @throws as `get` does. */
+  events(after: number, signal: AbortSignal): AsyncGenerator<AgentEvent, void, void>;
+}
+
+export function agentClient(name: string, open: OpenAnswer): AgentClient {
+  return {
+    name,
+    get: async (endpoint, signal, query = {}) => {
+      const timeout = AbortSignal.timeout(ANSWER_MS);
+      try {
+        const text = await textOf(await open(`${API_ROOT}${endpoint}`, query, AbortSignal.any([signal, timeout])));
+        return parseAnswer(endpoint, JSON.parse(text));
+      } catch (error) {
+        signal.throwIfAborted();
+        throw timeout.aborted
+          ? unreachable(name, `no answer within ${ANSWER_MS / 1_000} s`, error)
+          : readable(name, error);
+      }
+    },
+    events: (after, signal) => eventsOf(name, open, after, signal),
+  };
+}
+
+async function* eventsOf(
+  name: string,
+  open: OpenAnswer,
+  after: number,
+  signal: AbortSignal,
+): AsyncGenerator<AgentEvent, void, void> {
+  try {
+    let text = '';
+    const decoder = new TextDecoder();
+    for await (const chunk of await open(`${API_ROOT}/stream`, { after: String(after) }, signal)) {
+      text += decoder.decode(chunk, { stream: true });
+      const messages = text.split('\n\n');
+      text = messages.pop() ?? '';
+      for (const message of messages) {
+        if (!/^event: event$/m.test(message)) continue;
+        yield parseEvent(JSON.parse(/^data: (.*)$/m.exec(message)?.[1] ?? ''));
+      }
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    throw readable(name, error);
+  }
+}
+
+/** To the agent of this host. */
+export function overSocket(socketPath: string): OpenAnswer {
+  return (path, query, signal) => opened(socketPath, httpRequest, { socketPath, path: withQuery(path, query) }, signal);
+}
+
+/** To `--api-listen` of an agent. */
+export function overAddress(url: URL, token: string): OpenAnswer {
+  const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
+  return (path, query, signal) => {
+    const options = {
+      ...{ protocol: url.protocol, host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port },
+      ...{ path: withQuery(path, query), headers: { Authorization: `Bearer ${token}` } },
+    };
+    return opened(url.href, send, options, signal);
+  };
+}
+
+function withQuery(path: string, query: Query): string {
+  const text = new URLSearchParams(query).toString();
+  return text === '' ? path : `${path}?${text}`;
+}
+
+async function opened(
+  name: string,
+  send: typeof httpRequest,
+  options: RequestOptions,
+  signal: AbortSignal,
+): Promise<AsyncIterable<Uint8Array>> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    const request = send({ ...options, agent: false, signal }, resolve);
+    request.setTimeout(SILENCE_MS, () =>
+      request.destroy(new Error(`nothing was received for ${SILENCE_MS / 1_000} s`)),
+    );
+    // A second error may follow the first.
+    request.on('error', reject);
+    request.end();
+  }).catch((error: unknown) => {
+    throw unreachable(name, reasonOf(error), error);
+  });
+  if (response.statusCode === 200) return response;
+  throw refused(name, `${response.statusCode} ${errorOf(await textOf(response))}`);
+}
+
+function reasonOf(error: unknown): string {
+  if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ECONNREFUSED')) return 'nobody listens there';
+  if (hasErrno(error, 'EACCES')) return 'permission denied: only root and the user of the agent may ask';
+  return describeError(error);
+}
+
+function errorOf(body: string): string {
+  try {
+    const { error } = JSON.parse(body) as { readonly error?: unknown };
+    return typeof error === 'string' ? error : '';
+  } catch {
+    return body.slice(0, 300);
+  }
+}
+
+async function textOf(body: AsyncIterable<Uint8Array>): Promise<string> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of body) {
+    length += chunk.length;
+    if (length > MAX_ANSWER) throw new Error(`the answer is longer than ${MAX_ANSWER} bytes`);
+    parts.push(chunk);
+  }
+  return Buffer.concat(parts).toString('utf8');
+}
+
+function readable(name: string, error: unknown): WeftError {
+  if (error instanceof WeftError) return error;
+  // What came is no answer of this API: another program, or a version that is no v1.
+  if (error instanceof SyntaxError || error instanceof TypeError)
+    return refused(name, `the answer cannot be read (${error.message})`);
+  return unreachable(name, reasonOf(error), error);
+}
+
+/** No answer came. */
+export function unreachable(name: string, why: string, cause: unknown): WeftError {
+  return new WeftError('WEFT_API_UNREACHABLE', `cannot ask the agent at ${name}: ${why}`, {
+    hint: 'Is it running? Name its socket with --socket, or its address with --host and --token-file.',
+    cause,
+  });
+}
+
+/** An answer came, and it is no. */
+export function refused(name: string, why: string): WeftError {
+  return new WeftError('WEFT_API_REFUSED', `the agent at ${name} did not answer what was asked: ${why}`, {
+    hint: 'As root, ask on the host itself; from elsewhere, give its token with --token-file.',
+  });
+}

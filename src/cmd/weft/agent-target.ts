@@ -1,0 +1,90 @@
+import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Command } from 'commander';
+import { type AgentClient, agentClient, overAddress, overSocket } from '../../api/client.ts';
+import { readStartupError } from '../../config/last-error.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { printable } from '../../printable.ts';
+import { type ClusterFlags, clusterClients } from './cluster.ts';
+
+const DEFAULT_SOCKET = '/run/flannel/weft.sock';
+/** So many agents of a cluster are asked at once. */
+const AT_ONCE = 16;
+
+export interface TargetFlags extends ClusterFlags {
+  readonly socket: string;
+  readonly host?: string;
+  readonly tokenFile?: string;
+  readonly cluster?: true;
+  readonly node?: string;
+  readonly json?: true;
+}
+
+/** Whom a command asks: the agent of this host unless something else is said. */
+export function withTarget(command: Command): Command {
+  return command
+    .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_SOCKET)
+    .option('--host <url>', 'ask the agent at this address (--api-listen), as http://192.0.2.1:8287')
+    .option('--token-file <file>', 'the token for --host')
+    .option('--cluster', 'ask all agents of a Kubernetes cluster, through its API server')
+    .option('--node <name>', 'ask the agent of this node, likewise')
+    .option('--kubeconfig <file>', 'for --cluster and --node (default: KUBECONFIG, ~/.kube/config)')
+    .option('--namespace <name>', 'of the agents, for --cluster and --node (default: the first that has any)')
+    .option('--json', 'print one JSON object');
+}
+
+/** @throws WeftError WEFT_USAGE, WEFT_API_REFUSED, WEFT_API_UNREACHABLE, WEFT_KUBE_CONFIG */
+export async function clientsOf(flags: TargetFlags, signal: AbortSignal): Promise<readonly AgentClient[]> {
+  const { socket, host, tokenFile, cluster, node } = flags;
+  if (cluster === true || node !== undefined) {
+    if (host !== undefined) throw usage('--host and --cluster or --node contradict each other', 'Choose one.');
+    return await clusterClients(flags, node, signal);
+  }
+  if (host === undefined) return [agentClient(socket, overSocket(socket))];
+  const url = URL.parse(host);
+  if (url === null || !/^https?:$/.test(url.protocol))
+    throw usage(`--host is ${JSON.stringify(host)}, which is no URL`, 'Write it as http://192.0.2.1:8287.');
+  if (tokenFile === undefined) throw usage('--host needs --token-file', 'Give the file with the token of that agent.');
+  const token = await readFile(tokenFile, 'utf8').catch((error: unknown) => {
+    throw usage(`cannot read --token-file: ${describeError(error)}`, 'Give the file with the token of that agent.');
+  });
+  return [agentClient(url.host, overAddress(url, token.trim()))];
+}
+
+function usage(message: string, hint: string): WeftError {
+  return new WeftError('WEFT_USAGE', message, { hint });
+}
+
+export type Asked<T> =
+  | { readonly name: string; readonly answer: T }
+  | { readonly name: string; readonly error: unknown; readonly text: string };
+
+/** Asks all of them, and never rejects but with the reason of the signal: one that does not answer is an answer, too. */
+export async function askAll<T>(
+  clients: readonly AgentClient[],
+  ask: (client: AgentClient) => Promise<T>,
+  signal: AbortSignal,
+): Promise<Asked<T>[]> {
+  const answers: Asked<T>[] = [];
+  const waiting = [...clients.entries()];
+  const work = async (): Promise<void> => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const [at, client] = next;
+      answers[at] = await ask(client).then(
+        (answer): Asked<T> => ({ name: client.name, answer }),
+        (error: unknown): Asked<T> => {
+          signal.throwIfAborted();
+          return { name: client.name, error, text: printable(describeError(error)) };
+        },
+      );
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  return answers;
+}
+
+/** Why the last start on this host failed, where the agent has left it beside its socket; `undefined` when it did not. */
+export function lastStart({ socket }: TargetFlags): string | undefined {
+  const found = readStartupError(dirname(join(socket)));
+  return found && `The last start failed at ${found.at.toISOString()}: ${printable(found.text)}`;
+}

@@ -1,0 +1,38 @@
+import { Command } from 'commander';
+import type { Answer, LeaseEntry } from '../../api/schema.ts';
+import { listCommand } from './lists.ts';
+import { wrapped } from './status-report.ts';
+import { type Column, table } from './table.ts';
+import { formatAge } from './units.ts';
+
+/** `weft leases`: who has which subnet, as the agent knows it, and which entries it does not believe. */
+export function leasesCommand(): Command {
+  return listCommand(
+    new Command('leases').description(
+      'List who has which subnet, and the entries of the store that the agent rejects.',
+    ),
+    {
+      ask: (client, signal) => client.get('/leases', signal),
+      render: renderLeases,
+    },
+  );
+}
+
+/** A line a lease, and why one is refused below them. Pure. */
+export function renderLeases({ atMs, leases }: Answer<'/leases'>, columns: number): string {
+  const list: readonly Column<LeaseEntry>[] = [
+    { title: 'SUBNET', text: ({ subnets }) => subnets.join(' '), minWidth: 18 },
+    { title: 'ADDRESS', text: ({ publicAddresses }) => publicAddresses.join(' ') || '-', minWidth: 15 },
+    { title: 'NODE', text: ({ holder }) => holder ?? '-', minWidth: 10 },
+    { title: 'BACKEND', text: ({ backendType }) => backendType },
+    { title: 'STATUS', text: ({ status }) => status },
+    {
+      title: 'ENDS IN',
+      right: true,
+      text: ({ expiresAtMs }) => (expiresAtMs === undefined ? 'never' : formatAge(expiresAtMs - atMs)),
+    },
+  ];
+  if (leases.length === 0) return 'No leases.\n';
+  const reasons = leases.flatMap(({ reason }) => (reason === undefined ? [] : wrapped(reason, '  ', columns)));
+  return `${table(list, leases, columns)}${reasons.length === 0 ? '' : `\n${reasons.join('\n')}\n`}`;
+}

@@ -1,0 +1,57 @@
+import { Command } from 'commander';
+import type { Answer, Peer } from '../../api/schema.ts';
+import { listCommand } from './lists.ts';
+import { type Column, table } from './table.ts';
+import { formatAge, formatAmount } from './units.ts';
+
+/** `weft peers`: the other hosts, how packets reach them, what has passed and what was refused. */
+export function peersCommand(): Command {
+  return listCommand(
+    new Command('peers').description(
+      'List the other hosts: how packets reach them, round trip, what has passed, what was dropped.',
+    ),
+    {
+      ask: (client, signal) => client.get('/peers', signal),
+      render: renderPeers,
+    },
+  );
+}
+
+/** A line a peer, and why one is not reached below them. Pure. */
+export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number): string {
+  const list: readonly Column<Peer>[] = [
+    { title: 'SUBNET', text: ({ subnets }) => subnets.join(' '), minWidth: 15 },
+    { title: 'HOST', text: ({ publicAddresses, holder }) => holder ?? publicAddresses[0] ?? '-', minWidth: 9 },
+    { title: 'PATH', text: ({ path }) => path },
+    {
+      title: 'RTT',
+      right: true,
+      text: ({ probe }) => (probe?.rttMs === undefined ? '-' : `${probe.rttMs.toFixed(1)}ms`),
+    },
+    {
+      title: 'LOSS',
+      right: true,
+      text: ({ probe }) => (probe?.lossRatio === undefined ? '-' : `${Math.round(probe.lossRatio * 100)}%`),
+    },
+    { title: 'SENT', right: true, text: ({ tx, tunnel }) => amount(tx?.bytes ?? tunnel?.sentBytes) },
+    { title: 'RCVD', right: true, text: ({ rx, tunnel }) => amount(rx?.bytes ?? tunnel?.receivedBytes) },
+    { title: 'DROPS', right: true, text: ({ tx, rx }) => (tx === undefined ? '-' : String(dropsOf(tx) + dropsOf(rx))) },
+    {
+      title: 'SEEN',
+      right: true,
+      text: ({ lastSeenAtMs }) => (lastSeenAtMs === undefined ? '-' : formatAge(atMs - lastSeenAtMs)),
+    },
+  ];
+  if (peers.length === 0) return 'No peers.\n';
+  const reasons = peers.flatMap(({ id, reason }) => (reason === undefined ? [] : [`${id}: ${reason}\n`]));
+  return `${table(list, peers, columns)}${reasons.length === 0 ? '' : `\n${reasons.join('')}`}`;
+}
+
+/** Packets that were dropped, whatever the reason. */
+export function dropsOf(traffic: Peer['tx']): number {
+  return Object.values(traffic?.drops ?? {}).reduce((sum, count) => sum + count, 0);
+}
+
+function amount(bytes: number | undefined): string {
+  return bytes === undefined ? '-' : formatAmount(bytes);
+}

@@ -1,0 +1,202 @@
+import type { Answer } from '../../api/schema.ts';
+import type { AgentEvent } from '../../events/event.ts';
+import { printable, printableLines } from '../../printable.ts';
+import { NARROW_COLUMNS } from './table.ts';
+import { formatAge, formatBytes } from './units.ts';
+
+/** What was repaired a while ago is history, for `weft events`. */
+const RECENT_MS = 600_000;
+/** Of one kind of problem. */
+const MAX_NAMED = 5;
+const LABEL = 12;
+const MAX_TEXT = 1_000;
+
+export interface StatusAnswers {
+  readonly self: Answer<'/self'>;
+  readonly peers: Answer<'/peers'>;
+  readonly readiness: Answer<'/readiness'>;
+  readonly events: readonly AgentEvent[];
+}
+
+/** Something that keeps packets from their way (`error`), or that somebody should look at. */
+export interface StatusProblem {
+  readonly severity: 'error' | 'warning';
+  readonly text: string;
+  readonly remedy: string;
+}
+
+/** Everything that is not as it should be, errors first. Pure. */
+export function problemsOf({ self, peers, readiness, events }: StatusAnswers): StatusProblem[] {
+  const found: StatusProblem[] = [];
+  const add = (severity: StatusProblem['severity'], text: string, remedy: string): void => {
+    found.push({ severity, text, remedy });
+  };
+  for (const { part, failure, remedy } of readiness.parts) {
+    if (failure !== undefined) add('error', `${part}: ${failure}`, remedy ?? 'See the log of the agent.');
+  }
+  if (!self.ready && found.length === 0) {
+    const why = readiness.waitingFor ?? self.reason ?? 'start-up has not finished';
+    add('error', `not ready: ${why}`, 'The agent goes on by itself when what it waits for is there; its log has more.');
+  }
+  const { store, dataPath, external } = self;
+  if (external?.isUp === false) {
+    add(
+      'error',
+      `the external interface ${external.name} is down`,
+      `Bring it up (ip link set ${external.name} up), or name another one with --iface.`,
+    );
+  }
+  if (!store.isReachable) {
+    const since = store.lastAnswerAtMs === undefined ? '' : ` since ${ageOf(store.lastAnswerAtMs, self.atMs)}`;
+    add(
+      'error',
+      `the lease store (${store.name}) does not answer${since}; packets flow on with what is known`,
+      'See whether the store runs and is reached from here; its last error is in the log of the agent (Kubernetes: API server, etcd: endpoints).',
+    );
+  }
+  const skipped = peers.peers.filter(({ path }) => path === 'skipped');
+  for (const peer of skipped.slice(0, MAX_NAMED)) {
+    add(
+      'error',
+      peer.reason ?? `no way to ${peer.id}`,
+      'docs/TROUBLESHOOTING.md has every reason ("Peers without a way").',
+    );
+  }
+  if (skipped.length > MAX_NAMED) {
+    add('error', `${skipped.length - MAX_NAMED} more peers without a way`, 'weft peers lists them.');
+  }
+  const lossy = peers.peers.filter(({ probe }) => probe?.lossRatio === 1 || probe?.problem !== undefined);
+  for (const { id, probe } of lossy.slice(0, MAX_NAMED)) {
+    const what = probe?.problem ?? 'no probe of the last ones came back';
+    add('error', `${id}: ${what}`, `weft ping ${id.split('/')[0]} shows where it ends.`);
+  }
+  if (store.isConfigOutdated) {
+    add(
+      'warning',
+      'the store has another network configuration than the agent works with',
+      'Restart the agent to apply it.',
+    );
+  }
+  if (self.peers.refusedEntries > 0) {
+    add(
+      'warning',
+      `${self.peers.refusedEntries} entries of the store are not believed`,
+      'weft leases lists them with the reason; correct or delete them.',
+    );
+  }
+  if (dataPath.fastPath !== undefined && !dataPath.fastPath.isOpen && dataPath.fastPath.obstacle !== undefined) {
+    add(
+      'warning',
+      `no fast path (${dataPath.fastPath.obstacle}): ${dataPath.fastPath.text}`,
+      'weft doctor --fast-path says what is missing.',
+    );
+  }
+  if (self.droppedLogLines > 0) {
+    add(
+      'warning',
+      `${self.droppedLogLines} lines of the log could not be written`,
+      'See who reads standard error of the agent.',
+    );
+  }
+  const repairs = events.filter(
+    ({ kind, atMs }) => (kind === 'kernel-repaired' || kind === 'rules-repaired') && self.atMs - atMs < RECENT_MS,
+  );
+  const last = repairs.at(-1);
+  if (last !== undefined) {
+    const text = `${last.text} (${repairs.length} ${repairs.length === 1 ? 'repair' : 'repairs'} in ${formatAge(RECENT_MS)}, the last ${ageOf(last.atMs, self.atMs)} ago)`;
+    add('warning', text, 'Somebody else changes what the agent keeps on this host; weft events lists each.');
+  }
+  return [
+    ...found.filter(({ severity }) => severity === 'error'),
+    ...found.filter(({ severity }) => severity === 'warning'),
+  ];
+}
+
+/** Warnings do not count. */
+export function isHealthy(problems: readonly StatusProblem[]): boolean {
+  return problems.every(({ severity }) => severity !== 'error');
+}
+
+/** One screen. Pure. */
+export function renderStatus(answers: StatusAnswers, problems: readonly StatusProblem[]): string {
+  const { self, peers } = answers;
+  const { store, lease, external, dataPath, process } = self;
+  const lines: string[] = [];
+  const row = (label: string, text: string): void => void lines.push(`${label.padEnd(LABEL)}${printable(text)}`);
+  const where = self.node === undefined || self.node === self.host ? self.host : `${self.host} (node ${self.node})`;
+  row(
+    'Agent',
+    `${self.ready ? 'ready' : 'not ready'} on ${where}, weft ${self.version}, up ${ageOf(self.startedAtMs, self.atMs)}, pid ${self.pid}`,
+  );
+  row(
+    'Store',
+    `${store.name}, ${store.isReachable ? 'reachable' : 'does not answer'}${
+      store.lastAnswerAtMs === undefined ? '' : `, last answer ${ageOf(store.lastAnswerAtMs, self.atMs)} ago`
+    }`,
+  );
+  row(
+    'Lease',
+    lease === undefined
+      ? 'none'
+      : `${lease.subnets.join(' and ')} as ${lease.publicAddresses.join(' and ') || 'no address'}${
+          lease.isHeld ? '' : ', remembered from an earlier run'
+        }${lease.expiresAtMs === undefined ? '' : `, ends in ${formatAge(lease.expiresAtMs - self.atMs)}`}`,
+  );
+  row(
+    'Backend',
+    self.backendType === undefined ? 'not known yet' : `${self.backendType} in ${self.networks.join(' and ')}`,
+  );
+  if (external !== undefined) {
+    row(
+      'Interface',
+      `${external.name} (${external.addresses.join(', ')}), MTU ${external.mtuBytes}, containers ${dataPath.mtuBytes ?? '?'}`,
+    );
+  }
+  row('Data path', dataPathText(dataPath));
+  row('Peers', peersText(peers));
+  row('Cost', `CPU ${process.cpuSeconds.toFixed(1)} s since start, memory ${formatBytes(process.rssBytes)}`);
+  lines.push('');
+  if (problems.length === 0) lines.push('No problems.');
+  for (const { severity, text, remedy } of problems) {
+    lines.push(...wrapped(`${severity === 'error' ? '✖' : '!'} ${printableLines(text, MAX_TEXT)}`, '  '));
+    lines.push(...wrapped(`  → ${printable(remedy)}`, '    '));
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+function dataPathText(dataPath: StatusAnswers['self']['dataPath']): string {
+  const { kind, isRunning, fastPath, restarts } = dataPath;
+  const fast = fastPath === undefined ? '' : fastPath.isOpen ? ', fast path open' : ', no fast path';
+  const drops = Object.entries(dataPath.queueDrops).reduce((sum, [, count]) => sum + count, 0);
+  return `${kind}, ${isRunning ? 'running' : 'not running'}${fast}${restarts > 0 ? `, ${restarts} restarts` : ''}${
+    drops > 0 ? `, ${drops} packets dropped in queues` : ''
+  }`;
+}
+
+function peersText({ total, peers }: StatusAnswers['peers']): string {
+  const byPath = Object.entries(Object.groupBy(peers, ({ path }) => path));
+  const counts = byPath.map(([path, list]) => `${list.length} ${path}`);
+  return total === 0 ? 'none' : `${total}: ${counts.join(', ')}`;
+}
+
+function ageOf(atMs: number, nowMs: number): string {
+  return formatAge(nowMs - atMs);
+}
+
+/** Lines that fit a terminal, all but the first indented. */
+export function wrapped(text: string, indent: string, width: number = NARROW_COLUMNS): string[] {
+  return text.split('\n').flatMap((paragraph) => {
+    const lines: string[] = [];
+    const lead = /^ */.exec(paragraph)?.[0] ?? '';
+    let line = lead;
+    for (const word of paragraph.trim().split(' ')) {
+      const next = line.trim() === '' ? `${line}${word}` : `${line} ${word}`;
+      if (next.length <= width || line.trim() === '') line = next;
+      else {
+        lines.push(line);
+        line = `${indent}${word}`;
+      }
+    }
+    return [...lines, line];
+  });
+}

@@ -1,0 +1,33 @@
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+
+/** `1.5 MiB`. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  for (; value >= 1024 && unit < UNITS.length - 1; unit++) value /= 1024;
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
+}
+
+/** The same without a unit of its own, for a column: `1.5M`. */
+export function formatAmount(bytes: number): string {
+  return formatBytes(bytes).replace(/ (?:([KMGTP])i)?B$/, '$1');
+}
+
+const PREFIXES = ['', 'k', 'M', 'G', 'T'];
+
+/** Bits a second of bytes a second, for a column that says so: `1.5M`. */
+export function formatBitRate(bytesPerSecond: number): string {
+  let value = bytesPerSecond * 8;
+  let unit = 0;
+  for (; value >= 1000 && unit < PREFIXES.length - 1; unit++) value /= 1000;
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)}${PREFIXES[unit]}`;
+}
+
+/** `3s`, `5m`, `7h`, `12d`: one unit, rounded down. */
+export function formatAge(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  if (seconds < 60) return `${seconds}s`;
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)}m`;
+  if (seconds < 172_800) return `${Math.floor(seconds / 3_600)}h`;
+  return `${Math.floor(seconds / 86_400)}d`;
+}

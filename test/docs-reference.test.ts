@@ -79,18 +79,25 @@ describe('docs/CONFIGURATION.md', () => {
   });
 });
 
-/** Options of each verb of `weft`, as its source declares them. */
+/** Options of each verb of `weft`, as its source declares them, or one beside it that it imports. */
 function verbs(): Map<string, Set<string>> {
   const known = new Map<string, Set<string>>();
+  const isVerb = (source: string): boolean => /new Command\('[a-z-]+'\)/.test(source);
+  const declared = (source: string): string[] => [
+    ...[...source.matchAll(/[oO]ption\(\s*'([^']*)'/g)].flatMap(([, flags]) =>
+      [...flags!.matchAll(/(?<![\w-])--?[a-zA-Z][\w-]*/g)].map(([flag]) => flag),
+    ),
+    ...[...source.matchAll(/from '\.\/([\w-]+\.ts)'/g)]
+      .map(([, name]) => read(`src/cmd/weft/${name}`))
+      .filter((beside) => !isVerb(beside))
+      .flatMap(declared),
+  ];
   for (const path of globSync('src/cmd/weft/*.ts', { cwd: root })) {
     if (path.endsWith('.test.ts')) continue;
     const source = read(path);
     const name = /new Command\('([a-z-]+)'\)/.exec(source)?.[1];
     if (name === undefined || name === 'weft') continue;
-    const options = [...source.matchAll(/[oO]ption\(\s*'([^']*)'/g)].flatMap(([, flags]) => [
-      ...flags!.matchAll(/(?<![\w-])--?[a-zA-Z][\w-]*/g),
-    ]);
-    known.set(name, new Set([...options.map(([flag]) => flag!), '--help']));
+    known.set(name, new Set([...declared(source), '--help']));
   }
   return known;
 }

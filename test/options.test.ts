@@ -44,6 +44,7 @@ describe('options', () => {
   it('of the commands are each read by the command, or by the checks of doctor', () => {
     const unread: string[] = [];
     const checks = sources('src/doctor/*.ts').concat('src/cmd/weft/doctor-host.ts').map(read);
+    const askers = ['cluster', 'lists', 'status', 'events', 'top'].map((name) => read(`src/cmd/weft/${name}.ts`));
     let declared = 0;
     for (const path of sources('src/cmd/weft/*.ts')) {
       const text = read(path);
@@ -51,6 +52,8 @@ describe('options', () => {
         const name = short ?? long!.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
         declared++;
         const readers = path.endsWith('/doctor.ts') ? [text, ...checks] : [text];
+        // Shared by all that ask an agent.
+        if (path.endsWith('/agent-target.ts')) readers.push(...askers);
         if (!readers.some((reader) => reads(reader, name))) unread.push(`${path}: ${name}`);
       }
     }

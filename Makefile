@@ -15,7 +15,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image page browser clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image page browser screenshots clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
@@ -111,6 +111,11 @@ page: ## the page of weft ui, dist/page: bin/weft serves it; the executable has 
 # Only when something that goes into it has changed.
 dist/page/index.html: $(shell find web package-lock.json -type f ! -name '*.test.ts')
 	$(MAKE) page
+
+screenshots: ## the pictures of the page in docs/images, from a running lab (root)
+	scripts/setup.sh browser
+	$(MAKE) dist/page/index.html
+	scripts/run.sh scripts/screenshots.ts
 
 browser: ## tests of the page in Debian's Chromium, with a running lab (root)
 	scripts/setup.sh browser

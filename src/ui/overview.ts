@@ -80,8 +80,8 @@ export const MAX_LINKS = 10_000;
 
 /** A probe of this age says nothing of now: in a large cluster a pair's turn comes after minutes. */
 const STALE_PROBE_MS = 600_000;
-/** At least half of the probes lost. */
-const BROKEN_LOSS = 0.5;
+/** Less is a busy host. */
+const DEGRADED_LOSS = 0.1;
 
 /** What an agent's view of a peer amounts to. @param atMs of that view. */
 export function linkHealth(peer: Peer, atMs: number): { readonly health: LinkHealth; readonly why?: string } {
@@ -89,10 +89,10 @@ export function linkHealth(peer: Peer, atMs: number): { readonly health: LinkHea
   if (peer.path === 'skipped') return { health: 'broken', why: peer.reason ?? 'this host cannot reach it' };
   if (probe !== undefined && atMs - probe.measuredAtMs <= STALE_PROBE_MS) {
     const loss = probe.lossRatio ?? 0;
-    if (probe.rttMs === undefined || loss >= BROKEN_LOSS)
-      return { health: 'broken', why: probe.problem ?? 'probes get no answer' };
+    if (probe.rttMs === undefined) return { health: 'broken', why: probe.problem ?? 'probes get no answer' };
     if (probe.problem !== undefined) return { health: 'degraded', why: probe.problem };
-    if (loss > 0) return { health: 'degraded', why: `${(loss * 100).toFixed(0)} % of the probes are lost` };
+    if (loss >= DEGRADED_LOSS)
+      return { health: 'degraded', why: `${(loss * 100).toFixed(0)} % of the probes are lost` };
     if (peer.reason !== undefined) return { health: 'degraded', why: peer.reason };
     return { health: 'good' };
   }

@@ -84,6 +84,7 @@ function MapPicture({ selected }: { readonly selected: number | undefined }) {
     return () => cancelAnimationFrame(frame);
   }, [dots, isStill]);
 
+  const quiet = now.omittedLinks + scene.quietPairs;
   const pick = (event: MouseEvent): number | undefined => {
     const { left, top } = box.current!.getBoundingClientRect();
     return hostAt(placement, event.clientX - left, event.clientY - top);
@@ -122,7 +123,7 @@ function MapPicture({ selected }: { readonly selected: number | undefined }) {
         </span>
         <span>width: packets a second</span>
         <span>one dot: {perDot === 1 ? 'one packet' : `${si(perDot)} packets`}</span>
-        {now.omittedLinks > 0 && <span>{count(now.omittedLinks, 'quiet link')} not shown</span>}
+        {quiet > 0 && <span>{count(quiet, 'quiet link')} not shown</span>}
       </div>
     </div>
   );

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Peers, Self, State } from '../../../src/api/schema.ts';
 import { cpuShare, dropsOf, findingsOf, pathShares, perSecond } from './host-figures.ts';
-import { type Events, kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
+import { changeOf, type Events, kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
 
 const event = (id: number, atMs: number) =>
   ({ id, atMs, kind: 'peer-added', severity: 'info', subject: '10.1.0.0/24', text: `event ${id}` }) as const;
@@ -56,10 +56,20 @@ describe('what the kernel has of an event', () => {
       { type: 'fdb', key: '02:00', wanted: 'dst 1.1.1.1 for 10.1.0.0/24', actual: 'dst 9.9.9.9', status: 'different' },
     ];
     assert.deepEqual(
-      kernelLines(entries, '10.1.0.0/24').map(({ sign, text }) => sign + text),
+      kernelLines(entries, { subject: '10.1.0.0/24', text: 'a peer' }).map(({ sign, text }) => sign + text),
       [' route 10.1.0.0/24 via 1.1.1.1', '−fdb 02:00 dst 9.9.9.9', '+fdb 02:00 dst 1.1.1.1 for 10.1.0.0/24'],
     );
-    assert.deepEqual(kernelLines(entries, ''), []);
+    assert.deepEqual(kernelLines(entries, { subject: 'kernel', text: 'nothing that has a name' }), []);
+    const [line] = kernelLines(entries, { subject: 'kernel', text: 'put back: route 10.2.0.0/24 via 1.1.1.9' });
+    assert.deepEqual(line, { sign: '+', text: 'route 10.2.0.0/24 via 1.1.1.2' });
+  });
+});
+
+describe('what an event changed', () => {
+  it('is what was put back, and nothing where the event is of another kind', () => {
+    const text = 'put back: route 10.2.0.0/24 via 1.1.1.9';
+    assert.deepEqual(changeOf({ kind: 'kernel-repaired', text }), { sign: '+', text: 'route 10.2.0.0/24 via 1.1.1.9' });
+    assert.equal(changeOf({ kind: 'peer-added', text }), undefined);
   });
 });
 

@@ -7,6 +7,8 @@ import { type LinkRate, linkKey } from './rates.ts';
 const WORST: Readonly<Record<Tone, number>> = { bad: 0, warn: 1, good: 2, idle: 3 };
 /** Thicker lines would hide hosts. */
 const MAX_WIDTH = 7;
+/** More lines are one grey area. */
+const ALL_PAIRS_UP_TO = 1_500;
 
 /** Of a line: a pixel more for every ten times more packets a second. */
 export function lineWidth(packetsPerSecond: number): number {
@@ -25,6 +27,8 @@ export interface MapPair {
 export interface MapScene {
   readonly hosts: readonly { readonly tone: Tone; readonly isShown: boolean }[];
   readonly pairs: readonly MapPair[];
+  /** Pairs that nobody has measured and that have no traffic, left out because there are too many lines. */
+  readonly quietPairs: number;
   /** The host where all links begin or end; undefined where there is no such. */
   readonly hub: number | undefined;
 }
@@ -39,7 +43,7 @@ export function sceneOf(overview: Overview, rates: ReadonlyMap<string, LinkRate>
     if (pair === undefined) byPair.set(key, [link]);
     else pair.push(link);
   }
-  const pairs = Array.from(byPair.values(), (links): MapPair => {
+  const all = Array.from(byPair.values(), (links): MapPair => {
     const a = Math.min(links[0]!.from, links[0]!.to);
     const b = Math.max(links[0]!.from, links[0]!.to);
     const keys = [linkKey(overview, { from: a, to: b }), linkKey(overview, { from: b, to: a })] as const;
@@ -48,7 +52,8 @@ export function sceneOf(overview: Overview, rates: ReadonlyMap<string, LinkRate>
     // A filter names hosts: their links are those to be seen.
     return { a, b, tone: worst, width: lineWidth(rate), isShown: hosts[a]!.isShown || hosts[b]!.isShown, keys };
   });
-  return { hosts, pairs, hub: hubOf(overview) };
+  const pairs = all.length <= ALL_PAIRS_UP_TO ? all : all.filter(({ tone, width }) => tone !== 'idle' || width > 1);
+  return { hosts, pairs, quietPairs: all.length - pairs.length, hub: hubOf(overview) };
 }
 
 function hubOf({ hosts, links }: Overview): number | undefined {

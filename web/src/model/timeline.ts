@@ -74,9 +74,21 @@ export interface DiffLine {
   readonly text: string;
 }
 
-/** Lines of a kernel's state that are about the subject of an event, as a diff has them. */
-export function kernelLines(entries: State['entries'], subject: string): DiffLine[] {
-  const names = subject.split(/[&,\s]+/).filter((name) => name.length > 2);
+/** Addresses, prefixes and MAC addresses. */
+const NAMED = /(?:[\da-f]+[.:]){3,}[\da-f.:]+(?:\/\d+)?/gi;
+
+/** What an event changed in the kernel, where its text says so. */
+export function changeOf({ kind, text }: Pick<HostEvent, 'kind' | 'text'>): DiffLine | undefined {
+  const [, operation] = /^put back: (.*)$/s.exec(text) ?? [];
+  return kind === 'kernel-repaired' && operation !== undefined ? { sign: '+', text: operation } : undefined;
+}
+
+/** Lines of a kernel's state that are about what an event names, as a diff has them. */
+export function kernelLines(
+  entries: State['entries'],
+  { subject, text }: Pick<HostEvent, 'subject' | 'text'>,
+): DiffLine[] {
+  const names = [...subject.split(/[&,\s]+/), ...(text.match(NAMED) ?? [])].filter((name) => name.length > 2);
   const isAbout = (text: string | undefined): boolean => names.some((name) => text?.includes(name));
   return entries
     .filter(({ key, wanted, actual }) => isAbout(key) || isAbout(wanted) || isAbout(actual))

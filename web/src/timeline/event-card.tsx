@@ -1,6 +1,6 @@
 import { useAgent } from '../agent.ts';
 import { moment } from '../format.ts';
-import { type HostEvent, kernelLines, SEVERITY_TONE } from '../model/timeline.ts';
+import { changeOf, type DiffLine, type HostEvent, kernelLines, SEVERITY_TONE } from '../model/timeline.ts';
 
 const LOOK_MS = 5_000;
 const MAX_LINES = 60;
@@ -8,7 +8,8 @@ const MAX_LINES = 60;
 /** Who, when and why, and what the kernel has of it. */
 export function EventCard({ event, nowMs }: { readonly event: HostEvent; readonly nowMs: number }) {
   const { answer: state, failure } = useAgent(event.host, '/state', LOOK_MS);
-  const lines = state === undefined ? [] : kernelLines(state.entries, event.subject);
+  const lines = state === undefined ? [] : kernelLines(state.entries, event);
+  const change = changeOf(event);
   return (
     <>
       <section class="section">
@@ -37,22 +38,35 @@ export function EventCard({ event, nowMs }: { readonly event: HostEvent; readonl
           )}
         </dl>
       </section>
+      {change !== undefined && (
+        <section class="section">
+          <h2>Changed in the kernel</h2>
+          <Diff lines={[change]} />
+        </section>
+      )}
       <section class="section">
         <h2>In the kernel now</h2>
         {failure !== undefined && <p class="warn">{failure}</p>}
         {state !== undefined && lines.length === 0 && (
           <p class="dim">No link, address, route or neighbour of {event.host} names it.</p>
         )}
-        <ul class="diff mono">
-          {lines.slice(0, MAX_LINES).map(({ sign, text }) => (
-            <li key={sign + text} class={sign === '+' ? 'good' : sign === '−' ? 'bad' : ''}>
-              <span aria-hidden="true">{sign}</span>{' '}
-              <span class="sr">{sign === '+' ? 'missing: ' : sign === '−' ? 'not wanted: ' : ''}</span>
-              {text}
-            </li>
-          ))}
-        </ul>
+        <Diff lines={lines.slice(0, MAX_LINES)} />
       </section>
     </>
+  );
+}
+
+const SIGN_WORDS = { '+': 'added or missing: ', '−': 'not wanted: ', ' ': '' } as const;
+
+function Diff({ lines }: { readonly lines: readonly DiffLine[] }) {
+  return (
+    <ul class="diff mono">
+      {lines.map(({ sign, text }) => (
+        <li key={sign + text} class={sign === '+' ? 'good' : sign === '−' ? 'bad' : ''}>
+          <span aria-hidden="true">{sign}</span> <span class="sr">{SIGN_WORDS[sign]}</span>
+          {text}
+        </li>
+      ))}
+    </ul>
   );
 }

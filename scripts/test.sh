@@ -6,12 +6,12 @@
 #                                               name among them replaces the suite's list of files
 #
 # unit   src, web, test and bench: no root, no network, in parallel
-# netns  test/netns: network namespaces and TUN devices, two files at a time: much of what they do is wait
+# netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
 # browser test/browser: the page in Chromium, one file at a time
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 #
-# netns, e2e and kind share the machine with whatever else it does. A file of theirs that failed is run once more, alone, and what
+# All but unit share the machine with whatever else it does. A file of theirs that failed is run once more, alone, and what
 # failed at first stands at the end of the output. Not so when more than three failed, which is no chance, and not for files that
 # are named by hand (in CI, for them too).
 set -eu
@@ -43,7 +43,7 @@ fi
 # A limit for each file and each test in it: a hang fails the run and says where, instead of holding it up for good.
 case $suite in
   unit) options='--test-timeout=300000' ;;
-  netns) options='--test-concurrency=2 --test-timeout=600000' ;;
+  netns) options='--test-concurrency=3 --test-timeout=600000' ;;
   browser) options='--test-concurrency=1 --test-timeout=300000' ;;
   e2e) options='--test-concurrency=1 --test-timeout=1500000' ;;
   # Nodes that restart, go and join, with one backend after the other.

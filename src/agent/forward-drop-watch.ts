@@ -3,16 +3,13 @@ import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { Log } from '../log/log.ts';
 import { describeForwardDrop, type FirewallText, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 
-/** Docker, firewalld and others may start after the agent. */
-const INTERVAL_MS = 30_000;
-
 export interface ForwardDropWatchOptions {
   readonly network: Ipv4Prefix;
   /** Of the overlay. */
   readonly devices: readonly string[];
   readonly log: Pick<Log, 'info' | 'warn'>;
-  /** How often it looks; half a minute unless given. */
-  readonly intervalMs?: number;
+  /** How often it looks: Docker, firewalld and others may start after the agent. */
+  readonly intervalMs: number;
   readonly read: (signal: AbortSignal) => Promise<FirewallText>;
 }
 
@@ -29,7 +26,7 @@ export class ForwardDropWatch implements AsyncDisposable {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { intervalMs = INTERVAL_MS } = this.#options;
+    const { intervalMs } = this.#options;
     try {
       for (;;) {
         await this.#look(signal);

@@ -39,6 +39,11 @@ import { NodeTraffic } from './traffic.ts';
 /** A blackhole beside cni0's connected route needs another metric; any works, since it only catches what the other lacks. */
 const BLACKHOLE_METRIC = 10_000;
 
+/** Somebody else's firewall is read at every so manieth check of the own rules: that is more to read. */
+const FIREWALL_LOOKS_EVERY = 6;
+/** Longer ones Node.js takes for none. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 export interface NodePlaneParts {
   readonly host: Pick<
     AgentHost,
@@ -297,12 +302,13 @@ export class NodePlane implements AsyncDisposable {
   async settle(own: Lease, earlier: SubnetEnvNetworks | undefined, signal: AbortSignal): Promise<void> {
     await this.reconciler.idle();
     await failingAs(this.#rulesFailure, () => this.traffic.apply(own, earlier, this.#backend.underlay, signal));
-    const { config, host, log } = this.#parts;
+    const { config, host, log, options } = this.#parts;
     if (config.ipv4 !== undefined) {
       const links = this.#backend.host(own).kernel.links.filter(({ kind }) => kind !== 'external');
       const devices = links.map(({ name }) => name);
       this.#drops ??= new ForwardDropWatch({
         ...{ network: config.ipv4.network, devices, log },
+        intervalMs: Math.min(FIREWALL_LOOKS_EVERY * options.iptablesResyncSeconds * 1_000, LONGEST_TIMER_MS),
         read: (signal) => host.firewall(signal),
       });
     }

@@ -6,8 +6,6 @@ import { eventually, LineFeed } from './waiting.ts';
 
 const TICK_MS = 50;
 const ECHO_PORT = 7777;
-/** TCP waits up to twice as long as the gap before it tries again. */
-const RECOVERY_MS = 20_000;
 
 /** What the other end of an {@link EchoConnection} needs; ends with the topology. */
 export async function serveEcho(topology: Topology, container: LabContainer): Promise<void> {
@@ -52,11 +50,14 @@ export class EchoConnection implements AsyncDisposable {
     return this.#alive;
   }
 
-  /** Resolves once what was sent up to now has come back, and nothing is missing or out of order. */
+  /**
+   * Resolves once what was sent up to now has come back, and nothing is missing or out of order. After a gap TCP waits up to twice as
+   * long as it before it tries again.
+   */
   async flowing(): Promise<void> {
     const last = this.#sent + 1;
     await this.feed
-      .find((text) => Number(text) >= last, 0, RECOVERY_MS)
+      .find((text) => Number(text) >= last)
       .catch((error: unknown) => {
         throw new Error(`the connection carries nothing: ${this.#client.tail()}`, { cause: error });
       });

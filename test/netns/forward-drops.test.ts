@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
-import { eventually } from './waiting.ts';
+import { eventually, eventuallyHolds } from './waiting.ts';
 
 const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 const NET_CONF = '{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "udp"}}';
@@ -23,7 +23,8 @@ describe('a firewall of somebody else’s that drops what is forwarded, beside a
   let topology: Topology;
   let host: LabHost;
   before(async () => {
-    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, netConf: NET_CONF }, signal);
+    const agentFlags = ['--iptables-resync=1'];
+    overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, netConf: NET_CONF, agentFlags }, signal);
     ({ topology } = overlay);
     host = topology.hosts[0]!;
   });
@@ -40,6 +41,16 @@ describe('a firewall of somebody else’s that drops what is forwarded, beside a
     const answer = JSON.parse(stdout) as DoctorAnswer;
     return answer.checks.find(({ name }) => name === 'forward-drops') ?? assert.fail(stdout);
   };
+  // A doctor that gets little of a busy machine gives up; then it is asked again.
+  const isFoundWell = (): Promise<void> => eventuallyHolds(async () => assert.equal((await examine()).status, 'ok'));
+  /** The check fails with that; its remedy. */
+  const isFound = (what: RegExp): Promise<string> =>
+    eventuallyHolds(async () => {
+      const { status, found, remedy = '' } = await examine();
+      assert.equal(status, 'fail');
+      assert.match(found, what);
+      return remedy;
+    });
   /** Commands that end with ` accept` or ` ACCEPT`, as the remedy has them. */
   const commandsOf = (text: string): string[] =>
     Array.from(text.matchAll(/(?:iptables|nft) [^;.]*?(?:\d+\.[^;]*?)accept/gi), ([command]) => command!);
@@ -56,40 +67,30 @@ describe('a firewall of somebody else’s that drops what is forwarded, beside a
     ],
   ] as const) {
     it(`${what}: agent and doctor say so, and the remedy that they give helps`, async () => {
-      assert.ok(await reaches());
-      assert.equal((await examine()).status, 'ok');
+      await eventually('pings pass', async () => (await reaches()) || undefined);
+      await isFoundWell();
       for (const command of commands) await topology.exec(host, ['sh', '-c', command.replace(/\{.*\}/, "'$&'")]);
       assert.equal(await reaches(), false);
-      const { status, found, remedy = '' } = await examine();
-      assert.equal(status, 'fail');
-      assert.match(
-        found,
+      const remedy = await isFound(
         /another firewall on this host drops packets of containers, chain (FORWARD of table ip filter|forward of table inet guard)/,
       );
       const helps = commandsOf(remedy);
       assert.equal(helps.length, 2, remedy);
-      await eventually(
-        'the agent says so',
-        async () => (await overlay.log(host)).includes(remedy) || undefined,
-        60_000,
-      );
+      await eventually('the agent says so', async () => (await overlay.log(host)).includes(remedy) || undefined);
       for (const command of helps) await topology.exec(host, ['sh', '-c', command]);
-      assert.ok(await reaches());
-      assert.equal((await examine()).status, 'ok');
+      await eventually('pings pass', async () => (await reaches()) || undefined);
+      await isFoundWell();
     });
   }
 
   it('what Docker 28 does about the address of a container is found', async () => {
-    const { subnet } = host.network!;
     await topology.exec(host, [
       'sh',
       '-c',
       `iptables -t raw -A PREROUTING -d ${addressOf(host.containers[0]!)} ! -i cni0 -j DROP`,
     ]);
     assert.equal(await reaches(), false);
-    const { status, found, remedy = '' } = await examine();
-    assert.equal(status, 'fail', JSON.stringify(subnet));
-    assert.match(found, /chain PREROUTING of table ip raw: it drops packets to 10\.244\./);
+    const remedy = await isFound(/chain PREROUTING of table ip raw: it drops packets to 10\.244\./);
     assert.match(remedy, /--allow-direct-routing/);
   });
 });

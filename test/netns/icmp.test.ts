@@ -3,6 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { Topology } from '../../src/lab/topology.ts';
 import { addressOf, ping } from './overlay.ts';
 import { attach, OVERHEAD, Tunnel } from './tunnel.ts';
+import { PATIENCE_MS } from './waiting.ts';
 
 const MTU = 1500 - OVERHEAD;
 
@@ -31,7 +32,7 @@ describe('what a sender is told', () => {
     const argv = ['socat', '-u', '/dev/null', 'TCP4:10.244.77.5:80'];
     const { stderr, exitCode } = await topology.exec(topology.containers[0]!, argv, {
       okExitCodes: 'any',
-      timeoutMs: 20_000,
+      timeoutMs: PATIENCE_MS,
     });
     assert.equal(exitCode, 1);
     assert.match(stderr, /Network is unreachable|No route to host/);

@@ -6,6 +6,7 @@ import { identifyProcess } from '../../src/lab/process-identity.ts';
 import { readRecord } from '../../src/lab/registry.ts';
 import { run } from '../../src/linux/run.ts';
 import { interruptedLab, namespacesOfLab, weft } from './lab-command.ts';
+import { PATIENCE_MS } from './waiting.ts';
 
 describe('weft lab', () => {
   it('passes with two hosts, prints nothing but JSON, and leaves nothing behind', async () => {
@@ -125,7 +126,7 @@ describe('weft lab', () => {
       [[...weft, 'lab', '--hosts', 'many'], /--hosts.*from 2 to 32/],
     ];
     for (const [argv, expected] of attempts) {
-      const { stderr, stdout, exitCode } = await run(argv, { okExitCodes: 'any', timeoutMs: 30_000 });
+      const { stderr, stdout, exitCode } = await run(argv, { okExitCodes: 'any', timeoutMs: PATIENCE_MS });
       assert.notEqual(exitCode, 0);
       assert.equal(stdout, '');
       assert.match(stderr, expected);

@@ -7,6 +7,7 @@ import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import type { SubnetStore } from '../../src/lab/subnet-store.ts';
 import { type LabContainer, type LabHost, type Place, Topology, type TopologyOptions } from '../../src/lab/topology.ts';
 import { HEALTHZ_PORT } from './flanneld.ts';
+import { PATIENCE_MS } from './waiting.ts';
 
 const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 
@@ -60,7 +61,8 @@ export class Overlay implements AsyncDisposable {
   /** The first start, or one after the agent has ended, with more flags if wanted; waits until it is ready. */
   async startAgent(host: LabHost, signal: AbortSignal, flags: readonly string[] = []): Promise<Agent> {
     const extraFlags = [...this.#flags, ...flags];
-    const agent = await startAgent(this.topology, host, this.store, { extraFlags }, signal);
+    const options = { extraFlags, readyTimeoutMs: PATIENCE_MS };
+    const agent = await startAgent(this.topology, host, this.store, options, signal);
     this.agents[host.index] = agent;
     return agent;
   }
@@ -78,7 +80,7 @@ export class Overlay implements AsyncDisposable {
   /** What that check of the doctor finds on that host. */
   async examine(host: LabHost, check: string): Promise<CheckResult> {
     const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'doctor', '--json'];
-    const { stdout } = await this.topology.exec(host, argv, { okExitCodes: 'any', timeoutMs: 30_000 });
+    const { stdout } = await this.topology.exec(host, argv, { okExitCodes: 'any', timeoutMs: PATIENCE_MS });
     const { checks } = JSON.parse(stdout) as { readonly checks: readonly CheckResult[] };
     const found = checks.find(({ name }) => name === check);
     if (found === undefined) throw new Error(`the doctor has no check ${check}: ${stdout}`);

@@ -162,6 +162,8 @@ export interface ForwarderUnderlay {
   /** Own side of the underlay: the socket is bound to it, and is of its family. */
   readonly listenAddress: IpAddr;
   readonly listenPort: number;
+  /** Whether it also carries packets of IPv6. */
+  readonly carriesIpv6: boolean;
 }
 
 /** What of the forwarder depends on the own lease. */

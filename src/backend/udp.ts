@@ -125,7 +125,7 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
       attrs: attrsOf('', external, families, () => (network.ipv6 === undefined ? undefined : PAYLOADS)),
       usesPeerData: network.ipv6 !== undefined,
       mtuBytes,
-      underlay: { tunName, listenAddress, listenPort: port },
+      underlay: { tunName, listenAddress, listenPort: port, carriesIpv6: network.ipv6 !== undefined },
       host: (own) => {
         const subnet = network.ipv4 && subnet4(own);
         const ipv6 = network.ipv6 && { network: network.ipv6.network, own: subnet6(own) };

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { peerOf, TWO_PEERS } from '../../test/fakes/memory-dataplane.ts';
+import { peerOf, TWO_DUAL_PEERS, TWO_PEERS } from '../../test/fakes/memory-dataplane.ts';
 import { address } from '../../test/fakes/packets.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
-import { prefix4 } from '../ip/prefix.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
+import { parsePrefix6, prefix4 } from '../ip/prefix.ts';
 import type { DropReasonName } from './drop-reason.ts';
 import { REMEMBERED_MS, Refusals } from './refusals.ts';
 import type { RefusedSender } from './refused-senders.ts';
@@ -70,6 +71,20 @@ describe('Refusals', () => {
       assert.match(lines[0]!, expected);
     });
   }
+
+  it('says it of IPv6 as of IPv4', () => {
+    const made = new Refusals();
+    const [network, own] = [parsePrefix6('fd00:244::/48')!, parsePrefix6('fd00:244:0:1::/64')!];
+    const peers = TWO_DUAL_PEERS.map((peer) => ({ ...peerOf(peer), subnet: undefined, publicIp: undefined }));
+    made.peersAre({ network: undefined, own: undefined, ipv6: { network, own }, mtu: 1_452, peers });
+    const [sender, pod, peer] = ['2001:db8::9', 'fd00:244:0:2::9', 'fd00:77::2'].map((text) => parseIpv6(text)!);
+    const [line] = made.add([{ sender: sender!, reason: 'unknown-source', inner: pod, packets: 3 }], 0);
+    assert.match(
+      line!,
+      /^Dropped 3 packets from 2001:db8::9 .*Their source fd00:244:0:2::9 is of fd00:244:0:2::\/64, which fd00:77::2 has leased: .*--public-ipv6=2001:db8::9/,
+    );
+    assert.deepEqual(made.add([{ sender: peer!, reason: 'unknown-source', inner: pod, packets: 3 }], 0), []);
+  });
 
   it('speaks of a sender once in ten minutes, and remembers the sum', () => {
     const made = refusals();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseIpv4 } from '../ip/ipv4.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { ruleLine } from './iptables/lines.ts';
 import { nftRule } from './nftables/script.ts';
@@ -68,6 +69,16 @@ describe('trafficRules', () => {
     const without = trafficRules(OPTIONS).ipv4;
     assert.deepEqual([without.untrackedIn, without.untrackedOut], [[], []]);
     assert.deepEqual({ ...without, ...others }, without);
+  });
+
+  it('keeps those of a tunnel over IPv6 out in the rules of IPv6', () => {
+    const untracked = { listenAddress: parseIpv6('fd77::1')!, listenPort: 8285 };
+    const { ipv4, ipv6 } = trafficRules({ ...OPTIONS, ipv4: undefined, ipv6: IPV6, untracked });
+    assert.deepEqual(ipv4, NO_RULES);
+    assert.deepEqual([...ipv6.untrackedIn, ...ipv6.untrackedOut].map(nftRule), [
+      'ip6 daddr fd77::1 udp dport 8285 notrack comment "of fd00::/48"',
+      'ip6 saddr fd77::1 udp sport 8285 notrack comment "of fd00::/48"',
+    ]);
   });
 
   it('leaves out what a network of every address makes empty', () => {

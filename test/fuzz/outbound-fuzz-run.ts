@@ -1,5 +1,5 @@
 import { ENDPOINT_VALUE_BYTES, NEXT_LONG_WAY } from '../../src/dataplane/fast-path/layout.ts';
-import { ipv4Of } from '../../src/ip/ipv4.ts';
+import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import { memoryHost, peerOf } from '../fakes/memory-dataplane.ts';
 import { address, concat, frame, hex, slowChecksum } from '../fakes/packets.ts';
@@ -75,14 +75,11 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
   const source = new PacketSource(new Random(seed ^ 0x2545_f491));
   const host = memoryHost({ peers: FUZZ_PEERS, network: NETWORK, mtu: MTU });
   const { core, tun, conn, icmp } = host.tx;
-  const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4('8.0.0.0/16')!];
-  bench.tables.publish({ network, own, mtu: MTU, peers: FUZZ_PEERS.map(peerOf) });
-  const hosts = FUZZ_PEERS.map(({ publicIp }) => ipv4Of(address(publicIp)));
-  for (const each of hosts) bench.grant(each);
+  const hosts = grantAll(bench);
   const totals = { sent: 0, leftAndSent: 0, leftAndRefused: 0 };
   for (let index = 0; index < packets; index++) {
     if (index % FORGET_EVERY === 0) {
-      for (const each of hosts) bench.tables.maps.endpoints.update(keyOf(each), longWayTaken());
+      skipLongWay(bench, hosts);
     }
     const packet = packetOf(source, random);
     tun.incoming.push(frame(packet));
@@ -113,6 +110,34 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
     }
   }
   return totals;
+}
+
+/** All peers may be sent to by the programs. Returns their addresses. */
+function grantAll(bench: ProgramBench): readonly Ipv4Addr[] {
+  const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4('8.0.0.0/16')!];
+  bench.tables.publish({ network, own, mtu: MTU, peers: FUZZ_PEERS.map(peerOf) });
+  const hosts = FUZZ_PEERS.map(({ publicIp }) => ipv4Of(address(publicIp)));
+  for (const each of hosts) bench.grant(each);
+  return hosts;
+}
+
+function skipLongWay(bench: ProgramBench, hosts: readonly Ipv4Addr[]): void {
+  for (const each of hosts) bench.tables.maps.endpoints.update(keyOf(each), longWayTaken());
+}
+
+/** What each program makes of these packets; `undefined` where it leaves one as it is. */
+export function sentByPrograms(bench: ProgramBench, packets: readonly Uint8Array[]): (Uint8Array | undefined)[] {
+  const hosts = grantAll(bench);
+  return packets.flatMap((packet) =>
+    Object.values(bench.outbound).map((program) => {
+      skipLongWay(bench, hosts);
+      const { verdict, packet: left } = runProgram(program, packet);
+      if (verdict === REDIRECTED) return left;
+      const isUntouched = verdict === NEXT && Buffer.compare(left, packet) === 0;
+      if (!isUntouched) throw new ProgramFuzzFailure(`verdict ${verdict}, and left is ${hex(left)}`);
+      return undefined;
+    }),
+  );
 }
 
 /** Where this host cuts super-packets, datagrams have no tag: identification 0. */

@@ -300,6 +300,10 @@ describe('the inbound program', () => {
     ['a wrong outer header checksum', () => with_(datagram({ outerSource: peer, inner: good() }), 14 + 10, 1, 2)],
     ['a UDP length that does not fit', () => with_(datagram({ outerSource: peer, inner: good() }), 14 + 20 + 4, 0, 9)],
     ['IPv6 inside', () => datagram({ outerSource: peer, inner: with_(good(), 0, 0x60) })],
+    [
+      'IPv6 inside that has a 5 where IPv4 has its length',
+      () => datagram({ outerSource: peer, inner: with_(good(), 0, 0x65) }),
+    ],
     ['no room for an inner header', () => datagram({ outerSource: peer, inner: good().slice(0, 12) })],
     ['ARP', () => with_(datagram({ outerSource: peer, inner: good() }), 12, 8, 6)],
   ];

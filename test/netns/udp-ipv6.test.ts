@@ -97,6 +97,10 @@ describe('udp with IPv6 inside', () => {
     assert.match(env, /^FLANNEL_MTU=1472$/m);
   });
 
+  it('says in the log that IPv6 packets pass through the forwarder', async () => {
+    await agents[0]!.logged(/^(IPv4 packets take the fast path .*\. IPv6|All) packets pass through the forwarder/);
+  });
+
   for (const family of [4, 6] as const) {
     it(`TCP over IPv${family}: a file arrives whole, both ways`, async () => {
       for (const [from, to] of [containers, containers.toReversed()] as [StackedContainer, StackedContainer][]) {

@@ -171,7 +171,7 @@ export function keepFastPathOpen(
         isOpen: true,
         obstacle: undefined,
         peersAlone: 0,
-        text: `Packets take the fast path in the kernel ${describePlace(place)}${describeKeeping(keeping)}`,
+        text: describeOpen(place, keeping, underlay().carriesIpv6),
       };
     } catch (error) {
       close();
@@ -271,6 +271,12 @@ function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay):
     underlayIndex: underlay.index,
     segmentation: segmentationOf(underlay.features),
   };
+}
+
+function describeOpen(place: Place, keeping: FastPathKeeping, carriesIpv6: boolean): string {
+  const where = `${describePlace(place)}${describeKeeping(keeping)}`;
+  if (!carriesIpv6) return `Packets take the fast path in the kernel ${where}`;
+  return `IPv4 packets take the fast path in the kernel ${where}. IPv6 packets pass through the forwarder`;
 }
 
 function describePlace({ segmentation, underlayName }: Place): string {

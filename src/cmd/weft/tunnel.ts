@@ -195,7 +195,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   const { signal } = stopped;
   const notice = (text: string): void => void process.stderr.write(`weft tunnel: ${text}\n`);
   const wish: ForwarderWish = {
-    underlay: () => ({ tunName: dev, listenAddress: listen.address, listenPort: listen.port }),
+    underlay: () => ({ tunName: dev, listenAddress: listen.address, listenPort: listen.port, carriesIpv6: false }),
     persistent: false,
     sourceCheck: options.sourceCheck,
     destinationCheck: options.destinationCheck,

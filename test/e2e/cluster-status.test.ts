@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { loadAll } from 'js-yaml';
+import { startApiServer } from '../../src/api/server.ts';
+import { clusterClients } from '../../src/cmd/weft/cluster.ts';
+import { parseFlanneldOptions } from '../../src/config/flanneld-options.ts';
+import type { KubeObject } from '../../src/lab/servers/kube-client.ts';
+import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
+import { FakeInspection } from '../fakes/fake-inspection.ts';
+
+const NAMESPACE = 'kube-flannel';
+const TOKEN = 'token-of-the-agents-16';
+const signal = AbortSignal.timeout(300_000);
+
+interface DaemonSet extends KubeObject {
+  readonly spec: {
+    readonly template: {
+      readonly spec: {
+        readonly containers: readonly {
+          readonly args: readonly string[];
+          readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
+        }[];
+      };
+    };
+  };
+}
+
+const read = (path: string): Promise<string> => readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
+
+/** The API server proxies to no loopback address. */
+function ownAddress(): string {
+  const found = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .find(({ family, internal }) => family === 'IPv4' && !internal);
+  assert.ok(found !== undefined, 'this machine has an IPv4 address that is not loopback');
+  return found.address;
+}
+
+it('a user with no more rights than CLI.md names asks agents through the pod proxy of a real API server', async () => {
+  await using cluster = await KubeCluster.start({ flannelAccount: true });
+  const { admin } = cluster;
+  const tokenFile = join(cluster.dir, 'agent-token');
+  await writeFile(tokenFile, TOKEN);
+  const address = ownAddress();
+  const problems: string[] = [];
+  const inspection = new FakeInspection();
+  await using agent = await startApiServer(
+    {
+      ...{ inspection, socketPath: undefined, peerUid: () => undefined, ownUid: 0 },
+      listen: { host: address, port: 0, tokenFile },
+      onProblem: (text) => problems.push(text),
+    },
+    signal,
+  );
+  const create = (collection: string, object: object) => admin.create(collection, object as KubeObject);
+  const named = (name: string) => ({ metadata: { name, namespace: NAMESPACE } });
+  await cluster.createNodes(['worker-1'], signal);
+  const pods = `/api/v1/namespaces/${NAMESPACE}/pods`;
+  await create(pods, {
+    metadata: { name: 'kube-flannel-x', namespace: NAMESPACE, labels: { app: 'flannel' } },
+    spec: {
+      ...{ nodeName: 'worker-1', serviceAccountName: 'flannel', automountServiceAccountToken: false },
+      containers: [{ name: 'flannel', image: 'none', ports: [{ name: 'weft-api', containerPort: agent.port }] }],
+    },
+  });
+  await admin.patch(`${pods}/kube-flannel-x/status`, {
+    status: { phase: 'Running', podIP: address, podIPs: [{ ip: address }] },
+  });
+
+  const documents = loadAll(await read('deploy/kube-flannel.yml')) as (KubeObject & { readonly spec?: unknown })[];
+  const daemonSet = documents.find(({ kind }) => kind === 'DaemonSet')!;
+  const daemonSets = `/apis/apps/v1/namespaces/${NAMESPACE}/daemonsets`;
+  await create(daemonSets, daemonSet);
+  const [, patch] =
+    /patch daemonset (?:kube-flannel-ds) --type=json -p '(\[\n.*?\])'/s.exec(await read('docs/CLI.md')) ?? [];
+  const patched = await admin.patch<DaemonSet>(`${daemonSets}/kube-flannel-ds`, JSON.parse(patch!), 'json');
+  const [container] = patched.spec.template.spec.containers;
+  const parsed = parseFlanneldOptions(container!.args, {});
+  assert.ok(parsed.kind === 'run');
+  assert.deepEqual(parsed.options.apiListen, { address: '', port: 8287, tokenFile: '/etc/weft-api/token' });
+  assert.ok(container!.ports.some(({ name, containerPort }) => name === 'weft-api' && containerPort === 8287));
+
+  // Whoever asks: what docs/CLI.md says it needs, in this namespace alone.
+  await create(`/api/v1/namespaces/${NAMESPACE}/serviceaccounts`, named('viewer'));
+  const rbac = `/apis/rbac.authorization.k8s.io/v1/namespaces/${NAMESPACE}`;
+  await create(`${rbac}/roles`, {
+    ...named('viewer'),
+    rules: [
+      { apiGroups: [''], resources: ['pods'], verbs: ['list'] },
+      { apiGroups: [''], resources: ['secrets'], resourceNames: ['weft-api'], verbs: ['get'] },
+      { apiGroups: [''], resources: ['pods/proxy'], verbs: ['get'] },
+    ],
+  });
+  await create(`${rbac}/rolebindings`, {
+    ...named('viewer'),
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'viewer' },
+    subjects: [{ kind: 'ServiceAccount', name: 'viewer', namespace: NAMESPACE }],
+  });
+  const request = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: { expirationSeconds: 3_600 } };
+  const path = `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/viewer/token`;
+  const { status } = await admin.json<{ status: { token: string } }>('POST', path, request);
+  const flags = { kubeconfig: await cluster.kubeconfig('viewer', { token: status.token }), namespace: NAMESPACE };
+
+  await assert.rejects(clusterClients(flags, undefined, signal), {
+    code: 'WEFT_API_REFUSED',
+    hint: /create secret generic weft-api/,
+  });
+  const secret = { ...named('weft-api'), stringData: { token: 'not the one of the agents' } };
+  await create(`/api/v1/namespaces/${NAMESPACE}/secrets`, secret);
+  const [wrong] = await clusterClients(flags, 'worker-1', signal);
+  await assert.rejects(wrong!.get('/self', signal), { code: 'WEFT_API_REFUSED', message: /401.*the token is wrong/ });
+  await admin.patch(`/api/v1/namespaces/${NAMESPACE}/secrets/weft-api`, { stringData: { token: TOKEN } });
+
+  const [client] = await clusterClients(flags, undefined, signal);
+  assert.equal(client?.name, 'worker-1');
+  assert.deepEqual(await client.get('/self', signal), inspection.self());
+  assert.equal((await client.get('/peers', signal, { limit: '1' })).peers.length, 1);
+  inspection.events.add({ kind: 'ready', severity: 'info', subject: 'node', text: 'through the proxy' });
+  for await (const { text } of client.events(0, signal)) {
+    assert.equal(text, 'through the proxy');
+    break;
+  }
+  assert.deepEqual(problems, []);
+  await agent[Symbol.asyncDispose]();
+  await assert.rejects(client.get('/self', signal), { code: 'WEFT_API_UNREACHABLE' });
+});

@@ -5,20 +5,28 @@ import type { ActualWireguard } from '../desired/state.ts';
 import { formatPrefix } from '../ip/address.ts';
 import type { ProcessLog } from '../log/log.ts';
 import type { DirectionFigures, MetricsSnapshot, PeerFigures, WireguardFigures } from '../metrics/snapshot.ts';
+import type { ProbePackets } from '../probe/prober.ts';
 import type { SubnetReport } from '../subnet/report.ts';
 import type { ConfigWatch } from './config-watch.ts';
 import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
+import type { PeerProbes } from './peer-probes.ts';
 import type { FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { SkippedPeers } from './skipped-peers.ts';
 import type { NodeTraffic } from './traffic.ts';
 
-/** None for a peer that nothing was exchanged with: true of most in a large cluster. */
-function peerFigures(peer: string, traffic: DirectionFigures): PeerFigures[] {
-  const isSilent = [traffic.tx, traffic.rx].every(
-    ({ packets, drops }) => packets === 0 && Object.keys(drops).length === 0,
-  );
+/** From here on a series for each peer that was probed once is too much. */
+const LARGE_CLUSTER = 64;
+/** Probes on their way through the data path, which is ahead of who counts them. */
+const IN_FLIGHT = 16;
+
+/** None for a peer that nothing was exchanged with, or probes alone: true of most in a large cluster. */
+function peerFigures(peer: string, traffic: DirectionFigures, probes: ProbePackets): PeerFigures[] {
+  const isSilent = (['tx', 'rx'] as const).every((direction) => {
+    const { packets, drops } = traffic[direction];
+    return packets <= probes[direction] && Object.keys(drops).length === 0;
+  });
   return isSilent ? [] : [{ peer, ...traffic }];
 }
 
@@ -53,6 +61,9 @@ export class AgentFigures {
   hooks: HookKeeper | undefined;
   skipped: SkippedPeers | undefined;
   session: LeaseSession | undefined;
+  probes: PeerProbes | undefined;
+  /** Packets of each peer at the last look of {@link activePeers}. */
+  readonly #packetsBefore = new Map<string, number>();
 
   constructor(
     slots: PeerSlots,
@@ -96,9 +107,34 @@ export class AgentFigures {
     return this.#storeReachable;
   }
 
+  /** Peers that more than probes was exchanged with since the last call, by their subnets. */
+  *activePeers(): Iterable<string> {
+    const { forwarder } = this;
+    if (forwarder === undefined) return;
+    for (const [key, slot] of this.slots.entries()) {
+      const { tx, rx } = forwarder.traffic(slot);
+      const probes = this.#probePackets(key);
+      const packets = tx.packets + rx.packets - probes.tx - probes.rx;
+      const before = this.#packetsBefore.get(key) ?? 0;
+      this.#packetsBefore.set(key, packets);
+      if (packets > before) yield subnetOf(key);
+    }
+  }
+
+  #probesToIgnore(key: string, peers: number): ProbePackets {
+    if (peers <= LARGE_CLUSTER) return { tx: 0, rx: 0 };
+    const { tx, rx } = this.#probePackets(key);
+    return tx + rx === 0 ? { tx, rx } : { tx: tx + IN_FLIGHT, rx: rx + IN_FLIGHT };
+  }
+
+  #probePackets(key: string): ProbePackets {
+    return this.probes?.packets(subnetOf(key)) ?? { tx: 0, rx: 0 };
+  }
+
   snapshot(): MetricsSnapshot {
     const { forwarder, reconciler, traffic, session } = this;
     const kernel = reconciler?.stats();
+    const peers = session?.table.peers().length ?? 0;
     return {
       build: { version: this.#version, backend: this.backend, subnetManager: this.#subnetManager },
       configOutdated: this.config?.isOutdated ?? false,
@@ -106,7 +142,7 @@ export class AgentFigures {
       failures: this.#readiness.parts(),
       droppedLogLines: this.#log.droppedLines,
       leases: session && {
-        peers: session.table.peers().length,
+        peers,
         refused: session.refused,
         events: this.#events,
         ownExpiresAtMs: session.own.expiresAtMs,
@@ -126,7 +162,7 @@ export class AgentFigures {
         restarts: this.#restarts,
         published: forwarder.published,
         peers: Array.from(this.slots.entries()).flatMap(([key, slot]) =>
-          peerFigures(key.replaceAll('-', '/'), forwarder.traffic(slot)),
+          peerFigures(key.replaceAll('-', '/'), forwarder.traffic(slot), this.#probesToIgnore(key, peers)),
         ),
         nobody: forwarder.traffic(0),
         queueDrops: forwarder.queueDrops(),
@@ -137,6 +173,12 @@ export class AgentFigures {
       wireguard: kernel?.wireguard.flatMap(wireguardFigures),
       traffic: traffic?.counters,
       hooks: this.hooks?.figures,
+      probes: this.probes && { sent: this.probes.sent, paths: this.probes.results() },
     };
   }
+}
+
+/** The first subnet of a lease's key, CIDR. */
+function subnetOf(key: string): string {
+  return key.replace(/&.*/, '').replace('-', '/');
 }

@@ -136,6 +136,10 @@ class Stage implements AsyncDisposable {
         return { [Symbol.asyncDispose]: async () => {} };
       },
       endFastPath: () => undefined,
+      probes: {
+        open: () => ({ send: () => ({ atMs: performance.now() }), receive: () => [], [Symbol.dispose]: () => {} }),
+        describeErrno: () => 'other',
+      },
       openStore: async (report) => {
         const manager = new FakeSubnetManager(this.store, { report });
         const hold = manager.holdLease.bind(manager);

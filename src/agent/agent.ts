@@ -49,6 +49,7 @@ import { loggedCommands } from './logged-commands.ts';
 import { MemoryRelease } from './memory-release.ts';
 import { NodeCondition } from './node-condition.ts';
 import { NodePlane } from './node-plane.ts';
+import { PeerProbes } from './peer-probes.ts';
 import type { AgentHost, OpenSubnetManager, Predecessor, ServiceManager } from './ports.ts';
 import { NodeReadiness, type Part } from './readiness.ts';
 import { StartupFailures } from './startup-failures.ts';
@@ -173,6 +174,7 @@ class Agent {
   readonly #subnetEnv: SubnetEnvKeeper;
   readonly #keeper: LastKnownKeeper;
   readonly #memory: MemoryRelease;
+  readonly #probes: PeerProbes;
   /** The parts of the plane that readiness looks at. */
   #watched = new DisposableStack();
   /** `false` once the store could not be reached. */
@@ -214,6 +216,14 @@ class Agent {
     );
     this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
     this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
+    this.#probes = stack.use(
+      new PeerProbes({
+        port: options.probe === 'on' ? host.probes : undefined,
+        active: () => this.#figures.activePeers(),
+        log,
+      }),
+    );
+    this.#figures.probes = this.#probes;
     this.#memory = stack.use(new MemoryRelease(() => host.releaseMemory()));
     this.#subnetEnv = stack.use(new SubnetEnvKeeper({ path: options.subnetFile, log }));
     this.#readiness.watch('subnet-env', this.#subnetEnv);
@@ -471,6 +481,7 @@ class Agent {
     const tuns = ownTuns(await identity.tunDevices(this.#signal), [...networksOf(config), ...formerNetworks]);
     const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup, tuns);
     const figures = this.#figures;
+    this.#probes.clear();
     const plane = this.#stack.use(
       new NodePlane({
         ...{
@@ -490,6 +501,7 @@ class Agent {
           },
           external,
           slots: figures.slots,
+          probes: this.#probes,
           log: this.#log,
         },
         onForwarderEvent: (event) => figures.countForwarderEvent(event),

@@ -5,6 +5,7 @@ import type {
   Leases,
   Peer,
   Peers,
+  Probe,
   ReadinessAnswer,
   Rules,
   Self,
@@ -21,6 +22,7 @@ import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { describeRefusal } from '../lease/lease-gate.ts';
 import type { ProcessLog } from '../log/log.ts';
 import type { DirectionFigures, PacketFigures, WireguardFigures } from '../metrics/snapshot.ts';
+import type { PathResult } from '../probe/probe-path.ts';
 import { type AgentFigures, wireguardFigures } from './agent-figures.ts';
 import { LastSeen } from './last-seen.ts';
 import type { NodePlane } from './node-plane.ts';
@@ -250,7 +252,15 @@ export class AgentInspection implements Inspection, Disposable {
       ...traffic,
       ...(tunnel === undefined ? {} : { tunnel: { sentBytes: tunnel.sentBytes, receivedBytes: tunnel.receivedBytes } }),
       ...(heardAtMs === undefined ? {} : { lastSeenAtMs: heardAtMs }),
+      ...this.#probeOf(described.subnets),
     };
+  }
+
+  /** Of the first family with a fault, else of the first. */
+  #probeOf(subnets: readonly string[]): { readonly probe?: Probe } {
+    const results = subnets.flatMap((subnet) => this.#parts.figures.probes?.result(subnet) ?? []);
+    const result = results.find(({ diagnosis }) => diagnosis !== undefined) ?? results[0];
+    return result === undefined ? {} : { probe: shownProbe(result) };
   }
 
   #isFast({ attrs: { publicIp } }: Lease): boolean {
@@ -264,6 +274,31 @@ export class AgentInspection implements Inspection, Disposable {
     const slot = slots.of(key);
     return forwarder === undefined || slot === undefined ? undefined : directions(forwarder.traffic(slot));
   }
+}
+
+function shownProbe({
+  measuredAtMs,
+  lastAnswerAtMs,
+  rttMs,
+  lossRatio,
+  pathMtuBytes,
+  passes,
+  diagnosis,
+}: PathResult): Probe {
+  const isAnswered = rttMs !== undefined && passes.small !== 'no';
+  return {
+    measuredAtMs: epochMs(measuredAtMs ?? performance.now()),
+    ...(isAnswered ? { rttMs: rttMs.median } : {}),
+    ...(lossRatio === undefined ? {} : { lossRatio }),
+    ...(pathMtuBytes === undefined ? {} : { pathMtuBytes }),
+    ...(diagnosis === undefined ? {} : { problem: diagnosis.cause, fault: diagnosis.fault, remedy: diagnosis.remedy }),
+    ...(lastAnswerAtMs === undefined ? {} : { lastAnswerAtMs: epochMs(lastAnswerAtMs) }),
+  };
+}
+
+/** From the clock of the probes (performance.now). */
+function epochMs(atMs: number): number {
+  return Math.round(Date.now() - performance.now() + atMs);
 }
 
 function networksOf(plane: NodePlane): string[] {

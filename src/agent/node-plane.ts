@@ -30,6 +30,7 @@ import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
 import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
+import { type PeerProbes, probeTargets } from './peer-probes.ts';
 import { type PeerWay, peerWay } from './peer-way.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { Part } from './readiness.ts';
@@ -62,6 +63,7 @@ export interface NodePlaneParts {
   readonly tuns: readonly string[];
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
+  readonly probes: Pick<PeerProbes, 'setPeer'>;
   readonly onForwarderEvent: (event: ForwarderEvent) => void;
   readonly onFastPath: (state: FastPathState) => void;
   /** Told of what only another process can mend. */
@@ -274,6 +276,9 @@ export class NodePlane implements AsyncDisposable {
       this.skipped.set(key, part);
       if (part === undefined) this.#ways.delete(key);
       else this.#ways.set(key, peerWay(part, this.#links));
+      const { probes } = this.#parts;
+      if (peer === undefined || usable === undefined) probes.setPeer(key, []);
+      else probes.setPeer(key, probeTargets(backend, own, this.#external, peer, usable));
     } catch (error) {
       log.error(`Could not program ${key.replaceAll('-', '/')}: ${describeError(error)}`);
     }

@@ -15,6 +15,7 @@ import type { ReportSink } from '../subnet/report.ts';
 import type { SubnetManager } from '../subnet/subnet-manager.ts';
 import type { FirewallText } from '../trafficmngr/forward-drops.ts';
 import type { TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import type { ProbePort } from './peer-probes.ts';
 
 /**
  * What the agent's life needs of the host it runs on and of its store. Made in cmd/flanneld/wire.ts for this host; tests run the
@@ -45,6 +46,8 @@ export interface AgentHost {
   connections(): ConnectionCloser & Disposable;
   kernel(): Kernel;
   forwarder(wish: ForwarderWish): Forwarder;
+  /** By which the ways to the peers are measured. */
+  readonly probes: ProbePort;
   /** The fast path ends that an earlier agent has left by that TUN device. Returns what is in the way of that. */
   endFastPath(root: string, tunName: string): string | undefined;
   /** Whether a peer answers a datagram, depending on who computes its checksum; `undefined`: it could not be sent. */

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { type AgentEvent, EVENT_KINDS, type EventKind, SEVERITIES, type Severity } from '../events/event.ts';
+import { PATH_FAULTS } from '../probe/diagnose.ts';
 
 /**
  * What the agent's API answers, as schemas: the types of TypeScript and the OpenAPI document (openapi.ts) come from here. The
@@ -63,9 +64,13 @@ export const ProbeSchema = v.pipe(
     problem: v.optional(
       v.pipe(v.string(), v.description('What the probes that failed have in common, in one sentence.')),
     ),
+    fault: v.optional(openSet(PATH_FAULTS, 'What that problem is called, as in the metric weft_probe_fault.')),
+    remedy: v.optional(v.pipe(v.string(), v.description('What to do about the problem.'))),
+    lastAnswerAtMs: v.optional(v.pipe(timeMs, v.description('When something last came back through the overlay.'))),
   }),
   v.description('What background probes found last; absent where there are none.'),
 );
+export type Probe = v.InferOutput<typeof ProbeSchema>;
 
 export const PeerSchema = v.object({
   id: v.pipe(v.string(), v.description('Its subnets, joined by &: the same as long as it has them.')),

@@ -81,6 +81,7 @@ describe('flanneld options: defaults', () => {
       nodeName: '',
       podName: '',
       podNamespace: '',
+      probe: 'on',
       eventQueueDepth: 5000,
       contWhenCacheNotReady: false,
     });

@@ -126,6 +126,11 @@ const FLANNELD_FLAGS = {
     '/sys/fs/bpf/weft',
     'bpffs directory where the fast path is pinned, so that it keeps working while the agent is down',
   ),
+  probe: choiceFlag(
+    ['on', 'off'],
+    'on',
+    'whether the ways to other hosts are measured in the background: round-trip time, loss and path MTU, by at most 8 small packets a second',
+  ),
   'notrack-tunnel': boolFlag(
     false,
     "exclude the udp backend's tunnel datagrams from connection tracking; do not use this if a firewall accepts them only as ESTABLISHED",
@@ -230,6 +235,8 @@ export interface FlanneldOptions {
   readonly fastPath: 'auto' | 'off';
   /** Where the fast path is kept while there is no agent (linux/bpf-directory.ts). */
   readonly fastPathDir: string;
+  /** Whether the ways to other hosts are measured (agent/peer-probes.ts). */
+  readonly probe: 'on' | 'off';
   /** Whether connection tracking leaves the tunnel's datagrams alone (trafficmngr/rules.ts). */
   readonly notrackTunnel: boolean;
   /** Whether the public address of a peer must be one of its Node's (lease/lease-gate.ts). */
@@ -389,6 +396,7 @@ class Reading {
       destinationCheck: flags['destination-check'],
       fastPath: flags['fast-path'],
       fastPathDir: this.#orDefault('fast-path-dir'),
+      probe: flags.probe,
       notrackTunnel: flags['notrack-tunnel'],
       requireNodeAddress: this.#requireNodeAddress(subnetManager),
       cniConfDir: flags['cni-conf-dir'],

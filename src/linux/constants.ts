@@ -44,9 +44,13 @@ export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 /** Asked of a Unix socket: who is at the other end (unix(7)). */
 export const SO_PEERCRED = 17;
+export const SO_NO_CHECK = 11;
+export const SO_ATTACH_FILTER = 26;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
 export const SO_DOMAIN = 39;
+/** Also the type of the control message, which holds a `struct timespec`. */
+export const SO_TIMESTAMPNS = 35;
 
 // linux/netlink.h
 export const NETLINK_XFRM = 6;
@@ -54,6 +58,7 @@ export const NETLINK_XFRM = 6;
 // linux/in.h
 export const IPPROTO_IP = 0;
 export const IPPROTO_IPV6 = 41;
+export const IPPROTO_ICMP = 1;
 export const IPPROTO_RAW = 255;
 export const IP_MTU_DISCOVER = 10;
 export const IP_MTU = 14;
@@ -62,6 +67,25 @@ export const IPV6_MTU = 24;
 /** As those of IPv6. */
 export const IP_PMTUDISC_DONT = 0;
 export const IP_PMTUDISC_DO = 2;
+/** Never fragments, and does not look at what is known of the path's MTU. */
+export const IP_PMTUDISC_PROBE = 3;
+
+// linux/in6.h, linux/icmpv6.h
+export const IPPROTO_ICMPV6 = 58;
+export const IPV6_DONTFRAG = 62;
+
+// linux/filter.h, linux/bpf_common.h: classic BPF
+export const BPF_LD_WORD_INDIRECT = 0x40;
+export const BPF_LD_HALF_INDIRECT = 0x48;
+export const BPF_LD_BYTE_INDIRECT = 0x50;
+export const BPF_LDX_IMMEDIATE = 0x01;
+/** X = 4 × (byte & 15): the length of an IPv4 header. */
+export const BPF_LDX_HEADER_LENGTH = 0xb1;
+export const BPF_JUMP_EQUAL = 0x15;
+export const BPF_RETURN = 0x06;
+
+// linux/time.h
+export const CLOCK_REALTIME = 0;
 
 // linux/udp.h
 export const SOL_UDP = 17;

@@ -70,6 +70,7 @@ export const madvise: Call = call('int madvise(uint64_t address, uint64_t length
 export const exitAtOnce: Call = call('void _exit(int status)');
 /** The kernel ends this process by SIGALRM after so many seconds, unless 0 is set before. */
 export const alarm: Call = call('unsigned int alarm(unsigned int seconds)');
+export const clockGettime: Call = call('int clock_gettime(int clock, uint64_t time)');
 export const setns: Call = call('int setns(int fd, int kind)');
 
 /** malloc_trim(3) is glibc's alone; musl gives memory back by itself. */

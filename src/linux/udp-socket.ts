@@ -140,7 +140,7 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
       );
     }
     if (bound < 0) throw new WeftError('WEFT_SOCKET_FAILED', `failed to listen on ${where}: ${errnoName(bound)}`);
-    return { fd, address, port: port === 0 ? boundTo(fd).getUint16(2) : port, [Symbol.dispose]: () => void close(fd) };
+    return { fd, address, port: port === 0 ? boundPort(fd) : port, [Symbol.dispose]: () => void close(fd) };
   } catch (error) {
     close(fd);
     throw error;
@@ -159,6 +159,11 @@ export function adoptUdpSocket(fd: number): UdpSocket | undefined {
   const address =
     family === AF_INET ? ipv4Of(name.getUint32(4)) : ipv6Of((name.getBigUint64(8) << 64n) | name.getBigUint64(16));
   return { fd, address, port: name.getUint16(2), [Symbol.dispose]: () => void close(fd) };
+}
+
+/** That the kernel has chosen, if nobody else has. */
+export function boundPort(fd: number): number {
+  return boundTo(fd).getUint16(2);
 }
 
 /** `struct sockaddr_in` or `sockaddr_in6`, whose ports lie at the same place. */

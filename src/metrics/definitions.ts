@@ -1,3 +1,4 @@
+import type { PathResult } from '../probe/probe-path.ts';
 import type { DirectionFigures, MetricsSnapshot, PacketFigures } from './snapshot.ts';
 
 /** One value of a metric; `labels` has exactly the keys that its definition names. */
@@ -103,6 +104,20 @@ function packetMetric(name: string, help: string, value: (figures: PacketFigures
     *read(snapshot) {
       for (const { peer, direction, figures } of eachDirection(snapshot)) {
         if (figures.packets > 0) yield [value(figures), { peer, direction }];
+      }
+    },
+  });
+}
+
+/** Of the peers that are probed now, of which there are few in any cluster (probe/watch-list.ts). */
+function pathMetric(name: string, help: string, value: (path: PathResult) => number | undefined): MetricDefinition {
+  return define('gauge', name, {
+    help,
+    labels: ['peer'],
+    *read({ probes }) {
+      for (const path of probes?.paths ?? []) {
+        const read = value(path);
+        if (read !== undefined) yield [read, { peer: path.id }];
       }
     },
   });
@@ -356,6 +371,43 @@ export const METRICS: readonly MetricDefinition[] = [
       for (const [hook, { succeeded, failed }] of Object.entries(hooks)) {
         yield [succeeded, { hook, result: 'succeeded' }];
         yield [failed, { hook, result: 'failed' }];
+      }
+    },
+  }),
+
+  single(
+    'counter',
+    'weft_probes_total',
+    'Probes of the ways to other hosts that were sent.',
+    ({ probes }) => probes?.sent,
+  ),
+  define('gauge', 'weft_probe_rtt_seconds', {
+    help: 'Round-trip time through the overlay, of the latest probes: median and 99th percentile.',
+    labels: ['peer', 'quantile'],
+    *read({ probes }) {
+      for (const { id: peer, rttMs } of probes?.paths ?? []) {
+        if (rttMs === undefined) continue;
+        yield [rttMs.median / 1e3, { peer, quantile: '0.5' }];
+        yield [rttMs.p99 / 1e3, { peer, quantile: '0.99' }];
+      }
+    },
+  }),
+  pathMetric(
+    'weft_probe_loss_ratio',
+    'Share of the latest probes that were not answered, 0 to 1.',
+    (path) => path.lossRatio,
+  ),
+  pathMetric(
+    'weft_probe_path_mtu_bytes',
+    'The longest packet of the overlay that gets to the peer in one piece.',
+    (path) => path.pathMtuBytes,
+  ),
+  define('gauge', 'weft_probe_fault', {
+    help: '1 for what the probes say is wrong with the way to a peer; absent when nothing is.',
+    labels: ['peer', 'fault'],
+    *read({ probes }) {
+      for (const { id: peer, diagnosis } of probes?.paths ?? []) {
+        if (diagnosis !== undefined) yield [1, { peer, fault: diagnosis.fault }];
       }
     },
   }),

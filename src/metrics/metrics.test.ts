@@ -65,6 +65,12 @@ describe('metrics', () => {
       weft_traffic_failures_total: 0,
       weft_traffic_last_success_timestamp_seconds: 1_600_000_001,
       'weft_hooks_total{hook="subnet-add",result="succeeded"}': 4,
+      weft_probes_total: 17,
+      'weft_probe_rtt_seconds{peer="10.244.1.0/24",quantile="0.5"}': 0.002,
+      'weft_probe_rtt_seconds{peer="10.244.1.0/24",quantile="0.99"}': 0.005,
+      'weft_probe_loss_ratio{peer="10.244.1.0/24"}': 0.25,
+      'weft_probe_path_mtu_bytes{peer="10.244.1.0/24"}': 1_400,
+      'weft_probe_fault{peer="10.244.1.0/24",fault="lossy"}': 1,
       'weft_hooks_total{hook="subnet-add",result="failed"}': 1,
     };
     for (const [name, value] of Object.entries(expected)) assert.equal(series.get(name), value, name);
@@ -98,7 +104,7 @@ describe('metrics', () => {
     using metrics = createMetrics(() => snapshot);
     await metrics.render();
     assert.equal(parse(await metrics.render()).get('weft_store_errors_total'), 4);
-    snapshot = { ...FULL, forwarder: { ...FULL.forwarder!, peers: [] }, wireguard: [] };
+    snapshot = { ...FULL, forwarder: { ...FULL.forwarder!, peers: [] }, wireguard: [], probes: undefined };
     const after = parse(await metrics.render());
     assert.ok(![...after.keys()].some((name) => name.includes('10.244.1.0')));
     assert.ok(after.has('weft_dropped_packets_total{peer="none",direction="tx",reason="no-route"}'));

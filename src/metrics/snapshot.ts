@@ -1,4 +1,5 @@
 import type { FastPathObstacle } from '../dataplane/fast-path/mode.ts';
+import type { PathResult } from '../probe/probe-path.ts';
 
 /**
  * What the metrics are read from: the state of the agent's parts at one moment, as plain figures. The composition root
@@ -22,6 +23,8 @@ export interface MetricsSnapshot {
   readonly traffic?: TrafficFigures | undefined;
   /** By when they are run; absent for what was never run. */
   readonly hooks?: Readonly<Record<string, HookFigures>> | undefined;
+  /** What probes of the ways to peers have found. */
+  readonly probes?: ProbeFigures | undefined;
   /** Peers of WireGuard devices, as of the last look at the kernel. */
   readonly wireguard?: readonly WireguardFigures[] | undefined;
 }
@@ -30,6 +33,12 @@ export interface MetricsSnapshot {
 export interface HookFigures {
   readonly succeeded: number;
   readonly failed: number;
+}
+
+export interface ProbeFigures {
+  /** `undefined`: none were sent, for there is nobody to send them to, or they are off. */
+  readonly sent: number | undefined;
+  readonly paths: readonly PathResult[];
 }
 
 export interface BuildInfo {

@@ -23,7 +23,8 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   cloud: ['ip', 'backend'],
   subnet: ['ip', 'lease', 'config', 'log', 'events'],
   'subnet/*': ['ip', 'lease', 'config', 'log', 'events', 'subnet', 'linux'],
-  linux: ['ip', 'lease', 'config', 'desired', 'trafficmngr', 'dataplane', 'log'],
+  probe: ['ip'],
+  linux: ['ip', 'lease', 'config', 'desired', 'trafficmngr', 'dataplane', 'probe', 'log'],
   agent: [
     ...[
       'ip',
@@ -39,11 +40,12 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
       'metrics',
       'events',
       'api',
+      'probe',
     ],
     'log',
   ],
   health: ['log'],
-  metrics: ['ip', 'lease', 'dataplane', 'desired', 'log'],
+  metrics: ['ip', 'lease', 'dataplane', 'desired', 'probe', 'log'],
   doctor: ['ip', 'lease', 'config', 'cni', 'desired', 'trafficmngr', 'dataplane', 'backend', 'subnet', 'log'],
   api: [
     'ip',
@@ -56,6 +58,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
     'subnet',
     'events',
     'metrics',
+    'probe',
     'log',
   ],
   lab: [

@@ -57,5 +57,23 @@ export const ALL_PARTS: MetricsSnapshot = {
     },
   ],
   traffic: { checks: 20, failures: 0, repairs: { missing: 0, order: 2 }, lastSuccessAtMs: 1_600_000_001_000 },
+  probes: {
+    sent: 17,
+    paths: [
+      {
+        ...{
+          id: '10.244.1.0/24',
+          rttMs: { median: 2, p99: 5 },
+          underlayRttMs: 1,
+          lossRatio: 0.25,
+          pathMtuBytes: 1_400,
+        },
+        ...{ mtuBytes: 1_472, isHeard: true, refusal: undefined, measuredAtMs: 9, lastAnswerAtMs: 8 },
+        passes: { small: 'yes', full: 'no', underlay: 'yes', 'underlay-full': 'yes', udp: 'yes', 'udp-plain': 'yes' },
+        kinds: ['small'],
+        diagnosis: { fault: 'lossy', cause: 'packets are lost', remedy: 'look' },
+      },
+    ],
+  },
   hooks: { 'subnet-add': { succeeded: 4, failed: 1 } },
 };

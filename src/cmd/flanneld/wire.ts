@@ -15,6 +15,7 @@ import { IptablesTrafficManager } from '../../linux/iptables.ts';
 import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-monitor.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
+import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { releaseIdleMemory } from '../../linux/process-memory.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
@@ -40,6 +41,7 @@ export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptor
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
+    probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },
     endFastPath,
     probeChecksum,
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),

@@ -1,0 +1,151 @@
+import type { Backend, ExternalInterface, PeerPart } from '../backend/backend.ts';
+import { describeError } from '../errors.ts';
+import { formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
+import { FAMILIES, type FamilyKey } from '../ip/family.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import type { Lease, LeaseKey } from '../lease/lease.ts';
+import type { Log } from '../log/log.ts';
+import type { ProbeIo, ProbeTarget } from '../probe/ports.ts';
+import { IN_BACKGROUND } from '../probe/probe-kind.ts';
+import type { PathResult } from '../probe/probe-path.ts';
+import { type ProbePackets, Prober, type ProberOptions } from '../probe/prober.ts';
+
+const TURN_MS = 250;
+/** With the answers of this host's kernel to as many probes of others, less than 20 packets a second. */
+const PER_TURN = 2;
+/** More peers at a time could not be measured often enough. */
+const MOST_WATCHED = 64;
+/** How often the peers that packets are exchanged with are looked for, in a large cluster. */
+const ACTIVE_TURNS = 40;
+
+/** What an agent needs to measure the ways to its peers. */
+export interface ProbePort {
+  /** @throws WeftError WEFT_SOCKET_FAILED, without CAP_NET_RAW. */
+  readonly open: () => ProbeIo;
+  readonly describeErrno: ProberOptions['describeErrno'];
+}
+
+export interface PeerProbesParts {
+  /** `undefined`: --probe=off. */
+  readonly port: ProbePort | undefined;
+  /** Subnets of peers that packets are exchanged with; asked seldom. */
+  readonly active: () => Iterable<string>;
+  readonly log: Pick<Log, 'info' | 'warn'>;
+}
+
+/** The background probes of an agent: to all peers that are reached by packets of this host, in both families. */
+export class PeerProbes implements Disposable {
+  readonly #parts: PeerProbesParts;
+  readonly #targets = new Map<LeaseKey, readonly ProbeTarget[]>();
+  #prober: Prober | undefined;
+  #io: ProbeIo | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #turns = 0;
+
+  constructor(parts: PeerProbesParts) {
+    this.#parts = parts;
+  }
+
+  /** Empty for a peer that is gone, or that no packets are sent to. */
+  setPeer(key: LeaseKey, targets: readonly ProbeTarget[]): void {
+    if (this.#parts.port === undefined) return;
+    if (targets.length > 0) this.#open(this.#parts.port);
+    const before = this.#targets.get(key) ?? [];
+    for (const { id } of before) if (!targets.some((target) => target.id === id)) this.#prober?.set(id, undefined);
+    for (const target of targets) this.#prober?.set(target.id, target);
+    if (targets.length === 0) this.#targets.delete(key);
+    else this.#targets.set(key, targets);
+  }
+
+  /** No peer is known any more. */
+  clear(): void {
+    for (const key of this.#targets.keys()) this.setPeer(key, []);
+  }
+
+  /** What is known of the peers that are looked at now, of which there are at most {@link MOST_WATCHED}. */
+  results(): readonly PathResult[] {
+    return this.#prober?.results(performance.now()) ?? [];
+  }
+
+  /** By the peer's subnet. */
+  result(id: string): PathResult | undefined {
+    return this.#prober?.result(id, performance.now());
+  }
+
+  /** Packets to and from a peer that were probes, of this host and of that one. */
+  packets(id: string): ProbePackets {
+    return this.#prober?.packets(id) ?? { tx: 0, rx: 0 };
+  }
+
+  /** Probes sent since the start; `undefined` while there are none. */
+  get sent(): number | undefined {
+    return this.#prober?.sent;
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+    this.#io?.[Symbol.dispose]();
+    this.#io = undefined;
+    this.#prober = undefined;
+  }
+
+  #open({ open, describeErrno }: ProbePort): void {
+    if (this.#timer !== undefined) return;
+    // Once: what keeps it from being opened does not change while the process lives.
+    this.#timer = setInterval(() => this.#turn(), TURN_MS).unref();
+    try {
+      this.#io = open();
+    } catch (error) {
+      this.#parts.log.warn(`The ways to other hosts are not measured: ${describeError(error)}`);
+      clearInterval(this.#timer);
+      return;
+    }
+    const limits = { cadence: IN_BACKGROUND, perTurn: PER_TURN, watched: MOST_WATCHED };
+    this.#prober = new Prober({ io: this.#io, describeErrno, ...limits });
+  }
+
+  #turn(): void {
+    if (this.#targets.size > MOST_WATCHED && this.#turns++ % ACTIVE_TURNS === 0)
+      this.#prober?.setActive(this.#parts.active());
+    this.#prober?.turn(performance.now());
+  }
+}
+
+/**
+ * What to probe of a peer, in each family that packets are sent to it. Its end of the overlay has the first address of its
+ * subnet where this host's has; else it is behind its bridge, which has the second.
+ */
+export function probeTargets(
+  backend: Backend,
+  own: Lease,
+  external: ExternalInterface,
+  peer: Lease,
+  part: Pick<PeerPart, 'kernel' | 'forward'>,
+): readonly ProbeTarget[] {
+  const { addresses } = backend.host(own).kernel;
+  return FAMILIES.flatMap(({ key }) => {
+    const [ownSubnet, subnet] = [subnetOf(own, key), subnetOf(peer, key)];
+    if (ownSubnet === undefined || subnet === undefined) return [];
+    const isSent =
+      (key === 'ipv4' ? part.forward?.subnet : part.forward?.ipv6Subnet) !== undefined ||
+      part.kernel.routes.some(({ type, dst }) => type === 'unicast' && dst.addr === subnet.addr);
+    if (!isSent) return [];
+    const hasDevice = addresses.some(({ addr }) => addr === ownSubnet.addr);
+    return {
+      id: formatPrefix(subnet),
+      overlay: hasDevice ? subnet.addr : next(subnet.addr),
+      underlay: key === 'ipv4' ? peer.attrs.publicIp : peer.attrs.publicIpv6,
+      mtuBytes: backend.mtuBytes,
+      underlayMtuBytes: external.mtuBytes,
+    };
+  });
+}
+
+function subnetOf(lease: Lease, family: FamilyKey): IpPrefix | undefined {
+  return family === 'ipv4' ? lease.subnet : lease.ipv6Subnet;
+}
+
+function next(addr: IpAddr): IpAddr {
+  return typeof addr === 'number' ? ipv4Of(addr + 1) : ipv6Of(addr + 1n);
+}

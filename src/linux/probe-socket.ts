@@ -1,0 +1,270 @@
+import { WeftError } from '../errors.ts';
+import type { IpAddr, IpFamily } from '../ip/address.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import type { Arrival, ProbeIo, ProbeRequest, Sent } from '../probe/ports.ts';
+import { echoRequest, type ProbeIdentity, readProbeMessage } from '../probe/probe-packet.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  BPF_JUMP_EQUAL,
+  BPF_LD_BYTE_INDIRECT,
+  BPF_LD_HALF_INDIRECT,
+  BPF_LD_WORD_INDIRECT,
+  BPF_LDX_HEADER_LENGTH,
+  BPF_LDX_IMMEDIATE,
+  BPF_RETURN,
+  CLOCK_REALTIME,
+  EHOSTUNREACH,
+  EINVAL,
+  EMSGSIZE,
+  ENETUNREACH,
+  EPERM,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_PROBE,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_DONTFRAG,
+  IPV6_MTU_DISCOVER,
+  MSG_DONTWAIT,
+  SO_ATTACH_FILTER,
+  SO_NO_CHECK,
+  SO_TIMESTAMPNS,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from './constants.ts';
+import { addressOf, clockGettime, close, errnoName, recvmsg, sendto, setsockopt, socket } from './ffi.ts';
+import { boundPort, setIntOption, sockaddrOf } from './udp-socket.ts';
+
+/** Longer messages are cut: what is read of them is at their start. */
+const BUFFER_BYTES = 2_048;
+/** Messages of others that were not filtered out must not hold up the agent. */
+const MOST_PER_TURN = 256;
+const SOCKADDR_BYTES: Readonly<Record<IpFamily, number>> = { 4: 16, 6: 28 };
+/** Answers to older datagrams are not waited for. */
+const KEPT_PORTS = 1_024;
+const MESSAGE_BYTES = 56;
+const CONTROL_BYTES = 64;
+const UDP_PAYLOAD = new TextEncoder().encode('weft-probe: whether datagrams with a checksum arrive');
+
+/** What an errno of {@link ProbeIo.send} says of the way. */
+export function describeSendErrno(errno: number): 'no-route' | 'not-permitted' | 'too-long' | 'other' {
+  switch (-errno) {
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case EINVAL: // a blackhole route
+      return 'no-route';
+    case EPERM:
+      return 'not-permitted';
+    case EMSGSIZE:
+      return 'too-long';
+    default:
+      return 'other';
+  }
+}
+
+/**
+ * Raw ICMP sockets with a filter that only lets answers to this process's probes, probes of other agents and ICMP errors through.
+ * Times are those of `performance.now()`; arrivals have the kernel's, so that who receives late measures well.
+ *
+ * @param families IPv6 is left out where the kernel has none.
+ * @throws WeftError WEFT_SOCKET_FAILED; needs CAP_NET_RAW.
+ */
+export function openProbeSocket(families: readonly IpFamily[] = [4, 6]): ProbeIo {
+  return new ProbeSocket(families);
+}
+
+class ProbeSocket implements ProbeIo {
+  readonly #identity: ProbeIdentity;
+  readonly #raw = new Map<IpFamily, number>();
+  readonly #udpPorts = new Set<number>();
+  readonly #name = shared(28);
+  readonly #buffer = shared(BUFFER_BYTES);
+  readonly #control = shared(CONTROL_BYTES);
+  readonly #message = shared(MESSAGE_BYTES);
+  readonly #vector = shared(16);
+  readonly #outgoing = shared(65_536);
+  readonly #clock = shared(16);
+
+  constructor(families: readonly IpFamily[]) {
+    using stack = new DisposableStack();
+    const id = 1 + Math.floor(Math.random() * 0xfffe);
+    this.#identity = { id, udpPorts: this.#udpPorts };
+    for (const family of families) {
+      const fd = openRaw(family);
+      if (family === 6 && fd < 0) continue;
+      opened(fd, 'a raw ICMP socket');
+      stack.defer(() => void close(fd));
+      setIntOption(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1);
+      attachFilter(fd, family, id);
+      this.#raw.set(family, fd);
+    }
+    const message = new DataView(this.#message.buffer);
+    message.setBigUint64(0, BigInt(addressOf(this.#name)), true);
+    message.setBigUint64(16, BigInt(addressOf(this.#vector)), true);
+    message.setBigUint64(24, 1n, true);
+    message.setBigUint64(32, BigInt(addressOf(this.#control)), true);
+    const vector = new DataView(this.#vector.buffer);
+    vector.setBigUint64(0, BigInt(addressOf(this.#buffer)), true);
+    vector.setBigUint64(8, BigInt(BUFFER_BYTES), true);
+    this.#resources = stack.move();
+  }
+
+  readonly #resources: DisposableStack;
+
+  send(request: ProbeRequest): Sent {
+    const family = typeof request.to === 'number' ? 4 : 6;
+    const port = request.kind === 'udp' ? request.port : 0;
+    const to = sockaddrOf(request.to, port);
+    if (request.kind === 'udp') return this.#sendUdp(to, request.checksum);
+    const fd = this.#raw.get(family) ?? -1;
+    const bytes = echoRequest(family, this.#identity.id, request.sequence, request.totalBytes);
+    this.#outgoing.set(bytes);
+    const atMs = performance.now();
+    const result = sendto(fd, addressOf(this.#outgoing), bytes.length, MSG_DONTWAIT, addressOf(to), to.length);
+    return result < 0 ? { errno: result } : { atMs };
+  }
+
+  /** By a socket for this one datagram: nothing of this process listens on a port. */
+  #sendUdp(to: Uint8Array, checksum: boolean): Sent {
+    const fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return { errno: fd };
+    if (!checksum) setIntOption(fd, SOL_SOCKET, SO_NO_CHECK, 1);
+    this.#outgoing.set(UDP_PAYLOAD);
+    const atMs = performance.now();
+    const length = UDP_PAYLOAD.length;
+    const result = sendto(fd, addressOf(this.#outgoing), length, MSG_DONTWAIT, addressOf(to), to.length);
+    if (result >= 0) this.#remember(boundPort(fd));
+    close(fd);
+    return result < 0 ? { errno: result } : { atMs };
+  }
+
+  #remember(port: number): void {
+    this.#udpPorts.delete(port);
+    this.#udpPorts.add(port);
+    const [oldest] = this.#udpPorts;
+    if (this.#udpPorts.size > KEPT_PORTS) this.#udpPorts.delete(oldest!);
+  }
+
+  receive(): readonly Arrival[] {
+    const arrivals: Arrival[] = [];
+    const offsetMs = performance.now() - this.#realtimeMs();
+    for (const [family, fd] of this.#raw) {
+      for (let i = 0; i < MOST_PER_TURN; i++) {
+        const arrival = this.#receiveOne(family, fd, offsetMs);
+        if (arrival === 'none') break;
+        if (arrival !== undefined) arrivals.push(arrival);
+      }
+    }
+    return arrivals;
+  }
+
+  [Symbol.dispose](): void {
+    this.#resources[Symbol.dispose]();
+  }
+
+  #receiveOne(family: IpFamily, fd: number, offsetMs: number): Arrival | 'none' | undefined {
+    const message = new DataView(this.#message.buffer);
+    message.setUint32(8, SOCKADDR_BYTES[6], true);
+    message.setBigUint64(40, BigInt(CONTROL_BYTES), true);
+    const length = recvmsg(fd, addressOf(this.#message), MSG_DONTWAIT);
+    if (length < 0) return 'none';
+    const read = readProbeMessage(family, this.#buffer.subarray(0, Math.min(length, BUFFER_BYTES)), this.#identity);
+    if (read === undefined) return undefined;
+    const stampedMs = stampOf(this.#control, Number(message.getBigUint64(40, true)));
+    const atMs = stampedMs === undefined ? performance.now() : stampedMs + offsetMs;
+    return { from: addressIn(family, this.#name), atMs, message: read };
+  }
+
+  #realtimeMs(): number {
+    clockGettime(CLOCK_REALTIME, addressOf(this.#clock));
+    return timeOf(new DataView(this.#clock.buffer), 0);
+  }
+}
+
+function openRaw(family: IpFamily): number {
+  const [domain, protocol] = family === 4 ? [AF_INET, IPPROTO_ICMP] : [AF_INET6, IPPROTO_ICMPV6];
+  const fd = socket(domain, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+  if (fd < 0) return fd;
+  if (family === 4) setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+  else {
+    setIntOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+    setIntOption(fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1);
+  }
+  return fd;
+}
+
+function opened(fd: number, what: string): number {
+  if (fd >= 0) return fd;
+  throw new WeftError('WEFT_SOCKET_FAILED', `failed to make ${what}: ${errnoName(fd)}`, {
+    hint: 'Probes of the ways to other hosts need CAP_NET_RAW: run this as root, or add the capability to the container.',
+  });
+}
+
+type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, operand: number];
+
+/**
+ * Echo replies with this identifier, echo requests with the probes' payload, all errors. Everything else would be copied here
+ * as well: each raw ICMP socket is given every ICMP message of the host.
+ */
+function attachFilter(fd: number, family: IpFamily, id: number): void {
+  const [reply, request] = family === 4 ? [0, 8] : [129, 128];
+  const [unreachable, tooBig, exceeded] = family === 4 ? [3, 3, 11] : [1, 2, 3];
+  const program: readonly Instruction[] = [
+    family === 4 ? [BPF_LDX_HEADER_LENGTH, 0, 0, 0] : [BPF_LDX_IMMEDIATE, 0, 0, 0],
+    [BPF_LD_BYTE_INDIRECT, 0, 0, 0],
+    [BPF_JUMP_EQUAL, 0, 2, reply],
+    [BPF_LD_HALF_INDIRECT, 0, 0, 4],
+    [BPF_JUMP_EQUAL, 6, 7, id],
+    [BPF_JUMP_EQUAL, 0, 2, request],
+    [BPF_LD_WORD_INDIRECT, 0, 0, 8],
+    [BPF_JUMP_EQUAL, 3, 4, 0x77_65_66_74], // 'weft'
+    [BPF_JUMP_EQUAL, 2, 0, unreachable],
+    [BPF_JUMP_EQUAL, 1, 0, tooBig],
+    [BPF_JUMP_EQUAL, 0, 1, exceeded],
+    [BPF_RETURN, 0, 0, 0xffff_ffff],
+    [BPF_RETURN, 0, 0, 0],
+  ];
+  const code = shared(program.length * 8);
+  const view = new DataView(code.buffer);
+  program.forEach(([op, ifTrue, ifFalse, operand], i) => {
+    view.setUint16(i * 8, op, true);
+    view.setUint8(i * 8 + 2, ifTrue);
+    view.setUint8(i * 8 + 3, ifFalse);
+    view.setUint32(i * 8 + 4, operand, true);
+  });
+  const description = shared(16);
+  const fprog = new DataView(description.buffer);
+  fprog.setUint16(0, program.length, true);
+  fprog.setBigUint64(8, BigInt(addressOf(code)), true);
+  opened(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, addressOf(description), description.length), 'a socket filter');
+}
+
+function addressIn(family: IpFamily, name: Uint8Array): IpAddr {
+  const view = new DataView(name.buffer);
+  if (family === 4) return ipv4Of(view.getUint32(4));
+  return ipv6Of((view.getBigUint64(8) << 64n) | view.getBigUint64(16));
+}
+
+/** The time in the first control message, if it is one (cmsg(3)); milliseconds. */
+function stampOf(control: Uint8Array, length: number): number | undefined {
+  if (length < 32) return undefined;
+  const view = new DataView(control.buffer);
+  const isStamp = view.getInt32(8, true) === SOL_SOCKET && view.getInt32(12, true) === SO_TIMESTAMPNS;
+  return isStamp ? timeOf(view, 16) : undefined;
+}
+
+/** `struct timespec` in milliseconds. */
+function timeOf(view: DataView, at: number): number {
+  return Number(view.getBigInt64(at, true)) * 1e3 + Number(view.getBigInt64(at + 8, true)) / 1e6;
+}
+
+/** Memory that does not move. */
+function shared(bytes: number): Uint8Array {
+  return new Uint8Array(new SharedArrayBuffer(bytes));
+}

@@ -1,0 +1,50 @@
+/**
+ * `small`, `full`: echo through the overlay, of the least size and of the overlay's MTU; `underlay`, `underlay-full`: the same
+ * beside it, between the hosts; `udp`, `udp-plain`: a datagram through the overlay with and without a checksum, to a closed
+ * port.
+ */
+export type ProbeKind = 'small' | 'full' | 'underlay' | 'underlay-full' | 'udp' | 'udp-plain';
+
+export const PROBE_KINDS: readonly ProbeKind[] = ['small', 'underlay', 'full', 'underlay-full', 'udp-plain', 'udp'];
+
+/** The first two of those that traceroute sends to: nothing listens there, and firewalls know them. */
+export const CLOSED_PORTS: Readonly<Record<'udp' | 'udp-plain', number>> = { udp: 33_434, 'udp-plain': 33_435 };
+
+/** When each kind is sent to one peer, in milliseconds, and when a probe counts as lost. */
+export interface Cadence {
+  readonly everyMs: Readonly<Record<ProbeKind, number>>;
+  /** After a loss: chance or fault, that is soon known. */
+  readonly againMs: Readonly<Record<ProbeKind, number>>;
+  /** Whether that holds for kinds that were never answered as well: hosts may refuse echo, and firewalls closed ports. */
+  readonly insists: boolean;
+  readonly timeoutMs: number;
+  /** Of the search for what passes: many probes are lost on purpose, one after the other. */
+  readonly searchTimeoutMs: number;
+  /** A new peer is left alone for so long: until it has heard of this host, it refuses what comes from it. */
+  readonly startAfterMs: number;
+}
+
+/** Closed ports are tried seldom: each answer is an ICMP error that the peer's kernel limits and counts. */
+export const IN_BACKGROUND: Cadence = {
+  everyMs: { small: 1_000, full: 5_000, underlay: 5_000, 'underlay-full': 15_000, udp: 15_000, 'udp-plain': 15_000 },
+  againMs: { small: 1_000, full: 2_000, underlay: 2_000, 'underlay-full': 2_000, udp: 3_000, 'udp-plain': 3_000 },
+  insists: false,
+  timeoutMs: 2_000,
+  searchTimeoutMs: 2_000,
+  startAfterMs: 3_000,
+};
+
+/**
+ * Of a command that somebody waits for. The kernel answers one host's packets to closed ports once a second (icmp_ratelimit), so
+ * that a kind that was answered must not take the answers of the other.
+ *
+ * @internal
+ */
+export const ON_DEMAND: Cadence = {
+  everyMs: { small: 120, full: 600, underlay: 600, 'underlay-full': 600, udp: 60_000, 'udp-plain': 60_000 },
+  againMs: { small: 120, full: 300, underlay: 300, 'underlay-full': 300, udp: 1_200, 'udp-plain': 1_200 },
+  insists: true,
+  timeoutMs: 700,
+  searchTimeoutMs: 250,
+  startAfterMs: 0,
+};

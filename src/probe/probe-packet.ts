@@ -1,0 +1,165 @@
+/**
+ * What probes look like on the wire: ICMP echo (RFC 792, RFC 4443) of a chosen size, and what ICMP messages say about one.
+ * Pure, total: every input gives a value or `undefined`, nothing is read past the end.
+ */
+import type { IpFamily } from '../ip/address.ts';
+
+/** How answers to this process's probes are told from those to others'. */
+export interface ProbeIdentity {
+  /** Identifier of its echo requests, 1 … 65535. */
+  readonly id: number;
+  /** Source ports of its latest UDP probes. */
+  readonly udpPorts: ReadonlySet<number>;
+}
+
+/** Which probe an ICMP error is about. */
+export type ProbeMention =
+  | { readonly kind: 'echo'; readonly sequence: number }
+  /** To that port of the peer. */
+  | { readonly kind: 'udp'; readonly port: number };
+
+/** `prohibited`: a firewall on the way says so. */
+export type IcmpReason = 'too-big' | 'port' | 'host' | 'net' | 'prohibited' | 'hop-limit' | 'other';
+
+export type ProbeMessage =
+  | { readonly kind: 'reply'; readonly sequence: number }
+  /** A probe of another agent, to this host. */
+  | { readonly kind: 'request' }
+  | {
+      readonly kind: 'error';
+      readonly reason: IcmpReason;
+      /** Of `too-big`: what the next link takes, 0 where the router does not say. */
+      readonly mtuBytes: number;
+      readonly about: ProbeMention;
+    };
+
+/** First bytes of an echo's payload: by them an agent knows the probes of others. */
+const MAGIC: readonly number[] = [...new TextEncoder().encode('weft-probe')];
+const ICMP_HEADER_BYTES = 8;
+const UDP = 17;
+const ICMP: Readonly<
+  Record<IpFamily, { readonly protocol: number; readonly request: number; readonly reply: number }>
+> = {
+  4: { protocol: 1, request: 8, reply: 0 },
+  6: { protocol: 58, request: 128, reply: 129 },
+};
+const IP_HEADER_BYTES: Readonly<Record<IpFamily, number>> = { 4: 20, 6: 40 };
+
+/** The smallest IP packet that is a probe, in bytes. */
+export const SMALLEST_PROBE_BYTES = 84;
+
+/**
+ * An ICMP message without its IP header, so that the packet has `totalBytes`. The checksum is in place for IPv4; for IPv6 the
+ * kernel sets it, which knows the source address.
+ */
+export function echoRequest(family: IpFamily, id: number, sequence: number, totalBytes: number): Uint8Array {
+  const length = totalBytes - IP_HEADER_BYTES[family];
+  if (totalBytes < SMALLEST_PROBE_BYTES || totalBytes > 65_535)
+    throw new RangeError(`no probe has ${totalBytes} bytes`);
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, ICMP[family].request);
+  view.setUint16(4, id);
+  view.setUint16(6, sequence);
+  bytes.set(MAGIC, ICMP_HEADER_BYTES);
+  if (family === 4) view.setUint16(2, checksum(view));
+  return bytes;
+}
+
+/** RFC 1071. */
+function checksum(view: DataView): number {
+  let sum = 0;
+  for (let at = 0; at + 1 < view.byteLength; at += 2) sum += view.getUint16(at);
+  if (view.byteLength % 2 === 1) sum += view.getUint8(view.byteLength - 1) << 8;
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return ~sum & 0xffff;
+}
+
+/**
+ * What a raw ICMP socket has received: with the IP header for IPv4, without it for IPv6 (raw(7), ipv6(7)). `undefined` when it
+ * has nothing to do with probes.
+ */
+export function readProbeMessage(
+  family: IpFamily,
+  packet: Uint8Array,
+  identity: ProbeIdentity,
+): ProbeMessage | undefined {
+  const at = family === 6 ? 0 : ((packet[0] ?? 0) & 15) * 4;
+  if (packet.length < at + ICMP_HEADER_BYTES) return undefined;
+  const view = new DataView(packet.buffer, packet.byteOffset + at, packet.byteLength - at);
+  const [type, code] = [view.getUint8(0), view.getUint8(1)];
+  if (type === ICMP[family].reply) {
+    return view.getUint16(4) === identity.id ? { kind: 'reply', sequence: view.getUint16(6) } : undefined;
+  }
+  if (type === ICMP[family].request) return hasMagic(packet.subarray(at)) ? { kind: 'request' } : undefined;
+  const reason = family === 4 ? reason4(type, code) : reason6(type, code);
+  if (reason === undefined) return undefined;
+  const about = mentionOf(family, view, identity);
+  if (about === undefined) return undefined;
+  const mtuBytes = reason !== 'too-big' ? 0 : family === 4 ? view.getUint16(6) : view.getUint32(4);
+  return { kind: 'error', reason, mtuBytes, about };
+}
+
+function hasMagic(icmp: Uint8Array): boolean {
+  return MAGIC.every((byte, i) => icmp[ICMP_HEADER_BYTES + i] === byte);
+}
+
+/** RFC 792, RFC 1812 section 5.2.7. */
+function reason4(type: number, code: number): IcmpReason | undefined {
+  if (type === 11) return 'hop-limit';
+  if (type !== 3) return undefined;
+  switch (code) {
+    case 0:
+      return 'net';
+    case 1:
+      return 'host';
+    case 3:
+      return 'port';
+    case 4:
+      return 'too-big';
+    case 9:
+    case 10:
+    case 13:
+      return 'prohibited';
+    default:
+      return 'other';
+  }
+}
+
+/** RFC 4443. */
+function reason6(type: number, code: number): IcmpReason | undefined {
+  if (type === 2) return 'too-big';
+  if (type === 3) return 'hop-limit';
+  if (type !== 1) return undefined;
+  switch (code) {
+    case 0:
+      return 'net';
+    case 1:
+    case 5:
+      return 'prohibited';
+    case 3:
+      return 'host';
+    case 4:
+      return 'port';
+    default:
+      return 'other';
+  }
+}
+
+/** The packet that an ICMP error quotes, if it is a probe of this process. */
+function mentionOf(family: IpFamily, icmp: DataView, identity: ProbeIdentity): ProbeMention | undefined {
+  const ip = ICMP_HEADER_BYTES;
+  if (icmp.byteLength < ip + IP_HEADER_BYTES[family] + 8) return undefined;
+  const protocol = icmp.getUint8(ip + (family === 4 ? 9 : 6));
+  const quoted = ip + (family === 4 ? (icmp.getUint8(ip) & 15) * 4 : IP_HEADER_BYTES[6]);
+  if (icmp.byteLength < quoted + 8) return undefined;
+  if (protocol === UDP) {
+    return identity.udpPorts.has(icmp.getUint16(quoted))
+      ? { kind: 'udp', port: icmp.getUint16(quoted + 2) }
+      : undefined;
+  }
+  const isOwn = protocol === ICMP[family].protocol && icmp.getUint8(quoted) === ICMP[family].request;
+  return isOwn && icmp.getUint16(quoted + 4) === identity.id
+    ? { kind: 'echo', sequence: icmp.getUint16(quoted + 6) }
+    : undefined;
+}

@@ -210,6 +210,7 @@ describe('a path that is narrower than it was thought', () => {
     const longer = udp6Packet({ ip, ...ports, payload: payloadOf(1_281 - 48) });
     assert.deepEqual(send(host, frame(longer)), []);
     assert.equal(answers(host)[0]?.[2], 1_280);
+    assert.deepEqual(send(host, frame(smallest)), [hex(aged6(smallest, 1))], 'also once the path is known');
   });
 
   it('an IPv6 underlay has 20 bytes less', () => {

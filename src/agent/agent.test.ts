@@ -185,6 +185,7 @@ class Stage implements AsyncDisposable {
           }),
         }),
       probeChecksum: async () => undefined,
+      outerFilters: NO_FILTERS,
       trafficManager: () => this.rules,
       firewall: async () => ({ nft: [], legacyForward: undefined }),
       readText: async () => undefined,
@@ -198,6 +199,13 @@ class Stage implements AsyncDisposable {
     };
   }
 }
+
+const NO_FILTERS: AgentHost['outerFilters'] = {
+  replace: async () => {},
+  change: async () => {},
+  names: async () => [],
+  remove: async () => {},
+};
 
 describe('the life of an agent', { timeout: 60_000 }, () => {
   it('goes from a configuration to a lease, a route, subnet.env and ready, and ends when it is told to', async () => {

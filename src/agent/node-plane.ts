@@ -30,6 +30,7 @@ import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
 import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
+import { addressesOf, OuterSources, outerFilterName, outerTraffic } from './outer-sources.ts';
 import { type PeerProbes, probeTargets } from './peer-probes.ts';
 import { type PeerWay, peerWay } from './peer-way.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
@@ -48,7 +49,14 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 export interface NodePlaneParts {
   readonly host: Pick<
     AgentHost,
-    'kernel' | 'forwarder' | 'endFastPath' | 'trafficManager' | 'firewall' | 'setCloudRoute' | 'probeChecksum'
+    | 'kernel'
+    | 'forwarder'
+    | 'endFastPath'
+    | 'trafficManager'
+    | 'firewall'
+    | 'setCloudRoute'
+    | 'probeChecksum'
+    | 'outerFilters'
   >;
   readonly options: FlanneldOptions;
   readonly config: NetworkConfig;
@@ -103,6 +111,7 @@ export class NodePlane implements AsyncDisposable {
   /** Peers that only the forwarder was told of, before any was programmed. */
   #foreseen: readonly LeaseKey[] = [];
   readonly #checksums: ChecksumWatch;
+  readonly #sources: OuterSources;
   /** What the peers were programmed for, and as which leases. */
   #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
 
@@ -128,6 +137,8 @@ export class NodePlane implements AsyncDisposable {
       onBroken: () => this.#programAgain(false),
       log,
     });
+    const networks = [config.ipv4?.network, config.ipv6?.network].filter((network) => network !== undefined);
+    this.#sources = new OuterSources({ filters: host.outerFilters, name: outerFilterName(networks), log });
     this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), record, log);
     this.hooks = new HookKeeper({ run: parts.runCommand, log });
@@ -219,7 +230,8 @@ export class NodePlane implements AsyncDisposable {
     const { reconciler } = this;
     const { log } = this.#parts;
     try {
-      const { kernel, forwarder, probeChecksums = [] } = backend.host(own);
+      const { kernel, forwarder, probeChecksums = [], outer } = backend.host(own);
+      this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));
       const { formerLinks, formerNetworks } = this.#parts;
       this.#others.serve(own, this.#external, this.#typesBeside(own, peers));
       const { name, address, addressV6, mtuBytes: underlayBytes } = this.#external;
@@ -271,6 +283,7 @@ export class NodePlane implements AsyncDisposable {
       const isOther = peer !== undefined && isForAnother(backend, own, peer);
       this.#forwarding?.setPeer(key, isOther ? undefined : usable?.forward);
       this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
+      this.#sources.setPeer(key, peer && addressesOf(peer));
       this.#checksums.setPeer(key, isOther ? [] : (usable?.kernel.neighbours ?? []));
       this.hooks.setPeer(key, usable?.hook);
       this.skipped.set(key, part);
@@ -320,6 +333,7 @@ export class NodePlane implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sources[Symbol.asyncDispose]();
     await this.#checksums[Symbol.asyncDispose]();
     await this.#others[Symbol.asyncDispose]();
     await this.hooks[Symbol.asyncDispose]();

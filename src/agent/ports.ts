@@ -8,6 +8,7 @@ import type { SourceCheck } from '../dataplane/source-check.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { ChecksumProbe } from '../desired/checksum-probe.ts';
 import type { Kernel } from '../desired/kernel.ts';
+import type { OuterFilter } from '../desired/outer-filter.ts';
 import type { WeftError } from '../errors.ts';
 import type { IpAddr } from '../ip/address.ts';
 import type { PerFamily } from '../ip/family.ts';
@@ -52,6 +53,8 @@ export interface AgentHost {
   endFastPath(root: string, tunName: string): string | undefined;
   /** Whether a peer answers a datagram, depending on who computes its checksum; `undefined`: it could not be sent. */
   probeChecksum(probe: ChecksumProbe, signal: AbortSignal): Promise<boolean | undefined>;
+  /** Filters of tunnelled packets by their outer source. */
+  readonly outerFilters: OuterFilterPort;
   trafficManager(kind: TrafficManager['kind']): TrafficManager;
   /** All of the host's packet filters that can be read; never rejects but with the signal's reason. */
   firewall(signal: AbortSignal): Promise<FirewallText>;
@@ -83,6 +86,14 @@ export interface HandOverParts {
   readonly release: () => void;
   /** It has ended without carrying packets, and everything is as before. */
   readonly regain: () => void;
+}
+
+/** Each rejects when it could not be done; `replace` and `remove` have the same effect again and again. */
+export interface OuterFilterPort {
+  replace(filter: OuterFilter, signal: AbortSignal): Promise<void>;
+  change(name: string, added: readonly IpAddr[], removed: readonly IpAddr[], signal: AbortSignal): Promise<void>;
+  names(signal: AbortSignal): Promise<readonly string[]>;
+  remove(name: string, signal: AbortSignal): Promise<void>;
 }
 
 export interface ConnectionCloser {

@@ -5,6 +5,7 @@ import type { NetworkConfig } from '../config/network-config.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
 import type { PeerTableContent } from '../dataplane/peer-table.ts';
 import type { OwnAddresses } from '../dataplane/supervisor.ts';
+import type { OuterTraffic } from '../desired/outer-filter.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
 import type { IpAddr, IpPrefix } from '../ip/address.ts';
 import type { FamilyKey, PerFamily } from '../ip/family.ts';
@@ -113,6 +114,12 @@ export interface HostPart {
   readonly kernel: WantedState;
   /** Present when packets pass through the forwarder. */
   readonly forwarder?: ForwarderPart;
+  /** What this host's kernel unwraps whoever has sent it; the agent lets in only what peers send. */
+  readonly outer?: {
+    readonly traffic: readonly OuterTraffic[];
+    /** The `--source-check` from which on. flannel lets everything in. */
+    readonly from: 'loose' | 'strict';
+  };
   /** Links whose checksums may be spoiled on the way, unless this host computes them: peers are asked whether they are. */
   readonly probeChecksums?: readonly string[];
   /** Run once for this lease before anything else is done for it, and must succeed. */

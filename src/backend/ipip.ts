@@ -57,6 +57,7 @@ export const ipip: BackendKind<IpipConfig, undefined, typeof KEYS> = {
       usesPeerData: false,
       mtuBytes: mtu,
       host: (own) => ({
+        outer: { traffic: [{ protocol: 'ipip' }], from: 'loose' },
         kernel: hostState(
           {
             links: [

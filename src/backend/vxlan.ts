@@ -126,6 +126,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
           },
           network,
         ),
+        outer: { traffic: [{ protocol: 'udp', port: port ?? KERNEL_PORT }], from: 'strict' },
         ...(offload === 'auto' ? { probeChecksums: devices.map(({ name }) => name) } : {}),
       }),
       peer(_own, peer) {

@@ -109,7 +109,8 @@ const FLANNELD_FLAGS = {
     ['loose', 'strict', 'off'],
     'loose',
     "check of the source address inside a tunnelled packet: loose drops addresses in another host's subnet, strict also drops " +
-      'addresses outside the network that do not belong to the sending host, off accepts every datagram',
+      'addresses outside the network that do not belong to the sending host, off accepts every datagram; ipip (loose, strict) and ' +
+      'vxlan (strict) drop packets of hosts without a lease',
   ),
   'destination-check': choiceFlag(
     ['loose', 'strict', 'off'],

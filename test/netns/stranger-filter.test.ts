@@ -4,7 +4,9 @@ import { describe, it } from 'node:test';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { STORE_ADDRESS } from '../../src/lab/namespaces.ts';
 import { type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
+import { OuterFilters } from '../../src/linux/outer-filters.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
+import { eventually } from './waiting.ts';
 
 const { signal } = new AbortController();
 
@@ -51,6 +53,79 @@ describe('a stranger who sends what the kernel takes for packets of nodes', () =
     const before = await received();
     assert.ok((await ping(topology, friend, target)).ok);
     assert.ok((await received()) > before);
+  });
+
+  it('vxlan: does not get in with --source-check=strict, while nodes do, also those that come later', async () => {
+    const netConf = JSON.stringify({ Network: '10.244.0.0/16', Backend: { Type: 'vxlan' } });
+    const options = { hosts: 2, containersPerHost: 1, store: true, netConf, agentFlags: ['--source-check=strict'] };
+    await using overlay = await Overlay.create(options, signal);
+    const { topology } = overlay;
+    const [peer, host] = topology.hosts as readonly [LabHost, LabHost];
+    const [victim, friend] = [host.containers[0]!, peer.containers[0]!];
+    await eventually('nodes get in', async () =>
+      (await ping(topology, friend, addressOf(victim))).ok ? true : undefined,
+    );
+    const table = ['nft', 'list', 'table', 'inet', 'weft_sources_10_244_0_0_16'];
+    const dropped = async (): Promise<number> => {
+      const { stdout } = await topology.exec(host, table);
+      return Number(/udp dport 8472 ip saddr != @peers4 counter packets (\d+)/.exec(stdout)?.[1]);
+    };
+    const send = async (from: Place): Promise<void> => {
+      const argv = ['socat', '-u', 'STDIN', `UDP4-SENDTO:${formatIpv4(host.address)}:8472`];
+      await topology.exec(from, argv, { stdin: 'E'.repeat(40) });
+    };
+    assert.equal(await dropped(), 0);
+    await send(topology.store!);
+    assert.equal(await dropped(), 1);
+    await send(peer);
+    assert.equal(await dropped(), 1);
+    await topology.exec(host, ['nft', 'delete', 'table', 'inet', 'weft_sources_10_244_0_0_16']);
+    await eventually('the filter is back', async () =>
+      (await topology.exec(host, table, { okExitCodes: 'any' })).exitCode === 0 ? true : undefined,
+    );
+    await send(topology.store!);
+    assert.equal(await dropped(), 1);
+    assert.ok((await ping(topology, friend, addressOf(victim))).ok);
+
+    const { child } = overlay.agents[host.index]!;
+    child.kill('SIGTERM');
+    await child.exited;
+    await overlay.startAgent(host, signal, ['--source-check=off']);
+    await eventually('the filter is gone', async () =>
+      (await topology.exec(host, table, { okExitCodes: 'any' })).exitCode === 0 ? undefined : true,
+    );
+  });
+
+  it('ipip: only what nodes send passes the agent’s filter', async () => {
+    await using topology = await Topology.create({ hosts: 2, containersPerHost: 0, store: true, purpose: 'test' });
+    const [peer, host] = topology.hosts as readonly [LabHost, LabHost];
+    const filters = new OuterFilters({ netns: host.namespace });
+    const name = 'weft_sources_10_244_0_0_16';
+    const filter = { name, traffic: [{ protocol: 'ipip' }], sources: [] } as const;
+    await filters.replace(filter, signal);
+    await filters.replace(filter, signal);
+    const dropped = async (): Promise<number> => {
+      const { stdout } = await topology.exec(host, ['nft', 'list', 'table', 'inet', name]);
+      return Number(/ip protocol (?:4|ipencap) ip saddr != @peers4 counter packets (\d+)/.exec(stdout)?.[1]);
+    };
+    const send = async (from: Place): Promise<void> => {
+      const argv = ['socat', '-u', 'STDIN', `IP4-SENDTO:${formatIpv4(host.address)}:4`];
+      await topology.exec(from, argv, { stdin: 'E'.repeat(40) });
+    };
+    await send(peer);
+    assert.equal(await dropped(), 1);
+    await filters.change(name, [peer.address], [], signal);
+    await send(peer);
+    assert.equal(await dropped(), 1);
+    await send(topology.store!);
+    assert.equal(await dropped(), 2);
+    await filters.change(name, [topology.store!.address], [peer.address], signal);
+    await send(topology.store!);
+    await send(peer);
+    assert.equal(await dropped(), 3);
+    assert.deepEqual(await filters.names(signal), [name]);
+    await filters.remove(name, signal);
+    assert.deepEqual(await filters.names(signal), []);
   });
 
   it('ipip: passes no filter of SECURITY.md, while nodes do', async () => {

@@ -14,6 +14,7 @@ import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { IptablesTrafficManager } from '../../linux/iptables.ts';
 import { concernsExternal, concernsReach, IpMonitor } from '../../linux/link-monitor.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
+import { OuterFilters } from '../../linux/outer-filters.ts';
 import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { releaseIdleMemory } from '../../linux/process-memory.ts';
@@ -44,6 +45,7 @@ export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptor
     probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },
     endFastPath,
     probeChecksum,
+    outerFilters: new OuterFilters(),
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
     firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
     readText,

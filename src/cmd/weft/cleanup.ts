@@ -13,6 +13,7 @@ import { hostInUse } from '../../linux/host-in-use.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { type IptablesFlavour, IptablesTrafficManager } from '../../linux/iptables.ts';
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
+import { OuterFilters } from '../../linux/outer-filters.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
 import { readTunDevices } from '../../linux/tun-holder.ts';
 import { printable } from '../../printable.ts';
@@ -23,6 +24,7 @@ import {
   removableFastPath,
   removableFiles,
   removableLinks,
+  removableOuterFilters,
   removableRoutes,
   removableRules,
 } from './removable.ts';
@@ -114,6 +116,7 @@ async function removables(
     removableFastPath(fastPathDir),
     ...(await iptablesRules(signal)),
     removableRules('nftables rules', new NftablesTrafficManager()),
+    removableOuterFilters(new OuterFilters()),
     removableRoutes(kernel),
     removableLinks(kernel, defaultOwnLinks(tunNames())),
   ];

@@ -8,6 +8,7 @@ import { describeRoute } from '../../desired/state.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { bpfDirectories, removeBpfDirectory } from '../../linux/bpf-directory.ts';
+import type { OuterFilters } from '../../linux/outer-filters.ts';
 import type { TrafficManager } from '../../trafficmngr/traffic-manager.ts';
 
 /** One kind of thing that agents leave on a host, to be found by what it is and nothing else. */
@@ -106,6 +107,16 @@ export function removableFastPath(root: string): Removable {
 
 export function removableRules(what: string, manager: TrafficManager): Removable {
   return { what, find: (signal) => manager.read(signal), remove: (signal) => manager.remove(signal) };
+}
+
+export function removableOuterFilters(filters: OuterFilters): Removable {
+  return {
+    what: 'filters of tunnelled packets',
+    find: async (signal) => (await filters.names(signal)).map((name) => `table inet ${name}`),
+    remove: async (signal) => {
+      for (const name of await filters.names(signal)) await filters.remove(name, signal);
+    },
+  };
 }
 
 export function removableRoutes(kernel: Kernel): Removable {

@@ -52,6 +52,7 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
   describe('ipip, with iptables', () => {
     const guestTest = begin('ipip');
     guestTest('packets between the hosts are in the tunnel');
+    guestTest('what a stranger sends is not unwrapped');
     guestTest('the device is deleted, and comes back with all it had');
     guestTest('weft cleanup leaves nothing behind');
   });

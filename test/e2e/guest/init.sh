@@ -133,7 +133,7 @@ is_clean() {
   for i in 1 2; do
     state $i >$STATE/h$i/after
     diff $STATE/h$i/before $STATE/h$i/after || return 1
-    ! ip netns exec h$i nft list ruleset 2>&1 | grep -i flannel || return 1
+    ! ip netns exec h$i nft list ruleset 2>&1 | grep -i -e flannel -e weft || return 1
   done
 }
 cleanup() { # host
@@ -176,6 +176,18 @@ is_another() { [ "$(ip netns exec h1 cat /sys/class/net/$1/ifindex)" != "$2" ]; 
 deleted() { check 'the device is deleted, and comes back with all it had' comes_back $1; }
 in_tunnel() { [ "$(clear_packets)" = "$before" ] || { echo "$(clear_packets) packets, $before before"; return 1; }; }
 straight() { [ "$(clear_packets)" -gt "$before" ]; }
+# Somebody who is no host of the network; h1 would unwrap the packet.
+refuses_stranger() {
+  inside=$(container 1 SUBNET)
+  before_rx=$(ip netns exec h1 cat /sys/class/net/flannel.ipip/statistics/rx_packets)
+  ip link add strange type ipip local 10.98.0.1 remote 10.98.0.11
+  ip link set strange up
+  ip route add $inside/32 dev strange
+  ping -c 1 -W 2 $inside
+  ip link delete strange
+  ip netns exec h1 nft list table inet weft_sources_10_244_0_0_16 | grep 'ip saddr != @peers4 counter packets [1-9]' || return 1
+  [ "$(ip netns exec h1 cat /sys/class/net/flannel.ipip/statistics/rx_packets)" = "$before_rx" ] && eventually reach
+}
 set_down() {
   ip -n h1 link set $1 down
   eventually reach
@@ -230,6 +242,7 @@ end
 
 begin ipip '{"Type":"ipip"}'
 check 'packets between the hosts are in the tunnel' in_tunnel
+check 'what a stranger sends is not unwrapped' refuses_stranger
 deleted flannel.ipip
 end
 

@@ -90,6 +90,18 @@ describe('the overview', () => {
     );
   });
 
+  it('has the remedy that the sender knows, where something is wrong', () => {
+    const fault = probe({ problem: 'small MTU', fault: 'mtu-lowered', remedy: 'Set the MTU.' });
+    const { links } = overviewOf([report(1, [peer(2, { probe: fault }), peer(3, { probe: probe() })])], NOW);
+    assert.deepEqual(
+      links.map(({ why, remedy }) => [why, remedy]),
+      [
+        ['small MTU', 'Set the MTU.'],
+        [undefined, undefined],
+      ],
+    );
+  });
+
   it('has peers that nobody asks, with what was received from them', () => {
     const { hosts, links } = overviewOf(
       [report(1, [peer(9, { holder: 'node-9', tx: traffic(7), rx: traffic(5) })])],

@@ -40,6 +40,8 @@ export interface LinkView {
   readonly health: LinkHealth;
   /** Why it is not good. */
   readonly why?: string;
+  /** What to do about it, where the sender's probes tell. */
+  readonly remedy?: string;
   /** How packets go, as the sender says: see PEER_PATHS of the agent's API. */
   readonly path?: Peer['path'];
   /** When the agent read these counters, by its own clock. */
@@ -170,10 +172,12 @@ function hostOf({ name, self, failure }: AgentReport): HostView {
 
 function linkOf(from: number, to: number, peer: Peer, atMs: number): LinkView {
   const { probe } = peer;
+  const health = linkHealth(peer, atMs);
   return {
     from,
     to,
-    ...linkHealth(peer, atMs),
+    ...health,
+    ...(health.why !== undefined && probe?.remedy !== undefined && { remedy: probe.remedy }),
     path: peer.path,
     ...(peer.tx !== undefined && countsOf(peer.tx, atMs)),
     ...(probe?.rttMs !== undefined && { rttMs: probe.rttMs }),

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
+import type { Answer } from '../../src/api/schema.ts';
 import type { LabResult } from '../../src/lab/lab-result.ts';
 import { run } from '../../src/linux/run.ts';
 import { weft } from '../netns/lab-command.ts';
-import { noComplaints, openPage, seesText, startBrowser, until, violations } from './browser.ts';
+import { noComplaints, openPage, PATIENCE_MS, seesText, startBrowser, until, violations } from './browser.ts';
 
 describe('the page of a lab that is kept', () => {
   let lab: LabResult;
@@ -19,6 +20,9 @@ describe('the page of a lab that is kept', () => {
     await browser?.close();
     if (lab !== undefined) await run([...weft, 'lab', 'down', lab.id]);
   });
+  /** What an agent says of the others. */
+  const peersOf = async (host: string): Promise<Answer<'/peers'>> =>
+    (await fetch(address(`/hosts/${host}/api/v1/peers`))).json() as Promise<Answer<'/peers'>>;
 
   it('has its address in the result, and everything went well', () => {
     assert.deepEqual(lab.failures, []);
@@ -45,6 +49,20 @@ describe('the page of a lab that is kept', () => {
     await page.getByRole('heading', { name: 'h2' }).waitFor();
     await seesText(page, 'user space (udp)');
     assert.deepEqual(await violations(page), []);
+    noComplaints(reader);
+  });
+
+  it('measures every pair', async () => {
+    await using reader = await openPage(browser, address('/matrix'));
+    const { page } = reader;
+    await until(page, "document.querySelectorAll('td.cell-none').length === 0");
+    await until(
+      page,
+      "[...document.querySelectorAll('td button')].every((cell) => /^[\\d.]+$/.test(cell.textContent))",
+    );
+    await page.getByText('Path MTU', { exact: true }).first().click();
+    await until(page, "[...document.querySelectorAll('td button')].every((cell) => cell.textContent === '1472')");
+    assert.equal(await page.locator('td.cell-bad').count(), 0);
     noComplaints(reader);
   });
 
@@ -86,6 +104,37 @@ describe('the page of a lab that is kept', () => {
     await seesText(page, /flannel0 tun mtu 1472/);
     await page.locator('pre', { hasText: /masq|flannel/i }).waitFor();
     await until(page, "document.querySelectorAll('.spark canvas').length >= 3");
+    noComplaints(reader);
+  });
+
+  it('has a red cell for a path that is cut, soon after the agent knows', async (t) => {
+    await using reader = await openPage(browser, address('/matrix'));
+    const { page } = reader;
+    const [h1, h2] = [lab.hosts[0]!, lab.hosts[1]!];
+    await until(page, "document.querySelectorAll('td.cell-none').length === 0");
+    const rule = ['OUTPUT', '-p', 'udp', '-d', h2.address, '--dport', '8285', '-j', 'DROP'];
+    const iptables = (verb: string): Promise<unknown> =>
+      run(['iptables', '-w', '10', verb, ...rule], { netns: h1.namespace });
+    await iptables('-I');
+    try {
+      const red = page.getByRole('button', { name: /^h1 to h2: lost/ });
+      const deadline = performance.now() + PATIENCE_MS;
+      const isKnown = async (): Promise<boolean> => {
+        const { peers } = await peersOf('h1');
+        const probe = peers.find(({ publicAddresses }) => publicAddresses.includes(h2.address))?.probe;
+        return probe !== undefined && (probe.rttMs === undefined || (probe.lossRatio ?? 0) >= 0.5);
+      };
+      while (!(await isKnown())) assert.ok(performance.now() < deadline, 'the agent of h1 finds that h2 is cut off');
+      const knownAt = performance.now();
+      await red.waitFor();
+      t.diagnostic(`red ${Math.round(performance.now() - knownAt)} ms after the agent knew`);
+      assert.equal(await page.locator('td.cell-bad', { has: red }).count(), 1);
+      await red.click();
+      await page.locator('.remedy').first().waitFor();
+    } finally {
+      await iptables('-D');
+    }
+    await until(page, "document.querySelectorAll('td.cell-bad').length === 0");
     noComplaints(reader);
   });
 

@@ -1,5 +1,5 @@
-import { useState } from 'preact/hooks';
 import type { Finding } from '../model/host-figures.ts';
+import { Remedy } from '../remedy.tsx';
 
 export function Findings({ findings }: { readonly findings: readonly Finding[] }) {
   if (findings.length === 0) return <p class="good">Nothing is wrong.</p>;
@@ -13,26 +13,5 @@ export function Findings({ findings }: { readonly findings: readonly Finding[] }
         </li>
       ))}
     </ul>
-  );
-}
-
-function Remedy({ text }: { readonly text: string }) {
-  const [isCopied, setCopied] = useState(false);
-  return (
-    <span class="remedy">
-      {text}{' '}
-      <button
-        type="button"
-        class="link"
-        onClick={() =>
-          void navigator.clipboard.writeText(text).then(
-            () => setCopied(true),
-            () => setCopied(false),
-          )
-        }
-      >
-        {isCopied ? 'Copied' : 'Copy'}
-      </button>
-    </span>
   );
 }

@@ -2,6 +2,7 @@ import type { LinkView, Overview } from '../../../src/ui/overview.ts';
 import { bitRate, duration, packetRate, percent } from '../format.ts';
 import { LINK_TONE, pathWords } from '../model/hosts.ts';
 import { linkKey } from '../model/rates.ts';
+import { Remedy } from '../remedy.tsx';
 import { formatRoute } from '../routes.ts';
 import { follow, rates } from '../state.ts';
 
@@ -46,6 +47,11 @@ function Direction({ overview, link, from, to }: DirectionProps) {
         <i class={`mark ${tone}`} aria-hidden="true" /> {overview.hosts[from]!.name} → {overview.hosts[to]!.name}
       </h3>
       {link?.why !== undefined && <p class={tone}>{link.why}</p>}
+      {link?.remedy !== undefined && (
+        <p>
+          <Remedy text={link.remedy} />
+        </p>
+      )}
       <dl class="facts">
         <dt>path</dt>
         <dd>{pathWords(link?.path)}</dd>

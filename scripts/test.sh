@@ -2,13 +2,14 @@
 # Runs one suite with node:test; `scripts/setup.sh` has made the machine ready for it.
 #
 #   scripts/test.sh check                       types, lint, dead code
-#   scripts/test.sh unit|netns|browser|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
+#   scripts/test.sh unit|netns|browser|diagnosis|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
 #                                               name among them replaces the suite's list of files
 #
 # unit   src, web, test and bench: no root, no network, in parallel
 # netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
 # browser test/browser: the page in Chromium, one file at a time
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
+# diagnosis test/diagnosis: faults injected into hosts with agents, and what weft test says of each
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 #
 # All but unit share the machine with whatever else it does. A file of theirs that failed is run once more, alone, and what
@@ -47,13 +48,14 @@ case $suite in
   browser) options='--test-concurrency=1 --test-timeout=300000' ;;
   e2e) options='--test-concurrency=1 --test-timeout=1500000' ;;
   # Nodes that restart, go and join, with one backend after the other.
+  diagnosis) options='--test-concurrency=2 --test-timeout=600000' ;;
   kind) options='--test-concurrency=1 --test-timeout=2700000' ;;
-  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, browser, e2e, kind" >&2 && exit 1 ;;
+  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, browser, diagnosis, e2e, kind" >&2 && exit 1 ;;
 esac
 
 files() {
   case $suite in
-    unit) find src web test bench -name node_modules -prune -o -path test/browser -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
+    unit) find src web test bench -name node_modules -prune -o -path test/browser -prune -o -path test/diagnosis -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
     *) find "test/$suite" -name node_modules -prune -o -name '*.test.ts' -print ;;
   esac | LC_ALL=C sort
 }

@@ -51,7 +51,7 @@ describe('options', () => {
       for (const [, short, long] of text.matchAll(/[oO]ption\(\s*'(?:-(\w) [^']*|--([a-z-]+)[^']*)'/g)) {
         const name = short ?? long!.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
         declared++;
-        const readers = path.endsWith('/doctor.ts') ? [text, ...checks] : [text];
+        const readers = /\/(?:doctor|test)\.ts$/.test(path) ? [text, ...checks] : [text];
         // Shared by all that ask an agent.
         if (path.endsWith('/agent-target.ts')) readers.push(...askers);
         if (!readers.some((reader) => reads(reader, name))) unread.push(`${path}: ${name}`);

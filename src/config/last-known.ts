@@ -100,13 +100,14 @@ export function formatLastKnown({ source, config, node, external, own, peers }: 
   return `${head.slice(0, -1)},${parts.join(',')}}\n`;
 }
 
-/** Never throws. */
-export function parseLastKnown(text: string, source: string, backends: BackendLookup): LastKnownResult {
+/** Never throws. @param source `undefined`: any will do, for whoever only looks. */
+export function parseLastKnown(text: string, source: string | undefined, backends: BackendLookup): LastKnownResult {
   try {
     const content = objectOf(parseJsonWithin(text, FILE_BOUNDS), 'the file');
     if (content.version !== VERSION) throw new Error(`version ${String(content.version)} is not ${VERSION}`);
-    if (content.source !== source) {
-      return { kind: 'unusable', reason: `it is about ${String(content.source)}, not ${source}` };
+    const written = stringOf(content.source, 'source');
+    if (source !== undefined && written !== source) {
+      return { kind: 'unusable', reason: `it is about ${written}, not ${source}` };
     }
     const writtenAt = new Date(stringOf(content.writtenAt, 'writtenAt'));
     const own = leaseOf(content.own);
@@ -120,7 +121,7 @@ export function parseLastKnown(text: string, source: string, backends: BackendLo
       }
     };
     const known: LastKnown = {
-      source,
+      source: written,
       config: configOf(content.config, backends),
       node: content.node === undefined ? undefined : nodeOf(content.node),
       external: externalOf(content.external, own),

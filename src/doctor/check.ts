@@ -1,7 +1,13 @@
 /** What a check found. `warn`: it works, and something may surprise; `fail`: pods of this node have no network, or will not. */
 export type Finding =
   | { readonly status: 'ok'; readonly found: string }
-  | { readonly status: 'warn' | 'fail'; readonly found: string; readonly remedy: string };
+  | {
+      readonly status: 'warn' | 'fail';
+      readonly found: string;
+      readonly remedy: string;
+      /** The check itself has failed: nothing was found out. */
+      readonly isUnknown?: true;
+    };
 
 export interface Check {
   /** Kebab-case; scripts may match it. */
@@ -44,7 +50,8 @@ async function findingOf(run: Check['run'], timeoutMs: number, signal: AbortSign
   } catch (error) {
     signal.throwIfAborted();
     const why = timeout.aborted ? `no answer within ${timeoutMs} ms` : (error as Error).message;
-    return fail(`the check failed: ${why}`, 'Run weft doctor as root, on the host or in the container of the agent.');
+    const remedy = 'Run weft doctor as root, on the host or in the container of the agent.';
+    return { status: 'fail', found: `the check failed: ${why}`, remedy, isUnknown: true };
   } finally {
     either.removeEventListener('abort', onAbort);
   }

@@ -65,7 +65,10 @@ export function hasForwarder(backend: HostBackend | undefined): boolean {
 }
 
 /** `undefined` also when it cannot be used. */
-export async function readSubnetEnv(host: DoctorHost, paths: DoctorPaths): Promise<PluginSubnetEnv | undefined> {
+export async function readSubnetEnv(
+  host: Pick<DoctorHost, 'readText'>,
+  paths: Pick<DoctorPaths, 'subnetFile'>,
+): Promise<PluginSubnetEnv | undefined> {
   const text = await host.readText(paths.subnetFile);
   if (text === undefined) return undefined;
   try {

@@ -139,6 +139,9 @@ export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
 export const ENOSYS = 38;
 
+// linux/sched.h
+export const CLONE_NEWNET = 0x4000_0000;
+
 // linux/sockios.h
 export const SIOCGIFHWADDR = 0x8927;
 export const SIOCGIFINDEX = 0x8933;

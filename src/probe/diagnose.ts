@@ -64,9 +64,9 @@ function faultOfSilence({ passes, isHeard, refusal }: PathEvidence): PathFault {
   if (refusal?.by === 'kernel' && refusal.errno === 'no-route')
     return passes.underlay === 'no' ? 'peer-unreachable' : 'no-route';
   if (refusal?.by === 'kernel' && refusal.errno === 'not-permitted') return 'local-firewall';
-  if (isHeard) return 'one-way';
   if (refusal?.by === 'icmp' && refusal.reason !== 'too-big')
     return refusal.reason === 'host' && passes.underlay === 'no' ? 'peer-unreachable' : 'rejected';
+  if (isHeard) return 'one-way';
   return passes.underlay === 'no' ? 'peer-unreachable' : 'tunnel-blocked';
 }
 

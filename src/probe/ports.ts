@@ -35,6 +35,8 @@ export interface ProbeTarget {
   readonly underlay: IpAddr | undefined;
   /** The longest packet that fits the overlay, by this host's configuration. */
   readonly mtuBytes: number;
+  /** No datagrams, for a host whose sockets are elsewhere than its packets. */
+  readonly onlyEcho?: boolean;
   /** That of the interface to the other hosts. */
   readonly underlayMtuBytes: number;
 }

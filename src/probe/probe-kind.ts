@@ -37,8 +37,6 @@ export const IN_BACKGROUND: Cadence = {
 /**
  * Of a command that somebody waits for. The kernel answers one host's packets to closed ports once a second (icmp_ratelimit), so
  * that a kind that was answered must not take the answers of the other.
- *
- * @internal
  */
 export const ON_DEMAND: Cadence = {
   everyMs: { small: 120, full: 600, underlay: 600, 'underlay-full': 600, udp: 60_000, 'udp-plain': 60_000 },

@@ -69,7 +69,8 @@ export class ProbePath {
       const isBeside = kind === 'underlay' || kind === 'underlay-full';
       if (isBeside && target.underlay === undefined) continue;
       // IPv6 has no datagrams without a checksum (RFC 8200), and so nothing to compare with.
-      if ((kind === 'udp' || kind === 'udp-plain') && typeof target.overlay !== 'number') continue;
+      if ((kind === 'udp' || kind === 'udp-plain') && (target.onlyEcho === true || typeof target.overlay !== 'number'))
+        continue;
       this.#kinds.set(kind, { sentAtMs: Number.NEGATIVE_INFINITY, misses: 0, answered: false });
     }
   }

@@ -15,6 +15,7 @@ import { leasesCommand } from './leases.ts';
 import { peersCommand } from './peers.ts';
 import { rotateKeyCommand } from './rotate-key.ts';
 import { statusCommand } from './status.ts';
+import { testCommand } from './test.ts';
 import { topCommand } from './top.ts';
 import { tunnelCommand } from './tunnel.ts';
 import { uiCommand } from './ui.ts';
@@ -41,7 +42,8 @@ async function main(life: ProcessLife): Promise<number> {
     .addCommand(topCommand())
     .addCommand(bugreportCommand())
     .addCommand(doctorCommand())
-    .addCommand(rotateKeyCommand());
+    .addCommand(rotateKeyCommand())
+    .addCommand(testCommand());
   for (const command of [program, ...program.commands]) command.exitOverride();
   try {
     await program.parseAsync();

@@ -1,0 +1,166 @@
+import { writeFile } from 'node:fs/promises';
+import { Command, InvalidArgumentError } from 'commander';
+import { backendKind } from '../../backend/registry.ts';
+import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
+import { describePeer, findPeer, type HostView, type PeerView, readHostView } from '../../diagnosis/host-view.ts';
+import { measure } from '../../diagnosis/measure.ts';
+import { type Report, renderJunit, renderReport } from '../../diagnosis/report.ts';
+import { judge, type MeasuredPath, type Origin } from '../../diagnosis/verdict.ts';
+import { agentChecks } from '../../doctor/agent-checks.ts';
+import { type CheckResult, runChecks } from '../../doctor/check.ts';
+import type { DoctorPaths } from '../../doctor/host.ts';
+import { kernelChecks } from '../../doctor/kernel-checks.ts';
+import { overlayChecks } from '../../doctor/overlay-checks.ts';
+import { tunChecks } from '../../doctor/tun-checks.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { formatPrefix } from '../../ip/address.ts';
+import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
+import { makeTestContainer } from '../../linux/test-container.ts';
+import { printableLines } from '../../printable.ts';
+import { untilStopped } from '../stop-signal.ts';
+import { realHost } from './doctor-host.ts';
+import { overlayFacts, overlayHost } from './test-host.ts';
+import { wantedKernel } from './wanted-kernel.ts';
+
+const CHECK_MS = 12_000;
+const BRIDGE = 'cni0';
+const MAX_TEXT = 4_000;
+/** Of the doctor's checks, those that only say what could be: `agent` and the paths say what is. */
+const LEFT_TO_DOCTOR: ReadonlySet<string> = new Set(['health', 'last-start', 'cap-net-raw', 'network-config-in-use']);
+
+interface TestFlags {
+  readonly subnetFile: string;
+  readonly netConfigPath: string;
+  readonly healthzPort: number;
+  readonly json?: true;
+  readonly junit?: string;
+  readonly hostOnly?: true;
+}
+
+/**
+ * `weft test`: measures the ways from this host, and from a container that it makes, to each peer, looks at the host, and names what
+ * is wrong. Exit code 1 when something is. With `--json`, standard output gets one object and nothing else.
+ */
+export function testCommand(): Command {
+  return new Command('test')
+    .summary('test the paths from this host to its peers, and name what is wrong')
+    .description(
+      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, checksums), check this host, and name the host or pair and the cause of what is wrong. Needs root. The agent need not run.',
+    )
+    .argument('[peer...]', 'subnets or addresses of peers (default: all)')
+    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .option('--net-config-path <file>', 'as the agent has it', '/etc/kube-flannel/net-conf.json')
+    .option('--healthz-port <port>', 'as the agent has it', portNumber, 8081)
+    .option('--host-only', 'do not make a container for the test')
+    .option('--json', 'print one JSON object')
+    .option('--junit <file>', 'also write a JUnit report')
+    .action((words: readonly string[], flags: TestFlags) => test(words, flags));
+}
+
+function portNumber(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (port < 1 || port > 65_535) throw new InvalidArgumentError('want a port, 1 to 65535');
+  return port;
+}
+
+async function test(words: readonly string[], flags: TestFlags): Promise<void> {
+  if (process.geteuid?.() !== 0) {
+    throw new WeftError('WEFT_NOT_ROOT', `could not send probes as user ${process.geteuid?.() ?? '?'}`, {
+      hint: 'Run it as root, for instance with sudo.',
+    });
+  }
+  using stopped = untilStopped();
+  const { signal } = stopped;
+  const startedAtMs = performance.now();
+  const view = await readHostView(realHost(), flags.subnetFile, backendKind, signal);
+  const peers = words.length === 0 ? view.peers : words.map((word) => peerOf(view, word));
+  const progress = progressOn(process.stderr, peers.length);
+  const [checks, host, container] = await Promise.all([
+    examine(view, flags, signal),
+    measureFromHost(peers, progress, signal),
+    flags.hostOnly ? { paths: [], failure: undefined } : measureFromContainer(view, peers, signal),
+  ]);
+  progress(undefined);
+  const paths = [...host, ...container.paths];
+  const all = container.failure === undefined ? checks : [...checks, container.failure];
+  const own = [view.known.own.subnet, view.known.own.ipv6Subnet].flatMap((one) =>
+    one === undefined ? [] : formatPrefix(one),
+  );
+  const report: Report = {
+    ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths) },
+    tookMs: Math.round(performance.now() - startedAtMs),
+  };
+  if (flags.junit !== undefined) await writeFile(flags.junit, renderJunit(report));
+  const ok = !report.problems.some(({ severity }) => severity === 'error');
+  process.stdout.write(flags.json ? `${JSON.stringify({ ok, ...report })}\n` : renderReport(report));
+  process.exitCode = ok ? 0 : 1;
+}
+
+function peerOf(view: HostView, word: string): PeerView {
+  const peer = findPeer(view, word);
+  if (peer !== undefined) return peer;
+  throw new WeftError('WEFT_USAGE', `${JSON.stringify(word)} is no peer of this host`, {
+    hint: `Name a subnet, or an address of a container or a host; this host knows ${view.peers.length} peers.`,
+  });
+}
+
+async function examine(view: HostView, flags: TestFlags, signal: AbortSignal): Promise<readonly CheckResult[]> {
+  const host = realHost();
+  const paths: DoctorPaths = { ...flags, cniBinDir: '', cniConfDir: '', cniConfTemplate: DEFAULT_CONF_TEMPLATE };
+  const wanted = await wantedKernel(view, signal);
+  const checks = [
+    ...overlayChecks(overlayHost(flags.subnetFile, wanted), paths, overlayFacts(view, wanted)),
+    ...[...tunChecks(host, paths), ...kernelChecks(host, paths), ...agentChecks(host, paths)].filter(
+      ({ name }) => !LEFT_TO_DOCTOR.has(name),
+    ),
+  ];
+  const results = await runChecks(checks, CHECK_MS, signal);
+  return results.map((result) => ({ ...result, found: printableLines(result.found, MAX_TEXT) }));
+}
+
+async function measureFromHost(
+  peers: readonly PeerView[],
+  onProgress: (settled: number) => void,
+  signal: AbortSignal,
+): Promise<MeasuredPath[]> {
+  using io = openProbeSocket();
+  const results = await measure({ io, describeErrno: describeSendErrno, targets: peers, onProgress }, signal);
+  return asPaths('host', peers, results);
+}
+
+/** Only where there is a bridge of containers; a container that cannot be made is a finding of its own. */
+async function measureFromContainer(
+  { known, mtuBytes }: HostView,
+  peers: readonly PeerView[],
+  signal: AbortSignal,
+): Promise<{ readonly paths: readonly MeasuredPath[]; readonly failure: CheckResult | undefined }> {
+  const { subnet } = known.own;
+  const reachable = peers.filter(({ overlay }) => typeof overlay === 'number');
+  const links = await realHost().links(signal);
+  if (subnet === undefined || reachable.length === 0 || !links.some(({ name }) => name === BRIDGE))
+    return { paths: [], failure: undefined };
+  try {
+    await using container = await makeTestContainer({ bridge: BRIDGE, subnet, mtuBytes }, signal);
+    using io = container.inside(() => openProbeSocket([4]));
+    // UDP probes need a socket each, which would be the host's.
+    const targets = reachable.map((peer) => ({ ...peer, underlay: undefined, onlyEcho: true }));
+    const results = await measure({ io, describeErrno: describeSendErrno, targets }, signal);
+    return { paths: asPaths('container', reachable, results), failure: undefined };
+  } catch (error) {
+    signal.throwIfAborted();
+    const found = `a container for the test could not be made: ${describeError(error)}`;
+    const remedy = 'New containers of this host may fail likewise; or leave it out: --host-only.';
+    return { paths: [], failure: { name: 'test-container', looksAt: BRIDGE, status: 'warn', found, remedy } };
+  }
+}
+
+function asPaths(from: Origin, peers: readonly PeerView[], results: readonly MeasuredPath['result'][]): MeasuredPath[] {
+  return results.map((result) => ({ from, to: describePeer(peers.find(({ id }) => id === result.id)!), result }));
+}
+
+/** One line that is written over, on a terminal only. `undefined` takes it away. */
+function progressOn(stream: NodeJS.WriteStream, total: number): (settled: number | undefined) => void {
+  if (!stream.isTTY) return () => {};
+  return (settled) =>
+    stream.write(settled === undefined ? '\r\x1b[K' : `\r\x1b[Kmeasuring ${settled} of ${total} peers`);
+}

@@ -1,0 +1,98 @@
+import { type ExternalInterface, isSkipped } from '../../backend/backend.ts';
+import { configuredBackend, identifyBackend, openBackend } from '../../backend/registry.ts';
+import { Actual } from '../../desired/actual.ts';
+import { describeOp, type Op } from '../../desired/op.ts';
+import { planAll } from '../../desired/plan/plan.ts';
+import { describeProblem } from '../../desired/problem.ts';
+import type { WantedState } from '../../desired/state.ts';
+import { Wanted } from '../../desired/wanted.ts';
+import type { HostView, PeerView } from '../../diagnosis/host-view.ts';
+import { formatPrefix, prefixOf } from '../../ip/address.ts';
+import { perFamily } from '../../ip/family.ts';
+import { leaseKey } from '../../lease/lease.ts';
+import { backendDataOf } from '../../lease/lease-families.ts';
+import { identityHost } from '../../linux/identity-host.ts';
+import { readHostNetwork } from '../../linux/interfaces.ts';
+import { iproute2Kernel } from '../../linux/iproute2.ts';
+import { readKeyFile } from '../../linux/key-file.ts';
+import { TunHolder } from '../../linux/tun-holder.ts';
+
+/** Where the agent keeps its key unless told another place. */
+const KEY_FILE = '/run/flannel/wgkey';
+/** The agent may be putting something right just now: what differs at two looks is told. */
+const SECOND_LOOK_MS = 700;
+
+/** What the leases on file want of the kernel, without an agent. */
+export interface WantedKernel {
+  /** The device that leads to a peer; `undefined` for one that the backend cannot reach, or somebody else carries to. */
+  deviceTo(peer: PeerView): string | undefined;
+  /** What the kernel lacks of it, and what is in the way, a line each. */
+  difference(signal: AbortSignal): Promise<readonly string[]>;
+}
+
+/** Changes nothing. @throws WeftError of the backend, for a configuration or an interface that it cannot use. */
+export async function wantedKernel(view: HostView, signal: AbortSignal): Promise<WantedKernel> {
+  const { config, own, peers } = view.known;
+  const external = await externalOf(view, signal);
+  const adapters = identityHost(KEY_FILE, new TunHolder({ takeTun: () => undefined }));
+  const host = {
+    ...adapters,
+    takeTun: () => true,
+    keyFile: async (fresh: () => string) => ({
+      path: KEY_FILE,
+      text: (await readKeyFile(KEY_FILE, signal)) ?? fresh(),
+    }),
+  };
+  const networks = [config.ipv4, config.ipv6].flatMap((plan) => plan?.network ?? []);
+  const past = { published: perFamily((family) => backendDataOf(own.attrs, family)), networks };
+  const setup = await identifyBackend(configuredBackend(config), config, past, host, signal);
+  const backend = openBackend(setup, config, external);
+  const state = backend.host(own).kernel;
+  const devices = new Map<string, string>();
+  const wanted = new Wanted();
+  wanted.setHost(state);
+  for (const peer of peers) {
+    const part = backend.peer(own, peer);
+    if (isSkipped(part)) continue;
+    wanted.setPeer(leaseKey(peer), part.kernel);
+    for (const route of part.kernel.routes)
+      if (route.type === 'unicast') devices.set(formatPrefix(route.dst), route.dev);
+    // The forwarder has one route for the whole network.
+    const [whole] = state.routes;
+    if (part.forward !== undefined && whole?.type === 'unicast' && peer.subnet !== undefined)
+      devices.set(formatPrefix(peer.subnet), whole.dev);
+  }
+  return {
+    deviceTo: ({ id }) => devices.get(id),
+    async difference(signal) {
+      const first = await differenceOf(wanted, state, signal);
+      if (first.length === 0) return first;
+      await new Promise((resolve) => setTimeout(resolve, SECOND_LOOK_MS));
+      const second = new Set(await differenceOf(wanted, state, signal));
+      return first.filter((line) => second.has(line));
+    },
+  };
+}
+
+async function differenceOf(wanted: Wanted, state: WantedState, signal: AbortSignal): Promise<string[]> {
+  const actual = new Actual(await iproute2Kernel().read(state, signal));
+  const { ops, linkProblems, routeProblems } = planAll(wanted, actual);
+  const problems = [...linkProblems, ...routeProblems.values()].map(describeProblem);
+  return [...problems, ...ops.filter(isLacking).map((op) => `lacks: ${describeOp(op)}`)];
+}
+
+/** What is there and not wanted may be for a peer with another backend, of which the leases on file say little. */
+function isLacking({ type }: Op): boolean {
+  return !type.endsWith('-delete');
+}
+
+async function externalOf({ known: { external, own } }: HostView, signal: AbortSignal): Promise<ExternalInterface> {
+  const { interfaces } = await readHostNetwork(signal);
+  const present = interfaces.find(({ name }) => name === external.name);
+  return {
+    ...{ name: external.name, mtuBytes: present?.mtuBytes ?? 1_500 },
+    ...{ address: external.address, addressV6: external.addressV6 },
+    ...{ publicIp: own.attrs.publicIp, publicIpv6: own.attrs.publicIpv6 },
+    onLink: (present?.addresses ?? []).map(({ addr, prefixLength }) => prefixOf(addr, prefixLength)),
+  };
+}

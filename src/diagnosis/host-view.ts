@@ -1,0 +1,120 @@
+import type { BackendLookup } from '../config/backend-config.ts';
+import { type LastKnown, lastKnownPath, parseLastKnown } from '../config/last-known.ts';
+import { WeftError } from '../errors.ts';
+import { containsAddr, formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr } from '../ip/address.ts';
+import { FAMILIES } from '../ip/family.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import type { Lease } from '../lease/lease.ts';
+import type { ProbeTarget } from '../probe/ports.ts';
+
+/** What there is to read on this host. */
+export interface ViewHost {
+  /** `undefined` when there is no such file. */
+  readonly readText: (path: string) => Promise<string | undefined>;
+  readonly links: (signal: AbortSignal) => Promise<readonly ViewLink[]>;
+}
+
+export interface ViewLink {
+  readonly name: string;
+  readonly mtuBytes: number;
+  /** With their length; those of IPv6 may be left out. */
+  readonly addresses: readonly string[];
+}
+
+/** A peer in one family. */
+export interface PeerView extends ProbeTarget {
+  readonly lease: Lease;
+  readonly subnet: IpPrefix;
+}
+
+/** This host and its peers, as the agent has left them on file: it need not run. */
+export interface HostView {
+  readonly known: LastKnown;
+  readonly peers: readonly PeerView[];
+  /** Longest packet of the overlay. */
+  readonly mtuBytes: number;
+}
+
+/** @throws WeftError WEFT_NOT_READY: no agent was ever ready here, or its files cannot be read. */
+export async function readHostView(
+  host: ViewHost,
+  subnetFile: string,
+  backends: BackendLookup,
+  signal: AbortSignal,
+): Promise<HostView> {
+  const path = lastKnownPath(subnetFile);
+  const [knownText, envText] = await Promise.all([host.readText(path), host.readText(subnetFile)]);
+  if (knownText === undefined) {
+    throw new WeftError('WEFT_NOT_READY', `the peers of this host are not known: there is no ${path}`, {
+      hint: 'No agent has been ready on this host since it was set up, or it has another --subnet-file. See weft doctor.',
+    });
+  }
+  const read = parseLastKnown(knownText, undefined, backends);
+  if (read.kind !== 'read') {
+    const reason = read.kind === 'unusable' ? read.reason : 'it is empty';
+    throw new WeftError('WEFT_NOT_READY', `the peers of this host are not known: ${path}: ${reason}`, {
+      hint: 'A running agent writes the file anew when its peers change; restart it.',
+    });
+  }
+  const { known } = read;
+  const links = await host.links(signal);
+  const external = links.find(({ name }) => name === known.external.name);
+  const underlayMtuBytes = external?.mtuBytes ?? 1_500;
+  const { subnet } = known.own;
+  const device = links.find(
+    ({ addresses }) => subnet !== undefined && addresses.includes(`${formatAddr(subnet.addr)}/32`),
+  );
+  const mtuBytes = (envText === undefined ? undefined : mtuOf(envText)) ?? device?.mtuBytes ?? underlayMtuBytes;
+  const mtus = { mtuBytes, underlayMtuBytes };
+  return { known, mtuBytes, peers: known.peers.flatMap((peer) => viewsOf(known.own, peer, links, mtus)) };
+}
+
+function viewsOf(
+  own: Lease,
+  peer: Lease,
+  links: readonly ViewLink[],
+  mtus: Pick<ProbeTarget, 'mtuBytes' | 'underlayMtuBytes'>,
+): PeerView[] {
+  return FAMILIES.flatMap(({ key }) => {
+    const [ownSubnet, subnet] = key === 'ipv4' ? [own.subnet, peer.subnet] : [own.ipv6Subnet, peer.ipv6Subnet];
+    if (ownSubnet === undefined || subnet === undefined) return [];
+    const underlay = key === 'ipv4' ? peer.attrs.publicIp : peer.attrs.publicIpv6;
+    const overlay = hasOverlayDevice(own, ownSubnet, links) ? subnet.addr : gatewayOf(subnet);
+    return { id: formatPrefix(subnet), lease: peer, subnet, overlay, underlay, ...mtus };
+  });
+}
+
+/** A backend whose device has the first address of the subnet: with the others, packets go out by the underlay's. */
+function hasOverlayDevice(own: Lease, subnet: IpPrefix, links: readonly ViewLink[]): boolean {
+  const isDirect = own.attrs.backendType === 'host-gw';
+  return (
+    !isDirect || links.some(({ addresses }) => addresses.some((one) => parseAddr(one.split('/')[0]!) === subnet.addr))
+  );
+}
+
+/** The address of the bridge, which is the first that a container could have. */
+export function gatewayOf({ addr }: IpPrefix): IpAddr {
+  return typeof addr === 'number' ? ipv4Of(addr + 1) : ipv6Of(addr + 1n);
+}
+
+function mtuOf(text: string): number | undefined {
+  const value = Number(/^FLANNEL_MTU=(\d+)$/m.exec(text)?.[1]);
+  return Number.isInteger(value) && value >= 576 ? value : undefined;
+}
+
+/** The peer that a word means: its subnet, an address in it, or its address between the hosts. */
+export function findPeer(view: HostView, word: string): PeerView | undefined {
+  const addr = parseAddr(word);
+  return view.peers.find(
+    ({ id, overlay, underlay, subnet, lease }) =>
+      id === word ||
+      lease.origin?.holder === word ||
+      (addr !== undefined && (overlay === addr || underlay === addr || containsAddr(subnet, addr))),
+  );
+}
+
+/** `10.244.2.0/24 on 192.168.77.2`. */
+export function describePeer({ id, underlay }: Pick<PeerView, 'id' | 'underlay'>): string {
+  return underlay === undefined ? id : `${id} on ${formatAddr(underlay)}`;
+}

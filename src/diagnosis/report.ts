@@ -1,0 +1,83 @@
+import type { CheckResult } from '../doctor/check.ts';
+import type { PathResult } from '../probe/probe-path.ts';
+import type { MeasuredPath, Problem } from './verdict.ts';
+
+/** All that one run has found. */
+export interface Report {
+  /** Its subnets. */
+  readonly host: string;
+  readonly paths: readonly MeasuredPath[];
+  readonly checks: readonly CheckResult[];
+  readonly problems: readonly Problem[];
+  readonly tookMs: number;
+}
+
+const NAME_COLUMNS = 42;
+
+/** For people. */
+export function renderReport({ host, paths, checks, problems, tookMs }: Report): string {
+  const good = checks.filter(({ status }) => status === 'ok').length;
+  const lines = [
+    `${host}: ${good} of ${checks.length} checks of this host passed`,
+    ...paths.map(
+      ({ from, to, result }) => `${markOf(result)} ${`${from} → ${to}`.padEnd(NAME_COLUMNS)} ${describeResult(result)}`,
+    ),
+  ];
+  for (const { where, fault, severity, cause, remedy } of problems) {
+    lines.push('', `${severity === 'error' ? '✖' : '!'} ${where}: ${fault}: ${cause}`, `  → ${remedy}`);
+  }
+  const errors = problems.filter(({ severity }) => severity === 'error').length;
+  lines.push(
+    '',
+    errors === 0 ? `All paths work (${tookMs} ms).` : `${errors} problem${errors === 1 ? '' : 's'} (${tookMs} ms).`,
+  );
+  return `${lines.join('\n')}\n`;
+}
+
+function markOf({ diagnosis }: PathResult): string {
+  return diagnosis === undefined ? '✔' : '✖';
+}
+
+function describeResult({ diagnosis, rttMs, underlayRttMs, pathMtuBytes }: PathResult): string {
+  const figures = [
+    rttMs === undefined ? undefined : `${rttMs.median.toFixed(2)} ms`,
+    underlayRttMs === undefined ? undefined : `beside it ${underlayRttMs.toFixed(2)} ms`,
+    pathMtuBytes === undefined ? undefined : `MTU ${pathMtuBytes}`,
+  ];
+  return [diagnosis?.fault, ...figures].filter((text) => text !== undefined).join(', ');
+}
+
+/** For build servers: a test case a check and a path, in the form that Jenkins and GitLab read. */
+export function renderJunit({ host, paths, checks, tookMs }: Report): string {
+  const cases = [
+    ...checks.map((check) =>
+      caseOf(
+        'host',
+        check.name,
+        check.status === 'fail' && check.isUnknown !== true ? [check.name, check.found, check.remedy] : undefined,
+      ),
+    ),
+    ...paths.map(({ from, to, result: { diagnosis } }) =>
+      caseOf(from, to, diagnosis && [diagnosis.fault, diagnosis.cause, diagnosis.remedy]),
+    ),
+  ];
+  const failures = cases.filter((text) => text.includes('<failure')).length;
+  return (
+    '<?xml version="1.0" encoding="UTF-8"?>\n' +
+    `<testsuite name="${xml(`weft ${host}`)}" tests="${cases.length}" failures="${failures}" time="${(tookMs / 1e3).toFixed(3)}">\n` +
+    `${cases.join('')}</testsuite>\n`
+  );
+}
+
+function caseOf(group: string, name: string, failure: readonly [string, string, string] | undefined): string {
+  const head = `  <testcase classname="weft.${xml(group)}" name="${xml(name)}"`;
+  if (failure === undefined) return `${head}/>\n`;
+  const [type, message, remedy] = failure;
+  return `${head}><failure type="${xml(type)}" message="${xml(message)}">${xml(remedy)}</failure></testcase>\n`;
+}
+
+function xml(text: string): string {
+  // Characters that XML 1.0 cannot have at all go.
+  const allowed = text.replaceAll(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd]/g, '');
+  return allowed.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+}

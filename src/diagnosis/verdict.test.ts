@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { fail, ok, warn } from '../doctor/check.ts';
+import type { Passing } from '../probe/diagnose.ts';
+import type { PathResult } from '../probe/probe-path.ts';
+import { renderJunit, renderReport } from './report.ts';
+import { judge, type MeasuredPath, type Origin } from './verdict.ts';
+
+/** A path whose probes pass, or all fail with that diagnosis. */
+function path(from: Origin, to: string, fault?: NonNullable<PathResult['diagnosis']>['fault']): MeasuredPath {
+  const all: Passing = fault === undefined ? 'yes' : 'no';
+  const result: PathResult = {
+    ...{
+      id: to,
+      kinds: ['small'],
+      isHeard: false,
+      refusal: undefined,
+      lossRatio: 0,
+      mtuBytes: 1_472,
+      pathMtuBytes: 1_472,
+    },
+    passes: { small: all, full: all, underlay: 'yes', 'underlay-full': 'yes', udp: all, 'udp-plain': all },
+    rttMs: fault === undefined ? { median: 0.5, p99: 1 } : undefined,
+    ...{ underlayRttMs: 0.2, measuredAtMs: 1, lastAnswerAtMs: 1 },
+    diagnosis: fault && { fault, cause: `because of <${fault}>`, remedy: 'look' },
+  };
+  return { from, to, result };
+}
+
+const check = (name: string, finding: ReturnType<typeof ok>) => ({ name, looksAt: 'it', ...finding });
+const short = (checks: Parameters<typeof judge>[0], paths: readonly MeasuredPath[]) =>
+  judge(checks, paths).map(({ where, fault, severity }) => `${severity} ${where} ${fault}`);
+
+describe('what a test says', () => {
+  it('is nothing where nothing is wrong', () => {
+    assert.deepEqual(short([check('agent', ok('ready'))], [path('host', 'b'), path('container', 'b')]), []);
+  });
+
+  it('has this host’s own failures first, then pairs, then warnings', () => {
+    const checks = [check('store', warn('away', 'look')), check('routes', fail('none', 'start it'))];
+    assert.deepEqual(short(checks, [path('host', 'b', 'one-way'), path('host', 'c')]), [
+      'error this host routes',
+      'error b one-way',
+      'warning this host store',
+    ]);
+  });
+
+  it('does not take a check that did not end for a fault', () => {
+    const unknown = { ...fail('the check failed: no answer within 8000 ms', 'again'), isUnknown: true } as const;
+    assert.deepEqual(short([check('routes', unknown)], [path('host', 'b')]), ['warning this host routes']);
+  });
+
+  it('names this host when its containers alone reach nobody, and one pair when they do not reach one', () => {
+    const host = [path('host', 'b'), path('host', 'c')];
+    const none = [path('container', 'b', 'tunnel-blocked'), path('container', 'c', 'tunnel-blocked')];
+    assert.deepEqual(short([], [...host, ...none]), ['error this host not-forwarded']);
+    assert.deepEqual(short([], [...host, none[0]!, path('container', 'c')]), ['error b tunnel-blocked']);
+  });
+
+  it('does not say twice what fails for host and containers', () => {
+    assert.deepEqual(
+      short(
+        [],
+        [
+          path('host', 'b', 'one-way'),
+          path('host', 'c'),
+          path('container', 'b', 'tunnel-blocked'),
+          path('container', 'c'),
+        ],
+      ),
+      ['error b one-way'],
+    );
+  });
+
+  it('is a table for people and XML for build servers', () => {
+    const paths = [path('host', 'b', 'one-way'), path('container', 'c')];
+    const checks = [check('agent', ok('ready')), check('routes', fail('no "route" & more', 'start it'))];
+    const report = { host: '10.244.1.0/24', paths, checks, problems: judge(checks, paths), tookMs: 1_234 };
+    const text = renderReport(report);
+    assert.match(text, /^10\.244\.1\.0\/24: 1 of 2 checks of this host passed$/m);
+    assert.match(text, /^✖ host → b +one-way, beside it 0\.20 ms, MTU 1472$/m);
+    assert.match(text, /^✔ container → c +0\.50 ms, beside it 0\.20 ms, MTU 1472$/m);
+    assert.match(text, /^✖ this host: routes: no "route" & more\n {2}→ start it$/m);
+    assert.match(text, /^2 problems \(1234 ms\)\.$/m);
+    const xml = renderJunit(report);
+    assert.match(xml, /<testsuite name="weft 10\.244\.1\.0\/24" tests="4" failures="2" time="1\.234">/);
+    assert.match(
+      xml,
+      /<testcase classname="weft\.host" name="routes"><failure type="routes" message="no &quot;route&quot; &amp; more">start it<\/failure>/,
+    );
+    assert.match(xml, /message="because of &lt;one-way&gt;"/);
+  });
+});

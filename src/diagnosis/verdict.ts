@@ -1,0 +1,93 @@
+import type { CheckResult } from '../doctor/check.ts';
+import type { Diagnosis } from '../probe/diagnose.ts';
+import type { PathResult } from '../probe/probe-path.ts';
+
+/** Where packets start: on the host itself, or in a container behind its bridge. */
+export type Origin = 'host' | 'container';
+
+export interface MeasuredPath {
+  readonly from: Origin;
+  /** `10.244.2.0/24 on 192.168.77.2`. */
+  readonly to: string;
+  readonly result: PathResult;
+}
+
+/** Something that is wrong, on this host or between it and one peer. */
+export interface Problem {
+  /** `this host`, or the peer. */
+  readonly where: string;
+  /** Name of the check, or the fault of the path: stable, for scripts. */
+  readonly fault: string;
+  /** `warning`: packets pass, or may. */
+  readonly severity: 'error' | 'warning';
+  readonly cause: string;
+  readonly remedy: string;
+}
+
+export const THIS_HOST = 'this host';
+
+/**
+ * What is wrong, the most likely cause first: what this host's own checks have found explains what paths show, and a path that fails for
+ * containers alone is this host's affair.
+ */
+export function judge(checks: readonly CheckResult[], paths: readonly MeasuredPath[]): readonly Problem[] {
+  const own = checks.flatMap(problemOf);
+  const host = paths.filter(({ from }) => from === 'host');
+  const failing = new Set(host.filter(({ result }) => result.diagnosis !== undefined).map(({ to }) => to));
+  const between = host.flatMap(({ to, result: { diagnosis } }) =>
+    diagnosis === undefined ? [] : [problemBetween(to, diagnosis)],
+  );
+  const containers = paths.filter(
+    ({ from, to, result }) => from === 'container' && result.diagnosis !== undefined && !failing.has(to),
+  );
+  return [
+    ...own.filter(isError),
+    ...between,
+    ...containersOf(containers, paths),
+    ...own.filter((one) => !isError(one)),
+  ];
+}
+
+function isError({ severity }: Problem): boolean {
+  return severity === 'error';
+}
+
+function problemOf(check: CheckResult): Problem[] {
+  if (check.status === 'ok') return [];
+  // On a busy host a check may not end in time, which says nothing about packets.
+  const severity = check.status === 'fail' && check.isUnknown !== true ? 'error' : 'warning';
+  return [{ where: THIS_HOST, fault: check.name, severity, cause: check.found, remedy: check.remedy }];
+}
+
+function problemBetween(where: string, { fault, cause, remedy }: Diagnosis): Problem {
+  return { where, fault, severity: 'error', cause, remedy };
+}
+
+/** Paths from containers that fail although those of the host pass. */
+function containersOf(failing: readonly MeasuredPath[], paths: readonly MeasuredPath[]): Problem[] {
+  const all = paths.filter(({ from }) => from === 'container').length;
+  const [first] = failing;
+  if (first === undefined) return [];
+  const isSilent = failing.every(({ result }) => result.passes.small === 'no');
+  if (failing.length === all && isSilent) {
+    return [
+      {
+        ...{ where: THIS_HOST, fault: 'not-forwarded', severity: 'error' },
+        cause:
+          'packets of this host pass, and those of its containers do not, to any peer: this host does not forward them',
+        remedy:
+          'Look at what this host says of ip-forward, forward-drops and its bridge; with several failures above, mend those first.',
+      },
+    ];
+  }
+  return failing.map(({ to, result }) => {
+    const { fault, cause, remedy } = result.diagnosis!;
+    return {
+      where: to,
+      fault,
+      severity: 'error',
+      cause: `from a container, while packets of this host pass: ${cause}`,
+      remedy,
+    };
+  });
+}

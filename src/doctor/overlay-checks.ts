@@ -1,0 +1,230 @@
+import { type formatCidr, formatIp } from '../cni/ip-text.ts';
+import { describeError } from '../errors.ts';
+import { type Check, type Finding, fail, ok, warn } from './check.ts';
+import { NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
+import type { DoctorHost, DoctorPaths } from './host.ts';
+
+const BRIDGE = 'cni0';
+/** What was put back so lately is worth a word. */
+const LATELY_MS = 60_000;
+/** So many are named. */
+const MOST_NAMED = 4;
+
+export type AgentEndpoint = '/readiness' | '/self' | '/events';
+
+/** What `weft test` asks beyond what the doctor's checks see. */
+export interface OverlayHost extends Pick<DoctorHost, 'readText' | 'links'> {
+  /** Of the agent's API; `undefined` when nobody listens. @throws when it does not answer in time. */
+  readonly agent: <T>(endpoint: AgentEndpoint, signal: AbortSignal) => Promise<T | undefined>;
+  /** What would have to be done to the kernel so that it is as the leases on file want it, and what is in the way; a line each. */
+  readonly kernelDifference: (signal: AbortSignal) => Promise<readonly string[]>;
+  /** Where the kernel sends packets to each of these addresses: a device, or what it says instead. */
+  readonly devicesTo: (addresses: readonly string[], signal: AbortSignal) => Promise<readonly string[]>;
+}
+
+/** What the leases on file say of this host and its peers. */
+export interface OverlayFacts {
+  readonly external: string;
+  /** That peers send to: of the external interface, or another one that leads to it (--public-ip). */
+  readonly externalAddress: string | undefined;
+  /** An address in each peer's subnet, and the device that should lead there. */
+  readonly peers: readonly { readonly id: string; readonly address: string; readonly device: string }[];
+  readonly nowMs: () => number;
+}
+
+interface EventsAnswer {
+  readonly events: readonly {
+    readonly atMs: number;
+    readonly kind: string;
+    readonly text: string;
+    readonly subject: string;
+  }[];
+}
+interface ReadinessAnswer {
+  readonly ready: boolean;
+  readonly waitingFor?: string;
+  readonly parts: readonly { readonly part: string; readonly failure?: string }[];
+}
+interface SelfAnswer {
+  readonly store: { readonly name: string; readonly isReachable: boolean };
+}
+
+/** The host's part of the overlay, compared with the leases that the agent has left on file: the agent need not run. */
+export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: OverlayFacts): Check[] {
+  const REPAIRED: ReadonlySet<string> = new Set(['kernel-repaired', 'rules-repaired']);
+  return [
+    {
+      name: 'agent',
+      looksAt: 'whether the agent answers, and what it says of itself',
+      run: async (signal) => {
+        const asked = (): Promise<ReadinessAnswer | undefined> => host.agent<ReadinessAnswer>('/readiness', signal);
+        // Twice: on a busy host an answer may be late once.
+        const answer = await asked()
+          .catch(asked)
+          .catch((error: unknown) => {
+            signal.throwIfAborted();
+            return describeError(error);
+          });
+        if (typeof answer === 'string')
+          return fail(answer, 'It hangs, or the host is overloaded: see its log; restart it.');
+        if (answer === undefined)
+          return fail(
+            'no agent runs here',
+            'Start it; packets of other hosts are not taken meanwhile, or not for long.',
+          );
+        const failing = answer.parts.flatMap(({ part, failure }) =>
+          failure === undefined ? [] : [`${part}: ${failure}`],
+        );
+        if (answer.ready && failing.length === 0) return ok('it is ready');
+        return fail(
+          failing.join('; ') || (answer.waitingFor ?? 'it is not ready'),
+          'See weft status and the log of the agent.',
+        );
+      },
+    },
+    {
+      name: 'store',
+      looksAt: 'whether the agent reaches its lease store',
+      run: async (signal) => {
+        const answer = await host.agent<SelfAnswer>('/self', signal);
+        if (answer === undefined) return ok('nobody to ask (see agent)');
+        return answer.store.isReachable
+          ? ok(answer.store.name)
+          : warn(
+              `${answer.store.name} does not answer: packets go on with what is known, and changes are not seen`,
+              'Look at the store and the way to it.',
+            );
+      },
+    },
+    {
+      name: 'repairs',
+      looksAt: 'what the agent has put back within the last minute',
+      run: async (signal) => {
+        const answer = await host.agent<EventsAnswer>('/events', signal);
+        const since = facts.nowMs() - LATELY_MS;
+        const lately = (answer?.events ?? []).filter(({ atMs, kind }) => atMs >= since && REPAIRED.has(kind));
+        if (lately.length === 0) return ok('nothing');
+        return warn(
+          named(lately.map(({ text }) => text)),
+          'Somebody else changes what the agent keeps: another agent, a script, a network manager.',
+        );
+      },
+    },
+    {
+      name: 'external-interface',
+      looksAt: `${facts.external}, by which the other hosts are reached`,
+      run: async (signal) => {
+        const link = (await host.links(signal)).find(({ name }) => name === facts.external);
+        if (link === undefined)
+          return fail(
+            `there is no ${facts.external}`,
+            'Give the agent another interface (--iface), or bring this one back.',
+          );
+        if (!link.up) return fail(`${facts.external} is down`, `ip link set ${facts.external} up`);
+        const { externalAddress } = facts;
+        const has =
+          externalAddress === undefined || link.addresses.some((one) => one.split('/')[0] === externalAddress);
+        return has
+          ? ok(link.addresses.join(', '))
+          : fail(
+              `${facts.external} has ${link.addresses.join(', ') || 'no IPv4 address'}, and peers send to ${externalAddress}`,
+              'Give the address back; a running agent publishes the new one by itself.',
+            );
+      },
+    },
+    {
+      name: 'kernel-state',
+      looksAt: 'devices, addresses, routes and tunnel entries, compared with the leases',
+      run: async (signal) => {
+        const difference = await host.kernelDifference(signal);
+        return difference.length === 0
+          ? ok('as the leases want it')
+          : fail(
+              `not as it should be: ${named(difference)}`,
+              'A running agent puts that right by itself; else start it. What is in the way must be removed by hand.',
+            );
+      },
+    },
+    {
+      name: 'routes-in-use',
+      looksAt: 'where the kernel sends packets to each peer',
+      run: async (signal) => {
+        const devices = await host.devicesTo(
+          facts.peers.map(({ address }) => address),
+          signal,
+        );
+        const astray = facts.peers.flatMap(({ id, device }, i) =>
+          devices[i] === device ? [] : [`${id}: ${devices[i]}, not ${device}`],
+        );
+        return astray.length === 0
+          ? ok('each by the device of the backend')
+          : fail(
+              named(astray),
+              'Somebody else has a longer or better route, or a rule: ip rule; ip route show table all.',
+            );
+      },
+    },
+    {
+      name: 'bridge',
+      looksAt: `${BRIDGE}, by which containers reach this host`,
+      run: async (signal) => {
+        const [env, links] = [await readSubnetEnv(host, paths), await host.links(signal)];
+        const bridge = links.find(({ name }) => name === BRIDGE);
+        if (bridge === undefined) return ok('no container has been added yet');
+        if (!bridge.up)
+          return fail(`${BRIDGE} is down: containers of this host reach nobody`, `ip link set ${BRIDGE} up`);
+        if (env === undefined) return ok(NOTHING_TO_COMPARE);
+        return bridgeFinding(bridge, env.mtuBytes, env.subnet && gatewayOf(env.subnet));
+      },
+    },
+    {
+      name: 'forwarding',
+      looksAt: 'whether each device on the way of packets forwards them',
+      run: async (signal) => {
+        const names = new Set((await host.links(signal)).map(({ name }) => name));
+        const devices = [facts.external, BRIDGE, ...facts.peers.map(({ device }) => device)].filter((name) =>
+          names.has(name),
+        );
+        const off: string[] = [];
+        for (const name of new Set(devices)) {
+          const value = await host.readText(`/proc/sys/net/ipv4/conf/${name}/forwarding`);
+          if (value?.trim() === '0') off.push(name);
+        }
+        return off.length === 0
+          ? ok([...new Set(devices)].join(', '))
+          : fail(
+              `off: ${off.join(', ')}`,
+              `sysctl -w net.ipv4.conf.${off[0]}.forwarding=1, or net.ipv4.ip_forward=1 for all.`,
+            );
+      },
+    },
+  ];
+}
+
+function bridgeFinding(
+  bridge: { readonly mtuBytes: number; readonly addresses: readonly string[] },
+  mtuBytes: number,
+  gateway: string | undefined,
+): Finding {
+  if (gateway !== undefined && !bridge.addresses.includes(gateway)) {
+    return fail(
+      `${BRIDGE} has ${bridge.addresses.join(', ') || 'no IPv4 address'}, and subnet.env needs ${gateway}`,
+      `ip address replace ${gateway} dev ${BRIDGE}, or delete ${BRIDGE}: the next container makes it anew.`,
+    );
+  }
+  return bridge.mtuBytes <= mtuBytes
+    ? ok(`up, MTU ${bridge.mtuBytes}`)
+    : warn(
+        `the MTU of ${BRIDGE} is ${bridge.mtuBytes}, and the overlay takes ${mtuBytes}: containers send packets that do not fit`,
+        `ip link set ${BRIDGE} mtu ${mtuBytes}; the same for the interfaces in containers.`,
+      );
+}
+
+function gatewayOf(subnet: Parameters<typeof formatCidr>[0]): string {
+  return `${formatIp({ bits: 32, value: subnet.ip.value + 1n })}/${subnet.length}`;
+}
+
+function named(lines: readonly string[]): string {
+  const more = lines.length - MOST_NAMED;
+  return `${lines.slice(0, MOST_NAMED).join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
+}

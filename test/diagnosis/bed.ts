@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import { fileURLToPath } from 'node:url';
+import type { Report } from '../../src/diagnosis/report.ts';
+import type { Problem } from '../../src/diagnosis/verdict.ts';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { formatPrefix4 } from '../../src/ip/prefix.ts';
+import type { LabHost, Place } from '../../src/lab/topology.ts';
+import { Overlay } from '../netns/overlay.ts';
+import { eventually } from '../netns/waiting.ts';
+
+const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
+const HOSTS = ['a', 'b', 'c'] as const;
+
+export type HostName = (typeof HOSTS)[number];
+
+/** Something that breaks the network, and what must be said of it. */
+export interface Fault {
+  readonly name: string;
+  /** Shell commands by place: a host, or `switch`. `AGENT` in one is the pid of that host's agent. */
+  readonly inject: Readonly<Partial<Record<HostName | 'switch', string>>>;
+  /** What takes it back; must succeed. */
+  readonly heal: Readonly<Partial<Record<HostName | 'switch', string>>>;
+  /** Where `weft test` runs. */
+  readonly at: HostName;
+  /** Whom it must name, and by which words; `undefined`: nothing is wrong. */
+  readonly where: HostName | 'this host' | undefined;
+  readonly faults: readonly string[];
+}
+
+/** Three hosts with agents and containers, which faults are injected into one after the other. */
+export class Bed implements AsyncDisposable {
+  readonly overlay: Overlay;
+  readonly #signal: AbortSignal;
+
+  private constructor(overlay: Overlay, signal: AbortSignal) {
+    this.overlay = overlay;
+    this.#signal = signal;
+  }
+
+  static async create(backend: string, signal: AbortSignal): Promise<Bed> {
+    const netConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "${backend}"}}`;
+    const overlay = await Overlay.create({ hosts: 3, containersPerHost: 1, underlay: 'wire', netConf }, signal);
+    return new Bed(overlay, signal);
+  }
+
+  host(name: HostName): LabHost {
+    return this.overlay.topology.hosts[HOSTS.indexOf(name)]!;
+  }
+
+  /** With `A_IP`, `B_NET`, `C_MAC`, … filled in. */
+  async run(script: Fault['inject']): Promise<void> {
+    for (const [name, text] of Object.entries(script) as [HostName | 'switch', string][]) {
+      const place: Place = name === 'switch' ? this.overlay.topology.plan.switchNamespace : this.host(name);
+      await this.overlay.topology.exec(place, ['sh', '-ec', this.#filled(name, text)], { timeoutMs: 30_000 });
+    }
+  }
+
+  #filled(at: HostName | 'switch', text: string): string {
+    let filled = text;
+    for (const name of HOSTS) {
+      const host = this.host(name);
+      const upper = name.toUpperCase();
+      filled = filled.replaceAll(`${upper}_IP`, formatIpv4(host.address)).replaceAll(`${upper}_PORT`, host.switchPort);
+      filled = filled.replaceAll(`${upper}_NET`, formatPrefix4(host.network!.subnet));
+      filled = filled.replaceAll(`${upper}_GW`, formatIpv4(host.network!.gateway));
+      filled = filled.replaceAll(`${upper}_DEV`, formatIpv4(host.network!.subnet.addr));
+    }
+    if (at === 'switch') return filled;
+    const { stateDirectory, containers } = this.host(at);
+    return filled
+      .replaceAll('AGENT', String(this.overlay.agents[HOSTS.indexOf(at)]!.child.pid))
+      .replaceAll('STATE', stateDirectory)
+      .replaceAll('CONTAINER', containers[0]!.namespace);
+  }
+
+  /** What `weft test` says on that host. */
+  async test(name: HostName): Promise<Report> {
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'test', '--json'];
+    argv.push('--subnet-file', `${this.host(name).stateDirectory}/subnet.env`);
+    const { stdout, stderr } = await this.overlay.topology.exec(this.host(name), argv, {
+      okExitCodes: [0, 1],
+      timeoutMs: 90_000,
+      signal: this.#signal,
+    });
+    try {
+      return JSON.parse(stdout) as Report;
+    } catch {
+      throw new Error(`weft test says no JSON: ${stdout}${stderr}`);
+    }
+  }
+
+  /** Injects it, lets `weft test` name it, and takes it back until all is well again. */
+  async prove(fault: Fault): Promise<void> {
+    await this.run(fault.inject);
+    let last: readonly Problem[] = [];
+    try {
+      await eventually(
+        `weft test names ${fault.faults.join(' or ') || 'nothing'} on ${fault.where ?? 'any host'}`,
+        async () => {
+          last = (await this.test(fault.at)).problems;
+          return this.#fits(fault, last) || undefined;
+        },
+      );
+    } catch (error) {
+      throw new Error(`${(error as Error).message}; it says ${JSON.stringify(last, undefined, 2)}`);
+    } finally {
+      await this.run(fault.heal);
+    }
+    await this.healthy(fault.at);
+  }
+
+  /** No error on that host; a warning may speak of what was repaired a while ago. */
+  async healthy(name: HostName): Promise<void> {
+    let last: readonly Problem[] = [];
+    await eventually(`no problem on ${name}`, async () => {
+      last = (await this.test(name)).problems.filter(({ severity }) => severity === 'error');
+      return last.length === 0 || undefined;
+    }).catch((error: unknown) => assert.fail(`${(error as Error).message}: ${JSON.stringify(last, undefined, 2)}`));
+  }
+
+  /** The right cause is named, and no host or pair that is innocent. */
+  #fits({ where, faults, at }: Fault, problems: readonly Problem[]): boolean {
+    const errors = problems.filter(({ severity }) => severity === 'error');
+    if (where === undefined) return errors.length === 0;
+    const place =
+      where === 'this host'
+        ? where
+        : `${formatPrefix4(this.host(where).network!.subnet)} on ${formatIpv4(this.host(where).address)}`;
+    if (!problems.some((one) => one.where === place && faults.includes(one.fault))) return false;
+    // What is wrong with this host shows on all its paths; what is wrong with a peer, on that one alone.
+    return (
+      where === 'this host' || errors.every((one) => one.where === place || (one.where === 'this host' && at !== where))
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.overlay[Symbol.asyncDispose]();
+  }
+}

@@ -79,9 +79,10 @@ async function report(flags: BugreportFlags): Promise<void> {
   const files = await collect(flags, signal);
   const shown = files.map(({ name: path, content }) => ({ name: `${name}/${path}`, content: redact(content) }));
   const path = flags.output ?? `${name}.tar.gz`;
+  const archive = gzipSync(tarOf(shown, now));
   try {
     // What is in it is for its owner, and nothing that is there is overwritten.
-    writeFileSync(path, gzipSync(tarOf(shown, now)), { flag: 'wx', mode: 0o600 });
+    writeFileSync(path, archive, { flag: 'wx', mode: 0o600 });
   } catch (error) {
     throw new WeftError('WEFT_OUTPUT_UNWRITABLE', `cannot write the report to ${path}: ${describeError(error)}`, {
       hint: 'Name a new file in a directory that you may write to, with -o.',

@@ -90,10 +90,21 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
     ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths) },
     tookMs: Math.round(performance.now() - startedAtMs),
   };
-  if (flags.junit !== undefined) await writeFile(flags.junit, renderJunit(report));
   const ok = !report.problems.some(({ severity }) => severity === 'error');
   process.stdout.write(flags.json ? `${JSON.stringify({ ok, ...report })}\n` : renderReport(report));
   process.exitCode = ok ? 0 : 1;
+  if (flags.junit !== undefined) await writeJunit(flags.junit, renderJunit(report));
+}
+
+async function writeJunit(path: string, text: string): Promise<void> {
+  try {
+    await writeFile(path, text);
+  } catch (error) {
+    throw new WeftError('WEFT_OUTPUT_UNWRITABLE', `cannot write the JUnit report to ${path}: ${describeError(error)}`, {
+      hint: 'Name a file in a directory that you may write to, with --junit.',
+      cause: error,
+    });
+  }
 }
 
 function peerOf(view: HostView, word: string): PeerView {

@@ -17,6 +17,7 @@ import {
   stringFlag,
 } from './go-flags.ts';
 import { compileRe2 } from './re2.ts';
+import { API_SOCKET_NAME } from './subnet-file.ts';
 
 export type SubnetManagerKind = 'local' | 'etcd' | 'kube';
 
@@ -141,7 +142,7 @@ const FLANNELD_FLAGS = {
     "with Kubernetes, accept a node's public address only if its Node object lists it (status.addresses)",
   ),
   'api-socket': stringFlag(
-    'weft.sock',
+    API_SOCKET_NAME,
     'Unix socket `file` of the read-only API, for root and the user of the agent; relative to the directory of -subnet-file, empty to disable',
   ),
   'api-listen': stringFlag(

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { isSea } from 'node:sea';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { API_SOCKET_NAME } from '../config/subnet-file.ts';
 import { WeftError } from '../errors.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
 import { logTail } from './agent.ts';
@@ -18,7 +19,7 @@ const PING_SECONDS = '0.2';
 
 /** Of a host's agent. */
 export function apiSocketOf(host: { readonly stateDirectory: string }): string {
-  return join(host.stateDirectory, 'weft.sock');
+  return join(host.stateDirectory, API_SOCKET_NAME);
 }
 
 function resultFile(stateDirectory: string): string {

@@ -134,6 +134,7 @@ for (const { mode, enableNfTables } of [
         /^removed files:$/,
         /^ {2}\S+\/subnet\.env$/,
         /^ {2}\S+\/subnet\.env\.last-known\.json$/,
+        /^ {2}\S+\/weft\.sock$/,
         /^ {2}\S+\/last-error$/,
         enableNfTables ? /^removed nftables rules:$/ : /^removed iptables rules \(nft\):$/,
         enableNfTables

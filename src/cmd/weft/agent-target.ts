@@ -3,11 +3,11 @@ import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { type AgentClient, agentClient, overAddress, overSocket } from '../../api/client.ts';
 import { readStartupError } from '../../config/last-error.ts';
+import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { printable } from '../../printable.ts';
 import { type ClusterFlags, clusterClients } from './cluster.ts';
 
-const DEFAULT_SOCKET = '/run/flannel/weft.sock';
 /** So many agents of a cluster are asked at once. */
 const AT_ONCE = 16;
 
@@ -23,7 +23,7 @@ export interface TargetFlags extends ClusterFlags {
 /** Whom a command asks: the agent of this host unless something else is said. */
 export function withTarget(command: Command): Command {
   return command
-    .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_SOCKET)
+    .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
     .option('--host <url>', 'ask the agent at this address (--api-listen), as http://192.0.2.1:8287')
     .option('--token-file <file>', 'the token for --host')
     .option('--cluster', 'ask all agents of a Kubernetes cluster, through its API server')

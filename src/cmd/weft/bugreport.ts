@@ -7,6 +7,7 @@ import { Command } from 'commander';
 import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
 import { ANSWERS, type Endpoint } from '../../api/schema.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
+import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { run } from '../../linux/run.ts';
 import { untilStopped } from '../stop-signal.ts';
@@ -61,7 +62,7 @@ export function bugreportCommand(): Command {
       'Write one archive with all that a maintainer asks for. Keys, tokens and passwords are left out; look at it before you send it. Changes nothing.',
     )
     .option('-o, --output <file>', 'default: weft-bugreport-HOST-TIME.tar.gz here')
-    .option('--socket <file>', "the agent's socket (--api-socket)", '/run/flannel/weft.sock')
+    .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
     .option('--log <file>', "the agent's log (default: the journal of --unit)")
     .option('--unit <name>', 'its systemd unit', 'weft-flanneld')
     .action((flags: BugreportFlags) => report(flags));

@@ -6,7 +6,7 @@ import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { startupErrorPath } from '../../config/last-error.ts';
 import { lastKnownPath } from '../../config/last-known.ts';
-import { handOverPath } from '../../config/subnet-file.ts';
+import { apiSocketPath, handOverPath } from '../../config/subnet-file.ts';
 import { WeftError } from '../../errors.ts';
 import { CAP_NET_ADMIN, hasCapability } from '../../linux/capabilities.ts';
 import { hostInUse } from '../../linux/host-in-use.ts';
@@ -124,7 +124,13 @@ async function removables(
 
 /** What an agent writes at that place and beside it. */
 function filesBeside(subnetFile: string): string[] {
-  return [subnetFile, lastKnownPath(subnetFile), handOverPath(subnetFile), startupErrorPath(dirname(subnetFile))];
+  return [
+    subnetFile,
+    lastKnownPath(subnetFile),
+    handOverPath(subnetFile),
+    apiSocketPath(subnetFile),
+    startupErrorPath(dirname(subnetFile)),
+  ];
 }
 
 /**

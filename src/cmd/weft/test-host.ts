@@ -1,5 +1,5 @@
-import { dirname, join } from 'node:path';
 import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
+import { apiSocketPath } from '../../config/subnet-file.ts';
 import type { HostView } from '../../diagnosis/host-view.ts';
 import type { AgentEndpoint, OverlayFacts, OverlayHost } from '../../doctor/overlay-checks.ts';
 import { hasErrno } from '../../errno.ts';
@@ -15,7 +15,7 @@ const MOST_ROUTES = 16;
 /** This host, as the checks of `weft test` see it. */
 export function overlayHost(subnetFile: string, wanted: WantedKernel): OverlayHost {
   const { readText, links } = realHost();
-  const client = agentClient('this host', overSocket(join(dirname(subnetFile), 'weft.sock')));
+  const client = agentClient('this host', overSocket(apiSocketPath(subnetFile)));
   return {
     readText,
     links,

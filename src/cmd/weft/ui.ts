@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { Command, InvalidArgumentError } from 'commander';
+import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
 import { WeftError } from '../../errors.ts';
 import { readKeptLab } from '../../lab/lab-page.ts';
 import type { LabResult } from '../../lab/lab-result.ts';
@@ -12,7 +13,6 @@ import { startPageServer } from '../../ui/page-server.ts';
 import type { ProcessLife } from '../process-life.ts';
 import { pageFiles } from './page-files.ts';
 
-const DEFAULT_SOCKET = '/run/flannel/weft.sock';
 const DEFAULT_PORT = 8087;
 /** The page shows what the agents' sockets let only root see: it is for this machine. */
 const LISTEN = '127.0.0.1';
@@ -38,7 +38,7 @@ export function uiCommand(life: ProcessLife): Command {
     .description('Serve a live, read-only page on this machine with hosts, the paths between them, packets and events.')
     .option(
       '--socket <path>',
-      `API socket of an agent on this machine; may be repeated (default: ${DEFAULT_SOCKET})`,
+      `API socket of an agent on this machine; may be repeated (default: ${DEFAULT_API_SOCKET})`,
       append,
     )
     .option('--host <url>', 'URL of the API of an agent on another host (its --api-listen); may be repeated', append)
@@ -78,7 +78,7 @@ function sourcesOf(flags: UiFlags): { readonly sources: readonly AgentSource[]; 
   if (host.length > 0 && tokenFile === undefined)
     throw new WeftError('WEFT_USAGE', '--host needs the token of its agent, in --token-file');
   const token = tokenFile === undefined ? '' : readToken(tokenFile);
-  const sockets = socket.length === 0 && host.length === 0 && lab === undefined ? [DEFAULT_SOCKET] : socket;
+  const sockets = socket.length === 0 && host.length === 0 && lab === undefined ? [DEFAULT_API_SOCKET] : socket;
   const named = sockets.length === 1 ? () => hostname() : (path: string) => path;
   const sources = [
     ...sockets.map((path) => socketSource(named(path), path)),

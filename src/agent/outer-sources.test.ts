@@ -13,7 +13,7 @@ function rig() {
   const said: string[] = [];
   const calls: string[] = [];
   const kernel = new Map<string, Set<string>>();
-  const state = { failure: undefined as string | undefined };
+  const state = { failure: undefined as string | undefined, looks: 0 };
   const filters: OuterFilterPort = {
     replace: async ({ name, traffic, sources }) => {
       if (state.failure !== undefined) throw new Error(state.failure);
@@ -27,7 +27,10 @@ function rig() {
       for (const one of added) there.add(formatAddr(one));
       for (const one of removed) there.delete(formatAddr(one));
     },
-    names: async () => [...kernel.keys()],
+    names: async () => {
+      state.looks++;
+      return [...kernel.keys()];
+    },
     remove: async (name) => void kernel.delete(name),
   };
   const log = (text: string): void => void said.push(text);
@@ -40,7 +43,7 @@ function rig() {
     }
   };
   const there = (): string => [...(kernel.get(NAME) ?? ['none'])].sort().join();
-  return { sources, said, calls, kernel, state, until, there };
+  return { sources, said, calls, kernel, state, until, there, looks: () => state.looks };
 }
 
 describe('OuterSources', () => {
@@ -84,6 +87,12 @@ describe('OuterSources', () => {
     sources.setPeer(key(2), [addr('192.0.2.2')]);
     await r.until(() => r.there() === 'none');
     assert.deepEqual([...r.kernel.keys()], ['weft_sources_10_7_0_0_16'], 'that of another network stays');
+    const looks = r.looks();
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.equal(r.looks(), looks, 'nobody looks for what is not wanted');
+    assert.deepEqual(r.said, []);
+    sources.set([{ protocol: 'ipip' }]);
+    await r.until(() => r.there() === '192.0.2.2');
   });
 
   it('is named by the network, and checks what the backend and --source-check say', () => {

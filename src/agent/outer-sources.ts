@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { HostPart } from '../backend/backend.ts';
 import type { SourceCheck } from '../dataplane/source-check.ts';
 import { OUTER_FILTER_PREFIX, type OuterFilter, type OuterTraffic } from '../desired/outer-filter.ts';
@@ -83,7 +82,9 @@ export class OuterSources implements AsyncDisposable {
         this.#failure = failure;
         this.#there = undefined;
       }
-      if (!this.#isDue) await this.#until(lookMs);
+      // Where nothing is to be checked, nothing can be missing.
+      const isIdle = this.#traffic?.length === 0 && this.#there !== undefined;
+      if (!this.#isDue) await this.#until(isIdle ? undefined : lookMs);
       if (this.#isDue || this.#there === undefined || signal.aborted) continue;
       const names = await filters.names(signal).catch(() => undefined);
       if (names === undefined || names.includes(name)) continue;
@@ -92,10 +93,14 @@ export class OuterSources implements AsyncDisposable {
     }
   }
 
-  async #until(ms: number): Promise<void> {
-    const woken = new AbortController();
-    this.#wake = () => woken.abort();
-    await delay(ms, undefined, { signal: woken.signal, ref: false }).catch(() => {});
+  /** Until there is something to do, or the time is over where there is one. */
+  async #until(ms: number | undefined): Promise<void> {
+    const woken = Promise.withResolvers<void>();
+    this.#wake = woken.resolve;
+    const timer = ms === undefined ? undefined : setTimeout(woken.resolve, ms);
+    timer?.unref();
+    await woken.promise;
+    clearTimeout(timer);
     this.#wake = undefined;
   }
 

@@ -7,7 +7,7 @@ import { formatAddr, parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
-import { describePeer, findPeer, readHostView } from './host-view.ts';
+import { describePeer, peerOf, readHostView } from './host-view.ts';
 
 const signal = new AbortController().signal;
 const PATH = '/run/flannel/subnet.env';
@@ -61,8 +61,10 @@ describe('this host and its peers, from the files of the agent', () => {
   it('find a peer by its subnet, an address in it, or that of its host', async () => {
     const view = await viewOf('udp');
     for (const word of ['10.244.2.0/24', '10.244.2.77', '192.168.77.2'])
-      assert.equal(findPeer(view, word), view.peers[0], word);
-    for (const word of ['10.244.3.1', '192.168.77.9', 'b']) assert.equal(findPeer(view, word), undefined, word);
+      assert.equal(peerOf(view, word), view.peers[0], word);
+    for (const word of ['10.244.3.1', '192.168.77.9', 'b']) {
+      assert.throws(() => peerOf(view, word), { code: 'WEFT_USAGE', message: `"${word}" is no peer of this host` });
+    }
   });
 
   it('are not there before an agent was ready', async () => {

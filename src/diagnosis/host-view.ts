@@ -103,15 +103,19 @@ function mtuOf(text: string): number | undefined {
   return Number.isInteger(value) && value >= 576 ? value : undefined;
 }
 
-/** The peer that a word means: its subnet, an address in it, or its address between the hosts. */
-export function findPeer(view: HostView, word: string): PeerView | undefined {
+/** The peer that a word means: its subnet, an address in it, or its address between the hosts. @throws WeftError WEFT_USAGE. */
+export function peerOf({ peers }: HostView, word: string): PeerView {
   const addr = parseAddr(word);
-  return view.peers.find(
+  const peer = peers.find(
     ({ id, overlay, underlay, subnet, lease }) =>
       id === word ||
       lease.origin?.holder === word ||
       (addr !== undefined && (overlay === addr || underlay === addr || containsAddr(subnet, addr))),
   );
+  if (peer !== undefined) return peer;
+  throw new WeftError('WEFT_USAGE', `${JSON.stringify(word)} is no peer of this host`, {
+    hint: `Name a subnet, or an address of a container or a host; this host knows ${peers.length} peers.`,
+  });
 }
 
 /** `10.244.2.0/24 on 192.168.77.2`. */

@@ -13,6 +13,7 @@ import { installCniCommand } from './install-cni.ts';
 import { labCommand } from './lab.ts';
 import { leasesCommand } from './leases.ts';
 import { peersCommand } from './peers.ts';
+import { pingCommand } from './ping.ts';
 import { rotateKeyCommand } from './rotate-key.ts';
 import { statusCommand } from './status.ts';
 import { testCommand } from './test.ts';
@@ -43,7 +44,8 @@ async function main(life: ProcessLife): Promise<number> {
     .addCommand(bugreportCommand())
     .addCommand(doctorCommand())
     .addCommand(rotateKeyCommand())
-    .addCommand(testCommand());
+    .addCommand(testCommand())
+    .addCommand(pingCommand());
   for (const command of [program, ...program.commands]) command.exitOverride();
   try {
     await program.parseAsync();

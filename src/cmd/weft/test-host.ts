@@ -3,6 +3,7 @@ import { apiSocketPath } from '../../config/subnet-file.ts';
 import type { HostView } from '../../diagnosis/host-view.ts';
 import type { AgentEndpoint, OverlayFacts, OverlayHost } from '../../doctor/overlay-checks.ts';
 import { hasErrno } from '../../errno.ts';
+import { WeftError } from '../../errors.ts';
 import { formatAddr } from '../../ip/address.ts';
 import { parseIpList } from '../../linux/interfaces.ts';
 import { run } from '../../linux/run.ts';
@@ -11,6 +12,14 @@ import type { WantedKernel } from './wanted-kernel.ts';
 
 /** Peers whose routes are asked for one by one. */
 const MOST_ROUTES = 16;
+
+/** Probes need raw sockets. @throws WeftError WEFT_NOT_ROOT. */
+export function requireRoot(): void {
+  if (process.geteuid?.() === 0) return;
+  throw new WeftError('WEFT_NOT_ROOT', `could not send probes as user ${process.geteuid?.() ?? '?'}`, {
+    hint: 'Run it as root, for instance with sudo.',
+  });
+}
 
 /** This host, as the checks of `weft test` see it. */
 export function overlayHost(subnetFile: string, wanted: WantedKernel): OverlayHost {

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { backendKind } from '../../backend/registry.ts';
 import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
-import { describePeer, findPeer, type HostView, type PeerView, readHostView } from '../../diagnosis/host-view.ts';
+import { describePeer, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
 import { measure } from '../../diagnosis/measure.ts';
 import { type Report, renderJunit, renderReport } from '../../diagnosis/report.ts';
 import { judge, type MeasuredPath, type Origin } from '../../diagnosis/verdict.ts';
@@ -19,7 +19,7 @@ import { makeTestContainer } from '../../linux/test-container.ts';
 import { printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { realHost } from './doctor-host.ts';
-import { overlayFacts, overlayHost } from './test-host.ts';
+import { overlayFacts, overlayHost, requireRoot } from './test-host.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
 const CHECK_MS = 12_000;
@@ -64,11 +64,7 @@ function portNumber(text: string): number {
 }
 
 async function test(words: readonly string[], flags: TestFlags): Promise<void> {
-  if (process.geteuid?.() !== 0) {
-    throw new WeftError('WEFT_NOT_ROOT', `could not send probes as user ${process.geteuid?.() ?? '?'}`, {
-      hint: 'Run it as root, for instance with sudo.',
-    });
-  }
+  requireRoot();
   using stopped = untilStopped();
   const { signal } = stopped;
   const startedAtMs = performance.now();
@@ -105,14 +101,6 @@ async function writeJunit(path: string, text: string): Promise<void> {
       cause: error,
     });
   }
-}
-
-function peerOf(view: HostView, word: string): PeerView {
-  const peer = findPeer(view, word);
-  if (peer !== undefined) return peer;
-  throw new WeftError('WEFT_USAGE', `${JSON.stringify(word)} is no peer of this host`, {
-    hint: `Name a subnet, or an address of a container or a host; this host knows ${view.peers.length} peers.`,
-  });
 }
 
 async function examine(view: HostView, flags: TestFlags, signal: AbortSignal): Promise<readonly CheckResult[]> {

@@ -108,6 +108,18 @@ describe('docs/COMPATIBILITY.md', () => {
   it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));
 });
 
+describe('tests that lean on a row of docs/COMPATIBILITY.md', () => {
+  it('name rows that exist', () => {
+    const table = read('docs/COMPATIBILITY.md');
+    const named = [...read('test/e2e/golden-hosts.ts').matchAll(/^ +row: '([^']+)'/gm)].map((match) => match[1]!);
+    assert.ok(named.length >= 4);
+    assert.deepEqual(
+      named.filter((row) => !table.includes(`\n| ${row}`)),
+      [],
+    );
+  });
+});
+
 describe('docs/BACKENDS.md', () => {
   const rows = tableRows('docs/BACKENDS.md').filter(([first]) => /^[\w-]+, /.test(first!));
 

@@ -114,7 +114,7 @@ const DIFFERENCES: readonly { readonly flannel: string; readonly weft: string; r
   {
     flannel: 'tun type tun pi off vnet_hdr off persist off',
     weft: 'tun type tun pi off vnet_hdr on persist on user root',
-    row: 'The TUN device is gone when flanneld exits',
+    row: 'The TUN device disappears when flanneld exits',
   },
   {
     flannel: 'inet SUBNET/32 scope global flannel0',
@@ -132,7 +132,7 @@ const DIFFERENCES: readonly { readonly flannel: string; readonly weft: string; r
 const SYSCTL_DIFFERENCE = {
   flannel: 'net.ipv6.conf.flannel0.accept_ra = 1',
   weft: 'net.ipv6.conf.flannel0.accept_ra = 0',
-  row: 'Router advertisements on flannel0 are believed',
+  row: 'Router advertisements on flannel0 are accepted',
 };
 
 /** The recorded state of a host, as weft is expected to have it. */

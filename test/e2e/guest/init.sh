@@ -78,9 +78,10 @@ clear_packets() { nft list table bridge wire | sed -n 's/.*counter packets \([0-
 
 # --- hosts ------------------------------------------------------------------------------------------------------------
 start_agent() { # host
-  # Not by the function of that name, which would be a process of its own.
+  # Not by the function of that name, which would be a process of its own. Probes would be among the packets that are counted here:
+  # the answer of a host that has not heard of the other one yet leaves by its default route.
   /usr/sbin/ip netns exec h$1 env WIREGUARD_KEY_FILE=$STATE/h$1/keys/wgkey flanneld --subnet-mgr=local --local-store=$STATE/subnets.db \
-    --net-config-path=$STATE/net-conf.json --subnet-file=$STATE/h$1/subnet.env --iface=eth0 --ip-masq --iptables-resync=60 \
+    --net-config-path=$STATE/net-conf.json --subnet-file=$STATE/h$1/subnet.env --iface=eth0 --ip-masq --iptables-resync=60 --probe=off \
     --healthz-ip=127.0.0.1 --healthz-port=8081 >>$STATE/h$1/log 2>&1 &
   echo $! >$STATE/h$1/pid
 }

@@ -257,12 +257,13 @@ describe('acquiring', () => {
       method === 'PATCH'
         ? { status: 403, body: { kind: 'Status', reason: 'Forbidden', message: 'nodes "own" is forbidden' } }
         : undefined;
+    const before = bench.patches().length;
     await assert.rejects(bench.acquire(manager, attrs(2)), {
       code: 'WEFT_KUBE_REFUSED',
       message: /^timeout contacting kube-api, failed to patch node "own"\. Error: .*nodes "own" is forbidden/,
       hint: /patch on nodes\/status/,
     });
-    assert.ok(bench.patches().length > 5, 'it was tried again and again');
+    assert.ok(bench.patches().length >= before + 2, 'it was tried again');
   });
 
   test('alloc reads the own Node alone, from wherever it is at hand', async () => {

@@ -20,7 +20,7 @@ const UDP = { Network: '10.244.0.0/16', Backend: { Type: 'udp' } };
 const DUAL = { Network: '10.244.0.0/16', EnableIPv6: true, IPv6Network: 'fd10:244::/56', Backend: { Type: 'vxlan' } };
 const FAST: KubeTiming = {
   reflector: { retry: { firstMs: 2, maxMs: 10 } },
-  refusal: { everyMs: 2, forMs: 20 },
+  refusal: { everyMs: 2, forMs: 300 },
   nodePollMs: 2,
   nodeLogMs: 60_000,
 };

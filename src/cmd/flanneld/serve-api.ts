@@ -1,10 +1,9 @@
 import type { Inspection } from '../../api/inspection.ts';
-import { startApiServer } from '../../api/server.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { peerUid } from '../../linux/peer-credentials.ts';
 
 /** The agent's API where its options say. */
-export function serveApi(
+export async function serveApi(
   { apiSocket, apiListen }: FlanneldOptions,
   inspection: Inspection,
   onProblem: (text: string) => void,
@@ -21,5 +20,7 @@ export function serveApi(
     ownUid: process.geteuid?.() ?? 0,
     onProblem,
   };
-  return startApiServer(options, signal);
+  // An agent that only says its version, or serves no API, does not load it.
+  const { startApiServer } = await import('../../api/server.ts');
+  return await startApiServer(options, signal);
 }

@@ -6,7 +6,7 @@ import { readStartupError } from '../../config/last-error.ts';
 import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { printable } from '../../printable.ts';
-import { type ClusterFlags, clusterClients } from './cluster.ts';
+import type { ClusterFlags } from './cluster.ts';
 
 /** So many agents of a cluster are asked at once. */
 const AT_ONCE = 16;
@@ -38,6 +38,8 @@ export async function clientsOf(flags: TargetFlags, signal: AbortSignal): Promis
   const { socket, host, tokenFile, cluster, node } = flags;
   if (cluster === true || node !== undefined) {
     if (host !== undefined) throw usage('--host and --cluster or --node contradict each other', 'Choose one.');
+    // Most verbs ask the agent of this host and need nothing of Kubernetes.
+    const { clusterClients } = await import('./cluster.ts');
     return await clusterClients(flags, node, signal);
   }
   if (host === undefined) return [agentClient(socket, overSocket(socket))];

@@ -7,9 +7,7 @@ import { readKeptLab } from '../../lab/lab-page.ts';
 import type { LabResult } from '../../lab/lab-result.ts';
 import { openInBrowser } from '../../linux/browser.ts';
 import { type AgentSource, socketSource, urlSource } from '../../ui/agent-source.ts';
-import { uiApp } from '../../ui/app.ts';
 import { Fleet } from '../../ui/fleet.ts';
-import { startPageServer } from '../../ui/page-server.ts';
 import type { ProcessLife } from '../process-life.ts';
 import { pageFiles } from './page-files.ts';
 
@@ -62,6 +60,9 @@ function portNumber(text: string): number {
 async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
   using stop = life.untilStopped();
   const { sources, lab } = sourcesOf(flags);
+  // No other verb needs an HTTP server.
+  const { uiApp } = await import('../../ui/app.ts');
+  const { startPageServer } = await import('../../ui/page-server.ts');
   const app = uiApp({ fleet: new Fleet(sources), files: pageFiles(), hostNames: HOST_NAMES, lab: () => lab });
   await using server = await startPageServer(app, LISTEN, flags.port, stop.signal);
   const address = `http://${LISTEN}:${server.port}/`;

@@ -1,21 +1,17 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { lstat, mkdir, readFile, unlink } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { getRequestListener } from '@hono/node-server';
+import { createBoundedServer } from '../bounded-server.ts';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { createApp } from './app.ts';
 import type { Inspection } from './inspection.ts';
 
-/** A request is a few header bytes. */
-const REQUEST_TIMEOUT_MS = 3_000;
-const CHECK_MS = 1_000;
 /** Nothing moved in either direction; a stream sends something every second. */
 const IDLE_MS = 60_000;
-/** A further one takes the place of the oldest: who holds connections open keeps nobody out. */
-const MAX_CONNECTIONS = 32;
 /** Requests under way may take so long once the agent ends; streams end at once. */
 const GRACE_MS = 1_000;
 const SOCKET_MODE = 0o600;
@@ -95,29 +91,13 @@ interface Refusal {
 type Admission = (request: IncomingMessage) => Refusal | undefined | Promise<Refusal | undefined>;
 
 function serverOf(admit: Admission, answer: (request: IncomingMessage, response: ServerResponse) => unknown): Server {
-  const limits = {
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    headersTimeout: REQUEST_TIMEOUT_MS,
-    connectionsCheckingInterval: CHECK_MS,
-    keepAliveTimeout: IDLE_MS,
-  };
-  const server = createServer(limits, (request, response) => {
+  return createBoundedServer(IDLE_MS, (request, response) => {
     response.on('error', () => undefined);
     void Promise.resolve(admit(request)).then(
       (refusal) => (refusal === undefined ? answer(request, response) : refuse(response, refusal)),
       (error: unknown) => refuse(response, { status: 403, error: describeError(error) }),
     );
   });
-  server.setTimeout(IDLE_MS, (socket) => socket.destroy());
-  const connections = new Set<Socket>();
-  server.on('connection', (socket) => {
-    connections.add(socket);
-    socket.once('close', () => connections.delete(socket));
-    const [oldest] = connections;
-    if (connections.size > MAX_CONNECTIONS) oldest?.destroy();
-  });
-  server.on('clientError', (_error, socket) => socket.destroy());
-  return server;
 }
 
 function refuse(response: ServerResponse, { status, error }: Refusal): void {

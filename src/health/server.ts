@@ -1,5 +1,6 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { createBoundedServer } from '../bounded-server.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { printable, printableLines } from '../printable.ts';
 
@@ -34,17 +35,8 @@ export interface HealthServer extends AsyncDisposable {
 
 /** How long requests under way may take once the server is told to stop; flannel's figure. */
 const GRACE_MS = 3000;
-/** A probe sends its few header bytes at once; what takes longer only holds a descriptor. */
-const REQUEST_TIMEOUT_MS = 3_000;
-/** How often Node looks for requests that took too long; its default is 30 s. */
-const CHECK_MS = 1_000;
 /** Nothing moved in either direction: the client does not read its answer, or keeps a connection that it does not use. */
 const IDLE_MS = 5_000;
-/**
- * Probes, a scraper or two, and doctor. A further one takes the place of the oldest: who holds connections open
- * keeps no probe out, and the descriptors that the agent needs for its work are left to it.
- */
-const MAX_CONNECTIONS = 32;
 
 /** The list of all interfaces can be a reason. */
 const MAX_REASON = 10_000;
@@ -70,19 +62,9 @@ interface Answer {
 export async function startHealthServer(options: HealthServerOptions, signal: AbortSignal): Promise<HealthServer> {
   signal.throwIfAborted();
   let stopping = false;
-  const connections = new Set<Socket>();
-  const limits = {
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    headersTimeout: REQUEST_TIMEOUT_MS,
-    connectionsCheckingInterval: CHECK_MS,
-    keepAliveTimeout: IDLE_MS,
-  };
-  const server = createServer(limits, (request, response) => {
+  const server = createBoundedServer(IDLE_MS, (request, response) => {
     void respond(options, request, response, () => stopping);
   });
-  server.setTimeout(IDLE_MS, (socket) => socket.destroy());
-  server.on('connection', (socket) => admit(socket, connections));
-  server.on('clientError', (_error, socket) => socket.destroy());
   await listen(server, options);
   // From here on an accept error (EMFILE) is the client's bad luck and must not end the agent.
   server.on('error', () => undefined);
@@ -107,14 +89,6 @@ export async function startHealthServer(options: HealthServerOptions, signal: Ab
       await closed;
     },
   };
-}
-
-function admit(socket: Socket, connections: Set<Socket>): void {
-  connections.add(socket);
-  socket.once('close', () => connections.delete(socket));
-  if (connections.size <= MAX_CONNECTIONS) return;
-  const [oldest] = connections;
-  oldest?.destroy();
 }
 
 async function listen(server: Server, { ip, port }: HealthServerOptions): Promise<void> {

@@ -82,6 +82,33 @@ export function valid6(ip: usize, length: usize): u32 {
   return fold(pseudo + sum16(ip + 40, transport)) == 0xffff ? 1 : 0;
 }
 
+/** What differs in the TCP header of a segment: sequence number, flags, and the checksum, of which `sum` has all but these. */
+@inline
+function putTcp(segment: usize, sum: u64, sequence: u32, flags: u32, isFirst: bool, isLast: bool): void {
+  const at = bswap<u32>(sequence);
+  const own = flags & ~(isLast ? 0 : TCP_FIN | TCP_PSH) & ~(isFirst ? 0 : TCP_CWR);
+  store<u32>(segment, at, 4);
+  store<u8>(segment, own, 13);
+  store<u16>(segment, ~fold(sum + at + (own << 8)), 16);
+}
+
+/** The same in the UDP header: its length, which `sum` has once of the two times that it counts, and the checksum. */
+@inline
+function putUdp(segment: usize, sum: u64, length: u32): void {
+  const checksum = ~fold(sum + length) & 0xffff;
+  store<u16>(segment, length, 4);
+  store<u16>(segment, checksum == 0 ? 0xffff : checksum, 6); // RFC 768: 0 means "none"
+}
+
+/** Vector entries of the headers at `header` and the payload at `from`. */
+@inline
+function putPair(iovecs: usize, header: usize, headers: usize, from: usize, payload: usize): void {
+  store<u64>(iovecs, base + header);
+  store<u64>(iovecs, headers, 8);
+  store<u64>(iovecs, base + from, 16);
+  store<u64>(iovecs, payload, 24);
+}
+
 /**
  * Cuts segments out of the TCP or UDP super-packet at `ip`: `count` of them from number `index` on, each with `size` bytes of
  * payload, the very last with what is left. `headers` bytes, IP options and transport header included, are written for
@@ -127,22 +154,9 @@ export function segment4(
     const segment = header + headerLength;
     const own = swap16(transportLength + payload);
     let sum: u64 = sharedSum + own + sum16(ip + from, payload);
-    if (isTcp) {
-      const at = bswap<u32>(sequence + from - headers);
-      const last = from + payload == total;
-      const segmentFlags = flags & ~(last ? 0 : TCP_FIN | TCP_PSH) & ~(index == 0 ? 0 : TCP_CWR);
-      store<u32>(segment, at, 4);
-      store<u8>(segment, segmentFlags, 13);
-      store<u16>(segment, ~fold(sum + at + (segmentFlags << 8)), 16);
-    } else {
-      const checksum = ~fold(sum + own) & 0xffff;
-      store<u16>(segment, own, 4);
-      store<u16>(segment, checksum == 0 ? 0xffff : checksum, 6); // RFC 768: 0 means "none"
-    }
-    store<u64>(iovecs, base + header);
-    store<u64>(iovecs, headers, 8);
-    store<u64>(iovecs, base + ip + from, 16);
-    store<u64>(iovecs, payload, 24);
+    if (isTcp) putTcp(segment, sum, sequence + from - headers, flags, index == 0, from + payload == total);
+    else putUdp(segment, sum, own);
+    putPair(iovecs, header, headers, ip + from, payload);
     header += stride;
     iovecs += 2 * IOVEC_SIZE;
   }
@@ -184,25 +198,37 @@ export function segment6(
     const segment = header + headerLength;
     const own = swap16(transportLength + payload);
     let sum: u64 = sharedSum + own + sum16(ip + from, payload);
-    if (isTcp) {
-      const at = bswap<u32>(sequence + from - headers);
-      const last = from + payload == total;
-      const segmentFlags = flags & ~(last ? 0 : TCP_FIN | TCP_PSH) & ~(index == 0 ? 0 : TCP_CWR);
-      store<u32>(segment, at, 4);
-      store<u8>(segment, segmentFlags, 13);
-      store<u16>(segment, ~fold(sum + at + (segmentFlags << 8)), 16);
-    } else {
-      const checksum = ~fold(sum + own) & 0xffff;
-      store<u16>(segment, own, 4);
-      store<u16>(segment, checksum == 0 ? 0xffff : checksum, 6);
-    }
-    store<u64>(iovecs, base + header);
-    store<u64>(iovecs, headers, 8);
-    store<u64>(iovecs, base + ip + from, 16);
-    store<u64>(iovecs, payload, 24);
+    if (isTcp) putTcp(segment, sum, sequence + from - headers, flags, index == 0, from + payload == total);
+    else putUdp(segment, sum, own);
+    putPair(iovecs, header, headers, ip + from, payload);
     header += stride;
     iovecs += 2 * IOVEC_SIZE;
   }
+}
+
+/** Whether the TCP header at `segment`, `length` bytes long, has what segmentation would have made of the one at `first`. */
+@inline
+function continuesTcp(first: usize, segment: usize, length: usize, sequence: u32): bool {
+  if ((load<u8>(segment, 13) & ~TCP_PSH) != TCP_ACK) return false;
+  if (bswap<u32>(load<u32>(segment, 4)) != sequence) return false;
+  if (load<u32>(segment, 8) != load<u32>(first, 8)) return false; // acknowledgement
+  if (load<u8>(segment, 12) != load<u8>(first, 12)) return false; // data offset
+  if (load<u16>(segment, 14) != load<u16>(first, 14)) return false; // window
+  for (let at: usize = 18; at < length; at += 2) {
+    if (load<u16>(segment + at) != load<u16>(first + at)) return false; // urgent pointer, options
+  }
+  return true;
+}
+
+@inline
+function continuesUdp(datagram: usize, length: u32): bool {
+  return load<u16>(datagram, 4) == length && load<u16>(datagram, 6) != 0;
+}
+
+/** PSH is set on the last segment of a run alone. */
+@inline
+function endsRun(segment: usize): bool {
+  return load<u8>(segment, 13) != TCP_ACK;
 }
 
 /**
@@ -237,23 +263,11 @@ export function continue4(
     if (load<u8>(ip, 8) != ttl || load<u8>(ip, 9) != load<u8>(first, 9)) return count;
     if (load<u64>(ip, 12) != load<u64>(first, 12) || load<u32>(ip, 20) != load<u32>(first, 20)) return count;
     if (mayFragment && load<u16>(ip, 4) != swap16(identification + count)) return count;
-    let isLast = false;
-    if (isTcp) {
-      const flags = load<u8>(ip, 33);
-      if ((flags & ~TCP_PSH) != TCP_ACK) return count;
-      if (bswap<u32>(load<u32>(ip, 24)) != sequence) return count;
-      if (load<u32>(ip, 28) != load<u32>(first, 28)) return count; // acknowledgement
-      if (load<u8>(ip, 32) != load<u8>(first, 32)) return count; // data offset
-      if (load<u16>(ip, 34) != load<u16>(first, 34)) return count; // window
-      for (let at: usize = 38; at < headers; at += 2) {
-        if (load<u16>(ip + at) != load<u16>(first + at)) return count; // urgent pointer, options
-      }
-      isLast = flags != TCP_ACK;
-    } else if (load<u16>(ip, 24) != udpLength || load<u16>(ip, 26) == 0) return count;
+    if (isTcp ? !continuesTcp(first + 20, ip + 20, headers - 20, sequence) : !continuesUdp(ip + 20, udpLength)) return count;
     if (!valid4(ip, length)) return count;
     store<u64>(iovec, base + ip + headers);
     store<u64>(iovec, payload, 8);
-    if (isLast) return count + 1;
+    if (isTcp && endsRun(ip + 20)) return count + 1;
     sequence += payload;
     ip += length;
     iovec += IOVEC_SIZE;
@@ -285,23 +299,11 @@ export function continue6(
     if (load<u64>(ip, 8) != load<u64>(first, 8) || load<u64>(ip, 16) != load<u64>(first, 16)) return count;
     if (load<u64>(ip, 24) != load<u64>(first, 24) || load<u64>(ip, 32) != load<u64>(first, 32)) return count;
     if (load<u32>(ip, 40) != load<u32>(first, 40)) return count; // ports
-    let isLast = false;
-    if (isTcp) {
-      const flags = load<u8>(ip, 53);
-      if ((flags & ~TCP_PSH) != TCP_ACK) return count;
-      if (bswap<u32>(load<u32>(ip, 44)) != sequence) return count;
-      if (load<u32>(ip, 48) != load<u32>(first, 48)) return count; // acknowledgement
-      if (load<u8>(ip, 52) != load<u8>(first, 52)) return count; // data offset
-      if (load<u16>(ip, 54) != load<u16>(first, 54)) return count; // window
-      for (let at: usize = 58; at < headers; at += 2) {
-        if (load<u16>(ip + at) != load<u16>(first + at)) return count; // urgent pointer, options
-      }
-      isLast = flags != TCP_ACK;
-    } else if (load<u16>(ip, 44) != total || load<u16>(ip, 46) == 0) return count;
+    if (isTcp ? !continuesTcp(first + 40, ip + 40, headers - 40, sequence) : !continuesUdp(ip + 40, total)) return count;
     if (!valid6(ip, length)) return count;
     store<u64>(iovec, base + ip + headers);
     store<u64>(iovec, payload, 8);
-    if (isLast) return count + 1;
+    if (isTcp && endsRun(ip + 40)) return count + 1;
     sequence += payload;
     ip += length;
     iovec += IOVEC_SIZE;

@@ -1,4 +1,4 @@
-import type { Arena, ArenaLayout } from './arena.ts';
+import type { Arena, ArenaLayout, Segment } from './arena.ts';
 import { decrementTtl } from './checksum.ts';
 import { type Counters, GAUGE_GSO_FALLBACKS, GAUGE_TX_BATCHES, GAUGE_TX_READS, GAUGE_TX_SENDS } from './counters.ts';
 import {
@@ -99,8 +99,9 @@ export class Outbound {
     this.#overhead = underlay.overhead;
     this.#batch = new SendBatch(layout, underlay.nameBytes, (at, slot) => underlay.putName(arena, at, table, slot));
     this.#ipv6 = new Outbound6({
-      ...{ arena, table, counters, icmp: icmp6, batch: this.#batch },
-      ensureRoom: () => this.#ensureRoom(),
+      ...{ arena, table, counters, icmp: icmp6 },
+      add: (slot, ip, total) => this.#add(slot, ip, total),
+      addSegments: (...parts) => this.#addSegments(...parts),
     });
     this.#input = layout.take(INPUT_BYTES);
   }
@@ -199,10 +200,9 @@ export class Outbound {
         this.#drop(slot, DROP_MALFORMED);
         return;
       }
-      this.#ensureRoom();
-      this.#batch.add(slot, this.#table.endpoint(slot), this.#table.endpointPort(slot), ip, total);
+      this.#add(slot, ip, total);
     } else {
-      this.#segment(slot, ip, headerLength, headers, total, gsoSize);
+      this.#addSegments(this.#arena.segment4, slot, ip, headerLength, headers, total, gsoSize);
     }
   }
 
@@ -239,26 +239,35 @@ export class Outbound {
     return true;
   }
 
+  #add(slot: Slot, ip: number, total: number): void {
+    if (!this.#batch.hasRoom) this.#flush();
+    this.#batch.add(slot, this.#table.endpoint(slot), this.#table.endpointPort(slot), ip, total);
+  }
+
   /** A super-packet becomes datagrams of `size` bytes of payload, all that fit into one message at a time. */
-  #segment(slot: Slot, ip: number, headerLength: number, headers: number, total: number, size: number): void {
+  #addSegments(
+    cut: Segment,
+    slot: Slot,
+    ip: number,
+    headerLength: number,
+    headers: number,
+    total: number,
+    size: number,
+  ): void {
     const batch = this.#batch;
     const address = this.#table.endpoint(slot);
     const port = this.#table.endpointPort(slot);
     const segments = Math.ceil((total - headers) / size);
     const full = Math.floor((total - headers) / size);
     for (let index = 0; index < segments; ) {
-      this.#ensureRoom();
+      if (!batch.hasRoom) this.#flush();
       const isFull = index < full;
       const length = isFull ? headers + size : total - full * size;
       const count = batch.reserve(slot, address, port, length, isFull ? full - index : 1);
-      this.#arena.segment4(ip, headerLength, headers, size, index, count, batch.header, HEADER_STRIDE, batch.iovec);
+      cut(ip, headerLength, headers, size, index, count, batch.header, HEADER_STRIDE, batch.iovec);
       batch.commitPairs(count, length);
       index += count;
     }
-  }
-
-  #ensureRoom(): void {
-    if (!this.#batch.hasRoom) this.#flush();
   }
 
   #flush(): void {

@@ -1,4 +1,4 @@
-import type { Arena } from './arena.ts';
+import type { Arena, Segment } from './arena.ts';
 import { decrementHopLimit } from './checksum.ts';
 import type { Counters } from './counters.ts';
 import {
@@ -13,7 +13,6 @@ import type { Icmp6Errors } from './icmp6-error.ts';
 import { HEADER_STRIDE } from './limits.ts';
 import type { Slot } from './peer-table-layout.ts';
 import type { PeerTableReader } from './peer-table-reader.ts';
-import type { SendBatch } from './send-batch.ts';
 import {
   ICMPV6_HOP_LIMIT_EXCEEDED,
   ICMPV6_NO_ROUTE,
@@ -40,10 +39,18 @@ export interface Outbound6Parts {
   readonly table: PeerTableReader;
   readonly counters: Counters;
   readonly icmp: Icmp6Errors;
-  /** That of Outbound: packets of both families leave together. */
-  readonly batch: SendBatch;
-  /** Called before each datagram that is added. */
-  readonly ensureRoom: () => void;
+  /** To what leaves, for packets of both families leave together: a whole packet. */
+  readonly add: (slot: Slot, ip: number, total: number) => void;
+  /** The same, a super-packet in pieces of `size` bytes of payload. */
+  readonly addSegments: (
+    cut: Segment,
+    slot: Slot,
+    ip: number,
+    headerLength: number,
+    headers: number,
+    total: number,
+    size: number,
+  ) => void;
 }
 
 /**
@@ -55,16 +62,16 @@ export class Outbound6 {
   readonly #table: PeerTableReader;
   readonly #counters: Counters;
   readonly #icmp: Icmp6Errors;
-  readonly #batch: SendBatch;
-  readonly #ensureRoom: () => void;
+  readonly #add: Outbound6Parts['add'];
+  readonly #addSegments: Outbound6Parts['addSegments'];
 
-  constructor({ arena, table, counters, icmp, batch, ensureRoom }: Outbound6Parts) {
+  constructor({ arena, table, counters, icmp, add, addSegments }: Outbound6Parts) {
     this.#arena = arena;
     this.#table = table;
     this.#counters = counters;
     this.#icmp = icmp;
-    this.#batch = batch;
-    this.#ensureRoom = ensureRoom;
+    this.#add = add;
+    this.#addSegments = addSegments;
   }
 
   /** @param available bytes from `ip` on, a whole IPv6 header at least. */
@@ -112,10 +119,9 @@ export class Outbound6 {
         this.#drop(slot, DROP_MALFORMED);
         return;
       }
-      this.#ensureRoom();
-      this.#batch.add(slot, this.#table.endpoint(slot), this.#table.endpointPort(slot), ip, total);
+      this.#add(slot, ip, total);
     } else {
-      this.#segment(slot, ip, transport, headers, total, gsoSize);
+      this.#addSegments(this.#arena.segment6, slot, ip, transport, headers, total, gsoSize);
     }
   }
 
@@ -168,23 +174,5 @@ export class Outbound6 {
     // 0 means "none" in UDP (RFC 768), which alone has its checksum there; and IPv6 has no datagrams without one.
     view.setUint16(ip + start + offset, checksum === 0 && offset === UDP_CHECKSUM_OFFSET ? 0xffff : checksum, true);
     return true;
-  }
-
-  /** A super-packet becomes datagrams of `size` bytes of payload, all that fit into one message at a time. */
-  #segment(slot: Slot, ip: number, transport: number, headers: number, total: number, size: number): void {
-    const batch = this.#batch;
-    const endpoint = this.#table.endpoint(slot);
-    const port = this.#table.endpointPort(slot);
-    const segments = Math.ceil((total - headers) / size);
-    const full = Math.floor((total - headers) / size);
-    for (let index = 0; index < segments; ) {
-      this.#ensureRoom();
-      const isFull = index < full;
-      const length = isFull ? headers + size : total - full * size;
-      const count = batch.reserve(slot, endpoint, port, length, isFull ? full - index : 1);
-      this.#arena.segment6(ip, transport, headers, size, index, count, batch.header, HEADER_STRIDE, batch.iovec);
-      batch.commitPairs(count, length);
-      index += count;
-    }
   }
 }

@@ -3,6 +3,7 @@
  * Pure, total: every input gives a value or `undefined`, nothing is read past the end.
  */
 import type { IpFamily } from '../ip/address.ts';
+import { internetChecksum } from '../ip/internet-checksum.ts';
 
 /** How answers to this process's probes are told from those to others'. */
 export interface ProbeIdentity {
@@ -62,17 +63,8 @@ export function echoRequest(family: IpFamily, id: number, sequence: number, tota
   view.setUint16(4, id);
   view.setUint16(6, sequence);
   bytes.set(MAGIC, ICMP_HEADER_BYTES);
-  if (family === 4) view.setUint16(2, checksum(view));
+  if (family === 4) view.setUint16(2, internetChecksum(view, length));
   return bytes;
-}
-
-/** RFC 1071. */
-function checksum(view: DataView): number {
-  let sum = 0;
-  for (let at = 0; at + 1 < view.byteLength; at += 2) sum += view.getUint16(at);
-  if (view.byteLength % 2 === 1) sum += view.getUint8(view.byteLength - 1) << 8;
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
 }
 
 /**

@@ -1,3 +1,4 @@
+import { internetChecksum } from '../../ip/internet-checksum.ts';
 import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { IP_FLAG_DF, IPV4_MIN_HEADER } from '../wire.ts';
 
@@ -47,7 +48,7 @@ export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr):
   view.setUint8(9, PROTO_EXPERIMENT);
   view.setUint32(12, source);
   view.setUint32(16, destination);
-  view.setUint16(10, headerChecksum(view));
+  view.setUint16(10, internetChecksum(view, IPV4_MIN_HEADER));
   const at = IPV4_MIN_HEADER;
   view.setUint32(at, SIGN_MAGIC);
   view.setUint8(at + 4, SIGN_VERSION);
@@ -57,13 +58,6 @@ export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr):
   view.setBigUint64(at + 12, sign.nonce);
   view.setBigUint64(at + 20, sign.echo);
   return new Uint8Array(view.buffer);
-}
-
-function headerChecksum(view: DataView): number {
-  let sum = 0;
-  for (let at = 0; at < IPV4_MIN_HEADER; at += 2) sum += view.getUint16(at);
-  sum = (sum & 0xffff) + (sum >>> 16);
-  return ~((sum & 0xffff) + (sum >>> 16)) & 0xffff;
 }
 
 /** Whether the inner packet at `ip`, `available` bytes long, is a sign and no packet; of any version. Never throws. */

@@ -6,6 +6,7 @@ import type { HostView } from '../../../src/ui/overview.ts';
 import type { Dots } from '../model/dots.ts';
 import type { Tone } from '../model/hosts.ts';
 import { CARD_HEIGHT, CARD_WIDTH, type Placement } from '../model/layout.ts';
+import type { MapPair } from '../model/scene.ts';
 import type { Palette } from '../palette.ts';
 
 export interface SceneHost {
@@ -15,21 +16,9 @@ export interface SceneHost {
   readonly isShown: boolean;
 }
 
-/** Both directions between two hosts. */
-export interface SceneLink {
-  readonly a: number;
-  readonly b: number;
-  readonly tone: Tone;
-  /** Pixels. */
-  readonly width: number;
-  readonly isShown: boolean;
-  /** Keys of the two directions in `Dots`, a to b first. */
-  readonly keys: readonly [string, string];
-}
-
 export interface Scene {
   readonly hosts: readonly SceneHost[];
-  readonly links: readonly SceneLink[];
+  readonly links: readonly MapPair[];
   readonly placement: Placement;
   readonly selected: number | undefined;
   readonly palette: Palette;

@@ -15,12 +15,15 @@ export function lineWidth(packetsPerSecond: number): number {
   return Math.min(MAX_WIDTH, 1 + Math.log10(1 + Math.max(0, packetsPerSecond)));
 }
 
+/** Both directions between two hosts. */
 export interface MapPair {
   readonly a: number;
   readonly b: number;
   readonly tone: Tone;
+  /** Pixels. */
   readonly width: number;
   readonly isShown: boolean;
+  /** Keys of the two directions in `Dots`, a to b first. */
   readonly keys: readonly [string, string];
 }
 

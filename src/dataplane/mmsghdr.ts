@@ -1,15 +1,9 @@
 import { type Arena, putPointer } from './arena.ts';
+import { CONTROL, CONTROL_LENGTH, FLAGS, IOV, IOV_COUNT, MSGHDR_BYTES, NAME, NAME_LENGTH } from './msghdr.ts';
 
 /** `struct mmsghdr` for 64-bit Linux (linux/socket.h): a msghdr of 56 bytes, then the length that was transferred. */
 export const MESSAGE_SIZE = 64;
-const NAME = 0;
-const NAME_LENGTH = 8;
-const IOV = 16;
-const IOV_COUNT = 24;
-const CONTROL = 32;
-const CONTROL_LENGTH = 40;
-const FLAGS = 48;
-const TRANSFERRED = 56;
+const TRANSFERRED = MSGHDR_BYTES;
 
 /** `struct sockaddr_in` */
 export const SOCKADDR_SIZE = 16;

@@ -1,3 +1,4 @@
+import { CONTROL, CONTROL_LENGTH, IOV, IOV_COUNT, MSGHDR_BYTES, NAME, NAME_LENGTH } from '../dataplane/msghdr.ts';
 import {
   AF_UNIX,
   MSG_CMSG_CLOEXEC,
@@ -11,14 +12,6 @@ import {
 } from './constants.ts';
 import { addressOf, close, recvmsg, sendmsg, socket } from './ffi.ts';
 
-/** `struct msghdr` for 64-bit Linux (linux/socket.h). */
-const HEADER_BYTES = 56;
-const NAME = 0;
-const NAME_LENGTH = 8;
-const IOV = 16;
-const IOV_COUNT = 24;
-const CONTROL = 32;
-const CONTROL_LENGTH = 40;
 /** `struct cmsghdr`: length, level, type; the descriptors follow. */
 const CONTROL_HEADER_BYTES = 16;
 const TEXT_BYTES = 4_096;
@@ -35,7 +28,7 @@ interface Message {
 const shared = (bytes: number): Uint8Array => new Uint8Array(new SharedArrayBuffer(bytes));
 
 function messageOf(text: Uint8Array, controlBytes: number): Message {
-  const header = shared(HEADER_BYTES);
+  const header = shared(MSGHDR_BYTES);
   const vector = new DataView(new SharedArrayBuffer(16));
   const control = new DataView(new SharedArrayBuffer(Math.max(controlBytes, 1)));
   vector.setBigUint64(0, BigInt(addressOf(text)), true);

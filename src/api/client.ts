@@ -1,10 +1,10 @@
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import type { IncomingMessage } from 'node:http';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { AgentEvent } from '../events/event.ts';
 import { API_ROOT } from './root.ts';
 import { type Answer, type Endpoint, parseAnswer, parseEvent } from './schema.ts';
+import { type AgentAddress, agentRequest, bodyOf, responseTo } from './transport.ts';
 
 /** An agent answers within milliseconds; one on a loaded machine within seconds. */
 const ANSWER_MS = 5_000;
@@ -73,19 +73,12 @@ async function* eventsOf(
 
 /** To the agent of this host. */
 export function overSocket(socketPath: string): OpenAnswer {
-  return (path, query, signal) => opened(socketPath, httpRequest, { socketPath, path: withQuery(path, query) }, signal);
+  return (path, query, signal) => opened(socketPath, { socketPath }, withQuery(path, query), signal);
 }
 
 /** To `--api-listen` of an agent. */
 export function overAddress(url: URL, token: string): OpenAnswer {
-  const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-  return (path, query, signal) => {
-    const options = {
-      ...{ protocol: url.protocol, host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port },
-      ...{ path: withQuery(path, query), headers: { Authorization: `Bearer ${token}` } },
-    };
-    return opened(url.href, send, options, signal);
-  };
+  return (path, query, signal) => opened(url.href, { url, token }, withQuery(path, query), signal);
 }
 
 function withQuery(path: string, query: Query): string {
@@ -95,21 +88,20 @@ function withQuery(path: string, query: Query): string {
 
 async function opened(
   name: string,
-  send: typeof httpRequest,
-  options: RequestOptions,
+  to: AgentAddress,
+  path: string,
   signal: AbortSignal,
 ): Promise<AsyncIterable<Uint8Array>> {
-  const response = await new Promise<IncomingMessage>((resolve, reject) => {
-    const request = send({ ...options, agent: false, signal }, resolve);
+  let response: IncomingMessage;
+  try {
+    const request = agentRequest(to, path, signal);
     request.setTimeout(SILENCE_MS, () =>
       request.destroy(new Error(`nothing was received for ${SILENCE_MS / 1_000} s`)),
     );
-    // A second error may follow the first.
-    request.on('error', reject);
-    request.end();
-  }).catch((error: unknown) => {
+    response = await responseTo(request);
+  } catch (error) {
     throw unreachable(name, reasonOf(error), error);
-  });
+  }
   if (response.statusCode === 200) return response;
   throw refused(name, `${response.statusCode} ${errorOf(await textOf(response))}`);
 }
@@ -130,14 +122,7 @@ function errorOf(body: string): string {
 }
 
 async function textOf(body: AsyncIterable<Uint8Array>): Promise<string> {
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of body) {
-    length += chunk.length;
-    if (length > MAX_ANSWER) throw new Error(`the answer is longer than ${MAX_ANSWER} bytes`);
-    parts.push(chunk);
-  }
-  return Buffer.concat(parts).toString('utf8');
+  return (await bodyOf(body, MAX_ANSWER)).toString('utf8');
 }
 
 function readable(name: string, error: unknown): WeftError {

@@ -1,8 +1,7 @@
 /** How one agent is asked: through its Unix socket, or over the network with its token. Reading only. */
 
-import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
-import { request } from 'node:http';
-import { request as secureRequest } from 'node:https';
+import { API_ROOT } from '../api/root.ts';
+import { type AgentAddress, agentRequest, bodyOf, responseTo } from '../api/transport.ts';
 import { WeftError } from '../errors.ts';
 
 export interface AgentAnswer {
@@ -21,52 +20,28 @@ export interface AgentSource {
   ask(path: string, signal: AbortSignal): Promise<AgentAnswer>;
 }
 
-/** More than 5,000 peers take. An answer without an end would take all memory. */
+/** More than 5,000 peers take. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 /** The agent of this machine, or of a lab's host. */
 export function socketSource(name: string, socketPath: string): AgentSource {
-  return {
-    name,
-    ask: (path, signal) =>
-      ask((options) => request({ ...options, socketPath, path: `/api/v1${path}` }), socketPath, {}, signal),
-  };
+  return { name, ask: (path, signal) => ask({ socketPath }, socketPath, path, signal) };
 }
 
 /** @param base `http://192.168.77.1:8086`; @param token what the agent was given. */
 export function urlSource(name: string, base: URL, token: string): AgentSource {
-  const start = base.protocol === 'https:' ? secureRequest : request;
-  const headers = { authorization: `Bearer ${token}` };
-  return {
-    name,
-    ask: (path, signal) =>
-      ask((options) => start(new URL(`/api/v1${path}`, base), options), base.origin, headers, signal),
-  };
+  return { name, ask: (path, signal) => ask({ url: base, token }, base.origin, path, signal) };
 }
 
-async function ask(
-  start: (options: RequestOptions) => ClientRequest,
-  where: string,
-  headers: Record<string, string>,
-  signal: AbortSignal,
-): Promise<AgentAnswer> {
+async function ask(to: AgentAddress, where: string, path: string, signal: AbortSignal): Promise<AgentAnswer> {
   signal.throwIfAborted();
   try {
-    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const outgoing = start({ headers: { ...headers, accept: 'application/json' }, signal, agent: false });
-    outgoing.on('response', resolve).on('error', reject).end();
-    const incoming = await promise;
-    const chunks: Buffer[] = [];
-    let length = 0;
-    for await (const chunk of incoming as AsyncIterable<Buffer>) {
-      length += chunk.length;
-      if (length > MAX_ANSWER_BYTES) throw new Error(`its answer is longer than ${MAX_ANSWER_BYTES} bytes`);
-      chunks.push(chunk);
-    }
+    const request = agentRequest(to, `${API_ROOT}${path}`, signal, { accept: 'application/json' });
+    const incoming = await responseTo(request);
     return {
+      body: await bodyOf(incoming, MAX_ANSWER_BYTES),
       status: incoming.statusCode ?? 0,
       contentType: incoming.headers['content-type'] ?? '',
-      body: Buffer.concat(chunks),
     };
   } catch (error) {
     signal.throwIfAborted();

@@ -12,7 +12,7 @@ import type { ChosenInterface } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
 import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
-import type { NetworkConfig } from '../config/network-config.ts';
+import { type NetworkConfig, networksOf } from '../config/network-config.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import { readPreviousLease, readSubnetFile } from '../config/subnet-file.ts';
 import { PeerSlots } from '../dataplane/peer-slots.ts';
@@ -705,10 +705,6 @@ class Agent {
     await this.#untilInPlace(['subnet-env'], signal);
     await this.#cniConf.publish();
   }
-}
-
-function networksOf({ ipv4, ipv6 }: NetworkConfig): readonly IpPrefix[] {
-  return [ipv4, ipv6].flatMap((plan) => plan?.network ?? []);
 }
 
 async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {

@@ -13,6 +13,7 @@ import type {
   Traffic,
 } from '../api/schema.ts';
 import { type FlanneldOptions, shownFlanneldOptions } from '../config/flanneld-options.ts';
+import { networksOf } from '../config/network-config.ts';
 import { compareState } from '../desired/comparison.ts';
 import { describeOp } from '../desired/op.ts';
 import { describeProblem } from '../desired/problem.ts';
@@ -95,7 +96,7 @@ export class AgentInspection implements Inspection, Disposable {
       ready: state.ready,
       ...(state.ready || state.reason === undefined ? {} : { reason: state.reason }),
       ...(plane === undefined ? {} : { backendType: plane.config.backend.type }),
-      networks: plane === undefined ? [] : networksOf(plane),
+      networks: plane === undefined ? [] : networksOf(plane.config).map(formatPrefix),
       ...(own === undefined ? {} : { lease: { ...describedLease(own), isHeld } }),
       ...(plane === undefined ? {} : { external: { ...externalOf(plane), isUp: isExternalUp } }),
       store: {
@@ -123,10 +124,10 @@ export class AgentInspection implements Inspection, Disposable {
 
   leases(): Leases {
     const { figures, view } = this.#parts;
-    const { own, peers } = view();
+    const { own } = view();
     const leases: LeaseEntry[] = [
       ...(own === undefined ? [] : [{ ...leaseEntry(own), status: 'own' as const }]),
-      ...(figures.session?.table.peers() ?? peers).map((lease) => ({ ...leaseEntry(lease), status: 'peer' as const })),
+      ...this.#peerLeases().map((lease) => ({ ...leaseEntry(lease), status: 'peer' as const })),
       ...(figures.session?.refusals() ?? []).map((refusal) => {
         return { ...leaseEntry(refusal.lease), status: 'refused' as const, reason: describeRefusal(refusal) };
       }),
@@ -215,7 +216,7 @@ export class AgentInspection implements Inspection, Disposable {
   #sampleIn(ms: number): void {
     this.#timer = setTimeout(() => {
       const startedMs = performance.now();
-      this.#look();
+      this.#noticeArrivals();
       this.#sampleIn(Math.max(SAMPLE_MS, (performance.now() - startedMs) / SAMPLE_SHARE));
     }, ms).unref();
   }
@@ -225,12 +226,30 @@ export class AgentInspection implements Inspection, Disposable {
     const nowMs = performance.now();
     if (this.#peers !== undefined && nowMs < this.#peers.freshUntilMs) return this.#peers;
     const { figures, view } = this.#parts;
-    const { plane, peers } = view();
+    const { plane } = view();
+    const leases = this.#peerLeases();
     const tunnels = new Map(wireguardOf(figures).map((tunnel) => [tunnel.peer, tunnel]));
-    const list = (figures.session?.table.peers() ?? peers).map((lease) => this.#peerOf(lease, plane, tunnels));
-    this.#lastSeen.keepOnly(new Set(list.map(({ id }) => id)));
+    const list = leases.map((lease) => this.#peerOf(lease, plane, tunnels));
+    this.#lastSeen.keepOnly(new Set(leases.map(leaseKey)));
     this.#peers = { list, atMs: Date.now(), freshUntilMs: nowMs + FRESH_MS };
     return this.#peers;
+  }
+
+  #peerLeases(): readonly Lease[] {
+    const { figures, view } = this.#parts;
+    return figures.session?.table.peers() ?? view().peers;
+  }
+
+  /** From whom packets have come since the last time: of all that is shown of a peer, what must not wait until somebody asks. */
+  #noticeArrivals(): void {
+    const { forwarder, slots } = this.#parts.figures;
+    const keys = this.#peerLeases().map(leaseKey);
+    this.#lastSeen.keepOnly(new Set(keys));
+    if (forwarder === undefined) return;
+    for (const key of keys) {
+      const slot = slots.of(key);
+      if (slot !== undefined) this.#lastSeen.at(key, forwarder.traffic(slot).rx.packets);
+    }
   }
 
   #peerOf(lease: Lease, plane: NodePlane | undefined, tunnels: ReadonlyMap<string, WireguardFigures>): Peer {
@@ -241,7 +260,7 @@ export class AgentInspection implements Inspection, Disposable {
     const reason = plane?.skipped.reasonOf(key);
     const traffic = this.#trafficOf(key);
     const tunnel = tunnels.get(id);
-    const heardAtMs = tunnel?.lastHandshakeAtMs ?? this.#lastSeen.at(id, traffic?.rx.packets);
+    const heardAtMs = tunnel?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets);
     return {
       ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
       ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),
@@ -299,11 +318,6 @@ function shownProbe({
 /** From the clock of the probes (performance.now). */
 function epochMs(atMs: number): number {
   return Math.round(Date.now() - performance.now() + atMs);
-}
-
-function networksOf(plane: NodePlane): string[] {
-  const { ipv4, ipv6 } = plane.config;
-  return [ipv4, ipv6].flatMap((plan) => (plan === undefined ? [] : formatPrefix(plan.network)));
 }
 
 function externalOf({ external }: NodePlane): NonNullable<Self['external']> {

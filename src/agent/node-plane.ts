@@ -9,7 +9,7 @@ import {
 import { type BackendSetup, openBackend } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { RunHostCommand } from '../config/host-command.ts';
-import type { NetworkConfig } from '../config/network-config.ts';
+import { type NetworkConfig, networksOf } from '../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { ForwardingTable } from '../dataplane/forwarding-table.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
@@ -137,8 +137,7 @@ export class NodePlane implements AsyncDisposable {
       onBroken: () => this.#programAgain(false),
       log,
     });
-    const networks = [config.ipv4?.network, config.ipv6?.network].filter((network) => network !== undefined);
-    this.#sources = new OuterSources({ filters: host.outerFilters, name: outerFilterName(networks), log });
+    this.#sources = new OuterSources({ filters: host.outerFilters, name: outerFilterName(networksOf(config)), log });
     this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
     this.reconciler = makeReconciler(host.kernel(), record, log);
     this.hooks = new HookKeeper({ run: parts.runCommand, log });

@@ -1,3 +1,4 @@
+import type { IpPrefix } from '../ip/address.ts';
 import type { FamilyKey } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
@@ -18,6 +19,11 @@ export interface NetworkConfig {
   readonly ipv6: AddressPlan<Ipv6Prefix, Ipv6Addr> | undefined;
   readonly enableNfTables: boolean;
   readonly backend: BackendConfig;
+}
+
+/** The networks of the families that are on, IPv4 first. */
+export function networksOf({ ipv4, ipv6 }: NetworkConfig): readonly IpPrefix[] {
+  return [ipv4, ipv6].flatMap((plan) => plan?.network ?? []);
 }
 
 /** The Backend object of net-conf.json, read once. */

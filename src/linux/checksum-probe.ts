@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ChecksumProbe } from '../desired/checksum-probe.ts';
 import { isIpv4 } from '../ip/address.ts';
+import { CLOSED_PORTS } from '../probe/probe-kind.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -15,8 +16,6 @@ import {
 import { addressOf, bind, close, connect, read, sendto, socket } from './ffi.ts';
 import { sockaddrIn, sockaddrIn6 } from './udp-socket.ts';
 
-/** traceroute's first port: nobody listens there, so a host answers with ICMP port unreachable. */
-const PORT = 33_434;
 const POLL_MS = 10;
 
 /**
@@ -37,7 +36,7 @@ export async function probeChecksum(
   try {
     for (const [call, address, port] of [
       [bind, from, 0],
-      [connect, to, PORT],
+      [connect, to, CLOSED_PORTS.udp],
     ] as const) {
       const name = isIpv4(address) ? sockaddrIn(address, port) : sockaddrIn6(address, port);
       if (call(fd, addressOf(name), name.byteLength) < 0) return undefined;

@@ -12,6 +12,7 @@ import { IptablesTrafficManager } from '../../src/linux/iptables.ts';
 import type { RunResult } from '../../src/linux/run.ts';
 import { trafficRules } from '../../src/trafficmngr/rules.ts';
 import { DUAL } from '../contract/traffic-manager.ts';
+import { hostText } from './host-text.ts';
 import { Overlay } from './overlay.ts';
 import { eventually } from './waiting.ts';
 
@@ -76,23 +77,16 @@ for (const { mode, enableNfTables } of [
 
     /** All of the host's network state and weft's files, as text. */
     async function hostState(): Promise<string> {
-      const shown = await Promise.all(
-        [
-          ['ip', '-o', '-4', 'address', 'show'],
-          ['ip', 'route', 'show', 'table', 'main'],
-          ['ip', '-6', 'route', 'show', 'table', 'main'],
-          ['iptables-save'],
-          ['iptables-legacy-save'],
-          ['ip6tables-save'],
-          ['nft', 'list', 'ruleset'],
-          ['ls', '-A', '-I', 'flanneld.log', host.stateDirectory, cniConfDir],
-        ].map((argv) => topology.exec(host, argv)),
-      );
-      return shown
-        .map(({ stdout }) => stdout)
-        .join('')
-        .replaceAll(/^#.*\n|\[\d+:\d+\]|counter packets \d+ bytes \d+| linkdown/gm, '')
-        .replaceAll(/ +$/gm, '');
+      return await hostText(topology, host, [
+        ['ip', '-o', '-4', 'address', 'show'],
+        ['ip', 'route', 'show', 'table', 'main'],
+        ['ip', '-6', 'route', 'show', 'table', 'main'],
+        ['iptables-save'],
+        ['iptables-legacy-save'],
+        ['ip6tables-save'],
+        ['nft', 'list', 'ruleset'],
+        ['ls', '-A', '-I', 'flanneld.log', host.stateDirectory, cniConfDir],
+      ]);
     }
 
     it('refuses while the agent runs, and shows all the same what there is', async () => {

@@ -9,6 +9,7 @@ import { type ContainerNetwork, containerAddress, containerScript } from '../../
 import { type LabContainer, type LabHost, Topology } from '../../src/lab/topology.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { Flanneld } from './flanneld.ts';
+import { hostText } from './host-text.ts';
 import { ping } from './overlay.ts';
 import { eventually, eventuallyHolds } from './waiting.ts';
 
@@ -105,19 +106,12 @@ describe('two udp networks', { concurrency: true }, () => {
 
       /** All of a host's state that agents make. */
       async function kernelState(host: LabHost): Promise<string> {
-        const shown = await Promise.all(
-          [
-            ['ip', '-o', '-4', 'address', 'show'],
-            ['ip', 'route', 'show', 'table', 'main'],
-            ['iptables-save'],
-            ['nft', 'list', 'ruleset'],
-          ].map((argv) => topology.exec(host, argv)),
-        );
-        return shown
-          .map(({ stdout }) => stdout)
-          .join('')
-          .replaceAll(/^#.*\n|\[\d+:\d+\]|counter packets \d+ bytes \d+| linkdown/gm, '')
-          .replaceAll(/ +$/gm, '');
+        return await hostText(topology, host, [
+          ['ip', '-o', '-4', 'address', 'show'],
+          ['ip', 'route', 'show', 'table', 'main'],
+          ['iptables-save'],
+          ['nft', 'list', 'ruleset'],
+        ]);
       }
 
       /** Neither agent changes anything while both look at the rules again and again. */

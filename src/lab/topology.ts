@@ -310,6 +310,8 @@ export function requireRoot(): void {
 }
 
 const TERMINATE_MS = 3_000;
+/** The kernel takes a large process's memory back before the process is gone: hundreds of milliseconds on a busy machine. */
+const KILL_MS = 10_000;
 
 /**
  * Ends what is on record of a lab and is still the process that was recorded, deletes its namespaces and its files, and
@@ -337,13 +339,24 @@ function existingNamespaces(record: LabRecord): string[] {
 
 async function endProcesses(record: LabRecord): Promise<void> {
   let victims = await livingProcesses(record);
-  for (const { pid } of victims) signalProcess(pid, 'SIGTERM');
-  // They need not be our children, so there is no exit to wait for.
-  for (let waited = 0; victims.length > 0 && waited < TERMINATE_MS; waited += 20) {
-    await sleep(20);
-    victims = victims.filter(isStillThere);
+  for (const [signal, patienceMs] of [
+    ['SIGTERM', TERMINATE_MS],
+    ['SIGKILL', KILL_MS],
+  ] as const) {
+    for (const { pid } of victims) signalProcess(pid, signal);
+    // They need not be our children, so there is no exit to wait for.
+    for (let waited = 0; victims.length > 0 && waited < patienceMs; waited += 20) {
+      await sleep(20);
+      victims = victims.filter(isStillThere);
+    }
   }
-  for (const { pid } of victims) signalProcess(pid, 'SIGKILL');
+  if (victims.length > 0) {
+    const left = victims.map(({ pid, argv }) => `${pid} (${argv[0]})`).join(', ');
+    throw new WeftError(
+      'WEFT_LAB_FAILED',
+      `could not end processes of lab ${record.id}: after SIGKILL there are still ${left}`,
+    );
+  }
 }
 
 function isStillThere(victim: ProcessIdentity): boolean {

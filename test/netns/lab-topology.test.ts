@@ -112,6 +112,20 @@ describe('Topology', () => {
     await removeLab(record);
   });
 
+  it('returns when a large process that ignores SIGTERM is gone, not when it was killed', async () => {
+    const topology = await Topology.create({ hosts: 1, containersPerHost: 0, purpose: 'test' });
+    await using _ = topology;
+    const script = `process.on('SIGTERM', () => {}); globalThis.all = Buffer.alloc(2 ** 30, 1); console.log('ready'); setInterval(() => {}, 1000);`;
+    const large = await start([process.execPath, '-e', script]);
+    await using __ = large;
+    for await (const line of lines(large.stdout!)) if (line === 'ready') break;
+    const { argv, startTicks } = identifyProcess(large.pid)!;
+    const record = readRecord(topology.id)!;
+    record.processes.push({ argv: [...argv], pid: large.pid, startTicks });
+    await removeLab(record);
+    assert.equal(identifyProcess(large.pid), undefined);
+  });
+
   it('does not end a process that took over a recorded pid', async () => {
     const topology = await Topology.create({ hosts: 1, containersPerHost: 0, purpose: 'test' });
     await using _ = topology;

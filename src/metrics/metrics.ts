@@ -1,4 +1,4 @@
-import { Counter, Gauge, Registry } from 'prom-client';
+import type { Counter, Gauge, Registry } from 'prom-client';
 import { METRICS, type Sample } from './definitions.ts';
 import { EventLoopLag } from './event-loop-lag.ts';
 import type { MetricsSnapshot } from './snapshot.ts';
@@ -14,41 +14,48 @@ export interface Metrics extends Disposable {
  * @param snapshot called at each scrape, on the control plane's thread; must be quick and must not throw.
  */
 export function createMetrics(snapshot: () => MetricsSnapshot): Metrics {
-  const registry = new Registry();
   const lag = new EventLoopLag();
-  let current = snapshot();
-  const register = (
-    definition: { name: string; type: 'counter' | 'gauge'; help: string; labels: readonly string[] },
-    read: () => Iterable<Sample>,
-  ) => {
-    const options = {
-      name: definition.name,
-      help: definition.help,
-      labelNames: [...definition.labels],
-      registers: [registry],
+  let current: MetricsSnapshot;
+  let filling: Promise<Registry> | undefined;
+  // An agent that nobody asks does not load the library, which brings clients of HTTPS with it.
+  const fill = async (): Promise<Registry> => {
+    const { Counter, Gauge, Registry } = await import('prom-client');
+    const registry = new Registry();
+    const register = (
+      definition: { name: string; type: 'counter' | 'gauge'; help: string; labels: readonly string[] },
+      read: () => Iterable<Sample>,
+    ) => {
+      const options = {
+        name: definition.name,
+        help: definition.help,
+        labelNames: [...definition.labels],
+        registers: [registry],
+      };
+      const refresh = (metric: Counter<string> | Gauge<string>): void => {
+        metric.reset();
+        // reset() gives a metric without labels the value 0, and what is not known must not show as that.
+        if (definition.labels.length === 0) metric.remove();
+        for (const { value, labels } of read()) metric.inc({ ...labels }, value);
+      };
+      if (definition.type === 'counter') {
+        const counter: Counter<string> = new Counter({ ...options, collect: () => refresh(counter) });
+      } else {
+        const gauge: Gauge<string> = new Gauge({ ...options, collect: () => refresh(gauge) });
+      }
     };
-    const refresh = (metric: Counter<string> | Gauge<string>): void => {
-      metric.reset();
-      // reset() gives a metric without labels the value 0, and what is not known must not show as that.
-      if (definition.labels.length === 0) metric.remove();
-      for (const { value, labels } of read()) metric.inc({ ...labels }, value);
-    };
-    if (definition.type === 'counter') {
-      const counter: Counter<string> = new Counter({ ...options, collect: () => refresh(counter) });
-    } else {
-      const gauge: Gauge<string> = new Gauge({ ...options, collect: () => refresh(gauge) });
-    }
+    for (const definition of METRICS) register(definition, () => definition.read(current));
+    register(EventLoopLag.definition, () => lag.read());
+    return registry;
   };
-  for (const definition of METRICS) register(definition, () => definition.read(current));
-  register(EventLoopLag.definition, () => lag.read());
   return {
-    render() {
+    async render() {
+      filling ??= fill();
+      const registry = await filling;
       current = snapshot();
-      return registry.metrics();
+      return await registry.metrics();
     },
     [Symbol.dispose]() {
       lag[Symbol.dispose]();
-      registry.clear();
     },
   };
 }

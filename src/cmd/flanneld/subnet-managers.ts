@@ -4,6 +4,7 @@ import { backendKind } from '../../backend/registry.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { readSubnetFile } from '../../config/subnet-file.ts';
 import { describeError, type WeftError } from '../../errors.ts';
+import { limitHeapGrowth } from '../../runtime-flags.ts';
 import type { ReportSink } from '../../subnet/report.ts';
 import { VERSION } from '../version.ts';
 
@@ -13,6 +14,13 @@ const MINUTE_MS = 60_000;
 function reasonOf({ code }: WeftError): string {
   const words = code.replace('WEFT_', '').toLowerCase().split('_');
   return `Flannel${words.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('')}`;
+}
+
+/** The lists of a store are what the heap grows by; its modules are the last that are loaded. */
+async function loaded<T>(module: Promise<T>): Promise<T> {
+  const exports = await module;
+  limitHeapGrowth();
+  return exports;
 }
 
 /**
@@ -29,13 +37,13 @@ export async function createSubnetManager(
   const renewMarginMs = options.subnetLeaseRenewMarginMinutes * MINUTE_MS;
   switch (options.subnetManager) {
     case 'local': {
-      const { LocalSubnetManager } = await import('../../subnet/local/local-subnet-manager.ts');
+      const { LocalSubnetManager } = await loaded(import('../../subnet/local/local-subnet-manager.ts'));
       const { localStore: storePath, netConfigPath: netConfPath } = options;
       const manager = new LocalSubnetManager({ storePath, netConfPath, backends, renewMarginMs, report });
       return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
     }
     case 'etcd': {
-      const { EtcdSubnetManager } = await import('../../subnet/etcd/etcd-subnet-manager.ts');
+      const { EtcdSubnetManager } = await loaded(import('../../subnet/etcd/etcd-subnet-manager.ts'));
       const previous = await readSubnetFile(options.subnetFile, signal);
       const manager = new EtcdSubnetManager({
         endpoints: options.etcdEndpoints,
@@ -53,7 +61,7 @@ export async function createSubnetManager(
       return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
     }
     case 'kube': {
-      const { openKubeSubnetManager } = await import('../../subnet/kube/open-kube-subnet-manager.ts');
+      const { openKubeSubnetManager } = await loaded(import('../../subnet/kube/open-kube-subnet-manager.ts'));
       const manager = await openKubeSubnetManager(
         {
           kubeconfigFile: options.kubeconfigFile,

@@ -20,6 +20,7 @@ import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts'
 import { releaseIdleMemory } from '../../linux/process-memory.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
+import { collectGarbage } from '../../runtime-flags.ts';
 import { VERSION } from '../version.ts';
 import { endFastPath, hostForwarder } from './open-forwarder.ts';
 import { serveApi } from './serve-api.ts';
@@ -69,7 +70,6 @@ async function readText(path: string, signal: AbortSignal): Promise<string | und
 }
 
 function releaseMemory(): void {
-  // `last-resort` also returns empty pages of the heap and code that has not run lately. Absent without --expose-gc.
-  globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  collectGarbage();
   releaseIdleMemory();
 }

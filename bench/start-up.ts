@@ -1,15 +1,21 @@
 /**
- * `make bench-start-up`: the one executable of `make dist` beside the sources: its size, and how long each program takes to its
- * first answer. Runs are interleaved, so that a busy machine is busy for both. Options: --runs N, --json.
+ * `make bench-start-up`: the one executable of `make dist` beside the sources: its size, how long each program takes to its
+ * first answer, and, as root, how long an agent that was killed takes to carry packets again and to be ready. Runs are
+ * interleaved, so that a busy machine is busy for all. Options: --runs N, --executables DIR (another build, to compare), --json.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, release, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { architecturesOf, DIST, ROOT } from '../scripts/packaging/architecture.ts';
 import { describeError } from '../src/errors.ts';
-import { run } from '../src/linux/run.ts';
+import { openLocalStore } from '../src/lab/local-store.ts';
+import { HOST_DEVICE } from '../src/lab/namespaces.ts';
+import { Topology } from '../src/lab/topology.ts';
+import { lines, run } from '../src/linux/run.ts';
+import { RUNTIME_FLAGS } from '../src/runtime-flags.ts';
 import { type Summary, summarise } from './stats.ts';
 
 interface Program {
@@ -26,46 +32,138 @@ const PROGRAMS: readonly Program[] = [
   { title: '`weft --help`', name: 'weft', folder: 'weft', args: ['--help'] },
   { title: 'CNI plugin, `VERSION`', name: 'flannel', folder: 'cni', args: [], env: { CNI_COMMAND: 'VERSION' } },
 ];
-const WAYS = ['executable', 'sources', 'sources, compile cache'] as const;
+const WAYS = ['executable', 'other executable', 'sources', 'sources, compile cache'] as const;
 type Way = (typeof WAYS)[number];
 
-const executables = join(DIST, `linux-${architecturesOf([])[0]!.name}`);
+/** How the programs are found, by way. */
+interface Places {
+  readonly executables: Readonly<Partial<Record<Way, string>>>;
+  readonly cache: string;
+}
 
-async function once(program: Program, way: Way, cache: string): Promise<number> {
-  const source = join(ROOT, 'src/cmd', program.folder, 'main.ts');
-  const command =
-    way === 'executable'
-      ? [join(executables, program.name)]
-      : [process.execPath, '--disable-warning=ExperimentalWarning', source];
-  const env = { ...program.env, ...(way === 'sources, compile cache' ? { NODE_COMPILE_CACHE: cache } : {}) };
+function commandOf({ name, folder }: Pick<Program, 'name' | 'folder'>, way: Way, places: Places): string[] {
+  const executables = places.executables[way];
+  if (executables !== undefined) return [join(executables, name)];
+  const flags = name === 'flanneld' ? RUNTIME_FLAGS : ['--disable-warning=ExperimentalWarning'];
+  return [process.execPath, ...flags, join(ROOT, 'src/cmd', folder, 'main.ts')];
+}
+
+const environmentOf = (way: Way, { cache }: Places): Record<string, string> =>
+  way === 'sources, compile cache' ? { NODE_COMPILE_CACHE: cache } : {};
+
+async function once(program: Program, way: Way, places: Places): Promise<number> {
+  const env = { ...program.env, ...environmentOf(way, places) };
   const from = performance.now();
-  await run([...command, ...program.args], { env, stdin: '{"cniVersion":"1.0.0"}' });
+  await run([...commandOf(program, way, places), ...program.args], { env, stdin: '{"cniVersion":"1.0.0"}' });
   return performance.now() - from;
+}
+
+/** What an agent logs when it carries packets, and when it is ready. */
+const MOMENTS = { carries: 'Packet workers are running', ready: 'flannel is ready' } as const;
+type Moment = keyof typeof MOMENTS;
+
+/** Starts the agent on what an earlier one has left, kills it once it is ready, and says after how many milliseconds it came to what. */
+async function restart(
+  topology: Topology,
+  flags: readonly string[],
+  way: Way,
+  places: Places,
+): Promise<Record<Moment, number>> {
+  const argv = [...commandOf({ name: 'flanneld', folder: 'flanneld' }, way, places), ...flags];
+  const from = performance.now();
+  await using child = await topology.start(topology.hosts[0]!, argv, {
+    stderr: 'pipe',
+    env: environmentOf(way, places),
+  });
+  const after: Partial<Record<Moment, number>> = {};
+  for await (const line of lines(child.stderr!)) {
+    for (const [moment, words] of Object.entries(MOMENTS) as [Moment, string][]) {
+      if (line.includes(words)) after[moment] ??= performance.now() - from;
+    }
+    if (after.ready !== undefined) break;
+  }
+  // As much of what it leaves to the next start as one that has run for long: compiled code, and what it knows.
+  await delay(200);
+  child.kill(way === 'sources, compile cache' ? 'SIGTERM' : 'SIGKILL');
+  await child.exited;
+  const { carries, ready } = after;
+  if (carries === undefined || ready === undefined) throw new Error(`the agent of ${way} ended before it was ready`);
+  return { carries, ready };
+}
+
+async function restarts(runs: number, ways: readonly Way[], places: Places): Promise<Record<string, ByWay>> {
+  const signal = new AbortController().signal;
+  const options = { hosts: 1, containersPerHost: 0, purpose: 'make bench-start-up' };
+  await using topology = await Topology.create(options, signal);
+  await using store = await openLocalStore(
+    topology,
+    '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}',
+    signal,
+  );
+  const host = topology.hosts[0]!;
+  const files = ['--subnet-file', join(host.stateDirectory, 'subnet.env'), '--iface', HOST_DEVICE, '--ip-masq'];
+  const ports = [
+    '--healthz-ip',
+    '127.0.0.1',
+    '--healthz-port',
+    '8081',
+    '--api-socket',
+    join(host.stateDirectory, 'api.sock'),
+  ];
+  const flags = [...store.agentFlags(host), ...files, ...ports, '--fast-path', 'off'];
+  const taken: Record<Moment, Map<Way, number[]>> = { carries: new Map(), ready: new Map() };
+  for (let round = -1; round < runs; round++) {
+    for (const way of ways) {
+      const after = await restart(topology, flags, way, places);
+      if (round < 0) continue;
+      for (const moment of ['carries', 'ready'] as const) {
+        taken[moment].set(way, [...(taken[moment].get(way) ?? []), after[moment]]);
+      }
+    }
+  }
+  return {
+    'killed agent: packets are carried again': summariesOf(taken.carries),
+    'killed agent: ready': summariesOf(taken.ready),
+  };
+}
+
+type ByWay = Partial<Record<Way, Summary>>;
+
+function summariesOf(taken: ReadonlyMap<Way, readonly number[]>): ByWay {
+  return Object.fromEntries([...taken].map(([way, runs]) => [way, summarise(runs)]));
 }
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { runs: { type: 'string', default: '20' }, json: { type: 'boolean', default: false } },
+    options: {
+      runs: { type: 'string', default: '20' },
+      executables: { type: 'string' },
+      json: { type: 'boolean', default: false },
+    },
   });
   const runs = Number(values.runs);
   if (!(Number.isInteger(runs) && runs > 0)) throw new RangeError('--runs must be above 0');
-  const file = readFileSync(join(executables, 'weft'));
+  const executable = join(DIST, `linux-${architecturesOf([])[0]!.name}`);
+  const other = values.executables === undefined ? {} : { 'other executable': resolve(values.executables) };
+  const ways = WAYS.filter((way) => way !== 'other executable' || values.executables !== undefined);
+  const file = readFileSync(join(executable, 'weft'));
   const size = { megabytes: file.length / 1e6, gzippedMegabytes: gzipSync(file, { level: 9 }).length / 1e6 };
   const cache = mkdtempSync(join(tmpdir(), 'weft-bench-start-up-'));
-  const figures: Record<string, Record<Way, Summary>> = {};
+  const places: Places = { executables: { executable, ...other }, cache };
+  const figures: Record<string, ByWay> = {};
   try {
     for (const program of PROGRAMS) {
-      const taken: Record<Way, number[]> = { executable: [], sources: [], 'sources, compile cache': [] };
+      const taken = new Map<Way, number[]>(ways.map((way) => [way, []]));
       // The first round fills caches.
       for (let round = -1; round < runs; round++) {
-        for (const way of WAYS) {
-          const ms = await once(program, way, cache);
-          if (round >= 0) taken[way].push(ms);
+        for (const way of ways) {
+          const ms = await once(program, way, places);
+          if (round >= 0) taken.get(way)!.push(ms);
         }
       }
-      const summaries = WAYS.map((way) => [way, summarise(taken[way])]);
-      figures[program.title] = Object.fromEntries(summaries) as Record<Way, Summary>;
+      figures[program.title] = summariesOf(taken);
     }
+    if (process.geteuid?.() === 0) Object.assign(figures, await restarts(runs, ways, places));
   } finally {
     rmSync(cache, { recursive: true });
   }
@@ -74,12 +172,14 @@ async function main(): Promise<void> {
     process.stdout.write(`${JSON.stringify({ machine, unit: 'ms', size, figures })}\n`);
     return;
   }
-  const cell = ({ median, min }: Summary): string => `${median.toFixed(0)} (${min.toFixed(0)})`;
+  const cell = (found: Summary | undefined): string =>
+    found === undefined ? '' : `${found.median.toFixed(0)} (${found.min.toFixed(0)})`;
   const rows = Object.entries(figures).map(
-    ([title, byWay]) => `| ${title} | ${WAYS.map((way) => cell(byWay[way])).join(' | ')} |`,
+    ([title, byWay]) => `| ${title} | ${ways.map((way) => cell(byWay[way])).join(' | ')} |`,
   );
+  const rule = `|${'---|'.repeat(ways.length + 1)}`;
   process.stdout.write(
-    `${[`| ms to the answer, median (fastest) | ${WAYS.join(' | ')} |`, '|---|---|---|---|', ...rows].join('\n')}\n\n` +
+    `${[`| ms to the answer, median (fastest) | ${ways.join(' | ')} |`, rule, ...rows].join('\n')}\n\n` +
       `${size.megabytes.toFixed(0)} MB, ${size.gzippedMegabytes.toFixed(0)} MB gzipped; ${runs} interleaved runs; ${machine}\n`,
   );
 }

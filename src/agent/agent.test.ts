@@ -13,6 +13,7 @@ import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
 import type { Inspection } from '../api/inspection.ts';
 import { ANSWERS } from '../api/schema.ts';
 import type { CloudRoute } from '../backend/backend.ts';
+import { type NamedTun, tunMark } from '../backend/tun-name.ts';
 import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
 import { Forwarder } from '../dataplane/supervisor.ts';
 import { WeftError } from '../errors.ts';
@@ -44,7 +45,11 @@ class Stage implements AsyncDisposable {
   /** What the API would show. */
   inspection: Inspection | undefined;
   readonly directory: string;
-  readonly #stop = new AbortController();
+  /** The TUN devices that the host has. */
+  tuns: readonly NamedTun[] = [];
+  /** Whether the store keeps whoever opens it waiting. */
+  storeHangs = false;
+  #stop = new AbortController();
   readonly #port: number;
   #ending: Promise<void> = Promise.resolve();
 
@@ -68,6 +73,7 @@ class Stage implements AsyncDisposable {
   };
 
   start(): void {
+    this.#stop = new AbortController();
     const log = createLog({ format: 'text', verbosity: 0, write: (line) => this.lines.push(line) });
     this.#ending = runAgent(this.#host(), this.#options(), log, this.#life, this.#stop.signal);
     this.#ending.catch(() => {});
@@ -140,7 +146,9 @@ class Stage implements AsyncDisposable {
         open: () => ({ send: () => ({ atMs: performance.now() }), receive: () => [], [Symbol.dispose]: () => {} }),
         describeErrno: () => 'other',
       },
-      openStore: async (report) => {
+      openStore: async (report, signal) => {
+        if (this.storeHangs) await new Promise((resolve) => signal.addEventListener('abort', resolve));
+        signal.throwIfAborted();
         const manager = new FakeSubnetManager(this.store, { report });
         const hold = manager.holdLease.bind(manager);
         manager.holdLease = async function* (lease, signal) {
@@ -163,7 +171,7 @@ class Stage implements AsyncDisposable {
       readAddresses: async () => [parseIpv4('192.168.77.1')!],
       externalNotices: silent,
       reachNotices: (signal) => silent(undefined, signal),
-      identity: FAKE_IDENTITY_HOST,
+      identity: { ...FAKE_IDENTITY_HOST, tunDevices: async () => this.tuns },
       setCloudRoute: async (route) => {
         if (this.cloudRefuses !== undefined) throw this.cloudRefuses;
         this.cloudRoutes.push(route);
@@ -220,6 +228,27 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     await stage.end();
     assert.deepEqual(stage.fatal, []);
     assert.equal(stage.kernel.routes.length, 1, 'what it has made stays');
+  });
+
+  it('carries what comes through the device of an earlier run at once, whatever its store takes', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    await stage.end();
+    const kernelWrites = stage.kernel.routes.length;
+    stage.kernel.deleteRoutes(() => true);
+    stage.lines.length = 0;
+    stage.tuns = [{ name: 'flannel0', alias: tunMark(parsePrefix('10.244.0.0/16')!) }];
+    stage.storeHangs = true;
+    stage.start();
+    await stage.answers(503, /has not answered yet/);
+    const at = (words: string): number => stage.lines.findIndex((line) => line.includes(words));
+    assert.ok(at('Packet workers are running') >= 0);
+    assert.ok(at('Packet workers are running') < at('has not answered yet'), stage.lines.join(''));
+    while (stage.kernel.routes.length < kernelWrites) await new Promise((resolve) => setTimeout(resolve, 5));
+    await stage.end();
+    assert.deepEqual(stage.fatal, []);
   });
 
   it('waits while somebody else has its route, and writes no subnet.env meanwhile', async () => {

@@ -8,7 +8,7 @@ import {
   linksOfFormerBackend,
 } from '../backend/registry.ts';
 import { ownTuns } from '../backend/tun-name.ts';
-import type { ChosenInterface } from '../config/choose-interface.ts';
+import type { ChosenInterface, HostNetwork } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost, type KeepOptions } from '../config/keep-interface.ts';
 import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
@@ -183,8 +183,11 @@ class Agent {
   #askPublished: OpenSubnetManager['published'];
   /** The last that is known of them. */
   #node: NodeAddresses | undefined;
-  /** What an earlier run knew. */
+  /** What an earlier run knew, and when that was written. */
   #known: LastKnown | undefined;
+  #knownSince: Date | undefined;
+  /** As it was when the external interface was last looked for. */
+  #network: HostNetwork = { interfaces: [], defaultDevices: { ipv4: [], ipv6: [] }, canReach: undefined };
   /** The subnet whose packets are carried, and the peers: of an earlier run until the store has said more. */
   #own: Lease | undefined;
   #peers: readonly Lease[] = [];
@@ -236,10 +239,11 @@ class Agent {
     if (this.#predecessor !== undefined) this.#log.info('Taking over from the agent that runs');
     // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
     await this.#openHealth();
+    const resumed = await this.#resume();
+    const connection = this.#connect();
     await this.#openApi();
     this.#keepConnections();
-    const connection = this.#connect();
-    const carried = await this.#withoutStore(connection);
+    const carried = await this.#withoutStore(connection, await resumed);
     const answer = await connection.answered;
     using notifier = this.#host.serviceManager((text) => this.#log.warn(text));
     const { plane, watch } = await this.#prepare(answer, carried);
@@ -252,7 +256,7 @@ class Agent {
       }),
     );
 
-    // ===== Up to here the host was only looked at, unless the store was away; from here on it is changed. =====
+    // ===== Up to here nothing new was made on the host, unless the store was away; from here on it is changed. =====
 
     while (!this.#signal.aborted) {
       const turn = AbortSignal.any([this.#signal, watch.changed]);
@@ -388,8 +392,43 @@ class Agent {
     else this.#serveApi = serve;
   }
 
-  /** Carries packets with what an earlier run knew while the store does not answer; `undefined` when nothing is carried. */
-  async #withoutStore(connection: StoreConnection): Promise<NodeParts | undefined> {
+  /**
+   * Carries again what comes through the TUN device that an earlier run has left, for the peers that it knew, before the store is
+   * even asked: kernel and rules are still as it made them. Resolves, without waiting for the packet workers, to what waits for
+   * them; that resolves to `undefined` when nothing can be carried yet, which is tried again where it has to succeed.
+   */
+  async #resume(): Promise<Promise<NodeParts | undefined>> {
+    const nothing = Promise.resolve(undefined);
+    const known = await this.#readKnown();
+    if (known === undefined) return nothing;
+    const tuns = await this.#host.identity.tunDevices(this.#signal);
+    if (ownTuns(tuns, networksOf(known.config)).length === 0) return nothing;
+    this.#node = known.node;
+    let parts: NodeParts | undefined;
+    const failed = async (error: unknown): Promise<undefined> => {
+      await parts?.watch[Symbol.asyncDispose]();
+      await parts?.plane[Symbol.asyncDispose]();
+      this.#signal.throwIfAborted();
+      this.#log.warn(`Could not carry packets of ${leaseKey(known.own)} at once: ${describeError(error)}`);
+      this.#own = undefined;
+      return undefined;
+    };
+    try {
+      parts = await this.#setUp(known.config);
+      const believed = this.#believe(known, parts.plane);
+      this.#own = known.own;
+      const started = parts.plane.start(known.own, believed.peers, this.#signal);
+      const resumed = started.then(() => parts, failed);
+      resumed.catch(() => {}); // told by the signal
+      return resumed;
+    } catch (error) {
+      await failed(error);
+      return nothing;
+    }
+  }
+
+  /** What an earlier run knew. Says why it cannot be used, and of which peers. */
+  async #readKnown(): Promise<LastKnown | undefined> {
     const { subnetFile } = this.#options;
     const result = await readLastKnown(subnetFile, describeStore(this.#options), backendKind);
     if (result.kind === 'unusable') this.#log.warn(`${lastKnownPath(subnetFile)} is not used: ${result.reason}`);
@@ -402,10 +441,30 @@ class Agent {
       );
     }
     this.#known = known;
+    this.#knownSince = writtenAt;
+    return known;
+  }
+
+  /** The peers of an earlier run pass the same gate as those of the store. */
+  #believe(known: LastKnown, plane: NodePlane): LastKnown {
+    const rules = gateRules(this.#options, plane, addressesOfHost(this.#network));
+    const believed = { ...known, peers: admittedOf(rules, known.own, known.peers) };
+    this.#known = believed;
+    return believed;
+  }
+
+  /**
+   * Carries packets with what an earlier run knew while the store does not answer; `undefined` when nothing is carried.
+   * @param resumed what carries already.
+   */
+  async #withoutStore(connection: StoreConnection, resumed: NodeParts | undefined): Promise<NodeParts | undefined> {
+    const { subnetFile } = this.#options;
+    const known = this.#known;
+    if (known === undefined) return undefined;
     if (await Promise.race([settlesWithin(connection.answered, STORE_PATIENCE_MS), this.#storeFailed.promise])) {
-      return undefined;
+      return resumed;
     }
-    const text = `the lease store has not answered yet; carrying packets of ${leaseKey(known.own)} to ${known.peers.length} peers, as known at ${writtenAt.toISOString()}`;
+    const text = `the lease store has not answered yet; carrying packets of ${leaseKey(known.own)} to ${known.peers.length} peers, as known at ${this.#knownSince?.toISOString()}`;
     this.#log.warn(text);
     this.#own = known.own;
     this.#readiness.waiting(text);
@@ -413,7 +472,7 @@ class Agent {
     this.#node = known.node;
     let parts: NodeParts;
     try {
-      parts = await this.#setUp(known.config);
+      parts = resumed ?? (await this.#setUp(known.config));
     } catch (error) {
       this.#signal.throwIfAborted();
       this.#log.error(`Could not carry on with ${leaseKey(known.own)}: ${describeError(error)}`);
@@ -422,10 +481,7 @@ class Agent {
     }
     const earlier = await readSubnetFile(subnetFile, this.#signal);
     const networks = earlier.kind === 'read' ? earlier.reading : undefined;
-    const hostAddresses = addressesOfHost(await this.#host.readNetwork(this.#signal));
-    const rules = gateRules(this.#options, parts.plane, hostAddresses);
-    const believed = { ...known, peers: admittedOf(rules, known.own, known.peers) };
-    this.#known = believed;
+    const believed = this.#believe(known, parts.plane);
     const onCarrying = (): void => void this.#carries();
     await carryOn(
       believed,
@@ -450,11 +506,13 @@ class Agent {
     // Until the first list of leases comes, those of an earlier run are better than none.
     if (isSame) this.#peers = known.peers;
     if (isSame && carried !== undefined) {
+      await this.#refreshNode(this.#signal);
       await carried.watch.look();
+      await carried.plane.prepare(this.#signal);
       return carried;
     }
     if (carried !== undefined) {
-      this.#log.warn('The network configuration has changed while the store was away');
+      this.#log.warn('The network configuration is not the one that packets were carried with until now');
       await carried.watch[Symbol.asyncDispose]();
       await carried.plane[Symbol.asyncDispose]();
       this.#own = undefined;
@@ -466,8 +524,12 @@ class Agent {
   }
 
   async #setUp(config: NetworkConfig): Promise<NodeParts> {
+    const readNetwork: AgentHost['readNetwork'] = async (signal, options) => {
+      this.#network = await this.#host.readNetwork(signal, options);
+      return this.#network;
+    };
     const choose = (keep: KeepOptions, log: Pick<Log, 'info'>, signal: AbortSignal): Promise<ChosenInterface> =>
-      findExternalInterface(this.#host.readNetwork, this.#options, config, this.#node, keep, log, signal);
+      findExternalInterface(readNetwork, this.#options, config, this.#node, keep, log, signal);
     const chosen = await choose({ inUse: this.#known?.external, isRunning: false }, this.#log, this.#signal);
     const external = externalOf(chosen);
     const runCommand = loggedCommands(this.#host.identity.runCommand, this.#log);

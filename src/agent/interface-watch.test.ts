@@ -6,12 +6,12 @@ import type { Log } from '../log/log.ts';
 import { externalOf } from './external-interface.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 
-function chosen(address: string, mtuBytes = 1500, name = 'eth0'): ChosenInterface {
+function chosen(address: string, mtuBytes = 1500, name = 'eth0', up = true): ChosenInterface {
   const addr = parseIpv4(address);
   return {
     found: true,
     byDefault: false,
-    interface: { index: 2, name, mtuBytes, up: true, addresses: [] },
+    interface: { index: 2, name, mtuBytes, up, addresses: [] },
     address: addr,
     addressV6: undefined,
     publicIp: addr,
@@ -105,4 +105,16 @@ test('an interface that vanishes is told with its reason, and its return is a ch
   await host.become(before);
   assert.equal(host.watch.failure, undefined);
   assert.equal(changed.aborted, true);
+});
+
+test('an interface that is down but keeps its address is a failure, and no change', async () => {
+  await using host = new Host(chosen('192.168.77.1'));
+  const { changed } = host.watch;
+  assert.equal(host.watch.failure, undefined);
+  await host.become(chosen('192.168.77.1', 1500, 'eth0', false));
+  assert.equal(host.watch.failure, 'eth0 is down');
+  await host.become(chosen('192.168.77.1'));
+  assert.equal(host.watch.failure, undefined);
+  assert.equal(changed.aborted, false);
+  assert.deepEqual(host.lines, ['The external interface eth0 is down', 'The external interface eth0 is up again']);
 });

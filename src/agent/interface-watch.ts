@@ -32,7 +32,8 @@ export class InterfaceWatch implements AsyncDisposable {
   #looking: Promise<void> = Promise.resolve();
   #current: ExternalInterface;
   #link: NetworkInterface;
-  #failure: string | undefined;
+  /** Why none will do. */
+  #lost: string | undefined;
   #change = new AbortController();
 
   constructor(options: InterfaceWatchOptions) {
@@ -52,9 +53,9 @@ export class InterfaceWatch implements AsyncDisposable {
     return this.#link.up;
   }
 
-  /** Why no interface will do now. */
+  /** Why no packets can leave by it now: no interface will do, or it is down. */
   get failure(): string | undefined {
-    return this.#failure;
+    return this.#lost ?? (this.isUp ? undefined : `${this.#link.name} is down`);
   }
 
   /** Fires when `current` has become another one, or one will do again after none did. A new signal from then on. */
@@ -72,7 +73,7 @@ export class InterfaceWatch implements AsyncDisposable {
     const { notices, settleMs = 100, retryMs = 3_000 } = this.#options;
     const { signal } = this.#stop;
     const retry = setInterval(() => {
-      if (this.#failure !== undefined) void this.look();
+      if (this.failure !== undefined) void this.look();
     }, retryMs);
     try {
       for await (const _ of notices(() => this.#link, signal)) {
@@ -94,15 +95,17 @@ export class InterfaceWatch implements AsyncDisposable {
     } catch (error) {
       if (signal.aborted) return;
       const text = describeError(error);
-      if (text !== this.#failure) log.error(`The external interface can no longer be used: ${text}`);
-      this.#failure = text;
+      if (text !== this.#lost) log.error(`The external interface can no longer be used: ${text}`);
+      this.#lost = text;
       return;
     }
     const found = externalOf(choice);
+    const { name, up } = choice.interface;
+    if (up !== this.#link.up) log.warn(`The external interface ${name} is ${up ? 'up again' : 'down'}`);
     this.#link = choice.interface;
     const before = this.#current;
-    const isBack = this.#failure !== undefined;
-    this.#failure = undefined;
+    const isBack = this.#lost !== undefined;
+    this.#lost = undefined;
     if (isDeepStrictEqual(found, before) && !isBack) return;
     log.warn(
       `The external interface ${isBack ? 'can be used again' : 'has changed'}: ${describeExternal(found)}, before ${describeExternal(before)}`,

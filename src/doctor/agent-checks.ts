@@ -11,6 +11,8 @@ import type { DoctorHost, DoctorPaths } from './host.ts';
 
 /** Share of packets from which on loss is felt. */
 const LOSSY = 0.001;
+/** The kernel's own multicast, which nobody takes on a device without peers, is dropped there and counted with the rest. */
+const FEW_DROPS = 100;
 const QUEUE_REMEDY =
   'Packets arrive, or arrived, faster than the agent can carry them. Check the CPU usage of flanneld, enable the fast path, or increase the queue length (ip link set DEVICE txqueuelen 2000).';
 const REFUSED_REMEDY =
@@ -131,6 +133,7 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
             Number((await host.readText(`/sys/class/net/${name}/statistics/${what}`)) ?? 0);
           for (const way of ['tx', 'rx']) {
             const [dropped, passed] = [await count(`${way}_dropped`), await count(`${way}_packets`)];
+            if (dropped < FEW_DROPS) continue;
             if (dropped > (dropped + passed) * LOSSY) lossy.push(`${name} ${way}: ${dropped} of ${dropped + passed}`);
           }
         }

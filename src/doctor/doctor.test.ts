@@ -385,6 +385,16 @@ describe('the doctor', () => {
       [['queue-drops', 'warn', /^flannel0 tx: 1000 of 10000 Packets/]],
     ],
     [
+      'a fresh device that has dropped multicast of the kernel',
+      () => ({
+        files: {
+          '/sys/class/net/flannel0/statistics/tx_packets': '0\n',
+          '/sys/class/net/flannel0/statistics/tx_dropped': '11\n',
+        },
+      }),
+      [],
+    ],
+    [
       'a sender that is refused',
       () => ({
         get: async (_port, path) => ({

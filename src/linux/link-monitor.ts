@@ -63,6 +63,7 @@ export class IpMonitor {
         child = await start(['ip', '-N', '-rc', String(RECEIVE_BUFFER_BYTES), ...words], {
           netns: this.#options.netns,
           stderr: 'tail',
+          endsWithThisProcess: true,
           signal,
         });
         await listening(child, protocol, signal);

@@ -4,6 +4,7 @@ import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import type { Arrival, ProbeIo, ProbeRequest, Sent } from '../probe/ports.ts';
 import { echoRequest, type ProbeIdentity, readProbeMessage } from '../probe/probe-packet.ts';
+import { clockOffset } from './clock-offset.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -153,7 +154,10 @@ class ProbeSocket implements ProbeIo {
 
   receive(): readonly Arrival[] {
     const arrivals: Arrival[] = [];
-    const offsetMs = performance.now() - this.#realtimeMs();
+    const offsetMs = clockOffset(
+      () => this.#realtimeMs(),
+      () => performance.now(),
+    );
     for (const [family, fd] of this.#raw) {
       for (let i = 0; i < MOST_PER_TURN; i++) {
         const arrival = this.#receiveOne(family, fd, offsetMs);

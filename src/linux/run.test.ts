@@ -267,6 +267,30 @@ describe('start', () => {
     assert.equal(stdout, 'started');
   });
 
+  it('ends with its parent, killed or not, when that is wanted, also without anything to write', {
+    timeout: 20_000,
+  }, async () => {
+    const module = new URL('./run.ts', import.meta.url).href;
+    const parent = await start(
+      script(
+        `import('${module}').then(async ({ start }) => {
+          const child = await start(['sleep', '600'], { endsWithThisProcess: true });
+          console.log(child.pid);
+          setInterval(() => {}, 1e6);
+        })`,
+      ),
+    );
+    let pid = 0;
+    for await (const line of lines(parent.stdout!)) {
+      pid = Number(line);
+      break;
+    }
+    assert.ok(isAlive(pid));
+    parent.kill('SIGKILL');
+    await parent.exited;
+    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+
   it('rejects when there is no such program', async () => {
     await assert.rejects(start(['weft-no-such-program']), { code: 'WEFT_COMMAND_MISSING' });
   });

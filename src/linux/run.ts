@@ -59,6 +59,11 @@ export interface StartOptions extends CommandOptions {
   readonly detached?: boolean | undefined;
   /** Descriptors of ours that the child has as well, from number 3 on. */
   readonly descriptors?: readonly number[] | undefined;
+  /**
+   * The kernel ends it when this process is gone, however that ended: for programs that hardly ever write to their pipe. Takes
+   * setpriv(1) of util-linux; without it nothing is different. Start it from the main thread, whose end it is that counts (prctl(2)).
+   */
+  readonly endsWithThisProcess?: boolean | undefined;
 }
 
 export interface Exit {
@@ -173,8 +178,8 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
 }
 
 /**
- * Starts a program that goes on running; resolves once it runs. It is also ended when this process exits by itself (it
- * outlives a SIGKILL of this process until it next writes to its pipe).
+ * Starts a program that goes on running; resolves once it runs. It is also ended when this process exits by itself (without
+ * `endsWithThisProcess` it outlives a SIGKILL of this process until it next writes to its pipe).
  *
  * @throws WeftError WEFT_COMMAND_MISSING, WEFT_COMMAND_FAILED when it cannot be started. That a command is missing *in a
  *   namespace* shows in its exit, since `ip netns exec` is what was started.
@@ -192,6 +197,7 @@ export async function start(argv: readonly string[], options: StartOptions = {})
     options,
     [options.stdin ?? 'ignore', ...stdio, ...(options.descriptors ?? [])],
     detached,
+    options.endsWithThisProcess === true && hasSetpriv() ? ['setpriv', '--pdeathsig', 'SIGKILL'] : [],
   );
   const streams = [process_.stdout, process_.stderr] as const;
   const exited = exitOf(process_, argv, options);
@@ -281,9 +287,10 @@ function spawnProcess(
   options: CommandOptions,
   stdio: ('pipe' | 'ignore' | 'inherit' | number)[],
   detached = false,
+  under: readonly string[] = [],
 ): ChildProcess {
   const full = options.netns === undefined ? argv : ['ip', 'netns', 'exec', options.netns, ...argv];
-  const [command, ...args] = full;
+  const [command, ...args] = [...under, ...full];
   if (command === undefined) throw new TypeError('run: empty command');
   const env = { ...withoutNodeVariables(process.env), LC_ALL: 'C', ...options.env, PATH: searchPath(options) };
   const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
@@ -297,6 +304,17 @@ function spawnProcess(
   return child;
 }
 
+let foundSetpriv: boolean | undefined;
+
+function hasSetpriv(): boolean {
+  foundSetpriv ??= isIn(searchPath({}), 'setpriv');
+  return foundSetpriv;
+}
+
+function isIn(path: string, command: string): boolean {
+  return path.split(':').some((directory) => existsSync(join(directory, command)));
+}
+
 function searchPath({ env }: CommandOptions): string {
   const path = env?.PATH ?? process.env.PATH;
   return path ? `${path}:${SYSTEM_PATH}` : SYSTEM_PATH;
@@ -308,9 +326,7 @@ function searchPath({ env }: CommandOptions): string {
 function isNowhere(command: string, error: unknown, options: CommandOptions): boolean {
   if (hasErrno(error, 'ENOENT')) return true;
   if (!hasErrno(error, 'EACCES') || command.includes('/')) return false;
-  return !searchPath(options)
-    .split(':')
-    .some((directory) => existsSync(join(directory, command)));
+  return !isIn(searchPath(options), command);
 }
 
 /** Resolves at `close`, which comes after all output was read. Rejects when the program could not be started. */

@@ -3,6 +3,8 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { HOST_DEVICE, UNDERLAY_GATEWAY } from '../../src/lab/namespaces.ts';
 import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { Flanneld, HEALTHZ_PORT, localFlags } from './flanneld.ts';
 import { NET_CONF } from './overlay.ts';
@@ -21,8 +23,9 @@ before(async () => {
 });
 after(() => topology?.[Symbol.asyncDispose]());
 
-function startAgent(env: Record<string, string> = {}): Promise<Flanneld> {
-  const flags = localFlags(host, NET_CONF, '--ip-masq', '--iptables-resync=1', `--healthz-port=${HEALTHZ_PORT}`);
+function startAgent(env: Record<string, string> = {}, ...more: readonly string[]): Promise<Flanneld> {
+  const own = ['--ip-masq', '--iptables-resync=1', `--healthz-port=${HEALTHZ_PORT}`, ...more];
+  const flags = localFlags(host, NET_CONF, ...own);
   return Flanneld.start(topology, host, { flags, env });
 }
 
@@ -105,6 +108,17 @@ describe('an agent whose packets have no way', () => {
     await ip('link', 'delete', 'other0');
     await expectReady(agent);
     await agent.logged(/flannel is ready/);
+  });
+
+  it('is not ready while its external interface is down, although that keeps its address', async () => {
+    await using agent = await startAgent({}, `--iface=${HOST_DEVICE}`);
+    await expectReady(agent);
+    await ip('link', 'set', HOST_DEVICE, 'down');
+    await expectFailure(agent, 'interface', new RegExp(`${HOST_DEVICE} is down`));
+    await ip('link', 'set', HOST_DEVICE, 'up');
+    await expectReady(agent);
+    // It went with the link, and other agents find the interface by it.
+    await ip('route', 'add', 'default', 'via', formatIpv4(UNDERLAY_GATEWAY), 'dev', HOST_DEVICE);
   });
 
   // It still answers what it is asked.

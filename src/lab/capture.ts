@@ -1,6 +1,6 @@
+import { type CapturedFrame, PcapReader } from '../capture/pcap.ts';
 import { WeftError } from '../errors.ts';
 import type { Child } from '../linux/run.ts';
-import { type CapturedFrame, PcapReader } from './pcap.ts';
 import type { Place, Topology } from './topology.ts';
 
 export interface CaptureOptions {

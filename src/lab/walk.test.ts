@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { decodeIpv4 } from '../capture/decode.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
-import { decodeIpv4 } from './decode.ts';
 import { overlaySteps } from './overlay.ts';
 import { buildWalk, isProbe, type Probe, type Sighting, type Step, sight } from './walk.ts';
 

@@ -4,9 +4,10 @@
  * prove about the step between them (a TTL that went down, a datagram that now wraps it). What was not captured is
  * reported as missing, never filled in. Pure; walk-probe.ts sends the packet and captures.
  */
+
+import { type DecodedPacket, decodeFrame, unwrap } from '../capture/decode.ts';
+import type { CapturedFrame } from '../capture/pcap.ts';
 import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
-import { type DecodedPacket, decodeFrame, unwrap } from './decode.ts';
-import type { CapturedFrame } from './pcap.ts';
 
 /** How the packet is recognised wherever it is captured. */
 export type Probe =

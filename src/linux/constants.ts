@@ -25,6 +25,7 @@ export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
+export const AF_PACKET = 17;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0x800;
@@ -52,6 +53,20 @@ export const SO_DOMAIN = 39;
 /** Also the type of the control message, which holds a `struct timespec`. */
 export const SO_TIMESTAMPNS = 35;
 
+// linux/if_packet.h, linux/if_ether.h
+export const SOL_PACKET = 263;
+export const PACKET_STATISTICS = 6;
+export const PACKET_OUTGOING = 4;
+export const ETH_P_ALL = 0x0003;
+
+// linux/if_arp.h
+export const ARPHRD_ETHER = 1;
+export const ARPHRD_TUNNEL = 768;
+export const ARPHRD_TUNNEL6 = 769;
+export const ARPHRD_SIT = 776;
+export const ARPHRD_RAWIP = 519;
+export const ARPHRD_NONE = 65_534;
+
 // linux/netlink.h
 export const NETLINK_XFRM = 6;
 
@@ -75,6 +90,9 @@ export const IPPROTO_ICMPV6 = 58;
 export const IPV6_DONTFRAG = 62;
 
 // linux/filter.h, linux/bpf_common.h: classic BPF
+export const BPF_LD_WORD = 0x20;
+export const BPF_LD_HALF = 0x28;
+export const BPF_LD_BYTE = 0x30;
 export const BPF_LD_WORD_INDIRECT = 0x40;
 export const BPF_LD_HALF_INDIRECT = 0x48;
 export const BPF_LD_BYTE_INDIRECT = 0x50;
@@ -82,7 +100,11 @@ export const BPF_LDX_IMMEDIATE = 0x01;
 /** X = 4 × (byte & 15): the length of an IPv4 header. */
 export const BPF_LDX_HEADER_LENGTH = 0xb1;
 export const BPF_JUMP_EQUAL = 0x15;
+export const BPF_JUMP_SET = 0x45;
 export const BPF_RETURN = 0x06;
+/** An offset from here on is one from the network header, whatever is before it; the other is the protocol (EtherType). */
+export const SKF_NET_OFF = 0xfff0_0000;
+export const SKF_AD_PROTOCOL = 0xffff_f000;
 
 // linux/time.h
 export const CLOCK_REALTIME = 0;
@@ -130,6 +152,7 @@ export const ENOTTY = 25;
 export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
+export const ENETDOWN = 100;
 export const ENETUNREACH = 101;
 export const EPROTONOSUPPORT = 93;
 export const EAFNOSUPPORT = 97;

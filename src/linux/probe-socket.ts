@@ -30,7 +30,6 @@ import {
   IPV6_DONTFRAG,
   IPV6_MTU_DISCOVER,
   MSG_DONTWAIT,
-  SO_ATTACH_FILTER,
   SO_NO_CHECK,
   SO_TIMESTAMPNS,
   SOCK_CLOEXEC,
@@ -39,7 +38,9 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
 } from './constants.ts';
-import { addressOf, clockGettime, close, errnoName, recvmsg, sendto, setsockopt, socket } from './ffi.ts';
+import { addressOf, clockGettime, close, errnoName, recvmsg, sendto, socket } from './ffi.ts';
+import { attachSocketFilter, type FilterInstruction } from './socket-filter.ts';
+import { STAMP_CONTROL_BYTES, stampNsOf } from './socket-stamp.ts';
 import { boundPort, setIntOption, sockaddrOf } from './udp-socket.ts';
 
 /** Longer messages are cut: what is read of them is at their start. */
@@ -50,7 +51,7 @@ const SOCKADDR_BYTES: Readonly<Record<IpFamily, number>> = { 4: 16, 6: 28 };
 /** Answers to older datagrams are not waited for. */
 const KEPT_PORTS = 1_024;
 const MESSAGE_BYTES = 56;
-const CONTROL_BYTES = 64;
+
 const UDP_PAYLOAD = new TextEncoder().encode('weft-probe: whether datagrams with a checksum arrive');
 
 /** What an errno of {@link ProbeIo.send} says of the way. */
@@ -86,7 +87,7 @@ class ProbeSocket implements ProbeIo {
   readonly #udpPorts = new Set<number>();
   readonly #name = shared(28);
   readonly #buffer = shared(BUFFER_BYTES);
-  readonly #control = shared(CONTROL_BYTES);
+  readonly #control = shared(STAMP_CONTROL_BYTES);
   readonly #message = shared(MESSAGE_BYTES);
   readonly #vector = shared(16);
   readonly #outgoing = shared(65_536);
@@ -175,7 +176,7 @@ class ProbeSocket implements ProbeIo {
   #receiveOne(family: IpFamily, fd: number, offsetMs: number): Arrival | 'none' | undefined {
     const message = new DataView(this.#message.buffer);
     message.setUint32(8, SOCKADDR_BYTES[6], true);
-    message.setBigUint64(40, BigInt(CONTROL_BYTES), true);
+    message.setBigUint64(40, BigInt(STAMP_CONTROL_BYTES), true);
     const length = recvmsg(fd, addressOf(this.#message), MSG_DONTWAIT);
     if (length < 0) return 'none';
     const read = readProbeMessage(family, this.#buffer.subarray(0, Math.min(length, BUFFER_BYTES)), this.#identity);
@@ -210,8 +211,6 @@ function opened(fd: number, what: string): number {
   });
 }
 
-type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, operand: number];
-
 /**
  * Echo replies with this identifier, echo requests with the probes' payload, all errors. Everything else would be copied here
  * as well: each raw ICMP socket is given every ICMP message of the host.
@@ -219,7 +218,7 @@ type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, oper
 function attachFilter(fd: number, family: IpFamily, id: number): void {
   const [reply, request] = family === 4 ? [0, 8] : [129, 128];
   const [unreachable, tooBig, exceeded] = family === 4 ? [3, 3, 11] : [1, 2, 3];
-  const program: readonly Instruction[] = [
+  const program: readonly FilterInstruction[] = [
     family === 4 ? [BPF_LDX_HEADER_LENGTH, 0, 0, 0] : [BPF_LDX_IMMEDIATE, 0, 0, 0],
     [BPF_LD_BYTE_INDIRECT, 0, 0, 0],
     [BPF_JUMP_EQUAL, 0, 2, reply],
@@ -234,19 +233,7 @@ function attachFilter(fd: number, family: IpFamily, id: number): void {
     [BPF_RETURN, 0, 0, 0xffff_ffff],
     [BPF_RETURN, 0, 0, 0],
   ];
-  const code = shared(program.length * 8);
-  const view = new DataView(code.buffer);
-  program.forEach(([op, ifTrue, ifFalse, operand], i) => {
-    view.setUint16(i * 8, op, true);
-    view.setUint8(i * 8 + 2, ifTrue);
-    view.setUint8(i * 8 + 3, ifFalse);
-    view.setUint32(i * 8 + 4, operand, true);
-  });
-  const description = shared(16);
-  const fprog = new DataView(description.buffer);
-  fprog.setUint16(0, program.length, true);
-  fprog.setBigUint64(8, BigInt(addressOf(code)), true);
-  opened(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, addressOf(description), description.length), 'a socket filter');
+  opened(attachSocketFilter(fd, program), 'a socket filter');
 }
 
 function addressIn(family: IpFamily, name: Uint8Array): IpAddr {
@@ -255,12 +242,10 @@ function addressIn(family: IpFamily, name: Uint8Array): IpAddr {
   return ipv6Of((view.getBigUint64(8) << 64n) | view.getBigUint64(16));
 }
 
-/** The time in the first control message, if it is one (cmsg(3)); milliseconds. */
+/** The time in the first control message, if it is one; milliseconds. */
 function stampOf(control: Uint8Array, length: number): number | undefined {
-  if (length < 32) return undefined;
-  const view = new DataView(control.buffer);
-  const isStamp = view.getInt32(8, true) === SOL_SOCKET && view.getInt32(12, true) === SO_TIMESTAMPNS;
-  return isStamp ? timeOf(view, 16) : undefined;
+  const stampNs = stampNsOf(control, length);
+  return stampNs === undefined ? undefined : Number(stampNs) / 1e6;
 }
 
 /** `struct timespec` in milliseconds. */

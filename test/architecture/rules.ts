@@ -24,6 +24,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   subnet: ['ip', 'lease', 'config', 'log', 'events'],
   'subnet/*': ['ip', 'lease', 'config', 'log', 'events', 'subnet', 'linux'],
   probe: ['ip'],
+  capture: ['ip', 'desired'],
   linux: ['ip', 'lease', 'config', 'desired', 'trafficmngr', 'dataplane', 'probe', 'log'],
   agent: [
     ...[
@@ -64,6 +65,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   ],
   lab: [
     'ip',
+    'capture',
     'lease',
     'config',
     'desired',

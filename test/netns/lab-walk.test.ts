@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { decodeFrame } from '../../src/capture/decode.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { Capture } from '../../src/lab/capture.ts';
-import { decodeFrame } from '../../src/lab/decode.ts';
 import { Topology } from '../../src/lab/topology.ts';
 import { walkHosts } from '../../src/lab/walk-probe.ts';
 

@@ -5,6 +5,7 @@ import { openOutput } from '../../linux/output.ts';
 import { printableLines } from '../../printable.ts';
 import { type ProcessLife, runProgram } from '../process-life.ts';
 import { bugreportCommand } from './bugreport.ts';
+import { captureCommand } from './capture.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { dockerOptsCommand } from './docker-opts.ts';
 import { doctorCommand } from './doctor.ts';
@@ -45,7 +46,8 @@ async function main(life: ProcessLife): Promise<number> {
     .addCommand(doctorCommand())
     .addCommand(rotateKeyCommand())
     .addCommand(testCommand())
-    .addCommand(pingCommand());
+    .addCommand(pingCommand())
+    .addCommand(captureCommand());
   for (const command of [program, ...program.commands]) command.exitOverride();
   try {
     await program.parseAsync();

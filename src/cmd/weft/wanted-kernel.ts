@@ -2,6 +2,7 @@ import { type ExternalInterface, isSkipped } from '../../backend/backend.ts';
 import { configuredBackend, identifyBackend, openBackend } from '../../backend/registry.ts';
 import { Actual } from '../../desired/actual.ts';
 import { describeOp, type Op } from '../../desired/op.ts';
+import type { OuterTraffic } from '../../desired/outer-filter.ts';
 import { planAll } from '../../desired/plan/plan.ts';
 import { describeProblem } from '../../desired/problem.ts';
 import type { WantedState } from '../../desired/state.ts';
@@ -26,6 +27,10 @@ const SECOND_LOOK_MS = 700;
 export interface WantedKernel {
   /** The device that leads to a peer; `undefined` for one that the backend cannot reach, or somebody else carries to. */
   deviceTo(peer: PeerView): string | undefined;
+  /** The overlay's own devices. */
+  readonly devices: readonly string[];
+  /** What of the external interface's traffic is the tunnel's. */
+  readonly tunnel: readonly OuterTraffic[];
   /** What the kernel lacks of it, and what is in the way, a line each. */
   difference(signal: AbortSignal): Promise<readonly string[]>;
 }
@@ -47,7 +52,7 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
   const past = { published: perFamily((family) => backendDataOf(own.attrs, family)), networks };
   const setup = await identifyBackend(configuredBackend(config), config, past, host, signal);
   const backend = openBackend(setup, config, external);
-  const state = backend.host(own).kernel;
+  const { kernel: state, outer } = backend.host(own);
   const devices = new Map<string, string>();
   const wanted = new Wanted();
   wanted.setHost(state);
@@ -64,6 +69,9 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
   }
   return {
     deviceTo: ({ id }) => devices.get(id),
+    devices: state.links.flatMap((link) => (link.kind === 'external' ? [] : [link.name])),
+    tunnel:
+      outer?.traffic ?? (setup.kind.udpPorts?.(setup.config) ?? []).map((port) => ({ protocol: 'udp', port }) as const),
     async difference(signal) {
       const first = await differenceOf(wanted, state, signal);
       if (first.length === 0) return first;

@@ -1,0 +1,309 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { Command, InvalidArgumentError } from 'commander';
+import { backendKind } from '../../backend/registry.ts';
+import { parsePacketFilter } from '../../capture/packet-filter.ts';
+import {
+  interfaceDescription,
+  interfaceStatistics,
+  type NamedAddress,
+  nameResolution,
+  packetBlock,
+  sectionHeader,
+} from '../../capture/pcapng.ts';
+import { type CapturePeer, type CaptureRole, Selection } from '../../capture/selection.ts';
+import { gatewayOf, type HostView, readHostView } from '../../diagnosis/host-view.ts';
+import { hasErrno } from '../../errno.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { formatAddr, type IpPrefix, prefixOf } from '../../ip/address.ts';
+import { FAMILIES } from '../../ip/family.ts';
+import type { Lease } from '../../lease/lease.ts';
+import { publicAddressOf, subnetOf } from '../../lease/lease-families.ts';
+import { POLLIN } from '../../linux/constants.ts';
+import { addressOf, pollAsync } from '../../linux/ffi.ts';
+import { readHostNetwork } from '../../linux/interfaces.ts';
+import { openPacketSocket, type PacketSocket, type SniffedFrame } from '../../linux/packet-socket.ts';
+import { printable } from '../../printable.ts';
+import { type StopSignal, untilStopped } from '../stop-signal.ts';
+import { VERSION } from '../version.ts';
+import { realHost } from './doctor-host.ts';
+import { requireRoot } from './test-host.ts';
+import { wantedKernel } from './wanted-kernel.ts';
+
+const BRIDGE = 'cni0';
+/** libpcap's own limit, and more than a packet has. */
+const MAX_SNAP_BYTES = 262_144;
+/** Headers of a tunnel's packet, both its own and those inside. */
+const MIN_SNAP_BYTES = 128;
+/** How long a stop waits at most for a device without traffic. */
+const POLL_MS = 100;
+/** Frames of one device per turn: the order of a file's packets is that of their times within a turn. */
+const PER_TURN = 512;
+
+interface CaptureFlags {
+  readonly output: string;
+  readonly for?: number;
+  readonly count?: number;
+  readonly snaplen: number;
+  readonly force?: true;
+  readonly subnetFile: string;
+}
+
+/**
+ * `weft capture`: packets of the overlay on its inner and outer side in one file, until a signal, `--for` or `--count` ends it.
+ *
+ * @throws WeftError WEFT_NOT_ROOT, WEFT_NOT_READY, WEFT_USAGE, WEFT_SOCKET_FAILED, WEFT_OUTPUT_UNWRITABLE
+ */
+export function captureCommand(): Command {
+  return new Command('capture')
+    .summary('write packets of the overlay, inside and outside the tunnel, to a pcapng file')
+    .description(
+      "Capture on the overlay's device, on cni0 and on the external interface at once (there only the tunnel's packets), and write one pcapng file for Wireshark, with the names of interfaces and peers. FILTER is looked up in the inner packet: [src|dst] host ADDRESS, net CIDR, port NUMBER, peer NAME, tcp, udp, icmp, with and, or, not. Needs root. The agent need not run.",
+    )
+    .argument('[filter...]', 'which packets (default: all of the overlay)')
+    .requiredOption('-o, --output <file>', 'the file to write; - is standard output')
+    .option('--for <seconds>', 'stop after so long', secondsOf)
+    .option('--count <n>', 'stop after so many packets, of all interfaces together', countOf)
+    .option(
+      '--snaplen <bytes>',
+      `bytes kept of each packet, ${MIN_SNAP_BYTES} to ${MAX_SNAP_BYTES}`,
+      snapOf,
+      MAX_SNAP_BYTES,
+    )
+    .option('--force', 'overwrite the file if there is one')
+    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .action((words: readonly string[], flags: CaptureFlags) => capture(words.join(' '), flags));
+}
+
+function secondsOf(text: string): number {
+  const seconds = /^\d{1,6}(?:\.\d{1,3})?$/.test(text) ? Number(text) : 0;
+  if (seconds <= 0) throw new InvalidArgumentError('want seconds, more than 0');
+  return seconds;
+}
+
+function countOf(text: string): number {
+  const count = /^\d{1,12}$/.test(text) ? Number(text) : 0;
+  if (count < 1) throw new InvalidArgumentError('want 1 or more');
+  return count;
+}
+
+function snapOf(text: string): number {
+  const bytes = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  if (bytes < MIN_SNAP_BYTES || bytes > MAX_SNAP_BYTES)
+    throw new InvalidArgumentError(`want ${MIN_SNAP_BYTES} to ${MAX_SNAP_BYTES}`);
+  return bytes;
+}
+
+interface Tap {
+  readonly device: string;
+  readonly role: CaptureRole;
+  readonly socket: PacketSocket;
+  packets: number;
+}
+
+async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
+  requireRoot();
+  using stopped = untilStopped();
+  const view = await readHostView(realHost(), flags.subnetFile, backendKind, stopped.signal);
+  const peers = view.known.peers.map(peerOf);
+  const filter = filterText === '' ? undefined : parsePacketFilter(filterText, (word) => prefixesOf(peers, word));
+  const wanted = await wantedKernel(view, stopped.signal);
+  const external = view.known.external.name;
+  const isDirect = wanted.tunnel.length === 0 || view.peers.some((peer) => wanted.deviceTo(peer) === external);
+  const selection = new Selection({
+    ...{ peers, filter, isDirect, tunnel: wanted.tunnel, subnets: subnetsOf(view.known.own) },
+    networks: FAMILIES.flatMap(({ key }) => view.known.config[key]?.network ?? []),
+  });
+  using sockets = new DisposableStack();
+  const { interfaces } = await readHostNetwork(stopped.signal);
+  const roles: readonly (readonly [string, CaptureRole])[] = [
+    ...wanted.devices.map((name) => [name, 'overlay'] as const),
+    [BRIDGE, 'containers'],
+    [external, 'underlay'],
+  ];
+  const taps = roles.flatMap(([device, role]): Tap[] => {
+    const present = interfaces.find(({ name }) => name === device);
+    if (present === undefined) return [];
+    const only = role === 'underlay' && !isDirect ? wanted.tunnel : undefined;
+    const options = { device, ifIndex: present.index, snapBytes: flags.snaplen, only };
+    return [{ device, role, socket: sockets.use(openPacketSocket(options)), packets: 0 }];
+  });
+  if (!taps.some(({ role }) => role === 'underlay'))
+    throw new WeftError('WEFT_INTERFACE_NOT_FOUND', `cannot capture on ${external}: there is no such interface`, {
+      hint: 'It is the external interface that the agent used last; weft status shows the one in use.',
+    });
+  await using output = await openSink(flags);
+  await write(taps, selection, namesOf(view, peers), output, flags, stopped);
+}
+
+async function write(
+  taps: readonly Tap[],
+  selection: Selection,
+  names: readonly NamedAddress[],
+  output: Sink,
+  flags: CaptureFlags,
+  stopped: StopSignal,
+): Promise<void> {
+  const head = [
+    sectionHeader(`weft ${VERSION}`),
+    ...taps.map(({ device, role, socket: { linkType } }) =>
+      interfaceDescription({ name: device, description: role, linkType, snapBytes: flags.snaplen }),
+    ),
+    nameResolution(names),
+  ];
+  await output.put(Buffer.concat(head));
+  process.stderr.write(`weft capture: on ${taps.map(({ device, role }) => `${device} (${role})`).join(', ')}\n`);
+  const untilMs = performance.now() + (flags.for ?? Number.POSITIVE_INFINITY) * 1_000;
+  let left = flags.count ?? Number.POSITIVE_INFINITY;
+  const ready = pollOf(taps);
+  for (let isLast = false; !isLast && left > 0 && !output.isClosed; ) {
+    // What has arrived before the end is still in the queues.
+    isLast = stopped.signal.aborted || performance.now() >= untilMs;
+    const turn = isLast ? Number.POSITIVE_INFINITY : PER_TURN;
+    const packets = taps
+      .flatMap((tap, at) => tap.socket.receive(turn).map((frame) => ({ tap, at, frame })))
+      .sort((a, b) => (a.frame.timeNs < b.frame.timeNs ? -1 : 1));
+    const blocks: Uint8Array[] = [];
+    for (const { tap, at, frame } of packets) {
+      const chosen = left > 0 ? selection.select(tap.role, tap.socket.linkType, frame.bytes) : undefined;
+      if (chosen === undefined) continue;
+      left--;
+      tap.packets++;
+      blocks.push(blockOf(at, frame, chosen.comment));
+    }
+    if (blocks.length > 0) await output.put(Buffer.concat(blocks));
+    else if (!isLast) await ready();
+  }
+  const atNs = BigInt(Date.now()) * 1_000_000n;
+  const counts = taps.map(({ socket }) => socket.statistics());
+  const statistics = counts.map(({ received, dropped }, interfaceId) =>
+    interfaceStatistics({ interfaceId, atNs, received, dropped }),
+  );
+  await output.put(Buffer.concat(statistics));
+  process.stderr.write(summaryOf(taps, counts));
+}
+
+function blockOf(interfaceId: number, frame: SniffedFrame, comment: string | undefined): Uint8Array {
+  return packetBlock({ interfaceId, ...frame, comment: comment === undefined ? undefined : printable(comment) });
+}
+
+function summaryOf(taps: readonly Tap[], counts: readonly { readonly dropped: number }[]): string {
+  const dropped = counts.reduce((sum, one) => sum + one.dropped, 0);
+  const perDevice = taps.map(({ device, packets }) => `${device} ${packets}`).join(', ');
+  const lines = [`${perDevice} packets; ${dropped} dropped by the kernel`];
+  if (dropped > 0) lines.push('Packets came faster than they were written: give a filter, or a smaller --snaplen.');
+  for (const { device, socket } of taps)
+    if (socket.wasDown) lines.push(`${device} went down meanwhile: packets after that may be missing.`);
+  return lines.map((line) => `weft capture: ${line}\n`).join('');
+}
+
+/** Resolves when one of them has something, and after {@link POLL_MS} at the latest. */
+function pollOf(taps: readonly Tap[]): () => Promise<void> {
+  const fds = new DataView(new SharedArrayBuffer(8 * taps.length));
+  for (const [at, { socket }] of taps.entries()) {
+    fds.setInt32(8 * at, socket.fd, true);
+    fds.setInt16(8 * at + 4, POLLIN, true);
+  }
+  return async () => {
+    await pollAsync(addressOf(fds), taps.length, POLL_MS);
+  };
+}
+
+interface Sink extends AsyncDisposable {
+  /** @throws WeftError WEFT_OUTPUT_UNWRITABLE */
+  put(bytes: Uint8Array): Promise<void>;
+  /** Whoever reads it has gone. */
+  readonly isClosed: boolean;
+}
+
+async function openSink({ output, force }: CaptureFlags): Promise<Sink> {
+  if (output === '-') return standardOutput();
+  const unwritable = (error: unknown): WeftError => {
+    const exists = hasErrno(error, 'EEXIST');
+    const why = exists ? 'it exists' : describeError(error);
+    return new WeftError('WEFT_OUTPUT_UNWRITABLE', `cannot write the capture to ${output}: ${why}`, {
+      hint: exists ? 'Overwrite it with --force, or name another file.' : 'Name a file that you may write to, with -o.',
+      cause: error,
+    });
+  };
+  let file: FileHandle;
+  try {
+    // Packets may hold secrets.
+    file = await open(output, force === true ? 'w' : 'wx', 0o600);
+  } catch (error) {
+    throw unwritable(error);
+  }
+  return {
+    isClosed: false,
+    put: async (bytes) => {
+      await file.writeFile(bytes).catch((error: unknown) => {
+        throw unwritable(error);
+      });
+    },
+    [Symbol.asyncDispose]: () => file.close(),
+  };
+}
+
+function standardOutput(): Sink {
+  const { stdout } = process;
+  if (stdout.isTTY)
+    throw new WeftError('WEFT_USAGE', 'a capture file is nothing for a terminal', {
+      hint: 'Give it to a program: weft capture -o - | wireshark -k -i -',
+    });
+  let isClosed = false;
+  stdout.on('error', () => {
+    isClosed = true;
+  });
+  return {
+    get isClosed() {
+      return isClosed;
+    },
+    put: (bytes) =>
+      new Promise((resolve) => {
+        if (isClosed) resolve();
+        else
+          stdout.write(bytes, (error) => {
+            isClosed ||= error !== undefined && error !== null;
+            resolve();
+          });
+      }),
+    [Symbol.asyncDispose]: async () => {},
+  };
+}
+
+function subnetsOf(lease: Lease): readonly IpPrefix[] {
+  return FAMILIES.flatMap(({ key }) => subnetOf(lease, key) ?? []);
+}
+
+function addressesOf({ attrs }: Lease): CapturePeer['addresses'] {
+  return FAMILIES.flatMap(({ key }) => publicAddressOf(attrs, key) ?? []);
+}
+
+function peerOf(lease: Lease): CapturePeer {
+  const addresses = addressesOf(lease);
+  const [first] = addresses;
+  const name = lease.origin?.holder ?? (first === undefined ? 'unknown' : formatAddr(first));
+  return { name: printable(name), subnets: subnetsOf(lease), addresses };
+}
+
+function prefixesOf(peers: readonly CapturePeer[], word: string): readonly IpPrefix[] | undefined {
+  const peer = peers.find(
+    ({ name, addresses }) => name === word || addresses.some((addr) => formatAddr(addr) === word),
+  );
+  return (
+    peer && [...peer.subnets, ...peer.addresses.map((addr) => prefixOf(addr, typeof addr === 'number' ? 32 : 128))]
+  );
+}
+
+/** Each host by its node's name, or by its address with a word before it: Wireshark shows these in place of addresses. */
+function namesOf({ known: { own } }: HostView, peers: readonly CapturePeer[]): readonly NamedAddress[] {
+  return [peerOf(own), ...peers].flatMap(({ name, subnets, addresses }) => {
+    const label = addresses.some((addr) => formatAddr(addr) === name) ? `host-${name}` : name;
+    return [
+      ...addresses.map((address) => ({ address, name: label })),
+      ...subnets.flatMap((subnet) => [
+        { address: subnet.addr, name: `${label}-overlay` },
+        { address: gatewayOf(subnet), name: `${label}-containers` },
+      ]),
+    ];
+  });
+}

@@ -412,12 +412,19 @@ export class NodePlane implements AsyncDisposable {
 function makeReconciler(kernel: Kernel, record: RecordEvent, log: Log): Reconciler {
   return new Reconciler({
     kernel,
+    onChange: (ops) => {
+      const operations = ops.map(describeOp);
+      const more = operations.length > 1 ? ` and ${operations.length - 1} more` : '';
+      const text = `${operations[0]}${more}`;
+      record({ kind: 'kernel-changed', severity: 'info', subject: 'kernel', text, operations });
+    },
     onRepair: (ops) => {
       for (const op of ops) {
         log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
         record({
           ...{ kind: 'kernel-repaired', severity: 'warning', subject: 'kernel', text: `put back: ${describeOp(op)}` },
           cause: 'somebody else has changed it on this host',
+          operations: [describeOp(op)],
         });
       }
     },

@@ -195,6 +195,7 @@ export class NodeTraffic implements AsyncDisposable {
             ...{ kind: 'rules-repaired', severity: 'warning', subject: repair.where },
             text: `put right: ${describeRepair(repair)}`,
             cause: `somebody else has changed it on this host (${event.streak} checks in a row found something)`,
+            operations: [describeRepair(repair)],
           });
         }
         break;

@@ -44,6 +44,7 @@ describe('the contract of /api/v1', () => {
         text: 'ready',
         cause: 'why',
         revision: 3,
+        operations: Array.from({ length: 30 }, (_, n) => `add route 10.${n}.0.0/24`),
       });
       const response = await open(inspection).request(`${API_ROOT}${endpoint}`);
       assert.equal(response.status, 200);

@@ -256,6 +256,13 @@ export const EventSchema = v.object({
   text: v.string(),
   cause: v.optional(v.string()),
   revision: v.optional(v.pipe(v.number(), v.description('The count of changes of the store, where it has one.'))),
+  operations: v.optional(
+    v.pipe(
+      v.array(v.string()),
+      v.description('What was done to the kernel, in order: at most 20 lines, and of the latest 1,000 events alone.'),
+    ) as v.GenericSchema<readonly string[]>,
+  ),
+  moreOperations: v.optional(v.pipe(count, v.description('Operations that are not among them.'))),
 }) satisfies v.GenericSchema<AgentEvent>;
 
 export const EventsSchema = v.object({

@@ -33,6 +33,7 @@ const WANTED = wantedState('10.244.0.0/16');
 interface Rig extends AsyncDisposable {
   readonly kernel: FakeKernel;
   readonly reconciler: Reconciler;
+  readonly changes: string[][];
   readonly repairs: string[][];
   readonly failures: string[];
   readonly problems: (readonly Problem[])[];
@@ -41,6 +42,7 @@ interface Rig extends AsyncDisposable {
 function rig(options: Partial<ReconcilerOptions> = {}): Rig {
   const kernel = new FakeKernel();
   kernel.addLink({ name: 'flannel0', kind: 'tun', up: false });
+  const changes: string[][] = [];
   const repairs: string[][] = [];
   const failures: string[] = [];
   const problems: (readonly Problem[])[] = [];
@@ -48,6 +50,7 @@ function rig(options: Partial<ReconcilerOptions> = {}): Rig {
     kernel,
     debounceMs: 1,
     echoMs: 0,
+    onChange: (ops) => changes.push(ops.map(describeOp)),
     onRepair: (ops) => repairs.push(ops.map(describeOp)),
     onFailure: (failure) => failures.push(failure.message),
     onProblems: (list) => problems.push(list),
@@ -56,6 +59,7 @@ function rig(options: Partial<ReconcilerOptions> = {}): Rig {
   return {
     kernel,
     reconciler,
+    changes,
     repairs,
     failures,
     problems,
@@ -93,6 +97,13 @@ describe('Reconciler', () => {
     assert.equal(stats.failures, 0);
     assert.equal(stats.lastError, undefined);
     assert.deepEqual(r.repairs, []);
+    assert.deepEqual(r.changes, [
+      [
+        'set link flannel0 mtu 1472 up',
+        'add address 10.244.1.0/32 dev flannel0',
+        'add route 10.244.0.0/16 dev flannel0',
+      ],
+    ]);
   });
 
   it('does not even look at the kernel when the same is wanted again', async () => {
@@ -112,9 +123,12 @@ describe('Reconciler', () => {
     r.reconciler.set(WANTED);
     await settled(r);
 
+    r.changes.length = 0;
+
     r.kernel.deleteRoutes(() => true);
     await settled(r);
     assert.deepEqual(r.repairs.splice(0), [['add route 10.244.0.0/16 dev flannel0']]);
+    assert.deepEqual(r.changes, [], 'what was put back is told once');
 
     r.kernel.flushAddresses('flannel0');
     assert.deepEqual(r.kernel.routes, []);
@@ -174,6 +188,7 @@ describe('Reconciler', () => {
     await r.reconciler.idle();
     const { reads } = r.kernel;
     r.kernel.applied.length = 0;
+    r.changes.length = 0;
     r.reconciler.setPeer('late', part('10.9.2.0/24'));
     await r.reconciler.idle();
     r.reconciler.setPeer('late', part('10.9.3.0/24'));
@@ -187,6 +202,8 @@ describe('Reconciler', () => {
       'delete route 10.9.2.0/24 dev flannel0',
       'delete route 10.9.1.0/24 dev flannel0',
     ]);
+    assert.deepEqual(r.changes.flat(), r.kernel.applied.map(describeOp));
+    assert.equal(r.changes.length, 3, 'a run each, and none for what was already so');
     assert.equal(r.kernel.reads, reads);
     assert.deepEqual([...r.reconciler.peers], ['late']);
   });

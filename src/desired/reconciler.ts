@@ -12,6 +12,8 @@ export interface ReconcilerOptions {
   readonly kernel: Kernel;
   /** Called after each run in which the kernel had lost what it already had, with what was put back. Must not throw. */
   readonly onRepair?: ((ops: readonly Op[]) => void) | undefined;
+  /** Called after each run that changed the kernel because something else is wanted, with what was done. Must not throw. */
+  readonly onChange?: ((ops: readonly Op[]) => void) | undefined;
   /** Called for every failed run, and once for each failed operation of a run. Must not throw. */
   readonly onFailure?: ((failure: ReconcileFailure) => void) | undefined;
   /** Called when the set of problems changes (see planAll()): the empty list means that all of it is resolved. */
@@ -62,6 +64,12 @@ export interface ReconcilerView {
   readonly actual: Actual;
   /** What would turn one into the other. */
   readonly ops: readonly Op[];
+}
+
+/** What one run has done so far. */
+interface Done {
+  readonly changed: Op[];
+  readonly repaired: Op[];
 }
 
 /** A pass can make another one necessary only where several routes share a key; more passes than this are a fight. */
@@ -285,9 +293,9 @@ export class Reconciler implements AsyncDisposable {
   async #run(cache: Actual | undefined): Promise<boolean> {
     this.#runs++;
     this.#runFailure = undefined;
-    const repaired: Op[] = [];
+    const done: Done = { changed: [], repaired: [] };
     try {
-      return cache === undefined ? await this.#lookAndApply(repaired) : await this.#applyTo(cache);
+      return cache === undefined ? await this.#lookAndApply(done) : await this.#applyTo(cache, done);
     } catch (error) {
       if (this.#stop.signal.aborted) return true;
       this.#cache = undefined;
@@ -296,12 +304,14 @@ export class Reconciler implements AsyncDisposable {
       this.#fail(undefined, this.#runFailure);
       return false;
     } finally {
+      const { changed, repaired } = done;
       this.#repairRuns = repaired.length > 0 ? this.#repairRuns + 1 : 0;
+      if (changed.length > 0) this.#options.onChange?.(changed);
       if (repaired.length > 0) this.#options.onRepair?.(repaired);
     }
   }
 
-  async #applyTo(cache: Actual): Promise<boolean> {
+  async #applyTo(cache: Actual, done: Done): Promise<boolean> {
     const version = this.#version;
     const scope = this.#scope;
     const plan = planChanged(this.#wanted, cache);
@@ -309,14 +319,14 @@ export class Reconciler implements AsyncDisposable {
     this.#wanted.forgetChanges();
     // What is wanted may change while it is applied; whether the cache still answers is then known.
     this.#cache = undefined;
-    const healthy = plan.ops.length === 0 || (await this.#apply(plan.ops, false, []));
+    const healthy = plan.ops.length === 0 || (await this.#apply(plan.ops, false, done));
     if (healthy && cache.follow(plan.ops) && scope === this.#scope) this.#cache = cache;
     this.#converged = healthy;
     if (version === this.#version) this.#tried = true;
     return healthy;
   }
 
-  async #lookAndApply(repaired: Op[]): Promise<boolean> {
+  async #lookAndApply(done: Done): Promise<boolean> {
     for (let pass = 0; pass < MAX_PASSES; pass++) {
       const scope = this.#scope;
       const state = await this.#kernel.read(this.#wanted.host, this.#stop.signal);
@@ -332,7 +342,7 @@ export class Reconciler implements AsyncDisposable {
       this.#wanted.forgetChanges();
       this.#cache = ops.length === 0 ? actual : undefined;
       this.#converged = ops.length === 0;
-      const healthy = ops.length === 0 || (await this.#apply(ops, repairing, repaired));
+      const healthy = ops.length === 0 || (await this.#apply(ops, repairing, done));
       if (version === this.#version && (ops.length === 0 || !healthy)) this.#tried = true;
       if (ops.length === 0 || !healthy) return healthy;
     }
@@ -341,18 +351,18 @@ export class Reconciler implements AsyncDisposable {
     return true;
   }
 
-  /** Appends what was repaired. @returns whether all operations succeeded. */
-  async #apply(ops: readonly Op[], repairing: boolean, repaired: Op[]): Promise<boolean> {
+  /** Appends what was done. @returns whether all operations succeeded. */
+  async #apply(ops: readonly Op[], repairing: boolean, done: Done): Promise<boolean> {
     // The first echoes come before the last operation is done.
     this.#appliedAtMs = Number.POSITIVE_INFINITY;
     try {
-      return this.#count(await this.#kernel.apply(ops, this.#stop.signal), repairing, repaired);
+      return this.#count(await this.#kernel.apply(ops, this.#stop.signal), repairing, done);
     } finally {
       this.#appliedAtMs = performance.now();
     }
   }
 
-  #count(results: readonly OpResult[], repairing: boolean, repaired: Op[]): boolean {
+  #count(results: readonly OpResult[], repairing: boolean, done: Done): boolean {
     const failed = new Set<string>();
     for (const result of results) {
       const { op } = result;
@@ -364,9 +374,12 @@ export class Reconciler implements AsyncDisposable {
         continue;
       }
       this.#operations[op.type] = (this.#operations[op.type] ?? 0) + 1;
-      if (!repairing || this.#failedOps.has(description)) continue;
+      if (!repairing || this.#failedOps.has(description)) {
+        done.changed.push(op);
+        continue;
+      }
       this.#repairs[op.type] = (this.#repairs[op.type] ?? 0) + 1;
-      repaired.push(op);
+      done.repaired.push(op);
     }
     this.#failedOps = failed;
     return failed.size === 0;

@@ -36,6 +36,34 @@ describe('the ring of events', () => {
     assert.equal(kept?.cause, 'b\\x07');
   });
 
+  it('keeps the first operations of an event, each cut, and counts the others', () => {
+    const ring = new EventRing();
+    ring.add({
+      ...event('many'),
+      operations: [`a\nb${'x'.repeat(500)}`, ...Array.from({ length: 30 }, (_, n) => String(n))],
+    });
+    ring.add({ ...event('none'), operations: [] });
+    const [many, none] = ring.after(0, 2).events;
+    assert.match(many!.operations![0]!, /^a\\nbx+… \(\d+ more\)$/);
+    assert.deepEqual(
+      many!.operations!.slice(1),
+      Array.from({ length: 19 }, (_, n) => String(n)),
+    );
+    assert.equal(many!.moreOperations, 11);
+    assert.ok(!('operations' in none!) && !('moreOperations' in none!));
+  });
+
+  it('forgets the operations of all but the latest thousand events, and still counts them', () => {
+    const ring = new EventRing(1_500);
+    for (let n = 0; n < 2_000; n++) ring.add({ ...event('one'), operations: ['add route', 'delete route'] });
+    const { events } = ring.after(0, 2_000);
+    assert.equal(events.length, 1_500);
+    for (const { id, operations, moreOperations } of events) {
+      if (id > 1_000) assert.equal(operations?.length, 2);
+      else assert.deepEqual([operations, moreOperations], [undefined, 2]);
+    }
+  });
+
   it('tells its listeners until they leave', () => {
     const ring = new EventRing();
     const heard: number[] = [];

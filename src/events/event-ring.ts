@@ -6,6 +6,10 @@ export const EVENT_CAPACITY = 10_000;
 /** Longer texts are cut: 10,000 events must not cost more than a few megabytes. */
 const MAX_TEXT = 500;
 const MAX_SUBJECT = 150;
+const MAX_OPERATIONS = 20;
+const MAX_OPERATION = 200;
+/** So many of the latest events keep their operations. */
+const OPERATIONS_CAPACITY = 1_000;
 
 export interface EventsAfter {
   readonly events: readonly AgentEvent[];
@@ -34,16 +38,33 @@ export class EventRing {
   /** Never throws for what a listener does not. */
   add(event: NewEvent): void {
     this.#newestId++;
-    const { kind, severity, subject, text, cause, revision } = event;
+    const { kind, severity, subject, text, cause, revision, operations = [] } = event;
+    const moreOperations = operations.length - MAX_OPERATIONS;
     const kept: AgentEvent = {
       ...{ id: this.#newestId, atMs: this.#now(), kind, severity },
       ...{ subject: printable(subject, MAX_SUBJECT), text: printableLines(text, MAX_TEXT) },
       ...(cause === undefined ? {} : { cause: printableLines(cause, MAX_TEXT) }),
       ...(revision === undefined ? {} : { revision }),
+      ...(operations.length === 0
+        ? {}
+        : { operations: operations.slice(0, MAX_OPERATIONS).map((one) => printable(one, MAX_OPERATION)) }),
+      ...(moreOperations > 0 ? { moreOperations } : {}),
     };
     // The place of event n is n − 1 modulo the capacity, so that what is after an id is found without a search.
-    this.#events[(this.#newestId - 1) % this.#capacity] = kept;
+    this.#events[this.#placeOf(this.#newestId)] = kept;
+    this.#forgetOperations(this.#newestId - OPERATIONS_CAPACITY);
     for (const listener of this.#listeners) listener(kept);
+  }
+
+  #placeOf(id: number): number {
+    return (id - 1) % this.#capacity;
+  }
+
+  #forgetOperations(id: number): void {
+    if (id <= this.#newestId - this.#capacity || id < 1) return;
+    const { operations, moreOperations, ...event } = this.#events[this.#placeOf(id)]!;
+    if (operations === undefined) return;
+    this.#events[this.#placeOf(id)] = { ...event, moreOperations: operations.length + (moreOperations ?? 0) };
   }
 
   /** @param limit at most so many, the oldest of them. */
@@ -52,7 +73,7 @@ export class EventRing {
     const first = Math.max(oldestId, id + 1);
     const last = Math.min(this.#newestId, first + limit - 1);
     const events: AgentEvent[] = [];
-    for (let at = first; at <= last; at++) events.push(this.#events[(at - 1) % this.#capacity]!);
+    for (let at = first; at <= last; at++) events.push(this.#events[this.#placeOf(at)]!);
     return { events, oldestId, newestId: this.#newestId };
   }
 

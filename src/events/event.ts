@@ -31,6 +31,8 @@ export const EVENT_KINDS = [
   'config-changed',
   'interface-changed',
   'interface-lost',
+  /** The kernel was brought to what is wanted now: what followed from the events before. */
+  'kernel-changed',
   /** Kernel state that somebody had changed was put back. */
   'kernel-repaired',
   'kernel-failed',
@@ -66,9 +68,14 @@ export interface AgentEvent {
   readonly cause?: string | undefined;
   /** The store's count of changes (etcd's revision, or the time of an entry), where it says one. */
   readonly revision?: number | undefined;
+  /** What was done to the kernel, one line each, in order; of many, the first. Only the latest events keep it. */
+  readonly operations?: readonly string[] | undefined;
+  /** Operations that are not among them. */
+  readonly moreOperations?: number | undefined;
 }
 
-export type NewEvent = Omit<AgentEvent, 'id' | 'atMs'>;
+/** Of its operations, as many are kept as an event may have. */
+export type NewEvent = Omit<AgentEvent, 'id' | 'atMs' | 'moreOperations'>;
 
 /** Takes what happened; never throws and never waits. */
 export type RecordEvent = (event: NewEvent) => void;

@@ -93,7 +93,11 @@ describe('the page of a lab that is kept', () => {
     const repaired = page.locator('tr', { hasText: 'kernel-repaired' }).filter({ hasText: '10.244.0.0/16' });
     await repaired.getByRole('button').first().click();
     await page.getByRole('heading', { level: 2, name: 'Changed in the kernel' }).waitFor();
-    await page.locator('.diff li', { hasText: 'flannel0' }).first().waitFor();
+    await page.locator('.diff li', { hasText: 'add route 10.244.0.0/16 dev flannel0' }).first().waitFor();
+    const changed = page.locator('tr', { hasText: 'kernel-changed' }).last();
+    await changed.getByRole('button').click();
+    for (const operation of ['add address', 'add route 10.244.0.0/16 dev flannel0'])
+      await page.locator('.diff li.good', { hasText: operation }).first().waitFor();
     noComplaints(reader);
   });
 

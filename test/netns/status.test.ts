@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { AgentEvent } from '../../src/events/event.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
@@ -140,6 +141,16 @@ describe('what an agent says of itself', () => {
       (await here('events')).stdout.replaceAll(/\s+/g, ' '),
       /kernel-repaired .*because somebody else has changed it/,
     );
+    const told = (await here('events', '--all', '--json')).stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as AgentEvent);
+    const operationsOf = (kind: AgentEvent['kind']) =>
+      told
+        .filter((event) => event.kind === kind)
+        .flatMap(({ operations = [] }) => operations.map((one) => one.split(' dev ')[0]));
+    assert.ok(operationsOf('kernel-changed').includes(`add route ${NETWORK}`), 'what the start did');
+    assert.ok(operationsOf('kernel-repaired').includes(`add route ${NETWORK}`), 'what was put back');
   });
 
   it('is not healthy while its external interface is down, and says what to do', async () => {

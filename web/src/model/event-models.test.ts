@@ -2,7 +2,16 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Peers, Self, State } from '../../../src/api/schema.ts';
 import { cpuShare, dropsOf, findingsOf, pathShares, perSecond } from './host-figures.ts';
-import { changeOf, type Events, kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
+import {
+  changesOf,
+  type Events,
+  type HostEvent,
+  kernelLines,
+  mergeEvents,
+  newestFirst,
+  spanOf,
+  ticksOf,
+} from './timeline.ts';
 
 const event = (id: number, atMs: number) =>
   ({ id, atMs, kind: 'peer-added', severity: 'info', subject: '10.1.0.0/24', text: `event ${id}` }) as const;
@@ -66,10 +75,32 @@ describe('what the kernel has of an event', () => {
 });
 
 describe('what an event changed', () => {
-  it('is what was put back, and nothing where the event is of another kind', () => {
-    const text = 'put back: route 10.2.0.0/24 via 1.1.1.9';
-    assert.deepEqual(changeOf({ kind: 'kernel-repaired', text }), { sign: '+', text: 'route 10.2.0.0/24 via 1.1.1.9' });
-    assert.equal(changeOf({ kind: 'peer-added', text }), undefined);
+  const event = (id: number, fields: Partial<HostEvent>): HostEvent => ({
+    ...{ id, atMs: id * 100, kind: 'kernel-changed', severity: 'info', subject: 'kernel', text: '', host: 'h1' },
+    ...fields,
+  });
+  const signed = (one: HostEvent, all: readonly HostEvent[] = [one]) =>
+    changesOf(one, all).lines.map(({ sign, text }) => sign + text);
+
+  it('is what it did itself, with what went and what came', () => {
+    const operations = ['delete route 10.2.0.0/24', 'add route 10.2.0.0/24 via 1.1.1.9'];
+    const own = event(1, { kind: 'kernel-repaired', operations, moreOperations: 3 });
+    assert.deepEqual(signed(own), ['−delete route 10.2.0.0/24', '+add route 10.2.0.0/24 via 1.1.1.9']);
+    assert.equal(changesOf(own, [own]).left, 3);
+    assert.deepEqual(changesOf(event(1, { moreOperations: 4 }), []), { lines: [], left: 4 });
+  });
+
+  it('is what came next on what it names, on its host', () => {
+    const peer = event(5, { kind: 'peer-added', subject: '10.2.0.0/24', text: 'a peer came' });
+    const next = event(7, { operations: ['add route 10.2.0.0/24 via 1.1.1.2', 'add route 10.3.0.0/24 via 1.1.1.3'] });
+    const others = [
+      event(4, { operations: ['add route 10.2.0.0/24 before'] }),
+      event(6, { host: 'h2', operations: ['add route 10.2.0.0/24 elsewhere'] }),
+      event(8, { kind: 'kernel-repaired', operations: ['add route 10.2.0.0/24 put back'] }),
+      event(9, { atMs: 60_000, operations: ['add route 10.2.0.0/24 much later'] }),
+    ];
+    assert.deepEqual(signed(peer, [next, peer, ...others]), ['+add route 10.2.0.0/24 via 1.1.1.2']);
+    assert.deepEqual(signed(peer), []);
   });
 });
 

@@ -77,18 +77,49 @@ export interface DiffLine {
 /** Addresses, prefixes and MAC addresses. */
 const NAMED = /(?:[\da-f]+[.:]){3,}[\da-f.:]+(?:\/\d+)?/gi;
 
-/** What an event changed in the kernel, where its text says so. */
-export function changeOf({ kind, text }: Pick<HostEvent, 'kind' | 'text'>): DiffLine | undefined {
-  const [, operation] = /^put back: (.*)$/s.exec(text) ?? [];
-  return kind === 'kernel-repaired' && operation !== undefined ? { sign: '+', text: operation } : undefined;
+function namesIn({ subject, text }: Pick<HostEvent, 'subject' | 'text'>): string[] {
+  return [...subject.split(/[&,\s]+/), ...(text.match(NAMED) ?? [])].filter((name) => name.length > 2);
+}
+
+/** An operation on the kernel, as a line of a diff. */
+function changeOf(operation: string): DiffLine {
+  const sign = /^(?:delete|removed?) /i.test(operation) ? '−' : '+';
+  return { sign, text: operation };
+}
+
+/** So many events after one are looked at for what followed from it. */
+const FOLLOWING = 50;
+const FOLLOWING_MS = 10_000;
+
+/**
+ * What an event changed in the kernel: what it did itself, or, of one that names something, those operations on it that came
+ * next. \`left\`: operations that are not known any more.
+ */
+export function changesOf(
+  event: HostEvent,
+  all: readonly HostEvent[],
+): { readonly lines: readonly DiffLine[]; readonly left: number } {
+  const own = event.operations?.map(changeOf) ?? [];
+  if (own.length > 0 || event.moreOperations !== undefined) return { lines: own, left: event.moreOperations ?? 0 };
+  const names = namesIn(event);
+  const followed = all
+    .filter(
+      ({ host, kind, id, atMs }) =>
+        kind === 'kernel-changed' &&
+        host === event.host &&
+        id > event.id &&
+        id <= event.id + FOLLOWING &&
+        atMs - event.atMs < FOLLOWING_MS,
+    )
+    .sort((a, b) => a.id - b.id)
+    .flatMap(({ operations = [] }) => operations)
+    .filter((operation) => names.some((name) => operation.includes(name)));
+  return { lines: followed.map(changeOf), left: 0 };
 }
 
 /** Lines of a kernel's state that are about what an event names, as a diff has them. */
-export function kernelLines(
-  entries: State['entries'],
-  { subject, text }: Pick<HostEvent, 'subject' | 'text'>,
-): DiffLine[] {
-  const names = [...subject.split(/[&,\s]+/), ...(text.match(NAMED) ?? [])].filter((name) => name.length > 2);
+export function kernelLines(entries: State['entries'], event: Pick<HostEvent, 'subject' | 'text'>): DiffLine[] {
+  const names = namesIn(event);
   const isAbout = (text: string | undefined): boolean => names.some((name) => text?.includes(name));
   return entries
     .filter(({ key, wanted, actual }) => isAbout(key) || isAbout(wanted) || isAbout(actual))

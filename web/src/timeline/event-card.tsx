@@ -1,15 +1,22 @@
 import { useAgent } from '../agent.ts';
-import { moment } from '../format.ts';
-import { changeOf, type DiffLine, type HostEvent, kernelLines, SEVERITY_TONE } from '../model/timeline.ts';
+import { count, moment } from '../format.ts';
+import { changesOf, type DiffLine, type HostEvent, kernelLines, SEVERITY_TONE } from '../model/timeline.ts';
 
 const LOOK_MS = 5_000;
 const MAX_LINES = 60;
 
+interface EventCardProps {
+  readonly event: HostEvent;
+  /** Of all hosts: what followed from it is among them. */
+  readonly all: readonly HostEvent[];
+  readonly nowMs: number;
+}
+
 /** Who, when and why, and what the kernel has of it. */
-export function EventCard({ event, nowMs }: { readonly event: HostEvent; readonly nowMs: number }) {
+export function EventCard({ event, all, nowMs }: EventCardProps) {
   const { answer: state, failure } = useAgent(event.host, '/state', LOOK_MS);
   const lines = state === undefined ? [] : kernelLines(state.entries, event);
-  const change = changeOf(event);
+  const changes = changesOf(event, all);
   return (
     <>
       <section class="section">
@@ -38,10 +45,11 @@ export function EventCard({ event, nowMs }: { readonly event: HostEvent; readonl
           )}
         </dl>
       </section>
-      {change !== undefined && (
+      {changes.lines.length + changes.left > 0 && (
         <section class="section">
           <h2>Changed in the kernel</h2>
-          <Diff lines={[change]} />
+          <Diff lines={changes.lines} />
+          {changes.left > 0 && <p class="dim">and {count(changes.left, 'operation')} that the agent no longer lists</p>}
         </section>
       )}
       <section class="section">

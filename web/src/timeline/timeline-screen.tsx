@@ -80,7 +80,7 @@ export function TimelineScreen() {
         {selected === undefined ? (
           <p class="section dim">Choose an event to see why it happened, and what the kernel has because of it.</p>
         ) : (
-          <EventCard event={selected} nowMs={nowMs} />
+          <EventCard event={selected} all={all} nowMs={nowMs} />
         )}
       </aside>
     </div>

@@ -67,6 +67,15 @@ faults: ## measure what faults cost, with real servers, as a table; OUTAGE_SECON
 	  test/e2e/faults-clock.test.ts $(ARGS) >&2
 	scripts/run.sh scripts/faults-table.ts .cache/faults.jsonl $(DOCUMENT)
 
+diagnosis: ## inject faults into running hosts, and see what weft test says of each (root)
+	scripts/setup.sh netns
+	scripts/test.sh diagnosis $(ARGS)
+
+RUNS = 1000
+healthy-runs: ## weft test on three hosts on which nothing is wrong, again and again; RUNS=1000 (root)
+	scripts/setup.sh netns
+	WEFT_HEALTHY_RUNS=$(RUNS) scripts/test.sh diagnosis --test-timeout=14400000 test/diagnosis/healthy-runs.test.ts
+
 bench: ## compare weft with direct routing, VXLAN, a one-packet loop and wireguard-go; ARGS="--quick --json" (root)
 	scripts/setup.sh bench
 	scripts/run.sh bench/main.ts $(ARGS)

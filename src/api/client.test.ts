@@ -67,6 +67,19 @@ describe('asking an agent', () => {
     await new Promise((resolve) => other.close(resolve));
   });
 
+  it('waits no longer than it is told', async () => {
+    const { path } = at('silent.sock');
+    const server = createServer(() => {});
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const client = agentClient(path, overSocket(path), 20);
+    await assert.rejects(client.get('/self', signal), {
+      code: 'WEFT_API_UNREACHABLE',
+      message: `cannot ask the agent at ${path}: no answer within 0.02 s`,
+    });
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+
   it('takes what a later version has added', async () => {
     const { path, client } = at('later.sock');
     const { peers } = new FakeInspection().peers();

@@ -28,18 +28,19 @@ export interface AgentClient {
   events(after: number, signal: AbortSignal): AsyncGenerator<AgentEvent, void, void>;
 }
 
-export function agentClient(name: string, open: OpenAnswer): AgentClient {
+/** @param answerMs how long an answer may take. */
+export function agentClient(name: string, open: OpenAnswer, answerMs: number = ANSWER_MS): AgentClient {
   return {
     name,
     get: async (endpoint, signal, query = {}) => {
-      const timeout = AbortSignal.timeout(ANSWER_MS);
+      const timeout = AbortSignal.timeout(answerMs);
       try {
         const text = await textOf(await open(`${API_ROOT}${endpoint}`, query, AbortSignal.any([signal, timeout])));
         return parseAnswer(endpoint, JSON.parse(text));
       } catch (error) {
         signal.throwIfAborted();
         throw timeout.aborted
-          ? unreachable(name, `no answer within ${ANSWER_MS / 1_000} s`, error)
+          ? unreachable(name, `no answer within ${answerMs / 1_000} s`, error)
           : readable(name, error);
       }
     },

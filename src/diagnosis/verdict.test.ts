@@ -45,6 +45,19 @@ describe('what a test says', () => {
     ]);
   });
 
+  it('names what this host has in the way instead of what probes show, where they fail', () => {
+    const finding = { fault: 'underlay-route', cause: 'no route to b', remedy: 'look' } as const;
+    const problems = judge(
+      [],
+      [path('host', 'b', 'one-way'), path('host', 'c')],
+      new Map([
+        ['b', finding],
+        ['c', finding],
+      ]),
+    );
+    assert.deepEqual(problems, [{ where: 'b', severity: 'error', ...finding }]);
+  });
+
   it('does not take a check that did not end for a fault', () => {
     const unknown = { ...fail('the check failed: no answer within 8000 ms', 'again'), isUnknown: true } as const;
     assert.deepEqual(short([check('routes', unknown)], [path('host', 'b')]), ['warning this host routes']);

@@ -1,6 +1,7 @@
 import type { CheckResult } from '../doctor/check.ts';
 import type { Diagnosis } from '../probe/diagnose.ts';
 import type { PathResult } from '../probe/probe-path.ts';
+import type { WayFinding } from './way-to-host.ts';
 
 /** Where packets start: on the host itself, or in a container behind its bridge. */
 export type Origin = 'host' | 'container';
@@ -29,13 +30,18 @@ export const THIS_HOST = 'this host';
 /**
  * What is wrong, the most likely cause first: what this host's own checks have found explains what paths show, and a path that fails for
  * containers alone is this host's affair.
+ * @param ways what this host's kernel has in the way to the hosts of peers: the cause, where packets to such a peer fail.
  */
-export function judge(checks: readonly CheckResult[], paths: readonly MeasuredPath[]): readonly Problem[] {
+export function judge(
+  checks: readonly CheckResult[],
+  paths: readonly MeasuredPath[],
+  ways: ReadonlyMap<string, WayFinding> = new Map(),
+): readonly Problem[] {
   const own = checks.flatMap(problemOf);
   const host = paths.filter(({ from }) => from === 'host');
   const failing = new Set(host.filter(({ result }) => result.diagnosis !== undefined).map(({ to }) => to));
   const between = host.flatMap(({ to, result: { diagnosis } }) =>
-    diagnosis === undefined ? [] : [problemBetween(to, diagnosis)],
+    diagnosis === undefined ? [] : [problemBetween(to, ways.get(to) ?? diagnosis)],
   );
   const containers = paths.filter(
     ({ from, to, result }) => from === 'container' && result.diagnosis !== undefined && !failing.has(to),
@@ -59,7 +65,7 @@ function problemOf(check: CheckResult): Problem[] {
   return [{ where: THIS_HOST, fault: check.name, severity, cause: check.found, remedy: check.remedy }];
 }
 
-function problemBetween(where: string, { fault, cause, remedy }: Diagnosis): Problem {
+function problemBetween(where: string, { fault, cause, remedy }: Diagnosis | WayFinding): Problem {
   return { where, fault, severity: 'error', cause, remedy };
 }
 

@@ -1,6 +1,8 @@
 import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
 import { apiSocketPath } from '../../config/subnet-file.ts';
-import type { HostView } from '../../diagnosis/host-view.ts';
+import { describePeer, type HostView, type PeerView } from '../../diagnosis/host-view.ts';
+import type { MeasuredPath } from '../../diagnosis/verdict.ts';
+import { judgeWay, type WayFinding, type WayToHost } from '../../diagnosis/way-to-host.ts';
 import type { AgentEndpoint, OverlayFacts, OverlayHost } from '../../doctor/overlay-checks.ts';
 import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
@@ -13,6 +15,9 @@ import type { WantedKernel } from './wanted-kernel.ts';
 /** Peers whose routes are asked for one by one. */
 const MOST_ROUTES = 16;
 
+/** The check asks twice, and who waits for a cause must have it within ten seconds. */
+const ANSWER_MS = 3_000;
+
 /** Probes need raw sockets. @throws WeftError WEFT_NOT_ROOT. */
 export function requireRoot(): void {
   if (process.geteuid?.() === 0) return;
@@ -24,7 +29,7 @@ export function requireRoot(): void {
 /** This host, as the checks of `weft test` see it. */
 export function overlayHost(subnetFile: string, wanted: WantedKernel): OverlayHost {
   const { readText, links } = realHost();
-  const client = agentClient('this host', overSocket(apiSocketPath(subnetFile)));
+  const client = agentClient('this host', overSocket(apiSocketPath(subnetFile)), ANSWER_MS);
   return {
     readText,
     links,
@@ -57,6 +62,49 @@ async function ask(client: AgentClient, endpoint: AgentEndpoint, signal: AbortSi
     if (hasErrno(cause, 'ENOENT') || hasErrno(cause, 'ECONNREFUSED')) return undefined;
     throw error;
   }
+}
+
+/** What this host has in the way to the hosts of peers that probes do not reach, by peer. */
+export async function waysTo(
+  { known, peers }: HostView,
+  paths: readonly MeasuredPath[],
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, WayFinding>> {
+  const failing = new Set(paths.flatMap(({ from, to, result }) => (from === 'host' && result.diagnosis ? to : [])));
+  const asked = peers.filter((peer) => failing.has(describePeer(peer))).slice(0, MOST_ROUTES);
+  const found = await Promise.all(
+    asked.map(async (peer) => {
+      const way = await wayTo(peer, signal);
+      const finding = way && judgeWay(way, known.external.name);
+      return finding === undefined ? [] : [[describePeer(peer), finding] as const];
+    }),
+  );
+  return new Map(found.flat());
+}
+
+async function wayTo({ underlay }: PeerView, signal: AbortSignal): Promise<WayToHost | undefined> {
+  if (underlay === undefined) return undefined;
+  const address = formatAddr(underlay);
+  const argv = ['ip', '-j', 'route', 'get', address];
+  const { stdout, stderr, exitCode } = await run(argv, { okExitCodes: 'any', signal });
+  if (exitCode !== 0) {
+    const reason = stderr.trim().split('\n')[0]?.replace('RTNETLINK answers: ', '') || `exit code ${exitCode}`;
+    return { address, route: { kind: 'none', reason }, neighbour: undefined };
+  }
+  const [route] = parseIpList(stdout, argv);
+  const device = String(route?.dev ?? '');
+  const nextHop = typeof route?.gateway === 'string' ? route.gateway : address;
+  const asking = ['ip', '-j', 'neigh', 'show', 'to', nextHop, 'dev', device];
+  const neighbours = await run(asking, { okExitCodes: 'any', signal });
+  const [neighbour] = neighbours.exitCode === 0 ? parseIpList(neighbours.stdout, asking) : [];
+  return {
+    address,
+    route: { kind: 'found', device, nextHop },
+    neighbour: neighbour && {
+      states: Array.isArray(neighbour.state) ? neighbour.state.map(String) : [],
+      mac: typeof neighbour.lladdr === 'string' ? neighbour.lladdr : undefined,
+    },
+  };
 }
 
 async function deviceTo(address: string, signal: AbortSignal): Promise<string> {

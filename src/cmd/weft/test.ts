@@ -19,10 +19,10 @@ import { makeTestContainer } from '../../linux/test-container.ts';
 import { printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { realHost } from './doctor-host.ts';
-import { overlayFacts, overlayHost, requireRoot } from './test-host.ts';
+import { overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
-const CHECK_MS = 12_000;
+const CHECK_MS = 8_000;
 const BRIDGE = 'cni0';
 const MAX_TEXT = 4_000;
 /** Of the doctor's checks, those that only say what could be: `agent` and the paths say what is. */
@@ -83,7 +83,7 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
     one === undefined ? [] : formatPrefix(one),
   );
   const report: Report = {
-    ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths) },
+    ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths, await waysTo(view, paths, signal)) },
     tookMs: Math.round(performance.now() - startedAtMs),
   };
   const ok = !report.problems.some(({ severity }) => severity === 'error');

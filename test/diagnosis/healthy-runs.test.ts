@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { Bed, HOSTS } from './bed.ts';
+
+/** `make healthy-runs RUNS=1000` for the figure of docs/DIAGNOSIS.md. */
+const RUNS = Number(process.env.WEFT_HEALTHY_RUNS ?? 5);
+
+describe('weft test on three hosts on which nothing is wrong', () => {
+  let bed: Bed;
+  before(async () => {
+    assert.ok(Number.isInteger(RUNS) && RUNS > 0, 'WEFT_HEALTHY_RUNS is a count');
+    bed = await Bed.create('udp', new AbortController().signal);
+    await bed.allHealthy();
+  });
+  after(() => bed?.[Symbol.asyncDispose]());
+
+  it(`raises no false alarm in ${RUNS} runs`, async (t) => {
+    const alarms: string[] = [];
+    const warnings = new Map<string, number>();
+    for (let run = 1; run <= RUNS; run++) {
+      const reports = await Promise.all(HOSTS.map((name) => bed.test(name)));
+      for (const [at, { problems, paths }] of reports.entries()) {
+        assert.equal(paths.length, 4, 'two peers, each from the host and from a container');
+        for (const { severity, where, fault, cause } of problems) {
+          if (severity === 'error') alarms.push(`run ${run}, ${HOSTS[at]}: ${where}: ${fault}: ${cause}`);
+          else warnings.set(fault, (warnings.get(fault) ?? 0) + 1);
+        }
+      }
+      if (run % 50 === 0)
+        t.diagnostic(`${run} runs, ${alarms.length} alarms, warnings ${JSON.stringify([...warnings])}`);
+    }
+    t.diagnostic(`${RUNS} runs, ${alarms.length} alarms, warnings ${JSON.stringify([...warnings])}`);
+    assert.deepEqual(alarms, []);
+  });
+});

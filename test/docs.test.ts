@@ -47,6 +47,15 @@ describe('docs/ERRORS.md', () => {
   });
 });
 
+describe('docs/CLI.md', () => {
+  it('lists the reasons of the events of a Node, and no others', () => {
+    const reasons = [...read('src/agent/node-events.ts').matchAll(/reason: '(\w+)'/g)].map(([, reason]) => reason);
+    const listed = [...read('docs/CLI.md').matchAll(/`(Flannel[A-Z]\w+)`/g)].map(([, reason]) => reason);
+    assert.ok(reasons.length > 10);
+    assert.deepEqual(listed.sort(), reasons.sort());
+  });
+});
+
 /** Titles of the tests of a file, `${…}` as `…`: whatever stands first in a call that describes or runs a test. */
 function testTitles(source: string): string[] {
   const calls = source.matchAll(/\b(?:it|describe|\w*[tT]est)\(\s*(['"`])((?:\\.|(?!\1)[^\\])*)\1/g);

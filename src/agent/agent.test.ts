@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,13 +10,16 @@ import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
 import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
 import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
+import { eventually } from '../../test/netns/waiting.ts';
 import type { Inspection } from '../api/inspection.ts';
 import { ANSWERS } from '../api/schema.ts';
 import type { CloudRoute } from '../backend/backend.ts';
 import { type NamedTun, tunMark } from '../backend/tun-name.ts';
 import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
+import { lastKnownPath } from '../config/last-known.ts';
 import { Forwarder } from '../dataplane/supervisor.ts';
 import { WeftError } from '../errors.ts';
+import type { NodeEvent, TellNodeEvent } from '../events/node-event.ts';
 import { parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
@@ -33,6 +36,8 @@ class Stage implements AsyncDisposable {
   readonly kernel = new FakeKernel();
   readonly rules = new FakeTrafficManager();
   readonly store = new FakeLeaseStore();
+  /** On the Node. */
+  readonly told: NodeEvent[] = [];
   readonly lines: string[] = [];
   readonly fatal: unknown[] = [];
   readonly failures: string[] = [];
@@ -133,6 +138,10 @@ class Stage implements AsyncDisposable {
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     };
     const { held, breakSession } = this;
+    const tellEvent: TellNodeEvent = async (event) => {
+      this.told.push(event);
+      return 'told';
+    };
     const broken = breakSession.promise;
     return {
       version: 'test',
@@ -161,7 +170,13 @@ class Stage implements AsyncDisposable {
           }
           yield* hold(lease, signal);
         };
-        return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
+        return {
+          manager,
+          nodeAddresses: undefined,
+          published: undefined,
+          reportFailure: undefined,
+          tellEvent,
+        };
       },
       readNetwork: async () => ({
         interfaces: [eth0],
@@ -424,6 +439,30 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     assert.match(await until('entry-refused', '10.244.200.0/24'), /loopback.*address-not-unicast/);
     assert.match(await until('peer-removed', '10.244.200.0/24'), /gone/);
     assert.equal(inspection.leases().leases.at(-1)?.status, 'refused');
+  });
+
+  it('tells on the Node what somebody has changed, and that its backend is another one', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    stage.kernel.deleteRoutes(() => true);
+    await eventually('the repair is told', () => stage.told.find(({ reason }) => reason === 'FlannelKernelRepaired'));
+    assert.deepEqual(
+      stage.told.map(({ reason, type, count }) => `${type} ${reason} ${count}`),
+      ['Warning FlannelKernelRepaired 1'],
+      'a start without trouble is not told',
+    );
+    await stage.end();
+
+    await using other = await Stage.make();
+    await copyFile(lastKnownPath(stage.subnetFile), lastKnownPath(other.subnetFile));
+    other.store.netConf =
+      '{"Network": "10.244.0.0/16", "Backend": {"Type": "extension", "PostStartupCommand": "up $SUBNET"}}';
+    other.start();
+    const told = await eventually('the change is told', () => other.told[0]);
+    assert.deepEqual([told.type, told.reason], ['Normal', 'FlannelBackendChanged']);
+    assert.match(told.message, /backend extension now, and had udp before/);
   });
 
   it('fails with what a person must mend', async () => {

@@ -20,6 +20,7 @@ import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import { EventRing } from '../events/event-ring.ts';
+import type { TellNodeEvent } from '../events/node-event.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { type PerFamily, perFamily } from '../ip/family.ts';
 import { ENTRY_BOUNDS } from '../lease/go-json.ts';
@@ -48,6 +49,7 @@ import { LeaseSession } from './lease-session.ts';
 import { loggedCommands } from './logged-commands.ts';
 import { MemoryRelease } from './memory-release.ts';
 import { NodeCondition } from './node-condition.ts';
+import { NodeEvents } from './node-events.ts';
 import { NodePlane } from './node-plane.ts';
 import { PeerProbes } from './peer-probes.ts';
 import type { AgentHost, OpenSubnetManager, Predecessor, ServiceManager } from './ports.ts';
@@ -181,6 +183,8 @@ class Agent {
   readonly #storeFailed = Promise.withResolvers<false>();
   #askNode: OpenSubnetManager['nodeAddresses'];
   #askPublished: OpenSubnetManager['published'];
+  #tellEvent: TellNodeEvent | undefined;
+  #nodeEvents: NodeEvents | undefined;
   /** The last that is known of them. */
   #node: NodeAddresses | undefined;
   /** What an earlier run knew, and when that was written. */
@@ -299,10 +303,11 @@ class Agent {
       this.#storeFailed.resolve(false);
       if (this.#own === undefined) this.#readiness.waiting(text);
     };
-    const onManager = ({ manager, nodeAddresses, published, reportFailure }: OpenSubnetManager): void => {
+    const onManager = ({ manager, nodeAddresses, published, reportFailure, tellEvent }: OpenSubnetManager): void => {
       this.#failures.tellNode = reportFailure;
       this.#askNode = nodeAddresses;
       this.#askPublished = published;
+      if (tellEvent !== undefined) this.#tellEvents(tellEvent);
       this.#log.info(`Created subnet manager: ${manager.name}`);
     };
     const parts = {
@@ -310,6 +315,18 @@ class Agent {
       ...{ report, onManager, openStore: this.#host.openStore },
     };
     return this.#stack.use(new StoreConnection(parts, this.#signal));
+  }
+
+  /** Each try of the store brings a manager of its own. */
+  #tellEvents(tell: TellNodeEvent): void {
+    this.#tellEvent = tell;
+    this.#nodeEvents ??= this.#stack.use(
+      new NodeEvents({
+        events: this.#events,
+        tell: (event, signal) => (this.#tellEvent ?? tell)(event, signal),
+        log: this.#log,
+      }),
+    );
   }
 
   #logReport(entry: SubnetReport): ReturnType<typeof describeReport> {
@@ -541,6 +558,7 @@ class Agent {
       identifyBackend(configured, config, past, identity, this.#signal),
     );
     const tuns = ownTuns(await identity.tunDevices(this.#signal), [...networksOf(config), ...formerNetworks]);
+    this.#noteBackend(config.backend.type);
     const formerLinks = this.#known === undefined ? [] : linksOfFormerBackend(this.#known.config, setup, tuns);
     const figures = this.#figures;
     this.#probes.clear();
@@ -601,6 +619,13 @@ class Agent {
       this.#watched.use(this.#readiness.watch(part, keeper));
     }
     return { plane, watch };
+  }
+
+  #noteBackend(now: string): void {
+    const before = this.#known?.config.backend.type;
+    if (before === undefined || before === now) return;
+    const text = `this host works with the backend ${now} now, and had ${before} before`;
+    this.#record({ kind: 'backend-changed', severity: 'info', subject: now, text });
   }
 
   /** What this node has told its peers in an earlier run: as it remembers itself, else as the store does. */

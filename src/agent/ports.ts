@@ -10,6 +10,7 @@ import type { ChecksumProbe } from '../desired/checksum-probe.ts';
 import type { Kernel } from '../desired/kernel.ts';
 import type { OuterFilter } from '../desired/outer-filter.ts';
 import type { WeftError } from '../errors.ts';
+import type { TellNodeEvent } from '../events/node-event.ts';
 import type { IpAddr } from '../ip/address.ts';
 import type { PerFamily } from '../ip/family.ts';
 import type { ReportSink } from '../subnet/report.ts';
@@ -115,6 +116,8 @@ export interface OpenSubnetManager {
   readonly published: ((signal: AbortSignal) => Promise<PerFamily<string | undefined>>) | undefined;
   /** Where others look for the state of this node, told why it has no network; undefined when there is no such place. */
   readonly reportFailure: ((error: WeftError, signal: AbortSignal) => Promise<void>) | undefined;
+  /** The same place, for what has happened. */
+  readonly tellEvent: TellNodeEvent | undefined;
 }
 
 export interface ForwarderWish {

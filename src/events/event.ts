@@ -29,6 +29,8 @@ export const EVENT_KINDS = [
   'store-back',
   /** The network configuration of the store is another one than this agent works with. */
   'config-changed',
+  /** The agent works with another backend than the one before it on this host. */
+  'backend-changed',
   'interface-changed',
   'interface-lost',
   /** The kernel was brought to what is wanted now: what followed from the events before. */

@@ -421,7 +421,9 @@ describe('a real API server', () => {
     };
     for (const verb of ['get', 'list', 'watch']) assert.ok(await allowed(verb, 'nodes'), verb);
     assert.ok(await allowed('patch', 'nodes', 'status'));
+    for (const verb of ['create', 'patch']) assert.ok(await allowed(verb, 'events'), verb);
     for (const verb of ['update', 'patch', 'delete', 'create']) assert.ok(!(await allowed(verb, 'nodes')), verb);
+    for (const verb of ['get', 'list', 'update', 'delete']) assert.ok(!(await allowed(verb, 'events')), verb);
     for (const resource of ['pods', 'secrets', 'configmaps']) assert.ok(!(await allowed('list', resource)), resource);
   });
 

@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { NodeEvents } from '../../src/agent/node-events.ts';
 import { backendKind } from '../../src/backend/registry.ts';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
+import type { NewEvent } from '../../src/events/event.ts';
+import { EventRing } from '../../src/events/event-ring.ts';
 import { formatIpv4, parseIpv4 } from '../../src/ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../src/ip/ipv6.ts';
-import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
+import type { KubeNode, KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { type AuditEvent, FLANNEL_USER, KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../../src/lease/lease.ts';
 import { DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts';
@@ -14,6 +17,7 @@ import type { KubeSubnetManager, KubeTiming } from '../../src/subnet/kube/kube-s
 import { openKubeSubnetManager } from '../../src/subnet/kube/open-kube-subnet-manager.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
 import { golden } from '../fakes/golden.ts';
+import { eventually, eventuallyHolds } from '../netns/waiting.ts';
 import { TcpProxy } from './etcd-proxy.ts';
 import { flannelPart, flannelPartOf, goldenAudit, goldenNodes, requestKind } from './golden-nodes.ts';
 
@@ -500,6 +504,84 @@ describe('the own Node', () => {
     assert.equal(node.metadata.annotations?.[`${P}public-ip`], '10.98.0.11');
     assert.equal(node.status.conditions?.find(({ type }) => type === 'NetworkUnavailable')?.status, 'False');
     await held.return?.(undefined);
+  });
+
+  test('has the events that an operator must know, once the account may write them', async () => {
+    await nodes('node1');
+    const role = '/apis/rbac.authorization.k8s.io/v1/clusterroles/flannel';
+    const { rules } = await cluster.admin.get<KubeObject & { rules: readonly object[] }>(role);
+    const setRules = (all: readonly object[]) =>
+      cluster.admin.json('PATCH', role, { rules: all }, 'application/merge-patch+json');
+    await using agent = await Agent.start({ node: 'node1' });
+    const ring = new EventRing();
+    const warnings: string[] = [];
+    const told: string[] = [];
+    const start = () =>
+      new NodeEvents({
+        events: ring,
+        tell: async (event, signal) => {
+          const answer = await agent.manager.tellEvent(event, signal);
+          told.push(`${answer} ${event.count}`);
+          return answer;
+        },
+        log: { warn: (text) => void warnings.push(text), verbose: (_, text) => assert.fail(text) },
+        lookMs: 20,
+      });
+    const broken: NewEvent = {
+      kind: 'forwarder-failed',
+      severity: 'error',
+      subject: 'flannel0',
+      text: 'flannel0 is gone',
+    };
+    {
+      await using _without = start();
+      ring.add(broken);
+      await eventually('a refusal', () => (warnings.length > 0 ? true : undefined));
+      assert.deepEqual(told, ['refused 1']);
+    }
+    await setRules([...rules, { apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] }]);
+    try {
+      // The server's authorizer follows its roles a moment later.
+      const probe = {
+        reason: 'FlannelReady',
+        type: 'Normal',
+        message: 'x',
+        firstAtMs: 0,
+        lastAtMs: 0,
+        count: 1,
+      } as const;
+      const { signal } = new AbortController();
+      await eventually('the right', async () =>
+        (await agent.manager.tellEvent(probe, signal)) === 'told' ? true : undefined,
+      );
+      await using _events = start();
+      /** As `kubectl describe node` asks. */
+      const seen = async (): Promise<string[]> => {
+        const query =
+          'fieldSelector=involvedObject.kind%3DNode%2CinvolvedObject.name%3Dnode1%2CinvolvedObject.uid%3Dnode1';
+        const { items } = await cluster.admin.json<{
+          items: readonly { reason: string; type: string; message: string; count: number }[];
+        }>('GET', `/api/v1/events?${query}`);
+        return items.map(({ reason, type, message, count }) => `${type} ${reason} ${message} ${count}`).sort();
+      };
+      const shows = (...expected: string[]) =>
+        eventuallyHolds(async () => assert.deepEqual(await seen(), ['Normal FlannelReady x 1', ...expected].sort()));
+      ring.add(broken);
+      await shows('Warning FlannelDataPathBroken flannel0 is gone 1');
+      ring.add(broken);
+      await shows('Warning FlannelDataPathBroken flannel0 is gone 2');
+      await cluster.admin.delete('/api/v1/namespaces/default/events');
+      ring.add(broken);
+      ring.add({ kind: 'forwarder-started', severity: 'info', subject: 'flannel0', text: 'flannel0 is back' });
+      await agent.manager.tellEvent(probe, signal);
+      await shows(
+        'Warning FlannelDataPathBroken flannel0 is gone 3',
+        'Normal FlannelDataPathMended flannel0 is back 1',
+      );
+      assert.equal(warnings.length, 1);
+    } finally {
+      await setRules(rules);
+    }
   });
 
   test('public-ip-overwrite set before the start ends up in public-ip', async () => {

@@ -40,7 +40,13 @@ export async function createSubnetManager(
       const { LocalSubnetManager } = await loaded(import('../../subnet/local/local-subnet-manager.ts'));
       const { localStore: storePath, netConfigPath: netConfPath } = options;
       const manager = new LocalSubnetManager({ storePath, netConfPath, backends, renewMarginMs, report });
-      return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
+      return {
+        manager,
+        nodeAddresses: undefined,
+        published: undefined,
+        reportFailure: undefined,
+        tellEvent: undefined,
+      };
     }
     case 'etcd': {
       const { EtcdSubnetManager } = await loaded(import('../../subnet/etcd/etcd-subnet-manager.ts'));
@@ -58,7 +64,13 @@ export async function createSubnetManager(
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
       });
-      return { manager, nodeAddresses: undefined, published: undefined, reportFailure: undefined };
+      return {
+        manager,
+        nodeAddresses: undefined,
+        published: undefined,
+        reportFailure: undefined,
+        tellEvent: undefined,
+      };
     }
     case 'kube': {
       const { openKubeSubnetManager } = await loaded(import('../../subnet/kube/open-kube-subnet-manager.ts'));
@@ -86,6 +98,7 @@ export async function createSubnetManager(
         nodeAddresses: (abort) => manager.nodeAddresses(abort),
         published: (abort) => manager.storedBackendData(abort),
         reportFailure: (error, abort) => manager.reportUnavailable(reasonOf(error), describeError(error), abort),
+        tellEvent: (event, abort) => manager.tellEvent(event, abort),
       };
     }
     default:

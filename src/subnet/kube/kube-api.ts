@@ -9,7 +9,7 @@ import { trace } from '../../trace.ts';
 import type { KubeAccess } from './kube-access.ts';
 
 export interface ApiRequest {
-  readonly method: 'GET' | 'PATCH';
+  readonly method: 'GET' | 'PATCH' | 'POST';
   /** Absolute, e.g. `/api/v1/nodes`. */
   readonly path: string;
   readonly query?: Readonly<Record<string, string>>;

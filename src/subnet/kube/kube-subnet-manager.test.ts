@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
 import { eventually } from '../../../test/netns/waiting.ts';
 import { backendKind } from '../../backend/registry.ts';
+import type { NodeEvent } from '../../events/node-event.ts';
 import { formatIpv4, parseIpv4 } from '../../ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../ip/ipv6.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../../lease/lease.ts';
@@ -356,6 +357,43 @@ describe('completing', () => {
       condition().map((one) => [one.type, one.status, one.reason]),
       [['NetworkUnavailable', 'False', 'FlannelIsUp']],
     );
+  });
+});
+
+describe('events of the own Node', () => {
+  const event = (count: number): NodeEvent => ({
+    ...{ reason: 'FlannelLeaseLost', type: 'Warning', message: 'lost', count },
+    ...{ firstAtMs: 1_000, lastAtMs: 1_000 * count },
+  });
+
+  test('are created, counted and created again when they were forgotten, and a refusal is a value', async () => {
+    await using bench = await Bench.start();
+    const manager = await bench.open();
+    let status = 201;
+    const told: string[] = [];
+    bench.fake.override = ({ method, path, contentType, body }) => {
+      if (!path.startsWith('/api/v1/namespaces/default/events')) return undefined;
+      told.push(
+        `${method} ${path.replace(/.*events/, '')} ${contentType} ${(JSON.parse(body) as { count: number }).count}`,
+      );
+      return { status: method === 'PATCH' && status === 201 ? 404 : status, body: {} };
+    };
+    assert.equal(await manager.tellEvent(event(1), bench.signal), 'told');
+    assert.match(told.splice(0).join(), /^POST {2}application\/json 1$/);
+    assert.equal(await manager.tellEvent(event(2), bench.signal), 'told');
+    assert.match(
+      told.splice(0).join(),
+      /^PATCH \/own\.[0-9a-f]{16} application\/strategic-merge-patch\+json 2,POST {2}application\/json 2$/,
+    );
+    status = 200;
+    assert.equal(await manager.tellEvent(event(3), bench.signal), 'told');
+    assert.equal(told.splice(0).length, 1);
+    status = 409;
+    assert.equal(await manager.tellEvent(event(1), bench.signal), 'told', 'an earlier try came through');
+    status = 403;
+    assert.equal(await manager.tellEvent(event(1), bench.signal), 'refused');
+    status = 500;
+    await assert.rejects(manager.tellEvent(event(1), bench.signal), /500/);
   });
 });
 

@@ -3,6 +3,7 @@ import type { BackendLookup } from '../../config/backend-config.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { WeftError } from '../../errors.ts';
+import type { NodeEvent } from '../../events/node-event.ts';
 import type { PerFamily } from '../../ip/family.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
@@ -13,6 +14,7 @@ import type { AnnotationKeys } from './annotations.ts';
 import { ApiStatusError, type KubeApi } from './kube-api.ts';
 import { LeaseFeed } from './lease-feed.ts';
 import { readNetConf } from './net-conf-file.ts';
+import { EVENTS_PATH, nodeEventName, nodeEventObject, nodeEventPatch } from './node-event-object.ts';
 import { hasSubnets, nodeOrigin, ownSubnets, subnetsLike } from './node-lease.ts';
 import {
   annotationChanges,
@@ -316,6 +318,39 @@ export class KubeSubnetManager implements SubnetManager {
     await this.#patchStatus(SETTING_CONDITION, networkUnavailablePatch(this.#now(), reason, message), scope);
   }
 
+  /**
+   * Writes an event of the own Node, or its new count. Once: whoever tells events tries again. @returns `refused` for a 403.
+   * @throws ApiStatusError, ApiConnectionError.
+   */
+  async tellEvent(event: NodeEvent, signal: AbortSignal): Promise<'told' | 'refused'> {
+    const scope = this.#scope(signal);
+    scope.throwIfAborted();
+    const name = nodeEventName(this.nodeName, event);
+    const create = (): Promise<unknown> =>
+      this.#sendEvent('POST', EVENTS_PATH, nodeEventObject(this.nodeName, event), scope);
+    try {
+      if (event.count === 1) await create();
+      // The API server forgets events after an hour.
+      else
+        await this.#sendEvent('PATCH', `${EVENTS_PATH}/${name}`, nodeEventPatch(event), scope).catch(
+          (error: unknown) => {
+            if (hasStatus(error, 404)) return create();
+            throw error;
+          },
+        );
+    } catch (error) {
+      if (hasStatus(error, 403)) return 'refused';
+      // The answer to an earlier try was lost.
+      if (!hasStatus(error, 409)) throw error;
+    }
+    return 'told';
+  }
+
+  #sendEvent(method: 'POST' | 'PATCH', path: string, value: object, signal: AbortSignal): Promise<unknown> {
+    const contentType = method === 'POST' ? 'application/json' : STRATEGIC_MERGE_PATCH;
+    return this.#api.json({ method, path, body: { contentType, text: JSON.stringify(value) } }, signal);
+  }
+
   /** Once, and in vain perhaps: the log has it too. */
   async #tryReportUnavailable(reason: string, message: string, signal: AbortSignal): Promise<void> {
     if (!this.#options.setNodeNetworkUnavailable) return;
@@ -455,4 +490,8 @@ function aborted(signal: AbortSignal): Promise<never> {
     if (signal.aborted) reject(signal.reason);
     else signal.addEventListener('abort', () => reject(signal.reason), { once: true });
   });
+}
+
+function hasStatus(error: unknown, status: number): boolean {
+  return error instanceof ApiStatusError && error.status === status;
 }

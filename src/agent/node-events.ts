@@ -1,0 +1,191 @@
+import { describeError } from '../errors.ts';
+import type { AgentEvent, EventKind } from '../events/event.ts';
+import type { EventRing } from '../events/event-ring.ts';
+import type { NodeEvent, TellNodeEvent } from '../events/node-event.ts';
+import type { Log } from '../log/log.ts';
+
+interface Told {
+  readonly reason: string;
+  /** It is told only after one of these was, as the end of it. */
+  readonly mends?: readonly EventKind[];
+}
+
+/** What is told on the Node; the rest is for who asks the agent. An event that mends nothing yet is everyday life. */
+const TOLD: Readonly<Record<EventKind, Told | undefined>> = {
+  'agent-started': undefined,
+  ready: { reason: 'FlannelReady', mends: ['not-ready', 'interface-lost'] },
+  'not-ready': { reason: 'FlannelNotReady' },
+  'lease-acquired': { reason: 'FlannelLeaseAcquired', mends: ['lease-lost'] },
+  'lease-renewed': undefined,
+  'lease-retaken': { reason: 'FlannelLeaseRetaken' },
+  'lease-lost': { reason: 'FlannelLeaseLost' },
+  'subnet-conflict': { reason: 'FlannelSubnetConflict' },
+  'subnet-conflict-over': { reason: 'FlannelSubnetConflictOver', mends: ['subnet-conflict'] },
+  'entry-refused': { reason: 'FlannelPeerRefused' },
+  'entry-unreadable': { reason: 'FlannelPeerUnreadable' },
+  'peer-added': undefined,
+  'peer-changed': undefined,
+  'peer-removed': undefined,
+  'peers-changed': undefined,
+  'peer-skipped': { reason: 'FlannelPeerUnreachable' },
+  // Who cannot be reached cannot be told.
+  'store-away': undefined,
+  'store-back': undefined,
+  'config-changed': { reason: 'FlannelConfigChanged' },
+  'backend-changed': { reason: 'FlannelBackendChanged' },
+  'interface-changed': { reason: 'FlannelInterfaceChanged' },
+  'interface-lost': { reason: 'FlannelInterfaceLost' },
+  'kernel-changed': undefined,
+  'kernel-repaired': { reason: 'FlannelKernelRepaired' },
+  'kernel-failed': { reason: 'FlannelKernelFailed' },
+  'kernel-problem': { reason: 'FlannelKernelProblem' },
+  'rules-repaired': { reason: 'FlannelRulesRepaired' },
+  'rules-failed': { reason: 'FlannelRulesFailed' },
+  'rules-recovered': { reason: 'FlannelRulesRecovered', mends: ['rules-failed'] },
+  'forwarder-started': { reason: 'FlannelDataPathMended', mends: ['forwarder-failed'] },
+  'forwarder-failed': { reason: 'FlannelDataPathBroken' },
+  'fast-path-opened': undefined,
+  'fast-path-closed': undefined,
+};
+
+/** A series that was silent for so long has ended; what comes then begins a new one. */
+const SERIES_MS = 600_000;
+/** So many different messages of one reason have a series of their own; more are counted together. */
+const MAX_SERIES = 5;
+/** Requests that may follow each other at once, and how often one more may be sent. */
+const BURST = 10;
+const REFILL_MS = 15_000;
+const LOOK_MS = 1_000;
+/** After a failure. */
+const RETRY_MS = 15_000;
+
+export interface NodeEventsParts {
+  readonly events: Pick<EventRing, 'listen'>;
+  readonly tell: TellNodeEvent;
+  readonly log: Pick<Log, 'warn' | 'verbose'>;
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number;
+  readonly lookMs?: number;
+}
+
+interface Series {
+  event: NodeEvent;
+  isTold: boolean;
+}
+
+/**
+ * Tells on the Node what an operator must know. The same thing again raises a count; a storm of different things is cut to a few
+ * series, and what is told at all to {@link BURST} requests and one every {@link REFILL_MS} after that. Without the right to do so
+ * it says that once in the log and is silent.
+ */
+export class NodeEvents implements AsyncDisposable {
+  readonly #parts: NodeEventsParts;
+  readonly #now: () => number;
+  readonly #series = new Map<string, Series>();
+  /** What has gone wrong and was not mended since. */
+  readonly #open = new Set<EventKind>();
+  readonly #stop = new AbortController();
+  readonly #listening: Disposable;
+  readonly #timer: NodeJS.Timeout;
+  #tokens = BURST;
+  #refilledAtMs: number;
+  #notBeforeMs = 0;
+  #telling: Promise<void> | undefined;
+
+  constructor(parts: NodeEventsParts) {
+    this.#parts = parts;
+    this.#now = parts.now ?? Date.now;
+    this.#refilledAtMs = this.#now();
+    this.#listening = parts.events.listen((event) => this.#take(event));
+    this.#timer = setInterval(() => this.#look(), parts.lookMs ?? LOOK_MS).unref();
+  }
+
+  #take(event: AgentEvent): void {
+    const told = TOLD[event.kind];
+    if (told === undefined) return;
+    if (told.mends === undefined) this.#open.add(event.kind);
+    else if (!told.mends.some((kind) => this.#open.delete(kind))) return;
+    for (const kind of told.mends ?? []) this.#open.delete(kind);
+    this.#count(told.reason, event.severity === 'info' ? 'Normal' : 'Warning', messageOf(event), event.atMs);
+  }
+
+  #count(reason: string, type: NodeEvent['type'], message: string, atMs: number): void {
+    const own = `${reason}\n${message}`;
+    const isCombined = !this.#series.has(own) && this.#seriesOf(reason) >= MAX_SERIES;
+    const key = isCombined ? reason : own;
+    const series = this.#series.get(key);
+    if (series === undefined) {
+      const text = isCombined ? 'more of these: weft events on this node lists each' : message;
+      const event = { reason, type, message: text, firstAtMs: atMs, lastAtMs: atMs, count: 1 };
+      this.#series.set(key, { event, isTold: false });
+      return;
+    }
+    series.event = { ...series.event, lastAtMs: atMs, count: series.event.count + 1 };
+    series.isTold = false;
+  }
+
+  #seriesOf(reason: string): number {
+    return [...this.#series.values()].filter(({ event }) => event.reason === reason).length;
+  }
+
+  #look(): void {
+    const nowMs = this.#now();
+    const refills = Math.floor((nowMs - this.#refilledAtMs) / REFILL_MS);
+    if (refills > 0) {
+      this.#tokens = Math.min(BURST, this.#tokens + refills);
+      this.#refilledAtMs += refills * REFILL_MS;
+    }
+    for (const [key, { event, isTold }] of this.#series)
+      if (isTold && nowMs - event.lastAtMs > SERIES_MS) this.#series.delete(key);
+    if (this.#telling !== undefined || nowMs < this.#notBeforeMs) return;
+    this.#telling = this.#tellAll().finally(() => {
+      this.#telling = undefined;
+    });
+  }
+
+  /** Never rejects. */
+  async #tellAll(): Promise<void> {
+    const { signal } = this.#stop;
+    const { tell, log } = this.#parts;
+    try {
+      for (const series of this.#series.values()) {
+        if (series.isTold || this.#tokens === 0) continue;
+        this.#tokens--;
+        series.isTold = true;
+        const { event } = series;
+        try {
+          if ((await tell(event, signal)) === 'told') continue;
+          log.warn(
+            'Events are not told on the Node: this account may not create and patch events (deploy/kube-flannel.yml)',
+          );
+          this.#silence();
+          return;
+        } catch (error) {
+          series.isTold = false;
+          throw error;
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      log.verbose(1, `An event could not be told on the Node: ${describeError(error)}`);
+      this.#notBeforeMs = this.#now() + RETRY_MS;
+    }
+  }
+
+  #silence(): void {
+    clearInterval(this.#timer);
+    this.#listening[Symbol.dispose]();
+    this.#series.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#silence();
+    this.#stop.abort(new Error('the agent ended'));
+    await this.#telling;
+  }
+}
+
+function messageOf({ subject, text, cause }: AgentEvent): string {
+  const said = text.includes(subject) ? text : `${subject}: ${text}`;
+  return cause === undefined ? said : `${said} (${cause})`;
+}

@@ -370,6 +370,7 @@ export class NodePlane implements AsyncDisposable {
       sourceCheck: options.sourceCheck,
       destinationCheck: options.destinationCheck,
       fastPath,
+      fastPathIn: options.fastPathIn,
       fastPathRoot: options.fastPathDir,
       onNotice: (text) => log.warn(text),
       onFastPath: (state) => {

@@ -3,7 +3,7 @@ import type { CloudRoute, ForwarderUnderlay, IdentityHost } from '../backend/bac
 import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import type { DestinationCheck } from '../dataplane/destination-check.ts';
-import type { FastPathMode, FastPathObstacle } from '../dataplane/fast-path/mode.ts';
+import type { FastPathInMode, FastPathMode, FastPathObstacle } from '../dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../dataplane/source-check.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { ChecksumProbe } from '../desired/checksum-probe.ts';
@@ -128,6 +128,7 @@ export interface ForwarderWish {
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
   readonly fastPath: FastPathMode;
+  readonly fastPathIn: FastPathInMode;
   /** Directory in a bpffs where it is kept so that it outlives the process; `undefined`: it ends with it. */
   readonly fastPathRoot: string | undefined;
   readonly onEvent: (event: ForwarderEvent) => void;

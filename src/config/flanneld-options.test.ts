@@ -65,6 +65,7 @@ describe('flanneld options: defaults', () => {
       sourceCheck: 'loose',
       destinationCheck: 'loose',
       fastPath: 'auto',
+      fastPathIn: 'auto',
       fastPathDir: '/sys/fs/bpf/weft',
       notrackTunnel: false,
       requireNodeAddress: false,
@@ -144,6 +145,7 @@ describe('flanneld options: command line', () => {
       ...[
         'source-check',
         'fast-path',
+        'fast-path-in',
         'fast-path-dir',
         'log-format',
         'cni-conf-dir',

@@ -124,6 +124,12 @@ const FLANNELD_FLAGS = {
     'auto',
     'auto: the udp backend uses the fast path in the kernel (eBPF) where available; off: all packets pass through the agent',
   ),
+  'fast-path-in': choiceFlag(
+    ['auto', 'xdp', 'off'],
+    'auto',
+    'whether XDP takes packets from peers before the kernel joins them: auto where the network card is known to gain by it, xdp also ' +
+      'with other drivers',
+  ),
   'fast-path-dir': stringFlag(
     '/sys/fs/bpf/weft',
     'bpffs directory where the fast path is pinned, so that it keeps working while the agent is down',
@@ -235,6 +241,8 @@ export interface FlanneldOptions {
   readonly destinationCheck: 'loose' | 'strict' | 'off';
   /** Whether packets may take the fast path (dataplane/fast-path/mode.ts). */
   readonly fastPath: 'auto' | 'off';
+  /** Whether XDP takes what peers send (dataplane/fast-path/mode.ts). */
+  readonly fastPathIn: 'auto' | 'xdp' | 'off';
   /** Where the fast path is kept while there is no agent (linux/bpf-directory.ts). */
   readonly fastPathDir: string;
   /** Whether the ways to other hosts are measured (agent/peer-probes.ts). */
@@ -397,6 +405,7 @@ class Reading {
       sourceCheck: flags['source-check'],
       destinationCheck: flags['destination-check'],
       fastPath: flags['fast-path'],
+      fastPathIn: flags['fast-path-in'],
       fastPathDir: this.#orDefault('fast-path-dir'),
       probe: flags.probe,
       notrackTunnel: flags['notrack-tunnel'],
@@ -565,6 +574,7 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['sourceCheck', 'sourceCheck'],
   ['destinationCheck', 'destinationCheck'],
   ['fastPath', 'fastPath'],
+  ['fastPathIn', 'fastPathIn'],
   ['fastPathDir', 'fastPathDir'],
   ['notrackTunnel', 'notrackTunnel'],
   ['apiSocket', 'apiSocket'],

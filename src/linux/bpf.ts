@@ -1,5 +1,5 @@
 /**
- * bpf(2) as far as the fast path needs it: maps, classifier programs, and their attachment to a device (tcx, Linux 6.6). What
+ * bpf(2) as far as the fast path needs it: maps, programs, and their attachment to a device (tcx, Linux 6.6; XDP). What
  * is made here ends with the process, unless it is given a path in a bpffs: then it stays there, and the next process that asks
  * for the same takes it over.
  */
@@ -11,7 +11,9 @@ import {
   BPF_COMMANDS,
   BPF_F_NO_PREALLOC,
   BPF_PROG_TYPE_SCHED_CLS,
+  BPF_PROG_TYPE_XDP,
   EAGAIN,
+  EBUSY,
   EINVAL,
   ENODEV,
   ENOENT,
@@ -24,8 +26,6 @@ import { addressOf, bpf, close, errnoName } from './ffi.ts';
 const ATTRIBUTE_BYTES = 72;
 /** As much of `struct bpf_map_info` and `struct bpf_link_info` as is read here; the kernel fills in what fits. */
 const INFO_BYTES = 64;
-/** `enum bpf_link_type` */
-const BPF_LINK_TYPE_TCX = 11;
 const VERIFIER_LOG_BYTES = 64 * 1024;
 /** The verifier gives up when a signal comes, as Node's own often do. */
 const LOAD_ATTEMPTS = 10;
@@ -57,6 +57,7 @@ function unavailable(what: string, errno: number, detail = ''): WeftError {
     [EPERM]: errno === -EPERM ? whyBpfRefused(ownStatus()) : '',
     [ENOSYS]: 'The kernel was built without bpf(2).',
     [EINVAL]: 'It takes Linux 6.6 or later.',
+    [EBUSY]: 'Another XDP program is attached to the device, or another agent has its own there.',
   };
   const hint = hints[Math.abs(errno)];
   return new WeftError('WEFT_FAST_PATH', `failed to ${what}: ${errnoName(errno)}${detail}`, {
@@ -176,17 +177,21 @@ export interface BpfProgram extends Disposable {
   readonly fd: number;
 }
 
+/** `enum bpf_attach_type` */
+const BPF_XDP = 37;
+
 /**
- * Loads a classifier. It is declared to be under the GPL, one of its licences, because the kernel keeps some helpers
+ * Loads a program for what a device receives before the kernel makes packets of it, or a classifier. It is declared to be under the GPL, one of its licences, because the kernel keeps some helpers
  * (bpf_fib_lookup) for such programs.
  * @throws WeftError WEFT_FAST_PATH, with the end of the verifier's log.
  */
-export function loadClassifier(name: string, code: Uint8Array): BpfProgram {
+function loadProgram(type: number, attachType: number, name: string, code: Uint8Array): BpfProgram {
   const instructions = copyOf(code);
   const licence = copyOf(new TextEncoder().encode('GPL\0'));
   const load = (log: DataView | undefined): number => {
     const attributes = sharedBytes(ATTRIBUTE_BYTES);
-    attributes.setUint32(0, BPF_PROG_TYPE_SCHED_CLS, true);
+    attributes.setUint32(0, type, true);
+    attributes.setUint32(68, attachType, true);
     attributes.setUint32(4, code.length / 8, true);
     putAddress(attributes, 8, instructions);
     putAddress(attributes, 16, licence);
@@ -207,6 +212,16 @@ export function loadClassifier(name: string, code: Uint8Array): BpfProgram {
   return { fd, [Symbol.dispose]: () => void close(fd) };
 }
 
+/** Loads a classifier. @throws WeftError WEFT_FAST_PATH */
+export function loadClassifier(name: string, code: Uint8Array): BpfProgram {
+  return loadProgram(BPF_PROG_TYPE_SCHED_CLS, 0, name, code);
+}
+
+/** Loads a program for a driver's packets (XDP). @throws WeftError WEFT_FAST_PATH */
+export function loadXdp(name: string, code: Uint8Array): BpfProgram {
+  return loadProgram(BPF_PROG_TYPE_XDP, BPF_XDP, name, code);
+}
+
 function verifierSays(load: (log: DataView) => number): string {
   const log = sharedBytes(VERIFIER_LOG_BYTES);
   const fd = load(log);
@@ -216,8 +231,23 @@ function verifierSays(load: (log: DataView) => number): string {
   return said === '' ? '' : ` (the verifier says: ${said})`;
 }
 
-/** `enum bpf_attach_type` */
-const TCX = { ingress: 46, egress: 47 } as const;
+/** A place at a device: numbers of `enum bpf_attach_type` and `enum bpf_link_type`, and flags. */
+interface Hook {
+  readonly attachType: number;
+  readonly linkType: number;
+  readonly flags: number;
+  readonly title: string;
+}
+
+const LINK_TYPE_TCX = 11;
+const LINK_TYPE_XDP = 6;
+/** In the driver, or not at all: what the kernel does in its place comes after GRO. */
+const XDP_FLAGS_DRV_MODE = 4;
+const HOOKS = {
+  ingress: { attachType: 46, linkType: LINK_TYPE_TCX, flags: 0, title: 'tcx ingress' },
+  egress: { attachType: 47, linkType: LINK_TYPE_TCX, flags: 0, title: 'tcx egress' },
+  xdp: { attachType: BPF_XDP, linkType: LINK_TYPE_XDP, flags: XDP_FLAGS_DRV_MODE, title: 'XDP in its driver' },
+} as const satisfies Record<string, Hook>;
 
 export interface Attachment extends Disposable {
   /** It was there already, from an earlier process, and no packet has missed the change of programs. */
@@ -230,15 +260,26 @@ export interface Attachment extends Disposable {
  * the program in place of the one it has, in one step; anything else is replaced.
  * @throws WeftError WEFT_FAST_PATH
  */
-export function attachTcx(program: BpfProgram, device: number, side: keyof typeof TCX, pin?: string): Attachment {
+export function attachTcx(program: BpfProgram, device: number, side: 'ingress' | 'egress', pin?: string): Attachment {
+  return attachTo(HOOKS[side], program, device, pin);
+}
+
+/** As {@link attachTcx}, for what the device's driver has received (XDP). @throws WeftError WEFT_FAST_PATH */
+export function attachXdp(program: BpfProgram, device: number, pin?: string): Attachment {
+  return attachTo(HOOKS.xdp, program, device, pin);
+}
+
+function attachTo(hook: Hook, program: BpfProgram, device: number, pin: string | undefined): Attachment {
   const isTakenOver = (held: number): Attachment => ({ isTakenOver: true, [Symbol.dispose]: () => void close(held) });
   const pinned = pin === undefined ? -ENOENT : getPinned(pin);
   if (pinned >= 0) {
-    if (isSuchLink(pinned, device, side) && updateLink(pinned, program) >= 0) return isTakenOver(pinned);
+    if (isSuchLink(pinned, device, hook) && updateLink(pinned, program) >= 0) return isTakenOver(pinned);
     close(pinned);
+    // A device has one of XDP: the old one makes room.
+    if (pin !== undefined && hook.linkType === LINK_TYPE_XDP) rmSync(pin, { force: true });
   }
-  const fd = createLink(program, device, side);
-  if (fd < 0) throw unavailable(`attach a BPF program to device ${device} (tcx ${side})`, fd);
+  const fd = createLink(program, device, hook);
+  if (fd < 0) throw unavailable(`attach a BPF program to device ${device} (${hook.title})`, fd);
   try {
     if (pin !== undefined) pinAs(fd, pin);
   } catch (error) {
@@ -248,11 +289,11 @@ export function attachTcx(program: BpfProgram, device: number, side: keyof typeo
   return { isTakenOver: false, [Symbol.dispose]: () => void close(fd) };
 }
 
-/** `struct bpf_link_info`; the device is 0 once it is gone. */
-function isSuchLink(fd: number, device: number, side: keyof typeof TCX): boolean {
+/** `struct bpf_link_info`; the device is 0 once it is gone. XDP's says no more than that. */
+function isSuchLink(fd: number, device: number, { attachType, linkType }: Hook): boolean {
   const info = infoOf(fd);
-  const is = [0, 16, 20].map((offset) => info?.getUint32(offset, true));
-  return [BPF_LINK_TYPE_TCX, device, TCX[side]].every((wanted, index) => wanted === is[index]);
+  if (info === undefined || info.getUint32(0, true) !== linkType || info.getUint32(16, true) !== device) return false;
+  return linkType === LINK_TYPE_XDP || info.getUint32(20, true) === attachType;
 }
 
 function updateLink(link: number, program: BpfProgram): number {
@@ -293,11 +334,12 @@ function infoOf(fd: number): DataView | undefined {
 }
 
 /** A descriptor, or an error number below 0. */
-function createLink(program: BpfProgram, device: number, side: keyof typeof TCX): number {
+function createLink(program: BpfProgram, device: number, { attachType, flags }: Hook): number {
   const attributes = sharedBytes(ATTRIBUTE_BYTES);
   attributes.setUint32(0, program.fd, true);
   attributes.setUint32(4, device, true);
-  attributes.setUint32(8, TCX[side], true);
+  attributes.setUint32(8, attachType, true);
+  attributes.setUint32(12, flags, true);
   return bpf(BPF_COMMANDS.linkCreate, addressOf(attributes), ATTRIBUTE_BYTES);
 }
 
@@ -314,6 +356,6 @@ export function tryFastPath(): void {
   using _hash = createBpfMap({ kind: 'hash', name: 'weft_try', keyBytes: 4, valueBytes: 8, maxEntries: 1 });
   using _trie = createBpfMap({ kind: 'lpm-trie', name: 'weft_try', keyBytes: 8, valueBytes: 8, maxEntries: 1 });
   using program = loadClassifier('weft_try', DO_NOTHING);
-  const result = createLink(program, NO_DEVICE, 'egress');
+  const result = createLink(program, NO_DEVICE, HOOKS.egress);
   if (result !== -ENODEV) throw unavailable('attach BPF programs to devices (tcx)', result);
 }

@@ -166,6 +166,7 @@ export const ENOSYS = 38;
 export const CLONE_NEWNET = 0x4000_0000;
 
 // linux/sockios.h
+export const SIOCGIFMTU = 0x8921;
 export const SIOCGIFHWADDR = 0x8927;
 export const SIOCGIFINDEX = 0x8933;
 export const SIOCETHTOOL = 0x8946;
@@ -185,4 +186,5 @@ export const BPF_COMMANDS = {
   linkUpdate: 29,
 } as const;
 export const BPF_PROG_TYPE_SCHED_CLS = 3;
+export const BPF_PROG_TYPE_XDP = 6;
 export const BPF_F_NO_PREALLOC = 1;

@@ -8,12 +8,14 @@ import {
   SIOCETHTOOL,
   SIOCGIFHWADDR,
   SIOCGIFINDEX,
+  SIOCGIFMTU,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
 } from './constants.ts';
 import { addressOf, close, ioctl, socket } from './ffi.ts';
 
 /** linux/ethtool.h */
+const ETHTOOL_GDRVINFO = 0x03;
 const ETHTOOL_GSSET_INFO = 0x37;
 const ETHTOOL_GSTRINGS = 0x1b;
 const ETHTOOL_GFEATURES = 0x3a;
@@ -25,10 +27,20 @@ const FEATURE_BLOCK_BYTES = 16;
 const FEATURE_BLOCK_ACTIVE = 8;
 /** net/if_arp.h */
 const ARPHRD_ETHER = 1;
+const MAC_BYTES = 6;
+/** `struct ethtool_drvinfo`, and its field `driver`. */
+const DRIVER_INFO_BYTES = 196;
+const DRIVER_OFFSET = 4;
+const DRIVER_BYTES = 32;
 
 export interface DeviceFacts {
   readonly index: number;
   readonly isEthernet: boolean;
+  /** Six bytes; meaningless where it is no Ethernet device. */
+  readonly macAddress: readonly number[];
+  readonly mtuBytes: number;
+  /** As `ethtool -i` names it; empty where the kernel does not say. */
+  readonly driver: string;
   /** Features in force, by the names `ethtool -k` has for them below its own headings, such as `tx-tcp-segmentation`. */
   readonly features: ReadonlySet<string>;
 }
@@ -42,8 +54,13 @@ export function readDeviceFacts(name: string): DeviceFacts | number {
     result = ask(SIOCGIFHWADDR);
     if (result < 0) return result;
     const isEthernet = request.getUint16(IFNAMSIZ, true) === ARPHRD_ETHER;
+    const macAddress = Array.from({ length: MAC_BYTES }, (_, byte) => request.getUint8(IFNAMSIZ + 2 + byte));
+    result = ask(SIOCGIFMTU);
+    if (result < 0) return result;
+    const mtuBytes = request.getInt32(IFNAMSIZ, true);
+    const driver = readDriver(askEthtool);
     const features = readFeatures(askEthtool);
-    return typeof features === 'number' ? features : { index, isEthernet, features };
+    return typeof features === 'number' ? features : { index, isEthernet, macAddress, mtuBytes, driver, features };
   });
 }
 
@@ -81,6 +98,14 @@ function withDevice<T>(
   } finally {
     close(fd);
   }
+}
+
+function readDriver(ask: (data: DataView) => number): string {
+  const info = new DataView(new SharedArrayBuffer(DRIVER_INFO_BYTES));
+  info.setUint32(0, ETHTOOL_GDRVINFO, true);
+  if (ask(info) < 0) return '';
+  const name = Buffer.from(info.buffer).toString('latin1', DRIVER_OFFSET, DRIVER_OFFSET + DRIVER_BYTES);
+  return name.slice(0, name.indexOf('\0'));
 }
 
 /** In the kernel's order: the numbers are its own and differ between versions. */

@@ -18,8 +18,9 @@ import {
 } from '../../src/dataplane/fast-path/layout.ts';
 import { outboundProgram } from '../../src/dataplane/fast-path/outbound-program.ts';
 import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
+import { xdpProgram } from '../../src/dataplane/fast-path/xdp-program.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
-import { type BpfProgram, createBpfMap, loadClassifier } from '../../src/linux/bpf.ts';
+import { type BpfProgram, createBpfMap, loadClassifier, loadXdp } from '../../src/linux/bpf.ts';
 import { readDeviceFacts } from '../../src/linux/ethtool.ts';
 import { addressOf, bpf, close, open, setns } from '../../src/linux/ffi.ts';
 import { run } from '../../src/linux/run.ts';
@@ -34,6 +35,10 @@ const ROOM = 4_096;
 export const NEXT = 0xffff_ffff;
 export const REDIRECTED = 7;
 export const DROPPED = 2;
+/** XDP_PASS: taken, with the mark in front, or left. */
+export const XDP_PASSED = 2;
+/** XDP_MARK, as it lies in front of the packet. */
+export const MARK: Uint8Array = Uint8Array.from([0x74, 0x66, 0x65, 0x77]);
 
 export const OWN: Ipv4Addr = ipv4Of(address('192.168.77.1'));
 export const PORT = 8285;
@@ -84,6 +89,8 @@ export interface ProgramBench extends AsyncDisposable {
   readonly outbound: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
   /** The first of them with --destination-check=off. */
   readonly unchecked: BpfProgram;
+  /** What XDP runs before GRO, by who cuts super-packets. */
+  readonly xdp: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
   /** As if the forwarder's socket had heard from that host, and would for ever. */
   grant(host: Ipv4Addr): void;
   /** The forwarder's socket ends. */
@@ -143,17 +150,23 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
     make: (options: ProgramOptions) => Uint8Array,
     segmentation: ProgramOptions['segmentation'],
     destinationCheck: ProgramOptions['destinationCheck'] = 'loose',
+    into = loadClassifier,
   ): BpfProgram => {
     const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
     const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, ...devices, segmentation, destinationCheck };
-    return stack.use(loadClassifier(`test_${segmentation}`, make(options)));
+    return stack.use(into(`test_${segmentation}`, make(options)));
   };
   const programs = { beyond: load(inboundProgram, 'beyond'), host: load(inboundProgram, 'host') };
   const unchecked = load(inboundProgram, 'beyond', 'off');
   const outbound = { beyond: load(outboundProgram, 'beyond'), host: load(outboundProgram, 'host') };
+  const ownMac = [...ETHERNET.subarray(0, 6)];
+  const loadXdpFor = (segmentation: ProgramOptions['segmentation']): BpfProgram =>
+    load((options) => xdpProgram({ ...options, ownMac }), segmentation, 'loose', loadXdp);
+  const xdp = { beyond: loadXdpFor('beyond'), host: loadXdpFor('host') };
   const held = stack.move();
   return {
     tables,
+    xdp,
     programs,
     unchecked,
     outbound,

@@ -16,6 +16,7 @@ import {
 import { mutated, PacketSource } from './packet-source.ts';
 import {
   ETHERNET,
+  MARK,
   NEXT,
   OWN,
   PORT,
@@ -24,6 +25,7 @@ import {
   runProgram,
   TAG,
   TAG_WHOLE,
+  XDP_PASSED,
 } from './program-bench.ts';
 import { Random } from './random.ts';
 
@@ -67,6 +69,8 @@ export interface ProgramFuzzTotals {
   readonly takenAcknowledgements: number;
   /** By the program for --destination-check=off. */
   readonly takenUnchecked: number;
+  /** By the programs before GRO. */
+  readonly takenByXdp: number;
   /** Left to the host, which would have given them to the forwarder. */
   readonly left: number;
   /** … which would have passed them on. */
@@ -207,7 +211,15 @@ export async function runProgramFuzz(
   const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4(OWN_SUBNET)!];
   bench.tables.publish({ network, own, mtu: 1_472, peers: FUZZ_PEERS.map(peerOf) });
   for (const { publicIp } of FUZZ_PEERS) if (publicIp !== UNHEARD) bench.grant(ipv4Of(address(publicIp)));
-  const totals = { packets: 0, taken: 0, takenAcknowledgements: 0, takenUnchecked: 0, left: 0, leftAndPassed: 0 };
+  const totals = {
+    packets: 0,
+    taken: 0,
+    takenAcknowledgements: 0,
+    takenUnchecked: 0,
+    takenByXdp: 0,
+    left: 0,
+    leftAndPassed: 0,
+  };
   let bytes = 0;
   for (; totals.packets < packets; totals.packets++) {
     const frame = frameOf(source, random);
@@ -238,12 +250,23 @@ export async function runProgramFuzz(
       else if (segmentation === 'host') totals.takenAcknowledgements++;
       else totals.takenUnchecked++;
     }
+    for (const [segmentation, program] of Object.entries(bench.xdp)) {
+      const { verdict, packet } = runProgram(program, frame);
+      if (verdict !== XDP_PASSED) fail(`XDP, ${segmentation}: verdict ${verdict}`);
+      if (equal(packet, frame)) continue;
+      if (passed === undefined) return fail(`XDP, ${segmentation}: taken, but host or forwarder refuse it`);
+      if (delivered?.from === address(UNHEARD)) fail(`XDP, ${segmentation}: taken from a host not heard`);
+      const expected = concat(MARK, frame.subarray(0, ETHERNET.length), passed);
+      if (!equal(packet, expected)) fail(`XDP, ${segmentation}: made ${hex(packet)}, not ${hex(expected)}`);
+      bytes += passed.length;
+      totals.takenByXdp++;
+    }
     // Routing is asked anew only so often: the programs are to meet it with every peer.
     if (totals.packets % 100_000 === 99_999) await new Promise((resolve) => setTimeout(resolve, ROUTE_TTL_MS));
   }
   const counted = FUZZ_PEERS.map(({ slot }) => bench.tables.read(slot).rx);
   const sum = (field: 'packets' | 'bytes'): number => counted.reduce((all, one) => all + one[field], 0);
-  const taken = totals.taken + totals.takenAcknowledgements + totals.takenUnchecked;
+  const taken = totals.taken + totals.takenAcknowledgements + totals.takenUnchecked + totals.takenByXdp;
   if (sum('packets') !== taken || sum('bytes') !== bytes) {
     throw new ProgramFuzzFailure(
       `${taken} packets of ${bytes} bytes taken, ${sum('packets')} of ${sum('bytes')} counted`,

@@ -12,6 +12,9 @@ const TUN = 'tun0';
 interface Facts {
   readonly index: number;
   readonly isEthernet: boolean;
+  readonly macAddress: readonly number[];
+  readonly mtuBytes: number;
+  readonly driver: string;
   readonly features: readonly string[];
 }
 
@@ -96,6 +99,15 @@ describe('readDeviceFacts', () => {
       [VETH, BRIDGE, TUN, 'lo'].map((name) => types.get(name)),
       ['ether', 'ether', 'none', 'loopback'],
     );
+  });
+
+  it('has the MAC address, the MTU and the driver', async () => {
+    await using namespace = await openNamespace();
+    const netns = namespace.name;
+    await run(['ip', '-n', netns, 'link', 'set', VETH, 'address', '02:00:c0:a8:4d:01', 'mtu', '1400']);
+    const { macAddress, mtuBytes, driver } = await factsOf(netns, VETH);
+    assert.deepEqual([macAddress, mtuBytes, driver], [[2, 0, 0xc0, 0xa8, 0x4d, 1], 1_400, 'veth']);
+    assert.deepEqual([(await factsOf(netns, TUN)).driver, (await factsOf(netns, 'lo')).driver], ['tun', '']);
   });
 
   it('says that there is no such device, also when another namespace has it', async () => {

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import type { PeerCounters } from '../../src/dataplane/counters.ts';
 import type { DestinationCheck } from '../../src/dataplane/destination-check.ts';
-import type { FastPathMode } from '../../src/dataplane/fast-path/mode.ts';
+import type { FastPathInMode, FastPathMode } from '../../src/dataplane/fast-path/mode.ts';
 import type { SourceCheck } from '../../src/dataplane/source-check.ts';
 import { formatIpv4, ipv4Of } from '../../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../../src/ip/prefix.ts';
@@ -45,6 +45,7 @@ export interface TunnelSettings {
   readonly destinationCheck?: DestinationCheck;
   readonly sourceCheck?: SourceCheck;
   readonly fastPath?: FastPathMode;
+  readonly fastPathIn?: FastPathInMode;
   readonly mtuBytes?: number;
   /** The command that is `weft`, when it is not to be the sources. */
   readonly weft?: readonly string[];
@@ -71,7 +72,7 @@ export class Tunnel implements AsyncDisposable {
         ...['--listen', `${settings.listen ?? formatIpv4(host.address)}:${PORT}`],
         ...['--mtu', String(settings.mtuBytes ?? 1500 - OVERHEAD), '--source-check', settings.sourceCheck ?? 'loose'],
         ...(settings.destinationCheck === undefined ? [] : ['--destination-check', settings.destinationCheck]),
-        ...['--fast-path', settings.fastPath ?? 'auto'],
+        ...['--fast-path', settings.fastPath ?? 'auto', '--fast-path-in', settings.fastPathIn ?? 'auto'],
         ...settings.peers.flatMap((peer) => [
           '--peer',
           `${peer.subnet ?? formatPrefix4(subnetOf(peer.host))}=${peer.address ?? formatIpv4(peer.host.address)}`,

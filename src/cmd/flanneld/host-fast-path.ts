@@ -23,15 +23,17 @@ import {
   SUBNET_KEY_BYTES,
   SUBNET_VALUE_BYTES,
 } from '../../dataplane/fast-path/layout.ts';
+import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
 import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
+import { xdpProgram } from '../../dataplane/fast-path/xdp-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { isIpv4 } from '../../ip/address.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
-import { attachTcx, createBpfMap, loadClassifier } from '../../linux/bpf.ts';
+import { attachTcx, attachXdp, createBpfMap, loadClassifier, loadXdp } from '../../linux/bpf.ts';
 import { removeOthers } from '../../linux/bpf-directory.ts';
 import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
 import { errnoName } from '../../linux/ffi.ts';
@@ -44,6 +46,8 @@ const maxEntries = MAX_PEERS + 1;
 const LAYOUT_PREFIX = 'layout-';
 const layoutDirectory = (directory: string): string => join(directory, `${LAYOUT_PREFIX}${LAYOUT}`);
 const SIDES = ['out', 'in'] as const;
+/** With the maps that its program knows, so that it ends with them also where an agent of another layout knows nothing of it. */
+const xdpPin = (directory: string): string => join(layoutDirectory(directory), 'xdp');
 
 /**
  * The maps of the fast path in this host's kernel.
@@ -92,6 +96,12 @@ export interface FastPathKeeping {
   readonly obstacle?: string;
 }
 
+/** What is asked of packets that come from peers, and where they are met. */
+export interface InboundWish {
+  readonly destinationCheck: DestinationCheck;
+  readonly fastPathIn: FastPathInMode;
+}
+
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
 
@@ -101,6 +111,7 @@ const LOOK_MS = 1_000;
  *
  * Where it is kept, programs go on when this is disposed, with what they know, and those of an agent before this one are taken over:
  * packets miss nothing, and the agent counts as there once it has told them its own peers.
+ * @param inbound what is asked of packets from peers, and whether XDP is to meet them.
  * @param signals what the packet workers have to tell.
  * @param send sends a sign to a peer by the forwarder's socket; false when it may not.
  * @param onState told at once, and whenever something has changed.
@@ -109,13 +120,13 @@ export function keepFastPathOpen(
   tables: FastPathTables,
   keeping: FastPathKeeping,
   underlay: () => ForwarderUnderlay,
-  destinationCheck: DestinationCheck,
+  inbound: InboundWish,
   signals: readonly SignalQueue[],
   send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
   onState: (state: FastPathState) => void,
 ): Disposable {
   const { directory } = keeping;
-  let opened: { readonly place: Place; readonly attached: Disposable } | undefined;
+  let opened: { readonly place: Place; readonly attached: Attached } | undefined;
   let seen = '';
   let exchange: SignExchange | undefined;
   const detach = (): void => {
@@ -126,7 +137,8 @@ export function keepFastPathOpen(
   const close = (): void => {
     exchange?.end();
     detach();
-    if (directory !== undefined) for (const side of SIDES) rmSync(join(directory, side), { force: true });
+    if (directory === undefined) return;
+    for (const pin of [xdpPin(directory), ...SIDES.map((side) => join(directory, side))]) rmSync(pin, { force: true });
   };
   let lastBeat = 0n;
   const leave = (): void => {
@@ -159,7 +171,8 @@ export function keepFastPathOpen(
   };
   const open = (place: Place): FastPathState => {
     try {
-      opened = { place, attached: attach(tables, place, destinationCheck, directory) };
+      const attached = attach(tables, place, inbound.destinationCheck, directory);
+      opened = { place, attached };
       // One that was made meanwhile had nobody to tell.
       const obstacle = ipsecObstacle();
       if (obstacle !== undefined) {
@@ -171,7 +184,7 @@ export function keepFastPathOpen(
         isOpen: true,
         obstacle: undefined,
         peersAlone: 0,
-        text: describeOpen(place, keeping, underlay().carriesIpv6),
+        text: describeOpen(place, attached.refusal, keeping, underlay().carriesIpv6),
       };
     } catch (error) {
       close();
@@ -179,7 +192,7 @@ export function keepFastPathOpen(
     }
   };
   const look = (): void => {
-    const found = ipsecObstacle() ?? survey(underlay());
+    const found = ipsecObstacle() ?? survey(underlay(), inbound.fastPathIn);
     const now = JSON.stringify(found);
     if (now === seen) return;
     seen = now;
@@ -242,12 +255,37 @@ async function watchIpsec(look: () => void, signal: AbortSignal): Promise<void> 
 /** What the programs are made for. */
 interface Place extends Omit<ProgramOptions, 'maps' | 'destinationCheck'> {
   readonly underlayName: string;
+  readonly wayIn: WayIn;
+}
+
+/** Whether XDP is to take what peers send, or why it is not although somebody might want it. */
+type WayIn =
+  | { readonly type: 'xdp'; readonly ownMac: readonly number[] }
+  | { readonly type: 'tcx'; readonly obstacle: string | undefined };
+
+/** Drivers with native XDP for which no price but a moment's reset at the start is known; see ADR 20. */
+const XDP_DRIVERS: ReadonlySet<string> = new Set([
+  ...['bnxt_en', 'i40e', 'ice', 'igb', 'igc', 'ixgbe', 'mlx4_en', 'mlx5_core'],
+  ...['mvneta', 'mvpp2', 'nfp', 'qede', 'sfc'],
+]);
+/** What a page holds beside the headroom of XDP and what the kernel keeps behind the packet; drivers refuse a larger MTU. */
+const XDP_MAX_MTU = 3_400;
+/** A card, or a virtual machine's host, that joins datagrams leaves nothing whole to take headers off. */
+const JOINING_FEATURES = ['rx-lro', 'rx-gro-hw'];
+
+function wayInOf({ driver, features, mtuBytes, macAddress }: DeviceFacts, name: string, mode: FastPathInMode): WayIn {
+  const not = (obstacle?: string): WayIn => ({ type: 'tcx', obstacle });
+  if (mode === 'off' || (mode === 'auto' && !XDP_DRIVERS.has(driver))) return not();
+  if (mtuBytes > XDP_MAX_MTU) return not(`the MTU of ${name} is ${mtuBytes}, and XDP takes ${XDP_MAX_MTU} at most`);
+  const joining = JOINING_FEATURES.filter((feature) => features.has(feature));
+  if (joining.length > 0) return not(`${name} has ${joining.join(' and ')} on (ethtool -K ${name} ${joining[0]} off)`);
+  return { type: 'xdp', ownMac: macAddress };
 }
 
 /** Or why there is no place for a fast path. */
-function survey(underlay: ForwarderUnderlay): Place | FastPathState {
+function survey(underlay: ForwarderUnderlay, fastPathIn: FastPathInMode): Place | FastPathState {
   try {
-    return surveyPlace(underlay);
+    return surveyPlace(underlay, fastPathIn);
   } catch (error) {
     return withoutFastPath(error);
   }
@@ -258,7 +296,7 @@ export function noFastPathOver6(): WeftError {
   return new WeftError('WEFT_FAST_PATH', 'it needs IPv4 between the hosts, and this network has IPv6 alone');
 }
 
-function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay): Place {
+function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay, fastPathIn: FastPathInMode): Place {
   if (!isIpv4(listenAddress)) throw noFastPathOver6();
   const underlayName = deviceWith(listenAddress);
   const underlay = factsOf(underlayName);
@@ -270,11 +308,17 @@ function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay):
     underlayName,
     underlayIndex: underlay.index,
     segmentation: segmentationOf(underlay.features),
+    wayIn: wayInOf(underlay, underlayName, fastPathIn),
   };
 }
 
-function describeOpen(place: Place, keeping: FastPathKeeping, carriesIpv6: boolean): string {
-  const where = `${describePlace(place)}${describeKeeping(keeping)}`;
+function describeOpen(
+  place: Place,
+  refusal: string | undefined,
+  keeping: FastPathKeeping,
+  carriesIpv6: boolean,
+): string {
+  const where = `${describePlace(place)}${describeWayIn(place, refusal)}${describeKeeping(keeping)}`;
   if (!carriesIpv6) return `Packets take the fast path in the kernel ${where}`;
   return `IPv4 packets take the fast path in the kernel ${where}. IPv6 packets pass through the forwarder`;
 }
@@ -285,9 +329,20 @@ function describePlace({ segmentation, underlayName }: Place): string {
     : `through ${underlayName}, to peers that receive super-packets in one piece`;
 }
 
+function describeWayIn({ wayIn, underlayName }: Place, refusal: string | undefined): string {
+  const obstacle = wayIn.type === 'xdp' ? refusal : wayIn.obstacle;
+  if (obstacle !== undefined) return `, without XDP on the way in: ${obstacle}`;
+  return wayIn.type === 'xdp' ? `, and XDP takes what ${underlayName} receives from peers` : '';
+}
+
 function describeKeeping({ directory, obstacle }: FastPathKeeping): string {
   if (directory !== undefined) return ', also while the agent is away';
   return obstacle === undefined ? '' : `, until the agent ends: ${obstacle}`;
+}
+
+interface Attached extends Disposable {
+  /** Why there is no XDP although the place has room for it. */
+  readonly refusal: string | undefined;
 }
 
 /** What is known counts for the place where it was learned, and as long as the programs were there all the time. */
@@ -296,7 +351,7 @@ function attach(
   place: Place,
   destinationCheck: DestinationCheck,
   directory: string | undefined,
-): Disposable {
+): Attached {
   const options = { maps: tables.maps, ...place, destinationCheck };
   if (tables.agent().place !== numberOf(place)) tables.forget();
   using stack = new DisposableStack();
@@ -310,8 +365,32 @@ function attach(
     open('in', inboundProgram(options), place.underlayIndex),
   ];
   if (areTakenOver.includes(false)) tables.forget();
+  // Last, because what it takes needs the one behind it.
+  const refusal = attachWayIn(options, place.wayIn, directory, stack);
   if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory));
-  return stack.move();
+  const held = stack.move();
+  return { refusal, [Symbol.dispose]: () => held.dispose() };
+}
+
+/** Why there is none, where the kernel refuses it: packets then take the other ways. */
+function attachWayIn(
+  options: ProgramOptions,
+  wayIn: WayIn,
+  directory: string | undefined,
+  stack: DisposableStack,
+): string | undefined {
+  const pin = directory && xdpPin(directory);
+  if (wayIn.type !== 'xdp') {
+    if (pin !== undefined) rmSync(pin, { force: true });
+    return undefined;
+  }
+  try {
+    const program = stack.use(loadXdp('weft_xdp', xdpProgram({ ...options, ownMac: wayIn.ownMac })));
+    stack.use(attachXdp(program, options.underlayIndex, pin));
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
 }
 
 function numberOf(place: Place): bigint {

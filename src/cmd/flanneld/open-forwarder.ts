@@ -90,7 +90,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
                 fastPath.tables,
                 fastPath.keeping,
                 options.underlay,
-                options.destinationCheck,
+                { destinationCheck: options.destinationCheck, fastPathIn: options.fastPathIn },
                 [signals.tx, signals.rx],
                 (...sign) => sendSign(socket.fd, ...sign),
                 options.onFastPath,

@@ -2,7 +2,12 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import type { ForwarderWish } from '../../agent/ports.ts';
 import { udpHostState } from '../../backend/udp.ts';
 import { DESTINATION_CHECKS, type DestinationCheck } from '../../dataplane/destination-check.ts';
-import { FAST_PATH_MODES, type FastPathMode } from '../../dataplane/fast-path/mode.ts';
+import {
+  FAST_PATH_IN_MODES,
+  FAST_PATH_MODES,
+  type FastPathInMode,
+  type FastPathMode,
+} from '../../dataplane/fast-path/mode.ts';
 import type { Ipv4Peer } from '../../dataplane/peer-table.ts';
 import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts';
 import type { Forwarder } from '../../dataplane/supervisor.ts';
@@ -52,6 +57,7 @@ interface TunnelOptions {
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
   readonly fastPath: FastPathMode;
+  readonly fastPathIn: FastPathInMode;
 }
 
 function parsePort(text: string): number {
@@ -200,6 +206,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
     sourceCheck: options.sourceCheck,
     destinationCheck: options.destinationCheck,
     fastPath: options.fastPath,
+    fastPathIn: options.fastPathIn,
     fastPathRoot: undefined,
     onNotice: notice,
     onFastPath: ({ text }) => notice(text),
@@ -271,6 +278,11 @@ export function tunnelCommand(life: ProcessLife): Command {
     .addOption(
       new Option('--fast-path <mode>', 'use the fast path in the kernel (eBPF) where available')
         .choices(FAST_PATH_MODES)
+        .default('auto'),
+    )
+    .addOption(
+      new Option('--fast-path-in <mode>', 'let XDP take packets from peers before the kernel joins them')
+        .choices(FAST_PATH_IN_MODES)
         .default('auto'),
     )
     .addHelpText(

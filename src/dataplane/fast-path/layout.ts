@@ -2,7 +2,7 @@
  * Keys and values of the fast path's maps in the kernel, shared by the programs and by who fills them. Little endian. Maps outlive
  * the agent: another meaning of what is below is another number, and the next agent then begins with empty maps.
  */
-export const LAYOUT = 1;
+export const LAYOUT = 2;
 
 /** Longest-prefix table of the peers' subnets. */
 export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
@@ -20,7 +20,7 @@ export const OWN_MASK = 4; // be32
 
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
-export const ENDPOINT_VALUE_BYTES = 88;
+export const ENDPOINT_VALUE_BYTES = 96;
 /** When a super-packet of its arrived here in one piece. */
 export const ARRIVED_AT = 0;
 /** Ours arrive there in one piece, it said. */
@@ -43,6 +43,8 @@ export const WAY_BACK_UNTIL = 64;
 export const UNHEARD_SINCE = 72;
 /** A question of its is not answered by the program before. */
 export const NEXT_ANSWER = 80;
+/** When a datagram that a socket may have sent is left to the forwarder's socket next by the program before GRO. */
+export const NEXT_TO_SOCKET = 88;
 
 /**
  * The agent of this host, the one entry, of key 0. Knowledge ages by a clock that stands still from `AGENT_UNTIL` on, which the
@@ -79,3 +81,7 @@ export const TX_PACKETS = 0;
 export const TX_BYTES = 8;
 export const RX_PACKETS = 16;
 export const RX_BYTES = 24;
+
+/** What the program before GRO puts in front of a packet that it has taken, for the one behind GRO: "weft". */
+export const XDP_MARK = 0x77656674;
+export const XDP_MARK_BYTES = 4;

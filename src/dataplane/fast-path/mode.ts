@@ -3,6 +3,13 @@ export const FAST_PATH_MODES = ['auto', 'off'] as const;
 export type FastPathMode = (typeof FAST_PATH_MODES)[number];
 
 /**
+ * Whether XDP takes what peers send, before the kernel joins packets: `auto` where the device's driver is known to have it and nothing
+ * speaks against it; `xdp` also with other drivers.
+ */
+export const FAST_PATH_IN_MODES = ['auto', 'xdp', 'off'] as const;
+export type FastPathInMode = (typeof FAST_PATH_IN_MODES)[number];
+
+/**
  * What keeps the fast path closed although it is wanted: `ipsec-policy`, this host has IPsec policies, round which it would go;
  * `unavailable`, the kernel, the capabilities or the devices do not allow it.
  */

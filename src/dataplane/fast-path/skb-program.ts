@@ -20,6 +20,8 @@ export const SKB_LENGTH = 0;
 export const SKB_PACKET_TYPE = 4;
 export const SKB_PROTOCOL = 16;
 export const SKB_VLAN_PRESENT = 20;
+export const SKB_DATA = 76;
+export const SKB_DATA_META = 140;
 const SKB_GSO_SEGMENTS = 164;
 export const SKB_GSO_SIZE = 176;
 

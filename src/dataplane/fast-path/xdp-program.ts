@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_ICMP, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { Assembler, type Register, reg } from './assembler.ts';
+import {
+  CLOCK,
+  FIB,
+  INNER,
+  KEY,
+  learnFromTag,
+  MEASURED,
+  NOW,
+  OUTER,
+  requireGrant,
+  requireLengths,
+  requireOuterHeaders,
+  requireSource,
+  SLOT,
+  UDP,
+  UNREAD,
+} from './inbound-checks.ts';
+import { NEXT_TO_SOCKET, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
+import {
+  addToSum,
+  CONTEXT,
+  CSUM_DIFF,
+  count,
+  decrementTtl,
+  ETH_P_IP,
+  ETHERNET_HEADER,
+  FRAME,
+  foldSum,
+  frameAddress,
+  jumpIfUnread,
+  measurePacket,
+  type ProgramOptions,
+  readClock,
+  requireOwn,
+  SECOND_NS,
+} from './skb-program.ts';
+
+/** Offsets in `struct xdp_md` (include/uapi/linux/bpf.h). */
+const XDP_DATA = 0;
+const XDP_DATA_END = 4;
+const XDP_DATA_META = 8;
+/** Helper functions by number (`enum bpf_func_id`). */
+const XDP_ADJUST_HEAD = 44;
+const XDP_ADJUST_META = 54;
+const XDP_GET_BUFF_LEN = 188;
+const XDP_LOAD_BYTES = 189;
+const XDP_STORE_BYTES = 190;
+/** `enum xdp_action` */
+const XDP_DROP = 1;
+const XDP_PASS = 2;
+
+// The frame goes on below that of the checks.
+const ETHERNET = UNREAD - 16;
+const SUM = ETHERNET - 8;
+
+const TRANSPORT_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER;
+/** Longer than a frame without fragments can be: XDP has one page for it. */
+const LONGEST_TRANSPORT = 4_095;
+/** `bpf_csum_diff` takes no more at once. */
+const LARGEST_CHUNK = 512;
+/** A bulk's datagrams are not the first choice for the socket: behind that a packet counts as one. */
+const SHORT_PACKET = 256;
+
+export interface XdpProgramOptions extends ProgramOptions {
+  /** Of the underlay's device: six bytes. */
+  readonly ownMac: readonly number[];
+}
+
+/**
+ * For what the underlay's device receives, before the kernel joins packets (XDP, native): takes the outer headers off whatever a peer
+ * has sent that is in order, sent by its fast path or by its forwarder, and marks it for the inbound program, which hands it to the TUN
+ * device. In between the kernel joins TCP's segments as those of any connection (GRO).
+ *
+ * The checks are those of the inbound program, and then the sums: the card has looked at the outer datagram at most, and the kernel
+ * would take its word for the inner packet's. What has not got them finished (between namespaces of one machine) or wrong, is no
+ * TCP, UDP or ICMP, or is unusual in any other way, passes as it came.
+ *
+ * Once a second a datagram of a peer passes to the forwarder's socket all the same: it shows that the host's rules still let it.
+ */
+export function xdpProgram(options: XdpProgramOptions): Uint8Array {
+  const { maps, ownMac, segmentation, destinationCheck } = options;
+  const asm = new Assembler();
+  asm.op('mov', CONTEXT, reg(1));
+  asm.call(XDP_GET_BUFF_LEN);
+  asm.op('mov', 9, reg(0));
+  loadBytes(asm, 0, ETHERNET, ETHERNET_HEADER);
+  requireFrameForUs(asm, ownMac);
+  loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
+  requireOuterHeaders(asm, options);
+  readClock(asm, maps, CLOCK, KEY);
+  requireLengths(asm);
+  requireSource(asm, maps);
+  if (destinationCheck !== 'off') requireOwn(asm, maps, KEY, INNER + 16);
+  requireGrant(asm, options);
+  measurePacket(asm, MEASURED);
+  sumTransport(asm);
+  requireInnerSum(asm);
+  requireOuterSum(asm);
+  leaveSomeToSocket(asm);
+  if (segmentation === 'beyond') learnFromTag(asm, 'never-whole');
+  handOn(asm);
+  count(asm, maps, SLOT, RX_PACKETS, MEASURED);
+  asm.label('pass');
+  asm.op('mov', 0, XDP_PASS);
+  asm.exit();
+  asm.label('drop');
+  asm.op('mov', 0, XDP_DROP);
+  asm.exit();
+  return asm.assemble();
+}
+
+function transferBytes(
+  asm: Assembler,
+  helper: number,
+  packetOffset: number,
+  frameOffset: number,
+  length: number,
+): void {
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, packetOffset);
+  frameAddress(asm, 3, frameOffset);
+  asm.op('mov', 4, length);
+  asm.call(helper);
+}
+
+/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
+function loadBytes(asm: Assembler, packetOffset: number, frameOffset: number, length: number): void {
+  transferBytes(asm, XDP_LOAD_BYTES, packetOffset, frameOffset, length);
+  asm.jumpIf('ne', 0, 0, 'pass');
+}
+
+function requireFrameForUs(asm: Assembler, ownMac: readonly number[]): void {
+  for (let offset = 0; offset < 6; offset += 2) {
+    asm.load(2, 1, FRAME, ETHERNET + offset);
+    asm.jumpIf('ne', 1, ownMac[offset]! | (ownMac[offset + 1]! << 8), 'pass');
+  }
+  asm.load(2, 1, FRAME, ETHERNET + 12);
+  asm.jumpIf('ne', 1, ETH_P_IP, 'pass');
+}
+
+/**
+ * In: R9 length of the inner packet. Out: R9 that of its transport segment, and the sum of that in the frame, folded. A loop would
+ * need a kernel's leave; so the length is taken apart by powers of two.
+ */
+function sumTransport(asm: Assembler): void {
+  const cursor: Register = 7;
+  asm.op('sub', 9, IPV4_MIN_HEADER);
+  asm.jumpIf('gt', 9, LONGEST_TRANSPORT, 'pass');
+  asm.store(8, FRAME, SUM, 0);
+  asm.load(4, cursor, CONTEXT, XDP_DATA);
+  asm.op('add', cursor, TRANSPORT_IN_PACKET);
+  let part = 0;
+  const take = (bytes: number, add: () => void): void => {
+    const done = `summed-${part++}`;
+    asm.jumpIf('lt', 9, bytes, done);
+    asm.load(4, 1, CONTEXT, XDP_DATA_END);
+    asm.op('mov', 2, reg(cursor));
+    asm.op('add', 2, bytes);
+    asm.jumpIf('gt', 2, reg(1), 'pass');
+    add();
+    asm.op('add', cursor, bytes);
+    asm.op('sub', 9, bytes);
+    asm.label(done);
+  };
+  const addChunk = (bytes: number): void => {
+    asm.op('mov', 1, 0);
+    asm.op('mov', 2, 0);
+    asm.op('mov', 3, reg(cursor));
+    asm.op('mov', 4, bytes);
+    asm.load(8, 5, FRAME, SUM);
+    asm.call(CSUM_DIFF);
+    asm.op32('mov', 0, reg(0));
+    asm.store(8, FRAME, SUM, reg(0));
+  };
+  const addTail = (bytes: 1 | 2): void => {
+    asm.load(bytes, 1, cursor, 0);
+    asm.load(8, 2, FRAME, SUM);
+    asm.op('add', 2, reg(1));
+    asm.store(8, FRAME, SUM, reg(2));
+  };
+  for (let left = LONGEST_TRANSPORT + 1; left > LARGEST_CHUNK; left -= LARGEST_CHUNK) {
+    take(LARGEST_CHUNK, () => addChunk(LARGEST_CHUNK));
+  }
+  for (let bytes = LARGEST_CHUNK / 2; bytes >= 4; bytes /= 2) take(bytes, () => addChunk(bytes));
+  take(2, () => addTail(2));
+  take(1, () => addTail(1));
+  asm.load(8, 3, FRAME, SUM);
+  for (let round = 0; round < 2; round++) foldSum(asm, 3, 1);
+  asm.store(8, FRAME, SUM, reg(3));
+  asm.load(8, 9, FRAME, MEASURED.bytes);
+  asm.op('sub', 9, IPV4_MIN_HEADER);
+}
+
+/** Passes unless the sum in R3 is that of something with its checksum. */
+function requireSum(asm: Assembler): void {
+  for (let round = 0; round < 2; round++) foldSum(asm, 3, 1);
+  asm.jumpIf('ne', 3, 0xffff, 'pass');
+}
+
+/** Adds the addresses of the IPv4 header at `ip` of the frame to R3, and a protocol. */
+function addPseudoHeader(asm: Assembler, ip: number): void {
+  addToSum(asm, ip + 12, 4);
+  addToSum(asm, ip + 16, 4);
+  asm.load(1, 1, FRAME, ip + 9);
+  asm.op('shl', 1, 8);
+  asm.op('add', 3, reg(1));
+}
+
+/** In: R9 length of the transport segment. */
+function requireInnerSum(asm: Assembler): void {
+  asm.load(8, 3, FRAME, SUM);
+  asm.load(1, 1, FRAME, INNER + 9);
+  asm.jumpIf('eq', 1, PROTO_ICMP, 'inner-sum');
+  asm.jumpIf('eq', 1, PROTO_TCP, 'pseudo-header');
+  asm.jumpIf('ne', 1, PROTO_UDP, 'pass');
+  loadBytes(asm, TRANSPORT_IN_PACKET + 6, KEY, 2);
+  asm.load(8, 3, FRAME, SUM);
+  asm.load(2, 1, FRAME, KEY);
+  asm.jumpIf('eq', 1, 0, 'inner-sum-right');
+  asm.label('pseudo-header');
+  addPseudoHeader(asm, INNER);
+  asm.op('mov', 1, reg(9));
+  asm.toBig16(1);
+  asm.op('add', 3, reg(1));
+  asm.label('inner-sum');
+  requireSum(asm);
+  asm.label('inner-sum-right');
+}
+
+/** The host would look at it before it gave the datagram to the socket. */
+function requireOuterSum(asm: Assembler): void {
+  asm.load(2, 1, FRAME, UDP + 6);
+  asm.jumpIf('eq', 1, 0, 'outer-sum-right');
+  asm.load(8, 3, FRAME, SUM);
+  for (let offset = 0; offset < IPV4_MIN_HEADER; offset += 4) addToSum(asm, INNER + offset, 4);
+  for (let offset = 0; offset < UDP_HEADER; offset += 4) addToSum(asm, UDP + offset, 4);
+  addPseudoHeader(asm, OUTER);
+  addToSum(asm, UDP + 4, 2);
+  requireSum(asm);
+  asm.label('outer-sum-right');
+}
+
+/**
+ * What the agent grants holds for some seconds after its socket has received something from the peer. A datagram with a checksum may
+ * be a socket's; a short one now and then, or a longer one when none has come, is worth its detour. In: R8 what is known of the sender.
+ */
+function leaveSomeToSocket(asm: Assembler): void {
+  asm.load(2, 1, FRAME, UDP + 6);
+  asm.jumpIf('eq', 1, 0, 'not-for-socket');
+  asm.load(8, 0, FRAME, NOW);
+  asm.load(8, 1, 8, NEXT_TO_SOCKET);
+  asm.load(8, 2, FRAME, MEASURED.bytes);
+  asm.jumpIf('le', 2, SHORT_PACKET, 'short-packet');
+  asm.op('add', 1, SECOND_NS);
+  asm.label('short-packet');
+  asm.jumpIf('gt', 1, reg(0), 'not-for-socket');
+  jumpIfUnread(asm, CLOCK, OUTER, FIB, 'not-for-socket');
+  asm.load(8, 0, FRAME, NOW);
+  asm.op('add', 0, SECOND_NS);
+  asm.store(8, 8, NEXT_TO_SOCKET, reg(0));
+  asm.jump('pass');
+  asm.label('not-for-socket');
+}
+
+/** First the mark, which a driver may have no room for: a packet without it must keep its headers. */
+function handOn(asm: Assembler): void {
+  adjust(asm, XDP_ADJUST_META, -XDP_MARK_BYTES, 'pass');
+  decrementTtl(asm, INNER);
+  const frameStart = INNER - ETHERNET_HEADER;
+  for (let offset = 0; offset < ETHERNET_HEADER; offset += 2) {
+    asm.load(2, 1, FRAME, ETHERNET + offset);
+    asm.store(2, FRAME, frameStart + offset, reg(1));
+  }
+  transferBytes(asm, XDP_STORE_BYTES, ENCAPSULATION_OVERHEAD, frameStart, ETHERNET_HEADER + IPV4_MIN_HEADER);
+  asm.jumpIf('ne', 0, 0, 'drop');
+  adjust(asm, XDP_ADJUST_HEAD, ENCAPSULATION_OVERHEAD, 'drop');
+  asm.load(4, 1, CONTEXT, XDP_DATA_META);
+  asm.load(4, 2, CONTEXT, XDP_DATA);
+  asm.op('mov', 3, reg(1));
+  asm.op('add', 3, XDP_MARK_BYTES);
+  asm.jumpIf('gt', 3, reg(2), 'drop');
+  asm.store(XDP_MARK_BYTES, 1, 0, XDP_MARK);
+}
+
+function adjust(asm: Assembler, helper: number, bytes: number, otherwise: string): void {
+  asm.op('mov', 1, reg(CONTEXT));
+  asm.op('mov', 2, bytes);
+  asm.call(helper);
+  asm.jumpIf('ne', 0, 0, otherwise);
+}

@@ -29,7 +29,7 @@ import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import type { Failing } from './keeper.ts';
-import { isForAnother, merged, OtherBackends, type OtherBackendsParts } from './other-backends.ts';
+import { merged, OtherBackends, type OtherBackendsParts, OwnAnswers } from './other-backends.ts';
 import { addressesOf, OuterSources, outerFilterName, outerTraffic } from './outer-sources.ts';
 import { type PeerProbes, probeTargets } from './peer-probes.ts';
 import { type PeerWay, peerWay } from './peer-way.ts';
@@ -113,7 +113,7 @@ export class NodePlane implements AsyncDisposable {
   readonly #checksums: ChecksumWatch;
   readonly #sources: OuterSources;
   /** What the peers were programmed for, and as which leases. */
-  #programmed: { readonly backend: Backend; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
+  #programmed: { readonly answers: OwnAnswers; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
 
   /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
   constructor(parts: NodePlaneParts) {
@@ -228,11 +228,14 @@ export class NodePlane implements AsyncDisposable {
     const backend = this.#backend;
     const { reconciler } = this;
     const { log } = this.#parts;
+    const before = this.#programmed;
+    const { answers: asked } = before ?? {};
+    const answers = asked?.backend === backend && asked.own === own ? asked : new OwnAnswers(backend, own);
     try {
       const { kernel, forwarder, probeChecksums = [], outer } = backend.host(own);
       this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));
       const { formerLinks, formerNetworks } = this.#parts;
-      this.#others.serve(own, this.#external, this.#typesBeside(own, peers));
+      this.#others.serve(own, this.#external, this.#typesBeside(answers, peers));
       const { name, address, addressV6, mtuBytes: underlayBytes } = this.#external;
       this.#checksums.set(
         kernel.addresses.flatMap(({ link, addr }) => (probeChecksums.includes(link) ? { link, from: addr } : [])),
@@ -248,38 +251,39 @@ export class NodePlane implements AsyncDisposable {
       log.error(`Could not program ${leaseKey(own)}: ${describeError(error)}`);
       return;
     }
-    const before = this.#programmed;
-    const isSame = !isAnew && before?.backend === backend && leaseKey(before.own) === leaseKey(own);
+    const isSame =
+      !isAnew && asked?.backend === backend && before !== undefined && leaseKey(before.own) === leaseKey(own);
     const current = new Map(peers.map((peer) => [leaseKey(peer), peer]));
     for (const key of before?.peers.keys() ?? this.#foreseen)
-      if (!current.has(key)) this.#programPeer(backend, own, key, undefined);
+      if (!current.has(key)) this.#programPeer(answers, key, undefined);
     for (const [key, peer] of current) {
-      if (!isSame || before.peers.get(key) !== peer) this.#programPeer(backend, own, key, peer);
+      if (!isSame || before.peers.get(key) !== peer) this.#programPeer(answers, key, peer);
     }
-    this.#programmed = { backend, own, peers: current };
+    this.#programmed = { answers, own, peers: current };
     this.#forwarding?.publish();
     this.#others.publish();
   }
 
   /** What the peers that are for another backend say theirs is. */
-  #typesBeside(own: Lease, peers: readonly Lease[]): ReadonlySet<string> {
+  #typesBeside(answers: OwnAnswers, peers: readonly Lease[]): ReadonlySet<string> {
     const { candidates } = this.#parts.others;
     const found = new Set<string>();
     for (const peer of peers) {
       const { backendType } = peer.attrs;
-      if (candidates.has(backendType) && isForAnother(this.#backend, own, peer)) found.add(backendType);
+      if (candidates.has(backendType) && answers.isForAnother(peer)) found.add(backendType);
     }
     return found;
   }
 
   /** An error that comes from one peer ends with that peer. */
-  #programPeer(backend: Backend, own: Lease, key: LeaseKey, peer: Lease | undefined): void {
+  #programPeer(answers: OwnAnswers, key: LeaseKey, peer: Lease | undefined): void {
+    const { backend, own } = answers;
     const { log } = this.#parts;
     try {
-      const part = peer === undefined ? undefined : this.#partOf(backend, own, peer);
+      const part = peer === undefined ? undefined : this.#partOf(answers, peer);
       const usable = part === undefined || isSkipped(part) ? undefined : part;
       this.reconciler.setPeer(key, usable?.kernel);
-      const isOther = peer !== undefined && isForAnother(backend, own, peer);
+      const isOther = peer !== undefined && answers.isForAnother(peer);
       this.#forwarding?.setPeer(key, isOther ? undefined : usable?.forward);
       this.#others.setForward(key, isOther ? peer.attrs.backendType : undefined, usable);
       this.#sources.setPeer(key, peer && addressesOf(peer));
@@ -296,9 +300,9 @@ export class NodePlane implements AsyncDisposable {
     }
   }
 
-  #partOf(backend: Backend, own: Lease, peer: Lease): PeerPart | SkippedPeer {
-    const part = backend.peer(own, peer);
-    return isSkipped(part) ? (this.#others.peer(own, peer) ?? part) : part;
+  #partOf(answers: OwnAnswers, peer: Lease): PeerPart | SkippedPeer {
+    const part = answers.of(peer);
+    return isSkipped(part) ? (this.#others.peer(answers.own, peer) ?? part) : part;
   }
 
   /** The keepers of the way that packets take. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
-import { type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
+import { type Backend, type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
 import { backendKind, backendKinds, backendsBeside, configuredBackend, identifyBackend } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { PeerSlots } from '../dataplane/peer-slots.ts';
@@ -11,7 +11,7 @@ import { perFamily } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
-import { isForAnother, merged, OtherBackends } from './other-backends.ts';
+import { merged, OtherBackends, OwnAnswers } from './other-backends.ts';
 
 const netConf = (backend: object): string => JSON.stringify({ Network: '10.244.0.0/16', Backend: backend });
 const configOf = (backend: object) =>
@@ -130,7 +130,27 @@ test('whose peer one is goes by its type, where the own backend looks at that', 
     await openedBackend(netConf({ Type: 'udp' }), EXTERNAL),
     await openedBackend(netConf({ Type: 'host-gw' }), EXTERNAL),
   ];
-  assert.equal(isForAnother(udp, own, lease(2, 'vxlan')), false);
-  assert.equal(isForAnother(hostGw, own, lease(2, 'vxlan')), true);
-  assert.equal(isForAnother(hostGw, own, lease(2, 'host-gw')), false);
+  assert.equal(new OwnAnswers(udp, own).isForAnother(lease(2, 'vxlan')), false);
+  const answers = new OwnAnswers(hostGw, own);
+  assert.equal(answers.isForAnother(lease(2, 'vxlan')), true);
+  assert.equal(answers.isForAnother(lease(2, 'host-gw')), false);
+});
+
+test('the own backend is asked once for a lease of another type', async () => {
+  const hostGw = await openedBackend(netConf({ Type: 'host-gw' }), EXTERNAL);
+  const asked: Lease[] = [];
+  const counting: Backend = {
+    ...hostGw,
+    peer: (own, peer) => {
+      asked.push(peer);
+      return hostGw.peer(own, peer);
+    },
+  };
+  const answers = new OwnAnswers(counting, lease(1, 'host-gw'));
+  const [first, changed] = [lease(2, 'vxlan'), lease(2, 'vxlan')];
+  for (const peer of [first, first, changed]) {
+    assert.equal(answers.isForAnother(peer), true);
+    assert.ok('skipped' in answers.of(peer));
+  }
+  assert.deepEqual(asked, [first, changed]);
 });

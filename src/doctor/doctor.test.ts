@@ -313,6 +313,18 @@ describe('the doctor', () => {
       ],
     ],
     [
+      'pods whose packets do not fit behind the headers of IPv6, without which the network is not',
+      () => ({
+        files: {
+          '/etc/kube-flannel/net-conf.json':
+            '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"udp"}}',
+          '/run/flannel/subnet.env':
+            'FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n',
+        },
+      }),
+      [['mtu', 'warn', /pods use 1472, and eth0 has room for 1452/]],
+    ],
+    [
       'a backend that weft does not have',
       () => ({
         files: { '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"carrier-pigeon"}}' },

@@ -157,7 +157,9 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (underlay === undefined)
           return ok('unknown: there is no default route, so the interface to the other hosts is not known');
         const overhead = backend.kind.overheadBytes ?? { ipv4: 0, ipv6: 0 };
-        const outer = backend.links.some(({ family }) => family === 'ipv6') ? 'ipv6' : 'ipv4';
+        // A device of IPv6 alone has its packets in IPv6; one for both families has them in IPv4, unless the network has none.
+        const isOverIpv6 = backend.links.some(({ family }) => family === 'ipv6') || env.networks.length === 0;
+        const outer = isOverIpv6 ? 'ipv6' : 'ipv4';
         const fits = underlay.mtuBytes - overhead[outer];
         return env.mtuBytes <= fits
           ? ok(`${env.mtuBytes} inside ${underlay.mtuBytes} of ${underlay.name}`)

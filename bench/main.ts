@@ -1,7 +1,8 @@
 /**
- * `make bench`: the same two containers over direct routing, kernel VXLAN, weft, a one-packet loop and wireguard-go, runs
- * interleaved, so that a noisy machine is noisy for all. Options: --quick (under a minute), --json, --write (README,
- * docs/PERFORMANCE.md and docs/bench.svg), --repeat N, --seconds N.
+ * `make bench`: the same two containers over direct routing, kernel VXLAN, weft's backends, a one-packet loop and wireguard-go. In
+ * each round every path is measured once, each round starts with another path, and ratios are those of one round, so that a
+ * noisy machine is noisy for all. Options: --quick (about two minutes), --json, --write (README, docs/PERFORMANCE.md and docs/bench.svg),
+ * --repeat N, --seconds N.
  */
 import { writeFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
@@ -11,16 +12,29 @@ import { describeError } from '../src/errors.ts';
 import type { Underlay } from '../src/lab/namespaces.ts';
 import { writeBetween } from './document.ts';
 import { createManyPeers } from './many-peers.ts';
-import { createRig, type Rig, roundTripP50, tcp, udp64 } from './measure.ts';
+import { createRig, type Rig, roundTrips, tcp, udp64 } from './measure.ts';
 import { createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
-import { type Figures, type Metric, overview, plot, ratios, table, UNITS } from './report.ts';
-import { type Summary, summarise } from './stats.ts';
+import {
+  describeRatio,
+  type Figures,
+  type Metric,
+  overview,
+  plot,
+  type Ratio,
+  ratioOf,
+  ratios,
+  table,
+  UNITS,
+} from './report.ts';
+import { summarise } from './stats.ts';
 
 interface Job {
   readonly title: string;
   readonly paths: readonly PathName[];
   readonly underlays: readonly Underlay[];
   readonly repeat: number;
+  /** Before the first round on an underlay. */
+  readonly prepare?: (rigs: ReadonlyMap<PathName, Rig>, signal: AbortSignal) => Promise<void>;
   readonly measure: (rig: Rig, signal: AbortSignal) => Promise<Partial<Record<Metric, number>>>;
 }
 
@@ -46,9 +60,26 @@ function udpJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repeat
   return {
     ...rest,
     title: 'UDP 64 B',
+    measure: async (rig, signal) => ({ udp64: (await udp64(rig, seconds, undefined, signal)).receivedKpps }),
+  };
+}
+
+/** What a path loses at a rate that kernel VXLAN can just, or easily, carry. */
+function lossJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repeat'>): Job {
+  let vxlanKpps = 0;
+  return {
+    ...rest,
+    title: 'UDP 64 B, losses',
+    prepare: async (rigs, signal) => {
+      const rates: number[] = [];
+      for (let round = 0; round < 3; round++) {
+        rates.push((await udp64(rigs.get('vxlan')!, seconds, undefined, signal)).receivedKpps);
+      }
+      vxlanKpps = summarise(rates).median;
+    },
     measure: async (rig, signal) => {
-      const { receivedKpps, lost } = await udp64(rig, seconds, signal);
-      return { udp64: receivedKpps, udp64Lost: lost };
+      const lost = async (part: number): Promise<number> => (await udp64(rig, seconds, part * vxlanKpps, signal)).lost;
+      return { lost50: await lost(0.5), lost80: await lost(0.8), lost100: await lost(1) };
     },
   };
 }
@@ -57,35 +88,62 @@ function rttJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repeat
   return {
     ...rest,
     title: 'round trip',
-    measure: async (rig, signal) => ({ rttP50: await roundTripP50(rig, seconds, signal) }),
+    measure: async (rig, signal) => {
+      const { p50, p99 } = await roundTrips(rig, seconds, undefined, signal);
+      return { rttP50: p50, rttP99: p99 };
+    },
   };
 }
 
-const BOTH: readonly Underlay[] = ['native', 'wire'];
+const LOAD_PACKETS_PER_SECOND = 20_000;
 
-/** Enough for the ratios that matter, in less than a minute. */
+function loadJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repeat'>): Job {
+  return {
+    ...rest,
+    title: 'round trip under load',
+    measure: async (rig, signal) => {
+      const { p50, p99, p999 } = await roundTrips(rig, seconds, LOAD_PACKETS_PER_SECOND, signal);
+      return { loadP50: p50, loadP99: p99, loadP999: p999 };
+    },
+  };
+}
+
+const UNDERLAYS: readonly Underlay[] = ['native', 'wire', 'switch'];
+
+/** Enough for the ratios that matter, in about two minutes. */
 function quickJobs(): Job[] {
-  const bulk = { paths: ['vxlan', 'weft', 'loop'] as const, underlays: BOTH, repeat: 3 };
-  const small = { paths: ['weft', 'loop'] as const, underlays: ['native'] as const, repeat: 3 };
+  const paths = ['vxlan', 'weft', 'loop'] as const;
+  const bulk = { paths, underlays: UNDERLAYS, repeat: 3 };
+  const small = { paths, underlays: ['native'] as const, repeat: 3 };
   return [tcpJob(1, false, 1.1, bulk), udpJob(1, small), rttJob(1, small)];
 }
 
 function fullJobs(repeat: number, seconds: number): Job[] {
-  const all = { paths: PATHS, underlays: BOTH, repeat };
+  const all = { paths: PATHS, underlays: UNDERLAYS, repeat };
+  // What a switch does to large packets is nothing to small ones.
+  const small = { ...all, underlays: ['native', 'wire'] as const };
   return [
     tcpJob(1, false, seconds, all),
     tcpJob(1, true, seconds, all),
     tcpJob(4, false, seconds, all),
     tcpJob(4, true, seconds, all),
-    udpJob(seconds, all),
-    rttJob(seconds, all),
+    udpJob(seconds, small),
+    lossJob(seconds, small),
+    rttJob(seconds, small),
+    loadJob(seconds, small),
   ];
+}
+
+/** The paths in the order of a round: each starts with the next one, so that none is always measured after the same other. */
+function rotated<T>(list: readonly T[], round: number): T[] {
+  const first = round % list.length;
+  return [...list.slice(first), ...list.slice(0, first)];
 }
 
 async function measureAll(jobs: readonly Job[], signal: AbortSignal): Promise<Figures> {
   const runs = new Map<string, number[]>();
   const progress = (text: string): void => void process.stderr.write(`${text}\n`);
-  for (const underlay of BOTH) {
+  for (const underlay of UNDERLAYS) {
     const names = PATHS.filter((path) =>
       jobs.some((job) => job.paths.includes(path) && job.underlays.includes(underlay)),
     );
@@ -97,8 +155,9 @@ async function measureAll(jobs: readonly Job[], signal: AbortSignal): Promise<Fi
       rigs.set(name, stack.use(await createRig(path)));
     }
     for (const job of jobs.filter((candidate) => candidate.underlays.includes(underlay))) {
+      await job.prepare?.(rigs, signal);
       for (let round = 0; round < job.repeat; round++) {
-        for (const name of job.paths) {
+        for (const name of rotated(job.paths, round)) {
           const values = await job.measure(rigs.get(name)!, signal);
           for (const [metric, value] of Object.entries(values)) {
             const key = `${underlay} ${name} ${metric}`;
@@ -117,16 +176,11 @@ async function measureAll(jobs: readonly Job[], signal: AbortSignal): Promise<Fi
   return figures as Figures;
 }
 
-interface PeerCounts {
-  readonly few: Summary;
-  readonly many: Summary;
-}
-
 const FEW_PEERS = 3;
 const MANY_PEERS = 5_000;
 
 /** Whether the cost of a packet grows with the number of peers: thousand packets a second to random destinations. */
-async function measurePeerCounts(repeat: number, seconds: number, signal: AbortSignal): Promise<PeerCounts> {
+async function measurePeerCounts(repeat: number, seconds: number, signal: AbortSignal): Promise<Ratio> {
   await using few = await createManyPeers(FEW_PEERS, signal);
   await using many = await createManyPeers(MANY_PEERS, signal);
   const runs = { few: [] as number[], many: [] as number[] };
@@ -134,7 +188,7 @@ async function measurePeerCounts(repeat: number, seconds: number, signal: AbortS
     runs.few.push(await few.kpps(seconds, signal));
     runs.many.push(await many.kpps(seconds, signal));
   }
-  return { few: summarise(runs.few), many: summarise(runs.many) };
+  return ratioOf(summarise(runs.many), summarise(runs.few))!;
 }
 
 async function writeDocuments(figures: Figures, machine: string): Promise<void> {
@@ -150,8 +204,8 @@ async function main(): Promise<void> {
       quick: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       write: { type: 'boolean', default: false },
-      repeat: { type: 'string', default: '3' },
-      seconds: { type: 'string', default: '3' },
+      repeat: { type: 'string', default: '7' },
+      seconds: { type: 'string', default: '1' },
     },
   });
   const [repeat, seconds] = [Number(values.repeat), Number(values.seconds)];
@@ -161,22 +215,19 @@ async function main(): Promise<void> {
   const figures = await measureAll(values.quick ? quickJobs() : fullJobs(repeat, seconds), stopped.signal);
   const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
   if (values.write) await writeDocuments(figures, machine);
-  const peers = values.quick ? undefined : await measurePeerCounts(repeat, seconds, stopped.signal);
+  const all = ratios(figures);
+  if (!values.quick) all['native.peers5000.vs3'] = await measurePeerCounts(repeat, seconds, stopped.signal);
   const result = {
     machine,
     units: UNITS,
     figures,
-    peers,
-    ratios: {
-      ...ratios(figures),
-      ...(peers && { 'native.peers5000.vs3': Number((peers.many.median / peers.few.median).toPrecision(3)) }),
-    },
+    ratios: all,
   };
   if (values.json) process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
   else {
-    const lines = Object.entries(result.ratios).map(([key, value]) => `${key.padEnd(36)} ${value}`);
+    const lines = Object.entries(all).map(([key, ratio]) => `${key.padEnd(36)} ${describeRatio(ratio)}`);
     process.stdout.write(
-      `${table(figures)}\n\nweft divided by the other, medians:\n${lines.join('\n')}\n\n${machine}\n`,
+      `${table(figures)}\n\nweft divided by the other in the same round, median (range):\n${lines.join('\n')}\n\n${machine}\n`,
     );
   }
 }

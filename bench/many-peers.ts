@@ -3,6 +3,7 @@ import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../src/ip/prefix.ts';
 import { Topology } from '../src/lab/topology.ts';
 import { startTunnel } from './paths.ts';
+import { packetsReceived, sendUdp } from './udp-load.ts';
 
 const OWN_SUBNET = parsePrefix4('10.0.0.0/24')!;
 const FIRST_SUBNET = 0x0a010000;
@@ -36,17 +37,13 @@ export async function createManyPeers(peers: number, signal: AbortSignal): Promi
     signal,
   );
   const container = host.containers[0]!;
-  const sender = new URL('./random-sender.ts', import.meta.url).pathname;
-  const received = async (): Promise<number> => {
-    const { stdout } = await topology.exec(sink, ['cat', '/proc/net/dev'], { signal });
-    return Number(/eth0:\s*\d+\s+(\d+)/.exec(stdout)?.[1]);
-  };
+  const received = (): Promise<number> => packetsReceived(topology, sink, signal);
   const held = stack.move();
   return {
     kpps: async (seconds, abort) => {
       const before = await received();
-      const argv = [process.execPath, '--disable-warning=ExperimentalWarning', sender, String(peers), String(seconds)];
-      await topology.exec(container, argv, { signal: abort });
+      const to = { first: ipv4Of(FIRST_SUBNET + 2), subnets: peers, hosts: 64 };
+      await sendUdp(topology, container, to, seconds, 0, abort);
       return ((await received()) - before) / seconds / 1000;
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),

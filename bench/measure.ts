@@ -1,10 +1,11 @@
-/** One measurement each, by programs that the field uses: iperf3, sockperf, /proc. */
+/** One measurement each, by programs that the field uses (iperf3, sockperf, /proc), and what a path loses by udp-load.ts. */
 import { readFileSync } from 'node:fs';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4 } from '../src/ip/ipv4.ts';
 import type { LabContainer } from '../src/lab/topology.ts';
 import { type Child, lines } from '../src/linux/run.ts';
 import type { BenchPath } from './paths.ts';
+import { discardUdp, packetsReceived, sendUdp } from './udp-load.ts';
 
 /** A path with its load generators' servers running. */
 export interface Rig extends AsyncDisposable {
@@ -30,6 +31,7 @@ export async function createRig(path: BenchPath): Promise<Rig> {
       stdout: 'ignore',
     }),
   );
+  await discardUdp(path.topology, server, AbortSignal.timeout(10_000));
   const held = stack.move();
   return { path, client, server, serverAddress, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }
@@ -50,9 +52,6 @@ async function saysReady(child: Child, pattern: RegExp): Promise<void> {
 interface IperfSum {
   readonly bits_per_second: number;
   readonly bytes: number;
-  readonly seconds: number;
-  readonly packets?: number;
-  readonly lost_packets?: number;
 }
 
 async function iperf(rig: Rig, args: readonly string[], signal: AbortSignal): Promise<Record<string, IperfSum>> {
@@ -94,38 +93,50 @@ export interface UdpResult {
   readonly lost: number;
 }
 
-/** As many 64-byte datagrams as the client can send. */
-export async function udp64(rig: Rig, seconds: number, signal: AbortSignal): Promise<UdpResult> {
-  const { sum } = await iperf(rig, ['-u', '-l', '64', '-b', '0', '-t', String(seconds)], signal);
-  if (sum?.packets === undefined || sum.lost_packets === undefined) {
-    throw new WeftError('WEFT_LAB_FAILED', 'iperf3 reported no UDP packets');
-  }
-  return {
-    receivedKpps: (sum.packets - sum.lost_packets) / sum.seconds / 1000,
-    lost: sum.lost_packets / sum.packets,
-  };
+/** 64-byte datagrams, as many as the client can send, or `kpps` thousand a second. */
+export async function udp64(
+  rig: Rig,
+  seconds: number,
+  kpps: number | undefined,
+  signal: AbortSignal,
+): Promise<UdpResult> {
+  const { topology } = rig.path;
+  const before = await packetsReceived(topology, rig.server, signal);
+  const to = { first: rig.server.address!, subnets: 1, hosts: 1 };
+  const sent = await sendUdp(topology, rig.client, to, seconds, (kpps ?? 0) * 1000, signal);
+  const received = (await packetsReceived(topology, rig.server, signal)) - before;
+  // An ARP request among them is no packet too many.
+  return { receivedKpps: received / seconds / 1000, lost: Math.max(0, 1 - received / sent) };
 }
 
-/** Median round trip of one UDP packet at a time, in microseconds. */
-export async function roundTripP50(rig: Rig, seconds: number, signal: AbortSignal): Promise<number> {
+export interface RoundTrips {
+  /** Microseconds. */
+  readonly p50: number;
+  readonly p99: number;
+  readonly p999: number;
+}
+
+/** Of one UDP packet at a time, or under a load of `packetsPerSecond` packets. */
+export async function roundTrips(
+  rig: Rig,
+  seconds: number,
+  packetsPerSecond: number | undefined,
+  signal: AbortSignal,
+): Promise<RoundTrips> {
+  const load = packetsPerSecond === undefined ? ['ping-pong'] : ['under-load', `--mps=${packetsPerSecond}`];
+  const server = ['-i', rig.serverAddress, '-p', String(SOCKPERF_PORT)];
   const { stdout } = await rig.path.topology.exec(
     rig.client,
-    [
-      'sockperf',
-      'ping-pong',
-      '-i',
-      rig.serverAddress,
-      '-p',
-      String(SOCKPERF_PORT),
-      '-t',
-      String(seconds),
-      '--full-rtt',
-    ],
+    ['sockperf', ...load, ...server, '-t', String(seconds), '--full-rtt'],
     { signal, timeoutMs: 60_000 },
   );
-  const match = /percentile 50\.000\s*=\s*([\d.]+)/.exec(stdout);
-  if (match === null) throw new WeftError('WEFT_LAB_FAILED', `sockperf reported no median: ${stdout.slice(-500)}`);
-  return Number(match[1]);
+  const percentile = (which: string): number => {
+    const found = new RegExp(`percentile ${which}\\s*=\\s*([\\d.]+)`).exec(stdout)?.[1];
+    if (found === undefined)
+      throw new WeftError('WEFT_LAB_FAILED', `sockperf reported no percentiles: ${stdout.slice(-500)}`);
+    return Number(found);
+  };
+  return { p50: percentile('50\\.000'), p99: percentile('99\\.000'), p999: percentile('99\\.900') };
 }
 
 function cpuSeconds(rig: Rig): { forwarders: number; machine: number } {

@@ -6,12 +6,17 @@ import type { FastPathMode } from '../src/dataplane/fast-path/mode.ts';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../src/ip/prefix.ts';
-import { HOST_DEVICE, type Underlay } from '../src/lab/namespaces.ts';
+import { startAgent } from '../src/lab/agent.ts';
+import { openLocalStore } from '../src/lab/local-store.ts';
+import { type ContainerNetwork, HOST_DEVICE, type Underlay } from '../src/lab/namespaces.ts';
 import { type LabHost, Topology } from '../src/lab/topology.ts';
 import { type Child, lines } from '../src/linux/run.ts';
 
-/** `forwarder` is weft with its fast path in the kernel switched off: every packet goes through user space. */
-export const PATHS = ['direct', 'vxlan', 'weft', 'forwarder', 'loop', 'wireguard'] as const;
+/**
+ * `weft` and `forwarder` are udp mode with the fast path in the kernel and without it (every packet goes through user space);
+ * `weftVxlan` and `hostGw` are agents with those backends, beside what was made by hand: `vxlan` and `direct`.
+ */
+export const PATHS = ['direct', 'vxlan', 'weft', 'forwarder', 'loop', 'wireguard', 'weftVxlan', 'hostGw'] as const;
 export type PathName = (typeof PATHS)[number];
 
 /** How the table names them. */
@@ -22,6 +27,8 @@ export const PATH_TITLES: Readonly<Record<PathName, string>> = {
   forwarder: 'weft, user space alone',
   loop: 'one packet a system call (socat)',
   wireguard: 'wireguard-go',
+  weftVxlan: 'weft (vxlan)',
+  hostGw: 'weft (host-gw)',
 };
 
 const NETWORK: Ipv4Prefix = parsePrefix4('10.244.0.0/16')!;
@@ -35,6 +42,8 @@ const OVERHEAD: Readonly<Record<PathName, number>> = {
   forwarder: 28,
   loop: 28,
   wireguard: 80,
+  weftVxlan: 50,
+  hostGw: 0,
 };
 
 export interface BenchPath extends AsyncDisposable {
@@ -54,20 +63,16 @@ export async function createPath(name: PathName, underlay: Underlay, signal: Abo
   await using stack = new AsyncDisposableStack();
   const topology = stack.use(
     await Topology.create(
-      { hosts: 2, containersPerHost: 1, underlay, backToBack: true, purpose: `bench ${name}` },
+      { hosts: 2, containersPerHost: 1, underlay, backToBack: underlay !== 'switch', purpose: `bench ${name}` },
       signal,
     ),
   );
   const forwarders: Child[] = [];
   for (const host of topology.hosts) {
     const other = topology.hosts[1 - host.index]!;
-    forwarders.push(...(await connect[name](topology, host, other, signal)));
-    const subnet = subnetOf(host);
-    await topology.attachContainers(
-      host,
-      { subnet, gateway: ipv4Of(subnet.addr + 1), mtuBytes: UNDERLAY_MTU - OVERHEAD[name] },
-      signal,
-    );
+    const connected = await connect[name](topology, host, other, signal);
+    forwarders.push(...(connected.forwarders ?? []));
+    await topology.attachContainers(host, connected.network ?? networkOf(host, name), signal);
   }
   const target = formatIpv4(topology.containers[1]!.address!);
   await topology.exec(topology.containers[0]!, ['ping', '-q', '-c', '3', '-i', '0.1', '-w', '10', target], { signal });
@@ -75,7 +80,19 @@ export async function createPath(name: PathName, underlay: Underlay, signal: Abo
   return { name, underlay, topology, forwarders, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }
 
-type Connect = (topology: Topology, host: LabHost, other: LabHost, signal: AbortSignal) => Promise<Child[]>;
+interface Connected {
+  /** Default: none. */
+  readonly forwarders?: readonly Child[];
+  /** Default: {@link networkOf}. */
+  readonly network?: ContainerNetwork;
+}
+
+type Connect = (topology: Topology, host: LabHost, other: LabHost, signal: AbortSignal) => Promise<Connected>;
+
+function networkOf(host: LabHost, name: PathName): ContainerNetwork {
+  const subnet = subnetOf(host);
+  return { subnet, gateway: ipv4Of(subnet.addr + 1), mtuBytes: UNDERLAY_MTU - OVERHEAD[name] };
+}
 
 const connect: Readonly<Record<PathName, Connect>> = {
   direct: async (topology, host, other, signal) => {
@@ -84,7 +101,7 @@ const connect: Readonly<Record<PathName, Connect>> = {
       `route add ${formatPrefix4(subnetOf(other))} via ${formatIpv4(other.address)}\n`,
       signal,
     );
-    return [];
+    return {};
   },
 
   vxlan: async (topology, host, other, signal) => {
@@ -114,7 +131,7 @@ const connect: Readonly<Record<PathName, Connect>> = {
       'self',
     ];
     await topology.exec(host, [...fdb, 'permanent'], { signal });
-    return [];
+    return {};
   },
 
   weft: (topology, host, other) => connectByTunnel(topology, host, other, 'auto'),
@@ -133,7 +150,7 @@ const connect: Readonly<Record<PathName, Connect>> = {
     );
     await deviceUp(topology, host, 'loop0', child, signal);
     await topology.ipBatch(host, `link set loop0 mtu ${UNDERLAY_MTU - OVERHEAD.loop}\n`, signal);
-    return [child];
+    return { forwarders: [child] };
   },
 
   wireguard: async (topology, host, other, signal) => {
@@ -163,19 +180,35 @@ const connect: Readonly<Record<PathName, Connect>> = {
       ].join('\n'),
       signal,
     );
-    return [child];
+    return { forwarders: [child] };
   },
+
+  weftVxlan: (topology, host, _other, signal) => connectByAgent(topology, host, 'vxlan', signal),
+  hostGw: (topology, host, _other, signal) => connectByAgent(topology, host, 'host-gw', signal),
 };
+
+/** A real agent, without its probes: they would be the only packets in this bench that the others do not send. */
+async function connectByAgent(
+  topology: Topology,
+  host: LabHost,
+  type: 'vxlan' | 'host-gw',
+  signal: AbortSignal,
+): Promise<Connected> {
+  const netConf = JSON.stringify({ Network: formatPrefix4(NETWORK), Backend: { Type: type } });
+  const store = await openLocalStore(topology, netConf, signal);
+  const agent = await startAgent(topology, host, store, { extraFlags: ['--probe=off'] }, signal);
+  return { network: agent.network };
+}
 
 async function connectByTunnel(
   topology: Topology,
   host: LabHost,
   other: LabHost,
   fastPath: FastPathMode,
-): Promise<Child[]> {
+): Promise<Connected> {
   const network = `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`;
   const peer = `${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`;
-  return [await startTunnel(topology, host, network, [peer], fastPath)];
+  return { forwarders: [await startTunnel(topology, host, network, [peer], fastPath)] };
 }
 
 /** `weft tunnel` on a host, ready. @param peers as its --peer takes them. */

@@ -1,7 +1,7 @@
 /** From measured figures to ratios, the tables of the documents and their plot. Pure. */
 import type { Underlay } from '../src/lab/namespaces.ts';
 import { PATH_TITLES, PATHS, type PathName } from './paths.ts';
-import type { Summary } from './stats.ts';
+import { type Summary, summarise } from './stats.ts';
 
 export const METRICS = [
   'tcp1',
@@ -9,8 +9,14 @@ export const METRICS = [
   'tcp4',
   'tcp4Reverse',
   'udp64',
-  'udp64Lost',
+  'lost50',
+  'lost80',
+  'lost100',
   'rttP50',
+  'rttP99',
+  'loadP50',
+  'loadP99',
+  'loadP999',
   'cpuPerGB',
   'machineCpuPerGB',
 ] as const;
@@ -21,45 +27,81 @@ export const UNITS: Readonly<Record<Metric, string>> = {
   tcp1Reverse: 'Gbit/s',
   tcp4: 'Gbit/s',
   tcp4Reverse: 'Gbit/s',
-  udp64: 'thousand packets/s received',
-  udp64Lost: 'share of packets lost',
+  udp64: 'thousand packets/s that arrive',
+  lost50: "share of packets lost at 50 % of kernel VXLAN's rate",
+  lost80: "share of packets lost at 80 % of kernel VXLAN's rate",
+  lost100: "share of packets lost at kernel VXLAN's rate",
   rttP50: 'µs',
+  rttP99: 'µs',
+  loadP50: 'µs, among 20,000 packets/s',
+  loadP99: 'µs, among 20,000 packets/s',
+  loadP999: 'µs, among 20,000 packets/s',
   cpuPerGB: 'CPU s/GB, forwarder, TCP 1 stream',
   machineCpuPerGB: 'CPU s/GB, both hosts together, TCP 1 stream',
 };
 
 export type Figures = Partial<Record<Underlay, Partial<Record<PathName, Partial<Record<Metric, Summary>>>>>>;
 
-const RIVALS = {
-  vsDirect: 'direct',
-  vsVxlan: 'vxlan',
-  vsLoop: 'loop',
-  vsWireguard: 'wireguard',
-} as const satisfies Record<string, PathName>;
+/** What is divided by what. */
+const PAIRS: readonly (readonly [string, PathName, PathName])[] = [
+  ['vsDirect', 'weft', 'direct'],
+  ['vsVxlan', 'weft', 'vxlan'],
+  ['vsLoop', 'weft', 'loop'],
+  ['vsWireguard', 'weft', 'wireguard'],
+  ['weftVxlan.vsVxlan', 'weftVxlan', 'vxlan'],
+  ['hostGw.vsDirect', 'hostGw', 'direct'],
+];
 
-/** weft's median divided by the other's, under keys such as `native.tcp1.vsVxlan`; what was not measured is left out. */
-export function ratios(figures: Figures): Record<string, number> {
-  const result: Record<string, number> = {};
+/** A share of lost packets is near zero: its ratio says nothing. */
+const COMPARED = METRICS.filter((metric) => !metric.startsWith('lost'));
+
+/** From least to most, as a part of the median: above this, a ratio is no result. */
+const MOST_SPREAD = 0.4;
+
+/** One path divided by another in each round, in which both were measured one after the other. */
+export interface Ratio extends Summary {
+  /** The rounds differ by so much that the median is no result. */
+  readonly noisy: boolean;
+}
+
+export function ratioOf(own: Summary, other: Summary): Ratio | undefined {
+  if (own.runs.length !== other.runs.length || other.runs.some((value) => value === 0)) return undefined;
+  const summary = summarise(own.runs.map((value, round) => value / other.runs[round]!));
+  return { ...summary, noisy: summary.max - summary.min > MOST_SPREAD * summary.median };
+}
+
+/** Under keys such as `native.tcp1.vsVxlan`; what was not measured is left out. */
+export function ratios(figures: Figures): Record<string, Ratio> {
+  const result: Record<string, Ratio> = {};
   for (const [underlay, paths] of Object.entries(figures)) {
-    for (const metric of METRICS) {
-      const own = paths.weft?.[metric];
-      if (own === undefined) continue;
-      for (const [key, rival] of Object.entries(RIVALS)) {
-        const other = paths[rival]?.[metric];
-        if (other === undefined || other.median === 0) continue;
-        result[`${underlay}.${metric}.${key}`] = Number((own.median / other.median).toPrecision(3));
+    for (const metric of COMPARED) {
+      for (const [key, own, other] of PAIRS) {
+        const [a, b] = [paths[own]?.[metric], paths[other]?.[metric]];
+        const ratio = a && b && ratioOf(a, b);
+        if (ratio !== undefined) result[`${underlay}.${metric}.${key}`] = ratio;
       }
     }
   }
   return result;
 }
 
+export function describeRatio({ median, min, max, noisy }: Ratio): string {
+  const [least, most] = [min.toPrecision(3), max.toPrecision(3)];
+  return noisy ? `too noisy: ${least} to ${most}` : `${median.toPrecision(3)} (${least} to ${most})`;
+}
+
 function shown(metric: Metric, value: number): string {
   switch (metric) {
-    case 'udp64Lost':
-      return `${(value * 100).toFixed(0)} %`;
+    case 'lost50':
+    case 'lost80':
+    case 'lost100':
+      return `${(value * 100).toFixed(value > 0 && value < 0.01 ? 2 : 0)} %`;
     case 'udp64':
     case 'rttP50':
+    case 'rttP99':
+    case 'loadP50':
+    case 'loadP99':
+    case 'loadP999':
       return value.toFixed(0);
     default:
       return value.toFixed(2);
@@ -72,15 +114,22 @@ const COLUMNS: readonly (readonly [string, Metric])[] = [
   ['TCP 4', 'tcp4'],
   ['TCP 4 ←', 'tcp4Reverse'],
   ['UDP 64 B', 'udp64'],
-  ['lost', 'udp64Lost'],
+  ['lost 50 %', 'lost50'],
+  ['lost 80 %', 'lost80'],
+  ['lost 100 %', 'lost100'],
   ['RTT p50', 'rttP50'],
+  ['RTT p99', 'rttP99'],
+  ['load p50', 'loadP50'],
+  ['load p99', 'loadP99'],
+  ['load p99.9', 'loadP999'],
   ['CPU/GB', 'cpuPerGB'],
   ['machine/GB', 'machineCpuPerGB'],
 ];
 
 const UNDERLAY_TITLES: Readonly<Record<Underlay, string>> = {
   native: 'veth underlay as it is',
-  wire: 'wire-like underlay (datagrams cut to MTU size between the hosts)',
+  wire: 'wire-like underlay (each host cuts its datagrams to MTU size)',
+  switch: 'underlay with a switch that cuts (hosts hand over large packets, as to a NIC with TSO)',
 };
 
 /** Markdown tables: medians with their range, one table an underlay. */
@@ -141,12 +190,14 @@ const COLOURS: Readonly<Record<PathName, string>> = {
   forwarder: '#f59f66',
   loop: '#c9b458',
   wireguard: '#7b5ea7',
+  weftVxlan: '#0b7285',
+  hostGw: '#66a80f',
 };
 const WIDTH = 860;
 const BAR = 18;
 const LABEL = 210;
 
-/** A bar chart of TCP throughput with one stream, both underlays, as SVG. */
+/** A bar chart of TCP throughput with one stream, a group for each underlay, as SVG. */
 export function plot(figures: Figures): string {
   const bars = (Object.keys(UNDERLAY_TITLES) as Underlay[]).flatMap((underlay) => {
     const entries = PATHS.flatMap((path) => {

@@ -50,6 +50,10 @@ describe('planTopology', () => {
     assert.throws(() => planTopology({ id: 'a', hosts: 1.5 }), { code: 'WEFT_USAGE' });
     assert.throws(() => planTopology({ id: 'a b', hosts: 1 }), { code: 'WEFT_USAGE', message: /"a b"/ });
     assert.throws(() => planTopology({ id: 'a', hosts: 1, underlayMtuBytes: 100 }), { code: 'WEFT_USAGE' });
+    assert.throws(() => planTopology({ id: 'a', hosts: 2, backToBack: true, underlay: 'switch' }), {
+      code: 'WEFT_USAGE',
+      message: /no switch between them/,
+    });
   });
 });
 

@@ -11,8 +11,11 @@ import { WeftError } from '../errors.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv4Prefix, prefix4 } from '../ip/prefix.ts';
 
-/** What cables between hosts do: veth as it is, or cut to MTU size and without checksum offload, as a plain NIC. */
-export type Underlay = 'native' | 'wire';
+/**
+ * What lies between hosts: veth as it is; `wire`: each host cuts what it sends to MTU size and sums it in software, as with a NIC
+ * without offloads; `switch`: hosts hand over large packets, as to a NIC that cuts them (TSO, USO), and the switch cuts them.
+ */
+export type Underlay = 'native' | 'wire' | 'switch';
 
 export interface TopologyPlan {
   readonly id: string;
@@ -82,6 +85,8 @@ export function planTopology(options: PlanOptions): TopologyPlan {
   const { backToBack = false, store = false } = options;
   if (backToBack && (hosts !== 2 || store))
     throw new WeftError('WEFT_USAGE', `${hosts + Number(store)} hosts back to back: one cable has two ends`);
+  if (backToBack && underlay === 'switch')
+    throw new WeftError('WEFT_USAGE', 'hosts back to back have no switch between them that could cut packets');
   if (!/^[a-z0-9]{1,16}$/.test(id))
     throw new WeftError('WEFT_USAGE', `lab id ${JSON.stringify(id)}: want 1 to 16 of a-z, 0-9`);
   checkRange('number of hosts', hosts, 1, MAX_HOSTS);
@@ -246,7 +251,8 @@ export function containerScript(network: ContainerNetwork, address: Ipv4Addr): s
 
 /**
  * Settings that make a veth end cut what it sends to MTU size, and sum it, in software, as for a NIC without offloads;
- * GRO on, so that the receiver puts together again what a NIC's driver would. To be applied at both ends of the underlay.
+ * GRO on, so that the receiver puts together again what a NIC's driver would. To be applied at both ends of the underlay, or at
+ * the switch's ends of its cables.
  */
 export function wireLikeCommand(device: string): string[] {
   return [

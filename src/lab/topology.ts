@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { assertNever } from '../assert-never.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import { type Child, type RunOptions, type RunResult, run, type StartOptions, start } from '../linux/run.ts';
@@ -264,7 +265,20 @@ export class Topology implements AsyncDisposable {
 
   async #setUpHost(host: HostPlan, signal: AbortSignal | undefined): Promise<void> {
     await this.exec(host, ['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { signal });
-    if (this.plan.underlay === 'wire') await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
+    const { underlay, switchNamespace } = this.plan;
+    switch (underlay) {
+      case 'native':
+        return;
+      case 'wire':
+        await this.exec(host, wireLikeCommand(HOST_DEVICE), { signal });
+        return;
+      case 'switch':
+        await this.exec(switchNamespace, wireLikeCommand(host.switchPort), { signal });
+        await this.exec(host, ['ethtool', '-K', HOST_DEVICE, 'gro', 'on'], { signal });
+        return;
+      default:
+        assertNever(underlay);
+    }
   }
 
   /** Removal that must not hide the error which led to it. */

@@ -6,7 +6,7 @@ import { formatPrefix4, prefix4 } from '../../src/ip/prefix.ts';
 import { namespacesOf } from '../../src/lab/namespaces.ts';
 import { identifyProcess } from '../../src/lab/process-identity.ts';
 import { readRecord, stateDirectoryOf } from '../../src/lab/registry.ts';
-import { removeLab, Topology } from '../../src/lab/topology.ts';
+import { type Place, removeLab, Topology } from '../../src/lab/topology.ts';
 import { lines, run, start } from '../../src/linux/run.ts';
 
 /** Containers that reach each other by plain routes between the hosts. */
@@ -49,6 +49,21 @@ describe('Topology', () => {
     for (const name of namespacesOf(topology.plan)) assert.equal(existsSync(`/run/netns/${name}`), false, name);
     assert.equal(readRecord(topology.id), undefined);
     assert.equal(existsSync(topology.stateDirectory), false);
+  });
+
+  it('cuts packets in the switch, when that is the underlay, and not at the hosts', async () => {
+    await using topology = await Topology.create({ hosts: 2, underlay: 'switch', purpose: 'test' });
+    await attachWithDirectRoutes(topology);
+    const [host, other] = topology.hosts;
+    const [from, to] = [host!.containers[0]!, other!.containers[0]!];
+    await topology.exec(from, ['ping', '-n', '-q', '-c', '1', '-W', '2', formatIpv4(to.address!)]);
+    const features = async (place: Place, device: string): Promise<string> =>
+      (await topology.exec(place, ['ethtool', '-k', device])).stdout;
+    for (const { switchPort } of topology.hosts) {
+      assert.match(await features(topology.plan.switchNamespace, switchPort), /^tcp-segmentation-offload: off/m);
+    }
+    assert.match(await features(host!, 'eth0'), /^tcp-segmentation-offload: on/m);
+    assert.match(await features(host!, 'eth0'), /^generic-receive-offload: on/m);
   });
 
   it('removes what it made when it is aborted half way', async () => {

@@ -11,7 +11,7 @@ import type { ConfigWatch } from './config-watch.ts';
 import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { PeerProbes } from './peer-probes.ts';
-import type { FastPathState } from './ports.ts';
+import type { AgentHost, FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { SkippedPeers } from './skipped-peers.ts';
 import type { NodeTraffic } from './traffic.ts';
@@ -42,7 +42,7 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
-  readonly #version: string;
+  readonly #host: Pick<AgentHost, 'version' | 'hostDrops'>;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
   #restarts = 0;
@@ -70,9 +70,9 @@ export class AgentFigures {
     readiness: NodeReadiness,
     subnetManager: string,
     log: Pick<ProcessLog, 'droppedLines'>,
-    version: string,
+    host: Pick<AgentHost, 'version' | 'hostDrops'>,
   ) {
-    this.#version = version;
+    this.#host = host;
     this.#log = log;
     this.slots = slots;
     this.#readiness = readiness;
@@ -136,7 +136,7 @@ export class AgentFigures {
     const kernel = reconciler?.stats();
     const peers = session?.table.peers().length ?? 0;
     return {
-      build: { version: this.#version, backend: this.backend, subnetManager: this.#subnetManager },
+      build: { version: this.#host.version, backend: this.backend, subnetManager: this.#subnetManager },
       configOutdated: this.config?.isOutdated ?? false,
       ready: this.#readiness.read().ready,
       failures: this.#readiness.parts(),
@@ -154,6 +154,7 @@ export class AgentFigures {
         unreadableEntries: this.#unreadableEntries,
         lastSuccessAtMs: this.#lastStoreSuccessAtMs,
       },
+      hostDrops: this.#host.hostDrops(),
       forwarder: forwarder && {
         running: forwarder.failure === undefined,
         fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,

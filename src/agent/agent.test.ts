@@ -150,6 +150,7 @@ class Stage implements AsyncDisposable {
         this.inspection = inspection;
         return { [Symbol.asyncDispose]: async () => {} };
       },
+      hostDrops: () => ({ 'filtered-in': 3 }),
       endFastPath: () => undefined,
       probes: {
         open: () => ({ send: () => ({ atMs: performance.now() }), receive: () => [], [Symbol.dispose]: () => {} }),

@@ -214,13 +214,7 @@ class Agent {
     this.#failures = failures;
     this.#stack = stack;
     this.#signal = signal;
-    this.#figures = new AgentFigures(
-      new PeerSlots(MAX_PEERS + 1),
-      this.#readiness,
-      options.subnetManager,
-      log,
-      host.version,
-    );
+    this.#figures = new AgentFigures(new PeerSlots(MAX_PEERS + 1), this.#readiness, options.subnetManager, log, host);
     this.#cniConf = stack.use(new NodeCniConf(options, this.#readiness, log));
     this.#keeper = stack.use(new LastKnownKeeper(options.subnetFile, log));
     this.#probes = stack.use(

@@ -192,7 +192,7 @@ export class AgentInspection implements Inspection, Disposable {
   #dataPath(plane: NodePlane | undefined): Self['dataPath'] {
     const { figures } = this.#parts;
     const { forwarder, fastPath } = figures;
-    const counted = figures.snapshot().forwarder;
+    const { forwarder: counted, hostDrops } = figures.snapshot();
     const kind = forwarder !== undefined ? 'forwarder' : plane?.reconciler === undefined ? 'others' : 'kernel';
     const failure = forwarder?.failure ?? plane?.reconciler.failure;
     return {
@@ -209,6 +209,7 @@ export class AgentInspection implements Inspection, Disposable {
             },
           }),
       queueDrops: { ...counted?.queueDrops },
+      hostDrops: { ...hostDrops },
       ...(counted === undefined ? {} : { nobody: directions(counted.nobody) }),
     };
   }

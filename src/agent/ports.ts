@@ -48,6 +48,8 @@ export interface AgentHost {
   connections(): ConnectionCloser & Disposable;
   kernel(): Kernel;
   forwarder(wish: ForwarderWish): Forwarder;
+  /** IPv4 packets that the kernel of this host has dropped outside the agent, by reason; never throws. */
+  hostDrops(): Readonly<Record<string, number>>;
   /** By which the ways to the peers are measured. */
   readonly probes: ProbePort;
   /** The fast path ends that an earlier agent has left by that TUN device. Returns what is in the way of that. */

@@ -160,6 +160,14 @@ export const SelfSchema = v.object({
       v.record(v.string(), count),
       v.description('Packets that found no room before the workers, by queue.'),
     ),
+    hostDrops: v.optional(
+      v.pipe(
+        v.record(v.string(), count),
+        v.description(
+          'IPv4 packets that the kernel of this host dropped outside the agent, of all programs, by reason.',
+        ),
+      ),
+    ),
     nobody: v.optional(
       v.pipe(
         v.object({ tx: TrafficSchema, rx: TrafficSchema }),

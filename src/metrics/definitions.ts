@@ -262,6 +262,13 @@ export const METRICS: readonly MetricDefinition[] = [
     ({ forwarder }) => forwarder?.queueDrops,
   ),
   byKey(
+    'counter',
+    'weft_host_dropped_packets_total',
+    'reason',
+    'IPv4 packets that the kernel of this host dropped outside the agent, of all programs, by reason.',
+    ({ hostDrops }) => hostDrops,
+  ),
+  byKey(
     'gauge',
     'weft_refused_senders',
     'reason',

@@ -18,6 +18,8 @@ export interface MetricsSnapshot {
   /** Of the peers, those that the backend cannot reach, or in one family only. */
   readonly skippedPeers?: number | undefined;
   readonly store?: StoreFigures | undefined;
+  /** IPv4 packets that the kernel of this host has dropped outside the agent, by reason. */
+  readonly hostDrops?: Readonly<Record<string, number>> | undefined;
   readonly forwarder?: ForwarderFigures | undefined;
   readonly kernel?: KernelFigures | undefined;
   readonly traffic?: TrafficFigures | undefined;

@@ -18,6 +18,7 @@ export const ALL_PARTS: MetricsSnapshot = {
   },
   skippedPeers: 5,
   store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
+  hostDrops: { 'filtered-in': 6 },
   forwarder: {
     running: true,
     fastPath: true,

@@ -8,6 +8,7 @@ import { probeChecksum } from '../../linux/checksum-probe.ts';
 import { Connections } from '../../linux/connections.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
 import type { HandOver } from '../../linux/hand-over.ts';
+import { readHostDrops } from '../../linux/host-drops.ts';
 import { identityHost } from '../../linux/identity-host.ts';
 import { readAddresses, readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
@@ -43,6 +44,7 @@ export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptor
     connections: () => new Connections(),
     kernel: () => iproute2Kernel(),
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
+    hostDrops: readHostDrops,
     probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },
     endFastPath,
     probeChecksum,

@@ -11,11 +11,12 @@ ARGS ?=
 ENTRIES ?=
 FRAMES ?=
 OUTAGE_SECONDS ?= 120
+MINUTES ?= 30
 OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up cni-plugin fuzz node24 dist image page browser screenshots clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up soak cni-plugin fuzz node24 dist image page browser screenshots clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
@@ -86,6 +87,10 @@ bench-scale: ## measure thousands of nodes on a real etcd and API server (root)
 
 bench-start-up: dist ## compare the executable of make dist with the sources: size, and time to the first answer
 	scripts/run.sh bench/start-up.ts $(ARGS)
+
+soak: ## known bytes at full rate while agents are killed, and links, routes and packets spoiled; MINUTES=30 (root)
+	scripts/setup.sh netns
+	scripts/run.sh bench/soak.ts --minutes $(MINUTES) $(ARGS)
 
 bench-cni: ## measure how long a pod waits for its network, for each way to start the plugin; ARGS="--runs 30" (root)
 	scripts/setup.sh netns

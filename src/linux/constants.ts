@@ -69,6 +69,7 @@ export const ARPHRD_NONE = 65_534;
 
 // linux/netlink.h
 export const NETLINK_XFRM = 6;
+export const NETLINK_NETFILTER = 12;
 
 // linux/in.h
 export const IPPROTO_IP = 0;

@@ -17,6 +17,7 @@ import {
 import { field, type Json, nftFamily } from '../trafficmngr/nftables/script.ts';
 import { rulesOf, type TrafficRules, withoutFullyRandom } from '../trafficmngr/rules.ts';
 import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import { RightRules, readNftGeneration } from './nft-generation.ts';
 import { isCommandMissing, run } from './run.ts';
 
 export interface IptablesOptions {
@@ -53,6 +54,7 @@ export class IptablesTrafficManager implements TrafficManager {
   readonly #netns: string | undefined;
   readonly #suffix: string;
   #capabilities: IptablesCapabilities | undefined;
+  readonly #rules = new RightRules<TrafficRules>();
   /** Chains known to have nothing of ours; unwanted ones are looked for once and not on every check. */
   readonly #absent = new Set<string>();
 
@@ -66,9 +68,13 @@ export class IptablesTrafficManager implements TrafficManager {
   }
 
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
-    const repairs: Repair[] = [];
-    for (const family of FAMILIES) repairs.push(...(await this.#ensureFamily(family, wanted, signal)));
-    return repairs;
+    const { isNft } = await this.#detect(signal);
+    const generation = isNft && this.#netns === undefined ? readNftGeneration() : undefined;
+    return await this.#rules.unlessRight(wanted, generation, async () => {
+      const repairs: Repair[] = [];
+      for (const family of FAMILIES) repairs.push(...(await this.#ensureFamily(family, wanted, signal)));
+      return repairs;
+    });
   }
 
   async remove(signal?: AbortSignal): Promise<Removal> {

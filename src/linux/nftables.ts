@@ -18,6 +18,7 @@ import {
   withoutFullyRandom,
 } from '../trafficmngr/rules.ts';
 import type { Removal, Repair, TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import { RightRules, readNftGeneration } from './nft-generation.ts';
 import { isCommandMissing, run } from './run.ts';
 
 export interface NftablesOptions {
@@ -41,6 +42,7 @@ export class NftablesTrafficManager implements TrafficManager {
   readonly kind = 'nftables';
   readonly #netns: string | undefined;
   #fullyRandom: boolean | undefined;
+  readonly #rules = new RightRules<TrafficRules>();
 
   constructor(options: NftablesOptions = {}) {
     this.#netns = options.netns;
@@ -51,6 +53,11 @@ export class NftablesTrafficManager implements TrafficManager {
   }
 
   async ensure(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
+    const generation = this.#netns === undefined ? readNftGeneration() : undefined;
+    return await this.#rules.unlessRight(wanted, generation, () => this.#ensureTables(wanted, signal));
+  }
+
+  async #ensureTables(wanted: TrafficRules, signal?: AbortSignal): Promise<readonly Repair[]> {
     const repairs: Repair[] = [];
     for (const family of FAMILIES) {
       const wantedRules = rulesOf(wanted, family);

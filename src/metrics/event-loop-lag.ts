@@ -17,12 +17,9 @@ export class EventLoopLag implements Disposable {
 
   readonly #histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
 
-  constructor() {
-    this.#histogram.enable();
-  }
-
-  /** Starts over: each call tells of the time since the one before. */
+  /** Starts over: each call tells of the time since the one before. Nothing is probed, ten times a second, before the first. */
   read(): Sample[] {
+    this.#histogram.enable();
     const samples = QUANTILES.map((percent) => ({
       // The histogram holds the whole time between two probes.
       value:

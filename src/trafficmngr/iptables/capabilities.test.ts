@@ -12,5 +12,12 @@ it('knows what came with iptables 1.6.2', () => {
     ['iptables v2.0', true],
     ['something else', true],
   ];
-  for (const [text, since162] of answers) assert.deepEqual(iptablesCapabilities(text), { since162 }, text);
+  for (const [text, since162] of answers) assert.equal(iptablesCapabilities(text).since162, since162, text);
+});
+
+it('knows in whose tables its rules are', () => {
+  assert.equal(iptablesCapabilities('iptables v1.8.9 (nf_tables)').isNft, true);
+  for (const text of ['iptables v1.8.9 (legacy)', 'iptables v1.6.2', 'something else']) {
+    assert.equal(iptablesCapabilities(text).isNft, false, text);
+  }
 });

@@ -10,6 +10,7 @@ import { ownStatus, whyBpfRefused } from './capabilities.ts';
 import {
   BPF_COMMANDS,
   BPF_F_NO_PREALLOC,
+  BPF_PROG_TYPE_RAW_TRACEPOINT,
   BPF_PROG_TYPE_SCHED_CLS,
   BPF_PROG_TYPE_XDP,
   EAGAIN,
@@ -220,6 +221,53 @@ export function loadClassifier(name: string, code: Uint8Array): BpfProgram {
 /** Loads a program for a driver's packets (XDP). @throws WeftError WEFT_FAST_PATH */
 export function loadXdp(name: string, code: Uint8Array): BpfProgram {
   return loadProgram(BPF_PROG_TYPE_XDP, BPF_XDP, name, code);
+}
+
+/** A queue that programs put records into, and this process takes them out of (BPF_MAP_TYPE_QUEUE). */
+export interface BpfQueue extends Disposable {
+  readonly fd: number;
+  /** The oldest record, which is then gone; `undefined` when there is none. */
+  take(): Uint8Array | undefined;
+}
+
+const QUEUE = 22;
+
+/** @throws WeftError WEFT_FAST_PATH */
+export function createBpfQueue(name: string, valueBytes: number, maxEntries: number): BpfQueue {
+  const attributes = sharedBytes(ATTRIBUTE_BYTES);
+  attributes.setUint32(0, QUEUE, true);
+  attributes.setUint32(8, valueBytes, true);
+  attributes.setUint32(12, maxEntries, true);
+  putName(attributes, 28, name);
+  const fd = bpf(BPF_COMMANDS.mapCreate, addressOf(attributes), ATTRIBUTE_BYTES);
+  if (fd < 0) throw unavailable(`make the BPF map ${name}`, fd);
+  const value = sharedBytes(valueBytes);
+  const entry = sharedBytes(ATTRIBUTE_BYTES);
+  entry.setUint32(0, fd, true);
+  putAddress(entry, 16, value);
+  return {
+    fd,
+    take: () =>
+      bpf(BPF_COMMANDS.mapLookupAndDelete, addressOf(entry), ATTRIBUTE_BYTES) < 0
+        ? undefined
+        : new Uint8Array(value.buffer).slice(),
+    [Symbol.dispose]: () => void close(fd),
+  };
+}
+
+/**
+ * Runs a program at a tracepoint of the kernel, until disposed; it may read the kernel's memory, for which the kernel wants CAP_BPF
+ * and CAP_PERFMON, or CAP_SYS_ADMIN.
+ * @throws WeftError WEFT_FAST_PATH
+ */
+export function attachRawTracepoint(tracepoint: string, name: string, code: Uint8Array): Disposable {
+  using program = loadProgram(BPF_PROG_TYPE_RAW_TRACEPOINT, 0, name, code);
+  const attributes = sharedBytes(ATTRIBUTE_BYTES);
+  putAddress(attributes, 0, copyOf(new TextEncoder().encode(`${tracepoint}\0`)));
+  attributes.setUint32(8, program.fd, true);
+  const fd = bpf(BPF_COMMANDS.rawTracepointOpen, addressOf(attributes), ATTRIBUTE_BYTES);
+  if (fd < 0) throw unavailable(`attach a BPF program to the tracepoint ${tracepoint}`, fd);
+  return { [Symbol.dispose]: () => void close(fd) };
 }
 
 function verifierSays(load: (log: DataView) => number): string {

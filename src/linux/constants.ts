@@ -26,6 +26,7 @@ export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
 export const AF_PACKET = 17;
+export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0x800;
@@ -159,6 +160,7 @@ export const EPROTONOSUPPORT = 93;
 export const EAFNOSUPPORT = 97;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
+export const EINPROGRESS = 115;
 export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
 export const ENOSYS = 38;
@@ -183,9 +185,12 @@ export const BPF_COMMANDS = {
   objPin: 6,
   objGet: 7,
   objGetInfoByFd: 15,
+  rawTracepointOpen: 17,
+  mapLookupAndDelete: 21,
   linkCreate: 28,
   linkUpdate: 29,
 } as const;
 export const BPF_PROG_TYPE_SCHED_CLS = 3;
+export const BPF_PROG_TYPE_RAW_TRACEPOINT = 17;
 export const BPF_PROG_TYPE_XDP = 6;
 export const BPF_F_NO_PREALLOC = 1;

@@ -1,5 +1,6 @@
 import type { OuterTraffic } from '../desired/outer-filter.ts';
 import { WeftError } from '../errors.ts';
+import type { Ipv4Addr } from '../ip/ipv4.ts';
 import {
   AF_PACKET,
   ARPHRD_ETHER,
@@ -18,6 +19,7 @@ import {
   BPF_RETURN,
   ENETDOWN,
   ETH_P_ALL,
+  IPPROTO_ICMP,
   MSG_DONTWAIT,
   MSG_TRUNC,
   PACKET_OUTGOING,
@@ -47,15 +49,21 @@ const RAW_TYPES: readonly number[] = [ARPHRD_NONE, ARPHRD_RAWIP, ARPHRD_TUNNEL, 
 
 export interface SniffedFrame {
   readonly timeNs: bigint;
+  readonly ifIndex: number;
+  readonly linkType: LinkType;
   readonly direction: 'inbound' | 'outbound';
   readonly originalBytes: number;
   /** Its own copy. */
   readonly bytes: Uint8Array;
 }
 
+/** What the first bytes of a frame are; `unsupported` is seen on all devices only. */
+type LinkType = 'ethernet' | 'raw' | 'unsupported';
+
 /** Sees what enters and leaves one device, before what tc does to it on the way in, and after on the way out (packet(7)). */
 export interface PacketSocket extends Disposable {
   readonly fd: number;
+  /** That of its device; of a socket on all devices only what each frame says counts. */
   readonly linkType: 'ethernet' | 'raw';
   /** At most so many of those that wait. Never throws; none from a device that is gone. */
   receive(most: number): readonly SniffedFrame[];
@@ -67,12 +75,20 @@ export interface PacketSocket extends Disposable {
 
 export interface PacketSocketOptions {
   readonly device: string;
+  /** 0 is all devices of the network namespace. */
   readonly ifIndex: number;
   /** Of each packet. */
   readonly snapBytes: number;
   /** What else passes the device is not copied; everything without it. */
-  readonly only?: readonly OuterTraffic[] | undefined;
+  readonly only?: readonly SniffedTraffic[] | undefined;
 }
+
+/** A tunnel's packets, or those from and to addresses. */
+export type SniffedTraffic =
+  | OuterTraffic
+  | { readonly protocol: 'addresses'; readonly addresses: readonly Ipv4Addr[] }
+  /** All of ICMP over IPv4. */
+  | { readonly protocol: 'icmp' };
 
 /** @throws WeftError WEFT_SOCKET_FAILED; needs CAP_NET_RAW. */
 export function openPacketSocket(options: PacketSocketOptions): PacketSocket {
@@ -94,7 +110,7 @@ export function openPacketSocket(options: PacketSocketOptions): PacketSocket {
   const length = shared(4);
   new DataView(length.buffer).setUint32(0, NAME_BYTES, true);
   succeeded(getsockname(fd, addressOf(name), addressOf(length)), device);
-  const linkType = linkTypeOf(view.getUint16(8, true), device);
+  const linkType = ifIndex === 0 ? 'raw' : linkTypeOf(view.getUint16(8, true), device);
   return new Sniffer(fd, linkType, snapBytes, stack.move());
 }
 
@@ -128,6 +144,7 @@ class Sniffer implements PacketSocket {
   receive(most: number): readonly SniffedFrame[] {
     const frames: SniffedFrame[] = [];
     const message = new DataView(this.#message.buffer);
+    const name = new DataView(this.#name.buffer);
     while (frames.length < most) {
       message.setUint32(8, NAME_BYTES, true);
       message.setBigUint64(40, BigInt(STAMP_CONTROL_BYTES), true);
@@ -140,6 +157,8 @@ class Sniffer implements PacketSocket {
       const stampNs = stampNsOf(this.#control, Number(message.getBigUint64(40, true)));
       frames.push({
         timeNs: stampNs ?? BigInt(Date.now()) * 1_000_000n,
+        ifIndex: name.getInt32(4, true),
+        linkType: kindOf(name.getUint16(8, true)),
         direction: this.#name[10] === PACKET_OUTGOING ? 'outbound' : 'inbound',
         originalBytes: length,
         bytes: this.#buffer.slice(0, Math.min(length, this.#buffer.length)),
@@ -169,20 +188,31 @@ class Sniffer implements PacketSocket {
  * Lets through IP packets of these protocols and ports. Fragments but the first have no ports: all of UDP are let through, and all of
  * IPv6. Offsets count from the network header, so that it is the same for each kind of device.
  */
-function tunnelProgram(only: readonly OuterTraffic[]): readonly FilterInstruction[] {
+function tunnelProgram(only: readonly SniffedTraffic[]): readonly FilterInstruction[] {
   const ports = only.flatMap((traffic) => (traffic.protocol === 'udp' ? [traffic.port] : []));
-  const hasIpip = only.some(({ protocol }) => protocol === 'ipip');
+  const addresses = only.flatMap((traffic) => (traffic.protocol === 'addresses' ? traffic.addresses : []));
+  const protocols = [
+    ...(only.some(({ protocol }) => protocol === 'ipip') ? [4] : []),
+    ...(only.some(({ protocol }) => protocol === 'icmp') ? [IPPROTO_ICMP] : []),
+  ];
   const program: FilterInstruction[] = [];
+  const words = addresses.length === 0 ? 0 : 2 + 2 * addresses.length;
   // The last instruction refuses, the one before it accepts; a jump counts from the instruction after itself.
-  const size = 15 + 2 * ports.length;
+  const size = 14 + protocols.length + words + 2 * ports.length;
   const toAccept = (): number => size - 3 - program.length;
   const toReject = (): number => size - 2 - program.length;
   program.push([BPF_LD_WORD, 0, 0, SKF_AD_PROTOCOL]);
   program.push([BPF_JUMP_EQUAL, 2, 0, 0x0800]);
   program.push([BPF_JUMP_EQUAL, toAccept(), 0, 0x86dd]);
   program.push([BPF_JUMP_EQUAL, toReject(), toReject(), 0]);
+  if (words > 0) {
+    for (const offset of [12, 16]) {
+      program.push([BPF_LD_WORD, 0, 0, SKF_NET_OFF + offset]);
+      for (const address of addresses) program.push([BPF_JUMP_EQUAL, toAccept(), 0, address]);
+    }
+  }
   program.push([BPF_LD_BYTE, 0, 0, SKF_NET_OFF + 9]);
-  program.push([BPF_JUMP_EQUAL, hasIpip ? toAccept() : 0, 0, 4]);
+  for (const protocol of protocols) program.push([BPF_JUMP_EQUAL, toAccept(), 0, protocol]);
   program.push([BPF_JUMP_EQUAL, 0, toReject(), 17]);
   program.push([BPF_LD_HALF, 0, 0, SKF_NET_OFF + 6]);
   program.push([BPF_JUMP_SET, toAccept(), 0, 0x1fff]);
@@ -196,9 +226,14 @@ function tunnelProgram(only: readonly OuterTraffic[]): readonly FilterInstructio
   return program;
 }
 
-function linkTypeOf(hardwareType: number, device: string): 'ethernet' | 'raw' {
+function kindOf(hardwareType: number): LinkType {
   if (hardwareType === ARPHRD_ETHER) return 'ethernet';
-  if (RAW_TYPES.includes(hardwareType)) return 'raw';
+  return RAW_TYPES.includes(hardwareType) ? 'raw' : 'unsupported';
+}
+
+function linkTypeOf(hardwareType: number, device: string): 'ethernet' | 'raw' {
+  const kind = kindOf(hardwareType);
+  if (kind !== 'unsupported') return kind;
   throw new WeftError(
     'WEFT_SOCKET_FAILED',
     `cannot capture on ${device}: its packets have headers of kind ${hardwareType}`,

@@ -3,8 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { WeftError } from '../errors.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
-import { CLONE_NEWNET, O_CLOEXEC } from './constants.ts';
-import { close, errnoName, open, setns } from './ffi.ts';
+import { insideNamespace } from './network-namespaces.ts';
 import { run } from './run.ts';
 
 /** Where the IPAM plugin host-local keeps the addresses that it has given away, a file each. */
@@ -64,7 +63,7 @@ export async function makeTestContainer(
   const owned = stack.move();
   return {
     address,
-    inside: (work) => insideNamespace(namespace, work),
+    inside: (work) => insideNamespace(`/run/netns/${namespace}`, work),
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
   };
 }
@@ -98,33 +97,4 @@ function reserved(): Ipv4Addr[] {
   return readdirSync(IPAM_DIRECTORY, { withFileTypes: true }).flatMap((entry) =>
     entry.isDirectory() ? readdirSync(`${IPAM_DIRECTORY}/${entry.name}`).flatMap((name) => parseIpv4(name) ?? []) : [],
   );
-}
-
-/** setns(2) is of the calling thread, so that nothing may wait inside. */
-function insideNamespace<T>(namespace: string, work: () => T): T {
-  const [own, other] = [opened('/proc/thread-self/ns/net'), opened(`/run/netns/${namespace}`)];
-  try {
-    enter(other, namespace);
-    try {
-      return work();
-    } finally {
-      enter(own, 'the own one');
-    }
-  } finally {
-    close(own);
-    close(other);
-  }
-}
-
-function opened(path: string): number {
-  const fd = open(path, O_CLOEXEC);
-  if (fd < 0)
-    throw new WeftError('WEFT_KERNEL_STATE', `failed to open the network namespace ${path}: ${errnoName(fd)}`);
-  return fd;
-}
-
-function enter(fd: number, name: string): void {
-  const result = setns(fd, CLONE_NEWNET);
-  if (result < 0)
-    throw new WeftError('WEFT_KERNEL_STATE', `failed to enter the network namespace ${name}: ${errnoName(result)}`);
 }

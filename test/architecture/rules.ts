@@ -48,7 +48,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   health: ['log'],
   metrics: ['ip', 'lease', 'dataplane', 'desired', 'probe', 'log'],
   doctor: ['ip', 'lease', 'config', 'cni', 'desired', 'trafficmngr', 'dataplane', 'backend', 'subnet', 'log'],
-  diagnosis: ['ip', 'lease', 'config', 'doctor', 'probe', 'log'],
+  diagnosis: ['ip', 'lease', 'config', 'capture', 'doctor', 'probe', 'log'],
   api: [
     'ip',
     'lease',

@@ -19,6 +19,7 @@ import { rotateKeyCommand } from './rotate-key.ts';
 import { statusCommand } from './status.ts';
 import { testCommand } from './test.ts';
 import { topCommand } from './top.ts';
+import { traceCommand } from './trace.ts';
 import { tunnelCommand } from './tunnel.ts';
 import { uiCommand } from './ui.ts';
 
@@ -47,6 +48,7 @@ async function main(life: ProcessLife): Promise<number> {
     .addCommand(rotateKeyCommand())
     .addCommand(testCommand())
     .addCommand(pingCommand())
+    .addCommand(traceCommand())
     .addCommand(captureCommand());
   for (const command of [program, ...program.commands]) command.exitOverride();
   try {

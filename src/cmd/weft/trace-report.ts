@@ -1,0 +1,46 @@
+import type { AgentDrops, TraceHop, TraceVerdict } from '../../diagnosis/trace.ts';
+import { printable } from '../../printable.ts';
+import { wrapped } from './status-report.ts';
+import { NARROW_COLUMNS } from './table.ts';
+
+/** What `weft trace --json` prints. */
+export interface TraceReport {
+  readonly ok: boolean;
+  readonly from: string;
+  readonly to: string;
+  readonly protocol: string;
+  readonly farHost: string;
+  /** What of the far host could be looked at. */
+  readonly far: { readonly frames: boolean; readonly agent: boolean };
+  readonly hops: readonly TraceHop[];
+  readonly verdict: TraceVerdict;
+  readonly agentDrops: readonly AgentDrops[];
+  readonly notes: readonly string[];
+}
+
+const LEGS: Readonly<Record<TraceHop['leg'], string>> = { request: '→', answer: '←', error: '!' };
+
+/** Fits 80 columns: a line a hop, and the headers below. */
+export function renderTrace(report: TraceReport): string {
+  const { from, to, protocol, farHost, far, hops, verdict, notes } = report;
+  const lines = [`TRACE ${printable(from)} > ${to} ${protocol}`, ''];
+  for (const hop of hops) {
+    const place = [hop.host, hop.place === 'host' ? '' : printable(hop.place), hop.device].filter((one) => one !== '');
+    lines.push(cut(`${hop.atUs.toFixed(0).padStart(8)} µs ${LEGS[hop.leg]} ${place.join(' ')} ${hop.direction}`));
+    lines.push(...wrapped(`            ${hop.packet.text}`, '              '));
+    if (hop.inner !== undefined) lines.push(...wrapped(`            [${hop.inner.text}]`, '              '));
+  }
+  if (hops.length > 0) lines.push('');
+  const mark = report.ok ? '✔' : '✖';
+  const { outcome, host, hop, reason, text } = verdict;
+  lines.push(...wrapped(`${mark} ${outcome} at ${host}, ${printable(hop)}: ${reason}`, '  '));
+  lines.push(...wrapped(`  ${printable(text)}`, '  '));
+  const sides = far.frames ? 'both hosts' : far.agent ? `this host, and the counters of ${farHost}` : 'this host only';
+  lines.push(...wrapped(`  Seen: ${sides}.`, '  '));
+  for (const note of notes) lines.push(...wrapped(`  Note: ${printable(note)}`, '    '));
+  return `${lines.join('\n')}\n`;
+}
+
+function cut(line: string): string {
+  return line.slice(0, NARROW_COLUMNS);
+}

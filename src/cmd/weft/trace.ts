@@ -1,0 +1,391 @@
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command, InvalidArgumentError } from 'commander';
+import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
+import type { Peer, Self } from '../../api/schema.ts';
+import { backendKind } from '../../backend/registry.ts';
+import { apiSocketPath } from '../../config/subnet-file.ts';
+import { gatewayOf, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
+import {
+  type AgentDrops,
+  hopsOf,
+  judgeTrace,
+  type TraceDrop,
+  type TraceFacts,
+  type TracePlace,
+  type TraceSighting,
+} from '../../diagnosis/trace.ts';
+import { matchFrame, matchIpv4, type TraceIdentity } from '../../diagnosis/trace-match.ts';
+import { describeError, WeftError } from '../../errors.ts';
+import { containsAddr, formatAddr, parseAddr } from '../../ip/address.ts';
+import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
+import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
+import { errnoName } from '../../linux/ffi.ts';
+import {
+  devicesOf,
+  insideNamespace,
+  localIpv4Of,
+  type NetworkNamespace,
+  namespaceAt,
+  networkNamespaces,
+  OWN_NAMESPACE,
+} from '../../linux/network-namespaces.ts';
+import { openPacketSocket, type PacketSocket, type SniffedTraffic } from '../../linux/packet-socket.ts';
+import { openTracePacket, type TraceProtocol } from '../../linux/trace-packet.ts';
+import { untilStopped } from '../stop-signal.ts';
+import { askAll, clientsOf, type TargetFlags, withTarget } from './agent-target.ts';
+import { realHost } from './doctor-host.ts';
+import { requireRoot } from './test-host.ts';
+import { renderTrace, type TraceReport } from './trace-report.ts';
+import { watchDrops, watchLive } from './trace-watch.ts';
+import { wantedKernel } from './wanted-kernel.ts';
+
+export interface TraceFlags extends TargetFlags {
+  readonly subnetFile: string;
+  readonly size: number;
+  readonly wait: number;
+  readonly drops?: true;
+  readonly live?: true;
+  readonly for?: number;
+}
+
+/** Headers of a tunnel's packet, and of what it carries. */
+const SNAP_BYTES = 256;
+const TURN_MS = 10;
+/** What else is told of a packet after its end was seen: captures, records of drops. */
+const SETTLE_MS = 150;
+const PER_TURN = 4_096;
+const DEFAULT_BYTES = 84;
+const THIS_HOST = 'this host';
+
+/**
+ * `weft trace`: one packet and each hop of it, or the hop where it was lost and why. Exit code 0: it arrived and was answered (a
+ * datagram: it arrived); 1: it did not; 2: wrong usage.
+ *
+ * @throws WeftError WEFT_NOT_ROOT, WEFT_NOT_READY, WEFT_USAGE, WEFT_SOCKET_FAILED, WEFT_TRACE_UNAVAILABLE, WEFT_API_…
+ */
+export function traceCommand(): Command {
+  const command = new Command('trace')
+    .summary('send one packet and show each hop, or where and why it was dropped')
+    .description(
+      'Send one packet from FROM to TO and show each hop with headers and time, or the hop where it was dropped and why. FROM is host, an address of a container of this host, a network namespace or a process. TO is an address in a peer’s subnet, or a peer (subnet, address or node). Then icmp (default), tcp PORT or udp PORT. With --drops, show what this host drops. With --live, show packets that a filter (as of weft capture) matches, at each device. IPv4 only. Needs root. --socket, --host, --cluster and --node name the agent of the far host.',
+    )
+    .argument('[words...]', 'FROM TO [icmp | tcp PORT | udp PORT], or the filter of --live')
+    .option('--size <bytes>', 'length of the IP packet, of icmp and udp; it is never fragmented', sizeOf, DEFAULT_BYTES)
+    .option('--wait <seconds>', 'for the answer', secondsOf, 2)
+    .option('--drops', 'watch what this host drops, until Ctrl-C')
+    .option('--live', 'watch packets at each device of this host, until Ctrl-C')
+    .option('--for <seconds>', 'with --drops and --live: stop after so long', secondsOf)
+    .option('--subnet-file <file>', 'as the agent of this host has it', '/run/flannel/subnet.env')
+    .action((words: readonly string[], flags: TraceFlags) => traceOrWatch(words, flags));
+  return withTarget(command);
+}
+
+function sizeOf(text: string): number {
+  const bytes = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (bytes < DEFAULT_BYTES || bytes > 65_535) throw new InvalidArgumentError(`want ${DEFAULT_BYTES} to 65535`);
+  return bytes;
+}
+
+function secondsOf(text: string): number {
+  const seconds = /^\d{1,6}(?:\.\d{1,3})?$/.test(text) ? Number(text) : 0;
+  if (seconds <= 0) throw new InvalidArgumentError('want seconds, more than 0');
+  return seconds;
+}
+
+async function traceOrWatch(words: readonly string[], flags: TraceFlags): Promise<void> {
+  if (flags.drops && flags.live) throw usage('--drops and --live contradict each other');
+  if (flags.drops && words.length > 0) throw usage('--drops takes no words: it shows all that is dropped');
+  if (flags.for !== undefined && !flags.drops && !flags.live) throw usage('--for goes with --drops or --live');
+  const wanted = flags.drops || flags.live ? undefined : requestOf(words);
+  requireRoot();
+  using stopped = untilStopped();
+  const { signal } = stopped;
+  const view = await readHostView(realHost(), flags.subnetFile, backendKind, signal);
+  if (flags.drops) return await watchDrops(view, flags, stopped);
+  if (flags.live) return await watchLive(view, words.join(' '), flags, stopped);
+  const report = await trace(view, wanted!, flags, signal);
+  process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : renderTrace(report));
+  process.exitCode = report.ok ? 0 : 1;
+}
+
+interface TraceRequest {
+  readonly from: string;
+  readonly to: string;
+  readonly protocol: TraceProtocol;
+}
+
+function requestOf([from, to, kind = 'icmp', port, ...rest]: readonly string[]): TraceRequest {
+  if (from === undefined || to === undefined || rest.length > 0)
+    throw usage('want FROM TO [icmp | tcp PORT | udp PORT]');
+  if (kind === 'icmp' && port === undefined) return { from, to, protocol: { kind } };
+  const number = /^\d{1,5}$/.test(port ?? '') ? Number(port) : 0;
+  if ((kind !== 'tcp' && kind !== 'udp') || number < 1 || number > 65_535)
+    throw usage(`cannot read ${JSON.stringify([kind, port].join(' ').trim())}: want icmp, tcp PORT or udp PORT`);
+  return { from, to, protocol: { kind, port: number } };
+}
+
+function usage(message: string): WeftError {
+  return new WeftError('WEFT_USAGE', message, { hint: 'For example: weft trace host 10.244.2.3 tcp 80' });
+}
+
+interface Place extends TracePlace {
+  readonly namespace: NetworkNamespace;
+}
+
+async function trace(
+  view: HostView,
+  request: TraceRequest,
+  flags: TraceFlags,
+  signal: AbortSignal,
+): Promise<TraceReport> {
+  const peer = peerOf(view, request.to);
+  const to = targetOf(peer, request.to);
+  const all = networkNamespaces().map((namespace) => ({ namespace, addresses: localIpv4Of(namespace) }));
+  const own = namespaceAt(OWN_NAMESPACE, 'host');
+  const source = sourceOf(view, request.from, own, all);
+  const farHost = peer.underlay === undefined ? peer.id : formatAddr(peer.underlay);
+  const places = placesOf({ own, source, farHost, to: formatIpv4(to), all, peer });
+  const notes: string[] = [];
+  const wanted = await wantedKernel(view, signal);
+  using resources = new DisposableStack();
+  const only: readonly SniffedTraffic[] = [
+    ...wanted.tunnel,
+    { protocol: 'addresses', addresses: [to] },
+    { protocol: 'icmp' },
+  ];
+  const taps = places.map((place) => {
+    const options = { device: 'all devices', ifIndex: 0, snapBytes: SNAP_BYTES, only };
+    return insideNamespace(place.namespace.path, () => resources.use(openPacketSocket(options)));
+  });
+  const watch = openWatch(notes);
+  if (watch !== undefined) resources.use(watch);
+  const agents = await agentsOf(flags, peer, view, notes, signal);
+  const before = await countsOf(agents, signal);
+  const packet = insideNamespace(source.path, () => resources.use(openTracePacket(to, request.protocol, flags.size)));
+  const port = request.protocol.kind === 'icmp' ? 0 : request.protocol.port;
+  const identity: TraceIdentity = { protocol: request.protocol.kind, destination: to, mark: packet.mark, port };
+  const devices = places.map(({ namespace }) => devicesOf(namespace));
+  const errno = packet.send();
+  const seen = await collect({ places, taps, devices, watch, identity, isSent: errno === 0 }, flags.wait, signal);
+  const lost = taps.reduce((sum, tap) => sum + tap.statistics().dropped, 0);
+  if (lost > 0) notes.push(`${lost} frames could not be looked at: hops may be missing`);
+  const counted = deltaOf(before, await countsOf(agents, signal));
+  const isFarSeen = places.some(({ host, name }) => host === farHost && name === 'host');
+  const isFarAsked = agents.some(({ host }) => host === farHost);
+  const facts: TraceFacts = {
+    ...{ protocol: request.protocol.kind, ...seen, ...counted, farHost, isFarSeen },
+    source: places.find(({ isSource }) => isSource)!,
+    sendError: errno === 0 ? undefined : errnoName(errno),
+    hasFarAgentSeenMore: isFarAsked ? counted.arrived.has(farHost) : undefined,
+  };
+  const verdict = judgeTrace(facts);
+  return {
+    ok: verdict.outcome === 'answered' || verdict.outcome === 'delivered',
+    ...{ from: request.from, to: formatIpv4(to), protocol: [request.protocol.kind, port || ''].join(' ').trim() },
+    ...{ farHost, far: { frames: isFarSeen, agent: isFarAsked } },
+    ...{ hops: hopsOf(facts), verdict, agentDrops: counted.agentDrops, notes },
+  };
+}
+
+function targetOf(peer: PeerView, word: string): Ipv4Addr {
+  const addr = parseAddr(word);
+  const to = addr !== undefined && containsAddr(peer.subnet, addr) ? addr : peer.overlay;
+  if (typeof to === 'number') return to;
+  throw usage(`${formatAddr(to)} is an address of IPv6, which weft trace cannot send to`);
+}
+
+type Known = readonly { readonly namespace: NetworkNamespace; readonly addresses: readonly string[] }[];
+
+function sourceOf(view: HostView, word: string, own: NetworkNamespace, all: Known): NetworkNamespace {
+  if (word === 'host') return own;
+  const addr = parseAddr(word);
+  if (addr !== undefined) {
+    const found = all.find(({ addresses }) => addresses.includes(formatAddr(addr)));
+    if (found === undefined)
+      throw usage(`no network namespace that can be seen from here has the address ${formatAddr(addr)}`);
+    const { subnet } = view.known.own;
+    // What the host has of its own subnet are the addresses of the bridge and of the overlay's device.
+    return subnet !== undefined && addr === gatewayOf(subnet) ? own : found.namespace;
+  }
+  const path = /^\d+$/.test(word) ? `/proc/${word}/ns/net` : word.startsWith('/') ? word : `/run/netns/${word}`;
+  try {
+    return namespaceAt(path, word);
+  } catch {
+    throw usage(`${JSON.stringify(word)} is no network namespace, process or address of this host`);
+  }
+}
+
+interface PlaceFacts {
+  readonly own: NetworkNamespace;
+  readonly source: NetworkNamespace;
+  readonly farHost: string;
+  readonly to: string;
+  readonly all: Known;
+  readonly peer: PeerView;
+}
+
+/** Where the packet may be seen: each namespace once. Another machine's are not there. */
+function placesOf({ own, source, farHost, to, all, peer }: PlaceFacts): readonly Place[] {
+  const places = new Map<number, Place>();
+  const add = (namespace: NetworkNamespace, host: string, name: string): void => {
+    if (places.has(namespace.inode)) return;
+    const isTarget = all.some(
+      ({ namespace: { inode }, addresses }) => inode === namespace.inode && addresses.includes(to),
+    );
+    places.set(namespace.inode, { namespace, host, name, isSource: namespace.inode === source.inode, isTarget });
+  };
+  add(own, THIS_HOST, 'host');
+  add(source, THIS_HOST, source.name);
+  const underlay = peer.underlay === undefined ? undefined : formatAddr(peer.underlay);
+  for (const { namespace, addresses } of all) {
+    if (underlay !== undefined && addresses.includes(underlay)) add(namespace, farHost, 'host');
+  }
+  for (const { namespace, addresses } of all) if (addresses.includes(to)) add(namespace, farHost, namespace.name);
+  return [...places.values()];
+}
+
+function openWatch(notes: string[]): DropWatch | undefined {
+  try {
+    return openDropWatch();
+  } catch (error) {
+    notes.push(`${describeError(error)}: drops of the kernel have no reason here`);
+    return undefined;
+  }
+}
+
+interface Collecting {
+  readonly places: readonly Place[];
+  readonly taps: readonly PacketSocket[];
+  readonly devices: readonly ReadonlyMap<number, string>[];
+  readonly watch: DropWatch | undefined;
+  readonly identity: TraceIdentity;
+  readonly isSent: boolean;
+}
+
+async function collect(
+  { places, taps, devices, watch, identity, isSent }: Collecting,
+  waitSeconds: number,
+  signal: AbortSignal,
+): Promise<{ readonly sightings: readonly TraceSighting[]; readonly kernelDrops: readonly TraceDrop[] }> {
+  const sightings: TraceSighting[] = [];
+  const kernelDrops: TraceDrop[] = [];
+  const turn = (): void => {
+    for (const [at, tap] of taps.entries()) {
+      for (const { linkType, bytes, ifIndex, direction, timeNs } of tap.receive(PER_TURN)) {
+        const match = matchFrame(identity, linkType, bytes);
+        if (match === undefined) continue;
+        const device = devices[at]!.get(ifIndex) ?? `device ${ifIndex}`;
+        sightings.push({
+          ...{ place: places[at]!, device, timeNs, match },
+          direction: direction === 'inbound' ? 'in' : 'out',
+        });
+      }
+    }
+    for (const drop of watch?.take() ?? []) {
+      const place = places.find(({ namespace }) => namespace.inode === drop.namespace);
+      const match = place && matchIpv4(identity, drop.bytes);
+      if (match === undefined) continue;
+      const { device, reason, timeNs } = drop;
+      kernelDrops.push({ place: place!, device, reason, function: drop.place, timeNs, match });
+    }
+  };
+  const endMs = performance.now() + (isSent ? waitSeconds * 1_000 : 0);
+  const isOver = (): boolean =>
+    sightings.some(
+      ({ place, direction, match: { leg, inner } }) =>
+        place.isSource && direction === 'in' && leg === 'answer' && inner === undefined,
+    );
+  while (performance.now() < endMs && !isOver()) {
+    await sleep(TURN_MS, undefined, { signal });
+    turn();
+  }
+  await sleep(SETTLE_MS, undefined, { signal });
+  turn();
+  return { sightings, kernelDrops };
+}
+
+interface TracedAgent {
+  readonly host: string;
+  readonly client: AgentClient;
+  /** The peer of that agent on the other side of the trace. */
+  readonly subnet: string;
+}
+
+async function agentsOf(
+  flags: TraceFlags,
+  peer: PeerView,
+  view: HostView,
+  notes: string[],
+  signal: AbortSignal,
+): Promise<readonly TracedAgent[]> {
+  const socket = apiSocketPath(flags.subnetFile);
+  const here: TracedAgent = { host: THIS_HOST, client: agentClient(THIS_HOST, overSocket(socket)), subnet: peer.id };
+  const farHost = peer.underlay === undefined ? peer.id : formatAddr(peer.underlay);
+  const clients = await clientsOf(flags, signal);
+  const asked = await askAll(clients, (client) => client.get('/self', signal), signal);
+  const own = view.known.own.subnet;
+  const at = asked.findIndex((one) => 'answer' in one && one.answer.lease?.subnets.includes(peer.id) === true);
+  if (at < 0) {
+    notes.push(`the agent of ${farHost} was not asked: name it with --socket, --host or --cluster`);
+    return [here];
+  }
+  const subnet = own === undefined ? hostname() : `${formatAddr(own.addr)}/${own.length}`;
+  return [here, { host: farHost, client: clients[at]!, subnet }];
+}
+
+interface Counts {
+  readonly drops: ReadonlyMap<string, number>;
+  readonly received: number;
+}
+
+/** By host; an agent that does not answer has no figures. */
+async function countsOf(agents: readonly TracedAgent[], signal: AbortSignal): Promise<ReadonlyMap<string, Counts>> {
+  const answers = await Promise.all(
+    agents.map(async ({ host, client, subnet }) => {
+      try {
+        const [self, { peers }] = await Promise.all([client.get('/self', signal), client.get('/peers', signal)]);
+        const peer = peers.find(({ subnets }) => subnets.includes(subnet));
+        return [host, countedOf(peer, self.dataPath)] as const;
+      } catch {
+        signal.throwIfAborted();
+        return undefined;
+      }
+    }),
+  );
+  return new Map(answers.filter((answer) => answer !== undefined));
+}
+
+type DataPath = Pick<Self['dataPath'], 'nobody' | 'queueDrops'>;
+
+function countedOf(peer: Peer | undefined, { nobody, queueDrops }: DataPath): Counts {
+  const drops = new Map<string, number>();
+  const add = (side: AgentDrops['side'], counts: Readonly<Record<string, number>> = {}): void => {
+    for (const [reason, count] of Object.entries(counts))
+      drops.set(`${side} ${reason}`, (drops.get(`${side} ${reason}`) ?? 0) + count);
+  };
+  add('tx', peer?.tx?.drops);
+  add('rx', peer?.rx?.drops);
+  add('tx', nobody?.tx.drops);
+  add('rx', nobody?.rx.drops);
+  add('queue', queueDrops);
+  return { drops, received: peer?.rx?.packets ?? 0 };
+}
+
+function deltaOf(
+  before: ReadonlyMap<string, Counts>,
+  after: ReadonlyMap<string, Counts>,
+): { readonly agentDrops: readonly AgentDrops[]; readonly arrived: ReadonlySet<string> } {
+  const arrived = new Set<string>();
+  const agentDrops = [...after].flatMap(([host, { drops, received }]) => {
+    const past = before.get(host);
+    if (past === undefined) return [];
+    if (received > past.received) arrived.add(host);
+    return [...drops].flatMap(([key, count]): AgentDrops[] => {
+      const packets = count - (past.drops.get(key) ?? 0);
+      const [side, reason] = key.split(' ') as [AgentDrops['side'], string];
+      return packets > 0 ? [{ host, side, reason, packets }] : [];
+    });
+  });
+  return { agentDrops, arrived };
+}

@@ -1,0 +1,66 @@
+/** Which captured frames show the packet of a trace, its answer, or an ICMP error about it. Pure. */
+import { type DecodedPacket, decodeFrame, decodeIpv4, unwrap } from '../capture/decode.ts';
+import type { LinkType } from '../capture/pcap.ts';
+import type { Ipv4Addr } from '../ip/ipv4.ts';
+
+/** How the packet is known. */
+export interface TraceIdentity {
+  readonly protocol: 'icmp' | 'tcp' | 'udp';
+  readonly destination: Ipv4Addr;
+  /** Of icmp the identifier of the echo, else the source port. */
+  readonly mark: number;
+  /** Destination port; 0 with icmp. */
+  readonly port: number;
+}
+
+/** `error`: an ICMP message of somebody on the way, about the packet. */
+export type TraceLeg = 'request' | 'answer' | 'error';
+
+export interface TraceMatch {
+  readonly leg: TraceLeg;
+  readonly packet: DecodedPacket;
+  /** The packet inside `packet`, where that is a tunnel's. */
+  readonly inner: DecodedPacket | undefined;
+}
+
+/** `undefined` when the frame has nothing to do with the trace. */
+export function matchFrame(identity: TraceIdentity, linkType: LinkType, bytes: Uint8Array): TraceMatch | undefined {
+  return matchPacket(identity, decodeFrame(linkType, bytes));
+}
+
+/** The same for bytes that start with an IPv4 header. */
+export function matchIpv4(identity: TraceIdentity, bytes: Uint8Array): TraceMatch | undefined {
+  return matchPacket(identity, decodeIpv4(bytes));
+}
+
+function matchPacket(identity: TraceIdentity, packet: DecodedPacket | undefined): TraceMatch | undefined {
+  if (packet === undefined) return undefined;
+  const leg = legOf(identity, packet);
+  if (leg !== undefined) return { leg, packet, inner: undefined };
+  const inner = unwrap(packet)?.packet;
+  const innerLeg = inner && legOf(identity, inner);
+  return innerLeg && { leg: innerLeg, packet, inner };
+}
+
+const ECHO_REPLY = 0;
+const ECHO = 8;
+/** RFC 792: destination unreachable and time exceeded quote what they are about. */
+const ERRORS: readonly number[] = [3, 11];
+
+function legOf(identity: TraceIdentity, packet: DecodedPacket): TraceLeg | undefined {
+  const { ip, transport, payload } = packet;
+  if (transport.kind === 'icmp' && ERRORS.includes(transport.type)) {
+    const quoted = decodeIpv4(payload);
+    return quoted !== undefined && legOf(identity, quoted) === 'request' ? 'error' : undefined;
+  }
+  const { protocol, destination, mark, port } = identity;
+  if (transport.kind !== protocol) return undefined;
+  if (transport.kind === 'icmp') {
+    if (transport.echo?.id !== mark) return undefined;
+    if (transport.type === ECHO && ip.destination === destination) return 'request';
+    return transport.type === ECHO_REPLY && ip.source === destination ? 'answer' : undefined;
+  }
+  const { sourcePort, destinationPort } = transport;
+  if (ip.destination === destination && sourcePort === mark && destinationPort === port) return 'request';
+  return ip.source === destination && sourcePort === port && destinationPort === mark ? 'answer' : undefined;
+}

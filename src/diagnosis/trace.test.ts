@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { address, udpPacket } from '../../test/fakes/packets.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { hopsOf, judgeTrace, type TraceDrop, type TraceFacts, type TracePlace, type TraceSighting } from './trace.ts';
+import { matchIpv4, type TraceIdentity } from './trace-match.ts';
+
+const FAR = '192.168.77.2';
+const here: TracePlace = { host: 'this host', name: 'host', isSource: true, isTarget: false };
+const farHost: TracePlace = { host: FAR, name: 'host', isSource: false, isTarget: false };
+const target: TracePlace = { host: FAR, name: 'c1', isSource: false, isTarget: true };
+const identity: TraceIdentity = { protocol: 'udp', destination: ipv4Of(address('10.244.2.2')), mark: 4_000, port: 53 };
+const [A, B] = [address('10.244.1.2'), address('10.244.2.2')];
+const payload = Buffer.from('weft-trace');
+const request = udpPacket({ ip: { source: A, destination: B }, sourcePort: 4_000, destinationPort: 53, payload });
+const answer = udpPacket({ ip: { source: B, destination: A }, sourcePort: 53, destinationPort: 4_000, payload });
+const tunnel = { source: address('192.168.77.1'), destination: address(FAR) };
+const wrapped = udpPacket({ ip: tunnel, sourcePort: 8_285, destinationPort: 8_285, payload: request });
+
+function seen(
+  place: TracePlace,
+  device: string,
+  direction: 'in' | 'out',
+  bytes: Uint8Array,
+  at: number,
+): TraceSighting {
+  return { place, device, direction, timeNs: BigInt(at), match: matchIpv4(identity, bytes)! };
+}
+
+function dropped(place: TracePlace, device: string, reason: string, bytes: Uint8Array, func?: string): TraceDrop {
+  return { place, device, reason, function: func, timeNs: 9n, match: matchIpv4(identity, bytes)! };
+}
+
+const SENT = [seen(here, 'flannel0', 'out', request, 1_000), seen(here, 'eth0', 'out', wrapped, 3_500)];
+
+function verdictOf(facts: Partial<TraceFacts>) {
+  const { text, ...rest } = judgeTrace({
+    ...{ protocol: 'udp', source: here, sightings: SENT, kernelDrops: [], agentDrops: [], sendError: undefined },
+    ...{ farHost: FAR, isFarSeen: true, hasFarAgentSeenMore: undefined, ...facts },
+  });
+  assert.ok(text.length > 10);
+  return { ...rest, text };
+}
+
+function brief(facts: Partial<TraceFacts>): string {
+  const { outcome, host, hop, reason } = verdictOf(facts);
+  return [outcome, host, hop, reason].join(' | ');
+}
+
+describe('the frames of a trace', () => {
+  it('are the packet, its answer, and both inside a tunnel, and no others', () => {
+    assert.equal(matchIpv4(identity, request)?.leg, 'request');
+    assert.equal(matchIpv4(identity, answer)?.leg, 'answer');
+    assert.equal(matchIpv4(identity, wrapped)?.inner?.ip.destination, B);
+    assert.equal(matchIpv4({ ...identity, mark: 4_001 }, request), undefined);
+    assert.equal(matchIpv4({ ...identity, port: 54 }, wrapped), undefined);
+    assert.equal(matchIpv4(identity, request.subarray(0, 10)), undefined);
+  });
+
+  it('become hops in the order of time, each once', () => {
+    const again = seen(here, 'eth0', 'out', wrapped, 9_000);
+    const facts = { sightings: [again, ...SENT.toReversed()] } as unknown as TraceFacts;
+    const hops = hopsOf(facts);
+    assert.deepEqual(
+      hops.map(({ device, atUs, inner }) => [device, atUs, inner?.text]),
+      [
+        ['flannel0', 0, undefined],
+        ['eth0', 2.5, '10.244.1.2:4000 > 10.244.2.2:53 udp ttl 64 len 38'],
+      ],
+    );
+  });
+});
+
+describe('what became of a packet', () => {
+  const arrived = [...SENT, seen(target, 'eth0', 'in', request, 5_000)];
+  const cases: readonly (readonly [string, Partial<TraceFacts>, string])[] = [
+    [
+      'the answer is home',
+      { sightings: [...arrived, seen(here, 'flannel0', 'in', answer, 6_000)] },
+      'answered | this host | host flannel0 | arrived',
+    ],
+    [
+      'the answer is home, and refused there',
+      {
+        sightings: [...arrived, seen(here, 'flannel0', 'in', answer, 6_000)],
+        kernelDrops: [dropped(here, 'flannel0', 'NETFILTER_DROP', answer)],
+      },
+      'lost | this host | host flannel0 | netfilter',
+    ],
+    ['a datagram without an answer', { sightings: arrived }, `delivered | ${FAR} | c1 eth0 | arrived`],
+    ['an echo without an answer', { sightings: arrived, protocol: 'icmp' }, `lost | ${FAR} | c1 eth0 | silent`],
+    ['the kernel refuses to send', { sendError: 'ENETUNREACH' }, 'lost | this host | host socket | no-route'],
+    ['too long to be sent', { sendError: 'EMSGSIZE' }, 'lost | this host | host socket | too-big'],
+    [
+      'a firewall of the far host',
+      { kernelDrops: [dropped(farHost, 'eth0', 'NETFILTER_DROP', wrapped, 'nf_hook_slow')] },
+      `lost | ${FAR} | host eth0 | netfilter`,
+    ],
+    [
+      'nobody listens, in the container',
+      { kernelDrops: [dropped(target, 'eth0', 'NO_SOCKET', request)] },
+      `refused | ${FAR} | c1 eth0 | no-listener`,
+    ],
+    [
+      'nobody takes the tunnel’s datagrams',
+      { kernelDrops: [dropped(farHost, 'eth0', 'NO_SOCKET', wrapped)] },
+      `lost | ${FAR} | host eth0 | no-agent`,
+    ],
+    [
+      'a function that gives no reason',
+      { kernelDrops: [dropped(farHost, 'flannel0', 'NOT_SPECIFIED', request, 'ip_forward')] },
+      `lost | ${FAR} | host flannel0 | too-big`,
+    ],
+    [
+      'a reason that has no text',
+      { kernelDrops: [dropped(farHost, 'eth0', 'IP_CSUM', wrapped)] },
+      `lost | ${FAR} | host eth0 | kernel:IP_CSUM`,
+    ],
+    [
+      'a copy that a bridge made',
+      { kernelDrops: [dropped(farHost, 'eth0', 'OTHERHOST', wrapped)] },
+      'lost | this host | host eth0 | unseen',
+    ],
+    [
+      'the far agent refuses it',
+      {
+        sightings: [...SENT, seen(farHost, 'eth0', 'in', wrapped, 4_000)],
+        agentDrops: [
+          { host: 'this host', side: 'tx', reason: 'ttl-exceeded', packets: 1 },
+          { host: FAR, side: 'rx', reason: 'spoofed-source', packets: 1 },
+        ],
+      },
+      `lost | ${FAR} | agent | agent:spoofed-source`,
+    ],
+    [
+      'this host’s agent refuses it',
+      {
+        sightings: SENT.slice(0, 1),
+        agentDrops: [{ host: 'this host', side: 'tx', reason: 'no-route', packets: 2 }],
+      },
+      'lost | this host | agent | agent:no-route',
+    ],
+    ['nothing knows more', {}, 'lost | this host | host eth0 | unseen'],
+    ['it was never on a device', { sightings: [] }, 'lost | this host | host socket | unseen'],
+  ];
+  for (const [what, facts, expected] of cases) it(`${what}: ${expected}`, () => assert.equal(brief(facts), expected));
+
+  it('says how much is known of the far host', () => {
+    const textOf = (facts: Partial<TraceFacts>): string => verdictOf(facts).text;
+    assert.match(textOf({}), /the network between the hosts lost it/);
+    assert.match(textOf({ isFarSeen: false }), /could not be asked/);
+    assert.match(textOf({ isFarSeen: false, hasFarAgentSeenMore: true }), /look for it on that host/);
+    assert.match(textOf({ isFarSeen: false, hasFarAgentSeenMore: false }), /has received nothing/);
+  });
+});

@@ -1,0 +1,117 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { WeftError } from '../errors.ts';
+import { AF_INET, CLONE_NEWNET, IFNAMSIZ, O_CLOEXEC, SIOCGIFINDEX, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
+import { addressOf, close, errnoName, ioctl, open, setns, socket } from './ffi.ts';
+
+/** This thread's own. */
+export const OWN_NAMESPACE = '/proc/thread-self/ns/net';
+const NAMED = '/run/netns';
+/** `struct ifreq`. */
+const IFREQ_BYTES = 40;
+
+/** One network namespace of this machine. */
+export interface NetworkNamespace {
+  /** What opens it. */
+  readonly path: string;
+  readonly inode: number;
+  /** Its name in /run/netns, where it has one; else `pid NUMBER` of a process in it. */
+  readonly name: string;
+}
+
+/** @throws WeftError WEFT_KERNEL_STATE when there is none at this path. */
+export function namespaceAt(path: string, name: string): NetworkNamespace {
+  try {
+    return { path, inode: statSync(path).ino, name };
+  } catch (error) {
+    throw new WeftError('WEFT_KERNEL_STATE', `failed to open the network namespace ${path}`, { cause: error });
+  }
+}
+
+/** All that have a name, or a process that this one can see; each once. */
+export function networkNamespaces(): readonly NetworkNamespace[] {
+  const found = new Map<number, NetworkNamespace>();
+  const add = (path: string, name: string): void => {
+    try {
+      const { ino: inode } = statSync(path);
+      if (!found.has(inode)) found.set(inode, { path, inode, name });
+    } catch {
+      // It has ended meanwhile.
+    }
+  };
+  for (const name of entries(NAMED)) add(`${NAMED}/${name}`, name);
+  for (const pid of entries('/proc')) if (/^\d+$/.test(pid)) add(`/proc/${pid}/ns/net`, `pid ${pid}`);
+  return [...found.values()];
+}
+
+/** The addresses of a namespace's own, of IPv4, dotted (/proc/net/fib_trie: `|-- ADDRESS`, then `/32 host LOCAL`). */
+export function localIpv4Of({ path }: NetworkNamespace): readonly string[] {
+  try {
+    const text = insideNamespace(path, () => readFileSync('/proc/thread-self/net/fib_trie', 'latin1'));
+    return [...new Set([...text.matchAll(/\|-- ([\d.]+)\n\s+\/32 host LOCAL/g)].map(([, address]) => address!))];
+  } catch {
+    // It has ended meanwhile.
+    return [];
+  }
+}
+
+/** Names by index of the devices there. */
+export function devicesOf({ path }: NetworkNamespace): ReadonlyMap<number, string> {
+  return insideNamespace(path, () => {
+    const fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    try {
+      const text = readFileSync('/proc/thread-self/net/dev', 'latin1');
+      return new Map([...text.matchAll(/^\s*([^\s:]+):/gm)].map(([, name]) => [ifIndexOf(fd, name!), name!]));
+    } finally {
+      close(fd);
+    }
+  });
+}
+
+/** −errno for one that has gone. */
+function ifIndexOf(fd: number, name: string): number {
+  const request = new DataView(new SharedArrayBuffer(IFREQ_BYTES));
+  new Uint8Array(request.buffer).set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
+  const result = ioctl(fd, SIOCGIFINDEX, addressOf(request));
+  return result < 0 ? result : request.getInt32(IFNAMSIZ, true);
+}
+
+/** setns(2) is of the calling thread, so that nothing may wait inside. @throws WeftError WEFT_KERNEL_STATE */
+export function insideNamespace<T>(path: string, work: () => T): T {
+  const own = opened(OWN_NAMESPACE);
+  try {
+    const other = opened(path);
+    try {
+      enter(other, path);
+      try {
+        return work();
+      } finally {
+        enter(own, 'the own one');
+      }
+    } finally {
+      close(other);
+    }
+  } finally {
+    close(own);
+  }
+}
+
+function entries(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+function opened(path: string): number {
+  const fd = open(path, O_CLOEXEC);
+  if (fd < 0)
+    throw new WeftError('WEFT_KERNEL_STATE', `failed to open the network namespace ${path}: ${errnoName(fd)}`);
+  return fd;
+}
+
+function enter(fd: number, name: string): void {
+  const result = setns(fd, CLONE_NEWNET);
+  if (result < 0)
+    throw new WeftError('WEFT_KERNEL_STATE', `failed to enter the network namespace ${name}: ${errnoName(result)}`);
+}

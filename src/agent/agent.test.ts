@@ -4,8 +4,9 @@ import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import * as v from 'valibot';
-import { FAKE_IDENTITY_HOST } from '../../test/fakes/backends.ts';
+import { FAKE_IDENTITY_HOST, FAKE_PUBLIC_KEY } from '../../test/fakes/backends.ts';
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
 import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
@@ -15,6 +16,7 @@ import type { Inspection } from '../api/inspection.ts';
 import { ANSWERS } from '../api/schema.ts';
 import type { CloudRoute } from '../backend/backend.ts';
 import { type NamedTun, tunMark } from '../backend/tun-name.ts';
+import { keyPairOf, newPrivateKey } from '../backend/wireguard-key.ts';
 import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
 import { lastKnownPath } from '../config/last-known.ts';
 import { Forwarder } from '../dataplane/supervisor.ts';
@@ -52,6 +54,8 @@ class Stage implements AsyncDisposable {
   readonly directory: string;
   /** The TUN devices that the host has. */
   tuns: readonly NamedTun[] = [];
+  /** What the host's key file holds. */
+  key: string | undefined;
   /** Whether the store keeps whoever opens it waiting. */
   storeHangs = false;
   #stop = new AbortController();
@@ -187,7 +191,14 @@ class Stage implements AsyncDisposable {
       readAddresses: async () => [parseIpv4('192.168.77.1')!],
       externalNotices: silent,
       reachNotices: (signal) => silent(undefined, signal),
-      identity: { ...FAKE_IDENTITY_HOST, tunDevices: async () => this.tuns },
+      identity: {
+        ...FAKE_IDENTITY_HOST,
+        tunDevices: async () => this.tuns,
+        keyFile: async (fresh) => {
+          this.key ??= fresh();
+          return { path: 'wgkey', text: this.key };
+        },
+      },
       setCloudRoute: async (route) => {
         if (this.cloudRefuses !== undefined) throw this.cloudRefuses;
         this.cloudRoutes.push(route);
@@ -343,6 +354,44 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     stage.start();
     await stage.answers(200, /flanneld is ready/);
     assert(stage.lines.some((line) => line.includes('Ran command: up $SUBNET')));
+  });
+
+  it('takes another key from its file while it runs, publishes it, and follows that of a peer', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard"}}';
+    stage.kernel.addLink({ name: 'eth0', kind: 'other', up: true });
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    const published = () => stage.store.entries().map(({ attrs }) => attrs?.backendData);
+    const inKernel = () => stage.kernel.wireguardSettings.get('flannel-wg')?.publicKey;
+    assert.deepEqual([published(), inKernel()], [[{ PublicKey: FAKE_PUBLIC_KEY, Port: 51820 }], FAKE_PUBLIC_KEY]);
+    const [own] = stage.store.entries();
+    const text = newPrivateKey((count) => new Uint8Array(count).fill(0x37));
+    const { publicKey } = keyPairOf({ path: 'wgkey', text });
+    stage.key = text;
+    while (inKernel() !== publicKey || !isDeepStrictEqual(published(), [{ PublicKey: publicKey, Port: 51820 }])) {
+      assert.equal((await stage.ready()).status, 200);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    assert.deepEqual(stage.store.entries()[0]?.subnet, own?.subnet);
+    assert.doesNotMatch(stage.lines.join(''), new RegExp(text.slice(0, 40).replaceAll('+', '\\+')));
+
+    const peer = (key: string) =>
+      stage.store.put({
+        subnet: parsePrefix4('10.244.99.0/24'),
+        ipv6Subnet: undefined,
+        attrs: {
+          ...{ publicIp: parseIpv4('192.168.77.99'), publicIpv6: undefined, backendType: 'wireguard' },
+          ...{ backendData: { PublicKey: key, Port: 51820 }, backendV6Data: undefined },
+        },
+        expiresAtMs: undefined,
+      });
+    const peers = () => stage.kernel.wireguardPeers.map((one) => one.publicKey);
+    const keys = [1, 2].map((byte) => Buffer.alloc(32, byte).toString('base64'));
+    for (const key of keys) {
+      peer(key);
+      while (!isDeepStrictEqual(peers(), [key])) await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   });
 
   it('shows in its API what it holds, knows and does, without secrets', async () => {

@@ -42,6 +42,7 @@ import { explainInterface, externalOf, findExternalInterface } from './external-
 import { failingAs } from './failing-as.ts';
 import { gateRules } from './gate-rules.ts';
 import { HealthPort } from './health-port.ts';
+import { IdentityWatch, withoutFreshKeys } from './identity-watch.ts';
 import { AgentInspection } from './inspection.ts';
 import { describeExternal, InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
@@ -141,6 +142,8 @@ const SILENT: Pick<Log, 'info'> = { info: () => {} };
 interface NodeParts {
   readonly plane: NodePlane;
   readonly watch: InterfaceWatch;
+  /** `undefined` when nothing can replace it. */
+  readonly identity: IdentityWatch | undefined;
 }
 
 interface AgentParts {
@@ -244,7 +247,8 @@ class Agent {
     const carried = await this.#withoutStore(connection, await resumed);
     const answer = await connection.answered;
     using notifier = this.#host.serviceManager((text) => this.#log.warn(text));
-    const { plane, watch } = await this.#prepare(answer, carried);
+    const parts = await this.#prepare(answer, carried);
+    const { plane, watch, identity } = parts;
     this.#figures.config = this.#stack.use(
       new ConfigWatch({
         inUse: answer.config,
@@ -257,9 +261,13 @@ class Agent {
     // ===== Up to here nothing new was made on the host, unless the store was away; from here on it is changed. =====
 
     while (!this.#signal.aborted) {
-      const turn = AbortSignal.any([this.#signal, watch.changed]);
+      const turn = AbortSignal.any([
+        this.#signal,
+        watch.changed,
+        ...(identity === undefined ? [] : [identity.changed]),
+      ]);
       try {
-        this.#move(plane, watch);
+        this.#move(parts);
         await this.#holdLease(answer, plane, notifier, turn);
       } catch (error) {
         if (this.#signal.aborted) break;
@@ -417,8 +425,7 @@ class Agent {
     this.#node = known.node;
     let parts: NodeParts | undefined;
     const failed = async (error: unknown): Promise<undefined> => {
-      await parts?.watch[Symbol.asyncDispose]();
-      await parts?.plane[Symbol.asyncDispose]();
+      await endParts(parts);
       this.#signal.throwIfAborted();
       this.#log.warn(`Could not carry packets of ${leaseKey(known.own)} at once: ${describeError(error)}`);
       this.#own = undefined;
@@ -524,8 +531,7 @@ class Agent {
     }
     if (carried !== undefined) {
       this.#log.warn('The network configuration is not the one that packets were carried with until now');
-      await carried.watch[Symbol.asyncDispose]();
-      await carried.plane[Symbol.asyncDispose]();
+      await endParts(carried);
       this.#own = undefined;
     }
     this.#node = await this.#askNode?.(this.#signal);
@@ -607,12 +613,24 @@ class Agent {
       }),
     );
     this.#watch = watch;
+    const lasting = withoutFreshKeys(identity);
+    const identityWatch =
+      configured.kind.followsIdentity === true
+        ? this.#stack.use(
+            new IdentityWatch({
+              initial: setup,
+              read: (signal) => identifyBackend(configured, config, past, lasting, signal),
+              isStoreThere: () => this.#figures.storeReachable,
+              log: this.#log,
+            }),
+          )
+        : undefined;
     this.#watched.dispose();
     this.#watched = new DisposableStack();
     for (const [part, keeper] of [['interface', watch] as const, ...plane.keepers]) {
       this.#watched.use(this.#readiness.watch(part, keeper));
     }
-    return { plane, watch };
+    return { plane, watch, identity: identityWatch };
   }
 
   #noteBackend(now: string): void {
@@ -733,10 +751,14 @@ class Agent {
     this.#held = undefined;
   }
 
-  #move(plane: NodePlane, watch: InterfaceWatch): void {
+  #move({ plane, watch, identity }: NodeParts): void {
     const before = plane.external;
     const now = watch.current;
-    plane.move(now);
+    if (identity !== undefined && identity.current !== plane.setup) {
+      // The lease is held meanwhile, and packets flow as soon as the peers know.
+      this.#isBetweenSessions = this.#hasBeenReady && this.#held !== undefined;
+    }
+    plane.move(now, identity?.current);
     if (isDeepStrictEqual(before, now)) return;
     this.#record({
       ...{ kind: 'interface-changed', severity: 'warning', subject: now.name },
@@ -786,6 +808,12 @@ class Agent {
     await this.#untilInPlace(['subnet-env'], signal);
     await this.#cniConf.publish();
   }
+}
+
+async function endParts(parts: NodeParts | undefined): Promise<void> {
+  await parts?.identity?.[Symbol.asyncDispose]();
+  await parts?.watch[Symbol.asyncDispose]();
+  await parts?.plane[Symbol.asyncDispose]();
 }
 
 async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {

@@ -98,6 +98,7 @@ export class NodePlane implements AsyncDisposable {
   /** Links that are wanted, by name. */
   #links: ReadonlyMap<string, WantedLink['kind']> = new Map();
   readonly #parts: NodePlaneParts;
+  #setup: BackendSetup;
   #backend: Backend;
   #external: ExternalInterface;
   #drops: ForwardDropWatch | undefined;
@@ -124,7 +125,8 @@ export class NodePlane implements AsyncDisposable {
     this.skipped = new SkippedPeers(log, record);
     if (Object.keys(config.backend.written).length === 0)
       log.info('No Backend in the network config: using udp, as flannel does');
-    this.#backend = this.#backendOn(external);
+    this.#setup = parts.setup;
+    this.#backend = openBackend(parts.setup, config, external);
     this.#external = external;
     this.forwarder = this.#backend.underlay && this.#makeForwarder(() => this.#backend, options.fastPath);
     this.#others = new OtherBackends({
@@ -151,6 +153,11 @@ export class NodePlane implements AsyncDisposable {
     return this.#backend;
   }
 
+  /** With the identity that is in use. */
+  get setup(): BackendSetup {
+    return this.#setup;
+  }
+
   /** Whether what peers publish for their backends is of use here. */
   get usesPeerData(): boolean {
     return this.#backend.usesPeerData || this.#parts.others.candidates.size > 0;
@@ -160,9 +167,13 @@ export class NodePlane implements AsyncDisposable {
     return this.#external;
   }
 
-  /** Another external interface, or other addresses or MTU of it; takes effect with the next `start` and `program`. */
-  move(external: ExternalInterface): void {
-    this.#backend = this.#backendOn(external);
+  /**
+   * Another external interface, or other addresses or MTU of it; takes effect with the next `start` and `program`.
+   * @param setup the same backend, with another identity of this host.
+   */
+  move(external: ExternalInterface, setup: BackendSetup = this.#setup): void {
+    this.#setup = setup;
+    this.#backend = openBackend(setup, this.config, external);
     this.#external = external;
   }
 
@@ -356,10 +367,6 @@ export class NodePlane implements AsyncDisposable {
 
   get #rulesFailure(): string {
     return `Failed to setup ${this.#parts.options.ipMasq ? 'masq' : 'forward'} rules, `;
-  }
-
-  #backendOn(external: ExternalInterface): Backend {
-    return openBackend(this.#parts.setup, this.#parts.config, external);
   }
 
   #makeForwarder(backend: () => Backend, fastPath: FlanneldOptions['fastPath']): Forwarder {

@@ -88,6 +88,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   readonly overheadBytes?: PerFamily<number>;
   /** From values that `keys` has accepted. */
   parse(values: BackendValues<T>): C;
+  /** What `identify` finds may be replaced while the agent runs: it is asked again and again, and makes nothing then. */
+  readonly followsIdentity?: boolean;
   /** The only step that is not pure, before a lease is taken. */
   identify(config: C, network: Network, past: NodePast, host: IdentityHost, signal: AbortSignal): Promise<I>;
   /** @throws WeftError WEFT_CONFIG_INVALID, WEFT_INTERFACE_NOT_FOUND: it cannot work with this network or interface. */

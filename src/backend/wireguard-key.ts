@@ -27,7 +27,7 @@ export function keyPairOf({ path, text }: KeyFile): WireguardKeyPair {
   const key = parseWireguardKey(text.trim());
   if (key === undefined) {
     throw new WeftError('WEFT_KEY_FILE', `${path} does not hold a WireGuard key: 32 bytes in base64 are expected`, {
-      hint: 'weft rotate-key writes a new one. Peers learn it when the agent restarts.',
+      hint: 'weft rotate-key writes a new one.',
     });
   }
   const der = Buffer.concat([PKCS8_HEAD, Buffer.from(key, 'base64')]);

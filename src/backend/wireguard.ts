@@ -90,6 +90,7 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
   udpPorts: ({ mode, ports }) => (mode === 'separate' ? [ports.ipv4, ports.ipv6] : [ports.ipv4]),
   overheadBytes: { ipv4: OVERHEAD_BYTES, ipv6: OVERHEAD_BYTES },
   programs: { wg: 'wireguard-tools' },
+  followsIdentity: true,
 
   parse: (values) => ({
     // Its key table lets no other value pass.

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { Backend, ExternalInterface, PeerPart } from '../../src/backend/backend.ts';
+import type { Backend, ExternalInterface, IdentityHost, PeerPart } from '../../src/backend/backend.ts';
 import { isSkipped } from '../../src/backend/backend.ts';
 import type { AnyBackendKind } from '../../src/backend/registry.ts';
 import { backendKind } from '../../src/backend/registry.ts';
@@ -41,6 +41,24 @@ export function testBackend(
   const stacks: readonly Stack[] = kind.families.includes('ipv6') ? ['ipv4', 'ipv6', 'dual'] : ['ipv4'];
 
   describe(`backend ${kind.type}`, () => {
+    it('is another host to its peers with another key in its file, if it says that it follows one', async () => {
+      let text = '';
+      const keyFile: IdentityHost['keyFile'] = async (fresh) => {
+        text ||= fresh();
+        return { path: 'key', text };
+      };
+      const attrs = async (byte: number) => {
+        const randomBytes = (count: number) => new Uint8Array(count).fill(byte);
+        return (await open('ipv4', { ...FAKE_IDENTITY_HOST, keyFile, randomBytes })).attrs;
+      };
+      const first = await attrs(1);
+      if (text === '') return assert(!kind.followsIdentity);
+      assert(kind.followsIdentity);
+      assert.deepEqual(await attrs(2), first);
+      text = '';
+      assert.notDeepEqual(await attrs(2), first);
+    });
+
     for (const stack of stacks) {
       describe(stack, () => {
         it('says the same when it is asked the same again', async () => {
@@ -143,7 +161,7 @@ export function testBackend(
       });
     }
 
-    async function open(stack: Stack): Promise<Backend> {
+    async function open(stack: Stack, host = FAKE_IDENTITY_HOST): Promise<Backend> {
       const text = JSON.stringify({
         ...(stack === 'ipv6' ? {} : { Network: '10.244.0.0/16' }),
         EnableIPv4: stack !== 'ipv6',
@@ -153,7 +171,7 @@ export function testBackend(
       const network = parseNetConf(text, { source: 'test', validation: 'kube', backends: backendKind });
       const config = kind.parse({});
       const past = { published: { ipv4: undefined, ipv6: undefined }, networks: [] };
-      const identity = await kind.identify(config, network, past, FAKE_IDENTITY_HOST, never);
+      const identity = await kind.identify(config, network, past, host, never);
       return kind.open(config, identity, network, EXTERNAL);
     }
 

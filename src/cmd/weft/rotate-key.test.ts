@@ -22,7 +22,7 @@ it('weft rotate-key writes another key each time, for its owner alone, and print
     const { stdout, stderr } = await run([...argv, ...by.flags], { env: by.env });
     const text = readFileSync(path, 'utf8');
     assert.equal(stdout, `${keyPairOf({ path, text }).publicKey}\n`);
-    assert.match(stderr, /has a new key\. The agent uses it after its next restart\./);
+    assert.match(stderr, /has a new key\. A running agent uses and publishes it/);
     assert(!`${stdout}${stderr}`.includes(text));
     assert.equal(statSync(path).mode & 0o777, 0o400);
     made.add(text);

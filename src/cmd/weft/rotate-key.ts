@@ -13,8 +13,8 @@ export function rotateKeyCommand(): Command {
   return new Command('rotate-key')
     .summary('generate a new key for the wireguard backend of this host')
     .description(
-      'Writes a new private key and prints its public key. The old key stays in use until the agent restarts. The agent then ' +
-        'publishes the new public key to its peers. A peer is unreachable for a moment, until it has received the new key.',
+      'Writes a new private key and prints its public key. A running agent notices it within two seconds, uses it ' +
+        'and publishes the new public key to its peers. A peer is unreachable for a moment, until it has received the new key.',
     )
     .option('--key-file <file>', "the agent's key file", process.env.WIREGUARD_KEY_FILE ?? WIREGUARD_KEY_FILE)
     .action(rotateKey);
@@ -25,5 +25,5 @@ async function rotateKey({ keyFile }: RotateKeyFlags): Promise<void> {
   const { publicKey } = keyPairOf({ path: keyFile, text });
   await writeKeyFile(keyFile, text);
   process.stdout.write(`${publicKey}\n`);
-  process.stderr.write(`weft: ${keyFile} has a new key. The agent uses it after its next restart.\n`);
+  process.stderr.write(`weft: ${keyFile} has a new key. A running agent uses and publishes it within two seconds.\n`);
 }

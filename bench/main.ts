@@ -9,11 +9,10 @@ import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
 import { describeError } from '../src/errors.ts';
-import type { Underlay } from '../src/lab/namespaces.ts';
 import { writeBetween } from './document.ts';
 import { createManyPeers } from './many-peers.ts';
 import { createRig, type Rig, roundTrips, tcp, udp64 } from './measure.ts';
-import { createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
+import { type BenchUnderlay, createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
 import {
   describeRatio,
   type Figures,
@@ -31,7 +30,7 @@ import { summarise } from './stats.ts';
 interface Job {
   readonly title: string;
   readonly paths: readonly PathName[];
-  readonly underlays: readonly Underlay[];
+  readonly underlays: readonly BenchUnderlay[];
   readonly repeat: number;
   /** Before the first round on an underlay. */
   readonly prepare?: (rigs: ReadonlyMap<PathName, Rig>, signal: AbortSignal) => Promise<void>;
@@ -108,7 +107,7 @@ function loadJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repea
   };
 }
 
-const UNDERLAYS: readonly Underlay[] = ['native', 'wire', 'switch'];
+const UNDERLAYS: readonly BenchUnderlay[] = ['native', 'wire', 'xdp', 'switch'];
 
 /** Enough for the ratios that matter, in about two minutes. */
 function quickJobs(): Job[] {
@@ -121,7 +120,7 @@ function quickJobs(): Job[] {
 function fullJobs(repeat: number, seconds: number): Job[] {
   const all = { paths: PATHS, underlays: UNDERLAYS, repeat };
   // What a switch does to large packets is nothing to small ones.
-  const small = { ...all, underlays: ['native', 'wire'] as const };
+  const small = { ...all, underlays: ['native', 'wire', 'xdp'] as const };
   return [
     tcpJob(1, false, seconds, all),
     tcpJob(1, true, seconds, all),

@@ -30,7 +30,7 @@ export async function createManyPeers(peers: number, signal: AbortSignal): Promi
     const subnet = formatIpv4(ipv4Of(FIRST_SUBNET + index * 256));
     return `${subnet}/24=${formatIpv4(ipv4Of(FIRST_ENDPOINT + index))}`;
   });
-  await startTunnel(topology, host, '10.0.0.0/8', list, 'auto');
+  await startTunnel(topology, host, '10.0.0.0/8', list);
   await topology.attachContainers(
     host,
     { subnet: OWN_SUBNET, gateway: ipv4Of(OWN_SUBNET.addr + 1), mtuBytes: 1472 },

@@ -2,7 +2,6 @@
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { FastPathMode } from '../src/dataplane/fast-path/mode.ts';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../src/ip/prefix.ts';
@@ -31,6 +30,9 @@ export const PATH_TITLES: Readonly<Record<PathName, string>> = {
   hostGw: 'weft (host-gw)',
 };
 
+/** `xdp` is the wire-like one with an XDP program on each host's device: weft's own, or an empty one for the other paths. */
+export type BenchUnderlay = Underlay | 'xdp';
+
 const NETWORK: Ipv4Prefix = parsePrefix4('10.244.0.0/16')!;
 const PORT = 8285;
 const UNDERLAY_MTU = 1500;
@@ -48,7 +50,7 @@ const OVERHEAD: Readonly<Record<PathName, number>> = {
 
 export interface BenchPath extends AsyncDisposable {
   readonly name: PathName;
-  readonly underlay: Underlay;
+  readonly underlay: BenchUnderlay;
   readonly topology: Topology;
   /** Processes that carry the packets in user space; empty when the kernel does. */
   readonly forwarders: readonly Child[];
@@ -59,18 +61,25 @@ function subnetOf(host: LabHost): Ipv4Prefix {
 }
 
 /** Two hosts with one container each, connected this way. */
-export async function createPath(name: PathName, underlay: Underlay, signal: AbortSignal): Promise<BenchPath> {
+export async function createPath(name: PathName, underlay: BenchUnderlay, signal: AbortSignal): Promise<BenchPath> {
   await using stack = new AsyncDisposableStack();
   const topology = stack.use(
     await Topology.create(
-      { hosts: 2, containersPerHost: 1, underlay, backToBack: underlay !== 'switch', purpose: `bench ${name}` },
+      {
+        hosts: 2,
+        containersPerHost: 1,
+        underlay: underlay === 'xdp' ? 'wire' : underlay,
+        backToBack: underlay !== 'switch',
+        purpose: `bench ${name}`,
+      },
       signal,
     ),
   );
   const forwarders: Child[] = [];
   for (const host of topology.hosts) {
     const other = topology.hosts[1 - host.index]!;
-    const connected = await connect[name](topology, host, other, signal);
+    if (underlay === 'xdp' && name !== 'weft') await attachEmptyXdp(topology, host);
+    const connected = await connect[name](topology, host, other, signal, underlay);
     forwarders.push(...(connected.forwarders ?? []));
     await topology.attachContainers(host, connected.network ?? networkOf(host, name), signal);
   }
@@ -87,7 +96,13 @@ interface Connected {
   readonly network?: ContainerNetwork;
 }
 
-type Connect = (topology: Topology, host: LabHost, other: LabHost, signal: AbortSignal) => Promise<Connected>;
+type Connect = (
+  topology: Topology,
+  host: LabHost,
+  other: LabHost,
+  signal: AbortSignal,
+  underlay: BenchUnderlay,
+) => Promise<Connected>;
 
 function networkOf(host: LabHost, name: PathName): ContainerNetwork {
   const subnet = subnetOf(host);
@@ -134,8 +149,9 @@ const connect: Readonly<Record<PathName, Connect>> = {
     return {};
   },
 
-  weft: (topology, host, other) => connectByTunnel(topology, host, other, 'auto'),
-  forwarder: (topology, host, other) => connectByTunnel(topology, host, other, 'off'),
+  weft: (topology, host, other, _signal, underlay) =>
+    connectByTunnel(topology, host, other, ['--fast-path=auto', ...(underlay === 'xdp' ? ['--fast-path-in=xdp'] : [])]),
+  forwarder: (topology, host, other) => connectByTunnel(topology, host, other, ['--fast-path=off']),
 
   /** A program in C that moves one packet a system call, as flannel's udp proxy does. */
   loop: async (topology, host, other, signal) => {
@@ -204,11 +220,11 @@ async function connectByTunnel(
   topology: Topology,
   host: LabHost,
   other: LabHost,
-  fastPath: FastPathMode,
+  flags: readonly string[],
 ): Promise<Connected> {
   const network = `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`;
   const peer = `${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`;
-  return { forwarders: [await startTunnel(topology, host, network, [peer], fastPath)] };
+  return { forwarders: [await startTunnel(topology, host, network, [peer], flags)] };
 }
 
 /** `weft tunnel` on a host, ready. @param peers as its --peer takes them. */
@@ -217,17 +233,32 @@ export async function startTunnel(
   host: LabHost,
   address: string,
   peers: readonly string[],
-  fastPath: FastPathMode,
+  flags: readonly string[] = [],
 ): Promise<Child> {
   const weft = new URL('../src/cmd/weft/main.ts', import.meta.url).pathname;
   const child = await topology.start(host, [
     ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
     ...['--address', address, '--listen', `${formatIpv4(host.address)}:${PORT}`],
-    ...['--fast-path', fastPath, '--mtu', String(UNDERLAY_MTU - OVERHEAD.weft)],
+    ...['--mtu', String(UNDERLAY_MTU - OVERHEAD.weft), ...flags],
     ...peers.flatMap((peer) => ['--peer', peer]),
   ]);
-  for await (const line of lines(child.stdout!)) if (line === 'ready') return child;
-  throw new WeftError('WEFT_LAB_FAILED', `weft tunnel on ${host.name} ended before it was ready: ${child.tail()}`);
+  await saysReady(child, host);
+  return child;
+}
+
+async function attachEmptyXdp(topology: Topology, host: LabHost): Promise<void> {
+  const program = new URL('./empty-xdp.ts', import.meta.url).pathname;
+  const child = await topology.start(host, [process.execPath, '--disable-warning=ExperimentalWarning', program]);
+  await saysReady(child, host);
+}
+
+/** @throws WeftError WEFT_LAB_FAILED when it ends before. */
+async function saysReady(child: Child, host: LabHost): Promise<void> {
+  for await (const line of lines(child.stdout!)) if (line === 'ready') return;
+  throw new WeftError(
+    'WEFT_LAB_FAILED',
+    `${child.argv.join(' ')} on ${host.name} ended before it was ready: ${child.tail()}`,
+  );
 }
 
 /** Waits until the program has made its device: the kernel tells, by `ip monitor`. */

@@ -1,6 +1,5 @@
 /** From measured figures to ratios, the tables of the documents and their plot. Pure. */
-import type { Underlay } from '../src/lab/namespaces.ts';
-import { PATH_TITLES, PATHS, type PathName } from './paths.ts';
+import { type BenchUnderlay, PATH_TITLES, PATHS, type PathName } from './paths.ts';
 import { type Summary, summarise } from './stats.ts';
 
 export const METRICS = [
@@ -40,7 +39,7 @@ export const UNITS: Readonly<Record<Metric, string>> = {
   machineCpuPerGB: 'CPU s/GB, both hosts together, TCP 1 stream',
 };
 
-export type Figures = Partial<Record<Underlay, Partial<Record<PathName, Partial<Record<Metric, Summary>>>>>>;
+export type Figures = Partial<Record<BenchUnderlay, Partial<Record<PathName, Partial<Record<Metric, Summary>>>>>>;
 
 /** What is divided by what. */
 const PAIRS: readonly (readonly [string, PathName, PathName])[] = [
@@ -126,15 +125,16 @@ const COLUMNS: readonly (readonly [string, Metric])[] = [
   ['machine/GB', 'machineCpuPerGB'],
 ];
 
-const UNDERLAY_TITLES: Readonly<Record<Underlay, string>> = {
+const UNDERLAY_TITLES: Readonly<Record<BenchUnderlay, string>> = {
   native: 'veth underlay as it is',
   wire: 'wire-like underlay (each host cuts its datagrams to MTU size)',
+  xdp: 'wire-like underlay, with an XDP program on each device (an empty one where the path has none)',
   switch: 'underlay with a switch that cuts (hosts hand over large packets, as to a NIC with TSO)',
 };
 
 /** Markdown tables: medians with their range, one table an underlay. */
 export function table(figures: Figures): string {
-  return (Object.keys(UNDERLAY_TITLES) as Underlay[])
+  return (Object.keys(UNDERLAY_TITLES) as BenchUnderlay[])
     .filter((underlay) => figures[underlay] !== undefined)
     .map((underlay) => {
       const paths = figures[underlay] ?? {};
@@ -163,7 +163,7 @@ export function table(figures: Figures): string {
 
 /** In the README: the first five paths, and of each what most people ask first. Medians. */
 export function overview(figures: Figures): string {
-  const columns: readonly (readonly [string, Underlay, Metric])[] = [
+  const columns: readonly (readonly [string, BenchUnderlay, Metric])[] = [
     ['TCP, veth (Gbit/s)', 'native', 'tcp1'],
     ['TCP, wire-like (Gbit/s)', 'wire', 'tcp1'],
     ['UDP 64 B, veth (kpps)', 'native', 'udp64'],
@@ -199,7 +199,7 @@ const LABEL = 210;
 
 /** A bar chart of TCP throughput with one stream, a group for each underlay, as SVG. */
 export function plot(figures: Figures): string {
-  const bars = (Object.keys(UNDERLAY_TITLES) as Underlay[]).flatMap((underlay) => {
+  const bars = (Object.keys(UNDERLAY_TITLES) as BenchUnderlay[]).flatMap((underlay) => {
     const entries = PATHS.flatMap((path) => {
       const summary = figures[underlay]?.[path]?.tcp1;
       return summary === undefined ? [] : [{ path, summary }];

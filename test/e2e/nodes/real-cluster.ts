@@ -18,8 +18,17 @@ export interface RealClusterOptions {
   readonly nodes: number;
   /** More archives for every node, beside the images of the tests' own pods. */
   readonly images: readonly string[];
+  /** Nodes, pods and services have addresses of both families. Default: of IPv4 alone. */
+  readonly dualStack?: boolean;
   readonly say?: (line: string) => void;
 }
+
+/** Of the pods where there are both families. */
+export const POD_CIDRS = { ipv4: '10.244.0.0/16', ipv6: 'fd10:244::/56' };
+const SERVICE_CIDRS = '10.96.0.0/16,fd10:96::/112';
+/** Between the nodes, `::1` for the first. */
+const UNDERLAY_V6 = 'fd77::';
+const STORE_HOST_V6 = 'fd';
 
 export interface Pod extends KubeObject {
   metadata: KubeObject['metadata'] & { deletionTimestamp?: string };
@@ -27,6 +36,7 @@ export interface Pod extends KubeObject {
   status: {
     phase?: string;
     podIP?: string;
+    podIPs?: { ip: string }[];
     conditions?: { type: string; status: string }[];
     containerStatuses?: ContainerStatus[];
     initContainerStatuses?: ContainerStatus[];
@@ -70,6 +80,7 @@ export class RealCluster implements AsyncDisposable {
   readonly control: KubeCluster;
   readonly #dir: string;
   readonly #images: readonly string[];
+  readonly #dualStack: boolean;
   readonly #kubeProxyConfig: string;
   readonly #nodes = new Map<string, RealNode>();
   readonly #cleanup: AsyncDisposableStack;
@@ -78,7 +89,7 @@ export class RealCluster implements AsyncDisposable {
     topology: Topology,
     control: KubeCluster,
     dir: string,
-    images: readonly string[],
+    { images, dualStack = false }: Pick<RealClusterOptions, 'images' | 'dualStack'>,
     kubeProxyConfig: string,
     cleanup: AsyncDisposableStack,
   ) {
@@ -86,6 +97,7 @@ export class RealCluster implements AsyncDisposable {
     this.control = control;
     this.#dir = dir;
     this.#images = images;
+    this.#dualStack = dualStack;
     this.#kubeProxyConfig = kubeProxyConfig;
     this.#cleanup = cleanup;
   }
@@ -105,11 +117,24 @@ export class RealCluster implements AsyncDisposable {
       controllers: '*',
       scheduler: true,
       flannelAccount: false,
+      ...(options.dualStack === true
+        ? { clusterCidr: `${POD_CIDRS.ipv4},${POD_CIDRS.ipv6}`, serviceCidr: SERVICE_CIDRS }
+        : {}),
     });
     cleanup.use(control);
+    if (options.dualStack === true) {
+      const address = `addr add ${UNDERLAY_V6}${STORE_HOST_V6}/64 dev eth0 nodad\n`;
+      await topology.ipBatch(topology.store!, address, signal);
+    }
     const kubeProxyConfig = await kubeconfigOf(control, 'kube-proxy', 'system:kube-proxy');
     const images = [toolsImage, ...options.images];
-    const cluster = new RealCluster(topology, control, dir, images, kubeProxyConfig, cleanup.move());
+    const { dualStack } = options;
+    const cluster = new RealCluster(
+      ...([topology, control, dir] as const),
+      { images, ...(dualStack === undefined ? {} : { dualStack }) },
+      kubeProxyConfig,
+      cleanup.move(),
+    );
     // All have come to an end before anything is taken down.
     const joined = await Promise.allSettled(topology.hosts.map((host) => cluster.addNode(host, signal)));
     const failed = joined.find((outcome) => outcome.status === 'rejected');
@@ -143,10 +168,18 @@ export class RealCluster implements AsyncDisposable {
     const name = nameOf(host);
     const dir = join(this.#dir, `${name}-${randomUUID().slice(0, 8)}`);
     const kubernetes = await kubernetesBinaries();
+    const addressV6 = this.#dualStack ? `${UNDERLAY_V6}${host.index + 1}` : undefined;
+    if (addressV6 !== undefined) {
+      // Without a default route the agents, to which the manifest names no interface, would find none for IPv6.
+      const route = `route add default via ${UNDERLAY_V6}${STORE_HOST_V6} dev eth0`;
+      await this.topology.ipBatch(host, `addr add ${addressV6}/64 dev eth0 nodad\n${route}\n`, signal);
+      await this.topology.exec(host, ['sysctl', '-q', '-w', 'net.ipv6.conf.all.forwarding=1'], { signal });
+    }
     const node = await RealNode.start({
       name,
       host,
       dir,
+      addressV6,
       programs: { kubelet: kubernetes.program('kubelet'), kubeProxy: kubernetes.program('kube-proxy') },
       kubeconfigs: {
         kubelet: await kubeconfigOf(this.control, name, `system:node:${name}`, 'system:nodes'),

@@ -14,6 +14,8 @@ export interface NodeOptions {
   /** As Kubernetes calls it. */
   readonly name: string;
   readonly host: LabHost;
+  /** In the underlay, beside the host's of IPv4; it has it. */
+  readonly addressV6?: string | undefined;
   /** On a real file system, empty, and the node's alone; it keeps its logs there. */
   readonly dir: string;
   readonly programs: { readonly kubelet: string; readonly kubeProxy: string };
@@ -55,6 +57,7 @@ export class RealNode implements AsyncDisposable {
   readonly name: string;
   /** In the underlay. */
   readonly address: string;
+  readonly addressV6: string | undefined;
   readonly #options: NodeOptions;
   readonly #cgroups: NodeCgroups;
   readonly #holder: Child;
@@ -65,6 +68,7 @@ export class RealNode implements AsyncDisposable {
   private constructor(options: NodeOptions, cgroups: NodeCgroups, holder: Child, pid: number) {
     this.name = options.name;
     this.address = formatIpv4(options.host.address);
+    this.addressV6 = options.addressV6;
     this.#options = options;
     this.#cgroups = cgroups;
     this.#holder = holder;
@@ -198,7 +202,7 @@ export class RealNode implements AsyncDisposable {
           `--root-dir=${NODE_DIR}/kubelet`,
           `--cert-dir=${NODE_DIR}/kubelet/pki`,
           `--hostname-override=${name}`,
-          `--node-ip=${this.address}`,
+          `--node-ip=${[this.address, this.addressV6].filter((one) => one !== undefined).join()}`,
         ],
         ['curl', '--fail', '--silent', 'http://127.0.0.1:10248/healthz'],
       ),

@@ -49,31 +49,45 @@ function describeResult({ diagnosis, rttMs, underlayRttMs, pathMtuBytes }: PathR
 
 /** For build servers: a test case a check and a path, in the form that Jenkins and GitLab read. */
 export function renderJunit({ host, paths, checks, tookMs }: Report): string {
-  const cases = [
-    ...checks.map((check) =>
-      caseOf(
-        'host',
-        check.name,
-        check.status === 'fail' && check.isUnknown !== true ? [check.name, check.found, check.remedy] : undefined,
-      ),
-    ),
-    ...paths.map(({ from, to, result: { diagnosis } }) =>
-      caseOf(from, to, diagnosis && [diagnosis.fault, diagnosis.cause, diagnosis.remedy]),
-    ),
+  const cases: readonly JunitCase[] = [
+    ...checks.map((check) => ({
+      group: 'host',
+      name: check.name,
+      failure:
+        check.status === 'fail' && check.isUnknown !== true
+          ? { fault: check.name, cause: check.found, remedy: check.remedy }
+          : undefined,
+    })),
+    ...paths.map(({ from, to, result: { diagnosis } }) => ({ group: from, name: to, failure: diagnosis })),
   ];
+  return junitOf(host, cases, tookMs);
+}
+
+export interface JunitCase {
+  readonly group: string;
+  readonly name: string;
+  readonly failure: { readonly fault: string; readonly cause: string; readonly remedy: string } | undefined;
+  /** Why nothing is known, which is no failure. */
+  readonly skipped?: string;
+}
+
+/** The report of that name. */
+export function junitOf(name: string, list: readonly JunitCase[], tookMs: number): string {
+  const cases = list.map(caseOf);
   const failures = cases.filter((text) => text.includes('<failure')).length;
   return (
     '<?xml version="1.0" encoding="UTF-8"?>\n' +
-    `<testsuite name="${xml(`weft ${host}`)}" tests="${cases.length}" failures="${failures}" time="${(tookMs / 1e3).toFixed(3)}">\n` +
+    `<testsuite name="${xml(`weft ${name}`)}" tests="${cases.length}" failures="${failures}" time="${(tookMs / 1e3).toFixed(3)}">\n` +
     `${cases.join('')}</testsuite>\n`
   );
 }
 
-function caseOf(group: string, name: string, failure: readonly [string, string, string] | undefined): string {
+function caseOf({ group, name, failure, skipped }: JunitCase): string {
   const head = `  <testcase classname="weft.${xml(group)}" name="${xml(name)}"`;
+  if (skipped !== undefined) return `${head}><skipped message="${xml(skipped)}"/></testcase>\n`;
   if (failure === undefined) return `${head}/>\n`;
-  const [type, message, remedy] = failure;
-  return `${head}><failure type="${xml(type)}" message="${xml(message)}">${xml(remedy)}</failure></testcase>\n`;
+  const { fault, cause, remedy } = failure;
+  return `${head}><failure type="${xml(fault)}" message="${xml(cause)}">${xml(remedy)}</failure></testcase>\n`;
 }
 
 function xml(text: string): string {

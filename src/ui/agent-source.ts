@@ -1,5 +1,6 @@
 /** How one agent is asked: through its Unix socket, or over the network with its token. Reading only. */
 
+import type { OpenAnswer } from '../api/client.ts';
 import { API_ROOT } from '../api/root.ts';
 import { type AgentAddress, agentRequest, bodyOf, responseTo } from '../api/transport.ts';
 import { WeftError } from '../errors.ts';
@@ -33,6 +34,24 @@ export function urlSource(name: string, base: URL, token: string): AgentSource {
   return { name, ask: (path, signal) => ask({ url: base, token }, base.origin, path, signal) };
 }
 
+/** One that somebody else hands questions on to, such as the API server of its cluster. */
+export function openSource(name: string, open: OpenAnswer): AgentSource {
+  return {
+    name,
+    ask: async (path, signal) => {
+      signal.throwIfAborted();
+      const url = new URL(`${API_ROOT}${path}`, 'http://agent');
+      try {
+        const body = await open(url.pathname, Object.fromEntries(url.searchParams), signal);
+        return { status: 200, contentType: 'application/json', body: await bodyOf(body, MAX_ANSWER_BYTES) };
+      } catch (error) {
+        signal.throwIfAborted();
+        throw away(name, error);
+      }
+    },
+  };
+}
+
 async function ask(to: AgentAddress, where: string, path: string, signal: AbortSignal): Promise<AgentAnswer> {
   signal.throwIfAborted();
   try {
@@ -45,11 +64,15 @@ async function ask(to: AgentAddress, where: string, path: string, signal: AbortS
     };
   } catch (error) {
     signal.throwIfAborted();
-    throw new WeftError('WEFT_UI_AGENT_AWAY', `could not ask the agent at ${where}: ${reasonOf(error)}`, {
-      hint: 'Is flanneld running there, with its API? A socket can be read by root only.',
-      cause: error,
-    });
+    throw away(where, error);
   }
+}
+
+function away(where: string, error: unknown): WeftError {
+  return new WeftError('WEFT_UI_AGENT_AWAY', `could not ask the agent at ${where}: ${reasonOf(error)}`, {
+    hint: 'Is flanneld running there, with its API? A socket can be read by root only.',
+    cause: error,
+  });
 }
 
 /** Also of several addresses that were tried, whose error has no text of its own. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { ClusterReport } from '../../src/cmd/weft/cluster-test.ts';
 import type { Report } from '../../src/diagnosis/report.ts';
 import type { Problem } from '../../src/diagnosis/verdict.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
@@ -43,9 +44,10 @@ export class Bed implements AsyncDisposable {
     this.#signal = signal;
   }
 
-  static async create(backend: string, signal: AbortSignal): Promise<Bed> {
+  static async create(backend: string, signal: AbortSignal, agentFlags: readonly string[] = []): Promise<Bed> {
     const netConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "${backend}"}}`;
-    const overlay = await Overlay.create({ hosts: 3, containersPerHost: 1, underlay: 'wire', netConf }, signal);
+    const options = { hosts: 3, containersPerHost: 1, underlay: 'wire', netConf, agentFlags } as const;
+    const overlay = await Overlay.create(options, signal);
     return new Bed(overlay, signal);
   }
 
@@ -81,15 +83,24 @@ export class Bed implements AsyncDisposable {
 
   /** What `weft test` says on that host. */
   async test(name: HostName): Promise<Report> {
-    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'test', '--json'];
-    argv.push('--subnet-file', `${this.host(name).stateDirectory}/subnet.env`);
+    return this.#json<Report>(name, ['--subnet-file', `${this.host(name).stateDirectory}/subnet.env`]);
+  }
+
+  /** What it says of every pair when it asks the agents of all hosts from that one. They listen there, with that token. */
+  async testPairs(name: HostName, port: number, tokenFile: string): Promise<ClusterReport> {
+    const hosts = HOSTS.flatMap((one) => ['--host', `${one}=http://${formatIpv4(this.host(one).address)}:${port}`]);
+    return this.#json<ClusterReport>(name, [...hosts, '--token-file', tokenFile]);
+  }
+
+  async #json<T>(name: HostName, words: readonly string[]): Promise<T> {
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'test', '--json', ...words];
     const { stdout, stderr } = await this.overlay.topology.exec(this.host(name), argv, {
       okExitCodes: [0, 1],
       timeoutMs: 90_000,
       signal: this.#signal,
     });
     try {
-      return JSON.parse(stdout) as Report;
+      return JSON.parse(stdout) as T;
     } catch {
       throw new Error(`weft test says no JSON: ${stdout}${stderr}`);
     }

@@ -1,7 +1,7 @@
 import type { Fault } from './bed.ts';
 
 /** A table of nft with one chain, by hook; the rule is what breaks. `netdev` chains are of eth0. */
-const nft = (family: 'inet' | 'netdev', hook: string, rule: string): string =>
+export const nft = (family: 'inet' | 'netdev', hook: string, rule: string): string =>
   [
     'nft -f - <<E',
     `table ${family} broken {`,
@@ -12,7 +12,7 @@ const nft = (family: 'inet' | 'netdev', hook: string, rule: string): string =>
     '}',
     'E',
   ].join('\n');
-const unbroken = (family: 'inet' | 'netdev'): string => `nft delete table ${family} broken`;
+export const unbroken = (family: 'inet' | 'netdev'): string => `nft delete table ${family} broken`;
 const tunnel = 'udp dport 8285';
 
 export const UDP_FAULTS: readonly Fault[] = [

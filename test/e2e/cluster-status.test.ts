@@ -6,10 +6,13 @@ import { it } from 'node:test';
 import { loadAll } from 'js-yaml';
 import { startApiServer } from '../../src/api/server.ts';
 import { clusterClients } from '../../src/cmd/weft/cluster.ts';
+import type { ClusterReport } from '../../src/cmd/weft/cluster-test.ts';
 import { parseFlanneldOptions } from '../../src/config/flanneld-options.ts';
 import type { KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
+import { run } from '../../src/linux/run.ts';
 import { FakeInspection } from '../fakes/fake-inspection.ts';
+import { weft } from '../netns/lab-command.ts';
 
 const NAMESPACE = 'kube-flannel';
 const TOKEN = 'token-of-the-agents-16';
@@ -47,28 +50,33 @@ it('a user with no more rights than CLI.md names asks agents through the pod pro
   const address = ownAddress();
   const problems: string[] = [];
   const inspection = new FakeInspection();
-  await using agent = await startApiServer(
-    {
-      ...{ inspection, socketPath: undefined, peerUid: () => undefined, ownUid: 0 },
-      listen: { host: address, port: 0, tokenFile },
-      onProblem: (text) => problems.push(text),
-    },
-    signal,
-  );
+  const serve = (of: FakeInspection) =>
+    startApiServer(
+      {
+        ...{ inspection: of, socketPath: undefined, peerUid: () => undefined, ownUid: 0 },
+        listen: { host: address, port: 0, tokenFile },
+        onProblem: (text) => problems.push(text),
+      },
+      signal,
+    );
+  await using agent = await serve(inspection);
   const create = (collection: string, object: object) => admin.create(collection, object as KubeObject);
   const named = (name: string) => ({ metadata: { name, namespace: NAMESPACE } });
-  await cluster.createNodes(['worker-1'], signal);
+  await cluster.createNodes(['worker-1', 'worker-2'], signal);
   const pods = `/api/v1/namespaces/${NAMESPACE}/pods`;
-  await create(pods, {
-    metadata: { name: 'kube-flannel-x', namespace: NAMESPACE, labels: { app: 'flannel' } },
-    spec: {
-      ...{ nodeName: 'worker-1', serviceAccountName: 'flannel', automountServiceAccountToken: false },
-      containers: [{ name: 'flannel', image: 'none', ports: [{ name: 'weft-api', containerPort: agent.port }] }],
-    },
-  });
-  await admin.patch(`${pods}/kube-flannel-x/status`, {
-    status: { phase: 'Running', podIP: address, podIPs: [{ ip: address }] },
-  });
+  const createPod = async (name: string, nodeName: string, port: number): Promise<void> => {
+    await create(pods, {
+      metadata: { name, namespace: NAMESPACE, labels: { app: 'flannel' } },
+      spec: {
+        ...{ nodeName, serviceAccountName: 'flannel', automountServiceAccountToken: false },
+        containers: [{ name: 'flannel', image: 'none', ports: [{ name: 'weft-api', containerPort: port }] }],
+      },
+    });
+    await admin.patch(`${pods}/${name}/status`, {
+      status: { phase: 'Running', podIP: address, podIPs: [{ ip: address }] },
+    });
+  };
+  await createPod('kube-flannel-x', 'worker-1', agent.port!);
 
   const documents = loadAll(await read('deploy/kube-flannel.yml')) as (KubeObject & { readonly spec?: unknown })[];
   const daemonSet = documents.find(({ kind }) => kind === 'DaemonSet')!;
@@ -123,6 +131,37 @@ it('a user with no more rights than CLI.md names asks agents through the pod pro
     assert.equal(text, 'through the proxy');
     break;
   }
+
+  // The second node's probes of the first get no answer.
+  const second = new FakeInspection();
+  const [model] = second.list;
+  const probe = {
+    measuredAtMs: second.peers().atMs,
+    problem: 'no way back',
+    fault: 'one-way',
+    remedy: 'look',
+  } as const;
+  second.own = { ...second.own, node: 'worker-2', lease: { ...second.own.lease!, subnets: ['10.244.2.0/24'] } };
+  second.list = [{ ...model!, id: '10.244.1.0/24', subnets: ['10.244.1.0/24'], holder: 'worker-1', probe }];
+  await using other = await serve(second);
+  await createPod('kube-flannel-y', 'worker-2', other.port!);
+  const junit = join(cluster.dir, 'junit.xml');
+  const inCluster = ['--cluster', '--kubeconfig', flags.kubeconfig, '--namespace', NAMESPACE];
+  const tested = await run([...weft, 'test', ...inCluster, '--json', '--junit', junit], { okExitCodes: [1], signal });
+  const report = JSON.parse(tested.stdout) as ClusterReport;
+  assert.deepEqual(
+    report.pairs.map(({ from, to, status, problem }) => [from, to, status, problem?.fault]),
+    [
+      ['worker-1', 'worker-2', 'ok', undefined],
+      ['worker-2', 'worker-1', 'broken', 'one-way'],
+    ],
+  );
+  assert.match(await readFile(junit, 'utf8'), /classname="weft\.worker-2" name="worker-1"><failure type="one-way"/);
+  const text = await run([...weft, 'test', ...inCluster, 'worker-2'], { okExitCodes: [1], signal });
+  assert.match(text.stdout, /^✖ worker-2 → worker-1 by fast-path on flannel0: one-way: no way back$/m);
+  second.list = [{ ...model!, id: '10.244.1.0/24', subnets: ['10.244.1.0/24'], holder: 'worker-1' }];
+  await run([...weft, 'test', ...inCluster], { signal });
+
   assert.deepEqual(problems, []);
   await agent[Symbol.asyncDispose]();
   await assert.rejects(client.get('/self', signal), { code: 'WEFT_API_UNREACHABLE' });

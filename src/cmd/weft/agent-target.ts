@@ -11,31 +11,44 @@ import type { ClusterFlags } from './cluster.ts';
 /** So many agents of a cluster are asked at once. */
 const AT_ONCE = 16;
 
-export interface TargetFlags extends ClusterFlags {
-  readonly socket: string;
-  readonly host?: string;
+/** Who is asked; the verbs that ask one agent by default have {@link TargetFlags}. */
+export interface AgentFlags extends ClusterFlags {
+  readonly socket?: string;
+  readonly host?: string | readonly string[];
   readonly tokenFile?: string;
   readonly cluster?: true;
   readonly node?: string;
+}
+
+export interface TargetFlags extends AgentFlags {
+  readonly socket: string;
+  readonly host?: string;
   readonly json?: true;
 }
 
 /** Whom a command asks: the agent of this host unless something else is said. */
 export function withTarget(command: Command): Command {
-  return command
-    .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
-    .option('--host <url>', 'ask the agent at this address (--api-listen), as http://192.0.2.1:8287')
-    .option('--token-file <file>', 'the token for --host')
-    .option('--cluster', 'ask all agents of a Kubernetes cluster, through its API server')
+  return withRemote(
+    command
+      .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
+      .option('--host <url>', 'ask the agent at this address (--api-listen), as http://192.0.2.1:8287'),
+  )
     .option('--node <name>', 'ask the agent of this node, likewise')
-    .option('--kubeconfig <file>', 'for --cluster and --node (default: KUBECONFIG, ~/.kube/config)')
-    .option('--namespace <name>', 'of the agents, for --cluster and --node (default: the first that has any)')
     .option('--json', 'print one JSON object');
 }
 
+/** How agents elsewhere are reached, beside `--host`. */
+export function withRemote(command: Command): Command {
+  return command
+    .option('--token-file <file>', 'the token for --host')
+    .option('--cluster', 'ask all agents of a Kubernetes cluster, through its API server')
+    .option('--kubeconfig <file>', 'of the cluster (default: KUBECONFIG, ~/.kube/config)')
+    .option('--namespace <name>', 'of the agents in the cluster (default: the first that has any)');
+}
+
 /** @throws WeftError WEFT_USAGE, WEFT_API_REFUSED, WEFT_API_UNREACHABLE, WEFT_KUBE_CONFIG */
-export async function clientsOf(flags: TargetFlags, signal: AbortSignal): Promise<readonly AgentClient[]> {
-  const { socket, host, tokenFile, cluster, node } = flags;
+export async function clientsOf(flags: AgentFlags, signal: AbortSignal): Promise<readonly AgentClient[]> {
+  const { socket = DEFAULT_API_SOCKET, host, tokenFile, cluster, node } = flags;
   if (cluster === true || node !== undefined) {
     if (host !== undefined) throw usage('--host and --cluster or --node contradict each other', 'Choose one.');
     // Most verbs ask the agent of this host and need nothing of Kubernetes.
@@ -43,14 +56,40 @@ export async function clientsOf(flags: TargetFlags, signal: AbortSignal): Promis
     return await clusterClients(flags, node, signal);
   }
   if (host === undefined) return [agentClient(socket, overSocket(socket))];
-  const url = URL.parse(host);
-  if (url === null || !/^https?:$/.test(url.protocol))
-    throw usage(`--host is ${JSON.stringify(host)}, which is no URL`, 'Write it as http://192.0.2.1:8287.');
+  const hosts = await hostsOf(typeof host === 'string' ? [host] : host, tokenFile);
+  return hosts.map(({ name, url, token }) => agentClient(name, overAddress(url, token)));
+}
+
+/** An agent with `--api-listen`. */
+export interface HostTarget {
+  /** As the user calls it, or its address. */
+  readonly name: string;
+  readonly url: URL;
+  readonly token: string;
+}
+
+/** What `--host` and `--token-file` say, each host once: `http://192.0.2.1:8287` or `worker-1=http://…`. @throws WeftError WEFT_USAGE */
+export async function hostsOf(hosts: readonly string[], tokenFile: string | undefined): Promise<readonly HostTarget[]> {
+  const named = [...new Set(hosts)].map((text) => {
+    const [, name, address = text] = /^([^=/:?#]+)=(.*)$/.exec(text) ?? [];
+    const url = URL.parse(address);
+    if (url === null || !/^https?:$/.test(url.protocol))
+      throw usage(`--host is ${JSON.stringify(text)}, which is no URL`, 'Write it as http://192.0.2.1:8287.');
+    return { name: name ?? url.host, url };
+  });
+  if (new Set(named.map(({ name }) => name)).size < named.length)
+    throw usage('two --host have the same name', 'Give each a name of its own: --host NAME=URL.');
+  if (named.length === 0) return [];
   if (tokenFile === undefined) throw usage('--host needs --token-file', 'Give the file with the token of that agent.');
   const token = await readFile(tokenFile, 'utf8').catch((error: unknown) => {
     throw usage(`cannot read --token-file: ${describeError(error)}`, 'Give the file with the token of that agent.');
   });
-  return [agentClient(url.host, overAddress(url, token.trim()))];
+  return named.map((host) => ({ ...host, token: token.trim() }));
+}
+
+/** For options that may be repeated. */
+export function append(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
 }
 
 function usage(message: string, hint: string): WeftError {

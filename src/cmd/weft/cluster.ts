@@ -38,10 +38,25 @@ interface Pod {
  * @throws WeftError WEFT_KUBE_CONFIG, WEFT_API_REFUSED, WEFT_API_UNREACHABLE
  */
 export async function clusterClients(
-  { kubeconfig, namespace }: ClusterFlags,
+  flags: ClusterFlags,
   node: string | undefined,
   signal: AbortSignal,
 ): Promise<readonly AgentClient[]> {
+  return (await clusterAgents(flags, node, signal)).map(({ name, open }) => agentClient(name, open));
+}
+
+export interface ClusterAgent {
+  /** Of its node. */
+  readonly name: string;
+  readonly open: OpenAnswer;
+}
+
+/** The ways to those agents. @throws as {@link clusterClients}. */
+export async function clusterAgents(
+  { kubeconfig, namespace }: ClusterFlags,
+  node: string | undefined,
+  signal: AbortSignal,
+): Promise<readonly ClusterAgent[]> {
   const access = await loadKubeAccess({ kubeconfigFile: kubeconfig ?? usualKubeconfig(), apiUrl: '' }, () => {});
   const api = new KubeApi(access, `weft/${VERSION}`);
   const path = namespace === undefined ? '/api/v1/pods' : `/api/v1/namespaces/${namespace}/pods`;
@@ -59,10 +74,10 @@ export async function clusterClients(
   }
   const home = namespace ?? first.metadata.namespace;
   const token = await readToken(api, home, signal);
-  return pods
+  const agents = pods
     .filter(({ metadata }) => metadata.namespace === home)
-    .map((pod) => agentClient(pod.spec.nodeName ?? pod.metadata.name, overPod(api, pod, token)))
-    .sort((a, b) => (a.name < b.name ? -1 : 1));
+    .map((pod): ClusterAgent => ({ name: pod.spec.nodeName ?? pod.metadata.name, open: overPod(api, pod, token) }));
+  return agents.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 /** Of several files, as kubectl takes them, the first. */

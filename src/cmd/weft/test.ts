@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError } from 'commander';
+import type { AgentClient } from '../../api/client.ts';
 import { backendKind } from '../../backend/registry.ts';
 import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
 import { describePeer, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
@@ -18,6 +19,9 @@ import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts'
 import { makeTestContainer } from '../../linux/test-container.ts';
 import { printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
+import { append, askAll, clientsOf, withRemote } from './agent-target.ts';
+import type { ClusterFlags } from './cluster.ts';
+import { clusterReport, type NodeAnswer, renderCluster, renderClusterJunit } from './cluster-test.ts';
 import { realHost } from './doctor-host.ts';
 import { overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
 import { wantedKernel } from './wanted-kernel.ts';
@@ -28,39 +32,72 @@ const MAX_TEXT = 4_000;
 /** Of the doctor's checks, those that only say what could be: `agent` and the paths say what is. */
 const LEFT_TO_DOCTOR: ReadonlySet<string> = new Set(['health', 'last-start', 'cap-net-raw', 'network-config-in-use']);
 
-interface TestFlags {
+interface TestFlags extends ClusterFlags {
   readonly subnetFile: string;
   readonly netConfigPath: string;
   readonly healthzPort: number;
   readonly json?: true;
   readonly junit?: string;
   readonly hostOnly?: true;
+  readonly cluster?: true;
+  readonly host?: readonly string[];
+  readonly tokenFile?: string;
 }
 
 /**
  * `weft test`: measures the ways from this host, and from a container that it makes, to each peer, looks at the host, and names what
- * is wrong. Exit code 1 when something is. With `--json`, standard output gets one object and nothing else.
+ * is wrong. With `--cluster` or `--host`, it asks agents for what they have measured of each other. Exit code 1 when something is
+ * wrong. With `--json`, standard output gets one object and nothing else.
  */
 export function testCommand(): Command {
-  return new Command('test')
+  return withRemote(new Command('test'))
     .summary('test the paths from this host to its peers, and name what is wrong')
     .description(
       'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, checksums), check this host, and name the host or pair and the cause of what is wrong. Needs root. The agent need not run.',
     )
-    .argument('[peer...]', 'subnets or addresses of peers (default: all)')
+    .argument('[peer...]', 'subnets or addresses of peers; with --cluster, names of nodes (default: all)')
+    .option(
+      '--host <[name=]url>',
+      'ask the agent at this address (--api-listen) about its peers; repeat it for each',
+      append,
+    )
     .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
     .option('--net-config-path <file>', 'as the agent has it', '/etc/kube-flannel/net-conf.json')
     .option('--healthz-port <port>', 'as the agent has it', portNumber, 8081)
     .option('--host-only', 'do not make a container for the test')
     .option('--json', 'print one JSON object')
     .option('--junit <file>', 'also write a JUnit report')
-    .action((words: readonly string[], flags: TestFlags) => test(words, flags));
+    .action((words: readonly string[], flags: TestFlags) =>
+      flags.cluster === true || flags.host !== undefined ? testPairs(words, flags) : test(words, flags),
+    );
 }
 
 function portNumber(text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (port < 1 || port > 65_535) throw new InvalidArgumentError('want a port, 1 to 65535');
   return port;
+}
+
+/** What the agents have measured of each other in the background; sends nothing itself. */
+async function testPairs(only: readonly string[], flags: TestFlags): Promise<void> {
+  using stopped = untilStopped();
+  const { signal } = stopped;
+  const startedAtMs = performance.now();
+  const clients = await clientsOf(flags, signal);
+  const unknown = only.find((word) => !clients.some(({ name }) => name === word));
+  if (unknown !== undefined)
+    throw new WeftError('WEFT_USAGE', `${JSON.stringify(unknown)} is none of the nodes that are asked`, {
+      hint: `They are: ${clients.map(({ name }) => name).join(', ')}`,
+    });
+  const ask = async (client: AgentClient): Promise<NodeAnswer> => {
+    const [self, peers] = await Promise.all([client.get('/self', signal), client.get('/peers', signal)]);
+    return { self, peers };
+  };
+  const asked = await askAll(clients, ask, signal);
+  const report = clusterReport(asked, only, Math.round(performance.now() - startedAtMs));
+  process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : renderCluster(report));
+  process.exitCode = report.ok ? 0 : 1;
+  if (flags.junit !== undefined) await writeJunit(flags.junit, renderClusterJunit(report));
 }
 
 async function test(words: readonly string[], flags: TestFlags): Promise<void> {

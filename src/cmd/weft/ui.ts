@@ -1,14 +1,14 @@
-import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { Command, InvalidArgumentError } from 'commander';
 import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
-import { WeftError } from '../../errors.ts';
 import { readKeptLab } from '../../lab/lab-page.ts';
 import type { LabResult } from '../../lab/lab-result.ts';
 import { openInBrowser } from '../../linux/browser.ts';
-import { type AgentSource, socketSource, urlSource } from '../../ui/agent-source.ts';
+import { type AgentSource, openSource, socketSource, urlSource } from '../../ui/agent-source.ts';
 import { Fleet } from '../../ui/fleet.ts';
 import type { ProcessLife } from '../process-life.ts';
+import { append, hostsOf, withRemote } from './agent-target.ts';
+import type { ClusterFlags } from './cluster.ts';
 import { pageFiles } from './page-files.ts';
 
 const DEFAULT_PORT = 8087;
@@ -16,7 +16,8 @@ const DEFAULT_PORT = 8087;
 const LISTEN = '127.0.0.1';
 const HOST_NAMES = ['localhost', LISTEN];
 
-interface UiFlags {
+interface UiFlags extends ClusterFlags {
+  readonly cluster?: true;
   readonly socket?: readonly string[];
   readonly host?: readonly string[];
   readonly tokenFile?: string;
@@ -28,10 +29,10 @@ interface UiFlags {
 /**
  * `weft ui`: serves the page until it is stopped, and prints its address on standard output. Everything is only read.
  *
- * @throws WeftError WEFT_USAGE, WEFT_UI_LISTEN, WEFT_UI_PAGE_MISSING, WEFT_CONFIG_UNREADABLE
+ * @throws WeftError WEFT_USAGE, WEFT_UI_LISTEN, WEFT_UI_PAGE_MISSING, WEFT_API_UNREACHABLE, WEFT_API_REFUSED, WEFT_KUBE_CONFIG
  */
 export function uiCommand(life: ProcessLife): Command {
-  return new Command('ui')
+  return withRemote(new Command('ui'))
     .summary('serve a page with hosts, paths, packets and events')
     .description('Serve a live, read-only page on this machine with hosts, the paths between them, packets and events.')
     .option(
@@ -39,16 +40,15 @@ export function uiCommand(life: ProcessLife): Command {
       `API socket of an agent on this machine; may be repeated (default: ${DEFAULT_API_SOCKET})`,
       append,
     )
-    .option('--host <url>', 'URL of the API of an agent on another host (its --api-listen); may be repeated', append)
-    .option('--token-file <file>', 'file with the token for the agents of --host')
+    .option(
+      '--host <[name=]url>',
+      'URL of the API of an agent on another host (its --api-listen); may be repeated',
+      append,
+    )
     .option('--lab <id>', 'show all hosts of a lab kept with weft lab --keep')
     .option('--port <n>', 'port on 127.0.0.1; 0 selects a free port', portNumber, DEFAULT_PORT)
     .option('--open', 'open the page in a browser')
     .action((flags: UiFlags) => serve(flags, life));
-}
-
-function append(value: string, before: readonly string[] = []): readonly string[] {
-  return [...before, value];
 }
 
 function portNumber(text: string): number {
@@ -59,7 +59,7 @@ function portNumber(text: string): number {
 
 async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
   using stop = life.untilStopped();
-  const { sources, lab } = sourcesOf(flags);
+  const { sources, lab } = await sourcesOf(flags, stop.signal);
   // No other verb needs an HTTP server.
   const { uiApp } = await import('../../ui/app.ts');
   const { startPageServer } = await import('../../ui/page-server.ts');
@@ -73,35 +73,25 @@ async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
   if (!stop.signal.aborted) await stopped.promise;
 }
 
-function sourcesOf(flags: UiFlags): { readonly sources: readonly AgentSource[]; readonly lab: LabResult | undefined } {
-  const { socket = [], host = [], tokenFile, lab: id } = flags;
+interface Shown {
+  readonly sources: readonly AgentSource[];
+  readonly lab: LabResult | undefined;
+}
+
+async function sourcesOf(flags: UiFlags, signal: AbortSignal): Promise<Shown> {
+  const { socket = [], host = [], tokenFile, lab: id, cluster } = flags;
   const lab = id === undefined ? undefined : readKeptLab(id);
-  if (host.length > 0 && tokenFile === undefined)
-    throw new WeftError('WEFT_USAGE', '--host needs the token of its agent, in --token-file');
-  const token = tokenFile === undefined ? '' : readToken(tokenFile);
-  const sockets = socket.length === 0 && host.length === 0 && lab === undefined ? [DEFAULT_API_SOCKET] : socket;
+  const hosts = await hostsOf(host, tokenFile);
+  // No other page needs anything of Kubernetes.
+  const nodes = cluster === true ? await (await import('./cluster.ts')).clusterAgents(flags, undefined, signal) : [];
+  const isOthers = hosts.length > 0 || lab !== undefined || cluster === true;
+  const sockets = socket.length === 0 && !isOthers ? [DEFAULT_API_SOCKET] : socket;
   const named = sockets.length === 1 ? () => hostname() : (path: string) => path;
   const sources = [
     ...sockets.map((path) => socketSource(named(path), path)),
-    ...[...new Set(host)].map((text) => hostSource(text, token)),
+    ...hosts.map(({ name, url, token }) => urlSource(name, url, token)),
+    ...nodes.map(({ name, open }) => openSource(name, open)),
     ...Array.from(lab?.sockets ?? [], ([name, path]) => socketSource(name, path)),
   ];
   return { sources, lab: lab?.result };
-}
-
-function hostSource(text: string, token: string): AgentSource {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url === undefined || !/^https?:$/.test(url.protocol))
-    throw new WeftError('WEFT_USAGE', `--host ${text}: want an address such as http://192.168.77.1:8086`);
-  return urlSource(url.host, url, token);
-}
-
-function readToken(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').trim();
-  } catch (error) {
-    throw new WeftError('WEFT_CONFIG_UNREADABLE', `could not read the token in ${file}: ${String(error)}`, {
-      cause: error,
-    });
-  }
 }

@@ -57,6 +57,22 @@ describe('the frames of a trace', () => {
     assert.equal(matchIpv4(identity, request.subarray(0, 10)), undefined);
   });
 
+  it('follow the path where a packet has one time on two devices, as the fast path leaves it', () => {
+    const way = [
+      seen(farHost, 'eth0', 'in', wrapped, 7),
+      seen(farHost, 'flannel0', 'in', request, 7),
+      seen(farHost, 'flannel0', 'out', answer, 8),
+      seen(farHost, 'eth0', 'out', wrapped, 8),
+    ];
+    for (const sightings of [way, way.toReversed()]) {
+      const hops = hopsOf({ sightings } as unknown as TraceFacts);
+      assert.deepEqual(
+        hops.map(({ device, direction }) => `${device} ${direction}`),
+        ['eth0 in', 'flannel0 in', 'flannel0 out', 'eth0 out'],
+      );
+    }
+  });
+
   it('become hops in the order of time, each once', () => {
     const again = seen(here, 'eth0', 'out', wrapped, 9_000);
     const facts = { sightings: [again, ...SENT.toReversed()] } as unknown as TraceFacts;

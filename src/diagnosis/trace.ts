@@ -91,7 +91,7 @@ export interface TraceVerdict {
 
 export function hopsOf({ sightings }: TraceFacts): readonly TraceHop[] {
   const seen = new Set<string>();
-  const sorted = sightings.toSorted((a, b) => (a.timeNs < b.timeNs ? -1 : a.timeNs > b.timeNs ? 1 : 0));
+  const sorted = sightings.toSorted(byTime);
   const first = sorted[0]?.timeNs ?? 0n;
   return sorted.flatMap(({ place, device, direction, timeNs, match: { leg, packet, inner } }): TraceHop[] => {
     // A repeated packet of TCP is not a hop more.
@@ -250,8 +250,21 @@ function unseen(last: TraceSighting, { isFarSeen, farHost, hasFarAgentSeenMore }
   return `it left this device; what became of it is known to ${farHost}, which could not be asked (--host, --cluster)`;
 }
 
-function byTime(a: { readonly timeNs: bigint }, b: { readonly timeNs: bigint }): number {
-  return a.timeNs < b.timeNs ? -1 : a.timeNs > b.timeNs ? 1 : 0;
+interface Timed {
+  readonly timeNs: bigint;
+  readonly direction?: 'in' | 'out';
+  readonly match: TraceMatch;
+}
+
+/**
+ * A packet that the fast path redirects keeps the time at which the underlay's device received it, so that it has one time on two
+ * devices: in the tunnel's datagram comes before, on the way in, and after, on the way out.
+ */
+function byTime(a: Timed, b: Timed): number {
+  if (a.timeNs !== b.timeNs) return a.timeNs < b.timeNs ? -1 : 1;
+  if (a.direction !== b.direction) return a.direction === 'in' ? -1 : 1;
+  const wrapped = Number(b.match.inner !== undefined) - Number(a.match.inner !== undefined);
+  return a.direction === 'in' ? wrapped : -wrapped;
 }
 
 /** As the program that sent it would get it: not in a tunnel, on the way in, where it is. */

@@ -95,6 +95,7 @@ describe('a temporary file', () => {
 
 /** No temporary files: what the caller has named, /dev/stdout for instance; a compiler's output in memory. */
 const KNOWN = [
+  'src/cmd/weft/capture.ts: writeFile(bytes)',
   'src/cmd/weft/docker-opts.ts: writeFile(path, text)',
   'src/cmd/weft/test.ts: writeFile(path, text)',
   'src/config/atomic-file.ts: writeFile(text)',

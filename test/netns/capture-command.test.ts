@@ -147,6 +147,7 @@ describe('weft capture', () => {
       [['-o', fast.file], 1, /it exists[\s\S]*--force/],
       [['-o', fast.file, '--force', 'host', 'nowhere'], 2, /"nowhere" is no address/],
       [['-o', `${here.stateDirectory}/none/file`], 1, /cannot write the capture/],
+      [['-o', here.stateDirectory, '--force'], 1, /it is not a file/],
       [['-o', fast.file, '--snaplen', '5'], 2, /want 128 to 262144/],
       [[], 2, /-o, --output/],
     ];

@@ -1,4 +1,4 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { backendKind } from '../../backend/registry.ts';
 import { parsePacketFilter } from '../../capture/packet-filter.ts';
@@ -14,6 +14,7 @@ import { type CapturePeer, type CaptureRole, Selection } from '../../capture/sel
 import { gatewayOf, type HostView, readHostView } from '../../diagnosis/host-view.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
+import { openExclusive } from '../../exclusive-file.ts';
 import { formatAddr, type IpPrefix, prefixOf } from '../../ip/address.ts';
 import { FAMILIES } from '../../ip/family.ts';
 import type { Lease } from '../../lease/lease.ts';
@@ -228,7 +229,7 @@ async function openSink({ output, force }: CaptureFlags): Promise<Sink> {
   let file: FileHandle;
   try {
     // Packets may hold secrets.
-    file = await open(output, force === true ? 'w' : 'wx', 0o600);
+    file = force === true ? await replaceFile(output) : await open(output, 'wx', 0o600);
   } catch (error) {
     throw unwritable(error);
   }
@@ -241,6 +242,16 @@ async function openSink({ output, force }: CaptureFlags): Promise<Sink> {
     },
     [Symbol.asyncDispose]: () => file.close(),
   };
+}
+
+/** @throws Error when it is a device, a directory or a pipe: those are not removed. */
+async function replaceFile(path: string): Promise<FileHandle> {
+  const before = await lstat(path).catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  });
+  if (before !== undefined && !before.isFile() && !before.isSymbolicLink()) throw new Error('it is not a file');
+  return await openExclusive(path, 0o600);
 }
 
 function standardOutput(): Sink {

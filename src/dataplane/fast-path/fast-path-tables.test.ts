@@ -13,7 +13,7 @@ import type { Grant } from './sign-exchange.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
-const ENDPOINT_BYTES = 88;
+const ENDPOINT_BYTES = 96;
 const COUNTER_BYTES = 32;
 
 type MapName = 'subnets' | 'endpoints' | 'grants' | 'counters' | 'awaiting';

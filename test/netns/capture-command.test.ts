@@ -95,7 +95,7 @@ describe('weft capture', () => {
     const times = slow.read.packets.map(({ timeNs }) => timeNs);
     assert.deepEqual(
       times,
-      times.toSorted((a, b) => (a < b ? -1 : 1)),
+      times.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0)),
     );
     // The names that Wireshark shows in place of addresses.
     const hex = (addr: number): string => addr.toString(16).padStart(8, '0');

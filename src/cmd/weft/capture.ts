@@ -1,6 +1,7 @@
 import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { backendKind } from '../../backend/registry.ts';
+import { InOrder } from '../../capture/in-order.ts';
 import { parsePacketFilter } from '../../capture/packet-filter.ts';
 import {
   interfaceDescription,
@@ -136,6 +137,14 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   await write(taps, selection, namesOf(view, peers), output, flags, stopped);
 }
 
+interface TakenFrame {
+  readonly tap: Tap;
+  /** Number of the interface in the file. */
+  readonly at: number;
+  readonly frame: SniffedFrame;
+  readonly timeNs: bigint;
+}
+
 async function write(
   taps: readonly Tap[],
   selection: Selection,
@@ -156,13 +165,18 @@ async function write(
   const untilMs = performance.now() + (flags.for ?? Number.POSITIVE_INFINITY) * 1_000;
   let left = flags.count ?? Number.POSITIVE_INFINITY;
   const ready = pollOf(taps);
+  const order = new InOrder<TakenFrame>();
   for (let isLast = false; !isLast && left > 0 && !output.isClosed; ) {
     // What has arrived before the end is still in the queues.
     isLast = stopped.signal.aborted || performance.now() >= untilMs;
     const turn = isLast ? Number.POSITIVE_INFINITY : PER_TURN;
-    const packets = taps
-      .flatMap((tap, at) => tap.socket.receive(turn).map((frame) => ({ tap, at, frame })))
-      .sort((a, b) => (a.frame.timeNs < b.frame.timeNs ? -1 : 1));
+    const startedNs = BigInt(Date.now()) * 1_000_000n;
+    const reads = taps.map((tap, at) => {
+      const frames = tap.socket.receive(turn).map((frame) => ({ tap, at, frame, timeNs: frame.timeNs }));
+      return { frames, isCut: frames.length === turn };
+    });
+    const packets = order.round(startedNs, reads);
+    if (isLast) packets.push(...order.rest());
     const blocks: Uint8Array[] = [];
     for (const { tap, at, frame } of packets) {
       const chosen = left > 0 ? selection.select(tap.role, tap.socket.linkType, frame.bytes) : undefined;

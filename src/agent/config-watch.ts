@@ -1,8 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { describeNetworkConfig } from '../config/last-known.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { Log } from '../log/log.ts';
+import { SteadyLook } from './steady-look.ts';
 
 /** A roll-out is a matter of minutes, and asking a store costs a request. */
 const INTERVAL_MS = 10_000;
@@ -23,14 +23,14 @@ export interface ConfigWatchOptions {
 /** Notices that the network configuration is another one than this agent works with, and says that a restart applies it. */
 export class ConfigWatch implements AsyncDisposable {
   readonly #options: ConfigWatchOptions;
-  readonly #stop = new AbortController();
-  readonly #running: Promise<void>;
+  readonly #looking: SteadyLook;
   /** What was said last; empty when there is nothing to say. */
   #news = '';
 
   constructor(options: ConfigWatchOptions) {
     this.#options = options;
-    this.#running = this.#run(this.#stop.signal);
+    const { intervalMs = INTERVAL_MS, isStoreThere } = options;
+    this.#looking = new SteadyLook({ intervalMs, isStoreThere, look: (signal) => this.#look(signal) });
   }
 
   /** Whether the configuration of the store is another one, or none that can be used. */
@@ -39,18 +39,7 @@ export class ConfigWatch implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new Error('the agent ended'));
-    await this.#running;
-  }
-
-  /** Never rejects. */
-  async #run(signal: AbortSignal): Promise<void> {
-    const { intervalMs = INTERVAL_MS, isStoreThere } = this.#options;
-    for (;;) {
-      await delay(intervalMs, undefined, { signal, ref: false }).catch(() => {});
-      if (signal.aborted) return;
-      if (isStoreThere()) await this.#look(signal);
-    }
+    await this.#looking[Symbol.asyncDispose]();
   }
 
   async #look(signal: AbortSignal): Promise<void> {

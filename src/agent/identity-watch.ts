@@ -1,9 +1,9 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { IdentityHost } from '../backend/backend.ts';
 import type { BackendSetup } from '../backend/registry.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { Log } from '../log/log.ts';
+import { SteadyLook } from './steady-look.ts';
 
 /** Reading a small file costs little, and somebody may be watching who has just replaced it. */
 const INTERVAL_MS = 2_000;
@@ -25,8 +25,7 @@ export interface IdentityWatchOptions {
  */
 export class IdentityWatch implements AsyncDisposable {
   readonly #options: IdentityWatchOptions;
-  readonly #stop = new AbortController();
-  readonly #running: Promise<void>;
+  readonly #looking: SteadyLook;
   #current: BackendSetup;
   #change = new AbortController();
   /** Why the last one could not be used. */
@@ -35,7 +34,8 @@ export class IdentityWatch implements AsyncDisposable {
   constructor(options: IdentityWatchOptions) {
     this.#options = options;
     this.#current = options.initial;
-    this.#running = this.#run(this.#stop.signal);
+    const { intervalMs = INTERVAL_MS, isStoreThere } = options;
+    this.#looking = new SteadyLook({ intervalMs, isStoreThere, look: (signal) => this.#look(signal) });
   }
 
   /** With the identity to use. */
@@ -49,18 +49,7 @@ export class IdentityWatch implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new Error('the identity watch ended'));
-    await this.#running;
-  }
-
-  /** Never rejects. */
-  async #run(signal: AbortSignal): Promise<void> {
-    const { intervalMs = INTERVAL_MS, isStoreThere } = this.#options;
-    for (;;) {
-      await delay(intervalMs, undefined, { signal, ref: false }).catch(() => {});
-      if (signal.aborted) return;
-      if (isStoreThere()) await this.#look(signal);
-    }
+    await this.#looking[Symbol.asyncDispose]();
   }
 
   async #look(signal: AbortSignal): Promise<void> {

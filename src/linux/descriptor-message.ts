@@ -1,4 +1,3 @@
-import { CONTROL, CONTROL_LENGTH, IOV, IOV_COUNT, MSGHDR_BYTES, NAME, NAME_LENGTH } from '../dataplane/msghdr.ts';
 import {
   AF_UNIX,
   MSG_CMSG_CLOEXEC,
@@ -10,7 +9,8 @@ import {
   SOCK_NONBLOCK,
   SOL_SOCKET,
 } from './constants.ts';
-import { addressOf, close, recvmsg, sendmsg, socket } from './ffi.ts';
+import { close, recvmsg, sendmsg, socket } from './ffi.ts';
+import { MessageHeader } from './message-header.ts';
 
 /** `struct cmsghdr`: length, level, type; the descriptors follow. */
 const CONTROL_HEADER_BYTES = 16;
@@ -18,28 +18,7 @@ const TEXT_BYTES = 4_096;
 /** More than an agent has: a TUN device and a socket for each backend beside the host's own. */
 export const MAX_DESCRIPTORS = 16;
 
-interface Message {
-  readonly view: DataView;
-  readonly address: number;
-  readonly text: Uint8Array;
-  readonly control: DataView;
-}
-
 const shared = (bytes: number): Uint8Array => new Uint8Array(new SharedArrayBuffer(bytes));
-
-function messageOf(text: Uint8Array, controlBytes: number): Message {
-  const header = shared(MSGHDR_BYTES);
-  const vector = new DataView(new SharedArrayBuffer(16));
-  const control = new DataView(new SharedArrayBuffer(Math.max(controlBytes, 1)));
-  vector.setBigUint64(0, BigInt(addressOf(text)), true);
-  vector.setBigUint64(8, BigInt(text.length), true);
-  const view = new DataView(header.buffer);
-  view.setBigUint64(IOV, BigInt(addressOf(vector)), true);
-  view.setBigUint64(IOV_COUNT, 1n, true);
-  if (controlBytes > 0) view.setBigUint64(CONTROL, BigInt(addressOf(control)), true);
-  view.setBigUint64(CONTROL_LENGTH, BigInt(controlBytes), true);
-  return { view, address: addressOf(header), text, control };
-}
 
 /**
  * Sends a datagram of the text with copies of these descriptors (unix(7), SCM_RIGHTS). Does not wait. Returns what was sent or −errno.
@@ -54,16 +33,16 @@ export function sendDescriptors(to: Uint8Array, text: string, fds: readonly numb
     const bytes = shared(encoded.length);
     bytes.set(encoded);
     const length = CONTROL_HEADER_BYTES + 4 * fds.length;
-    const message = messageOf(bytes, fds.length === 0 ? 0 : Math.ceil(length / 8) * 8);
+    const controlBytes = fds.length === 0 ? 0 : Math.ceil(length / 8) * 8;
+    const message = new MessageHeader({ text: bytes, name: to, controlBytes });
     if (fds.length > 0) {
-      message.view.setBigUint64(CONTROL_LENGTH, BigInt(length), true);
-      message.control.setBigUint64(0, BigInt(length), true);
-      message.control.setInt32(8, SOL_SOCKET, true);
-      message.control.setInt32(12, SCM_RIGHTS, true);
-      for (const [index, fd] of fds.entries()) message.control.setInt32(CONTROL_HEADER_BYTES + 4 * index, fd, true);
+      message.controlLength = length;
+      const control = new DataView(message.control.buffer);
+      control.setBigUint64(0, BigInt(length), true);
+      control.setInt32(8, SOL_SOCKET, true);
+      control.setInt32(12, SCM_RIGHTS, true);
+      for (const [index, fd] of fds.entries()) control.setInt32(CONTROL_HEADER_BYTES + 4 * index, fd, true);
     }
-    message.view.setBigUint64(NAME, BigInt(addressOf(to)), true);
-    message.view.setUint32(NAME_LENGTH, to.length, true);
     return sendmsg(from, message.address, MSG_DONTWAIT | MSG_NOSIGNAL);
   } finally {
     close(from);
@@ -76,12 +55,12 @@ export function sendDescriptors(to: Uint8Array, text: string, fds: readonly numb
  */
 export function receiveDescriptors(fd: number): { readonly text: string; readonly fds: readonly number[] } | number {
   const space = Math.ceil((CONTROL_HEADER_BYTES + 4 * MAX_DESCRIPTORS) / 8) * 8;
-  const message = messageOf(shared(TEXT_BYTES), space);
+  const message = new MessageHeader({ text: shared(TEXT_BYTES), controlBytes: space });
   const received = recvmsg(fd, message.address, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (received < 0) return received;
   const fds: number[] = [];
-  const { control, view } = message;
-  const filled = Number(view.getBigUint64(CONTROL_LENGTH, true));
+  const control = new DataView(message.control.buffer);
+  const filled = message.controlLength;
   for (let at = 0; at + CONTROL_HEADER_BYTES <= filled; ) {
     const length = Number(control.getBigUint64(at, true));
     if (length < CONTROL_HEADER_BYTES || at + length > filled) break;

@@ -36,13 +36,13 @@ import {
   SOL_SOCKET,
 } from './constants.ts';
 import { addressOf, bind, close, errnoName, getsockname, getsockopt, recvmsg, socket } from './ffi.ts';
+import { MessageHeader } from './message-header.ts';
 import { attachSocketFilter, type FilterInstruction } from './socket-filter.ts';
 import { STAMP_CONTROL_BYTES, stampNsOf } from './socket-stamp.ts';
 import { setIntOption } from './udp-socket.ts';
 
 /** `struct sockaddr_ll`. */
 const NAME_BYTES = 20;
-const MESSAGE_BYTES = 56;
 /** What waits while a file is written. */
 const BUFFER_BYTES = 32 << 20;
 const RAW_TYPES: readonly number[] = [ARPHRD_NONE, ARPHRD_RAWIP, ARPHRD_TUNNEL, ARPHRD_TUNNEL6, ARPHRD_SIT];
@@ -121,9 +121,7 @@ class Sniffer implements PacketSocket {
   readonly #resources: DisposableStack;
   readonly #buffer: Uint8Array;
   readonly #name = shared(NAME_BYTES);
-  readonly #control = shared(STAMP_CONTROL_BYTES);
-  readonly #message = shared(MESSAGE_BYTES);
-  readonly #vector = shared(16);
+  readonly #message: MessageHeader;
   readonly #counts = { received: 0, dropped: 0 };
 
   constructor(fd: number, linkType: 'ethernet' | 'raw', snapBytes: number, resources: DisposableStack) {
@@ -131,30 +129,23 @@ class Sniffer implements PacketSocket {
     this.linkType = linkType;
     this.#resources = resources;
     this.#buffer = shared(snapBytes);
-    const message = new DataView(this.#message.buffer);
-    message.setBigUint64(0, BigInt(addressOf(this.#name)), true);
-    message.setBigUint64(16, BigInt(addressOf(this.#vector)), true);
-    message.setBigUint64(24, 1n, true);
-    message.setBigUint64(32, BigInt(addressOf(this.#control)), true);
-    const vector = new DataView(this.#vector.buffer);
-    vector.setBigUint64(0, BigInt(addressOf(this.#buffer)), true);
-    vector.setBigUint64(8, BigInt(snapBytes), true);
+    const parts = { text: this.#buffer, name: this.#name, controlBytes: STAMP_CONTROL_BYTES };
+    this.#message = new MessageHeader(parts);
   }
 
   receive(most: number): readonly SniffedFrame[] {
     const frames: SniffedFrame[] = [];
-    const message = new DataView(this.#message.buffer);
+    const message = this.#message;
     const name = new DataView(this.#name.buffer);
     while (frames.length < most) {
-      message.setUint32(8, NAME_BYTES, true);
-      message.setBigUint64(40, BigInt(STAMP_CONTROL_BYTES), true);
-      const length = recvmsg(this.fd, addressOf(this.#message), MSG_DONTWAIT | MSG_TRUNC);
+      message.reset();
+      const length = recvmsg(this.fd, message.address, MSG_DONTWAIT | MSG_TRUNC);
       if (length === -ENETDOWN) {
         this.wasDown = true;
         continue;
       }
       if (length < 0) break;
-      const stampNs = stampNsOf(this.#control, Number(message.getBigUint64(40, true)));
+      const stampNs = stampNsOf(message.control, message.controlLength);
       frames.push({
         timeNs: stampNs ?? BigInt(Date.now()) * 1_000_000n,
         ifIndex: name.getInt32(4, true),

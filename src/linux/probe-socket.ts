@@ -39,6 +39,7 @@ import {
   SOL_SOCKET,
 } from './constants.ts';
 import { addressOf, clockGettime, close, errnoName, recvmsg, sendto, socket } from './ffi.ts';
+import { MessageHeader } from './message-header.ts';
 import { attachSocketFilter, type FilterInstruction } from './socket-filter.ts';
 import { STAMP_CONTROL_BYTES, stampNsOf } from './socket-stamp.ts';
 import { boundPort, setIntOption, sockaddrOf } from './udp-socket.ts';
@@ -47,10 +48,8 @@ import { boundPort, setIntOption, sockaddrOf } from './udp-socket.ts';
 const BUFFER_BYTES = 2_048;
 /** Messages of others that were not filtered out must not hold up the agent. */
 const MOST_PER_TURN = 256;
-const SOCKADDR_BYTES: Readonly<Record<IpFamily, number>> = { 4: 16, 6: 28 };
 /** Answers to older datagrams are not waited for. */
 const KEPT_PORTS = 1_024;
-const MESSAGE_BYTES = 56;
 
 const UDP_PAYLOAD = new TextEncoder().encode('weft-probe: whether datagrams with a checksum arrive');
 
@@ -87,9 +86,7 @@ class ProbeSocket implements ProbeIo {
   readonly #udpPorts = new Set<number>();
   readonly #name = shared(28);
   readonly #buffer = shared(BUFFER_BYTES);
-  readonly #control = shared(STAMP_CONTROL_BYTES);
-  readonly #message = shared(MESSAGE_BYTES);
-  readonly #vector = shared(16);
+  readonly #message = new MessageHeader({ text: this.#buffer, name: this.#name, controlBytes: STAMP_CONTROL_BYTES });
   readonly #outgoing = shared(65_536);
   readonly #clock = shared(16);
 
@@ -106,14 +103,6 @@ class ProbeSocket implements ProbeIo {
       attachFilter(fd, family, id);
       this.#raw.set(family, fd);
     }
-    const message = new DataView(this.#message.buffer);
-    message.setBigUint64(0, BigInt(addressOf(this.#name)), true);
-    message.setBigUint64(16, BigInt(addressOf(this.#vector)), true);
-    message.setBigUint64(24, 1n, true);
-    message.setBigUint64(32, BigInt(addressOf(this.#control)), true);
-    const vector = new DataView(this.#vector.buffer);
-    vector.setBigUint64(0, BigInt(addressOf(this.#buffer)), true);
-    vector.setBigUint64(8, BigInt(BUFFER_BYTES), true);
     this.#resources = stack.move();
   }
 
@@ -174,14 +163,12 @@ class ProbeSocket implements ProbeIo {
   }
 
   #receiveOne(family: IpFamily, fd: number, offsetMs: number): Arrival | 'none' | undefined {
-    const message = new DataView(this.#message.buffer);
-    message.setUint32(8, SOCKADDR_BYTES[6], true);
-    message.setBigUint64(40, BigInt(STAMP_CONTROL_BYTES), true);
-    const length = recvmsg(fd, addressOf(this.#message), MSG_DONTWAIT);
+    this.#message.reset();
+    const length = recvmsg(fd, this.#message.address, MSG_DONTWAIT);
     if (length < 0) return 'none';
     const read = readProbeMessage(family, this.#buffer.subarray(0, Math.min(length, BUFFER_BYTES)), this.#identity);
     if (read === undefined) return undefined;
-    const stampedMs = stampOf(this.#control, Number(message.getBigUint64(40, true)));
+    const stampedMs = stampOf(this.#message.control, this.#message.controlLength);
     const atMs = stampedMs === undefined ? performance.now() : stampedMs + offsetMs;
     return { from: addressIn(family, this.#name), atMs, message: read };
   }

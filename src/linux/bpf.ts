@@ -182,8 +182,9 @@ export interface BpfProgram extends Disposable {
 const BPF_XDP = 37;
 
 /**
- * Loads a program for what a device receives before the kernel makes packets of it, or a classifier. It is declared to be under the GPL, one of its licences, because the kernel keeps some helpers
- * (bpf_fib_lookup) for such programs.
+ * The program is declared to be under the GPL, one of its licences, because the kernel keeps some helpers (bpf_fib_lookup) for such
+ * programs.
+ * @param attachType `enum bpf_attach_type`; 0 for types that have one place only.
  * @throws WeftError WEFT_FAST_PATH, with the end of the verifier's log.
  */
 function loadProgram(type: number, attachType: number, name: string, code: Uint8Array): BpfProgram {
@@ -192,7 +193,6 @@ function loadProgram(type: number, attachType: number, name: string, code: Uint8
   const load = (log: DataView | undefined): number => {
     const attributes = sharedBytes(ATTRIBUTE_BYTES);
     attributes.setUint32(0, type, true);
-    attributes.setUint32(68, attachType, true);
     attributes.setUint32(4, code.length / 8, true);
     putAddress(attributes, 8, instructions);
     putAddress(attributes, 16, licence);
@@ -202,6 +202,7 @@ function loadProgram(type: number, attachType: number, name: string, code: Uint8
       putAddress(attributes, 32, log);
     }
     putName(attributes, 48, name);
+    attributes.setUint32(68, attachType, true);
     let fd = -EAGAIN;
     for (let attempt = 0; attempt < LOAD_ATTEMPTS && fd === -EAGAIN; attempt++) {
       fd = bpf(BPF_COMMANDS.progLoad, addressOf(attributes), ATTRIBUTE_BYTES);

@@ -124,22 +124,40 @@ export function begin(asm: Assembler): void {
   asm.jumpIf('ne', 1, ETH_P_IP, 'pass');
 }
 
-export function end(asm: Assembler): void {
+/** @param verdicts what the program says of a packet that passes, and of one that it drops; those of tcx by default. */
+export function end(asm: Assembler, verdicts = { pass: TCX_NEXT, drop: TCX_DROP }): void {
   asm.label('pass');
-  asm.op('mov', 0, TCX_NEXT);
+  asm.op('mov', 0, verdicts.pass);
   asm.exit();
   asm.label('drop');
-  asm.op('mov', 0, TCX_DROP);
+  asm.op('mov', 0, verdicts.drop);
   asm.exit();
 }
 
-/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
-export function loadBytes(asm: Assembler, packetOffset: number, frameOffset: number, length: number): void {
+/** By a helper function that takes the context, an offset in the packet, memory and a length. R0: 0, or why not. */
+export function transferBytes(
+  asm: Assembler,
+  helper: number,
+  packetOffset: number,
+  frameOffset: number,
+  length: number,
+): void {
   asm.op('mov', 1, reg(CONTEXT));
   asm.op('mov', 2, packetOffset);
   frameAddress(asm, 3, frameOffset);
   asm.op('mov', 4, length);
-  asm.call(SKB_LOAD_BYTES);
+  asm.call(helper);
+}
+
+/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
+export function loadBytes(
+  asm: Assembler,
+  packetOffset: number,
+  frameOffset: number,
+  length: number,
+  helper = SKB_LOAD_BYTES,
+): void {
+  transferBytes(asm, helper, packetOffset, frameOffset, length);
   asm.jumpIf('ne', 0, 0, 'pass');
 }
 

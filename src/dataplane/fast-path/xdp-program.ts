@@ -27,15 +27,17 @@ import {
   decrementTtl,
   ETH_P_IP,
   ETHERNET_HEADER,
+  end,
   FRAME,
   foldSum,
-  frameAddress,
   jumpIfUnread,
+  loadBytes,
   measurePacket,
   type ProgramOptions,
   readClock,
   requireOwn,
   SECOND_NS,
+  transferBytes,
 } from './skb-program.ts';
 
 /** Offsets in `struct xdp_md` (include/uapi/linux/bpf.h). */
@@ -86,9 +88,9 @@ export function xdpProgram(options: XdpProgramOptions): Uint8Array {
   asm.op('mov', CONTEXT, reg(1));
   asm.call(XDP_GET_BUFF_LEN);
   asm.op('mov', 9, reg(0));
-  loadBytes(asm, 0, ETHERNET, ETHERNET_HEADER);
+  loadBytes(asm, 0, ETHERNET, ETHERNET_HEADER, XDP_LOAD_BYTES);
   requireFrameForUs(asm, ownMac);
-  loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
+  loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER, XDP_LOAD_BYTES);
   requireOuterHeaders(asm, options);
   readClock(asm, maps, CLOCK, KEY);
   requireLengths(asm);
@@ -103,33 +105,8 @@ export function xdpProgram(options: XdpProgramOptions): Uint8Array {
   if (segmentation === 'beyond') learnFromTag(asm, 'never-whole');
   handOn(asm);
   count(asm, maps, SLOT, RX_PACKETS, MEASURED);
-  asm.label('pass');
-  asm.op('mov', 0, XDP_PASS);
-  asm.exit();
-  asm.label('drop');
-  asm.op('mov', 0, XDP_DROP);
-  asm.exit();
+  end(asm, { pass: XDP_PASS, drop: XDP_DROP });
   return asm.assemble();
-}
-
-function transferBytes(
-  asm: Assembler,
-  helper: number,
-  packetOffset: number,
-  frameOffset: number,
-  length: number,
-): void {
-  asm.op('mov', 1, reg(CONTEXT));
-  asm.op('mov', 2, packetOffset);
-  frameAddress(asm, 3, frameOffset);
-  asm.op('mov', 4, length);
-  asm.call(helper);
-}
-
-/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
-function loadBytes(asm: Assembler, packetOffset: number, frameOffset: number, length: number): void {
-  transferBytes(asm, XDP_LOAD_BYTES, packetOffset, frameOffset, length);
-  asm.jumpIf('ne', 0, 0, 'pass');
 }
 
 function requireFrameForUs(asm: Assembler, ownMac: readonly number[]): void {
@@ -216,7 +193,7 @@ function requireInnerSum(asm: Assembler): void {
   asm.jumpIf('eq', 1, PROTO_ICMP, 'inner-sum');
   asm.jumpIf('eq', 1, PROTO_TCP, 'pseudo-header');
   asm.jumpIf('ne', 1, PROTO_UDP, 'pass');
-  loadBytes(asm, TRANSPORT_IN_PACKET + 6, KEY, 2);
+  loadBytes(asm, TRANSPORT_IN_PACKET + 6, KEY, 2, XDP_LOAD_BYTES);
   asm.load(8, 3, FRAME, SUM);
   asm.load(2, 1, FRAME, KEY);
   asm.jumpIf('eq', 1, 0, 'inner-sum-right');

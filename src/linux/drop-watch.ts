@@ -64,8 +64,11 @@ export function openDropWatch(): DropWatch {
       take: () => {
         const offsetNs = BigInt(Date.now()) * 1_000_000n - process.hrtime.bigint();
         const drops: KernelDrop[] = [];
-        for (let record = queue.take(); record !== undefined && drops.length < QUEUE_ENTRIES; record = queue.take())
+        while (drops.length < QUEUE_ENTRIES) {
+          const record = queue.take();
+          if (record === undefined) break;
           drops.push(readRecord(record, offsetNs, names));
+        }
         return drops;
       },
       [Symbol.dispose]: () => owned[Symbol.dispose](),

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readTextIfThere } from './read-text.ts';
 
 /** Why the kernel of this host dropped IPv4 packets, outside the agent. */
 export const HOST_DROPS = [
@@ -27,7 +27,7 @@ export type HostDrops = Readonly<Partial<Record<(typeof HOST_DROPS)[number], num
  * read one after the other, so that a few packets of a busy host may be between two of them.
  */
 export function readHostDrops(): HostDrops {
-  return hostDropsOf(textOf('/proc/self/net/snmp'), textOf('/proc/self/net/netstat'));
+  return hostDropsOf(readTextIfThere('/proc/self/net/snmp'), readTextIfThere('/proc/self/net/netstat'));
 }
 
 /** From the texts of /proc/net/snmp and /proc/net/netstat (Documentation/networking/snmp_counter.rst); empty where they say nothing. */
@@ -64,13 +64,4 @@ function rowsOf(text: string, group: string): Map<string, number> {
     .filter((line) => line.startsWith(`${group}: `))
     .map((line) => line.split(' ').slice(1));
   return new Map(names.map((name, index) => [name, Number(values[index])]));
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    // A kernel without /proc.
-    return '';
-  }
 }

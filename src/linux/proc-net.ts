@@ -1,9 +1,10 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import { endianness } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { IpAddr } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
+import { readTextIfThere } from './read-text.ts';
 
 /**
  * Who has what this process could not get, for error messages. Looks through /proc, which takes some milliseconds per
@@ -28,7 +29,7 @@ export interface UdpHolder extends Holder {
 export function udpPortHolders(port: number, address: IpAddr): UdpHolder[] {
   const sockets = new Map<string, IpAddr>();
   for (const file of ['udp', 'udp6']) {
-    for (const { inode, addr } of udpSockets(readText(`/proc/self/net/${file}`), port)) {
+    for (const { inode, addr } of udpSockets(readTextIfThere(`/proc/self/net/${file}`), port)) {
       if (addr === address || addr === 0 || addr === 0n || address === 0 || address === 0n) sockets.set(inode, addr);
     }
   }
@@ -56,7 +57,7 @@ export function tunHolders(name: string): Holder[] {
     const attached = descriptors(pid).some(
       ({ fd, target }) =>
         /(^|\/)tun$/.test(target) &&
-        /^iff:\s*(\S+)$/m.exec(readText(`/proc/${pid}/fdinfo/${fd}`))?.[1] === name &&
+        /^iff:\s*(\S+)$/m.exec(readTextIfThere(`/proc/${pid}/fdinfo/${fd}`))?.[1] === name &&
         readLink(`/proc/${pid}/ns/net`) === ours,
     );
     if (attached) holders.push({ pid, command: commandOf(pid) });
@@ -115,7 +116,7 @@ function procAddress(hex: string): IpAddr | undefined {
 
 function commandOf(pid: number): string {
   // A kernel thread or a zombie has no command line.
-  return commandName(argvOf(pid)) || readText(`/proc/${pid}/comm`).trim() || 'unknown';
+  return commandName(argvOf(pid)) || readTextIfThere(`/proc/${pid}/comm`).trim() || 'unknown';
 }
 
 /**
@@ -133,7 +134,7 @@ function commandName([program = '', ...rest]: readonly string[]): string {
 }
 
 function argvOf(pid: number): string[] {
-  return readText(`/proc/${pid}/cmdline`).split('\0');
+  return readTextIfThere(`/proc/${pid}/cmdline`).split('\0');
 }
 
 function pids(): number[] {
@@ -159,14 +160,6 @@ function list(path: string): string[] {
 function readLink(path: string): string {
   try {
     return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
   } catch {
     return '';
   }

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readTextIfThere } from './read-text.ts';
 
 /** Packets that found no room in a queue, by queue; one that cannot be read is left out. */
 export type QueueDrops = Readonly<Partial<Record<'device' | 'socket', number>>>;
@@ -9,8 +9,8 @@ export type QueueDrops = Readonly<Partial<Record<'device' | 'socket', number>>>;
  * device and the socket were made.
  */
 export function readQueueDrops(tunName: string, port: number): QueueDrops {
-  const device = Number.parseInt(textOf(`/sys/class/net/${tunName}/statistics/tx_dropped`), 10);
-  const sockets = ['udp', 'udp6'].flatMap((file) => socketDrops(textOf(`/proc/self/net/${file}`), port) ?? []);
+  const device = Number.parseInt(readTextIfThere(`/sys/class/net/${tunName}/statistics/tx_dropped`), 10);
+  const sockets = ['udp', 'udp6'].flatMap((file) => socketDrops(readTextIfThere(`/proc/self/net/${file}`), port) ?? []);
   const socket = sockets.length === 0 ? undefined : sockets.reduce((sum, drops) => sum + drops, 0);
   return { ...(Number.isNaN(device) ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
 }
@@ -25,13 +25,4 @@ export function socketDrops(table: string, port: number): number | undefined {
     if (local === port && Number.isSafeInteger(count)) drops = (drops ?? 0) + count;
   }
   return drops;
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    // The device is being made anew.
-    return '';
-  }
 }

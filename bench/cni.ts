@@ -5,7 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, release, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -15,6 +15,7 @@ import { parsePluginConfig } from '../src/cni/plugin-config.ts';
 import { parsePluginSubnetEnv } from '../src/cni/plugin-subnet-env.ts';
 import { describeError } from '../src/errors.ts';
 import { run } from '../src/linux/run.ts';
+import { describeMachine } from './machine.ts';
 import { type Summary, summarise } from './stats.ts';
 
 const PLUGINS = '/usr/lib/cni';
@@ -141,7 +142,7 @@ async function main(): Promise<void> {
     const self = [process.execPath, '--disable-warning=ExperimentalWarning', fileURLToPath(import.meta.url)];
     const { stdout } = await run([...self, '--runs', values.runs], { netns: name, env: { [INSIDE]: namespaces[1] } });
     const figures = JSON.parse(stdout) as Figures;
-    const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
+    const machine = describeMachine();
     if (values.json)
       process.stdout.write(`${JSON.stringify({ machine, unit: 'ms', figures: Object.fromEntries(figures) })}\n`);
     else process.stdout.write(`${table(figures)}\n\nms per ADD, ${runs} interleaved runs; ${machine}\n`);

@@ -5,11 +5,11 @@
  * --repeat N, --seconds N.
  */
 import { writeFile } from 'node:fs/promises';
-import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
 import { describeError } from '../src/errors.ts';
 import { writeBetween } from './document.ts';
+import { describeMachine } from './machine.ts';
 import { createManyPeers } from './many-peers.ts';
 import { createRig, type Rig, roundTrips, tcp, udp64 } from './measure.ts';
 import { type BenchUnderlay, createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
@@ -212,7 +212,7 @@ async function main(): Promise<void> {
     throw new RangeError('--repeat and --seconds must be above 0');
   using stopped = untilStopped();
   const figures = await measureAll(values.quick ? quickJobs() : fullJobs(repeat, seconds), stopped.signal);
-  const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
+  const machine = describeMachine();
   if (values.write) await writeDocuments(figures, machine);
   const all = ratios(figures);
   if (!values.quick) all['native.peers5000.vs3'] = await measurePeerCounts(repeat, seconds, stopped.signal);

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4 } from '../src/ip/ipv4.ts';
 import type { LabContainer } from '../src/lab/topology.ts';
-import { type Child, lines } from '../src/linux/run.ts';
 import type { BenchPath } from './paths.ts';
+import { saysReady } from './says-ready.ts';
 import { discardUdp, packetsReceived, sendUdp } from './udp-load.ts';
 
 /** A path with its load generators' servers running. */
@@ -34,19 +34,6 @@ export async function createRig(path: BenchPath): Promise<Rig> {
   await discardUdp(path.topology, server, AbortSignal.timeout(10_000));
   const held = stack.move();
   return { path, client, server, serverAddress, [Symbol.asyncDispose]: () => held.disposeAsync() };
-}
-
-/** Waits for a line and goes on reading, so that the pipe never fills. */
-async function saysReady(child: Child, pattern: RegExp): Promise<void> {
-  const iterator = lines(child.stdout!)[Symbol.asyncIterator]();
-  for (;;) {
-    const { done, value } = await iterator.next();
-    if (done) throw new WeftError('WEFT_LAB_FAILED', `${child.argv.join(' ')} ended: ${child.tail()}`);
-    if (pattern.test(value)) break;
-  }
-  void (async () => {
-    while (!(await iterator.next()).done);
-  })();
 }
 
 interface IperfSum {

@@ -10,6 +10,7 @@ import { openLocalStore } from '../src/lab/local-store.ts';
 import { type ContainerNetwork, HOST_DEVICE, type Underlay } from '../src/lab/namespaces.ts';
 import { type LabHost, Topology } from '../src/lab/topology.ts';
 import { type Child, lines } from '../src/linux/run.ts';
+import { saysReady } from './says-ready.ts';
 
 /**
  * `weft` and `forwarder` are udp mode with the fast path in the kernel and without it (every packet goes through user space);
@@ -242,23 +243,14 @@ export async function startTunnel(
     ...['--mtu', String(UNDERLAY_MTU - OVERHEAD.weft), ...flags],
     ...peers.flatMap((peer) => ['--peer', peer]),
   ]);
-  await saysReady(child, host);
+  await saysReady(child, /^ready$/);
   return child;
 }
 
 async function attachEmptyXdp(topology: Topology, host: LabHost): Promise<void> {
   const program = new URL('./empty-xdp.ts', import.meta.url).pathname;
   const child = await topology.start(host, [process.execPath, '--disable-warning=ExperimentalWarning', program]);
-  await saysReady(child, host);
-}
-
-/** @throws WeftError WEFT_LAB_FAILED when it ends before. */
-async function saysReady(child: Child, host: LabHost): Promise<void> {
-  for await (const line of lines(child.stdout!)) if (line === 'ready') return;
-  throw new WeftError(
-    'WEFT_LAB_FAILED',
-    `${child.argv.join(' ')} on ${host.name} ended before it was ready: ${child.tail()}`,
-  );
+  await saysReady(child, /^ready$/);
 }
 
 /** Waits until the program has made its device: the kernel tells, by `ip monitor`. */

@@ -2,7 +2,6 @@
  * `make bench-scale`: one agent in a cluster of thousands of nodes, on a real etcd and a real API server. Options:
  * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --backend udp|vxlan (both; vxlan is measured with etcd), --json, --write (docs/PERFORMANCE.md).
  */
-import { cpus, release } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
@@ -11,6 +10,7 @@ import { percentile } from '../src/lab/ping-output.ts';
 import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStoreKind } from '../src/lab/subnet-store.ts';
 import { writeBetween } from './document.ts';
+import { describeMachine } from './machine.ts';
 import { type Memory, memoryOf, Rig, SETTLE_MS, say } from './scale-rig.ts';
 import { measureVxlan, type VxlanCluster, vxlanTable } from './scale-vxlan.ts';
 
@@ -268,7 +268,7 @@ async function main(): Promise<void> {
     large[kind] = [];
     for (const nodes of counts) large[kind].push(await measureLarge(kind, nodes, changes, burst, signal));
   }
-  const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
+  const machine = describeMachine();
   const vxlan: VxlanCluster[] = [];
   if (values.backend !== 'udp') {
     for (const nodes of [FEW_NODES, counts[0]!]) vxlan.push(await measureVxlan(nodes, changes, signal));

@@ -4,7 +4,7 @@
  * be right, no connection may end, and nothing may grow. Options: --minutes N (30), --json. Exit code 1 when it did not hold.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { cpus, release, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +20,7 @@ import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStore } from '../src/lab/subnet-store.ts';
 import { type LabContainer, Topology } from '../src/lab/topology.ts';
 import { type Child, lines, run } from '../src/linux/run.ts';
+import { describeMachine } from './machine.ts';
 import type { Received } from './soak-stream.ts';
 import { summarise } from './stats.ts';
 
@@ -321,7 +322,7 @@ async function soak(minutes: number, say: (text: string) => void, signal: AbortS
   const third = Math.max(1, Math.floor(warm.length / 3));
   const [early, late] = [typical(warm.slice(0, third)), typical(warm.slice(-third))];
   return {
-    machine: `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`,
+    machine: describeMachine(),
     ...{
       minutes,
       disturbances: counted,

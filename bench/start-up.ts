@@ -4,7 +4,7 @@
  * interleaved, so that a busy machine is busy for all. Options: --runs N, --executables DIR (another build, to compare), --json.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { cpus, release, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -16,6 +16,7 @@ import { HOST_DEVICE } from '../src/lab/namespaces.ts';
 import { Topology } from '../src/lab/topology.ts';
 import { lines, run } from '../src/linux/run.ts';
 import { RUNTIME_FLAGS } from '../src/runtime-flags.ts';
+import { describeMachine } from './machine.ts';
 import { type Summary, summarise } from './stats.ts';
 
 interface Program {
@@ -167,7 +168,7 @@ async function main(): Promise<void> {
   } finally {
     rmSync(cache, { recursive: true });
   }
-  const machine = `${cpus().length} cores, Linux ${release()}, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}`;
+  const machine = describeMachine();
   if (values.json) {
     process.stdout.write(`${JSON.stringify({ machine, unit: 'ms', size, figures })}\n`);
     return;

@@ -192,7 +192,7 @@ export function judgeTrace(facts: TraceFacts): TraceVerdict {
     const [reason, text] = SEND_ERRORS[sendError] ?? [`send:${sendError}`, `the kernel refuses it: ${sendError}`];
     return { outcome: 'lost', host: source.host, hop: `${source.name} socket`, reason, text };
   }
-  const answer = sightings.find(({ place, direction, match }) => isHome(place, direction, match));
+  const answer = sightings.find(isHome);
   const refusedHome = dropOf(facts, 'answer', (drop) => drop.place.isSource && drop.reason !== 'NO_SOCKET');
   if (answer !== undefined && refusedHome === undefined) {
     const { transport } = answer.match.packet;
@@ -267,8 +267,8 @@ function byTime(a: Timed, b: Timed): number {
   return a.direction === 'in' ? wrapped : -wrapped;
 }
 
-/** As the program that sent it would get it: not in a tunnel, on the way in, where it is. */
-function isHome(place: TracePlace, direction: 'in' | 'out', { leg, inner }: TraceMatch): boolean {
+/** The answer as the program that sent the packet gets it: not in a tunnel, on the way in, where that program is. */
+export function isHome({ place, direction, match: { leg, inner } }: TraceSighting): boolean {
   return place.isSource && direction === 'in' && leg === 'answer' && inner === undefined;
 }
 

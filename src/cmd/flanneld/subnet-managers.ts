@@ -23,6 +23,14 @@ async function loaded<T>(module: Promise<T>): Promise<T> {
   return exports;
 }
 
+/** What only a store has that knows the nodes of a cluster. */
+const WITHOUT_NODE = {
+  nodeAddresses: undefined,
+  published: undefined,
+  reportFailure: undefined,
+  tellEvent: undefined,
+} as const satisfies Omit<OpenSubnetManager, 'manager'>;
+
 /**
  * The subnet manager that the options name. Only that one's code is loaded: each brings libraries whose memory the others
  * need not pay. kube waits here until all nodes were read once; etcd and local open nothing yet.
@@ -40,13 +48,7 @@ export async function createSubnetManager(
       const { LocalSubnetManager } = await loaded(import('../../subnet/local/local-subnet-manager.ts'));
       const { localStore: storePath, netConfigPath: netConfPath } = options;
       const manager = new LocalSubnetManager({ storePath, netConfPath, backends, renewMarginMs, report });
-      return {
-        manager,
-        nodeAddresses: undefined,
-        published: undefined,
-        reportFailure: undefined,
-        tellEvent: undefined,
-      };
+      return { manager, ...WITHOUT_NODE };
     }
     case 'etcd': {
       const { EtcdSubnetManager } = await loaded(import('../../subnet/etcd/etcd-subnet-manager.ts'));
@@ -64,13 +66,7 @@ export async function createSubnetManager(
         report,
         ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
       });
-      return {
-        manager,
-        nodeAddresses: undefined,
-        published: undefined,
-        reportFailure: undefined,
-        tellEvent: undefined,
-      };
+      return { manager, ...WITHOUT_NODE };
     }
     case 'kube': {
       const { openKubeSubnetManager } = await loaded(import('../../subnet/kube/open-kube-subnet-manager.ts'));

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { type AgentClient, agentClient, overAddress, overSocket } from '../../api/client.ts';
+import type { Answer } from '../../api/schema.ts';
 import { readStartupError } from '../../config/last-error.ts';
 import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
 import { describeError, WeftError } from '../../errors.ts';
@@ -85,6 +86,18 @@ export async function hostsOf(hosts: readonly string[], tokenFile: string | unde
     throw usage(`cannot read --token-file: ${describeError(error)}`, 'Give the file with the token of that agent.');
   });
   return named.map((host) => ({ ...host, token: token.trim() }));
+}
+
+/** What one agent says of itself and of its peers. */
+export interface SelfAndPeers {
+  readonly self: Answer<'/self'>;
+  readonly peers: Answer<'/peers'>;
+}
+
+/** @throws WeftError WEFT_API_REFUSED, WEFT_API_UNREACHABLE */
+export async function selfAndPeers(client: AgentClient, signal: AbortSignal): Promise<SelfAndPeers> {
+  const [self, peers] = await Promise.all([client.get('/self', signal), client.get('/peers', signal)]);
+  return { self, peers };
 }
 
 /** For options that may be repeated. */

@@ -28,6 +28,7 @@ import { printable } from '../../printable.ts';
 import { type StopSignal, untilStopped } from '../stop-signal.ts';
 import { VERSION } from '../version.ts';
 import { realHost } from './doctor-host.ts';
+import { secondsOf } from './option-values.ts';
 import { requireRoot } from './test-host.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
@@ -74,12 +75,6 @@ export function captureCommand(): Command {
     .option('--force', 'overwrite the file if there is one')
     .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
     .action((words: readonly string[], flags: CaptureFlags) => capture(words.join(' '), flags));
-}
-
-function secondsOf(text: string): number {
-  const seconds = /^\d{1,6}(?:\.\d{1,3})?$/.test(text) ? Number(text) : 0;
-  if (seconds <= 0) throw new InvalidArgumentError('want seconds, more than 0');
-  return seconds;
 }
 
 function countOf(text: string): number {
@@ -137,12 +132,9 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   await write(taps, selection, namesOf(view, peers), output, flags, stopped);
 }
 
-interface TakenFrame {
-  readonly tap: Tap;
-  /** Number of the interface in the file. */
-  readonly at: number;
-  readonly frame: SniffedFrame;
-  readonly timeNs: bigint;
+interface TakenFrame extends SniffedFrame {
+  /** Number of the interface in the file, which is that of its tap. */
+  readonly interfaceId: number;
 }
 
 async function write(
@@ -171,19 +163,20 @@ async function write(
     isLast = stopped.signal.aborted || performance.now() >= untilMs;
     const turn = isLast ? Number.POSITIVE_INFINITY : PER_TURN;
     const startedNs = BigInt(Date.now()) * 1_000_000n;
-    const reads = taps.map((tap, at) => {
-      const frames = tap.socket.receive(turn).map((frame) => ({ tap, at, frame, timeNs: frame.timeNs }));
+    const reads = taps.map(({ socket }, interfaceId) => {
+      const frames = socket.receive(turn).map((frame) => ({ ...frame, interfaceId }));
       return { frames, isCut: frames.length === turn };
     });
     const packets = order.round(startedNs, reads);
     if (isLast) packets.push(...order.rest());
     const blocks: Uint8Array[] = [];
-    for (const { tap, at, frame } of packets) {
+    for (const frame of packets) {
+      const tap = taps[frame.interfaceId]!;
       const chosen = left > 0 ? selection.select(tap.role, tap.socket.linkType, frame.bytes) : undefined;
       if (chosen === undefined) continue;
       left--;
       tap.packets++;
-      blocks.push(blockOf(at, frame, chosen.comment));
+      blocks.push(blockOf(frame, chosen.comment));
     }
     if (blocks.length > 0) await output.put(Buffer.concat(blocks));
     else if (!isLast) await ready();
@@ -197,8 +190,8 @@ async function write(
   process.stderr.write(summaryOf(taps, counts));
 }
 
-function blockOf(interfaceId: number, frame: SniffedFrame, comment: string | undefined): Uint8Array {
-  return packetBlock({ interfaceId, ...frame, comment: comment === undefined ? undefined : printable(comment) });
+function blockOf(frame: TakenFrame, comment: string | undefined): Uint8Array {
+  return packetBlock({ ...frame, comment: comment === undefined ? undefined : printable(comment) });
 }
 
 function summaryOf(taps: readonly Tap[], counts: readonly { readonly dropped: number }[]): string {

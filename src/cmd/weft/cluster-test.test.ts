@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FakeInspection } from '../../../test/fakes/fake-inspection.ts';
 import type { Peer } from '../../api/schema.ts';
-import type { Asked } from './agent-target.ts';
-import { clusterReport, type NodeAnswer, renderCluster, renderClusterJunit } from './cluster-test.ts';
+import type { Asked, SelfAndPeers } from './agent-target.ts';
+import { clusterReport, renderCluster, renderClusterJunit } from './cluster-test.ts';
 
 const subnetOf = (i: number): string => `10.244.${i}.0/24`;
 
 /** The nodes 1 to 3, which see each other well. */
-function nodes(change: (agents: readonly FakeInspection[]) => void = () => {}): Asked<NodeAnswer>[] {
+function nodes(change: (agents: readonly FakeInspection[]) => void = () => {}): Asked<SelfAndPeers>[] {
   const agents = [1, 2, 3].map((i) => {
     const agent = new FakeInspection();
     const [model] = agent.list;

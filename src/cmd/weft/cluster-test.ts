@@ -1,15 +1,9 @@
-import type { Answer, Peer } from '../../api/schema.ts';
+import type { Peer } from '../../api/schema.ts';
 import { type JunitCase, junitOf } from '../../diagnosis/report.ts';
 import { printable } from '../../printable.ts';
 import { linkHealth } from '../../ui/overview.ts';
-import type { Asked } from './agent-target.ts';
+import type { Asked, SelfAndPeers } from './agent-target.ts';
 import { wrapped } from './status-report.ts';
-
-/** What one agent says of itself and of its peers. */
-export interface NodeAnswer {
-  readonly self: Answer<'/self'>;
-  readonly peers: Answer<'/peers'>;
-}
 
 /** One direction between two nodes, as the sender has measured it. */
 export interface PairResult {
@@ -49,7 +43,7 @@ const LOOK = 'Run weft status --node on it.';
  * @param only pairs with one of these nodes; all without any.
  */
 export function clusterReport(
-  asked: readonly Asked<NodeAnswer>[],
+  asked: readonly Asked<SelfAndPeers>[],
   only: readonly string[],
   tookMs: number,
 ): ClusterReport {
@@ -71,14 +65,14 @@ export function clusterReport(
   return { ok, nodes, pairs, tookMs };
 }
 
-function problemOf(one: Asked<NodeAnswer>): Problem | undefined {
+function problemOf(one: Asked<SelfAndPeers>): Problem | undefined {
   if ('error' in one) return { fault: 'agent-away', cause: one.text, remedy: `Look at its pod and its log. ${LOOK}` };
   const { self } = one.answer;
   if (self.ready) return undefined;
   return { fault: 'not-ready', cause: printable(self.reason ?? 'it has not started yet'), remedy: LOOK };
 }
 
-function pairOf(from: Asked<NodeAnswer>, to: Asked<NodeAnswer>): PairResult {
+function pairOf(from: Asked<SelfAndPeers>, to: Asked<SelfAndPeers>): PairResult {
   const names = { from: from.name, to: to.name };
   if ('error' in from) return { ...names, status: 'unknown' };
   const { peers, atMs } = from.answer.peers;
@@ -106,7 +100,7 @@ function pairOf(from: Asked<NodeAnswer>, to: Asked<NodeAnswer>): PairResult {
   };
 }
 
-function isOf(peer: Peer, to: Asked<NodeAnswer>): boolean {
+function isOf(peer: Peer, to: Asked<SelfAndPeers>): boolean {
   if ('error' in to) return peer.holder === to.name;
   const subnets = to.answer.self.lease?.subnets ?? [];
   return subnets.length === 0 ? peer.holder === to.name : peer.subnets.some((one) => subnets.includes(one));

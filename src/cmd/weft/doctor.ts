@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
 import { agentChecks } from '../../doctor/agent-checks.ts';
 import { type CheckResult, runChecks } from '../../doctor/check.ts';
@@ -9,6 +9,7 @@ import { fastPathCheck, tunChecks } from '../../doctor/tun-checks.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { realHost } from './doctor-host.ts';
+import { portNumber } from './option-values.ts';
 
 const TIMEOUT_MS = 10_000;
 const MAX_FOUND = 4_000;
@@ -45,12 +46,6 @@ export function doctorCommand(): Command {
     .option('--fast-path', 'only check whether the agent can use the fast path on this host; exit with 1 if not')
     .option('--json', 'print one JSON object')
     .action((flags: DoctorFlags) => examine(flags, flags.json === true));
-}
-
-function portNumber(text: string): number {
-  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  if (port < 1 || port > 65_535) throw new InvalidArgumentError('want a port, 1 to 65535');
-  return port;
 }
 
 async function examine(paths: DoctorFlags, json: boolean): Promise<void> {

@@ -1,6 +1,5 @@
 import { writeFile } from 'node:fs/promises';
-import { Command, InvalidArgumentError } from 'commander';
-import type { AgentClient } from '../../api/client.ts';
+import { Command } from 'commander';
 import { backendKind } from '../../backend/registry.ts';
 import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
 import { describePeer, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
@@ -19,10 +18,11 @@ import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts'
 import { makeTestContainer } from '../../linux/test-container.ts';
 import { printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
-import { append, askAll, clientsOf, withRemote } from './agent-target.ts';
+import { append, askAll, clientsOf, selfAndPeers, withRemote } from './agent-target.ts';
 import type { ClusterFlags } from './cluster.ts';
-import { clusterReport, type NodeAnswer, renderCluster, renderClusterJunit } from './cluster-test.ts';
+import { clusterReport, renderCluster, renderClusterJunit } from './cluster-test.ts';
 import { realHost } from './doctor-host.ts';
+import { portNumber } from './option-values.ts';
 import { overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
@@ -72,12 +72,6 @@ export function testCommand(): Command {
     );
 }
 
-function portNumber(text: string): number {
-  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  if (port < 1 || port > 65_535) throw new InvalidArgumentError('want a port, 1 to 65535');
-  return port;
-}
-
 /** What the agents have measured of each other in the background; sends nothing itself. */
 async function testPairs(only: readonly string[], flags: TestFlags): Promise<void> {
   using stopped = untilStopped();
@@ -89,11 +83,7 @@ async function testPairs(only: readonly string[], flags: TestFlags): Promise<voi
     throw new WeftError('WEFT_USAGE', `${JSON.stringify(unknown)} is none of the nodes that are asked`, {
       hint: `They are: ${clients.map(({ name }) => name).join(', ')}`,
     });
-  const ask = async (client: AgentClient): Promise<NodeAnswer> => {
-    const [self, peers] = await Promise.all([client.get('/self', signal), client.get('/peers', signal)]);
-    return { self, peers };
-  };
-  const asked = await askAll(clients, ask, signal);
+  const asked = await askAll(clients, (client) => selfAndPeers(client, signal), signal);
   const report = clusterReport(asked, only, Math.round(performance.now() - startedAtMs));
   process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : renderCluster(report));
   process.exitCode = report.ok ? 0 : 1;

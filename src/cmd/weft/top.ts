@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Command } from 'commander';
-import type { AgentClient } from '../../api/client.ts';
-import type { Answer, Peer } from '../../api/schema.ts';
+import type { Peer } from '../../api/schema.ts';
 import { untilStopped } from '../stop-signal.ts';
-import { askAll, clientsOf, type TargetFlags, withTarget } from './agent-target.ts';
+import { askAll, clientsOf, type SelfAndPeers, selfAndPeers, type TargetFlags, withTarget } from './agent-target.ts';
 import { terminalColumns } from './lists.ts';
 import { dropsOf } from './peers.ts';
 import { type Column, table } from './table.ts';
@@ -15,11 +14,6 @@ const CLEAR = '\u001b[2J\u001b[H';
 const PLAIN_ROWS = 20;
 /** Head of the table and of the screen. */
 const HEAD_ROWS = 4;
-
-interface Sample {
-  readonly self: Answer<'/self'>;
-  readonly peers: Answer<'/peers'>;
-}
 
 interface TopFlags extends TargetFlags {
   readonly once?: true;
@@ -39,7 +33,7 @@ async function show(flags: TopFlags): Promise<void> {
   using stopped = untilStopped();
   const { signal } = stopped;
   const clients = await clientsOf(flags, signal);
-  const look = () => askAll(clients, (client) => sampleOf(client, signal), signal);
+  const look = () => askAll(clients, (client) => selfAndPeers(client, signal), signal);
   let before = await look();
   do {
     await delay(LOOK_MS, undefined, { signal }).catch(() => {});
@@ -63,11 +57,6 @@ async function show(flags: TopFlags): Promise<void> {
   } while (flags.once !== true && !signal.aborted);
 }
 
-async function sampleOf(client: AgentClient, signal: AbortSignal): Promise<Sample> {
-  const [self, peers] = await Promise.all([client.get('/self', signal), client.get('/peers', signal)]);
-  return { self, peers };
-}
-
 interface PeerRates {
   readonly peer: Peer;
   readonly txBytesPerSecond: number;
@@ -84,7 +73,7 @@ interface Top {
 }
 
 /** What flowed between two looks at one agent, the busiest peer first. Pure. */
-export function topOf(before: Sample, now: Sample): Top {
+export function topOf(before: SelfAndPeers, now: SelfAndPeers): Top {
   const spent = Math.max(0.001, (now.self.atMs - before.self.atMs) / 1_000);
   const passed = Math.max(0.001, (now.peers.atMs - before.peers.atMs) / 1_000);
   const earlier = new Map(before.peers.peers.map((peer) => [peer.id, peer]));
@@ -110,7 +99,7 @@ export function topOf(before: Sample, now: Sample): Top {
 }
 
 /** A screen of at most so many peers. Pure. */
-export function renderTop(before: Sample, now: Sample, rows: number, columns: number): string {
+export function renderTop(before: SelfAndPeers, now: SelfAndPeers, rows: number, columns: number): string {
   const { cpuRatio, rssBytes, peers } = topOf(before, now);
   const list: readonly Column<PeerRates>[] = [
     { title: 'SUBNET', text: ({ peer }) => peer.subnets.join(' '), minWidth: 15 },

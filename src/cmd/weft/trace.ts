@@ -9,6 +9,7 @@ import { gatewayOf, type HostView, type PeerView, peerOf, readHostView } from '.
 import {
   type AgentDrops,
   hopsOf,
+  isHome,
   judgeTrace,
   type TraceDrop,
   type TraceFacts,
@@ -17,7 +18,7 @@ import {
 } from '../../diagnosis/trace.ts';
 import { matchFrame, matchIpv4, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { containsAddr, formatAddr, parseAddr } from '../../ip/address.ts';
+import { containsAddr, formatAddr, formatPrefix, parseAddr } from '../../ip/address.ts';
 import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
 import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
 import { errnoName } from '../../linux/ffi.ts';
@@ -33,8 +34,9 @@ import {
 import { openPacketSocket, type PacketSocket, type SniffedTraffic } from '../../linux/packet-socket.ts';
 import { openTracePacket, type TraceProtocol } from '../../linux/trace-packet.ts';
 import { untilStopped } from '../stop-signal.ts';
-import { askAll, clientsOf, type TargetFlags, withTarget } from './agent-target.ts';
+import { askAll, clientsOf, selfAndPeers, type TargetFlags, withTarget } from './agent-target.ts';
 import { realHost } from './doctor-host.ts';
+import { secondsOf } from './option-values.ts';
 import { requireRoot } from './test-host.ts';
 import { renderTrace, type TraceReport } from './trace-report.ts';
 import { watchDrops, watchLive } from './trace-watch.ts';
@@ -85,12 +87,6 @@ function sizeOf(text: string): number {
   const bytes = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (bytes < DEFAULT_BYTES || bytes > 65_535) throw new InvalidArgumentError(`want ${DEFAULT_BYTES} to 65535`);
   return bytes;
-}
-
-function secondsOf(text: string): number {
-  const seconds = /^\d{1,6}(?:\.\d{1,3})?$/.test(text) ? Number(text) : 0;
-  if (seconds <= 0) throw new InvalidArgumentError('want seconds, more than 0');
-  return seconds;
 }
 
 async function traceOrWatch(words: readonly string[], flags: TraceFlags): Promise<void> {
@@ -160,7 +156,7 @@ async function trace(
   });
   const watch = openWatch(notes);
   if (watch !== undefined) resources.use(watch);
-  const agents = await agentsOf(flags, peer, view, notes, signal);
+  const agents = await agentsOf({ flags, peer, farHost, view, notes }, signal);
   const before = await countsOf(agents, signal);
   const packet = insideNamespace(source.path, () => resources.use(openTracePacket(to, request.protocol, flags.size)));
   const port = request.protocol.kind === 'icmp' ? 0 : request.protocol.port;
@@ -291,12 +287,7 @@ async function collect(
     }
   };
   const endMs = performance.now() + (isSent ? waitSeconds * 1_000 : 0);
-  const isOver = (): boolean =>
-    sightings.some(
-      ({ place, direction, match: { leg, inner } }) =>
-        place.isSource && direction === 'in' && leg === 'answer' && inner === undefined,
-    );
-  while (performance.now() < endMs && !isOver()) {
+  while (performance.now() < endMs && !sightings.some(isHome)) {
     await sleep(TURN_MS, undefined, { signal });
     turn();
   }
@@ -312,16 +303,20 @@ interface TracedAgent {
   readonly subnet: string;
 }
 
+interface AgentsFacts {
+  readonly flags: TraceFlags;
+  readonly peer: PeerView;
+  readonly farHost: string;
+  readonly view: HostView;
+  readonly notes: string[];
+}
+
 async function agentsOf(
-  flags: TraceFlags,
-  peer: PeerView,
-  view: HostView,
-  notes: string[],
+  { flags, peer, farHost, view, notes }: AgentsFacts,
   signal: AbortSignal,
 ): Promise<readonly TracedAgent[]> {
   const socket = apiSocketPath(flags.subnetFile);
   const here: TracedAgent = { host: THIS_HOST, client: agentClient(THIS_HOST, overSocket(socket)), subnet: peer.id };
-  const farHost = peer.underlay === undefined ? peer.id : formatAddr(peer.underlay);
   const clients = await clientsOf(flags, signal);
   const asked = await askAll(clients, (client) => client.get('/self', signal), signal);
   const own = view.known.own.subnet;
@@ -330,7 +325,7 @@ async function agentsOf(
     notes.push(`the agent of ${farHost} was not asked: name it with --socket, --host or --cluster`);
     return [here];
   }
-  const subnet = own === undefined ? hostname() : `${formatAddr(own.addr)}/${own.length}`;
+  const subnet = own === undefined ? hostname() : formatPrefix(own);
   return [here, { host: farHost, client: clients[at]!, subnet }];
 }
 
@@ -344,8 +339,8 @@ async function countsOf(agents: readonly TracedAgent[], signal: AbortSignal): Pr
   const answers = await Promise.all(
     agents.map(async ({ host, client, subnet }) => {
       try {
-        const [self, { peers }] = await Promise.all([client.get('/self', signal), client.get('/peers', signal)]);
-        const peer = peers.find(({ subnets }) => subnets.includes(subnet));
+        const { self, peers } = await selfAndPeers(client, signal);
+        const peer = peers.peers.find(({ subnets }) => subnets.includes(subnet));
         return [host, countedOf(peer, self.dataPath)] as const;
       } catch {
         signal.throwIfAborted();

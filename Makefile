@@ -68,7 +68,7 @@ faults: ## measure what faults cost, with real servers, as a table; OUTAGE_SECON
 	  test/e2e/faults-clock.test.ts $(ARGS) >&2
 	scripts/run.sh scripts/faults-table.ts .cache/faults.jsonl $(DOCUMENT)
 
-diagnosis: ## inject faults into running hosts, and see what weft test says of each (root)
+diagnosis: ## inject faults into running hosts, and see what weft test, trace and capture say of them (root)
 	scripts/setup.sh netns
 	scripts/test.sh diagnosis $(ARGS)
 

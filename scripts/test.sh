@@ -9,7 +9,7 @@
 # netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
 # browser test/browser: the page in Chromium, one file at a time
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
-# diagnosis test/diagnosis: faults injected into hosts with agents, and what weft test says of each
+# diagnosis test/diagnosis: faults injected into hosts with agents, and what weft test, trace and capture say of them
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 #
 # All but unit share the machine with whatever else it does. A file of theirs that failed is run once more, alone, and what

@@ -3,9 +3,9 @@ import { after, before, describe, it } from 'node:test';
 import type { TraceReport } from '../../src/cmd/weft/trace-report.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import type { LabContainer, LabHost, Place } from '../../src/lab/topology.ts';
-import { weft } from './lab-command.ts';
-import { addressOf, Overlay, ping } from './overlay.ts';
-import { eventuallyHolds, LineFeed } from './waiting.ts';
+import { weft } from '../netns/lab-command.ts';
+import { addressOf, Overlay, ping } from '../netns/overlay.ts';
+import { eventuallyHolds, LineFeed } from '../netns/waiting.ts';
 
 const signal = AbortSignal.timeout(600_000);
 

@@ -6,9 +6,9 @@ import { formatAddr } from '../../src/ip/address.ts';
 import { formatPrefix4 } from '../../src/ip/prefix.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import { type ReadCapture, type ReadPacket, readPcapng } from '../fakes/pcapng-reader.ts';
-import { weft } from './lab-command.ts';
-import { addressOf, Overlay, ping } from './overlay.ts';
-import { eventuallyHolds, LineFeed } from './waiting.ts';
+import { weft } from '../netns/lab-command.ts';
+import { addressOf, Overlay, ping } from '../netns/overlay.ts';
+import { eventuallyHolds, LineFeed } from '../netns/waiting.ts';
 
 const signal = AbortSignal.timeout(600_000);
 const PINGS = 4;

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatIpv4 } from '../ip/ipv4.ts';
-import { decodeFrame, decodeIpv4 } from './decode.ts';
+import { concat } from '../../test/fakes/packets.ts';
+import { address6, ipv6Packet, optionsHeader } from '../../test/fakes/packets6.ts';
+import { formatAddr } from '../ip/address.ts';
+import { decodeFrame, decodeIp } from './decode.ts';
 
 function hex(text: string): Uint8Array {
   return Uint8Array.from(Buffer.from(text.replace(/\s/g, ''), 'hex'));
@@ -22,6 +24,7 @@ describe('decodeFrame', () => {
     assert.deepEqual(packet, {
       ethernet: undefined,
       ip: {
+        family: 4,
         source: 0x0af40102,
         destination: 0x0af40202,
         ttl: 63,
@@ -44,9 +47,9 @@ describe('decodeFrame', () => {
       assert.ok(outer);
       assert.equal(outer.ethernet?.source, '02:00:00:00:00:0b');
       assert.equal(outer.ethernet?.destination, '02:00:00:00:00:0c');
-      assert.equal(formatIpv4(outer.ip.source), '192.168.77.11');
+      assert.equal(formatAddr(outer.ip.source), '192.168.77.11');
       assert.deepEqual(outer.transport, { kind: 'udp', sourcePort: 8285, destinationPort: 8285, length: 40 });
-      assert.deepEqual(decodeIpv4(outer.payload), decodeIpv4(ECHO));
+      assert.deepEqual(decodeIp(outer.payload), decodeIp(ECHO));
     }
   });
 
@@ -56,7 +59,7 @@ describe('decodeFrame', () => {
   });
 
   it('names TCP flags and skips TCP options', () => {
-    const packet = decodeIpv4(
+    const packet = decodeIp(
       hex(
         '4500 0030 0000 0000 4006 0000 0a000001 0a000002 1451 0050 00000001 00000002 6012 7210 0000 0000 020405b4 6869 7979',
       ),
@@ -73,19 +76,39 @@ describe('decodeFrame', () => {
     assert.deepEqual(packet?.payload, hex('6869 7979'));
   });
 
+  it('reads IPv6, and what follows extension headers and a first fragment', () => {
+    const addresses = [address6('fd10::1:2'), address6('fd10::2:2')] as const;
+    const echo = hex('8000 0000 0102 0003 deadbeef');
+    const fields = { source: addresses[0], destination: addresses[1], nextHeader: 58, hopLimit: 63 };
+    for (const extensions of [[], [[0, optionsHeader()] as const], [[44, hex('0000 0001 00001c46')] as const]]) {
+      const packet = decodeFrame(
+        'ethernet',
+        concat(hex(`${ETHERNET} 86dd`), ipv6Packet({ ...fields, extensions }, echo)),
+      );
+      assert.ok(packet);
+      assert.deepEqual([packet.ip.family, packet.ip.ttl, packet.ip.protocol], [6, 63, 58]);
+      assert.deepEqual([packet.ip.source, packet.ip.destination].map(formatAddr), ['fd10::1:2', 'fd10::2:2']);
+      assert.deepEqual(packet.transport, { kind: 'icmp', type: 128, code: 0, echo: { id: 0x102, sequence: 3 } });
+      assert.deepEqual(packet.payload, hex('deadbeef'));
+      assert.equal(packet.ip.totalLength, 52 + 8 * extensions.length);
+    }
+    const later = decodeIp(ipv6Packet({ ...fields, extensions: [[44, hex('0000 0008 00001c46')]] }, echo));
+    assert.deepEqual([later?.transport, later?.ip.fragmentOffset, later?.ip.id], [{ kind: 'other' }, 8, 0x1c46]);
+  });
+
   it('takes no ports from a fragment that is not the first', () => {
     const fragment = Uint8Array.from(WRAPPED);
     fragment[7] = 1;
-    assert.deepEqual(decodeIpv4(fragment)?.transport, { kind: 'other' });
-    assert.equal(decodeIpv4(fragment)?.ip.fragmentOffset, 8);
+    assert.deepEqual(decodeIp(fragment)?.transport, { kind: 'other' });
+    assert.equal(decodeIp(fragment)?.ip.fragmentOffset, 8);
   });
 
-  it('is undefined for ARP, IPv6, truncated and contradictory headers', () => {
+  it('is undefined for ARP, truncated and contradictory headers', () => {
     assert.equal(decodeFrame('ethernet', hex(`${ETHERNET} 0806 ${'00'.repeat(28)}`)), undefined);
-    assert.equal(decodeIpv4(hex(`60${'00'.repeat(39)}`)), undefined);
-    assert.equal(decodeIpv4(ECHO.subarray(0, 19)), undefined);
-    assert.equal(decodeIpv4(hex('4400 0020 1c46 4000 3f01 0000 0af4 0102 0af4 0202')), undefined);
-    assert.equal(decodeIpv4(hex('4500 0013 1c46 4000 3f01 0000 0af4 0102 0af4 0202')), undefined);
+    assert.equal(decodeIp(hex(`60${'00'.repeat(38)}`)), undefined);
+    assert.equal(decodeIp(ECHO.subarray(0, 19)), undefined);
+    assert.equal(decodeIp(hex('4400 0020 1c46 4000 3f01 0000 0af4 0102 0af4 0202')), undefined);
+    assert.equal(decodeIp(hex('4500 0013 1c46 4000 3f01 0000 0af4 0102 0af4 0202')), undefined);
     assert.equal(decodeFrame('unsupported', ECHO), undefined);
   });
 

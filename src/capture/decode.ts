@@ -1,8 +1,11 @@
 /**
- * Headers of a captured frame, for people to read: Ethernet (with 802.1Q) or a bare IP packet, IPv4, then ICMP, UDP or
- * TCP. Pure, total: every input gives a value or `undefined`, nothing is read past the end and nothing throws.
+ * Headers of a captured frame, for people to read: Ethernet (with 802.1Q and 802.1ad) or a bare IP packet, of either family, then ICMP,
+ * UDP or TCP. Pure, total: every input gives a value or `undefined`, nothing is read past the end and nothing throws.
  */
-import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
+import type { IpAddr, IpFamily } from '../ip/address.ts';
+import { ICMP } from '../ip/icmp.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
 import type { LinkType } from './pcap.ts';
 
 export interface EthernetHeader {
@@ -11,15 +14,21 @@ export interface EthernetHeader {
   readonly etherType: number;
 }
 
-/** RFC 791. Lengths in bytes. */
-export interface Ipv4Header {
-  readonly source: Ipv4Addr;
-  readonly destination: Ipv4Addr;
+/** RFC 791, RFC 8200. Lengths in bytes. */
+export interface IpHeader {
+  readonly family: IpFamily;
+  readonly source: IpAddr;
+  readonly destination: IpAddr;
+  /** The hop limit of IPv6. */
   readonly ttl: number;
+  /** Of what follows the extension headers. */
   readonly protocol: number;
+  /** With extension headers. */
   readonly headerLength: number;
   readonly totalLength: number;
+  /** 0 in a packet of IPv6 that is not fragmented. */
   readonly id: number;
+  /** Nobody on the way fragments IPv6. */
   readonly dontFragment: boolean;
   readonly moreFragments: boolean;
   readonly fragmentOffset: number;
@@ -49,41 +58,39 @@ export type Transport =
 
 export interface DecodedPacket {
   readonly ethernet: EthernetHeader | undefined;
-  readonly ip: Ipv4Header;
+  readonly ip: IpHeader;
   readonly transport: Transport;
   /** What follows the last decoded header, up to the IP total length or to where the capture was cut. */
   readonly payload: Uint8Array;
 }
 
-const ETHERTYPE_IPV4 = 0x0800;
-const ETHERTYPE_VLAN = 0x8100;
-const ICMP_ECHO_REPLY = 0;
-const ICMP_ECHO = 8;
+const ETHERTYPES_IP: Readonly<Record<IpFamily, number>> = { 4: 0x0800, 6: 0x86dd };
+const ETHERTYPES_VLAN: readonly number[] = [0x8100, 0x88a8];
+const IPV6_BYTES = 40;
+const FRAGMENT = 44;
+const FRAGMENT_BYTES = 8;
+/** Hop-by-hop, routing and destination options (RFC 8200, section 4): next header, length in eights, less one. */
+const EXTENSIONS: readonly number[] = [0, 43, 60];
 const TCP_FLAGS = ['FIN', 'SYN', 'RST', 'PSH', 'ACK', 'URG', 'ECE', 'CWR'] as const;
 
-/** `undefined` when the frame carries no complete IPv4 header. */
+/** `undefined` when the frame carries no complete IP header. */
 export function decodeFrame(linkType: LinkType, bytes: Uint8Array): DecodedPacket | undefined {
-  switch (linkType) {
-    case 'raw':
-      return decodeIpv4(bytes);
-    case 'ethernet': {
-      if (bytes.length < 14) return undefined;
-      const view = viewOf(bytes);
-      let offset = 12;
-      let etherType = view.getUint16(offset);
-      while (etherType === ETHERTYPE_VLAN && bytes.length >= offset + 6) {
-        offset += 4;
-        etherType = view.getUint16(offset);
-      }
-      if (etherType !== ETHERTYPE_IPV4) return undefined;
-      const packet = decodeIpv4(bytes.subarray(offset + 2));
-      if (packet === undefined) return undefined;
-      const ethernet = { source: mac(bytes.subarray(6, 12)), destination: mac(bytes.subarray(0, 6)), etherType };
-      return { ...packet, ethernet };
-    }
-    default:
-      return undefined;
-  }
+  const offset = ipOffsetOf(linkType, bytes);
+  const packet = offset === undefined ? undefined : decodeIp(bytes.subarray(offset));
+  if (packet === undefined || offset === 0) return packet;
+  const etherType = ETHERTYPES_IP[packet.ip.family];
+  const ethernet = { source: mac(bytes.subarray(6, 12)), destination: mac(bytes.subarray(0, 6)), etherType };
+  return { ...packet, ethernet };
+}
+
+/** Where the IP header begins; `undefined` when the frame carries something else. */
+export function ipOffsetOf(linkType: LinkType, bytes: Uint8Array): number | undefined {
+  if (linkType === 'raw') return 0;
+  if (linkType !== 'ethernet' || bytes.length < 14) return undefined;
+  let offset = 14;
+  const etherType = (): number => ((bytes[offset - 2] ?? 0) << 8) | (bytes[offset - 1] ?? 0);
+  while (ETHERTYPES_VLAN.includes(etherType()) && bytes.length >= offset + 4) offset += 4;
+  return etherType() === ETHERTYPES_IP[4] || etherType() === ETHERTYPES_IP[6] ? offset : undefined;
 }
 
 /** What a tunnel carries. */
@@ -96,12 +103,13 @@ export interface Wrapped {
 /** RFC 7348, section 5: eight bytes, of which the first says that there is a VNI. */
 const VXLAN_HEADER_BYTES = 8;
 const VXLAN_HAS_VNI = 0x08;
-const IP_IN_IP = 4;
+/** RFC 2003, RFC 2473. */
+const IP_IN_IP: readonly number[] = [4, 41];
 
 /** The packet inside a datagram of udp mode, a VXLAN datagram or an IP packet in an IP packet; none in any other. */
 export function unwrap({ ip, transport, payload }: DecodedPacket): Wrapped | undefined {
-  if (transport.kind !== 'udp' && ip.protocol !== IP_IN_IP) return undefined;
-  const packet = decodeIpv4(payload);
+  if (ip.fragmentOffset !== 0 || (transport.kind !== 'udp' && !IP_IN_IP.includes(ip.protocol))) return undefined;
+  const packet = decodeIp(payload);
   if (packet !== undefined) return { packet, vni: undefined };
   if (transport.kind !== 'udp' || payload.length < VXLAN_HEADER_BYTES) return undefined;
   if (((payload[0] ?? 0) & VXLAN_HAS_VNI) === 0) return undefined;
@@ -109,15 +117,24 @@ export function unwrap({ ip, transport, payload }: DecodedPacket): Wrapped | und
   return frame && { packet: frame, vni: viewOf(payload).getUint32(4) >>> 8 };
 }
 
-/** A packet that starts with its IPv4 header, such as the payload of a udp-mode datagram. */
-export function decodeIpv4(bytes: Uint8Array): DecodedPacket | undefined {
-  if (bytes.length < 20 || (bytes[0] ?? 0) >>> 4 !== 4) return undefined;
+/** A packet that starts with its IP header, such as the payload of a udp-mode datagram. */
+export function decodeIp(bytes: Uint8Array): DecodedPacket | undefined {
+  const version = (bytes[0] ?? 0) >>> 4;
+  const ip = version === 4 ? ipv4Header(bytes) : version === 6 ? ipv6Header(bytes) : undefined;
+  if (ip === undefined) return undefined;
+  const body = bytes.subarray(ip.headerLength, Math.min(ip.totalLength, bytes.length));
+  return { ethernet: undefined, ip, ...decodeTransport(ip, body) };
+}
+
+function ipv4Header(bytes: Uint8Array): IpHeader | undefined {
+  if (bytes.length < 20) return undefined;
   const view = viewOf(bytes);
   const headerLength = ((bytes[0] ?? 0) & 15) * 4;
   const totalLength = view.getUint16(2);
   if (headerLength < 20 || headerLength > bytes.length || totalLength < headerLength) return undefined;
   const fragment = view.getUint16(6);
-  const ip: Ipv4Header = {
+  return {
+    family: 4,
     source: ipv4Of(view.getUint32(12)),
     destination: ipv4Of(view.getUint32(16)),
     ttl: view.getUint8(8),
@@ -129,20 +146,45 @@ export function decodeIpv4(bytes: Uint8Array): DecodedPacket | undefined {
     moreFragments: (fragment & 0x2000) !== 0,
     fragmentOffset: (fragment & 0x1fff) * 8,
   };
-  const body = bytes.subarray(headerLength, Math.min(totalLength, bytes.length));
-  const { transport, payload } = decodeTransport(ip, body);
-  return { ethernet: undefined, ip, transport, payload };
 }
 
-function decodeTransport(ip: Ipv4Header, body: Uint8Array): { transport: Transport; payload: Uint8Array } {
+function ipv6Header(bytes: Uint8Array): IpHeader | undefined {
+  if (bytes.length < IPV6_BYTES) return undefined;
+  const view = viewOf(bytes);
+  const addressAt = (at: number): IpAddr => ipv6Of((view.getBigUint64(at) << 64n) | view.getBigUint64(at + 8));
+  const length = view.getUint16(4);
+  let [protocol, headerLength, fragment, id] = [view.getUint8(6), IPV6_BYTES, 0, 0];
+  while (protocol === FRAGMENT || EXTENSIONS.includes(protocol)) {
+    if (bytes.length < headerLength + 8) break;
+    const next = view.getUint8(headerLength);
+    if (protocol === FRAGMENT) {
+      fragment = view.getUint16(headerLength + 2);
+      id = view.getUint32(headerLength + 4);
+      headerLength += FRAGMENT_BYTES;
+    } else headerLength += (view.getUint8(headerLength + 1) + 1) * 8;
+    protocol = next;
+    // What follows is the middle of something.
+    if ((fragment & 0xfff8) !== 0) break;
+  }
+  // The kernel's own packets may be longer than the field can say, which is 0 then.
+  const totalLength = length === 0 ? bytes.length : IPV6_BYTES + length;
+  if (headerLength > bytes.length || totalLength < headerLength) return undefined;
+  return {
+    ...{ family: 6, source: addressAt(8), destination: addressAt(24), ttl: view.getUint8(7), protocol },
+    ...{ headerLength, totalLength, id, dontFragment: true },
+    ...{ moreFragments: (fragment & 1) !== 0, fragmentOffset: fragment & 0xfff8 },
+  };
+}
+
+function decodeTransport(ip: IpHeader, body: Uint8Array): { transport: Transport; payload: Uint8Array } {
   const other = { transport: { kind: 'other' } as const, payload: body };
   if (ip.fragmentOffset !== 0) return other;
   const view = viewOf(body);
   switch (ip.protocol) {
-    case 1: {
+    case ICMP[ip.family].protocol: {
       if (body.length < 8) return other;
       const type = view.getUint8(0);
-      const isEcho = type === ICMP_ECHO || type === ICMP_ECHO_REPLY;
+      const isEcho = type === ICMP[ip.family].request || type === ICMP[ip.family].reply;
       const echo = isEcho ? { id: view.getUint16(4), sequence: view.getUint16(6) } : undefined;
       return { transport: { kind: 'icmp', type, code: view.getUint8(1), echo }, payload: body.subarray(8) };
     }

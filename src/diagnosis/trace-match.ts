@@ -1,12 +1,13 @@
 /** Which captured frames show the packet of a trace, its answer, or an ICMP error about it. Pure. */
-import { type DecodedPacket, decodeFrame, decodeIpv4, unwrap } from '../capture/decode.ts';
+import { type DecodedPacket, decodeFrame, decodeIp, unwrap } from '../capture/decode.ts';
 import type { LinkType } from '../capture/pcap.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { IpAddr } from '../ip/address.ts';
+import { ICMP, icmpReasonOf } from '../ip/icmp.ts';
 
 /** How the packet is known. */
 export interface TraceIdentity {
   readonly protocol: 'icmp' | 'tcp' | 'udp';
-  readonly destination: Ipv4Addr;
+  readonly destination: IpAddr;
   /** Of icmp the identifier of the echo, else the source port. */
   readonly mark: number;
   /** Destination port; 0 with icmp. */
@@ -28,9 +29,9 @@ export function matchFrame(identity: TraceIdentity, linkType: LinkType, bytes: U
   return matchPacket(identity, decodeFrame(linkType, bytes));
 }
 
-/** The same for bytes that start with an IPv4 header. */
-export function matchIpv4(identity: TraceIdentity, bytes: Uint8Array): TraceMatch | undefined {
-  return matchPacket(identity, decodeIpv4(bytes));
+/** The same for bytes that start with an IP header. */
+export function matchIp(identity: TraceIdentity, bytes: Uint8Array): TraceMatch | undefined {
+  return matchPacket(identity, decodeIp(bytes));
 }
 
 function matchPacket(identity: TraceIdentity, packet: DecodedPacket | undefined): TraceMatch | undefined {
@@ -42,23 +43,19 @@ function matchPacket(identity: TraceIdentity, packet: DecodedPacket | undefined)
   return innerLeg && { leg: innerLeg, packet, inner };
 }
 
-const ECHO_REPLY = 0;
-const ECHO = 8;
-/** RFC 792: destination unreachable and time exceeded quote what they are about. */
-const ERRORS: readonly number[] = [3, 11];
-
 function legOf(identity: TraceIdentity, packet: DecodedPacket): TraceLeg | undefined {
   const { ip, transport, payload } = packet;
-  if (transport.kind === 'icmp' && ERRORS.includes(transport.type)) {
-    const quoted = decodeIpv4(payload);
+  if (transport.kind === 'icmp' && icmpReasonOf(ip.family, transport.type, transport.code) !== undefined) {
+    const quoted = decodeIp(payload);
     return quoted !== undefined && legOf(identity, quoted) === 'request' ? 'error' : undefined;
   }
   const { protocol, destination, mark, port } = identity;
   if (transport.kind !== protocol) return undefined;
   if (transport.kind === 'icmp') {
     if (transport.echo?.id !== mark) return undefined;
-    if (transport.type === ECHO && ip.destination === destination) return 'request';
-    return transport.type === ECHO_REPLY && ip.source === destination ? 'answer' : undefined;
+    const { request, reply } = ICMP[ip.family];
+    if (transport.type === request && ip.destination === destination) return 'request';
+    return transport.type === reply && ip.source === destination ? 'answer' : undefined;
   }
   const { sourcePort, destinationPort } = transport;
   if (ip.destination === destination && sourcePort === mark && destinationPort === port) return 'request';

@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { address, udpPacket } from '../../test/fakes/packets.ts';
+import { address6, ipv6Packet, udp6Packet } from '../../test/fakes/packets6.ts';
+import { parseAddr } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
-import { hopsOf, judgeTrace, type TraceDrop, type TraceFacts, type TracePlace, type TraceSighting } from './trace.ts';
-import { matchIpv4, type TraceIdentity } from './trace-match.ts';
+import {
+  headersOf,
+  hopsOf,
+  judgeTrace,
+  type TraceDrop,
+  type TraceFacts,
+  type TracePlace,
+  type TraceSighting,
+} from './trace.ts';
+import { matchIp, type TraceIdentity } from './trace-match.ts';
 
 const FAR = '192.168.77.2';
 const here: TracePlace = { host: 'this host', name: 'host', isSource: true, isTarget: false };
@@ -24,11 +34,11 @@ function seen(
   bytes: Uint8Array,
   at: number,
 ): TraceSighting {
-  return { place, device, direction, timeNs: BigInt(at), match: matchIpv4(identity, bytes)! };
+  return { place, device, direction, timeNs: BigInt(at), match: matchIp(identity, bytes)! };
 }
 
 function dropped(place: TracePlace, device: string, reason: string, bytes: Uint8Array, func?: string): TraceDrop {
-  return { place, device, reason, function: func, timeNs: 9n, match: matchIpv4(identity, bytes)! };
+  return { place, device, reason, function: func, timeNs: 9n, match: matchIp(identity, bytes)! };
 }
 
 const SENT = [seen(here, 'flannel0', 'out', request, 1_000), seen(here, 'eth0', 'out', wrapped, 3_500)];
@@ -49,12 +59,40 @@ function brief(facts: Partial<TraceFacts>): string {
 
 describe('the frames of a trace', () => {
   it('are the packet, its answer, and both inside a tunnel, and no others', () => {
-    assert.equal(matchIpv4(identity, request)?.leg, 'request');
-    assert.equal(matchIpv4(identity, answer)?.leg, 'answer');
-    assert.equal(matchIpv4(identity, wrapped)?.inner?.ip.destination, B);
-    assert.equal(matchIpv4({ ...identity, mark: 4_001 }, request), undefined);
-    assert.equal(matchIpv4({ ...identity, port: 54 }, wrapped), undefined);
-    assert.equal(matchIpv4(identity, request.subarray(0, 10)), undefined);
+    assert.equal(matchIp(identity, request)?.leg, 'request');
+    assert.equal(matchIp(identity, answer)?.leg, 'answer');
+    assert.equal(matchIp(identity, wrapped)?.inner?.ip.destination, B);
+    assert.equal(matchIp({ ...identity, mark: 4_001 }, request), undefined);
+    assert.equal(matchIp({ ...identity, port: 54 }, wrapped), undefined);
+    assert.equal(matchIp(identity, request.subarray(0, 10)), undefined);
+  });
+
+  it('are the same in IPv6, with the ICMP errors about it', () => {
+    const [from, to] = [address6('fd10::1:2'), address6('fd10::2:2')];
+    const destination = parseAddr('fd10::2:2')!;
+    const sent = udp6Packet({ ip: { source: from, destination: to }, sourcePort: 4_000, destinationPort: 53, payload });
+    const match = matchIp({ ...identity, destination }, sent);
+    assert.equal(match?.leg, 'request');
+    assert.match(headersOf(match.packet).text, /^\[fd10::1:2\]:4000 > \[fd10::2:2\]:53 udp ttl 64 len \d+$/);
+    for (const [type, code, reason] of [
+      [1, 0, 'no-route'],
+      [1, 1, 'netfilter'],
+      [1, 4, 'no-listener'],
+      [2, 0, 'too-big'],
+      [3, 0, 'ttl'],
+    ] as const) {
+      const error = ipv6Packet(
+        { source: to, destination: from, nextHeader: 58 },
+        Uint8Array.of(type, code, ...new Uint8Array(6), ...sent),
+      );
+      const told = matchIp({ ...identity, destination }, error);
+      assert.equal(told?.leg, 'error');
+      const sightings = [
+        ...SENT,
+        { place: here, device: 'eth0', direction: 'in', timeNs: 9_000n, match: told } as const,
+      ];
+      assert.equal(verdictOf({ sightings }).reason, reason);
+    }
   });
 
   it('follow the path where a packet has one time on two devices, as the fast path leaves it', () => {

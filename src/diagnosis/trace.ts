@@ -3,7 +3,8 @@
  * counted meanwhile. Pure.
  */
 import type { DecodedPacket } from '../capture/decode.ts';
-import { formatIpv4 } from '../ip/ipv4.ts';
+import { formatAddr, formatEndpoint, type IpFamily } from '../ip/address.ts';
+import { ICMP, type IcmpReason, icmpReasonOf } from '../ip/icmp.ts';
 import type { TraceLeg, TraceMatch } from './trace-match.ts';
 
 /** `source` and `target` are where the two programs are: containers, or the hosts themselves. */
@@ -109,15 +110,18 @@ export function hopsOf({ sightings }: TraceFacts): readonly TraceHop[] {
 }
 
 export function headersOf({ ip, transport }: DecodedPacket): HeaderText {
-  const [source, destination] = [formatIpv4(ip.source), formatIpv4(ip.destination)];
+  const [source, destination] = [formatAddr(ip.source), formatAddr(ip.destination)];
   const [from, to] =
     transport.kind === 'udp' || transport.kind === 'tcp'
-      ? [`${source}:${transport.sourcePort}`, `${destination}:${transport.destinationPort}`]
+      ? [
+          formatEndpoint({ addr: ip.source, port: transport.sourcePort }),
+          formatEndpoint({ addr: ip.destination, port: transport.destinationPort }),
+        ]
       : [source, destination];
   const what = transport.kind === 'other' ? `protocol ${ip.protocol}` : transport.kind;
   const more = transport.kind === 'tcp' ? ` ${transport.flags}` : '';
-  const kind = transport.kind === 'icmp' ? ` ${icmpName(transport.type, transport.code)}` : '';
-  const df = ip.dontFragment ? ' DF' : '';
+  const kind = transport.kind === 'icmp' ? ` ${icmpName(ip.family, transport.type, transport.code)}` : '';
+  const df = ip.dontFragment && ip.family === 4 ? ' DF' : '';
   return {
     source,
     destination,
@@ -125,19 +129,21 @@ export function headersOf({ ip, transport }: DecodedPacket): HeaderText {
   };
 }
 
-const ICMP_NAMES: Readonly<Record<string, string>> = {
-  '0/0': 'reply',
-  '8/0': 'echo',
-  '3/0': 'net-unreachable',
-  '3/1': 'host-unreachable',
-  '3/3': 'port-unreachable',
-  '3/4': 'too-big',
-  '3/13': 'prohibited',
-  '11/0': 'ttl-exceeded',
+const ICMP_NAMES: Readonly<Record<Exclude<IcmpReason, 'other'>, string>> = {
+  net: 'net-unreachable',
+  host: 'host-unreachable',
+  port: 'port-unreachable',
+  'too-big': 'too-big',
+  prohibited: 'prohibited',
+  'hop-limit': 'ttl-exceeded',
 };
 
-function icmpName(type: number, code: number): string {
-  return ICMP_NAMES[`${type}/${code}`] ?? `${type}/${code}`;
+function icmpName(family: IpFamily, type: number, code: number): string {
+  const { request, reply } = ICMP[family];
+  if (type === request) return 'echo';
+  if (type === reply) return 'reply';
+  const reason = icmpReasonOf(family, type, code);
+  return reason === undefined || reason === 'other' ? `${type}/${code}` : ICMP_NAMES[reason];
 }
 
 /** Drops that befall copies, or come after a packet was given to its program. */
@@ -174,15 +180,13 @@ const SEND_ERRORS: Readonly<Record<string, readonly [reason: string, text: strin
   EPERM: ['netfilter', 'a rule of netfilter (nftables or iptables) refuses it on the way out'],
   EMSGSIZE: ['too-big', 'it is longer than the device takes, and must not be fragmented'],
 };
-const ICMP_REASONS: Readonly<Record<string, readonly [reason: string, text: string]>> = {
-  '3/0': ['no-route', 'there is no route (ICMP net unreachable)'],
-  '3/1': ['no-route', 'the next hop or the container is not there (ICMP host unreachable)'],
-  '3/3': ['no-listener', 'no program listens on that port, or a firewall rejects it (ICMP port unreachable)'],
-  '3/4': ['too-big', 'it is too long for the next link, and must not be fragmented (ICMP fragmentation needed)'],
-  '3/9': ['netfilter', 'a firewall rejects it (ICMP net prohibited)'],
-  '3/10': ['netfilter', 'a firewall rejects it (ICMP host prohibited)'],
-  '3/13': ['netfilter', 'a firewall rejects it (ICMP prohibited)'],
-  '11/0': ['ttl', 'its TTL ran out: a routing loop'],
+const ICMP_REASONS: Readonly<Record<Exclude<IcmpReason, 'other'>, readonly [reason: string, text: string]>> = {
+  net: ['no-route', 'there is no route (ICMP net unreachable)'],
+  host: ['no-route', 'the next hop or the container is not there (ICMP host unreachable)'],
+  port: ['no-listener', 'no program listens on that port, or a firewall rejects it (ICMP port unreachable)'],
+  'too-big': ['too-big', 'it is too long for the next link, and must not be fragmented (ICMP packet too big)'],
+  prohibited: ['netfilter', 'a firewall rejects it (ICMP prohibited)'],
+  'hop-limit': ['ttl', 'its TTL ran out: a routing loop'],
 };
 
 /** The one thing to say. */
@@ -309,10 +313,12 @@ function dropOf(
 
 function errorVerdict(error: TraceSighting, { protocol }: TraceFacts): TraceVerdict {
   const { transport, ip } = (error.match.inner ?? error.match.packet) as DecodedPacket;
-  const name = transport.kind === 'icmp' ? `${transport.type}/${transport.code}` : '';
-  const [reason, text] = ICMP_REASONS[name] ?? [`icmp:${name}`, `ICMP ${name} came back`];
+  const [type, code] = transport.kind === 'icmp' ? [transport.type, transport.code] : [0, 0];
+  const known = icmpReasonOf(ip.family, type, code) ?? 'other';
+  const name = `${type}/${code}`;
+  const [reason, text] = known === 'other' ? [`icmp:${name}`, `ICMP ${name} came back`] : ICMP_REASONS[known];
   const isRefused = reason === 'no-listener' && protocol === 'udp';
-  const from = `${text}, says ${formatIpv4(ip.source)}`;
+  const from = `${text}, says ${formatAddr(ip.source)}`;
   return { outcome: isRefused ? 'refused' : 'lost', host: error.place.host, hop: hopOf(error), reason, text: from };
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { decodeIpv4 } from '../capture/decode.ts';
+import { decodeIp } from '../capture/decode.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { overlaySteps } from './overlay.ts';
 import { buildWalk, isProbe, type Probe, type Sighting, type Step, sight } from './walk.ts';
@@ -85,7 +85,7 @@ describe('sight', () => {
   it('knows an echo request by id and sequence, and its reply not at all', () => {
     const echo: Probe = { kind: 'icmp', source: probe.source, destination: probe.destination, id: 7, sequence: 1 };
     const message = (type: number, id: number) =>
-      decodeIpv4(ipv4('10.244.1.2', '10.244.2.2', 64, 1, Uint8Array.of(type, 0, 0, 0, 0, id, 0, 1)))!;
+      decodeIp(ipv4('10.244.1.2', '10.244.2.2', 64, 1, Uint8Array.of(type, 0, 0, 0, 0, id, 0, 1)))!;
     assert.equal(isProbe(echo, message(8, 7)), true);
     assert.equal(isProbe(echo, message(8, 8)), false);
     assert.equal(isProbe(echo, message(0, 7)), false);

@@ -7,7 +7,8 @@
 
 import { type DecodedPacket, decodeFrame, unwrap } from '../capture/decode.ts';
 import type { CapturedFrame } from '../capture/pcap.ts';
-import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
+import { formatAddr } from '../ip/address.ts';
+import type { Ipv4Addr } from '../ip/ipv4.ts';
 
 /** How the packet is recognised wherever it is captured. */
 export type Probe =
@@ -305,9 +306,9 @@ function describeTunnel(evidence: 'wrapped' | 'unwrapped' | 'hidden', before: Si
     packet.transport.kind !== 'udp' ? 'an IP header' : `Ethernet, VXLAN (VNI ${vni ?? '?'}), UDP and IP headers`;
   switch (evidence) {
     case 'wrapped':
-      return `puts ${headersOf(after)} before it, to ${formatIpv4(after.packet.ip.destination)}${portOf(after.packet)}`;
+      return `puts ${headersOf(after)} before it, to ${formatAddr(after.packet.ip.destination)}${portOf(after.packet)}`;
     case 'unwrapped':
-      return `takes ${headersOf(before)} off that come from ${formatIpv4(before.packet.ip.source)}`;
+      return `takes ${headersOf(before)} off that come from ${formatAddr(before.packet.ip.source)}`;
     case 'hidden':
       return 'between the hosts it cannot be read';
   }
@@ -316,7 +317,7 @@ function describeTunnel(evidence: 'wrapped' | 'unwrapped' | 'hidden', before: Si
 function describeHeaders(packet: DecodedPacket): string {
   const { ip, transport } = packet;
   const from = transport.kind === 'udp' ? `:${transport.sourcePort}` : '';
-  return `puts ${transport.kind === 'udp' ? 'UDP and IP headers' : 'an IP header'} before it: from ${formatIpv4(ip.source)}${from}, TTL ${ip.ttl}`;
+  return `puts ${transport.kind === 'udp' ? 'UDP and IP headers' : 'an IP header'} before it: from ${formatAddr(ip.source)}${from}, TTL ${ip.ttl}`;
 }
 
 function portOf(packet: DecodedPacket): string {
@@ -332,9 +333,9 @@ function describeForwarding(
     case 'forwarded':
       return 'routes it to the next device';
     case 'encapsulated':
-      return `reads it from the TUN device, sends it inside a datagram to ${formatIpv4(after.packet.ip.destination)}`;
+      return `reads it from the TUN device, sends it inside a datagram to ${formatAddr(after.packet.ip.destination)}`;
     case 'decapsulated':
-      return `takes it out of the datagram from ${formatIpv4(before.packet.ip.source)}, writes it to the TUN device`;
+      return `takes it out of the datagram from ${formatAddr(before.packet.ip.source)}, writes it to the TUN device`;
   }
 }
 
@@ -354,8 +355,8 @@ export function summarise(packet: DecodedPacket): PacketSummary {
       ? { sourcePort: transport.sourcePort, destinationPort: transport.destinationPort }
       : {};
   return {
-    source: formatIpv4(ip.source),
-    destination: formatIpv4(ip.destination),
+    source: formatAddr(ip.source),
+    destination: formatAddr(ip.destination),
     protocol: transport.kind,
     ...ports,
     ttl: ip.ttl,

@@ -8,8 +8,8 @@ import { describeError, WeftError } from '../errors.ts';
 import { attachRawTracepoint, createBpfQueue } from './bpf.ts';
 import { Btf } from './btf.ts';
 
-/** As much as two IPv4 headers, VXLAN, Ethernet and TCP take. */
-const PACKET_BYTES = 112;
+/** As much as two IPv6 headers, UDP, VXLAN, Ethernet and TCP with all its options take. */
+const PACKET_BYTES = 176;
 /** time, place in the kernel, reason, network namespace, device index, length, device name, packet. */
 const AT = { timeNs: 0, place: 8, reason: 16, namespace: 20, ifIndex: 24, length: 28, device: 32, packet: 48 } as const;
 const RECORD_BYTES = AT.packet + PACKET_BYTES;

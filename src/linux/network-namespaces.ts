@@ -1,7 +1,11 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { WeftError } from '../errors.ts';
+import type { IpAddr } from '../ip/address.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
 import { AF_INET, CLONE_NEWNET, IFNAMSIZ, O_CLOEXEC, SIOCGIFINDEX, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
 import { addressOf, close, errnoName, ioctl, open, setns, socket } from './ffi.ts';
+import { readTextIfThere } from './read-text.ts';
 
 /** This thread's own. */
 export const OWN_NAMESPACE = '/proc/thread-self/ns/net';
@@ -43,11 +47,20 @@ export function networkNamespaces(): readonly NetworkNamespace[] {
   return [...found.values()];
 }
 
-/** The addresses of a namespace's own, of IPv4, dotted (/proc/net/fib_trie: `|-- ADDRESS`, then `/32 host LOCAL`). */
-export function localIpv4Of({ path }: NetworkNamespace): readonly string[] {
+/**
+ * The addresses of a namespace's own, of both families: `|-- ADDRESS`, then `/32 host LOCAL` in /proc/net/fib_trie, and the first
+ * word of each line of /proc/net/if_inet6.
+ */
+export function localAddressesOf({ path }: NetworkNamespace): readonly IpAddr[] {
   try {
-    const text = insideNamespace(path, () => readFileSync('/proc/thread-self/net/fib_trie', 'latin1'));
-    return [...new Set([...text.matchAll(/\|-- ([\d.]+)\n\s+\/32 host LOCAL/g)].map(([, address]) => address!))];
+    return insideNamespace(path, () => {
+      const trie = readFileSync('/proc/thread-self/net/fib_trie', 'latin1');
+      const v4 = [...trie.matchAll(/\|-- ([\d.]+)\n\s+\/32 host LOCAL/g)].flatMap(([, text]) => parseIpv4(text!) ?? []);
+      // A kernel without IPv6 has no such file.
+      const lines = readTextIfThere('/proc/thread-self/net/if_inet6');
+      const v6 = [...lines.matchAll(/^([0-9a-f]{32}) /gm)].map(([, digits]) => ipv6Of(BigInt(`0x${digits}`)));
+      return [...new Set<IpAddr>([...v4, ...v6])];
+    });
   } catch {
     // It has ended meanwhile.
     return [];

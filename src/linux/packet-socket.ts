@@ -1,6 +1,6 @@
 import type { OuterTraffic } from '../desired/outer-filter.ts';
 import { WeftError } from '../errors.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
+import { type IpAddr, isIpv4 } from '../ip/address.ts';
 import {
   AF_PACKET,
   ARPHRD_ETHER,
@@ -86,8 +86,8 @@ export interface PacketSocketOptions {
 /** A tunnel's packets, or those from and to addresses. */
 export type SniffedTraffic =
   | OuterTraffic
-  | { readonly protocol: 'addresses'; readonly addresses: readonly Ipv4Addr[] }
-  /** All of ICMP over IPv4. */
+  | { readonly protocol: 'addresses'; readonly addresses: readonly IpAddr[] }
+  /** All of ICMP. */
   | { readonly protocol: 'icmp' };
 
 /** @throws WeftError WEFT_SOCKET_FAILED; needs CAP_NET_RAW. */
@@ -176,12 +176,14 @@ class Sniffer implements PacketSocket {
 }
 
 /**
- * Lets through IP packets of these protocols and ports. Fragments but the first have no ports: all of UDP are let through, and all of
+ * Lets through packets of these protocols and ports. Fragments but the first have no ports: all of UDP are let through, and all of
  * IPv6. Offsets count from the network header, so that it is the same for each kind of device.
  */
 function tunnelProgram(only: readonly SniffedTraffic[]): readonly FilterInstruction[] {
   const ports = only.flatMap((traffic) => (traffic.protocol === 'udp' ? [traffic.port] : []));
-  const addresses = only.flatMap((traffic) => (traffic.protocol === 'addresses' ? traffic.addresses : []));
+  const addresses = only.flatMap((traffic) =>
+    traffic.protocol === 'addresses' ? traffic.addresses.filter(isIpv4) : [],
+  );
   const protocols = [
     ...(only.some(({ protocol }) => protocol === 'ipip') ? [4] : []),
     ...(only.some(({ protocol }) => protocol === 'icmp') ? [IPPROTO_ICMP] : []),

@@ -1,12 +1,14 @@
 import { randomInt } from 'node:crypto';
-import { formatAddr, type IpAddr } from '../ip/address.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
+import { formatAddr, type IpAddr, type IpFamily, isIpv4 } from '../ip/address.ts';
+import { ICMP } from '../ip/icmp.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
 import { echoRequest } from '../probe/probe-packet.ts';
 import {
   AF_INET,
+  AF_INET6,
   EINPROGRESS,
   IP_PMTUDISC_PROBE,
-  IPPROTO_ICMP,
   MSG_DONTWAIT,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
@@ -17,9 +19,17 @@ import {
 import { addressOf, bind, close, connect, errnoName, sendto, socket } from './ffi.ts';
 import { boundPort, setPathMtuDiscovery, sockaddrOf } from './udp-socket.ts';
 
-/** Headers of IPv4 and UDP. */
-const UDP_HEADER_BYTES = 28;
-const ANY: IpAddr = 0 as Ipv4Addr;
+interface PerVersion {
+  readonly domain: number;
+  /** Headers of IP and UDP. */
+  readonly udpHeaderBytes: number;
+  readonly any: IpAddr;
+}
+
+const VERSIONS: Readonly<Record<IpFamily, PerVersion>> = {
+  4: { domain: AF_INET, udpHeaderBytes: 28, any: ipv4Of(0) },
+  6: { domain: AF_INET6, udpHeaderBytes: 48, any: ipv6Of(0n) },
+};
 
 export type TraceProtocol =
   | { readonly kind: 'icmp' }
@@ -35,16 +45,18 @@ export interface TracePacket extends Disposable {
 }
 
 /**
- * A packet of IPv4 from the network namespace that the caller is in: an echo request, one datagram, or the SYN of a connection, which
+ * A packet from the network namespace that the caller is in: an echo request, one datagram, or the SYN of a connection, which
  * ends with disposal. Echo requests and datagrams must not be fragmented, whatever the kernel has learned of the path.
  *
  * @param totalBytes of the IP packet; has no effect on tcp.
  * @throws RangeError when there is no socket for it, with the kernel's error.
  */
-export function openTracePacket(to: Ipv4Addr, protocol: TraceProtocol, totalBytes: number): TracePacket {
+export function openTracePacket(to: IpAddr, protocol: TraceProtocol, totalBytes: number): TracePacket {
+  const version: IpFamily = isIpv4(to) ? 4 : 6;
+  const { domain, udpHeaderBytes, any } = VERSIONS[version];
   const name = sockaddrOf(to, protocol.kind === 'icmp' ? 0 : protocol.port);
   const open = (type: number, number: number): number => {
-    const fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, number);
+    const fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, number);
     if (fd < 0) throw new RangeError(`no socket for a packet to ${formatAddr(to)}: ${errnoName(fd)}`);
     return fd;
   };
@@ -55,22 +67,22 @@ export function openTracePacket(to: Ipv4Addr, protocol: TraceProtocol, totalByte
     return Math.min(0, result);
   };
   const bound = (fd: number): number => {
-    const any = sockaddrOf(ANY, 0);
-    bind(fd, addressOf(any), any.length);
+    const own = sockaddrOf(any, 0);
+    bind(fd, addressOf(own), own.length);
     return boundPort(fd);
   };
   switch (protocol.kind) {
     case 'icmp': {
-      const fd = open(SOCK_RAW, IPPROTO_ICMP);
-      setPathMtuDiscovery(fd, 4, IP_PMTUDISC_PROBE);
+      const fd = open(SOCK_RAW, ICMP[version].protocol);
+      setPathMtuDiscovery(fd, version, IP_PMTUDISC_PROBE);
       const mark = randomInt(1, 0xffff);
-      const send = (): number => sendBytes(fd, echoRequest(4, mark, 1, totalBytes));
+      const send = (): number => sendBytes(fd, echoRequest(version, mark, 1, totalBytes));
       return { mark, send, [Symbol.dispose]: () => void close(fd) };
     }
     case 'udp': {
       const fd = open(SOCK_DGRAM, 0);
-      setPathMtuDiscovery(fd, 4, IP_PMTUDISC_PROBE);
-      const send = (): number => sendBytes(fd, Buffer.alloc(Math.max(0, totalBytes - UDP_HEADER_BYTES), 'weft-trace '));
+      setPathMtuDiscovery(fd, version, IP_PMTUDISC_PROBE);
+      const send = (): number => sendBytes(fd, Buffer.alloc(Math.max(0, totalBytes - udpHeaderBytes), 'weft-trace '));
       return { mark: bound(fd), send, [Symbol.dispose]: () => void close(fd) };
     }
     case 'tcp': {

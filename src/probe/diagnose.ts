@@ -1,6 +1,6 @@
 import { assertNever } from '../assert-never.ts';
+import type { IcmpReason } from '../ip/icmp.ts';
 import type { ProbeKind } from './probe-kind.ts';
-import type { IcmpReason } from './probe-packet.ts';
 
 /** Whether packets of a kind arrive and are answered; `unknown`: not enough was tried, or nobody has ever answered. */
 export type Passing = 'yes' | 'no' | 'unknown';

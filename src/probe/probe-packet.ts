@@ -3,6 +3,7 @@
  * Pure, total: every input gives a value or `undefined`, nothing is read past the end.
  */
 import type { IpFamily } from '../ip/address.ts';
+import { ICMP, type IcmpReason, icmpReasonOf } from '../ip/icmp.ts';
 import { internetChecksum } from '../ip/internet-checksum.ts';
 
 /** How answers to this process's probes are told from those to others'. */
@@ -18,9 +19,6 @@ export type ProbeMention =
   | { readonly kind: 'echo'; readonly sequence: number }
   /** To that port of the peer. */
   | { readonly kind: 'udp'; readonly port: number };
-
-/** `prohibited`: a firewall on the way says so. */
-export type IcmpReason = 'too-big' | 'port' | 'host' | 'net' | 'prohibited' | 'hop-limit' | 'other';
 
 export type ProbeMessage =
   | { readonly kind: 'reply'; readonly sequence: number }
@@ -38,12 +36,6 @@ export type ProbeMessage =
 const MAGIC: readonly number[] = [...new TextEncoder().encode('weft-probe')];
 const ICMP_HEADER_BYTES = 8;
 const UDP = 17;
-const ICMP: Readonly<
-  Record<IpFamily, { readonly protocol: number; readonly request: number; readonly reply: number }>
-> = {
-  4: { protocol: 1, request: 8, reply: 0 },
-  6: { protocol: 58, request: 128, reply: 129 },
-};
 const IP_HEADER_BYTES: Readonly<Record<IpFamily, number>> = { 4: 20, 6: 40 };
 
 /** The smallest IP packet that is a probe, in bytes. */
@@ -84,7 +76,7 @@ export function readProbeMessage(
     return view.getUint16(4) === identity.id ? { kind: 'reply', sequence: view.getUint16(6) } : undefined;
   }
   if (type === ICMP[family].request) return hasMagic(packet.subarray(at)) ? { kind: 'request' } : undefined;
-  const reason = family === 4 ? reason4(type, code) : reason6(type, code);
+  const reason = icmpReasonOf(family, type, code);
   if (reason === undefined) return undefined;
   const about = mentionOf(family, view, identity);
   if (about === undefined) return undefined;
@@ -94,48 +86,6 @@ export function readProbeMessage(
 
 function hasMagic(icmp: Uint8Array): boolean {
   return MAGIC.every((byte, i) => icmp[ICMP_HEADER_BYTES + i] === byte);
-}
-
-/** RFC 792, RFC 1812 section 5.2.7. */
-function reason4(type: number, code: number): IcmpReason | undefined {
-  if (type === 11) return 'hop-limit';
-  if (type !== 3) return undefined;
-  switch (code) {
-    case 0:
-      return 'net';
-    case 1:
-      return 'host';
-    case 3:
-      return 'port';
-    case 4:
-      return 'too-big';
-    case 9:
-    case 10:
-    case 13:
-      return 'prohibited';
-    default:
-      return 'other';
-  }
-}
-
-/** RFC 4443. */
-function reason6(type: number, code: number): IcmpReason | undefined {
-  if (type === 2) return 'too-big';
-  if (type === 3) return 'hop-limit';
-  if (type !== 1) return undefined;
-  switch (code) {
-    case 0:
-      return 'net';
-    case 1:
-    case 5:
-      return 'prohibited';
-    case 3:
-      return 'host';
-    case 4:
-      return 'port';
-    default:
-      return 'other';
-  }
 }
 
 /** The packet that an ICMP error quotes, if it is a probe of this process. */

@@ -1,124 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import type { TraceReport } from '../../src/cmd/weft/trace-report.ts';
-import { formatIpv4 } from '../../src/ip/ipv4.ts';
-import type { LabContainer, LabHost, Place } from '../../src/lab/topology.ts';
 import { weft } from '../netns/lab-command.ts';
-import { addressOf, Overlay, ping } from '../netns/overlay.ts';
+import { addressOf, ping } from '../netns/overlay.ts';
 import { eventuallyHolds, LineFeed } from '../netns/waiting.ts';
+import { DUAL_STACK, drop, stops, TraceBed, underlay6 } from './trace-bed.ts';
 
 const signal = AbortSignal.timeout(600_000);
 
-interface Traced {
-  readonly report: TraceReport;
-  readonly exitCode: number | null;
-}
-
-/** Two hosts with a container each, and the commands of the first. */
-class Bed implements AsyncDisposable {
-  readonly overlay: Overlay;
-
-  private constructor(overlay: Overlay) {
-    this.overlay = overlay;
-  }
-
-  static async create(netConf?: string): Promise<Bed> {
-    const options = { hosts: 2, containersPerHost: 1, underlay: 'native' as const, ...(netConf && { netConf }) };
-    await using stack = new AsyncDisposableStack();
-    const overlay = stack.use(await Overlay.create(options, signal));
-    const bed = new Bed(overlay);
-    await eventuallyHolds(async () => assert.ok((await ping(overlay.topology, bed.from, bed.to)).ok));
-    stack.move();
-    return bed;
-  }
-
-  host(i: number): LabHost {
-    return this.overlay.topology.hosts[i]!;
-  }
-
-  get from(): LabContainer {
-    return this.host(0).containers[0]!;
-  }
-
-  get far(): LabContainer {
-    return this.host(1).containers[0]!;
-  }
-
-  get to(): string {
-    return addressOf(this.far);
-  }
-
-  get farAddress(): string {
-    return formatIpv4(this.host(1).address);
-  }
-
-  command(...words: string[]): string[] {
-    const [here, there] = [this.host(0).stateDirectory, this.host(1).stateDirectory];
-    const socket = `${there}/weft.sock`;
-    return [...weft, 'trace', ...words, '--subnet-file', `${here}/subnet.env`, '--socket', socket, '--wait', '1'];
-  }
-
-  async trace(...words: string[]): Promise<Traced> {
-    const options = { okExitCodes: 'any' as const, timeoutMs: 60_000, signal };
-    const { stdout, stderr, exitCode } = await this.overlay.topology.exec(
-      this.host(0),
-      this.command(...words, '--json'),
-      options,
-    );
-    assert.notEqual(stdout, '', stderr);
-    return { report: JSON.parse(stdout) as TraceReport, exitCode };
-  }
-
-  sh(at: Place, command: string) {
-    return this.overlay.topology.exec(at, ['sh', '-ec', command]);
-  }
-
-  /** While the fault is there, the trace says this of it. */
-  async names(fault: Fault, words: readonly string[], expected: Expected): Promise<void> {
-    await this.sh(fault.at, fault.make);
-    try {
-      await eventuallyHolds(async () => {
-        const { report, exitCode } = await this.trace(...words);
-        const { host, hop, reason, outcome } = report.verdict;
-        assert.deepEqual({ outcome, host, hop, reason }, expected, JSON.stringify(report, undefined, 1));
-        assert.equal(exitCode, 1);
-      });
-    } finally {
-      await this.sh(fault.at, fault.mend);
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.overlay[Symbol.asyncDispose]();
-  }
-}
-
-interface Fault {
-  readonly at: Place;
-  readonly make: string;
-  readonly mend: string;
-}
-
-interface Expected {
-  readonly outcome: string;
-  readonly host: string;
-  readonly hop: string;
-  readonly reason: string;
-}
-
-const drop = (hook: string, rule: string): Pick<Fault, 'make' | 'mend'> => ({
-  make: `nft add table inet t; nft 'add chain inet t c { type filter hook ${hook} priority 0; }'; nft add rule inet t c ${rule} drop`,
-  mend: 'nft delete table inet t',
-});
-
-function stops({ hops }: TraceReport, leg: string): string[] {
-  return hops.filter((hop) => hop.leg === leg).map(({ host, device, direction }) => `${host} ${device} ${direction}`);
-}
-
 describe('weft trace with the udp backend', () => {
-  let bed: Bed;
+  let bed: TraceBed;
   before(async () => {
-    bed = await Bed.create();
+    bed = await TraceBed.create({ ...DUAL_STACK, Backend: { Type: 'udp' } });
   });
   after(async () => {
     await bed?.[Symbol.asyncDispose]();
@@ -235,6 +127,44 @@ describe('weft trace with the udp backend', () => {
     }
   });
 
+  it('traces IPv6 likewise, from a container and from the host', async () => {
+    const [from6, to6, far] = [bed.from6!, bed.to6!, underlay6(bed.host(1))];
+    assert.deepEqual((await bed.trace('host', to6)).report.far, { frames: true, agent: true });
+    const { report, exitCode } = await bed.trace(from6, to6);
+    assert.equal(exitCode, 0, JSON.stringify(report, undefined, 1));
+    assert.equal(report.verdict.outcome, 'answered');
+    const request = stops(report, 'request').filter((stop) => !stop.includes('veth'));
+    for (const wanted of ['this host cni0 in', 'this host flannel0 out', 'this host eth0 out'])
+      assert.ok(request.includes(wanted), `${wanted} of ${request.join(', ')}`);
+    for (const wanted of ['eth0 in', 'flannel0 in', 'cni0 out'])
+      assert.ok(request.includes(`${far} ${wanted}`), `${wanted} of ${request.join(', ')}`);
+    const wire = report.hops.find(({ host, inner }) => host === 'this host' && inner !== undefined)!;
+    assert.match(wire.packet.text, /:8285 > .*:8285 udp/);
+    assert.ok(wire.inner!.text.startsWith(`${from6} > ${to6} icmp echo ttl 62`), wire.inner!.text);
+    for (const words of [
+      ['tcp', '7777'],
+      ['udp', '7777'],
+    ]) {
+      const refused = await bed.trace('host', to6, ...words);
+      const { outcome, host, reason } = refused.report.verdict;
+      assert.deepEqual([outcome, host, reason], ['refused', far, 'no-listener'], JSON.stringify(refused.report));
+    }
+    const rule = { at: bed.host(1), ...drop('forward', `ip6 daddr ${to6}`) };
+    await bed.names(rule, [from6, to6], {
+      ...{ outcome: 'lost', host: far, hop: 'host flannel0', reason: 'netfilter' },
+    });
+    const route = `unreachable ${to6}/128`;
+    const missing = { at: bed.host(0), make: `ip route add ${route}`, mend: `ip route del ${route}` };
+    await bed.names(missing, [from6, to6], {
+      ...{ outcome: 'lost', host: 'this host', hop: 'host cni0', reason: 'no-route' },
+    });
+    // The kernel names the device that it was to leave by.
+    const narrow = { at: bed.host(1), make: 'ip link set cni0 mtu 1300', mend: 'ip link set cni0 mtu 1472' };
+    await bed.names(narrow, [from6, to6, '--size', '1400'], {
+      ...{ outcome: 'lost', host: far, hop: 'host cni0', reason: 'too-big' },
+    });
+  });
+
   it('says which half it saw, and refuses wrong usage', async () => {
     const argv = [...weft, 'trace', 'host', bed.to, '--subnet-file', `${bed.host(0).stateDirectory}/subnet.env`];
     const { stdout } = await bed.overlay.topology.exec(bed.host(0), argv, { timeoutMs: 60_000 });
@@ -290,7 +220,7 @@ describe('weft trace with the udp backend', () => {
 });
 
 it('weft trace shows the hops of vxlan', async () => {
-  await using bed = await Bed.create('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}');
+  await using bed = await TraceBed.create({ Network: '10.244.0.0/16', Backend: { Type: 'vxlan' } });
   const { report, exitCode } = await bed.trace(addressOf(bed.from), bed.to);
   assert.equal(exitCode, 0, JSON.stringify(report, undefined, 1));
   const request = stops(report, 'request');

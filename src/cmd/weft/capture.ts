@@ -19,7 +19,7 @@ import { openExclusive } from '../../exclusive-file.ts';
 import { formatAddr, type IpPrefix, prefixOf } from '../../ip/address.ts';
 import { FAMILIES } from '../../ip/family.ts';
 import type { Lease } from '../../lease/lease.ts';
-import { publicAddressOf, subnetOf } from '../../lease/lease-families.ts';
+import { publicAddressOf, subnetsOf } from '../../lease/lease-families.ts';
 import { POLLIN } from '../../linux/constants.ts';
 import { addressOf, pollAsync } from '../../linux/ffi.ts';
 import { readHostNetwork } from '../../linux/interfaces.ts';
@@ -286,10 +286,6 @@ function standardOutput(): Sink {
       }),
     [Symbol.asyncDispose]: async () => {},
   };
-}
-
-function subnetsOf(lease: Lease): readonly IpPrefix[] {
-  return FAMILIES.flatMap(({ key }) => subnetOf(lease, key) ?? []);
 }
 
 function addressesOf({ attrs }: Lease): CapturePeer['addresses'] {

@@ -1,14 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { decodeFrame, decodeIpv4, unwrap } from '../../capture/decode.ts';
+import { decodeIp, unwrap } from '../../capture/decode.ts';
 import { carriedBy, flowOf } from '../../capture/flow.ts';
 import { parsePacketFilter } from '../../capture/packet-filter.ts';
 import type { HostView } from '../../diagnosis/host-view.ts';
 import { type HeaderText, headersOf } from '../../diagnosis/trace.ts';
-import { containsAddr, parseAddr } from '../../ip/address.ts';
+import { containsAddr } from '../../ip/address.ts';
+import { ICMP } from '../../ip/icmp.ts';
+import { subnetsOf } from '../../lease/lease-families.ts';
 import { openDropWatch } from '../../linux/drop-watch.ts';
 import {
   devicesOf,
-  localIpv4Of,
+  localAddressesOf,
   type NetworkNamespace,
   namespaceAt,
   networkNamespaces,
@@ -22,7 +24,6 @@ import { wrapped } from './status-report.ts';
 const TURN_MS = 50;
 const PER_TURN = 4_096;
 const SNAP_BYTES = 256;
-const ECHO_REPLY = 0;
 
 export interface WatchFlags {
   readonly for?: number;
@@ -51,11 +52,12 @@ export async function watchDrops(view: HostView, flags: WatchFlags, stopped: Sto
   await turns(flags, stopped, () => {
     for (const drop of watch.take()) {
       const name = names.get(drop.namespace);
-      const packet = name === undefined ? undefined : decodeIpv4(drop.bytes);
+      const packet = name === undefined ? undefined : decodeIp(drop.bytes);
       if (name === undefined || packet === undefined) continue;
       const { transport } = packet;
       // Each reply to a raw socket's echo looks so: the program has its own copy.
-      const isReply = transport.kind === 'icmp' && transport.type === ECHO_REPLY && drop.reason === 'NO_SOCKET';
+      const isReply =
+        transport.kind === 'icmp' && transport.type === ICMP[packet.ip.family].reply && drop.reason === 'NO_SOCKET';
       if (isReply || drop.reason === 'OTHERHOST' || drop.reason === 'SOCKET_FILTER') continue;
       const inner = unwrap(packet)?.packet;
       print(flags, {
@@ -80,14 +82,11 @@ export async function watchLive(view: HostView, text: string, flags: WatchFlags,
       if (outer === undefined) continue;
       const carried = carriedBy(outer);
       if (!filter(carried ?? outer)) continue;
-      const packet = decodeFrame(linkType, bytes);
-      if (packet === undefined) continue;
-      const inner = unwrap(packet)?.packet;
       if (!devices.has(ifIndex)) devices = devicesOf(own);
       print(flags, {
         ...{ atMs: Number(timeNs / 1_000_000n), place: 'host', device: devices.get(ifIndex) ?? `device ${ifIndex}` },
-        ...{ direction: direction === 'inbound' ? 'in' : 'out', packet: headersOf(packet) },
-        ...(inner && { inner: headersOf(inner) }),
+        ...{ direction: direction === 'inbound' ? 'in' : 'out', packet: headersOf(outer.packet) },
+        ...(carried && { inner: headersOf(carried.packet) }),
       });
     }
   });
@@ -127,12 +126,9 @@ function print({ json }: WatchFlags, watched: Watched): void {
 /** This host's own namespace, and those with an address of its subnet. */
 function namesOf({ known: { own } }: HostView): ReadonlyMap<number, string> {
   const host = namespaceAt(OWN_NAMESPACE, 'host');
+  const subnets = subnetsOf(own);
   const isOurs = (namespace: NetworkNamespace): boolean =>
-    own.subnet !== undefined &&
-    localIpv4Of(namespace).some((text) => {
-      const addr = parseAddr(text);
-      return addr !== undefined && containsAddr(own.subnet!, addr);
-    });
+    localAddressesOf(namespace).some((addr) => subnets.some((subnet) => containsAddr(subnet, addr)));
   const containers = networkNamespaces().filter((one) => one.inode !== host.inode && isOurs(one));
   return new Map([host, ...containers].map(({ inode, name }) => [inode, name]));
 }

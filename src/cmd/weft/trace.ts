@@ -16,16 +16,16 @@ import {
   type TracePlace,
   type TraceSighting,
 } from '../../diagnosis/trace.ts';
-import { matchFrame, matchIpv4, type TraceIdentity } from '../../diagnosis/trace-match.ts';
+import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { containsAddr, formatAddr, formatPrefix, parseAddr } from '../../ip/address.ts';
-import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
+import { containsAddr, formatAddr, formatPrefix, type IpAddr, isPrefix4, parseAddr } from '../../ip/address.ts';
+import { subnetsOf } from '../../lease/lease-families.ts';
 import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
 import { errnoName } from '../../linux/ffi.ts';
 import {
   devicesOf,
   insideNamespace,
-  localIpv4Of,
+  localAddressesOf,
   type NetworkNamespace,
   namespaceAt,
   networkNamespaces,
@@ -70,7 +70,7 @@ export function traceCommand(): Command {
   const command = new Command('trace')
     .summary('send one packet and show each hop, or where and why it was dropped')
     .description(
-      'Send one packet from FROM to TO and show each hop with headers and time, or the hop where it was dropped and why. FROM is host, an address of a container of this host, a network namespace or a process. TO is an address in a peer’s subnet, or a peer (subnet, address or node). Then icmp (default), tcp PORT or udp PORT. With --drops, show what this host drops. With --live, show packets that a filter (as of weft capture) matches, at each device. IPv4 only. Needs root. --socket, --host, --cluster and --node name the agent of the far host.',
+      'Send one packet from FROM to TO and show each hop with headers and time, or the hop where it was dropped and why. FROM is host, an address of a container of this host, a network namespace or a process. TO is an address in a peer’s subnet, or a peer (subnet, address or node). Then icmp (default), tcp PORT or udp PORT. With --drops, show what this host drops. With --live, show packets that a filter (as of weft capture) matches, at each device. Needs root. --socket, --host, --cluster and --node name the agent of the far host.',
     )
     .argument('[words...]', 'FROM TO [icmp | tcp PORT | udp PORT], or the filter of --live')
     .option('--size <bytes>', 'length of the IP packet, of icmp and udp; it is never fragmented', sizeOf, DEFAULT_BYTES)
@@ -137,11 +137,11 @@ async function trace(
 ): Promise<TraceReport> {
   const peer = peerOf(view, request.to);
   const to = targetOf(peer, request.to);
-  const all = networkNamespaces().map((namespace) => ({ namespace, addresses: localIpv4Of(namespace) }));
+  const all = networkNamespaces().map((namespace) => ({ namespace, addresses: localAddressesOf(namespace) }));
   const own = namespaceAt(OWN_NAMESPACE, 'host');
   const source = sourceOf(view, request.from, own, all);
   const farHost = peer.underlay === undefined ? peer.id : formatAddr(peer.underlay);
-  const places = placesOf({ own, source, farHost, to: formatIpv4(to), all, peer });
+  const places = placesOf({ own, source, farHost, to, all, peer });
   const notes: string[] = [];
   const wanted = await wantedKernel(view, signal);
   using resources = new DisposableStack();
@@ -178,31 +178,28 @@ async function trace(
   const verdict = judgeTrace(facts);
   return {
     ok: verdict.outcome === 'answered' || verdict.outcome === 'delivered',
-    ...{ from: request.from, to: formatIpv4(to), protocol: [request.protocol.kind, port || ''].join(' ').trim() },
+    ...{ from: request.from, to: formatAddr(to), protocol: [request.protocol.kind, port || ''].join(' ').trim() },
     ...{ farHost, far: { frames: isFarSeen, agent: isFarAsked } },
     ...{ hops: hopsOf(facts), verdict, agentDrops: counted.agentDrops, notes },
   };
 }
 
-function targetOf(peer: PeerView, word: string): Ipv4Addr {
+function targetOf(peer: PeerView, word: string): IpAddr {
   const addr = parseAddr(word);
-  const to = addr !== undefined && containsAddr(peer.subnet, addr) ? addr : peer.overlay;
-  if (typeof to === 'number') return to;
-  throw usage(`${formatAddr(to)} is an address of IPv6, which weft trace cannot send to`);
+  return addr !== undefined && containsAddr(peer.subnet, addr) ? addr : peer.overlay;
 }
 
-type Known = readonly { readonly namespace: NetworkNamespace; readonly addresses: readonly string[] }[];
+type Known = readonly { readonly namespace: NetworkNamespace; readonly addresses: readonly IpAddr[] }[];
 
 function sourceOf(view: HostView, word: string, own: NetworkNamespace, all: Known): NetworkNamespace {
   if (word === 'host') return own;
   const addr = parseAddr(word);
   if (addr !== undefined) {
-    const found = all.find(({ addresses }) => addresses.includes(formatAddr(addr)));
+    const found = all.find(({ addresses }) => addresses.includes(addr));
     if (found === undefined)
       throw usage(`no network namespace that can be seen from here has the address ${formatAddr(addr)}`);
-    const { subnet } = view.known.own;
     // What the host has of its own subnet are the addresses of the bridge and of the overlay's device.
-    return subnet !== undefined && addr === gatewayOf(subnet) ? own : found.namespace;
+    return subnetsOf(view.known.own).some((subnet) => addr === gatewayOf(subnet)) ? own : found.namespace;
   }
   const path = /^\d+$/.test(word) ? `/proc/${word}/ns/net` : word.startsWith('/') ? word : `/run/netns/${word}`;
   try {
@@ -216,7 +213,7 @@ interface PlaceFacts {
   readonly own: NetworkNamespace;
   readonly source: NetworkNamespace;
   readonly farHost: string;
-  readonly to: string;
+  readonly to: IpAddr;
   readonly all: Known;
   readonly peer: PeerView;
 }
@@ -233,7 +230,7 @@ function placesOf({ own, source, farHost, to, all, peer }: PlaceFacts): readonly
   };
   add(own, THIS_HOST, 'host');
   add(source, THIS_HOST, source.name);
-  const underlay = peer.underlay === undefined ? undefined : formatAddr(peer.underlay);
+  const { underlay } = peer;
   for (const { namespace, addresses } of all) {
     if (underlay !== undefined && addresses.includes(underlay)) add(namespace, farHost, 'host');
   }
@@ -280,7 +277,7 @@ async function collect(
     }
     for (const drop of watch?.take() ?? []) {
       const place = places.find(({ namespace }) => namespace.inode === drop.namespace);
-      const match = place && matchIpv4(identity, drop.bytes);
+      const match = place && matchIp(identity, drop.bytes);
       if (match === undefined) continue;
       const { device, reason, timeNs } = drop;
       kernelDrops.push({ place: place!, device, reason, function: drop.place, timeNs, match });
@@ -319,7 +316,7 @@ async function agentsOf(
   const here: TracedAgent = { host: THIS_HOST, client: agentClient(THIS_HOST, overSocket(socket)), subnet: peer.id };
   const clients = await clientsOf(flags, signal);
   const asked = await askAll(clients, (client) => client.get('/self', signal), signal);
-  const own = view.known.own.subnet;
+  const own = subnetsOf(view.known.own).find((subnet) => isPrefix4(subnet) === isPrefix4(peer.subnet));
   const at = asked.findIndex((one) => 'answer' in one && one.answer.lease?.subnets.includes(peer.id) === true);
   if (at < 0) {
     notes.push(`the agent of ${farHost} was not asked: name it with --socket, --host or --cluster`);

@@ -31,10 +31,7 @@ import { type RunResult, run } from './run.ts';
 import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';
 import { applyWireguard, readWireguard } from './wireguard.ts';
 
-export interface Iproute2Options extends IpMonitorOptions {
-  /** Name of the network namespace (`ip netns`); this process's own by default. */
-  readonly netns?: string | undefined;
-}
+export type Iproute2Options = Omit<IpMonitorOptions, 'about'>;
 
 /** A dump of a large table takes a second or two; longer than this means that something hangs. */
 const TIMEOUT_MS = 30_000;
@@ -52,7 +49,7 @@ const SCOPES: Readonly<Record<string, AddressScope>> = { '0': 'global', '253': '
  *
  * Numbers are read as numbers (`-N`), because names of protocols and scopes come from files that anybody may edit.
  */
-export function iproute2Kernel(options: Iproute2Options = {}): Kernel {
+export function iproute2Kernel(options: Iproute2Options): Kernel {
   return new Iproute2Kernel(options);
 }
 

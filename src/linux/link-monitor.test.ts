@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../desired/state.ts';
 import { parsePrefix } from '../ip/address.ts';
-import { concerns, concernsAddresses, concernsExternal } from './link-monitor.ts';
+import { concerns, concernsAddresses, concernsExternal, IpMonitor } from './link-monitor.ts';
 
 function wanted(...links: WantedLink[]): WantedState {
   return { ...EMPTY_WANTED_STATE, links };
@@ -97,4 +101,31 @@ describe('what `ip monitor` says of the addresses of this host', () => {
       assert.equal(concernsAddresses(line, new Set(['lo', 'eth0'])), expected);
     });
   }
+});
+
+describe('a monitor that cannot run', () => {
+  it('is started again and again, and says why once', { timeout: 60_000 }, async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'weft-monitor-'));
+    const path = process.env.PATH;
+    try {
+      const starts = join(folder, 'starts');
+      const text = `#!/bin/sh\necho >>${starts}\necho 'no monitor here' >&2\nexit 1\n`;
+      await writeFile(join(folder, 'ip'), text, { mode: 0o755 });
+      process.env.PATH = `${folder}:${path}`;
+      const said: string[] = [];
+      const stop = new AbortController();
+      const monitor = new IpMonitor({ onLost: (why) => said.push(why) });
+      const listening = (async () => {
+        for await (const _ of monitor.changes(() => true, stop.signal)) assert.equal(_, undefined);
+      })();
+      while ((await readFile(starts, 'utf8').catch(() => '')).length < 4) await delay(10);
+      stop.abort();
+      await listening;
+      const why = 'ip monitor ended with exit code 1: no monitor here [WEFT_COMMAND_FAILED]';
+      assert.deepEqual(said, [`Changes on this host may be noticed late: ${why}`]);
+    } finally {
+      process.env.PATH = path;
+      await rm(folder, { recursive: true });
+    }
+  });
 });

@@ -19,12 +19,14 @@ export interface IpMonitorOptions {
   readonly netns?: string | undefined;
   /** What is listened to: links, addresses, routes and neighbours by default, or IPsec policies (`ip xfrm monitor`). */
   readonly about?: MonitorSubject | undefined;
-  /** Called when `ip monitor` has ended without being asked to; it is started again with back-off. */
-  readonly onLost?: ((error: Error) => void) | undefined;
+  /** Told when `ip monitor` has ended without being asked to, once for each reason; it is started again with back-off. */
+  readonly onLost: (text: string) => void;
 }
 
 const BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 30_000;
+/** One that has run for so long and ends did not fail to start. */
+const STABLE_MS = 10_000;
 /** How long `ip monitor` may take to open its socket before it is taken for listening anyway. */
 const SUBSCRIBE_MS = 2_000;
 /** The receive buffer of the netlink socket; 2,000 routes set at once are some 200 KB of messages. */
@@ -41,7 +43,7 @@ export class IpMonitor {
   readonly #options: IpMonitorOptions;
   readonly #latches = new Set<Latch>();
 
-  constructor(options: IpMonitorOptions = {}) {
+  constructor(options: IpMonitorOptions) {
     this.#options = options;
   }
 
@@ -52,11 +54,14 @@ export class IpMonitor {
 
   /**
    * Gives notice of every line of the monitor (`ip -N monitor label`, `ip xfrm monitor`) that matters, several at once as one; the first notice comes as
-   * soon as no line can be missed any more. Starts `ip monitor` again whenever it ends; ends by itself only when aborted.
+   * soon as no line can be missed any more. Starts `ip monitor` again whenever it ends, with one more notice once it listens; ends
+   * by itself only when aborted.
    */
   async *changes(matters: (line: string) => boolean, signal: AbortSignal): AsyncIterable<void> {
+    let said = '';
     for (let failures = 0; !signal.aborted; failures++) {
       let child: Child | undefined;
+      const startedAt = performance.now();
       const notices = new Latch();
       const { words, protocol } = SUBJECTS[this.#options.about ?? 'network'];
       try {
@@ -66,15 +71,11 @@ export class IpMonitor {
           endsWithThisProcess: true,
           signal,
         });
-        await listening(child, protocol, signal);
         // One now: whatever happened before it listened was missed.
-        notices.set();
+        if (await listening(child, protocol, signal)) notices.set();
         this.#latches.add(notices);
         const reading = this.#read(child, matters, notices);
-        while (await notices.wait()) {
-          failures = 0;
-          yield;
-        }
+        while (await notices.wait()) yield;
         await reading;
         const exit = await child.exited;
         if (signal.aborted) return;
@@ -82,11 +83,14 @@ export class IpMonitor {
         throw new WeftError('WEFT_COMMAND_FAILED', `ip monitor ended ${how}: ${child.tail().trim() || 'no message'}`);
       } catch (error) {
         if (signal.aborted) return;
-        this.#options.onLost?.(error instanceof Error ? error : new Error(describeError(error)));
+        const text = `Changes on this host may be noticed late: ${describeError(error)}`;
+        if (text !== said) this.#options.onLost(text);
+        said = text;
       } finally {
         this.#latches.delete(notices);
         await child?.[Symbol.asyncDispose]();
       }
+      if (performance.now() - startedAt > STABLE_MS) failures = 0;
       await pause(Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** Math.min(failures, 30)), signal);
     }
   }
@@ -167,8 +171,9 @@ function follows(words: readonly string[], key: string, value: string): boolean 
 /**
  * Waits until the child has joined the multicast groups of its netlink socket. It says nothing when it has, but the
  * kernel lists the groups of every socket; the time between start and that is a few milliseconds.
+ * @returns false when it has ended instead.
  */
-async function listening(child: Child, wanted: string, signal: AbortSignal): Promise<void> {
+async function listening(child: Child, wanted: string, signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + SUBSCRIBE_MS;
   let gone = false;
   void child.exited.then(() => {
@@ -179,10 +184,11 @@ async function listening(child: Child, wanted: string, signal: AbortSignal): Pro
     const table = await readFile(`/proc/${child.pid}/net/netlink`, 'utf8').catch(() => '');
     for (const row of table.split('\n')) {
       const [, protocol, pid, groups] = row.trim().split(/\s+/);
-      if (protocol === wanted && pid === String(child.pid) && Number.parseInt(groups ?? '0', 16) !== 0) return;
+      if (protocol === wanted && pid === String(child.pid) && Number.parseInt(groups ?? '0', 16) !== 0) return true;
     }
     await pause(2, signal);
   }
+  return !gone;
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

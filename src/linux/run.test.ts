@@ -291,6 +291,26 @@ describe('start', () => {
     while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5));
   });
 
+  it('starts it as well where setpriv is that of BusyBox, which cannot end it with its parent', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'weft-run-'));
+    try {
+      const usage = 'echo "Usage: setpriv [OPTIONS] PROG [ARGS]" >&2\nexit 1\n';
+      await writeFile(join(folder, 'setpriv'), `#!/bin/sh\n${usage}`, { mode: 0o755 });
+      const { stdout } = await run(
+        script(
+          `import('${new URL('./run.ts', import.meta.url).href}').then(async ({ start }) => {
+            const child = await start(['true'], { endsWithThisProcess: true });
+            console.log((await child.exited).code);
+          })`,
+        ),
+        { env: { PATH: `${folder}:${process.env.PATH}` } },
+      );
+      assert.equal(stdout, '0\n');
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
   it('rejects when there is no such program', async () => {
     await assert.rejects(start(['weft-no-such-program']), { code: 'WEFT_COMMAND_MISSING' });
   });

@@ -61,7 +61,7 @@ export interface StartOptions extends CommandOptions {
   readonly descriptors?: readonly number[] | undefined;
   /**
    * The kernel ends it when this process is gone, however that ended: for programs that hardly ever write to their pipe. Takes
-   * setpriv(1) of util-linux; without it nothing is different. Start it from the main thread, whose end it is that counts (prctl(2)).
+   * setpriv(1) of util-linux; without it, or with that of BusyBox, nothing is different. Start it from the main thread, whose end it is that counts (prctl(2)).
    */
   readonly endsWithThisProcess?: boolean | undefined;
 }
@@ -197,7 +197,7 @@ export async function start(argv: readonly string[], options: StartOptions = {})
     options,
     [options.stdin ?? 'ignore', ...stdio, ...(options.descriptors ?? [])],
     detached,
-    options.endsWithThisProcess === true && hasSetpriv() ? ['setpriv', '--pdeathsig', 'SIGKILL'] : [],
+    options.endsWithThisProcess === true && (await canSetDeathSignal()) ? ['setpriv', '--pdeathsig', 'SIGKILL'] : [],
   );
   const streams = [process_.stdout, process_.stderr] as const;
   const exited = exitOf(process_, argv, options);
@@ -304,11 +304,15 @@ function spawnProcess(
   return child;
 }
 
-let foundSetpriv: boolean | undefined;
+let deathSignal: Promise<boolean> | undefined;
 
-function hasSetpriv(): boolean {
-  foundSetpriv ??= isIn(searchPath({}), 'setpriv');
-  return foundSetpriv;
+/** BusyBox has a program of the same name without the option. */
+function canSetDeathSignal(): Promise<boolean> {
+  deathSignal ??= run(['setpriv', '--help'], { okExitCodes: 'any' }).then(
+    ({ stdout }) => stdout.includes('--pdeathsig'),
+    () => false,
+  );
+  return deathSignal;
 }
 
 function isIn(path: string, command: string): boolean {

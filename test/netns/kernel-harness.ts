@@ -31,7 +31,7 @@ export async function openRealHost(): Promise<RealHost> {
   return {
     netns,
     ip,
-    kernel: iproute2Kernel({ netns }),
+    kernel: iproute2Kernel({ netns, onLost: (text) => void process.stderr.write(`${text}\n`) }),
     addTun: async (name) => void (await ip('tuntap', 'add', 'dev', name, 'mode', 'tun')),
     deleteLink: async (name) => void (await ip('link', 'delete', name)),
     setDown: async (name) => void (await ip('link', 'set', name, 'down')),

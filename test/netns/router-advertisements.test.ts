@@ -165,7 +165,7 @@ describe('a container with a read-only /proc/sys', () => {
         { kind: 'external', name: 'eth0' },
         { kind: 'vxlan', name: 'flannel.1', mtuBytes: 1450, mac: undefined, settings },
       ];
-      await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
+      await using reconciler = new Reconciler({ kernel: iproute2Kernel({ onLost: assert.fail }) });
       reconciler.set(hostState({ links }, { ipv4: undefined, ipv6: undefined }));
       await reconciler.settled(AbortSignal.timeout(20_000));
       // The look at what was made.

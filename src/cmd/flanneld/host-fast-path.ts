@@ -115,6 +115,7 @@ const LOOK_MS = 1_000;
  * @param signals what the packet workers have to tell.
  * @param send sends a sign to a peer by the forwarder's socket; false when it may not.
  * @param onState told at once, and whenever something has changed.
+ * @param onNotice for whoever reads the log.
  */
 export function keepFastPathOpen(
   tables: FastPathTables,
@@ -124,6 +125,7 @@ export function keepFastPathOpen(
   signals: readonly SignalQueue[],
   send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
   onState: (state: FastPathState) => void,
+  onNotice: (text: string) => void,
 ): Disposable {
   const { directory } = keeping;
   let opened: { readonly place: Place; readonly attached: Attached } | undefined;
@@ -203,7 +205,7 @@ export function keepFastPathOpen(
   look();
   const looks = setInterval(look, LOOK_MS).unref();
   const watching = new AbortController();
-  void watchIpsec(look, watching.signal);
+  void watchIpsec(look, onNotice, watching.signal);
   const renewals = setInterval(() => {
     beat();
     for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
@@ -246,10 +248,10 @@ function ipsecObstacle(): FastPathState | undefined {
 }
 
 /** Looks again whenever somebody changes an IPsec policy, until aborted; a kernel without IPsec has nothing to listen to. */
-async function watchIpsec(look: () => void, signal: AbortSignal): Promise<void> {
+async function watchIpsec(look: () => void, onLost: (text: string) => void, signal: AbortSignal): Promise<void> {
   const policies = readXfrmPolicies();
   if (typeof policies !== 'number' && !policies.isSupported) return;
-  for await (const _ of new IpMonitor({ about: 'ipsec-policies' }).changes(() => true, signal)) look();
+  for await (const _ of new IpMonitor({ about: 'ipsec-policies', onLost }).changes(() => true, signal)) look();
 }
 
 /** What the programs are made for. */

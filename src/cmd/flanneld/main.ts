@@ -68,7 +68,7 @@ async function main(life: ProcessLife): Promise<number> {
     return Promise.race([decided, delay(SUCCESSOR_MS)]);
   };
   using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS, holdBack });
-  const host = thisHost(options, descriptors, handOver);
+  const host = thisHost(options, descriptors, handOver, notice);
   if (options.explainIface) return await explain(host, options, stopped.signal);
   try {
     await runAgent(host, options, log, life, AbortSignal.any([stopped.signal, handOver.superseded]));

@@ -94,6 +94,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
                 [signals.tx, signals.rx],
                 (...sign) => sendSign(socket.fd, ...sign),
                 options.onFastPath,
+                options.onNotice,
               ),
             );
           }

@@ -27,8 +27,17 @@ import { endFastPath, hostForwarder } from './open-forwarder.ts';
 import { serveApi } from './serve-api.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 
-/** This host, as the agent's life is to see it; the only place that makes its adapters. */
-export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptors, handOver: HandOver): AgentHost {
+/**
+ * This host, as the agent's life is to see it; the only place that makes its adapters.
+ * @param onLost told when the kernel's changes are not heard of for a while.
+ */
+export function thisHost(
+  options: FlanneldOptions,
+  descriptors: PacketDescriptors,
+  handOver: HandOver,
+  onLost: (text: string) => void,
+): AgentHost {
+  const monitor = new IpMonitor({ onLost });
   const tun = new TunHolder(descriptors);
   return {
     version: VERSION,
@@ -37,12 +46,12 @@ export function thisHost(options: FlanneldOptions, descriptors: PacketDescriptor
     openStore: (report, signal) => createSubnetManager(options, report, signal),
     readNetwork: readHostNetwork,
     readAddresses,
-    externalNotices: (present, signal) => new IpMonitor().changes((line) => concernsExternal(line, present()), signal),
-    reachNotices: (signal) => new IpMonitor().changes(concernsReach, signal),
+    externalNotices: (present, signal) => monitor.changes((line) => concernsExternal(line, present()), signal),
+    reachNotices: (signal) => monitor.changes(concernsReach, signal),
     setCloudRoute: setVpcRoute,
     identity: identityHost(options.wireguardKeyFile, tun),
     connections: () => new Connections(),
-    kernel: () => iproute2Kernel(),
+    kernel: () => iproute2Kernel({ onLost }),
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
     hostDrops: readHostDrops,
     probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },

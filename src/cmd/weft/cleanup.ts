@@ -109,7 +109,7 @@ async function removables(
   signal: AbortSignal,
 ): Promise<Removable[]> {
   await noteMissing('nft', signal);
-  const kernel = iproute2Kernel();
+  const kernel = iproute2Kernel({ onLost: note });
   return [
     removableFiles('CNI configuration', [join(cniConfDir, CONF_FILE_NAME)], isWrittenByWeft),
     removableFiles('files', [...new Set(subnetFiles.flatMap(filesBeside))]),
@@ -149,9 +149,13 @@ async function iptablesRules(signal: AbortSignal): Promise<Removable[]> {
   return [rules('iptables rules')];
 }
 
+function note(text: string): void {
+  process.stderr.write(`weft cleanup: ${text}\n`);
+}
+
 async function noteMissing(program: string, signal: AbortSignal): Promise<void> {
   if (await isInstalled(program, signal)) return;
-  process.stderr.write(`weft cleanup: ${program} is not installed: rules made with it may not be found\n`);
+  note(`${program} is not installed: rules made with it may not be found`);
 }
 
 async function isInstalled(program: string, signal: AbortSignal): Promise<boolean> {

@@ -228,7 +228,7 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   forwarder.publish({ network: own.network, own: subnet, mtu, peers });
   using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start({ ipv4: own.address, ipv6: undefined }, signal);
-  await using reconciler = new Reconciler({ kernel: iproute2Kernel() });
+  await using reconciler = new Reconciler({ kernel: iproute2Kernel({ onLost: notice }) });
   const tun = { name: dev, mtuBytes: mtu };
   reconciler.set({
     ...udpHostState(tun, [{ own: prefix4(own.address, 32), network: own.network }]),

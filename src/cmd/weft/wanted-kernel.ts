@@ -82,8 +82,11 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
   };
 }
 
+/** It is read once. */
+function nobodyListens(): void {}
+
 async function differenceOf(wanted: Wanted, state: WantedState, signal: AbortSignal): Promise<string[]> {
-  const actual = new Actual(await iproute2Kernel().read(state, signal));
+  const actual = new Actual(await iproute2Kernel({ onLost: nobodyListens }).read(state, signal));
   const { ops, linkProblems, routeProblems } = planAll(wanted, actual);
   const problems = [...linkProblems, ...routeProblems.values()].map(describeProblem);
   return [...problems, ...ops.filter(isLacking).map((op) => `lacks: ${describeOp(op)}`)];

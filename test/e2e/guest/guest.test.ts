@@ -37,6 +37,7 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     guestTest('handshake and bytes of the peer are in the metrics');
     guestTest('a peer is removed, and comes back');
     guestTest('no key is in a log');
+    guestTest('a new key is taken while the agent runs, and reaches the peer');
     guestTest('nothing leaves in clear, also without agent and device');
     guestTest('a new key reaches the peer, and nothing leaves in clear');
     guestTest('weft cleanup leaves nothing behind');
@@ -46,6 +47,8 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     const guestTest = begin('wireguard-auto');
     guestTest('one tunnel carries both families, in no clear packet');
     guestTest('the device is deleted, and comes back with all it had');
+    guestTest('with Mode ipv6, the tunnel of both families is carried by IPv6');
+    guestTest('with Mode ipv4, the tunnel of both families is carried by IPv4');
     guestTest('weft cleanup leaves nothing behind');
   });
 

@@ -69,7 +69,7 @@ export class Guest implements AsyncDisposable {
         // On a busy machine the kernel would find that the timer does not tick, and give up.
         ...['-append', 'console=ttyS0 panic=-1 quiet no_timer_check'],
       ];
-      return new Guest(await start(argv), folder);
+      return new Guest(await start(argv, { endsWithThisProcess: true }), folder);
     } catch (error) {
       await rm(folder, { recursive: true });
       throw error;

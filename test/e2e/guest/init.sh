@@ -20,7 +20,7 @@ echo "up after $(cut -d' ' -f1 /proc/uptime) s, Linux $(uname -r)"
 ip() { /usr/sbin/ip "$@"; }
 
 # Of a busy machine: what is right takes seconds.
-PATIENCE_S=600
+PATIENCE_S=300
 # Until the command succeeds; what it has said last when it never does.
 eventually() {
   end=$(($(cut -d. -f1 /proc/uptime) + PATIENCE_S))
@@ -223,6 +223,24 @@ new_key() {
   start_agent 1
   eventually is_ready 1 && eventually reach && [ "$(ip netns exec h2 wg show flannel-wg peers)" != "$old" ] && in_tunnel
 }
+takes_key() {
+  old=$(ip netns exec h2 wg show flannel-wg peers)
+  weft rotate-key --key-file $STATE/h1/keys/wgkey || return 1
+  eventually knows_another "$old" && eventually reach && is_ready 1 && in_tunnel
+}
+knows_another() {
+  [ "$(ip netns exec h2 wg show flannel-wg peers)" != "$1" ] &&
+    [ "$(ip netns exec h2 wg show flannel-wg peers)" = "$(ip netns exec h1 wg show flannel-wg public-key)" ]
+}
+# Both agents start again with another Mode, and find the device that the one before has left.
+changes_mode() { # mode, address of the peer
+  stop_agent 1 && stop_agent 2 || return 1
+  sed -i "s/\"Mode\":\"[a-z0-9]*\"/\"Mode\":\"$1\"/" $STATE/net-conf.json
+  start_agent 1
+  start_agent 2
+  are_ready && eventually goes_to "$2" && eventually reach && joined && in_tunnel
+}
+goes_to() { ip netns exec h1 wg show flannel-wg endpoints | grep -F "$1:51820" || { ip netns exec h1 wg show flannel-wg endpoints; return 1; }; }
 joined() { [ -z "$(ip -n h1 -br link | grep flannel-wg-v6)" ] && [ "$(ip netns exec h1 wg show flannel-wg allowed-ips | wc -w)" = 3 ]; }
 
 PSK='/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak='
@@ -232,6 +250,7 @@ check 'the device is set down, and comes back up' set_down flannel-wg-v6
 check 'handshake and bytes of the peer are in the metrics' eventually says_figures
 check 'a peer is removed, and comes back' loses_peer
 check 'no key is in a log' tells_no_key "$PSK"
+check 'a new key is taken while the agent runs, and reaches the peer' takes_key
 check 'nothing leaves in clear, also without agent and device' keeps_in
 check 'a new key reaches the peer, and nothing leaves in clear' new_key
 end
@@ -239,6 +258,8 @@ end
 begin wireguard-auto '{"Type":"wireguard","Mode":"auto"}' dual nft
 check 'one tunnel carries both families, in no clear packet' eval 'joined && in_tunnel'
 deleted flannel-wg
+check 'with Mode ipv6, the tunnel of both families is carried by IPv6' changes_mode ipv6 '[fd98::12]'
+check 'with Mode ipv4, the tunnel of both families is carried by IPv4' changes_mode ipv4 10.98.0.12
 end
 
 begin ipip '{"Type":"ipip"}'

@@ -31,7 +31,10 @@ async function take(lab: LabResult): Promise<void> {
     for (const { name, path, colorScheme, height, top, steps } of PICTURES) {
       const viewport = { width: WIDTH, height };
       const page = await browser.newPage({ viewport, colorScheme, reducedMotion: 'reduce' });
-      await page.goto(new URL(path, lab.page!).href);
+      // The address has the token of the page.
+      const address = new URL(lab.page!);
+      address.pathname = path;
+      await page.goto(address.href);
       await page.waitForTimeout(LOOKS_MS);
       for (let step = 0; step < steps; step++) await page.keyboard.press('ArrowRight');
       await page.waitForTimeout(500);

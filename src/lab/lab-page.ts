@@ -55,18 +55,22 @@ export function readKeptLab(
 /**
  * Starts `weft ui` for a lab that is kept, detached, and a little traffic between neighbouring hosts. Returns the address.
  *
+ * @param open also in a browser.
  * @throws WeftError WEFT_LAB_FAILED with the end of its log when it does not come up.
  */
-export async function startLabPage(topology: Topology, signal: AbortSignal): Promise<string> {
+export async function startLabPage(topology: Topology, open: boolean, signal: AbortSignal): Promise<string> {
   const logPath = join(topology.stateDirectory, 'page.log');
   const program = isSea()
     ? [process.execPath]
     : [process.execPath, fileURLToPath(new URL('../cmd/weft/main.ts', import.meta.url))];
-  const page = await topology.startLogged(undefined, [...program, 'ui', '--lab', topology.id, '--port', '0'], logPath);
+  // The address is for root alone, as the agents' sockets are.
+  writeFileSync(logPath, '', { mode: 0o600 });
+  const argv = [...program, 'ui', '--lab', topology.id, '--port', '0', ...(open ? ['--open'] : [])];
+  const page = await topology.startLogged(undefined, argv, logPath);
   const ended = page.exited.then(() => 'ended' as const);
   const deadline = performance.now() + READY_MS;
   for (;;) {
-    const [address] = /http:\/\/127\.0\.0\.1:\d+\//.exec(readFileSync(logPath, 'utf8')) ?? [];
+    const [address] = /http:\/\/127\.0\.0\.1:\d+\/\S*(?=\n)/.exec(readFileSync(logPath, 'utf8')) ?? [];
     if (address !== undefined) {
       await startTraffic(topology);
       return address;

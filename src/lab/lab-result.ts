@@ -33,7 +33,7 @@ export interface LabResult {
   readonly durationMs: number;
   /** Whether the lab is still there. */
   readonly kept: boolean;
-  /** Address of the page of a lab that is kept; null when there is none. */
+  /** Address of the page of a lab that is kept, with its token; null when there is none. */
   readonly page: string | null;
 }
 

@@ -37,6 +37,8 @@ export interface LabOptions {
   readonly backend: string;
   /** Leave it running, also when something failed, unless aborted; `weft lab down` removes it. */
   readonly keep: boolean;
+  /** Of a lab that is kept: opens its page in a browser. */
+  readonly open?: boolean;
   readonly purpose: string;
   readonly registryDirectory?: string | undefined;
 }
@@ -177,7 +179,7 @@ class LabRun {
     const topology = this.#lab();
     try {
       writeLabResult(this.result(), topology.stateDirectory);
-      this.#page = await startLabPage(topology, this.#signal);
+      this.#page = await startLabPage(topology, this.#options.open ?? false, this.#signal);
     } catch (error) {
       this.#signal.throwIfAborted();
       this.#observer.notice(`The lab has no page: ${describeError(error)}`);

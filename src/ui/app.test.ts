@@ -4,6 +4,7 @@ import type { LabResult } from '../lab/lab-result.ts';
 import type { AgentSource } from './agent-source.ts';
 import { hostNameOf, uiApp } from './app.ts';
 import { Fleet } from './fleet.ts';
+import { PageAccess } from './page-access.ts';
 
 const FILES = new Map([
   ['index.html', '<!doctype html>'],
@@ -21,14 +22,26 @@ const source: AgentSource = {
   },
 };
 const lab = { id: 'abc' } as LabResult;
+const access = new PageAccess();
+const ORIGIN = 'http://127.0.0.1:8087';
 const app = uiApp({
   fleet: new Fleet([source]),
   files: { read: (name) => (FILES.has(name) ? Buffer.from(FILES.get(name)!) : undefined) },
   hostNames: ['127.0.0.1', 'localhost'],
+  access,
   lab: () => lab,
 });
+const request = async (path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> =>
+  app.request(`${ORIGIN}${path}`, { method, headers: { host: '127.0.0.1:8087', ...headers } });
+const token = new URL(access.address(ORIGIN)).searchParams.get('token')!;
+const cookieFrom = (response: Response): string =>
+  response.headers
+    .getSetCookie()
+    .map((set) => set.split(';')[0]!)
+    .join();
+const cookie = cookieFrom(await request(`/?token=${token}`));
 const get = async (path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> =>
-  app.request(`http://127.0.0.1:8087${path}`, { method, headers: { host: '127.0.0.1:8087', ...headers } });
+  request(path, { cookie, ...headers }, method);
 
 describe('the web server of the page', () => {
   it('has an address for each screen and the files, and nothing else', async () => {
@@ -58,7 +71,7 @@ describe('the web server of the page', () => {
       const response = await get('/overview', { host });
       assert.equal(response.status, 421, host);
     }
-    for (const host of ['127.0.0.1', 'localhost:8087', 'LOCALHOST'])
+    for (const host of ['127.0.0.1:8087', 'localhost:8087', 'LOCALHOST:8087'])
       assert.equal((await get('/', { host })).status, 200);
     assert.deepEqual(['A.b:80', '[::1]:80', 'x'].map(hostNameOf), ['a.b', '[::1]', 'x']);
   });
@@ -86,7 +99,56 @@ describe('the web server of the page', () => {
   it('knows the hosts, and a lab where there is one', async () => {
     assert.deepEqual(await (await get('/hosts')).json(), [{ name: 'h 1' }]);
     assert.deepEqual(await (await get('/lab')).json(), { id: 'abc' });
-    const bare = uiApp({ fleet: new Fleet([]), files: { read: () => undefined }, hostNames: ['x'] });
-    assert.equal(await (await bare.request('http://x/lab', { headers: { host: 'x' } })).json(), null);
+    const bare = uiApp({ fleet: new Fleet([]), files: { read: () => undefined }, hostNames: ['x'], access });
+    const own = cookieFrom(await bare.request(`http://x/?token=${token}`, { headers: { host: 'x' } }));
+    assert.equal(await (await bare.request('http://x/lab', { headers: { host: 'x', cookie: own } })).json(), null);
+  });
+});
+
+describe('who may read the page', () => {
+  const REFUSED = /^This page needs a token\. Open the address that weft ui printed/;
+
+  it('nobody without the token or the cookie, whatever he asks for', async () => {
+    asked.length = 0;
+    const [name] = cookie.split('=');
+    const paths = ['/', '/map', '/page.js', '/hosts', '/overview', '/lab', '/hosts/h%201/api/v1/self', '/none'];
+    for (const path of [...paths, ...paths.map((each) => `${each}?token=`), `/?token=${token.slice(1)}`]) {
+      for (const headers of [{}, { cookie: `${name}=` }, { cookie: `${name}=${token}` }, { cookie: 'weft-ui=x' }]) {
+        const response = await request(path, headers);
+        assert.deepEqual([response.status, response.headers.getSetCookie()], [401, []], path);
+        assert.match(await response.text(), REFUSED);
+        assert.match(response.headers.get('content-type') ?? '', /^text\/plain/);
+      }
+    }
+    assert.deepEqual(asked, []);
+    assert.equal((await get(`/?token=${'x'.repeat(43)}`)).status, 401, 'a wrong token, beside the right cookie');
+  });
+
+  it('whoever has the address: its token becomes a cookie that no script and no other site can use', async () => {
+    const response = await request(`/matrix?from=a&token=${token}&to=b%20c`);
+    assert.deepEqual([response.status, response.headers.get('location')], [303, '/matrix?from=a&to=b+c']);
+    const [set = '', ...more] = response.headers.getSetCookie();
+    assert.deepEqual(more, []);
+    assert.match(set, /^weft-ui-8087=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/);
+    assert.ok(!set.includes(token));
+    assert.ok(token.length >= 43);
+    assert.equal((await get('/matrix')).status, 200);
+    // It can be used again: by another browser, or after this one was closed.
+    assert.equal((await request(`/?token=${token}`)).status, 303);
+    assert.equal((await request(`//evil.example/x?token=${token}`)).headers.get('location'), '/evil.example/x');
+  });
+
+  it('also by a link in another place, whose redirects get no such cookie along', async () => {
+    const response = await request(`/map?token=${token}`, { 'sec-fetch-site': 'cross-site' });
+    assert.deepEqual([response.status, response.headers.get('refresh')], [200, '0; url=/map']);
+    assert.equal(cookieFrom(response), cookie);
+  });
+
+  it('one page beside another: each has a token, and a cookie of its port', async () => {
+    assert.notEqual(new URL(new PageAccess().address(ORIGIN)).searchParams.get('token'), token);
+    const other = await request(`/?token=${token}`, { host: 'localhost:9000' });
+    assert.match(cookieFrom(other), /^weft-ui-9000=/);
+    const { status } = await request('/', { host: 'localhost:9000', cookie: `${cookie}; ${cookieFrom(other)}` });
+    assert.equal(status, 200);
   });
 });

@@ -3,6 +3,7 @@ import { Hono } from 'hono';
 import { describeError } from '../errors.ts';
 import type { LabResult } from '../lab/lab-result.ts';
 import type { Fleet } from './fleet.ts';
+import type { PageAccess } from './page-access.ts';
 
 /** The files of the page, by name: `index.html`, `page.js`. */
 export interface PageFiles {
@@ -18,6 +19,7 @@ export interface UiOptions {
    * that an attacker's DNS server turns to this address would make his page ours (DNS rebinding).
    */
   readonly hostNames: readonly string[];
+  readonly access: PageAccess;
   /** What a lab has measured, when the hosts are a lab's. */
   readonly lab?: (() => LabResult | undefined) | undefined;
 }
@@ -56,8 +58,8 @@ const HEADERS: Readonly<Record<string, string>> = {
 /** How long an agent may take for what its host's kernel has to be asked for. */
 const ANSWER_MS = 10_000;
 
-/** Answers GET and HEAD only. No header lets another origin read anything. */
-export function uiApp({ fleet, files, hostNames, lab }: UiOptions): Hono {
+/** Answers GET and HEAD only, and only who has been let in. No header lets another origin read anything. */
+export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono {
   const app = new Hono();
 
   app.use(async (context, next) => {
@@ -71,6 +73,7 @@ export function uiApp({ fleet, files, hostNames, lab }: UiOptions): Hono {
       return context.text('this page only reads', 405, { allow: 'GET' });
     return next();
   });
+  app.use(access.admit);
 
   for (const path of [...SCREENS, '/host/:name']) app.get(path, () => file('index.html'));
   app.get('/hosts', (context) => context.json(fleet.sources.map(({ name }) => ({ name }))));

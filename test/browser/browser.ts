@@ -7,6 +7,7 @@ import type { LabResult } from '../../src/lab/lab-result.ts';
 import type { AgentSource } from '../../src/ui/agent-source.ts';
 import { uiApp } from '../../src/ui/app.ts';
 import { Fleet } from '../../src/ui/fleet.ts';
+import { PageAccess } from '../../src/ui/page-access.ts';
 import { startPageServer } from '../../src/ui/page-server.ts';
 
 /** For what happens within a second on an idle machine. */
@@ -18,16 +19,17 @@ export async function startBrowser(): Promise<Browser & AsyncDisposable> {
   return Object.assign(browser, { [Symbol.asyncDispose]: () => browser.close() });
 }
 
-/** Serves the page with these agents; returns its address. */
+/** Serves the page with these agents; returns its address, with the token. */
 export async function servePage(
   sources: readonly AgentSource[],
   lab?: LabResult,
 ): Promise<AsyncDisposable & { readonly address: string }> {
   const fleet = new Fleet(sources);
-  const app = uiApp({ fleet, files: pageFiles(), hostNames: ['127.0.0.1'], lab: () => lab });
+  const access = new PageAccess();
+  const app = uiApp({ fleet, files: pageFiles(), hostNames: ['127.0.0.1'], access, lab: () => lab });
   const server = await startPageServer(app, '127.0.0.1', 0, new AbortController().signal);
   return {
-    address: `http://127.0.0.1:${server.port}`,
+    address: access.address(`http://127.0.0.1:${server.port}`),
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }
@@ -38,10 +40,18 @@ export interface Reader extends AsyncDisposable {
   readonly complaints: string[];
 }
 
-/** A window on the page. */
+/** The address of one screen, `/map?host=h1`, of a page whose own address has the token. */
+export function screenOf(page: string, path: string): string {
+  const [{ searchParams }, screen] = [new URL(page), new URL(path, page)];
+  for (const [name, value] of searchParams) screen.searchParams.set(name, value);
+  return screen.href;
+}
+
+/** A window on a screen of the page. */
 export async function openPage(
   browser: Browser,
   address: string,
+  path: string,
   options: BrowserContextOptions = {},
 ): Promise<Reader> {
   const context = await browser.newContext({ viewport: { width: 1280, height: 760 }, ...options });
@@ -54,7 +64,7 @@ export async function openPage(
     const isRefusal = /status of 502/.test(message.text());
     if (message.type() === 'error' && !isRefusal) complaints.push(message.text());
   });
-  await page.goto(address);
+  await page.goto(screenOf(address, path));
   return { page, complaints, [Symbol.asyncDispose]: () => context.close() };
 }
 

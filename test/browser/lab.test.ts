@@ -1,36 +1,77 @@
 import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
 import type { Answer } from '../../src/api/schema.ts';
 import type { LabResult } from '../../src/lab/lab-result.ts';
+import { stateDirectoryOf } from '../../src/lab/registry.ts';
 import { run } from '../../src/linux/run.ts';
 import { weft } from '../netns/lab-command.ts';
-import { noComplaints, openPage, PATIENCE_MS, seesText, startBrowser, until, violations } from './browser.ts';
+import { eventuallyHolds } from '../netns/waiting.ts';
+import {
+  noComplaints,
+  openPage,
+  PATIENCE_MS,
+  type Reader,
+  seesText,
+  startBrowser,
+  until,
+  violations,
+} from './browser.ts';
 
 describe('the page of a lab that is kept', () => {
   let lab: LabResult;
   let browser: Browser;
-  const address = (path: string): string => new URL(path, lab.page!).href;
+  /** In place of the desktop: writes down what it is to open. */
+  const desktop = mkdtempSync(join(tmpdir(), 'weft-desktop-'));
+  const opened = (): string => readFileSync(join(desktop, 'opened'), 'utf8').trim();
   before(async () => {
-    const { stdout } = await run([...weft, 'lab', '--keep', '--json']);
+    writeFileSync(join(desktop, 'xdg-open'), `#!/bin/sh\necho "$@" >>${desktop}/opened\n`, { mode: 0o755 });
+    const env = { DISPLAY: ':99', PATH: `${desktop}:${process.env.PATH}` };
+    const { stdout } = await run([...weft, 'lab', '--open', '--json'], { env });
     lab = JSON.parse(stdout) as LabResult;
     browser = await startBrowser();
   });
   after(async () => {
     await browser?.close();
-    if (lab !== undefined) await run([...weft, 'lab', 'down', lab.id]);
+    if (lab !== undefined && existsSync(stateDirectoryOf(lab.id))) await run([...weft, 'lab', 'down', lab.id]);
+    rmSync(desktop, { recursive: true });
   });
   /** What an agent says of the others. */
-  const peersOf = async (host: string): Promise<Answer<'/peers'>> =>
-    (await fetch(address(`/hosts/${host}/api/v1/peers`))).json() as Promise<Answer<'/peers'>>;
+  const peersOf = async ({ page }: Reader, host: string): Promise<Answer<'/peers'>> => {
+    const answer = await page.request.get(new URL(`/hosts/${host}/api/v1/peers`, page.url()).href);
+    return (await answer.json()) as Answer<'/peers'>;
+  };
 
   it('has its address in the result, and everything went well', () => {
     assert.deepEqual(lab.failures, []);
-    assert.match(lab.page ?? '', /^http:\/\/127\.0\.0\.1:\d+\/$/);
+    assert.match(lab.page ?? '', /^http:\/\/127\.0\.0\.1:\d+\/\?token=[\w-]{43}$/);
+  });
+
+  it('is opened in a browser, and no other user of the machine can read its address', async () => {
+    await eventuallyHolds(async () => assert.ok(existsSync(join(desktop, 'opened'))));
+    // One argument, for everybody to read in /proc.
+    const file = opened();
+    assert.match(file, /^\/\S+\/open\.html$/);
+    assert.ok(readFileSync(file, 'utf8').includes(lab.page!));
+    for (const path of [file, dirname(file), join(stateDirectoryOf(lab.id), 'page.log')]) {
+      assert.equal(statSync(path).mode & 0o077, 0, path);
+    }
+    const context = await browser.newContext();
+    try {
+      const page = await context.newPage();
+      await page.goto(`file://${file}`);
+      await seesText(page, '3 hosts, no problem');
+      assert.equal(page.url(), new URL('/', lab.page!).href);
+    } finally {
+      await context.close();
+    }
   });
 
   it('draws the hosts, and packets between them that were counted', async () => {
-    await using reader = await openPage(browser, address('/map'));
+    await using reader = await openPage(browser, lab.page!, '/map');
     const { page } = reader;
     for (const { name, subnet } of lab.hosts) {
       await page.getByRole('button', { name: new RegExp(`^${name} ${subnet} ?, ready`) }).waitFor();
@@ -53,7 +94,7 @@ describe('the page of a lab that is kept', () => {
   });
 
   it('measures every pair', async () => {
-    await using reader = await openPage(browser, address('/matrix'));
+    await using reader = await openPage(browser, lab.page!, '/matrix');
     const { page } = reader;
     await until(page, "document.querySelectorAll('td.cell-none').length === 0");
     await until(
@@ -67,7 +108,7 @@ describe('the page of a lab that is kept', () => {
   });
 
   it('walks the packet that the lab has captured, with its times and headers', async () => {
-    await using reader = await openPage(browser, address('/walk'), { reducedMotion: 'reduce' });
+    await using reader = await openPage(browser, lab.page!, '/walk', { reducedMotion: 'reduce' });
     const { page } = reader;
     const { walk, nativeWalk } = lab;
     assert.ok(walk !== null && nativeWalk !== null);
@@ -83,7 +124,7 @@ describe('the page of a lab that is kept', () => {
   });
 
   it('tells what happened and what it did to the kernel', async () => {
-    await using reader = await openPage(browser, address('/timeline'));
+    await using reader = await openPage(browser, lab.page!, '/timeline');
     const { page } = reader;
     await page
       .getByRole('button', { name: /Allocated lease .*192\.168\.77\.1/ })
@@ -102,7 +143,7 @@ describe('the page of a lab that is kept', () => {
   });
 
   it('looks inside a host', async () => {
-    await using reader = await openPage(browser, address('/host/h2'));
+    await using reader = await openPage(browser, lab.page!, '/host/h2');
     const { page } = reader;
     await seesText(page, 'all as wanted');
     await seesText(page, /flannel0 tun mtu 1472/);
@@ -112,7 +153,7 @@ describe('the page of a lab that is kept', () => {
   });
 
   it('has a red cell for a path that is cut, soon after the agent knows', async (t) => {
-    await using reader = await openPage(browser, address('/matrix'));
+    await using reader = await openPage(browser, lab.page!, '/matrix');
     const { page } = reader;
     const [h1, h2] = [lab.hosts[0]!, lab.hosts[1]!];
     await until(page, "document.querySelectorAll('td.cell-none').length === 0");
@@ -124,7 +165,7 @@ describe('the page of a lab that is kept', () => {
       const red = page.getByRole('button', { name: /^h1 to h2: lost/ });
       const deadline = performance.now() + PATIENCE_MS;
       const isKnown = async (): Promise<boolean> => {
-        const { peers } = await peersOf('h1');
+        const { peers } = await peersOf(reader, 'h1');
         const probe = peers.find(({ publicAddresses }) => publicAddresses.includes(h2.address))?.probe;
         return probe !== undefined && (probe.rttMs === undefined || (probe.lossRatio ?? 0) >= 0.5);
       };
@@ -143,13 +184,19 @@ describe('the page of a lab that is kept', () => {
   });
 
   it('says that a host has gone', async () => {
-    await using reader = await openPage(browser, address('/map'));
+    await using reader = await openPage(browser, lab.page!, '/map');
     const { page } = reader;
     await page.getByRole('button', { name: /^h3 .*ready/ }).waitFor();
     process.kill(lab.hosts[2]!.agent!.pid, 'SIGKILL');
     await seesText(page, 'h3 does not answer');
-    await page.goto(address('/host/h3'));
+    await page.goto(new URL('/host/h3', page.url()).href);
     await seesText(page, /could not ask the agent at .*weft\.sock/);
     noComplaints(reader);
+  });
+
+  it('leaves no file that leads to it when its lab is removed', async () => {
+    const file = opened();
+    await run([...weft, 'lab', 'down', lab.id]);
+    assert.equal(existsSync(dirname(file)), false);
   });
 });

@@ -26,7 +26,7 @@ describe('the page', () => {
   for (const colorScheme of ['light', 'dark'] as const) {
     it(`has nothing for axe to find, on any screen, ${colorScheme}`, async () => {
       for (const path of [...SCREENS, `/map?host=${nameOf(1)}`, `/matrix?from=${nameOf(1)}&to=${nameOf(3)}`]) {
-        await using reader = await openPage(browser, served.address + path, { colorScheme });
+        await using reader = await openPage(browser, served.address, path, { colorScheme });
         await seesText(reader.page, '5 hosts, 2 problems');
         await reader.page.locator('main >> css=h1 + *').waitFor();
         if (path === '/timeline') await reader.page.locator('.what').first().click();
@@ -38,7 +38,7 @@ describe('the page', () => {
   }
 
   it('has an address for each screen, which back and reload keep', async () => {
-    await using reader = await openPage(browser, served.address);
+    await using reader = await openPage(browser, served.address, '/');
     const { page } = reader;
     const screens = page.getByRole('navigation', { name: 'Screens' });
     for (const title of ['Matrix', 'Walk', 'Timeline', 'Host', 'Map']) {
@@ -53,8 +53,28 @@ describe('the page', () => {
     noComplaints(reader);
   });
 
+  it('is for whoever opens its address, which then has no token any more', async () => {
+    await using reader = await openPage(browser, served.address, `/host/${nameOf(1)}?tab=1`);
+    const { page } = reader;
+    await seesText(page, '5 hosts, 2 problems');
+    assert.equal(new URL(page.url()).search, '?tab=1');
+    assert.equal(await page.evaluate('document.cookie'), '');
+    await page.reload();
+    await seesText(page, '5 hosts, 2 problems');
+    const stranger = await browser.newContext();
+    try {
+      const answer = await (await stranger.newPage()).goto(page.url());
+      assert.deepEqual([answer!.status(), /weft ui printed/.test(await answer!.text())], [401, true]);
+    } finally {
+      await stranger.close();
+    }
+    // As when weft ui is started again.
+    await page.context().clearCookies();
+    await seesText(page, /This page needs a token/);
+  });
+
   it('is led by the keyboard alone', async () => {
-    await using reader = await openPage(browser, `${served.address}/map`);
+    await using reader = await openPage(browser, served.address, '/map');
     const { page } = reader;
     await seesText(page, nameOf(0));
     await page.keyboard.press('2');
@@ -82,7 +102,7 @@ describe('the page', () => {
   });
 
   it('stands still while it is paused, and goes on after', async () => {
-    await using reader = await openPage(browser, `${served.address}/matrix`);
+    await using reader = await openPage(browser, served.address, '/matrix');
     const { page } = reader;
     await seesText(page, '5 hosts, 2 problems');
     let looks = 0;
@@ -100,7 +120,7 @@ describe('the page', () => {
   });
 
   it('shows one red cell where probes get no answer, with the reason', async () => {
-    await using reader = await openPage(browser, `${served.address}/matrix`);
+    await using reader = await openPage(browser, served.address, '/matrix');
     const { page } = reader;
     await page.locator('.cell-bad').first().waitFor();
     assert.equal(await page.locator('td.cell-bad').count(), 1);
@@ -114,7 +134,7 @@ describe('the page', () => {
   });
 
   it('shows a walk step by step, and gives its picture away', async () => {
-    await using reader = await openPage(browser, `${served.address}/walk?path=forwarder`, {
+    await using reader = await openPage(browser, served.address, '/walk?path=forwarder', {
       reducedMotion: 'reduce',
       acceptDownloads: true,
     });
@@ -147,7 +167,7 @@ describe('the page', () => {
   });
 
   it('finds events by the filter, and tells why they happened', async () => {
-    await using reader = await openPage(browser, `${served.address}/timeline`);
+    await using reader = await openPage(browser, served.address, '/timeline');
     const { page } = reader;
     await until(page, "document.querySelectorAll('.what').length === 10");
     await page.getByRole('searchbox', { name: 'Filter' }).fill('node-002 has');
@@ -162,7 +182,7 @@ describe('the page', () => {
   it('shows a host that goes away, and one that comes back', async () => {
     const own = new SimulatedFleet({ hosts: 3 });
     await using page3 = await servePage(own.sources);
-    await using reader = await openPage(browser, `${page3.address}/map`);
+    await using reader = await openPage(browser, page3.address, '/map');
     await seesText(reader.page, '3 hosts, no problem');
     own.takeAway(2);
     await seesText(reader.page, `${nameOf(2)} does not answer`);
@@ -178,7 +198,7 @@ describe('the page', () => {
     const sources = own.sources.map((source, index) => (index === 0 ? { ...source, name: evil } : source));
     await using page3 = await servePage(sources);
     for (const path of ['/map', '/matrix', '/walk', '/timeline', `/host/${encodeURIComponent(evil)}`]) {
-      await using reader = await openPage(browser, page3.address + path);
+      await using reader = await openPage(browser, page3.address, path);
       await seesText(reader.page, /3 hosts, 1 problem/);
       await until(reader.page, `document.body.textContent.includes('<img src=x')`);
       assert.equal(await reader.page.locator('img, main script').count(), 0, path);
@@ -194,7 +214,7 @@ describe('500 hosts', () => {
     const simulated = new SimulatedFleet({ hosts: 500, asked: 60, talkative: 24 });
     simulated.breakLink(17, 18, 'UDP port 8285 is filtered');
     await using served = await servePage(simulated.sources);
-    await using reader = await openPage(browser, `${served.address}/map`);
+    await using reader = await openPage(browser, served.address, '/map');
     const { page } = reader;
     await seesText(page, /500 hosts, 1 problem/);
     // Dots need two looks.
@@ -213,7 +233,7 @@ describe('500 hosts', () => {
     t.diagnostic(`500 hosts, a frame: median ${at(0.5)}, 95 % within ${at(0.95)}, longest ${at(1)}`);
     await page.getByRole('searchbox', { name: 'Filter' }).fill('node-321');
     await seesText(page, '1 of 500 hosts');
-    await page.goto(`${served.address}/matrix`);
+    await page.goto(new URL('/matrix', page.url()).href);
     await seesText(page, `${nameOf(17)} → ${nameOf(18)}`);
     await page.getByRole('img', { name: /Matrix of 500 hosts/ }).waitFor();
     assert.deepEqual(await violations(page), []);

@@ -18,6 +18,8 @@ export async function getJson<T>(path: string, signal: AbortSignal): Promise<T> 
   }
   if (!response.ok) {
     const text = await response.text();
+    // weft ui was started again, and has another token.
+    if (response.status === 401) throw new Error(text.trim());
     throw new Error(errorIn(text) ?? `${path} was answered with status ${response.status}`);
   }
   return (await response.json()) as T;

@@ -5,7 +5,6 @@ import { LAB_BACKENDS, MAX_LAB_HOSTS, MIN_HOSTS, runLab } from '../../lab/lab.ts
 import { Progress } from '../../lab/progress.ts';
 import { renderReport, WIDE_COLUMNS } from '../../lab/report.ts';
 import { SUBNET_STORE_KINDS, type SubnetStoreKind } from '../../lab/subnet-store.ts';
-import { openInBrowser } from '../../linux/browser.ts';
 import type { ProcessLife } from '../process-life.ts';
 
 interface LabFlags {
@@ -80,6 +79,7 @@ async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
       subnetStore: flags.subnetMgr,
       backend: flags.backend,
       keep: flags.keep ?? flags.open ?? false,
+      open: flags.open ?? false,
       purpose: `weft ${process.argv.slice(2).join(' ')}`,
     };
     try {
@@ -99,7 +99,6 @@ async function runAndShow(flags: LabFlags, life: ProcessLife): Promise<void> {
   } else {
     process.stdout.write(renderReport(result, { colour, width: process.stdout.columns ?? WIDE_COLUMNS }));
   }
-  if (flags.open && result.page !== null) await openInBrowser(result.page, signal);
   process.exitCode = result.ok ? 0 : 1;
 }
 

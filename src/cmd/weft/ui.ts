@@ -12,7 +12,7 @@ import type { ClusterFlags } from './cluster.ts';
 import { pageFiles } from './page-files.ts';
 
 const DEFAULT_PORT = 8087;
-/** The page shows what the agents' sockets let only root see: it is for this machine. */
+/** The page shows what the agents' sockets let only root see: it is for this machine, and for whoever has its address. */
 const LISTEN = '127.0.0.1';
 const HOST_NAMES = ['localhost', LISTEN];
 
@@ -27,7 +27,8 @@ interface UiFlags extends ClusterFlags {
 }
 
 /**
- * `weft ui`: serves the page until it is stopped, and prints its address on standard output. Everything is only read.
+ * `weft ui`: serves the page until it is stopped, and prints its address on standard output: whoever has it may read. Everything is only
+ * read.
  *
  * @throws WeftError WEFT_USAGE, WEFT_UI_LISTEN, WEFT_UI_PAGE_MISSING, WEFT_API_UNREACHABLE, WEFT_API_REFUSED, WEFT_KUBE_CONFIG
  */
@@ -62,12 +63,14 @@ async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
   const { sources, lab } = await sourcesOf(flags, stop.signal);
   // No other verb needs an HTTP server.
   const { uiApp } = await import('../../ui/app.ts');
+  const { PageAccess } = await import('../../ui/page-access.ts');
   const { startPageServer } = await import('../../ui/page-server.ts');
-  const app = uiApp({ fleet: new Fleet(sources), files: pageFiles(), hostNames: HOST_NAMES, lab: () => lab });
+  const access = new PageAccess();
+  const app = uiApp({ fleet: new Fleet(sources), files: pageFiles(), hostNames: HOST_NAMES, access, lab: () => lab });
   await using server = await startPageServer(app, LISTEN, flags.port, stop.signal);
-  const address = `http://${LISTEN}:${server.port}/`;
+  const address = access.address(`http://${LISTEN}:${server.port}`);
   process.stdout.write(`weft ui: ${address}\n`);
-  if (flags.open) await openInBrowser(address, stop.signal);
+  using _opened = flags.open ? await openInBrowser(address, stop.signal) : undefined;
   const stopped = Promise.withResolvers<void>();
   stop.signal.addEventListener('abort', () => stopped.resolve(), { once: true });
   if (!stop.signal.aborted) await stopped.promise;

@@ -46,7 +46,7 @@ netns: ## tests in network namespaces with real TUN devices (root)
 
 e2e: ## tests with real servers, nodes and the image: etcd, Kubernetes, containerd (root)
 	scripts/setup.sh e2e dist-$(OWN_ARCH)
-	$(MAKE) dist/weft-image.tar ARCH=$(OWN_ARCH)
+	$(MAKE) dist/page/index.html dist/weft-image.tar ARCH=$(OWN_ARCH)
 	# Minutes the first time, which no test has to wait for.
 	scripts/run.sh scripts/build-kubernetes.ts >&2
 	scripts/test.sh e2e $(ARGS)

@@ -10,9 +10,11 @@ import type { ClusterReport } from '../../src/cmd/weft/cluster-test.ts';
 import { parseFlanneldOptions } from '../../src/config/flanneld-options.ts';
 import type { KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
-import { run } from '../../src/linux/run.ts';
+import { run, start } from '../../src/linux/run.ts';
+import type { Overview } from '../../src/ui/overview.ts';
 import { FakeInspection } from '../fakes/fake-inspection.ts';
 import { weft } from '../netns/lab-command.ts';
+import { eventuallyHolds, LineFeed } from '../netns/waiting.ts';
 
 const NAMESPACE = 'kube-flannel';
 const TOKEN = 'token-of-the-agents-16';
@@ -162,7 +164,23 @@ it('a user with no more rights than CLI.md names asks agents through the pod pro
   second.list = [{ ...model!, id: '10.244.1.0/24', subnets: ['10.244.1.0/24'], holder: 'worker-1' }];
   await run([...weft, 'test', ...inCluster], { signal });
 
+  // The page, which holds that user's rights for whoever opens it.
+  await using page = await start([...weft, 'ui', ...inCluster, '--port', '0'], { stdout: 'pipe', signal });
+  const { text: printed } = await new LineFeed(page.stdout!).find((line) => line.startsWith('weft ui: '));
+  const opened = await fetch(printed.slice('weft ui: '.length), { redirect: 'manual', signal });
+  const cookie = opened.headers.getSetCookie()[0]!.split(';')[0]!;
+  const look = async <T>(at: string): Promise<T> => {
+    const answer = await fetch(new URL(at, opened.url), { headers: { cookie }, signal });
+    return (await answer.json()) as T;
+  };
+  assert.deepEqual(await look('/hosts'), [{ name: 'worker-1' }, { name: 'worker-2' }]);
+  assert.deepEqual(await look('/hosts/worker-2/api/v1/self'), second.self());
+  const answering = async (): Promise<string[]> =>
+    (await look<Overview>('/overview')).hosts.filter(({ state }) => state === 'ready').map(({ name }) => name);
+  assert.deepEqual(await answering(), ['worker-1', 'worker-2']);
+
   assert.deepEqual(problems, []);
   await agent[Symbol.asyncDispose]();
   await assert.rejects(client.get('/self', signal), { code: 'WEFT_API_UNREACHABLE' });
+  await eventuallyHolds(async () => assert.deepEqual(await answering(), ['worker-2']));
 });

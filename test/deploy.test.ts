@@ -170,6 +170,18 @@ it('deploy/fast-path-check.yml tries with the image, capabilities and seccomp pr
   assert.deepEqual([pod.volumes, Reflect.get(pod, 'hostNetwork')], [undefined, undefined]);
 });
 
+it('the systemd unit shows options that the agent has, for its API as well', () => {
+  const unit = read('deploy/systemd/weft-flanneld.service');
+  const shown = [...unit.matchAll(/^# {3}(FLANNELD_\w+)=(.*)$/gm)].map(([, name, value]) => [name!, value!]);
+  const { FLANNELD_OPTIONS: flags, ...variables } = Object.fromEntries(shown) as Record<string, string>;
+  const parsed = parseFlanneldOptions(flags!.split(' '), { NODE_NAME: 'n1', ...variables });
+  assert.ok(parsed.kind === 'run');
+  assert.deepEqual(parsed.warnings, []);
+  const { apiListen, ipMasq } = parsed.options;
+  assert.deepEqual(apiListen, { address: '192.0.2.1', port: 8287, tokenFile: '/etc/weft/token' });
+  assert.equal(ipMasq, true);
+});
+
 it('the Helm chart is of this version', () => {
   const chart = load(read('deploy/helm/flannel/Chart.yaml')) as { version: string; appVersion: string };
   assert.deepEqual([chart.version, chart.appVersion], [version, version]);

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { loadAll } from 'js-yaml';
+import { parseFlanneldOptions } from '../../src/config/flanneld-options.ts';
 import { KubeClient, KubeClientError, type KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { FLANNEL_USER, KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { run } from '../../src/linux/run.ts';
@@ -67,6 +68,21 @@ const podOf = (objects: readonly Manifest[]): PodSpec =>
   objects.find(({ kind }) => kind === 'DaemonSet')!.spec!.template.spec;
 const netConfOf = (objects: readonly Manifest[]): unknown =>
   JSON.parse(objects.find(({ kind }) => kind === 'ConfigMap')!.data!['net-conf.json']!);
+
+/** A JSON patch, as `kubectl patch --type=json` applies it; of its operations those that documents use. */
+function applyPatch(object: object, patch: string): void {
+  for (const { op, path, value } of JSON.parse(patch) as { op: string; path: string; value: unknown }[]) {
+    const names = path.split('/').slice(1);
+    const last = names.pop()!;
+    const parent = names.reduce<Record<string, unknown>>(
+      (each, name) => each[name] as Record<string, unknown>,
+      object as Record<string, unknown>,
+    );
+    if (op === 'remove') delete parent[last];
+    else if (Array.isArray(parent) && last === '-') parent.push(value);
+    else parent[last] = value;
+  }
+}
 
 let tools: DeployTools;
 let folder: string;
@@ -185,20 +201,7 @@ describe('the Helm chart', () => {
     const daemonSetOf = (objects: readonly Manifest[]) =>
       structuredClone(objects.find(({ metadata }) => metadata.name === 'kube-flannel-ds')!) as never as object;
     const expected = daemonSetOf(await rendered());
-    for (const { op, path, value } of JSON.parse(patch!.slice(patch!.lastIndexOf("'[") + 1)) as {
-      op: string;
-      path: string;
-      value: unknown;
-    }[]) {
-      const names = path.split('/').slice(1);
-      const last = names.pop()!;
-      const parent = names.reduce<Record<string, unknown>>(
-        (each, name) => each[name] as Record<string, unknown>,
-        expected as Record<string, unknown>,
-      );
-      if (op === 'remove') delete parent[last];
-      else parent[last] = value;
-    }
+    applyPatch(expected, patch!.slice(patch!.lastIndexOf("'[") + 1));
     assert.deepEqual(daemonSetOf(await rendered({ flannel: { handOver: true } })), expected);
     await assert.rejects(rendered({ flannel: { handOver: true }, netpol: { enabled: true } }), /same ports/);
   });
@@ -210,6 +213,34 @@ describe('the Helm chart', () => {
       objects.filter(({ metadata }) => metadata.name === 'weft-fast-path-check'),
       expected,
     );
+  });
+
+  it('serves the API where asked to, and kustomize with a component does, as by the patch of CLI.md', async () => {
+    const text = await readFile(join(ROOT, 'docs/CLI.md'), 'utf8');
+    const [, patch] = /patch daemonset kube-flannel-ds --type=json -p '(\[\n.*?)'\n```/s.exec(text) ?? [];
+    const isAgent = ({ metadata }: Manifest) => metadata.name === 'kube-flannel-ds';
+    const expected = structuredClone(manifest.find(isAgent)!);
+    applyPatch(expected, patch!);
+    assert.deepEqual((await rendered({ flannel: { api: { port: 8287 } } })).find(isAgent), expected);
+
+    const overlay = join(folder, 'overlay');
+    const [resource, component] = ['deploy', 'deploy/api'].map((path) => relative(overlay, join(ROOT, path)));
+    await mkdir(overlay);
+    const kustomization = { resources: [resource], components: [component] };
+    await writeFile(join(overlay, 'kustomization.yaml'), JSON.stringify(kustomization));
+    const { stdout } = await run([tools.kustomize, 'build', overlay]);
+    assert.deepEqual(parse(stdout).find(isAgent), expected);
+
+    const { args, ports } = podOf(await rendered({ flannel: { api: { port: 9000 }, healthz: { port: 0 } } }))
+      .containers[0]!;
+    const parsed = parseFlanneldOptions(args, { NODE_NAME: 'n1' });
+    assert.ok(parsed.kind === 'run');
+    assert.deepEqual(parsed.options.apiListen, { address: '', port: 9000, tokenFile: '/etc/weft-api/token' });
+    assert.deepEqual(ports, [{ name: 'weft-api', containerPort: 9000, protocol: 'TCP' }]);
+    // Where the pods have no list of ports, the commands ask at the usual one.
+    const beside = podOf(await rendered({ flannel: { handOver: true, api: { port: 8287 } } })).containers[0]!;
+    assert.deepEqual([beside.ports, beside.args.includes('--api-listen=:8287')], [undefined, true]);
+    await assert.rejects(rendered({ flannel: { handOver: true, api: { port: 9000 } } }), /at port 8287/);
   });
 
   it('has the policy for Nodes where asked to, and kustomize has it beside the base', async () => {
@@ -381,6 +412,7 @@ describe('a real API server', () => {
       flannel: {
         fastPath: true,
         fastPathKept: true,
+        api: { port: 8287 },
         nodeSelector: { 'kubernetes.io/arch': 'amd64' },
         tolerations: [{ operator: 'Exists' }],
       },

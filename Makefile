@@ -16,7 +16,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults bench bench-scale bench-cni bench-start-up soak cni-plugin fuzz node24 dist image page browser screenshots clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets bench bench-scale bench-cni bench-start-up soak cni-plugin fuzz node24 dist image page browser screenshots clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
@@ -76,6 +76,11 @@ RUNS = 1000
 healthy-runs: ## weft test on three hosts on which nothing is wrong, again and again; RUNS=1000 (root)
 	scripts/setup.sh netns
 	WEFT_HEALTHY_RUNS=$(RUNS) scripts/test.sh diagnosis --test-timeout=14400000 test/diagnosis/healthy-runs.test.ts
+
+PACKETS = 1000000
+lost-packets: ## send packets into faults, and find each that is lost in the agents' figures; PACKETS=1000000 (root)
+	scripts/setup.sh netns
+	WEFT_LOST_PACKETS=$(PACKETS) scripts/test.sh diagnosis test/diagnosis/lost-packets.test.ts
 
 bench: ## compare weft with direct routing, VXLAN, a one-packet loop and wireguard-go; ARGS="--quick --json" (root)
 	scripts/setup.sh bench

@@ -40,6 +40,17 @@ describe('packets that the kernel of a host drops', () => {
     assert.deepEqual(drops({ InReceives: 3, FragFails: 3 }), { 'too-big': 3 });
   });
 
+  it('were delivered with a wrong checksum, which the protocol counts and not IP', () => {
+    const snmp = ['Icmp', 'Tcp', 'Udp', 'UdpLite']
+      .map((name, index) => group(name, { InCsumErrors: 10 ** index }))
+      .join('');
+    const dropped = hostDropsOf(
+      group('Ip', { InReceives: 200, InDelivers: 200 }) + snmp,
+      group('IpExt', { InCsumErrors: 5_000 }),
+    );
+    assert.deepEqual([dropped.checksum, dropped['filtered-in']], [111, 0]);
+  });
+
   it('are not fragments, which are more or fewer than packets', () => {
     const ip = { InReceives: 5, ReasmReqds: 5, ReasmOKs: 1, ReasmFails: 1, InDelivers: 1 };
     assert.deepEqual(drops({ ...ip, OutRequests: 1, FragOKs: 1, FragCreates: 3, OutTransmits: 3 }), { reassembly: 1 });

@@ -8,6 +8,8 @@ export const HOST_DROPS = [
   'filtered-out',
   /** A header that is wrong, or a TTL that ran out. */
   'header',
+  /** For a socket of this host, with a wrong checksum of UDP, TCP (of IPv6 as well) or ICMP. */
+  'checksum',
   /** A destination that is no address of this host, which does not forward. */
   'address',
   'no-route',
@@ -48,6 +50,8 @@ export function hostDropsOf(snmp: string, netstat: string): HostDrops {
     'filtered-in': Math.max(0, received - taken - lostIn - tooBigBefore),
     ...(transmitted === undefined ? {} : { 'filtered-out': Math.max(0, toSend - transmitted - lostOut) }),
     header: sum('InHdrErrors', 'InTruncatedPkts'),
+    // IP counts these as delivered. `InCsumErrors` of IpExt is of the IP header, and part of InHdrErrors.
+    checksum: ['Udp', 'Tcp', 'Icmp'].reduce((total, name) => total + (rowsOf(snmp, name).get('InCsumErrors') ?? 0), 0),
     address: of('InAddrErrors'),
     'no-route': sum('InNoRoutes', 'OutNoRoutes'),
     discarded: sum('InDiscards', 'OutDiscards', 'InUnknownProtos'),

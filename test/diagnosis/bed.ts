@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
+import { after, before, describe, it, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { ClusterReport } from '../../src/cmd/weft/cluster-test.ts';
 import type { Report } from '../../src/diagnosis/report.ts';
@@ -11,7 +11,12 @@ import { Overlay } from '../netns/overlay.ts';
 import { eventually } from '../netns/waiting.ts';
 
 const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
+/** Sends UDP datagrams; its arguments are there. */
+export const DATAGRAM_SENDER: string = fileURLToPath(new URL('./datagram-sender.ts', import.meta.url));
 export const HOSTS = ['a', 'b', 'c'] as const;
+
+/** To the right answer. On a machine of its own all are named within ten; this one has other work. */
+const MOST_SECONDS = 30;
 
 /** After so many faults all hosts must be well again. */
 const HEALTHY_EVERY = 8;
@@ -107,13 +112,15 @@ export class Bed implements AsyncDisposable {
   }
 
   /**
-   * Injects it, lets `weft test` name it, and takes it back. What was said at once need not be gone yet: who goes on with another
+   * Injects it, lets `weft test` name it, and takes it back. Returns the seconds from the moment the fault was there to the right answer. What was said at once need not be gone yet: who goes on with another
    * fault waits until that one is named and nobody innocent.
    */
-  async prove(fault: Fault): Promise<void> {
+  async prove(fault: Fault): Promise<number> {
     let last: readonly Problem[] = [];
+    let seconds = 0;
     try {
       await this.run(fault.inject);
+      const since = performance.now();
       await eventually(
         `weft test names ${fault.faults.join(' or ') || 'nothing'} on ${fault.where ?? 'any host'}`,
         async () => {
@@ -121,12 +128,14 @@ export class Bed implements AsyncDisposable {
           return this.#fits(fault, last) || undefined;
         },
       );
+      seconds = (performance.now() - since) / 1_000;
     } catch (error) {
       throw new Error(`${(error as Error).message}; it says ${JSON.stringify(last, undefined, 2)}`);
     } finally {
       await this.run(fault.heal);
     }
     if (fault.leavesDamage === true) await this.healthy(fault.at);
+    return seconds;
   }
 
   /** On all hosts, side by side. */
@@ -163,6 +172,13 @@ export class Bed implements AsyncDisposable {
   }
 }
 
+/** Prints the time that it took for docs/DIAGNOSIS.md. */
+export async function proveInTime(t: TestContext, bed: Bed, fault: Fault): Promise<void> {
+  const seconds = await bed.prove(fault);
+  t.diagnostic(`named after ${seconds.toFixed(1)} s`);
+  assert.ok(seconds < MOST_SECONDS, `it took ${seconds.toFixed(1)} s`);
+}
+
 /** Faults of one backend, one after the other, on three hosts. */
 export function proveAll(backend: string, faults: readonly Fault[]): void {
   describe(`weft test with the backend ${backend}`, () => {
@@ -175,7 +191,7 @@ export function proveAll(backend: string, faults: readonly Fault[]): void {
     it('finds nothing wrong where nothing is, on any host', () => bed.allHealthy());
 
     for (const [index, fault] of faults.entries()) {
-      it(`names ${fault.name}`, () => bed.prove(fault));
+      it(`names ${fault.name}`, (t) => proveInTime(t, bed, fault));
       // A fault that is not taken back is found soon, and not after each row: that would double the time.
       if (index % HEALTHY_EVERY === HEALTHY_EVERY - 1 || index === faults.length - 1)
         it(`finds nothing wrong again after the first ${index + 1}`, () => bed.allHealthy());

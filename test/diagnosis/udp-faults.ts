@@ -1,4 +1,4 @@
-import type { Fault } from './bed.ts';
+import { DATAGRAM_SENDER, type Fault } from './bed.ts';
 
 /** A table of nft with one chain, by hook; the rule is what breaks. `netdev` chains are of eth0. */
 export const nft = (family: 'inet' | 'netdev', hook: string, rule: string): string =>
@@ -212,7 +212,7 @@ export const UDP_FAULTS: readonly Fault[] = [
   {
     name: 'a queue that overflows',
     inject: {
-      a: `kill -STOP AGENT; ip netns exec CONTAINER sh -c 'i=0; while [ $i -lt 8000 ]; do printf x; i=$((i+1)); done | socat -u -b 1 STDIN UDP4-SENDTO:B_GW:7777'`,
+      a: `kill -STOP AGENT; ip netns exec CONTAINER ${process.execPath} --disable-warning=ExperimentalWarning ${DATAGRAM_SENDER} B_GW 7777 4000 100 0`,
     },
     heal: { a: 'kill -CONT AGENT' },
     ...{ at: 'a', where: 'this host', faults: ['queue-drops'] },

@@ -3,6 +3,7 @@ import { apiSocketPath } from '../../config/subnet-file.ts';
 import { describePeer, type HostView, type PeerView } from '../../diagnosis/host-view.ts';
 import type { MeasuredPath } from '../../diagnosis/verdict.ts';
 import { judgeWay, type WayFinding, type WayToHost } from '../../diagnosis/way-to-host.ts';
+import type { DoctorHost } from '../../doctor/host.ts';
 import type { AgentEndpoint, OverlayFacts, OverlayHost } from '../../doctor/overlay-checks.ts';
 import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
@@ -15,8 +16,8 @@ import type { WantedKernel } from './wanted-kernel.ts';
 /** Peers whose routes are asked for one by one. */
 const MOST_ROUTES = 16;
 
-/** The check asks twice, and who waits for a cause must have it within ten seconds. */
-const ANSWER_MS = 3_000;
+/** For one answer of the agent. One check asks twice, and who waits for a cause must have it within ten seconds. */
+export const ANSWER_MS = 3_000;
 
 /** Probes need raw sockets. @throws WeftError WEFT_NOT_ROOT. */
 export function requireRoot(): void {
@@ -24,6 +25,14 @@ export function requireRoot(): void {
   throw new WeftError('WEFT_NOT_ROOT', `could not send probes as user ${process.geteuid?.() ?? '?'}`, {
     hint: 'Run it as root, for instance with sudo.',
   });
+}
+
+/** The host, whose agent has `answerMs` for an answer, however long a check may take. */
+export function impatient(host: DoctorHost, answerMs: number): DoctorHost {
+  return {
+    ...host,
+    get: (port, path, signal) => host.get(port, path, AbortSignal.any([signal, AbortSignal.timeout(answerMs)])),
+  };
 }
 
 /** This host, as the checks of `weft test` see it. */

@@ -23,7 +23,7 @@ import type { ClusterFlags } from './cluster.ts';
 import { clusterReport, renderCluster, renderClusterJunit } from './cluster-test.ts';
 import { realHost } from './doctor-host.ts';
 import { portNumber } from './option-values.ts';
-import { overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
+import { ANSWER_MS, impatient, overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
 const CHECK_MS = 8_000;
@@ -131,7 +131,7 @@ async function writeJunit(path: string, text: string): Promise<void> {
 }
 
 async function examine(view: HostView, flags: TestFlags, signal: AbortSignal): Promise<readonly CheckResult[]> {
-  const host = realHost();
+  const host = impatient(realHost(), ANSWER_MS);
   const paths: DoctorPaths = { ...flags, cniBinDir: '', cniConfDir: '', cniConfTemplate: DEFAULT_CONF_TEMPLATE };
   const wanted = await wantedKernel(view, signal);
   const checks = [

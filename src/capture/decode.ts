@@ -98,10 +98,13 @@ export interface Wrapped {
   readonly packet: DecodedPacket;
   /** The network of a VXLAN tunnel. */
   readonly vni: number | undefined;
+  /** Where it begins, from the IP header of what carries it. */
+  readonly offsetBytes: number;
 }
 
 /** RFC 7348, section 5: eight bytes, of which the first says that there is a VNI. */
 const VXLAN_HEADER_BYTES = 8;
+const UDP_HEADER_BYTES = 8;
 const VXLAN_HAS_VNI = 0x08;
 /** RFC 2003, RFC 2473. */
 const IP_IN_IP: readonly number[] = [4, 41];
@@ -110,11 +113,15 @@ const IP_IN_IP: readonly number[] = [4, 41];
 export function unwrap({ ip, transport, payload }: DecodedPacket): Wrapped | undefined {
   if (ip.fragmentOffset !== 0 || (transport.kind !== 'udp' && !IP_IN_IP.includes(ip.protocol))) return undefined;
   const packet = decodeIp(payload);
-  if (packet !== undefined) return { packet, vni: undefined };
+  const payloadAt = ip.headerLength + (transport.kind === 'udp' ? UDP_HEADER_BYTES : 0);
+  if (packet !== undefined) return { packet, vni: undefined, offsetBytes: payloadAt };
   if (transport.kind !== 'udp' || payload.length < VXLAN_HEADER_BYTES) return undefined;
   if (((payload[0] ?? 0) & VXLAN_HAS_VNI) === 0) return undefined;
-  const frame = decodeFrame('ethernet', payload.subarray(VXLAN_HEADER_BYTES));
-  return frame && { packet: frame, vni: viewOf(payload).getUint32(4) >>> 8 };
+  const frame = payload.subarray(VXLAN_HEADER_BYTES);
+  const carried = decodeFrame('ethernet', frame);
+  if (carried === undefined) return undefined;
+  const offsetBytes = payloadAt + VXLAN_HEADER_BYTES + ipOffsetOf('ethernet', frame)!;
+  return { packet: carried, vni: viewOf(payload).getUint32(4) >>> 8, offsetBytes };
 }
 
 /** A packet that starts with its IP header, such as the payload of a udp-mode datagram. */

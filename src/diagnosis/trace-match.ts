@@ -22,6 +22,8 @@ export interface TraceMatch {
   readonly packet: DecodedPacket;
   /** The packet inside `packet`, where that is a tunnel's. */
   readonly inner: DecodedPacket | undefined;
+  /** Where `inner` begins, from the IP header of `packet`; 0 without. */
+  readonly innerOffsetBytes: number;
 }
 
 /** `undefined` when the frame has nothing to do with the trace. */
@@ -37,10 +39,10 @@ export function matchIp(identity: TraceIdentity, bytes: Uint8Array): TraceMatch 
 function matchPacket(identity: TraceIdentity, packet: DecodedPacket | undefined): TraceMatch | undefined {
   if (packet === undefined) return undefined;
   const leg = legOf(identity, packet);
-  if (leg !== undefined) return { leg, packet, inner: undefined };
-  const inner = unwrap(packet)?.packet;
-  const innerLeg = inner && legOf(identity, inner);
-  return innerLeg && { leg: innerLeg, packet, inner };
+  if (leg !== undefined) return { leg, packet, inner: undefined, innerOffsetBytes: 0 };
+  const carried = unwrap(packet);
+  const innerLeg = carried && legOf(identity, carried.packet);
+  return innerLeg && { leg: innerLeg, packet, inner: carried.packet, innerOffsetBytes: carried.offsetBytes };
 }
 
 function legOf(identity: TraceIdentity, packet: DecodedPacket): TraceLeg | undefined {

@@ -5,6 +5,7 @@
 import type { DecodedPacket } from '../capture/decode.ts';
 import { formatAddr, formatEndpoint, type IpFamily } from '../ip/address.ts';
 import { ICMP, type IcmpReason, icmpReasonOf } from '../ip/icmp.ts';
+import type { DroppingRule } from './rule-trace.ts';
 import type { TraceLeg, TraceMatch } from './trace-match.ts';
 
 /** `source` and `target` are where the two programs are: containers, or the hosts themselves. */
@@ -88,6 +89,8 @@ export interface TraceVerdict {
   /** `netfilter`, `no-route`, `too-big`, `no-listener`, `agent:REASON`, `kernel:REASON`, `unseen`, `silent`, `arrived`. */
   readonly reason: string;
   readonly text: string;
+  /** Of `netfilter`, where it could be found. */
+  readonly rule?: DroppingRule;
 }
 
 export function hopsOf({ sightings }: TraceFacts): readonly TraceHop[] {
@@ -148,9 +151,10 @@ function icmpName(family: IpFamily, type: number, code: number): string {
 
 /** Drops that befall copies, or come after a packet was given to its program. */
 const OF_COPIES: readonly string[] = ['OTHERHOST', 'SOCKET_FILTER', 'PACKET_SOCK_ERROR', 'UNHANDLED_PROTO'];
+const NETFILTER = 'NETFILTER_DROP';
 /** What the kernel's reasons mean here; any other is told by its own name. */
 const KERNEL_REASONS: Readonly<Record<string, readonly [reason: string, text: string]>> = {
-  NETFILTER_DROP: ['netfilter', 'a rule of netfilter (nftables or iptables) drops it'],
+  [NETFILTER]: ['netfilter', 'a rule of netfilter (nftables or iptables) drops it'],
   IP_OUTNOROUTES: ['no-route', 'the kernel has no route for it'],
   IP_INNOROUTES: ['no-route', 'the kernel has no route for it'],
   PKT_TOO_BIG: ['too-big', 'it is longer than the next device takes, and must not be fragmented'],
@@ -285,6 +289,14 @@ function lastOf({ sightings }: TraceFacts, leg: TraceLeg): TraceSighting | undef
 
 function hopOf({ place, device }: { readonly place: TracePlace; readonly device: string }): string {
   return device === '' ? place.name : `${place.name} ${device}`;
+}
+
+/** What netfilter has dropped there, as the verdict says; `undefined` when the verdict comes from somewhere else. */
+export function netfilterDropOf({ kernelDrops }: TraceFacts, { host, hop }: TraceVerdict): TraceDrop | undefined {
+  return kernelDrops
+    .filter((drop) => drop.reason === NETFILTER && drop.place.host === host && hopOf(drop) === hop)
+    .toSorted(byTime)
+    .at(-1);
 }
 
 function dropOf(

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import type { TraceReport } from '../../src/cmd/weft/trace-report.ts';
+import type { TraceVerdict } from '../../src/diagnosis/trace.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import { type LabContainer, type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
@@ -96,14 +97,15 @@ export class TraceBed implements AsyncDisposable {
   }
 
   /** While the fault is there, the trace says this of it. */
-  async names(fault: Fault, words: readonly string[], expected: Expected): Promise<void> {
+  async names(fault: Fault, words: readonly string[], expected: Expected): Promise<TraceVerdict> {
     await this.sh(fault.at, fault.make);
     try {
-      await eventuallyHolds(async () => {
+      return await eventuallyHolds(async () => {
         const { report, exitCode } = await this.trace(...words);
         const { host, hop, reason, outcome } = report.verdict;
         assert.deepEqual({ outcome, host, hop, reason }, expected, JSON.stringify(report, undefined, 1));
         assert.equal(exitCode, 1);
+        return report.verdict;
       });
     } finally {
       await this.sh(fault.at, fault.mend);

@@ -48,17 +48,36 @@ describe('weft trace with the udp backend', () => {
     }
   });
 
-  it('names a rule in the FORWARD hook', async () => {
-    const fault = { at: bed.host(1), ...drop('forward', `ip daddr ${bed.to}`) };
-    await bed.names(fault, [addressOf(bed.from), bed.to], {
+  it('names the rule of nftables in the FORWARD hook, and the one that the host’s own packet meets', async () => {
+    const text = `ip daddr ${bed.to}`;
+    const rule = { table: 'inet t', chain: 'c', text: `${text} drop`, listedBy: 'nft -a list chain inet t c' };
+    const forwarded = await bed.names({ at: bed.host(1), ...drop('forward', text) }, [addressOf(bed.from), bed.to], {
       ...{ outcome: 'lost', host: bed.farAddress, hop: 'host flannel0', reason: 'netfilter' },
     });
+    assert.deepEqual(forwarded.rule, rule);
+    // The kernel tells the sender of an echo request, and drops the first packet of a connection without a word.
+    for (const [words, hop] of [
+      [[], 'host socket'],
+      [['tcp', '7777'], 'host'],
+    ] as const) {
+      const sent = await bed.names({ at: bed.host(0), ...drop('output', text) }, ['host', bed.to, ...words], {
+        ...{ outcome: 'lost', host: 'this host', hop, reason: 'netfilter' },
+      });
+      assert.deepEqual(sent.rule, rule);
+    }
+    const { stdout } = await bed.sh(bed.host(1), 'nft list tables');
+    assert.doesNotMatch(stdout, /weft_trace/);
   });
 
-  it('names a firewall of the far host that drops the tunnel', async () => {
-    const fault = { at: bed.host(1), ...drop('input', 'udp dport 8285') };
-    await bed.names(fault, [addressOf(bed.from), bed.to], {
+  it('names the rule of iptables by which the far host drops the tunnel', async () => {
+    const rule = 'INPUT -p udp --dport 8285 -j DROP';
+    const fault = { at: bed.host(1), make: `iptables-nft -I ${rule}`, mend: `iptables-nft -D ${rule}` };
+    const verdict = await bed.names(fault, [addressOf(bed.from), bed.to], {
       ...{ outcome: 'lost', host: bed.farAddress, hop: 'host eth0', reason: 'netfilter' },
+    });
+    assert.deepEqual(verdict.rule, {
+      ...{ table: 'ip filter', chain: 'INPUT', text: 'udp dport 8285 counter drop' },
+      listedBy: 'iptables-nft -t filter -S INPUT',
     });
   });
 
@@ -150,9 +169,10 @@ describe('weft trace with the udp backend', () => {
       assert.deepEqual([outcome, host, reason], ['refused', far, 'no-listener'], JSON.stringify(refused.report));
     }
     const rule = { at: bed.host(1), ...drop('forward', `ip6 daddr ${to6}`) };
-    await bed.names(rule, [from6, to6], {
+    const dropped = await bed.names(rule, [from6, to6], {
       ...{ outcome: 'lost', host: far, hop: 'host flannel0', reason: 'netfilter' },
     });
+    assert.equal(dropped.rule?.text, `ip6 daddr ${to6} drop`);
     const route = `unreachable ${to6}/128`;
     const missing = { at: bed.host(0), make: `ip route add ${route}`, mend: `ip route del ${route}` };
     await bed.names(missing, [from6, to6], {

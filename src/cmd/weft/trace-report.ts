@@ -32,9 +32,13 @@ export function renderTrace(report: TraceReport): string {
   }
   if (hops.length > 0) lines.push('');
   const mark = report.ok ? '✔' : '✖';
-  const { outcome, host, hop, reason, text } = verdict;
+  const { outcome, host, hop, reason, text, rule } = verdict;
   lines.push(...wrapped(`${mark} ${outcome} at ${host}, ${printable(hop)}: ${reason}`, '  '));
   lines.push(...wrapped(`  ${printable(text)}`, '  '));
+  if (rule !== undefined) {
+    lines.push(...wrapped(`  Rule: ${printable(`table ${rule.table}, chain ${rule.chain}: ${rule.text}`)}`, '    '));
+    lines.push(...wrapped(`  Listed by: ${printable(rule.listedBy)}`, '    '));
+  }
   const sides = far.frames ? 'both hosts' : far.agent ? `this host, and the counters of ${farHost}` : 'this host only';
   lines.push(...wrapped(`  Seen: ${sides}.`, '  '));
   for (const note of notes) lines.push(...wrapped(`  Note: ${printable(note)}`, '    '));

@@ -6,15 +6,18 @@ import type { Peer, Self } from '../../api/schema.ts';
 import { backendKind } from '../../backend/registry.ts';
 import { apiSocketPath } from '../../config/subnet-file.ts';
 import { gatewayOf, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
+import { type DroppingRule, droppingRule, plainTarget, ruleMatch, ruleTargetOf } from '../../diagnosis/rule-trace.ts';
 import {
   type AgentDrops,
   hopsOf,
   isHome,
   judgeTrace,
+  netfilterDropOf,
   type TraceDrop,
   type TraceFacts,
   type TracePlace,
   type TraceSighting,
+  type TraceVerdict,
 } from '../../diagnosis/trace.ts';
 import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { describeError, WeftError } from '../../errors.ts';
@@ -32,7 +35,8 @@ import {
   OWN_NAMESPACE,
 } from '../../linux/network-namespaces.ts';
 import { openPacketSocket, type PacketSocket, type SniffedTraffic } from '../../linux/packet-socket.ts';
-import { openTracePacket, type TraceProtocol } from '../../linux/trace-packet.ts';
+import { traceRules } from '../../linux/rule-trace.ts';
+import { openTracePacket, type TracePacket, type TraceProtocol } from '../../linux/trace-packet.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { askAll, clientsOf, selfAndPeers, type TargetFlags, withTarget } from './agent-target.ts';
 import { realHost } from './doctor-host.ts';
@@ -158,9 +162,12 @@ async function trace(
   if (watch !== undefined) resources.use(watch);
   const agents = await agentsOf({ flags, peer, farHost, view, notes }, signal);
   const before = await countsOf(agents, signal);
-  const packet = insideNamespace(source.path, () => resources.use(openTracePacket(to, request.protocol, flags.size)));
   const port = request.protocol.kind === 'icmp' ? 0 : request.protocol.port;
-  const identity: TraceIdentity = { protocol: request.protocol.kind, destination: to, mark: packet.mark, port };
+  const open = (): OpenedPacket => {
+    const packet = insideNamespace(source.path, () => resources.use(openTracePacket(to, request.protocol, flags.size)));
+    return { packet, identity: { protocol: request.protocol.kind, destination: to, mark: packet.mark, port } };
+  };
+  const { packet, identity } = open();
   const devices = places.map(({ namespace }) => devicesOf(namespace));
   const errno = packet.send();
   const seen = await collect({ places, taps, devices, watch, identity, isSent: errno === 0 }, flags.wait, signal);
@@ -175,13 +182,55 @@ async function trace(
     sendError: errno === 0 ? undefined : errnoName(errno),
     hasFarAgentSeenMore: isFarAsked ? counted.arrived.has(farHost) : undefined,
   };
-  const verdict = judgeTrace(facts);
+  const judged = judgeTrace(facts);
+  const rule = judged.reason === 'netfilter' ? await ruleOf(places, facts, judged, open(), notes, signal) : undefined;
+  const verdict = { ...judged, ...(rule && { rule }) };
   return {
     ok: verdict.outcome === 'answered' || verdict.outcome === 'delivered',
     ...{ from: request.from, to: formatAddr(to), protocol: [request.protocol.kind, port || ''].join(' ').trim() },
     ...{ farHost, far: { frames: isFarSeen, agent: isFarAsked } },
     ...{ hops: hopsOf(facts), verdict, agentDrops: counted.agentDrops, notes },
   };
+}
+
+interface OpenedPacket {
+  readonly packet: TracePacket;
+  readonly identity: TraceIdentity;
+}
+
+/** Of how long a packet takes to where it was dropped. */
+const RULE_MS = 2_000;
+
+/** A second packet, which nftables is told to trace where the first was dropped. */
+async function ruleOf(
+  places: readonly Place[],
+  facts: TraceFacts,
+  verdict: TraceVerdict,
+  { packet, identity }: OpenedPacket,
+  notes: string[],
+  signal: AbortSignal,
+): Promise<DroppingRule | undefined> {
+  const drop = netfilterDropOf(facts, verdict);
+  const place = places.find((one) => (drop === undefined ? one.isSource : one === drop.place));
+  // An ICMP error says that a firewall somewhere rejects it, and no more.
+  if (place === undefined || (drop === undefined && facts.sendError === undefined)) return undefined;
+  const target = drop === undefined ? plainTarget(identity) : ruleTargetOf(drop.match);
+  const options = {
+    ...{ path: place.namespace.path, match: ruleMatch(identity, target), waitMs: RULE_MS },
+    ...{ send: () => void packet.send(), isLast: (line: string) => droppingRule(line) !== undefined },
+  };
+  try {
+    const rule = (await traceRules(options, signal)).map(droppingRule).find((found) => found !== undefined);
+    if (rule === undefined)
+      notes.push(
+        'no rule of nftables in the families ip, ip6 and inet dropped a second packet: see iptables-legacy-save, and nft list ruleset for bridge and netdev',
+      );
+    return rule;
+  } catch (error) {
+    signal.throwIfAborted();
+    notes.push(`${describeError(error)}: the rule is not known`);
+    return undefined;
+  }
 }
 
 function targetOf(peer: PeerView, word: string): IpAddr {

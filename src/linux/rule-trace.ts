@@ -1,0 +1,119 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WeftError } from '../errors.ts';
+import { NETLINK_NETFILTER } from './constants.ts';
+import { insideNamespace } from './network-namespaces.ts';
+import { readTextIfThere } from './read-text.ts';
+import { type Child, lines, start } from './run.ts';
+
+export interface RuleTraceOptions {
+  /** What opens the network namespace. */
+  readonly path: string;
+  /** What nft matches: only such packets are traced. */
+  readonly match: string;
+  /** Called when everything is in place. */
+  readonly send: () => void;
+  /** Whether a line is what was waited for. */
+  readonly isLast: (line: string) => boolean;
+  /** After `send`, until it is given up. */
+  readonly waitMs: number;
+}
+
+/** Of starting two programs, on a busy machine. */
+const START_MS = 10_000;
+const POLL_MS = 20;
+/** Before all hooks of others. */
+const PRIORITY = -2_000_000_000;
+/** linux/netfilter/nfnetlink.h: NFNLGRP_NFTRACE is 9. */
+const TRACE_GROUP = 1 << 8;
+
+/**
+ * The lines of `nft monitor trace` about one packet. A table of its own sets the mark for it; it belongs to the program that made it
+ * and goes with that, however this process ends (`flags owner`, Linux 5.12, nft 0.9.9).
+ *
+ * @returns up to the line that `isLast` wants; all when it did not come.
+ * @throws WeftError WEFT_TRACE_UNAVAILABLE, WEFT_COMMAND_MISSING; the signal's reason.
+ */
+export async function traceRules(options: RuleTraceOptions, signal: AbortSignal): Promise<readonly string[]> {
+  const { path, match, send, isLast, waitMs } = options;
+  const table = `inet weft_trace_${process.pid}`;
+  const hook = (name: string): string[] => [
+    `add chain ${table} ${name} { type filter hook ${name} priority ${PRIORITY}; }`,
+    `add rule ${table} ${name} ${match} meta nftrace set 1`,
+  ];
+  const script = [
+    `add table ${table} { flags owner; }`,
+    ...hook('prerouting'),
+    ...hook('output'),
+    `list table ${table}`,
+  ];
+  await using resources = new AsyncDisposableStack();
+  // A process belongs to the network namespace of the thread that starts it.
+  const inside = async (argv: readonly string[]): Promise<Child> =>
+    resources.use(await insideNamespace(path, () => start(argv, { stdin: 'pipe', signal, endsWithThisProcess: true })));
+  const holder = await inside(['nft', '-i']);
+  holder.stdin!.write(`${script.join('\n')}\n`);
+  const told = new Lines(holder);
+  if (!(await told.until((line) => line.includes('output priority'), START_MS))) throw unavailable(holder);
+  const monitor = await inside(['nft', 'monitor', 'trace']);
+  const seen = new Lines(monitor);
+  await untilSubscribed(monitor, signal);
+  send();
+  await seen.until(isLast, waitMs);
+  signal.throwIfAborted();
+  return seen.all;
+}
+
+/** What a program has said so far. */
+class Lines {
+  readonly all: string[] = [];
+  #wake: () => void = () => {};
+  #hasEnded = false;
+
+  constructor({ stdout }: Child) {
+    void (async () => {
+      for await (const line of lines(stdout!)) {
+        this.all.push(line);
+        this.#wake();
+      }
+      this.#hasEnded = true;
+      this.#wake();
+    })();
+  }
+
+  /** Whether such a line came in time. */
+  async until(isWanted: (line: string) => boolean, waitMs: number): Promise<boolean> {
+    const endMs = performance.now() + waitMs;
+    for (let at = 0; ; ) {
+      for (; at < this.all.length; at++) if (isWanted(this.all[at]!)) return true;
+      const leftMs = endMs - performance.now();
+      if (this.#hasEnded || leftMs <= 0) return false;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      const timer = setTimeout(resolve, leftMs);
+      await promise;
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** nft does not say when it listens; the kernel does (/proc/PID/net/netlink: socket, protocol, number, groups). */
+async function untilSubscribed(monitor: Child, signal: AbortSignal): Promise<void> {
+  const endMs = performance.now() + START_MS;
+  const row = new RegExp(`^\\S+\\s+${NETLINK_NETFILTER}\\s+\\d+\\s+([0-9a-f]+)`, 'gm');
+  while (performance.now() < endMs) {
+    const groups = [...readTextIfThere(`/proc/${monitor.pid}/net/netlink`).matchAll(row)];
+    if (groups.some(([, text]) => (Number.parseInt(text!, 16) & TRACE_GROUP) !== 0)) return;
+    await sleep(POLL_MS, undefined, { signal });
+  }
+  throw unavailable(monitor);
+}
+
+function unavailable(child: Child): WeftError {
+  return new WeftError(
+    'WEFT_TRACE_UNAVAILABLE',
+    `cannot trace rules: ${child.argv.join(' ')}: ${child.tail().trim()}`,
+    {
+      hint: 'It takes Linux 5.12 and nft 1.0 or later.',
+    },
+  );
+}

@@ -62,11 +62,9 @@ export function macOf(node: number, round: number): MacAddr {
 function attrsOf(backend: ScaleBackend, node: number, round: number): LeaseAttrs {
   const data = backend === 'vxlan' ? { VNI: 1, VtepMAC: macOf(node, round) } : undefined;
   return {
-    publicIp: addressOf(node, round),
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: addressOf(node, round), ipv6: undefined },
     backendType: backend === 'vxlan' ? 'vxlan' : '',
-    backendData: data,
-    backendV6Data: undefined,
+    backendData: { ipv4: data, ipv6: undefined },
   };
 }
 

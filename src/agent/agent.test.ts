@@ -362,7 +362,7 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     stage.kernel.addLink({ name: 'eth0', kind: 'other', up: true });
     stage.start();
     await stage.answers(200, /flanneld is ready/);
-    const published = () => stage.store.entries().map(({ attrs }) => attrs?.backendData);
+    const published = () => stage.store.entries().map(({ attrs }) => attrs?.backendData.ipv4);
     const inKernel = () => stage.kernel.wireguardSettings.get('flannel-wg')?.publicKey;
     assert.deepEqual([published(), inKernel()], [[{ PublicKey: FAKE_PUBLIC_KEY, Port: 51820 }], FAKE_PUBLIC_KEY]);
     const [own] = stage.store.entries();
@@ -373,16 +373,15 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
       assert.equal((await stage.ready()).status, 200);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
-    assert.deepEqual(stage.store.entries()[0]?.subnet, own?.subnet);
+    assert.deepEqual(stage.store.entries()[0]?.subnets.ipv4, own?.subnets.ipv4);
     assert.doesNotMatch(stage.lines.join(''), new RegExp(text.slice(0, 40).replaceAll('+', '\\+')));
 
     const peer = (key: string) =>
       stage.store.put({
-        subnet: parsePrefix4('10.244.99.0/24'),
-        ipv6Subnet: undefined,
+        subnets: { ipv4: parsePrefix4('10.244.99.0/24'), ipv6: undefined },
         attrs: {
-          ...{ publicIp: parseIpv4('192.168.77.99'), publicIpv6: undefined, backendType: 'wireguard' },
-          ...{ backendData: { PublicKey: key, Port: 51820 }, backendV6Data: undefined },
+          ...{ publicAddresses: { ipv4: parseIpv4('192.168.77.99'), ipv6: undefined }, backendType: 'wireguard' },
+          ...{ backendData: { ipv4: { PublicKey: key, Port: 51820 }, ipv6: undefined } },
         },
         expiresAtMs: undefined,
       });
@@ -472,12 +471,12 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
     };
-    const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
+    const attrs = { backendType: '', backendData: { ipv4: undefined, ipv6: undefined } };
     const subnet = parsePrefix4('10.244.200.0/24')!;
     const put = (publicIp: string): void =>
       stage.store.put({
-        ...{ subnet, ipv6Subnet: undefined, expiresAtMs: undefined },
-        attrs: { ...attrs, publicIp: parseIpv4(publicIp)! },
+        ...{ subnets: { ipv4: subnet, ipv6: undefined }, expiresAtMs: undefined },
+        attrs: { ...attrs, publicAddresses: { ipv4: parseIpv4(publicIp)!, ipv6: undefined } },
       });
     put('192.168.77.2');
     assert.match(await until('peer-added', '10.244.200.0/24'), /192\.168\.77\.2/);

@@ -22,11 +22,10 @@ import type { RecordEvent } from '../events/event.ts';
 import { EventRing } from '../events/event-ring.ts';
 import type { TellNodeEvent } from '../events/node-event.ts';
 import type { IpPrefix } from '../ip/address.ts';
-import { type PerFamily, perFamily } from '../ip/family.ts';
+import { type PerFamily, perFamily, present } from '../ip/family.ts';
 import { ENTRY_BOUNDS } from '../lease/go-json.ts';
 import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
-import { backendDataOf } from '../lease/lease-families.ts';
 import { admittedOf } from '../lease/lease-gate.ts';
 import type { Log, ProcessLog } from '../log/log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
@@ -642,8 +641,7 @@ class Agent {
 
   /** What this node has told its peers in an earlier run: as it remembers itself, else as the store does. */
   async #publishedBefore(): Promise<PerFamily<JsonValue | undefined>> {
-    const attrs = this.#known?.own.attrs;
-    if (attrs !== undefined) return perFamily((family) => backendDataOf(attrs, family));
+    if (this.#known !== undefined) return this.#known.own.attrs.backendData;
     const texts = await this.#askPublished?.(this.#signal);
     return perFamily((family) => jsonOrNothing(texts?.[family]));
   }
@@ -652,8 +650,7 @@ class Agent {
   async #networksBefore(): Promise<readonly IpPrefix[]> {
     const earlier = await readSubnetFile(this.#options.subnetFile, this.#signal);
     if (earlier.kind !== 'read') return [];
-    const { network, ipv6Network } = earlier.reading;
-    return [network, ipv6Network].filter((found) => found !== undefined);
+    return present(earlier.reading.networks);
   }
 
   async #refreshNode(signal: AbortSignal): Promise<void> {
@@ -800,7 +797,7 @@ class Agent {
   async #publish(plane: NodePlane, lease: Lease, signal: AbortSignal): Promise<void> {
     this.#subnetEnv.set({
       config: plane.config,
-      lease,
+      subnets: lease.subnets,
       mtuBytes: plane.backend.mtuBytes,
       ipMasq: this.#options.ipMasq,
     });

@@ -19,6 +19,7 @@ import { describeOp } from '../desired/op.ts';
 import { describeProblem } from '../desired/problem.ts';
 import type { EventRing } from '../events/event-ring.ts';
 import { formatAddr, formatPrefix } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { describeRefusal } from '../lease/lease-gate.ts';
 import type { ProcessLog } from '../log/log.ts';
@@ -283,9 +284,10 @@ export class AgentInspection implements Inspection, Disposable {
     return result === undefined ? {} : { probe: shownProbe(result) };
   }
 
-  #isFast({ attrs: { publicIp } }: Lease): boolean {
+  #isFast({ attrs }: Lease): boolean {
+    const { ipv4 } = attrs.publicAddresses;
     const { forwarder, fastPath } = this.#parts.figures;
-    return fastPath?.isOpen === true && publicIp !== undefined && forwarder?.isFast(publicIp) === true;
+    return fastPath?.isOpen === true && ipv4 !== undefined && forwarder?.isFast(ipv4) === true;
   }
 
   /** `undefined` for a peer that nobody counts packets of. */
@@ -327,10 +329,10 @@ function externalOf({ external }: NodePlane): NonNullable<Self['external']> {
 }
 
 function describedLease(lease: Lease): Pick<LeaseEntry, 'subnets' | 'publicAddresses' | 'expiresAtMs'> {
-  const { subnet, ipv6Subnet, attrs, expiresAtMs } = lease;
+  const { subnets, attrs, expiresAtMs } = lease;
   return {
-    subnets: [subnet, ipv6Subnet].filter((each) => each !== undefined).map(formatPrefix),
-    publicAddresses: [attrs.publicIp, attrs.publicIpv6].filter((each) => each !== undefined).map(formatAddr),
+    subnets: present(subnets).map(formatPrefix),
+    publicAddresses: present(attrs.publicAddresses).map(formatAddr),
     ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
   };
 }

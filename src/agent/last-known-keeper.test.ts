@@ -24,14 +24,11 @@ afterEach(() => rm(folder, { recursive: true }));
 
 function known(peers: number): LastKnown {
   const lease = (index: number): Lease => ({
-    subnet: parsePrefix4(`10.244.${index}.0/24`),
-    ipv6Subnet: undefined,
+    subnets: { ipv4: parsePrefix4(`10.244.${index}.0/24`), ipv6: undefined },
     attrs: {
-      publicIp: parseIpv4(`192.168.77.${index}`),
-      publicIpv6: undefined,
+      publicAddresses: { ipv4: parseIpv4(`192.168.77.${index}`), ipv6: undefined },
       backendType: '',
-      backendData: undefined,
-      backendV6Data: undefined,
+      backendData: { ipv4: undefined, ipv6: undefined },
     },
     expiresAtMs: undefined,
   });

@@ -17,11 +17,13 @@ const config = parseNetConf('{"Network": "10.244.0.0/16"}', {
 });
 
 function lease(subnet: string, publicIp: string): Lease {
-  const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
   return {
-    subnet: parsePrefix4(subnet)!,
-    ipv6Subnet: undefined,
-    attrs: { ...attrs, publicIp: parseIpv4(publicIp)! },
+    subnets: { ipv4: parsePrefix4(subnet)!, ipv6: undefined },
+    attrs: {
+      publicAddresses: { ipv4: parseIpv4(publicIp)!, ipv6: undefined },
+      backendType: '',
+      backendData: { ipv4: undefined, ipv6: undefined },
+    },
     expiresAtMs: undefined,
   };
 }
@@ -108,9 +110,8 @@ test('100,000 entries are dealt with in slices, and are programmed some times, n
     backends: backendKind,
   });
   const entry = (n: number): Lease => ({
-    subnet: { addr: ipv4Of(0x0a000000 + (n + 8) * 64), length: 26 },
-    ipv6Subnet: undefined,
-    attrs: { ...attrs, publicIp: ipv4Of(0xc0000000 + n) },
+    subnets: { ipv4: { addr: ipv4Of(0x0a000000 + (n + 8) * 64), length: 26 }, ipv6: undefined },
+    attrs: { ...attrs, publicAddresses: { ...attrs.publicAddresses, ipv4: ipv4Of(0xc0000000 + n) } },
     expiresAtMs: undefined,
     origin: { since: n },
   });
@@ -143,7 +144,7 @@ test('100,000 entries are dealt with in slices, and are programmed some times, n
       onUpdate: () => {},
       onKnown: () => {},
     },
-    { ...own, subnet: parsePrefix4('10.0.1.0/26')! },
+    { ...own, subnets: { ...own.subnets, ipv4: parsePrefix4('10.0.1.0/26')! } },
     [],
   );
   count();

@@ -2,6 +2,7 @@ import { assertNever } from '../assert-never.ts';
 import { describeError } from '../errors.ts';
 import type { NewEvent, RecordEvent } from '../events/event.ts';
 import { formatAddr } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import {
   describeHolder,
@@ -204,8 +205,7 @@ export class LeaseSession implements AsyncDisposable {
 
   #logEvent(event: LeaseEvent): void {
     const { lease } = event;
-    const { publicIp, publicIpv6 } = lease.attrs;
-    const address = publicIp ?? publicIpv6;
+    const [address] = present(lease.attrs.publicAddresses);
     const via = address === undefined ? 'no address' : formatAddr(address);
     const subnet = leaseKey(lease).replaceAll('-', '/');
     this.#parts.log.info(event.type === 'set' ? `Subnet added: ${subnet} via ${via}` : `Subnet removed: ${subnet}`);

@@ -22,6 +22,7 @@ import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpPrefix } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
@@ -415,7 +416,7 @@ export class NodePlane implements AsyncDisposable {
 
   #withBlackholes(own: Lease, state: WantedState): WantedState {
     if (!this.#parts.options.ipBlackholeRoute) return state;
-    const subnets = [own.subnet, own.ipv6Subnet].filter((subnet) => subnet !== undefined);
+    const subnets = present(own.subnets);
     const blackholes = subnets.map((dst) => ({ type: 'blackhole' as const, dst, metric: BLACKHOLE_METRIC }));
     return { ...state, routes: [...state.routes, ...blackholes] };
   }

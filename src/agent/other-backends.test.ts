@@ -24,11 +24,10 @@ const EXTERNAL: ExternalInterface = {
 };
 
 const lease = (host: number, backendType: string): Lease => ({
-  subnet: parsePrefix4(`10.244.${host}.0/24`),
-  ipv6Subnet: undefined,
+  subnets: { ipv4: parsePrefix4(`10.244.${host}.0/24`), ipv6: undefined },
   attrs: {
-    ...{ publicIp: parseIpv4(`192.168.77.${host}`), publicIpv6: undefined },
-    ...{ backendType, backendData: undefined, backendV6Data: undefined },
+    ...{ publicAddresses: { ipv4: parseIpv4(`192.168.77.${host}`), ipv6: undefined } },
+    ...{ backendType, backendData: { ipv4: undefined, ipv6: undefined } },
   },
   expiresAtMs: undefined,
 });

@@ -3,6 +3,7 @@ import type { SourceCheck } from '../dataplane/source-check.ts';
 import { OUTER_FILTER_PREFIX, type OuterFilter, type OuterTraffic } from '../desired/outer-filter.ts';
 import { describeError } from '../errors.ts';
 import { formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import type { Lease, LeaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import type { AgentHost } from './ports.ts';
@@ -141,5 +142,5 @@ export function outerTraffic(outer: HostPart['outer'], check: SourceCheck): read
 
 /** From which a host sends, as far as others know. */
 export function addressesOf({ attrs }: Lease): readonly IpAddr[] {
-  return [attrs.publicIp, attrs.publicIpv6].filter((address) => address !== undefined);
+  return present(attrs.publicAddresses);
 }

@@ -10,7 +10,7 @@ import { perFamily } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
-import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
+import { type Lease, type LeaseAttrs, subnetsKey } from '../lease/lease.ts';
 import { PeerProbes, probeTargets } from './peer-probes.ts';
 
 const signal = new AbortController().signal;
@@ -39,9 +39,11 @@ async function targets(backendText: string): Promise<string[]> {
 
 function leaseOf(host: number, attrs: LeaseAttrs): Lease {
   return {
-    subnet: parsePrefix(`10.244.${host}.0/24`) as Ipv4Prefix,
-    ipv6Subnet: parsePrefix(`fd10:0:0:${host}::/64`) as Ipv6Prefix,
-    attrs: { ...attrs, publicIp: parseIpv4(`192.168.77.${host}`), publicIpv6: parseIpv6(`fd77::${host}`) },
+    subnets: {
+      ipv4: parsePrefix(`10.244.${host}.0/24`) as Ipv4Prefix,
+      ipv6: parsePrefix(`fd10:0:0:${host}::/64`) as Ipv6Prefix,
+    },
+    attrs: { ...attrs, publicAddresses: { ipv4: parseIpv4(`192.168.77.${host}`), ipv6: parseIpv6(`fd77::${host}`) } },
     expiresAtMs: undefined,
   };
 }
@@ -67,7 +69,7 @@ describe('probes of an agent', () => {
     ...{ id: '10.244.2.0/24', overlay: parseIpv4('10.244.2.0')!, underlay: undefined },
     ...{ mtuBytes: 1_472, underlayMtuBytes: 1_500 },
   };
-  const key = leaseKey({ subnet: parsePrefix('10.244.2.0/24') as Ipv4Prefix, ipv6Subnet: undefined });
+  const key = subnetsKey({ ipv4: parsePrefix('10.244.2.0/24') as Ipv4Prefix, ipv6: undefined });
 
   it('are not sent when they are off, and say once why when they cannot be', () => {
     const lines: string[] = [];

@@ -1,7 +1,7 @@
 import type { Backend, ExternalInterface, PeerPart } from '../backend/backend.ts';
 import { describeError } from '../errors.ts';
-import { formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
-import { FAMILIES, type FamilyKey } from '../ip/family.ts';
+import { formatPrefix, type IpAddr } from '../ip/address.ts';
+import { FAMILIES } from '../ip/family.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import type { Lease, LeaseKey } from '../lease/lease.ts';
@@ -125,7 +125,7 @@ export function probeTargets(
 ): readonly ProbeTarget[] {
   const { addresses } = backend.host(own).kernel;
   return FAMILIES.flatMap(({ key }) => {
-    const [ownSubnet, subnet] = [subnetOf(own, key), subnetOf(peer, key)];
+    const [ownSubnet, subnet] = [own.subnets[key], peer.subnets[key]];
     if (ownSubnet === undefined || subnet === undefined) return [];
     const isSent =
       (key === 'ipv4' ? part.forward?.subnet : part.forward?.ipv6Subnet) !== undefined ||
@@ -135,15 +135,11 @@ export function probeTargets(
     return {
       id: formatPrefix(subnet),
       overlay: hasDevice ? subnet.addr : next(subnet.addr),
-      underlay: key === 'ipv4' ? peer.attrs.publicIp : peer.attrs.publicIpv6,
+      underlay: peer.attrs.publicAddresses[key],
       mtuBytes: backend.mtuBytes,
       underlayMtuBytes: external.mtuBytes,
     };
   });
-}
-
-function subnetOf(lease: Lease, family: FamilyKey): IpPrefix | undefined {
-  return family === 'ipv4' ? lease.subnet : lease.ipv6Subnet;
 }
 
 function next(addr: IpAddr): IpAddr {

@@ -6,13 +6,15 @@ import { RefusalLog } from './refusal-log.ts';
 
 it('a flood of refusals is some lines, and a word about the others', () => {
   const attrs = {
-    publicIp: undefined,
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: undefined, ipv6: undefined },
     backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
+    backendData: { ipv4: undefined, ipv6: undefined },
   };
-  const lease: Lease = { subnet: parsePrefix4('0.0.0.0/0')!, ipv6Subnet: undefined, attrs, expiresAtMs: undefined };
+  const lease: Lease = {
+    subnets: { ipv4: parsePrefix4('0.0.0.0/0')!, ipv6: undefined },
+    attrs,
+    expiresAtMs: undefined,
+  };
   const lines: string[] = [];
   let nowMs = 0;
   const log = new RefusalLog(

@@ -6,7 +6,6 @@ import { test } from 'node:test';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { SubnetEnvContent } from '../config/subnet-env.ts';
-import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
 
@@ -18,14 +17,7 @@ const config = parseNetConf('{"Network": "10.244.0.0/16"}', {
 const never = new AbortController().signal;
 
 function content(mtuBytes: number): SubnetEnvContent {
-  const attrs = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
-  const lease = {
-    subnet: parsePrefix4('10.244.1.0/24')!,
-    ipv6Subnet: undefined,
-    attrs: { ...attrs, publicIp: parseIpv4('192.168.77.1')! },
-    expiresAtMs: undefined,
-  };
-  return { config, lease, mtuBytes, ipMasq: true };
+  return { config, subnets: { ipv4: parsePrefix4('10.244.1.0/24')!, ipv6: undefined }, mtuBytes, ipMasq: true };
 }
 
 test('what cannot be written is a failure, is tried again, and the last that was wanted counts', async () => {

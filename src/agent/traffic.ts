@@ -5,6 +5,7 @@ import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { describeError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpFamily, IpPrefix } from '../ip/address.ts';
+import { FAMILIES, present } from '../ip/family.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
@@ -109,7 +110,7 @@ export class NodeTraffic implements AsyncDisposable {
       this.#resync.setWanted(wanted);
       return;
     }
-    const formerNetworks = [earlier?.network, earlier?.ipv6Network].filter((network) => network !== undefined);
+    const formerNetworks = earlier === undefined ? [] : present(earlier.networks);
     const first = this.#rules(own, tunnel, formerNetworks);
     await this.#cleanOther(first.networks, signal);
     this.#log.info(`Starting flannel in ${this.#manager.kind} mode...`);
@@ -141,8 +142,8 @@ export class NodeTraffic implements AsyncDisposable {
   #rules(own: Lease, tunnel: TunnelSocket | undefined, formerNetworks: readonly IpPrefix[]): TrafficRules {
     const { ipv4, ipv6 } = this.#config;
     return trafficRules({
-      ipv4: ipv4 && own.subnet && { network: ipv4.network, subnet: own.subnet },
-      ipv6: ipv6 && own.ipv6Subnet && { network: ipv6.network, subnet: own.ipv6Subnet },
+      ipv4: ipv4 && own.subnets.ipv4 && { network: ipv4.network, subnet: own.subnets.ipv4 },
+      ipv6: ipv6 && own.subnets.ipv6 && { network: ipv6.network, subnet: own.subnets.ipv6 },
       ipMasq: this.#options.ipMasq,
       randomFully: !this.#options.ipMasqFullyRandomDisable,
       forwardRules: this.#options.iptablesForwardRules,
@@ -152,23 +153,14 @@ export class NodeTraffic implements AsyncDisposable {
   }
 
   #logRecycling(own: Lease, earlier: SubnetEnvNetworks | undefined): void {
-    const { ipv4, ipv6, enableNfTables } = this.#config;
-    if (enableNfTables) return;
-    const messages = [
-      ipv4 &&
-        recycleMessage(
-          4,
-          { network: ipv4.network, subnet: own.subnet },
-          { network: earlier?.network, subnet: earlier?.subnet },
-        ),
-      ipv6 &&
-        recycleMessage(
-          6,
-          { network: ipv6.network, subnet: own.ipv6Subnet },
-          { network: earlier?.ipv6Network, subnet: earlier?.ipv6Subnet },
-        ),
-    ];
-    for (const message of messages) if (message !== undefined) this.#log.info(message);
+    if (this.#config.enableNfTables) return;
+    for (const { key, version } of FAMILIES) {
+      const network = this.#config[key]?.network;
+      if (network === undefined) continue;
+      const before = { network: earlier?.networks[key], subnet: earlier?.subnets[key] };
+      const message = recycleMessage(version, { network, subnet: own.subnets[key] }, before);
+      if (message !== undefined) this.#log.info(message);
+    }
   }
 
   async #cleanOther(networks: readonly IpPrefix[], signal: AbortSignal): Promise<void> {

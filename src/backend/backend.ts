@@ -100,7 +100,7 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
 export interface Backend {
   /** What is published with the lease. */
   readonly attrs: LeaseAttrs;
-  /** Whether it looks at what the peers publish for it (backendData, backendV6Data); if not, that is not kept. */
+  /** Whether it looks at what the peers publish for it (backendData); if not, that is not kept. */
   readonly usesPeerData: boolean;
   /** Longest packet that a container may send, for subnet.env. */
   readonly mtuBytes: number;

@@ -23,12 +23,13 @@ function open(network: object, backend: object, stdout = ''): Promise<Backend> {
 
 function lease(host: number, data: JsonValue | undefined, { v6 = false, type = 'extension' } = {}): Lease {
   return {
-    subnet: parsePrefix4(`10.244.${host}.0/24`),
-    ipv6Subnet: v6 ? parsePrefix6(`fd10:0:0:${host}::/64`) : undefined,
+    subnets: {
+      ipv4: parsePrefix4(`10.244.${host}.0/24`),
+      ipv6: v6 ? parsePrefix6(`fd10:0:0:${host}::/64`) : undefined,
+    },
     attrs: {
-      publicIp: parseIpv4(`192.168.77.${host}`),
-      publicIpv6: v6 ? parseIpv6(`fd77::${host}`) : undefined,
-      ...{ backendType: type, backendData: data, backendV6Data: undefined },
+      publicAddresses: { ipv4: parseIpv4(`192.168.77.${host}`), ipv6: v6 ? parseIpv6(`fd77::${host}`) : undefined },
+      ...{ backendType: type, backendData: { ipv4: data, ipv6: undefined } },
     },
     expiresAtMs: undefined,
   };
@@ -59,7 +60,7 @@ describe('backend extension', () => {
 
   it('runs nothing and publishes no data without commands', async () => {
     const backend = await open(V4, { PreStartupCommand: ' ', SubnetAddCommand: '' }, 'unused');
-    assert.equal(backend.attrs.backendData, undefined);
+    assert.equal(backend.attrs.backendData.ipv4, undefined);
     assert.equal(backend.host(lease(1, undefined)).hook, undefined);
     assert.deepEqual(hookOf(backend, lease(2, undefined)), { add: undefined, remove: undefined });
   });
@@ -67,12 +68,15 @@ describe('backend extension', () => {
   it('gives the command of the own lease the network, and every variable in every family', async () => {
     const command = { PostStartupCommand: 'up' };
     const own = lease(1, undefined, { v6: true });
-    const v4 = (await open(V4, command)).host({ ...own, ipv6Subnet: undefined }).hook;
+    const v4 = (await open(V4, command)).host({ ...own, subnets: { ...own.subnets, ipv6: undefined } }).hook;
     const common = { NETWORK: '10.244.0.0/16', SUBNET: '10.244.1.0/24', PUBLIC_IP: '192.168.77.1' };
     assert.deepEqual(v4, { words: ['up'], env: { ...common, IPV6SUBNET: '', PUBLIC_IPV6: '' }, stdin: '' });
     const dual = (await open(DUAL, command)).host(own).hook;
     assert.deepEqual(dual?.env, { ...common, IPV6SUBNET: 'fd10:0:0:1::/64', PUBLIC_IPV6: 'fd77::1' });
-    const v6 = (await open({ ...DUAL, EnableIPv4: false }, command)).host({ ...own, subnet: undefined }).hook;
+    const v6 = (await open({ ...DUAL, EnableIPv4: false }, command)).host({
+      ...own,
+      subnets: { ...own.subnets, ipv4: undefined },
+    }).hook;
     assert.deepEqual([v6?.env.SUBNET, v6?.env.IPV6SUBNET], ['', 'fd10:0:0:1::/64']);
   });
 

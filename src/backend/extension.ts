@@ -3,7 +3,6 @@ import type { HostCommand } from '../config/host-command.ts';
 import { formatAddr, formatPrefix } from '../ip/address.ts';
 import type { FamilyKey } from '../ip/family.ts';
 import type { JsonValue, Lease } from '../lease/lease.ts';
-import { publicAddressOf, subnetOf } from '../lease/lease-families.ts';
 import { type BackendKind, NO_PEER_STATE } from './backend.ts';
 import { attrsOf, hostState, otherType, peerFamilies, requireFamilies } from './shared.ts';
 
@@ -56,7 +55,10 @@ export const extension: BackendKind<ExtensionConfig, string | undefined, typeof 
     const published = { ...external, publicIp: external.address, publicIpv6: external.addressV6 };
     const { ipv4 } = network;
     // Of all families: where there is no IPv4, too, flannel looks for it here.
-    const attrs = { ...attrsOf(extension.type, published, families, () => undefined), backendData: data };
+    const attrs = {
+      ...attrsOf(extension.type, published, families, () => undefined),
+      backendData: { ipv4: data, ipv6: undefined },
+    };
     return {
       attrs,
       usesPeerData: true,
@@ -75,7 +77,7 @@ export const extension: BackendKind<ExtensionConfig, string | undefined, typeof 
         if (other !== undefined) return other;
         const reachable = peerFamilies(peer, families);
         if ('skipped' in reachable) return reachable;
-        const stdin = textOf(peer.attrs.backendData);
+        const stdin = textOf(peer.attrs.backendData.ipv4);
         if (stdin === undefined) return { skipped: 'its backend data is not a text' };
         const command = (words: Words | undefined): HostCommand | undefined =>
           words === undefined ? undefined : { words, env: variablesOf(peer), stdin };
@@ -95,8 +97,8 @@ function wordsOf(command: string | undefined): Words | undefined {
 function variablesOf(lease: Lease): Record<string, string> {
   const variables: Record<string, string> = {};
   for (const key of ['ipv4', 'ipv6'] as const) {
-    const subnet = subnetOf(lease, key);
-    const address = publicAddressOf(lease.attrs, key);
+    const subnet = lease.subnets[key];
+    const address = lease.attrs.publicAddresses[key];
     const names = VARIABLES[key];
     variables[names.subnet] = subnet === undefined ? '' : formatPrefix(subnet);
     variables[names.publicAddress] = address === undefined ? '' : formatAddr(address);

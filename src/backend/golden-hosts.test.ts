@@ -58,7 +58,7 @@ async function wanted(
   own: Lease,
   peers: readonly Lease[],
 ): Promise<ReturnType<typeof recorded> & { addresses: string[] }> {
-  const data = (lease: Lease) => ({ ipv4: lease.attrs.backendData, ipv6: lease.attrs.backendV6Data });
+  const data = (lease: Lease) => lease.attrs.backendData;
   const backend = await openedBackend(netConf, EXTERNAL, { before: data(own) });
   assert.deepEqual(backend.attrs, own.attrs, 'this host publishes what flanneld published there');
   const { kernel } = backend.host(own);
@@ -95,14 +95,17 @@ function nodeLeases(scenario: string): Lease[] {
     const annotation = (name: string) => annotations[`flannel.alpha.coreos.com/${name}`];
     const json = (name: string): JsonValue | undefined => JSON.parse(annotation(name) ?? 'null') ?? undefined;
     return {
-      subnet: podCIDRs.map(parsePrefix4).find((prefix) => prefix !== undefined),
-      ipv6Subnet: podCIDRs.map(parsePrefix6).find((prefix) => prefix !== undefined),
+      subnets: {
+        ipv4: podCIDRs.map(parsePrefix4).find((prefix) => prefix !== undefined),
+        ipv6: podCIDRs.map(parsePrefix6).find((prefix) => prefix !== undefined),
+      },
       attrs: {
-        publicIp: parseIpv4(annotation('public-ip') ?? ''),
-        publicIpv6: parseIpv6(annotation('public-ipv6') ?? ''),
+        publicAddresses: {
+          ipv4: parseIpv4(annotation('public-ip') ?? ''),
+          ipv6: parseIpv6(annotation('public-ipv6') ?? ''),
+        },
         backendType: annotation('backend-type') ?? '',
-        backendData: json('backend-data'),
-        backendV6Data: json('backend-v6-data'),
+        backendData: { ipv4: json('backend-data'), ipv6: json('backend-v6-data') },
       },
       expiresAtMs: undefined,
     };
@@ -116,29 +119,26 @@ function etcdLeases(scenario: string): Lease[] {
     const key = /\/subnets\/([\d.]+)-(\d+)$/.exec(line);
     if (key === null) return [];
     const value = JSON.parse(lines[i + 1] ?? '') as { PublicIP: string; BackendType: string; BackendData?: JsonValue };
-    const attrs = {
-      publicIpv6: undefined,
-      backendType: value.BackendType,
-      backendData: value.BackendData,
-      backendV6Data: undefined,
-    };
     return [
       {
-        subnet: parsePrefix4(`${key[1]}/${key[2]}`),
-        ipv6Subnet: undefined,
-        attrs: { publicIp: parseIpv4(value.PublicIP), ...attrs },
+        subnets: { ipv4: parsePrefix4(`${key[1]}/${key[2]}`), ipv6: undefined },
+        attrs: {
+          publicAddresses: { ipv4: parseIpv4(value.PublicIP), ipv6: undefined },
+          backendType: value.BackendType,
+          backendData: { ipv4: value.BackendData, ipv6: undefined },
+        },
         expiresAtMs: undefined,
       },
     ];
   });
 }
 
-const isOwn = (lease: Lease): boolean => lease.attrs.publicIp === EXTERNAL.publicIp;
+const isOwn = (lease: Lease): boolean => lease.attrs.publicAddresses.ipv4 === EXTERNAL.publicIp;
 
 /** A key cannot be had from what its owner publishes: this host has the key of the fake host instead. */
 function withOwnKey(lease: Lease): Lease {
-  const data = { ...(lease.attrs.backendData as object), PublicKey: FAKE_PUBLIC_KEY };
-  return { ...lease, attrs: { ...lease.attrs, backendData: data } };
+  const data = { ...(lease.attrs.backendData.ipv4 as object), PublicKey: FAKE_PUBLIC_KEY };
+  return { ...lease, attrs: { ...lease.attrs, backendData: { ...lease.attrs.backendData, ipv4: data } } };
 }
 
 /** The leases of the host itself and of those peers that flanneld still had when the recording was made. */
@@ -184,7 +184,7 @@ describe('what backends want on a recorded host of flannel', () => {
     const { own, peers } = hostAndPeers(etcdLeases('vm-ipip'), left.routes);
     const { addresses, ...rest } = await wanted('{"Network":"10.244.0.0/16","Backend":{"Type":"ipip"}}', own, peers);
     assert.deepEqual(rest, left);
-    assert.deepEqual(addresses, [`${formatAddr(own.subnet!.addr)}/32 dev flannel.ipip`]);
+    assert.deepEqual(addresses, [`${formatAddr(own.subnets.ipv4!.addr)}/32 dev flannel.ipip`]);
   });
 
   it('wireguard: device and route; and a route that lets nothing out in clear while they are away', async () => {
@@ -201,7 +201,7 @@ describe('what backends want on a recorded host of flannel', () => {
       routes.map((route) => route.replace(/dev flannel-wg$/, '$& scope link')),
       [...recordedRoutes, 'blackhole 10.244.0.0/16 metric 20000'],
     );
-    assert.deepEqual(addresses, [`${formatAddr(own.subnet!.addr)}/32 dev flannel-wg`]);
+    assert.deepEqual(addresses, [`${formatAddr(own.subnets.ipv4!.addr)}/32 dev flannel-wg`]);
   });
 
   it('ipip with DirectRouting: straight routes, without the onlink flag that the kernel does not need', async () => {
@@ -230,7 +230,10 @@ describe('vxlan', () => {
       ['10.244.1.0/24 via 10.98.0.12 dev eth0'],
     );
     assert.deepEqual([near.kernel.neighbours, near.kernel.fdb], [[], []]);
-    const far = backend.peer(one, { ...two, attrs: { ...two.attrs, publicIp: parseIpv4('192.0.2.7') } });
+    const far = backend.peer(one, {
+      ...two,
+      attrs: { ...two.attrs, publicAddresses: { ...two.attrs.publicAddresses, ipv4: parseIpv4('192.0.2.7') } },
+    });
     assert(!isSkipped(far));
     assert.deepEqual(
       far.kernel.routes.map((route) => describeRoute(route)),
@@ -274,7 +277,7 @@ describe('vxlan', () => {
     };
     const none = { ...device, linkMac: async () => undefined };
     const macOf = async (identity: Parameters<typeof openedBackend>[2]) =>
-      (await openedBackend(netConf(''), EXTERNAL, identity)).attrs.backendData;
+      (await openedBackend(netConf(''), EXTERNAL, identity)).attrs.backendData.ipv4;
     assert.deepEqual(await macOf({ before: published, host: device }), { VNI: 1, VtepMAC: '0a:00:00:00:00:01' });
     assert.deepEqual(await macOf({ host: device }), { VNI: 1, VtepMAC: '0a:00:00:00:00:02' });
     assert.deepEqual(await macOf({ host: none }), { VNI: 1, VtepMAC: 'fe:ff:ff:ff:ff:ff' });
@@ -292,7 +295,10 @@ describe('vxlan', () => {
       { VtepMAC: '01:00:5e:00:00:01' },
       { VtepMAC: 'zz' },
     ]) {
-      const part = backend.peer(one, { ...two, attrs: { ...two.attrs, backendData: data } });
+      const part = backend.peer(one, {
+        ...two,
+        attrs: { ...two.attrs, backendData: { ...two.attrs.backendData, ipv4: data } },
+      });
       assert.deepEqual(part, { skipped: 'its IPv4 backend data has no usable VtepMAC' });
     }
   });
@@ -315,7 +321,10 @@ describe('host-gw', () => {
 
   it('names a peer that is not on the link', async () => {
     const backend = await openedBackend(netConf, EXTERNAL);
-    const part = backend.peer(one, { ...two, attrs: { ...two.attrs, publicIp: parseIpv4('192.0.2.7') } });
+    const part = backend.peer(one, {
+      ...two,
+      attrs: { ...two.attrs, publicAddresses: { ...two.attrs.publicAddresses, ipv4: parseIpv4('192.0.2.7') } },
+    });
     assert.deepEqual(part, {
       skipped: 'its address 192.0.2.7 is not on the link of eth0, so it cannot be reached without a gateway',
     });
@@ -325,8 +334,15 @@ describe('host-gw', () => {
     const netConf =
       '{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"host-gw"}}';
     const backend = await openedBackend(netConf, EXTERNAL);
-    const attrs = { ...two.attrs, publicIpv6: parseIpv6('2001:db8:9::7') };
-    const part = backend.peer(one, { ...two, ipv6Subnet: parsePrefix6('fd10:0:0:9::/64'), attrs });
+    const attrs = {
+      ...two.attrs,
+      publicAddresses: { ...two.attrs.publicAddresses, ipv6: parseIpv6('2001:db8:9::7') },
+    };
+    const part = backend.peer(one, {
+      ...two,
+      subnets: { ...two.subnets, ipv6: parsePrefix6('fd10:0:0:9::/64') },
+      attrs,
+    });
     assert(!isSkipped(part));
     assert.deepEqual(
       part.kernel.routes.map((route) => describeRoute(route)),

@@ -2,9 +2,8 @@ import { linkKind } from '../desired/link-kinds/table.ts';
 import type { Address, LinkSysctl, Route, UnicastRoute, WantedLink, WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import { containsAddr, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
-import { FAMILIES, type Family, type FamilyKey } from '../ip/family.ts';
+import { FAMILIES, type Family, type FamilyKey, perFamily } from '../ip/family.ts';
 import { type JsonValue, type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
-import { publicAddressOf, subnetOf } from '../lease/lease-families.ts';
 import {
   type BackendKind,
   type ExternalInterface,
@@ -62,17 +61,15 @@ export function attrsOf(
 ): LeaseAttrs {
   const has = (key: FamilyKey): boolean => families.some((family) => family.key === key);
   return {
-    publicIp: external.publicIp,
-    publicIpv6: has('ipv6') ? external.publicIpv6 : undefined,
+    publicAddresses: { ipv4: external.publicIp, ipv6: has('ipv6') ? external.publicIpv6 : undefined },
     backendType: type,
-    backendData: has('ipv4') ? data('ipv4') : undefined,
-    backendV6Data: has('ipv6') ? data('ipv6') : undefined,
+    backendData: perFamily((key) => (has(key) ? data(key) : undefined)),
   };
 }
 
 /** The own subnet of a family. @throws TypeError for a lease without one: the caller holds another kind of lease. */
 export function ownSubnet(own: Lease, family: FamilyKey): IpPrefix {
-  const subnet = subnetOf(own, family);
+  const subnet = own.subnets[family];
   if (subnet === undefined) throw new TypeError(`lease ${leaseKey(own)} has no ${family} subnet`);
   return subnet;
 }
@@ -135,8 +132,8 @@ export interface PeerFamily {
  */
 export function peerFamilies(peer: Lease, families: readonly Family[]): readonly PeerFamily[] | SkippedPeer {
   const found = families.flatMap((family): PeerFamily[] => {
-    const subnet = subnetOf(peer, family.key);
-    const publicAddress = publicAddressOf(peer.attrs, family.key);
+    const subnet = peer.subnets[family.key];
+    const publicAddress = peer.attrs.publicAddresses[family.key];
     return subnet === undefined || publicAddress === undefined ? [] : [{ family, subnet, publicAddress }];
   });
   if (found.length > 0) return found;

@@ -15,8 +15,8 @@ const NO_VARIABLES = { ...FAKE_IDENTITY_HOST, variable: () => undefined };
 async function cloudRoute(backend: object, host = FAKE_IDENTITY_HOST): Promise<CloudRoute | undefined> {
   const netConf = JSON.stringify({ Network: '10.244.0.0/16', Backend: { Type: 'tencent-vpc', ...backend } });
   const opened = await openedBackend(netConf, EXTERNAL, { host });
-  const own = { subnet: parsePrefix4('10.244.1.0/24'), ipv6Subnet: undefined };
-  return opened.host({ ...own, attrs: opened.attrs, expiresAtMs: undefined }).cloudRoute;
+  const subnets = { ipv4: parsePrefix4('10.244.1.0/24'), ipv6: undefined };
+  return opened.host({ subnets, attrs: opened.attrs, expiresAtMs: undefined }).cloudRoute;
 }
 
 describe('backend tencent-vpc', () => {

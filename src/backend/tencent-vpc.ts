@@ -38,9 +38,11 @@ export const tencentVpc: BackendKind<TencentVpcConfig, CloudCredentials, typeof 
       attrs: attrsOf('', external, families, () => undefined),
       usesPeerData: false,
       mtuBytes: external.mtuBytes,
-      host: ({ subnet }) => ({
+      host: ({ subnets }) => ({
         kernel: hostState({}, network),
-        ...(subnet === undefined ? {} : { cloudRoute: { subnet, gateway, network: whole, credentials } }),
+        ...(subnets.ipv4 === undefined
+          ? {}
+          : { cloudRoute: { subnet: subnets.ipv4, gateway, network: whole, credentials } }),
       }),
       peer: () => ({ kernel: NO_PEER_STATE }),
     };

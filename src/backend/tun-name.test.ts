@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { IpPrefix } from '../ip/address.ts';
-import { type Ipv4Prefix, overlaps4, parsePrefix4 } from '../ip/prefix.ts';
+import { overlaps } from '../ip/address.ts';
+import { type Ipv4Prefix, parsePrefix4 } from '../ip/prefix.ts';
 import { isTunName, type NamedTun, ownTuns, takeTun, tunMark } from './tun-name.ts';
 
 const net = (text: string): Ipv4Prefix => parsePrefix4(text)!;
@@ -111,7 +112,7 @@ describe('the TUN device of an agent', () => {
       { name: 'flannel1', alias: 'weft:nonsense' },
       { name: 'flannel3', alias: undefined },
     ];
-    assert.ok(!overlaps4(A, B));
+    assert.ok(!overlaps(A, B));
     assert.deepEqual(ownTuns(tuns, [A]), ['flannel2', 'flannel10']);
     assert.deepEqual(ownTuns(tuns, []), []);
     const names = ['flannel0', 'flannel17', 'flannel.1', 'flannel', 'flannel01', 'flannel0x', 'tun0'];

@@ -26,14 +26,11 @@ const external: ExternalInterface = {
 
 function lease(subnet: string, publicIp: string | undefined, backendType = ''): Lease {
   return {
-    subnet: parsePrefix4(subnet),
-    ipv6Subnet: undefined,
+    subnets: { ipv4: parsePrefix4(subnet), ipv6: undefined },
     attrs: {
-      publicIp: publicIp === undefined ? undefined : ip(publicIp),
-      publicIpv6: undefined,
+      publicAddresses: { ipv4: publicIp === undefined ? undefined : ip(publicIp), ipv6: undefined },
       backendType,
-      backendData: undefined,
-      backendV6Data: undefined,
+      backendData: { ipv4: undefined, ipv6: undefined },
     },
     expiresAtMs: undefined,
   };
@@ -58,7 +55,7 @@ test('wants what flannel sets: base address as /32, one route for the whole netw
 test('publishes the external address with an empty type, listens on the interface address', async () => {
   const backend = await backendFor('{"Network":"10.244.0.0/16","Backend":{"Type":"udp","Port":9000,"MTU":1400}}');
   assert.equal(backend.attrs.backendType, '');
-  assert.equal(backend.attrs.publicIp, ip('203.0.113.9'));
+  assert.equal(backend.attrs.publicAddresses.ipv4, ip('203.0.113.9'));
   assert.equal(backend.underlay?.listenAddress, ip('192.168.77.1'));
   assert.equal(backend.underlay?.listenPort, 9000);
   assert.equal(backend.mtuBytes, 1372);
@@ -93,13 +90,14 @@ function dualLease(host: number, data: JsonValue | undefined, families: 'dual' |
   const v4 = lease(`10.244.${host}.0/24`, `192.168.77.${host}`);
   return {
     ...v4,
-    subnet: families === 'dual' ? v4.subnet : undefined,
-    ipv6Subnet: parsePrefix6(`fd10:244:0:${host}::/64`),
+    subnets: { ipv4: families === 'dual' ? v4.subnets.ipv4 : undefined, ipv6: parsePrefix6(`fd10:244:0:${host}::/64`) },
     attrs: {
       ...v4.attrs,
-      publicIp: families === 'dual' ? v4.attrs.publicIp : undefined,
-      publicIpv6: ip6(`fd77::${host}`),
-      backendV6Data: data,
+      publicAddresses: {
+        ipv4: families === 'dual' ? v4.attrs.publicAddresses.ipv4 : undefined,
+        ipv6: ip6(`fd77::${host}`),
+      },
+      backendData: { ...v4.attrs.backendData, ipv6: data },
     },
   };
 }
@@ -116,11 +114,9 @@ function wayTo(part: PeerPart | SkippedPeer): string {
 test('dual stack: publishes that it takes IPv6, and has both families on one device, over IPv4', async () => {
   const backend = await openedBackend(DUAL, IPV6_EXTERNAL);
   assert.deepEqual(backend.attrs, {
-    publicIp: ip('203.0.113.9'),
-    publicIpv6: ip6('fd77::1'),
+    publicAddresses: { ipv4: ip('203.0.113.9'), ipv6: ip6('fd77::1') },
     backendType: '',
-    backendData: TAKES_IPV6,
-    backendV6Data: TAKES_IPV6,
+    backendData: { ipv4: TAKES_IPV6, ipv6: TAKES_IPV6 },
   });
   assert.equal(backend.usesPeerData, true);
   assert.equal(backend.underlay?.listenAddress, ip('192.168.77.1'));
@@ -147,7 +143,7 @@ test('dual stack: publishes that it takes IPv6, and has both families on one dev
 
 test('IPv4 alone: publishes no data, as flannel, and looks at none', async () => {
   const backend = await openedBackend('{"Network":"10.244.0.0/16"}', IPV6_EXTERNAL);
-  assert.equal(backend.attrs.backendV6Data, undefined);
+  assert.equal(backend.attrs.backendData.ipv6, undefined);
   assert.equal(backend.usesPeerData, false);
   const way = wayTo(backend.peer(OWN, dualLease(2, TAKES_IPV6)));
   assert.equal(way, '10.244.2.0/24 by 192.168.77.2 port 8285');
@@ -177,14 +173,20 @@ test('dual stack: IPv6 goes to hosts that say they take it, and to no others, wi
   }
   const flannel = lease('10.244.2.0/24', '192.168.77.2');
   assert.equal(wayTo(backend.peer(own, flannel)), '10.244.2.0/24 by 192.168.77.2 port 8285, but it has no IPv6 subnet');
-  const without4 = { ...dualLease(2, TAKES_IPV6), subnet: undefined };
+  const dual = dualLease(2, TAKES_IPV6);
+  const without4 = { ...dual, subnets: { ...dual.subnets, ipv4: undefined } };
   assert.equal(
     wayTo(backend.peer(own, without4)),
     'fd10:244:0:2::/64 by 192.168.77.2 fd77::2 port 8285, but it has no IPv4 subnet',
   );
   const unreachable = dualLease(2, TAKES_IPV6);
   assert.match(
-    wayTo(backend.peer(own, { ...unreachable, attrs: { ...unreachable.attrs, publicIp: undefined } })),
+    wayTo(
+      backend.peer(own, {
+        ...unreachable,
+        attrs: { ...unreachable.attrs, publicAddresses: { ...unreachable.attrs.publicAddresses, ipv4: undefined } },
+      }),
+    ),
     /^skipped: it has no public IPv4 address/,
   );
 });

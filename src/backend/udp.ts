@@ -145,19 +145,17 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
 
 /** Where packets for a peer go, in the families in which it takes them. */
 function peerPart(
-  { subnet, ipv6Subnet, attrs }: Lease,
+  { subnets, attrs: { publicAddresses, backendData } }: Lease,
   families: readonly Family[],
   underlay: Family,
   port: number,
 ): PeerPart | SkippedPeer {
-  const { publicIp, publicIpv6 } = attrs;
-  const isOver4 = underlay.key === 'ipv4';
-  if ((isOver4 ? publicIp : publicIpv6) === undefined) {
+  if (publicAddresses[underlay.key] === undefined) {
     return { skipped: `it has no public ${underlay.name} address, and that is what the udp backend sends to here` };
   }
   const lacks = families.flatMap(({ key, name }) => {
-    if ((key === 'ipv4' ? subnet : ipv6Subnet) === undefined) return `it has no ${name} subnet`;
-    return key === 'ipv6' && !takesIpv6(attrs.backendV6Data)
+    if (subnets[key] === undefined) return `it has no ${name} subnet`;
+    return key === 'ipv6' && !takesIpv6(backendData.ipv6)
       ? 'no IPv6 packet is sent to it: nothing in its lease says that its udp backend takes them, and flannel’s and that of earlier versions of weft do not'
       : [];
   });
@@ -166,10 +164,10 @@ function peerPart(
   return {
     kernel: NO_PEER_STATE,
     forward: {
-      subnet: has('ipv4') ? subnet : undefined,
-      ipv6Subnet: has('ipv6') && takesIpv6(attrs.backendV6Data) ? ipv6Subnet : undefined,
-      publicIp: isOver4 ? publicIp : undefined,
-      publicIpv6: has('ipv6') ? publicIpv6 : undefined,
+      subnet: has('ipv4') ? subnets.ipv4 : undefined,
+      ipv6Subnet: has('ipv6') && takesIpv6(backendData.ipv6) ? subnets.ipv6 : undefined,
+      publicIp: underlay.key === 'ipv4' ? publicAddresses.ipv4 : undefined,
+      publicIpv6: has('ipv6') ? publicAddresses.ipv6 : undefined,
       port,
     },
     ...(lacks.length === 0 ? {} : { lacks: lacks.join('; ') }),

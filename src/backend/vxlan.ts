@@ -3,7 +3,6 @@ import type { OwnLink, WantedLink } from '../desired/state.ts';
 import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
 import { type MacAddr, macOfBytes, parseMac } from '../ip/mac.ts';
 import type { JsonValue } from '../lease/lease.ts';
-import { backendDataOf } from '../lease/lease-families.ts';
 import { type BackendKind, ownAddressOf, type PeerPart, type SkippedPeer } from './backend.ts';
 import {
   attrsOf,
@@ -134,7 +133,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
         if (other !== undefined) return other;
         const reachable = peerFamilies(peer, families);
         if ('skipped' in reachable) return reachable;
-        return joinParts(reachable.map((family) => peerPart(family, backendDataOf(peer.attrs, family.family.key))));
+        return joinParts(reachable.map((family) => peerPart(family, peer.attrs.backendData[family.family.key])));
       },
     };
   },

@@ -30,24 +30,32 @@ function netConf(stack: 'ipv4' | 'ipv6' | 'dual', backend: object = {}): string 
   });
 }
 
+const PRIVATE: LeaseAttrs['publicAddresses'] = { ipv4: parseIpv4('10.98.0.12'), ipv6: parseIpv6('fd98::12') };
+
 function lease(attrs: Partial<LeaseAttrs> = {}, stack: 'ipv4' | 'ipv6' | 'dual' = 'dual'): Lease {
   const data = (port: number) => ({ PublicKey: PEER_KEY, Port: port });
   return {
-    subnet: stack === 'ipv6' ? undefined : parsePrefix4('10.244.4.0/24'),
-    ipv6Subnet: stack === 'ipv4' ? undefined : parsePrefix6('fd10:0:0:4::/64'),
+    subnets: {
+      ipv4: stack === 'ipv6' ? undefined : parsePrefix4('10.244.4.0/24'),
+      ipv6: stack === 'ipv4' ? undefined : parsePrefix6('fd10:0:0:4::/64'),
+    },
     attrs: {
-      publicIp: parseIpv4('10.98.0.12'),
-      publicIpv6: parseIpv6('fd98::12'),
+      publicAddresses: PRIVATE,
       backendType: 'wireguard',
-      backendData: stack === 'ipv6' ? undefined : data(51820),
-      backendV6Data: stack === 'ipv4' ? undefined : data(51821),
+      backendData: {
+        ipv4: stack === 'ipv6' ? undefined : data(51820),
+        ipv6: stack === 'ipv4' ? undefined : data(51821),
+      },
       ...attrs,
     },
     expiresAtMs: undefined,
   };
 }
 
-const OWN: Lease = { ...lease(), subnet: parsePrefix4('10.244.1.0/24'), ipv6Subnet: parsePrefix6('fd10:0:0:1::/64') };
+const OWN: Lease = {
+  ...lease(),
+  subnets: { ipv4: parsePrefix4('10.244.1.0/24'), ipv6: parsePrefix6('fd10:0:0:1::/64') },
+};
 
 function peersOf(backend: Backend, peer: Lease): string[] {
   const part = backend.peer(OWN, peer);
@@ -64,7 +72,7 @@ function devicesOf(backend: Backend): string[] {
     .kernel.links.flatMap((link) => (link.kind === 'wireguard' ? `${link.name} ${link.settings.listenPort}` : []));
 }
 
-const dataOf = ({ attrs }: Backend) => [attrs.backendData, attrs.backendV6Data];
+const dataOf = ({ attrs }: Backend) => [attrs.backendData.ipv4, attrs.backendData.ipv6];
 
 describe('wireguard', () => {
   it('separate: a tunnel for each family, by that family', async () => {
@@ -104,30 +112,33 @@ describe('wireguard', () => {
     const here = await openedBackend(conf, EXTERNAL);
     const abroad = await openedBackend(conf, { ...EXTERNAL, addressV6: parseIpv6('2001:db8::1') });
     const over = (backend: Backend, attrs: Partial<LeaseAttrs>) => peersOf(backend, lease(attrs))[0]!.split(' ')[1];
-    assert.equal(over(abroad, { publicIp: public4, publicIpv6: public6 }), '192.0.2.7:51820');
-    assert.equal(over(abroad, { publicIpv6: public6 }), '[2001:db8::7]:51820');
-    assert.equal(over(here, { publicIpv6: public6 }), '10.98.0.12:51820');
-    assert.equal(over(here, { publicIpv6: undefined }), '10.98.0.12:51820');
-    assert.equal(over(here, { publicIp: undefined }), '[fd98::12]:51820');
+    assert.equal(over(abroad, { publicAddresses: { ipv4: public4, ipv6: public6 } }), '192.0.2.7:51820');
+    assert.equal(over(abroad, { publicAddresses: { ...PRIVATE, ipv6: public6 } }), '[2001:db8::7]:51820');
+    assert.equal(over(here, { publicAddresses: { ...PRIVATE, ipv6: public6 } }), '10.98.0.12:51820');
+    assert.equal(over(here, { publicAddresses: { ...PRIVATE, ipv6: undefined } }), '10.98.0.12:51820');
+    assert.equal(over(here, { publicAddresses: { ...PRIVATE, ipv4: undefined } }), '[fd98::12]:51820');
     for (const own of ['10.1.2.3', '172.31.0.1', '192.168.0.1']) {
-      assert.match(over(abroad, { publicIp: parseIpv4(own), publicIpv6: public6 })!, /2001/);
+      assert.match(over(abroad, { publicAddresses: { ipv4: parseIpv4(own), ipv6: public6 } })!, /2001/);
     }
     for (const other of ['11.0.0.1', '172.32.0.1', '192.169.0.1']) {
-      assert.match(over(abroad, { publicIp: parseIpv4(other), publicIpv6: public6 })!, new RegExp(`^${other}`));
+      assert.match(
+        over(abroad, { publicAddresses: { ipv4: parseIpv4(other), ipv6: public6 } })!,
+        new RegExp(`^${other}`),
+      );
     }
   });
 
   it('reaches a flannel that publishes no port, or the port of a device that it does not have', async () => {
     const separate = await openedBackend(netConf('dual'), EXTERNAL);
     const bare = { PublicKey: PEER_KEY };
-    assert.deepEqual(peersOf(separate, lease({ backendData: bare, backendV6Data: { ...bare, Port: 0 } })), [
+    assert.deepEqual(peersOf(separate, lease({ backendData: { ipv4: bare, ipv6: { ...bare, Port: 0 } } })), [
       'flannel-wg 10.98.0.12:51820 10.244.4.0/24',
       'flannel-wg-v6 [fd98::12]:51821 fd10:0:0:4::/64',
     ]);
     const alone = await openedBackend(netConf('ipv6', { Mode: 'ipv6' }), EXTERNAL);
     assert.deepEqual(peersOf(alone, lease({}, 'ipv6')), ['flannel-wg [fd98::12]:51820 fd10:0:0:4::/64']);
     const elsewhere = { PublicKey: PEER_KEY, Port: 4500 };
-    assert.deepEqual(peersOf(alone, lease({ backendV6Data: elsewhere }, 'ipv6')), [
+    assert.deepEqual(peersOf(alone, lease({ backendData: { ipv4: undefined, ipv6: elsewhere } }, 'ipv6')), [
       'flannel-wg [fd98::12]:4500 fd10:0:0:4::/64',
     ]);
   });
@@ -154,7 +165,10 @@ describe('wireguard', () => {
 
   it('reaches a peer without a key for one family in the other, and says so', async () => {
     const backend = await openedBackend(netConf('dual', {}), EXTERNAL);
-    const part = backend.peer(OWN, lease({ backendV6Data: undefined }));
+    const part = backend.peer(
+      OWN,
+      lease({ backendData: { ipv4: { PublicKey: PEER_KEY, Port: 51820 }, ipv6: undefined } }),
+    );
     assert(!isSkipped(part));
     assert.deepEqual(
       part.kernel.wireguard?.map(({ link }) => link),
@@ -191,19 +205,22 @@ describe('wireguard', () => {
       { PublicKey: PEER_KEY.slice(1) },
       { PublicKey: PSK + PSK },
     ]) {
-      assert.equal(await reason('ipv4', {}, { backendData: data }), 'its IPv4 backend data has no usable PublicKey');
       assert.equal(
-        await reason('dual', { Mode: 'auto' }, { backendData: data, backendV6Data: data }),
+        await reason('ipv4', {}, { backendData: { ipv4: data, ipv6: undefined } }),
+        'its IPv4 backend data has no usable PublicKey',
+      );
+      assert.equal(
+        await reason('dual', { Mode: 'auto' }, { backendData: { ipv4: data, ipv6: data } }),
         'its backend data has no usable PublicKey',
       );
     }
     assert.match(
-      (await reason('ipv4', {}, { backendData: { publickey: FAKE_PUBLIC_KEY } }))!,
+      (await reason('ipv4', {}, { backendData: { ipv4: { publickey: FAKE_PUBLIC_KEY }, ipv6: undefined } }))!,
       /it has this host's key/,
     );
     assert.equal(await reason('ipv4', {}, { backendType: 'vxlan' }), 'its backend is "vxlan", not wireguard');
     assert.equal(
-      await reason('dual', { Mode: 'ipv6' }, { publicIpv6: undefined }),
+      await reason('dual', { Mode: 'ipv6' }, { publicAddresses: { ...PRIVATE, ipv6: undefined } }),
       'its lease has no public address in IPv6',
     );
   });

@@ -4,7 +4,6 @@ import { WeftError } from '../errors.ts';
 import { type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
 import { FAMILIES, type Family, type FamilyKey, type PerFamily } from '../ip/family.ts';
 import type { JsonValue, Lease } from '../lease/lease.ts';
-import { backendDataOf, publicAddressOf, subnetOf } from '../lease/lease-families.ts';
 import { Secret } from '../secret.ts';
 import {
   type BackendKind,
@@ -131,7 +130,7 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
       if ('skipped' in reachable) return reachable;
       return joinParts(
         reachable.map(({ family: { key, name }, subnet, publicAddress }) => {
-          const data = peerData(backendDataOf(peer.attrs, key));
+          const data = peerData(peer.attrs.backendData[key]);
           return data === undefined
             ? { skipped: `its ${name} backend data has no usable PublicKey` }
             : partOf(peerOf(key, publicAddress, data, [subnet]));
@@ -140,13 +139,13 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
     };
 
     const joinedPeer = (peer: Lease, over: 'auto' | FamilyKey): PeerPart | SkippedPeer => {
-      const subnets = families.flatMap(({ key }) => subnetOf(peer, key) ?? []);
+      const subnets = families.flatMap(({ key }) => peer.subnets[key] ?? []);
       if (subnets.length === 0) return { skipped: `it has no subnet in ${namesOf(families)}` };
       const outer = over === 'auto' ? easiest(peer, external) : over;
-      const to = publicAddressOf(peer.attrs, outer);
+      const to = peer.attrs.publicAddresses[outer];
       if (to === undefined) return { skipped: `its lease has no public address in ${namesOf(familyOf(outer))}` };
       // Both families publish the same key. Only the port of the first is that of the one tunnel, whoever says so.
-      const [data] = FAMILIES.flatMap(({ key }) => peerData(backendDataOf(peer.attrs, key)) ?? []);
+      const [data] = FAMILIES.flatMap(({ key }) => peerData(peer.attrs.backendData[key]) ?? []);
       return data === undefined
         ? { skipped: 'its backend data has no usable PublicKey' }
         : partOf(peerOf(outer, to, data, subnets));
@@ -214,7 +213,7 @@ function requireOuterAddresses(mode: Mode, families: readonly Family[], external
  * of both are, else IPv4.
  */
 function easiest(peer: Lease, external: ExternalInterface): FamilyKey {
-  const { publicIp, publicIpv6 } = peer.attrs;
+  const { ipv4: publicIp, ipv6: publicIpv6 } = peer.attrs.publicAddresses;
   if (publicIpv6 === undefined) return 'ipv4';
   if (publicIp === undefined) return 'ipv6';
   if (!isPrivate(publicIp) && external.address !== undefined) return 'ipv4';

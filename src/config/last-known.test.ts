@@ -30,14 +30,11 @@ const NET_CONF = {
 
 function known(): LastKnown {
   const lease = (subnet: string, ipv6Subnet: string | undefined, host: number, expiresAtMs?: number): Lease => ({
-    subnet: parsePrefix4(subnet),
-    ipv6Subnet: ipv6Subnet === undefined ? undefined : parsePrefix6(ipv6Subnet),
+    subnets: { ipv4: parsePrefix4(subnet), ipv6: ipv6Subnet === undefined ? undefined : parsePrefix6(ipv6Subnet) },
     attrs: {
-      publicIp: parseIpv4(`192.168.77.${host}`),
-      publicIpv6: parseIpv6(`fd77::${host}`),
+      publicAddresses: { ipv4: parseIpv4(`192.168.77.${host}`), ipv6: parseIpv6(`fd77::${host}`) },
       backendType: 'vxlan',
-      backendData: { VNI: 1, VtepMAC: '82:4b:<&>' },
-      backendV6Data: undefined,
+      backendData: { ipv4: { VNI: 1, VtepMAC: '82:4b:<&>' }, ipv6: undefined },
     },
     expiresAtMs,
   });
@@ -97,7 +94,9 @@ describe('what the agent knew', () => {
     const text = formatLastKnown(known(), new Date()).replace(/"external":\{.*?\},/, '');
     const result = parseLastKnown(text, known().source, backendKind);
     assert.ok(result.kind === 'read');
-    const { publicIp: address, publicIpv6: addressV6 } = known().own.attrs;
+    const {
+      publicAddresses: { ipv4: address, ipv6: addressV6 },
+    } = known().own.attrs;
     assert.deepEqual(result.known.external, { name: '', address, addressV6 });
   });
 

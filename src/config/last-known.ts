@@ -200,7 +200,8 @@ function nodeOf(value: unknown): NodeAddresses {
 
 /** Earlier versions did not write it: then it is where the published addresses are. */
 function externalOf(value: unknown, own: Lease): InterfaceInUse {
-  if (value === undefined) return { name: '', address: own.attrs.publicIp, addressV6: own.attrs.publicIpv6 };
+  const { ipv4, ipv6 } = own.attrs.publicAddresses;
+  if (value === undefined) return { name: '', address: ipv4, addressV6: ipv6 };
   const { name, address, addressV6 } = objectOf(value, 'external');
   return {
     name: stringOf(name, 'the name of the external interface'),
@@ -217,7 +218,7 @@ function leaseOf(value: unknown): Lease {
   if (subnets === undefined) throw new Error(`${JSON.stringify(key.slice(0, 100))} is no lease key`);
   if (!decoded.ok) throw new Error(`the lease ${key}: ${decoded.reason}`);
   const expiresAtMs = lease.expiresAtMs === undefined ? undefined : Number(lease.expiresAtMs);
-  return { ...subnets, attrs: decoded.attrs, expiresAtMs };
+  return { subnets, attrs: decoded.attrs, expiresAtMs };
 }
 
 function objectOf(value: unknown, what: string): JsonObject {

@@ -19,7 +19,7 @@ const options = { mtuBytes: 1450, ipMasq: true };
 describe('subnet.env: text', () => {
   it('is that of flannel in dual stack', () => {
     assert.equal(
-      formatSubnetEnv({ config: both, lease: { subnet, ipv6Subnet }, ...options }),
+      formatSubnetEnv({ config: both, subnets: { ipv4: subnet, ipv6: ipv6Subnet }, ...options }),
       'FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.0.1/24\n' +
         'FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\nFLANNEL_IPV6_SUBNET=2001:cafe:42::1/64\n' +
         'FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',
@@ -29,15 +29,19 @@ describe('subnet.env: text', () => {
   it('is that of flannel for one family', () => {
     const config = { ipv4: both.ipv4, ipv6: undefined };
     assert.equal(
-      formatSubnetEnv({ config, lease: { subnet, ipv6Subnet: undefined }, mtuBytes: 1472, ipMasq: false }),
+      formatSubnetEnv({ config, subnets: { ipv4: subnet, ipv6: undefined }, mtuBytes: 1472, ipMasq: false }),
       'FLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.0.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=false\n',
     );
-    const v6 = { config: { ipv4: undefined, ipv6: both.ipv6 }, lease: { subnet: undefined, ipv6Subnet }, ...options };
+    const v6 = {
+      config: { ipv4: undefined, ipv6: both.ipv6 },
+      subnets: { ipv4: undefined, ipv6: ipv6Subnet },
+      ...options,
+    };
     assert.doesNotMatch(formatSubnetEnv(v6), /FLANNEL_NETWORK|FLANNEL_SUBNET/);
   });
 
   it('leaves out a family that is enabled but not leased, as with a backend for IPv4 only', () => {
-    const text = formatSubnetEnv({ config: both, lease: { subnet, ipv6Subnet: undefined }, ...options });
+    const text = formatSubnetEnv({ config: both, subnets: { ipv4: subnet, ipv6: undefined }, ...options });
     assert.doesNotMatch(text, /IPV6/);
   });
 });
@@ -52,13 +56,11 @@ describe('subnet.env: reading', () => {
       .map(([addr, length]) => prefix6(ipv6Of(addr), length));
     fc.assert(
       fc.property(v4, v6, fc.integer({ min: 68, max: 65_535 }), fc.boolean(), (one, other, mtuBytes, ipMasq) => {
-        const text = formatSubnetEnv({ config: both, lease: { subnet: one, ipv6Subnet: other }, mtuBytes, ipMasq });
+        const text = formatSubnetEnv({ config: both, subnets: { ipv4: one, ipv6: other }, mtuBytes, ipMasq });
         const reading = parseSubnetEnv(text, 'f');
         assert.deepEqual(reading, {
-          network: both.ipv4!.network,
-          subnet: one,
-          ipv6Network: both.ipv6!.network,
-          ipv6Subnet: other,
+          networks: { ipv4: both.ipv4!.network, ipv6: both.ipv6!.network },
+          subnets: { ipv4: one, ipv6: other },
           problems: [],
         });
       }),
@@ -70,8 +72,8 @@ describe('subnet.env: reading', () => {
       '# written by hand\n\nexport FLANNEL_NETWORK="10.42.0.0/16"\n FLANNEL_SUBNET = 10.42.7.1/24 # mine\r\n',
       'f',
     );
-    assert.equal(formatPrefix4(reading.network!), '10.42.0.0/16');
-    assert.equal(formatPrefix4(reading.subnet!), '10.42.7.0/24');
+    assert.equal(formatPrefix4(reading.networks.ipv4!), '10.42.0.0/16');
+    assert.equal(formatPrefix4(reading.subnets.ipv4!), '10.42.7.0/24');
     assert.deepEqual(reading.problems, []);
   });
 
@@ -80,17 +82,17 @@ describe('subnet.env: reading', () => {
       'FLANNEL_SUBNET=10.42.7.1,10.42.7.1/24,fd00::/64\nFLANNEL_IPV6_SUBNET=fd00::1/64,10.42.7.1/24\n',
       'f',
     );
-    assert.equal(formatPrefix4(reading.subnet!), '10.42.7.0/24');
-    assert.equal(formatPrefix6(reading.ipv6Subnet!), 'fd00::/64');
+    assert.equal(formatPrefix4(reading.subnets.ipv4!), '10.42.7.0/24');
+    assert.equal(formatPrefix6(reading.subnets.ipv6!), 'fd00::/64');
     assert.equal(reading.problems.length, 3);
     assert.match(reading.problems[0]!, /^FLANNEL_SUBNET in f: "10\.42\.7\.1" is not a subnet/);
   });
 
   it('has nothing when all entries are invalid, or more than one is valid', () => {
     const invalid = parseSubnetEnv('FLANNEL_SUBNET=x,y/24\nFLANNEL_IPV6_SUBNET=fd00::/129\n', 'f');
-    assert.deepEqual([invalid.subnet, invalid.ipv6Subnet], [undefined, undefined]);
+    assert.deepEqual([invalid.subnets.ipv4, invalid.subnets.ipv6], [undefined, undefined]);
     const two = parseSubnetEnv('FLANNEL_SUBNET=10.1.0.0/24,10.2.0.0/24\n', 'f');
-    assert.equal(two.subnet, undefined);
+    assert.equal(two.subnets.ipv4, undefined);
     assert.deepEqual(two.problems, ['FLANNEL_SUBNET in f: more than one entry']);
   });
 
@@ -99,15 +101,15 @@ describe('subnet.env: reading', () => {
       'FLANNEL_NETWORK=10.42.0.0/16,10.42.5.0/16\nFLANNEL_SUBNET=10.42.7.1/24,10.42.7.0/24\nFLANNEL_IPV6_SUBNET=fd00::1/64,fd00:0::/64\n',
       'f',
     );
-    assert.equal(formatPrefix4(reading.network!), '10.42.0.0/16');
-    assert.equal(formatPrefix4(reading.subnet!), '10.42.7.0/24');
-    assert.equal(formatPrefix6(reading.ipv6Subnet!), 'fd00::/64');
+    assert.equal(formatPrefix4(reading.networks.ipv4!), '10.42.0.0/16');
+    assert.equal(formatPrefix4(reading.subnets.ipv4!), '10.42.7.0/24');
+    assert.equal(formatPrefix6(reading.subnets.ipv6!), 'fd00::/64');
     assert.deepEqual(reading.problems, []);
   });
 
   it('names what cannot be seen', () => {
     const marked = parseSubnetEnv('\ufeffFLANNEL_NETWORK=10.42.0.0/16\nFLANNEL_SUBNET=10.42.7.1/24\u200b\n', 'f');
-    assert.deepEqual([marked.network, marked.subnet], [undefined, undefined]);
+    assert.deepEqual([marked.networks.ipv4, marked.subnets.ipv4], [undefined, undefined]);
     assert.deepEqual(marked.problems, [
       'f: line 1, column 1 has U+FEFF (byte order mark), which is part of a key or value for programs that read it',
       'FLANNEL_SUBNET in f: "10.42.7.1/24<U+200B (zero width space)>" is not a subnet of that family',

@@ -1,5 +1,6 @@
 import { parseEnv } from 'node:util';
 import { firstInvisible, showInvisible } from '../invisible.ts';
+import type { PerFamily } from '../ip/family.ts';
 import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
 import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
 import {
@@ -10,13 +11,13 @@ import {
   parsePrefix4,
   parsePrefix6,
 } from '../ip/prefix.ts';
-import type { Lease } from '../lease/lease.ts';
+import type { Subnets } from '../lease/subnets.ts';
 import type { NetworkConfig } from './network-config.ts';
 
 /** What subnet.env says about this host. */
 export interface SubnetEnvContent {
   readonly config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>;
-  readonly lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+  readonly subnets: Subnets;
   /** For containers. */
   readonly mtuBytes: number;
   readonly ipMasq: boolean;
@@ -26,15 +27,15 @@ export interface SubnetEnvContent {
  * The text of subnet.env as flannel writes it, to the byte; the CNI plugin, docker and scripts read it. The subnet is
  * given by its first host address. A family is there when it is enabled and leased.
  */
-export function formatSubnetEnv({ config, lease, mtuBytes, ipMasq }: SubnetEnvContent): string {
+export function formatSubnetEnv({ config, subnets, mtuBytes, ipMasq }: SubnetEnvContent): string {
   const lines: string[] = [];
-  if (config.ipv4 !== undefined && lease.subnet !== undefined) {
-    const { addr, length } = lease.subnet;
+  if (config.ipv4 !== undefined && subnets.ipv4 !== undefined) {
+    const { addr, length } = subnets.ipv4;
     lines.push(`FLANNEL_NETWORK=${formatPrefix4(config.ipv4.network)}`);
     lines.push(`FLANNEL_SUBNET=${formatIpv4(ipv4Of((addr + 1) >>> 0))}/${length}`);
   }
-  if (config.ipv6 !== undefined && lease.ipv6Subnet !== undefined) {
-    const { addr, length } = lease.ipv6Subnet;
+  if (config.ipv6 !== undefined && subnets.ipv6 !== undefined) {
+    const { addr, length } = subnets.ipv6;
     lines.push(`FLANNEL_IPV6_NETWORK=${formatPrefix6(config.ipv6.network)}`);
     lines.push(`FLANNEL_IPV6_SUBNET=${formatIpv6(ipv6Of(BigInt.asUintN(128, addr + 1n)))}/${length}`);
   }
@@ -44,10 +45,8 @@ export function formatSubnetEnv({ config, lease, mtuBytes, ipMasq }: SubnetEnvCo
 
 /** The networks in a subnet.env, host bits masked off; `undefined` for a key that is missing or cannot be used. */
 export interface SubnetEnvNetworks {
-  readonly network: Ipv4Prefix | undefined;
-  readonly subnet: Ipv4Prefix | undefined;
-  readonly ipv6Network: Ipv6Prefix | undefined;
-  readonly ipv6Subnet: Ipv6Prefix | undefined;
+  readonly networks: PerFamily<Ipv4Prefix | undefined, Ipv6Prefix | undefined>;
+  readonly subnets: Subnets;
 }
 
 export interface SubnetEnvReading extends SubnetEnvNetworks {
@@ -84,10 +83,14 @@ export function parseSubnetEnv(text: string, source: string): SubnetEnvReading {
     return undefined;
   };
   return {
-    network: read('FLANNEL_NETWORK', parsePrefix4, formatPrefix4),
-    subnet: read('FLANNEL_SUBNET', parsePrefix4, formatPrefix4),
-    ipv6Network: read('FLANNEL_IPV6_NETWORK', parsePrefix6, formatPrefix6),
-    ipv6Subnet: read('FLANNEL_IPV6_SUBNET', parsePrefix6, formatPrefix6),
+    networks: {
+      ipv4: read('FLANNEL_NETWORK', parsePrefix4, formatPrefix4),
+      ipv6: read('FLANNEL_IPV6_NETWORK', parsePrefix6, formatPrefix6),
+    },
+    subnets: {
+      ipv4: read('FLANNEL_SUBNET', parsePrefix4, formatPrefix4),
+      ipv6: read('FLANNEL_IPV6_SUBNET', parsePrefix6, formatPrefix6),
+    },
     problems,
   };
 }

@@ -16,7 +16,7 @@ const config = parseNetConf('{"Network":"10.42.0.0/16"}', {
 });
 const content = {
   config,
-  lease: { subnet: parsePrefix4('10.42.7.0/24')!, ipv6Subnet: undefined },
+  subnets: { ipv4: parsePrefix4('10.42.7.0/24')!, ipv6: undefined },
   mtuBytes: 1472,
   ipMasq: true,
 };
@@ -110,12 +110,12 @@ describe('previous lease', () => {
   it('is what was written', async () => {
     await using directory = await temporaryDirectory();
     const path = join(directory.path, 'subnet.env');
-    const lease = { subnet: parsePrefix4('10.42.7.0/24'), ipv6Subnet: parsePrefix6('fd00:0:0:9::/64') };
-    await writeSubnetFile(path, { ...content, config: both, lease });
+    const subnets = { ipv4: parsePrefix4('10.42.7.0/24'), ipv6: parsePrefix6('fd00:0:0:9::/64') };
+    await writeSubnetFile(path, { ...content, config: both, subnets });
     const log = recorder();
-    assert.deepEqual(await readPreviousLease(path, both, log), lease);
+    assert.deepEqual(await readPreviousLease(path, both, log), subnets);
     // IPv6 has been turned off since: the IPv4 subnet is still worth having.
-    assert.deepEqual(await readPreviousLease(path, config, log), { subnet: lease.subnet, ipv6Subnet: undefined });
+    assert.deepEqual(await readPreviousLease(path, config, log), { ipv4: subnets.ipv4, ipv6: undefined });
     assert.deepEqual(log.lines, []);
   });
 

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
-import type { Lease } from '../lease/lease.ts';
+import type { Subnets } from '../lease/subnets.ts';
 import { writeFileAtomically } from './atomic-file.ts';
 import type { NetworkConfig } from './network-config.ts';
 import { formatSubnetEnv, parseSubnetEnv, type SubnetEnvContent, type SubnetEnvReading } from './subnet-env.ts';
@@ -88,7 +88,7 @@ export async function readPreviousLease(
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
   log: SubnetFileLog,
   signal?: AbortSignal,
-): Promise<Pick<Lease, 'subnet' | 'ipv6Subnet'> | undefined> {
+): Promise<Subnets | undefined> {
   const result = await readSubnetFile(path, signal);
   if (result.kind === 'absent') return undefined;
   if (result.kind === 'unreadable') {
@@ -97,11 +97,11 @@ export async function readPreviousLease(
   }
   const { reading } = result;
   for (const problem of reading.problems) log.warn(problem);
-  const subnet = config.ipv4 && reading.subnet;
-  const ipv6Subnet = config.ipv6 && reading.ipv6Subnet;
-  if (config.ipv4 !== undefined && subnet === undefined) log.warn(noSubnet('FLANNEL_SUBNET', path));
-  if (config.ipv6 !== undefined && ipv6Subnet === undefined) log.warn(noSubnet('FLANNEL_IPV6_SUBNET', path));
-  return subnet === undefined && ipv6Subnet === undefined ? undefined : { subnet, ipv6Subnet };
+  const ipv4 = config.ipv4 && reading.subnets.ipv4;
+  const ipv6 = config.ipv6 && reading.subnets.ipv6;
+  if (config.ipv4 !== undefined && ipv4 === undefined) log.warn(noSubnet('FLANNEL_SUBNET', path));
+  if (config.ipv6 !== undefined && ipv6 === undefined) log.warn(noSubnet('FLANNEL_IPV6_SUBNET', path));
+  return ipv4 === undefined && ipv6 === undefined ? undefined : { ipv4, ipv6 };
 }
 
 function noSubnet(key: string, path: string): string {

@@ -14,10 +14,10 @@ const PATH = '/run/flannel/subnet.env';
 
 function leaseOf(host: number, backendType: string): Lease {
   return {
-    ...{ subnet: parsePrefix(`10.244.${host}.0/24`) as Ipv4Prefix, ipv6Subnet: undefined, expiresAtMs: undefined },
+    ...{ subnets: { ipv4: parsePrefix(`10.244.${host}.0/24`) as Ipv4Prefix, ipv6: undefined }, expiresAtMs: undefined },
     attrs: {
-      ...{ publicIp: parseIpv4(`192.168.77.${host}`), publicIpv6: undefined, backendType },
-      ...{ backendData: undefined, backendV6Data: undefined },
+      ...{ publicAddresses: { ipv4: parseIpv4(`192.168.77.${host}`), ipv6: undefined }, backendType },
+      ...{ backendData: { ipv4: undefined, ipv6: undefined } },
     },
   };
 }

@@ -61,7 +61,7 @@ export async function readHostView(
   const links = await host.links(signal);
   const external = links.find(({ name }) => name === known.external.name);
   const underlayMtuBytes = external?.mtuBytes ?? 1_500;
-  const { subnet } = known.own;
+  const subnet = known.own.subnets.ipv4;
   const device = links.find(
     ({ addresses }) => subnet !== undefined && addresses.includes(`${formatAddr(subnet.addr)}/32`),
   );
@@ -77,9 +77,9 @@ function viewsOf(
   mtus: Pick<ProbeTarget, 'mtuBytes' | 'underlayMtuBytes'>,
 ): PeerView[] {
   return FAMILIES.flatMap(({ key }) => {
-    const [ownSubnet, subnet] = key === 'ipv4' ? [own.subnet, peer.subnet] : [own.ipv6Subnet, peer.ipv6Subnet];
+    const [ownSubnet, subnet] = [own.subnets[key], peer.subnets[key]];
     if (ownSubnet === undefined || subnet === undefined) return [];
-    const underlay = key === 'ipv4' ? peer.attrs.publicIp : peer.attrs.publicIpv6;
+    const underlay = peer.attrs.publicAddresses[key];
     const overlay = hasOverlayDevice(own, ownSubnet, links) ? subnet.addr : gatewayOf(subnet);
     return { id: formatPrefix(subnet), lease: peer, subnet, overlay, underlay, ...mtus };
   });

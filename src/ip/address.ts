@@ -59,6 +59,11 @@ export function containsPrefix(outer: IpPrefix, inner: IpPrefix): boolean {
   return outer.length <= inner.length && containsAddr(outer, inner.addr);
 }
 
+/** False when the families differ. */
+export function equalPrefix(a: IpPrefix, b: IpPrefix): boolean {
+  return a.addr === b.addr && a.length === b.length;
+}
+
 /** Whether two prefixes have an address in common. False when the families differ. */
 export function overlaps(a: IpPrefix, b: IpPrefix): boolean {
   return containsPrefix(a, b) || containsPrefix(b, a);

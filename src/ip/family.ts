@@ -3,8 +3,11 @@ import type { IpFamily } from './address.ts';
 /** How a family is called in fields: `config.ipv4`, `addresses.ipv6`. */
 export type FamilyKey = 'ipv4' | 'ipv6';
 
-/** One value for each family, so that a rule is written once for both. */
-export type PerFamily<T> = { readonly [K in FamilyKey]: T };
+/** One value for each family, so that a rule is written once for both. `T6` is for values whose type the family decides. */
+export interface PerFamily<T, T6 = T> {
+  readonly ipv4: T;
+  readonly ipv6: T6;
+}
 
 /** What a rule for both families needs to know of each. */
 export interface Family {
@@ -23,4 +26,12 @@ export const FAMILIES: readonly Family[] = [
 
 export function perFamily<T>(make: (key: FamilyKey) => T): PerFamily<T> {
   return { ipv4: make('ipv4'), ipv6: make('ipv6') };
+}
+
+/** What is there, IPv4 first. */
+export function present<T, T6 = T>({ ipv4, ipv6 }: PerFamily<T | undefined, T6 | undefined>): (T | T6)[] {
+  const values: (T | T6)[] = [];
+  if (ipv4 !== undefined) values.push(ipv4);
+  if (ipv6 !== undefined) values.push(ipv6);
+  return values;
 }

@@ -85,20 +85,3 @@ export function containsPrefix4(outer: Ipv4Prefix, inner: Ipv4Prefix): boolean {
 export function containsPrefix6(outer: Ipv6Prefix, inner: Ipv6Prefix): boolean {
   return inner.length >= outer.length && containsAddr6(outer, inner.addr);
 }
-
-/** Whether the two are equal under the shorter mask. */
-export function overlaps4(a: Ipv4Prefix, b: Ipv4Prefix): boolean {
-  return containsPrefix4(a, b) || containsPrefix4(b, a);
-}
-
-export function overlaps6(a: Ipv6Prefix, b: Ipv6Prefix): boolean {
-  return containsPrefix6(a, b) || containsPrefix6(b, a);
-}
-
-export function equalPrefix4(a: Ipv4Prefix, b: Ipv4Prefix): boolean {
-  return a.addr === b.addr && a.length === b.length;
-}
-
-export function equalPrefix6(a: Ipv6Prefix, b: Ipv6Prefix): boolean {
-  return a.addr === b.addr && a.length === b.length;
-}

@@ -261,9 +261,9 @@ async function untilLine(child: Child, text: string, stream: 'stdout' | 'stderr'
 /** Each lease with the host of this lab that it belongs to; leases of nobody here are named `?`. */
 export function describeLeases(leases: readonly Lease[], hosts: readonly LabHost[]): LeaseResult[] {
   const results = leases.map((lease) => ({
-    host: hosts.find((host) => host.address === lease.attrs.publicIp)?.name ?? '?',
-    subnet: lease.subnet === undefined ? '' : formatPrefix4(lease.subnet),
-    publicIp: lease.attrs.publicIp === undefined ? '' : formatIpv4(lease.attrs.publicIp),
+    host: hosts.find((host) => host.address === lease.attrs.publicAddresses.ipv4)?.name ?? '?',
+    subnet: lease.subnets.ipv4 === undefined ? '' : formatPrefix4(lease.subnets.ipv4),
+    publicIp: lease.attrs.publicAddresses.ipv4 === undefined ? '' : formatIpv4(lease.attrs.publicAddresses.ipv4),
     expiresAt: lease.expiresAtMs === undefined ? null : new Date(lease.expiresAtMs).toISOString(),
   }));
   const order = new Map(hosts.map((host) => [host.name, host.index]));

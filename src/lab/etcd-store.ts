@@ -70,7 +70,7 @@ async function readLeases(server: EtcdServer): Promise<Lease[]> {
       throw new WeftError('WEFT_LAB_FAILED', `etcd has an unreadable lease ${key} = ${value}`);
     }
     const expiresAtMs = lease === '0' ? undefined : Date.now() + (await remainingMs(server, lease));
-    return { ...subnets, attrs: decoded.attrs, expiresAtMs };
+    return { subnets, attrs: decoded.attrs, expiresAtMs };
   });
 }
 

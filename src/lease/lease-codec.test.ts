@@ -4,17 +4,12 @@ import fc from 'fast-check';
 import { ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import { ipv6Of, parseIpv6 } from '../ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6, prefix4, prefix6 } from '../ip/prefix.ts';
-import { type JsonValue, type LeaseAttrs, leaseKey } from './lease.ts';
-import {
-  decodeLeaseValue,
-  encodeLeaseValue,
-  type LeaseSubnets,
-  parseEtcdLeaseKey,
-  parseLeaseKey,
-} from './lease-codec.ts';
+import { type JsonValue, type LeaseAttrs, subnetsKey } from './lease.ts';
+import { decodeLeaseValue, encodeLeaseValue, parseEtcdLeaseKey, parseLeaseKey } from './lease-codec.ts';
+import type { Subnets } from './subnets.ts';
 
-function subnets(v4: string | undefined, v6?: string): LeaseSubnets {
-  return { subnet: v4 && parsePrefix4(v4), ipv6Subnet: v6 && parsePrefix6(v6) } as LeaseSubnets;
+function subnets(v4: string | undefined, v6?: string): Subnets {
+  return { ipv4: v4 && parsePrefix4(v4), ipv6: v6 && parsePrefix6(v6) } as Subnets;
 }
 
 const anyPrefix4 = (max: number) =>
@@ -28,9 +23,9 @@ describe('lease keys', () => {
   it('read back what was written, for one family or both', () => {
     const anySubnets = fc
       .tuple(fc.option(anyPrefix4(32), { nil: undefined }), fc.option(anyPrefix6(128), { nil: undefined }))
-      .map(([subnet, ipv6Subnet]) => ({ subnet, ipv6Subnet }))
-      .filter((one) => (one.subnet ?? one.ipv6Subnet) !== undefined);
-    fc.assert(fc.property(anySubnets, (one) => assert.deepEqual(parseLeaseKey(leaseKey(one)), one)));
+      .map(([ipv4, ipv6]) => ({ ipv4, ipv6 }))
+      .filter((one) => (one.ipv4 ?? one.ipv6) !== undefined);
+    fc.assert(fc.property(anySubnets, (one) => assert.deepEqual(parseLeaseKey(subnetsKey(one)), one)));
   });
 
   it('refuse every other spelling', () => {
@@ -64,11 +59,11 @@ describe('etcd lease keys', () => {
   it('read back what was written', () => {
     const one = fc
       .tuple(anyPrefix4(31), fc.option(anyPrefix6(127), { nil: undefined }))
-      .map(([subnet, ipv6Subnet]) => ({ subnet, ipv6Subnet }));
+      .map(([ipv4, ipv6]) => ({ ipv4, ipv6 }));
     const prefix = fc.constantFrom('/coreos.com/network', '', '/a-1/b&c');
     fc.assert(
       fc.property(prefix, one, (p, lease) =>
-        assert.deepEqual(parseEtcdLeaseKey(`${p}/subnets/${leaseKey(lease)}`), lease),
+        assert.deepEqual(parseEtcdLeaseKey(`${p}/subnets/${subnetsKey(lease)}`), lease),
       ),
     );
   });
@@ -103,11 +98,9 @@ describe('etcd lease keys', () => {
 });
 
 const BARE: LeaseAttrs = {
-  publicIp: parseIpv4('1.2.3.4')!,
-  publicIpv6: undefined,
+  publicAddresses: { ipv4: parseIpv4('1.2.3.4')!, ipv6: undefined },
   backendType: '',
-  backendData: undefined,
-  backendV6Data: undefined,
+  backendData: { ipv4: undefined, ipv6: undefined },
 };
 
 describe('lease values', () => {
@@ -116,22 +109,27 @@ describe('lease values', () => {
     [
       {
         ...BARE,
-        publicIp: parseIpv4('10.98.0.12')!,
+        publicAddresses: { ...BARE.publicAddresses, ipv4: parseIpv4('10.98.0.12')! },
         backendType: 'vxlan',
-        backendData: { VNI: 1, VtepMAC: '62:ed:4b:9d:8c:0b' },
+        backendData: { ...BARE.backendData, ipv4: { VNI: 1, VtepMAC: '62:ed:4b:9d:8c:0b' } },
       },
       '{"PublicIP":"10.98.0.12","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"62:ed:4b:9d:8c:0b"}}',
     ],
     [
-      { ...BARE, publicIpv6: parseIpv6('2001:db8::1')!, backendType: 'vxlan', backendV6Data: { VNI: 1 } },
+      {
+        ...BARE,
+        publicAddresses: { ...BARE.publicAddresses, ipv6: parseIpv6('2001:db8::1')! },
+        backendType: 'vxlan',
+        backendData: { ...BARE.backendData, ipv6: { VNI: 1 } },
+      },
       '{"PublicIP":"1.2.3.4","PublicIPv6":"2001:db8::1","BackendType":"vxlan","BackendV6Data":{"VNI":1}}',
     ],
     [
-      { ...BARE, publicIp: undefined, publicIpv6: parseIpv6('2001:db8::1')! },
+      { ...BARE, publicAddresses: { ipv4: undefined, ipv6: parseIpv6('2001:db8::1')! } },
       '{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::1"}',
     ],
     [
-      { ...BARE, backendType: 'extension', backendData: '<a&b>' },
+      { ...BARE, backendType: 'extension', backendData: { ...BARE.backendData, ipv4: '<a&b>' } },
       '{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"extension","BackendData":"\\u003ca\\u0026b\\u003e"}',
     ],
   ];
@@ -144,7 +142,10 @@ describe('lease values', () => {
 
   it('are read as Go reads them', () => {
     const text = '{"publicip":"9.9.9.9","PUBLICIP":"1.2.3.4","Other":{},"backendtype":null,"BackendData":null}';
-    assert.deepEqual(decodeLeaseValue(text), { ok: true, attrs: { ...BARE, backendData: null } });
+    assert.deepEqual(decodeLeaseValue(text), {
+      ok: true,
+      attrs: { ...BARE, backendData: { ipv4: null, ipv6: undefined } },
+    });
   });
 
   const junk: [string, RegExp][] = [
@@ -177,16 +178,15 @@ describe('lease values', () => {
       fc.jsonValue().map((value) => JSON.parse(JSON.stringify(value)) as JsonValue),
       { nil: undefined },
     );
-    const attrs = fc.record(
-      {
-        publicIp: fc.integer({ min: 1, max: 0xffffffff }).map(ipv4Of),
-        publicIpv6: fc.option(fc.bigInt({ min: 1n, max: (1n << 128n) - 1n }).map(ipv6Of), { nil: undefined }),
-        backendType: fc.constantFrom('', 'vxlan', 'host-gw'),
-        backendData: data,
-        backendV6Data: data,
-      },
-      { noNullPrototype: true },
-    );
+    const plain = <T>(members: { [K in keyof T]: fc.Arbitrary<T[K]> }) => fc.record(members, { noNullPrototype: true });
+    const attrs = plain({
+      publicAddresses: plain({
+        ipv4: fc.integer({ min: 1, max: 0xffffffff }).map(ipv4Of),
+        ipv6: fc.option(fc.bigInt({ min: 1n, max: (1n << 128n) - 1n }).map(ipv6Of), { nil: undefined }),
+      }),
+      backendType: fc.constantFrom('', 'vxlan', 'host-gw'),
+      backendData: plain({ ipv4: data, ipv6: data }),
+    });
     fc.assert(
       fc.property(attrs, (one) => {
         const text = encodeLeaseValue(one);

@@ -2,10 +2,8 @@ import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { ENTRY_BOUNDS, foldKey, type JsonMember, type JsonNode, jsonValueOf, parseGoJson } from './go-json.ts';
-import { type Lease, type LeaseAttrs, leaseKey } from './lease.ts';
-
-/** What a lease gives a right to, and its identity. */
-export type LeaseSubnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+import { type LeaseAttrs, subnetsKey } from './lease.ts';
+import type { Subnets } from './subnets.ts';
 
 /** Room for two subnets with any length that somebody padded with zeros. An etcd key may be a megabyte long. */
 const MAX_KEY_LENGTH = 128;
@@ -14,20 +12,17 @@ const MAX_KEY_LENGTH = 128;
  * Reads what `leaseKey` writes: `10.5.1.0-24`, `10.5.1.0-24&fd00::-56`, or `fd00::-56` alone. `undefined` for anything
  * else, other spellings of the same subnets included.
  */
-export function parseLeaseKey(key: string): LeaseSubnets | undefined {
+export function parseLeaseKey(key: string): Subnets | undefined {
   if (key.length > MAX_KEY_LENGTH) return undefined;
   const [first = '', second, ...more] = key.split('&');
   if (more.length > 0) return undefined;
-  const subnet = parsePrefix4(withSlash(first));
-  const ipv6Subnet = parsePrefix6(withSlash(subnet === undefined ? first : (second ?? '')));
-  if (
-    (second !== undefined && (subnet === undefined || ipv6Subnet === undefined)) ||
-    (subnet ?? ipv6Subnet) === undefined
-  ) {
+  const ipv4 = parsePrefix4(withSlash(first));
+  const ipv6 = parsePrefix6(withSlash(ipv4 === undefined ? first : (second ?? '')));
+  if ((second !== undefined && (ipv4 === undefined || ipv6 === undefined)) || (ipv4 ?? ipv6) === undefined) {
     return undefined;
   }
-  const subnets = { subnet, ipv6Subnet };
-  return leaseKey(subnets) === key ? subnets : undefined;
+  const subnets = { ipv4, ipv6 };
+  return subnetsKey(subnets) === key ? subnets : undefined;
 }
 
 function withSlash(part: string): string {
@@ -41,30 +36,30 @@ const ETCD_KEY = /(\d+\.\d+\.\d+\.\d+)-(\d+)(?:&([0-9a-f:]+)-(\d+))?$/;
  * 31 and 0 to 127, IPv6 is lower case. Host bits are masked off. `undefined` when the key names no subnet; such a key must
  * be skipped, flannel's mistake is to drop all peers over it.
  */
-export function parseEtcdLeaseKey(key: string): (LeaseSubnets & { readonly subnet: Ipv4Prefix }) | undefined {
+export function parseEtcdLeaseKey(key: string): (Subnets & { readonly ipv4: Ipv4Prefix }) | undefined {
   // The expression takes quadratic time over digits that lead to nothing.
   const match = ETCD_KEY.exec(key.slice(-MAX_KEY_LENGTH));
   const [, addr4, length4, addr6, length6] = match ?? [];
   if (addr4 === undefined || length4 === undefined || Number(length4) > 31) return undefined;
-  const subnet = parsePrefix4(`${addr4}/${Number(length4)}`);
-  if (subnet === undefined) return undefined;
-  if (addr6 === undefined || length6 === undefined) return { subnet, ipv6Subnet: undefined };
+  const ipv4 = parsePrefix4(`${addr4}/${Number(length4)}`);
+  if (ipv4 === undefined) return undefined;
+  if (addr6 === undefined || length6 === undefined) return { ipv4, ipv6: undefined };
   if (Number(length6) > 127) return undefined;
-  const ipv6Subnet = parsePrefix6(`${addr6}/${Number(length6)}`);
-  return ipv6Subnet && { subnet, ipv6Subnet };
+  const ipv6 = parsePrefix6(`${addr6}/${Number(length6)}`);
+  return ipv6 && { ipv4, ipv6 };
 }
 
 /**
  * A lease's value as flannel's encoder writes it, to the byte: field order, `PublicIPv6` always there, the others left
  * out when empty, and Go's escapes for characters that mean something in HTML.
  */
-export function encodeLeaseValue(attrs: LeaseAttrs): string {
+export function encodeLeaseValue({ publicAddresses: { ipv4, ipv6 }, backendType, backendData }: LeaseAttrs): string {
   const fields = {
-    PublicIP: attrs.publicIp === undefined ? '0.0.0.0' : formatIpv4(attrs.publicIp),
-    PublicIPv6: attrs.publicIpv6 === undefined ? null : formatIpv6(attrs.publicIpv6),
-    BackendType: attrs.backendType === '' ? undefined : attrs.backendType,
-    BackendData: attrs.backendData,
-    BackendV6Data: attrs.backendV6Data,
+    PublicIP: ipv4 === undefined ? '0.0.0.0' : formatIpv4(ipv4),
+    PublicIPv6: ipv6 === undefined ? null : formatIpv6(ipv6),
+    BackendType: backendType === '' ? undefined : backendType,
+    BackendData: backendData.ipv4,
+    BackendV6Data: backendData.ipv6,
   };
   // These characters stand only inside strings, so they can be escaped in the text.
   return JSON.stringify(fields).replace(/[<>&\u2028\u2029]/g, (character) => {
@@ -100,11 +95,9 @@ export function decodeLeaseValue(text: string, { data: keepData = true } = {}): 
   return {
     ok: true,
     attrs: {
-      publicIp,
-      publicIpv6,
+      publicAddresses: { ipv4: publicIp, ipv6: publicIpv6 },
       backendType: type?.kind === 'string' ? type.value : '',
-      backendData: data && jsonValueOf(data),
-      backendV6Data: v6Data && jsonValueOf(v6Data),
+      backendData: { ipv4: data && jsonValueOf(data), ipv6: v6Data && jsonValueOf(v6Data) },
     },
   };
 }

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { overlaps } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
-import { containsPrefix4, overlaps4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import { containsPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { entryId, type Lease, leaseKey } from './lease.ts';
 import { compareAge, describeRefusal, type GateRules, LeaseGate, type RefusalReason } from './lease-gate.ts';
 
@@ -31,12 +32,17 @@ interface Claim {
 }
 
 function lease(subnet: string | undefined, publicIp: string, { holder, since, addresses, v6 }: Claim = {}): Lease {
-  const none = { publicIpv6: undefined, backendType: '', backendData: undefined, backendV6Data: undefined };
   const origin = { holder, since, ...(addresses && { addresses: addresses.map((text) => parseIpv4(text)!) }) };
   return {
-    subnet: subnet === undefined ? undefined : parsePrefix4(subnet)!,
-    ipv6Subnet: v6 === undefined ? undefined : parsePrefix6(v6)!,
-    attrs: { ...none, publicIp: parseIpv4(publicIp) },
+    subnets: {
+      ipv4: subnet === undefined ? undefined : parsePrefix4(subnet)!,
+      ipv6: v6 === undefined ? undefined : parsePrefix6(v6)!,
+    },
+    attrs: {
+      publicAddresses: { ipv4: parseIpv4(publicIp), ipv6: undefined },
+      backendType: '',
+      backendData: { ipv4: undefined, ipv6: undefined },
+    },
     expiresAtMs: undefined,
     origin,
   };
@@ -122,7 +128,7 @@ describe('the gate of leases', () => {
     };
     const of = (v6: string, publicIpv6: string): Lease => {
       const base = lease(undefined, '', { v6 });
-      return { ...base, attrs: { ...base.attrs, publicIp: undefined, publicIpv6: parseIpv6(publicIpv6)! } };
+      return { ...base, attrs: { ...base.attrs, publicAddresses: { ipv4: undefined, ipv6: parseIpv6(publicIpv6)! } } };
     };
     const rules = { ipv6, ownAddresses: [parseIpv6('2001:db8::1')!] };
     for (const [v6, address, reason] of [
@@ -272,24 +278,27 @@ describe('the gate of leases', () => {
             const ids = new Set<string>(admitted.map((entry) => entryId(entry)));
             for (const [i, entry] of admitted.entries()) {
               assert.equal(store.get(entryId(entry)), entry);
-              assert.ok(containsPrefix4(PLAN.network, entry.subnet!) && !overlaps4(entry.subnet!, OWN.subnet!));
-              assert.ok(!planned || entry.subnet!.length === 24);
-              assert.ok(entry.attrs.publicIp! >>> 16 === 0xc0a8);
-              for (const other of admitted.slice(i + 1)) assert.ok(!overlaps4(entry.subnet!, other.subnet!));
+              assert.ok(
+                containsPrefix4(PLAN.network, entry.subnets.ipv4!) && !overlaps(entry.subnets.ipv4!, OWN.subnets.ipv4!),
+              );
+              assert.ok(!planned || entry.subnets.ipv4!.length === 24);
+              assert.ok(entry.attrs.publicAddresses.ipv4! >>> 16 === 0xc0a8);
+              for (const other of admitted.slice(i + 1)) assert.ok(!overlaps(entry.subnets.ipv4!, other.subnets.ipv4!));
             }
             assert.ok(admitted.length <= capacity);
             // First come wins: only what is gone, or does not fit any more, loses its place.
             for (const entry of before) {
               const now = store.get(entryId(entry));
-              if (now !== undefined && now.attrs.publicIp! >>> 16 === 0xc0a8) assert.ok(ids.has(entryId(entry)));
+              if (now !== undefined && now.attrs.publicAddresses.ipv4! >>> 16 === 0xc0a8)
+                assert.ok(ids.has(entryId(entry)));
             }
             for (const [id, entry] of store) {
               if (ids.has(id)) continue;
               const why = refused.get(id);
               assert.ok(why !== undefined, `${id} is neither admitted nor refused`);
-              const clashes = admitted.some((other) => overlaps4(other.subnet!, entry.subnet!));
+              const clashes = admitted.some((other) => overlaps(other.subnets.ipv4!, entry.subnets.ipv4!));
               if (why.reason === 'overlaps-earlier') assert.ok(clashes);
-              if (why.reason === 'overlaps-own') assert.ok(overlaps4(entry.subnet!, OWN.subnet!));
+              if (why.reason === 'overlaps-own') assert.ok(overlaps(entry.subnets.ipv4!, OWN.subnets.ipv4!));
               if (why.reason === 'too-many') assert.equal(admitted.length, capacity);
             }
             const counted = Object.values(gate.refusals).reduce((sum, count) => sum + count, 0);
@@ -314,7 +323,7 @@ describe('the gate of leases', () => {
           const model: Lease[] = [];
           for (const entry of [...leases].sort(compareAge)) {
             const alone = reasonOf(entry, { planned }) === undefined;
-            if (alone && !model.some((other) => overlaps4(other.subnet!, entry.subnet!))) model.push(entry);
+            if (alone && !model.some((other) => overlaps(other.subnets.ipv4!, entry.subnets.ipv4!))) model.push(entry);
           }
           assert.deepEqual(keysOf(gate), model.map(leaseKey).sort());
         },

@@ -1,20 +1,11 @@
-import { containsAddr, type IpAddr, type IpPrefix } from '../ip/address.ts';
-import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
-import { formatIpv6, type Ipv6Addr } from '../ip/ipv6.ts';
-import {
-  containsAddr4,
-  containsAddr6,
-  containsPrefix4,
-  containsPrefix6,
-  equalPrefix4,
-  equalPrefix6,
-  type Ipv4Prefix,
-  type Ipv6Prefix,
-  overlaps4,
-  overlaps6,
-} from '../ip/prefix.ts';
+import { containsAddr, containsPrefix, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
+import { FAMILIES, present } from '../ip/family.ts';
+import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { Ipv6Addr } from '../ip/ipv6.ts';
+import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
 import { DisjointPrefixes } from './disjoint-prefixes.ts';
 import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
+import { agree, overlap, type Subnets } from './subnets.ts';
 
 /** What a network gives out in one family; an AddressPlan of the configuration is one. */
 export interface GatePlan<P, A> {
@@ -197,9 +188,8 @@ export class LeaseGate {
       this.#refuse(id, { lease, reason: 'overlaps-own', by: this.#ownEntry ?? this.#own });
       return;
     }
-    const { subnet, ipv6Subnet } = this.#claimed(lease);
-    const blocker =
-      (subnet && this.#subnets4.overlapping(subnet)) ?? (ipv6Subnet && this.#subnets6.overlapping(ipv6Subnet));
+    const { ipv4, ipv6 } = this.#claimed(lease);
+    const blocker = (ipv4 && this.#subnets4.overlapping(ipv4)) ?? (ipv6 && this.#subnets6.overlapping(ipv6));
     if (blocker !== undefined) {
       this.#refuse(id, { lease, reason: 'overlaps-earlier', by: this.#admitted.get(blocker) });
       const kept = this.#keptOut.get(blocker);
@@ -213,8 +203,8 @@ export class LeaseGate {
     }
     this.#forgive(id);
     this.#admitted.set(id, lease);
-    if (subnet !== undefined) this.#subnets4.add(subnet, id);
-    if (ipv6Subnet !== undefined) this.#subnets6.add(ipv6Subnet, id);
+    if (ipv4 !== undefined) this.#subnets4.add(ipv4, id);
+    if (ipv6 !== undefined) this.#subnets6.add(ipv6, id);
   }
 
   #remove(id: EntryId): void {
@@ -227,9 +217,9 @@ export class LeaseGate {
     const lease = this.#admitted.get(id);
     if (lease === undefined) return;
     this.#admitted.delete(id);
-    const { subnet, ipv6Subnet } = this.#claimed(lease);
-    if (subnet !== undefined) this.#subnets4.delete(subnet);
-    if (ipv6Subnet !== undefined) this.#subnets6.delete(ipv6Subnet);
+    const { ipv4, ipv6 } = this.#claimed(lease);
+    if (ipv4 !== undefined) this.#subnets4.delete(ipv4);
+    if (ipv6 !== undefined) this.#subnets6.delete(ipv6);
     this.#freed.push(id);
   }
 
@@ -281,46 +271,33 @@ export class LeaseGate {
   }
 
   /** The subnets in the families that the network has; the rest of an entry means nothing here. */
-  #claimed({ subnet, ipv6Subnet }: Lease): { subnet: Ipv4Prefix | undefined; ipv6Subnet: Ipv6Prefix | undefined } {
+  #claimed({ subnets }: Lease): Subnets {
     const { ipv4, ipv6 } = this.#rules;
-    return {
-      subnet: ipv4 === undefined ? undefined : subnet,
-      ipv6Subnet: ipv6 === undefined ? undefined : ipv6Subnet,
-    };
+    return { ipv4: ipv4 && subnets.ipv4, ipv6: ipv6 && subnets.ipv6 };
   }
 
   #isOwn(lease: Lease): boolean {
     const own = this.#own;
     const [ours, theirs] = [own.origin?.holder, lease.origin?.holder];
     if (ours !== undefined && theirs !== undefined) return ours === theirs;
-    // flannel's comparison: by the families that the own lease has.
-    return (
-      (own.subnet === undefined || (lease.subnet !== undefined && equalPrefix4(own.subnet, lease.subnet))) &&
-      (own.ipv6Subnet === undefined ||
-        (lease.ipv6Subnet !== undefined && equalPrefix6(own.ipv6Subnet, lease.ipv6Subnet)))
-    );
+    return agree(own.subnets, lease.subnets);
   }
 
   #overlapsOwn(lease: Lease): boolean {
-    const { subnet, ipv6Subnet } = this.#claimed(lease);
-    const own = this.#own;
-    return (
-      (subnet !== undefined && own.subnet !== undefined && overlaps4(subnet, own.subnet)) ||
-      (ipv6Subnet !== undefined && own.ipv6Subnet !== undefined && overlaps6(ipv6Subnet, own.ipv6Subnet))
-    );
+    return overlap(this.#claimed(lease), this.#own.subnets);
   }
 
   /** What is wrong with an entry, whatever else there is. */
   #problemOf(lease: Lease): RefusalReason | undefined {
-    const { ipv4, ipv6, planned, requireNodeAddress, ownAddresses } = this.#rules;
-    const { subnet, ipv6Subnet } = this.#claimed(lease);
-    if (subnet === undefined && ipv6Subnet === undefined) return 'outside-network';
-    if (subnet !== undefined && !containsPrefix4(ipv4!.network, subnet)) return 'outside-network';
-    if (ipv6Subnet !== undefined && !containsPrefix6(ipv6!.network, ipv6Subnet)) return 'outside-network';
-    if (planned && subnet !== undefined && subnet.length !== ipv4!.subnetLength) return 'wrong-length';
-    if (planned && ipv6Subnet !== undefined && ipv6Subnet.length !== ipv6!.subnetLength) return 'wrong-length';
-    const { publicIp, publicIpv6 } = lease.attrs;
-    const addresses = [publicIp, publicIpv6].filter((address) => address !== undefined);
+    const { planned, requireNodeAddress, ownAddresses } = this.#rules;
+    const claimed = FAMILIES.flatMap(({ key }) => {
+      const [subnet, plan] = [lease.subnets[key], this.#rules[key]];
+      return subnet === undefined || plan === undefined ? [] : [{ subnet, plan }];
+    });
+    if (claimed.length === 0) return 'outside-network';
+    if (!claimed.every(({ subnet, plan }) => containsPrefix(plan.network, subnet))) return 'outside-network';
+    if (planned && claimed.some(({ subnet, plan }) => subnet.length !== plan.subnetLength)) return 'wrong-length';
+    const addresses = present(lease.attrs.publicAddresses);
     for (const address of addresses) {
       if (!isUnicast(address)) return 'address-not-unicast';
       if (ownAddresses.includes(address)) return 'address-own';
@@ -337,13 +314,9 @@ export class LeaseGate {
 
   #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr): boolean {
     const { ipv4, ipv6, planned, onLink } = this.#rules;
-    const isInside =
-      typeof address === 'bigint'
-        ? ipv6 !== undefined && containsAddr6(ipv6.network, address)
-        : ipv4 !== undefined && containsAddr4(ipv4.network, address);
-    if (!isInside) return false;
-    const plan = typeof address === 'bigint' ? ipv6 : ipv4;
-    if (!planned || plan === undefined || isLeasable(plan, address)) return true;
+    const plan = isIpv4(address) ? ipv4 : ipv6;
+    if (plan === undefined || !containsAddr(plan.network, address)) return false;
+    if (!planned || isLeasable(plan, address)) return true;
     // In the network, where no subnet can be: flannel's own sample has hosts there.
     return !onLink.some((prefix) => containsAddr(prefix, address));
   }
@@ -406,24 +379,22 @@ export function describeRefusal({ lease, reason, by }: Refusal): string {
 
 /** `10.244.3.0/24 of 192.168.77.3 (node "worker-3")`. */
 export function describeHolder(lease: Lease): string {
-  const { publicIp, publicIpv6 } = lease.attrs;
-  const host = publicIp !== undefined ? formatIpv4(publicIp) : publicIpv6 === undefined ? '' : formatIpv6(publicIpv6);
+  const [address] = present(lease.attrs.publicAddresses);
   const holder = lease.origin?.holder;
   const named = holder === undefined ? '' : ` (node ${JSON.stringify(holder.slice(0, 253))})`;
-  return `${leaseKey(lease).replaceAll('-', '/')}${host === '' ? '' : ` of ${host}`}${named}`;
+  return `${leaseKey(lease).replaceAll('-', '/')}${address === undefined ? '' : ` of ${formatAddr(address)}`}${named}`;
 }
 
 /** Who claims what, without the name under which the store has it. */
 function claimOf(lease: Lease): string {
-  const { publicIp, publicIpv6 } = lease.attrs;
-  return `${leaseKey(lease)} ${publicIp ?? ''} ${publicIpv6 ?? ''}`;
+  const { ipv4, ipv6 } = lease.attrs.publicAddresses;
+  return `${leaseKey(lease)} ${ipv4 ?? ''} ${ipv6 ?? ''}`;
 }
 
 function sameRefusal(a: Refusal, b: Refusal): boolean {
   return (
     a.reason === b.reason &&
     (a.by && entryId(a.by)) === (b.by && entryId(b.by)) &&
-    a.lease.attrs.publicIp === b.lease.attrs.publicIp &&
-    a.lease.attrs.publicIpv6 === b.lease.attrs.publicIpv6
+    FAMILIES.every(({ key }) => a.lease.attrs.publicAddresses[key] === b.lease.attrs.publicAddresses[key])
   );
 }

@@ -16,23 +16,21 @@ interface Fields {
 
 function lease(subnet: string | undefined, { v6, host = 1, data, expiresAtMs = 1000 }: Fields = {}): Lease {
   return {
-    subnet: subnet === undefined ? undefined : parsePrefix4(subnet),
-    ipv6Subnet: v6 === undefined ? undefined : parsePrefix6(v6),
+    subnets: {
+      ipv4: subnet === undefined ? undefined : parsePrefix4(subnet),
+      ipv6: v6 === undefined ? undefined : parsePrefix6(v6),
+    },
     attrs: {
-      publicIp: ipv4Of(0x0a620000 + host),
-      publicIpv6: undefined,
+      publicAddresses: { ipv4: ipv4Of(0x0a620000 + host), ipv6: undefined },
       backendType: 'vxlan',
-      backendData: data,
-      backendV6Data: undefined,
+      backendData: { ipv4: data, ipv6: undefined },
     },
     expiresAtMs,
   };
 }
 
 function short(events: readonly LeaseEvent[]): string[] {
-  return events.map(
-    ({ type, lease: { attrs, ...subnets } }) => `${type} ${leaseKey(subnets)} of ${attrs.publicIp! & 255}`,
-  );
+  return events.map(({ type, lease }) => `${type} ${leaseKey(lease)} of ${lease.attrs.publicAddresses.ipv4! & 255}`);
 }
 
 describe('lease table', () => {
@@ -110,9 +108,11 @@ describe('lease table: against a model', () => {
     .filter(({ v4, v6 }) => v4 !== undefined || v6 !== undefined)
     .map(({ v4, v6, host, data, expiresAtMs }) => ({
       ...lease(undefined, { host, expiresAtMs }),
-      subnet: v4 === undefined ? undefined : prefix4(ipv4Of(0x0a050000 + v4 * 256), 24),
-      ipv6Subnet: v6 === undefined ? undefined : prefix6(ipv6Of((0xfd00n << 112n) + (BigInt(v6) << 64n)), 64),
-      attrs: { ...lease(undefined, { host }).attrs, backendData: structuredClone(data) },
+      subnets: {
+        ipv4: v4 === undefined ? undefined : prefix4(ipv4Of(0x0a050000 + v4 * 256), 24),
+        ipv6: v6 === undefined ? undefined : prefix6(ipv6Of((0xfd00n << 112n) + (BigInt(v6) << 64n)), 64),
+      },
+      attrs: { ...lease(undefined, { host }).attrs, backendData: { ipv4: structuredClone(data), ipv6: undefined } },
     }));
   const step = fc.array(anyLease, { maxLength: 6 });
 
@@ -122,10 +122,10 @@ describe('lease table: against a model', () => {
         const table = new LeaseTable(own);
         const store = new Map<string, Lease>();
         const consumer = new Map<string, string>();
-        const isOwn = ({ subnet, ipv6Subnet }: Lease) =>
+        const isOwn = ({ subnets: { ipv4: subnet, ipv6: ipv6Subnet } }: Lease) =>
           own !== undefined &&
-          (own.subnet === undefined || own.subnet.addr === subnet?.addr) &&
-          (own.ipv6Subnet === undefined || own.ipv6Subnet.addr === ipv6Subnet?.addr);
+          (own.subnets.ipv4 === undefined || own.subnets.ipv4.addr === subnet?.addr) &&
+          (own.subnets.ipv6 === undefined || own.subnets.ipv6.addr === ipv6Subnet?.addr);
         for (const leases of steps) {
           store.clear();
           for (const one of leases) store.set(leaseKey(one), one);
@@ -151,9 +151,9 @@ describe('lease table: against a model', () => {
 
   function attrsText({ attrs }: Lease): string {
     return JSON.stringify([
-      attrs.publicIp,
+      attrs.publicAddresses.ipv4,
       attrs.backendType,
-      attrs.backendData === undefined ? 'none' : [attrs.backendData],
+      attrs.backendData.ipv4 === undefined ? 'none' : [attrs.backendData.ipv4],
     ]);
   }
 

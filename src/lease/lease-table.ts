@@ -1,6 +1,7 @@
-import { equalPrefix4, equalPrefix6, type Ipv4Prefix, type Ipv6Prefix } from '../ip/prefix.ts';
+import { FAMILIES, present } from '../ip/family.ts';
 import { equalJson } from './json-value.ts';
 import { type Lease, type LeaseAttrs, type LeaseEvent, type LeaseKey, leaseKey } from './lease.ts';
+import { agree } from './subnets.ts';
 
 /**
  * The peers of this host: turns what the store says into the events that matter to a backend. After any sequence of
@@ -49,20 +50,10 @@ export class LeaseTable {
     return this.#isOwn(lease) ? [] : [removedEvent(lease)];
   }
 
-  /** flannel's comparison: by the families the own lease has, so both subnets must agree in dual stack. */
-  #isOwn({ subnet, ipv6Subnet }: Lease): boolean {
-    const own = this.#own;
-    if (own === undefined || (own.subnet ?? own.ipv6Subnet) === undefined) return false;
-    return agrees4(own.subnet, subnet) && agrees6(own.ipv6Subnet, ipv6Subnet);
+  #isOwn({ subnets }: Lease): boolean {
+    const own = this.#own?.subnets;
+    return own !== undefined && present(own).length > 0 && agree(own, subnets);
   }
-}
-
-function agrees4(own: Ipv4Prefix | undefined, other: Ipv4Prefix | undefined): boolean {
-  return own === undefined || (other !== undefined && equalPrefix4(own, other));
-}
-
-function agrees6(own: Ipv6Prefix | undefined, other: Ipv6Prefix | undefined): boolean {
-  return own === undefined || (other !== undefined && equalPrefix6(own, other));
 }
 
 function setEvent(lease: Lease): LeaseEvent {
@@ -74,7 +65,7 @@ function removedEvent(lease: Lease): LeaseEvent {
 }
 
 function samePublicAddress(a: LeaseAttrs, b: LeaseAttrs): boolean {
-  return a.publicIp === b.publicIp && a.publicIpv6 === b.publicIpv6;
+  return FAMILIES.every(({ key }) => a.publicAddresses[key] === b.publicAddresses[key]);
 }
 
 /** Whether two hosts say the same of themselves. */
@@ -83,7 +74,6 @@ export function sameAttrs(a: LeaseAttrs, b: LeaseAttrs): boolean {
     a === b ||
     (samePublicAddress(a, b) &&
       a.backendType === b.backendType &&
-      equalJson(a.backendData, b.backendData) &&
-      equalJson(a.backendV6Data, b.backendV6Data))
+      FAMILIES.every(({ key }) => equalJson(a.backendData[key], b.backendData[key])))
   );
 }

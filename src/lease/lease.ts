@@ -1,18 +1,18 @@
+import type { PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
-import { formatPrefix4, formatPrefix6, type Ipv4Prefix, type Ipv6Prefix } from '../ip/prefix.ts';
+import { formatPrefix4, formatPrefix6 } from '../ip/prefix.ts';
+import type { Subnets } from './subnets.ts';
 
 /** A JSON value as a backend publishes it; kept verbatim, because other nodes compare it byte for byte. */
 export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 
 /** What a node tells its peers about itself (flannel's LeaseAttrs). */
 export interface LeaseAttrs {
-  readonly publicIp: Ipv4Addr | undefined;
-  readonly publicIpv6: Ipv6Addr | undefined;
+  readonly publicAddresses: PerFamily<Ipv4Addr | undefined, Ipv6Addr | undefined>;
   /** Empty for udp and alloc, as flannel writes it. */
   readonly backendType: string;
-  readonly backendData: JsonValue | undefined;
-  readonly backendV6Data: JsonValue | undefined;
+  readonly backendData: PerFamily<JsonValue | undefined>;
 }
 
 /** What the store itself says of an entry, rather than the host that wrote it. */
@@ -28,10 +28,9 @@ export interface LeaseOrigin {
   readonly addresses?: readonly (Ipv4Addr | Ipv6Addr)[] | undefined;
 }
 
-/** The right of one node to a subnet. At least one of the two subnets is present. */
+/** The right of one node to its subnets, of which there is at least one. */
 export interface Lease {
-  readonly subnet: Ipv4Prefix | undefined;
-  readonly ipv6Subnet: Ipv6Prefix | undefined;
+  readonly subnets: Subnets;
   readonly attrs: LeaseAttrs;
   /** Milliseconds since the epoch; `undefined` for a reservation, which never expires. */
   readonly expiresAtMs: number | undefined;
@@ -42,11 +41,15 @@ export interface Lease {
 /** Identity of a lease: its subnets, in flannel's key form `10.5.1.0-24` or `10.5.1.0-24&fd00::-56`. */
 export type LeaseKey = string & { readonly __leaseKey: true };
 
-export function leaseKey(lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>): LeaseKey {
-  let key = keys.get(lease);
+export function leaseKey({ subnets }: Pick<Lease, 'subnets'>): LeaseKey {
+  return subnetsKey(subnets);
+}
+
+export function subnetsKey(subnets: Subnets): LeaseKey {
+  let key = keys.get(subnets);
   if (key === undefined) {
-    key = formatKey(lease);
-    keys.set(lease, key);
+    key = formatKey(subnets);
+    keys.set(subnets, key);
   }
   return key;
 }
@@ -64,10 +67,10 @@ export function entryId(lease: Lease | LeaseKey, holder?: string | undefined): E
 /** Leases never change, and each change of one in a large cluster asks for the keys of all. */
 const keys = new WeakMap<object, LeaseKey>();
 
-function formatKey(lease: Pick<Lease, 'subnet' | 'ipv6Subnet'>): LeaseKey {
+function formatKey({ ipv4, ipv6 }: Subnets): LeaseKey {
   const parts: string[] = [];
-  if (lease.subnet !== undefined) parts.push(formatPrefix4(lease.subnet).replace('/', '-'));
-  if (lease.ipv6Subnet !== undefined) parts.push(formatPrefix6(lease.ipv6Subnet).replace('/', '-'));
+  if (ipv4 !== undefined) parts.push(formatPrefix4(ipv4).replace('/', '-'));
+  if (ipv6 !== undefined) parts.push(formatPrefix6(ipv6).replace('/', '-'));
   return parts.join('&') as LeaseKey;
 }
 

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { AddressPlan, NetworkConfig } from '../config/network-config.ts';
+import { overlaps } from '../ip/address.ts';
 import { type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv6Addr, ipv6Of } from '../ip/ipv6.ts';
 import {
@@ -11,8 +12,6 @@ import {
   formatPrefix6,
   type Ipv4Prefix,
   type Ipv6Prefix,
-  overlaps4,
-  overlaps6,
   parsePrefix4,
   parsePrefix6,
   prefix4,
@@ -41,7 +40,7 @@ function naive4(plan: Plan4, taken: readonly Ipv4Prefix[]): Ipv4Prefix[] {
     addr += 2 ** (32 - plan.subnetLength)
   ) {
     const candidate = prefix4(ipv4Of(addr), plan.subnetLength);
-    if (!taken.some((other) => overlaps4(other, candidate))) free.push(candidate);
+    if (!taken.some((other) => overlaps(other, candidate))) free.push(candidate);
   }
   return free;
 }
@@ -51,7 +50,7 @@ function naive6(plan: Plan6, taken: readonly Ipv6Prefix[]): Ipv6Prefix[] {
   const size = 1n << BigInt(128 - plan.subnetLength);
   for (let addr: bigint = plan.subnetMin; addr <= plan.subnetMax && free.length < 100; addr += size) {
     const candidate = prefix6(ipv6Of(addr), plan.subnetLength);
-    if (!taken.some((other) => overlaps6(other, candidate))) free.push(candidate);
+    if (!taken.some((other) => overlaps(other, candidate))) free.push(candidate);
   }
   return free;
 }
@@ -186,8 +185,8 @@ describe('compatibility with the configuration', () => {
   for (const [network, subnet, ipv6Subnet, expected] of cases) {
     it(`${subnet} ${ipv6Subnet ?? ''} is ${expected ? '' : 'not '}compatible with ${network === both ? 'both families' : 'IPv4'}`, () => {
       const subnets = {
-        subnet: parsePrefix4(subnet),
-        ipv6Subnet: ipv6Subnet === undefined ? undefined : parsePrefix6(ipv6Subnet),
+        ipv4: parsePrefix4(subnet),
+        ipv6: ipv6Subnet === undefined ? undefined : parsePrefix6(ipv6Subnet),
       };
       assert.equal(isCompatible(subnets, network), expected);
     });
@@ -198,14 +197,14 @@ describe('compatibility with the configuration', () => {
       fc.property(small4, taken4, (plan, taken) => {
         const subnet = pickSubnet4(plan, taken, Math.random);
         const network: NetworkConfig = { ...ipv4Only, ipv4: plan };
-        assert.ok(subnet === undefined || isCompatible({ subnet, ipv6Subnet: undefined }, network));
+        assert.ok(subnet === undefined || isCompatible({ ipv4: subnet, ipv6: undefined }, network));
       }),
     );
   });
 
   it('needs a subnet of every enabled family', () => {
-    assert.equal(isCompatible({ subnet: undefined, ipv6Subnet: undefined }, ipv4Only), false);
+    assert.equal(isCompatible({ ipv4: undefined, ipv6: undefined }, ipv4Only), false);
     const outside = prefix4(parseIpv4('10.4.0.0')!, 24);
-    assert.equal(isCompatible({ subnet: outside, ipv6Subnet: undefined }, ipv4Only), false);
+    assert.equal(isCompatible({ ipv4: outside, ipv6: undefined }, ipv4Only), false);
   });
 });

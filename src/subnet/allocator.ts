@@ -2,7 +2,7 @@ import type { AddressPlan, NetworkConfig } from '../config/network-config.ts';
 import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import { type Ipv6Addr, ipv6Of } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
-import type { Lease } from '../lease/lease.ts';
+import type { Subnets } from '../lease/subnets.ts';
 
 /** flannel looks no further than this many free subnets and takes one of them at random. */
 export const CANDIDATE_LIMIT = 100;
@@ -82,8 +82,8 @@ function firstFree({ min, max, size }: Range, taken: Span[]): bigint[] {
  * Whether the configuration could have given these subnets: per family there exactly when the family is enabled, of the
  * right length, and between the ends. flannel reuses a lease or an earlier subnet only then.
  */
-export function isCompatible(subnets: Pick<Lease, 'subnet' | 'ipv6Subnet'>, config: NetworkConfig): boolean {
-  return isWithin(subnets.subnet, config.ipv4) && isWithin(subnets.ipv6Subnet, config.ipv6);
+export function isCompatible(subnets: Subnets, config: NetworkConfig): boolean {
+  return isWithin(subnets.ipv4, config.ipv4) && isWithin(subnets.ipv6, config.ipv6);
 }
 
 function isWithin<A extends Ipv4Addr | Ipv6Addr>(

@@ -7,8 +7,9 @@ import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import { formatPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
+import { overlap, type Subnets } from '../lease/subnets.ts';
 import { isCompatible } from './allocator.ts';
-import { chooseLease, judgeOwn, overlap, type StoredEntry, type Subnets, sameHost } from './lease-choice.ts';
+import { chooseLease, judgeOwn, type StoredEntry, sameHost } from './lease-choice.ts';
 import type { SubnetReport } from './report.ts';
 
 const CONFIG = parseNetConf('{"Network": "10.5.0.0/20", "SubnetLen": 24}', {
@@ -19,22 +20,20 @@ const CONFIG = parseNetConf('{"Network": "10.5.0.0/20", "SubnetLen": 24}', {
 
 function host(n: number): LeaseAttrs {
   return {
-    publicIp: parseIpv4(`192.168.77.${n}`),
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: parseIpv4(`192.168.77.${n}`), ipv6: undefined },
     backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
+    backendData: { ipv4: undefined, ipv6: undefined },
   };
 }
 
 function subnets(cidr: string): Subnets {
   const subnet = parsePrefix4(cidr);
   assert.ok(subnet !== undefined, cidr);
-  return { subnet, ipv6Subnet: undefined };
+  return { ipv4: subnet, ipv6: undefined };
 }
 
 function entry(cidr: string, owner: number | undefined, expiresAtMs: number | undefined = 1_000): StoredEntry {
-  return { ...subnets(cidr), attrs: owner === undefined ? undefined : host(owner), expiresAtMs };
+  return { subnets: subnets(cidr), attrs: owner === undefined ? undefined : host(owner), expiresAtMs };
 }
 
 function choose(
@@ -48,7 +47,7 @@ function choose(
     attrs: host(1),
     entries,
     previous,
-    hostAddresses: hostAddresses?.map((n) => host(n).publicIp!),
+    hostAddresses: hostAddresses?.map((n) => host(n).publicAddresses.ipv4!),
     random: () => 0,
     report: (report) => reports.push(report),
   });
@@ -57,13 +56,20 @@ function choose(
 
 describe('sameHost', () => {
   it('goes by the IPv4 address, and by the IPv6 one only where there is no other', () => {
-    const v6 = { ...host(1), publicIp: undefined, publicIpv6: parseIpv6('fd77::1') };
-    assert.ok(sameHost(host(1), { ...host(1), publicIpv6: parseIpv6('fd77::9'), backendType: 'vxlan' }));
+    const at = (ipv4: string | undefined, ipv6?: string): LeaseAttrs => ({
+      ...host(1),
+      publicAddresses: {
+        ipv4: ipv4 && parseIpv4(ipv4),
+        ipv6: ipv6 && parseIpv6(ipv6),
+      } as LeaseAttrs['publicAddresses'],
+    });
+    const v6 = at(undefined, 'fd77::1');
+    assert.ok(sameHost(host(1), { ...at('192.168.77.1', 'fd77::9'), backendType: 'vxlan' }));
     assert.ok(!sameHost(host(1), host(2)));
     assert.ok(sameHost(v6, { ...v6 }));
-    assert.ok(!sameHost(v6, { ...v6, publicIpv6: parseIpv6('fd77::2') }));
-    assert.ok(!sameHost({ ...host(1), publicIpv6: v6.publicIpv6 }, v6));
-    assert.ok(!sameHost({ ...v6, publicIpv6: undefined }, { ...v6, publicIpv6: undefined }));
+    assert.ok(!sameHost(v6, at(undefined, 'fd77::2')));
+    assert.ok(!sameHost(at('192.168.77.1', 'fd77::1'), v6));
+    assert.ok(!sameHost(at(undefined), at(undefined)));
   });
 });
 
@@ -90,7 +96,7 @@ describe('chooseLease', () => {
     const choice = choose([own, entry('10.5.4.128/25', 2)]);
     assert.ok(choice.type === 'create');
     assert.deepEqual(choice.remove, [own]);
-    assert.ok(!overlap(choice.subnets, own));
+    assert.ok(!overlap(choice.subnets, own.subnets));
   });
 
   it('knows a lease under another address of this host for its own, after those under the published one', () => {
@@ -120,7 +126,7 @@ describe('chooseLease', () => {
       'previous-taken',
       'picking',
     ]);
-    assert.deepEqual(choose([], { subnet: undefined, ipv6Subnet: undefined }).reports, ['picking']);
+    assert.deepEqual(choose([], { ipv4: undefined, ipv6: undefined }).reports, ['picking']);
   });
 
   it('checks both families for overlap', () => {
@@ -129,12 +135,12 @@ describe('chooseLease', () => {
       validation: 'full',
       backends: backendKind,
     });
-    const previous = { subnet: parsePrefix4('10.5.9.0/24'), ipv6Subnet: parsePrefix6('fd00:5:0:9::/64') };
-    const other = { ...entry('10.5.1.0/24', 2), ipv6Subnet: previous.ipv6Subnet };
+    const previous = { ipv4: parsePrefix4('10.5.9.0/24'), ipv6: parsePrefix6('fd00:5:0:9::/64') };
+    const other = { ...entry('10.5.1.0/24', 2), subnets: { ...subnets('10.5.1.0/24'), ipv6: previous.ipv6 } };
     const options = { config: dual, attrs: host(1), previous, random: () => 0, report: () => {} };
     const choice = chooseLease({ ...options, entries: [other] });
     assert.ok(choice.type === 'create' && choice.from === 'free');
-    assert.ok(!overlap(choice.subnets, other));
+    assert.ok(!overlap(choice.subnets, other.subnets));
     const again = chooseLease({ ...options, entries: [] });
     assert.ok(again.type === 'create' && again.from === 'previous');
   });
@@ -166,12 +172,12 @@ describe('chooseLease', () => {
             assert.ok(error instanceof Error && 'code' in error && error.code === 'WEFT_SUBNET_EXHAUSTED');
             return;
           }
-          const given = choice.type === 'reuse' ? choice.entry : choice.subnets;
+          const given = (choice.type === 'reuse' ? choice.entry : choice).subnets;
           assert.ok(isCompatible(given, CONFIG));
           const stay = entries.filter((each) => !choice.remove.includes(each));
           for (const each of stay) {
             const mine = each.attrs !== undefined && sameHost(each.attrs, host(1));
-            if (!(choice.type === 'reuse' && mine)) assert.ok(!overlap(each, given), leaseKey(each));
+            if (!(choice.type === 'reuse' && mine)) assert.ok(!overlap(each.subnets, given), leaseKey(each));
           }
           for (const each of choice.remove) {
             assert.ok(each.attrs !== undefined && sameHost(each.attrs, host(1)) && each.expiresAtMs !== undefined);
@@ -183,7 +189,7 @@ describe('chooseLease', () => {
 });
 
 describe('judgeOwn', () => {
-  const own: Lease = { ...subnets('10.5.4.0/24'), attrs: host(1), expiresAtMs: 1_000 };
+  const own: Lease = { subnets: subnets('10.5.4.0/24'), attrs: host(1), expiresAtMs: 1_000 };
   const judge = (entries: readonly StoredEntry[], nowMs = 500): string => judgeOwn(own, entries, nowMs, CONFIG).type;
 
   it('tells a lease that is held from one that is gone, damaged or lost', () => {

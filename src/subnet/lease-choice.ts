@@ -1,26 +1,18 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import { WeftError } from '../errors.ts';
 import type { IpAddr } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
 import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
-import {
-  containsPrefix4,
-  containsPrefix6,
-  type Ipv4Prefix,
-  type Ipv6Prefix,
-  overlaps4,
-  overlaps6,
-  prefix4,
-  prefix6,
-} from '../ip/prefix.ts';
-import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
+import { containsPrefix4, containsPrefix6, type Ipv4Prefix, type Ipv6Prefix, prefix4, prefix6 } from '../ip/prefix.ts';
+import { type Lease, type LeaseAttrs, leaseKey, subnetsKey } from '../lease/lease.ts';
+import { overlap, type Subnets } from '../lease/subnets.ts';
 import { isCompatible, pickSubnet4, pickSubnet6 } from './allocator.ts';
 import { formatOwner, type ReportSink } from './report.ts';
 
-export type Subnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
-
 /** An entry of the store whose key can be read. */
-export interface StoredEntry extends Subnets {
+export interface StoredEntry {
+  readonly subnets: Subnets;
   /** `undefined` when the value cannot be read: the subnet is held, nobody can say by whom. */
   readonly attrs: LeaseAttrs | undefined;
   /** `undefined` for a reservation. */
@@ -42,10 +34,10 @@ export const EVERYWHERE: Networks = {
  * What an entry keeps from others: its subnets, whatever their length, as far as they lie in the networks. A claim to more than
  * a network, or to something else, holds nothing, or one key (`0.0.0.0-0`) would hold everything.
  */
-export function heldOf({ subnet, ipv6Subnet }: Subnets, { ipv4, ipv6 }: Networks): Subnets {
-  const has4 = subnet !== undefined && ipv4 !== undefined && containsPrefix4(ipv4.network, subnet);
-  const has6 = ipv6Subnet !== undefined && ipv6 !== undefined && containsPrefix6(ipv6.network, ipv6Subnet);
-  return { subnet: has4 ? subnet : undefined, ipv6Subnet: has6 ? ipv6Subnet : undefined };
+export function heldOf({ subnets }: StoredEntry, { ipv4, ipv6 }: Networks): Subnets {
+  const has4 = subnets.ipv4 !== undefined && ipv4 !== undefined && containsPrefix4(ipv4.network, subnets.ipv4);
+  const has6 = subnets.ipv6 !== undefined && ipv6 !== undefined && containsPrefix6(ipv6.network, subnets.ipv6);
+  return { ipv4: has4 ? subnets.ipv4 : undefined, ipv6: has6 ? subnets.ipv6 : undefined };
 }
 
 /** What to do about the store so that a host has its lease. */
@@ -63,9 +55,9 @@ export type LeaseChoice<E extends StoredEntry> =
  * Whether two sets of attributes speak of one host: the same IPv4 public address, as flannel has it; the IPv6 one where
  * neither has an IPv4 address.
  */
-export function sameHost(a: LeaseAttrs, b: LeaseAttrs): boolean {
-  if (a.publicIp !== undefined || b.publicIp !== undefined) return a.publicIp === b.publicIp;
-  return a.publicIpv6 !== undefined && a.publicIpv6 === b.publicIpv6;
+export function sameHost({ publicAddresses: a }: LeaseAttrs, { publicAddresses: b }: LeaseAttrs): boolean {
+  if (a.ipv4 !== undefined || b.ipv4 !== undefined) return a.ipv4 === b.ipv4;
+  return a.ipv6 !== undefined && a.ipv6 === b.ipv6;
 }
 
 /** Whether an entry is that host's. */
@@ -75,21 +67,12 @@ export function isOf(entry: StoredEntry, attrs: LeaseAttrs): boolean {
 
 /** Whether an entry names one of these addresses as its host's, which `sameHost` would go by. */
 export function isAt(entry: StoredEntry, addresses: readonly IpAddr[]): boolean {
-  const { publicIp, publicIpv6 } = entry.attrs ?? {};
-  const address = publicIp ?? publicIpv6;
+  const [address] = entry.attrs === undefined ? [] : present(entry.attrs.publicAddresses);
   return address !== undefined && addresses.includes(address);
 }
 
 export function isLive(entry: StoredEntry, nowMs: number): boolean {
   return entry.expiresAtMs === undefined || entry.expiresAtMs > nowMs;
-}
-
-/** Whether two leases claim an address in common, in either family. */
-export function overlap(a: Subnets, b: Subnets): boolean {
-  return (
-    (a.subnet !== undefined && b.subnet !== undefined && overlaps4(a.subnet, b.subnet)) ||
-    (a.ipv6Subnet !== undefined && b.ipv6Subnet !== undefined && overlaps6(a.ipv6Subnet, b.ipv6Subnet))
-  );
 }
 
 export type OwnVerdict<E extends StoredEntry> =
@@ -121,7 +104,7 @@ export function judgeOwn<E extends StoredEntry>(
     }
   }
   const other = entries.find(
-    (entry) => entry !== mine && isLive(entry, nowMs) && overlap(heldOf(entry, networks), own),
+    (entry) => entry !== mine && isLive(entry, nowMs) && overlap(heldOf(entry, networks), own.subnets),
   );
   if (other !== undefined) {
     return { type: 'lost', reason: `${key} overlaps ${leaseKey(other)}, which ${formatOwner(other.attrs)} holds now` };
@@ -164,7 +147,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
   const usable: E[] = [];
   const remove: E[] = [];
   for (const entry of own) {
-    if (isCompatible(entry, config) && !others.some((other) => isInTheWay(other, entry, config))) {
+    if (isCompatible(entry.subnets, config) && !others.some((other) => isInTheWay(other, entry, config))) {
       usable.push(entry);
     } else {
       report({ type: 'lease-incompatible', lease: { ...entry, attrs } });
@@ -172,9 +155,11 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
     }
   }
   const usableHere = here.filter(
-    (entry) => isCompatible(entry, config) && !entries.some((other) => other !== entry && overlap(other, entry)),
+    (entry) =>
+      isCompatible(entry.subnets, config) &&
+      !entries.some((other) => other !== entry && overlap(other.subnets, entry.subnets)),
   );
-  const isPrevious = (entry: E): boolean => previous !== undefined && leaseKey(entry) === leaseKey(previous);
+  const isPrevious = (entry: E): boolean => previous !== undefined && leaseKey(entry) === subnetsKey(previous);
   const reused =
     usable.find(isHeld) ??
     usable.find((entry) => entry.expiresAtMs === undefined) ??
@@ -184,18 +169,13 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
   if (reused !== undefined) return { type: 'reuse', entry: reused, remove };
 
   const held = entries.filter((entry) => !remove.includes(entry));
-  if (previous !== undefined && (previous.subnet !== undefined || previous.ipv6Subnet !== undefined)) {
+  if (previous !== undefined && present(previous).length > 0) {
     const holder = held.find((entry) => overlap(heldOf(entry, config), previous));
     if (!isCompatible(previous, config)) report({ type: 'previous-incompatible', subnets: previous });
     else if (holder !== undefined) report({ type: 'previous-taken', subnets: previous, by: holder.attrs });
     else {
       report({ type: 'previous-reused', subnets: previous });
-      return {
-        type: 'create',
-        subnets: { subnet: previous.subnet, ipv6Subnet: previous.ipv6Subnet },
-        from: 'previous',
-        remove,
-      };
+      return { type: 'create', subnets: previous, from: 'previous', remove };
     }
   }
   const taken = held.map((entry) => heldOf(entry, config));
@@ -205,7 +185,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
 /** Whether the own entry must give way: the other claims some of it, and did not come later. */
 function isInTheWay(other: StoredEntry, own: StoredEntry, networks: Networks): boolean {
   const isLater = other.since !== undefined && own.since !== undefined && other.since > own.since;
-  return !isLater && overlap(heldOf(other, networks), own);
+  return !isLater && overlap(heldOf(other, networks), own.subnets);
 }
 
 function pick(
@@ -214,24 +194,24 @@ function pick(
   random: () => number,
   report: ReportSink,
 ): Subnets {
-  let subnet: Ipv4Prefix | undefined;
+  let subnet4: Ipv4Prefix | undefined;
   if (ipv4 !== undefined) {
     report({ type: 'picking', from: ipv4.subnetMin, to: ipv4.subnetMax });
-    const taken = held.flatMap((lease) => lease.subnet ?? []);
-    subnet = pickSubnet4(ipv4, taken, random);
-    if (subnet === undefined)
+    const taken = held.flatMap((lease) => lease.ipv4 ?? []);
+    subnet4 = pickSubnet4(ipv4, taken, random);
+    if (subnet4 === undefined)
       throw exhausted(formatIpv4(ipv4.subnetMin), formatIpv4(ipv4.subnetMax), ipv4.subnetLength);
   }
-  let ipv6Subnet: Ipv6Prefix | undefined;
+  let subnet6: Ipv6Prefix | undefined;
   if (ipv6 !== undefined) {
     report({ type: 'picking', from: ipv6.subnetMin, to: ipv6.subnetMax });
-    const taken = held.flatMap((lease) => lease.ipv6Subnet ?? []);
-    ipv6Subnet = pickSubnet6(ipv6, taken, random);
-    if (ipv6Subnet === undefined) {
+    const taken = held.flatMap((lease) => lease.ipv6 ?? []);
+    subnet6 = pickSubnet6(ipv6, taken, random);
+    if (subnet6 === undefined) {
       throw exhausted(formatIpv6(ipv6.subnetMin), formatIpv6(ipv6.subnetMax), ipv6.subnetLength);
     }
   }
-  return { subnet, ipv6Subnet };
+  return { ipv4: subnet4, ipv6: subnet6 };
 }
 
 function exhausted(from: string, to: string, length: number): WeftError {

@@ -6,14 +6,11 @@ import type { Lease } from '../lease/lease.ts';
 import { describeReport } from './report.ts';
 
 const lease: Lease = {
-  subnet: parsePrefix4('10.244.38.0/24'),
-  ipv6Subnet: undefined,
+  subnets: { ipv4: parsePrefix4('10.244.38.0/24'), ipv6: undefined },
   attrs: {
-    publicIp: parseIpv4('10.98.0.12'),
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: parseIpv4('10.98.0.12'), ipv6: undefined },
     backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
+    backendData: { ipv4: undefined, ipv6: undefined },
   },
   expiresAtMs: 1,
 };
@@ -26,7 +23,10 @@ describe('describeReport', () => {
       'Found lease (ip: 10.244.38.0/24 ipv6: ::/0) for current IP (10.98.0.12), reusing',
     );
     assert.equal(
-      text({ type: 'lease-allocated', lease: { ...lease, ipv6Subnet: parsePrefix6('fd00::/64') } }),
+      text({
+        type: 'lease-allocated',
+        lease: { ...lease, subnets: { ...lease.subnets, ipv6: parsePrefix6('fd00::/64') } },
+      }),
       'Allocated lease (ip: 10.244.38.0/24 ipv6: fd00::/64) to current node (10.98.0.12)',
     );
     assert.equal(
@@ -34,7 +34,7 @@ describe('describeReport', () => {
       'Picking subnet in range 10.244.1.0 ... 10.244.255.0',
     );
     assert.equal(
-      text({ type: 'previous-reused', subnets: lease }),
+      text({ type: 'previous-reused', subnets: lease.subnets }),
       'Found previously leased subnet (10.244.38.0/24), reusing',
     );
     assert.equal(text({ type: 'renewal-scheduled', delayMs: 82_798_999 }), 'Waiting for 22h59m59s to renew lease');

@@ -1,11 +1,12 @@
 import { assertNever } from '../assert-never.ts';
 import { describeError } from '../errors.ts';
+import { formatAddr, formatPrefix } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import { formatIpv6, type Ipv6Addr, ipv6Of } from '../ip/ipv6.ts';
 import { formatPrefix4, formatPrefix6 } from '../ip/prefix.ts';
 import type { Lease, LeaseAttrs, LeaseKey } from '../lease/lease.ts';
-
-type Subnets = Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+import type { Subnets } from '../lease/subnets.ts';
 
 /** What a subnet manager did or met that an operator greps for and a metric counts. It is never needed for correctness. */
 export type SubnetReport =
@@ -59,19 +60,19 @@ export function shown(text: string): string {
 }
 
 /** flannel's way of naming both subnets of a lease; an absent one is the zero network, as its operators know it. */
-function formatPair({ subnet, ipv6Subnet }: Subnets): string {
-  return `ip: ${subnet === undefined ? '0.0.0.0/0' : formatPrefix4(subnet)} ipv6: ${ipv6Subnet === undefined ? '::/0' : formatPrefix6(ipv6Subnet)}`;
+function formatPair({ ipv4, ipv6 }: Subnets): string {
+  return `ip: ${ipv4 === undefined ? '0.0.0.0/0' : formatPrefix4(ipv4)} ipv6: ${ipv6 === undefined ? '::/0' : formatPrefix6(ipv6)}`;
 }
 
 /** `10.244.38.0/24 and fd00::/64`; empty when there is none. */
-export function formatSubnets({ subnet, ipv6Subnet }: Subnets): string {
-  return [subnet && formatPrefix4(subnet), ipv6Subnet && formatPrefix6(ipv6Subnet)].filter(Boolean).join(' and ');
+export function formatSubnets(subnets: Subnets): string {
+  return present(subnets).map(formatPrefix).join(' and ');
 }
 
 /** The host that attributes speak of, by its public address. */
 export function formatOwner(attrs: LeaseAttrs | undefined): string {
-  if (attrs?.publicIp !== undefined) return formatIpv4(attrs.publicIp);
-  return attrs?.publicIpv6 === undefined ? 'an unknown host' : formatIpv6(attrs.publicIpv6);
+  const [address] = attrs === undefined ? [] : present(attrs.publicAddresses);
+  return address === undefined ? 'an unknown host' : formatAddr(address);
 }
 
 /** The log line of a report: flannel's own words where flannel has a line for it, so that searches go on finding it. */
@@ -80,12 +81,12 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
     case 'lease-reused':
       return {
         severity: 'info',
-        text: `Found lease (${formatPair(report.lease)}) for current IP (${formatOwner(report.lease.attrs)}), reusing`,
+        text: `Found lease (${formatPair(report.lease.subnets)}) for current IP (${formatOwner(report.lease.attrs)}), reusing`,
       };
     case 'lease-incompatible':
       return {
         severity: 'info',
-        text: `Found lease (${formatPair(report.lease)}) for current IP (${formatOwner(report.lease.attrs)}) but not compatible with current config, ${report.lease.expiresAtMs === undefined ? 'leaving the reservation alone' : 'deleting'}`,
+        text: `Found lease (${formatPair(report.lease.subnets)}) for current IP (${formatOwner(report.lease.attrs)}) but not compatible with current config, ${report.lease.expiresAtMs === undefined ? 'leaving the reservation alone' : 'deleting'}`,
       };
     case 'previous-reused':
       return { severity: 'info', text: `Found previously leased subnet (${formatSubnets(report.subnets)}), reusing` };
@@ -107,7 +108,7 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
     case 'lease-allocated':
       return {
         severity: 'info',
-        text: `Allocated lease (${formatPair(report.lease)}) to current node (${formatOwner(report.lease.attrs)})`,
+        text: `Allocated lease (${formatPair(report.lease.subnets)}) to current node (${formatOwner(report.lease.attrs)})`,
       };
     case 'create-race-lost':
       return { severity: 'info', text: `Another host took ${report.key} first; trying another subnet` };
@@ -121,7 +122,7 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
     case 'lease-retaken':
       return {
         severity: 'warning',
-        text: `Own lease (${formatPair(report.lease)}) was gone from the store and has been taken again`,
+        text: `Own lease (${formatPair(report.lease.subnets)}) was gone from the store and has been taken again`,
       };
     case 'entry-unreadable':
       return { severity: 'warning', text: `Skipping unreadable lease entry ${report.key}: ${report.reason}` };

@@ -1,6 +1,7 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { IpAddr } from '../ip/address.ts';
 import type { Lease, LeaseAttrs, LeaseKey } from '../lease/lease.ts';
+import type { Subnets } from '../lease/subnets.ts';
 
 /** What happened to this node's own lease while it was held. */
 export type OwnLeaseEvent =
@@ -22,7 +23,7 @@ export type LeaseUpdate =
 
 export interface AcquireOptions {
   /** The subnet of an earlier run (subnet.env): taken again when nobody else holds it and it fits the configuration. */
-  readonly previous?: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+  readonly previous?: Subnets;
   /**
    * The lease that this very process holds, with the attributes it published: its entry is this host's although the public
    * address has changed since.

@@ -9,15 +9,12 @@ import { LeaseUpdateQueue } from './update-queue.ts';
 
 function lease(subnet: number, version: number): Lease {
   const attrs = {
-    publicIp: ipv4Of(version),
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: ipv4Of(version), ipv6: undefined },
     backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
+    backendData: { ipv4: undefined, ipv6: undefined },
   };
   return {
-    subnet: prefix4(ipv4Of(0x0a050000 + subnet * 256), 24),
-    ipv6Subnet: undefined,
+    subnets: { ipv4: prefix4(ipv4Of(0x0a050000 + subnet * 256), 24), ipv6: undefined },
     attrs,
     expiresAtMs: undefined,
   };

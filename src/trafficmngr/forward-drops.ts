@@ -1,4 +1,5 @@
-import { containsPrefix4, formatPrefix4, type Ipv4Prefix, overlaps4, parsePrefix4 } from '../ip/prefix.ts';
+import { overlaps } from '../ip/address.ts';
+import { containsPrefix4, formatPrefix4, type Ipv4Prefix, parsePrefix4 } from '../ip/prefix.ts';
 
 /** What a firewall of this host does to packets of containers, and what to do about it. */
 export interface ForwardDrop {
@@ -186,7 +187,7 @@ function accepts(rule: Rule, network: Ipv4Prefix, devices: readonly string[]): b
     if (op === '!=') return false;
     if (typeof right === 'string' && devices.includes(right)) return true;
     const prefix = prefixOf(right);
-    return prefix !== undefined && overlaps4(prefix, network);
+    return prefix !== undefined && overlaps(prefix, network);
   });
 }
 
@@ -220,7 +221,7 @@ function acceptsLine(line: string, network: Ipv4Prefix, devices: readonly string
   const prefixes = Array.from(line.matchAll(/(?<!! )-[sd] (\S+)/g), (match) => parsePrefix4(match[1]!));
   const names = Array.from(line.matchAll(/(?<!! )-[io] (\S+)/g), (match) => match[1]!);
   return (
-    prefixes.some((prefix) => prefix !== undefined && overlaps4(prefix, network)) ||
+    prefixes.some((prefix) => prefix !== undefined && overlaps(prefix, network)) ||
     names.some((name) => devices.includes(name))
   );
 }

@@ -112,8 +112,8 @@ export function testBackend(
           if (kind.ignoresPeers) return;
           const peer = lease(stack, 2);
           for (const unusable of [
-            { ...peer, attrs: { ...peer.attrs, publicIp: undefined, publicIpv6: undefined } },
-            { ...peer, subnet: undefined, ipv6Subnet: undefined },
+            { ...peer, attrs: { ...peer.attrs, publicAddresses: { ipv4: undefined, ipv6: undefined } } },
+            { ...peer, subnets: { ipv4: undefined, ipv6: undefined } },
           ]) {
             const part = backend.peer(lease(stack, 1), unusable);
             assert(isSkipped(part));
@@ -180,14 +180,17 @@ export function testBackend(
       const v6 = stack !== 'ipv4';
       const type = kind.type === 'udp' || kind.ignoresPeers ? '' : kind.type;
       return {
-        subnet: v4 ? parsePrefix4(`10.244.${host}.0/24`) : undefined,
-        ipv6Subnet: v6 ? parsePrefix6(`fd10:0:0:${host.toString(16)}::/64`) : undefined,
+        subnets: {
+          ipv4: v4 ? parsePrefix4(`10.244.${host}.0/24`) : undefined,
+          ipv6: v6 ? parsePrefix6(`fd10:0:0:${host.toString(16)}::/64`) : undefined,
+        },
         attrs: {
-          publicIp: parseIpv4(`192.168.77.${host}`),
-          publicIpv6: v6 ? parseIpv6(`fd77::${host.toString(16)}`) : undefined,
+          publicAddresses: {
+            ipv4: parseIpv4(`192.168.77.${host}`),
+            ipv6: v6 ? parseIpv6(`fd77::${host.toString(16)}`) : undefined,
+          },
           backendType: type,
-          backendData: v4 ? peerData('ipv4', host) : undefined,
-          backendV6Data: v6 ? peerData('ipv6', host) : undefined,
+          backendData: { ipv4: v4 ? peerData('ipv4', host) : undefined, ipv6: v6 ? peerData('ipv6', host) : undefined },
         },
         expiresAtMs: undefined,
       };

@@ -2,17 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { WeftError } from '../../src/errors.ts';
+import { overlaps } from '../../src/ip/address.ts';
 import { ipv4Of, parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parseIpv6 } from '../../src/ip/ipv6.ts';
-import {
-  containsPrefix4,
-  containsPrefix6,
-  formatPrefix4,
-  overlaps4,
-  overlaps6,
-  parsePrefix4,
-  parsePrefix6,
-} from '../../src/ip/prefix.ts';
+import { containsPrefix4, containsPrefix6, formatPrefix4, parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import { type JsonValue, type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../src/lease/lease.ts';
 import { encodeLeaseValue } from '../../src/lease/lease-codec.ts';
 import type { SubnetReport } from '../../src/subnet/report.ts';
@@ -58,11 +51,9 @@ export function attrsOf(host: number, backendData?: JsonValue): LeaseAttrs {
   const publicIp = parseIpv4(`192.168.77.${host}`);
   assert.ok(publicIp !== undefined);
   return {
-    publicIp,
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: publicIp, ipv6: undefined },
     backendType: backendData === undefined ? '' : 'vxlan',
-    backendData,
-    backendV6Data: undefined,
+    backendData: { ipv4: backendData, ipv6: undefined },
   };
 }
 
@@ -75,12 +66,12 @@ export function leaseOf(
   const subnet = parsePrefix4(cidr);
   assert.ok(subnet !== undefined);
   const expiresAtMs = ttlMs === undefined ? undefined : Date.now() + ttlMs;
-  return { subnet, ipv6Subnet: undefined, attrs: attrsOf(host, backendData), expiresAtMs };
+  return { subnets: { ipv4: subnet, ipv6: undefined }, attrs: attrsOf(host, backendData), expiresAtMs };
 }
 
 /** flannel's value of a lease whose data is a text as it is. */
 export function rawLeaseValue({ attrs }: Lease, backendData: string): string {
-  return `${encodeLeaseValue({ ...attrs, backendType: 'vxlan', backendData: undefined }).slice(0, -1)},"BackendData":${backendData}}`;
+  return `${encodeLeaseValue({ ...attrs, backendType: 'vxlan', backendData: { ...attrs.backendData, ipv4: undefined } }).slice(0, -1)},"BackendData":${backendData}}`;
 }
 
 /** What a host that may write its own entry can put there; none of it means anything to a backend. */
@@ -98,8 +89,8 @@ const HOSTILE_DATA: readonly string[] = [
 
 function overlap(a: Lease, b: Lease): boolean {
   return (
-    (a.subnet !== undefined && b.subnet !== undefined && overlaps4(a.subnet, b.subnet)) ||
-    (a.ipv6Subnet !== undefined && b.ipv6Subnet !== undefined && overlaps6(a.ipv6Subnet, b.ipv6Subnet))
+    (a.subnets.ipv4 !== undefined && b.subnets.ipv4 !== undefined && overlaps(a.subnets.ipv4, b.subnets.ipv4)) ||
+    (a.subnets.ipv6 !== undefined && b.subnets.ipv6 !== undefined && overlaps(a.subnets.ipv6, b.subnets.ipv6))
   );
 }
 
@@ -245,10 +236,10 @@ export function subnetManagerContract(
         const before = Date.now();
         const attrs = attrsOf(1, { VNI: 1, VtepMAC: '72:4f:d0:84:69:9f' });
         const lease = await harness.manager().acquireLease(config, attrs, signal);
-        assert.ok(lease.subnet !== undefined && config.ipv4 !== undefined);
-        assert.equal(lease.subnet.length, 24);
-        assert.ok(lease.subnet.addr >= config.ipv4.subnetMin && lease.subnet.addr <= config.ipv4.subnetMax);
-        assert.equal(lease.ipv6Subnet, undefined);
+        assert.ok(lease.subnets.ipv4 !== undefined && config.ipv4 !== undefined);
+        assert.equal(lease.subnets.ipv4.length, 24);
+        assert.ok(lease.subnets.ipv4.addr >= config.ipv4.subnetMin && lease.subnets.ipv4.addr <= config.ipv4.subnetMax);
+        assert.equal(lease.subnets.ipv6, undefined);
         assert.deepEqual(lease.attrs, attrs);
         assert.ok(lease.expiresAtMs !== undefined);
         const ttlMs = lease.expiresAtMs - before;
@@ -271,7 +262,7 @@ export function subnetManagerContract(
     test('that is held comes along when the public address changes', async ({ harness, config, signal }) => {
       const manager = harness.manager();
       const held = await manager.acquireLease(config, attrsOf(1), signal);
-      const moved = await manager.acquireLease(config, attrsOf(2), signal, { previous: held, held });
+      const moved = await manager.acquireLease(config, attrsOf(2), signal, { previous: held.subnets, held });
       assert.equal(leaseKey(moved), leaseKey(held));
       assert.deepEqual(moved.attrs, attrsOf(2));
       const picture = new Picture(manager.watchLeases(config, signal));
@@ -285,7 +276,7 @@ export function subnetManagerContract(
     allocationTest('is had again under another address of this host', async ({ harness, config, signal }) => {
       await harness.writeEntry(leaseOf('10.5.3.0/24', 2));
       await harness.writeEntry(leaseOf('10.5.6.0/24', 7));
-      const hostAddresses = [1, 7].map((host) => attrsOf(host).publicIp!);
+      const hostAddresses = [1, 7].map((host) => attrsOf(host).publicAddresses.ipv4!);
       const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { hostAddresses });
       assert.equal(leaseKey(lease), '10.5.6.0-24');
       const picture = new Picture(harness.manager().watchLeases(config, signal));
@@ -296,7 +287,7 @@ export function subnetManagerContract(
     allocationTest('is not taken from who holds it by now, held as it was', async ({ harness, config, signal }) => {
       const held = leaseOf('10.5.6.0/24', 1);
       await harness.writeEntry(leaseOf('10.5.6.0/24', 3));
-      const lease = await harness.manager().acquireLease(config, attrsOf(2), signal, { previous: held, held });
+      const lease = await harness.manager().acquireLease(config, attrsOf(2), signal, { previous: held.subnets, held });
       assert.ok(!overlap(lease, held));
     });
 
@@ -304,7 +295,7 @@ export function subnetManagerContract(
       const reports: SubnetReport[] = [];
       const manager = harness.manager({ report: (report) => reports.push(report) });
       const previous = leaseOf('10.5.6.0/24', 1);
-      const lease = await manager.acquireLease(config, attrsOf(1), signal, { previous });
+      const lease = await manager.acquireLease(config, attrsOf(1), signal, { previous: previous.subnets });
       assert.equal(leaseKey(lease), leaseKey(previous));
       assert.ok(reports.some((report) => report.type === 'previous-reused'));
     });
@@ -314,7 +305,7 @@ export function subnetManagerContract(
       async ({ harness, config, signal }) => {
         await harness.writeEntry(leaseOf('10.5.3.0/24', 1));
         const previous = leaseOf('10.5.6.0/24', 1);
-        const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous });
+        const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous: previous.subnets });
         assert.equal(leaseKey(lease), '10.5.3.0-24');
       },
     );
@@ -322,7 +313,7 @@ export function subnetManagerContract(
     allocationTest('takes another subnet when the previous one is held', async ({ harness, config, signal }) => {
       const taken = leaseOf('10.5.6.0/24', 2);
       await harness.writeEntry(taken);
-      const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous: taken });
+      const lease = await harness.manager().acquireLease(config, attrsOf(1), signal, { previous: taken.subnets });
       assert.ok(!overlap(lease, taken));
     });
 
@@ -333,7 +324,7 @@ export function subnetManagerContract(
           const reports: SubnetReport[] = [];
           const manager = harness.manager({ report: (report) => reports.push(report) });
           const previous = leaseOf(cidr, host + 1);
-          const lease = await manager.acquireLease(config, attrsOf(host + 1), signal, { previous });
+          const lease = await manager.acquireLease(config, attrsOf(host + 1), signal, { previous: previous.subnets });
           assert.notEqual(leaseKey(lease), leaseKey(previous));
           assert.ok(
             reports.some((report) => report.type === 'previous-incompatible'),
@@ -407,7 +398,8 @@ export function subnetManagerContract(
       const { harness, config, signal } = t;
       const own = await harness.manager().acquireLease(config, attrsOf(1), signal);
       for (const cidr of ['0.0.0.0/0', '10.0.0.0/8']) await harness.writeEntry(leaseOf(cidr, 66));
-      const everything = { ...leaseOf('0.0.0.0/0', 66), ipv6Subnet: parsePrefix6('::/0')! };
+      const four = leaseOf('0.0.0.0/0', 66);
+      const everything = { ...four, subnets: { ...four.subnets, ipv6: parsePrefix6('::/0')! } };
       await harness.writeEntry(everything);
       // A host that is restarted, one that is new, and one whose entry has gone for a moment.
       const again = await harness.manager().acquireLease(config, attrsOf(1), signal);
@@ -441,12 +433,13 @@ export function subnetManagerContract(
       async ({ harness, config, signal }) => {
         const publicIpv6 = parseIpv6('fd77::1');
         assert.ok(publicIpv6 !== undefined && config.ipv6 !== undefined);
-        const attrs = { ...attrsOf(1), publicIpv6 };
+        const one = attrsOf(1);
+        const attrs = { ...one, publicAddresses: { ...one.publicAddresses, ipv6: publicIpv6 } };
         const lease = await harness.manager().acquireLease(config, attrs, signal);
-        assert.ok(lease.subnet !== undefined && lease.ipv6Subnet !== undefined);
-        assert.ok(containsPrefix4(parsePrefix4('10.5.0.0/16')!, lease.subnet));
-        assert.ok(containsPrefix6(parsePrefix6('fd00:5::/48')!, lease.ipv6Subnet));
-        assert.equal(lease.ipv6Subnet.length, 64);
+        assert.ok(lease.subnets.ipv4 !== undefined && lease.subnets.ipv6 !== undefined);
+        assert.ok(containsPrefix4(parsePrefix4('10.5.0.0/16')!, lease.subnets.ipv4));
+        assert.ok(containsPrefix6(parsePrefix6('fd00:5::/48')!, lease.subnets.ipv6));
+        assert.equal(lease.subnets.ipv6.length, 64);
         const again = await harness.manager().acquireLease(config, attrs, signal);
         assert.equal(leaseKey(again), leaseKey(lease));
       },
@@ -527,7 +520,9 @@ export function subnetManagerContract(
     test('nothing that one entry says can hurt the others, whatever it becomes', async (t) => {
       const { harness, config, signal } = t;
       const manager = harness.manager();
-      const own = await manager.acquireLease(config, attrsOf(1), signal, { previous: leaseOf('10.5.1.0/24', 1) });
+      const own = await manager.acquireLease(config, attrsOf(1), signal, {
+        previous: leaseOf('10.5.1.0/24', 1).subnets,
+      });
       const picture = new Picture(manager.watchLeases(config, signal));
       await picture.first();
       const held = manager.holdLease(own, signal)[Symbol.asyncIterator]().next();
@@ -537,7 +532,7 @@ export function subnetManagerContract(
         await harness.writeEntry(leaseOf('10.5.3.0/24', 30 + i));
         await picture.until(
           'a change after it',
-          (leases) => leases.get(key)?.attrs.publicIp === attrsOf(30 + i).publicIp,
+          (leases) => leases.get(key)?.attrs.publicAddresses.ipv4 === attrsOf(30 + i).publicAddresses.ipv4,
         );
       }
       // A manager that starts now reads the last of them in its first list.
@@ -566,7 +561,10 @@ export function subnetManagerContract(
       await other.first();
       assert.deepEqual(other.leases.get(key)?.attrs, { ...attrsOf(2), backendType: 'vxlan' });
       await harness.writeEntry(leaseOf('10.5.2.0/24', 4, HOUR_MS, { VNI: 2 }));
-      await other.until('the new address', (leases) => leases.get(key)?.attrs.publicIp === attrsOf(4).publicIp);
+      await other.until(
+        'the new address',
+        (leases) => leases.get(key)?.attrs.publicAddresses.ipv4 === attrsOf(4).publicAddresses.ipv4,
+      );
       assert.deepEqual(other.leases.get(key)?.attrs, { ...attrsOf(4), backendType: 'vxlan' });
     });
 
@@ -682,7 +680,7 @@ export function subnetManagerContract(
       assert.ok(lost.type === 'lost');
       assert.match(lost.reason, /192\.168\.77\.2/);
       assert.equal((await events.next()).done, true);
-      const next = await manager.acquireLease(config, attrsOf(1), signal, { previous: lease });
+      const next = await manager.acquireLease(config, attrsOf(1), signal, { previous: lease.subnets });
       assert.notEqual(leaseKey(next), leaseKey(lease));
     });
 
@@ -690,7 +688,7 @@ export function subnetManagerContract(
       const manager = t.harness.manager();
       const lease = await manager.acquireLease(t.config, attrsOf(1), t.signal);
       await t.harness.deleteEntry(leaseKey(lease));
-      const half = { addr: ipv4Of(lease.subnet!.addr), length: 25 };
+      const half = { addr: ipv4Of(lease.subnets.ipv4!.addr), length: 25 };
       await t.harness.writeEntry(leaseOf(formatPrefix4(half), 2));
       const events = hold(manager, lease, t.signal);
       const lost = await until(events, 'the loss', (event) => event.type !== 'store-unavailable');

@@ -15,11 +15,9 @@ const [storePath = '', netConfPath = '', hostText = '', ttlText = ''] = process.
 const host = Number(hostText);
 const leaseTtlMs = Number(ttlText);
 const attrs = {
-  publicIp: ipv4Of(0xc0a84d00 + host),
-  publicIpv6: undefined,
+  publicAddresses: { ipv4: ipv4Of(0xc0a84d00 + host), ipv6: undefined },
   backendType: '',
-  backendData: undefined,
-  backendV6Data: undefined,
+  backendData: { ipv4: undefined, ipv6: undefined },
 };
 const forever = new AbortController().signal;
 const manager = new LocalSubnetManager({

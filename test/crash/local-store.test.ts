@@ -7,8 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { LeaseKey } from '../../src/lease/lease.ts';
 import { parseLeaseKey } from '../../src/lease/lease-codec.ts';
+import { overlap } from '../../src/lease/subnets.ts';
 import { type Child, lines, start } from '../../src/linux/run.ts';
-import { overlap } from '../../src/subnet/lease-choice.ts';
 import { LeaseStore } from '../../src/subnet/local/lease-store.ts';
 
 const HOST = fileURLToPath(new URL('local-store-host.ts', import.meta.url));

@@ -10,8 +10,11 @@ import { golden } from '../fakes/golden.ts';
 import { etcdDump, goldenDump } from './etcd-dump.ts';
 
 function host(address: string): LeaseAttrs {
-  const none = { publicIpv6: undefined, backendData: undefined, backendV6Data: undefined };
-  return { publicIp: parseIpv4(address), backendType: '', ...none };
+  return {
+    publicAddresses: { ipv4: parseIpv4(address), ipv6: undefined },
+    backendType: '',
+    backendData: { ipv4: undefined, ipv6: undefined },
+  };
 }
 
 it('leaves the same keys, values, versions and lease lives in etcd as flanneld, step by step', async () => {
@@ -28,9 +31,9 @@ it('leaves the same keys, values, versions and lease lives in etcd as flanneld, 
   assert.equal(config.backend.type, 'udp');
 
   // flanneld drew these two by lot.
-  const [h1, h2] = [{ subnet: parsePrefix4('10.244.5.0/24') }, { subnet: parsePrefix4('10.244.38.0/24') }].map(
-    ({ subnet }) => ({ previous: { subnet, ipv6Subnet: undefined } }),
-  );
+  const [h1, h2] = ['10.244.5.0/24', '10.244.38.0/24'].map((subnet) => ({
+    previous: { ipv4: parsePrefix4(subnet), ipv6: undefined },
+  }));
   await manager.acquireLease(config, host('10.98.0.12'), signal, h2);
   await manager.acquireLease(config, host('10.98.0.11'), signal, h1);
   assert.deepEqual(await etcdDump(server), goldenDump('etcd-udp', '50-etcd'));

@@ -109,11 +109,11 @@ describe('etcd subnet manager, cut off and back', () => {
     const { value } = await pending;
     assert.ok(value?.type === 'snapshot', `got ${value?.type}`);
     assert.deepEqual(
-      value.leases.map((lease) => [leaseKey(lease), lease.attrs.publicIp]),
+      value.leases.map((lease) => [leaseKey(lease), lease.attrs.publicAddresses.ipv4]),
       [
-        ['10.5.2.0-24', attrsOf(20).publicIp],
-        ['10.5.3.0-24', attrsOf(3).publicIp],
-        ['10.5.4.0-24', attrsOf(4).publicIp],
+        ['10.5.2.0-24', attrsOf(20).publicAddresses.ipv4],
+        ['10.5.3.0-24', attrsOf(3).publicAddresses.ipv4],
+        ['10.5.4.0-24', attrsOf(4).publicAddresses.ipv4],
       ],
     );
     assert.ok(scope.reports.some((report) => report.type === 'resynchronised' && report.reason.includes('compacted')));
@@ -187,14 +187,14 @@ describe('etcd subnet manager, cut off and back', () => {
     proxy.cut();
     assert.equal((await pending).value?.type, 'store-unavailable');
     await until(updates, removes(leaseKey(lease)));
-    const taken = await scope.manager().acquireLease(config, attrsOf(2), scope.signal, { previous: lease });
+    const taken = await scope.manager().acquireLease(config, attrsOf(2), scope.signal, { previous: lease.subnets });
     assert.equal(leaseKey(taken), leaseKey(lease));
     proxy.heal();
     const { value: lost } = await events.next();
     assert.ok(lost?.type === 'lost');
     assert.match(lost.reason, /192\.168\.77\.2/);
     assert.equal((await events.next()).done, true);
-    const other = await manager.acquireLease(config, attrsOf(1), scope.signal, { previous: lease });
+    const other = await manager.acquireLease(config, attrsOf(1), scope.signal, { previous: lease.subnets });
     assert.notEqual(leaseKey(other), leaseKey(lease));
   });
 
@@ -284,7 +284,7 @@ describe('etcd subnet manager, cut off and back', () => {
     const create = async (cidr: string): Promise<string> => {
       const binding = await registry.grant(60, scope.signal);
       return await registry.create(
-        leaseOf(cidr, 1),
+        leaseOf(cidr, 1).subnets,
         '{"PublicIP":"192.168.77.1"}',
         binding,
         listing.revision,
@@ -525,7 +525,7 @@ describe('etcd subnet manager, at construction', () => {
       report: (report: SubnetReport) => reports.push(report),
     };
     assert.equal(new EtcdSubnetManager(options).name, 'Etcd Local Manager with Previous Subnet: None');
-    const previous = leaseOf('10.244.5.0/24', 1);
+    const previous = leaseOf('10.244.5.0/24', 1).subnets;
     assert.equal(
       new EtcdSubnetManager({ ...options, previous }).name,
       'Etcd Local Manager with Previous Subnet: 10.244.5.0/24',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { overlaps4, parsePrefix4 } from '../../src/ip/prefix.ts';
+import { overlaps } from '../../src/ip/address.ts';
+import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import type { Flanneld } from '../netns/flanneld.ts';
 import { eventually } from '../netns/waiting.ts';
 import { FaultNet, killed, RECOVERY_MS } from './fault-net.ts';
@@ -75,7 +76,7 @@ describe('an agent is killed (SIGKILL) while it starts', () => {
   async function noOverlap(): Promise<void> {
     const subnets = (await net.store.leases()).map(({ subnet }) => parsePrefix4(subnet)!);
     for (const [index, one] of subnets.entries()) {
-      for (const other of subnets.slice(index + 1)) assert.ok(!overlaps4(one, other));
+      for (const other of subnets.slice(index + 1)) assert.ok(!overlaps(one, other));
     }
   }
 

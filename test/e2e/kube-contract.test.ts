@@ -33,7 +33,7 @@ after(() => cluster[Symbol.asyncDispose]());
 
 /** The CIDRs that a lease key names; a name that is no key gets none. */
 function cidrsOf(key: string): string[] {
-  const { subnet, ipv6Subnet } = parseLeaseKey(key) ?? { subnet: undefined, ipv6Subnet: undefined };
+  const { ipv4: subnet, ipv6: ipv6Subnet } = parseLeaseKey(key) ?? { ipv4: undefined, ipv6: undefined };
   return [...(subnet ? [formatPrefix4(subnet)] : []), ...(ipv6Subnet ? [formatPrefix6(ipv6Subnet)] : [])];
 }
 
@@ -41,9 +41,9 @@ function annotationsOf({ attrs }: Lease): Record<string, string> {
   return {
     [keys.kubeSubnetManager]: 'true',
     [keys.backendType]: attrs.backendType,
-    [keys.backendData]: JSON.stringify(attrs.backendData ?? null),
-    ...(attrs.publicIp === undefined ? {} : { [keys.publicIp]: formatIpv4(attrs.publicIp) }),
-    ...(attrs.publicIpv6 === undefined ? {} : { [keys.publicIpv6]: formatIpv6(attrs.publicIpv6) }),
+    [keys.backendData]: JSON.stringify(attrs.backendData.ipv4 ?? null),
+    ...(attrs.publicAddresses.ipv4 === undefined ? {} : { [keys.publicIp]: formatIpv4(attrs.publicAddresses.ipv4) }),
+    ...(attrs.publicAddresses.ipv6 === undefined ? {} : { [keys.publicIpv6]: formatIpv6(attrs.publicAddresses.ipv6) }),
   };
 }
 

@@ -34,11 +34,9 @@ after(() => cluster[Symbol.asyncDispose]());
 
 function attrs(publicIp: string, more: Partial<LeaseAttrs> = {}): LeaseAttrs {
   return {
-    publicIp: parseIpv4(publicIp),
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: parseIpv4(publicIp), ipv6: undefined },
     backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
+    backendData: { ipv4: undefined, ipv6: undefined },
     ...more,
   };
 }
@@ -165,7 +163,9 @@ class Agent implements AsyncDisposable {
   }
 
   #set(lease: Lease): void {
-    const { publicIp, publicIpv6 } = lease.attrs;
+    const {
+      publicAddresses: { ipv4: publicIp, ipv6: publicIpv6 },
+    } = lease.attrs;
     this.picture.set(leaseKey(lease), publicIp === undefined ? formatIpv6(publicIpv6!) : formatIpv4(publicIp));
   }
 
@@ -280,9 +280,14 @@ describe('beside a recorded flannel', () => {
         await using agent = await Agent.start({ node: expected.name, netConf });
         await agent.join(annotation('public-ip') ?? '', {
           backendType: type,
-          publicIpv6: parseIpv6(annotation('public-ipv6') ?? ''),
-          backendData: data ? parsed('backend-data') : undefined,
-          backendV6Data: data ? parsed('backend-v6-data') : undefined,
+          publicAddresses: {
+            ipv4: parseIpv4(annotation('public-ip') ?? ''),
+            ipv6: parseIpv6(annotation('public-ipv6') ?? ''),
+          },
+          backendData: {
+            ipv4: data ? parsed('backend-data') : undefined,
+            ipv6: data ? parsed('backend-v6-data') : undefined,
+          },
         });
         assert.deepEqual(flannelPart(await cluster.admin.node(expected.name)), flannelPartOf(expected));
       }

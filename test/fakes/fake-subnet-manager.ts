@@ -2,6 +2,7 @@ import { backendKind } from '../../src/backend/registry.ts';
 import { parseNetConf } from '../../src/config/net-conf.ts';
 import type { NetworkConfig } from '../../src/config/network-config.ts';
 import { WeftError } from '../../src/errors.ts';
+import { FAMILIES, perFamily } from '../../src/ip/family.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../src/lease/lease.ts';
 import {
@@ -79,7 +80,7 @@ export class FakeLeaseStore {
       this.#changed();
     } else {
       const expiresAtMs = this.#entries.get(key as LeaseKey)?.expiresAtMs;
-      this.put({ subnet, ipv6Subnet: undefined, attrs: undefined, expiresAtMs });
+      this.put({ subnets: { ipv4: subnet, ipv6: undefined }, attrs: undefined, expiresAtMs });
     }
   }
 
@@ -181,9 +182,13 @@ export class FakeSubnetManager implements SubnetManager {
       report: this.#report,
     });
     for (const entry of choice.remove) this.#store.delete(leaseKey(entry));
-    const { subnet, ipv6Subnet } = choice.type === 'reuse' ? choice.entry : choice.subnets;
+    const { subnets } = choice.type === 'reuse' ? choice.entry : choice;
     const permanent = choice.type === 'reuse' && choice.entry.expiresAtMs === undefined;
-    const lease: Lease = { subnet, ipv6Subnet, attrs, expiresAtMs: permanent ? undefined : nowMs + this.#leaseTtlMs };
+    const lease: Lease = {
+      subnets,
+      attrs,
+      expiresAtMs: permanent ? undefined : nowMs + this.#leaseTtlMs,
+    };
     for (const entry of this.#store.entries()) {
       if (!isLive(entry, nowMs)) this.#store.delete(leaseKey(entry));
     }
@@ -263,7 +268,7 @@ export class FakeSubnetManager implements SubnetManager {
         const before = known.get(key);
         const said = entry.attrs ?? before?.lease.attrs;
         if (before?.entry === entry || said === undefined) continue;
-        const attrs = backendData ? said : { ...said, backendData: undefined, backendV6Data: undefined };
+        const attrs = backendData ? said : { ...said, backendData: perFamily(() => undefined) };
         const lease = { ...entry, attrs };
         known.set(key, { entry, lease });
         queue.set(lease);
@@ -309,9 +314,8 @@ function aborted(signal: AbortSignal): Promise<void> {
 
 function sameAttrs(a: LeaseAttrs, b: LeaseAttrs): boolean {
   return (
-    a.publicIp === b.publicIp &&
-    a.publicIpv6 === b.publicIpv6 &&
+    FAMILIES.every(({ key }) => a.publicAddresses[key] === b.publicAddresses[key]) &&
     a.backendType === b.backendType &&
-    JSON.stringify([a.backendData, a.backendV6Data]) === JSON.stringify([b.backendData, b.backendV6Data])
+    JSON.stringify(a.backendData) === JSON.stringify(b.backendData)
   );
 }

@@ -64,7 +64,7 @@ export async function createSubnetManager(
         backends,
         renewMarginMs,
         report,
-        ...(previous.kind === 'read' ? { previous: previous.reading } : {}),
+        ...(previous.kind === 'read' ? { previous: previous.reading.subnets } : {}),
       });
       return { manager, ...WITHOUT_NODE };
     }

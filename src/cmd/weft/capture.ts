@@ -17,9 +17,8 @@ import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { openExclusive } from '../../exclusive-file.ts';
 import { formatAddr, type IpPrefix, prefixOf } from '../../ip/address.ts';
-import { FAMILIES } from '../../ip/family.ts';
+import { FAMILIES, present } from '../../ip/family.ts';
 import type { Lease } from '../../lease/lease.ts';
-import { publicAddressOf, subnetsOf } from '../../lease/lease-families.ts';
 import { POLLIN } from '../../linux/constants.ts';
 import { addressOf, pollAsync } from '../../linux/ffi.ts';
 import { readHostNetwork } from '../../linux/interfaces.ts';
@@ -107,7 +106,7 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   const external = view.known.external.name;
   const isDirect = wanted.tunnel.length === 0 || view.peers.some((peer) => wanted.deviceTo(peer) === external);
   const selection = new Selection({
-    ...{ peers, filter, isDirect, tunnel: wanted.tunnel, subnets: subnetsOf(view.known.own) },
+    ...{ peers, filter, isDirect, tunnel: wanted.tunnel, subnets: present(view.known.own.subnets) },
     networks: FAMILIES.flatMap(({ key }) => view.known.config[key]?.network ?? []),
   });
   using sockets = new DisposableStack();
@@ -289,14 +288,14 @@ function standardOutput(): Sink {
 }
 
 function addressesOf({ attrs }: Lease): CapturePeer['addresses'] {
-  return FAMILIES.flatMap(({ key }) => publicAddressOf(attrs, key) ?? []);
+  return present(attrs.publicAddresses);
 }
 
 function peerOf(lease: Lease): CapturePeer {
   const addresses = addressesOf(lease);
   const [first] = addresses;
   const name = lease.origin?.holder ?? (first === undefined ? 'unknown' : formatAddr(first));
-  return { name: printable(name), subnets: subnetsOf(lease), addresses };
+  return { name: printable(name), subnets: present(lease.subnets), addresses };
 }
 
 function prefixesOf(peers: readonly CapturePeer[], word: string): readonly IpPrefix[] | undefined {

@@ -14,6 +14,7 @@ import { overlayChecks } from '../../doctor/overlay-checks.ts';
 import { tunChecks } from '../../doctor/tun-checks.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { formatPrefix } from '../../ip/address.ts';
+import { present } from '../../ip/family.ts';
 import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { makeTestContainer } from '../../linux/test-container.ts';
 import { printableLines } from '../../printable.ts';
@@ -106,9 +107,7 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
   progress(undefined);
   const paths = [...host, ...container.paths];
   const all = container.failure === undefined ? checks : [...checks, container.failure];
-  const own = [view.known.own.subnet, view.known.own.ipv6Subnet].flatMap((one) =>
-    one === undefined ? [] : formatPrefix(one),
-  );
+  const own = present(view.known.own.subnets).map(formatPrefix);
   const report: Report = {
     ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths, await waysTo(view, paths, signal)) },
     tookMs: Math.round(performance.now() - startedAtMs),
@@ -160,7 +159,7 @@ async function measureFromContainer(
   peers: readonly PeerView[],
   signal: AbortSignal,
 ): Promise<{ readonly paths: readonly MeasuredPath[]; readonly failure: CheckResult | undefined }> {
-  const { subnet } = known.own;
+  const subnet = known.own.subnets.ipv4;
   const reachable = peers.filter(({ overlay }) => typeof overlay === 'number');
   const links = await realHost().links(signal);
   if (subnet === undefined || reachable.length === 0 || !links.some(({ name }) => name === BRIDGE))

@@ -5,8 +5,8 @@ import { parsePacketFilter } from '../../capture/packet-filter.ts';
 import type { HostView } from '../../diagnosis/host-view.ts';
 import { type HeaderText, headersOf } from '../../diagnosis/trace.ts';
 import { containsAddr } from '../../ip/address.ts';
+import { present } from '../../ip/family.ts';
 import { ICMP } from '../../ip/icmp.ts';
-import { subnetsOf } from '../../lease/lease-families.ts';
 import { openDropWatch } from '../../linux/drop-watch.ts';
 import {
   devicesOf,
@@ -126,7 +126,7 @@ function print({ json }: WatchFlags, watched: Watched): void {
 /** This host's own namespace, and those with an address of its subnet. */
 function namesOf({ known: { own } }: HostView): ReadonlyMap<number, string> {
   const host = namespaceAt(OWN_NAMESPACE, 'host');
-  const subnets = subnetsOf(own);
+  const subnets = present(own.subnets);
   const isOurs = (namespace: NetworkNamespace): boolean =>
     localAddressesOf(namespace).some((addr) => subnets.some((subnet) => containsAddr(subnet, addr)));
   const containers = networkNamespaces().filter((one) => one.inode !== host.inode && isOurs(one));

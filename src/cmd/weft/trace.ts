@@ -22,7 +22,7 @@ import {
 import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { containsAddr, formatAddr, formatPrefix, type IpAddr, isPrefix4, parseAddr } from '../../ip/address.ts';
-import { subnetsOf } from '../../lease/lease-families.ts';
+import { present } from '../../ip/family.ts';
 import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
 import { errnoName } from '../../linux/ffi.ts';
 import {
@@ -248,7 +248,7 @@ function sourceOf(view: HostView, word: string, own: NetworkNamespace, all: Know
     if (found === undefined)
       throw usage(`no network namespace that can be seen from here has the address ${formatAddr(addr)}`);
     // What the host has of its own subnet are the addresses of the bridge and of the overlay's device.
-    return subnetsOf(view.known.own).some((subnet) => addr === gatewayOf(subnet)) ? own : found.namespace;
+    return present(view.known.own.subnets).some((subnet) => addr === gatewayOf(subnet)) ? own : found.namespace;
   }
   const path = /^\d+$/.test(word) ? `/proc/${word}/ns/net` : word.startsWith('/') ? word : `/run/netns/${word}`;
   try {
@@ -365,7 +365,7 @@ async function agentsOf(
   const here: TracedAgent = { host: THIS_HOST, client: agentClient(THIS_HOST, overSocket(socket)), subnet: peer.id };
   const clients = await clientsOf(flags, signal);
   const asked = await askAll(clients, (client) => client.get('/self', signal), signal);
-  const own = subnetsOf(view.known.own).find((subnet) => isPrefix4(subnet) === isPrefix4(peer.subnet));
+  const own = present(view.known.own.subnets).find((subnet) => isPrefix4(subnet) === isPrefix4(peer.subnet));
   const at = asked.findIndex((one) => 'answer' in one && one.answer.lease?.subnets.includes(peer.id) === true);
   if (at < 0) {
     notes.push(`the agent of ${farHost} was not asked: name it with --socket, --host or --cluster`);

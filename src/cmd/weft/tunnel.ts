@@ -13,6 +13,7 @@ import { SOURCE_CHECKS, type SourceCheck } from '../../dataplane/source-check.ts
 import type { Forwarder } from '../../dataplane/supervisor.ts';
 import { Reconciler } from '../../desired/reconciler.ts';
 import { prefixed, WeftError } from '../../errors.ts';
+import { overlaps } from '../../ip/address.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
 import {
   containsAddr4,
@@ -20,7 +21,6 @@ import {
   formatPrefix4,
   type Ipv4Prefix,
   mask4,
-  overlaps4,
   parsePrefix4,
   prefix4,
 } from '../../ip/prefix.ts';
@@ -133,7 +133,7 @@ function ownSubnet({ subnet, address: { address, network }, peer }: TunnelOption
       },
     );
   }
-  const taken = peer.find((each) => overlaps4(each.subnet, subnet));
+  const taken = peer.find((each) => overlaps(each.subnet, subnet));
   if (taken !== undefined) {
     throw new WeftError(
       'WEFT_USAGE',
@@ -158,7 +158,7 @@ function checkPeers({ address, network }: TunnelAddress, peers: readonly PeerArg
     if ((address & mask4(peer.subnet.length)) >>> 0 === peer.subnet.addr) {
       found.push(`peer ${index + 1}: its subnet contains the own address`);
     }
-    const twin = peers.findIndex((other, at) => at < index && overlaps4(other.subnet, peer.subnet));
+    const twin = peers.findIndex((other, at) => at < index && overlaps(other.subnet, peer.subnet));
     if (twin >= 0) found.push(`peer ${index + 1}: its subnet overlaps that of peer ${twin + 1}`);
     return found;
   });

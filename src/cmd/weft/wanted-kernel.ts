@@ -9,9 +9,7 @@ import type { WantedState } from '../../desired/state.ts';
 import { Wanted } from '../../desired/wanted.ts';
 import type { HostView, PeerView } from '../../diagnosis/host-view.ts';
 import { formatPrefix, prefixOf } from '../../ip/address.ts';
-import { perFamily } from '../../ip/family.ts';
 import { leaseKey } from '../../lease/lease.ts';
-import { backendDataOf } from '../../lease/lease-families.ts';
 import { identityHost } from '../../linux/identity-host.ts';
 import { readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
@@ -49,7 +47,7 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
     }),
   };
   const networks = [config.ipv4, config.ipv6].flatMap((plan) => plan?.network ?? []);
-  const past = { published: perFamily((family) => backendDataOf(own.attrs, family)), networks };
+  const past = { published: own.attrs.backendData, networks };
   const setup = await identifyBackend(configuredBackend(config), config, past, host, signal);
   const backend = openBackend(setup, config, external);
   const { kernel: state, outer } = backend.host(own);
@@ -64,8 +62,8 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
       if (route.type === 'unicast') devices.set(formatPrefix(route.dst), route.dev);
     // The forwarder has one route for the whole network.
     const [whole] = state.routes;
-    if (part.forward !== undefined && whole?.type === 'unicast' && peer.subnet !== undefined)
-      devices.set(formatPrefix(peer.subnet), whole.dev);
+    if (part.forward !== undefined && whole?.type === 'unicast' && peer.subnets.ipv4 !== undefined)
+      devices.set(formatPrefix(peer.subnets.ipv4), whole.dev);
   }
   return {
     deviceTo: ({ id }) => devices.get(id),
@@ -103,7 +101,7 @@ async function externalOf({ known: { external, own } }: HostView, signal: AbortS
   return {
     ...{ name: external.name, mtuBytes: present?.mtuBytes ?? 1_500 },
     ...{ address: external.address, addressV6: external.addressV6 },
-    ...{ publicIp: own.attrs.publicIp, publicIpv6: own.attrs.publicIpv6 },
+    ...{ publicIp: own.attrs.publicAddresses.ipv4, publicIpv6: own.attrs.publicAddresses.ipv6 },
     onLink: (present?.addresses ?? []).map(({ addr, prefixLength }) => prefixOf(addr, prefixLength)),
   };
 }

@@ -2,8 +2,9 @@ import type { BackendLookup } from '../../config/backend-config.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
-import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey } from '../../lease/lease.ts';
+import { type Lease, type LeaseAttrs, type LeaseKey, leaseKey, subnetsKey } from '../../lease/lease.ts';
 import { encodeLeaseValue } from '../../lease/lease-codec.ts';
+import type { Subnets } from '../../lease/subnets.ts';
 import { Backoff, sleep } from '../backoff.ts';
 import { chooseLease, EVERYWHERE, judgeOwn, type Networks } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
@@ -21,7 +22,7 @@ export interface EtcdSubnetManagerOptions extends EtcdClientOptions {
   /** Which backends the network configuration may name. */
   readonly backends: BackendLookup;
   /** What subnet.env says, for the manager's name; it is used only when given to acquireLease. */
-  readonly previous?: Pick<Lease, 'subnet' | 'ipv6Subnet'>;
+  readonly previous?: Subnets;
   /** Life of a lease that nobody renews; 86,400 unless given, as flannel has it. */
   readonly leaseTtlSeconds?: number;
   /** How long before its end a lease is renewed; one hour unless given. Less than the lease's life. */
@@ -91,7 +92,7 @@ export class EtcdSubnetManager implements SubnetManager {
    * the lease's life.
    */
   constructor(options: EtcdSubnetManagerOptions) {
-    const previous = formatSubnets(options.previous ?? { subnet: undefined, ipv6Subnet: undefined });
+    const previous = formatSubnets(options.previous ?? { ipv4: undefined, ipv6: undefined });
     this.name = `Etcd Local Manager with Previous Subnet: ${previous === '' ? 'None' : previous}`;
     this.#backends = options.backends;
     this.#leaseTtlSeconds = options.leaseTtlSeconds ?? DAY_SECONDS;
@@ -259,34 +260,29 @@ export class EtcdSubnetManager implements SubnetManager {
     const value = encodeLeaseValue(attrs);
 
     if (choice.type === 'reuse') {
-      const { kv, subnet, ipv6Subnet } = choice.entry;
+      const { kv, subnets } = choice.entry;
       const binding = kv.lease === '0' ? PERMANENT : await this.#registry.grant(this.#leaseTtlSeconds, signal);
       if (!(await this.#replace(kv, Buffer.from(value), binding, signal))) return undefined;
-      const lease: Lease = { subnet, ipv6Subnet, attrs, expiresAtMs: binding.expiresAtMs };
+      const lease: Lease = { subnets, attrs, expiresAtMs: binding.expiresAtMs };
       this.#report({ type: 'lease-reused', lease });
       return lease;
     }
 
-    const { subnet, ipv6Subnet } = choice.subnets;
-    const binding = await this.#create(choice.subnets, value, listing, signal);
+    const { subnets } = choice;
+    const binding = await this.#create(subnets, value, listing, signal);
     if (binding === undefined) return undefined;
-    const lease: Lease = { subnet, ipv6Subnet, attrs, expiresAtMs: binding.expiresAtMs };
+    const lease: Lease = { subnets, attrs, expiresAtMs: binding.expiresAtMs };
     this.#report({ type: 'lease-allocated', lease });
     return lease;
   }
 
   /** `undefined` when the subnets are not free any more. */
-  async #create(
-    subnets: Pick<Lease, 'subnet' | 'ipv6Subnet'>,
-    value: string,
-    listing: Listing,
-    signal: AbortSignal,
-  ): Promise<Binding | undefined> {
+  async #create(subnets: Subnets, value: string, listing: Listing, signal: AbortSignal): Promise<Binding | undefined> {
     const binding = await this.#registry.grant(this.#leaseTtlSeconds, signal);
     const outcome = await this.#registry.create(subnets, value, binding, listing.revision, this.#networks, signal);
     if (outcome === 'created') return binding;
     await this.#quietly(() => this.#registry.revoke(binding.id, signal));
-    this.#report({ type: 'create-race-lost', key: leaseKey(subnets) });
+    this.#report({ type: 'create-race-lost', key: subnetsKey(subnets) });
     return undefined;
   }
 
@@ -371,7 +367,7 @@ export class EtcdSubnetManager implements SubnetManager {
     if (verdict.type === 'lost') return verdict;
     if (verdict.type !== 'absent') return undefined;
     const value = encodeLeaseValue(own.attrs);
-    const binding = await this.#create(own, value, listing, signal);
+    const binding = await this.#create(own.subnets, value, listing, signal);
     if (binding === undefined) return undefined;
     const { kv, revision } = await this.#registry.get(leaseKey(own), signal);
     if (kv === undefined || kv.lease !== binding.id) return undefined;
@@ -525,9 +521,8 @@ class PeerView {
       const key = this.#registry.leaseKeyOf(kv);
       return key === undefined ? undefined : this.#leases.get(key);
     }
-    const { subnet, ipv6Subnet, attrs } = entry;
-    const { since } = entry;
-    return { subnet, ipv6Subnet, attrs, expiresAtMs: kv.lease === '0' ? undefined : this.#bound(), origin: { since } };
+    const { subnets, attrs, since } = entry;
+    return { subnets, attrs, expiresAtMs: kv.lease === '0' ? undefined : this.#bound(), origin: { since } };
   }
 }
 

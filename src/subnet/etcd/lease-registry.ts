@@ -1,7 +1,8 @@
 import { posix } from 'node:path';
-import { type LeaseKey, leaseKey } from '../../lease/lease.ts';
+import { type LeaseKey, subnetsKey } from '../../lease/lease.ts';
 import { decodeLeaseValue, parseEtcdLeaseKey, parseLeaseKey } from '../../lease/lease-codec.ts';
-import { heldOf, type Networks, overlap, type StoredEntry, type Subnets } from '../lease-choice.ts';
+import { overlap, type Subnets } from '../../lease/subnets.ts';
+import { heldOf, type Networks, type StoredEntry } from '../lease-choice.ts';
 import type { Int64, KeyValue, RangeResponse, RequestOp, WatchResponse } from './etcd-api.ts';
 import type { EtcdClient } from './etcd-client.ts';
 import { isCompacted } from './etcd-error.ts';
@@ -80,13 +81,13 @@ export class LeaseRegistry {
       const held = parseEtcdLeaseKey(name);
       if (held === undefined) return { entry: undefined, problem: 'the key names no subnet' };
       return {
-        entry: { ...held, attrs: undefined, expiresAtMs, since: sinceOf(kv), kv },
-        problem: `the key is an unusual spelling of ${leaseKey(held)}`,
+        entry: { subnets: held, attrs: undefined, expiresAtMs, since: sinceOf(kv), kv },
+        problem: `the key is an unusual spelling of ${subnetsKey(held)}`,
       };
     }
     const value = decodeLeaseValue(kv.value.toString('utf8'), options);
     return {
-      entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs, since: sinceOf(kv), kv },
+      entry: { subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs, since: sinceOf(kv), kv },
       problem: value.ok ? undefined : value.reason,
     };
   }
@@ -176,7 +177,7 @@ export class LeaseRegistry {
     networks: Networks,
     signal: AbortSignal,
   ): Promise<'created' | 'taken' | 'overlapped'> {
-    const name = leaseKey(subnets);
+    const name = subnetsKey(subnets);
     const key = this.#key(name);
     const since = String(BigInt(revision) + 1n);
     const { succeeded, responses, header } = await this.#client.call(

@@ -34,11 +34,9 @@ after(() => rm(dir, { recursive: true, force: true }));
 
 function attrs(last: number, more: Partial<LeaseAttrs> = {}): LeaseAttrs {
   return {
-    publicIp: parseIpv4(`10.98.0.${last}`),
-    publicIpv6: undefined,
+    publicAddresses: { ipv4: parseIpv4(`10.98.0.${last}`), ipv6: undefined },
     backendType: '',
-    backendData: undefined,
-    backendV6Data: undefined,
+    backendData: { ipv4: undefined, ipv6: undefined },
     ...more,
   };
 }
@@ -143,7 +141,9 @@ async function next<T>(source: AsyncIterator<T>): Promise<T> {
 /** An update, in short. */
 function short(update: LeaseUpdate): string {
   const one = (lease: Lease): string => {
-    const { publicIp, publicIpv6 } = lease.attrs;
+    const {
+      publicAddresses: { ipv4: publicIp, ipv6: publicIpv6 },
+    } = lease.attrs;
     const addresses = [
       publicIp === undefined ? '' : formatIpv4(publicIp),
       publicIpv6 === undefined ? '' : formatIpv6(publicIpv6),
@@ -572,10 +572,9 @@ describe('watching', () => {
     bench.fake.put(bare('own', ['10.244.3.0/24', 'fd10:244:0:3::/64']));
     const data = { VNI: 1, VtepMAC: 'ce:a5:03:3d:6e:8f' };
     const wanted = attrs(1, {
-      publicIpv6: parseIpv6('fd98::1'),
+      publicAddresses: { ...attrs(1).publicAddresses, ipv6: parseIpv6('fd98::1') },
       backendType: 'vxlan',
-      backendData: data,
-      backendV6Data: data,
+      backendData: { ipv4: data, ipv6: data },
     });
     const manager = await bench.open();
     const lease = await bench.acquire(manager, wanted);

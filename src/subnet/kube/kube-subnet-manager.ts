@@ -188,8 +188,7 @@ export class KubeSubnetManager implements SubnetManager {
         continue;
       }
       if (await this.#publish(node, attrs, scope)) {
-        const { subnet, ipv6Subnet } = subnets;
-        return { subnet, ipv6Subnet, attrs, expiresAtMs: undefined, origin: nodeOrigin(node) };
+        return { subnets, attrs, expiresAtMs: undefined, origin: nodeOrigin(node) };
       }
     }
   }

@@ -5,7 +5,7 @@ import { backendKind } from '../../backend/registry.ts';
 import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { formatIpv4 } from '../../ip/ipv4.ts';
-import { leaseKey } from '../../lease/lease.ts';
+import { leaseKey, subnetsKey } from '../../lease/lease.ts';
 import { annotationKeys, DEFAULT_ANNOTATION_PREFIX } from './annotations.ts';
 import { leaseFamilies, nodeLease, ownSubnets } from './node-lease.ts';
 import { type NodeRecord, nodeRecord } from './node-record.ts';
@@ -44,11 +44,11 @@ describe('the lease that a node publishes', () => {
   test('IPv4', () => {
     const lease = nodeLease(node(['10.244.1.0/24'], MANAGED), V4, keys);
     assert.equal(lease && leaseKey(lease), '10.244.1.0-24');
-    assert.ok(lease?.attrs.publicIp !== undefined);
-    assert.equal(formatIpv4(lease.attrs.publicIp), '10.98.0.11');
+    assert.ok(lease?.attrs.publicAddresses.ipv4 !== undefined);
+    assert.equal(formatIpv4(lease.attrs.publicAddresses.ipv4), '10.98.0.11');
     assert.equal(lease.attrs.backendType, 'vxlan');
-    assert.deepEqual(lease.attrs.backendData, { VNI: 1 });
-    assert.equal(lease.attrs.backendV6Data, undefined);
+    assert.deepEqual(lease.attrs.backendData.ipv4, { VNI: 1 });
+    assert.equal(lease.attrs.backendData.ipv6, undefined);
     assert.equal(lease.expiresAtMs, undefined);
   });
 
@@ -64,7 +64,7 @@ describe('the lease that a node publishes', () => {
     ]) {
       const lease = nodeLease(node(cidrs, DUAL_NODE), DUAL, keys);
       assert.equal(lease && leaseKey(lease), '10.244.1.0-24&fd10:244::-64');
-      assert.deepEqual(lease?.attrs.backendV6Data, { VNI: 1, VtepMAC: '3a:32:ac:23:36:35' });
+      assert.deepEqual(lease?.attrs.backendData.ipv6, { VNI: 1, VtepMAC: '3a:32:ac:23:36:35' });
     }
     const v6 = nodeLease(node(['10.244.1.0/24', 'fd10:244::/64'], DUAL_NODE), V6, keys);
     assert.equal(v6 && leaseKey(v6), 'fd10:244::-64');
@@ -128,7 +128,7 @@ describe('the lease that a node publishes', () => {
           record = nodeRecord(value, keys, 'own');
           assert.ok(record.name.length > 0);
           const lease = nodeLease(record, families, keys);
-          if (lease !== undefined) assert.ok((lease.subnet ?? lease.ipv6Subnet) !== undefined);
+          if (lease !== undefined) assert.ok((lease.subnets.ipv4 ?? lease.subnets.ipv6) !== undefined);
         } catch (error) {
           assert.equal((error as Error).name, 'Error', String(error));
         }
@@ -161,11 +161,14 @@ describe('the subnets of the own node', () => {
   });
 
   test('are its pod CIDRs', () => {
-    assert.equal(leaseKey(ownSubnets(node(['10.244.1.0/24']), v4)!), '10.244.1.0-24');
-    assert.equal(leaseKey(ownSubnets(node([], {}, '10.244.1.0/24'), v4)!), '10.244.1.0-24');
-    assert.equal(leaseKey(ownSubnets(node(['10.244.0.0/16']), v4)!), '10.244.0.0-16');
-    assert.equal(leaseKey(ownSubnets(node(['10.244.1.0/24', 'fd10:244::/64']), dual)!), '10.244.1.0-24&fd10:244::-64');
-    assert.equal(leaseKey(ownSubnets(node(['10.244.1.0/24', 'fd10:244::/64']), v4)!), '10.244.1.0-24');
+    assert.equal(subnetsKey(ownSubnets(node(['10.244.1.0/24']), v4)!), '10.244.1.0-24');
+    assert.equal(subnetsKey(ownSubnets(node([], {}, '10.244.1.0/24'), v4)!), '10.244.1.0-24');
+    assert.equal(subnetsKey(ownSubnets(node(['10.244.0.0/16']), v4)!), '10.244.0.0-16');
+    assert.equal(
+      subnetsKey(ownSubnets(node(['10.244.1.0/24', 'fd10:244::/64']), dual)!),
+      '10.244.1.0-24&fd10:244::-64',
+    );
+    assert.equal(subnetsKey(ownSubnets(node(['10.244.1.0/24', 'fd10:244::/64']), v4)!), '10.244.1.0-24');
   });
 
   test('are waited for when there are none yet', () => {

@@ -1,13 +1,12 @@
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
 import { parseAddr } from '../../ip/address.ts';
+import { present } from '../../ip/family.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parseIpv6 } from '../../ip/ipv6.ts';
 import {
   containsPrefix4,
   containsPrefix6,
-  equalPrefix4,
-  equalPrefix6,
   formatPrefix4,
   formatPrefix6,
   type Ipv4Prefix,
@@ -17,6 +16,7 @@ import {
 } from '../../ip/prefix.ts';
 import { ENTRY_BOUNDS, jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
 import type { JsonValue, Lease, LeaseOrigin } from '../../lease/lease.ts';
+import { agree, type Subnets } from '../../lease/subnets.ts';
 import { shown } from '../report.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';
@@ -37,25 +37,20 @@ export function leaseFamilies(config: NetworkConfig): LeaseFamilies {
   return { v4: config.ipv4 !== undefined, v6 };
 }
 
-export interface PodSubnets {
-  readonly subnet: Ipv4Prefix | undefined;
-  readonly ipv6Subnet: Ipv6Prefix | undefined;
-}
-
 /** The first pod CIDR of each family. @throws Error when one is no CIDR, or there are more than two. */
-function podSubnets(node: NodeRecord): PodSubnets {
+function podSubnets(node: NodeRecord): Subnets {
   if (node.podCidrs.length > 2) throw new Error(`node "${node.name}" pod cidrs should be IPv4/IPv6 only or dualstack`);
-  let subnet: Ipv4Prefix | undefined;
-  let ipv6Subnet: Ipv6Prefix | undefined;
+  let ipv4: Ipv4Prefix | undefined;
+  let ipv6: Ipv6Prefix | undefined;
   for (const cidr of node.podCidrs) {
     const v4 = parsePrefix4(cidr);
     const v6 = v4 === undefined ? parsePrefix6(cidr) : undefined;
     if (v4 === undefined && v6 === undefined)
       throw new Error(`node "${node.name}" pod cidr ${shown(cidr)} is not a CIDR`);
-    subnet ??= v4;
-    ipv6Subnet ??= v6;
+    ipv4 ??= v4;
+    ipv6 ??= v6;
   }
-  return { subnet, ipv6Subnet };
+  return { ipv4, ipv6 };
 }
 
 /**
@@ -63,71 +58,59 @@ function podSubnets(node: NodeRecord): PodSubnets {
  *
  * @throws WeftError WEFT_KUBE_NODE when they do not fit the network configuration, with flannel's messages.
  */
-export function ownSubnets(node: NodeRecord, config: NetworkConfig): PodSubnets | undefined {
+export function ownSubnets(node: NodeRecord, config: NetworkConfig): Subnets | undefined {
   if (node.podCidrs.length === 0) return undefined;
   const hint =
     'The Network of net-conf.json and the --cluster-cidr of kube-controller-manager must agree. The pod CIDR of a node cannot be changed: correct the configuration, or delete the Node object so that it registers anew.';
   const unfit = (message: string): WeftError => new WeftError('WEFT_KUBE_NODE', message, { hint });
-  let pod: PodSubnets;
+  let pod: Subnets;
   try {
     pod = podSubnets(node);
   } catch (error) {
     throw unfit((error as Error).message);
   }
   const { ipv4, ipv6 } = config;
-  if (ipv4 !== undefined && pod.subnet !== undefined && !containsPrefix4(ipv4.network, pod.subnet)) {
+  if (ipv4 !== undefined && pod.ipv4 !== undefined && !containsPrefix4(ipv4.network, pod.ipv4)) {
     throw unfit(
-      `subnet "${formatPrefix4(ipv4.network)}" specified in the flannel net config doesn't contain "${formatPrefix4(pod.subnet)}" PodCIDR of the "${node.name}" node`,
+      `subnet "${formatPrefix4(ipv4.network)}" specified in the flannel net config doesn't contain "${formatPrefix4(pod.ipv4)}" PodCIDR of the "${node.name}" node`,
     );
   }
-  if (ipv6 !== undefined && pod.ipv6Subnet !== undefined && !containsPrefix6(ipv6.network, pod.ipv6Subnet)) {
+  if (ipv6 !== undefined && pod.ipv6 !== undefined && !containsPrefix6(ipv6.network, pod.ipv6)) {
     throw unfit(
-      `subnet "${formatPrefix6(ipv6.network)}" specified in the flannel net config doesn't contain "${formatPrefix6(pod.ipv6Subnet)}" IPv6 PodCIDR of the "${node.name}" node`,
+      `subnet "${formatPrefix6(ipv6.network)}" specified in the flannel net config doesn't contain "${formatPrefix6(pod.ipv6)}" IPv6 PodCIDR of the "${node.name}" node`,
     );
   }
   const families = leaseFamilies(config);
   if (!families.v4 && !families.v6) {
     throw unfit(`the backend "${config.backend.type}" has no IPv6, and IPv4 is switched off in the flannel net config`);
   }
-  const subnet = families.v4 ? pod.subnet : undefined;
-  const ipv6Subnet = families.v6 ? pod.ipv6Subnet : undefined;
-  if (families.v4 && subnet === undefined) {
+  if (families.v4 && pod.ipv4 === undefined) {
     throw unfit(
       `node "${node.name}" has no IPv4 pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables IPv4`,
     );
   }
-  if (families.v6 && ipv6Subnet === undefined) {
+  if (families.v6 && pod.ipv6 === undefined) {
     throw unfit(
       `node "${node.name}" has no IPv6 pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables IPv6`,
     );
   }
-  return { subnet, ipv6Subnet };
+  return { ipv4: families.v4 ? pod.ipv4 : undefined, ipv6: families.v6 ? pod.ipv6 : undefined };
 }
 
 /** The pod subnets of a node in the families that a lease has; `undefined` when it has none that can be read. */
-export function subnetsLike(lease: Lease, node: NodeRecord): PodSubnets | undefined {
+export function subnetsLike(lease: Lease, node: NodeRecord): Subnets | undefined {
   try {
-    const { subnet, ipv6Subnet } = podSubnets(node);
-    const like = {
-      subnet: lease.subnet === undefined ? undefined : subnet,
-      ipv6Subnet: lease.ipv6Subnet === undefined ? undefined : ipv6Subnet,
-    };
-    return like.subnet === undefined && like.ipv6Subnet === undefined ? undefined : like;
+    const { ipv4, ipv6 } = podSubnets(node);
+    const like = { ipv4: lease.subnets.ipv4 && ipv4, ipv6: lease.subnets.ipv6 && ipv6 };
+    return present<unknown>(like).length === 0 ? undefined : like;
   } catch {
     return undefined;
   }
 }
 
 /** Whether a lease has exactly these subnets. */
-export function hasSubnets(lease: Lease, subnets: PodSubnets): boolean {
-  return (
-    (lease.subnet === undefined || subnets.subnet === undefined
-      ? lease.subnet === subnets.subnet
-      : equalPrefix4(lease.subnet, subnets.subnet)) &&
-    (lease.ipv6Subnet === undefined || subnets.ipv6Subnet === undefined
-      ? lease.ipv6Subnet === subnets.ipv6Subnet
-      : equalPrefix6(lease.ipv6Subnet, subnets.ipv6Subnet))
-  );
+export function hasSubnets(lease: Lease, subnets: Subnets): boolean {
+  return agree(lease.subnets, subnets) && agree(subnets, lease.subnets);
 }
 
 /**
@@ -147,8 +130,8 @@ export function nodeLease(
   const pod = podSubnets(node);
   const publicIp = families.v4 ? addressOf(node.publicIp, parseIpv4, keys.publicIp) : undefined;
   const publicIpv6 = families.v6 ? addressOf(node.publicIpv6, parseIpv6, keys.publicIpv6) : undefined;
-  const v4 = publicIp !== undefined && pod.subnet !== undefined;
-  const v6 = publicIpv6 !== undefined && pod.ipv6Subnet !== undefined;
+  const v4 = publicIp !== undefined && pod.ipv4 !== undefined;
+  const v6 = publicIpv6 !== undefined && pod.ipv6 !== undefined;
   if (!v4 && !v6) {
     throw new Error(
       families.v4 && publicIp !== undefined
@@ -159,14 +142,14 @@ export function nodeLease(
     );
   }
   return {
-    subnet: v4 ? pod.subnet : undefined,
-    ipv6Subnet: v6 ? pod.ipv6Subnet : undefined,
+    subnets: { ipv4: v4 ? pod.ipv4 : undefined, ipv6: v6 ? pod.ipv6 : undefined },
     attrs: {
-      publicIp: v4 ? publicIp : undefined,
-      publicIpv6: v6 ? publicIpv6 : undefined,
+      publicAddresses: { ipv4: v4 ? publicIp : undefined, ipv6: v6 ? publicIpv6 : undefined },
       backendType: node.backendType ?? '',
-      backendData: keepData ? dataOf(node.backendData, keys.backendData) : undefined,
-      backendV6Data: keepData ? dataOf(node.backendV6Data, keys.backendV6Data) : undefined,
+      backendData: {
+        ipv4: keepData ? dataOf(node.backendData, keys.backendData) : undefined,
+        ipv6: keepData ? dataOf(node.backendV6Data, keys.backendV6Data) : undefined,
+      },
     },
     expiresAtMs: undefined,
     origin: nodeOrigin(node),

@@ -19,11 +19,9 @@ function node(annotations: Record<string, string> = {}): NodeRecord {
 
 function attrs(backendType: string, data?: JsonValue, v6Data?: JsonValue, v6 = true): LeaseAttrs {
   return {
-    publicIp: parseIpv4('10.98.0.11'),
-    publicIpv6: v6 ? parseIpv6('fd98::11') : undefined,
+    publicAddresses: { ipv4: parseIpv4('10.98.0.11'), ipv6: v6 ? parseIpv6('fd98::11') : undefined },
     backendType,
-    backendData: data,
-    backendV6Data: v6Data,
+    backendData: { ipv4: data, ipv6: v6Data },
   };
 }
 
@@ -35,7 +33,11 @@ function changes(record: NodeRecord, wanted: LeaseAttrs): Record<string, string>
 
 /** flannel's rules, by the backend's name (pkg/subnet/kube/kube.go of flannel, AcquireLease). */
 function flannelWrites(attrs: LeaseAttrs): { v4: boolean; v6: boolean } {
-  const { backendType, backendData, backendV6Data, publicIpv6 } = attrs;
+  const {
+    backendType,
+    backendData: { ipv4: backendData, ipv6: backendV6Data },
+    publicAddresses: { ipv6: publicIpv6 },
+  } = attrs;
   const [hasData, hasAddress] = [backendV6Data !== undefined, publicIpv6 !== undefined];
   // flannel's udp has no data; with IPv6, weft's has.
   const v6 = {

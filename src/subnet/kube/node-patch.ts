@@ -82,9 +82,9 @@ export function annotationChanges(
   keys: AnnotationKeys,
   overwrites: Overwrites = readOverwrites(node, undefined, keys).overwrites,
 ): Record<string, string> {
-  const { backendType } = attrs;
-  const data = goJson(attrs.backendData);
-  const v6Data = goJson(attrs.backendV6Data);
+  const { backendType, publicAddresses } = attrs;
+  const data = goJson(attrs.backendData.ipv4);
+  const v6Data = goJson(attrs.backendData.ipv6);
   const changes: Record<string, string> = {};
   const want = (key: string, value: string, now: string | undefined): void => {
     if (now !== value) changes[key] = value;
@@ -93,14 +93,14 @@ export function annotationChanges(
   const v4 = data !== 'null' || v6Data === 'null';
   if (v4) want(keys.backendData, data, node.backendData);
   want(keys.backendType, backendType, node.backendType);
-  const v6 = attrs.publicIpv6 !== undefined;
+  const v6 = publicAddresses.ipv6 !== undefined;
   if (v6) want(keys.backendV6Data, v6Data, node.backendV6Data);
   if (!node.managed) changes[keys.kubeSubnetManager] = 'true';
-  if (attrs.publicIp !== undefined && v4) {
-    want(keys.publicIp, overwrites.publicIp ?? formatIpv4(attrs.publicIp), node.publicIp);
+  if (publicAddresses.ipv4 !== undefined && v4) {
+    want(keys.publicIp, overwrites.publicIp ?? formatIpv4(publicAddresses.ipv4), node.publicIp);
   }
   if (v6) {
-    want(keys.publicIpv6, overwrites.publicIpv6 ?? formatIpv6(attrs.publicIpv6), node.publicIpv6);
+    want(keys.publicIpv6, overwrites.publicIpv6 ?? formatIpv6(publicAddresses.ipv6), node.publicIpv6);
   }
   return changes;
 }

@@ -20,7 +20,7 @@ export function decodeRow(row: LeaseRow, options: { readonly data?: boolean } = 
   if (subnets === undefined) return { entry: undefined, problem: 'the key names no subnet' };
   const value = decodeLeaseValue(row.value, options);
   return {
-    entry: { ...subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs: row.expiresAtMs ?? undefined, row },
+    entry: { subnets, attrs: value.ok ? value.attrs : undefined, expiresAtMs: row.expiresAtMs ?? undefined, row },
     problem: value.ok ? undefined : value.reason,
   };
 }

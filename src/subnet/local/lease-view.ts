@@ -67,8 +67,7 @@ export class LeaseView {
         if (known.value === row.value || entry.attrs === undefined) continue;
       }
       const lease: Lease = {
-        subnet: entry.subnet,
-        ipv6Subnet: entry.ipv6Subnet,
+        subnets: entry.subnets,
         attrs,
         expiresAtMs: entry.expiresAtMs,
       };

@@ -4,8 +4,9 @@ import { parseNetConf } from '../../config/net-conf.ts';
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
+import { overlap } from '../../lease/subnets.ts';
 import { Backoff, sleep } from '../backoff.ts';
-import { chooseLease, EVERYWHERE, isAt, isLive, isOf, judgeOwn, type Networks, overlap } from '../lease-choice.ts';
+import { chooseLease, EVERYWHERE, isAt, isLive, isOf, judgeOwn, type Networks } from '../lease-choice.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink, SubnetReport } from '../report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
@@ -133,15 +134,14 @@ export class LocalSubnetManager implements SubnetManager {
           });
           for (const entry of choice.remove) transaction.delete(entry.row.key);
           const permanent = choice.type === 'reuse' && choice.entry.expiresAtMs === undefined;
-          const subnets = choice.type === 'reuse' ? choice.entry : choice.subnets;
+          const { subnets } = choice.type === 'reuse' ? choice.entry : choice;
           const taken: Lease = {
-            subnet: subnets.subnet,
-            ipv6Subnet: subnets.ipv6Subnet,
+            subnets,
             attrs,
             expiresAtMs: permanent ? undefined : nowMs + this.#leaseTtlMs,
           };
           for (const entry of entries) {
-            if (!isLive(entry, nowMs) && overlap(entry, taken)) transaction.delete(entry.row.key);
+            if (!isLive(entry, nowMs) && overlap(entry.subnets, subnets)) transaction.delete(entry.row.key);
           }
           transaction.put(encodeRow(taken));
           reports.push({ type: choice.type === 'reuse' ? 'lease-reused' : 'lease-allocated', lease: taken });

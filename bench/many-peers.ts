@@ -3,10 +3,12 @@ import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../src/ip/prefix.ts';
 import { Topology } from '../src/lab/topology.ts';
 import { startTunnel } from './paths.ts';
-import { packetsReceived, sendUdp } from './udp-load.ts';
+import { countUdp, datagramsReceived, LOAD, sendUdp, type UdpKind } from './udp-load.ts';
 
 const OWN_SUBNET = parsePrefix4('10.0.0.0/24')!;
 const FIRST_SUBNET = 0x0a010000;
+/** An IPv4 packet of the load in each. */
+const TUNNELLED: UdpKind = { port: 8285, payloadBytes: 28 + LOAD.payloadBytes };
 /** Where the peers are said to be: a network behind the second host, which takes the datagrams and drops them. */
 const FIRST_ENDPOINT = 0xac100001; // 172.16.0.1
 
@@ -30,6 +32,7 @@ export async function createManyPeers(peers: number, signal: AbortSignal): Promi
     const subnet = formatIpv4(ipv4Of(FIRST_SUBNET + index * 256));
     return `${subnet}/24=${formatIpv4(ipv4Of(FIRST_ENDPOINT + index))}`;
   });
+  await countUdp(topology, sink, TUNNELLED, signal);
   await startTunnel(topology, host, '10.0.0.0/8', list);
   await topology.attachContainers(
     host,
@@ -37,7 +40,7 @@ export async function createManyPeers(peers: number, signal: AbortSignal): Promi
     signal,
   );
   const container = host.containers[0]!;
-  const received = (): Promise<number> => packetsReceived(topology, sink, signal);
+  const received = (): Promise<number> => datagramsReceived(topology, sink, TUNNELLED, signal);
   const held = stack.move();
   return {
     kpps: async (seconds, abort) => {

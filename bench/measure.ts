@@ -5,7 +5,7 @@ import { formatIpv4 } from '../src/ip/ipv4.ts';
 import type { LabContainer } from '../src/lab/topology.ts';
 import type { BenchPath } from './paths.ts';
 import { saysReady } from './says-ready.ts';
-import { discardUdp, packetsReceived, sendUdp } from './udp-load.ts';
+import { countUdp, datagramsReceived, LOAD, sendUdp } from './udp-load.ts';
 
 /** A path with its load generators' servers running. */
 export interface Rig extends AsyncDisposable {
@@ -31,7 +31,7 @@ export async function createRig(path: BenchPath): Promise<Rig> {
       stdout: 'ignore',
     }),
   );
-  await discardUdp(path.topology, server, AbortSignal.timeout(10_000));
+  await countUdp(path.topology, server, LOAD, AbortSignal.timeout(10_000));
   const held = stack.move();
   return { path, client, server, serverAddress, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }
@@ -88,12 +88,11 @@ export async function udp64(
   signal: AbortSignal,
 ): Promise<UdpResult> {
   const { topology } = rig.path;
-  const before = await packetsReceived(topology, rig.server, signal);
+  const before = await datagramsReceived(topology, rig.server, LOAD, signal);
   const to = { first: rig.server.address!, subnets: 1, hosts: 1 };
   const sent = await sendUdp(topology, rig.client, to, seconds, (kpps ?? 0) * 1000, signal);
-  const received = (await packetsReceived(topology, rig.server, signal)) - before;
-  // An ARP request among them is no packet too many.
-  return { receivedKpps: received / seconds / 1000, lost: Math.max(0, 1 - received / sent) };
+  const received = (await datagramsReceived(topology, rig.server, LOAD, signal)) - before;
+  return { receivedKpps: received / seconds / 1000, lost: 1 - received / sent };
 }
 
 export interface RoundTrips {

@@ -1,9 +1,8 @@
 /**
- * Small packets at a given rate, counted where they come out of the device in the receiver's namespace. No socket takes them, so that
- * what is lost is lost by the path, not by a program that reads too slowly.
+ * Small packets at a given rate, counted where they come into the receiver's namespace. No socket takes them, so that what is lost is
+ * lost by the path, not by a program that reads too slowly.
  */
 import { formatIpv4, type Ipv4Addr } from '../src/ip/ipv4.ts';
-import { CONTAINER_DEVICE } from '../src/lab/namespaces.ts';
 import type { Place, Topology } from '../src/lab/topology.ts';
 
 const SENDER = new URL('./udp-sender.ts', import.meta.url).pathname;
@@ -30,14 +29,34 @@ export async function sendUdp(
   return Number(stdout);
 }
 
-/** Packets that the place's eth0 has received since it was made (proc(5), /proc/net/dev). */
-export async function packetsReceived(topology: Topology, place: Place, signal: AbortSignal): Promise<number> {
-  const { stdout } = await topology.exec(place, ['cat', '/proc/net/dev'], { signal });
-  return Number(new RegExp(`${CONTAINER_DEVICE}:\\s*\\d+\\s+(\\d+)`).exec(stdout)?.[1]);
+/** What udp-sender.ts sends to, and how many bytes it puts behind the headers. */
+export const LOAD: UdpKind = { port: 9, payloadBytes: 64 };
+const HEADER_BYTES = 28;
+
+/** Datagrams to one port, all of one size. */
+export interface UdpKind {
+  readonly port: number;
+  readonly payloadBytes: number;
 }
 
-/** No answer to datagrams that nobody takes: "port unreachable" would be a load of its own, in the other direction. */
-export async function discardUdp(topology: Topology, place: Place, signal: AbortSignal): Promise<void> {
-  const rules = 'table ip bench { chain in { type filter hook prerouting priority raw; udp dport 9 drop; }; }\n';
+/** Counts those that come to the place, and drops them: an answer, "port unreachable", would be a load of its own, in the other direction. */
+export async function countUdp(topology: Topology, place: Place, kind: UdpKind, signal: AbortSignal): Promise<void> {
+  const rule = `udp dport ${kind.port} counter name received drop`;
+  const rules = `table ip bench { counter received { }; chain in { type filter hook prerouting priority raw; ${rule}; }; }\n`;
   await topology.exec(place, ['nft', '-f', '-'], { stdin: rules, signal });
+}
+
+/**
+ * Since {@link countUdp}. A path may hand over several datagrams as one packet, which has the headers of one and the payloads of all, so
+ * that packets are not what is counted.
+ */
+export async function datagramsReceived(
+  topology: Topology,
+  place: Place,
+  kind: UdpKind,
+  signal: AbortSignal,
+): Promise<number> {
+  const { stdout } = await topology.exec(place, ['nft', 'list', 'counter', 'ip', 'bench', 'received'], { signal });
+  const [, packets = Number.NaN, bytes = Number.NaN] = /packets (\d+) bytes (\d+)/.exec(stdout)?.map(Number) ?? [];
+  return (bytes - packets * HEADER_BYTES) / kind.payloadBytes;
 }

@@ -34,10 +34,16 @@ const MODULES = [
 /** The least that WebAssembly's SIMD and the kernel's random numbers need: newer instructions are translated to slower code. */
 const CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand';
 const MEMORY_MIB = 1_536;
+/** Longer than init.sh is patient with one thing. */
+const SILENCE_MS = 660_000;
+/** As the kernel's watchdog says it. On a busy machine a translated processor now and then never hears of the other one again. */
+const STUCK = /soft lockup - CPU#\d+ stuck for (\d+)s/;
+const STUCK_S = 60;
 
 /**
  * A virtual machine with Debian's kernel, whose first and only program is init.sh. It runs in QEMU's translator (TCG), which is slow
- * and runs everywhere; one guest is booted for all that is looked at. Its serial console is read line by line.
+ * and runs everywhere; one guest is booted for all that is looked at. Its serial console is read line by line. A guest that hangs, or
+ * says nothing more of what it looks at, is ended.
  */
 export class Guest implements AsyncDisposable {
   readonly #child: Child;
@@ -45,12 +51,14 @@ export class Guest implements AsyncDisposable {
   readonly #checks = new Map<string, PromiseWithResolvers<GuestCheck>>();
   readonly #console: string[] = [];
   readonly #read: Promise<void>;
+  readonly #silence: NodeJS.Timeout;
   #scenario = '';
   #ended = false;
 
   private constructor(child: Child, folder: string) {
     this.#child = child;
     this.#folder = folder;
+    this.#silence = setTimeout(() => this.#child.kill('SIGKILL'), SILENCE_MS).unref();
     this.#read = this.#readConsole();
   }
 
@@ -102,13 +110,16 @@ export class Guest implements AsyncDisposable {
   async #readConsole(): Promise<void> {
     for await (const line of lines(this.#child.stdout!)) this.#take(line.trimEnd());
     await this.#child.exited;
+    clearTimeout(this.#silence);
     this.#ended = true;
     for (const [name, check] of this.#checks) check.reject(this.#silent(name));
   }
 
   #take(line: string): void {
     this.#console.push(line);
+    if (Number(STUCK.exec(line)?.[1]) >= STUCK_S) this.#child.kill('SIGKILL');
     const [, word, rest = ''] = /@@(\w+) (.*)$/.exec(line) ?? [];
+    if (word !== undefined) this.#silence.refresh();
     if (word === 'scenario') this.#scenario = rest;
     else if (word === 'ok') this.#check(`${this.#scenario}: ${rest}`).resolve({ ok: true, reason: '' });
     else if (word === 'fail') {

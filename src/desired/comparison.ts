@@ -90,6 +90,8 @@ function opKey(op: Op): string {
   switch (op.type) {
     case 'link-add':
       return `link ${op.link.name}`;
+    case 'link-rename':
+      return `link ${op.to}`;
     case 'link-delete':
     case 'link-set':
     case 'link-sum-before':

@@ -28,8 +28,9 @@ export type Op =
       readonly mtuBytes?: number;
       readonly mac?: MacAddr;
       readonly alias?: string;
-      readonly up?: true;
+      readonly up?: boolean;
     }
+  | { readonly type: 'link-rename'; readonly name: string; readonly to: string }
   /** The device computes no checksums any more. */
   | { readonly type: 'link-sum-before'; readonly name: string }
   | { readonly type: 'sysctl-set'; readonly sysctl: LinkSysctl }
@@ -61,10 +62,12 @@ export function describeOp(op: Op): string {
         ...(op.mtuBytes === undefined ? [] : [`mtu ${op.mtuBytes}`]),
         ...(op.mac === undefined ? [] : [`address ${op.mac}`]),
         ...(op.alias === undefined ? [] : [`alias ${op.alias}`]),
-        ...(op.up === undefined ? [] : ['up']),
+        ...(op.up === undefined ? [] : [op.up ? 'up' : 'down']),
       ];
       return `set link ${op.name} ${parts.join(' ')}`;
     }
+    case 'link-rename':
+      return `rename link ${op.name} to ${op.to}`;
     case 'link-sum-before':
       return `turn tx-checksum-ip-generic of ${op.name} off`;
     case 'sysctl-set':

@@ -390,6 +390,7 @@ export class Reconciler implements AsyncDisposable {
     switch (op.type) {
       case 'link-add':
       case 'link-set':
+      case 'link-rename':
       case 'link-sum-before':
       case 'address-add':
       case 'wireguard-set':

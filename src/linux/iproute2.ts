@@ -25,7 +25,7 @@ import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parseP
 import { parseMac } from '../ip/mac.ts';
 import { readDeviceFacts, turnFeatureOff } from './ethtool.ts';
 import { errnoName } from './ffi.ts';
-import { concerns, IpMonitor, type IpMonitorOptions } from './link-monitor.ts';
+import { concerns, IpMonitor, type IpMonitorOptions, linkIndex } from './link-monitor.ts';
 import { OwnEchoes } from './own-echoes.ts';
 import { type RunResult, run } from './run.ts';
 import { isSysctlWritable, readSysctl, setSysctl } from './sysctl.ts';
@@ -56,6 +56,8 @@ export function iproute2Kernel(options: Iproute2Options): Kernel {
 class Iproute2Kernel implements Kernel {
   readonly #netns: string | undefined;
   readonly #monitor: IpMonitor;
+  /** Of the own links, as of the last look: one that is renamed has nothing else by which a line tells it. */
+  readonly #ownIndexes = new Set<number>();
   /** One for each that changes() has given its first notice: what is done before that would be expected in vain. */
   readonly #listeners = new Set<OwnEchoes>();
 
@@ -86,15 +88,25 @@ class Iproute2Kernel implements Kernel {
     ]);
     const links: ActualLink[] = [];
     const addresses: ActualAddress[] = [];
+    const own = new Set(wanted.links.flatMap(({ kind, name }) => (kind === 'external' ? [] : name)));
+    this.#ownIndexes.clear();
     const summed = new Set(wanted.links.flatMap((link) => ('sumsBefore' in link && link.sumsBefore ? link.name : [])));
     for (const answer of main.slice(1, 1 + names.length)) {
       for (const item of answer) {
         if (typeof item.ifname !== 'string') continue;
         const link = linkOf(item);
+        if (own.has(link.name)) this.#ownIndexes.add(Number(item.ifindex));
         const sums = summed.has(link.name) ? { sumsBefore: !(await this.#deviceSums(link.name, signal)) } : {};
         links.push({ ...link, ...sums });
         addresses.push(...addressesOf(item));
       }
+    }
+    const read = new Set(links.map(({ name }) => name));
+    for (const item of await this.#readAll(kindsOfMissing(wanted, links), signal)) {
+      const link = linkOf(item);
+      if (read.has(link.name)) continue;
+      links.push(link);
+      addresses.push(...addressesOf(item));
     }
     const neighbours = held.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
     const entries = held.flatMap((link, i) => (fdb[i] ?? []).flatMap(fdbEntryOf(link)));
@@ -102,6 +114,14 @@ class Iproute2Kernel implements Kernel {
     const tunnels = links.filter(({ kind }) => kind === 'wireguard').map(({ name }) => name);
     const wireguard = await readWireguard(tunnels, { netns: this.#netns, signal });
     return { links, addresses, routes, neighbours, fdb: entries, sysctls, wireguard };
+  }
+
+  /** The links of these kinds, whatever their names. */
+  async #readAll(kinds: readonly OwnLinkKind[], signal: AbortSignal): Promise<JsonObject[]> {
+    if (kinds.length === 0) return [];
+    const commands = kinds.map((kind) => `addr show type ${kind}`);
+    const answers = await this.#query('ip', [], signal, commands);
+    return answers.flat().filter((item) => typeof item.ifname === 'string');
   }
 
   async apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
@@ -132,7 +152,8 @@ class Iproute2Kernel implements Kernel {
 
   async *changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
     const echoes = new OwnEchoes(() => this.#monitor.nudge());
-    const matters = (line: string): boolean => !echoes.take(line) && concerns(line, wanted());
+    const matters = (line: string): boolean =>
+      !echoes.take(line) && (concerns(line, wanted()) || this.#ownIndexes.has(linkIndex(line)));
     try {
       for await (const _ of this.#monitor.changes(matters, signal)) {
         this.#listeners.add(echoes);
@@ -263,6 +284,18 @@ class Iproute2Kernel implements Kernel {
   }
 }
 
+/** Kinds of the own links that are not there as wanted: one may be there by another name. */
+function kindsOfMissing(wanted: WantedState, links: readonly ActualLink[]): readonly OwnLinkKind[] {
+  const kinds = wanted.links.flatMap((link) => {
+    if (link.kind === 'external') return [];
+    const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
+    const found = links.find(({ name }) => name === link.name);
+    const isThere = found?.kind === link.kind && kind.suits(link, found.settings);
+    return isThere || kind.knownBy === undefined ? [] : link.kind;
+  });
+  return [...new Set(kinds)];
+}
+
 /** The line of `ip -batch` (or `bridge -batch`) for an operation. Exported for its test. */
 export function commandOf(op: Op): string {
   switch (op.type) {
@@ -282,9 +315,11 @@ export function commandOf(op: Op): string {
       if (op.mtuBytes !== undefined) words.push('mtu', String(op.mtuBytes));
       if (op.mac !== undefined) words.push('address', op.mac);
       if (op.alias !== undefined) words.push('alias', op.alias);
-      if (op.up !== undefined) words.push('up');
+      if (op.up !== undefined) words.push(op.up ? 'up' : 'down');
       return words.join(' ');
     }
+    case 'link-rename':
+      return `link set dev ${op.name} name ${op.to}`;
     case 'link-sum-before':
     case 'sysctl-set':
     case 'wireguard-set':

@@ -157,6 +157,11 @@ export function concernsReach(line: string): boolean {
   return concernsExternal(line, NO_LINK);
 }
 
+/** The index of the link that a line of `ip -N monitor label` is about; NaN for lines about anything else. */
+export function linkIndex(line: string): number {
+  return Number(/^\[LINK\](\d+): /.exec(line)?.[1]);
+}
+
 function wordsOf(line: string): readonly string[] {
   return line.slice(line.indexOf(']') + 1).split(/[\s:@]+/);
 }

@@ -174,6 +174,8 @@ export class FakeKernel implements Kernel {
         return undefined;
       case 'link-set':
         return this.linkSet(op);
+      case 'link-rename':
+        return this.linkRename(op.name, op.to);
       case 'link-sum-before': {
         const link = this.links.get(op.name);
         if (link === undefined) return 'ENODEV';
@@ -255,6 +257,13 @@ export class FakeKernel implements Kernel {
     const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
     const underlay = kind.underlay(link);
     if (underlay !== undefined && !this.links.has(underlay)) return `Cannot find device "${underlay}"`;
+    const made = settled(link);
+    for (const { kind, settings } of this.links.values()) {
+      if (kind !== 'vxlan' || made.kind !== 'vxlan') continue;
+      // vxlan_config_validate() in drivers/net/vxlan/vxlan_core.c.
+      if (settings.vni === made.settings.vni && settings.port === made.settings.port)
+        return 'Error: A VXLAN device with the specified VNI already exists.';
+    }
     const common = {
       name: link.name,
       up: true,
@@ -263,9 +272,28 @@ export class FakeKernel implements Kernel {
       alias: undefined,
     };
     const mtuBytes = link.mtuBytes ?? (underlay === undefined ? 1500 : 1450);
-    this.links.set(link.name, { ...common, mtuBytes, ...settled(link) });
+    this.links.set(link.name, { ...common, mtuBytes, ...made });
     const name = `net/ipv6/conf/${link.name}/accept_ra`;
     this.sysctls.set(name, { name, value: '1', writable: !this.readOnlySysctls });
+    return undefined;
+  }
+
+  private linkRename(name: string, to: string): string | undefined {
+    const link = this.links.get(name);
+    if (link === undefined) return `Cannot find device "${name}"`;
+    if (this.links.has(to)) return 'RTNETLINK answers: File exists';
+    this.links.delete(name);
+    this.links.set(to, { ...link, name: to });
+    const settings = this.wireguardSettings.get(name);
+    this.wireguardSettings.delete(name);
+    if (settings !== undefined) this.wireguardSettings.set(to, settings);
+    const moved = <T extends { readonly link: string }>(entries: readonly T[]): T[] =>
+      entries.map((entry) => (entry.link === name ? { ...entry, link: to } : entry));
+    this.addresses = moved(this.addresses);
+    this.neighbours = moved(this.neighbours);
+    this.fdb = moved(this.fdb);
+    this.wireguardPeers = moved(this.wireguardPeers);
+    this.routes = this.routes.map((route) => (route.dev === name ? { ...route, dev: to } : route));
     return undefined;
   }
 

@@ -53,6 +53,12 @@ describe('backends without a forwarder, with real agents', () => {
       return now !== undefined && JSON.stringify(now) === JSON.stringify(before) ? now : undefined;
     });
     await everyPairAnswers(overlay);
+    await topology.exec(host, ['ip', 'link', 'set', 'flannel.1', 'name', 'renamed']);
+    await eventually('the device has its name back', async () => {
+      const now = await state().catch(() => undefined);
+      return now !== undefined && JSON.stringify(now) === JSON.stringify(before) ? now : undefined;
+    });
+    await everyPairAnswers(overlay);
     await topology.exec(host, ['ip', 'neigh', 'flush', 'dev', 'flannel.1', 'nud', 'permanent']);
     await topology.exec(host, ['bridge', 'fdb', 'del', before.fdb[0]!.split(' ')[0]!, 'dev', 'flannel.1']);
     await eventually('what was flushed is back', async () =>

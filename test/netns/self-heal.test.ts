@@ -94,6 +94,15 @@ describe('what somebody changes behind the agent’s back', () => {
       (text) => /^\[LINK\]\d+: flannel0: .* mtu 1472 /.test(text),
     ));
 
+  it('gives a device that was renamed its name back, with its route', (t) =>
+    heal(
+      t,
+      'link set flannel0 name renamed',
+      (text) => /^\[LINK\]\d+: renamed: /.test(text),
+      (text) => /^\[LINK\]\d+: flannel0: <.*[<,]UP[,>].* mtu 1472 /.test(text),
+      isRoute,
+    ));
+
   it('takes a stray address of the overlay network away', async () => {
     const from = monitor.mark;
     await topology.ipBatch(host, 'addr add 10.244.99.1/24 dev flannel0\n');

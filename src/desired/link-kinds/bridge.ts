@@ -5,6 +5,7 @@ export const bridge: LinkKind<'bridge'> = {
   module: 'bridge',
   madeBy: 'reconciler',
   replaces: false,
+  knownBy: undefined,
   holdsNeighbours: false,
   takesFrames: true,
   underlay: () => undefined,

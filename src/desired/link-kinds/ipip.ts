@@ -7,6 +7,7 @@ export const ipip: LinkKind<'ipip'> = {
   module: 'ipip',
   madeBy: 'reconciler',
   replaces: false,
+  knownBy: 'addresses',
   holdsNeighbours: false,
   takesFrames: false,
   underlay: () => undefined,

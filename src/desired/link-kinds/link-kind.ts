@@ -14,6 +14,8 @@ export interface LinkKind<K extends OwnLinkKind> {
   readonly madeBy: 'reconciler' | 'data plane';
   /** Whether a link of that name that does not suit is deleted and made anew; if not, a person has to remove it. */
   readonly replaces: boolean;
+  /** By what one of ours is known again when somebody has given it another name; `undefined`: it is not. */
+  readonly knownBy: 'addresses' | 'alias' | undefined;
   /** Whether its permanent neighbours and forwarding entries are ours, all of them. */
   readonly holdsNeighbours: boolean;
   /** Whether whoever reaches it can send frames of any kind into this host's link, IPv6 among them. */

@@ -6,6 +6,7 @@ export const tun: LinkKind<'tun'> = {
   module: 'tun',
   madeBy: 'data plane',
   replaces: false,
+  knownBy: 'alias',
   holdsNeighbours: false,
   takesFrames: false,
   underlay: () => undefined,

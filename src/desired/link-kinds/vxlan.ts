@@ -8,6 +8,7 @@ export const vxlan: LinkKind<'vxlan'> = {
   madeBy: 'reconciler',
   // flannel also makes a device of this name anew, whatever it was.
   replaces: true,
+  knownBy: 'addresses',
   holdsNeighbours: true,
   takesFrames: true,
   underlay: ({ settings }) => settings.underlay,

@@ -7,6 +7,7 @@ export const wireguard: LinkKind<'wireguard'> = {
   madeBy: 'reconciler',
   // flannel makes a device of this name anew, whatever it was.
   replaces: true,
+  knownBy: 'addresses',
   holdsNeighbours: false,
   takesFrames: false,
   underlay: () => undefined,

@@ -1,3 +1,4 @@
+import { assertNever } from '../../assert-never.ts';
 import type { LinkKind } from '../link-kinds/link-kind.ts';
 import { linkKind } from '../link-kinds/table.ts';
 import type { Op } from '../op.ts';
@@ -16,8 +17,8 @@ export interface LinkPlan {
 }
 
 export function planLinks(
-  wanted: Pick<WantedState, 'links' | 'absentLinks'>,
-  actual: Pick<ActualState, 'links'>,
+  wanted: Pick<WantedState, 'links' | 'absentLinks' | 'addresses'>,
+  actual: Pick<ActualState, 'links' | 'addresses'>,
   problems: Problem[],
 ): LinkPlan {
   const byName = new Map(actual.links.map((link) => [link.name, link]));
@@ -46,20 +47,27 @@ export function planLinks(
     const isOne = found?.kind === link.kind;
     if (isOne && kind.suits(link, found.settings)) {
       ops.push(...linkSet(link, found));
-    } else if (kind.madeBy === 'data plane' && found === undefined) {
-      problems.push({ type: 'link-missing', link: link.name });
-      continue;
     } else if (found !== undefined && !kind.replaces && !isOne) {
       problems.push({ type: 'link-kind', link: link.name, wanted: link.kind, actual: found.kind });
       continue;
     } else {
       const underlay = kind.underlay(link);
+      const renamed = renamedLink(link, wanted, actual);
+      const isUsable = renamed !== undefined && kind.suits(link, renamed.settings);
+      if (!isUsable && kind.madeBy === 'data plane') {
+        problems.push({ type: 'link-missing', link: link.name });
+        continue;
+      }
       if (underlay !== undefined && !present.has(underlay) && !byName.has(underlay)) {
         problems.push({ type: 'underlay-missing', link: link.name, underlay });
         continue;
       }
       if (found !== undefined) ops.push({ type: 'link-delete', name: link.name });
-      ops.push({ type: 'link-add', link });
+      if (renamed !== undefined) fresh.add(renamed.name);
+      if (isUsable) ops.push(...nameBack(link, renamed));
+      // It may have what the kernel gives to one link alone, such as a VNI.
+      else if (renamed !== undefined) ops.push({ type: 'link-delete', name: renamed.name });
+      if (!isUsable) ops.push({ type: 'link-add', link });
       fresh.add(link.name);
     }
     const sums = 'sumsBefore' in link && link.sumsBefore && (fresh.has(link.name) || found?.sumsBefore === false);
@@ -69,6 +77,45 @@ export function planLinks(
     up.add(link.name);
   }
   return { ops, present, up, fresh, own };
+}
+
+/** The link that was this one, by the name that somebody has given it. */
+function renamedLink(
+  link: OwnWantedLink,
+  wanted: Pick<WantedState, 'links' | 'absentLinks' | 'addresses'>,
+  actual: Pick<ActualState, 'links' | 'addresses'>,
+): ActualLink | undefined {
+  const { knownBy }: LinkKind<OwnLinkKind> = linkKind(link.kind);
+  const named = new Set([...wanted.links, ...(wanted.absentLinks ?? [])].map(({ name }) => name));
+  const isKnown = (found: ActualLink): boolean => {
+    switch (knownBy) {
+      case undefined:
+        return false;
+      case 'alias':
+        return 'alias' in link && link.alias !== undefined && link.alias === found.alias;
+      case 'addresses':
+        return wanted.addresses.some(
+          (mine) =>
+            mine.link === link.name &&
+            actual.addresses.some(
+              ({ link: on, addr, prefixLength }) =>
+                on === found.name && addr === mine.addr && prefixLength === mine.prefixLength,
+            ),
+        );
+      default:
+        return assertNever(knownBy, 'mark of a link');
+    }
+  };
+  return actual.links.find((found) => found.kind === link.kind && !named.has(found.name) && isKnown(found));
+}
+
+/** Down for the moment, as kernels before 6.2 rename no link that is up. */
+function nameBack(wanted: OwnWantedLink, found: ActualLink): Op[] {
+  return [
+    ...(found.up ? [{ type: 'link-set' as const, name: found.name, up: false }] : []),
+    { type: 'link-rename', name: found.name, to: wanted.name },
+    ...linkSet(wanted, { ...found, up: false }),
+  ];
 }
 
 function linkSet(wanted: OwnWantedLink, found: ActualLink): Op[] {

@@ -6,6 +6,7 @@ import { planned } from '../../../test/contract/planned.ts';
 import { FakeKernel } from '../../../test/fakes/fake-kernel.ts';
 import { containsPrefix, type IpAddr, type IpPrefix, isIpv4, parseAddr, parsePrefix } from '../../ip/address.ts';
 import { parseMac } from '../../ip/mac.ts';
+import { Secret } from '../../secret.ts';
 import { Actual } from '../actual.ts';
 import { describeOp, type Op } from '../op.ts';
 import { describeProblem } from '../problem.ts';
@@ -24,6 +25,7 @@ import {
   type WantedLink,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
+  type WireguardKey,
 } from '../state.ts';
 import { Wanted } from '../wanted.ts';
 import { planAll, planChanged, reconcile } from './plan.ts';
@@ -86,6 +88,36 @@ async function settle(kernel: FakeKernel, wanted: WantedState): Promise<readonly
   assert.deepEqual(failed, []);
   assert.deepEqual(reconcile(wanted, await kernel.read(wanted, never)), []);
   return ops;
+}
+
+const VXLAN = vxlanWanted();
+
+function vxlanWanted(): { readonly vxlan: Extract<WantedLink, { kind: 'vxlan' }>; readonly wanted: WantedState } {
+  const vxlan: Extract<WantedLink, { kind: 'vxlan' }> = {
+    kind: 'vxlan',
+    name: 'flannel.1',
+    mtuBytes: 1450,
+    mac: mac('72:4f:d0:84:69:9f'),
+    settings: { vni: 1, underlay: 'eth0', local: addr('192.168.77.1'), port: undefined, learning: false, gbp: false },
+  };
+  const wanted: WantedState = {
+    ...EMPTY_WANTED_STATE,
+    links: [{ kind: 'external', name: 'eth0' }, vxlan],
+    addresses: [{ ...ADDRESS, link: 'flannel.1' }],
+    routes: [{ ...ROUTE, dst: prefix('10.244.2.0/24'), via: addr('10.244.2.0'), dev: 'flannel.1', onlink: true }],
+    neighbours: [{ link: 'flannel.1', addr: addr('10.244.2.0'), mac: mac('72:4f:d0:84:69:00') }],
+    fdb: [{ link: 'flannel.1', mac: mac('72:4f:d0:84:69:00'), dst: addr('192.168.77.2') }],
+    networks: WANTED.networks,
+  };
+  return { vxlan, wanted };
+}
+
+/** A host that has all of it. */
+async function vxlanHost(): Promise<FakeKernel> {
+  const kernel = new FakeKernel();
+  kernel.addLink({ name: 'eth0', kind: 'other' });
+  await settle(kernel, VXLAN.wanted);
+  return kernel;
 }
 
 describe('reconcile', () => {
@@ -309,25 +341,8 @@ describe('reconcile', () => {
   });
 
   it('makes a vxlan link anew when its settings do not suit', async () => {
-    const kernel = new FakeKernel();
-    kernel.addLink({ name: 'eth0', kind: 'other' });
-    const vxlan: Extract<WantedLink, { kind: 'vxlan' }> = {
-      kind: 'vxlan',
-      name: 'flannel.1',
-      mtuBytes: 1450,
-      mac: mac('72:4f:d0:84:69:9f'),
-      settings: { vni: 1, underlay: 'eth0', local: addr('192.168.77.1'), port: undefined, learning: false, gbp: false },
-    };
-    const wanted: WantedState = {
-      ...EMPTY_WANTED_STATE,
-      links: [{ kind: 'external', name: 'eth0' }, vxlan],
-      addresses: [{ ...ADDRESS, link: 'flannel.1' }],
-      routes: [{ ...ROUTE, dst: prefix('10.244.2.0/24'), via: addr('10.244.2.0'), dev: 'flannel.1', onlink: true }],
-      neighbours: [{ link: 'flannel.1', addr: addr('10.244.2.0'), mac: mac('72:4f:d0:84:69:00') }],
-      fdb: [{ link: 'flannel.1', mac: mac('72:4f:d0:84:69:00'), dst: addr('192.168.77.2') }],
-      networks: WANTED.networks,
-    };
-    await settle(kernel, wanted);
+    const kernel = await vxlanHost();
+    const { vxlan, wanted } = VXLAN;
     const ops = await settle(kernel, {
       ...wanted,
       links: [wanted.links[0]!, { ...vxlan, settings: { ...vxlan.settings, local: addr('192.168.77.9') } }],
@@ -340,6 +355,74 @@ describe('reconcile', () => {
       'set fdb 72:4f:d0:84:69:00 dst 192.168.77.2 dev flannel.1',
       'add route 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink',
     ]);
+  });
+});
+
+describe('a link of ours that somebody has renamed', () => {
+  const setting = [
+    'add address 10.244.1.0/32 dev flannel.1',
+    'set neighbour 10.244.2.0 lladdr 72:4f:d0:84:69:00 dev flannel.1',
+    'set fdb 72:4f:d0:84:69:00 dst 192.168.77.2 dev flannel.1',
+    'add route 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink',
+  ];
+  const back = ['set link old down', 'rename link old to flannel.1', 'set link flannel.1 up'];
+  const rename = (kernel: FakeKernel, name: string): void =>
+    void kernel.byHand({ type: 'link-rename', name, to: 'old' });
+
+  it('gets its name back, also where another link has it now', async () => {
+    const kernel = await vxlanHost();
+    rename(kernel, 'flannel.1');
+    assert.deepEqual((await settle(kernel, VXLAN.wanted)).map(describeOp), [...back, ...setting]);
+    rename(kernel, 'flannel.1');
+    kernel.addLink({ name: 'flannel.1', kind: 'other' });
+    const ops = await settle(kernel, VXLAN.wanted);
+    assert.deepEqual(ops.map(describeOp), ['delete link flannel.1', ...back, ...setting]);
+    assert.equal(kernel.links.has('old'), false);
+  });
+
+  it('makes way for the one that is wanted, where it does not suit any more', async () => {
+    const kernel = await vxlanHost();
+    rename(kernel, 'flannel.1');
+    const { vxlan, wanted } = VXLAN;
+    const moved = { ...vxlan, settings: { ...vxlan.settings, local: addr('192.168.77.9') } };
+    const ops = await settle(kernel, { ...wanted, links: [wanted.links[0]!, moved] });
+    assert.deepEqual(ops.map(describeOp), ['delete link old', 'add link flannel.1 (vxlan)', ...setting]);
+  });
+
+  it('is one with an address of ours: another of that kind is left alone', async () => {
+    const kernel = await vxlanHost();
+    rename(kernel, 'flannel.1');
+    for (const address of kernel.addresses.filter(({ link }) => link === 'old'))
+      kernel.byHand({ type: 'address-delete', address });
+    const { ops } = planned(VXLAN.wanted, await kernel.read(VXLAN.wanted, never));
+    assert.ok(!ops.some((op) => op.type === 'link-rename' || op.type === 'link-delete'));
+  });
+
+  it('is known whatever its kind: ipip and wireguard by their addresses, tun by its alias', async () => {
+    const settings = { privateKey: new Secret('x'), publicKey: 'y' as WireguardKey, listenPort: 51_820 };
+    const kinds: readonly WantedLink[] = [
+      { kind: 'ipip', name: 'flannel0', mtuBytes: 1480, settings: { local: addr('192.168.77.1') } },
+      { kind: 'wireguard', name: 'flannel0', mtuBytes: 1420, settings },
+    ];
+    for (const link of kinds) {
+      const kernel = new FakeKernel();
+      await settle(kernel, { ...WANTED, links: [link] });
+      rename(kernel, 'flannel0');
+      const ops = (await settle(kernel, { ...WANTED, links: [link] })).map(describeOp);
+      assert.ok(ops.includes('rename link old to flannel0'), ops.join('; '));
+      assert.deepEqual([...kernel.links.keys()], ['flannel0']);
+    }
+    const kernel = new FakeKernel();
+    kernel.addLink({ name: 'flannel0', kind: 'tun' });
+    kernel.addLink({ name: 'tun7', kind: 'tun' });
+    const wanted: WantedState = {
+      ...WANTED,
+      links: [{ kind: 'tun', name: 'flannel0', mtuBytes: 1472, alias: 'ours' }],
+    };
+    await settle(kernel, wanted);
+    rename(kernel, 'flannel0');
+    await settle(kernel, wanted);
+    assert.deepEqual([...kernel.links.keys()].sort(), ['flannel0', 'tun7']);
   });
 });
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import type { NewEvent } from '../events/event.ts';
 import { EventRing } from '../events/event-ring.ts';
 import type { NodeEvent } from '../events/node-event.ts';
@@ -10,11 +10,13 @@ const event = (kind: NewEvent['kind'], fields: Partial<NewEvent> = {}): NewEvent
   ...fields,
 });
 
-/** What is told, with a clock of its own; `answer` is what becomes of it. */
+beforeEach(() => mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_000_000 }));
+afterEach(() => mock.reset());
+
+/** What is told; `answer` is what becomes of it. */
 class Rig implements AsyncDisposable {
-  nowMs = 1_000_000;
   answer: () => 'told' | 'refused' = () => 'told';
-  readonly ring = new EventRing(100, () => this.nowMs);
+  readonly ring = new EventRing(100);
   readonly told: NodeEvent[] = [];
   readonly warnings: string[] = [];
   readonly #events = new NodeEvents({
@@ -25,25 +27,22 @@ class Rig implements AsyncDisposable {
       return answer;
     },
     log: { warn: (text) => void this.warnings.push(text), verbose: () => {} },
-    now: () => this.nowMs,
-    lookMs: 1,
   });
 
   add(...events: NewEvent[]): void {
     for (const one of events) this.ring.add(one);
   }
 
-  /** Until nothing more is told for the moment. */
-  async settled(): Promise<void> {
-    for (let quiet = 0, before = -1; quiet < 5; before = this.told.length) {
-      await new Promise((resolve) => setTimeout(resolve, 3));
-      quiet = before === this.told.length ? quiet + 1 : 0;
-    }
+  /** A second: what has happened is told. */
+  settled(): Promise<void> {
+    return this.after(1);
   }
 
   async after(seconds: number): Promise<void> {
-    this.nowMs += seconds * 1_000;
-    await this.settled();
+    for (let second = 0; second < seconds; second++) {
+      mock.timers.tick(1_000);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 
   short(): string[] {
@@ -98,14 +97,26 @@ describe('what is told on the Node', () => {
     assert.equal(r.told.at(-1)?.count, 495);
     assert.match(r.told.at(-1)!.message, /weft events/);
     r.told.length = 0;
-    for (let n = 0; n < 50; n++) {
+    for (let n = 0; n < 10; n++) {
       r.add(event('entry-refused', { text: `later ${n}` }));
       await r.settled();
     }
     assert.equal(r.told.length, 4, 'what is left of the burst of ten');
     await r.after(31);
-    assert.equal(r.told.at(-1)?.count, 545, 'nothing is lost of the count');
+    assert.equal(r.told.at(-1)?.count, 505, 'nothing is lost of the count');
     assert.equal(r.told.length, 5);
+  });
+
+  it('wakes for nothing while there is nothing to tell', async () => {
+    const timers = [mock.method(globalThis, 'setTimeout'), mock.method(globalThis, 'setInterval')];
+    const made = (): number => timers.reduce((sum, timer) => sum + timer.mock.callCount(), 0);
+    await using r = new Rig();
+    r.add(event('agent-started'), event('peer-added', { severity: 'info' }));
+    await r.after(60);
+    assert.equal(made(), 0);
+    r.add(event('lease-lost'), event('kernel-failed'));
+    await r.after(60);
+    assert.deepEqual([r.told.length, made()], [2, 1]);
   });
 
   it('says once that it may not, and asks no more', async () => {

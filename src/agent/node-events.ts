@@ -55,7 +55,8 @@ const MAX_SERIES = 5;
 /** Requests that may follow each other at once, and how often one more may be sent. */
 const BURST = 10;
 const REFILL_MS = 15_000;
-const LOOK_MS = 1_000;
+/** What happens within this time is counted first, and then told. */
+const GATHER_MS = 1_000;
 /** After a failure. */
 const RETRY_MS = 15_000;
 
@@ -65,7 +66,6 @@ export interface NodeEventsParts {
   readonly log: Pick<Log, 'warn' | 'verbose'>;
   /** Milliseconds since the epoch. */
   readonly now?: () => number;
-  readonly lookMs?: number;
 }
 
 interface Series {
@@ -86,7 +86,8 @@ export class NodeEvents implements AsyncDisposable {
   readonly #open = new Set<EventKind>();
   readonly #stop = new AbortController();
   readonly #listening: Disposable;
-  readonly #timer: NodeJS.Timeout;
+  /** Runs while there is something to tell, and never otherwise. */
+  #timer: NodeJS.Timeout | undefined;
   #tokens = BURST;
   #refilledAtMs: number;
   #notBeforeMs = 0;
@@ -97,7 +98,6 @@ export class NodeEvents implements AsyncDisposable {
     this.#now = parts.now ?? Date.now;
     this.#refilledAtMs = this.#now();
     this.#listening = parts.events.listen((event) => this.#take(event));
-    this.#timer = setInterval(() => this.#look(), parts.lookMs ?? LOOK_MS).unref();
   }
 
   #take(event: AgentEvent): void {
@@ -107,9 +107,11 @@ export class NodeEvents implements AsyncDisposable {
     else if (!told.mends.some((kind) => this.#open.delete(kind))) return;
     for (const kind of told.mends ?? []) this.#open.delete(kind);
     this.#count(told.reason, event.severity === 'info' ? 'Normal' : 'Warning', messageOf(event), event.atMs);
+    this.#tellSoon();
   }
 
   #count(reason: string, type: NodeEvent['type'], message: string, atMs: number): void {
+    this.#endSeries();
     const own = `${reason}\n${message}`;
     const isCombined = !this.#series.has(own) && this.#seriesOf(reason) >= MAX_SERIES;
     const key = isCombined ? reason : own;
@@ -128,19 +130,33 @@ export class NodeEvents implements AsyncDisposable {
     return [...this.#series.values()].filter(({ event }) => event.reason === reason).length;
   }
 
-  #look(): void {
+  #endSeries(): void {
     const nowMs = this.#now();
-    const refills = Math.floor((nowMs - this.#refilledAtMs) / REFILL_MS);
-    if (refills > 0) {
-      this.#tokens = Math.min(BURST, this.#tokens + refills);
-      this.#refilledAtMs += refills * REFILL_MS;
-    }
     for (const [key, { event, isTold }] of this.#series)
       if (isTold && nowMs - event.lastAtMs > SERIES_MS) this.#series.delete(key);
-    if (this.#telling !== undefined || nowMs < this.#notBeforeMs) return;
-    this.#telling = this.#tellAll().finally(() => {
-      this.#telling = undefined;
-    });
+  }
+
+  #tellSoon(): void {
+    if (this.#timer !== undefined || this.#telling !== undefined) return;
+    if (![...this.#series.values()].some(({ isTold }) => !isTold)) return;
+    const nowMs = this.#now();
+    const refillAtMs = this.#tokens === 0 ? this.#refilledAtMs + REFILL_MS : 0;
+    const waitMs = Math.max(GATHER_MS, this.#notBeforeMs - nowMs, refillAtMs - nowMs);
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#refill();
+      this.#telling = this.#tellAll().finally(() => {
+        this.#telling = undefined;
+        this.#tellSoon();
+      });
+    }, waitMs).unref();
+  }
+
+  #refill(): void {
+    const refills = Math.floor((this.#now() - this.#refilledAtMs) / REFILL_MS);
+    if (refills <= 0) return;
+    this.#tokens = Math.min(BURST, this.#tokens + refills);
+    this.#refilledAtMs += refills * REFILL_MS;
   }
 
   /** Never rejects. */
@@ -173,7 +189,7 @@ export class NodeEvents implements AsyncDisposable {
   }
 
   #silence(): void {
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     this.#listening[Symbol.dispose]();
     this.#series.clear();
   }

@@ -530,7 +530,6 @@ describe('the own Node', () => {
           return answer;
         },
         log: { warn: (text) => void warnings.push(text), verbose: (_, text) => assert.fail(text) },
-        lookMs: 20,
       });
     const broken: NewEvent = {
       kind: 'forwarder-failed',

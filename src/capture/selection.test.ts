@@ -55,6 +55,7 @@ const parts: SelectionParts = {
   ],
   tunnel: [{ protocol: 'udp', port: 8285 }],
   isDirect: false,
+  isUnwrapped: false,
   filter: undefined,
 };
 
@@ -96,7 +97,10 @@ describe('which packets are the overlay’s', () => {
     assert.equal(selected({}, 'underlay', inner), false);
     assert.equal(selected({}, 'containers', packet('10.244.1.2', '10.244.1.3', 1, ECHO)), false);
     assert.equal(selected({}, 'containers', packet('10.244.1.2', '198.51.100.1', 1, ECHO)), false);
-    assert.match(String(selected({ isDirect: true }, 'underlay', inner)), /^to b /);
+    assert.match(String(selected({ isDirect: true }, 'underlay', inner)), /^to b [^;]*$/);
+    assert.match(String(selected({ isUnwrapped: true }, 'underlay', inner)), /^to b .*; XDP has taken the headers/);
+    assert.match(String(selected({ isUnwrapped: true }, 'underlay', outer(inner))), /^to b [^;]*$/);
+    assert.equal(selected({ isUnwrapped: true }, 'underlay', packet('192.0.2.1', '198.51.100.1', 1, ECHO)), false);
   });
 
   it('applies a filter to what the tunnel carries, as it is, in VXLAN or in IP', () => {

@@ -23,6 +23,8 @@ export interface SelectionParts {
   readonly tunnel: readonly OuterTraffic[];
   /** Packets of the overlay also pass between the hosts without a tunnel. */
   readonly isDirect: boolean;
+  /** A program in the driver takes the tunnel's headers off, of some packets, before the underlay's device shows them. */
+  readonly isUnwrapped: boolean;
   readonly filter: PacketFilter | undefined;
 }
 
@@ -31,6 +33,7 @@ export interface Selected {
   readonly comment: string | undefined;
 }
 
+const UNWRAPPED = 'XDP has taken the headers of the tunnel off';
 const UDP = 17;
 const IP_IN_IP: readonly number[] = [4, 41];
 
@@ -62,9 +65,12 @@ export class Selection {
       if (filter?.(carriedBy(flow) ?? flow) === false) return undefined;
       return { comment: describe(flow, (addr) => this.#byAddress.get(addr)) ?? 'no known peer' };
     }
-    const isWanted = role === 'underlay' ? this.#parts.isDirect && this.#isOverlay(flow) : true;
-    if (!isWanted || (role === 'containers' && !this.#isOverlay(flow)) || filter?.(flow) === false) return undefined;
-    return { comment: describe(flow, (addr) => this.#peerOf(addr)) };
+    const { isDirect, isUnwrapped } = this.#parts;
+    if (role === 'underlay' && !isDirect && !isUnwrapped) return undefined;
+    if ((role !== 'overlay' && !this.#isOverlay(flow)) || filter?.(flow) === false) return undefined;
+    const comment = describe(flow, (addr) => this.#peerOf(addr));
+    if (role !== 'underlay' || isDirect) return { comment };
+    return { comment: [comment ?? 'no known peer', UNWRAPPED].join('; ') };
   }
 
   #isTunnel({ protocol, ports, isFragment, source, destination }: Flow): boolean {

@@ -3,11 +3,11 @@ import { describe, it } from 'node:test';
 import { backendKind } from '../backend/registry.ts';
 import { formatLastKnown } from '../config/last-known.ts';
 import { parseNetConf } from '../config/net-conf.ts';
-import { formatAddr, parsePrefix } from '../ip/address.ts';
+import { formatAddr, formatPrefix, parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
-import { describePeer, peerOf, readHostView } from './host-view.ts';
+import { describePeer, peerOf, prefixesOfPeer, readHostView } from './host-view.ts';
 
 const signal = new AbortController().signal;
 const PATH = '/run/flannel/subnet.env';
@@ -60,9 +60,12 @@ describe('this host and its peers, from the files of the agent', () => {
 
   it('find a peer by its subnet, an address in it, or that of its host', async () => {
     const view = await viewOf('udp');
-    for (const word of ['10.244.2.0/24', '10.244.2.77', '192.168.77.2'])
+    for (const word of ['10.244.2.0/24', '10.244.2.77', '192.168.77.2']) {
       assert.equal(peerOf(view, word), view.peers[0], word);
+      assert.deepEqual(prefixesOfPeer(view, word)?.map(formatPrefix), ['10.244.2.0/24', '192.168.77.2/32'], word);
+    }
     for (const word of ['10.244.3.1', '192.168.77.9', 'b']) {
+      assert.equal(prefixesOfPeer(view, word), undefined);
       assert.throws(() => peerOf(view, word), { code: 'WEFT_USAGE', message: `"${word}" is no peer of this host` });
     }
   });

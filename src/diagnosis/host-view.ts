@@ -1,8 +1,17 @@
 import type { BackendLookup } from '../config/backend-config.ts';
 import { type LastKnown, lastKnownPath, parseLastKnown } from '../config/last-known.ts';
 import { WeftError } from '../errors.ts';
-import { containsAddr, formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr } from '../ip/address.ts';
-import { FAMILIES } from '../ip/family.ts';
+import {
+  containsAddr,
+  formatAddr,
+  formatPrefix,
+  type IpAddr,
+  type IpPrefix,
+  isIpv4,
+  parseAddr,
+  prefixOf,
+} from '../ip/address.ts';
+import { FAMILIES, present } from '../ip/family.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import type { Lease } from '../lease/lease.ts';
@@ -103,19 +112,43 @@ function mtuOf(text: string): number | undefined {
   return Number.isInteger(value) && value >= 576 ? value : undefined;
 }
 
-/** The peer that a word means: its subnet, an address in it, or its address between the hosts. @throws WeftError WEFT_USAGE. */
-export function peerOf({ peers }: HostView, word: string): PeerView {
+interface Called {
+  readonly holder: string | undefined;
+  readonly subnets: readonly IpPrefix[];
+  /** Of its host: between the hosts, and in the overlay. */
+  readonly addresses: readonly IpAddr[];
+}
+
+/** What a peer is called in every command: a subnet of it, an address in one, an address of its host, or its node. */
+function isCalled(word: string, { holder, subnets, addresses }: Called): boolean {
   const addr = parseAddr(word);
-  const peer = peers.find(
-    ({ id, overlay, underlay, subnet, lease }) =>
-      id === word ||
-      lease.origin?.holder === word ||
-      (addr !== undefined && (overlay === addr || underlay === addr || containsAddr(subnet, addr))),
+  if (holder === word || subnets.some((subnet) => formatPrefix(subnet) === word)) return true;
+  return addr !== undefined && (addresses.includes(addr) || subnets.some((subnet) => containsAddr(subnet, addr)));
+}
+
+/** The peer that a word means, in the family that it says, of a node the first. @throws WeftError WEFT_USAGE. */
+export function peerOf({ peers }: HostView, word: string): PeerView {
+  const peer = peers.find(({ overlay, underlay, subnet, lease }) =>
+    isCalled(word, {
+      ...{ holder: lease.origin?.holder, subnets: [subnet] },
+      addresses: [overlay, ...(underlay === undefined ? [] : [underlay])],
+    }),
   );
   if (peer !== undefined) return peer;
   throw new WeftError('WEFT_USAGE', `${JSON.stringify(word)} is no peer of this host`, {
     hint: `Name a subnet, or an address of a container or a host; this host knows ${peers.length} peers.`,
   });
+}
+
+/** All that a peer has, of both families: its subnets, and its addresses between the hosts. `undefined`: there is no such peer. */
+export function prefixesOfPeer({ known }: HostView, word: string): readonly IpPrefix[] | undefined {
+  const found = known.peers.flatMap((lease) => {
+    const subnets = present(lease.subnets);
+    const addresses = present(lease.attrs.publicAddresses);
+    if (!isCalled(word, { holder: lease.origin?.holder, subnets, addresses })) return [];
+    return [...subnets, ...addresses.map((addr) => prefixOf(addr, isIpv4(addr) ? 32 : 128))];
+  });
+  return found.length === 0 ? undefined : found;
 }
 
 /** `10.244.2.0/24 on 192.168.77.2`. */

@@ -102,6 +102,7 @@ export const BPF_LDX_IMMEDIATE = 0x01;
 /** X = 4 × (byte & 15): the length of an IPv4 header. */
 export const BPF_LDX_HEADER_LENGTH = 0xb1;
 export const BPF_JUMP_EQUAL = 0x15;
+export const BPF_AND = 0x54;
 export const BPF_JUMP_SET = 0x45;
 export const BPF_RETURN = 0x06;
 /** An offset from here on is one from the network header, whatever is before it; the other is the protocol (EtherType). */

@@ -47,6 +47,13 @@ export async function readAddresses(signal: AbortSignal): Promise<readonly IpAdd
     .flatMap(({ addresses }) => addresses.map(({ addr }) => addr));
 }
 
+/** Whether a program of XDP, of whomever, is attached to the device. @throws as readHostNetwork. */
+export async function hasXdp(device: string, signal: AbortSignal): Promise<boolean> {
+  const argv = ['ip', '-j', 'link', 'show', 'dev', device];
+  const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal, okExitCodes: 'any' });
+  return parseIpList(stdout, argv).some(({ xdp }) => xdp !== undefined);
+}
+
 async function lookUp(target: IpAddr, netns: string | undefined, signal: AbortSignal): Promise<RouteLookup> {
   const argv = ['ip', '-j', isIpv4(target) ? '-4' : '-6', 'route', 'get', formatAddr(target)];
   const result = await run(argv, { netns, timeoutMs: TIMEOUT_MS, okExitCodes: 'any', signal });

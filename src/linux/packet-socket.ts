@@ -1,6 +1,7 @@
 import type { OuterTraffic } from '../desired/outer-filter.ts';
 import { WeftError } from '../errors.ts';
-import { type IpAddr, isIpv4 } from '../ip/address.ts';
+import { type IpAddr, type IpPrefix, isIpv4, isPrefix4 } from '../ip/address.ts';
+import { mask4 } from '../ip/prefix.ts';
 import {
   AF_PACKET,
   ARPHRD_ETHER,
@@ -9,6 +10,7 @@ import {
   ARPHRD_SIT,
   ARPHRD_TUNNEL,
   ARPHRD_TUNNEL6,
+  BPF_AND,
   BPF_JUMP_EQUAL,
   BPF_JUMP_SET,
   BPF_LD_BYTE,
@@ -87,6 +89,8 @@ export interface PacketSocketOptions {
 export type SniffedTraffic =
   | OuterTraffic
   | { readonly protocol: 'addresses'; readonly addresses: readonly IpAddr[] }
+  /** From or to these; all of IPv6. */
+  | { readonly protocol: 'networks'; readonly networks: readonly IpPrefix[] }
   /** All of ICMP. */
   | { readonly protocol: 'icmp' };
 
@@ -189,7 +193,10 @@ function tunnelProgram(only: readonly SniffedTraffic[]): readonly FilterInstruct
     ...(only.some(({ protocol }) => protocol === 'icmp') ? [IPPROTO_ICMP] : []),
   ];
   const program: FilterInstruction[] = [];
-  const words = addresses.length === 0 ? 0 : 2 + 2 * addresses.length;
+  const networks = only.flatMap((traffic) =>
+    traffic.protocol === 'networks' ? traffic.networks.filter(isPrefix4) : [],
+  );
+  const words = 2 * (3 * networks.length + (addresses.length === 0 ? 0 : 1 + addresses.length));
   // The last instruction refuses, the one before it accepts; a jump counts from the instruction after itself.
   const size = 14 + protocols.length + words + 2 * ports.length;
   const toAccept = (): number => size - 3 - program.length;
@@ -198,11 +205,14 @@ function tunnelProgram(only: readonly SniffedTraffic[]): readonly FilterInstruct
   program.push([BPF_JUMP_EQUAL, 2, 0, 0x0800]);
   program.push([BPF_JUMP_EQUAL, toAccept(), 0, 0x86dd]);
   program.push([BPF_JUMP_EQUAL, toReject(), toReject(), 0]);
-  if (words > 0) {
-    for (const offset of [12, 16]) {
+  for (const offset of [12, 16]) {
+    for (const { addr, length } of networks) {
       program.push([BPF_LD_WORD, 0, 0, SKF_NET_OFF + offset]);
-      for (const address of addresses) program.push([BPF_JUMP_EQUAL, toAccept(), 0, address]);
+      program.push([BPF_AND, 0, 0, mask4(length)]);
+      program.push([BPF_JUMP_EQUAL, toAccept(), 0, addr]);
     }
+    if (addresses.length > 0) program.push([BPF_LD_WORD, 0, 0, SKF_NET_OFF + offset]);
+    for (const address of addresses) program.push([BPF_JUMP_EQUAL, toAccept(), 0, address]);
   }
   program.push([BPF_LD_BYTE, 0, 0, SKF_NET_OFF + 9]);
   for (const protocol of protocols) program.push([BPF_JUMP_EQUAL, toAccept(), 0, protocol]);

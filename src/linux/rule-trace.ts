@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WeftError } from '../errors.ts';
 import { NETLINK_NETFILTER } from './constants.ts';
-import { insideNamespace } from './network-namespaces.ts';
 import { readTextIfThere } from './read-text.ts';
 import { type Child, lines, start } from './run.ts';
 
@@ -47,9 +46,8 @@ export async function traceRules(options: RuleTraceOptions, signal: AbortSignal)
     `list table ${table}`,
   ];
   await using resources = new AsyncDisposableStack();
-  // A process belongs to the network namespace of the thread that starts it.
   const inside = async (argv: readonly string[]): Promise<Child> =>
-    resources.use(await insideNamespace(path, () => start(argv, { stdin: 'pipe', signal, endsWithThisProcess: true })));
+    resources.use(await start(argv, { stdin: 'pipe', netnsPath: path, endsWithThisProcess: true, signal }));
   const holder = await inside(['nft', '-i']);
   holder.stdin!.write(`${script.join('\n')}\n`);
   const told = new Lines(holder);

@@ -7,6 +7,7 @@ import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 import { withoutNodeVariables } from '../node-variables.ts';
 import { trace } from '../trace.ts';
+import { insideNamespace } from './network-namespaces.ts';
 
 /**
  * The only place where weft starts other programs. Programs are started directly, never through a shell, with LC_ALL=C
@@ -26,6 +27,8 @@ export interface CommandOptions {
   readonly cwd?: string | undefined;
   /** Name of a network namespace (`ip netns`) to run in. `ip netns exec` replaces itself: the pid is the command's. */
   readonly netns?: string | undefined;
+  /** What opens the network namespace to run in, for one that has no name. */
+  readonly netnsPath?: string | undefined;
 }
 
 export interface RunOptions extends CommandOptions {
@@ -296,7 +299,9 @@ function spawnProcess(
   const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
   let child: ChildProcess;
   try {
-    child = spawn(command, args, { env, stdio, detached, ...cwd });
+    // A process belongs to the network namespace of the thread that starts it.
+    const spawned = (): ChildProcess => spawn(command, args, { env, stdio, detached, ...cwd });
+    child = options.netnsPath === undefined ? spawned() : insideNamespace(options.netnsPath, spawned);
   } catch (error) {
     throw notStarted(argv, options, error);
   }

@@ -238,14 +238,3 @@ describe('weft trace with the udp backend', () => {
     await bed.sh(bed.host(0), mend);
   });
 });
-
-it('weft trace shows the hops of vxlan', async () => {
-  await using bed = await TraceBed.create({ Network: '10.244.0.0/16', Backend: { Type: 'vxlan' } });
-  const { report, exitCode } = await bed.trace(addressOf(bed.from), bed.to);
-  assert.equal(exitCode, 0, JSON.stringify(report, undefined, 1));
-  const request = stops(report, 'request');
-  for (const wanted of ['this host flannel.1 out', 'this host eth0 out', `${bed.farAddress} flannel.1 in`])
-    assert.ok(request.includes(wanted), `${wanted} of ${request.join(', ')}`);
-  const wire = report.hops.find(({ host, inner }) => host === 'this host' && inner !== undefined)!;
-  assert.match(wire.packet.text, /> 192\.168\.77\.2:8472 udp/);
-});

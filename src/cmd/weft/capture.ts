@@ -12,17 +12,22 @@ import {
   sectionHeader,
 } from '../../capture/pcapng.ts';
 import { type CapturePeer, type CaptureRole, Selection } from '../../capture/selection.ts';
-import { gatewayOf, type HostView, readHostView } from '../../diagnosis/host-view.ts';
+import { gatewayOf, type HostView, prefixesOfPeer, readHostView } from '../../diagnosis/host-view.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { openExclusive } from '../../exclusive-file.ts';
-import { formatAddr, type IpPrefix, prefixOf } from '../../ip/address.ts';
+import { formatAddr } from '../../ip/address.ts';
 import { FAMILIES, present } from '../../ip/family.ts';
 import type { Lease } from '../../lease/lease.ts';
 import { POLLIN } from '../../linux/constants.ts';
 import { addressOf, pollAsync } from '../../linux/ffi.ts';
-import { readHostNetwork } from '../../linux/interfaces.ts';
-import { openPacketSocket, type PacketSocket, type SniffedFrame } from '../../linux/packet-socket.ts';
+import { hasXdp, readHostNetwork } from '../../linux/interfaces.ts';
+import {
+  openPacketSocket,
+  type PacketSocket,
+  type SniffedFrame,
+  type SniffedTraffic,
+} from '../../linux/packet-socket.ts';
 import { printable } from '../../printable.ts';
 import { type StopSignal, untilStopped } from '../stop-signal.ts';
 import { VERSION } from '../version.ts';
@@ -101,13 +106,22 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   using stopped = untilStopped();
   const view = await readHostView(realHost(), flags.subnetFile, backendKind, stopped.signal);
   const peers = view.known.peers.map(peerOf);
-  const filter = filterText === '' ? undefined : parsePacketFilter(filterText, (word) => prefixesOf(peers, word));
+  const filter = filterText === '' ? undefined : parsePacketFilter(filterText, (word) => prefixesOfPeer(view, word));
   const wanted = await wantedKernel(view, stopped.signal);
   const external = view.known.external.name;
   const isDirect = wanted.tunnel.length === 0 || view.peers.some((peer) => wanted.deviceTo(peer) === external);
+  const isUnwrapped = wanted.tunnel.length > 0 && (await hasXdp(external, stopped.signal));
+  const networks = FAMILIES.flatMap(({ key }) => view.known.config[key]?.network ?? []);
   const selection = new Selection({
-    ...{ peers, filter, isDirect, tunnel: wanted.tunnel, subnets: present(view.known.own.subnets) },
-    networks: FAMILIES.flatMap(({ key }) => view.known.config[key]?.network ?? []),
+    ...{
+      peers,
+      filter,
+      isDirect,
+      isUnwrapped,
+      tunnel: wanted.tunnel,
+      subnets: present(view.known.own.subnets),
+      networks,
+    },
   });
   using sockets = new DisposableStack();
   const { interfaces } = await readHostNetwork(stopped.signal);
@@ -119,7 +133,8 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   const taps = roles.flatMap(([device, role]): Tap[] => {
     const present = interfaces.find(({ name }) => name === device);
     if (present === undefined) return [];
-    const only = role === 'underlay' && !isDirect ? wanted.tunnel : undefined;
+    const inside: SniffedTraffic[] = isUnwrapped ? [{ protocol: 'networks', networks }] : [];
+    const only = role === 'underlay' && !isDirect ? [...wanted.tunnel, ...inside] : undefined;
     const options = { device, ifIndex: present.index, snapBytes: flags.snaplen, only };
     return [{ device, role, socket: sockets.use(openPacketSocket(options)), packets: 0 }];
   });
@@ -128,6 +143,10 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
       hint: 'It is the external interface that the agent used last; weft status shows the one in use.',
     });
   await using output = await openSink(flags);
+  if (isUnwrapped)
+    process.stderr.write(
+      `weft capture: XDP takes the tunnel’s headers off what ${external} receives before it can be captured; such packets are without them\n`,
+    );
   await write(taps, selection, namesOf(view, peers), output, flags, stopped);
 }
 
@@ -287,24 +306,11 @@ function standardOutput(): Sink {
   };
 }
 
-function addressesOf({ attrs }: Lease): CapturePeer['addresses'] {
-  return present(attrs.publicAddresses);
-}
-
 function peerOf(lease: Lease): CapturePeer {
-  const addresses = addressesOf(lease);
+  const addresses = present(lease.attrs.publicAddresses);
   const [first] = addresses;
   const name = lease.origin?.holder ?? (first === undefined ? 'unknown' : formatAddr(first));
   return { name: printable(name), subnets: present(lease.subnets), addresses };
-}
-
-function prefixesOf(peers: readonly CapturePeer[], word: string): readonly IpPrefix[] | undefined {
-  const peer = peers.find(
-    ({ name, addresses }) => name === word || addresses.some((addr) => formatAddr(addr) === word),
-  );
-  return (
-    peer && [...peer.subnets, ...peer.addresses.map((addr) => prefixOf(addr, typeof addr === 'number' ? 32 : 128))]
-  );
 }
 
 /** Each host by its node's name, or by its address with a word before it: Wireshark shows these in place of addresses. */

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { decodeIp, unwrap } from '../../capture/decode.ts';
 import { carriedBy, flowOf } from '../../capture/flow.ts';
 import { parsePacketFilter } from '../../capture/packet-filter.ts';
-import type { HostView } from '../../diagnosis/host-view.ts';
+import { type HostView, prefixesOfPeer } from '../../diagnosis/host-view.ts';
 import { type HeaderText, headersOf } from '../../diagnosis/trace.ts';
 import { containsAddr } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
@@ -71,7 +71,7 @@ export async function watchDrops(view: HostView, flags: WatchFlags, stopped: Sto
 
 /** Packets that the filter matches, at each device of this host. @throws WeftError WEFT_USAGE, WEFT_SOCKET_FAILED */
 export async function watchLive(view: HostView, text: string, flags: WatchFlags, stopped: StopSignal): Promise<void> {
-  const filter = text === '' ? () => true : parsePacketFilter(text, (word) => prefixesOf(view, word));
+  const filter = text === '' ? () => true : parsePacketFilter(text, (word) => prefixesOfPeer(view, word));
   const own = namespaceAt(OWN_NAMESPACE, 'host');
   using tap = openPacketSocket({ device: 'all devices', ifIndex: 0, snapBytes: SNAP_BYTES });
   process.stderr.write('weft trace: watches packets on all devices of this host\n');
@@ -131,9 +131,4 @@ function namesOf({ known: { own } }: HostView): ReadonlyMap<number, string> {
     localAddressesOf(namespace).some((addr) => subnets.some((subnet) => containsAddr(subnet, addr)));
   const containers = networkNamespaces().filter((one) => one.inode !== host.inode && isOurs(one));
   return new Map([host, ...containers].map(({ inode, name }) => [inode, name]));
-}
-
-function prefixesOf({ peers }: HostView, word: string) {
-  const found = peers.filter(({ id, lease }) => id === word || lease.origin?.holder === word);
-  return found.length === 0 ? undefined : found.map(({ subnet }) => subnet);
 }

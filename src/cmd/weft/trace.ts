@@ -145,7 +145,6 @@ async function trace(
   const own = namespaceAt(OWN_NAMESPACE, 'host');
   const source = sourceOf(view, request.from, own, all);
   const farHost = peer.underlay === undefined ? peer.id : formatAddr(peer.underlay);
-  const places = placesOf({ own, source, farHost, to, all, peer });
   const notes: string[] = [];
   const wanted = await wantedKernel(view, signal);
   using resources = new DisposableStack();
@@ -154,10 +153,10 @@ async function trace(
     { protocol: 'addresses', addresses: [to] },
     { protocol: 'icmp' },
   ];
-  const taps = places.map((place) => {
-    const options = { device: 'all devices', ifIndex: 0, snapBytes: SNAP_BYTES, only };
-    return insideNamespace(place.namespace.path, () => resources.use(openPacketSocket(options)));
-  });
+  const watched = placesOf({ own, source, farHost, to, all, peer }).flatMap((place) =>
+    watchedPlace(place, only, resources),
+  );
+  const places = watched.map(({ place }) => place);
   const watch = openWatch(notes);
   if (watch !== undefined) resources.use(watch);
   const agents = await agentsOf({ flags, peer, farHost, view, notes }, signal);
@@ -168,10 +167,9 @@ async function trace(
     return { packet, identity: { protocol: request.protocol.kind, destination: to, mark: packet.mark, port } };
   };
   const { packet, identity } = open();
-  const devices = places.map(({ namespace }) => devicesOf(namespace));
   const errno = packet.send();
-  const seen = await collect({ places, taps, devices, watch, identity, isSent: errno === 0 }, flags.wait, signal);
-  const lost = taps.reduce((sum, tap) => sum + tap.statistics().dropped, 0);
+  const seen = await collect({ watched, drops: watch, identity, isSent: errno === 0 }, flags.wait, signal);
+  const lost = watched.reduce((sum, { tap }) => sum + tap.statistics().dropped, 0);
   if (lost > 0) notes.push(`${lost} frames could not be looked at: hops may be missing`);
   const counted = deltaOf(before, await countsOf(agents, signal));
   const isFarSeen = places.some(({ host, name }) => host === farHost && name === 'host');
@@ -296,36 +294,62 @@ function openWatch(notes: string[]): DropWatch | undefined {
   }
 }
 
+interface WatchedPlace {
+  readonly place: Place;
+  readonly tap: PacketSocket;
+  readonly devices: ReadonlyMap<number, string>;
+}
+
+/** None where a namespace has ended since they were listed, which this host's own and that of the source have not. */
+function watchedPlace(
+  place: Place,
+  only: readonly SniffedTraffic[],
+  resources: DisposableStack,
+): readonly WatchedPlace[] {
+  const { namespace, isSource } = place;
+  const options = { device: 'all devices', ifIndex: 0, snapBytes: SNAP_BYTES, only };
+  try {
+    const tap = insideNamespace(namespace.path, () => resources.use(openPacketSocket(options)));
+    return [{ place, tap, devices: devicesOf(namespace) }];
+  } catch (error) {
+    if (
+      isSource ||
+      namespace.path === OWN_NAMESPACE ||
+      !(error instanceof WeftError && error.code === 'WEFT_KERNEL_STATE')
+    )
+      throw error;
+    return [];
+  }
+}
+
 interface Collecting {
-  readonly places: readonly Place[];
-  readonly taps: readonly PacketSocket[];
-  readonly devices: readonly ReadonlyMap<number, string>[];
-  readonly watch: DropWatch | undefined;
+  readonly watched: readonly WatchedPlace[];
+  readonly drops: DropWatch | undefined;
   readonly identity: TraceIdentity;
   readonly isSent: boolean;
 }
 
 async function collect(
-  { places, taps, devices, watch, identity, isSent }: Collecting,
+  { watched, drops, identity, isSent }: Collecting,
   waitSeconds: number,
   signal: AbortSignal,
 ): Promise<{ readonly sightings: readonly TraceSighting[]; readonly kernelDrops: readonly TraceDrop[] }> {
   const sightings: TraceSighting[] = [];
   const kernelDrops: TraceDrop[] = [];
   const turn = (): void => {
-    for (const [at, tap] of taps.entries()) {
+    for (const { place, tap, devices } of watched) {
       for (const { linkType, bytes, ifIndex, direction, timeNs } of tap.receive(PER_TURN)) {
         const match = matchFrame(identity, linkType, bytes);
         if (match === undefined) continue;
-        const device = devices[at]!.get(ifIndex) ?? `device ${ifIndex}`;
+        const device = devices.get(ifIndex) ?? `device ${ifIndex}`;
         sightings.push({
-          ...{ place: places[at]!, device, timeNs, match },
+          ...{ place, device, timeNs, match },
           direction: direction === 'inbound' ? 'in' : 'out',
         });
       }
     }
-    for (const drop of watch?.take() ?? []) {
-      const place = places.find(({ namespace }) => namespace.inode === drop.namespace);
+    for (const drop of drops?.take() ?? []) {
+      const place = watched.find(({ place: { namespace } }) => namespace.inode === drop.namespace)?.place;
       const match = place && matchIp(identity, drop.bytes);
       if (match === undefined) continue;
       const { device, reason, timeNs } = drop;

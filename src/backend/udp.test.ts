@@ -42,7 +42,9 @@ const backendFor = (netConf: string): Promise<Backend> => openedBackend(netConf,
 test('wants what flannel sets: base address as /32, one route for the whole network, MTU less 28', async () => {
   const backend = await backendFor('{"Network":"10.244.0.0/16"}');
   const { kernel, forwarder } = backend.host(OWN);
-  assert.deepEqual(kernel.links, [{ kind: 'tun', name: 'flannel0', alias: 'weft:10.244.0.0/16', mtuBytes: 1472 }]);
+  assert.deepEqual(kernel.links, [
+    { kind: 'tun', name: 'flannel0', alias: 'weft:10.244.0.0/16', mtuBytes: 1472, queuePackets: 2_000 },
+  ]);
   assert.deepEqual(
     kernel.addresses.map((address) => [address.link, formatIpv4(address.addr as Ipv4Addr), address.prefixLength]),
     [['flannel0', '10.244.5.0', 32]],
@@ -197,7 +199,9 @@ test('IPv6 alone: it is between the hosts, too, and takes 48 bytes', async () =>
   assert.equal(backend.mtuBytes, 1452);
   const own = dualLease(1, undefined, 'ipv6');
   const { kernel, forwarder } = backend.host(own);
-  assert.deepEqual(kernel.links, [{ kind: 'tun', name: 'flannel0', alias: 'weft:fd10:244::/48', mtuBytes: 1452 }]);
+  assert.deepEqual(kernel.links, [
+    { kind: 'tun', name: 'flannel0', alias: 'weft:fd10:244::/48', mtuBytes: 1452, queuePackets: 2_000 },
+  ]);
   assert.deepEqual(kernel.routes.map(describeRoute), ['fd10:244::/48 dev flannel0']);
   assert.deepEqual(forwarder?.addresses, { ipv4: undefined, ipv6: ip6('fd10:244:0:1::') });
   assert.equal(forwarder.table.network, undefined);

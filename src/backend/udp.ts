@@ -37,6 +37,13 @@ interface UdpIdentity {
   readonly tunName: string;
 }
 
+/**
+ * The kernel's default for TUN devices, 500, is two milliseconds of small packets at full rate: less than a packet worker may have to
+ * wait for a processor. Streams keep it short by themselves; but with this many packets of 64 KB, a queue that nobody reads holds
+ * 128 MB (docs/PERFORMANCE.md).
+ */
+const TUN_QUEUE_PACKETS = 2_000;
+
 type TunLink = Extract<WantedLink, { kind: 'tun' }>;
 
 /** flannel's port; a peer sends to its own configured port, so all nodes of a network must agree on it. */
@@ -71,7 +78,10 @@ export function udpHostState(
   families: readonly UdpFamily[],
 ): WantedState {
   return {
-    ...hostState({ links: [{ kind: 'tun', ...tun }] }, { ipv4: undefined, ipv6: undefined }),
+    ...hostState(
+      { links: [{ kind: 'tun', ...tun, queuePackets: TUN_QUEUE_PACKETS }] },
+      { ipv4: undefined, ipv6: undefined },
+    ),
     addresses: families.map(({ own }) => hostAddress(tun.name, own)),
     // No other agent makes one of IPv6.
     routes: families.map(({ network }) =>

@@ -145,15 +145,16 @@ function linkText(link: WantedLink): string {
   if (link.kind === 'external') return link.name;
   const mac = link.kind === 'vxlan' && link.mac !== undefined ? [`address ${link.mac}`] : [];
   const mtu = link.mtuBytes === undefined ? [] : [`mtu ${link.mtuBytes}`];
-  return [link.name, link.kind, ...mtu, ...mac, 'up'].join(' ');
+  const queue = 'queuePackets' in link && link.queuePackets !== undefined ? [`txqueuelen ${link.queuePackets}`] : [];
+  return [link.name, link.kind, ...mtu, ...mac, ...queue, 'up'].join(' ');
 }
 
 function linkTextOf(link: ActualLink | undefined): string | undefined {
   if (link === undefined) return undefined;
-  const { name, kind, mtuBytes, mac, up } = link;
-  return [name, kind, `mtu ${mtuBytes}`, ...(mac === undefined ? [] : [`address ${mac}`]), up ? 'up' : 'down'].join(
-    ' ',
-  );
+  const { name, kind, mtuBytes, mac, queuePackets, up } = link;
+  const address = mac === undefined ? [] : [`address ${mac}`];
+  const queue = kind === 'tun' ? [`txqueuelen ${queuePackets}`] : [];
+  return [name, kind, `mtu ${mtuBytes}`, ...address, ...queue, up ? 'up' : 'down'].join(' ');
 }
 
 function addressText(address: Address | undefined): string | undefined {

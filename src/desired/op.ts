@@ -28,6 +28,7 @@ export type Op =
       readonly mtuBytes?: number;
       readonly mac?: MacAddr;
       readonly alias?: string;
+      readonly queuePackets?: number;
       readonly up?: boolean;
     }
   | { readonly type: 'link-rename'; readonly name: string; readonly to: string }
@@ -62,6 +63,7 @@ export function describeOp(op: Op): string {
         ...(op.mtuBytes === undefined ? [] : [`mtu ${op.mtuBytes}`]),
         ...(op.mac === undefined ? [] : [`address ${op.mac}`]),
         ...(op.alias === undefined ? [] : [`alias ${op.alias}`]),
+        ...(op.queuePackets === undefined ? [] : [`txqueuelen ${op.queuePackets}`]),
         ...(op.up === undefined ? [] : [op.up ? 'up' : 'down']),
       ];
       return `set link ${op.name} ${parts.join(' ')}`;

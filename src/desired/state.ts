@@ -57,10 +57,10 @@ interface LinkProperties {
 /** A link of ours; it is wanted up. What its kind means is in link-kinds/. */
 export type OwnWantedLink =
   /**
-   * Made by the data plane, which holds its descriptor; here only its MTU is kept, that it is up, and its alias (a text without
-   * white space), by which an agent knows its own device again.
+   * Made by the data plane, which holds its descriptor; here only its MTU is kept, that it is up, its alias (a text without
+   * white space), by which an agent knows its own device again, and that its queue holds at least so many packets.
    */
-  | ({ readonly kind: 'tun'; readonly alias?: string } & LinkProperties)
+  | ({ readonly kind: 'tun'; readonly alias?: string; readonly queuePackets?: number } & LinkProperties)
   | ({ readonly kind: 'bridge' } & LinkProperties)
   | ({
       readonly kind: 'vxlan';
@@ -214,6 +214,8 @@ interface ActualLinkProperties {
   readonly mac: MacAddr | undefined;
   /** IFLA_IFALIAS: a text that anybody may give a link. */
   readonly alias: string | undefined;
+  /** IFLA_TXQLEN: what a queue of it holds, where it has one. */
+  readonly queuePackets: number;
   /** See the wanted VXLAN link; read only where that is wanted. */
   readonly sumsBefore?: boolean;
 }

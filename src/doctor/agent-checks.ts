@@ -14,7 +14,7 @@ const LOSSY = 0.001;
 /** The kernel's own multicast, which nobody takes on a device without peers, is dropped there and counted with the rest. */
 const FEW_DROPS = 100;
 const QUEUE_REMEDY =
-  'Packets arrive, or arrived, faster than the agent can carry them. Check the CPU usage of flanneld, enable the fast path, or increase the queue length (ip link set DEVICE txqueuelen 2000).';
+  'Packets arrive, or arrived, faster than the agent can carry them. Check the CPU usage of flanneld, enable the fast path, or increase the queue length (ip link set DEVICE txqueuelen 5000).';
 const REFUSED_REMEDY =
   'Packets from these senders are dropped. docs/MIGRATION.md lists the possible causes ("Packets that are refused").';
 

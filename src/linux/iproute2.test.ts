@@ -33,6 +33,7 @@ const COMMANDS: readonly [string, Op][] = [
   ['link set dev flannel0 mtu 1472 up', { type: 'link-set', name: 'flannel0', mtuBytes: 1472, up: true }],
   ['link set dev old down', { type: 'link-set', name: 'old', up: false }],
   ['link set dev old name flannel.1', { type: 'link-rename', name: 'old', to: 'flannel.1' }],
+  ['link set dev flannel0 txqueuelen 2000', { type: 'link-set', name: 'flannel0', queuePackets: 2_000 }],
   ['link set dev flannel.1 address 72:4f:d0:84:69:9f', { type: 'link-set', name: 'flannel.1', mac }],
   [
     'link add name br0 mtu 1472 up type bridge',

@@ -315,6 +315,7 @@ export function commandOf(op: Op): string {
       if (op.mtuBytes !== undefined) words.push('mtu', String(op.mtuBytes));
       if (op.mac !== undefined) words.push('address', op.mac);
       if (op.alias !== undefined) words.push('alias', op.alias);
+      if (op.queuePackets !== undefined) words.push('txqueuelen', String(op.queuePackets));
       if (op.up !== undefined) words.push(op.up ? 'up' : 'down');
       return words.join(' ');
     }
@@ -485,6 +486,8 @@ function linkOf(item: JsonObject): ActualLink {
     up: Array.isArray(item.flags) && item.flags.includes('UP'),
     mac: parseMac(String(item.address)),
     alias: typeof item.ifalias === 'string' ? item.ifalias : undefined,
+    // Left out where it is 0.
+    queuePackets: Number(item.txqlen ?? 0),
   };
 }
 

@@ -214,6 +214,7 @@ function plannedOps(wanted: Wanted, { links }: WantedState): unknown {
     up: true,
     mac: undefined,
     alias: undefined,
+    queuePackets: 1000,
   }));
   const bare = new Actual({
     links: present.filter(({ name }) => name === 'eth0'),

@@ -35,6 +35,7 @@ export interface KernelHarness extends AsyncDisposable {
   deleteLink(name: string): Promise<void>;
   setDown(name: string): Promise<void>;
   setMtu(name: string, mtuBytes: number): Promise<void>;
+  setQueue(name: string, packets: number): Promise<void>;
   addAddress(link: string, cidr: string): Promise<void>;
   flushAddresses(link: string): Promise<void>;
   /** Behind those with the same key, if there are any. */
@@ -55,7 +56,13 @@ const addr = (text: string): IpAddr => parseAddr(text) ?? assert.fail(text);
 const prefix = (text: string): IpPrefix => parsePrefix(text) ?? assert.fail(text);
 const mac = (text: string) => parseMac(text) ?? assert.fail(text);
 
-const TUN: WantedLink = { kind: 'tun', name: 'flannel0', alias: 'weft:10.244.0.0/16', mtuBytes: 1472 };
+const TUN: WantedLink = {
+  kind: 'tun',
+  name: 'flannel0',
+  alias: 'weft:10.244.0.0/16',
+  mtuBytes: 1472,
+  queuePackets: 2_000,
+};
 const UPLINK: WantedLink = { kind: 'external', name: 'eth0' };
 
 function address(cidr: string, change: Partial<Address> = {}): Address {
@@ -189,7 +196,20 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       const state = await settle(h.kernel, UDP);
       const tun = state.links.find((link) => link.name === 'flannel0');
       assert.deepEqual([tun?.kind, tun?.mtuBytes, tun?.alias, tun?.up], ['tun', 1472, 'weft:10.244.0.0/16', true]);
+      assert.equal(tun?.queuePackets, 2_000);
       assert.deepEqual(routesTo(state, '10.244.0.0/16'), ['10.244.0.0/16 dev flannel0 proto 241']);
+    });
+
+    it('makes the queue of a device longer, and leaves one that is longer as it is', async () => {
+      await using h = await open();
+      await h.addTun('flannel0');
+      await settle(h.kernel, UDP);
+      await h.setQueue('flannel0', 100);
+      assert.deepEqual((await applyOnce(h.kernel, UDP)).map(describeOp), ['set link flannel0 txqueuelen 2000']);
+      await h.setQueue('flannel0', 5_000);
+      assert.deepEqual(await applyOnce(h.kernel, UDP), []);
+      const tun = (await h.kernel.read(UDP, signal)).links.find((link) => link.name === 'flannel0');
+      assert.equal(tun?.queuePackets, 5_000);
     });
 
     it('sets up both families, gateways, metrics and blackholes in one pass, and takes them away again', async () => {

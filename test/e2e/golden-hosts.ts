@@ -116,6 +116,7 @@ const DIFFERENCES: readonly { readonly flannel: string; readonly weft: string; r
     weft: 'tun type tun pi off vnet_hdr on persist on user root',
     row: 'The TUN device disappears when flanneld exits',
   },
+  { flannel: 'qlen 500', weft: 'qlen 2000', row: 'The queue of flannel0 holds 500 packets' },
   {
     flannel: 'inet SUBNET/32 scope global flannel0',
     weft: 'inet SUBNET/32 scope global noprefixroute flannel0',

@@ -18,6 +18,7 @@ kernelContract('fake', async (): Promise<KernelHarness> => {
     addTun: async (name) => kernel.addLink({ name, kind: 'tun', up: false }),
     deleteLink: async (name) => kernel.removeLink(name),
     setDown: async (name) => kernel.setLink(name, { up: false }),
+    setQueue: async (name, queuePackets) => kernel.setLink(name, { queuePackets }),
     setMtu: async (name, mtuBytes) => kernel.setLink(name, { mtuBytes }),
     addAddress,
     flushAddresses: async (link) => kernel.flushAddresses(link),

@@ -125,7 +125,8 @@ export class FakeKernel implements Kernel {
   }
 
   addLink(link: { name: string; kind: 'tun' | 'bridge' | 'other'; up?: boolean; mtuBytes?: number }): void {
-    const bare = { mtuBytes: 1500, up: true, mac: undefined, alias: undefined, settings: undefined };
+    const queuePackets = link.kind === 'tun' ? 500 : 1000;
+    const bare = { mtuBytes: 1500, up: true, mac: undefined, alias: undefined, queuePackets, settings: undefined };
     this.links.set(link.name, { ...bare, ...link });
     this.notify();
   }
@@ -135,7 +136,7 @@ export class FakeKernel implements Kernel {
     this.notify();
   }
 
-  setLink(name: string, change: { up?: boolean; mtuBytes?: number }): void {
+  setLink(name: string, change: { up?: boolean; mtuBytes?: number; queuePackets?: number }): void {
     this.linkSet({ name, ...change });
     this.notify();
   }
@@ -270,6 +271,7 @@ export class FakeKernel implements Kernel {
       sumsBefore: false,
       mac: 'mac' in link ? link.mac : undefined,
       alias: undefined,
+      queuePackets: 1000,
     };
     const mtuBytes = link.mtuBytes ?? (underlay === undefined ? 1500 : 1450);
     this.links.set(link.name, { ...common, mtuBytes, ...made });
@@ -318,6 +320,7 @@ export class FakeKernel implements Kernel {
     mtuBytes?: number;
     mac?: MacAddr;
     alias?: string;
+    queuePackets?: number;
   }): string | undefined {
     const link = this.links.get(op.name);
     if (link === undefined) return `Cannot find device "${op.name}"`;
@@ -326,6 +329,7 @@ export class FakeKernel implements Kernel {
       mtuBytes: op.mtuBytes ?? link.mtuBytes,
       mac: op.mac ?? link.mac,
       alias: op.alias ?? link.alias,
+      queuePackets: op.queuePackets ?? link.queuePackets,
       up: op.up ?? link.up,
     });
     if (op.mac !== undefined && op.mac !== link.mac) {

@@ -35,6 +35,7 @@ export async function openRealHost(): Promise<RealHost> {
     addTun: async (name) => void (await ip('tuntap', 'add', 'dev', name, 'mode', 'tun')),
     deleteLink: async (name) => void (await ip('link', 'delete', name)),
     setDown: async (name) => void (await ip('link', 'set', name, 'down')),
+    setQueue: async (name, packets) => void (await ip('link', 'set', name, 'txqueuelen', String(packets))),
     setMtu: async (name, mtuBytes) => void (await ip('link', 'set', name, 'mtu', String(mtuBytes))),
     addAddress: async (link, cidr) => void (await ip('addr', 'add', cidr, 'dev', link)),
     flushAddresses: async (link) => void (await ip('addr', 'flush', 'dev', link)),

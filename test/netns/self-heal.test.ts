@@ -103,6 +103,15 @@ describe('what somebody changes behind the agent’s back', () => {
       isRoute,
     ));
 
+  it('makes a queue that was made shorter as long as before', async () => {
+    await topology.ipBatch(host, 'link set flannel0 txqueuelen 100\n');
+    // ip monitor does not say how long it is.
+    await eventually('it holds 2,000 packets', async () => {
+      const { stdout } = await topology.exec(host, ['cat', '/sys/class/net/flannel0/tx_queue_len']);
+      return stdout.trim() === '2000' || undefined;
+    });
+  });
+
   it('takes a stray address of the overlay network away', async () => {
     const from = monitor.mark;
     await topology.ipBatch(host, 'addr add 10.244.99.1/24 dev flannel0\n');

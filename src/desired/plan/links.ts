@@ -122,7 +122,13 @@ function linkSet(wanted: OwnWantedLink, found: ActualLink): Op[] {
   const mtuBytes = wanted.mtuBytes !== undefined && wanted.mtuBytes !== found.mtuBytes ? wanted.mtuBytes : undefined;
   const mac = 'mac' in wanted && wanted.mac !== undefined && wanted.mac !== found.mac ? wanted.mac : undefined;
   const alias = 'alias' in wanted && wanted.alias !== found.alias ? wanted.alias : undefined;
-  if (mtuBytes === undefined && mac === undefined && alias === undefined && found.up) return [];
+  // An operator may have made it longer.
+  const queuePackets =
+    'queuePackets' in wanted && wanted.queuePackets !== undefined && wanted.queuePackets > found.queuePackets
+      ? wanted.queuePackets
+      : undefined;
+  const isSame = [mtuBytes, mac, alias, queuePackets].every((change) => change === undefined);
+  if (isSame && found.up) return [];
   return [
     {
       type: 'link-set',
@@ -130,6 +136,7 @@ function linkSet(wanted: OwnWantedLink, found: ActualLink): Op[] {
       ...(mtuBytes === undefined ? {} : { mtuBytes }),
       ...(mac === undefined ? {} : { mac }),
       ...(alias === undefined ? {} : { alias }),
+      ...(queuePackets === undefined ? {} : { queuePackets }),
       ...(found.up ? {} : { up: true as const }),
     },
   ];

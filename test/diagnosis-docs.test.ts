@@ -2,26 +2,48 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import type { Fault } from './diagnosis/bed.ts';
+import { storeFaults } from './diagnosis/store-faults.ts';
 import { UDP_FAULTS } from './diagnosis/udp-faults.ts';
 import { VXLAN_FAULTS } from './diagnosis/vxlan-faults.ts';
 
 const document = readFileSync(new URL('../docs/DIAGNOSIS.md', import.meta.url), 'utf8');
 
+const STORE_FAULTS = storeFaults({ etcdctl: unused, stop: unused, start: unused, setClock: unused });
+const ALL = [...UDP_FAULTS, ...VXLAN_FAULTS, ...STORE_FAULTS];
+
+function unused(): never {
+  throw new Error('nothing is injected here');
+}
+
+/** Without the time that it took. */
 function row({ name, where, faults }: Fault): string {
   const named = where === undefined ? '—' : where === 'this host' ? where : 'the pair';
   return `| ${name} | ${named} | ${faults.map((fault) => `\`${fault}\``).join(', ') || '—'} |`;
 }
 
 describe('docs/DIAGNOSIS.md', () => {
+  const sections = document.split(/^## /m).filter((section) => section.startsWith('Faults with '));
+  const listed = sections.flatMap((section) => section.split('\n').filter((line) => /^\| (?!fault )/.test(line)));
+
   it('lists the faults that are injected, in their order, and no others', () => {
-    const listed = document.split('\n').filter((line) => line.startsWith('| ') && !line.startsWith('| fault '));
-    assert.deepEqual(listed, [...UDP_FAULTS, ...VXLAN_FAULTS].map(row));
+    assert.deepEqual(
+      listed.map((line) => line.replace(/ [^|]*\|$/, '')),
+      ALL.map(row),
+    );
+  });
+
+  it('says how many seconds each took', () => {
+    const seconds = listed.map((line) => Number(/\| (\d+\.\d) \|$/.exec(line)?.[1]));
+    assert.ok(
+      seconds.every((one) => one > 0 && one < 30),
+      seconds.join(' '),
+    );
   });
 
   it('has forty of them at least, and names each once', () => {
-    const broken = [...UDP_FAULTS, ...VXLAN_FAULTS].filter(({ where }) => where !== undefined);
+    const broken = ALL.filter(({ where }) => where !== undefined);
     assert.ok(broken.length >= 40, `${broken.length}`);
-    for (const faults of [UDP_FAULTS, VXLAN_FAULTS])
+    for (const faults of [UDP_FAULTS, VXLAN_FAULTS, STORE_FAULTS])
       assert.equal(new Set(faults.map(({ name }) => name)).size, faults.length);
   });
 });

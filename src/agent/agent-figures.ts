@@ -49,6 +49,7 @@ export class AgentFigures {
   #storeErrors = 0;
   #unreadableEntries = 0;
   #storeReachable = true;
+  #storeFailure: string | undefined;
   #lastStoreSuccessAtMs: number | undefined;
   backend = '';
   /** Whether the network configuration has changed since the agent started. */
@@ -94,10 +95,12 @@ export class AgentFigures {
     if (report.type === 'store-failed') {
       this.#storeErrors++;
       this.#storeReachable = false;
+      this.#storeFailure = report.error.message;
     } else if (
       ['store-answered', 'lease-renewed', 'lease-allocated', 'lease-reused', 'resynchronised'].includes(report.type)
     ) {
       this.#storeReachable = true;
+      this.#storeFailure = undefined;
       this.#lastStoreSuccessAtMs = Date.now();
     }
   }
@@ -150,6 +153,7 @@ export class AgentFigures {
       skippedPeers: this.skipped?.count,
       store: {
         reachable: this.#storeReachable,
+        failure: this.#storeFailure,
         errors: this.#storeErrors,
         unreadableEntries: this.#unreadableEntries,
         lastSuccessAtMs: this.#lastStoreSuccessAtMs,

@@ -103,6 +103,7 @@ export class AgentInspection implements Inspection, Disposable {
       store: {
         ...{ manager: options.subnetManager, name: describeStore(options), isReachable: store?.reachable ?? false },
         ...{ errors: store?.errors ?? 0, unreadableEntries: store?.unreadableEntries ?? 0 },
+        ...(store?.failure === undefined ? {} : { failure: store.failure }),
         ...(store?.lastSuccessAtMs === undefined ? {} : { lastAnswerAtMs: store.lastSuccessAtMs }),
         isConfigOutdated: figures.config?.isOutdated ?? false,
       },

@@ -133,6 +133,7 @@ export const SelfSchema = v.object({
     manager: v.pipe(v.string(), v.description('kube, etcd or local.')),
     name: v.string(),
     isReachable: v.boolean(),
+    failure: v.optional(v.pipe(v.string(), v.description('What went wrong last, while it does not answer.'))),
     errors: count,
     unreadableEntries: count,
     lastAnswerAtMs: v.optional(timeMs),

@@ -45,6 +45,11 @@ describe('what a test says', () => {
     ]);
   });
 
+  it('names the peer whose doing it is', () => {
+    const entries = check('lease-entries', { ...warn('refused', 'correct it'), where: 'b' } as ReturnType<typeof warn>);
+    assert.deepEqual(short([entries], []), ['warning b lease-entries']);
+  });
+
   it('names what this host has in the way instead of what probes show, where they fail', () => {
     const finding = { fault: 'underlay-route', cause: 'no route to b', remedy: 'look' } as const;
     const problems = judge(

@@ -62,7 +62,7 @@ function problemOf(check: CheckResult): Problem[] {
   if (check.status === 'ok') return [];
   // On a busy host a check may not end in time, which says nothing about packets.
   const severity = check.status === 'fail' && check.isUnknown !== true ? 'error' : 'warning';
-  return [{ where: THIS_HOST, fault: check.name, severity, cause: check.found, remedy: check.remedy }];
+  return [{ where: check.where ?? THIS_HOST, fault: check.name, severity, cause: check.found, remedy: check.remedy }];
 }
 
 function problemBetween(where: string, { fault, cause, remedy }: Diagnosis | WayFinding): Problem {

@@ -5,6 +5,8 @@ export type Finding =
       readonly status: 'warn' | 'fail';
       readonly found: string;
       readonly remedy: string;
+      /** The peer whose doing it is; this host unless given. */
+      readonly where?: string;
       /** The check itself has failed: nothing was found out. */
       readonly isUnknown?: true;
     };

@@ -35,6 +35,7 @@ async function wrong({ answers, links = LINKS, off, ...state }: State): Promise<
     '/readiness': { ready: true, parts: [{ part: 'kernel' }] },
     '/self': { store: { name: 'etcd /x', isReachable: true } },
     '/events': { events: [] },
+    '/leases': { leases: [{ subnets: ['10.244.8.0/24'], publicAddresses: ['192.168.77.2'], status: 'peer' }] },
     ...answers,
   };
   const host: OverlayHost = {
@@ -46,7 +47,12 @@ async function wrong({ answers, links = LINKS, off, ...state }: State): Promise<
     ...state,
   };
   const results = await runChecks(overlayChecks(host, PATHS, FACTS), 5_000, signal);
-  return results.flatMap(({ name, status, found }) => (status === 'ok' ? [] : [`${status} ${name}: ${found}`]));
+  return results.flatMap((result) => {
+    if (result.status === 'ok') return [];
+    return [
+      `${result.status} ${result.name}${result.where === undefined ? '' : ` at ${result.where}`}: ${result.found}`,
+    ];
+  });
 }
 
 describe('the checks of the overlay', () => {
@@ -55,6 +61,10 @@ describe('the checks of the overlay', () => {
     assert.deepEqual(await wrong({ links: LINKS.slice(0, 2) }), []);
   });
 
+  const refused = (subnet: string, reason: string) => ({
+    ...{ subnets: [subnet], publicAddresses: ['192.168.77.9'], status: 'refused' },
+    reason: `Refusing the lease ${subnet} of 192.168.77.9 [${reason}]`,
+  });
   const event = (atMs: number, kind: string) => ({ atMs, kind, subject: '', text: 'Put back: route' });
   const cases: readonly [string, State, RegExp][] = [
     ['no agent', { answers: { '/readiness': undefined } }, /^fail agent: no agent runs here$/],
@@ -67,6 +77,25 @@ describe('the checks of the overlay', () => {
       'a store that is away',
       { answers: { '/self': { store: { name: 'etcd /x', isReachable: false } } } },
       /^warn store: etcd \/x does not answer/,
+    ],
+    [
+      'why it is away',
+      { answers: { '/self': { store: { name: 'etcd /x', isReachable: false, failure: 'ECONNREFUSED' } } } },
+      /^warn store: etcd \/x does not answer.*\(ECONNREFUSED\)$/,
+    ],
+    [
+      'the host whose entry is refused',
+      { answers: { '/leases': { leases: [refused('10.99.1.0/24', 'outside-network')] } } },
+      /^warn lease-entries at 10\.99\.1\.0\/24 on 192\.168\.77\.9: Refusing the lease .* \[outside-network\]$/,
+    ],
+    [
+      'all whose entries are refused, one of them for the own subnet',
+      {
+        answers: {
+          '/leases': { leases: [refused('10.99.1.0/24', 'outside-network'), refused('10.244.7.0/25', 'overlaps-own')] },
+        },
+      },
+      /^fail lease-entries: .*\[outside-network\]; .*\[overlaps-own\]$/,
     ],
     [
       'what was put back lately',
@@ -103,6 +132,15 @@ describe('the checks of the overlay', () => {
     ],
     ['a device that forwards nothing', { off: 'flannel0' }, /^fail forwarding: off: flannel0$/],
   ];
+  it('name the clock beside the store that is away, where its certificate is not valid by it', async () => {
+    const failure = 'reading from etcd at https://x: Last error: certificate is not yet valid';
+    const self = { atMs: 1_000, store: { name: 'etcd /x', isReachable: false, failure } };
+    const [store, clock, ...more] = await wrong({ answers: { '/self': self } });
+    assert.match(store!, /^warn store: etcd/);
+    assert.match(clock!, /^warn clock: by the clock of this host it is 1970-01-01T00:00:01\.000Z, and the certificate/);
+    assert.deepEqual(more, []);
+  });
+
   for (const [what, state, expected] of cases) {
     it(`name ${what}, and that alone`, async () => {
       const found = await wrong(state);

@@ -1,6 +1,7 @@
 import { type formatCidr, formatIp } from '../cni/ip-text.ts';
 import { describeError } from '../errors.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
+import { clockDoubt } from './clock-doubt.ts';
 import { NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
@@ -10,7 +11,7 @@ const LATELY_MS = 60_000;
 /** So many are named. */
 const MOST_NAMED = 4;
 
-export type AgentEndpoint = '/readiness' | '/self' | '/events';
+export type AgentEndpoint = '/readiness' | '/self' | '/events' | '/leases';
 
 /** What `weft test` asks beyond what the doctor's checks see. */
 export interface OverlayHost extends Pick<DoctorHost, 'readText' | 'links'> {
@@ -46,7 +47,16 @@ interface ReadinessAnswer {
   readonly parts: readonly { readonly part: string; readonly failure?: string }[];
 }
 interface SelfAnswer {
-  readonly store: { readonly name: string; readonly isReachable: boolean };
+  readonly atMs: number;
+  readonly store: { readonly name: string; readonly isReachable: boolean; readonly failure?: string };
+}
+interface LeasesAnswer {
+  readonly leases: readonly {
+    readonly subnets: readonly string[];
+    readonly publicAddresses: readonly string[];
+    readonly status: string;
+    readonly reason?: string;
+  }[];
 }
 
 /** The host's part of the overlay, compared with the leases that the agent has left on file: the agent need not run. */
@@ -88,12 +98,32 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
       run: async (signal) => {
         const answer = await host.agent<SelfAnswer>('/self', signal);
         if (answer === undefined) return ok('nobody to ask (see agent)');
-        return answer.store.isReachable
-          ? ok(answer.store.name)
+        const { name, isReachable, failure } = answer.store;
+        return isReachable
+          ? ok(name)
           : warn(
-              `${answer.store.name} does not answer: packets go on with what is known, and changes are not seen`,
+              `${name} does not answer: packets go on with what is known, and changes are not seen${failure === undefined ? '' : ` (${failure})`}`,
               'Look at the store and the way to it.',
             );
+      },
+    },
+    {
+      name: 'clock',
+      looksAt: 'whether the store’s certificate is valid by the clock of this host',
+      run: async (signal) => {
+        const answer = await host.agent<SelfAnswer>('/self', signal);
+        const doubt = answer && clockDoubt(answer.store.failure, answer.atMs);
+        return doubt === undefined ? ok('nothing speaks against it') : warn(doubt.cause, doubt.remedy);
+      },
+    },
+    {
+      name: 'lease-entries',
+      looksAt: 'entries of the lease store that the agent rejects',
+      run: async (signal) => {
+        const answer = await host.agent<LeasesAnswer>('/leases', signal);
+        const refused = (answer?.leases ?? []).filter(({ status }) => status === 'refused');
+        const [first, ...others] = refused;
+        return first === undefined ? ok('none') : refusedFinding(first, others);
       },
     },
     {
@@ -199,6 +229,19 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
       },
     },
   ];
+}
+
+type LeaseAnswer = LeasesAnswer['leases'][number];
+
+/** Who claims what this host has cuts it off from some of the others. */
+function refusedFinding(first: LeaseAnswer, others: readonly LeaseAnswer[]): Finding {
+  const all = [first, ...others];
+  const text = named(all.map(({ subnets, reason }) => reason ?? subnets.join(' and ')));
+  const remedy =
+    'No packets are sent to such a host or accepted from it. Correct or delete the entry: with Kubernetes the Node and its annotations, with etcd the key. docs/METRICS.md explains the reasons.';
+  const finding = (all.some(({ reason }) => reason?.includes('[overlaps-own]')) ? fail : warn)(text, remedy);
+  const where = `${first.subnets.join(' and ')} on ${first.publicAddresses.join(' and ')}`;
+  return others.length === 0 && finding.status !== 'ok' ? { ...finding, where } : finding;
 }
 
 function bridgeFinding(

@@ -4,7 +4,7 @@ import { WeftError } from '../errors.ts';
 import type { Lease } from '../lease/lease.ts';
 import { decodeLeaseValue, parseEtcdLeaseKey } from '../lease/lease-codec.ts';
 import { mapLimit } from './map-limit.ts';
-import { EtcdServer } from './servers/etcd-server.ts';
+import { EtcdServer, type EtcdTls } from './servers/etcd-server.ts';
 import { storePlace } from './store-place.ts';
 import type { SubnetStore } from './subnet-store.ts';
 import type { Topology } from './topology.ts';
@@ -17,15 +17,23 @@ export interface EtcdStore extends SubnetStore {
   readonly server: EtcdServer;
 }
 
-/** An etcd of one member. */
-export async function openEtcdStore(topology: Topology, netConf: string, signal: AbortSignal): Promise<EtcdStore> {
+/** An etcd of one member. `tls`: with a certificate for its address. */
+export async function openEtcdStore(
+  topology: Topology,
+  netConf: string,
+  signal: AbortSignal,
+  tls?: EtcdTls,
+): Promise<EtcdStore> {
   const { place, station } = storePlace(topology);
-  const server = await EtcdServer.start({ ...place, directory: join(station.stateDirectory, 'etcd') });
+  const server = await EtcdServer.start({
+    ...{ ...place, directory: join(station.stateDirectory, 'etcd') },
+    ...(tls === undefined ? {} : { tls }),
+  });
   const { stdout } = await topology.exec(station, ['etcd', '--version'], { signal });
   const version = /^etcd Version: (\S+)$/m.exec(stdout)?.[1] ?? null;
   await server.etcdctl('put', `${PREFIX}/config`, netConf);
   const endpoint = server.endpoints.join(',');
-  const etcdctl = `ip netns exec ${station.namespace} env ETCDCTL_API=3 etcdctl --endpoints ${endpoint}`;
+  const etcdctl = `ip netns exec ${station.namespace} env ETCDCTL_API=3 etcdctl --endpoints ${endpoint}${tls === undefined ? '' : ` --cacert ${tls.caFile}`}`;
   return {
     server,
     kind: 'etcd',
@@ -43,7 +51,7 @@ export async function openEtcdStore(topology: Topology, netConf: string, signal:
         },
       ],
     },
-    agentFlags: () => ['--etcd-endpoints', endpoint],
+    agentFlags: () => ['--etcd-endpoints', endpoint, ...(tls === undefined ? [] : ['--etcd-cafile', tls.caFile])],
     agentEnvironment: () => ({}),
     leases: () => readLeases(server),
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),

@@ -178,6 +178,15 @@ describe('the gate of leases', () => {
     assert.deepEqual(gate.leases(), [same]);
   });
 
+  it('tells the own entry from that of a host with two families that claims its subnet, also where entries have no names', () => {
+    const own = lease('10.5.20.0/24', '192.168.77.1');
+    const gate = gateWith([own, lease('10.5.20.0/24', '192.168.77.2', { v6: 'fd00:5::/64' })], {}, own);
+    assert.deepEqual(gate.refusals, { 'overlaps-own': 1 });
+    // The own entry of another configuration, and the own entry with another address, are nobody else's.
+    const earlier = lease('10.5.20.0/24', '192.168.77.1', { v6: 'fd00:5::/64' });
+    assert.deepEqual(gateWith([earlier, lease('10.5.20.0/24', '192.168.77.9')], {}, own).refusals, {});
+  });
+
   it('says on both hosts that two claim one subnet: the newcomer knows that it is one', () => {
     const other = (since: number): Lease => lease('10.5.20.0/24', '192.168.77.2', { holder: 'other', since });
     const incumbent = gateWith([OWN, other(60)]);

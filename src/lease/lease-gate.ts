@@ -280,6 +280,9 @@ export class LeaseGate {
     const own = this.#own;
     const [ours, theirs] = [own.origin?.holder, lease.origin?.holder];
     if (ours !== undefined && theirs !== undefined) return ours === theirs;
+    // Under another name, with one subnet more, and of another host: who has two families, and claims what this one has in the first.
+    const isMine = present(lease.attrs.publicAddresses).some((one) => this.#rules.ownAddresses.includes(one));
+    if (leaseKey(own) !== leaseKey(lease) && !isMine) return false;
     return agree(own.subnets, lease.subnets);
   }
 

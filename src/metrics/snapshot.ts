@@ -67,6 +67,8 @@ export interface StoreFigures {
   readonly reachable: boolean;
   readonly errors: number;
   readonly unreadableEntries: number;
+  /** What went wrong last, while it does not answer. */
+  readonly failure: string | undefined;
   /** Of the last answer, in milliseconds since the epoch. */
   readonly lastSuccessAtMs: number | undefined;
 }

@@ -23,17 +23,19 @@ const HEALTHY_EVERY = 8;
 
 export type HostName = (typeof HOSTS)[number];
 
+type Script = Readonly<Partial<Record<HostName | 'switch', string>>> | ((bed: Bed) => Promise<unknown>);
+
 /** Something that breaks the network, and what must be said of it. */
 export interface Fault {
   readonly name: string;
   /** Shell commands by place: a host, or `switch`. `AGENT` in one is the pid of that host's agent. */
-  readonly inject: Readonly<Partial<Record<HostName | 'switch', string>>>;
+  readonly inject: Script;
   /** What takes it back; must succeed. */
-  readonly heal: Readonly<Partial<Record<HostName | 'switch', string>>>;
+  readonly heal: Script;
   /** Where `weft test` runs. */
   readonly at: HostName;
-  /** Whom it must name, and by which words; `undefined`: nothing is wrong. */
-  readonly where: HostName | 'this host' | undefined;
+  /** Whom it must name, a host or somebody else in the report's own words, and by which words; `undefined`: nothing is wrong. */
+  readonly where: string | undefined;
   readonly faults: readonly string[];
   /** What it broke is put right by the agent, which must have done so before the next one. */
   readonly leavesDamage?: true;
@@ -49,6 +51,11 @@ export class Bed implements AsyncDisposable {
     this.#signal = signal;
   }
 
+  /** With agents that run. */
+  static on(overlay: Overlay, signal: AbortSignal): Bed {
+    return new Bed(overlay, signal);
+  }
+
   static async create(backend: string, signal: AbortSignal, agentFlags: readonly string[] = []): Promise<Bed> {
     const netConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "${backend}"}}`;
     const options = { hosts: 3, containersPerHost: 1, underlay: 'wire', netConf, agentFlags } as const;
@@ -61,14 +68,18 @@ export class Bed implements AsyncDisposable {
   }
 
   /** With `A_IP`, `B_NET`, `C_MAC`, … filled in. */
-  async run(script: Fault['inject']): Promise<void> {
+  async run(script: Script): Promise<void> {
+    if (typeof script === 'function') {
+      await script(this);
+      return;
+    }
     for (const [name, text] of Object.entries(script) as [HostName | 'switch', string][]) {
       const place: Place = name === 'switch' ? this.overlay.topology.plan.switchNamespace : this.host(name);
-      await this.overlay.topology.exec(place, ['sh', '-ec', this.#filled(name, text)], { timeoutMs: 30_000 });
+      await this.overlay.topology.exec(place, ['sh', '-ec', this.filled(name, text)], { timeoutMs: 30_000 });
     }
   }
 
-  #filled(at: HostName | 'switch', text: string): string {
+  filled(at: HostName | 'switch', text: string): string {
     let filled = text;
     for (const name of HOSTS) {
       const host = this.host(name);
@@ -156,10 +167,11 @@ export class Bed implements AsyncDisposable {
   #fits({ where, faults, at }: Fault, problems: readonly Problem[]): boolean {
     const errors = problems.filter(({ severity }) => severity === 'error');
     if (where === undefined) return errors.length === 0;
-    const place =
-      where === 'this host'
-        ? where
-        : `${formatPrefix4(this.host(where).network!.subnet)} on ${formatIpv4(this.host(where).address)}`;
+    const named = HOSTS.find((name) => name === where);
+    const place = this.filled(
+      'switch',
+      named === undefined ? where : `${named.toUpperCase()}_NET on ${named.toUpperCase()}_IP`,
+    );
     if (!problems.some((one) => one.where === place && faults.includes(one.fault))) return false;
     // What is wrong with this host shows on all its paths; what is wrong with a peer, on that one alone.
     return (

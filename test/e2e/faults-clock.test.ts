@@ -1,27 +1,11 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import type { Topology } from '../../src/lab/topology.ts';
+import { faketimeLibrary } from './faketime.ts';
 import { FaultNet, RECOVERY_MS, timed } from './fault-net.ts';
 import { type FaultStore, startEtcd, startLocal } from './fault-store.ts';
-
-/** Debian's libfaketime, which answers a program's questions for the time of day; the monotonic clock goes on as it does. */
-function faketimeLibrary(): string {
-  for (const triplet of readdirSync('/usr/lib')) {
-    const directory = join('/usr/lib', triplet, 'faketime');
-    const files = (() => {
-      try {
-        return readdirSync(directory);
-      } catch {
-        return [];
-      }
-    })();
-    if (files.includes('libfaketimeMT.so.1')) return join(directory, 'libfaketimeMT.so.1');
-  }
-  throw new Error('libfaketime is not installed: apt-get install faketime');
-}
 
 /** Agents of which somebody sets the clock, all at once. */
 async function withClock(

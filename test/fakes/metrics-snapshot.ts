@@ -17,7 +17,10 @@ export const ALL_PARTS: MetricsSnapshot = {
     ownExpiresAtMs: 1_700_000_000_500,
   },
   skippedPeers: 5,
-  store: { reachable: false, errors: 4, unreadableEntries: 1, lastSuccessAtMs: 1_600_000_000_000 },
+  store: {
+    ...{ reachable: false, failure: 'connect ECONNREFUSED', errors: 4, unreadableEntries: 1 },
+    lastSuccessAtMs: 1_600_000_000_000,
+  },
   hostDrops: { 'filtered-in': 6 },
   forwarder: {
     running: true,

@@ -63,6 +63,24 @@ describe('the status of an agent', () => {
       /does not answer since 0s; packets flow on/,
       (a) => void (a.own = { ...a.own, store: { ...a.own.store, isReachable: false } }),
     ],
+    [
+      'why a store is away',
+      'error',
+      /does not answer since 0s: connect ECONNREFUSED; packets flow on/,
+      (a) => {
+        const store = { ...a.own.store, isReachable: false, failure: 'connect ECONNREFUSED' };
+        a.own = { ...a.own, store };
+      },
+    ],
+    [
+      'a clock by which the certificate of the store is not valid',
+      'error',
+      /: by the clock of this host it is [-\dT:.]+Z, and the certificate of the store has expired; packets flow on/,
+      (a) => {
+        const store = { ...a.own.store, isReachable: false, failure: 'Last error: certificate has expired' };
+        a.own = { ...a.own, store };
+      },
+    ],
     ['a peer without a way', 'error', /not on the link/, (a) => void (a.list = new FakeInspection().list)],
     [
       'a peer that no probe comes back from',

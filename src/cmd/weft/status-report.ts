@@ -1,4 +1,5 @@
 import type { Answer } from '../../api/schema.ts';
+import { clockDoubt } from '../../doctor/clock-doubt.ts';
 import type { AgentEvent } from '../../events/event.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { NARROW_COLUMNS } from './table.ts';
@@ -48,10 +49,13 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   }
   if (!store.isReachable) {
     const since = store.lastAnswerAtMs === undefined ? '' : ` since ${ageOf(store.lastAnswerAtMs, self.atMs)}`;
+    const doubt = clockDoubt(store.failure, self.atMs);
+    const why = doubt?.cause ?? store.failure;
     add(
       'error',
-      `the lease store (${store.name}) does not answer${since}; packets flow on with what is known`,
-      'See whether the store runs and is reached from here; its last error is in the log of the agent (Kubernetes: API server, etcd: endpoints).',
+      `the lease store (${store.name}) does not answer${since}${why === undefined ? '' : `: ${why}`}; packets flow on with what is known`,
+      doubt?.remedy ??
+        'See whether the store runs and is reached from here (Kubernetes: API server, etcd: endpoints); the log of the agent has more.',
     );
   }
   const skipped = peers.peers.filter(({ path }) => path === 'skipped');

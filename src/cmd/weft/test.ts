@@ -30,8 +30,14 @@ import { wantedKernel } from './wanted-kernel.ts';
 const CHECK_MS = 8_000;
 const BRIDGE = 'cni0';
 const MAX_TEXT = 4_000;
-/** Of the doctor's checks, those that only say what could be: `agent` and the paths say what is. */
-const LEFT_TO_DOCTOR: ReadonlySet<string> = new Set(['health', 'last-start', 'cap-net-raw', 'network-config-in-use']);
+/** Of the doctor's checks, those that `agent`, the paths and a check of the overlay by the same name know better. */
+const LEFT_TO_DOCTOR: ReadonlySet<string> = new Set([
+  'health',
+  'last-start',
+  'cap-net-raw',
+  'network-config-in-use',
+  'lease-entries',
+]);
 
 interface TestFlags extends ClusterFlags {
   readonly subnetFile: string;

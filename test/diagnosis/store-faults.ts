@@ -1,0 +1,58 @@
+import type { Fault } from './bed.ts';
+
+/** What can be done to an etcd, and to the clock by which the agent of host a lives. */
+export interface StoreHands {
+  readonly etcdctl: (...argv: readonly string[]) => Promise<unknown>;
+  readonly stop: () => Promise<void>;
+  readonly start: () => Promise<void>;
+  /** As faketime has it: `-730d`. */
+  readonly setClock: (offset: string) => void;
+}
+
+const SUBNETS = '/coreos.com/network/subnets';
+const STRANGER = '192.168.77.99';
+/** etcd has one entry for a subnet; with another subnet of IPv6 it is another entry. */
+const SUBNET_OF_A = { subnet: 'A_DEV-24&fd00::-64', named: 'A_NET and fd00::/64' };
+
+interface Entry {
+  readonly subnet: string;
+  readonly named: string;
+  readonly address?: string;
+}
+
+export function storeFaults({ etcdctl, stop, start, setClock }: StoreHands): readonly Fault[] {
+  /** Somebody else's entry. */
+  const entry = (name: string, at: Fault['at'], { subnet, named, address = STRANGER }: Entry): Fault => ({
+    name,
+    inject: (bed) =>
+      etcdctl('put', bed.filled('switch', `${SUBNETS}/${subnet}`), bed.filled('switch', `{"PublicIP":"${address}"}`)),
+    heal: (bed) => etcdctl('del', bed.filled('switch', `${SUBNETS}/${subnet}`)),
+    ...{ at, where: `${named} on ${address}`, faults: ['lease-entries'] },
+  });
+  return [
+    entry('a host that claims the subnet of this one', 'a', SUBNET_OF_A),
+    entry('two hosts that claim one subnet, from a third', 'c', SUBNET_OF_A),
+    entry('a host with a subnet outside the network', 'a', { subnet: '10.99.7.0-24', named: '10.99.7.0/24' }),
+    entry('a host with a subnet of another length', 'a', { subnet: '10.244.254.0-25', named: '10.244.254.0/25' }),
+    entry('a host with the address of this one', 'a', {
+      ...{ subnet: '10.244.254.0-24', named: '10.244.254.0/24', address: 'A_IP' },
+    }),
+    {
+      name: 'a store that is away',
+      inject: stop,
+      heal: start,
+      ...{ at: 'a', where: 'this host', faults: ['store'] },
+    },
+    {
+      name: 'a clock that is two years behind',
+      inject: async () => {
+        setClock('-730d');
+        // The agent has to connect anew.
+        await stop();
+        await start();
+      },
+      heal: async () => setClock('+0'),
+      ...{ at: 'a', where: 'this host', faults: ['clock'] },
+    },
+  ];
+}

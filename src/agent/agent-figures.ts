@@ -1,6 +1,5 @@
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
-import type { Reconciler } from '../desired/reconciler.ts';
 import type { ActualWireguard } from '../desired/state.ts';
 import { formatPrefix } from '../ip/address.ts';
 import type { ProcessLog } from '../log/log.ts';
@@ -8,13 +7,11 @@ import type { DirectionFigures, MetricsSnapshot, PeerFigures, WireguardFigures }
 import type { ProbePackets } from '../probe/prober.ts';
 import type { SubnetReport } from '../subnet/report.ts';
 import type { ConfigWatch } from './config-watch.ts';
-import type { HookKeeper } from './hook-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
+import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
-import type { SkippedPeers } from './skipped-peers.ts';
-import type { NodeTraffic } from './traffic.ts';
 
 /** From here on a series for each peer that was probed once is too much. */
 const LARGE_CLUSTER = 64;
@@ -54,13 +51,9 @@ export class AgentFigures {
   backend = '';
   /** Whether the network configuration has changed since the agent started. */
   config: Pick<ConfigWatch, 'isOutdated'> | undefined;
-  forwarder: Forwarder | undefined;
+  plane: Pick<NodePlane, 'carrier' | 'reconciler' | 'traffic' | 'hooks' | 'skipped'> | undefined;
   /** Whether packets may take the fast path while the forwarder runs. */
   fastPath: FastPathState | undefined;
-  reconciler: Reconciler | undefined;
-  traffic: NodeTraffic | undefined;
-  hooks: HookKeeper | undefined;
-  skipped: SkippedPeers | undefined;
   session: LeaseSession | undefined;
   probes: PeerProbes | undefined;
   /** Packets of each peer at the last look of {@link activePeers}. */
@@ -78,6 +71,11 @@ export class AgentFigures {
     this.slots = slots;
     this.#readiness = readiness;
     this.#subnetManager = subnetManager;
+  }
+
+  /** Counts the packets, of whichever backend it is. */
+  get forwarder(): Forwarder | undefined {
+    return this.plane?.carrier;
   }
 
   countForwarderEvent(event: ForwarderEvent): void {
@@ -135,8 +133,8 @@ export class AgentFigures {
   }
 
   snapshot(): MetricsSnapshot {
-    const { forwarder, reconciler, traffic, session } = this;
-    const kernel = reconciler?.stats();
+    const { forwarder, plane, session } = this;
+    const kernel = plane?.reconciler.stats();
     const peers = session?.table.peers().length ?? 0;
     return {
       build: { version: this.#host.version, backend: this.backend, subnetManager: this.#subnetManager },
@@ -150,7 +148,7 @@ export class AgentFigures {
         events: this.#events,
         ownExpiresAtMs: session.own.expiresAtMs,
       },
-      skippedPeers: this.skipped?.count,
+      skippedPeers: plane?.skipped.count,
       store: {
         reachable: this.#storeReachable,
         failure: this.#storeFailure,
@@ -176,8 +174,8 @@ export class AgentFigures {
       },
       kernel: kernel && { ...kernel, problems: kernel.problems.length },
       wireguard: kernel?.wireguard.flatMap(wireguardFigures),
-      traffic: traffic?.counters,
-      hooks: this.hooks?.figures,
+      traffic: plane?.traffic.counters,
+      hooks: plane?.hooks.figures,
       probes: this.probes && { sent: this.probes.sent, paths: this.probes.results() },
     };
   }

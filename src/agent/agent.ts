@@ -348,7 +348,7 @@ class Agent {
       ...{ ip, port, readiness: () => this.#readiness.read(), metrics: () => metrics.render() },
       lists: new Map([
         ['/refusals', () => this.#figures.forwarder?.refusals.recent(performance.now()) ?? []],
-        ['/skipped-peers', () => this.#figures.skipped?.lines() ?? []],
+        ['/skipped-peers', () => this.#figures.plane?.skipped.lines() ?? []],
       ]),
     };
     this.#health = this.#stack.use(new HealthPort(server, this.#log, this.#signal));
@@ -592,8 +592,8 @@ class Agent {
       }),
     );
     this.#plane = plane;
-    const { forwarder, reconciler, traffic, hooks, skipped } = plane;
-    Object.assign(figures, { backend: config.backend.type, forwarder, reconciler, traffic, hooks, skipped });
+    figures.backend = config.backend.type;
+    figures.plane = plane;
     const watch = this.#stack.use(
       new InterfaceWatch({
         initial: chosen,

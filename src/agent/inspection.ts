@@ -193,7 +193,8 @@ export class AgentInspection implements Inspection, Disposable {
 
   #dataPath(plane: NodePlane | undefined): Self['dataPath'] {
     const { figures } = this.#parts;
-    const { forwarder, fastPath } = figures;
+    const { fastPath } = figures;
+    const forwarder = plane?.forwarder;
     const { forwarder: counted, hostDrops } = figures.snapshot();
     const kind = forwarder !== undefined ? 'forwarder' : plane?.reconciler === undefined ? 'others' : 'kernel';
     const failure = forwarder?.failure ?? plane?.reconciler.failure;
@@ -348,8 +349,8 @@ function leaseEntry(lease: Lease): Omit<LeaseEntry, 'status'> {
   };
 }
 
-function wireguardOf({ reconciler }: AgentFigures): readonly WireguardFigures[] {
-  return reconciler?.stats().wireguard.flatMap(wireguardFigures) ?? [];
+function wireguardOf({ plane }: AgentFigures): readonly WireguardFigures[] {
+  return plane?.reconciler.stats().wireguard.flatMap(wireguardFigures) ?? [];
 }
 
 function traffic({ packets, bytes, drops }: PacketFigures): Traffic {

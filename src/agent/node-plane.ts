@@ -159,6 +159,11 @@ export class NodePlane implements AsyncDisposable {
     return this.#setup;
   }
 
+  /** The forwarder that carries packets on this host: the own backend's, or that of a backend beside it. */
+  get carrier(): Forwarder | undefined {
+    return this.forwarder ?? this.#others.forwarder;
+  }
+
   /** Whether what peers publish for their backends is of use here. */
   get usesPeerData(): boolean {
     return this.#backend.usesPeerData || this.#parts.others.candidates.size > 0;

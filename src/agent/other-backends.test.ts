@@ -66,7 +66,9 @@ test('peers of another backend are reached in its way, with the settings from be
   const own = lease(1, 'vxlan');
   others.serve(own, EXTERNAL, new Set(['']));
   assert.deepEqual(others.hostStates(own), [], 'nothing is programmed before it is open');
+  assert.equal(others.forwarder, undefined);
   await changed;
+  assert.ok(others.forwarder !== undefined, 'its packets are counted');
   const part = others.peer(own, lease(2, ''));
   assert.ok(part !== undefined && 'kernel' in part);
   assert.equal(part.forward?.port, 9000);
@@ -85,6 +87,7 @@ test('peers of another backend are reached in its way, with the settings from be
 
   others.serve(own, EXTERNAL, new Set());
   assert.deepEqual(others.hostStates(own), []);
+  assert.equal(others.forwarder, undefined);
   assert.deepEqual(others.unneeded([], []), former, 'its device goes');
   assert.match(lines[0]!, /Some peers use the backend udp/);
   assert.equal(lines.at(-1), 'No peer uses the backend udp any longer');

@@ -106,6 +106,11 @@ export class OtherBackends implements AsyncDisposable {
     for (const { forwarding } of this.#sides.values()) forwarding?.publish();
   }
 
+  /** That of the open one that has a forwarder, as only one backend has. */
+  get forwarder(): Forwarder | undefined {
+    return [...this.#sides.values()].find(({ isOpen, forwarder }) => isOpen && forwarder !== undefined)?.forwarder;
+  }
+
   /** What the open ones need of the host. */
   hostStates(own: Lease): WantedState[] {
     return [...this.#sides.values()].flatMap(({ isOpen, backend }) =>

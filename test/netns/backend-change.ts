@@ -100,7 +100,17 @@ export async function changeBackend<S extends SubnetStore>(
   const beside = `Some peers use the backend ${before}. They are reached with it`;
   assert.ok((await overlay.log(first)).includes(beside));
   // What is reached in the other way is not skipped.
-  assert.match(await overlay.ask(first, '/metrics'), /^weft_skipped_peers 0$/m);
+  const metrics = await overlay.ask(first, '/metrics');
+  assert.match(metrics, /^weft_skipped_peers 0$/m);
+  assert.equal(/^weft_forwarder_running 1$/m.test(metrics), before === 'udp');
+  if (before === 'udp') {
+    const subnet = addressOf(to).replace(/\d+$/, '0/24');
+    for (const direction of ['tx', 'rx'])
+      assert.match(
+        metrics,
+        new RegExp(`^weft_packets_total\\{peer="${subnet}",direction="${direction}"\\} [1-9]`, 'm'),
+      );
+  }
 
   await restart(second);
   await reach();
@@ -114,6 +124,7 @@ export async function changeBackend<S extends SubnetStore>(
       return (isNew && (await wayTo(host, addressOf(other))) === DEVICE[after]) || undefined;
     });
   }
+  assert.equal(/^weft_forwarder_running/m.test(await overlay.ask(first, '/metrics')), after === 'udp');
   await reach();
   await echoes('the end');
 }

@@ -55,6 +55,58 @@ export function readFrame(bytes: Uint8Array): FrameFields {
   return { needsChecksum, gsoType, gsoSize, checksumStart, checksumOffset, packet };
 }
 
+/** What the kernel's offloads need to know of a version of IP. */
+interface IpRules {
+  readonly headerLength: (packet: Uint8Array, checksumStart: number) => number;
+  /** Length of the whole, as its header has it. */
+  readonly length: (packet: Uint8Array, at: DataView) => number;
+  readonly protocol: (packet: Uint8Array, checksumOffset: number) => number;
+  readonly pseudoSum: (packet: Uint8Array, protocol: number, length: number) => number;
+  /** Of a transport segment with its pseudo header. */
+  readonly checksum: (packet: Uint8Array, protocol: number, segment: Uint8Array) => number;
+  /** Whether the kernel has found the header wrong. */
+  readonly fault: (packet: Uint8Array, checksumStart: number) => string | undefined;
+  /** Makes the header of a super-packet that of its `index`-th packet. */
+  readonly renew: (one: Uint8Array, at: DataView, index: number) => void;
+}
+
+const header4 = (packet: Uint8Array): number => (packet[0]! & 15) * 4;
+const addresses4 = ({ buffer }: Uint8Array): [number, number] => {
+  const at = new DataView(buffer);
+  return [at.getUint32(12), at.getUint32(16)];
+};
+
+const IPV4: IpRules = {
+  headerLength: header4,
+  length: (_, at) => at.getUint16(2),
+  protocol: (packet) => packet[9]!,
+  pseudoSum: (packet, protocol, length) => pseudoSum(...addresses4(packet), protocol, length),
+  checksum: (packet, protocol, segment) => transportChecksum(...addresses4(packet), protocol, segment),
+  fault(packet, checksumStart) {
+    if (checksumStart !== header4(packet)) return `checksum start ${checksumStart}`;
+    return slowChecksum(packet.subarray(0, header4(packet))) === 0 ? undefined : 'IPv4 header checksum';
+  },
+  renew(one, at, index) {
+    at.setUint16(2, one.length);
+    at.setUint16(4, (at.getUint16(4) + index) & 0xffff);
+    at.setUint16(10, 0);
+    at.setUint16(10, slowChecksum(one.subarray(0, header4(one))));
+  },
+};
+
+const addresses6 = (packet: Uint8Array): [Uint8Array, Uint8Array] => [packet.slice(8, 24), packet.slice(24, 40)];
+
+const IPV6: IpRules = {
+  // Headers between the two are the kernel's own business: see readFrame().
+  headerLength: (_, checksumStart) => checksumStart,
+  length: (_, at) => 40 + at.getUint16(4),
+  protocol: (_, checksumOffset) => (checksumOffset === 6 ? 17 : 6),
+  pseudoSum: (packet, protocol, length) => pseudoSum6(...addresses6(packet), protocol, length),
+  checksum: (packet, protocol, segment) => transportChecksum6(...addresses6(packet), protocol, segment),
+  fault: () => undefined,
+  renew: (one, at) => at.setUint16(4, one.length - 40),
+};
+
 /**
  * The packets that are seen behind the device, checksums complete.
  * @throws RefusedFrame when the kernel would refuse the frame, or pass on packets that are wrong: a partial checksum that is
@@ -64,29 +116,26 @@ export function cut(bytes: Uint8Array): Uint8Array[] {
   const { needsChecksum, gsoType, gsoSize, checksumStart, checksumOffset, packet } = readFrame(bytes);
   const whole = Uint8Array.from(packet);
   if (!needsChecksum) return [whole];
+  const ip = whole[0]! >>> 4 === 6 ? IPV6 : IPV4;
   const view = new DataView(whole.buffer);
-  if (whole[0]! >>> 4 === 6) return cut6(bytes);
-  const headerLength = (whole[0]! & 15) * 4;
-  const protocol = whole[9]!;
-  const source = view.getUint32(12);
-  const destination = view.getUint32(16);
-  const total = view.getUint16(2);
+  const protocol = ip.protocol(whole, checksumOffset);
+  const total = ip.length(whole, view);
   const field = checksumStart + checksumOffset;
   if (gsoType === 0) {
     const checksum = slowChecksum(whole.subarray(checksumStart, total));
     view.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
     return [whole];
   }
-  if (total !== whole.length) throw new RefusedFrame(`total length ${total} in ${whole.length} bytes`);
-  if (checksumStart !== headerLength) throw new RefusedFrame(`checksum start ${checksumStart}`);
-  if (slowChecksum(whole.subarray(0, headerLength)) !== 0) throw new RefusedFrame('IPv4 header checksum');
+  if (total !== whole.length) throw new RefusedFrame(`length ${total} in ${whole.length} bytes`);
+  const fault = ip.fault(whole, checksumStart);
+  if (fault !== undefined) throw new RefusedFrame(fault);
+  const headerLength = ip.headerLength(whole, checksumStart);
   const partial = view.getUint16(field);
-  const wanted = pseudoSum(source, destination, protocol, total - headerLength);
+  const wanted = ip.pseudoSum(whole, protocol, total - headerLength);
   if (partial % 0xffff !== wanted % 0xffff) throw new RefusedFrame(`partial checksum ${partial}, not ${wanted}`);
   if (protocol === 17 && view.getUint16(headerLength + 4) !== total - headerLength)
     throw new RefusedFrame('UDP length');
-  const transportHeader = protocol === 6 ? (whole[headerLength + 12]! >>> 4) * 4 : 8;
-  const headers = headerLength + transportHeader;
+  const headers = headerLength + (protocol === 6 ? (whole[headerLength + 12]! >>> 4) * 4 : 8);
   if (headers >= total) throw new RefusedFrame('no payload');
   const packets: Uint8Array[] = [];
   for (let from = headers; from < total; from += gsoSize) {
@@ -95,10 +144,7 @@ export function cut(bytes: Uint8Array): Uint8Array[] {
     one.set(whole.subarray(0, headers));
     one.set(chunk, headers);
     const at = new DataView(one.buffer);
-    at.setUint16(2, one.length);
-    at.setUint16(4, (view.getUint16(4) + packets.length) & 0xffff);
-    at.setUint16(10, 0);
-    at.setUint16(10, slowChecksum(one.subarray(0, headerLength)));
+    ip.renew(one, at, packets.length);
     if (protocol === 6) {
       at.setUint32(headerLength + 4, (view.getUint32(headerLength + 4) + from - headers) >>> 0);
       let flags = whole[headerLength + 13]!;
@@ -109,53 +155,7 @@ export function cut(bytes: Uint8Array): Uint8Array[] {
       at.setUint16(headerLength + 4, 8 + chunk.length);
     }
     at.setUint16(field, 0);
-    const checksum = transportChecksum(source, destination, protocol, one.subarray(headerLength));
-    at.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
-    packets.push(one);
-  }
-  return packets;
-}
-
-/** The same for a packet of IPv6 that needs a checksum. */
-function cut6(bytes: Uint8Array): Uint8Array[] {
-  const { gsoType, gsoSize, checksumStart, checksumOffset, packet } = readFrame(bytes);
-  const whole = Uint8Array.from(packet);
-  const view = new DataView(whole.buffer);
-  const [source, destination] = [whole.slice(8, 24), whole.slice(24, 40)];
-  const total = 40 + view.getUint16(4);
-  const field = checksumStart + checksumOffset;
-  if (gsoType === 0) {
-    const checksum = slowChecksum(whole.subarray(checksumStart, total));
-    view.setUint16(field, checksum === 0 && checksumOffset === 6 ? 0xffff : checksum);
-    return [whole];
-  }
-  const protocol = gsoType === GSO_UDP_L4 ? 17 : 6;
-  if (total !== whole.length) throw new RefusedFrame(`payload length ${total - 40} in ${whole.length} bytes`);
-  if (checksumOffset !== (protocol === 6 ? 16 : 6)) throw new RefusedFrame(`checksum offset ${checksumOffset}`);
-  const partial = view.getUint16(field);
-  const wanted = pseudoSum6(source, destination, protocol, total - checksumStart);
-  if (partial % 0xffff !== wanted % 0xffff) throw new RefusedFrame(`partial checksum ${partial}, not ${wanted}`);
-  if (protocol === 17 && view.getUint16(checksumStart + 4) !== total - checksumStart)
-    throw new RefusedFrame('UDP length');
-  const headers = checksumStart + (protocol === 6 ? (whole[checksumStart + 12]! >>> 4) * 4 : 8);
-  if (headers >= total) throw new RefusedFrame('no payload');
-  const packets: Uint8Array[] = [];
-  for (let from = headers; from < total; from += gsoSize) {
-    const chunk = whole.subarray(from, Math.min(total, from + gsoSize));
-    const one = new Uint8Array(headers + chunk.length);
-    one.set(whole.subarray(0, headers));
-    one.set(chunk, headers);
-    const at = new DataView(one.buffer);
-    at.setUint16(4, one.length - 40);
-    if (protocol === 6) {
-      at.setUint32(checksumStart + 4, (view.getUint32(checksumStart + 4) + from - headers) >>> 0);
-      let flags = whole[checksumStart + 13]!;
-      if (from + chunk.length < total) flags &= ~0x09; // FIN and PSH end the whole
-      if (from > headers) flags &= ~0x80; // CWR begins it
-      at.setUint8(checksumStart + 13, flags);
-    } else at.setUint16(checksumStart + 4, 8 + chunk.length);
-    at.setUint16(field, 0);
-    const checksum = transportChecksum6(source, destination, protocol, one.subarray(checksumStart));
+    const checksum = ip.checksum(whole, protocol, one.subarray(headerLength));
     at.setUint16(field, checksum === 0 && protocol === 17 ? 0xffff : checksum);
     packets.push(one);
   }

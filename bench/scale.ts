@@ -1,7 +1,8 @@
 /**
  * `make bench-scale`: one agent in a cluster of thousands of nodes, on a real etcd and a real API server. Options:
- * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --backend udp|vxlan (both; vxlan is measured with etcd), --json, --write (docs/PERFORMANCE.md).
+ * --nodes N,N (5000,20000), --changes N (200), --burst N (5000), --store etcd|kube (both), --backend udp|vxlan (both; vxlan is measured with etcd alone), --json, --write (docs/PERFORMANCE.md).
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
@@ -11,6 +12,7 @@ import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStoreKind } from '../src/lab/subnet-store.ts';
 import { writeBetween } from './document.ts';
 import { describeMachine } from './machine.ts';
+import { chooseScale } from './scale-choice.ts';
 import { type Memory, memoryOf, Rig, SETTLE_MS, say } from './scale-rig.ts';
 import { measureVxlan, type VxlanCluster, vxlanTable } from './scale-vxlan.ts';
 
@@ -249,28 +251,23 @@ async function main(): Promise<void> {
   }
   if (!(Number.isInteger(burst) && burst > 0)) throw new RangeError('--burst must be above 0');
   if (!(Number.isInteger(changes) && changes > 0)) throw new RangeError('--changes must be above 0');
-  if (values.store !== undefined && values.store !== 'etcd' && values.store !== 'kube') {
-    throw new RangeError('--store: want etcd or kube');
-  }
-  const kinds: ('etcd' | 'kube')[] = values.store === undefined ? ['etcd', 'kube'] : [values.store];
-  if (values.backend !== undefined && values.backend !== 'udp' && values.backend !== 'vxlan') {
-    throw new RangeError('--backend: want udp or vxlan');
-  }
+  const choice = chooseScale(values.store, values.backend);
   using stopped = untilStopped();
   const { signal } = stopped;
-  for (const kind of kinds) await checkPrerequisites({ store: kind, tun: true }, say, signal);
+  for (const kind of new Set([...choice.udp, ...choice.vxlan]))
+    await checkPrerequisites({ store: kind, tun: true }, say, signal);
   const large: Partial<Record<SubnetStoreKind, LargeCluster[]>> = {};
   const idleWithThreePeers: Partial<Record<SubnetStoreKind, Memory>> = {};
-  const isUdp = values.backend !== 'vxlan';
-  for (const kind of isUdp ? (['local', ...kinds] as const) : [])
+  const isUdp = choice.udp.length > 0;
+  for (const kind of isUdp ? (['local', ...choice.udp] as const) : [])
     idleWithThreePeers[kind] = await measureIdle(kind, signal);
-  for (const kind of isUdp ? kinds : []) {
+  for (const kind of choice.udp) {
     large[kind] = [];
     for (const nodes of counts) large[kind].push(await measureLarge(kind, nodes, changes, burst, signal));
   }
   const machine = describeMachine();
   const vxlan: VxlanCluster[] = [];
-  if (values.backend !== 'udp') {
+  if (choice.vxlan.length > 0) {
     for (const nodes of [FEW_NODES, counts[0]!]) vxlan.push(await measureVxlan(nodes, changes, signal));
   }
   const result: Result = { machine, large, idleWithThreePeers, vxlan };

@@ -11,16 +11,12 @@ export interface FakeBpfWrite {
   readonly key: Uint8Array;
 }
 
-const ADDRESS_BITS = 32;
-
-/** Of a key `{ u32 prefix length, be32 address }`. */
-function prefixOf(key: Uint8Array): { readonly length: number; readonly address: number } {
+/** Of a key of u32 prefix length and an address, the highest byte first. */
+function prefixOf(key: Uint8Array): { readonly length: number; readonly bits: string } {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
-  return { length: view.getUint32(0, true), address: view.getUint32(4) };
+  const bits = [...key.subarray(4)].map((byte) => byte.toString(2).padStart(8, '0')).join('');
+  return { length: view.getUint32(0, true), bits };
 }
-
-/** The first bits of an address; shifts of JavaScript count modulo 32. */
-const firstBits = (address: number, length: number): number => (length === 0 ? 0 : address >>> (ADDRESS_BITS - length));
 
 /** A BPF map in memory; what it answers is what Linux does (test/contract/bpf-map.ts). */
 export class FakeBpfMap implements BpfMap {
@@ -106,7 +102,9 @@ export class FakeBpfMap implements BpfMap {
 
   #check(key: Uint8Array): number {
     if (this.#isClosed) return -EBADF;
-    return this.#options.kind === 'lpm-trie' && prefixOf(key).length > ADDRESS_BITS ? -EINVAL : 0;
+    if (this.#options.kind !== 'lpm-trie') return 0;
+    const { length, bits } = prefixOf(key);
+    return length > bits.length ? -EINVAL : 0;
   }
 
   /** The kernel would read as many bytes as the map was made with: anything else is an error of the caller. */
@@ -121,15 +119,15 @@ export class FakeBpfMap implements BpfMap {
   /** Equal for keys that are the same to the kernel: bits of an address behind the prefix are not looked at. */
   #nameOf(key: Uint8Array): string {
     if (this.#options.kind !== 'lpm-trie') return Buffer.from(key).toString('hex');
-    const { length, address } = prefixOf(key);
-    return `${firstBits(address, length)}/${length}`;
+    const { length, bits } = prefixOf(key);
+    return `${bits.slice(0, length)}/${length}`;
   }
 
   #longest(wanted: Uint8Array): { readonly value: Uint8Array } | undefined {
-    const { length, address } = prefixOf(wanted);
-    if (length > ADDRESS_BITS) return undefined;
-    for (let bits = length; bits >= 0; bits--) {
-      const found = this.#entries.get(`${firstBits(address, bits)}/${bits}`);
+    const { length, bits } = prefixOf(wanted);
+    if (length > bits.length) return undefined;
+    for (let most = length; most >= 0; most--) {
+      const found = this.#entries.get(`${bits.slice(0, most)}/${most}`);
       if (found !== undefined) return found;
     }
     return undefined;

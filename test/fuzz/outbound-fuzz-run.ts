@@ -3,6 +3,7 @@ import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../../src/ip/prefix.ts';
 import { memoryHost, peerOf } from '../fakes/memory-dataplane.ts';
 import { address, concat, frame, hex, slowChecksum } from '../fakes/packets.ts';
+import { address6 } from '../fakes/packets6.ts';
 import { PacketSource } from './packet-source.ts';
 import {
   NEIGHBOUR,
@@ -15,12 +16,25 @@ import {
   runProgram,
   SEND_TAG,
 } from './program-bench.ts';
-import { FUZZ_PEERS, NETWORK, ProgramFuzzFailure, type ProgramFuzzOptions } from './program-fuzz-run.ts';
+import {
+  FUZZ_IPV6,
+  FUZZ_PEERS,
+  fuzzIpv6,
+  NETWORK,
+  ProgramFuzzFailure,
+  type ProgramFuzzOptions,
+} from './program-fuzz-run.ts';
 import { Random } from './random.ts';
 
 const MTU = 1_472;
 const LONGEST = 3_000;
 const SHORTEST = 34;
+const SHORTEST_6 = 54;
+const SOURCES6 = ['fd00:244:86dd:1::2', 'fd00:244:86dd:1:ffff::9', 'fd00:244:86dd:2::2'].map(address6);
+const DESTINATIONS6 = [
+  ...['fd00:244:0:2::9', 'fd00:244:0:2:8000::9', 'fd00:244:0:3::9', 'fd00:244:0:8::1', 'fd00:244:0:77::1'],
+  ...['2001:db8::8', 'ff02::1', 'fd00:244:86dd:1::7', 'fd00:77::11'],
+].map(address6);
 /** The programs stop sending TCP's data when nobody answers, and send one packet a second by the forwarder. */
 const FORGET_EVERY = 50;
 const DESTINATIONS = ['10.244.2.9', '10.244.2.200', '10.244.3.9', '10.244.8.1', '10.244.77.1', '8.8.8.8'].map(address);
@@ -31,15 +45,19 @@ export interface OutboundFuzzTotals {
   /** Left to the forwarder, which sends them; and which does not. */
   readonly leftAndSent: number;
   readonly leftAndRefused: number;
+  /** Of all that were sent, those of IPv6. */
+  readonly sentIpv6: number;
 }
 
 /**
  * A packet as the TUN device is given one. BPF_PROG_TEST_RUN takes the first 14 bytes for an Ethernet header and the two behind its
- * addresses for the protocol: those are where an IP header has its source. One from 8.0.0.0/16 says that it is IPv4.
+ * addresses for the protocol: those are where an IP header has its source. One from 8.0.0.0/16 says that it is IPv4, one with 86dd in
+ * its third group that it is IPv6; now and then a packet says what it is not.
  */
 function packetOf(source: PacketSource, random: Random): Uint8Array {
   const packet = Uint8Array.from(source.packet(random).subarray(0, random.oneIn(10) ? LONGEST : 1_500));
   if (packet.length < SHORTEST) return concat(packet, random.bytes(SHORTEST - packet.length));
+  if (random.oneIn(20) ? random.oneIn(2) : packet[0]! >>> 4 === 6) return packet6Of(packet, random);
   const view = new DataView(packet.buffer);
   view.setUint32(12, (0x0800_0000 | random.below(65_536)) >>> 0);
   if (!random.oneIn(4)) view.setUint32(16, random.pick(DESTINATIONS));
@@ -47,6 +65,14 @@ function packetOf(source: PacketSource, random: Random): Uint8Array {
     view.setUint16(10, 0);
     view.setUint16(10, slowChecksum(packet.subarray(0, Math.min(packet.length, (view.getUint8(0) & 15) * 4))));
   }
+  return packet;
+}
+
+function packet6Of(start: Uint8Array, random: Random): Uint8Array {
+  const packet = start.length < SHORTEST_6 ? concat(start, random.bytes(SHORTEST_6 - start.length)) : start;
+  if (random.oneIn(30)) packet[0]! ^= 1 << (4 + random.below(4));
+  packet.set(random.pick(SOURCES6), 8);
+  if (!random.oneIn(4)) packet.set(random.pick(DESTINATIONS6), 24);
   return packet;
 }
 
@@ -73,10 +99,10 @@ function headerFault(datagram: Uint8Array, to: number, port: number, payload: nu
 export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramFuzzOptions): OutboundFuzzTotals {
   const random = new Random(seed ^ 0x1234_5678);
   const source = new PacketSource(new Random(seed ^ 0x2545_f491));
-  const host = memoryHost({ peers: FUZZ_PEERS, network: NETWORK, mtu: MTU });
-  const { core, tun, conn, icmp } = host.tx;
+  const host = memoryHost({ peers: FUZZ_PEERS, network: NETWORK, mtu: MTU, ipv6: FUZZ_IPV6 });
+  const { core, tun, conn, icmp, icmp6 } = host.tx;
   const hosts = grantAll(bench);
-  const totals = { sent: 0, leftAndSent: 0, leftAndRefused: 0 };
+  const totals = { sent: 0, leftAndSent: 0, leftAndRefused: 0, sentIpv6: 0 };
   for (let index = 0; index < packets; index++) {
     if (index % FORGET_EVERY === 0) {
       skipLongWay(bench, hosts);
@@ -87,6 +113,7 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
     const [datagram] = conn.sent.splice(0);
     conn.messages.length = 0;
     icmp.sent.length = 0;
+    icmp6.sent.length = 0;
     for (const [segmentation, program] of Object.entries(bench.outbound)) {
       const fail = (what: string): never => {
         throw new ProgramFuzzFailure(`outbound, ${segmentation}: ${what}\n${hex(packet)}`);
@@ -107,6 +134,7 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
       const fault = headerFault(outer, Number(datagram.address) >>> 0, datagram.port, datagram.data.length);
       if (fault !== undefined) fail(`${fault}: ${hex(left)}`);
       totals.sent++;
+      if (datagram.data[0]! >>> 4 === 6) totals.sentIpv6++;
     }
   }
   return totals;
@@ -115,7 +143,7 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
 /** All peers may be sent to by the programs. Returns their addresses. */
 function grantAll(bench: ProgramBench): readonly Ipv4Addr[] {
   const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4('8.0.0.0/16')!];
-  bench.tables.publish({ network, own, mtu: MTU, peers: FUZZ_PEERS.map(peerOf) });
+  bench.tables.publish({ network, own, ipv6: fuzzIpv6(), mtu: MTU, peers: FUZZ_PEERS.map(peerOf) });
   const hosts = FUZZ_PEERS.map(({ publicIp }) => ipv4Of(address(publicIp)));
   for (const each of hosts) bench.grant(each);
   return hosts;

@@ -1,21 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts';
-import {
-  AGENT_KEY_BYTES,
-  AGENT_VALUE_BYTES,
-  AWAITING_BYTES,
-  COUNTER_KEY_BYTES,
-  COUNTER_VALUE_BYTES,
-  ENDPOINT_KEY_BYTES,
-  ENDPOINT_VALUE_BYTES,
-  GRANT_KEY_BYTES,
-  GRANT_VALUE_BYTES,
-  OWN_KEY_BYTES,
-  OWN_VALUE_BYTES,
-  SUBNET_KEY_BYTES,
-  SUBNET_VALUE_BYTES,
-} from '../../src/dataplane/fast-path/layout.ts';
+import { mapsBy } from '../../src/dataplane/fast-path/layout.ts';
 import { outboundProgram } from '../../src/dataplane/fast-path/outbound-program.ts';
 import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../src/dataplane/fast-path/xdp-program.ts';
@@ -126,25 +112,12 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
   socket.use(openUdpSocket({ address: OWN, port: PORT, bufferBytes: ROOM }));
   const underlay = readDeviceFacts('eth0');
   if (typeof underlay === 'number') throw new Error(`eth0: ${underlay}`);
-  const map = (kind: 'hash' | 'lpm-trie', name: string, keyBytes: number, valueBytes: number) =>
-    stack.use(createBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: 64 }));
-  const tables = new FastPathTables({
-    subnets: map('lpm-trie', 'test_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
-    own: map('hash', 'test_own', OWN_KEY_BYTES, OWN_VALUE_BYTES),
-    endpoints: map('hash', 'test_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
-    grants: map('hash', 'test_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
-    counters: map('hash', 'test_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
-    awaiting: map('hash', 'test_awaiting', AWAITING_BYTES, AWAITING_BYTES),
-    agent: stack.use(
-      createBpfMap({
-        kind: 'array',
-        name: 'test_agent',
-        keyBytes: AGENT_KEY_BYTES,
-        valueBytes: AGENT_VALUE_BYTES,
-        maxEntries: 1,
-      }),
-    ),
-  });
+  const tables = new FastPathTables(
+    mapsBy((name, shape) => {
+      const maxEntries = shape.kind === 'array' ? 1 : 64;
+      return stack.use(createBpfMap({ ...shape, name: `test_${name}`, maxEntries }));
+    }),
+  );
   tables.beat(FOREVER, 0n);
   const load = (
     make: (options: ProgramOptions) => Uint8Array,
@@ -153,7 +126,8 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
     into = loadClassifier,
   ): BpfProgram => {
     const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
-    const options = { maps: tables.maps, ownAddress: OWN, ownPort: PORT, ...devices, segmentation, destinationCheck };
+    const own = { ownAddress: OWN, ownPort: PORT, carriesIpv6: true };
+    const options = { maps: tables.maps, ...own, ...devices, segmentation, destinationCheck };
     return stack.use(into(`test_${segmentation}`, make(options)));
   };
   const programs = { beyond: load(inboundProgram, 'beyond'), host: load(inboundProgram, 'host') };
@@ -175,6 +149,7 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
     grant: (host) =>
       tables.grant(host, {
         ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: FOREVER },
+        ...{ sendUntil6: FOREVER, wholeUntil6: FOREVER },
         ...{ tag: SEND_TAG, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
       }),
     [Symbol.asyncDispose]: () => held.disposeAsync(),

@@ -1,6 +1,8 @@
 import { isSign } from '../../src/dataplane/fast-path/sign.ts';
+import type { PeerTableContent } from '../../src/dataplane/peer-table.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
-import { parsePrefix4 } from '../../src/ip/prefix.ts';
+import { ipv6Of } from '../../src/ip/ipv6.ts';
+import { containsAddr6, parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import { type MemoryHost, memoryHost, type PeerText, peerOf } from '../fakes/memory-dataplane.ts';
 import {
   ACK,
@@ -13,6 +15,7 @@ import {
   transportChecksum,
   udpPacket,
 } from '../fakes/packets.ts';
+import { address6, optionsHeader, tcp6Packet, transportChecksum6 } from '../fakes/packets6.ts';
 import { mutated, PacketSource } from './packet-source.ts';
 import {
   ETHERNET,
@@ -31,20 +34,23 @@ import { Random } from './random.ts';
 
 /** Peers as an honest store has them, and what hostile or mistaken hosts write into one. */
 export const FUZZ_PEERS: readonly PeerText[] = [
-  { slot: 1, subnet: '10.244.2.0/24', publicIp: '192.168.77.2' },
-  { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3' },
-  { slot: 3, subnet: '10.244.2.128/25', publicIp: '192.168.77.3' },
-  { slot: 4, subnet: '0.0.0.0/0', publicIp: '192.168.77.4' },
-  { slot: 5, subnet: '127.0.0.0/8', publicIp: '192.168.77.5' },
-  { slot: 6, subnet: '10.244.6.0/24', publicIp: '192.168.77.1' },
-  { slot: 7, subnet: '10.244.7.0/24', publicIp: '127.0.0.1' },
-  { slot: 8, subnet: '10.244.8.0/24', publicIp: '192.168.88.8' },
-  { slot: 9, subnet: '10.244.9.0/24', publicIp: '192.168.77.9' },
-  { slot: 10, subnet: '10.244.1.0/24', publicIp: '192.168.77.10' },
-  { slot: 11, subnet: '192.168.0.0/16', publicIp: '192.168.77.11' },
+  { slot: 1, subnet: '10.244.2.0/24', publicIp: '192.168.77.2', ipv6Subnet: 'fd00:244:0:2::/64' },
+  { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3', ipv6Subnet: 'fd00:244:0:3::/64' },
+  { slot: 3, subnet: '10.244.2.128/25', publicIp: '192.168.77.3', ipv6Subnet: 'fd00:244:0:2:8000::/65' },
+  { slot: 4, subnet: '0.0.0.0/0', publicIp: '192.168.77.4', ipv6Subnet: '::/0' },
+  { slot: 5, subnet: '127.0.0.0/8', publicIp: '192.168.77.5', ipv6Subnet: 'ff00::/8' },
+  { slot: 6, subnet: '10.244.6.0/24', publicIp: '192.168.77.1', ipv6Subnet: 'fd00:244:0:6::/64' },
+  { slot: 7, subnet: '10.244.7.0/24', publicIp: '127.0.0.1', ipv6Subnet: 'fd00:244:0:7::/64' },
+  { slot: 8, subnet: '10.244.8.0/24', publicIp: '192.168.88.8', ipv6Subnet: 'fd00:244:0:8::/64' },
+  { slot: 9, subnet: '10.244.9.0/24', publicIp: '192.168.77.9', ipv6Subnet: 'fd00:244:0:9::/64' },
+  { slot: 10, subnet: '10.244.1.0/24', publicIp: '192.168.77.10', ipv6Subnet: 'fd00:244:86dd:1::/64' },
+  // Its addresses are those of a host that takes IPv4 alone.
+  { slot: 11, subnet: '192.168.0.0/16', publicIp: '192.168.77.11', publicIpv6: 'fd00:77::11' },
 ];
 export const NETWORK = '10.244.0.0/16';
 const OWN_SUBNET = '10.244.1.0/24';
+/** The two bytes at 4 of an address are where BPF_PROG_TEST_RUN looks for the protocol of a packet that leaves: IPv6's. */
+export const FUZZ_IPV6 = { network: 'fd00:244::/32', own: 'fd00:244:86dd:1::/64' } as const;
 /** The forwarder's socket has never heard from it. */
 const UNHEARD = '192.168.77.9';
 /** The way back to it leads through another device, or is none. */
@@ -55,6 +61,14 @@ const INNER_SOURCES = [
   ...['10.244.77.1', '127.0.0.1', '8.8.8.8', '192.168.77.2', '192.168.77.11', '224.0.0.1', '0.0.0.0'],
 ].map(address);
 const INNER_DESTINATIONS = ['10.244.1.2', '10.244.1.200', '192.168.77.1', '10.244.3.5', '169.254.169.254'].map(address);
+const INNER_SOURCES6 = [
+  ...['fd00:244:0:2::9', 'fd00:244:0:2:8000::9', 'fd00:244:0:3::9', 'fd00:244:0:6::1', 'fd00:244:0:7::1'],
+  ...['fd00:244:0:8::1', 'fd00:244:0:9::1', 'fd00:244:86dd:1::9', 'fd00:244:0:77::1', '::1', '2001:db8::8'],
+  ...['fd00:77::11', 'ff02::1', '::', 'fe80::1'],
+].map(address6);
+const INNER_DESTINATIONS6 = [
+  ...['fd00:244:86dd:1::2', 'fd00:244:86dd:1:ffff::2', 'fd00:77::1', 'fd00:244:0:3::5', 'fe80::1', '::1', 'ff02::1'],
+].map(address6);
 const OTHER_MACS = [0x02, 0x01, 0xff];
 /** BPF_PROG_TEST_RUN takes no less than a header of the protocol (net/bpf/test_run.c): IPv4's, or whatever comes out of damage. */
 const SHORTEST = ETHERNET.length + 20;
@@ -73,6 +87,9 @@ export interface ProgramFuzzTotals {
   readonly takenByXdp: number;
   /** Left to the host, which would have given them to the forwarder. */
   readonly left: number;
+  /** Of all that were taken, those of IPv6. */
+  readonly takenIpv6: number;
+  readonly takenIpv6ByXdp: number;
   /** … which would have passed them on. */
   readonly leftAndPassed: number;
 }
@@ -90,9 +107,14 @@ export interface ProgramFuzzOptions {
 function frameOf(source: PacketSource, random: Random): Uint8Array {
   if (random.oneIn(200)) return random.bytes(SHORTEST_OF_OTHERS + random.below(200));
   const inner = random.oneIn(5)
-    ? acknowledgement(random)
+    ? random.pick([acknowledgement, acknowledgement6])(random)
     : Uint8Array.from(source.packet(random).subarray(0, LONGEST - 200));
-  if (!random.oneIn(4) && inner.length >= 20) {
+  if (!random.oneIn(4) && isIpv6(inner)) {
+    inner.set(random.pick(INNER_SOURCES6), 8);
+    inner.set(random.oneIn(4) ? random.pick(INNER_DESTINATIONS6) : INNER_DESTINATIONS6[0]!, 24);
+    if (random.oneIn(2)) inner[7] = 1 + random.below(64);
+    if (!random.oneIn(4)) finishChecksum6(inner);
+  } else if (!random.oneIn(4) && inner.length >= 20) {
     const view = new DataView(inner.buffer);
     // A peer and a container of its own, more often than not.
     view.setUint32(12, random.pick(INNER_SOURCES));
@@ -139,15 +161,60 @@ function acknowledgement(random: Random): Uint8Array {
   });
 }
 
+/** The same over IPv6. */
+function acknowledgement6(random: Random): Uint8Array {
+  return tcp6Packet({
+    ip: {
+      source: random.pick(INNER_SOURCES6),
+      destination: random.oneIn(4) ? random.pick(INNER_DESTINATIONS6) : INNER_DESTINATIONS6[0]!,
+      hopLimit: 1 + random.below(64),
+      ...(random.oneIn(20) ? { extensions: [[60, optionsHeader()]] } : {}),
+    },
+    ...{ sourcePort: 1, destinationPort: 2, flags: random.oneIn(8) ? random.below(256) : ACK },
+    options: payloadOf(4 * random.below(11), random.word()),
+    payload: payloadOf(random.oneIn(8) ? random.below(9) : 0),
+  });
+}
+
+/** Where the checksum of a transport header is. */
+const CHECKSUM_AT: ReadonlyMap<number, number> = new Map([
+  [6, 16],
+  [17, 6],
+  [58, 2],
+]);
+
+/** Of the transport header, where it comes directly behind that of IPv6. */
+function finishChecksum6(packet: Uint8Array): void {
+  const protocol = packet[6]!;
+  const at = CHECKSUM_AT.get(protocol);
+  const segment = packet.subarray(40);
+  if (at === undefined || segment.length < at + 2) return;
+  segment.set([0, 0], at);
+  const checksum = transportChecksum6(packet.subarray(8, 24), packet.subarray(24, 40), protocol, segment);
+  segment.set([checksum >>> 8, checksum & 255], at);
+}
+
+const isIpv6 = (packet: Uint8Array): boolean => packet.length >= 40 && packet[0]! >>> 4 === 6;
+
 /** The host whose subnet the inner source is in, by longest prefix. */
 function ownerOf(inner: Uint8Array): number {
   if (inner.length < 20) return OUTER_SOURCES[0]!;
+  if (isIpv6(inner)) return ownerOf6(inner);
   const source = new DataView(inner.buffer, inner.byteOffset).getUint32(12);
   let best: { readonly length: number; readonly publicIp: Ipv4Addr } | undefined;
   for (const { subnet, publicIp } of FUZZ_PEERS.map(peerOf)) {
     const isIn = subnet.length === 0 || source >>> (32 - subnet.length) === subnet.addr >>> (32 - subnet.length);
     if (isIn && (best === undefined || subnet.length > best.length)) best = { length: subnet.length, publicIp };
   }
+  return best?.publicIp ?? OUTER_SOURCES[0]!;
+}
+
+function ownerOf6(inner: Uint8Array): number {
+  const source = ipv6Of(BigInt(`0x${hex(inner.subarray(8, 24))}`));
+  const owners = FUZZ_PEERS.map(peerOf).filter(
+    ({ ipv6Subnet }) => ipv6Subnet !== undefined && containsAddr6(ipv6Subnet, source),
+  );
+  const [best] = owners.sort((a, b) => b.ipv6Subnet!.length - a.ipv6Subnet!.length);
   return best?.publicIp ?? OUTER_SOURCES[0]!;
 }
 
@@ -187,8 +254,14 @@ function forwarded(host: MemoryHost, { from, port, payload }: Delivered): Uint8A
   conn.incoming.push({ address: from, port, data: payload, segment: 0 });
   while (conn.incoming.length > 0) core.step();
   host.rx.icmp.sent.length = 0;
+  host.rx.icmp6.sent.length = 0;
   const [written] = tun.written.splice(0);
   return written?.subarray(10);
+}
+
+/** The IPv6 network, for a table. */
+export function fuzzIpv6(): NonNullable<PeerTableContent['ipv6']> {
+  return { network: parsePrefix6(FUZZ_IPV6.network)!, own: parsePrefix6(FUZZ_IPV6.own)! };
 }
 
 const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
@@ -205,11 +278,12 @@ export async function runProgramFuzz(
 ): Promise<ProgramFuzzTotals> {
   const random = new Random(seed);
   const source = new PacketSource(new Random(seed ^ 0x2545_f491));
-  const checked = { peers: FUZZ_PEERS, network: NETWORK, own: OWN_SUBNET, sourceCheck: 'strict' } as const;
+  const networks = { network: NETWORK, own: OWN_SUBNET, ipv6: FUZZ_IPV6 };
+  const checked = { peers: FUZZ_PEERS, ...networks, sourceCheck: 'strict' } as const;
   const host = memoryHost({ ...checked, destinationCheck: 'strict' });
   const lax = memoryHost({ ...checked, destinationCheck: 'off' });
   const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4(OWN_SUBNET)!];
-  bench.tables.publish({ network, own, mtu: 1_472, peers: FUZZ_PEERS.map(peerOf) });
+  bench.tables.publish({ network, own, ipv6: fuzzIpv6(), mtu: 1_472, peers: FUZZ_PEERS.map(peerOf) });
   for (const { publicIp } of FUZZ_PEERS) if (publicIp !== UNHEARD) bench.grant(ipv4Of(address(publicIp)));
   const totals = {
     packets: 0,
@@ -219,6 +293,8 @@ export async function runProgramFuzz(
     takenByXdp: 0,
     left: 0,
     leftAndPassed: 0,
+    takenIpv6: 0,
+    takenIpv6ByXdp: 0,
   };
   let bytes = 0;
   for (; totals.packets < packets; totals.packets++) {
@@ -249,6 +325,7 @@ export async function runProgramFuzz(
       if (segmentation === 'beyond') totals.taken++;
       else if (segmentation === 'host') totals.takenAcknowledgements++;
       else totals.takenUnchecked++;
+      if (isIpv6(forwards)) totals.takenIpv6++;
     }
     for (const [segmentation, program] of Object.entries(bench.xdp)) {
       const { verdict, packet } = runProgram(program, frame);
@@ -256,10 +333,12 @@ export async function runProgramFuzz(
       if (equal(packet, frame)) continue;
       if (passed === undefined) return fail(`XDP, ${segmentation}: taken, but host or forwarder refuse it`);
       if (delivered?.from === address(UNHEARD)) fail(`XDP, ${segmentation}: taken from a host not heard`);
-      const expected = concat(MARK, frame.subarray(0, ETHERNET.length), passed);
+      const protocol = isIpv6(passed) ? [0x86, 0xdd] : [8, 0];
+      const expected = concat(MARK, frame.subarray(0, ETHERNET.length - 2), protocol, passed);
       if (!equal(packet, expected)) fail(`XDP, ${segmentation}: made ${hex(packet)}, not ${hex(expected)}`);
       bytes += passed.length;
       totals.takenByXdp++;
+      if (isIpv6(passed)) totals.takenIpv6ByXdp++;
     }
     // Routing is asked anew only so often: the programs are to meet it with every peer.
     if (totals.packets % 100_000 === 99_999) await new Promise((resolve) => setTimeout(resolve, ROUTE_TTL_MS));

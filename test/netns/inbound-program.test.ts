@@ -10,13 +10,16 @@ import {
   TRIAL_PAUSE,
   UNANSWERED_SINCE,
   UNHEARD_SINCE,
+  UNHEARD_SINCE_6,
   WAY_BACK_UNTIL,
   WHOLE_UNTIL,
+  WHOLE_UNTIL_6,
 } from '../../src/dataplane/fast-path/layout.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
-import { prefix4 } from '../../src/ip/prefix.ts';
+import { parsePrefix6, prefix4 } from '../../src/ip/prefix.ts';
 import type { BpfProgram } from '../../src/linux/bpf.ts';
 import { ACK, address, aged, concat, ECE, FIN, payloadOf, SYN, tcpPacket, udpPacket } from '../fakes/packets.ts';
+import { address6, icmp6Packet, ipv6Packet, optionsHeader, tcp6Packet, udp6Packet } from '../fakes/packets6.ts';
 import {
   ETHERNET,
   NEXT,
@@ -41,8 +44,10 @@ const PEERS = [
   { slot: 7, subnet: '10.244.9.0/24', publicIp: '192.168.77.9' },
 ].map(({ slot, subnet, publicIp }) => {
   const [base, length] = subnet.split('/');
+  const ipv6Subnet = slot < 3 ? parsePrefix6(`fd00:244:0:${slot + 1}::/64`) : undefined;
   return {
     slot,
+    ipv6Subnet,
     subnet: prefix4(ipv4Of(address(base!)), Number(length)),
     publicIp: ipv4Of(address(publicIp)),
     port: PORT,
@@ -133,6 +138,7 @@ describe('the inbound program', () => {
     tables.publish({
       network: prefix4(ipv4Of(address('10.244.0.0')), 16),
       own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      ipv6: { network: parsePrefix6('fd00:244::/48')!, own: parsePrefix6('fd00:244:0:1::/64')! },
       mtu: 1472,
       peers: PEERS,
     });
@@ -323,6 +329,80 @@ describe('the inbound program', () => {
       assert.equal(verdict, REDIRECTED);
       assert.deepEqual(left, concat(ETHERNET, aged(packet, 1)));
     }
+  });
+
+  describe('of IPv6 inside', () => {
+    const SOURCE = 'fd00:244:0:2::9';
+    const DESTINATION = 'fd00:244:0:1::2';
+    const between = (source = SOURCE, destination = DESTINATION, hopLimit = 64) => ({
+      ...{ source: address6(source), destination: address6(destination), hopLimit },
+    });
+    const tcp6 = (source?: string, destination?: string, hopLimit?: number): Uint8Array =>
+      tcp6Packet({ ip: between(source, destination, hopLimit), ...PORTS, payload: payloadOf(100) });
+    const from = (packet: Uint8Array, outerSource = peer, mark = TAG): Uint8Array =>
+      datagram({ outerSource, mark, inner: packet });
+
+    it('takes the outer headers off, and makes the packet one hop older', () => {
+      const udp = udp6Packet({ ip: between(), ...PORTS, payload: payloadOf(9) });
+      for (const packet of [tcp6(), udp, icmp6Packet(between(), 128, 0, 1, payloadOf(56))]) {
+        const before = tables.read(1).rx;
+        const { verdict, packet: left } = runProgram(program, from(packet));
+        assert.equal(verdict, REDIRECTED);
+        assert.deepEqual(left, concat(ETHERNET, with_(packet, 7, 63)));
+        const { packets, bytes } = tables.read(1).rx;
+        assert.deepEqual([packets - before.packets, bytes - before.bytes], [1, packet.length]);
+      }
+    });
+
+    for (const [what, packet] of [
+      ['another peer’s container', () => from(tcp6('fd00:244:0:3::9'))],
+      ['a container of the receiver', () => from(tcp6('fd00:244:0:1::9'))],
+      ['a subnet that nobody has', () => from(tcp6('fd00:244:0:9::9'))],
+      ['an address outside the network', () => from(tcp6('2001:db8::9'))],
+      ['loopback', () => from(tcp6('::1'))],
+      ['the right container, but another host', () => from(tcp6(), '192.168.77.3')],
+      ['for another peer’s container', () => from(tcp6(SOURCE, 'fd00:244:0:3::2'))],
+      ['for the subnet beyond', () => from(tcp6(SOURCE, 'fd00:244:0:2::'))],
+      ['for one that differs in the last bit of the subnet', () => from(tcp6(SOURCE, 'fd00:244:0:0:ffff::2'))],
+      ['for loopback', () => from(tcp6(SOURCE, '::1'))],
+      ['for a link-local address', () => from(tcp6(SOURCE, 'fe80::1'))],
+      ['for a group', () => from(tcp6(SOURCE, 'ff02::1'))],
+      ['a hop limit that ends here', () => from(tcp6(SOURCE, DESTINATION, 1))],
+      ['a hop limit of 0', () => from(tcp6(SOURCE, DESTINATION, 0))],
+      ...[0, 43, 44, 50, 51, 60, 135].map(
+        (header) =>
+          [
+            `extension header ${header}`,
+            () =>
+              from(ipv6Packet({ ...between(), extensions: [[header, optionsHeader()]], nextHeader: 6 }, payloadOf(40))),
+          ] as const,
+      ),
+      ['another protocol', () => from(ipv6Packet({ ...between(), nextHeader: 132 }, payloadOf(40)))],
+      ['bytes behind the inner packet', () => from(padded(tcp6()))],
+      ['an inner length that is too long', () => from(with_(tcp6(), 4, 0xff, 0xff))],
+      ['a jumbogram', () => from(with_(tcp6(), 4, 0, 0))],
+      ['half a header', () => from(tcp6().slice(0, 39))],
+      ['a header and nothing behind it', () => from(with_(tcp6().slice(0, 40), 4, 0, 1))],
+    ] as const) {
+      it(`leaves to the forwarder: ${what}`, () => {
+        const before = packet();
+        const { verdict, packet: left } = runProgram(program, before);
+        assert.equal(verdict, NEXT);
+        assert.deepEqual(left, before);
+      });
+    }
+
+    it('learns from its tags of IPv6 alone', () => {
+      const key = Uint8Array.from([192, 168, 77, 2]);
+      const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+      for (const field of [UNHEARD_SINCE, UNHEARD_SINCE_6]) value.setBigUint64(field, 7n, true);
+      tables.maps.endpoints.update(key, new Uint8Array(value.buffer));
+      runProgram(program, from(tcp6(), peer, TAG_WHOLE));
+      tables.maps.endpoints.lookup(key, new Uint8Array(value.buffer));
+      const at = (field: number): bigint => value.getBigUint64(field, true);
+      assert.deepEqual([at(UNHEARD_SINCE), at(WHOLE_UNTIL), at(UNHEARD_SINCE_6)], [7n, 0n, 0n]);
+      assert.ok(at(WHOLE_UNTIL_6) > 0n);
+    });
   });
 
   describe('where this host cuts super-packets', () => {

@@ -1,44 +1,80 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { address, concat, payloadOf, udpPacket } from '../fakes/packets.ts';
 import { address6, udp6Packet } from '../fakes/packets6.ts';
 import { runOutboundFuzz, sentByPrograms } from '../fuzz/outbound-fuzz-run.ts';
-import { openProgramBench } from '../fuzz/program-bench.ts';
+import { NEXT, openProgramBench, runProgram } from '../fuzz/program-bench.ts';
 import { FUZZ_PEERS, runProgramFuzz } from '../fuzz/program-fuzz-run.ts';
 
 it('the inbound programs take nothing that host and forwarder would not, to the byte: 5,000 frames', async () => {
   await using bench = await openProgramBench();
-  const { taken, takenAcknowledgements, takenByXdp, left } = await runProgramFuzz(bench, { packets: 5_000, seed: 1 });
+  const totals = await runProgramFuzz(bench, { packets: 5_000, seed: 1 });
+  const { taken, takenAcknowledgements, takenByXdp, left, takenIpv6, takenIpv6ByXdp } = totals;
   // The frames reach what they are meant to reach.
-  const reached = [taken, takenAcknowledgements, takenByXdp, left];
+  const reached = [taken, takenAcknowledgements, takenByXdp, left, takenIpv6, takenIpv6ByXdp];
   assert.ok(
-    [100, 30, 30, 500].every((least, index) => reached[index]! > least),
+    [100, 30, 30, 500, 50, 20].every((least, index) => reached[index]! > least),
     `${reached}`,
   );
 });
 
 it('the outbound programs send what the forwarder would send, to the byte: 5,000 packets', async () => {
   await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
-  const { sent, leftAndSent } = runOutboundFuzz(bench, { packets: 5_000, seed: 1 });
-  assert.ok(sent > 500 && leftAndSent > 200, `${sent}, ${leftAndSent}`);
+  const { sent, leftAndSent, sentIpv6 } = runOutboundFuzz(bench, { packets: 5_000, seed: 1 });
+  assert.ok(sent > 500 && leftAndSent > 200 && sentIpv6 > 200, `${sent}, ${leftAndSent}, ${sentIpv6}`);
 });
 
-it('the outbound programs leave every packet of IPv6 to the forwarder, also one that looks like a peer’s to IPv4', async () => {
+it('the outbound programs leave a packet of IPv6 that the kernel takes for IPv4', async () => {
   await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
   // The kernel takes what lies at byte 12 for the protocol of the frame: 0x0800 is IPv4, 0x86dd IPv6.
   const ip = { source: address('8.0.1.2'), destination: address('10.244.2.9') };
   const ipv4 = udpPacket({ ip, sourcePort: 1, destinationPort: 2, payload: payloadOf(100) });
-  const control = sentByPrograms(bench, [ipv4]);
+  const [source, destination] = ['fd00:244:86dd:1::2', 'fd00:244:0:2::9'].map(address6) as [Uint8Array, Uint8Array];
+  const ipv6 = udp6Packet({
+    ip: { source, destination },
+    ...{ sourcePort: 1, destinationPort: 2, payload: payloadOf(100) },
+  });
+  const control = sentByPrograms(bench, [ipv4, ipv6]);
   assert.ok(
     control.every((sent) => sent !== undefined),
-    'the same packet of IPv4 is sent',
+    'the same packets undisguised are sent',
   );
   const disguised = Array.from({ length: 16 }, (_, low) => concat([0x60 | low], ipv4.subarray(1)));
-  const real = ['fd00:244:86dd:1::2', 'fd00:244:800:af4:209::'].map((source) =>
-    udp6Packet({
-      ip: { source: address6(source), destination: address6('fd00:244:0:2::9') },
-      ...{ sourcePort: 1, destinationPort: 2, payload: payloadOf(100) },
-    }),
-  );
-  for (const sent of sentByPrograms(bench, [...disguised, ...real])) assert.equal(sent, undefined);
+  for (const sent of sentByPrograms(bench, disguised)) assert.equal(sent, undefined);
+});
+
+it('the outbound programs leave what is unusual in IPv6', async () => {
+  await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
+  const good = udp6Packet({
+    ip: { source: address6('fd00:244:86dd:1::2'), destination: address6('fd00:244:0:2::9') },
+    ...{ sourcePort: 1, destinationPort: 2, payload: payloadOf(100) },
+  });
+  assert.ok(sentByPrograms(bench, [good]).every((sent) => sent !== undefined));
+  const peer = ipv4Of(address('192.168.77.2'));
+  const times = {
+    sendUntil: 1n << 62n,
+    acceptUntil: 1n << 62n,
+    wholeUntil: 1n << 62n,
+    sendUntil6: 0n,
+    wholeUntil6: 0n,
+  };
+  bench.tables.grant(peer, { ...times, tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 });
+  for (const program of Object.values(bench.outbound)) {
+    assert.equal(runProgram(program, good).verdict, NEXT, 'for a peer whose program takes IPv4 alone');
+  }
+  for (const [what, byte, at] of [
+    ['of IPv4', 0x45, 0],
+    ['an extension header', 60, 6],
+    ['a fragment', 44, 6],
+    ['another protocol', 132, 6],
+    ['whose hop limit ends here', 1, 7],
+    ['longer than it is', 0xff, 5],
+    ['to a group', 0xff, 24],
+    ['to nobody', 0x99, 31],
+  ] as const) {
+    const packet = good.slice();
+    packet[at] = byte;
+    for (const sent of sentByPrograms(bench, [packet])) assert.equal(sent, undefined, what);
+  }
 });

@@ -29,6 +29,8 @@ const QUESTION: Sign = {
   echo: 0n,
   takes: true,
   arrives: true,
+  takes6: true,
+  arrives6: true,
   alone: false,
   tag: 1,
   tagWhole: 2,
@@ -92,7 +94,8 @@ describe('the programs while this host has no agent', () => {
         assert.equal(verdict, REDIRECTED);
         const takes = segmentation === 'beyond';
         const tags = { tag: TAG, tagWhole: TAG_WHOLE };
-        const answer = { nonce: 0n, echo: QUESTION.nonce, takes, arrives: false, alone: true, ...tags };
+        const status = { takes, arrives: false, takes6: takes, arrives6: false };
+        const answer = { nonce: 0n, echo: QUESTION.nonce, ...status, alone: true, ...tags };
         assert.deepEqual(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES)), answer);
         const ip = { source: OWN, destination: PEER, id: 0, dontFragment: true, ttl: 64 };
         const payload = encodeSign(answer, OWN, PEER);
@@ -138,7 +141,7 @@ describe('the programs while this host has no agent', () => {
         const program = bench.outbound[segmentation];
         const packet = data('8.0.1.5', '10.244.2.5');
         const grant = (until: bigint): Grant => ({
-          ...{ sendUntil: until, acceptUntil: until, wholeUntil: 0n },
+          ...{ sendUntil: until, acceptUntil: until, wholeUntil: 0n, sendUntil6: until, wholeUntil6: 0n },
           ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
         });
         const ended = away();

@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import { type LabHost, Topology } from '../../src/lab/topology.ts';
+import { untilFastPathCarries } from './fast-path-use.ts';
 import { Flanneld } from './flanneld.ts';
 import { ping } from './overlay.ts';
 import { eventually } from './waiting.ts';
@@ -105,6 +106,70 @@ export function extensionByRoutes(folder: string): object {
   const script = `#!/bin/sh -e\n[ -z "$SUBNET" ] || ${v4}\n[ -z "$IPV6SUBNET" ] || ${v6}\n`;
   writeFileSync(add, script, { mode: 0o755 });
   return { Type: 'extension', SubnetAddCommand: add };
+}
+
+export const addressIn = (family: 4 | 6, { addresses }: StackedContainer): string =>
+  addresses.find((address) => address.includes(':') === (family === 6))!;
+
+const TRANSFER_PORT = 7_100;
+
+/** A file of random bytes over TCP; it arrives as it was. */
+export async function transferStacked(
+  topology: Topology,
+  [from, to]: readonly [StackedContainer, StackedContainer],
+  family: 4 | 6,
+  bytes: number,
+): Promise<void> {
+  const file = join(topology.stateDirectory, `sent-${family}`);
+  await topology.exec(from.namespace, ['sh', '-c', `head -c ${bytes} /dev/urandom >${file}`]);
+  const received = `${file}-received`;
+  const listen = `TCP${family}-LISTEN:${TRANSFER_PORT},reuseaddr`;
+  await using server = await topology.start(to.namespace, ['socat', '-u', listen, `CREATE:${received}`]);
+  await eventually('the server listens', async () => {
+    const { stdout } = await topology.exec(to.namespace, ['ss', '-Htln', `sport = :${TRANSFER_PORT}`]);
+    return stdout !== '' || undefined;
+  });
+  const target = family === 4 ? addressIn(4, to) : `[${addressIn(6, to)}]`;
+  const argv = ['socat', '-u', `FILE:${file}`, `TCP${family}:${target}:${TRANSFER_PORT},connect-timeout=20`];
+  await topology.exec(from.namespace, argv, { timeoutMs: 60_000 });
+  await server.exited;
+  assert.ok(readFileSync(file).equals(readFileSync(received)), 'the file is another one');
+}
+
+/** What the forwarder of an agent has done until now, by the name of the operation in `weft_forwarder_operations_total`. */
+export async function forwarderOperations(agent: Flanneld): Promise<ReadonlyMap<string, number>> {
+  const { body } = await agent.get('/metrics');
+  const lines = body.matchAll(/^weft_forwarder_operations_total\{operation="(\w+)"\} (\d+)$/gm);
+  return new Map([...lines].map(([, name, count]) => [name!, Number(count)]));
+}
+
+/**
+ * Files both ways until the fast path carries them: none of those figures of a forwarder has then grown by `limit` or more.
+ * @see untilFastPathCarries
+ */
+export async function carriedByFastPath(
+  topology: Topology,
+  agents: readonly Flanneld[],
+  [one, other]: readonly StackedContainer[],
+  family: 4 | 6,
+  { bytes, limits }: { readonly bytes: number; readonly limits: Readonly<Record<string, number>> },
+): Promise<void> {
+  await untilFastPathCarries(
+    () => Promise.all(agents.map(forwarderOperations)),
+    async () => {
+      await transferStacked(topology, [one!, other!], family, bytes);
+      await transferStacked(topology, [other!, one!], family, bytes);
+    },
+    ({ before, after }) => {
+      for (const [name, limit] of Object.entries(limits)) {
+        const more = after.map((figures, index) => figures.get(name)! - before[index]!.get(name)!);
+        assert.ok(
+          more.every((count) => count < limit),
+          `${name} by ${more.join(' and ')}, not less than ${limit}`,
+        );
+      }
+    },
+  );
 }
 
 /** Both ways, in packets as long as subnet.env says they may be. */

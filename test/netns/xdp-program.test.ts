@@ -3,8 +3,9 @@ import { after, before, describe, it } from 'node:test';
 import { ENDPOINT_VALUE_BYTES, NEXT_TO_SOCKET, UNHEARD_SINCE } from '../../src/dataplane/fast-path/layout.ts';
 import { encodeSign } from '../../src/dataplane/fast-path/sign.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
-import { prefix4 } from '../../src/ip/prefix.ts';
+import { parsePrefix6, prefix4 } from '../../src/ip/prefix.ts';
 import { address, aged, concat, payloadOf, slowChecksum, tcpPacket, udpPacket } from '../fakes/packets.ts';
+import { address6, icmp6Packet, tcp6Packet, udp6Packet } from '../fakes/packets6.ts';
 import {
   ETHERNET,
   MARK,
@@ -51,6 +52,11 @@ function changed(packet: Uint8Array, at: number): Uint8Array {
 const tcp = (bytes: number): Uint8Array => tcpPacket({ ip, ...ports, payload: payloadOf(bytes) });
 const udp = (bytes: number): Uint8Array => udpPacket({ ip, ...ports, payload: payloadOf(bytes) });
 
+const ip6 = { source: address6('fd00:244:0:2::9'), destination: address6('fd00:244:0:1::2') };
+const tcp6 = (bytes: number): Uint8Array => tcp6Packet({ ip: ip6, ...ports, payload: payloadOf(bytes) });
+const udp6 = (bytes: number): Uint8Array => udp6Packet({ ip: ip6, ...ports, payload: payloadOf(bytes) });
+const icmp6 = (bytes: number): Uint8Array => icmp6Packet(ip6, 128, 0, 7, payloadOf(bytes));
+
 /** An echo request, or whatever the protocol makes of it. */
 function icmp(protocol = 1): Uint8Array {
   const packet = udpPacket({ ip, ...ports, payload: payloadOf(33) });
@@ -71,8 +77,14 @@ describe('the program before GRO', () => {
     bench.tables.publish({
       network: prefix4(ipv4Of(address('10.244.0.0')), 16),
       own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      ipv6: { network: parsePrefix6('fd00:244::/48')!, own: parsePrefix6('fd00:244:0:1::/64')! },
       mtu: 1_472,
-      peers: [{ slot: 1, publicIp: PEER, port: PORT, subnet: prefix4(ipv4Of(address('10.244.2.0')), 24) }],
+      peers: [
+        {
+          ...{ slot: 1, publicIp: PEER, port: PORT },
+          ...{ subnet: prefix4(ipv4Of(address('10.244.2.0')), 24), ipv6Subnet: parsePrefix6('fd00:244:0:2::/64') },
+        },
+      ],
     });
     bench.grant(PEER);
   });
@@ -114,7 +126,35 @@ describe('the program before GRO', () => {
       }
     });
 
+    it(`takes IPv6's TCP, UDP and ICMPv6 of every length as well (${segmentation})`, () => {
+      nothingForSocket();
+      const lengths = [...Array.from({ length: 20 }, (_, bytes) => bytes), 255, 511, 512, 513, 1_023, 1_400, 2_900];
+      for (const inner of lengths.flatMap((bytes) => [tcp6(bytes), udp6(bytes), icmp6(bytes)])) {
+        for (const withoutChecksum of [true, false]) {
+          const { verdict, packet } = runProgram(bench.xdp[segmentation], datagram(inner, { withoutChecksum }));
+          assert.equal(verdict, XDP_PASSED);
+          const older = inner.slice();
+          older[7]! -= 1;
+          assert.deepEqual(packet, concat(MARK, ETHERNET.subarray(0, 12), [0x86, 0xdd], older));
+        }
+      }
+    });
+
     for (const [what, frame] of [
+      ['an IPv6 TCP checksum that is wrong', () => datagram(changed(tcp6(100), 80), { withoutChecksum: true })],
+      ['an IPv6 UDP checksum that is wrong', () => datagram(changed(udp6(100), 80), { withoutChecksum: true })],
+      [
+        'IPv6’s UDP without a checksum',
+        () => datagram(udp6Packet({ ip: ip6, ...ports, payload: payloadOf(9), withoutChecksum: true })),
+      ],
+      ['an ICMPv6 checksum that is wrong', () => datagram(changed(icmp6(100), 80), { withoutChecksum: true })],
+      ['an outer checksum around IPv6 that is wrong', () => changed(datagram(tcp6(100)), 14 + 20 + 6)],
+      ['another peer’s container of IPv6', () => datagram(changed(tcp6(100), 15))],
+      ['IPv6 for another host', () => datagram(changed(tcp6(100), 31))],
+      [
+        'a hop limit that ends here',
+        () => datagram(tcp6Packet({ ip: { ...ip6, hopLimit: 1 }, ...ports, payload: payloadOf(0) })),
+      ],
       ['an inner TCP checksum that is wrong', () => datagram(changed(tcp(100), 60))],
       ['the same without an outer checksum', () => datagram(changed(tcp(100), 60), { withoutChecksum: true })],
       ['an inner UDP checksum that is wrong', () => datagram(changed(udp(101), 128))],
@@ -148,7 +188,10 @@ describe('the program before GRO', () => {
         () =>
           datagram(
             encodeSign(
-              { nonce: 1n, echo: 2n, takes: true, arrives: true, alone: false, tag: 1, tagWhole: 2 },
+              {
+                ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true },
+                ...{ alone: false, tag: 1, tagWhole: 2 },
+              },
               PEER,
               OWN,
             ),

@@ -7,22 +7,7 @@ import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
-import {
-  AGENT_KEY_BYTES,
-  AGENT_VALUE_BYTES,
-  AWAITING_BYTES,
-  COUNTER_KEY_BYTES,
-  COUNTER_VALUE_BYTES,
-  ENDPOINT_KEY_BYTES,
-  ENDPOINT_VALUE_BYTES,
-  GRANT_KEY_BYTES,
-  GRANT_VALUE_BYTES,
-  LAYOUT,
-  OWN_KEY_BYTES,
-  OWN_VALUE_BYTES,
-  SUBNET_KEY_BYTES,
-  SUBNET_VALUE_BYTES,
-} from '../../dataplane/fast-path/layout.ts';
+import { LAYOUT, mapsBy } from '../../dataplane/fast-path/layout.ts';
 import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
@@ -58,19 +43,13 @@ export function createFastPathTables(directory: string | undefined): FastPathTab
   using stack = new DisposableStack();
   const maps = directory === undefined ? undefined : layoutDirectory(directory);
   if (maps !== undefined) mkdirSync(maps, { recursive: true, mode: 0o700 });
-  const map = (kind: 'hash' | 'lpm-trie' | 'array', name: string, keyBytes: number, valueBytes: number) => {
-    const options = { kind, name, keyBytes, valueBytes, maxEntries: kind === 'array' ? 1 : maxEntries };
-    return stack.use(createBpfMap(options, maps && join(maps, name)));
-  };
-  const tables = new FastPathTables({
-    subnets: map('lpm-trie', 'weft_subnets', SUBNET_KEY_BYTES, SUBNET_VALUE_BYTES),
-    own: map('hash', 'weft_own', OWN_KEY_BYTES, OWN_VALUE_BYTES),
-    endpoints: map('hash', 'weft_endpoints', ENDPOINT_KEY_BYTES, ENDPOINT_VALUE_BYTES),
-    grants: map('hash', 'weft_grants', GRANT_KEY_BYTES, GRANT_VALUE_BYTES),
-    counters: map('hash', 'weft_counters', COUNTER_KEY_BYTES, COUNTER_VALUE_BYTES),
-    awaiting: map('hash', 'weft_awaiting', AWAITING_BYTES, AWAITING_BYTES),
-    agent: map('array', 'weft_agent', AGENT_KEY_BYTES, AGENT_VALUE_BYTES),
-  });
+  const tables = new FastPathTables(
+    mapsBy((each, shape) => {
+      const name = `weft_${each}`;
+      const options = { ...shape, name, maxEntries: shape.kind === 'array' ? 1 : maxEntries };
+      return stack.use(createBpfMap(options, maps && join(maps, name)));
+    }),
+  );
   stack.move();
   return tables;
 }
@@ -186,7 +165,7 @@ export function keepFastPathOpen(
         isOpen: true,
         obstacle: undefined,
         peersAlone: 0,
-        text: describeOpen(place, attached.refusal, keeping, underlay().carriesIpv6),
+        text: describeOpen(place, attached.refusal, keeping),
       };
     } catch (error) {
       close();
@@ -298,7 +277,10 @@ export function noFastPathOver6(): WeftError {
   return new WeftError('WEFT_FAST_PATH', 'it needs IPv4 between the hosts, and this network has IPv6 alone');
 }
 
-function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay, fastPathIn: FastPathInMode): Place {
+function surveyPlace(
+  { tunName, listenAddress, listenPort, carriesIpv6 }: ForwarderUnderlay,
+  fastPathIn: FastPathInMode,
+): Place {
   if (!isIpv4(listenAddress)) throw noFastPathOver6();
   const underlayName = deviceWith(listenAddress);
   const underlay = factsOf(underlayName);
@@ -310,19 +292,14 @@ function surveyPlace({ tunName, listenAddress, listenPort }: ForwarderUnderlay, 
     underlayName,
     underlayIndex: underlay.index,
     segmentation: segmentationOf(underlay.features),
+    carriesIpv6,
     wayIn: wayInOf(underlay, underlayName, fastPathIn),
   };
 }
 
-function describeOpen(
-  place: Place,
-  refusal: string | undefined,
-  keeping: FastPathKeeping,
-  carriesIpv6: boolean,
-): string {
+function describeOpen(place: Place, refusal: string | undefined, keeping: FastPathKeeping): string {
   const where = `${describePlace(place)}${describeWayIn(place, refusal)}${describeKeeping(keeping)}`;
-  if (!carriesIpv6) return `Packets take the fast path in the kernel ${where}`;
-  return `IPv4 packets take the fast path in the kernel ${where}. IPv6 packets pass through the forwarder`;
+  return `Packets take the fast path in the kernel ${where}`;
 }
 
 function describePlace({ segmentation, underlayName }: Place): string {
@@ -401,7 +378,7 @@ function numberOf(place: Place): bigint {
 
 function exchangeFor(
   tables: FastPathTables,
-  { ownAddress, segmentation }: Place,
+  { ownAddress, segmentation, carriesIpv6 }: Place,
   send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
 ): SignExchange {
   return new SignExchange({
@@ -409,6 +386,7 @@ function exchangeFor(
     randomBytes: (count) => Uint8Array.from(randomBytes(count)),
     ownAddress,
     segmentation,
+    carriesIpv6,
     send: (address, packet) => {
       const port = tables.portOf(address);
       return port !== undefined && send(address, port, packet);
@@ -421,7 +399,10 @@ function exchangeFor(
 
 /** What leaves a device without TSO and checksum offload is complete: cut and summed by this host's kernel. */
 function segmentationOf(features: ReadonlySet<string>): ProgramOptions['segmentation'] {
-  const offloads = ['tx-tcp-segmentation', 'tx-checksum-ipv4', 'tx-checksum-ip-generic'];
+  const offloads = [
+    ...['tx-tcp-segmentation', 'tx-tcp6-segmentation'],
+    ...['tx-checksum-ipv4', 'tx-checksum-ipv6', 'tx-checksum-ip-generic'],
+  ];
   return offloads.some((offload) => features.has(offload)) ? 'beyond' : 'host';
 }
 

@@ -235,6 +235,28 @@ describe('Assembler', () => {
     }
   });
 
+  it('jumps within a scope to its own labels, and else to those outside', () => {
+    const asm = new Assembler();
+    for (const scope of ['one', 'other']) {
+      asm.within(scope, () => {
+        asm.jump('end');
+        asm.jump('pass');
+        asm.label('end');
+        asm.exit();
+        assert.throws(() => asm.label('end'), { name: 'RangeError', message: /label o[a-z]+\/end / });
+      });
+    }
+    asm.label('end');
+    asm.label('pass');
+    asm.exit();
+    const view = new DataView(asm.assemble().buffer);
+    // Two jumps and an exit for each scope, and the last one.
+    assert.deepEqual(
+      [0, 1, 3, 4].map((index) => view.getInt16(index * 8 + 2, true)),
+      [1, 4, 1, 1],
+    );
+  });
+
   it('refuses a label that is there twice, and a jump to one that is nowhere', () => {
     const twice = new Assembler();
     twice.label('pass');

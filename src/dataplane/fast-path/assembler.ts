@@ -59,13 +59,14 @@ interface Instruction {
   readonly code: number;
   readonly dst: Register;
   readonly src: number;
-  readonly offset: number | { readonly label: string };
+  readonly offset: number | { readonly label: string; readonly scope: string };
   readonly imm: number;
 }
 
 export class Assembler {
   readonly #instructions: Instruction[] = [];
   readonly #labels = new Map<string, number>();
+  #scope = '';
 
   #emit(code: number, dst: Register, src: number, offset: Instruction['offset'], imm: number): void {
     this.#instructions.push({ code, dst, src, offset, imm });
@@ -113,17 +114,28 @@ export class Assembler {
 
   /** Jumps to `label` when the 64-bit comparison holds. */
   jumpIf(condition: Condition, dst: Register, operand: Operand, label: string): void {
-    this.#emitOperand(JMP | CONDITIONS[condition], dst, operand, { label });
+    this.#emitOperand(JMP | CONDITIONS[condition], dst, operand, { label, scope: this.#scope });
   }
 
   jump(label: string): void {
-    this.#emit(JMP, 0, 0, { label }, 0);
+    this.#emit(JMP, 0, 0, { label, scope: this.#scope }, 0);
   }
 
   /** Names the next instruction. @throws RangeError when the name is taken. */
   label(name: string): void {
-    if (this.#labels.has(name)) throw new RangeError(`label ${name} is there twice`);
-    this.#labels.set(name, this.#instructions.length);
+    const scoped = this.#scope + name;
+    if (this.#labels.has(scoped)) throw new RangeError(`label ${scoped} is there twice`);
+    this.#labels.set(scoped, this.#instructions.length);
+  }
+
+  /**
+   * What `emit` names is its own, so that the same pieces of code can be there once more in another scope. Jumps in it go to the labels
+   * of the scope, and to those outside where it has none of that name. Scopes do not nest.
+   */
+  within(scope: string, emit: () => void): void {
+    this.#scope = `${scope}/`;
+    emit();
+    this.#scope = '';
   }
 
   /** @param helper number of a helper function, `enum bpf_func_id` of linux/bpf.h. */
@@ -143,14 +155,14 @@ export class Assembler {
       const at = index * INSTRUCTION_BYTES;
       view.setUint8(at, code);
       view.setUint8(at + 1, (src << 4) | dst);
-      view.setInt16(at + 2, typeof offset === 'number' ? offset : this.#distance(index, offset.label), true);
+      view.setInt16(at + 2, typeof offset === 'number' ? offset : this.#distance(index, offset), true);
       view.setInt32(at + 4, imm, true);
     });
     return bytes;
   }
 
-  #distance(from: number, label: string): number {
-    const to = this.#labels.get(label);
+  #distance(from: number, { label, scope }: { readonly label: string; readonly scope: string }): number {
+    const to = this.#labels.get(scope + label) ?? this.#labels.get(label);
     if (to === undefined) throw new RangeError(`jump to label ${label}, which is nowhere`);
     return to - from - 1;
   }

@@ -5,18 +5,19 @@ import fc from 'fast-check';
 import { FakeBpfMap, type FakeBpfWrite } from '../../../test/fakes/fake-bpf-map.ts';
 import { type PeerText, peerOf } from '../../../test/fakes/memory-dataplane.ts';
 import { address } from '../../../test/fakes/packets.ts';
+import { address6 } from '../../../test/fakes/packets6.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { formatPrefix4, parsePrefix4, prefix4 } from '../../ip/prefix.ts';
-import type { Ipv4Peer } from '../peer-table.ts';
+import { formatPrefix4, parsePrefix4, parsePrefix6, prefix4 } from '../../ip/prefix.ts';
+import type { Ipv4Peer, Peer, PeerTableContent } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
 import type { Grant } from './sign-exchange.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
-const ENDPOINT_BYTES = 96;
+const ENDPOINT_BYTES = 144;
 const COUNTER_BYTES = 32;
 
-type MapName = 'subnets' | 'endpoints' | 'grants' | 'counters' | 'awaiting';
+type MapName = 'subnets' | 'subnets6' | 'endpoints' | 'grants' | 'counters' | 'awaiting';
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
@@ -25,6 +26,7 @@ function keyText({ map, key }: { readonly map: string; readonly key: Uint8Array 
   const view = viewOf(key);
   if (map === 'endpoints' || map === 'grants') return formatIpv4(ipv4Of(view.getUint32(0)));
   if (map === 'counters') return `${view.getUint32(0, true)}`;
+  if (map === 'subnets6' || map === 'own6') return Buffer.from(key).toString('hex');
   return formatPrefix4(prefix4(ipv4Of(view.getUint32(4)), view.getUint32(0, true)));
 }
 
@@ -89,9 +91,11 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     new FakeBpfMap({ kind, name, keyBytes, valueBytes, maxEntries: room[name] ?? 64 }, journal);
   const maps = {
     subnets: make('lpm-trie', 'subnets', 8, 12),
+    subnets6: make('lpm-trie', 'subnets6', 20, 12),
     own,
+    own6: new FakeBpfMap({ kind: 'hash', name: 'own6', keyBytes: 4, valueBytes: 32, maxEntries: 1 }, journal),
     endpoints: make('hash', 'endpoints', 4, ENDPOINT_BYTES),
-    grants: make('hash', 'grants', 4, 32),
+    grants: make('hash', 'grants', 4, 48),
     counters: make('hash', 'counters', 4, COUNTER_BYTES),
     awaiting: make('hash', 'awaiting', 4, 4),
     agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
@@ -409,9 +413,85 @@ describe('FastPathTables: subnets outside the network', () => {
   });
 });
 
+describe('FastPathTables: IPv6 subnets', () => {
+  const IPV6 = { network: parsePrefix6('fd00:244::/32')!, own: parsePrefix6('fd00:244:0:1::/64')! };
+  const [peerA, peerB] = [
+    peerOf({ ...A, ipv6Subnet: 'fd00:244:0:2::/64', publicIpv6: 'fd00:77::2' }),
+    peerOf({ ...B, ipv6Subnet: 'fd00:244:0:2:8000::/65' }),
+  ];
+  const publish = (host: Host, peers: readonly Peer[], content: Partial<PeerTableContent> = {}): void =>
+    host.tables.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers, mtu: 1_472, ...content });
+  /** As a program looks it up: the endpoint's address and the slot, or nothing. */
+  const found = (host: Host, text: string): string | undefined => {
+    const key = new Uint8Array(20);
+    viewOf(key).setUint32(0, 128, true);
+    key.set(address6(text), 4);
+    const value = new Uint8Array(12);
+    if (host.tables.maps.subnets6.lookup(key, value) < 0) return undefined;
+    return `${formatIpv4(ipv4Of(viewOf(value).getUint32(0)))} slot ${viewOf(value).getUint32(8, true)}`;
+  };
+
+  it('are found by longest prefix, and go with their peer', () => {
+    using host = openHost();
+    publish(host, [peerA, peerB]);
+    assert.equal(found(host, 'fd00:244:0:2::9'), '192.0.2.1 slot 1');
+    assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.2 slot 2');
+    assert.equal(found(host, 'fd00:244:0:3::9'), undefined);
+    assert.deepEqual(host.routes().length, 2);
+    publish(host, [peerA]);
+    assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.1 slot 1');
+    assert.deepEqual(host.peers(), ['192.0.2.1']);
+  });
+
+  it('stay out where they are not of the network, where there is none, and of a peer that takes no IPv6', () => {
+    using host = openHost();
+    const wide = { ...peerA, ipv6Subnet: parsePrefix6('::/0')! };
+    publish(host, [wide, peerOf(B)]);
+    assert.equal(found(host, 'fd00:244:0:2::9'), undefined);
+    publish(host, [peerA]);
+    publish(host, [peerA], { ipv6: undefined });
+    assert.equal(found(host, 'fd00:244:0:2::9'), undefined);
+    assert.equal(host.tables.maps.own6.keys().length, 0);
+    assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
+  });
+
+  it('let a peer be known that has no other', () => {
+    using host = openHost();
+    publish(host, [{ ...peerA, subnet: undefined }]);
+    assert.deepEqual([host.routes(), host.peers()], [[], ['192.0.2.1']]);
+    assert.equal(found(host, 'fd00:244:0:2::9'), '192.0.2.1 slot 1');
+  });
+
+  it('of this host: the address and its mask', () => {
+    using host = openHost();
+    publish(host, []);
+    const value = new Uint8Array(32);
+    host.tables.maps.own6.lookup(new Uint8Array(4), value);
+    assert.equal(
+      Buffer.from(value).toString('hex'),
+      `fd000244000000010000000000000000${'f'.repeat(16)}${'0'.repeat(16)}`,
+    );
+  });
+
+  it('outlive an agent, and go with the first table of the next', () => {
+    using host = openHost();
+    publish(host, [peerA, peerB]);
+    const next = new FastPathTables(host.tables.maps);
+    assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.2 slot 2');
+    host.writes();
+    next.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers: [peerA, peerB], mtu: 1_472 });
+    assert.deepEqual(
+      host.writes().filter((write) => !write.startsWith('counters')),
+      [],
+    );
+    next.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers: [peerA], mtu: 1_472 });
+    assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.1 slot 1');
+  });
+});
+
 describe('FastPathTables: grants', () => {
   const GRANT: Grant = {
-    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n },
+    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n, sendUntil6: 4n, wholeUntil6: 5n },
     ...{ tag: 0x1122, tagWhole: 0x3344, expectTag: 0x5566, expectTagWhole: 0x7788 },
   };
   const granted = (host: Host): string[] => byKey('grants', host.grants.entries()).map(([peer]) => peer);
@@ -430,14 +510,23 @@ describe('FastPathTables: grants', () => {
     host.publish(A);
     host.tables.grant(ipv4Of(address('192.0.2.1')), GRANT);
     const [value] = host.grants.entries().values();
-    assert.equal(Buffer.from(value!.subarray(24)).toString('hex'), '1122334455667788');
+    assert.equal(Buffer.from(value!.subarray(24, 32)).toString('hex'), '1122334455667788');
+  });
+
+  it('have times of their own for IPv6', () => {
+    using host = openHost();
+    host.publish(A);
+    host.tables.grant(ipv4Of(address('192.0.2.1')), GRANT);
+    const [value] = host.grants.entries().values();
+    assert.deepEqual([viewOf(value!).getBigUint64(32, true), viewOf(value!).getBigUint64(40, true)], [4n, 5n]);
+    assert.deepEqual(host.tables.held(0n).get(ipv4Of(address('192.0.2.1'))), { ...GRANT });
   });
 });
 
 describe('FastPathTables: what an earlier agent has left', () => {
   const [ofA, ofB] = [A, B].map(({ publicIp }) => ipv4Of(address(publicIp))) as [Ipv4Addr, Ipv4Addr];
   const GRANT: Grant = {
-    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n },
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n },
     ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
   };
 
@@ -475,7 +564,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     host.tables.grant(ofA, GRANT);
     host.tables.beat(100n, 9n);
     assert.deepEqual(host.tables.agent(), { until: 100n, place: 9n });
-    assert.deepEqual(host.tables.held(1_000n).get(ofA), { ...GRANT, sendUntil: 0n });
+    assert.deepEqual(host.tables.held(1_000n).get(ofA), { ...GRANT, sendUntil: 0n, sendUntil6: 0n });
     assert.deepEqual(host.tables.held(40n).get(ofA), GRANT);
     host.learn('192.0.2.1', 1);
     assert.equal(host.tables.held(1_000n).get(ofA)?.wholeUntil, 0x0101_0101_0101_0101n);

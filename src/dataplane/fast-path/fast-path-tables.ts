@@ -1,7 +1,7 @@
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { containsPrefix4, formatPrefix4, type Ipv4Prefix, mask4, prefix4 } from '../../ip/prefix.ts';
+import { containsPrefix4, containsPrefix6, type Ipv4Prefix, type Ipv6Prefix, mask4, mask6 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
-import type { Ipv4Peer, Peer, PeerTableContent } from '../peer-table.ts';
+import type { Peer, PeerTableContent } from '../peer-table.ts';
 import type { Slot } from '../peer-table-layout.ts';
 import {
   ACCEPT_UNTIL,
@@ -10,6 +10,7 @@ import {
   AGENT_UNTIL,
   AGENT_VALUE_BYTES,
   ARRIVED_AT,
+  ARRIVED_AT_6,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
   ENDPOINT_KEY_BYTES,
@@ -19,17 +20,21 @@ import {
   GRANT_KEY_BYTES,
   GRANT_VALUE_BYTES,
   GRANT_WHOLE_UNTIL,
+  GRANT_WHOLE_UNTIL_6,
+  type MapName,
   OWN_KEY_BYTES,
-  OWN_MASK,
   OWN_SUBNET,
   OWN_VALUE_BYTES,
+  OWN_VALUE_BYTES_6,
   RX_BYTES,
   RX_PACKETS,
   SEND_TAG,
   SEND_TAG_WHOLE,
   SEND_UNTIL,
+  SEND_UNTIL_6,
   SUBNET_ENDPOINT,
   SUBNET_KEY_BYTES,
+  SUBNET_KEY_BYTES_6,
   SUBNET_MTU,
   SUBNET_PORT,
   SUBNET_SLOT,
@@ -38,9 +43,9 @@ import {
   TX_PACKETS,
   WAY_BACK_UNTIL,
   WHOLE_UNTIL,
+  WHOLE_UNTIL_6,
 } from './layout.ts';
 import type { Grant, Observed } from './sign-exchange.ts';
-import type { FastPathMaps } from './skb-program.ts';
 
 /** A map in the kernel. Keys and values have the lengths it was made with; results are 0 or −errno, and nothing throws. */
 export interface BpfMap extends Disposable {
@@ -58,15 +63,7 @@ export interface BpfMap extends Disposable {
   keys(): readonly Uint8Array[];
 }
 
-export interface BpfMaps extends FastPathMaps {
-  readonly subnets: BpfMap;
-  readonly own: BpfMap;
-  readonly endpoints: BpfMap;
-  readonly grants: BpfMap;
-  readonly counters: BpfMap;
-  readonly awaiting: BpfMap;
-  readonly agent: BpfMap;
-}
+export type BpfMaps = Readonly<Record<MapName, BpfMap>>;
 
 export interface Traffic {
   readonly packets: number;
@@ -75,15 +72,57 @@ export interface Traffic {
 
 const EEXIST = 17;
 
-function isIpv4Peer(peer: Peer): peer is Ipv4Peer {
-  return peer.subnet !== undefined && peer.publicIp !== undefined;
+/** What goes over IPv4 between the hosts, whatever is inside. */
+type ReachablePeer = Peer & { readonly publicIp: Ipv4Addr };
+
+const isReachable = (peer: Peer): peer is ReachablePeer => peer.publicIp !== undefined;
+
+/** A subnet in the map of its family; by its key, which families have of different lengths. */
+interface Subnet {
+  readonly map: 'subnets' | 'subnets6';
+  readonly key: Uint8Array;
 }
 
-function subnetKey(address: number, length: number): Uint8Array {
+const nameOf = (key: Uint8Array): string => Buffer.from(key).toString('hex');
+
+function subnet4({ addr, length }: Ipv4Prefix): Subnet {
   const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES));
   key.setUint32(0, length, true);
-  key.setUint32(4, address);
-  return new Uint8Array(key.buffer);
+  key.setUint32(4, addr);
+  return { map: 'subnets', key: new Uint8Array(key.buffer) };
+}
+
+function subnet6({ addr, length }: Ipv6Prefix): Subnet {
+  const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES_6));
+  key.setUint32(0, length, true);
+  putAddress6(key, 4, addr);
+  return { map: 'subnets6', key: new Uint8Array(key.buffer) };
+}
+
+function putAddress6(view: DataView, offset: number, address: bigint): void {
+  view.setBigUint64(offset, address >> 64n);
+  view.setBigUint64(offset + 8, address & 0xffff_ffff_ffff_ffffn);
+}
+
+function own4({ addr, length }: Ipv4Prefix): Uint8Array {
+  const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES));
+  view.setUint32(OWN_SUBNET, addr);
+  view.setUint32(OWN_VALUE_BYTES / 2, mask4(length));
+  return new Uint8Array(view.buffer);
+}
+
+function own6({ addr, length }: Ipv6Prefix): Uint8Array {
+  const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES_6));
+  putAddress6(view, OWN_SUBNET, addr);
+  putAddress6(view, OWN_VALUE_BYTES_6 / 2, mask6(length));
+  return new Uint8Array(view.buffer);
+}
+
+/** What of a peer's lies in the network, in each family. */
+function subnetsOf({ subnet, ipv6Subnet }: Peer, { network, ipv6 }: PeerTableContent): Subnet[] {
+  const is4 = subnet !== undefined && network !== undefined && containsPrefix4(network, subnet);
+  const is6 = ipv6Subnet !== undefined && ipv6 !== undefined && containsPrefix6(ipv6.network, ipv6Subnet);
+  return [...(is4 ? [subnet4(subnet)] : []), ...(is6 ? [subnet6(ipv6Subnet)] : [])];
 }
 
 function grantKey(address: number): Uint8Array {
@@ -118,11 +157,11 @@ const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) ==
  */
 export class FastPathTables implements Disposable {
   readonly maps: BpfMaps;
-  readonly #subnets = new Map<string, { readonly key: Uint8Array; readonly value: Uint8Array }>();
+  readonly #subnets = new Map<string, Subnet & { readonly value: Uint8Array }>();
   /** With the port of each. */
   readonly #endpoints = new Map<Ipv4Addr, number>();
   readonly #counted = new Set<Slot>();
-  #own = new Uint8Array();
+  readonly #own = new Map<'own' | 'own6', Uint8Array>();
   #refused = 0;
   #isPublished = false;
 
@@ -132,18 +171,23 @@ export class FastPathTables implements Disposable {
   }
 
   #inherit(): void {
-    const { subnets, endpoints, own } = this.maps;
-    for (const key of endpoints.keys()) this.#endpoints.set(addressOfKey(key), 0);
-    for (const key of subnets.keys()) {
-      const view = viewOf(key);
-      const value = new Uint8Array(SUBNET_VALUE_BYTES);
-      subnets.lookup(key, value);
-      this.#subnets.set(formatPrefix4(prefix4(ipv4Of(view.getUint32(4)), view.getUint32(0, true))), { key, value });
-      const address = ipv4Of(viewOf(value).getUint32(SUBNET_ENDPOINT));
-      if (this.#endpoints.has(address)) this.#endpoints.set(address, viewOf(value).getUint16(SUBNET_PORT));
+    for (const key of this.maps.endpoints.keys()) this.#endpoints.set(addressOfKey(key), 0);
+    for (const map of ['subnets', 'subnets6'] as const) {
+      for (const key of this.maps[map].keys()) {
+        const value = new Uint8Array(SUBNET_VALUE_BYTES);
+        this.maps[map].lookup(key, value);
+        this.#subnets.set(nameOf(key), { map, key, value });
+        const address = ipv4Of(viewOf(value).getUint32(SUBNET_ENDPOINT));
+        if (this.#endpoints.has(address)) this.#endpoints.set(address, viewOf(value).getUint16(SUBNET_PORT));
+      }
     }
-    const value = new Uint8Array(OWN_VALUE_BYTES);
-    if (own.lookup(new Uint8Array(OWN_KEY_BYTES), value) >= 0) this.#own = value;
+    for (const [map, bytes] of [
+      ['own', OWN_VALUE_BYTES],
+      ['own6', OWN_VALUE_BYTES_6],
+    ] as const) {
+      const value = new Uint8Array(bytes);
+      if (this.maps[map].lookup(new Uint8Array(OWN_KEY_BYTES), value) >= 0) this.#own.set(map, value);
+    }
   }
 
   /** Whether the peers are those of this agent: until the first table there may be those of an earlier one. */
@@ -159,26 +203,30 @@ export class FastPathTables implements Disposable {
   /**
    * Only what has changed is written. An endpoint comes before its subnets and goes after them. Of two peers with one subnet the
    * first counts, as in the peer table. A subnet that is not of the network stays out: the forwarder, too, believes a source
-   * outside only as far as `--source-check` says. What is of IPv6 stays out: the programs leave such packets to the forwarder.
+   * outside only as far as `--source-check` says. Of a peer without `ipv6Subnet` no packet of IPv6 is known.
    */
-  publish({ network, own, mtu, peers }: PeerTableContent): void {
+  publish(content: PeerTableContent): void {
+    const { own, ipv6, mtu, peers } = content;
     if (!this.#isPublished) for (const key of this.maps.counters.keys()) this.maps.counters.remove(key);
-    if (own !== undefined) this.#putOwn(own);
-    const wanted = new Map<string, Ipv4Peer>();
+    this.#putOwn('own', own && own4(own));
+    this.#putOwn('own6', ipv6 && own6(ipv6.own));
+    const wanted = new Map<string, { readonly subnet: Subnet; readonly peer: ReachablePeer }>();
     for (const peer of peers) {
-      if (network === undefined || !isIpv4Peer(peer) || !containsPrefix4(network, peer.subnet)) continue;
-      const name = formatPrefix4(peer.subnet);
-      if (!wanted.has(name)) wanted.set(name, peer);
+      if (!isReachable(peer)) continue;
+      for (const subnet of subnetsOf(peer, content)) {
+        const name = nameOf(subnet.key);
+        if (!wanted.has(name)) wanted.set(name, { subnet, peer });
+      }
     }
-    for (const [name, { key }] of this.#subnets) if (!wanted.has(name)) this.#forget(name, key);
-    const endpoints = new Map([...wanted.values()].map((peer) => [peer.publicIp, peer.port]));
+    for (const [name, subnet] of this.#subnets) if (!wanted.has(name)) this.#forget(subnet);
+    const endpoints = new Map([...wanted.values()].map(({ peer }) => [peer.publicIp, peer.port]));
     for (const [address, port] of endpoints) {
       const isKnown =
         this.#endpoints.has(address) ||
         this.#check(this.maps.endpoints.add(endpointKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES)));
       if (isKnown) this.#endpoints.set(address, port);
     }
-    for (const [name, peer] of wanted) this.#put(name, peer, mtu);
+    for (const { subnet, peer } of wanted.values()) this.#put(subnet, peer, mtu);
     for (const address of this.#endpoints.keys()) {
       if (endpoints.has(address)) continue;
       this.maps.grants.remove(grantKey(address));
@@ -189,40 +237,37 @@ export class FastPathTables implements Disposable {
   }
 
   /** When it cannot be written there is none, and all packets are the forwarder's. */
-  #putOwn({ addr, length }: Ipv4Prefix): void {
-    const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES));
-    view.setUint32(OWN_SUBNET, addr);
-    view.setUint32(OWN_MASK, mask4(length));
-    const value = new Uint8Array(view.buffer);
-    if (equal(this.#own, value)) return;
+  #putOwn(map: 'own' | 'own6', value: Uint8Array | undefined): void {
+    const held = this.#own.get(map);
+    if (value === held || (value !== undefined && held !== undefined && equal(held, value))) return;
     const key = new Uint8Array(OWN_KEY_BYTES);
-    if (this.#check(this.maps.own.update(key, value))) {
-      this.#own = value;
+    if (value !== undefined && this.#check(this.maps[map].update(key, value))) {
+      this.#own.set(map, value);
       return;
     }
-    this.maps.own.remove(key);
-    this.#own = new Uint8Array();
+    this.maps[map].remove(key);
+    this.#own.delete(map);
   }
 
-  #put(name: string, { subnet, publicIp, port, slot }: Ipv4Peer, mtu: number): void {
+  #put(subnet: Subnet, { publicIp, port, slot }: ReachablePeer, mtu: number): void {
     this.#countFor(slot);
-    const key = subnetKey(subnet.addr, subnet.length);
+    const { map, key } = subnet;
     const view = new DataView(new ArrayBuffer(SUBNET_VALUE_BYTES));
     view.setUint32(SUBNET_ENDPOINT, publicIp);
     view.setUint16(SUBNET_PORT, port);
     view.setUint16(SUBNET_MTU, Math.min(mtu, 0xffff), true);
     view.setUint32(SUBNET_SLOT, slot, true);
     const value = new Uint8Array(view.buffer);
-    const held = this.#subnets.get(name);
+    const held = this.#subnets.get(nameOf(key));
     if (held !== undefined && equal(held.value, value)) return;
-    if (this.#check(this.maps.subnets.update(key, value))) this.#subnets.set(name, { key, value });
-    else this.#forget(name, key);
+    if (this.#check(this.maps[map].update(key, value))) this.#subnets.set(nameOf(key), { map, key, value });
+    else this.#forget(subnet);
   }
 
   /** An old value must not outlive a peer that has moved. */
-  #forget(name: string, key: Uint8Array): void {
-    this.maps.subnets.remove(key);
-    this.#subnets.delete(name);
+  #forget({ map, key }: Subnet): void {
+    this.maps[map].remove(key);
+    this.#subnets.delete(nameOf(key));
   }
 
   #countFor(slot: Slot): void {
@@ -269,6 +314,8 @@ export class FastPathTables implements Disposable {
     value.setBigUint64(SEND_UNTIL, grant.sendUntil, true);
     value.setBigUint64(ACCEPT_UNTIL, grant.acceptUntil, true);
     value.setBigUint64(GRANT_WHOLE_UNTIL, grant.wholeUntil, true);
+    value.setBigUint64(SEND_UNTIL_6, grant.sendUntil6, true);
+    value.setBigUint64(GRANT_WHOLE_UNTIL_6, grant.wholeUntil6, true);
     value.setUint16(SEND_TAG, grant.tag);
     value.setUint16(SEND_TAG_WHOLE, grant.tagWhole);
     value.setUint16(EXPECT_TAG, grant.expectTag);
@@ -285,6 +332,7 @@ export class FastPathTables implements Disposable {
     this.maps.endpoints.lookup(endpointKey(address), new Uint8Array(value.buffer));
     return {
       arrivedAt: value.getBigUint64(ARRIVED_AT, true),
+      arrivedAt6: value.getBigUint64(ARRIVED_AT_6, true),
       wayBackUntil: value.getBigUint64(WAY_BACK_UNTIL, true),
     };
   }
@@ -309,6 +357,8 @@ export class FastPathTables implements Disposable {
         sendUntil: time(SEND_UNTIL),
         acceptUntil: time(ACCEPT_UNTIL),
         wholeUntil: time(GRANT_WHOLE_UNTIL) || valid(endpoint.getBigUint64(WHOLE_UNTIL, true)),
+        sendUntil6: time(SEND_UNTIL_6),
+        wholeUntil6: time(GRANT_WHOLE_UNTIL_6) || valid(endpoint.getBigUint64(WHOLE_UNTIL_6, true)),
         tag: value.getUint16(SEND_TAG),
         tagWhole: value.getUint16(SEND_TAG_WHOLE),
         expectTag: value.getUint16(EXPECT_TAG),

@@ -3,58 +3,50 @@
  * What a datagram of a peer must be, whichever program takes it from the device: before the kernel joins packets (XDP) or behind that
  * (tcx). The headers lie in the frame, at the same places in both programs.
  */
-import { IP_FLAG_DF, IPV4_MIN_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { IP_FLAG_DF, IPV4_MIN_HEADER, IPV6_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { type Assembler, reg } from './assembler.ts';
+import { type Family, type FastPathMaps, requirePlainIpv4 } from './family.ts';
+import { be16, be32, FRAME, foldSum } from './frame-words.ts';
 import {
   ACCEPT_UNTIL,
-  ARRIVED_AT,
   DISTRUST_UNTIL,
   EXPECT_TAG,
   EXPECT_TAG_WHOLE,
   GRANT_VALUE_BYTES,
-  NEXT_TRIAL,
   SUBNET_ENDPOINT,
   SUBNET_SLOT,
-  TRIAL_PAUSE,
-  UNANSWERED_SINCE,
-  UNHEARD_SINCE,
   WAY_BACK_UNTIL,
-  WHOLE_UNTIL,
 } from './layout.ts';
 import {
-  be16,
-  be32,
   type Clock,
   CONTEXT,
   CSUM_DIFF,
   ETHERNET_HEADER,
   endpointLookup,
-  type FastPathMaps,
   FIB_BYTES,
   FIB_LOOKUP_SKIP_NEIGH,
-  FRAME,
   findWay,
-  foldSum,
   frameAddress,
+  LONGEST_KEY_BYTES,
+  loadBytes,
   loadGrant,
   type Measured,
   MS,
   OUTER_TTL,
   type ProgramOptions,
-  requirePlainIpv4,
   SKB_GSO_SIZE,
   subnetLookup,
 } from './skb-program.ts';
 
 // The frame, below R10.
-export const OUTER = -48;
+export const OUTER = -72;
 export const UDP = OUTER + IPV4_MIN_HEADER;
 export const INNER = UDP + UDP_HEADER;
-export const KEY = -56;
-export const SLOT = -64;
-export const MEASURED: Measured = { packets: -72, bytes: -80 };
-export const NOW = -88;
-export const KNOWN = -96;
+export const KEY: number = OUTER - LONGEST_KEY_BYTES;
+export const SLOT: number = KEY - 8;
+export const MEASURED: Measured = { packets: SLOT - 8, bytes: SLOT - 16 };
+export const NOW: number = SLOT - 24;
+export const KNOWN: number = SLOT - 32;
 export const CLOCK: Clock = { now: NOW, known: KNOWN };
 export const GRANT = KNOWN - GRANT_VALUE_BYTES;
 export const FIB = GRANT - FIB_BYTES;
@@ -69,6 +61,7 @@ const DISTRUST_NS = 100 * MS;
 const SEGMENTS = 128;
 /** How often routing is asked about the way back to a peer. */
 const WAY_BACK_NS = 100 * MS;
+
 export function requireOuterHeaders(asm: Assembler, { ownAddress, ownPort }: ProgramOptions): void {
   requirePlainIpv4(asm, OUTER);
   // What may be fragmented has an identification that means something, and has lost the flag on its way.
@@ -91,6 +84,19 @@ export function requireOuterHeaders(asm: Assembler, { ownAddress, ownPort }: Pro
   asm.op32('mov', 0, reg(0));
   foldSum(asm, 0, 1);
   asm.jumpIf('ne', 0, 0xffff, 'pass');
+}
+
+/**
+ * The inner packet's header behind the outer ones, which are in the frame with the first bytes of it. Goes to `label` when its version
+ * is another one.
+ */
+export function loadInnerOf(asm: Assembler, family: Family, label: string, helper?: number): void {
+  asm.load(1, 1, FRAME, INNER);
+  asm.op('and', 1, 0xf0);
+  asm.jumpIf('ne', 1, family.version, label);
+  if (family.header === IPV4_MIN_HEADER) return;
+  const at = ETHERNET_HEADER + IPV4_MIN_HEADER + UDP_HEADER + IPV4_MIN_HEADER;
+  loadBytes(asm, at, INNER + IPV4_MIN_HEADER, IPV6_HEADER - IPV4_MIN_HEADER, helper);
 }
 
 /**
@@ -126,7 +132,7 @@ export function requireWayBack(asm: Assembler, options: ProgramOptions, label: s
  * middlebox that writes identifications of its own, teaches us nothing. Nor does a datagram of a socket, which is taken only while
  * this host has no agent. Where super-packets cannot arrive in one piece, nothing is learned of that. In: R8 what is known of the sender.
  */
-export function learnFromTag(asm: Assembler, whole: 'may-be-whole' | 'never-whole'): void {
+export function learnFromTag(asm: Assembler, { known }: Family, whole: 'may-be-whole' | 'never-whole'): void {
   asm.load(2, 1, FRAME, UDP + 6);
   asm.jumpIf('ne', 1, 0, 'learned');
   asm.load(8, 2, FRAME, NOW);
@@ -139,13 +145,13 @@ export function learnFromTag(asm: Assembler, whole: 'may-be-whole' | 'never-whol
   asm.jumpIf('ne', 1, reg(4), 'untagged');
   asm.op('mov', 1, reg(2));
   asm.op('add', 1, WHOLE_HOLDS_NS);
-  asm.store(8, 8, WHOLE_UNTIL, reg(1));
-  asm.store(8, 8, UNANSWERED_SINCE, 0);
-  asm.store(8, 8, NEXT_TRIAL, 0);
-  asm.store(8, 8, TRIAL_PAUSE, 0);
+  asm.store(8, 8, known.wholeUntil, reg(1));
+  asm.store(8, 8, known.unansweredSince, 0);
+  asm.store(8, 8, known.nextTrial, 0);
+  asm.store(8, 8, known.trialPause, 0);
   asm.label('tagged');
-  asm.store(8, 8, UNHEARD_SINCE, 0);
-  if (whole === 'may-be-whole') learnFromArrival(asm);
+  asm.store(8, 8, known.unheardSince, 0);
+  if (whole === 'may-be-whole') learnFromArrival(asm, known);
   asm.jump('learned');
 
   asm.label('untagged');
@@ -163,34 +169,35 @@ export function learnFromTag(asm: Assembler, whole: 'may-be-whole' | 'never-whol
 }
 
 /** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */
-function learnFromArrival(asm: Assembler): void {
+function learnFromArrival(asm: Assembler, { arrivedAt }: Family['known']): void {
   asm.load(4, 1, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 1, 0, 'learned');
   asm.load(1, 1, FRAME, OUTER + 8);
   asm.jumpIf('ne', 1, OUTER_TTL, 'learned');
-  asm.store(8, 8, ARRIVED_AT, reg(2));
+  asm.store(8, 8, arrivedAt, reg(2));
 }
 
 /** In: R9 length of the frame, out: of the inner packet. Padding behind it, or several datagrams put together, are the forwarder's. */
-export function requireLengths(asm: Assembler): void {
+export function requireLengths(asm: Assembler, family: Family): void {
   asm.op('sub', 9, ETHERNET_HEADER);
   requireLength(asm, OUTER + 2);
   asm.op('sub', 9, IPV4_MIN_HEADER);
   requireLength(asm, UDP + 4);
   asm.op('sub', 9, UDP_HEADER);
-  requirePlainIpv4(asm, INNER);
-  requireLength(asm, INNER + 2);
+  family.requirePlain(asm, INNER);
+  requireLength(asm, INNER + family.lengthAt, family.lengthLacks);
 }
 
-function requireLength(asm: Assembler, offset: number): void {
+function requireLength(asm: Assembler, offset: number, lacks = 0): void {
   asm.load(2, 1, FRAME, offset);
   asm.toBig16(1);
+  if (lacks !== 0) asm.op('add', 1, lacks);
   asm.jumpIf('ne', 1, reg(9), 'pass');
 }
 
 /** The inner source must be of a subnet whose host sent this: the strictest of what `--source-check` may ask for. */
-export function requireSource(asm: Assembler, maps: FastPathMaps): void {
-  subnetLookup(asm, maps, KEY, INNER + 12);
+export function requireSource(asm: Assembler, maps: FastPathMaps, family: Family): void {
+  subnetLookup(asm, maps, family, KEY, INNER + family.sourceAt);
   asm.load(4, 1, 0, SUBNET_ENDPOINT);
   asm.load(4, 2, FRAME, OUTER + 12);
   asm.jumpIf('ne', 1, reg(2), 'pass');

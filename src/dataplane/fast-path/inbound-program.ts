@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
+import { ETH_P_IP, type Family, familiesOf } from './family.ts';
+import { FRAME } from './frame-words.ts';
 import {
   CLOCK,
   FIB,
@@ -8,6 +10,7 @@ import {
   INNER,
   KEY,
   learnFromTag,
+  loadInnerOf,
   MEASURED,
   OUTER,
   requireGrant,
@@ -24,14 +27,11 @@ import { RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
 import {
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
-  begin,
   CONTEXT,
   count,
-  decrementTtl,
   ETHERNET_HEADER,
   end,
   endpointLookup,
-  FRAME,
   jumpIfUnread,
   loadBytes,
   measurePacket,
@@ -41,6 +41,7 @@ import {
   REDIRECT_INGRESS,
   readClock,
   requireBareAck,
+  requireEtherType,
   requireOwn,
   SKB_ADJUST_ROOM,
   SKB_DATA,
@@ -74,10 +75,11 @@ const PACKET_HOST = 0;
  * forwarder, and what comes alone and is taken here is bare acknowledgements.
  */
 export function inboundProgram(options: ProgramOptions): Uint8Array {
-  const { maps, tunIndex, segmentation, destinationCheck } = options;
+  const { maps, tunIndex } = options;
   const asm = new Assembler();
-  begin(asm);
+  asm.op('mov', CONTEXT, reg(1));
   takeFromXdp(asm, tunIndex);
+  requireEtherType(asm, ETH_P_IP, 'pass');
   asm.load(4, 1, CONTEXT, SKB_VLAN_PRESENT);
   asm.jumpIf('ne', 1, 0, 'pass');
   asm.load(4, 1, CONTEXT, SKB_PACKET_TYPE);
@@ -86,34 +88,45 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
   requireOuterHeaders(asm, options);
   readClock(asm, maps, CLOCK, KEY);
   divideByReader(asm, options);
+  for (const family of familiesOf(options)) {
+    const other = `not-${family.name}`;
+    asm.within(family.name, () => takeInner(asm, options, family, other));
+    asm.label(other);
+  }
+  end(asm);
+  return asm.assemble();
+}
+
+/** What a datagram contains is handed to the TUN device, if it is of that family; goes to `other` else. */
+function takeInner(asm: Assembler, options: ProgramOptions, family: Family, other: string): void {
+  const { maps, tunIndex, segmentation, destinationCheck } = options;
+  loadInnerOf(asm, family, other);
   asm.load(4, 9, CONTEXT, SKB_LENGTH);
-  requireLengths(asm);
-  requireSource(asm, maps);
-  if (destinationCheck !== 'off') requireOwn(asm, maps, KEY, INNER + 16);
+  requireLengths(asm, family);
+  requireSource(asm, maps, family);
+  if (destinationCheck !== 'off') requireOwn(asm, maps, family, KEY, INNER + family.destinationAt);
   if (segmentation === 'host') {
     asm.load(8, 1, FRAME, UNREAD);
     asm.jumpIf('ne', 1, 0, 'whatever-it-is');
-    requireBareAck(asm, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+    requireBareAck(asm, family, INNER, INNER_IN_PACKET + family.header, KEY);
     asm.label('whatever-it-is');
   }
   requireGrant(asm, options);
   measurePacket(asm, MEASURED);
   if (segmentation === 'beyond') {
-    measureIfSuperPacket(asm);
-    learnFromTag(asm, 'may-be-whole');
+    measureIfSuperPacket(asm, family);
+    learnFromTag(asm, family, 'may-be-whole');
   }
   asm.op('mov', 1, reg(CONTEXT));
   asm.op('mov', 2, -ENCAPSULATION_OVERHEAD);
   asm.op('mov', 3, ADJ_ROOM_MAC);
-  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO);
+  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO | family.decapsulated);
   asm.call(SKB_ADJUST_ROOM);
   asm.jumpIf('ne', 0, 0, 'pass');
-  decrementTtl(asm, INNER);
-  storeBytes(asm, ETHERNET_HEADER + 8, INNER + 8, 4);
+  family.takeHop(asm, INNER);
+  storeBytes(asm, ETHERNET_HEADER + family.hopAt, INNER + family.hopAt, 4);
   count(asm, maps, SLOT, RX_PACKETS, MEASURED);
   enterTun(asm, tunIndex);
-  end(asm);
-  return asm.assemble();
 }
 
 /** What the program before GRO (xdp-program.ts) has taken is known by its metadata, which nobody else can put there. */
@@ -171,9 +184,9 @@ function noteWayBack(asm: Assembler, options: ProgramOptions): void {
   requireWayBack(asm, options, 'way-back-noted');
 }
 
-function measureIfSuperPacket(asm: Assembler): void {
+function measureIfSuperPacket(asm: Assembler, family: Family): void {
   asm.load(4, 1, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 1, 0, 'single');
-  measureSuperPacket(asm, MEASURED, INNER, INNER_IN_PACKET + IPV4_MIN_HEADER, KEY);
+  measureSuperPacket(asm, family, MEASURED, INNER, INNER_IN_PACKET + family.header, KEY);
   asm.label('single');
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER } from '../wire.ts';
 import { type Assembler, reg } from './assembler.ts';
-import { ACCEPT_UNTIL, ARRIVED_AT, EXPECT_TAG, EXPECT_TAG_WHOLE, NEXT_ANSWER } from './layout.ts';
+import { familiesOf } from './family.ts';
+import { addToSum, be16, be32, FRAME, foldSum } from './frame-words.ts';
+import { ACCEPT_UNTIL, EXPECT_TAG, EXPECT_TAG_WHOLE, NEXT_ANSWER } from './layout.ts';
 import {
   ALONE,
   ARRIVED_HOLDS_MS,
   ARRIVES,
+  ARRIVES_6,
   PROTO_EXPERIMENT,
   SIGN_BYTES,
   SIGN_MAGIC,
@@ -13,11 +16,9 @@ import {
   SIGN_TTL,
   SIGN_VERSION,
   TAKES,
+  TAKES_6,
 } from './sign.ts';
 import {
-  addToSum,
-  be16,
-  be32,
   type Clock,
   CONTEXT,
   CSUM_DIFF,
@@ -25,9 +26,7 @@ import {
   endpointLookup,
   FIB_BYTES,
   FIB_LOOKUP_SKIP_NEIGH,
-  FRAME,
   findWay,
-  foldSum,
   frameAddress,
   L4_CSUM_REPLACE,
   loadBytes,
@@ -144,7 +143,7 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
 /** In: R8 what is known of the peer's host. */
 function writeAnswer(
   asm: Assembler,
-  { segmentation }: ProgramOptions,
+  options: ProgramOptions,
   { clock, grant }: Received,
   question: number,
   answer: number,
@@ -153,17 +152,21 @@ function writeAnswer(
   asm.load(4, 1, FRAME, question);
   asm.store(4, FRAME, answer, reg(1));
   asm.store(1, FRAME, answer + VERSION, SIGN_VERSION);
-  const flags = ALONE | (segmentation === 'beyond' ? TAKES : 0);
-  asm.store(1, FRAME, answer + FLAGS, flags);
-  asm.load(8, 1, 8, ARRIVED_AT);
-  asm.jumpIf('eq', 1, 0, 'never-arrived');
-  asm.load(8, 2, FRAME, clock.now);
-  asm.op('sub', 2, reg(1));
-  asm.op('mov', 1, ARRIVED_HOLDS_MS);
-  asm.op('mul', 1, MS);
-  asm.jumpIf('gt', 2, reg(1), 'never-arrived');
-  asm.store(1, FRAME, answer + FLAGS, flags | ARRIVES);
-  asm.label('never-arrived');
+  const takes = TAKES | (options.carriesIpv6 ? TAKES_6 : 0);
+  asm.op('mov', 3, ALONE | (options.segmentation === 'beyond' ? takes : 0));
+  for (const { name, known } of familiesOf(options)) {
+    const never = `${name}-never-arrived`;
+    asm.load(8, 1, 8, known.arrivedAt);
+    asm.jumpIf('eq', 1, 0, never);
+    asm.load(8, 2, FRAME, clock.now);
+    asm.op('sub', 2, reg(1));
+    asm.op('mov', 1, ARRIVED_HOLDS_MS);
+    asm.op('mul', 1, MS);
+    asm.jumpIf('gt', 2, reg(1), never);
+    asm.op('add', 3, name === 'ipv4' ? ARRIVES : ARRIVES_6);
+    asm.label(never);
+  }
+  asm.store(1, FRAME, answer + FLAGS, reg(3));
   for (const [to, from] of [
     [TAG, EXPECT_TAG],
     [TAG_WHOLE, EXPECT_TAG_WHOLE],

@@ -2,10 +2,11 @@
  * Keys and values of the fast path's maps in the kernel, shared by the programs and by who fills them. Little endian. Maps outlive
  * the agent: another meaning of what is below is another number, and the next agent then begins with empty maps.
  */
-export const LAYOUT = 2;
+export const LAYOUT = 3;
 
-/** Longest-prefix table of the peers' subnets. */
+/** Longest-prefix tables of the peers' subnets, IPv4's and IPv6's: the values are alike. */
 export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
+export const SUBNET_KEY_BYTES_6 = 20; // u32 prefix length, 16 bytes of an address
 export const SUBNET_VALUE_BYTES = 12;
 export const SUBNET_ENDPOINT = 0; // be32 public address
 export const SUBNET_PORT = 4; // be16
@@ -15,12 +16,13 @@ export const SUBNET_SLOT = 8; // u32
 /** This host's own subnet, the one entry, of key 0: what is delivered here. */
 export const OWN_KEY_BYTES = 4;
 export const OWN_VALUE_BYTES = 8;
-export const OWN_SUBNET = 0; // be32 address
-export const OWN_MASK = 4; // be32
+/** The address, and behind it the mask, 4 bytes each; of IPv6 16. */
+export const OWN_SUBNET = 0;
+export const OWN_VALUE_BYTES_6 = 32;
 
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
 export const ENDPOINT_KEY_BYTES = 4; // be32
-export const ENDPOINT_VALUE_BYTES = 96;
+export const ENDPOINT_VALUE_BYTES = 144;
 /** When a super-packet of its arrived here in one piece. */
 export const ARRIVED_AT = 0;
 /** Ours arrive there in one piece, it said. */
@@ -45,6 +47,13 @@ export const UNHEARD_SINCE = 72;
 export const NEXT_ANSWER = 80;
 /** When a datagram that a socket may have sent is left to the forwarder's socket next by the program before GRO. */
 export const NEXT_TO_SOCKET = 88;
+/** Of IPv6 packets, what is above of IPv4's. */
+export const ARRIVED_AT_6 = 96;
+export const WHOLE_UNTIL_6 = 104;
+export const NEXT_TRIAL_6 = 112;
+export const TRIAL_PAUSE_6 = 120;
+export const UNANSWERED_SINCE_6 = 128;
+export const UNHEARD_SINCE_6 = 136;
 
 /**
  * The agent of this host, the one entry, of key 0. Knowledge ages by a clock that stands still from `AGENT_UNTIL` on, which the
@@ -58,7 +67,7 @@ export const AGENT_PLACE = 8;
 
 /** By public address: what the agent grants, after what its socket has sent and received. Written by the agent alone. */
 export const GRANT_KEY_BYTES = 4; // be32
-export const GRANT_VALUE_BYTES = 32;
+export const GRANT_VALUE_BYTES = 48;
 /** Packets may be sent to it by the fast path. */
 export const SEND_UNTIL = 0;
 /** Packets of its may be taken by the fast path. */
@@ -70,6 +79,9 @@ export const SEND_TAG = 24;
 export const SEND_TAG_WHOLE = 26;
 export const EXPECT_TAG = 28;
 export const EXPECT_TAG_WHOLE = 30;
+/** IPv6 packets may be sent to it by the fast path, which its program takes, or any host can receive; and they arrive in one piece. */
+export const SEND_UNTIL_6 = 32;
+export const GRANT_WHOLE_UNTIL_6 = 40;
 
 /** Public addresses of hosts that the agent is to exchange signs with; key and value are one. */
 export const AWAITING_BYTES = 4; // be32
@@ -85,3 +97,24 @@ export const RX_BYTES = 24;
 /** What the program before GRO puts in front of a packet that it has taken, for the one behind GRO: "weft". */
 export const XDP_MARK = 0x77656674;
 export const XDP_MARK_BYTES = 4;
+
+/** What the maps are, for who makes them. */
+export const MAP_SHAPES = {
+  subnets: { kind: 'lpm-trie', keyBytes: SUBNET_KEY_BYTES, valueBytes: SUBNET_VALUE_BYTES },
+  subnets6: { kind: 'lpm-trie', keyBytes: SUBNET_KEY_BYTES_6, valueBytes: SUBNET_VALUE_BYTES },
+  own: { kind: 'hash', keyBytes: OWN_KEY_BYTES, valueBytes: OWN_VALUE_BYTES },
+  own6: { kind: 'hash', keyBytes: OWN_KEY_BYTES, valueBytes: OWN_VALUE_BYTES_6 },
+  endpoints: { kind: 'hash', keyBytes: ENDPOINT_KEY_BYTES, valueBytes: ENDPOINT_VALUE_BYTES },
+  grants: { kind: 'hash', keyBytes: GRANT_KEY_BYTES, valueBytes: GRANT_VALUE_BYTES },
+  counters: { kind: 'hash', keyBytes: COUNTER_KEY_BYTES, valueBytes: COUNTER_VALUE_BYTES },
+  awaiting: { kind: 'hash', keyBytes: AWAITING_BYTES, valueBytes: AWAITING_BYTES },
+  agent: { kind: 'array', keyBytes: AGENT_KEY_BYTES, valueBytes: AGENT_VALUE_BYTES },
+} as const;
+export type MapName = keyof typeof MAP_SHAPES;
+export type MapShape = (typeof MAP_SHAPES)[MapName];
+
+/** One of each, as `open` makes it. */
+export function mapsBy<T>(open: (name: MapName, shape: MapShape) => T): Readonly<Record<MapName, T>> {
+  const names = Object.keys(MAP_SHAPES) as MapName[];
+  return Object.fromEntries(names.map((name) => [name, open(name, MAP_SHAPES[name])])) as Record<MapName, T>;
+}

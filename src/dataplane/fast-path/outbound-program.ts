@@ -3,61 +3,48 @@ import {
   ENCAPSULATION_OVERHEAD,
   IP_FLAG_DF,
   IPV4_MIN_HEADER,
+  IPV6_HEADER,
   MAX_UDP_PAYLOAD,
   PROTO_TCP,
   PROTO_UDP,
   UDP_HEADER,
 } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
+import { ETH_P_IP, type Family, type FastPathMaps, familiesOf, VERSION_4_NO_OPTIONS } from './family.ts';
+import { addToSum, be16, be32, FRAME, foldSum } from './frame-words.ts';
 import {
-  ARRIVED_AT,
   AWAITING_BYTES,
   GRANT_VALUE_BYTES,
-  GRANT_WHOLE_UNTIL,
   NEXT_ASK,
   NEXT_LONG_WAY,
-  NEXT_TRIAL,
   SEND_TAG,
   SEND_TAG_WHOLE,
-  SEND_UNTIL,
   SUBNET_ENDPOINT,
   SUBNET_MTU,
   SUBNET_PORT,
   SUBNET_SLOT,
   SUBNET_VALUE_BYTES,
-  TRIAL_PAUSE,
   TX_PACKETS,
-  UNANSWERED_SINCE,
-  UNHEARD_SINCE,
-  WHOLE_UNTIL,
 } from './layout.ts';
 import {
   ADJ_ROOM_ENCAP_L3_IPV4,
   ADJ_ROOM_ENCAP_L4_UDP,
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
-  addToSum,
-  be16,
-  be32,
-  begin,
   type Clock,
   CONTEXT,
   count,
-  decrementTtl,
-  ETH_P_IP,
   ETHERNET_HEADER,
   end,
   endpointLookup,
-  type FastPathMaps,
   FIB_BYTES,
   FIB_DESTINATION_MAC,
   FIB_SOURCE_MAC,
-  FRAME,
   findWay,
-  foldSum,
   frameAddress,
   jumpIfNoPayload,
   jumpIfUnattended,
+  LONGEST_KEY_BYTES,
   loadBytes,
   loadGrant,
   MAP_UPDATE,
@@ -70,8 +57,8 @@ import {
   REDIRECT,
   readClock,
   requireBareAck,
+  requireEtherType,
   requireOwn,
-  requirePlainIpv4,
   SECOND_NS,
   SKB_ADJUST_ROOM,
   SKB_CHANGE_HEAD,
@@ -80,32 +67,30 @@ import {
   sendToNeighbour,
   storeBytes,
   subnetLookup,
-  VERSION_4_NO_OPTIONS,
 } from './skb-program.ts';
 
 // The frame, below R10.
-/** Ethernet (2 bytes in, for the alignment of what follows), outer IP, UDP, and the first 12 bytes of the inner header. */
-const HEADERS = -56;
+/** Ethernet (2 bytes in, for the alignment of what follows), outer IP, UDP, and the first bytes of the inner header. */
+const HEADERS = -64;
 const ETHERNET = HEADERS + 2;
 const OUTER = ETHERNET + ETHERNET_HEADER;
 const UDP = OUTER + IPV4_MIN_HEADER;
 const INNER_START = UDP + UDP_HEADER;
-const INNER_START_BYTES = 12;
 /** The inner IP header as it came. */
-const IP = -80;
-const KEY = -88;
+const IP: number = HEADERS - IPV6_HEADER;
+const KEY: number = IP - LONGEST_KEY_BYTES;
 /** Copy of the subnet's value. */
-const SUBNET = -104;
-const FIB = -104 - FIB_BYTES;
-const MEASURED: Measured = { packets: -176, bytes: -184 };
+const SUBNET: number = KEY - 16;
+const FIB: number = SUBNET - FIB_BYTES;
+const MEASURED: Measured = { packets: FIB - 8, bytes: FIB - 16 };
 /** How headers are put in front; see `grow`. */
-const METHOD = -192;
+const METHOD: number = FIB - 24;
 /** Of the longest inner packet that this one becomes. */
-const LONGEST = -200;
+const LONGEST: number = FIB - 32;
 /** What the outer header shall say its payload is, and the outer identification (big endian). */
-const INNER_LENGTH = -208;
-const IDENTIFICATION = -216;
-const NEXT_HOP = -240;
+const INNER_LENGTH: number = FIB - 40;
+const IDENTIFICATION: number = FIB - 48;
+const NEXT_HOP: number = FIB - 72;
 const GRANT = NEXT_HOP - GRANT_VALUE_BYTES;
 const NOW = GRANT - 8;
 const KNOWN = NOW - 8;
@@ -128,27 +113,40 @@ const ARRIVED_NS = 100 * MS;
  */
 export function outboundProgram(options: ProgramOptions): Uint8Array {
   const asm = new Assembler();
-  begin(asm);
+  asm.op('mov', CONTEXT, reg(1));
+  for (const family of familiesOf(options)) {
+    const other = `not-${family.name}`;
+    asm.within(family.name, () => carry(asm, options, family, other));
+    asm.label(other);
+  }
+  end(asm);
+  return asm.assemble();
+}
+
+/** Packets of that family; goes to `other` with any other. */
+function carry(asm: Assembler, options: ProgramOptions, family: Family, other: string): void {
+  requireEtherType(asm, family.etherType, other);
   // The verifier wants every byte written that a merged path may read.
   for (let offset = FRAME_START; offset < HEADERS; offset += 8) asm.store(8, FRAME, offset, 0);
-  loadBytes(asm, 0, IP, IPV4_MIN_HEADER);
-  requirePlainIpv4(asm, IP);
+  loadBytes(asm, 0, IP, family.header);
+  family.requirePlain(asm, IP);
   asm.load(4, 9, CONTEXT, SKB_LENGTH);
-  asm.load(2, 1, FRAME, IP + 2);
+  asm.load(2, 1, FRAME, IP + family.lengthAt);
   asm.toBig16(1);
+  if (family.lengthLacks !== 0) asm.op('add', 1, family.lengthLacks);
   asm.jumpIf('ne', 1, reg(9), 'pass');
   asm.jumpIf('gt', 9, MAX_UDP_PAYLOAD, 'pass');
   // A peer's program takes from us what is of our subnet, and what it leaves to its forwarder must be complete: that a device may
   // still finish the checksum is not known there any more.
-  if (options.segmentation === 'beyond') requireOwn(asm, options.maps, KEY, IP + 12);
-  findPeer(asm, options.maps);
-  measure(asm, options.segmentation);
+  if (options.segmentation === 'beyond') requireOwn(asm, options.maps, family, KEY, IP + family.sourceAt);
+  findPeer(asm, options.maps, family);
+  measure(asm, options.segmentation, family);
   requireFit(asm);
   endpointLookup(asm, options.maps, SUBNET + SUBNET_ENDPOINT);
   readClock(asm, options.maps, CLOCK, KEY);
   askInTime(asm, options.maps);
-  requireGrant(asm, options.maps);
-  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm);
+  requireGrant(asm, options.maps, family);
+  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm, family);
   else decideByTime(asm);
   asm.label('accepted');
   findWay(asm, options, {
@@ -158,23 +156,34 @@ export function outboundProgram(options: ProgramOptions): Uint8Array {
     length: LONGEST,
     flags: 0,
   });
+  if (family.mustBeMarked) markSingle(asm);
   grow(asm);
-  writeHeaders(asm, options);
-  storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + INNER_START_BYTES);
+  writeHeaders(asm, options, family);
+  storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + family.rewritten);
   count(asm, options.maps, SUBNET + SUBNET_SLOT, TX_PACKETS, MEASURED);
-  send(asm, options);
-  end(asm);
-  return asm.assemble();
+  send(asm, options, family);
+}
+
+/**
+ * The kernel still takes a packet of IPv6 for one after `PREPEND`: rules for what leaves the underlay's device would not see the IPv4 that
+ * it is then, and neighbour entries of IPv4 would not take it. The tunnel's mark changes that. A super-packet cannot do without
+ * `PREPEND` where it is to be cut into datagrams that the receiver can join, or its receiver is not to cut it.
+ */
+function markSingle(asm: Assembler): void {
+  asm.jumpIf('ne', 7, 0, 'not-single');
+  asm.store(8, FRAME, METHOD, ENCAPSULATE);
+  asm.label('not-single');
 }
 
 /**
  * Through the neighbour entry; but that takes a packet for what its outer headers say, which a super-packet that this host cuts is
- * not. Then a socket's packets keep the entry true, and while there is no socket, single packets.
+ * not, nor one of IPv6 with `PREPEND`. Then a socket's packets keep the entry true, and while there is no socket, single packets.
  */
-function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions): void {
-  if (segmentation === 'host') {
+function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions, { mustBeMarked }: Family): void {
+  if (segmentation === 'host' || mustBeMarked) {
     asm.jumpIf('ne', 7, 0, 'send-as-it-is');
-    jumpIfUnattended(asm, CLOCK, 'send-to-neighbour');
+    if (mustBeMarked) asm.jump('send-to-neighbour');
+    else jumpIfUnattended(asm, CLOCK, 'send-to-neighbour');
     asm.label('send-as-it-is');
     asm.op('mov', 1, underlayIndex);
     asm.op('mov', 2, 0);
@@ -185,8 +194,8 @@ function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions): 
   sendToNeighbour(asm, underlayIndex, FIB, NEXT_HOP);
 }
 
-function findPeer(asm: Assembler, maps: FastPathMaps): void {
-  subnetLookup(asm, maps, KEY, IP + 16);
+function findPeer(asm: Assembler, maps: FastPathMaps, family: Family): void {
+  subnetLookup(asm, maps, family, KEY, IP + family.destinationAt);
   for (let offset = 0; offset < SUBNET_VALUE_BYTES; offset += 4) {
     asm.load(4, 1, 0, offset);
     asm.store(4, FRAME, SUBNET + offset, reg(1));
@@ -194,14 +203,14 @@ function findPeer(asm: Assembler, maps: FastPathMaps): void {
 }
 
 /** R7 = size of segments, 0 when this is one packet. */
-function measure(asm: Assembler, segmentation: ProgramOptions['segmentation']): void {
+function measure(asm: Assembler, segmentation: ProgramOptions['segmentation'], family: Family): void {
   measurePacket(asm, MEASURED);
   asm.store(8, FRAME, LONGEST, reg(9));
   asm.store(8, FRAME, INNER_LENGTH, reg(9));
   asm.store(8, FRAME, METHOD, PREPEND);
   asm.load(4, 7, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 7, 0, 'measured');
-  measureSuperPacket(asm, MEASURED, IP, IPV4_MIN_HEADER, KEY);
+  measureSuperPacket(asm, family, MEASURED, IP, family.header, KEY);
   if (segmentation === 'host') {
     // Segments of one length can have one outer header, whose length is theirs; else the kernel must write one for each.
     asm.op('mov', 2, reg(9));
@@ -247,19 +256,19 @@ function askInTime(asm: Assembler, maps: FastPathMaps): void {
 }
 
 /** What the host's rules keep from the forwarder's socket must not go round them: the agent knows what passes. R0 = the time. */
-function requireGrant(asm: Assembler, maps: FastPathMaps): void {
+function requireGrant(asm: Assembler, maps: FastPathMaps, { grant }: Family): void {
   loadGrant(asm, maps, SUBNET + SUBNET_ENDPOINT, GRANT);
   asm.load(8, 0, FRAME, NOW);
   asm.load(8, 2, FRAME, KNOWN);
-  asm.load(8, 1, FRAME, GRANT + SEND_UNTIL);
+  asm.load(8, 1, FRAME, GRANT + grant.sendUntil);
   asm.jumpIf('le', 1, reg(2), 'pass');
 }
 
 /** The outer identification that the peer wants to see. In: R0 the time, R8 what is known of the peer's host. */
-function chooseTag(asm: Assembler): void {
+function chooseTag(asm: Assembler, { known }: Family): void {
   asm.load(2, 1, FRAME, GRANT + SEND_TAG);
   asm.op('mov', 2, reg(0));
-  asm.load(8, 3, 8, ARRIVED_AT);
+  asm.load(8, 3, 8, known.arrivedAt);
   asm.op('sub', 2, reg(3));
   asm.jumpIf('gt', 2, ARRIVED_NS, 'tag-chosen');
   asm.load(2, 1, FRAME, GRANT + SEND_TAG_WHOLE);
@@ -272,17 +281,17 @@ function chooseTag(asm: Assembler): void {
  * be able to send again by the forwarder. To see that needs no clock but TCP's own. In: R0 the time, R8 what is known of the peer's
  * host. R0 is lost.
  */
-function requireAnswers(asm: Assembler): void {
-  asm.load(1, 1, FRAME, IP + 9);
+function requireAnswers(asm: Assembler, family: Family): void {
+  asm.load(1, 1, FRAME, IP + family.protocolAt);
   asm.jumpIf('ne', 1, PROTO_TCP, 'answered');
   asm.jumpIf('ne', 7, 0, 'data');
-  jumpIfNoPayload(asm, IPV4_MIN_HEADER, KEY, 'answered');
+  jumpIfNoPayload(asm, family, family.header, KEY, 'answered');
   asm.label('data');
-  sinceWhen(asm, UNHEARD_SINCE);
+  sinceWhen(asm, family.known.unheardSince);
   asm.load(8, 1, FRAME, METHOD);
   asm.jumpIf('eq', 1, ENCAPSULATE, 'answered');
   asm.jumpIf('eq', 7, 0, 'answered');
-  sinceWhen(asm, UNANSWERED_SINCE);
+  sinceWhen(asm, family.known.unansweredSince);
   asm.label('answered');
 }
 
@@ -307,31 +316,32 @@ function sinceWhen(asm: Assembler, field: number): void {
  * cost TCP more than a copy. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
  * everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
-function decideByWhatIsKnown(asm: Assembler): void {
-  chooseTag(asm);
+function decideByWhatIsKnown(asm: Assembler, family: Family): void {
+  const { known, grant } = family;
+  chooseTag(asm, family);
   asm.load(8, 2, FRAME, KNOWN);
-  asm.load(8, 1, 8, WHOLE_UNTIL);
+  asm.load(8, 1, 8, known.wholeUntil);
   asm.jumpIf('gt', 1, reg(2), 'whole');
-  asm.load(8, 1, FRAME, GRANT + GRANT_WHOLE_UNTIL);
+  asm.load(8, 1, FRAME, GRANT + grant.wholeUntil);
   asm.jumpIf('le', 1, reg(2), 'not-whole');
   asm.label('whole');
-  asm.store(8, 8, NEXT_TRIAL, 0);
-  asm.store(8, 8, TRIAL_PAUSE, 0);
+  asm.store(8, 8, known.nextTrial, 0);
+  asm.store(8, 8, known.trialPause, 0);
   asm.jump('known');
   asm.label('not-whole');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
   jumpIfUnattended(asm, CLOCK, 'accepted');
-  asm.load(8, 1, 8, TRIAL_PAUSE);
+  asm.load(8, 1, 8, known.trialPause);
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.jumpIf('eq', 1, 0, 'known');
-  requireBareAck(asm, IP, IPV4_MIN_HEADER, KEY);
+  requireBareAck(asm, family, IP, family.header, KEY);
   asm.jump('known');
 
   asm.label('super-packet');
   // UDP's would be lost for good where this goes wrong.
-  asm.load(1, 2, FRAME, IP + 9);
+  asm.load(1, 2, FRAME, IP + family.protocolAt);
   asm.jumpIf('ne', 2, PROTO_TCP, 'pass');
-  asm.load(8, 2, 8, NEXT_TRIAL);
+  asm.load(8, 2, 8, known.nextTrial);
   asm.jumpIf('gt', 2, reg(0), 'pass');
   asm.op('shl', 1, 1);
   asm.jumpIf('ne', 1, 0, 'tried-before');
@@ -340,12 +350,12 @@ function decideByWhatIsKnown(asm: Assembler): void {
   asm.jumpIf('le', 1, LONGEST_PAUSE_SECONDS, 'pause');
   asm.op('mov', 1, LONGEST_PAUSE_SECONDS);
   asm.label('pause');
-  asm.store(8, 8, TRIAL_PAUSE, reg(1));
+  asm.store(8, 8, known.trialPause, reg(1));
   asm.op('mul', 1, SECOND_NS);
   asm.op('add', 0, reg(1));
-  asm.store(8, 8, NEXT_TRIAL, reg(0));
+  asm.store(8, 8, known.nextTrial, reg(0));
   asm.label('known');
-  requireAnswers(asm);
+  requireAnswers(asm, family);
   asm.jump('accepted');
   asm.label('unanswered');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
@@ -401,7 +411,7 @@ function changeHead(asm: Assembler, bytes: number, otherwise: string): void {
   asm.jumpIf('ne', 0, 0, otherwise);
 }
 
-function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: ProgramOptions): void {
+function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: ProgramOptions, family: Family): void {
   for (let offset = 0; offset < 6; offset += 2) {
     asm.load(2, 1, FRAME, FIB + FIB_DESTINATION_MAC + offset);
     asm.store(2, FRAME, ETHERNET + offset, reg(1));
@@ -439,10 +449,10 @@ function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: Pro
   asm.store(2, FRAME, UDP + 4, reg(1));
   // "None" (RFC 768): the inner packet has its own. With it the peer's kernel knows what came by a fast path.
   asm.store(2, FRAME, UDP + 6, 0);
-  if (segmentation === 'host') checksumOfSegments(asm);
+  family.takeHop(asm, IP);
+  if (segmentation === 'host') checksumOfSegments(asm, family);
 
-  decrementTtl(asm, IP);
-  for (let offset = 0; offset < INNER_START_BYTES; offset += 4) {
+  for (let offset = 0; offset < family.rewritten; offset += 4) {
     asm.load(4, 1, FRAME, IP + offset);
     asm.store(4, FRAME, INNER_START + offset, reg(1));
   }
@@ -450,23 +460,14 @@ function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: Pro
 
 /**
  * A UDP checksum for segments of one length, so that the receiver can put them together again (UDP GRO wants one). No payload
- * is looked at: an IP header with its checksum sums up to 0, and a TCP or UDP segment with its checksum to the complement of its
+ * is looked at: an IPv4 header with its checksum sums up to 0, and a TCP or UDP segment with its checksum to the complement of its
  * pseudo header, whatever it carries (Documentation/networking/checksum-offloads.rst: local checksum offload).
  */
-function checksumOfSegments(asm: Assembler): void {
+function checksumOfSegments(asm: Assembler, family: Family): void {
   asm.jumpIf('eq', 7, 0, 'no-checksum');
   asm.load(8, 1, FRAME, METHOD);
   asm.jumpIf('eq', 1, ENCAPSULATE, 'no-checksum');
-  asm.load(1, 3, FRAME, IP + 9);
-  asm.op('shl', 3, 8);
-  addToSum(asm, IP + 12, 4);
-  addToSum(asm, IP + 16, 4);
-  asm.op('mov', 1, reg(9));
-  asm.op('sub', 1, IPV4_MIN_HEADER);
-  asm.toBig16(1);
-  asm.op('add', 3, reg(1));
-  foldSum(asm, 3, 1);
-  asm.op('xor', 3, 0xffff);
+  family.sumOfComplete(asm, IP);
   asm.op('add', 3, be16(PROTO_UDP));
   addToSum(asm, OUTER + 12, 4);
   addToSum(asm, OUTER + 16, 4);

@@ -21,8 +21,8 @@ class Net {
   passes: (from: Ipv4Addr, to: Ipv4Addr) => boolean = () => true;
   sent = 0;
 
-  host(own: Ipv4Addr, segmentation: 'host' | 'beyond' = 'beyond'): Host {
-    const host = new Host(this, own, segmentation);
+  host(own: Ipv4Addr, segmentation: 'host' | 'beyond' = 'beyond', carriesIpv6 = true): Host {
+    const host = new Host(this, own, segmentation, carriesIpv6);
     this.hosts.set(own, host);
     return host;
   }
@@ -50,11 +50,12 @@ class Host {
   readonly grants = new Map<Ipv4Addr, Grant>();
   readonly #net: Net;
   arrivedAt = 0n;
+  arrivedAt6 = 0n;
   maySend = true;
   knowsNobody = false;
   hasWayBack = true;
 
-  constructor(net: Net, own: Ipv4Addr, segmentation: 'host' | 'beyond') {
+  constructor(net: Net, own: Ipv4Addr, segmentation: 'host' | 'beyond', carriesIpv6: boolean) {
     this.#net = net;
     let seed: number = own;
     this.exchange = new SignExchange({
@@ -63,14 +64,27 @@ class Host {
         Uint8Array.from({ length: count }, () => (seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0) >>> 24),
       ownAddress: own,
       segmentation,
+      carriesIpv6,
       send: (to, packet) => {
         if (this.maySend) net.send(own, to, packet);
         return this.maySend;
       },
       grant: (peer, grant) => this.grants.set(peer, grant),
       isPeer: (peer) => peer !== STRANGER && !this.knowsNobody,
-      observed: () => ({ arrivedAt: this.arrivedAt, wayBackUntil: this.hasWayBack ? net.now : 0n }),
+      observed: () => ({
+        arrivedAt: this.arrivedAt,
+        arrivedAt6: this.arrivedAt6,
+        wayBackUntil: this.hasWayBack ? net.now : 0n,
+      }),
     });
+  }
+
+  sends6To(peer: Ipv4Addr): boolean {
+    return (this.grants.get(peer)?.sendUntil6 ?? 0n) > this.#net.now;
+  }
+
+  sends6Whole(peer: Ipv4Addr): boolean {
+    return (this.grants.get(peer)?.wholeUntil6 ?? 0n) > this.#net.now;
   }
 
   sendsTo(peer: Ipv4Addr): boolean {
@@ -89,7 +103,10 @@ class Host {
 /** What a forger sends, who does not see what the hosts say to each other. */
 const forged = (sign: Partial<Sign>): Uint8Array =>
   encodeSign(
-    { nonce: 0n, echo: 0n, takes: true, arrives: true, alone: false, tag: 1, tagWhole: 2, ...sign },
+    {
+      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true },
+      ...{ alone: false, tag: 1, tagWhole: 2, ...sign },
+    },
     A,
     B,
   ).slice(-SIGN_PAYLOAD_BYTES);
@@ -144,7 +161,8 @@ describe('the exchange of signs', () => {
     let alone = true;
     const take = ({ payload }: { payload: Uint8Array }): void => {
       const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
-      net.send(B, A, encodeSign({ nonce: 0n, echo, takes: true, arrives: true, alone, tag, tagWhole }, B, A));
+      const status = { takes: true, arrives: true, takes6: true, arrives6: true };
+      net.send(B, A, encodeSign({ nonce: 0n, echo, ...status, alone, tag, tagWhole }, B, A));
     };
     net.hosts.set(B, { exchange: { take } } as unknown as Host);
     const talkFor = (seconds: number): void => {
@@ -167,9 +185,51 @@ describe('the exchange of signs', () => {
     const net = new Net();
     const a = net.host(A);
     a.exchange.resume(B, {
+      ...{ sendUntil6: 0n, wholeUntil6: 9n },
       ...{ sendUntil: 0n, acceptUntil: 0n, wholeUntil: 9n, tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
     });
     assert.ok(!(a.sendsTo(B) || a.accepts(B) || a.sendsWhole(B)));
+  });
+
+  it('lets IPv6 packets out to a peer whose program takes them, and to no other', () => {
+    for (const carriesIpv6 of [true, false]) {
+      const net = new Net();
+      const [a, b] = [net.host(A), net.host(B, 'beyond', carriesIpv6)];
+      a.exchange.take({ type: 'sent', address: B });
+      net.carry();
+      assert.ok(a.sendsTo(B) && b.sendsTo(A) && b.sends6To(A));
+      assert.equal(a.sends6To(B), carriesIpv6);
+      a.exchange.end();
+      assert.ok(!(a.sendsTo(B) || a.sends6To(B)));
+    }
+  });
+
+  it('lets them out to any peer where this host cuts super-packets, as soon as the socket may send', () => {
+    const net = new Net();
+    const a = net.host(A, 'host');
+    assert.ok(!a.sends6To(B));
+    a.exchange.take({ type: 'sent', address: B });
+    assert.ok(a.sends6To(B));
+    a.maySend = false;
+    net.now += 5n * SECOND;
+    a.exchange.renew(B);
+    assert.ok(!a.sends6To(B));
+  });
+
+  it('says of each family whether super-packets arrive', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    b.arrivedAt6 = net.now;
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    assert.deepEqual([a.sendsWhole(B), a.sends6Whole(B)], [false, true]);
+    b.arrivedAt = net.now;
+    b.arrivedAt6 = 0n;
+    net.now += 2n * SECOND;
+    a.exchange.renew(B);
+    net.carry();
+    net.now += 2n * SECOND;
+    assert.deepEqual([a.sendsWhole(B), a.sends6Whole(B)], [true, false]);
   });
 
   it('says whether super-packets arrive', () => {

@@ -7,6 +7,9 @@ export interface Grant {
   readonly sendUntil: bigint;
   readonly acceptUntil: bigint;
   readonly wholeUntil: bigint;
+  /** The same two for IPv6 packets; never longer than theirs for IPv4. */
+  readonly sendUntil6: bigint;
+  readonly wholeUntil6: bigint;
   /** What it wants to see. */
   readonly tag: number;
   readonly tagWhole: number;
@@ -25,6 +28,8 @@ export interface SignExchangeParts {
    * what the socket sends shows what the host's rules allow.
    */
   readonly segmentation: 'host' | 'beyond';
+  /** Whether the programs take IPv6 packets. */
+  readonly carriesIpv6: boolean;
   /** Sends by the forwarder's socket; false when the host or its kernel did not let it. */
   readonly send: (address: Ipv4Addr, packet: Uint8Array) => boolean;
   readonly grant: (address: Ipv4Addr, grant: Grant) => void;
@@ -36,6 +41,8 @@ export interface SignExchangeParts {
 export interface Observed {
   /** A super-packet of its arrived in one piece. */
   readonly arrivedAt: bigint;
+  /** The same, of IPv6 packets. */
+  readonly arrivedAt6: bigint;
   /** The way back to it leads through the device that its datagrams come by. */
   readonly wayBackUntil: bigint;
 }
@@ -65,6 +72,10 @@ const ANSWER_EVERY = 5n * MS;
 /** Segments of a super-packet count on from its tag. */
 const TAG_DISTANCE = 1_024;
 
+type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6'>;
+const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false };
+const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n };
+
 interface Question {
   readonly nonce: bigint;
   readonly at: bigint;
@@ -87,6 +98,8 @@ interface PeerState {
   sendUntil: bigint;
   acceptUntil: bigint;
   wholeUntil: bigint;
+  sendUntil6: bigint;
+  wholeUntil6: bigint;
   tag: number;
   tagWhole: number;
   readonly expectTag: number;
@@ -116,9 +129,12 @@ export class SignExchange {
     if (peer === undefined) return;
     const now = this.#parts.now();
     const isBeyond = this.#parts.segmentation === 'beyond';
-    if (held.sendUntil > 0n) peer.sendUntil = now + (isBeyond ? SEND_HOLDS : HOST_SEND_HOLDS);
+    const sendUntil = now + (isBeyond ? SEND_HOLDS : HOST_SEND_HOLDS);
+    if (held.sendUntil > 0n) peer.sendUntil = sendUntil;
+    if (held.sendUntil6 > 0n) peer.sendUntil6 = sendUntil;
     if (held.acceptUntil > 0n) peer.acceptUntil = now + ACCEPT_HOLDS;
     if (held.wholeUntil > 0n && held.sendUntil > 0n) peer.wholeUntil = now + SEND_HOLDS;
+    if (held.wholeUntil6 > 0n && held.sendUntil6 > 0n) peer.wholeUntil6 = now + SEND_HOLDS;
     peer.usedAt = now;
     this.#write(address, peer);
   }
@@ -150,13 +166,14 @@ export class SignExchange {
     peer.usedAt = now;
     if (this.#parts.segmentation === 'beyond') return void this.#askInTime(address, peer, now);
     if (now - peer.sentAt < SENT_HOLDS) return;
-    if (this.#send(address, peer, { nonce: 0n, echo: 0n, takes: false, arrives: false })) this.#noteSent(peer, now);
+    if (this.#send(address, peer, { ...NOTHING, nonce: 0n, echo: 0n })) this.#noteSent(peer, now);
     this.#write(address, peer);
   }
 
   #noteSent(peer: PeerState, now: bigint): void {
     peer.sentAt = now;
     peer.sendUntil = now + HOST_SEND_HOLDS;
+    peer.sendUntil6 = peer.sendUntil;
   }
 
   /** Tells those who may send by it that there is no fast path here any more. */
@@ -164,9 +181,9 @@ export class SignExchange {
     const now = this.#parts.now();
     for (const [address, peer] of this.#peers) {
       if (peer.theirNonce !== 0n && peer.acceptUntil > now) {
-        this.#send(address, peer, { nonce: 0n, echo: peer.theirNonce, takes: false, arrives: false });
+        this.#send(address, peer, { ...NOTHING, nonce: 0n, echo: peer.theirNonce });
       }
-      Object.assign(peer, { sendUntil: 0n, acceptUntil: 0n, wholeUntil: 0n });
+      Object.assign(peer, { ...NO_SENDING, acceptUntil: 0n });
       this.#write(address, peer);
     }
     this.#peers.clear();
@@ -209,6 +226,8 @@ export class SignExchange {
       sendUntil: 0n,
       acceptUntil: 0n,
       wholeUntil: 0n,
+      sendUntil6: 0n,
+      wholeUntil6: 0n,
       tag: held?.tag ?? 0,
       tagWhole: held?.tagWhole ?? 0,
       expectTag,
@@ -256,6 +275,9 @@ export class SignExchange {
     if (this.#parts.segmentation === 'host') return;
     peer.sendUntil = sign.takes ? until : 0n;
     peer.wholeUntil = sign.takes && sign.arrives ? until : 0n;
+    const takes6 = sign.takes && sign.takes6;
+    peer.sendUntil6 = takes6 ? until : 0n;
+    peer.wholeUntil6 = takes6 && sign.arrives6 ? until : 0n;
   }
 
   #askInTime(address: Ipv4Addr, peer: PeerState, now: bigint): void {
@@ -272,11 +294,14 @@ export class SignExchange {
     return nonce;
   }
 
-  #status(address: Ipv4Addr, now: bigint): Pick<Sign, 'takes' | 'arrives'> {
-    const { arrivedAt, wayBackUntil } = this.#parts.observed(address);
+  #status(address: Ipv4Addr, now: bigint): Status {
+    const { arrivedAt, arrivedAt6, wayBackUntil } = this.#parts.observed(address);
+    const takes = this.#parts.segmentation === 'beyond' && now - wayBackUntil < WAY_BACK_HOLDS;
     return {
-      takes: this.#parts.segmentation === 'beyond' && now - wayBackUntil < WAY_BACK_HOLDS,
+      takes,
       arrives: arrivedAt !== 0n && now - arrivedAt < ARRIVED_HOLDS,
+      takes6: takes && this.#parts.carriesIpv6,
+      arrives6: arrivedAt6 !== 0n && now - arrivedAt6 < ARRIVED_HOLDS,
     };
   }
 
@@ -284,21 +309,21 @@ export class SignExchange {
     const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole, alone: false };
     if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return true;
     // What the socket may not send, the fast path may not either.
-    Object.assign(peer, { sendUntil: 0n, wholeUntil: 0n });
+    Object.assign(peer, NO_SENDING);
     this.#write(address, peer);
     return false;
   }
 
   #write(address: Ipv4Addr, peer: PeerState): void {
-    const { sendUntil, acceptUntil, wholeUntil, tag, tagWhole, expectTag, expectTagWhole } = peer;
-    const grant: Grant = { sendUntil, acceptUntil, wholeUntil, tag, tagWhole, expectTag, expectTagWhole };
+    const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 } = peer;
+    const { tag, tagWhole, expectTag, expectTagWhole } = peer;
+    const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 };
+    const grant: Grant = { ...times, tag, tagWhole, expectTag, expectTagWhole };
     const before = peer.written;
     const isOld = (one: bigint, other: bigint): boolean => one < other || one - other > WORTH_WRITING;
     if (
       before !== undefined &&
-      !isOld(sendUntil, before.sendUntil) &&
-      !isOld(acceptUntil, before.acceptUntil) &&
-      !isOld(wholeUntil, before.wholeUntil) &&
+      Object.entries(times).every(([name, time]) => !isOld(time, before[name as keyof typeof times])) &&
       tag === before.tag &&
       tagWhole === before.tagWhole
     ) {

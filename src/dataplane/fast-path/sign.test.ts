@@ -14,6 +14,8 @@ const anySign = fc.record({
   echo: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
   takes: fc.boolean(),
   arrives: fc.boolean(),
+  takes6: fc.boolean(),
+  arrives6: fc.boolean(),
   alone: fc.boolean(),
   tag: fc.nat(0xffff),
   tagWhole: fc.nat(0xffff),
@@ -35,7 +37,10 @@ describe('a sign', () => {
 
   it('is never seen in what is shorter, longer than it says, or differs in what makes it one (property)', () => {
     const packet = encodeSign(
-      { nonce: 1n, echo: 2n, takes: true, arrives: true, alone: false, tag: 3, tagWhole: 4 },
+      {
+        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true },
+        ...{ alone: false, tag: 3, tagWhole: 4 },
+      },
       A,
       B,
     );

@@ -16,6 +16,9 @@ export interface Sign {
   readonly takes: boolean;
   /** Super-packets of the one addressed arrive at the sender in one piece. */
   readonly arrives: boolean;
+  /** The same two of IPv6 inside; a host that does not know of it says neither. */
+  readonly takes6: boolean;
+  readonly arrives6: boolean;
   /** The sender is a program whose agent is away. */
   readonly alone: boolean;
   /** Outer identifications that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
@@ -32,6 +35,8 @@ export const SIGN_VERSION = 1;
 export const TAKES = 1;
 export const ARRIVES = 2;
 export const ALONE = 4;
+export const TAKES_6 = 8;
+export const ARRIVES_6 = 16;
 /** For how long a super-packet that arrived is said to have arrived: TCP sees within its own time-out when they do not any more. */
 export const ARRIVED_HOLDS_MS = 10_000;
 /** "Use for experimentation and testing" (RFC 3692). */
@@ -52,13 +57,20 @@ export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr):
   const at = IPV4_MIN_HEADER;
   view.setUint32(at, SIGN_MAGIC);
   view.setUint8(at + 4, SIGN_VERSION);
-  view.setUint8(at + 5, (sign.takes ? TAKES : 0) | (sign.arrives ? ARRIVES : 0) | (sign.alone ? ALONE : 0));
+  view.setUint8(at + 5, flagsOf(sign));
   view.setUint16(at + 6, sign.tag);
   view.setUint16(at + 8, sign.tagWhole);
   view.setBigUint64(at + 12, sign.nonce);
   view.setBigUint64(at + 20, sign.echo);
   return new Uint8Array(view.buffer);
 }
+
+const flagsOf = ({ takes, arrives, takes6, arrives6, alone }: Sign): number =>
+  (takes ? TAKES : 0) |
+  (arrives ? ARRIVES : 0) |
+  (alone ? ALONE : 0) |
+  (takes6 ? TAKES_6 : 0) |
+  (arrives6 ? ARRIVES_6 : 0);
 
 /** Whether the inner packet at `ip`, `available` bytes long, is a sign and no packet; of any version. Never throws. */
 export function isSign(view: DataView, ip: number, available: number): boolean {
@@ -83,6 +95,8 @@ export function decodeSign(payload: Uint8Array): Sign | undefined {
     echo: view.getBigUint64(20),
     takes: (flags & TAKES) !== 0,
     arrives: (flags & ARRIVES) !== 0,
+    takes6: (flags & TAKES_6) !== 0,
+    arrives6: (flags & ARRIVES_6) !== 0,
     alone: (flags & ALONE) !== 0,
     tag: view.getUint16(6),
     tagWhole: view.getUint16(8),

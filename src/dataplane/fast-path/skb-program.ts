@@ -13,7 +13,9 @@ import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import type { DestinationCheck } from '../destination-check.ts';
 import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
-import { AGENT_UNTIL, GRANT_VALUE_BYTES, OWN_MASK, OWN_SUBNET } from './layout.ts';
+import type { Family, FastPathMaps } from './family.ts';
+import { be16, be32, FRAME } from './frame-words.ts';
+import { AGENT_UNTIL, GRANT_VALUE_BYTES, OWN_SUBNET } from './layout.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
 export const SKB_LENGTH = 0;
@@ -56,33 +58,10 @@ const TCX_NEXT = -1;
 const TCX_DROP = 2;
 
 export const CONTEXT: Register = 6;
-export const FRAME: Register = 10;
 
 export const ETHERNET_HEADER = 14;
-/** ETH_P_IP in the byte order of the packet, read as a little-endian half word. */
-export const ETH_P_IP = 0x0008;
-export const VERSION_4_NO_OPTIONS = 0x45;
-/** More-fragments bit and fragment offset, read as a little-endian half word. */
-const FRAGMENT_BITS = 0xff3f;
-
 /** Outer TTL, the kernel's default (net.ipv4.ip_default_ttl). What arrives with it has crossed no router. */
 export const OUTER_TTL = 64;
-
-/** Host to network order, as a constant for a little-endian store or comparison. */
-export const be16 = (value: number): number => ((value >>> 8) & 0xff) | ((value & 0xff) << 8);
-export const be32 = (value: number): number =>
-  (value >>> 24) | ((value >>> 8) & 0xff00) | ((value & 0xff00) << 8) | (value << 24);
-
-/** What the fast path keeps in the kernel; see fast-path-tables.ts for who writes what. */
-export interface FastPathMaps {
-  readonly subnets: MapReference;
-  readonly own: MapReference;
-  readonly endpoints: MapReference;
-  readonly grants: MapReference;
-  readonly counters: MapReference;
-  readonly awaiting: MapReference;
-  readonly agent: MapReference;
-}
 
 /** What a program is made for. */
 export interface ProgramOptions {
@@ -100,7 +79,12 @@ export interface ProgramOptions {
   readonly segmentation: 'host' | 'beyond';
   /** The program takes what is for this host's own subnet, and with `off` whatever comes; the rest is the forwarder's. */
   readonly destinationCheck: DestinationCheck;
+  /** Whether the network has IPv6; the programs leave packets of it to the forwarder otherwise. */
+  readonly carriesIpv6: boolean;
 }
+
+/** What a subnet's key takes in the frame, IPv6's, in whole double words. */
+export const LONGEST_KEY_BYTES = 24;
 
 export const SECOND_NS = 1_000_000_000;
 export const MS = 1_000_000;
@@ -117,11 +101,10 @@ export function frameAddress(asm: Assembler, dst: Register, offset: number): voi
   asm.op('add', dst, offset);
 }
 
-/** Anything but IPv4 passes. */
-export function begin(asm: Assembler): void {
-  asm.op('mov', CONTEXT, reg(1));
+/** Goes to `label` unless the kernel takes the packet for one of that protocol. */
+export function requireEtherType(asm: Assembler, etherType: number, label: string): void {
   asm.load(4, 1, CONTEXT, SKB_PROTOCOL);
-  asm.jumpIf('ne', 1, ETH_P_IP, 'pass');
+  asm.jumpIf('ne', 1, etherType, label);
 }
 
 /** @param verdicts what the program says of a packet that passes, and of one that it drops; those of tcx by default. */
@@ -340,76 +323,50 @@ export function findWay(
   asm.jumpIf('ne', 1, AF_INET, 'pass');
 }
 
-/** The peer whose subnet has the address at `addressOffset`: R0 = its value. Anybody else's packet passes. */
-export function subnetLookup(asm: Assembler, maps: FastPathMaps, keyOffset: number, addressOffset: number): void {
-  asm.store(4, FRAME, keyOffset, 32);
-  asm.load(4, 1, FRAME, addressOffset);
-  asm.store(4, FRAME, keyOffset + 4, reg(1));
-  mapLookup(asm, maps.subnets, keyOffset);
+/**
+ * The peer whose subnet has the address at `addressOffset`: R0 = its value. Anybody else's packet passes.
+ * @param keyOffset LONGEST_KEY_BYTES of the frame.
+ */
+export function subnetLookup(
+  asm: Assembler,
+  maps: FastPathMaps,
+  family: Family,
+  keyOffset: number,
+  addressOffset: number,
+): void {
+  asm.store(4, FRAME, keyOffset, 8 * family.addressBytes);
+  for (let word = 0; word < family.addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, addressOffset + word);
+    asm.store(4, FRAME, keyOffset + 4 + word, reg(1));
+  }
+  mapLookup(asm, family.subnets(maps), keyOffset);
 }
 
 /** An address, at `addressOffset`, that is not of this host's own subnet passes. @param keyOffset 4 bytes of the frame. */
-export function requireOwn(asm: Assembler, maps: FastPathMaps, keyOffset: number, addressOffset: number): void {
+export function requireOwn(
+  asm: Assembler,
+  maps: FastPathMaps,
+  family: Family,
+  keyOffset: number,
+  addressOffset: number,
+): void {
   asm.store(4, FRAME, keyOffset, 0);
-  mapLookup(asm, maps.own, keyOffset);
-  asm.load(4, 1, FRAME, addressOffset);
-  asm.load(4, 2, 0, OWN_MASK);
-  asm.op('and', 1, reg(2));
-  asm.load(4, 2, 0, OWN_SUBNET);
-  asm.jumpIf('ne', 1, reg(2), 'pass');
-}
-
-/** A header at `offset` of the frame that is not the plain one, is a fragment, or whose TTL runs out here: passes. */
-export function requirePlainIpv4(asm: Assembler, offset: number): void {
-  asm.load(1, 1, FRAME, offset);
-  asm.jumpIf('ne', 1, VERSION_4_NO_OPTIONS, 'pass');
-  asm.load(2, 1, FRAME, offset + 6);
-  asm.jumpIf('set', 1, FRAGMENT_BITS, 'pass');
-  asm.load(1, 1, FRAME, offset + 8);
-  asm.jumpIf('le', 1, 1, 'pass');
-}
-
-/** As `decrementTtl` of checksum.ts, on a header in the frame. */
-export function decrementTtl(asm: Assembler, offset: number): void {
-  asm.load(1, 1, FRAME, offset + 8);
-  asm.op('sub', 1, 1);
-  asm.store(1, FRAME, offset + 8, reg(1));
-  asm.load(2, 1, FRAME, offset + 10);
-  asm.op('add', 1, be16(0x0100));
-  asm.jumpIf('lt', 1, 0xffff, 'ttl-no-carry');
-  asm.op('add', 1, 1);
-  asm.label('ttl-no-carry');
-  asm.store(2, FRAME, offset + 10, reg(1));
-}
-
-/** Folds the sum in a register to 16 bits, by way of another. */
-export function foldSum(asm: Assembler, sum: Register, scratch: Register): void {
-  for (let round = 0; round < 2; round++) {
-    asm.op('mov', scratch, reg(sum));
-    asm.op('shr', scratch, 16);
-    asm.op('and', sum, 0xffff);
-    asm.op('add', sum, reg(scratch));
+  mapLookup(asm, family.own(maps), keyOffset);
+  for (let word = OWN_SUBNET; word < family.addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, addressOffset + word);
+    asm.load(4, 2, 0, family.addressBytes + word);
+    asm.op('and', 1, reg(2));
+    asm.load(4, 2, 0, word);
+    asm.jumpIf('ne', 1, reg(2), 'pass');
   }
-}
-
-/** Adds to sum (R3) the words at an offset of the frame, by way of R1 and R2; `length` 2 or 4 bytes. */
-export function addToSum(asm: Assembler, offset: number, length: 2 | 4): void {
-  asm.load(length, 1, FRAME, offset);
-  if (length === 4) {
-    asm.op('mov', 2, reg(1));
-    asm.op('shr', 2, 16);
-    asm.op('and', 1, 0xffff);
-    asm.op('add', 3, reg(2));
-  }
-  asm.op('add', 3, reg(1));
 }
 
 /** R1 = length of IP and TCP header; `at` is the data offset, and what shares its byte, in the frame. */
-function tcpHeadersLength(asm: Assembler, at: number): void {
+function tcpHeadersLength(asm: Assembler, { header }: Family, at: number): void {
   asm.load(1, 1, FRAME, at);
   asm.op('shr', 1, 4);
   asm.op('shl', 1, 2);
-  asm.op('add', 1, IPV4_MIN_HEADER);
+  asm.op('add', 1, header);
 }
 
 /**
@@ -418,13 +375,19 @@ function tcpHeadersLength(asm: Assembler, at: number): void {
  * @param transportOffset of its transport header in the packet.
  * @param scratch 8 bytes of the frame.
  */
-function headersLength(asm: Assembler, ipOffset: number, transportOffset: number, scratch: number): void {
-  asm.load(1, 2, FRAME, ipOffset + 9);
-  asm.op('mov', 1, IPV4_MIN_HEADER + UDP_HEADER);
+function headersLength(
+  asm: Assembler,
+  family: Family,
+  ipOffset: number,
+  transportOffset: number,
+  scratch: number,
+): void {
+  asm.load(1, 2, FRAME, ipOffset + family.protocolAt);
+  asm.op('mov', 1, family.header + UDP_HEADER);
   asm.jumpIf('eq', 2, PROTO_UDP, 'headers-measured');
   asm.jumpIf('ne', 2, PROTO_TCP, 'pass');
   loadBytes(asm, transportOffset + 12, scratch, 1);
-  tcpHeadersLength(asm, scratch);
+  tcpHeadersLength(asm, family, scratch);
   asm.label('headers-measured');
 }
 
@@ -432,20 +395,32 @@ function headersLength(asm: Assembler, ipOffset: number, transportOffset: number
  * Passes unless the packet is TCP's word that data arrived and nothing else: no payload, no flag but ACK. One that overtakes
  * data of its own flow does no harm, for it says nothing about them. In: R9 length of the packet. Arguments as above.
  */
-export function requireBareAck(asm: Assembler, ipOffset: number, transportOffset: number, scratch: number): void {
-  asm.load(1, 1, FRAME, ipOffset + 9);
+export function requireBareAck(
+  asm: Assembler,
+  family: Family,
+  ipOffset: number,
+  transportOffset: number,
+  scratch: number,
+): void {
+  asm.load(1, 1, FRAME, ipOffset + family.protocolAt);
   asm.jumpIf('ne', 1, PROTO_TCP, 'pass');
   loadBytes(asm, transportOffset + 12, scratch, 2);
   asm.load(1, 1, FRAME, scratch + 1);
   asm.jumpIf('ne', 1, TCP_ACK, 'pass');
-  tcpHeadersLength(asm, scratch);
+  tcpHeadersLength(asm, family, scratch);
   asm.jumpIf('ne', 1, reg(9), 'pass');
 }
 
 /** Goes to `label` when a TCP packet, R9 bytes long, has no payload. Arguments as above. */
-export function jumpIfNoPayload(asm: Assembler, transportOffset: number, scratch: number, label: string): void {
+export function jumpIfNoPayload(
+  asm: Assembler,
+  family: Family,
+  transportOffset: number,
+  scratch: number,
+  label: string,
+): void {
   loadBytes(asm, transportOffset + 12, scratch, 1);
-  tcpHeadersLength(asm, scratch);
+  tcpHeadersLength(asm, family, scratch);
   asm.jumpIf('ge', 1, reg(9), label);
 }
 
@@ -467,12 +442,13 @@ export function measurePacket(asm: Assembler, { packets, bytes }: Measured): voi
  */
 export function measureSuperPacket(
   asm: Assembler,
+  family: Family,
   { packets, bytes }: Measured,
   ipOffset: number,
   transportOffset: number,
   scratch: number,
 ): void {
-  headersLength(asm, ipOffset, transportOffset, scratch);
+  headersLength(asm, family, ipOffset, transportOffset, scratch);
   asm.load(4, 2, CONTEXT, SKB_GSO_SEGMENTS);
   asm.jumpIf('gt', 2, 0, 'segments-known');
   asm.op('mov', 2, 1);

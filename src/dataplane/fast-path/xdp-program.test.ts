@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { ipv4Of } from '../../ip/ipv4.ts';
+import { mapsBy } from './layout.ts';
 import { xdpProgram } from './xdp-program.ts';
 
-const map = { fd: 3 };
-const maps = {
-  ...{ subnets: map, own: map, endpoints: map, grants: map, counters: map, awaiting: map, agent: map },
-};
+const maps = mapsBy(() => ({ fd: 3 }));
 const JUMPS = [0x05, 0x06];
 const CALL = 0x85;
 const EXIT = 0x95;
@@ -17,7 +15,7 @@ for (const segmentation of ['host', 'beyond'] as const) {
   it(`the program before GRO has no loop and is short enough for any kernel (${segmentation})`, () => {
     const code = xdpProgram({
       ...{ maps, ownAddress: ipv4Of(0xc0a84d01), ownPort: 8285, tunIndex: 7, underlayIndex: 2 },
-      ...{ segmentation, destinationCheck: 'loose', ownMac: [2, 0, 0xc0, 0xa8, 0x4d, 1] },
+      ...{ segmentation, carriesIpv6: true, destinationCheck: 'loose', ownMac: [2, 0, 0xc0, 0xa8, 0x4d, 1] },
     });
     const view = new DataView(code.buffer);
     const count = code.length / 8;

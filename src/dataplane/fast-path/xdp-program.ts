@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_ICMP, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, type Register, reg } from './assembler.ts';
+import { ETH_P_IP, type Family, familiesOf, IPV4 } from './family.ts';
+import { addToSum, FRAME, foldSum } from './frame-words.ts';
 import {
   CLOCK,
   FIB,
   INNER,
   KEY,
   learnFromTag,
+  loadInnerOf,
   MEASURED,
   NOW,
   OUTER,
@@ -20,16 +23,11 @@ import {
 } from './inbound-checks.ts';
 import { NEXT_TO_SOCKET, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
 import {
-  addToSum,
   CONTEXT,
   CSUM_DIFF,
   count,
-  decrementTtl,
-  ETH_P_IP,
   ETHERNET_HEADER,
   end,
-  FRAME,
-  foldSum,
   jumpIfUnread,
   loadBytes,
   measurePacket,
@@ -58,7 +56,7 @@ const XDP_PASS = 2;
 const ETHERNET = UNREAD - 16;
 const SUM = ETHERNET - 8;
 
-const TRANSPORT_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER;
+const INNER_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD;
 /** Longer than a frame without fragments can be: XDP has one page for it. */
 const LONGEST_TRANSPORT = 4_095;
 /** `bpf_csum_diff` takes no more at once. */
@@ -83,7 +81,7 @@ export interface XdpProgramOptions extends ProgramOptions {
  * Once a second a datagram of a peer passes to the forwarder's socket all the same: it shows that the host's rules still let it.
  */
 export function xdpProgram(options: XdpProgramOptions): Uint8Array {
-  const { maps, ownMac, segmentation, destinationCheck } = options;
+  const { maps, ownMac } = options;
   const asm = new Assembler();
   asm.op('mov', CONTEXT, reg(1));
   asm.call(XDP_GET_BUFF_LEN);
@@ -93,20 +91,33 @@ export function xdpProgram(options: XdpProgramOptions): Uint8Array {
   loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER, XDP_LOAD_BYTES);
   requireOuterHeaders(asm, options);
   readClock(asm, maps, CLOCK, KEY);
-  requireLengths(asm);
-  requireSource(asm, maps);
-  if (destinationCheck !== 'off') requireOwn(asm, maps, KEY, INNER + 16);
-  requireGrant(asm, options);
-  measurePacket(asm, MEASURED);
-  sumTransport(asm);
-  requireInnerSum(asm);
-  requireOuterSum(asm);
-  leaveSomeToSocket(asm);
-  if (segmentation === 'beyond') learnFromTag(asm, 'never-whole');
-  handOn(asm);
-  count(asm, maps, SLOT, RX_PACKETS, MEASURED);
+  for (const family of familiesOf(options)) {
+    const other = `not-${family.name}`;
+    asm.within(family.name, () => takeInner(asm, options, family, other));
+    asm.label(other);
+  }
   end(asm, { pass: XDP_PASS, drop: XDP_DROP });
   return asm.assemble();
+}
+
+/** What a datagram contains is handed on, if it is of that family; goes to `other` else. In: R9 length of the frame. */
+function takeInner(asm: Assembler, options: ProgramOptions, family: Family, other: string): void {
+  const { maps, segmentation, destinationCheck } = options;
+  loadInnerOf(asm, family, other, XDP_LOAD_BYTES);
+  requireLengths(asm, family);
+  requireSource(asm, maps, family);
+  if (destinationCheck !== 'off') requireOwn(asm, maps, family, KEY, INNER + family.destinationAt);
+  requireGrant(asm, options);
+  measurePacket(asm, MEASURED);
+  sumTransport(asm, family);
+  requireInnerSum(asm, family);
+  requireOuterSum(asm, family);
+  leaveSomeToSocket(asm);
+  if (segmentation === 'beyond') learnFromTag(asm, family, 'never-whole');
+  handOn(asm, family);
+  count(asm, maps, SLOT, RX_PACKETS, MEASURED);
+  asm.op('mov', 0, XDP_PASS);
+  asm.exit();
 }
 
 function requireFrameForUs(asm: Assembler, ownMac: readonly number[]): void {
@@ -122,13 +133,13 @@ function requireFrameForUs(asm: Assembler, ownMac: readonly number[]): void {
  * In: R9 length of the inner packet. Out: R9 that of its transport segment, and the sum of that in the frame, folded. A loop would
  * need a kernel's leave; so the length is taken apart by powers of two.
  */
-function sumTransport(asm: Assembler): void {
+function sumTransport(asm: Assembler, { header }: Family): void {
   const cursor: Register = 7;
-  asm.op('sub', 9, IPV4_MIN_HEADER);
+  asm.op('sub', 9, header);
   asm.jumpIf('gt', 9, LONGEST_TRANSPORT, 'pass');
   asm.store(8, FRAME, SUM, 0);
   asm.load(4, cursor, CONTEXT, XDP_DATA);
-  asm.op('add', cursor, TRANSPORT_IN_PACKET);
+  asm.op('add', cursor, INNER_IN_PACKET + header);
   let part = 0;
   const take = (bytes: number, add: () => void): void => {
     const done = `summed-${part++}`;
@@ -168,7 +179,7 @@ function sumTransport(asm: Assembler): void {
   for (let round = 0; round < 2; round++) foldSum(asm, 3, 1);
   asm.store(8, FRAME, SUM, reg(3));
   asm.load(8, 9, FRAME, MEASURED.bytes);
-  asm.op('sub', 9, IPV4_MIN_HEADER);
+  asm.op('sub', 9, header);
 }
 
 /** Passes unless the sum in R3 is that of something with its checksum. */
@@ -177,28 +188,28 @@ function requireSum(asm: Assembler): void {
   asm.jumpIf('ne', 3, 0xffff, 'pass');
 }
 
-/** Adds the addresses of the IPv4 header at `ip` of the frame to R3, and a protocol. */
-function addPseudoHeader(asm: Assembler, ip: number): void {
-  addToSum(asm, ip + 12, 4);
-  addToSum(asm, ip + 16, 4);
-  asm.load(1, 1, FRAME, ip + 9);
+/** Adds the addresses of the header at `ip` of the frame to R3, and the protocol. */
+function addPseudoHeader(asm: Assembler, { sourceAt, addressBytes, protocolAt }: Family, ip: number): void {
+  for (let word = 0; word < 2 * addressBytes; word += 4) addToSum(asm, ip + sourceAt + word, 4);
+  asm.load(1, 1, FRAME, ip + protocolAt);
   asm.op('shl', 1, 8);
   asm.op('add', 3, reg(1));
 }
 
 /** In: R9 length of the transport segment. */
-function requireInnerSum(asm: Assembler): void {
+function requireInnerSum(asm: Assembler, family: Family): void {
+  const { header, protocolAt, icmp, udpNeedsChecksum } = family;
   asm.load(8, 3, FRAME, SUM);
-  asm.load(1, 1, FRAME, INNER + 9);
-  asm.jumpIf('eq', 1, PROTO_ICMP, 'inner-sum');
+  asm.load(1, 1, FRAME, INNER + protocolAt);
+  asm.jumpIf('eq', 1, icmp.protocol, icmp.hasPseudoHeader ? 'pseudo-header' : 'inner-sum');
   asm.jumpIf('eq', 1, PROTO_TCP, 'pseudo-header');
   asm.jumpIf('ne', 1, PROTO_UDP, 'pass');
-  loadBytes(asm, TRANSPORT_IN_PACKET + 6, KEY, 2, XDP_LOAD_BYTES);
+  loadBytes(asm, INNER_IN_PACKET + header + 6, KEY, 2, XDP_LOAD_BYTES);
   asm.load(8, 3, FRAME, SUM);
   asm.load(2, 1, FRAME, KEY);
-  asm.jumpIf('eq', 1, 0, 'inner-sum-right');
+  asm.jumpIf('eq', 1, 0, udpNeedsChecksum ? 'pass' : 'inner-sum-right');
   asm.label('pseudo-header');
-  addPseudoHeader(asm, INNER);
+  addPseudoHeader(asm, family, INNER);
   asm.op('mov', 1, reg(9));
   asm.toBig16(1);
   asm.op('add', 3, reg(1));
@@ -208,13 +219,13 @@ function requireInnerSum(asm: Assembler): void {
 }
 
 /** The host would look at it before it gave the datagram to the socket. */
-function requireOuterSum(asm: Assembler): void {
+function requireOuterSum(asm: Assembler, { header }: Family): void {
   asm.load(2, 1, FRAME, UDP + 6);
   asm.jumpIf('eq', 1, 0, 'outer-sum-right');
   asm.load(8, 3, FRAME, SUM);
-  for (let offset = 0; offset < IPV4_MIN_HEADER; offset += 4) addToSum(asm, INNER + offset, 4);
+  for (let offset = 0; offset < header; offset += 4) addToSum(asm, INNER + offset, 4);
   for (let offset = 0; offset < UDP_HEADER; offset += 4) addToSum(asm, UDP + offset, 4);
-  addPseudoHeader(asm, OUTER);
+  addPseudoHeader(asm, IPV4, OUTER);
   addToSum(asm, UDP + 4, 2);
   requireSum(asm);
   asm.label('outer-sum-right');
@@ -243,15 +254,16 @@ function leaveSomeToSocket(asm: Assembler): void {
 }
 
 /** First the mark, which a driver may have no room for: a packet without it must keep its headers. */
-function handOn(asm: Assembler): void {
+function handOn(asm: Assembler, family: Family): void {
   adjust(asm, XDP_ADJUST_META, -XDP_MARK_BYTES, 'pass');
-  decrementTtl(asm, INNER);
+  family.takeHop(asm, INNER);
   const frameStart = INNER - ETHERNET_HEADER;
-  for (let offset = 0; offset < ETHERNET_HEADER; offset += 2) {
+  for (let offset = 0; offset < ETHERNET_HEADER - 2; offset += 2) {
     asm.load(2, 1, FRAME, ETHERNET + offset);
     asm.store(2, FRAME, frameStart + offset, reg(1));
   }
-  transferBytes(asm, XDP_STORE_BYTES, ENCAPSULATION_OVERHEAD, frameStart, ETHERNET_HEADER + IPV4_MIN_HEADER);
+  asm.store(2, FRAME, frameStart + ETHERNET_HEADER - 2, family.etherType);
+  transferBytes(asm, XDP_STORE_BYTES, ENCAPSULATION_OVERHEAD, frameStart, ETHERNET_HEADER + family.header);
   asm.jumpIf('ne', 0, 0, 'drop');
   adjust(asm, XDP_ADJUST_HEAD, ENCAPSULATION_OVERHEAD, 'drop');
   asm.load(4, 1, CONTEXT, XDP_DATA_META);

@@ -11,7 +11,7 @@ import { describeError } from '../src/errors.ts';
 import { writeBetween } from './document.ts';
 import { describeMachine } from './machine.ts';
 import { createManyPeers } from './many-peers.ts';
-import { createRig, type Rig, roundTrips, tcp, udp64 } from './measure.ts';
+import { connections, createRig, type Rig, roundTrips, tcp, udp64 } from './measure.ts';
 import { type BenchUnderlay, createPath, PATH_TITLES, PATHS, type PathName } from './paths.ts';
 import {
   describeRatio,
@@ -107,6 +107,19 @@ function loadJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repea
   };
 }
 
+const MANY_FLOWS = 64;
+
+function connectionsJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' | 'repeat'>): Job {
+  return {
+    ...rest,
+    title: 'short connections',
+    measure: async (rig, signal) => ({
+      crr1: await connections(rig, 1, seconds, signal),
+      crr64: await connections(rig, MANY_FLOWS, seconds, signal),
+    }),
+  };
+}
+
 const UNDERLAYS: readonly BenchUnderlay[] = ['native', 'wire', 'xdp', 'switch'];
 
 /** Enough for the ratios that matter, in about two minutes. */
@@ -114,7 +127,7 @@ function quickJobs(): Job[] {
   const paths = ['vxlan', 'weft', 'loop'] as const;
   const bulk = { paths, underlays: UNDERLAYS, repeat: 3 };
   const small = { paths, underlays: ['native'] as const, repeat: 3 };
-  return [tcpJob(1, false, 1.1, bulk), udpJob(1, small), rttJob(1, small)];
+  return [tcpJob(1, false, 1.1, bulk), udpJob(1, small), rttJob(1, small), connectionsJob(1, small)];
 }
 
 function fullJobs(repeat: number, seconds: number): Job[] {
@@ -130,6 +143,7 @@ function fullJobs(repeat: number, seconds: number): Job[] {
     lossJob(seconds, small),
     rttJob(seconds, small),
     loadJob(seconds, small),
+    connectionsJob(seconds, small),
   ];
 }
 

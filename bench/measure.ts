@@ -31,6 +31,10 @@ export async function createRig(path: BenchPath): Promise<Rig> {
       stdout: 'ignore',
     }),
   );
+  const shortConnections = stack.use(
+    await path.topology.start(server, shortConnectionsCommand('serve', serverAddress)),
+  );
+  await saysReady(shortConnections, /^ready$/);
   await countUdp(path.topology, server, LOAD, AbortSignal.timeout(10_000));
   const held = stack.move();
   return { path, client, server, serverAddress, [Symbol.asyncDispose]: () => held.disposeAsync() };
@@ -123,6 +127,19 @@ export async function roundTrips(
     return Number(found);
   };
   return { p50: percentile('50\\.000'), p99: percentile('99\\.000'), p999: percentile('99\\.900') };
+}
+
+const SHORT_CONNECTIONS = new URL('./short-connections.ts', import.meta.url).pathname;
+
+function shortConnectionsCommand(...args: readonly string[]): string[] {
+  return [process.execPath, '--disable-warning=ExperimentalWarning', SHORT_CONNECTIONS, ...args];
+}
+
+/** Thousand connections a second, of one request and one answer each (TCP_CRR of netperf), so many at a time. */
+export async function connections(rig: Rig, atOnce: number, seconds: number, signal: AbortSignal): Promise<number> {
+  const argv = shortConnectionsCommand('connect', rig.serverAddress, String(atOnce), String(seconds));
+  const { stdout } = await rig.path.topology.exec(rig.client, argv, { signal, timeoutMs: 60_000 });
+  return Number(stdout) / seconds / 1_000;
 }
 
 function cpuSeconds(rig: Rig): { forwarders: number; machine: number } {

@@ -16,6 +16,8 @@ export const METRICS = [
   'loadP50',
   'loadP99',
   'loadP999',
+  'crr1',
+  'crr64',
   'cpuPerGB',
   'machineCpuPerGB',
 ] as const;
@@ -35,6 +37,8 @@ export const UNITS: Readonly<Record<Metric, string>> = {
   loadP50: 'µs, among 20,000 packets/s',
   loadP99: 'µs, among 20,000 packets/s',
   loadP999: 'µs, among 20,000 packets/s',
+  crr1: 'thousand short TCP connections/s, one at a time',
+  crr64: 'thousand short TCP connections/s, 64 at a time',
   cpuPerGB: 'CPU s/GB, forwarder, TCP 1 stream',
   machineCpuPerGB: 'CPU s/GB, both hosts together, TCP 1 stream',
 };
@@ -121,6 +125,8 @@ const COLUMNS: readonly (readonly [string, Metric])[] = [
   ['load p50', 'loadP50'],
   ['load p99', 'loadP99'],
   ['load p99.9', 'loadP999'],
+  ['conn 1', 'crr1'],
+  ['conn 64', 'crr64'],
   ['CPU/GB', 'cpuPerGB'],
   ['machine/GB', 'machineCpuPerGB'],
 ];

@@ -45,7 +45,15 @@ const SENT = [seen(here, 'flannel0', 'out', request, 1_000), seen(here, 'eth0', 
 
 function verdictOf(facts: Partial<TraceFacts>) {
   const { text, ...rest } = judgeTrace({
-    ...{ protocol: 'udp', source: here, sightings: SENT, kernelDrops: [], agentDrops: [], sendError: undefined },
+    ...{
+      protocol: 'udp',
+      source: here,
+      sightings: SENT,
+      kernelDrops: [],
+      agentDrops: [],
+      copies: 10,
+      sendError: undefined,
+    },
     ...{ farHost: FAR, isFarSeen: true, hasFarAgentSeenMore: undefined, ...facts },
   });
   assert.ok(text.length > 10);
@@ -194,6 +202,11 @@ describe('what became of a packet', () => {
       },
       'lost | this host | agent | agent:no-route',
     ],
+    [
+      'the far host, which only its agent tells of, drops it',
+      { isFarSeen: false, agentDrops: [{ host: FAR, side: 'kernel', reason: 'filtered-in', packets: 10 }] },
+      `lost | ${FAR} | host | host:filtered-in`,
+    ],
     ['nothing knows more', {}, 'lost | this host | host eth0 | unseen'],
     ['it was never on a device', { sightings: [] }, 'lost | this host | host socket | unseen'],
   ];
@@ -204,6 +217,7 @@ describe('what became of a packet', () => {
     assert.match(textOf({}), /the network between the hosts lost it/);
     assert.match(textOf({ isFarSeen: false }), /could not be asked/);
     assert.match(textOf({ isFarSeen: false, hasFarAgentSeenMore: true }), /look for it on that host/);
-    assert.match(textOf({ isFarSeen: false, hasFarAgentSeenMore: false }), /has received nothing/);
+    assert.match(textOf({ isFarSeen: false, hasFarAgentSeenMore: 'unclear' }), /too many other packets/);
+    assert.match(textOf({ isFarSeen: false, hasFarAgentSeenMore: false }), /has received none of its copies/);
   });
 });

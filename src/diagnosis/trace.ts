@@ -6,6 +6,7 @@ import type { DecodedPacket } from '../capture/decode.ts';
 import { formatAddr, formatEndpoint, type IpFamily } from '../ip/address.ts';
 import { ICMP, type IcmpReason, icmpReasonOf } from '../ip/icmp.ts';
 import type { DroppingRule } from './rule-trace.ts';
+import type { CountedRise, Proof } from './trace-copies.ts';
 import type { TraceLeg, TraceMatch } from './trace-match.ts';
 
 /** `source` and `target` are where the two programs are: containers, or the hosts themselves. */
@@ -37,27 +38,22 @@ export interface TraceDrop {
   readonly match: TraceMatch;
 }
 
-/** Packets that an agent, or a queue before it, has dropped while the packet was on its way. */
-export interface AgentDrops {
-  readonly host: string;
-  readonly side: 'tx' | 'rx' | 'queue';
-  readonly reason: string;
-  readonly packets: number;
-}
-
 export interface TraceFacts {
   readonly protocol: 'icmp' | 'tcp' | 'udp';
   readonly source: TracePlace;
   readonly sightings: readonly TraceSighting[];
   readonly kernelDrops: readonly TraceDrop[];
-  readonly agentDrops: readonly AgentDrops[];
+  /** Sent after the packet, to know which counters are its own; 0 where that was not needed. */
+  readonly copies: number;
+  /** Of those copies. */
+  readonly agentDrops: readonly CountedRise[];
   /** Name of the error with which the kernel refused to send. */
   readonly sendError: string | undefined;
   readonly farHost: string;
   /** Whether frames on the far host's devices could be seen. */
   readonly isFarSeen: boolean;
-  /** Whether the far host's agent counts a packet more from this host; `undefined` when it was not asked. */
-  readonly hasFarAgentSeenMore: boolean | undefined;
+  /** Whether the far host's agent has received the copies; `unclear` beside many other packets, `undefined` when it was not asked, or does not know. */
+  readonly hasFarAgentSeenMore: Proof['hasArrived'] | undefined;
 }
 
 export interface HeaderText {
@@ -252,9 +248,11 @@ function unseen(last: TraceSighting, { isFarSeen, farHost, hasFarAgentSeenMore }
   if (last.direction === 'in') return 'it was last seen here coming in; this host did not pass it on';
   if (isFarSeen) return `it left this device and did not reach ${farHost}: the network between the hosts lost it`;
   if (hasFarAgentSeenMore === true)
-    return `it left this device, and the agent of ${farHost} has received packets: look for it on that host`;
+    return `it left this device, and the agent of ${farHost} has received its copies: look for it on that host`;
+  if (hasFarAgentSeenMore === 'unclear')
+    return `it left this device; too many other packets reach ${farHost} to tell whether it arrived: look for it on that host`;
   if (hasFarAgentSeenMore === false)
-    return `it left this device, and the agent of ${farHost} has received nothing: the network or a firewall of ${farHost} lost it`;
+    return `it left this device, and the agent of ${farHost} has received none of its copies: the network or a firewall of ${farHost} lost it`;
   return `it left this device; what became of it is known to ${farHost}, which could not be asked (--host, --cluster)`;
 }
 
@@ -340,16 +338,21 @@ function agentVerdict(facts: TraceFacts): TraceVerdict | undefined {
   const fitting = facts.agentDrops.filter(({ host, side }) => {
     if (last === undefined) return false;
     const isFar = host === facts.farHost;
+    // What the kernel of this host drops is known from itself, and everything of a far host only from its agent.
+    if (isFar && !facts.isFarSeen) return true;
+    if (side === 'kernel') return false;
     const isRequest = last.match.leg === 'request';
     if (side === 'rx') return last.match.inner !== undefined && isRequest === isFar;
     return last.match.inner === undefined && isRequest !== isFar;
   });
   const [most] = fitting.toSorted((a, b) => b.packets - a.packets);
   if (most === undefined) return undefined;
-  const others = fitting.length > 1 ? '; other packets were dropped for other reasons meanwhile' : '';
+  const { host, side, reason, packets } = most;
+  const [who, hop] = side === 'kernel' ? ['the kernel of that host', 'host'] : ['the agent', 'agent'];
+  const others = fitting.length > 1 ? '; copies were dropped for other reasons as well' : '';
   const whose = last?.match.leg === 'answer' ? 'of the answer: ' : '';
   return {
-    ...{ outcome: 'lost', host: most.host, hop: 'agent', reason: `agent:${most.reason}` },
-    text: `${whose}the agent drops it: ${most.reason} (${most.side}, ${most.packets} counted meanwhile${others})`,
+    ...{ outcome: 'lost', host, hop, reason: `${side === 'kernel' ? 'host' : 'agent'}:${reason}` },
+    text: `${whose}${who} drops it: ${reason} (${side}, ${packets} counted for ${facts.copies} copies${others})`,
   };
 }

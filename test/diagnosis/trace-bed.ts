@@ -81,15 +81,24 @@ export class TraceBed implements AsyncDisposable {
     return [...weft, 'trace', ...words, '--subnet-file', `${here}/subnet.env`, '--socket', socket, '--wait', '1'];
   }
 
-  async trace(...words: string[]): Promise<Traced> {
+  trace(...words: string[]): Promise<Traced> {
+    return this.#run(this.command(...words, '--json'));
+  }
+
+  async #run(argv: readonly string[]): Promise<Traced> {
     const options = { okExitCodes: 'any' as const, timeoutMs: 60_000, signal };
-    const { stdout, stderr, exitCode } = await this.overlay.topology.exec(
-      this.host(0),
-      this.command(...words, '--json'),
-      options,
-    );
+    const { stdout, stderr, exitCode } = await this.overlay.topology.exec(this.host(0), argv, options);
     assert.notEqual(stdout, '', stderr);
     return { report: JSON.parse(stdout) as TraceReport, exitCode };
+  }
+
+  /** As if the far host were another machine: nothing of it is seen but its agent's API. */
+  async traceRemote(tokenFile: string, port: number, ...words: string[]): Promise<Traced> {
+    const api = ['--host', `http://${this.farAddress}:${port}`, '--token-file', tokenFile];
+    const own = ['--subnet-file', `${this.host(0).stateDirectory}/subnet.env`, '--wait', '1', '--json'];
+    const hidden = ['unshare', '--mount', '--pid', '--fork', '--mount-proc', 'sh', '-ec'];
+    const script = 'mount -t tmpfs none /run/netns; exec "$@"';
+    return await this.#run([...hidden, script, 'sh', ...weft, 'trace', ...words, ...api, ...own]);
   }
 
   sh(at: Place, command: string) {

@@ -1,4 +1,5 @@
-import type { AgentDrops, TraceHop, TraceVerdict } from '../../diagnosis/trace.ts';
+import type { TraceHop, TraceVerdict } from '../../diagnosis/trace.ts';
+import type { CountedRise } from '../../diagnosis/trace-copies.ts';
 import { printable } from '../../printable.ts';
 import { wrapped } from './status-report.ts';
 import { NARROW_COLUMNS } from './table.ts';
@@ -14,7 +15,10 @@ export interface TraceReport {
   readonly far: { readonly frames: boolean; readonly agent: boolean };
   readonly hops: readonly TraceHop[];
   readonly verdict: TraceVerdict;
-  readonly agentDrops: readonly AgentDrops[];
+  /** Sent after the packet, where its loss has no other reason. */
+  readonly copies: number;
+  /** Of the copies. */
+  readonly agentDrops: readonly CountedRise[];
   readonly notes: readonly string[];
 }
 

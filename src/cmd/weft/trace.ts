@@ -1,14 +1,9 @@
-import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
-import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
-import type { Peer, Self } from '../../api/schema.ts';
 import { backendKind } from '../../backend/registry.ts';
-import { apiSocketPath } from '../../config/subnet-file.ts';
 import { gatewayOf, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
 import { type DroppingRule, droppingRule, plainTarget, ruleMatch, ruleTargetOf } from '../../diagnosis/rule-trace.ts';
 import {
-  type AgentDrops,
   hopsOf,
   isHome,
   judgeTrace,
@@ -21,7 +16,7 @@ import {
 } from '../../diagnosis/trace.ts';
 import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { containsAddr, formatAddr, formatPrefix, type IpAddr, isPrefix4, parseAddr } from '../../ip/address.ts';
+import { containsAddr, formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
 import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
 import { errnoName } from '../../linux/ffi.ts';
@@ -38,10 +33,11 @@ import { openPacketSocket, type PacketSocket, type SniffedTraffic } from '../../
 import { traceRules } from '../../linux/rule-trace.ts';
 import { openTracePacket, type TracePacket, type TraceProtocol } from '../../linux/trace-packet.ts';
 import { untilStopped } from '../stop-signal.ts';
-import { askAll, clientsOf, selfAndPeers, type TargetFlags, withTarget } from './agent-target.ts';
+import { type TargetFlags, withTarget } from './agent-target.ts';
 import { realHost } from './doctor-host.ts';
 import { secondsOf } from './option-values.ts';
 import { requireRoot } from './test-host.ts';
+import { agentsOf, countsArrivals, countsOf, proveByCopies } from './trace-agents.ts';
 import { renderTrace, type TraceReport } from './trace-report.ts';
 import { watchDrops, watchLive } from './trace-watch.ts';
 import { wantedKernel } from './wanted-kernel.ts';
@@ -171,23 +167,34 @@ async function trace(
   const seen = await collect({ watched, drops: watch, identity, isSent: errno === 0 }, flags.wait, signal);
   const lost = watched.reduce((sum, { tap }) => sum + tap.statistics().dropped, 0);
   if (lost > 0) notes.push(`${lost} frames could not be looked at: hops may be missing`);
-  const counted = deltaOf(before, await countsOf(agents, signal));
   const isFarSeen = places.some(({ host, name }) => host === farHost && name === 'host');
-  const isFarAsked = agents.some(({ host }) => host === farHost);
-  const facts: TraceFacts = {
-    ...{ protocol: request.protocol.kind, ...seen, ...counted, farHost, isFarSeen },
+  const isFarAsked = before.hosts.has(farHost);
+  const alone: TraceFacts = {
+    ...{ protocol: request.protocol.kind, ...seen, farHost, isFarSeen, copies: 0, agentDrops: [] },
     source: places.find(({ isSource }) => isSource)!,
     sendError: errno === 0 ? undefined : errnoName(errno),
-    hasFarAgentSeenMore: isFarAsked ? counted.arrived.has(farHost) : undefined,
+    hasFarAgentSeenMore: undefined,
   };
-  const judged = judgeTrace(facts);
+  let [facts, judged] = [alone, judgeTrace(alone)];
+  if (judged.reason === 'unseen' && before.hosts.size > 0) {
+    const sendCopy = (): void => void open().packet.send();
+    const proof = await proveByCopies(agents, before, sendCopy, { farHost, waitMs: flags.wait * 1_000 }, signal);
+    facts = {
+      ...alone,
+      copies: proof.copies,
+      agentDrops: proof.drops,
+      hasFarAgentSeenMore: countsArrivals(before, farHost) ? proof.hasArrived : undefined,
+    };
+    judged = judgeTrace(facts);
+    notes.push(...proof.notes);
+  }
   const rule = judged.reason === 'netfilter' ? await ruleOf(places, facts, judged, open(), notes, signal) : undefined;
   const verdict = { ...judged, ...(rule && { rule }) };
   return {
     ok: verdict.outcome === 'answered' || verdict.outcome === 'delivered',
     ...{ from: request.from, to: formatAddr(to), protocol: [request.protocol.kind, port || ''].join(' ').trim() },
     ...{ farHost, far: { frames: isFarSeen, agent: isFarAsked } },
-    ...{ hops: hopsOf(facts), verdict, agentDrops: counted.agentDrops, notes },
+    ...{ hops: hopsOf(facts), verdict, copies: facts.copies, agentDrops: facts.agentDrops, notes },
   };
 }
 
@@ -364,93 +371,4 @@ async function collect(
   await sleep(SETTLE_MS, undefined, { signal });
   turn();
   return { sightings, kernelDrops };
-}
-
-interface TracedAgent {
-  readonly host: string;
-  readonly client: AgentClient;
-  /** The peer of that agent on the other side of the trace. */
-  readonly subnet: string;
-}
-
-interface AgentsFacts {
-  readonly flags: TraceFlags;
-  readonly peer: PeerView;
-  readonly farHost: string;
-  readonly view: HostView;
-  readonly notes: string[];
-}
-
-async function agentsOf(
-  { flags, peer, farHost, view, notes }: AgentsFacts,
-  signal: AbortSignal,
-): Promise<readonly TracedAgent[]> {
-  const socket = apiSocketPath(flags.subnetFile);
-  const here: TracedAgent = { host: THIS_HOST, client: agentClient(THIS_HOST, overSocket(socket)), subnet: peer.id };
-  const clients = await clientsOf(flags, signal);
-  const asked = await askAll(clients, (client) => client.get('/self', signal), signal);
-  const own = present(view.known.own.subnets).find((subnet) => isPrefix4(subnet) === isPrefix4(peer.subnet));
-  const at = asked.findIndex((one) => 'answer' in one && one.answer.lease?.subnets.includes(peer.id) === true);
-  if (at < 0) {
-    notes.push(`the agent of ${farHost} was not asked: name it with --socket, --host or --cluster`);
-    return [here];
-  }
-  const subnet = own === undefined ? hostname() : formatPrefix(own);
-  return [here, { host: farHost, client: clients[at]!, subnet }];
-}
-
-interface Counts {
-  readonly drops: ReadonlyMap<string, number>;
-  readonly received: number;
-}
-
-/** By host; an agent that does not answer has no figures. */
-async function countsOf(agents: readonly TracedAgent[], signal: AbortSignal): Promise<ReadonlyMap<string, Counts>> {
-  const answers = await Promise.all(
-    agents.map(async ({ host, client, subnet }) => {
-      try {
-        const { self, peers } = await selfAndPeers(client, signal);
-        const peer = peers.peers.find(({ subnets }) => subnets.includes(subnet));
-        return [host, countedOf(peer, self.dataPath)] as const;
-      } catch {
-        signal.throwIfAborted();
-        return undefined;
-      }
-    }),
-  );
-  return new Map(answers.filter((answer) => answer !== undefined));
-}
-
-type DataPath = Pick<Self['dataPath'], 'nobody' | 'queueDrops'>;
-
-function countedOf(peer: Peer | undefined, { nobody, queueDrops }: DataPath): Counts {
-  const drops = new Map<string, number>();
-  const add = (side: AgentDrops['side'], counts: Readonly<Record<string, number>> = {}): void => {
-    for (const [reason, count] of Object.entries(counts))
-      drops.set(`${side} ${reason}`, (drops.get(`${side} ${reason}`) ?? 0) + count);
-  };
-  add('tx', peer?.tx?.drops);
-  add('rx', peer?.rx?.drops);
-  add('tx', nobody?.tx.drops);
-  add('rx', nobody?.rx.drops);
-  add('queue', queueDrops);
-  return { drops, received: peer?.rx?.packets ?? 0 };
-}
-
-function deltaOf(
-  before: ReadonlyMap<string, Counts>,
-  after: ReadonlyMap<string, Counts>,
-): { readonly agentDrops: readonly AgentDrops[]; readonly arrived: ReadonlySet<string> } {
-  const arrived = new Set<string>();
-  const agentDrops = [...after].flatMap(([host, { drops, received }]) => {
-    const past = before.get(host);
-    if (past === undefined) return [];
-    if (received > past.received) arrived.add(host);
-    return [...drops].flatMap(([key, count]): AgentDrops[] => {
-      const packets = count - (past.drops.get(key) ?? 0);
-      const [side, reason] = key.split(' ') as [AgentDrops['side'], string];
-      return packets > 0 ? [{ host, side, reason, packets }] : [];
-    });
-  });
-  return { agentDrops, arrived };
 }

@@ -13,18 +13,13 @@ import { type NetworkConfig, networksOf } from '../config/network-config.ts';
 import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { ForwardingTable } from '../dataplane/forwarding-table.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
-import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
-import type { Kernel } from '../desired/kernel.ts';
-import { describeOp } from '../desired/op.ts';
-import { describeProblem } from '../desired/problem.ts';
-import { Reconciler } from '../desired/reconciler.ts';
+import type { Forwarder } from '../dataplane/supervisor.ts';
+import type { Reconciler } from '../desired/reconciler.ts';
 import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
-import { describeError, WeftError } from '../errors.ts';
-import type { RecordEvent } from '../events/event.ts';
+import { describeError } from '../errors.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
-import type { Log } from '../log/log.ts';
 import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
@@ -34,8 +29,10 @@ import { merged, OtherBackends, type OtherBackendsParts, OwnAnswers } from './ot
 import { addressesOf, OuterSources, outerFilterName, outerTraffic } from './outer-sources.ts';
 import { type PeerProbes, probeTargets } from './peer-probes.ts';
 import { type PeerWay, peerWay } from './peer-way.ts';
-import type { AgentHost, FastPathState } from './ports.ts';
+import type { AgentHost } from './ports.ts';
 import type { Part } from './readiness.ts';
+import { type RecordedForwarderParts, recordedForwarder } from './recorded-forwarder.ts';
+import { recordedReconciler } from './recorded-reconciler.ts';
 import { SkippedPeers } from './skipped-peers.ts';
 import { NodeTraffic } from './traffic.ts';
 
@@ -47,7 +44,7 @@ const FIREWALL_LOOKS_EVERY = 6;
 /** Longer ones Node.js takes for none. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-export interface NodePlaneParts {
+export interface NodePlaneParts extends RecordedForwarderParts {
   readonly host: Pick<
     AgentHost,
     | 'kernel'
@@ -73,12 +70,6 @@ export interface NodePlaneParts {
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly probes: Pick<PeerProbes, 'setPeer'>;
-  readonly onForwarderEvent: (event: ForwarderEvent) => void;
-  readonly onFastPath: (state: FastPathState) => void;
-  /** Told of what only another process can mend. */
-  readonly onFatal: (error: unknown) => void;
-  readonly record: RecordEvent;
-  readonly log: Log;
 }
 
 /**
@@ -129,10 +120,10 @@ export class NodePlane implements AsyncDisposable {
     this.#setup = parts.setup;
     this.#backend = openBackend(parts.setup, config, external);
     this.#external = external;
-    this.forwarder = this.#backend.underlay && this.#makeForwarder(() => this.#backend, options.fastPath);
+    this.forwarder = this.#backend.underlay && recordedForwarder(parts, () => this.#backend, options.fastPath);
     this.#others = new OtherBackends({
       ...{ ...parts.others, config, slots: parts.slots, log },
-      forwarder: (backend) => this.#makeForwarder(backend, 'off'),
+      forwarder: (backend) => recordedForwarder(parts, backend, 'off'),
       onChanged: () => this.#programAgain(true),
     });
     this.#checksums = new ChecksumWatch({
@@ -142,7 +133,7 @@ export class NodePlane implements AsyncDisposable {
     });
     this.#sources = new OuterSources({ filters: host.outerFilters, name: outerFilterName(networksOf(config)), log });
     this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
-    this.reconciler = makeReconciler(host.kernel(), record, log);
+    this.reconciler = recordedReconciler(host.kernel(), record, log);
     this.hooks = new HookKeeper({ run: parts.runCommand, log });
     this.traffic = new NodeTraffic({
       ...{ options, config, record, log },
@@ -375,86 +366,10 @@ export class NodePlane implements AsyncDisposable {
     return `Failed to setup ${this.#parts.options.ipMasq ? 'masq' : 'forward'} rules, `;
   }
 
-  #makeForwarder(backend: () => Backend, fastPath: FlanneldOptions['fastPath']): Forwarder {
-    const { host, options, onForwarderEvent, onFastPath, onFatal, record, log } = this.#parts;
-    return host.forwarder({
-      underlay: () => {
-        const { underlay } = backend();
-        if (underlay === undefined) throw new TypeError('unreachable: a backend changed its nature');
-        return underlay;
-      },
-      persistent: true,
-      sourceCheck: options.sourceCheck,
-      destinationCheck: options.destinationCheck,
-      fastPath,
-      fastPathIn: options.fastPathIn,
-      fastPathRoot: options.fastPathDir,
-      onNotice: (text) => log.warn(text),
-      onFastPath: (state) => {
-        onFastPath(state);
-        log.info(state.text);
-        record({
-          kind: state.isOpen ? 'fast-path-opened' : 'fast-path-closed',
-          severity: state.isOpen || fastPath === 'off' ? 'info' : 'warning',
-          subject: backend().underlay?.tunName ?? '',
-          text: state.text,
-        });
-      },
-      onEvent: (event: ForwarderEvent) => {
-        onForwarderEvent(event);
-        const subject = backend().underlay?.tunName ?? '';
-        if (event.type === 'started') {
-          log.info('Packet workers are running');
-          record({ kind: 'forwarder-started', severity: 'info', subject, text: 'packet workers are running' });
-        } else if (event.type === 'stuck') {
-          onFatal(new WeftError('WEFT_FORWARDER_FAILED', event.reason));
-        } else {
-          log.error(`The data path broke (${event.reason}); starting it again in ${event.retryInMs} ms`);
-          record({
-            ...{ kind: 'forwarder-failed', severity: 'error', subject, cause: event.reason },
-            text: `the data path broke; starting it again in ${event.retryInMs} ms`,
-          });
-        }
-      },
-    });
-  }
-
   #withBlackholes(own: Lease, state: WantedState): WantedState {
     if (!this.#parts.options.ipBlackholeRoute) return state;
     const subnets = present(own.subnets);
     const blackholes = subnets.map((dst) => ({ type: 'blackhole' as const, dst, metric: BLACKHOLE_METRIC }));
     return { ...state, routes: [...state.routes, ...blackholes] };
   }
-}
-
-function makeReconciler(kernel: Kernel, record: RecordEvent, log: Log): Reconciler {
-  return new Reconciler({
-    kernel,
-    onChange: (ops) => {
-      const operations = ops.map(describeOp);
-      const more = operations.length > 1 ? ` and ${operations.length - 1} more` : '';
-      const text = `${operations[0]}${more}`;
-      record({ kind: 'kernel-changed', severity: 'info', subject: 'kernel', text, operations });
-    },
-    onRepair: (ops) => {
-      for (const op of ops) {
-        log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
-        record({
-          ...{ kind: 'kernel-repaired', severity: 'warning', subject: 'kernel', text: `put back: ${describeOp(op)}` },
-          cause: 'somebody else has changed it on this host',
-          operations: [describeOp(op)],
-        });
-      }
-    },
-    onFailure: ({ message }) => {
-      log.error(message);
-      record({ kind: 'kernel-failed', severity: 'error', subject: 'kernel', text: message });
-    },
-    onProblems: (problems) => {
-      for (const problem of problems) {
-        log.warn(`Kernel state: ${describeProblem(problem)}`);
-        record({ kind: 'kernel-problem', severity: 'warning', subject: 'kernel', text: describeProblem(problem) });
-      }
-    },
-  });
 }

@@ -47,7 +47,6 @@ import { setIntOption } from './udp-socket.ts';
 const NAME_BYTES = 20;
 /** What waits while a file is written. */
 const BUFFER_BYTES = 32 << 20;
-const RAW_TYPES: readonly number[] = [ARPHRD_NONE, ARPHRD_RAWIP, ARPHRD_TUNNEL, ARPHRD_TUNNEL6, ARPHRD_SIT];
 
 export interface SniffedFrame {
   readonly timeNs: bigint;
@@ -153,7 +152,7 @@ class Sniffer implements PacketSocket {
       frames.push({
         timeNs: stampNs ?? BigInt(Date.now()) * 1_000_000n,
         ifIndex: name.getInt32(4, true),
-        linkType: kindOf(name.getUint16(8, true)),
+        linkType: linkTypeOfKind(name.getUint16(8, true)),
         direction: this.#name[10] === PACKET_OUTGOING ? 'outbound' : 'inbound',
         originalBytes: length,
         bytes: this.#buffer.slice(0, Math.min(length, this.#buffer.length)),
@@ -229,13 +228,26 @@ function tunnelProgram(only: readonly SniffedTraffic[]): readonly FilterInstruct
   return program;
 }
 
-function kindOf(hardwareType: number): LinkType {
-  if (hardwareType === ARPHRD_ETHER) return 'ethernet';
-  return RAW_TYPES.includes(hardwareType) ? 'raw' : 'unsupported';
+/** By the kind that the kernel says a device is (if_arp.h). */
+const LINK_TYPES: Readonly<Record<number, LinkType>> = {
+  // Also of vxlan, bridges and veth.
+  [ARPHRD_ETHER]: 'ethernet',
+  // TUN and wireguard.
+  [ARPHRD_NONE]: 'raw',
+  [ARPHRD_RAWIP]: 'raw',
+  // ipip.
+  [ARPHRD_TUNNEL]: 'raw',
+  [ARPHRD_TUNNEL6]: 'raw',
+  [ARPHRD_SIT]: 'raw',
+};
+
+/** Of one that is not known, no frame can be read. */
+export function linkTypeOfKind(hardwareType: number): LinkType {
+  return LINK_TYPES[hardwareType] ?? 'unsupported';
 }
 
 function linkTypeOf(hardwareType: number, device: string): 'ethernet' | 'raw' {
-  const kind = kindOf(hardwareType);
+  const kind = linkTypeOfKind(hardwareType);
   if (kind !== 'unsupported') return kind;
   throw new WeftError(
     'WEFT_SOCKET_FAILED',

@@ -25,6 +25,10 @@ fail() { # message, then what to do
 wireguard='wg=wireguard-tools wireguard-go=wireguard-go'
 # A machine with a kernel of its own; Debian's kernel package for it is fetched by the test.
 [ "$(uname -m)" = x86_64 ] && guest='qemu-system-x86_64=qemu-system-x86 wg=wireguard-tools' || guest=
+# strongSwan's daemon, how it is told what to do and asked, and the algorithms of its proposals.
+ipsec=/usr/lib/ipsec/charon=strongswan-charon
+ipsec="$ipsec /usr/lib/ipsec/plugins/libstrongswan-vici.so=strongswan-swanctl"
+ipsec="$ipsec /usr/lib/ipsec/plugins/libstrongswan-openssl.so=libstrongswan-standard-plugins"
 network='ip=iproute2 ping=iputils-ping iptables=iptables nft=nftables ethtool=ethtool tcpdump=tcpdump socat=socat iperf3=iperf3'
 stores='etcd=etcd-server etcdctl=etcd-client openssl=openssl'
 plugins='/usr/lib/cni/bridge=containernetworking-plugins'
@@ -56,7 +60,7 @@ for suite; do
     browser) commands="$commands $network $browser" namespaces=yes ;;
     diagnosis) commands="$commands $network $plugins $stores faketime=faketime" namespaces=yes ;;
     lab) commands="$commands $network $stores" namespaces=yes ;;
-    e2e) commands="$commands $network $stores $plugins $nodes $docker $guest $monitoring faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
+    e2e) commands="$commands $network $stores $plugins $nodes $docker $guest $ipsec $monitoring faketime=faketime systemd-analyze=systemd" namespaces=yes ;;
     kind) commands="$commands $network $stores $nodes $docker $images $runtimes" namespaces=yes ;;
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
@@ -99,7 +103,7 @@ if [ -n "$missing" ]; then
     fail "Debian packages are missing, and only root can install them: $missing" \
       "Run: sudo apt-get install $missing"
   say "installing Debian packages: $missing"
-  # etcd-server, containerd, docker.io and prometheus start a service when they are installed. weft starts its own servers, so none may run.
+  # etcd-server, containerd, docker.io, prometheus and strongswan-charon start a service when they are installed. weft starts its own servers, so none may run.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -119,7 +123,7 @@ if [ -n "$missing" ]; then
   }
   for unit in etcd-server:etcd.service containerd:containerd.service docker.io:docker.service docker.io:docker.socket \
     podman:podman.service podman:podman.socket podman:podman-restart.service podman:podman-auto-update.timer \
-    prometheus:prometheus.service; do
+    prometheus:prometheus.service strongswan-charon:strongswan-starter.service; do
     package=${unit%%:*} unit=${unit#*:}
     case " $missing " in
       *" $package "*)

@@ -3,10 +3,17 @@ import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { ActualWireguard } from '../desired/state.ts';
 import { formatPrefix } from '../ip/address.ts';
 import type { ProcessLog } from '../log/log.ts';
-import type { DirectionFigures, MetricsSnapshot, PeerFigures, WireguardFigures } from '../metrics/snapshot.ts';
+import type {
+  DirectionFigures,
+  IpsecFigures,
+  MetricsSnapshot,
+  PeerFigures,
+  WireguardFigures,
+} from '../metrics/snapshot.ts';
 import type { ProbePackets } from '../probe/prober.ts';
 import type { SubnetReport } from '../subnet/report.ts';
 import type { ConfigWatch } from './config-watch.ts';
+import type { IkeKeeper } from './ike-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
@@ -34,6 +41,12 @@ export function wireguardFigures({ link: device, peers }: ActualWireguard): Wire
   });
 }
 
+function ipsecFigures(ike: IkeKeeper): IpsecFigures[] {
+  return Array.from(ike.tunnels(), ([key, { isUp, sentBytes, receivedBytes }]) => {
+    return { peer: subnetOf(key), isUp, sentBytes, receivedBytes };
+  });
+}
+
 /** What the agent's parts have counted, gathered for the metrics; each part is filled in when it exists. */
 export class AgentFigures {
   readonly slots: PeerSlots;
@@ -51,7 +64,7 @@ export class AgentFigures {
   backend = '';
   /** Whether the network configuration has changed since the agent started. */
   config: Pick<ConfigWatch, 'isOutdated'> | undefined;
-  plane: Pick<NodePlane, 'carrier' | 'reconciler' | 'traffic' | 'hooks' | 'skipped'> | undefined;
+  plane: Pick<NodePlane, 'carrier' | 'reconciler' | 'traffic' | 'hooks' | 'ike' | 'skipped'> | undefined;
   /** Whether packets may take the fast path while the forwarder runs. */
   fastPath: FastPathState | undefined;
   session: LeaseSession | undefined;
@@ -174,6 +187,7 @@ export class AgentFigures {
       },
       kernel: kernel && { ...kernel, problems: kernel.problems.length },
       wireguard: kernel?.wireguard.flatMap(wireguardFigures),
+      ipsec: plane?.ike && ipsecFigures(plane.ike),
       traffic: plane?.traffic.counters,
       hooks: plane?.hooks.figures,
       probes: this.probes && { sent: this.probes.sent, paths: this.probes.results() },

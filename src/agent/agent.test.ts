@@ -154,6 +154,9 @@ class Stage implements AsyncDisposable {
         this.inspection = inspection;
         return { [Symbol.asyncDispose]: async () => {} };
       },
+      ikeDaemon: () => {
+        throw new TypeError('this backend has no use for an IKE daemon');
+      },
       hostDrops: () => ({ 'filtered-in': 3 }),
       endFastPath: () => undefined,
       probes: {

@@ -261,10 +261,12 @@ export class AgentInspection implements Inspection, Disposable {
     const described = describedLease(lease);
     const id = described.subnets.join('&');
     const way = plane?.ways.get(key);
-    const reason = plane?.skipped.reasonOf(key);
+    const ike = plane?.ike?.tunnel(key);
+    const reason = plane?.skipped.reasonOf(key) ?? ike?.problem;
     const traffic = this.#trafficOf(key);
-    const tunnel = tunnels.get(id);
-    const heardAtMs = tunnel?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets);
+    const wireguard = tunnels.get(id);
+    const tunnel = wireguard ?? ike;
+    const heardAtMs = wireguard?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets);
     return {
       ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
       ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),

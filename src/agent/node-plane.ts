@@ -24,6 +24,7 @@ import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
+import { IkeKeeper } from './ike-keeper.ts';
 import type { Failing } from './keeper.ts';
 import { merged, OtherBackends, type OtherBackendsParts, OwnAnswers } from './other-backends.ts';
 import { addressesOf, OuterSources, outerFilterName, outerTraffic } from './outer-sources.ts';
@@ -41,6 +42,8 @@ const BLACKHOLE_METRIC = 10_000;
 
 /** Somebody else's firewall is read at every so manieth check of the own rules: that is more to read. */
 const FIREWALL_LOOKS_EVERY = 6;
+/** From which `-v` on the log has what the IKE daemon says. */
+const CHARON_LEVEL = 2;
 /** Longer ones Node.js takes for none. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
@@ -49,6 +52,7 @@ export interface NodePlaneParts extends RecordedForwarderParts {
     AgentHost,
     | 'kernel'
     | 'forwarder'
+    | 'ikeDaemon'
     | 'endFastPath'
     | 'trafficManager'
     | 'firewall'
@@ -84,6 +88,8 @@ export class NodePlane implements AsyncDisposable {
   readonly hooks: HookKeeper;
   readonly skipped: SkippedPeers;
   readonly forwarder: Forwarder | undefined;
+  /** Where an IKE daemon agrees with the peers on keys. */
+  readonly ike: IkeKeeper | undefined;
   /** How packets get to each peer that is known. */
   readonly ways: ReadonlyMap<LeaseKey, PeerWay>;
   readonly #ways = new Map<LeaseKey, PeerWay>();
@@ -134,6 +140,10 @@ export class NodePlane implements AsyncDisposable {
     this.#sources = new OuterSources({ filters: host.outerFilters, name: outerFilterName(networksOf(config)), log });
     this.#forwarding = this.forwarder && new ForwardingTable(parts.slots, this.forwarder);
     this.reconciler = recordedReconciler(host.kernel(), record, log);
+    const { ike: settings } = this.#backend;
+    this.ike =
+      settings &&
+      new IkeKeeper({ daemon: host.ikeDaemon((line) => log.verbose(CHARON_LEVEL, `charon: ${line}`)), settings, log });
     this.hooks = new HookKeeper({ run: parts.runCommand, log });
     this.traffic = new NodeTraffic({
       ...{ options, config, record, log },
@@ -182,6 +192,7 @@ export class NodePlane implements AsyncDisposable {
       if (problem !== undefined) log.warn(problem);
     }
     if (this.#carrying === undefined) await failingAs('Error registering network: ', () => this.forwarder?.prepare());
+    await failingAs('Error registering network: ', () => this.ike?.prepare(signal));
     await failingAs(this.#rulesFailure, () => this.traffic.probe(signal));
   }
 
@@ -196,6 +207,7 @@ export class NodePlane implements AsyncDisposable {
     const { forwarder: part, hook, cloudRoute } = this.#backend.host(own);
     await failingAs('Error registering network: ', () => this.hooks.start(hook, signal));
     await failingAs('Error registering network: ', () => this.#setCloudRoute(cloudRoute, signal));
+    this.ike?.start();
     if (forwarder === undefined || part === undefined || underlay === undefined) return;
     const { ipv4, ipv6 } = part.addresses;
     const wanted = [ipv4, ipv6, underlay.listenAddress, underlay.listenPort].join(' ');
@@ -297,6 +309,7 @@ export class NodePlane implements AsyncDisposable {
       this.#sources.setPeer(key, peer && addressesOf(peer));
       this.#checksums.setPeer(key, isOther ? [] : (usable?.kernel.neighbours ?? []));
       this.hooks.setPeer(key, usable?.hook);
+      this.ike?.setPeer(key, usable?.connection);
       this.skipped.set(key, part);
       if (part === undefined) this.#ways.delete(key);
       else this.#ways.set(key, peerWay(part, this.#links));
@@ -315,10 +328,11 @@ export class NodePlane implements AsyncDisposable {
 
   /** The keepers of the way that packets take. */
   get keepers(): readonly (readonly [Part, Failing])[] {
-    const { forwarder, reconciler, traffic } = this;
+    const { forwarder, ike, reconciler, traffic } = this;
     return [
       ...(forwarder === undefined ? [] : [['forwarder', forwarder] as const]),
       ['kernel', reconciler],
+      ...(ike === undefined ? [] : [['key-exchange', ike] as const]),
       ['rules', traffic],
     ];
   }
@@ -348,6 +362,7 @@ export class NodePlane implements AsyncDisposable {
     await this.#checksums[Symbol.asyncDispose]();
     await this.#others[Symbol.asyncDispose]();
     await this.hooks[Symbol.asyncDispose]();
+    await this.ike?.[Symbol.asyncDispose]();
     await this.#drops?.[Symbol.asyncDispose]();
     await this.traffic[Symbol.asyncDispose]();
     await this.reconciler[Symbol.asyncDispose]();

@@ -3,7 +3,7 @@ import type { WantedLink } from '../desired/state.ts';
 
 /** How packets get to a peer, as far as it follows from what its backend wants. */
 export interface PeerWay {
-  readonly path: 'forwarder' | 'vxlan' | 'wireguard' | 'ipip' | 'direct' | 'command' | 'others' | 'skipped';
+  readonly path: 'forwarder' | 'vxlan' | 'wireguard' | 'ipsec' | 'ipip' | 'direct' | 'command' | 'others' | 'skipped';
   /** The link that the route to it leads to. */
   readonly device: string | undefined;
 }
@@ -23,7 +23,8 @@ function wayOf(path: PeerWay['path'], device?: string): PeerWay {
 /** @param links of this host, by name. */
 export function peerWay(part: PeerPart | SkippedPeer, links: ReadonlyMap<string, WantedLink['kind']>): PeerWay {
   if (isSkipped(part)) return wayOf('skipped');
-  const { kernel, forward, hook } = part;
+  const { kernel, forward, hook, connection } = part;
+  if (connection !== undefined) return wayOf('ipsec');
   const [tunnelPeer] = kernel.wireguard ?? [];
   if (tunnelPeer !== undefined) return wayOf('wireguard', tunnelPeer.link);
   if (forward !== undefined) {

@@ -11,6 +11,7 @@ import type { Kernel } from '../desired/kernel.ts';
 import type { OuterFilter } from '../desired/outer-filter.ts';
 import type { WeftError } from '../errors.ts';
 import type { TellNodeEvent } from '../events/node-event.ts';
+import type { IkeDaemon } from '../ike/ike.ts';
 import type { IpAddr } from '../ip/address.ts';
 import type { PerFamily } from '../ip/family.ts';
 import type { ReportSink } from '../subnet/report.ts';
@@ -48,6 +49,8 @@ export interface AgentHost {
   connections(): ConnectionCloser & Disposable;
   kernel(): Kernel;
   forwarder(wish: ForwarderWish): Forwarder;
+  /** @param onLine takes what it says. */
+  ikeDaemon(onLine: (line: string) => void): IkeDaemon;
   /** IPv4 packets that the kernel of this host has dropped outside the agent, by reason; never throws. */
   hostDrops(): Readonly<Record<string, number>>;
   /** By which the ways to the peers are measured. */

@@ -2,7 +2,15 @@ import type { Readiness } from '../health/server.ts';
 import type { Failing } from './keeper.ts';
 
 /** What keeps packets, or pods, from having a way; the names are those of the metric weft_failure. */
-export type Part = 'interface' | 'lease' | 'forwarder' | 'kernel' | 'rules' | 'subnet-env' | 'cni-conf';
+export type Part =
+  | 'interface'
+  | 'lease'
+  | 'forwarder'
+  | 'kernel'
+  | 'key-exchange'
+  | 'rules'
+  | 'subnet-env'
+  | 'cni-conf';
 
 export interface FailingPart {
   readonly part: Part;

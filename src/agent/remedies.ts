@@ -10,6 +10,8 @@ export const REMEDIES: Readonly<Record<Part, string>> = {
     'The agent starts the packet workers again by itself. If it goes on, see its log and weft doctor: TUN driver, port and capabilities.',
   kernel:
     'See the difference with weft status, and who else changes this host: another overlay network, a VPN or a configuration tool has the same route or device.',
+  'key-exchange':
+    'The agent starts charon again by itself. See what charon says in the log with -v=2, and whether another strongSwan runs on this host: systemctl disable --now strongswan-starter.',
   rules:
     'See which of nft and iptables is installed and allowed here (weft doctor), and who else writes the same chains.',
   'subnet-env': 'Make the directory of --subnet-file writable for the agent and look for free space.',

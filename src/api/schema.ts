@@ -29,6 +29,7 @@ export const PEER_PATHS = [
   'forwarder',
   'vxlan',
   'wireguard',
+  'ipsec',
   'ipip',
   /** A route by way of the host's own address, without encapsulation. */
   'direct',
@@ -40,7 +41,16 @@ export const PEER_PATHS = [
   'skipped',
 ] as const;
 
-export const PARTS = ['interface', 'lease', 'forwarder', 'kernel', 'rules', 'subnet-env', 'cni-conf'] as const;
+export const PARTS = [
+  'interface',
+  'lease',
+  'forwarder',
+  'kernel',
+  'key-exchange',
+  'rules',
+  'subnet-env',
+  'cni-conf',
+] as const;
 
 const drops = v.pipe(v.record(v.string(), count), v.description('Packets that were refused, by reason.'));
 
@@ -79,14 +89,16 @@ export const PeerSchema = v.object({
   holder: v.optional(v.pipe(v.string(), v.description('Name of its Node, where the store knows names.'))),
   backendType: v.pipe(v.string(), v.description('As it publishes it; udp where that is empty.')),
   path: openSet(PEER_PATHS, 'How packets reach it.'),
-  reason: v.optional(v.pipe(v.string(), v.description('Why it is skipped, or reached in one family only.'))),
+  reason: v.optional(
+    v.pipe(v.string(), v.description('Why it is skipped, reached in one family only, or has no tunnel.')),
+  ),
   device: v.optional(v.pipe(v.string(), v.description('Link that the route to it leads to.'))),
   tx: v.optional(v.pipe(TrafficSchema, v.description('To the peer; absent where the kernel counts no single peer.'))),
   rx: v.optional(v.pipe(TrafficSchema, v.description('From the peer.'))),
   tunnel: v.optional(
     v.pipe(
       v.object({ sentBytes: bytes, receivedBytes: bytes }),
-      v.description('Of its WireGuard tunnel, on the wire, as of the last look at the kernel.'),
+      v.description('Of its WireGuard or IPsec tunnel, as of the last look at it.'),
     ),
   ),
   lastSeenAtMs: v.optional(
@@ -205,7 +217,10 @@ export const LeasesSchema = v.object({ atMs: timeMs, leases: v.array(LeaseSchema
 export type Leases = v.InferOutput<typeof LeasesSchema>;
 
 export const StateEntrySchema = v.object({
-  type: openSet(['link', 'address', 'sysctl', 'neighbour', 'fdb', 'wireguard-peer', 'route'], 'What it is.'),
+  type: openSet(
+    ['link', 'address', 'sysctl', 'neighbour', 'fdb', 'wireguard-peer', 'ipsec-policy', 'route'],
+    'What it is.',
+  ),
   key: v.pipe(v.string(), v.description('What the kernel tells entries of that type apart by.')),
   wanted: v.optional(v.pipe(v.string(), v.description('Absent: it is not wanted.'))),
   actual: v.optional(v.pipe(v.string(), v.description('Absent: the kernel does not have it.'))),

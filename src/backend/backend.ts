@@ -7,6 +7,7 @@ import type { PeerTableContent } from '../dataplane/peer-table.ts';
 import type { OwnAddresses } from '../dataplane/supervisor.ts';
 import type { OuterTraffic } from '../desired/outer-filter.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
+import type { IkeConnection, IkeSettings } from '../ike/ike.ts';
 import type { IpAddr, IpPrefix } from '../ip/address.ts';
 import type { FamilyKey, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
@@ -78,9 +79,11 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
    * that one is its address. While a roll-out goes on, they are reached in this way from hosts that are ahead.
    */
   readonly reachableAs?: string;
+  /** It needs a daemon that has its files and ports for itself: hosts that share a file system, as those of a lab do, cannot all use it. */
+  readonly hasDaemon?: boolean;
   /** It sends to every host that has an address, whatever backend that one says it has. */
   readonly ignoresPeerType?: boolean;
-  /** Programs that it works with beside those that every backend does, and the Debian package of each. */
+  /** Programs that it works with beside those that every backend does, and the Debian packages of each. */
   readonly programs?: Readonly<Record<string, string>>;
   /** UDP ports on which packets of other hosts come. */
   udpPorts?(config: C): readonly number[];
@@ -106,6 +109,8 @@ export interface Backend {
   readonly mtuBytes: number;
   /** Present when packets pass through the forwarder. */
   readonly underlay?: ForwarderUnderlay;
+  /** Present when an IKE daemon agrees with the peers on the keys of their tunnels. */
+  readonly ike?: IkeSettings;
   /** What the host needs, whoever the peers are. */
   host(own: Lease): HostPart;
   /** What one peer needs; independent of all others. */
@@ -150,6 +155,8 @@ export interface PeerPart {
   /** Where the forwarder sends packets for that peer. */
   readonly forward?: ForwardTo;
   readonly hook?: PeerHook;
+  /** What the IKE daemon agrees on with that peer. */
+  readonly connection?: IkeConnection;
   /** Why it is reached in one family only, although it has both; as {@link SkippedPeer.skipped}. */
   readonly lacks?: string;
 }

@@ -6,7 +6,7 @@ import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network, No
 import { extension } from './extension.ts';
 import { hostGw } from './host-gw.ts';
 import { ipip } from './ipip.ts';
-import { notOffered } from './not-offered.ts';
+import { ipsec } from './ipsec.ts';
 import { tencentVpc } from './tencent-vpc.ts';
 import { udp } from './udp.ts';
 import { vxlan } from './vxlan.ts';
@@ -16,7 +16,7 @@ import { wireguard } from './wireguard.ts';
 export type AnyBackendKind = BackendKind<unknown, unknown>;
 
 /** In the order in which they are listed to people. A line more is all that a new backend needs outside its own file. */
-const BACKENDS = [vxlan, hostGw, wireguard, udp, ipip, extension, alloc, tencentVpc] as const;
+const BACKENDS = [vxlan, hostGw, wireguard, udp, ipip, ipsec, extension, alloc, tencentVpc] as const;
 
 /** All backends that weft offers. */
 export function backendKinds(): readonly AnyBackendKind[] {
@@ -40,13 +40,8 @@ export interface BackendSetup extends ConfiguredBackend {
   readonly identity: unknown;
 }
 
-/** @throws WeftError WEFT_BACKEND_UNKNOWN, WEFT_CONFIG_INVALID for a backend of flannel’s that weft does not have. */
+/** @throws WeftError WEFT_BACKEND_UNKNOWN. */
 export function configuredBackend({ backend }: Pick<NetworkConfig, 'backend'>): ConfiguredBackend {
-  const refusal = notOffered(backend.type);
-  if (refusal !== undefined) {
-    const { message, hint } = refusal;
-    throw new WeftError('WEFT_CONFIG_INVALID', `Error fetching backend: ${message}`, { hint });
-  }
   const kind = backendKind(backend.type);
   if (kind === undefined) {
     const offered = backendKinds()

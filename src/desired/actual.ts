@@ -2,6 +2,7 @@ import { formatAddr } from '../ip/address.ts';
 import type { Op } from './op.ts';
 import {
   type ActualAddress,
+  type ActualIpsecPolicy,
   type ActualLink,
   type ActualRoute,
   type ActualState,
@@ -13,6 +14,8 @@ import {
   fdbKey,
   type Neighbour,
   neighbourKey,
+  POLICY_PRIORITIES,
+  policyKey,
   type Route,
   routeKey,
   WEFT_ROUTE_PROTOCOL,
@@ -34,12 +37,14 @@ export class Actual {
   /** By link. */
   readonly wireguard: ReadonlyMap<string, ActualWireguard>;
   readonly wireguardPeers: ReadonlyMap<string, ActualWireguardPeer>;
+  readonly policies: ReadonlyMap<string, ActualIpsecPolicy>;
   readonly #routes: Map<string, ActualRoute[]>;
   readonly #neighbours: Map<string, Neighbour>;
   readonly #fdb: Map<string, FdbEntry[]>;
   readonly #wireguardPeers: Map<string, ActualWireguardPeer>;
+  readonly #policies: Map<string, ActualIpsecPolicy>;
 
-  constructor({ links, addresses, sysctls, routes, neighbours, fdb, wireguard = [] }: ActualState) {
+  constructor({ links, addresses, sysctls, routes, neighbours, fdb, wireguard = [], policies = [] }: ActualState) {
     this.links = links;
     this.sysctls = sysctls;
     this.addresses = addresses;
@@ -50,6 +55,8 @@ export class Actual {
     const peers = wireguard.flatMap((device) => device.peers);
     this.#wireguardPeers = new Map(peers.map((peer) => [wireguardPeerKey(peer), peer]));
     this.wireguardPeers = this.#wireguardPeers;
+    this.#policies = new Map(policies.map((policy) => [policyKey(policy), policy]));
+    this.policies = this.#policies;
     this.routes = this.#routes;
     this.neighbours = this.#neighbours;
     this.fdb = this.#fdb;
@@ -111,6 +118,14 @@ export class Actual {
       }
       case 'wireguard-peer-delete':
         this.#wireguardPeers.delete(wireguardPeerKey(op));
+        return true;
+      case 'policy-set': {
+        const { policy } = op;
+        this.#policies.set(policyKey(policy), { ...policy, priority: POLICY_PRIORITIES[policy.verdict.kind] });
+        return true;
+      }
+      case 'policy-delete':
+        this.#policies.delete(policyKey(op.policy));
         return true;
       default:
         return false;

@@ -7,11 +7,13 @@ import {
   type ActualRoute,
   type Address,
   describeAddress,
+  describePolicy,
   describeRoute,
   type FdbEntry,
   fdbKey,
   type Neighbour,
   neighbourKey,
+  policyKey,
   type Route,
   routeKey,
   type WantedLink,
@@ -19,7 +21,15 @@ import {
   wireguardPeerKey,
 } from './state.ts';
 
-export type ComparedType = 'link' | 'address' | 'sysctl' | 'neighbour' | 'fdb' | 'wireguard-peer' | 'route';
+export type ComparedType =
+  | 'link'
+  | 'address'
+  | 'sysctl'
+  | 'neighbour'
+  | 'fdb'
+  | 'wireguard-peer'
+  | 'ipsec-policy'
+  | 'route';
 
 /** One entry of the kernel that is wanted, or that is there and has to go. */
 export interface ComparedEntry {
@@ -69,6 +79,10 @@ export function compareState({ wanted, actual, ops }: ReconcilerView): ComparedE
   for (const [key, peer] of wanted.wireguard.entries()) {
     add('wireguard-peer', key, wireguardText(peer), wireguardText(actual.wireguardPeers.get(key)));
   }
+  for (const [key, policy] of wanted.policies.entries()) {
+    const found = actual.policies.get(key);
+    add('ipsec-policy', key, describePolicy(policy), found && describePolicy(found));
+  }
   for (const [key, route] of wanted.routes.entries()) {
     add('route', key, describeRoute(route), routeText(actual.routes.get(key)?.[0]));
   }
@@ -113,6 +127,9 @@ function opKey(op: Op): string {
       return `wireguard-peer ${wireguardPeerKey(op.peer)}`;
     case 'wireguard-peer-delete':
       return `wireguard-peer ${wireguardPeerKey(op)}`;
+    case 'policy-set':
+    case 'policy-delete':
+      return `ipsec-policy ${policyKey(op.policy)}`;
     case 'route-add':
     case 'route-replace':
     case 'route-delete':
@@ -134,6 +151,8 @@ function unwantedOf(op: Op): { readonly type: ComparedType; readonly key: string
       return { type: 'fdb', key: fdbKey(op.entry), text: fdbText([op.entry]) ?? '' };
     case 'wireguard-peer-delete':
       return { type: 'wireguard-peer', key: wireguardPeerKey(op), text: op.publicKey };
+    case 'policy-delete':
+      return { type: 'ipsec-policy', key: policyKey(op.policy), text: describePolicy(op.policy) };
     case 'route-delete':
       return { type: 'route', key: routeKey(op.route), text: describeRoute(op.route) };
     default:

@@ -2,6 +2,8 @@ import type { Op } from './op.ts';
 import { reconcile } from './plan/plan.ts';
 import { type ActualState, EMPTY_WANTED_STATE, type OwnLink, type WantedState } from './state.ts';
 
+const NOTHING: WantedState = { ...EMPTY_WANTED_STATE, staleRoutes: 'everywhere' };
+
 /** What must be read of the kernel to find these links, and all routes. */
 export function leftoverScope(links: readonly OwnLink[]): WantedState {
   return { ...EMPTY_WANTED_STATE, links: links.map(({ name }) => ({ kind: 'external', name })) };
@@ -9,7 +11,12 @@ export function leftoverScope(links: readonly OwnLink[]): WantedState {
 
 /** Takes away every route that agents have left, known by weft's protocol number. Pure. */
 export function leftoverRoutes(actual: ActualState): readonly Op[] {
-  return reconcile({ ...EMPTY_WANTED_STATE, staleRoutes: 'everywhere' }, actual);
+  return reconcile(NOTHING, { ...actual, policies: [] });
+}
+
+/** Takes away every IPsec policy that agents have left, weft's or flanneld's. Pure. */
+export function leftoverPolicies(actual: ActualState): readonly Op[] {
+  return reconcile(NOTHING, actual).filter(({ type }) => type === 'policy-delete');
 }
 
 /** Takes away these links. One that has the name, but is of another kind, is somebody else's. Pure. */

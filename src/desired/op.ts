@@ -3,11 +3,14 @@ import { formatAddr, formatEndpoint, formatPrefix } from '../ip/address.ts';
 import type { MacAddr } from '../ip/mac.ts';
 import {
   type ActualAddress,
+  type ActualIpsecPolicy,
   type ActualRoute,
   type Address,
   describeAddress,
+  describePolicy,
   describeRoute,
   type FdbEntry,
+  type IpsecPolicy,
   type LinkSysctl,
   type Neighbour,
   type OwnWantedLink,
@@ -45,6 +48,9 @@ export type Op =
   /** Added, or all of it set anew. What it allows goes from any other peer of the device. */
   | { readonly type: 'wireguard-peer-set'; readonly peer: WireguardPeer }
   | { readonly type: 'wireguard-peer-delete'; readonly link: string; readonly publicKey: WireguardKey }
+  /** Added, or in the place of the one with this key. */
+  | { readonly type: 'policy-set'; readonly policy: IpsecPolicy }
+  | { readonly type: 'policy-delete'; readonly policy: ActualIpsecPolicy }
   /** Fails when there is a route with this key. */
   | { readonly type: 'route-add'; readonly route: Route }
   /** Takes the place of the route in use with this key, without a gap. */
@@ -94,6 +100,10 @@ export function describeOp(op: Op): string {
     }
     case 'wireguard-peer-delete':
       return `delete peer ${op.publicKey} of ${op.link}`;
+    case 'policy-set':
+      return `set IPsec policy ${describePolicy(op.policy)}`;
+    case 'policy-delete':
+      return `delete IPsec policy ${describePolicy(op.policy)}`;
     case 'route-add':
       return `add route ${describeRoute(op.route)}`;
     case 'route-replace':

@@ -5,7 +5,7 @@ import type { Kernel, OpResult } from './kernel.ts';
 import { describeOp, type Op } from './op.ts';
 import { type Plan, planAll, planChanged } from './plan/plan.ts';
 import { describeProblem, type Problem } from './problem.ts';
-import { type ActualWireguard, type PeerState, type Route, routeKey, type WantedState } from './state.ts';
+import { type ActualWireguard, type PeerState, policyKey, type Route, routeKey, type WantedState } from './state.ts';
 import { Wanted } from './wanted.ts';
 
 export interface ReconcilerOptions {
@@ -398,6 +398,10 @@ export class Reconciler implements AsyncDisposable {
       case 'route-add':
       case 'route-replace':
         return this.#isHostRoute(op.route);
+      case 'policy-set': {
+        const key = policyKey(op.policy);
+        return this.#wanted.host.policies?.some((own) => policyKey(own) === key) === true;
+      }
       default:
         return false;
     }

@@ -149,6 +149,37 @@ export interface WireguardPeer {
   readonly presharedKey: Secret | undefined;
 }
 
+export type PolicyDirection = 'in' | 'out' | 'fwd';
+
+/** What the kernel does with packets that an IPsec policy is about. */
+export type PolicyVerdict =
+  /** They travel between these two hosts in an ESP tunnel, with the keys that an IKE daemon has agreed on; in no other way. */
+  | { readonly kind: 'tunnel'; readonly from: IpAddr; readonly to: IpAddr }
+  /** As if there were no policy. */
+  | { readonly kind: 'allow' }
+  | { readonly kind: 'block' };
+
+/** An IPsec policy (xfrm) about all packets from one prefix to another. */
+export interface IpsecPolicy {
+  readonly direction: PolicyDirection;
+  readonly src: IpPrefix;
+  readonly dst: IpPrefix;
+  readonly verdict: PolicyVerdict;
+}
+
+/** By which the kernel finds the keys of a tunnel policy; flannel's number. */
+export const IPSEC_REQID = 11;
+
+/**
+ * Of several policies about a packet, that of the lowest priority counts. Nobody else has these numbers, so that a later run, or
+ * `weft cleanup`, knows its own policies.
+ */
+export const POLICY_PRIORITIES: Readonly<Record<PolicyVerdict['kind'], number>> = {
+  tunnel: 2_410,
+  allow: 2_411,
+  block: 2_412,
+};
+
 /** A setting of a link of ours, such as `net/ipv6/conf/flannel.1/accept_ra`. */
 export interface LinkSysctl {
   readonly link: string;
@@ -165,6 +196,7 @@ export interface PeerState {
   readonly neighbours: readonly Neighbour[];
   readonly fdb: readonly FdbEntry[];
   readonly wireguard?: readonly WireguardPeer[];
+  readonly policies?: readonly IpsecPolicy[];
 }
 
 /** What the host itself needs in the kernel, whoever the peers are. */
@@ -277,6 +309,12 @@ export interface ActualWireguardPeer extends Omit<WireguardPeer, 'endpoint'> {
   readonly sentBytes: number;
 }
 
+/** As the kernel has it. Policies that look at more than two prefixes are left out: they have another key than any of ours. */
+export interface ActualIpsecPolicy extends Omit<IpsecPolicy, 'verdict'> {
+  readonly priority: number;
+  readonly verdict: PolicyVerdict | { readonly kind: 'other' };
+}
+
 export interface ActualSysctl {
   readonly name: string;
   readonly value: string;
@@ -297,6 +335,8 @@ export interface ActualState {
   readonly sysctls: readonly ActualSysctl[];
   /** The WireGuard devices among those links. */
   readonly wireguard?: readonly ActualWireguard[];
+  /** All of the host. */
+  readonly policies?: readonly ActualIpsecPolicy[];
 }
 
 /** The metric that the kernel stores. */
@@ -323,6 +363,18 @@ export function fdbKey({ link, mac }: FdbEntry): string {
 /** A device knows one peer of a key. */
 export function wireguardPeerKey({ link, publicKey }: Pick<WireguardPeer, 'link' | 'publicKey'>): string {
   return `${link} ${publicKey}`;
+}
+
+/** What the kernel tells policies apart by. */
+export function policyKey({ direction, src, dst }: Pick<IpsecPolicy, 'direction' | 'src' | 'dst'>): string {
+  return `${direction} ${formatPrefix(src)} ${formatPrefix(dst)}`;
+}
+
+/** For logs and messages. */
+export function describePolicy({ direction, src, dst, verdict }: IpsecPolicy | ActualIpsecPolicy): string {
+  const { kind } = verdict;
+  const how = kind === 'tunnel' ? `tunnel ${formatAddr(verdict.from)} to ${formatAddr(verdict.to)}` : kind;
+  return `${direction} ${formatPrefix(src)} to ${formatPrefix(dst)} ${how}`;
 }
 
 /** As `ip` prints it, for logs and messages. */

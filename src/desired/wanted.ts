@@ -4,9 +4,11 @@ import {
   EMPTY_WANTED_STATE,
   type FdbEntry,
   fdbKey,
+  type IpsecPolicy,
   type Neighbour,
   neighbourKey,
   type PeerState,
+  policyKey,
   type Route,
   routeKey,
   type WantedState,
@@ -20,6 +22,7 @@ export interface ChangedKeys {
   readonly neighbours: Set<string>;
   readonly fdb: Set<string>;
   readonly wireguard: Set<string>;
+  readonly policies: Set<string>;
 }
 
 /** The owner of what the host's own part wants; no lease has this key. */
@@ -31,11 +34,15 @@ const NOTHING: PeerState = { routes: [], neighbours: [], fdb: [] };
  * tells entries apart by, and remembers which of them have changed, so that one changed peer costs that peer's work.
  */
 export class Wanted {
-  readonly changed: ChangedKeys = { routes: new Set(), neighbours: new Set(), fdb: new Set(), wireguard: new Set() };
+  readonly changed: ChangedKeys = {
+    ...{ routes: new Set(), neighbours: new Set(), fdb: new Set() },
+    ...{ wireguard: new Set(), policies: new Set() },
+  };
   readonly routes = new Claims<Route>(routeKey, this.changed.routes);
   readonly neighbours = new Claims<Neighbour>(neighbourKey, this.changed.neighbours);
   readonly fdb = new Claims<FdbEntry>(fdbKey, this.changed.fdb);
   readonly wireguard = new Claims<WireguardPeer>(wireguardPeerKey, this.changed.wireguard);
+  readonly policies = new Claims<IpsecPolicy>(policyKey, this.changed.policies);
   readonly #peers = new Set<string>();
   #host: WantedState = EMPTY_WANTED_STATE;
 
@@ -82,6 +89,7 @@ export class Wanted {
     this.neighbours.set(owner, part.neighbours);
     this.fdb.set(owner, part.fdb);
     this.wireguard.set(owner, part.wireguard ?? []);
+    this.policies.set(owner, part.policies ?? []);
   }
 }
 

@@ -102,9 +102,10 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const backend = await readBackend(host, paths, signal);
         const ports = backend?.kind.udpPorts?.(backend.config) ?? [];
         if (ports.length === 0) return ok(backend === undefined ? 'no agent runs here yet' : 'this backend has none');
+        const own = new RegExp(['flanneld', 'weft', ...Object.keys(backend?.kind.programs ?? {})].join('|'));
         const found = ports.map((port) => ({ port, holders: host.udpPortHolders(port) }));
         const taken = found.flatMap(({ port, holders }) => {
-          const strangers = holders.filter((holder) => !/flanneld|weft/.test(holder));
+          const strangers = holders.filter((holder) => !own.test(holder));
           return strangers.length === 0 ? [] : [`UDP ${port} is taken by ${strangers.join(', ')}`];
         });
         if (taken.length > 0) {

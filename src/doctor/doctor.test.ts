@@ -248,6 +248,22 @@ describe('the doctor', () => {
       [['firewall-tools', 'fail', /not installed: iptables, iptables-restore.*apt-get install iptables/]],
     ],
     [
+      // Whose own ports charon has.
+      'no charon, with the backend ipsec',
+      () => ({
+        without: ['charon'],
+        udpPortHolders: (port: number) => (port === 500 ? ['pid 9 (charon)'] : ['pid 9 (charon)', 'pid 7 (socat)']),
+        files: {
+          '/etc/kube-flannel/net-conf.json': `{"Network":"10.244.0.0/16","Backend":{"Type":"ipsec","PSK":"${'k'.repeat(96)}"}}`,
+        },
+      }),
+      [
+        ['backend-tools', 'fail', /not installed: charon.*apt-get install strongswan-charon strongswan-swanctl/],
+        ['mtu', 'warn', /1423/],
+        ['udp-ports', 'fail', /^UDP 4500 is taken by pid 7 \(socat\)/],
+      ],
+    ],
+    [
       'no wg, with the backend wireguard',
       () => ({
         without: ['wg'],

@@ -55,9 +55,9 @@ export interface LabObserver {
 
 export const MIN_HOSTS = 2;
 export const MAX_LAB_HOSTS = 32;
-/** Those that carry packets by themselves. */
+/** Those that carry packets by themselves, on several hosts of one machine. */
 export const LAB_BACKENDS: readonly string[] = backendKinds()
-  .filter(({ isCarriedByOthers }) => isCarriedByOthers !== true)
+  .filter(({ isCarriedByOthers, hasDaemon }) => isCarriedByOthers !== true && hasDaemon !== true)
   .map(({ type }) => type);
 const LAB_NETWORK = '10.244.0.0/16';
 const FILE_BYTES = 64 * 1024 * 1024;

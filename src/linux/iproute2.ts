@@ -25,6 +25,7 @@ import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parseP
 import { parseMac } from '../ip/mac.ts';
 import { readDeviceFacts, turnFeatureOff } from './ethtool.ts';
 import { errnoName } from './ffi.ts';
+import { policyCommandOf, readIpsecPolicies } from './ipsec-policies.ts';
 import { concerns, IpMonitor, type IpMonitorOptions, linkIndex } from './link-monitor.ts';
 import { OwnEchoes } from './own-echoes.ts';
 import { type RunResult, run } from './run.ts';
@@ -58,12 +59,14 @@ class Iproute2Kernel implements Kernel {
   readonly #monitor: IpMonitor;
   /** Of the own links, as of the last look: one that is renamed has nothing else by which a line tells it. */
   readonly #ownIndexes = new Set<number>();
+  readonly #policyMonitor: IpMonitor;
   /** One for each that changes() has given its first notice: what is done before that would be expected in vain. */
   readonly #listeners = new Set<OwnEchoes>();
 
   constructor(options: Iproute2Options) {
     this.#netns = options.netns;
     this.#monitor = new IpMonitor(options);
+    this.#policyMonitor = new IpMonitor({ ...options, about: 'ipsec-policies' });
   }
 
   async read(wanted: WantedState, signal: AbortSignal): Promise<ActualState> {
@@ -113,7 +116,9 @@ class Iproute2Kernel implements Kernel {
     const routes = [...(main[0] ?? []).flatMap(routeOf(4)), ...(ipv6Routes[0] ?? []).flatMap(routeOf(6))];
     const tunnels = links.filter(({ kind }) => kind === 'wireguard').map(({ name }) => name);
     const wireguard = await readWireguard(tunnels, { netns: this.#netns, signal });
-    return { links, addresses, routes, neighbours, fdb: entries, sysctls, wireguard };
+    const areWanted = (wanted.policies ?? []).length > 0;
+    const policies = await readIpsecPolicies({ netns: this.#netns, areWanted, signal });
+    return { links, addresses, routes, neighbours, fdb: entries, sysctls, wireguard, policies };
   }
 
   /** The links of these kinds, whatever their names. */
@@ -154,6 +159,8 @@ class Iproute2Kernel implements Kernel {
     const echoes = new OwnEchoes(() => this.#monitor.nudge());
     const matters = (line: string): boolean =>
       !echoes.take(line) && (concerns(line, wanted()) || this.#ownIndexes.has(linkIndex(line)));
+    const ended = new AbortController();
+    if ((wanted().policies ?? []).length > 0) void this.#nudgeByPolicies(AbortSignal.any([signal, ended.signal]));
     try {
       for await (const _ of this.#monitor.changes(matters, signal)) {
         this.#listeners.add(echoes);
@@ -161,7 +168,13 @@ class Iproute2Kernel implements Kernel {
       }
     } finally {
       this.#listeners.delete(echoes);
+      ended.abort();
     }
+  }
+
+  /** Never rejects. */
+  async #nudgeByPolicies(signal: AbortSignal): Promise<void> {
+    for await (const _ of this.#policyMonitor.changes(() => true, signal)) this.#monitor.nudge();
   }
 
   async #readSysctls(wanted: readonly LinkSysctl[], signal: AbortSignal): Promise<ActualSysctl[]> {
@@ -238,7 +251,7 @@ class Iproute2Kernel implements Kernel {
   ): Promise<OpResult[]> {
     const argv = [tool === 'bridge' ? 'bridge' : 'ip', '-force', '-batch', '-'];
     const { errors, aborted } = batchErrors(await this.#run(argv, ops.map(commandOf), signal));
-    if (aborted !== undefined && tool === 'ip neigh' && ops.length > 1) {
+    if (aborted !== undefined && (tool === 'ip neigh' || tool === 'ip xfrm') && ops.length > 1) {
       // It does not say which line that was. Setting an entry twice does no harm, so the halves are tried.
       const half = ops.length >> 1;
       const first = await this.#batch(tool, ops.slice(0, half), signal);
@@ -348,6 +361,9 @@ export function commandOf(op: Op): string {
       return `fdb replace ${op.entry.mac} dev ${op.entry.link} dst ${formatAddr(op.entry.dst)} self permanent`;
     case 'fdb-delete':
       return `fdb delete ${op.entry.mac} dev ${op.entry.link} dst ${formatAddr(op.entry.dst)} self`;
+    case 'policy-set':
+    case 'policy-delete':
+      return policyCommandOf(op);
     case 'route-add':
       return `route add ${routeWords(op.route)}`;
     case 'route-replace':
@@ -384,10 +400,10 @@ function routeDeletionWords(route: ActualRoute): string {
 }
 
 /**
- * Operations of one tool in a row are one batch. Two are apart from the rest because their failure ends the program in
- * spite of `-force` (iproute2 6.1: `exit(2)` in ipneigh.c; a missing underlay in iplink_vxlan.c).
+ * Operations of one tool in a row are one batch. Three are apart from the rest because their failure ends the program in
+ * spite of `-force` (iproute2 6.1: `exit(2)` in ipneigh.c and xfrm_policy.c; a missing underlay in iplink_vxlan.c).
  */
-type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'bridge' | 'sysctl' | 'wg' | 'ethtool';
+type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'ip xfrm' | 'bridge' | 'sysctl' | 'wg' | 'ethtool';
 
 function toolOf(op: Op): Tool {
   switch (op.type) {
@@ -400,6 +416,9 @@ function toolOf(op: Op): Tool {
     case 'neighbour-replace':
     case 'neighbour-delete':
       return 'ip neigh';
+    case 'policy-set':
+    case 'policy-delete':
+      return 'ip xfrm';
     case 'fdb-replace':
     case 'fdb-delete':
       return 'bridge';
@@ -442,6 +461,8 @@ function isAlreadySo(op: Op, error: string): boolean {
       return /Cannot assign requested address|address not found|Cannot find device/i.test(error);
     case 'route-delete':
       return /No such process|Cannot find device/.test(error);
+    case 'policy-delete':
+      return /No such file or directory/.test(error);
     case 'neighbour-delete':
     case 'fdb-delete':
       return /No such file or directory|Cannot find device/.test(error);
@@ -452,6 +473,9 @@ function isAlreadySo(op: Op, error: string): boolean {
 
 /** The kernel's words for a kind of link whose module it does not have say nothing of a module. */
 function withRemedy(op: Op, error: string): string {
+  if (op.type === 'policy-set' && /not supported/.test(error)) {
+    return `${error} This kernel has no IPsec: its module xfrm_user is missing. Try modprobe xfrm_user esp4; Debian's linux-image packages have them`;
+  }
   if (op.type !== 'link-add' || !/Unknown device type|Operation not supported/.test(error)) return error;
   const { module } = linkKind(op.link.kind);
   return `${error} This kernel has no ${op.link.kind} devices: its module ${module} is missing. Try modprobe ${module}; Debian's linux-image packages have it (linux-image-amd64, linux-image-arm64, linux-image-cloud-amd64)`;

@@ -63,10 +63,11 @@ export interface StartOptions extends CommandOptions {
   /** Descriptors of ours that the child has as well, from number 3 on. */
   readonly descriptors?: readonly number[] | undefined;
   /**
-   * The kernel ends it when this process is gone, however that ended: for programs that hardly ever write to their pipe. Takes
-   * setpriv(1) of util-linux; without it, or with that of BusyBox, nothing is different. Start it from the main thread, whose end it is that counts (prctl(2)).
+   * The kernel ends it when this process is gone, however that ended: for programs that hardly ever write to their pipe. By SIGKILL,
+   * or the signal that is named. Takes setpriv(1) of util-linux; without it, or with that of BusyBox, nothing is different. Start it
+   * from the main thread, whose end it is that counts (prctl(2)).
    */
-  readonly endsWithThisProcess?: boolean | undefined;
+  readonly endsWithThisProcess?: boolean | NodeJS.Signals | undefined;
 }
 
 export interface Exit {
@@ -200,7 +201,7 @@ export async function start(argv: readonly string[], options: StartOptions = {})
     options,
     [options.stdin ?? 'ignore', ...stdio, ...(options.descriptors ?? [])],
     detached,
-    options.endsWithThisProcess === true && (await canSetDeathSignal()) ? ['setpriv', '--pdeathsig', 'SIGKILL'] : [],
+    await underDeathSignal(options.endsWithThisProcess),
   );
   const streams = [process_.stdout, process_.stderr] as const;
   const exited = exitOf(process_, argv, options);
@@ -310,6 +311,11 @@ function spawnProcess(
 }
 
 let deathSignal: Promise<boolean> | undefined;
+
+async function underDeathSignal(wish: StartOptions['endsWithThisProcess'] = false): Promise<readonly string[]> {
+  if (wish === false || !(await canSetDeathSignal())) return [];
+  return ['setpriv', '--pdeathsig', wish === true ? 'SIGKILL' : wish];
+}
 
 /** BusyBox has a program of the same name without the option. */
 function canSetDeathSignal(): Promise<boolean> {

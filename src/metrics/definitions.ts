@@ -346,6 +346,25 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
 
+  define('gauge', 'weft_ipsec_tunnel_up', {
+    help: '1 if the IPsec tunnel to a peer has keys, as last read from charon, 0 if not.',
+    labels: ['peer'],
+    *read({ ipsec = [] }) {
+      for (const { peer, isUp } of ipsec) yield [isUp ? 1 : 0, { peer }];
+    },
+  }),
+  define('counter', 'weft_ipsec_bytes_total', {
+    help: 'Bytes sent to (tx) and received from (rx) a peer through its IPsec tunnel, as last read from charon; from 0 again with new keys.',
+    labels: ['peer', 'direction'],
+    *read({ ipsec = [] }) {
+      for (const { peer, sentBytes, receivedBytes } of ipsec) {
+        if (sentBytes + receivedBytes === 0) continue;
+        yield [sentBytes, { peer, direction: 'tx' }];
+        yield [receivedBytes, { peer, direction: 'rx' }];
+      }
+    },
+  }),
+
   single('counter', 'weft_traffic_checks_total', 'Checks of the firewall rules.', ({ traffic }) => {
     return traffic?.checks;
   }),

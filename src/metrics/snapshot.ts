@@ -29,6 +29,8 @@ export interface MetricsSnapshot {
   readonly probes?: ProbeFigures | undefined;
   /** Peers of WireGuard devices, as of the last look at the kernel. */
   readonly wireguard?: readonly WireguardFigures[] | undefined;
+  /** Tunnels of the IKE daemon, as of the last look at it. */
+  readonly ipsec?: readonly IpsecFigures[] | undefined;
 }
 
 /** Commands of the network configuration that have ended. */
@@ -135,6 +137,15 @@ export interface WireguardFigures {
   /** In milliseconds since the epoch; `undefined`: there was none yet. */
   readonly lastHandshakeAtMs: number | undefined;
   /** On the wire. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+}
+
+export interface IpsecFigures {
+  /** The peer's subnet, CIDR. */
+  readonly peer: string;
+  readonly isUp: boolean;
+  /** With the keys that are in use now. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
 }

@@ -11,6 +11,7 @@ export type Sources = ReadonlyMap<string, string>;
  */
 export const mayImport: Readonly<Record<string, readonly string[]>> = {
   ip: [],
+  ike: ['ip', 'desired'],
   lease: ['ip'],
   config: ['ip', 'lease'],
   cni: ['ip', 'lease', 'config', 'log'],
@@ -19,16 +20,17 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   desired: ['ip', 'lease', 'log'],
   trafficmngr: ['ip', 'lease', 'config', 'log'],
   dataplane: ['ip', 'lease', 'config', 'log'],
-  backend: ['ip', 'lease', 'config', 'desired', 'dataplane', 'log'],
+  backend: ['ip', 'ike', 'lease', 'config', 'desired', 'dataplane', 'log'],
   cloud: ['ip', 'backend'],
   subnet: ['ip', 'lease', 'config', 'log', 'events'],
   'subnet/*': ['ip', 'lease', 'config', 'log', 'events', 'subnet', 'linux'],
   probe: ['ip'],
   capture: ['ip', 'desired'],
-  linux: ['ip', 'lease', 'config', 'desired', 'trafficmngr', 'dataplane', 'probe', 'log'],
+  linux: ['ip', 'ike', 'lease', 'config', 'desired', 'trafficmngr', 'dataplane', 'probe', 'log'],
   agent: [
     ...[
       'ip',
+      'ike',
       'lease',
       'config',
       'cni',

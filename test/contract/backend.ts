@@ -15,7 +15,7 @@ import { parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parseIpv6 } from '../../src/ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import type { JsonValue, Lease } from '../../src/lease/lease.ts';
-import { FAKE_IDENTITY_HOST } from '../fakes/backends.ts';
+import { FAKE_IDENTITY_HOST, requiredKeys } from '../fakes/backends.ts';
 
 export type Stack = 'ipv4' | 'ipv6' | 'dual';
 
@@ -131,6 +131,7 @@ export function testBackend(
               ...wanted.neighbours.losers(),
               ...wanted.fdb.losers(),
               ...wanted.wireguard.losers(),
+              ...wanted.policies.losers(),
             ],
             [],
           );
@@ -166,10 +167,10 @@ export function testBackend(
         ...(stack === 'ipv6' ? {} : { Network: '10.244.0.0/16' }),
         EnableIPv4: stack !== 'ipv6',
         ...(stack === 'ipv4' ? {} : { EnableIPv6: true, IPv6Network: 'fd10::/48' }),
-        Backend: { Type: kind.type },
+        Backend: { Type: kind.type, ...requiredKeys(kind.type) },
       });
       const network = parseNetConf(text, { source: 'test', validation: 'kube', backends: backendKind });
-      const config = kind.parse({});
+      const config = network.backend.settings;
       const past = { published: { ipv4: undefined, ipv6: undefined }, networks: [] };
       const identity = await kind.identify(config, network, past, host, never);
       return kind.open(config, identity, network, EXTERNAL);

@@ -9,6 +9,9 @@ import {
   type Address,
   describeRoute,
   EMPTY_WANTED_STATE,
+  type IpsecPolicy,
+  type PolicyDirection,
+  type PolicyVerdict,
   type Route,
   type UnicastRoute,
   type WantedLink,
@@ -273,6 +276,32 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       );
       const again = await settle(h.kernel, wanted);
       assert.deepEqual(again.sysctls, [{ name, value: '0', writable: true }]);
+    });
+
+    it('sets IPsec policies, in the place of those with the same key, and takes them away', async () => {
+      await using h = await open();
+      const policy = (direction: PolicyDirection, host: number, verdict: PolicyVerdict): IpsecPolicy => ({
+        ...{ direction, src: prefix('10.244.1.0/24'), dst: prefix(`10.244.${host}.0/24`), verdict },
+      });
+      const tunnel: PolicyVerdict = { kind: 'tunnel', from: addr('192.168.77.1'), to: addr('192.168.77.2') };
+      const wanted: WantedState = {
+        ...UDP,
+        ...{ links: [UPLINK], addresses: [], routes: [] },
+        policies: [policy('out', 2, tunnel), policy('fwd', 2, { kind: 'block' }), policy('in', 3, { kind: 'allow' })],
+      };
+      const { kernel } = h;
+      await settle(kernel, wanted);
+      const others = { ...wanted, policies: [policy('out', 2, { ...tunnel, to: addr('192.168.77.3') })] };
+      const { policies = [] } = await settle(kernel, others);
+      const gone = policies.map((each) => ({ type: 'policy-delete', policy: each }) as const);
+      assert.equal(gone.length, 1);
+      // What is gone already does not keep the next from going.
+      const results = await kernel.apply([...gone, ...gone], signal);
+      assert.deepEqual(
+        results.map(({ ok }) => ok),
+        [true, true],
+      );
+      assert.deepEqual((await kernel.read(wanted, signal)).policies, []);
     });
 
     it('makes and keeps a bridge', async () => {

@@ -18,6 +18,11 @@ export const FAKE_IDENTITY_HOST: IdentityHost = {
 /** That of the private key which this host makes of its random bytes, as `wg pubkey` says. */
 export const FAKE_PUBLIC_KEY = 'EyxEK+AQ+9V+cmAzKKp25x/MwVA6riGTJ9FNnJmT9HI=';
 
+/** What a Backend object must have beside its type, for a backend that does not do without. */
+export function requiredKeys(type: string): Readonly<Record<string, string>> {
+  return type === 'ipsec' ? { PSK: 'k'.repeat(96) } : {};
+}
+
 /** The backend of a net-conf.json as the agent opens it. */
 export async function openedBackend(
   netConf: string,

@@ -6,6 +6,7 @@ import { linkKind } from '../../src/desired/link-kinds/table.ts';
 import type { Op } from '../../src/desired/op.ts';
 import {
   type ActualAddress,
+  type ActualIpsecPolicy,
   type ActualLink,
   type ActualLinkKind,
   type ActualRoute,
@@ -18,6 +19,8 @@ import {
   type Neighbour,
   type OwnLinkKind,
   type OwnWantedLink,
+  POLICY_PRIORITIES,
+  policyKey,
   type Route,
   routeKey,
   type WantedState,
@@ -43,6 +46,8 @@ export class FakeKernel implements Kernel {
   /** What WireGuard devices are set to, by name. */
   readonly wireguardSettings = new Map<string, WireguardSettings>();
   wireguardPeers: ActualWireguardPeer[] = [];
+  /** By key. */
+  readonly policies = new Map<string, ActualIpsecPolicy>();
   /** By name; a setting that is not here is one that the kernel does not have. Those of a link that is made are at 1. */
   readonly sysctls = new Map<string, ActualSysctl>();
   /** Settings of links that come are read-only, as in a container. */
@@ -78,6 +83,7 @@ export class FakeKernel implements Kernel {
         const { publicKey, listenPort = 0 } = this.wireguardSettings.get(name) ?? {};
         return [{ link: name, publicKey, listenPort, peers: this.wireguardPeers.filter(({ link }) => link === name) }];
       }),
+      policies: [...this.policies.values()],
       sysctls: wanted.sysctls.flatMap(({ name }) => this.sysctls.get(name) ?? []),
     };
   }
@@ -229,6 +235,14 @@ export class FakeKernel implements Kernel {
         this.wireguardPeers = this.wireguardPeers.filter(
           ({ link, publicKey }) => link !== op.link || publicKey !== op.publicKey,
         );
+        return undefined;
+      case 'policy-set': {
+        const { policy } = op;
+        this.policies.set(policyKey(policy), { ...policy, priority: POLICY_PRIORITIES[policy.verdict.kind] });
+        return undefined;
+      }
+      case 'policy-delete':
+        this.policies.delete(policyKey(op.policy));
         return undefined;
       case 'route-add':
         return this.routeAdd(op.route, false);

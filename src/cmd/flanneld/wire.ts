@@ -4,6 +4,7 @@ import type { AgentHost } from '../../agent/ports.ts';
 import { setVpcRoute } from '../../cloud/tencent-vpc-route.ts';
 import type { FlanneldOptions } from '../../config/flanneld-options.ts';
 import { hasErrno } from '../../errno.ts';
+import { Charon } from '../../linux/charon.ts';
 import { probeChecksum } from '../../linux/checksum-probe.ts';
 import { Connections } from '../../linux/connections.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
@@ -52,6 +53,7 @@ export function thisHost(
     identity: identityHost(options.wireguardKeyFile, tun),
     connections: () => new Connections(),
     kernel: () => iproute2Kernel({ onLost }),
+    ikeDaemon: (onLine) => new Charon({ onLine }),
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
     hostDrops: readHostDrops,
     probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },

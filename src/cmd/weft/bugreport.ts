@@ -33,6 +33,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   'host/neighbours.txt': ['ip', '-s', 'neighbour', 'show'],
   'host/fdb.txt': ['bridge', 'fdb', 'show'],
   'host/xfrm-policies.txt': ['ip', 'xfrm', 'policy'],
+  'host/xfrm-states.txt': ['ip', 'xfrm', 'state', 'list', 'nokeys'],
   'host/nft.txt': ['nft', 'list', 'ruleset'],
   'host/iptables.txt': ['iptables-save', '-c'],
   'host/ip6tables.txt': ['ip6tables-save', '-c'],

@@ -25,6 +25,7 @@ import {
   removableFiles,
   removableLinks,
   removableOuterFilters,
+  removablePolicies,
   removableRoutes,
   removableRules,
 } from './removable.ts';
@@ -45,7 +46,7 @@ export function cleanupCommand(): Command {
     .summary('remove what agents have set up on this host')
     .description(
       'An agent that stops leaves its state on the host so that a restart loses no packets. This command removes that state and ' +
-        'prints what it removed: TUN devices, the fast path in the kernel, routes, firewall rules and files. It does not need ' +
+        'prints what it removed: TUN devices, the fast path in the kernel, routes, IPsec policies, firewall rules and files. It does not need ' +
         'the lease store, also removes what flanneld left under the same names, and refuses to run while an agent runs. ' +
         'It does not remove leases, which expire in the store, or CNI plugins, which the runtime needs to remove containers.',
     )
@@ -118,6 +119,7 @@ async function removables(
     removableRules('nftables rules', new NftablesTrafficManager()),
     removableOuterFilters(new OuterFilters()),
     removableRoutes(kernel),
+    removablePolicies(kernel),
     removableLinks(kernel, defaultOwnLinks(tunNames())),
   ];
 }

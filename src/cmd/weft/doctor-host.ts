@@ -5,6 +5,7 @@ import { describeError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
 import { tryFastPath } from '../../linux/bpf.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
+import { findCharon } from '../../linux/charon.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
@@ -63,7 +64,9 @@ export function realHost(): DoctorHost {
     },
     versionOf: async (program, signal) => {
       try {
-        return (await run([program, '--version'], { signal })).stdout.split('\n')[0];
+        // It is in no folder of the PATH.
+        const path = program === 'charon' ? ((await findCharon()) ?? program) : program;
+        return (await run([path, '--version'], { signal })).stdout.split('\n')[0];
       } catch (error) {
         if (isCommandMissing(error)) return undefined;
         throw error;

@@ -4,7 +4,7 @@ import type { PathResult } from '../../probe/probe-path.ts';
 import { wrapped } from './status-report.ts';
 
 /** Paths on which the kernel carries the packets, and no process of this host. */
-const KERNEL_PATHS: ReadonlySet<string> = new Set(['fast-path', 'vxlan', 'wireguard', 'ipip', 'direct']);
+const KERNEL_PATHS: ReadonlySet<string> = new Set(['fast-path', 'vxlan', 'wireguard', 'ipsec', 'ipip', 'direct']);
 
 /** One echo each way, and how the agent carried packets then; `path` is absent when no agent answered. */
 export interface PingRound extends EchoRound {

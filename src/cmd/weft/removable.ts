@@ -1,10 +1,10 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Kernel } from '../../desired/kernel.ts';
-import { leftoverLinks, leftoverRoutes, leftoverScope } from '../../desired/leftovers.ts';
+import { leftoverLinks, leftoverPolicies, leftoverRoutes, leftoverScope } from '../../desired/leftovers.ts';
 import { describeOp, type Op } from '../../desired/op.ts';
 import type { OwnLink } from '../../desired/state.ts';
-import { describeRoute } from '../../desired/state.ts';
+import { describePolicy, describeRoute } from '../../desired/state.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { bpfDirectories, removeBpfDirectory } from '../../linux/bpf-directory.ts';
@@ -125,6 +125,16 @@ export function removableRoutes(kernel: Kernel): Removable {
     what: 'routes',
     find: async (signal) =>
       (await find(signal)).map((op) => (op.type === 'route-delete' ? describeRoute(op.route) : describeOp(op))),
+    remove: async (signal) => await applyAll(kernel, await find(signal), signal),
+  };
+}
+
+export function removablePolicies(kernel: Kernel): Removable {
+  const find = async (signal: AbortSignal) => leftoverPolicies(await kernel.read(leftoverScope([]), signal));
+  return {
+    what: 'IPsec policies',
+    find: async (signal) =>
+      (await find(signal)).map((op) => (op.type === 'policy-delete' ? describePolicy(op.policy) : describeOp(op))),
     remove: async (signal) => await applyAll(kernel, await find(signal), signal),
   };
 }

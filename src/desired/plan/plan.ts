@@ -7,6 +7,7 @@ import { planAddresses } from './addresses.ts';
 import { planFdb } from './fdb.ts';
 import { planLinks } from './links.ts';
 import { planNeighbours } from './neighbours.ts';
+import { planPolicies } from './policies.ts';
 import { planRoutes } from './routes.ts';
 import { planSysctls } from './sysctls.ts';
 import { planWireguardPeers, planWireguardSettings } from './wireguard.ts';
@@ -62,12 +63,16 @@ function planKeys(wanted: Wanted, actual: Actual, keys: ChangedKeys | undefined)
   const addresses = planAddresses(wanted.host, actual, links);
   const only = links.ops.length + tunnels.length + sysctls.length + addresses.ops.length === 0 ? keys : undefined;
   const tunnelPeers = planWireguardPeers(wanted, actual, links, only?.wireguard);
+  const policies = planPolicies(wanted, actual, only?.policies);
   const neighbours = planNeighbours(wanted, actual, links, only?.neighbours);
   const fdb = planFdb(wanted, actual, links, only?.fdb);
   const routes = planRoutes(wanted, actual, links, addresses, only?.routes);
   return {
-    // No route leads into a tunnel before it has its key.
-    ops: [...links.ops, ...tunnels, ...tunnelPeers, ...sysctls, ...addresses.ops, ...neighbours, ...fdb, ...routes.ops],
+    // No route leads into a tunnel before it has its key, and none to a peer before there is a policy.
+    ops: [
+      ...[...links.ops, ...tunnels, ...tunnelPeers, ...policies, ...sysctls, ...addresses.ops],
+      ...[...neighbours, ...fdb, ...routes.ops],
+    ],
     linkProblems,
     routeProblems: routes.problems,
     routeKeys: only?.routes,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { openedBackend } from '../../../test/fakes/backends.ts';
+import { openedBackend, requiredKeys } from '../../../test/fakes/backends.ts';
 import { backendKinds } from '../../backend/registry.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parseIpv6 } from '../../ip/ipv6.ts';
@@ -124,7 +124,7 @@ describe('which annotations which backend writes', () => {
         const netConf = JSON.stringify({
           ...(stack === 'ipv6' ? { EnableIPv4: false } : { Network: '10.244.0.0/16' }),
           ...(stack === 'ipv4' ? {} : { EnableIPv6: true, IPv6Network: 'fd10:244::/56' }),
-          Backend: { Type: type },
+          Backend: { Type: type, ...requiredKeys(type) },
         });
         const address = stack === 'ipv6' ? undefined : parseIpv4('10.98.0.11');
         const addressV6 = stack === 'ipv4' ? undefined : parseIpv6('fd98::11');

@@ -52,6 +52,23 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     guestTest('weft cleanup leaves nothing behind');
   });
 
+  describe('ipsec, with iptables', () => {
+    const guestTest = begin('ipsec');
+    guestTest('packets between the hosts are in the tunnel');
+    guestTest('the tunnel and its bytes are in the metrics');
+    guestTest('a policy is deleted, and comes back; nothing leaves in clear');
+    guestTest('charon is killed, and comes back with all it had');
+    guestTest('the key is in no log');
+    guestTest('nothing leaves in clear without agent and charon, which ends with it');
+    guestTest('weft cleanup leaves nothing behind');
+  });
+
+  describe('ipsec with UDPEncap and nftables', () => {
+    const guestTest = begin('ipsec-udp');
+    guestTest('packets between the hosts are in the tunnel');
+    guestTest('weft cleanup leaves nothing behind');
+  });
+
   describe('ipip, with iptables', () => {
     const guestTest = begin('ipip');
     guestTest('packets between the hosts are in the tunnel');

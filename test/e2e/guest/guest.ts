@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type Child, debianPackageOf, lines, start } from '../../../src/linux/run.ts';
@@ -30,7 +30,12 @@ const MODULES = [
     'xt_MASQUERADE',
   ],
   ...['xt_conntrack', 'xt_mark', 'xt_CT'],
+  ...['xfrm_user', 'esp4', 'sha512_generic', 'drbg', 'seqiv', 'gcm', 'ctr', 'ghash_generic'],
 ];
+/** strongSwan's, with its plugins and Debian's configuration of them. */
+const CHARON = '/usr/lib/ipsec/charon';
+const CHARON_PLUGINS = '/usr/lib/ipsec/plugins';
+const CHARON_CONFIG = ['/etc/strongswan.conf', '/etc/strongswan.d'];
 /** The least that WebAssembly's SIMD and the kernel's random numbers need: newer instructions are translated to slower code. */
 const CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand';
 const MEMORY_MIB = 1_536;
@@ -140,20 +145,30 @@ async function contents(modules: readonly string[]): Promise<InitramfsEntry[]> {
   const paths = [...PROGRAMS, 'xtables-nft-multi'].map(onPath);
   const [xtables = ''] = ['/usr/lib/x86_64-linux-gnu/xtables', '/usr/lib/xtables'].filter(existsSync);
   const extensions = (await readdir(xtables)).map((name) => join(xtables, name));
-  const found = await programs(...paths, WEFT);
+  if (!existsSync(CHARON)) throw new Error(`${CHARON} is missing. On Debian: apt-get install strongswan-charon`);
+  const plugins = await filesBelow(CHARON_PLUGINS);
+  const configuration = (await Promise.all(CHARON_CONFIG.map(filesBelow))).flat();
+  const found = await programs(...paths, CHARON, ...plugins, WEFT);
   return [
     { file: 'init', mode: 0o755, text: await textOf('init.sh') },
     ...found.map((entry) => ('from' in entry && entry.from === WEFT ? { ...entry, file: 'usr/bin/weft' } : entry)),
     { link: 'usr/bin/flanneld', to: 'weft' },
     ...IPTABLES.map((name): InitramfsEntry => ({ link: `usr/sbin/${name}`, to: onPath('xtables-nft-multi') })),
-    ...extensions.map((from): InitramfsEntry => ({ file: from.slice(1), mode: 0o644, from })),
+    ...[...extensions, ...configuration].map((from): InitramfsEntry => ({ file: from.slice(1), mode: 0o644, from })),
     ...modules.map((from, i): InitramfsEntry => {
       return { file: `modules/${String(i).padStart(3, '0')}-${basename(from)}`, mode: 0o644, from };
     }),
-    ...['dev', 'proc', 'sys', 'run', 'tmp'].map(
+    ...['dev', 'proc', 'sys', 'run', 'var/run', 'tmp'].map(
       (name): InitramfsEntry => ({ file: `${name}/.keep`, mode: 0o644, text: '' }),
     ),
   ];
+}
+
+/** The file itself, when it is none of a folder. */
+async function filesBelow(path: string): Promise<string[]> {
+  if ((await stat(path)).isFile()) return [path];
+  const entries = await readdir(path, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
 }
 
 function onPath(program: string): string {

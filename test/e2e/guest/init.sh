@@ -80,7 +80,8 @@ clear_packets() { nft list table bridge wire | sed -n 's/.*counter packets \([0-
 start_agent() { # host
   # Not by the function of that name, which would be a process of its own. Probes would be among the packets that are counted here:
   # the answer of a host that has not heard of the other one yet leaves by its default route.
-  /usr/sbin/ip netns exec h$1 env WIREGUARD_KEY_FILE=$STATE/h$1/keys/wgkey flanneld --subnet-mgr=local --local-store=$STATE/subnets.db \
+  # Each host has a charon, which has its files in the one folder.
+  /usr/sbin/ip netns exec h$1 sh -c 'mount -t tmpfs run /var/run && exec "$@"' sh env WIREGUARD_KEY_FILE=$STATE/h$1/keys/wgkey flanneld --subnet-mgr=local --local-store=$STATE/subnets.db \
     --net-config-path=$STATE/net-conf.json --subnet-file=$STATE/h$1/subnet.env --iface=eth0 --ip-masq --iptables-resync=60 --probe=off \
     --healthz-ip=127.0.0.1 --healthz-port=8081 >>$STATE/h$1/log 2>&1 &
   echo $! >$STATE/h$1/pid
@@ -128,6 +129,7 @@ reach() { pings 1 2 SUBNET 28 && pings 2 1 SUBNET 28 && pings 1 2 IPV6_SUBNET 48
 state() { # host
   ip -n h$1 -br link | awk '{ print $1, $2 }' | sort
   ip -n h$1 -br addr | awk '{ $1 = $1; print }' | sort
+  { ip -n h$1 xfrm policy list nosock; ip -n h$1 xfrm state; } | sed 's/^/xfrm /'
   { ip -n h$1 route show table all; ip -n h$1 -6 route show table all; } | sort
 }
 is_clean() {
@@ -243,6 +245,37 @@ changes_mode() { # mode, address of the peer
 goes_to() { ip netns exec h1 wg show flannel-wg endpoints | grep -F "$1:51820" || { ip netns exec h1 wg show flannel-wg endpoints; return 1; }; }
 joined() { [ -z "$(ip -n h1 -br link | grep flannel-wg-v6)" ] && [ "$(ip netns exec h1 wg show flannel-wg allowed-ips | wc -w)" = 3 ]; }
 
+says_tunnel() {
+  peer=$(value 2 SUBNET | sed 's/\.1\/.*/.0/')
+  ask 1 /metrics | grep "^weft_ipsec_tunnel_up{peer=\"$peer/24\"} 1" &&
+    ask 1 /metrics | grep '^weft_ipsec_bytes_total{.*direction="tx".*} [1-9]'
+}
+prefix() { value $1 SUBNET | sed 's/\.1\//.0\//'; }
+out_policy() { ip -n h1 xfrm policy get src $(prefix 1) dst $(prefix 2) dir out; }
+loses_policy() {
+  ip -n h1 xfrm policy delete src $(prefix 1) dst $(prefix 2) dir out || return 1
+  # What leaves now has no policy of its own.
+  pings 1 2 SUBNET 28
+  eventually out_policy && eventually reach && in_tunnel
+}
+charon_of() { # host
+  for id in $(ip netns pids h$1); do [ "$(readlink /proc/$id/exe)" = /usr/lib/ipsec/charon ] && echo $id; done
+}
+loses_charon() {
+  id=$(charon_of 1)
+  kill -9 $id || { echo "no charon"; return 1; }
+  eventually is_other_charon $id && eventually is_ready 1 && eventually reach && in_tunnel
+}
+is_other_charon() { now=$(charon_of 1); [ -n "$now" ] && [ "$now" != "$1" ]; }
+tells_no_psk() { grep -q 'Wrote subnet file' $STATE/h1/log && ! grep -F "$ESP_KEY" $STATE/h?/log; }
+stays_in() {
+  stop_agent 1
+  [ -z "$(charon_of 1)" ] || { echo 'charon goes on without the agent'; return 1; }
+  ! pings 1 2 SUBNET 28 && in_tunnel || return 1
+  start_agent 1
+  eventually is_ready 1 && eventually reach && in_tunnel
+}
+
 PSK='/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak='
 begin wireguard "{\"Type\":\"wireguard\",\"PSK\":\"$PSK\",\"PersistentKeepaliveInterval\":25}" dual
 deleted flannel-wg
@@ -260,6 +293,20 @@ check 'one tunnel carries both families, in no clear packet' eval 'joined && in_
 deleted flannel-wg
 check 'with Mode ipv6, the tunnel of both families is carried by IPv6' changes_mode ipv6 '[fd98::12]'
 check 'with Mode ipv4, the tunnel of both families is carried by IPv4' changes_mode ipv4 10.98.0.12
+end
+
+ESP_KEY=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+begin ipsec "{\"Type\":\"ipsec\",\"PSK\":\"$ESP_KEY\"}"
+check 'packets between the hosts are in the tunnel' in_tunnel
+check 'the tunnel and its bytes are in the metrics' eventually says_tunnel
+check 'a policy is deleted, and comes back; nothing leaves in clear' loses_policy
+check 'charon is killed, and comes back with all it had' loses_charon
+check 'the key is in no log' tells_no_psk
+check 'nothing leaves in clear without agent and charon, which ends with it' stays_in
+end
+
+begin ipsec-udp "{\"Type\":\"ipsec\",\"PSK\":\"$ESP_KEY\",\"UDPEncap\":true}" nft
+check 'packets between the hosts are in the tunnel' in_tunnel
 end
 
 begin ipip '{"Type":"ipip"}'

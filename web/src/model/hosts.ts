@@ -50,6 +50,7 @@ const PATH_WORDS: Readonly<Record<string, string>> = {
   forwarder: 'user space (udp)',
   vxlan: 'vxlan',
   wireguard: 'wireguard',
+  ipsec: 'ipsec',
   ipip: 'ipip',
   direct: 'direct route',
   command: 'command of the extension',

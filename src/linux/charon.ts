@@ -1,12 +1,13 @@
 import { access, constants } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { IPSEC_REQID } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { IkeConnection, IkeDaemon, IkeSession, IkeSettings } from '../ike/ike.ts';
 import { type ViciMessage, viciMessage } from '../ike/vici-message.ts';
 import { childName, connectionWords, tunnelsOf } from '../ike/vici-words.ts';
 import type { Secret } from '../secret.ts';
-import { type Child, lines, start } from './run.ts';
+import { type Child, lines, run, start } from './run.ts';
 import { NO_WORDS, ViciClient } from './vici-client.ts';
 
 /** Where distributions put it, after PATH; flannel's list. */
@@ -21,6 +22,19 @@ const END_PATIENCE_MS = 5_000;
 const LAST_LINES = 3;
 /** Names the key among those of charon, so that another one takes its place. */
 const KEY_ID = 'weft';
+
+const FORGET_KEYS = [
+  'ip',
+  'xfrm',
+  'state',
+  'deleteall',
+  'proto',
+  'esp',
+  'mode',
+  'tunnel',
+  'reqid',
+  String(IPSEC_REQID),
+];
 
 const INSTALL =
   'Install it (Debian: apt-get install strongswan-charon strongswan-swanctl libstrongswan-standard-plugins; then systemctl disable --now strongswan-starter, for the agent starts charon itself). Or use the backend wireguard, which also encrypts and needs no daemon.';
@@ -55,7 +69,10 @@ export class Charon implements IkeDaemon {
       endsWithThisProcess: 'SIGTERM',
     });
     try {
-      return await CharonSession.of(child, this.#options.onLine, signal);
+      const session = await CharonSession.of(child, this.#options.onLine, signal);
+      // Keys that a killed charon has left in the kernel, which this one knows nothing of.
+      await run(FORGET_KEYS, { netns: this.#options.netns, okExitCodes: 'any', signal });
+      return session;
     } catch (error) {
       await child[Symbol.asyncDispose]();
       throw error;

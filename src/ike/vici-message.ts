@@ -23,6 +23,9 @@ export const VICI_PACKETS = {
   event: 7,
 } as const;
 
+const { request, registerEvent, unregisterEvent, event } = VICI_PACKETS;
+const NAMED: ReadonlySet<number> = new Set([request, registerEvent, unregisterEvent, event]);
+
 const SECTION_START = 1;
 const SECTION_END = 2;
 const KEY_VALUE = 3;
@@ -41,7 +44,7 @@ const DEEPEST = 32;
 
 export interface ViciPacket {
   readonly type: number;
-  /** Of a request, or an event. */
+  /** Of a request, or an event and who wants it. */
   readonly name: string | undefined;
   readonly message: ViciMessage;
 }
@@ -69,8 +72,7 @@ export function encodePacket(type: number, name: string | undefined, message: Vi
 export function decodePacket(bytes: Uint8Array): ViciPacket {
   const reader = new Reader(bytes);
   const type = reader.byte();
-  const hasName = type === VICI_PACKETS.request || type === VICI_PACKETS.event;
-  const name = hasName ? reader.text(reader.byte()) : undefined;
+  const name = NAMED.has(type) ? reader.text(reader.byte()) : undefined;
   return { type, name, message: readSection(reader, 0) };
 }
 

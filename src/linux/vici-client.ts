@@ -48,7 +48,8 @@ export class ViciClient implements Disposable {
 
   /** @throws the error of the socket. */
   static async open(path: string, signal: AbortSignal): Promise<ViciClient> {
-    const socket = connect({ path, signal });
+    // Given the signal, the socket would be destroyed by it long after it was opened.
+    const socket = connect({ path });
     // An `error` after the event that is waited for must find a listener.
     const opened = once(socket, 'connect', { signal });
     try {

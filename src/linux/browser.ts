@@ -22,7 +22,8 @@ export async function openInBrowser(url: string, signal: AbortSignal): Promise<D
     const directory = mkdtempSync(join(tmpdir(), 'weft-ui-'));
     opened.defer(() => rmSync(directory, { recursive: true, force: true }));
     const file = join(directory, 'open.html');
-    writeFileSync(file, pageThatLeadsTo(url), { mode: 0o600 });
+    const page = pageThatLeadsTo(url);
+    writeFileSync(file, page, { mode: 0o600, flag: 'wx' });
     await run(['xdg-open', file], { signal, timeoutMs: TIMEOUT_MS });
   } catch {
     // No temporary file, no such program, no browser.

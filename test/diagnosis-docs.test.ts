@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import type { Fault } from './diagnosis/bed.ts';
-import { storeFaults } from './diagnosis/store-faults.ts';
-import { UDP_FAULTS } from './diagnosis/udp-faults.ts';
-import { VXLAN_FAULTS } from './diagnosis/vxlan-faults.ts';
+import { storeFaults } from './diagnosis/faults-store.ts';
+import { UDP_FAULTS } from './diagnosis/faults-udp.ts';
+import { VXLAN_FAULTS } from './diagnosis/faults-vxlan.ts';
 
 const document = readFileSync(new URL('../docs/DIAGNOSIS.md', import.meta.url), 'utf8');
 

@@ -237,6 +237,17 @@ describe('PeerTable', () => {
     assert.equal(table.pathMtu(3), 0, 'the peer has moved: what is known is about another path');
   });
 
+  it('path MTUs are forgotten when the overlay’s rises: what has limited them may be this host’s interface', () => {
+    const table = PeerTable.allocate(8);
+    const peers = [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.1' })];
+    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
+    table.reader(0).learnPathMtu(3, 1_372);
+    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_372 });
+    assert.equal(table.pathMtu(3), 1_372);
+    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
+    assert.equal(table.pathMtu(3), 0);
+  });
+
   it('the default route and a host route are prefixes like others', () => {
     const table = PeerTable.allocate(8);
     const peers = [

@@ -127,6 +127,8 @@ export class PeerTable {
     words[base + NETWORK] = content.network === undefined ? 1 : content.network.addr | 0;
     words[base + NETWORK_MASK] = content.network === undefined ? 0 : mask4(content.network.length) | 0;
     words[base + MTU] = content.mtu;
+    // A limit may have been this host's own, learned between the change of its interface and that of this table.
+    if (content.mtu > words[before + MTU]!) this.forgetPathMtus();
     words[base + OWN] = content.own === undefined ? 1 : content.own.addr | 0;
     words[base + OWN_MASK] = content.own === undefined ? 0 : mask4(content.own.length) | 0;
     this.#writeLengths(base, LENGTH_COUNT, LENGTHS, content.peers, ({ subnet }) => subnet);

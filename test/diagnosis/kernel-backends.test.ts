@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import type { ClusterReport } from '../../src/cmd/weft/cluster-test.ts';
 import { eventually, eventuallyHolds } from '../netns/waiting.ts';
 import { Bed, type Fault, proveInTime } from './bed.ts';
-import { nft, unbroken } from './udp-faults.ts';
+import { nft, unbroken } from './faults-udp.ts';
 
 const PORT = 8_287;
 
@@ -46,7 +46,7 @@ for (const backend of ['vxlan', 'host-gw']) {
 
     it('finds nothing wrong where nothing is', () => bed.healthy('a'));
 
-    // vxlan-faults.ts has those of vxlan.
+    // faults-vxlan.ts has those of vxlan.
     for (const fault of backend === 'vxlan' ? [] : faults) it(`names ${fault.name}`, (t) => proveInTime(t, bed, fault));
 
     it('asks the agents of all hosts about each pair, and names the direction that is broken', async () => {

@@ -1,4 +1,4 @@
 import { proveAll } from './bed.ts';
-import { VXLAN_FAULTS } from './vxlan-faults.ts';
+import { VXLAN_FAULTS } from './faults-vxlan.ts';
 
 proveAll('vxlan', VXLAN_FAULTS);

@@ -1,4 +1,4 @@
 import { proveAll } from './bed.ts';
-import { UDP_FAULTS } from './udp-faults.ts';
+import { UDP_FAULTS } from './faults-udp.ts';
 
 proveAll('udp', UDP_FAULTS);

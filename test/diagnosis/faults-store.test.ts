@@ -10,7 +10,7 @@ import { faketimeLibrary } from '../e2e/faketime.ts';
 import { NET_CONF, Overlay } from '../netns/overlay.ts';
 import { eventuallyHolds } from '../netns/waiting.ts';
 import { Bed, proveInTime } from './bed.ts';
-import { storeFaults } from './store-faults.ts';
+import { storeFaults } from './faults-store.ts';
 
 describe('weft test with etcd', () => {
   let [topology, store, bed]: [Topology?, EtcdStore?, Bed?] = [];

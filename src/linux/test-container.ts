@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { WeftError } from '../errors.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
@@ -9,6 +10,9 @@ import { run } from './run.ts';
 /** Where the IPAM plugin host-local keeps the addresses that it has given away, a file each. */
 const IPAM_DIRECTORY = '/var/lib/cni/networks';
 const TIMEOUT_MS = 5_000;
+/** The kernel looks at links that have come up once a second (net/core/link_watch.c); a bridge without STP forwards then. */
+const FORWARDING_MS = 3_000;
+const LOOK_MS = 20;
 
 /** A network namespace behind the bridge of the host's containers, as a container has it. */
 export interface TestContainer extends AsyncDisposable {
@@ -60,12 +64,25 @@ export async function makeTestContainer(
       `route add default via ${formatIpv4(ipv4Of(subnet.addr + 1))} dev eth0\n`,
     namespace,
   );
+  await forwarding(device, signal);
   const owned = stack.move();
   return {
     address,
     inside: (work) => insideNamespace(`/run/netns/${namespace}`, work),
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
   };
+}
+
+/** Until a bridge forwards what comes from its port, or would have long ago: whoever sends then finds out why it does not. */
+async function forwarding(port: string, signal: AbortSignal): Promise<void> {
+  for (const endsAt = performance.now() + FORWARDING_MS; performance.now() < endsAt; ) {
+    const { stdout } = await run(['ip', '-j', '-d', 'link', 'show', 'dev', port], { timeoutMs: TIMEOUT_MS, signal });
+    const [link] = JSON.parse(stdout || '[]') as readonly {
+      readonly linkinfo?: { readonly info_slave_data?: { readonly state?: string } };
+    }[];
+    if (link?.linkinfo?.info_slave_data?.state === 'forwarding') return;
+    await delay(LOOK_MS, undefined, { signal });
+  }
 }
 
 /** From the end: IPAM plugins give addresses from the beginning. */

@@ -1,7 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { describeError, WeftError } from '../errors.ts';
-import type { IkeConnection, IkeDaemon, IkeSession, IkeSettings, IkeTunnel } from '../ike/ike.ts';
+import {
+  type IkeConnection,
+  type IkeDaemon,
+  type IkeSession,
+  type IkeSettings,
+  type IkeTunnel,
+  NO_TUNNEL,
+} from '../ike/ike.ts';
 import type { LeaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 
@@ -11,8 +18,6 @@ const LONGEST_RETRY_MS = 30_000;
 /** How often tunnels are looked at; soon after a change, and then ever more rarely. */
 const LOOK_MS = 10_000;
 const FIRST_LOOK_MS = 500;
-
-const NO_TUNNEL: IkeTunnel = { isUp: false, isIdle: true, receivedBytes: 0, sentBytes: 0 };
 
 export interface IkeKeeperOptions {
   readonly daemon: IkeDaemon;

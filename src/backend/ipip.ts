@@ -10,7 +10,7 @@ import {
   ownSubnet,
   peerFamilies,
   requireAddress,
-  requireFamilies,
+  requireIpv4,
   unicast,
 } from './shared.ts';
 
@@ -39,9 +39,7 @@ export const ipip: BackendKind<IpipConfig, undefined, typeof KEYS> = {
   }),
   identify: async () => undefined,
   open({ directRouting, mtuBytes }, _, network, external) {
-    const families = requireFamilies(network, ipip);
-    const [family] = families;
-    if (family === undefined) throw new TypeError('unreachable: requireFamilies() found none');
+    const { families, family } = requireIpv4(network, ipip);
     const local = requireAddress(ownAddressOf(external, 'ipv4'), family, external, ipip.type);
     const underlayMtu = mtuBytes ?? external.mtuBytes;
     const mtu = underlayMtu - OVERHEAD_BYTES;

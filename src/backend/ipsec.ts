@@ -12,7 +12,7 @@ import {
   ownSubnet,
   peerFamilies,
   requireAddress,
-  requireFamilies,
+  requireIpv4,
   unicast,
 } from './shared.ts';
 
@@ -62,10 +62,7 @@ export const ipsec: BackendKind<IpsecConfig, undefined, typeof KEYS> = {
   identify: async () => undefined,
 
   open({ udpEncap, espProposal, presharedKey }, _, network, external) {
-    const families = requireFamilies(network, ipsec);
-    const [family] = families;
-    const whole = network.ipv4?.network;
-    if (family === undefined || whole === undefined) throw new TypeError('unreachable: requireFamilies() found none');
+    const { families, family, whole } = requireIpv4(network, ipsec);
     const local = requireAddress(ownAddressOf(external, 'ipv4'), family, external, ipsec.type);
     if (presharedKey === undefined) {
       throw new WeftError('WEFT_CONFIG_INVALID', TOO_SHORT, {

@@ -3,6 +3,7 @@ import type { Address, LinkSysctl, Route, UnicastRoute, WantedLink, WantedState 
 import { WeftError } from '../errors.ts';
 import { containsAddr, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
 import { FAMILIES, type Family, type FamilyKey, perFamily } from '../ip/family.ts';
+import type { Ipv4Prefix } from '../ip/prefix.ts';
 import { type JsonValue, type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
 import {
   type BackendKind,
@@ -33,6 +34,17 @@ export function requireFamilies(
     `the ${kind.type} backend carries ${names.join(' and ')}, which the network configuration does not enable`,
     { hint: `Enable ${names[0]} with a network in net-conf.json, or choose another backend.` },
   );
+}
+
+/** The same for a backend of IPv4 alone, with that family and its network. */
+export function requireIpv4(
+  network: Network,
+  kind: Pick<BackendKind<never, never>, 'families' | 'type'>,
+): { readonly families: readonly Family[]; readonly family: Family; readonly whole: Ipv4Prefix } {
+  const families = requireFamilies(network, kind);
+  const [family] = families;
+  if (family === undefined || network.ipv4 === undefined) throw new TypeError('unreachable: requireFamilies()');
+  return { families, family, whole: network.ipv4.network };
 }
 
 /** @throws WeftError WEFT_INTERFACE_NOT_FOUND when the external interface has none of that family. */

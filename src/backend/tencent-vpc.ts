@@ -2,7 +2,7 @@ import { type BackendKeyTable, STRING } from '../config/backend-keys.ts';
 import { WeftError } from '../errors.ts';
 import { Secret } from '../secret.ts';
 import { type BackendKind, type CloudCredentials, NO_PEER_STATE } from './backend.ts';
-import { attrsOf, hostState, requireAddress, requireFamilies } from './shared.ts';
+import { attrsOf, hostState, requireAddress, requireIpv4 } from './shared.ts';
 
 const KEYS = { AccessKeyID: STRING, AccessKeySecret: STRING } as const satisfies BackendKeyTable;
 
@@ -28,10 +28,7 @@ export const tencentVpc: BackendKind<TencentVpcConfig, CloudCredentials, typeof 
     });
   },
   open(_config, credentials, network, external) {
-    const families = requireFamilies(network, tencentVpc);
-    const [family] = families;
-    if (family === undefined || network.ipv4 === undefined) throw new TypeError('unreachable: requireFamilies()');
-    const { network: whole } = network.ipv4;
+    const { families, family, whole } = requireIpv4(network, tencentVpc);
     const gateway = requireAddress(external.publicIp, family, external, tencentVpc.type);
     return {
       // The type is empty, as flannel writes it.

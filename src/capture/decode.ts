@@ -5,7 +5,7 @@
 import type { IpAddr, IpFamily } from '../ip/address.ts';
 import { ICMP } from '../ip/icmp.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
-import { ipv6Of } from '../ip/ipv6.ts';
+import { ipv6At } from '../ip/ipv6.ts';
 import type { LinkType } from './pcap.ts';
 
 export interface EthernetHeader {
@@ -158,7 +158,6 @@ function ipv4Header(bytes: Uint8Array): IpHeader | undefined {
 function ipv6Header(bytes: Uint8Array): IpHeader | undefined {
   if (bytes.length < IPV6_BYTES) return undefined;
   const view = viewOf(bytes);
-  const addressAt = (at: number): IpAddr => ipv6Of((view.getBigUint64(at) << 64n) | view.getBigUint64(at + 8));
   const length = view.getUint16(4);
   let [protocol, headerLength, fragment, id] = [view.getUint8(6), IPV6_BYTES, 0, 0];
   while (protocol === FRAGMENT || EXTENSIONS.includes(protocol)) {
@@ -177,7 +176,7 @@ function ipv6Header(bytes: Uint8Array): IpHeader | undefined {
   const totalLength = length === 0 ? bytes.length : IPV6_BYTES + length;
   if (headerLength > bytes.length || totalLength < headerLength) return undefined;
   return {
-    ...{ family: 6, source: addressAt(8), destination: addressAt(24), ttl: view.getUint8(7), protocol },
+    ...{ family: 6, source: ipv6At(view, 8), destination: ipv6At(view, 24), ttl: view.getUint8(7), protocol },
     ...{ headerLength, totalLength, id, dontFragment: true },
     ...{ moreFragments: (fragment & 1) !== 0, fragmentOffset: fragment & 0xfff8 },
   };

@@ -2,7 +2,9 @@
  * A capture file that Wireshark reads (draft-ietf-opsawg-pcapng), little endian. Pure: each function returns the bytes of one block,
  * and a file is the section header, the interfaces, the names, then packets and statistics.
  */
+
 import { type IpAddr, isIpv4 } from '../ip/address.ts';
+import { putIpv6 } from '../ip/ipv6.ts';
 
 /** The numbers of LINKTYPE_ETHERNET and LINKTYPE_RAW (tcpdump.org/linktypes). */
 export const LINK_TYPES = { ethernet: 1, raw: 101 } as const;
@@ -81,10 +83,7 @@ export function nameResolution(names: readonly NamedAddress[]): Uint8Array {
     const isV4 = isIpv4(address);
     const raw = new DataView(new ArrayBuffer(isV4 ? 4 : 16));
     if (isIpv4(address)) raw.setUint32(0, address);
-    else {
-      raw.setBigUint64(0, address >> 64n);
-      raw.setBigUint64(8, address & 0xffff_ffff_ffff_ffffn);
-    }
+    else putIpv6(raw, 0, address);
     return [isV4 ? NAME_RECORD.ipv4 : NAME_RECORD.ipv6, Buffer.concat([bytesOf(raw), text(name), Uint8Array.of(0)])];
   });
   return block(BLOCKS.names, items(records, true));

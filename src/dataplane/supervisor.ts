@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
-import type { Ipv6Addr } from '../ip/ipv6.ts';
+import { type Ipv6Addr, putIpv6 } from '../ip/ipv6.ts';
 import { Counters, type Direction, type PeerCounters } from './counters.ts';
 import type { DestinationCheck } from './destination-check.ts';
 import type { FastPathTables } from './fast-path/fast-path-tables.ts';
@@ -346,8 +346,7 @@ export class Forwarder implements AsyncDisposable {
 
 function bytesOf(address: Ipv6Addr): Uint8Array {
   const view = new DataView(new ArrayBuffer(16));
-  view.setBigUint64(0, address >> 64n);
-  view.setBigUint64(8, address & 0xffff_ffff_ffff_ffffn);
+  putIpv6(view, 0, address);
   return new Uint8Array(view.buffer);
 }
 

@@ -33,6 +33,9 @@ export interface IkeTunnel {
   readonly sentBytes: number;
 }
 
+/** Of a connection of which the daemon has nothing. */
+export const NO_TUNNEL: IkeTunnel = { isUp: false, isIdle: true, receivedBytes: 0, sentBytes: 0 };
+
 /** The IKE daemon of this host, run by the agent. */
 export interface IkeDaemon {
   /** Looks whether there is one to be run. @throws WeftError WEFT_CHARON_MISSING. */

@@ -1,6 +1,6 @@
 import { IPSEC_REQID } from '../desired/state.ts';
 import { formatAddr, formatPrefix } from '../ip/address.ts';
-import type { IkeConnection, IkeSettings, IkeTunnel } from './ike.ts';
+import { type IkeConnection, type IkeSettings, type IkeTunnel, NO_TUNNEL } from './ike.ts';
 import { type ViciMessage, type ViciValue, viciMessage } from './vici-message.ts';
 
 /** flannel's, which its hosts accept no other than. */
@@ -58,7 +58,7 @@ export function tunnelsOf(events: readonly ViciMessage[]): ReadonlyMap<string, I
   const found = new Map<string, IkeTunnel>();
   for (const event of events) {
     for (const [name, association] of event) {
-      const before = found.get(name) ?? { isUp: false, isIdle: true, receivedBytes: 0, sentBytes: 0 };
+      const before = found.get(name) ?? NO_TUNNEL;
       found.set(name, withAssociation(before, sectionOf(association)));
     }
   }

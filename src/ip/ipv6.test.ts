@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { isIPv6 } from 'node:net';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatIpv6, IPV6_MAX, ipv6Of, parseIpv6 } from './ipv6.ts';
+import { formatIpv6, IPV6_MAX, ipv6At, ipv6Of, parseIpv6, putIpv6 } from './ipv6.ts';
 
 const anyAddr = fc.oneof(
   fc.bigInt({ min: 0n, max: IPV6_MAX }),
@@ -13,6 +13,17 @@ const anyAddr = fc.oneof(
 );
 
 describe('IPv6 addresses', () => {
+  it('are 16 bytes in network order, wherever they begin', () => {
+    fc.assert(
+      fc.property(anyAddr, fc.nat(3), (value, offset) => {
+        const view = new DataView(new ArrayBuffer(offset + 16));
+        putIpv6(view, offset, value);
+        assert.equal(Buffer.from(view.buffer).toString('hex', offset), value.toString(16).padStart(32, '0'));
+        assert.equal(ipv6At(view, offset), value);
+      }),
+    );
+  });
+
   const canonical: [string, string][] = [
     ['::', '::'],
     ['::1', '::1'],

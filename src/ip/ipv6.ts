@@ -34,6 +34,17 @@ export function ipv6Of(value: bigint): Ipv6Addr {
   return value as Ipv6Addr;
 }
 
+/** The address in 16 bytes, in network order. @throws RangeError when they are not all there. */
+export function ipv6At(view: DataView, offset: number): Ipv6Addr {
+  return ((view.getBigUint64(offset) << 64n) | view.getBigUint64(offset + 8)) as Ipv6Addr;
+}
+
+/** Writes what {@link ipv6At} reads. */
+export function putIpv6(view: DataView, offset: number, addr: bigint): void {
+  view.setBigUint64(offset, addr >> 64n);
+  view.setBigUint64(offset + 8, BigInt.asUintN(64, addr));
+}
+
 /** Canonical text of RFC 5952: lower case, the longest run of two or more zero groups compressed, the first on a tie. */
 export function formatIpv6(addr: Ipv6Addr): string {
   const groups = Array.from({ length: 8 }, (_, i) => Number((addr >> BigInt(112 - 16 * i)) & 0xffffn));

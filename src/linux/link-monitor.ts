@@ -1,17 +1,17 @@
-import { readFile } from 'node:fs/promises';
 import type { NetworkInterface } from '../config/choose-interface.ts';
 import { neighbourLinks } from '../desired/plan/links.ts';
 import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { formatPrefix } from '../ip/address.ts';
+import { type NetlinkSocket, untilListening } from './netlink-listener.ts';
 import { type Child, lines, start } from './run.ts';
 
 export type MonitorSubject = 'network' | 'ipsec-policies';
 
 /** The command's words behind `ip -N -rc BYTES`, and the number of its netlink protocol. */
-const SUBJECTS: Readonly<Record<MonitorSubject, { readonly words: readonly string[]; readonly protocol: string }>> = {
-  network: { words: ['monitor', 'label', 'link', 'address', 'route', 'neigh'], protocol: '0' },
-  'ipsec-policies': { words: ['xfrm', 'monitor', 'policy'], protocol: '6' },
+const SUBJECTS: Readonly<Record<MonitorSubject, { readonly words: readonly string[]; readonly protocol: number }>> = {
+  network: { words: ['monitor', 'label', 'link', 'address', 'route', 'neigh'], protocol: 0 },
+  'ipsec-policies': { words: ['xfrm', 'monitor', 'policy'], protocol: 6 },
 };
 
 export interface IpMonitorOptions {
@@ -71,8 +71,11 @@ export class IpMonitor {
           endsWithThisProcess: true,
           signal,
         });
+        const { pid } = child;
+        const isIts = (socket: NetlinkSocket): boolean =>
+          socket.protocol === protocol && socket.pid === pid && socket.groups !== 0;
         // One now: whatever happened before it listened was missed.
-        if (await listening(child, protocol, signal)) notices.set();
+        if ((await untilListening(child, isIts, SUBSCRIBE_MS, signal)) !== 'ended') notices.set();
         this.#latches.add(notices);
         const reading = this.#read(child, matters, notices);
         while (await notices.wait()) yield;
@@ -171,29 +174,6 @@ const NO_LINK = { index: -1, name: '' };
 function follows(words: readonly string[], key: string, value: string): boolean {
   const at = words.indexOf(key);
   return at >= 0 && words[at + 1] === value;
-}
-
-/**
- * Waits until the child has joined the multicast groups of its netlink socket. It says nothing when it has, but the
- * kernel lists the groups of every socket; the time between start and that is a few milliseconds.
- * @returns false when it has ended instead.
- */
-async function listening(child: Child, wanted: string, signal: AbortSignal): Promise<boolean> {
-  const deadline = performance.now() + SUBSCRIBE_MS;
-  let gone = false;
-  void child.exited.then(() => {
-    gone = true;
-  });
-  while (!gone && !signal.aborted && performance.now() < deadline) {
-    // Columns: sk, Eth (the protocol), Pid, Groups (hexadecimal), …
-    const table = await readFile(`/proc/${child.pid}/net/netlink`, 'utf8').catch(() => '');
-    for (const row of table.split('\n')) {
-      const [, protocol, pid, groups] = row.trim().split(/\s+/);
-      if (protocol === wanted && pid === String(child.pid) && Number.parseInt(groups ?? '0', 16) !== 0) return true;
-    }
-    await pause(2, signal);
-  }
-  return !gone;
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -1,7 +1,7 @@
 import { WeftError } from '../errors.ts';
 import type { IpAddr, IpFamily } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
-import { ipv6Of } from '../ip/ipv6.ts';
+import { ipv6At } from '../ip/ipv6.ts';
 import type { Arrival, ProbeIo, ProbeRequest, Sent } from '../probe/ports.ts';
 import { echoRequest, type ProbeIdentity, readProbeMessage } from '../probe/probe-packet.ts';
 import { clockOffset } from './clock-offset.ts';
@@ -226,7 +226,7 @@ function attachFilter(fd: number, family: IpFamily, id: number): void {
 function addressIn(family: IpFamily, name: Uint8Array): IpAddr {
   const view = new DataView(name.buffer);
   if (family === 4) return ipv4Of(view.getUint32(4));
-  return ipv6Of((view.getBigUint64(8) << 64n) | view.getBigUint64(16));
+  return ipv6At(view, 8);
 }
 
 /** The time in the first control message, if it is one; milliseconds. */

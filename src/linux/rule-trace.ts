@@ -1,7 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { WeftError } from '../errors.ts';
 import { NETLINK_NETFILTER } from './constants.ts';
-import { readTextIfThere } from './read-text.ts';
+import { type NetlinkSocket, untilListening } from './netlink-listener.ts';
 import { type Child, lines, start } from './run.ts';
 
 export interface RuleTraceOptions {
@@ -19,7 +18,6 @@ export interface RuleTraceOptions {
 
 /** Of starting two programs, on a busy machine. */
 const START_MS = 10_000;
-const POLL_MS = 20;
 /** Before all hooks of others. */
 const PRIORITY = -2_000_000_000;
 /** linux/netfilter/nfnetlink.h: NFNLGRP_NFTRACE is 9. */
@@ -54,7 +52,11 @@ export async function traceRules(options: RuleTraceOptions, signal: AbortSignal)
   if (!(await told.until((line) => line.includes('output priority'), START_MS))) throw unavailable(holder);
   const monitor = await inside(['nft', 'monitor', 'trace']);
   const seen = new Lines(monitor);
-  await untilSubscribed(monitor, signal);
+  const isTracing = ({ protocol, groups }: NetlinkSocket): boolean =>
+    protocol === NETLINK_NETFILTER && (groups & TRACE_GROUP) !== 0;
+  const state = await untilListening(monitor, isTracing, START_MS, signal);
+  signal.throwIfAborted();
+  if (state !== 'listening') throw unavailable(monitor);
   send();
   await seen.until(isLast, waitMs);
   signal.throwIfAborted();
@@ -92,18 +94,6 @@ class Lines {
       clearTimeout(timer);
     }
   }
-}
-
-/** nft does not say when it listens; the kernel does (/proc/PID/net/netlink: socket, protocol, number, groups). */
-async function untilSubscribed(monitor: Child, signal: AbortSignal): Promise<void> {
-  const endMs = performance.now() + START_MS;
-  const row = new RegExp(`^\\S+\\s+${NETLINK_NETFILTER}\\s+\\d+\\s+([0-9a-f]+)`, 'gm');
-  while (performance.now() < endMs) {
-    const groups = [...readTextIfThere(`/proc/${monitor.pid}/net/netlink`).matchAll(row)];
-    if (groups.some(([, text]) => (Number.parseInt(text!, 16) & TRACE_GROUP) !== 0)) return;
-    await sleep(POLL_MS, undefined, { signal });
-  }
-  throw unavailable(monitor);
 }
 
 function unavailable(child: Child): WeftError {

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { WeftError } from '../errors.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
+import { parseIpList } from './interfaces.ts';
 import { insideNamespace } from './network-namespaces.ts';
 import { run } from './run.ts';
 
@@ -76,8 +77,9 @@ export async function makeTestContainer(
 /** Until a bridge forwards what comes from its port, or would have long ago: whoever sends then finds out why it does not. */
 async function forwarding(port: string, signal: AbortSignal): Promise<void> {
   for (const endsAt = performance.now() + FORWARDING_MS; performance.now() < endsAt; ) {
-    const { stdout } = await run(['ip', '-j', '-d', 'link', 'show', 'dev', port], { timeoutMs: TIMEOUT_MS, signal });
-    const [link] = JSON.parse(stdout || '[]') as readonly {
+    const argv = ['ip', '-j', '-d', 'link', 'show', 'dev', port];
+    const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal });
+    const [link] = parseIpList(stdout, argv) as readonly {
       readonly linkinfo?: { readonly info_slave_data?: { readonly state?: string } };
     }[];
     if (link?.linkinfo?.info_slave_data?.state === 'forwarding') return;
@@ -88,8 +90,9 @@ async function forwarding(port: string, signal: AbortSignal): Promise<void> {
 /** From the end: IPAM plugins give addresses from the beginning. */
 async function freeAddress(subnet: Ipv4Prefix, bridge: string, signal: AbortSignal): Promise<Ipv4Addr> {
   const taken = new Set<number>(reserved());
-  const { stdout } = await run(['ip', '-j', 'neighbour', 'show', 'dev', bridge], { timeoutMs: TIMEOUT_MS, signal });
-  for (const { dst, state } of JSON.parse(stdout || '[]') as {
+  const argv = ['ip', '-j', 'neighbour', 'show', 'dev', bridge];
+  const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal });
+  for (const { dst, state } of parseIpList(stdout, argv) as {
     readonly dst: string;
     readonly state: readonly string[];
   }[]) {

@@ -1,7 +1,7 @@
 import { WeftError } from '../errors.ts';
 import { formatEndpoint, type IpAddr, isIpv4 } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
-import { ipv6Of } from '../ip/ipv6.ts';
+import { ipv6At, putIpv6 } from '../ip/ipv6.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -48,8 +48,7 @@ export function sockaddrIn6(address: bigint, port: number): Uint8Array {
   const view = new DataView(bytes.buffer);
   view.setUint16(0, AF_INET6, true);
   view.setUint16(2, port);
-  view.setBigUint64(8, address >> 64n);
-  view.setBigUint64(16, address & 0xffff_ffff_ffff_ffffn);
+  putIpv6(view, 8, address);
   return bytes;
 }
 
@@ -156,8 +155,7 @@ export function adoptUdpSocket(fd: number): UdpSocket | undefined {
   if (family !== AF_INET && family !== AF_INET6) return undefined;
   if (getIntOption(fd, SOL_SOCKET, SO_TYPE) !== SOCK_DGRAM) return undefined;
   const name = boundTo(fd);
-  const address =
-    family === AF_INET ? ipv4Of(name.getUint32(4)) : ipv6Of((name.getBigUint64(8) << 64n) | name.getBigUint64(16));
+  const address = family === AF_INET ? ipv4Of(name.getUint32(4)) : ipv6At(name, 8);
   return { fd, address, port: name.getUint16(2), [Symbol.dispose]: () => void close(fd) };
 }
 

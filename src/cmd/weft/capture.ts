@@ -12,12 +12,13 @@ import {
   sectionHeader,
 } from '../../capture/pcapng.ts';
 import { type CapturePeer, type CaptureRole, Selection } from '../../capture/selection.ts';
+import { networksOf } from '../../config/network-config.ts';
 import { gatewayOf, type HostView, prefixesOfPeer, readHostView } from '../../diagnosis/host-view.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { openExclusive } from '../../exclusive-file.ts';
 import { formatAddr } from '../../ip/address.ts';
-import { FAMILIES, present } from '../../ip/family.ts';
+import { present } from '../../ip/family.ts';
 import type { Lease } from '../../lease/lease.ts';
 import { POLLIN } from '../../linux/constants.ts';
 import { addressOf, pollAsync } from '../../linux/ffi.ts';
@@ -111,7 +112,7 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   const external = view.known.external.name;
   const isDirect = wanted.tunnel.length === 0 || view.peers.some((peer) => wanted.deviceTo(peer) === external);
   const isUnwrapped = wanted.tunnel.length > 0 && (await hasXdp(external, stopped.signal));
-  const networks = FAMILIES.flatMap(({ key }) => view.known.config[key]?.network ?? []);
+  const networks = networksOf(view.known.config);
   const selection = new Selection({
     ...{
       peers,

@@ -3,8 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Kernel } from '../../desired/kernel.ts';
 import { leftoverLinks, leftoverPolicies, leftoverRoutes, leftoverScope } from '../../desired/leftovers.ts';
 import { describeOp, type Op } from '../../desired/op.ts';
-import type { OwnLink } from '../../desired/state.ts';
-import { describePolicy, describeRoute } from '../../desired/state.ts';
+import { type ActualState, describePolicy, describeRoute, type OwnLink } from '../../desired/state.ts';
 import { hasErrno } from '../../errno.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { bpfDirectories, removeBpfDirectory } from '../../linux/bpf-directory.ts';
@@ -120,30 +119,34 @@ export function removableOuterFilters(filters: OuterFilters): Removable {
 }
 
 export function removableRoutes(kernel: Kernel): Removable {
-  const find = async (signal: AbortSignal) => leftoverRoutes(await kernel.read(leftoverScope([]), signal));
-  return {
-    what: 'routes',
-    find: async (signal) =>
-      (await find(signal)).map((op) => (op.type === 'route-delete' ? describeRoute(op.route) : describeOp(op))),
-    remove: async (signal) => await applyAll(kernel, await find(signal), signal),
-  };
+  return removableState(kernel, 'routes', [], leftoverRoutes, (op) =>
+    op.type === 'route-delete' ? describeRoute(op.route) : describeOp(op),
+  );
 }
 
 export function removablePolicies(kernel: Kernel): Removable {
-  const find = async (signal: AbortSignal) => leftoverPolicies(await kernel.read(leftoverScope([]), signal));
-  return {
-    what: 'IPsec policies',
-    find: async (signal) =>
-      (await find(signal)).map((op) => (op.type === 'policy-delete' ? describePolicy(op.policy) : describeOp(op))),
-    remove: async (signal) => await applyAll(kernel, await find(signal), signal),
-  };
+  return removableState(kernel, 'IPsec policies', [], leftoverPolicies, (op) =>
+    op.type === 'policy-delete' ? describePolicy(op.policy) : describeOp(op),
+  );
 }
 
 export function removableLinks(kernel: Kernel, links: readonly OwnLink[]): Removable {
-  const find = async (signal: AbortSignal) => leftoverLinks(links, await kernel.read(leftoverScope(links), signal));
+  const leftover = (actual: ActualState) => leftoverLinks(links, actual);
+  return removableState(kernel, 'devices', links, leftover, (op) => op.name);
+}
+
+/** @param links that must be read of the kernel. @param leftover the operations that take it away. */
+function removableState<O extends Op>(
+  kernel: Kernel,
+  what: string,
+  links: readonly OwnLink[],
+  leftover: (actual: ActualState) => readonly O[],
+  describe: (op: O) => string,
+): Removable {
+  const find = async (signal: AbortSignal) => leftover(await kernel.read(leftoverScope(links), signal));
   return {
-    what: 'devices',
-    find: async (signal) => (await find(signal)).map((op) => op.name),
+    what,
+    find: async (signal) => (await find(signal)).map(describe),
     remove: async (signal) => await applyAll(kernel, await find(signal), signal),
   };
 }

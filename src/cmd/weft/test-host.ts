@@ -1,7 +1,7 @@
 import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
 import { apiSocketPath } from '../../config/subnet-file.ts';
 import { describePeer, type HostView, type PeerView } from '../../diagnosis/host-view.ts';
-import type { MeasuredPath } from '../../diagnosis/verdict.ts';
+import { type MeasuredPath, THIS_HOST } from '../../diagnosis/verdict.ts';
 import { judgeWay, type WayFinding, type WayToHost } from '../../diagnosis/way-to-host.ts';
 import type { DoctorHost } from '../../doctor/host.ts';
 import type { AgentEndpoint, OverlayFacts, OverlayHost } from '../../doctor/overlay-checks.ts';
@@ -38,7 +38,7 @@ export function impatient(host: DoctorHost, answerMs: number): DoctorHost {
 /** This host, as the checks of `weft test` see it. */
 export function overlayHost(subnetFile: string, wanted: WantedKernel): OverlayHost {
   const { readText, links } = realHost();
-  const client = agentClient('this host', overSocket(apiSocketPath(subnetFile)), ANSWER_MS);
+  const client = agentClient(THIS_HOST, overSocket(apiSocketPath(subnetFile)), ANSWER_MS);
   return {
     readText,
     links,

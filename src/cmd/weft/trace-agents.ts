@@ -5,6 +5,7 @@ import type { Peer, Self } from '../../api/schema.ts';
 import { apiSocketPath } from '../../config/subnet-file.ts';
 import type { HostView, PeerView } from '../../diagnosis/host-view.ts';
 import { type CountedRise, judgeCopies, type Proof } from '../../diagnosis/trace-copies.ts';
+import { THIS_HOST } from '../../diagnosis/verdict.ts';
 import { formatPrefix, isPrefix4 } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
 import { askAll, clientsOf, selfAndPeers, type TargetFlags } from './agent-target.ts';
@@ -13,7 +14,6 @@ import { askAll, clientsOf, selfAndPeers, type TargetFlags } from './agent-targe
 const COPIES = 10;
 const TURN_MS = 50;
 const RECEIVED = 'received packets';
-const THIS_HOST = 'this host';
 
 export interface TracedAgent {
   readonly host: string;

@@ -15,6 +15,7 @@ import {
   type TraceVerdict,
 } from '../../diagnosis/trace.ts';
 import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
+import { THIS_HOST } from '../../diagnosis/verdict.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { containsAddr, formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
@@ -58,7 +59,6 @@ const TURN_MS = 10;
 const SETTLE_MS = 150;
 const PER_TURN = 4_096;
 const DEFAULT_BYTES = 84;
-const THIS_HOST = 'this host';
 
 /**
  * `weft trace`: one packet and each hop of it, or the hop where it was lost and why. Exit code 0: it arrived and was answered (a

@@ -1,5 +1,6 @@
 import { type ExternalInterface, isSkipped } from '../../backend/backend.ts';
 import { configuredBackend, identifyBackend, openBackend } from '../../backend/registry.ts';
+import { networksOf } from '../../config/network-config.ts';
 import { Actual } from '../../desired/actual.ts';
 import { describeOp, type Op } from '../../desired/op.ts';
 import type { OuterTraffic } from '../../desired/outer-filter.ts';
@@ -46,8 +47,7 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
       text: (await readKeyFile(KEY_FILE, signal)) ?? fresh(),
     }),
   };
-  const networks = [config.ipv4, config.ipv6].flatMap((plan) => plan?.network ?? []);
-  const past = { published: own.attrs.backendData, networks };
+  const past = { published: own.attrs.backendData, networks: networksOf(config) };
   const setup = await identifyBackend(configuredBackend(config), config, past, host, signal);
   const backend = openBackend(setup, config, external);
   const { kernel: state, outer } = backend.host(own);

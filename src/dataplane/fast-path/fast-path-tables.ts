@@ -1,4 +1,5 @@
 import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
+import { putIpv6 } from '../../ip/ipv6.ts';
 import { containsPrefix4, containsPrefix6, type Ipv4Prefix, type Ipv6Prefix, mask4, mask6 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent } from '../peer-table.ts';
@@ -95,13 +96,8 @@ function subnet4({ addr, length }: Ipv4Prefix): Subnet {
 function subnet6({ addr, length }: Ipv6Prefix): Subnet {
   const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES_6));
   key.setUint32(0, length, true);
-  putAddress6(key, 4, addr);
+  putIpv6(key, 4, addr);
   return { map: 'subnets6', key: new Uint8Array(key.buffer) };
-}
-
-function putAddress6(view: DataView, offset: number, address: bigint): void {
-  view.setBigUint64(offset, address >> 64n);
-  view.setBigUint64(offset + 8, address & 0xffff_ffff_ffff_ffffn);
 }
 
 function own4({ addr, length }: Ipv4Prefix): Uint8Array {
@@ -113,8 +109,8 @@ function own4({ addr, length }: Ipv4Prefix): Uint8Array {
 
 function own6({ addr, length }: Ipv6Prefix): Uint8Array {
   const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES_6));
-  putAddress6(view, OWN_SUBNET, addr);
-  putAddress6(view, OWN_VALUE_BYTES_6 / 2, mask6(length));
+  putIpv6(view, OWN_SUBNET, addr);
+  putIpv6(view, OWN_VALUE_BYTES_6 / 2, mask6(length));
   return new Uint8Array(view.buffer);
 }
 

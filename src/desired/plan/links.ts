@@ -137,7 +137,7 @@ function linkSet(wanted: OwnWantedLink, found: ActualLink): Op[] {
       ...(mac === undefined ? {} : { mac }),
       ...(alias === undefined ? {} : { alias }),
       ...(queuePackets === undefined ? {} : { queuePackets }),
-      ...(found.up ? {} : { up: true as const }),
+      ...(found.up ? {} : { up: true }),
     },
   ];
 }

@@ -15,6 +15,7 @@ import {
   REDIRECTED,
   runProgram,
   SEND_TAG,
+  shortestRun,
 } from './program-bench.ts';
 import {
   FUZZ_IPV6,
@@ -28,6 +29,7 @@ import { Random } from './random.ts';
 
 const MTU = 1_472;
 const LONGEST = 3_000;
+/** Those of IPv4, and of what is damaged. */
 const SHORTEST = 34;
 const SHORTEST_6 = 54;
 const SOURCES6 = ['fd00:244:86dd:1::2', 'fd00:244:86dd:1:ffff::9', 'fd00:244:86dd:2::2'].map(address6);
@@ -55,8 +57,13 @@ export interface OutboundFuzzTotals {
  * its third group that it is IPv6; now and then a packet says what it is not.
  */
 function packetOf(source: PacketSource, random: Random): Uint8Array {
+  const packet = drawn(source, random);
+  return padded(packet, shortestRun(packet), random);
+}
+
+function drawn(source: PacketSource, random: Random): Uint8Array {
   const packet = Uint8Array.from(source.packet(random).subarray(0, random.oneIn(10) ? LONGEST : 1_500));
-  if (packet.length < SHORTEST) return concat(packet, random.bytes(SHORTEST - packet.length));
+  if (packet.length < SHORTEST) return padded(packet, SHORTEST, random);
   if (random.oneIn(20) ? random.oneIn(2) : packet[0]! >>> 4 === 6) return packet6Of(packet, random);
   const view = new DataView(packet.buffer);
   view.setUint32(12, (0x0800_0000 | random.below(65_536)) >>> 0);
@@ -69,11 +76,15 @@ function packetOf(source: PacketSource, random: Random): Uint8Array {
 }
 
 function packet6Of(start: Uint8Array, random: Random): Uint8Array {
-  const packet = start.length < SHORTEST_6 ? concat(start, random.bytes(SHORTEST_6 - start.length)) : start;
+  const packet = padded(start, SHORTEST_6, random);
   if (random.oneIn(30)) packet[0]! ^= 1 << (4 + random.below(4));
   packet.set(random.pick(SOURCES6), 8);
   if (!random.oneIn(4)) packet.set(random.pick(DESTINATIONS6), 24);
   return packet;
+}
+
+function padded(packet: Uint8Array, length: number, random: Random): Uint8Array {
+  return packet.length < length ? concat(packet, random.bytes(length - packet.length)) : packet;
 }
 
 /** What is wrong with the headers that a program has put in front of `payload`; undefined when nothing is. */

@@ -48,7 +48,15 @@ const input = new Uint8Array(new SharedArrayBuffer(ROOM));
 const output = new Uint8Array(new SharedArrayBuffer(ROOM));
 const attributes = new DataView(new SharedArrayBuffer(ATTRIBUTE_BYTES));
 
-/** @throws Error when the kernel does not run it, as for packets shorter than an Ethernet header. */
+/**
+ * The length in bytes from which the kernel runs a program on a packet that begins like this one: an Ethernet header and one of the
+ * protocol that it names. Older kernels want no more than the first, newer ones both (net/bpf/test_run.c, bpf_prog_test_run_skb).
+ */
+export function shortestRun(packet: Uint8Array): number {
+  return ETHERNET.length + (packet[12] === 0x86 && packet[13] === 0xdd ? 40 : 20);
+}
+
+/** @throws Error when the kernel does not run it, as for packets below {@link shortestRun}. */
 export function runProgram(program: BpfProgram, packet: Uint8Array): Outcome {
   input.set(packet);
   new Uint8Array(attributes.buffer).fill(0);

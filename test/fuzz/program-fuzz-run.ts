@@ -26,6 +26,7 @@ import {
   type ProgramBench,
   REDIRECTED,
   runProgram,
+  shortestRun,
   TAG,
   TAG_WHOLE,
   XDP_PASSED,
@@ -70,9 +71,8 @@ const INNER_DESTINATIONS6 = [
   ...['fd00:244:86dd:1::2', 'fd00:244:86dd:1:ffff::2', 'fd00:77::1', 'fd00:244:0:3::5', 'fe80::1', '::1', 'ff02::1'],
 ].map(address6);
 const OTHER_MACS = [0x02, 0x01, 0xff];
-/** BPF_PROG_TEST_RUN takes no less than a header of the protocol (net/bpf/test_run.c): IPv4's, or whatever comes out of damage. */
-const SHORTEST = ETHERNET.length + 20;
-const SHORTEST_OF_OTHERS = ETHERNET.length + 40;
+/** Of frames that are nothing but noise. */
+const SHORTEST_NOISE = 54;
 const LONGEST = 3_000;
 const ROUTE_TTL_MS = 200;
 
@@ -105,7 +105,7 @@ export interface ProgramFuzzOptions {
 }
 
 function frameOf(source: PacketSource, random: Random): Uint8Array {
-  if (random.oneIn(200)) return random.bytes(SHORTEST_OF_OTHERS + random.below(200));
+  if (random.oneIn(200)) return random.bytes(SHORTEST_NOISE + random.below(200));
   const inner = random.oneIn(5)
     ? random.pick([acknowledgement, acknowledgement6])(random)
     : Uint8Array.from(source.packet(random).subarray(0, LONGEST - 200));
@@ -142,9 +142,7 @@ function frameOf(source: PacketSource, random: Random): Uint8Array {
   const packet = concat(ETHERNET, outer);
   if (random.oneIn(40)) packet[0] = random.pick(OTHER_MACS);
   const final = random.oneIn(3) ? mutated(random, packet, random.oneIn(8) ? 0 : ETHERNET.length) : packet;
-  const isIpv4 = final[12] === 8 && final[13] === 0;
-  if (final.length < (isIpv4 ? SHORTEST : SHORTEST_OF_OTHERS)) return packet;
-  return final.subarray(0, LONGEST);
+  return final.length < shortestRun(final) ? packet : final.subarray(0, LONGEST);
 }
 
 /** TCP's, mostly with nothing else in it: what the program takes where this host cuts super-packets. */

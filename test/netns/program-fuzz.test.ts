@@ -4,7 +4,7 @@ import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { address, concat, payloadOf, udpPacket } from '../fakes/packets.ts';
 import { address6, udp6Packet } from '../fakes/packets6.ts';
 import { runOutboundFuzz, sentByPrograms } from '../fuzz/outbound-fuzz-run.ts';
-import { NEXT, openProgramBench, runProgram } from '../fuzz/program-bench.ts';
+import { NEXT, openProgramBench, runProgram, shortestRun } from '../fuzz/program-bench.ts';
 import { FUZZ_PEERS, runProgramFuzz } from '../fuzz/program-fuzz-run.ts';
 
 it('the inbound programs take nothing that host and forwarder would not, to the byte: 5,000 frames', async () => {
@@ -23,6 +23,19 @@ it('the outbound programs send what the forwarder would send, to the byte: 5,000
   await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
   const { sent, leftAndSent, sentIpv6 } = runOutboundFuzz(bench, { packets: 5_000, seed: 1 });
   assert.ok(sent > 500 && leftAndSent > 200 && sentIpv6 > 200, `${sent}, ${leftAndSent}, ${sentIpv6}`);
+});
+
+it('the kernel runs the programs on packets as short as these runs take for runnable, whatever protocol those name', async () => {
+  await using bench = await openProgramBench();
+  for (const protocol of [
+    [8, 0],
+    [0x86, 0xdd],
+    [0x12, 0x34],
+  ]) {
+    const header = concat(new Uint8Array(12), protocol);
+    const packet = concat(header, new Uint8Array(shortestRun(header) - header.length));
+    for (const program of Object.values(bench.outbound)) assert.equal(runProgram(program, packet).verdict, NEXT);
+  }
 });
 
 it('the outbound programs leave a packet of IPv6 that the kernel takes for IPv4', async () => {

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { networkInterface } from '../../test/fakes/host-networks.ts';
+import { addresses, networkInterface } from '../../test/fakes/host-networks.ts';
 import type { ChosenInterface } from '../config/choose-interface.ts';
 import { formatPrefix } from '../ip/address.ts';
 import { externalOf } from './external-interface.ts';
 
-function networksOn(...addresses: string[]): string[] {
+function networksOn(...texts: string[]): string[] {
   const chosen: ChosenInterface = {
-    ...{ found: true, byDefault: true, interface: networkInterface('eth0', addresses) },
-    ...{ address: undefined, addressV6: undefined, publicIp: undefined, publicIpv6: undefined },
+    ...{ found: true, byDefault: true, interface: networkInterface('eth0', texts) },
+    ...{ addresses: addresses(), publicAddresses: addresses() },
     ...{ why: '', failures: [], rejected: [] },
   };
   return externalOf(chosen).onLink.map(formatPrefix);

@@ -15,15 +15,15 @@ import type { NodeAddresses } from '../config/node-addresses.ts';
 import { isLinkLocal6 } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import { formatPrefix, type IpAddr, type IpPrefix, isIpv4, parseAddr, prefixOf } from '../ip/address.ts';
-import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
-import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
+import type { Addresses } from '../ip/family.ts';
+import { parseIpv4 } from '../ip/ipv4.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
 import type { Log } from '../log/log.ts';
 import type { AgentHost } from './ports.ts';
 
 /** What a subnet manager that knows nodes can add to the choice; parsed from text that people wrote. */
 interface NodeHints {
-  readonly publicIp: Ipv4Addr | undefined;
-  readonly publicIpv6: Ipv6Addr | undefined;
+  readonly publicAddresses: Addresses;
   readonly internalIps: readonly IpAddr[];
 }
 
@@ -37,8 +37,10 @@ function parseNodeHints(texts: NodeAddresses): NodeHints {
     return address;
   };
   return {
-    publicIp: parse(texts.publicIp, parseIpv4),
-    publicIpv6: parse(texts.publicIpv6, parseIpv6),
+    publicAddresses: {
+      ipv4: parse(texts.publicAddresses.ipv4, parseIpv4),
+      ipv6: parse(texts.publicAddresses.ipv6, parseIpv6),
+    },
     internalIps: texts.internalIps.map(parseAddr).filter((address) => address !== undefined),
   };
 }
@@ -72,8 +74,10 @@ async function choose(
     allowLoopback: options.ifaceAllowLoopback,
     nodeIps: options.ifaceFromNodeIp ? hints?.internalIps : undefined,
     // The node's annotations win over the flags, as in flannel.
-    publicIp: hints?.publicIp ?? options.publicIp,
-    publicIpv6: hints?.publicIpv6 ?? options.publicIpv6,
+    publicAddresses: {
+      ipv4: hints?.publicAddresses.ipv4 ?? options.publicIp,
+      ipv6: hints?.publicAddresses.ipv6 ?? options.publicIpv6,
+    },
   };
   return keepOrChooseInterface(request, host, keep);
 }
@@ -112,9 +116,8 @@ function networksOn({ addresses }: NetworkInterface): readonly IpPrefix[] {
 
 /** What a backend needs of the choice. */
 export function externalOf(choice: ChosenInterface): ExternalInterface {
-  const { interface: chosen, address, addressV6, publicIp, publicIpv6 } = choice;
-  const onLink = networksOn(chosen);
-  return { name: chosen.name, mtuBytes: chosen.mtuBytes, address, addressV6, publicIp, publicIpv6, onLink };
+  const { interface: chosen, addresses, publicAddresses } = choice;
+  return { name: chosen.name, mtuBytes: chosen.mtuBytes, addresses, publicAddresses, onLink: networksOn(chosen) };
 }
 
 /** The table of `--explain-iface`; `found` is false when no interface would do. */

@@ -1,6 +1,7 @@
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import type { IpAddr } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import type { GateRules } from '../lease/lease-gate.ts';
 import type { NodePlane } from './node-plane.ts';
 
@@ -10,12 +11,12 @@ export function gateRules(
   { config, external, backend }: Pick<NodePlane, 'config' | 'external' | 'backend'>,
   hostAddresses: readonly IpAddr[],
 ): GateRules {
-  const published = [external.address, external.addressV6, external.publicIp, external.publicIpv6];
+  const published = [...present(external.addresses), ...present(external.publicAddresses)];
   return {
     ipv4: config.ipv4,
     ipv6: config.ipv6,
     planned: options.subnetManager !== 'kube',
-    ownAddresses: [...hostAddresses, ...published.filter((address) => address !== undefined)],
+    ownAddresses: [...hostAddresses, ...published],
     onLink: external.onLink,
     requireNodeAddress: options.requireNodeAddress,
     capacity: backend.underlay === undefined ? Number.POSITIVE_INFINITY : MAX_PEERS,

@@ -328,8 +328,8 @@ function epochMs(atMs: number): number {
 }
 
 function externalOf({ external }: NodePlane): NonNullable<Self['external']> {
-  const { name, address, addressV6, mtuBytes } = external;
-  return { name, mtuBytes, addresses: [address, addressV6].filter((each) => each !== undefined).map(formatAddr) };
+  const { name, addresses, mtuBytes } = external;
+  return { name, mtuBytes, addresses: present(addresses).map(formatAddr) };
 }
 
 function describedLease(lease: Lease): Pick<LeaseEntry, 'subnets' | 'publicAddresses' | 'expiresAtMs'> {

@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import type { ChosenInterface, NetworkInterface } from '../config/choose-interface.ts';
-import { parseIpv4 } from '../ip/ipv4.ts';
 import type { Log } from '../log/log.ts';
 import { externalOf } from './external-interface.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 
 function chosen(address: string, mtuBytes = 1500, name = 'eth0', up = true): ChosenInterface {
-  const addr = parseIpv4(address);
   return {
     found: true,
     byDefault: false,
     interface: { index: 2, name, mtuBytes, up, addresses: [] },
-    address: addr,
-    addressV6: undefined,
-    publicIp: addr,
-    publicIpv6: undefined,
+    addresses: addresses(address),
+    publicAddresses: addresses(address),
     why: '',
     failures: [],
     rejected: [],

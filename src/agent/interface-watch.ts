@@ -4,6 +4,7 @@ import { type ChosenInterface, choiceLogLines, type NetworkInterface } from '../
 import type { InterfaceInUse } from '../config/keep-interface.ts';
 import { describeError } from '../errors.ts';
 import { formatAddr } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import type { Log } from '../log/log.ts';
 import { externalOf } from './external-interface.ts';
 
@@ -125,7 +126,7 @@ export class InterfaceWatch implements AsyncDisposable {
 }
 
 /** For logs: `eth0 with 192.0.2.7, MTU 1500`. */
-export function describeExternal({ name, mtuBytes, publicIp, publicIpv6 }: ExternalInterface): string {
-  const addresses = [publicIp, publicIpv6].filter((address) => address !== undefined).map(formatAddr);
+export function describeExternal({ name, mtuBytes, publicAddresses }: ExternalInterface): string {
+  const addresses = present(publicAddresses).map(formatAddr);
   return `${name} with ${addresses.join(' and ')}, MTU ${mtuBytes}`;
 }

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { eventually } from '../../test/netns/waiting.ts';
 import { backendKind } from '../backend/registry.ts';
 import { type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
@@ -36,7 +37,7 @@ function known(peers: number): LastKnown {
     source: 'test',
     config: parseNetConf('{"Network": "10.244.0.0/16"}', { source: 'test', validation: 'full', backends: backendKind }),
     node: undefined,
-    external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: undefined },
+    external: { name: 'eth0', addresses: addresses('192.168.77.1') },
     own: lease(1),
     peers: Array.from({ length: peers }, (_, index) => lease(index + 2)),
   };

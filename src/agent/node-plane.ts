@@ -256,10 +256,10 @@ export class NodePlane implements AsyncDisposable {
       this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));
       const { formerLinks, formerNetworks } = this.#parts;
       this.#others.serve(own, this.#external, this.#typesBeside(answers, peers));
-      const { name, address, addressV6, mtuBytes: underlayBytes } = this.#external;
+      const { name, addresses, mtuBytes: underlayBytes } = this.#external;
       this.#checksums.set(
         kernel.addresses.flatMap(({ link, addr }) => (probeChecksums.includes(link) ? { link, from: addr } : [])),
-        `${name} ${address} ${addressV6} ${underlayBytes}`,
+        `${name} ${addresses.ipv4} ${addresses.ipv6} ${underlayBytes}`,
       );
       const networks = [...kernel.networks, ...formerNetworks];
       const summing = summedBefore(kernel, this.#checksums.broken);

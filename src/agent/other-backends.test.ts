@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { type Backend, type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
 import { backendKind, backendKinds, backendsBeside, configuredBackend, identifyBackend } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
@@ -19,8 +20,7 @@ const configOf = (backend: object) =>
 
 const EXTERNAL: ExternalInterface = {
   ...{ name: 'eth0', mtuBytes: 1500, onLink: [parsePrefix4('192.168.77.0/24')!] },
-  ...{ address: parseIpv4('192.168.77.1'), addressV6: undefined },
-  ...{ publicIp: parseIpv4('192.168.77.1'), publicIpv6: undefined },
+  ...{ addresses: addresses('192.168.77.1'), publicAddresses: addresses('192.168.77.1') },
 };
 
 const lease = (host: number, backendType: string): Lease => ({

@@ -69,7 +69,7 @@ export class OtherBackends implements AsyncDisposable {
 
   /** Opens and closes, so that there is a side for each of these types and for no other; takes effect soon. */
   serve(own: Lease, external: ExternalInterface, types: ReadonlySet<string>): void {
-    const basis = `${leaseKey(own)} ${external.name} ${external.address} ${external.addressV6} ${external.mtuBytes}`;
+    const basis = `${leaseKey(own)} ${external.name} ${external.addresses.ipv4} ${external.addresses.ipv6} ${external.mtuBytes}`;
     for (const [type, side] of this.#sides) {
       if (types.has(type) && side.basis === basis) continue;
       this.#close(side);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FAKE_IDENTITY_HOST } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { isSkipped } from '../backend/backend.ts';
 import { backendKind, configuredBackend, identifyBackend, openBackend } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
@@ -15,8 +16,8 @@ import { PeerProbes, probeTargets } from './peer-probes.ts';
 
 const signal = new AbortController().signal;
 const EXTERNAL = {
-  ...{ name: 'eth0', mtuBytes: 1_500, address: parseIpv4('192.168.77.1')!, addressV6: parseIpv6('fd77::1')! },
-  ...{ publicIp: parseIpv4('192.168.77.1')!, publicIpv6: parseIpv6('fd77::1')! },
+  ...{ name: 'eth0', mtuBytes: 1_500 },
+  ...{ addresses: addresses('192.168.77.1', 'fd77::1'), publicAddresses: addresses('192.168.77.1', 'fd77::1') },
   onLink: [parsePrefix('192.168.77.0/24')!, parsePrefix('fd77::/64')!],
 };
 

@@ -9,9 +9,8 @@ import type { OuterTraffic } from '../desired/outer-filter.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
 import type { IkeConnection, IkeSettings } from '../ike/ike.ts';
 import type { IpAddr, IpPrefix } from '../ip/address.ts';
-import type { FamilyKey, PerFamily } from '../ip/family.ts';
+import type { Addresses, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
-import type { Ipv6Addr } from '../ip/ipv6.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { JsonValue, Lease, LeaseAttrs } from '../lease/lease.ts';
 import type { Secret } from '../secret.ts';
@@ -22,11 +21,9 @@ export interface ExternalInterface {
   readonly name: string;
   readonly mtuBytes: number;
   /** Own addresses on that interface. */
-  readonly address: Ipv4Addr | undefined;
-  readonly addressV6: Ipv6Addr | undefined;
-  /** What is published: --public-ip, or the interface's own address. */
-  readonly publicIp: Ipv4Addr | undefined;
-  readonly publicIpv6: Ipv6Addr | undefined;
+  readonly addresses: Addresses;
+  /** What is published: --public-ip and --public-ipv6, or the interface's own addresses. */
+  readonly publicAddresses: Addresses;
   /** Prefixes of its own addresses: hosts inside them are reached without a gateway. */
   readonly onLink: readonly IpPrefix[];
 }
@@ -194,14 +191,4 @@ export const NO_PEER_STATE: PeerState = { routes: [], neighbours: [], fdb: [] };
 
 export function isSkipped(part: PeerPart | SkippedPeer): part is SkippedPeer {
   return 'skipped' in part;
-}
-
-/** Own address on the external interface, by family. */
-export function ownAddressOf(external: ExternalInterface, family: FamilyKey): IpAddr | undefined {
-  return family === 'ipv4' ? external.address : external.addressV6;
-}
-
-/** What is published as this node's address, by family. */
-export function publishedAddressOf(external: ExternalInterface, family: FamilyKey): IpAddr | undefined {
-  return family === 'ipv4' ? external.publicIp : external.publicIpv6;
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import type { HostCommand } from '../config/host-command.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
@@ -10,8 +11,7 @@ import { type Backend, type ExternalInterface, isSkipped, type PeerHook } from '
 
 const EXTERNAL: ExternalInterface = {
   ...{ name: 'eth0', mtuBytes: 1500, onLink: [] },
-  ...{ address: parseIpv4('192.168.77.1'), addressV6: parseIpv6('fd77::1') },
-  ...{ publicIp: parseIpv4('203.0.113.1'), publicIpv6: parseIpv6('fd77::1') },
+  ...{ addresses: addresses('192.168.77.1', 'fd77::1'), publicAddresses: addresses('203.0.113.1', 'fd77::1') },
 };
 const DUAL = { Network: '10.244.0.0/16', EnableIPv6: true, IPv6Network: 'fd10::/48' };
 const V4 = { Network: '10.244.0.0/16' };

@@ -52,7 +52,7 @@ export const extension: BackendKind<ExtensionConfig, string | undefined, typeof 
   open({ postStartup, subnetAdd, subnetRemove }, data, network, external) {
     const families = requireFamilies(network, extension);
     // What --public-ip says is not published, as with flannel.
-    const published = { ...external, publicIp: external.address, publicIpv6: external.addressV6 };
+    const published = { ...external, publicAddresses: external.addresses };
     const { ipv4 } = network;
     // Of all families: where there is no IPv4, too, flannel looks for it here.
     const attrs = {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FAKE_IDENTITY_HOST, FAKE_PUBLIC_KEY, openedBackend } from '../../test/fakes/backends.ts';
 import { golden } from '../../test/fakes/golden.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { describeAddress, describeRoute } from '../desired/state.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
@@ -18,10 +19,8 @@ import { type ExternalInterface, isSkipped } from './backend.ts';
 const EXTERNAL: ExternalInterface = {
   name: 'eth0',
   mtuBytes: 1500,
-  address: parseIpv4('10.98.0.11'),
-  addressV6: parseIpv6('fd98::11'),
-  publicIp: parseIpv4('10.98.0.11'),
-  publicIpv6: parseIpv6('fd98::11'),
+  addresses: addresses('10.98.0.11', 'fd98::11'),
+  publicAddresses: addresses('10.98.0.11', 'fd98::11'),
   onLink: [parsePrefix4('10.98.0.0/24')!, parsePrefix6('fd98::/64')!],
 };
 
@@ -133,7 +132,7 @@ function etcdLeases(scenario: string): Lease[] {
   });
 }
 
-const isOwn = (lease: Lease): boolean => lease.attrs.publicAddresses.ipv4 === EXTERNAL.publicIp;
+const isOwn = (lease: Lease): boolean => lease.attrs.publicAddresses.ipv4 === EXTERNAL.publicAddresses.ipv4;
 
 /** A key cannot be had from what its owner publishes: this host has the key of the fake host instead. */
 function withOwnKey(lease: Lease): Lease {
@@ -352,9 +351,12 @@ describe('host-gw', () => {
   });
 
   it('refuses to publish another address than it has', async () => {
-    await assert.rejects(openedBackend(netConf, { ...EXTERNAL, publicIp: parseIpv4('203.0.113.9') }), {
-      code: 'WEFT_CONFIG_INVALID',
-      message: /^your PublicIP differs from interface IP, meaning that probably you're on a NAT/,
-    });
+    await assert.rejects(
+      openedBackend(netConf, { ...EXTERNAL, publicAddresses: addresses('203.0.113.9', 'fd98::11') }),
+      {
+        code: 'WEFT_CONFIG_INVALID',
+        message: /^your PublicIP differs from interface IP, meaning that probably you're on a NAT/,
+      },
+    );
   });
 });

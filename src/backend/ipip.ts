@@ -1,6 +1,6 @@
 import { type BackendKeyTable, BOOLEAN, MTU } from '../config/backend-keys.ts';
 import { WeftError } from '../errors.ts';
-import { type BackendKind, ownAddressOf } from './backend.ts';
+import type { BackendKind } from './backend.ts';
 import {
   attrsOf,
   directRoute,
@@ -40,7 +40,7 @@ export const ipip: BackendKind<IpipConfig, undefined, typeof KEYS> = {
   identify: async () => undefined,
   open({ directRouting, mtuBytes }, _, network, external) {
     const { families, family } = requireIpv4(network, ipip);
-    const local = requireAddress(ownAddressOf(external, 'ipv4'), family, external, ipip.type);
+    const local = requireAddress(external.addresses.ipv4, family, external, ipip.type);
     const underlayMtu = mtuBytes ?? external.mtuBytes;
     const mtu = underlayMtu - OVERHEAD_BYTES;
     if (mtu <= 0) {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { inspect } from 'node:util';
 import { openedBackend } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { describePolicy } from '../desired/state.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
@@ -11,8 +12,8 @@ import { isSkipped } from './backend.ts';
 
 const PSK = '0123456789abcdef'.repeat(6);
 const EXTERNAL: ExternalInterface = {
-  ...{ name: 'eth0', mtuBytes: 1500, address: parseIpv4('192.168.0.1'), publicIp: parseIpv4('192.168.0.1') },
-  ...{ addressV6: undefined, publicIpv6: undefined, onLink: [parsePrefix4('192.168.0.0/24')!] },
+  ...{ name: 'eth0', mtuBytes: 1500, onLink: [parsePrefix4('192.168.0.0/24')!] },
+  ...{ addresses: addresses('192.168.0.1'), publicAddresses: addresses('192.168.0.1') },
 };
 
 function lease(host: number, backendType = 'ipsec'): Lease {

@@ -4,7 +4,7 @@ import { WeftError } from '../errors.ts';
 import { connectionName } from '../ike/ike.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { Secret } from '../secret.ts';
-import { type BackendKind, NO_PEER_STATE, ownAddressOf } from './backend.ts';
+import { type BackendKind, NO_PEER_STATE } from './backend.ts';
 import {
   attrsOf,
   hostState,
@@ -63,7 +63,7 @@ export const ipsec: BackendKind<IpsecConfig, undefined, typeof KEYS> = {
 
   open({ udpEncap, espProposal, presharedKey }, _, network, external) {
     const { families, family, whole } = requireIpv4(network, ipsec);
-    const local = requireAddress(ownAddressOf(external, 'ipv4'), family, external, ipsec.type);
+    const local = requireAddress(external.addresses.ipv4, family, external, ipsec.type);
     if (presharedKey === undefined) {
       throw new WeftError('WEFT_CONFIG_INVALID', TOO_SHORT, {
         hint: 'Set PSK in the Backend object of net-conf.json, the same on all hosts: openssl rand -hex 48',

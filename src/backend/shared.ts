@@ -5,14 +5,7 @@ import { containsAddr, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '..
 import { FAMILIES, type Family, type FamilyKey, perFamily } from '../ip/family.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import { type JsonValue, type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
-import {
-  type BackendKind,
-  type ExternalInterface,
-  type Network,
-  type PeerPart,
-  publishedAddressOf,
-  type SkippedPeer,
-} from './backend.ts';
+import type { BackendKind, ExternalInterface, Network, PeerPart, SkippedPeer } from './backend.ts';
 
 /** What several backends do in the same way, as flannel does it. */
 
@@ -72,8 +65,9 @@ export function attrsOf(
   data: (family: FamilyKey) => JsonValue | undefined,
 ): LeaseAttrs {
   const has = (key: FamilyKey): boolean => families.some((family) => family.key === key);
+  const { ipv4, ipv6 } = external.publicAddresses;
   return {
-    publicAddresses: { ipv4: external.publicIp, ipv6: has('ipv6') ? external.publicIpv6 : undefined },
+    publicAddresses: { ipv4, ipv6: has('ipv6') ? ipv6 : undefined },
     backendType: type,
     backendData: perFamily((key) => (has(key) ? data(key) : undefined)),
   };
@@ -194,8 +188,8 @@ export function joinParts(parts: readonly (PeerPart | SkippedPeer)[]): PeerPart 
 /** @throws WeftError WEFT_CONFIG_INVALID when another address is published than the interface has: peers route to the latter. */
 export function requireNoNat(external: ExternalInterface, families: readonly Family[], type: string): void {
   for (const { key } of families) {
-    const own = key === 'ipv4' ? external.address : external.addressV6;
-    const published = publishedAddressOf(external, key);
+    const own = external.addresses[key];
+    const published = external.publicAddresses[key];
     if (own === undefined || published === undefined || own === published) continue;
     throw new WeftError(
       'WEFT_CONFIG_INVALID',

@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { inspect } from 'node:util';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { CloudRoute, ExternalInterface } from './backend.ts';
 
 const EXTERNAL: ExternalInterface = {
-  ...{ name: 'eth0', mtuBytes: 1500, onLink: [], addressV6: undefined, publicIpv6: undefined },
-  ...{ address: parseIpv4('192.168.77.1'), publicIp: parseIpv4('192.168.77.9') },
+  ...{ name: 'eth0', mtuBytes: 1500, onLink: [] },
+  ...{ addresses: addresses('192.168.77.1'), publicAddresses: addresses('192.168.77.9') },
 };
 const NO_VARIABLES = { ...FAKE_IDENTITY_HOST, variable: () => undefined };
 

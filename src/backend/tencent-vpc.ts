@@ -29,7 +29,7 @@ export const tencentVpc: BackendKind<TencentVpcConfig, CloudCredentials, typeof 
   },
   open(_config, credentials, network, external) {
     const { families, family, whole } = requireIpv4(network, tencentVpc);
-    const gateway = requireAddress(external.publicIp, family, external, tencentVpc.type);
+    const gateway = requireAddress(external.publicAddresses.ipv4, family, external, tencentVpc.type);
     return {
       // The type is empty, as flannel writes it.
       attrs: attrsOf('', external, families, () => undefined),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { describeAddress, describeRoute } from '../desired/state.ts';
 import { formatAddr, formatPrefix } from '../ip/address.ts';
@@ -17,10 +18,8 @@ const ip6 = (text: string): Ipv6Addr => parseIpv6(text)!;
 const external: ExternalInterface = {
   name: 'eth0',
   mtuBytes: 1500,
-  address: ip('192.168.77.1'),
-  addressV6: undefined,
-  publicIp: ip('203.0.113.9'),
-  publicIpv6: undefined,
+  addresses: addresses('192.168.77.1'),
+  publicAddresses: addresses('203.0.113.9'),
   onLink: [],
 };
 
@@ -83,7 +82,11 @@ test('sends to every lease with a public address whatever its type, on its own p
   assert.deepEqual(ways, [['10.244.6.0/24', '192.168.77.2', 9000], undefined, ['10.244.8.0/25', '192.168.77.3', 9000]]);
 });
 
-const IPV6_EXTERNAL: ExternalInterface = { ...external, addressV6: ip6('fd77::1'), publicIpv6: ip6('fd77::1') };
+const IPV6_EXTERNAL: ExternalInterface = {
+  ...external,
+  addresses: addresses('192.168.77.1', 'fd77::1'),
+  publicAddresses: addresses('203.0.113.9', 'fd77::1'),
+};
 const DUAL = '{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd10:244::/48","Backend":{"Type":"udp"}}';
 const ALONE = '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10:244::/48","Backend":{"Type":"udp"}}';
 const TAKES_IPV6 = { PayloadVersions: [4, 6] };
@@ -194,7 +197,11 @@ test('dual stack: IPv6 goes to hosts that say they take it, and to no others, wi
 });
 
 test('IPv6 alone: it is between the hosts, too, and takes 48 bytes', async () => {
-  const backend = await openedBackend(ALONE, { ...IPV6_EXTERNAL, address: undefined, publicIp: undefined });
+  const backend = await openedBackend(ALONE, {
+    ...external,
+    addresses: addresses('fd77::1'),
+    publicAddresses: addresses('fd77::1'),
+  });
   assert.equal(backend.underlay?.listenAddress, ip6('fd77::1'));
   assert.equal(backend.mtuBytes, 1452);
   const own = dualLease(1, undefined, 'ipv6');
@@ -221,7 +228,7 @@ test('needs an address of the family that is between the hosts, and room for IPv
 });
 
 test('refuses an IPv6 network that contains an address of this host', async () => {
-  const inside = { ...IPV6_EXTERNAL, addressV6: ip6('fd10:244::77') };
+  const inside = { ...IPV6_EXTERNAL, addresses: addresses('192.168.77.1', 'fd10:244::77') };
   await assert.rejects(openedBackend(DUAL, inside), {
     code: 'WEFT_CONFIG_INVALID',
     message: /fd10:244::77 in it is the address of this host \(eth0\)/,
@@ -248,7 +255,11 @@ test("takes flannel's own sample, in which hosts have addresses of the network t
       FAKE_IDENTITY_HOST,
       signal,
     );
-    return openBackend(setup, config, { ...external, address: ip(address), publicIp: ip(address) });
+    return openBackend(setup, config, {
+      ...external,
+      addresses: addresses(address),
+      publicAddresses: addresses(address),
+    });
   };
   for (const free of ['10.1.0.7', '10.9.255.255', '10.99.16.0', '10.255.0.1', '192.168.77.1']) await on(free);
   for (const leasable of ['10.10.0.0', '10.50.1.1', '10.99.15.255']) {

@@ -10,15 +10,7 @@ import { ipv6Of } from '../ip/ipv6.ts';
 import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
 import type { JsonValue, Lease } from '../lease/lease.ts';
 import { isLeasable } from '../lease/lease-gate.ts';
-import {
-  type BackendKind,
-  type Network,
-  NO_PEER_STATE,
-  ownAddressOf,
-  type PeerPart,
-  publishedAddressOf,
-  type SkippedPeer,
-} from './backend.ts';
+import { type BackendKind, type Network, NO_PEER_STATE, type PeerPart, type SkippedPeer } from './backend.ts';
 import { attrsOf, hostAddress, hostState, ownSubnet, requireAddress, requireFamilies, unicast } from './shared.ts';
 import { takeTun, tunMark } from './tun-name.ts';
 
@@ -119,10 +111,10 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
     const [underlay] = families;
     const mark = (network.ipv4 ?? network.ipv6)?.network;
     if (underlay === undefined || mark === undefined) throw new TypeError('unreachable: requireFamilies() found none');
-    const listenAddress = requireAddress(ownAddressOf(external, underlay.key), underlay, external, udp.type);
-    requireAddress(publishedAddressOf(external, underlay.key), underlay, external, udp.type);
+    const listenAddress = requireAddress(external.addresses[underlay.key], underlay, external, udp.type);
+    requireAddress(external.publicAddresses[underlay.key], underlay, external, udp.type);
     for (const family of families) {
-      const addresses = [ownAddressOf(external, family.key), publishedAddressOf(external, family.key)];
+      const addresses = [external.addresses[family.key], external.publicAddresses[family.key]];
       refuseOverlap(
         network[family.key],
         addresses.filter((address) => address !== undefined),

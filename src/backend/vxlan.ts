@@ -3,7 +3,7 @@ import type { OwnLink, WantedLink } from '../desired/state.ts';
 import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
 import { type MacAddr, macOfBytes, parseMac } from '../ip/mac.ts';
 import type { JsonValue } from '../lease/lease.ts';
-import { type BackendKind, ownAddressOf, type PeerPart, type SkippedPeer } from './backend.ts';
+import type { BackendKind, PeerPart, SkippedPeer } from './backend.ts';
 import {
   attrsOf,
   directRoute,
@@ -85,7 +85,7 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
     const underlayMtu = mtuBytes ?? external.mtuBytes;
     const mtuOf = ({ key }: Family): number => underlayMtu - OVERHEAD_BYTES[key];
     const devices = families.map((family): WantedLink => {
-      const local = requireAddress(ownAddressOf(external, family.key), family, external, vxlan.type);
+      const local = requireAddress(external.addresses[family.key], family, external, vxlan.type);
       return {
         kind: 'vxlan',
         name: deviceName(vni, family.key),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FAKE_IDENTITY_HOST, FAKE_PUBLIC_KEY, openedBackend } from '../../test/fakes/backends.ts';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { formatEndpoint, formatPrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
@@ -12,10 +13,8 @@ import { keyPairOf, newPrivateKey, parseWireguardKey } from './wireguard-key.ts'
 const EXTERNAL: ExternalInterface = {
   name: 'eth0',
   mtuBytes: 1500,
-  address: parseIpv4('10.98.0.11'),
-  addressV6: parseIpv6('fd98::11'),
-  publicIp: parseIpv4('10.98.0.11'),
-  publicIpv6: parseIpv6('fd98::11'),
+  addresses: addresses('10.98.0.11', 'fd98::11'),
+  publicAddresses: addresses('10.98.0.11', 'fd98::11'),
   onLink: [],
 };
 const PEER_KEY = 'CdgzuSHTj21IwHhbghAaTCY3b7ce8lpxIjsReHUP2A8=';
@@ -110,7 +109,7 @@ describe('wireguard', () => {
     const [public4, public6] = [parseIpv4('192.0.2.7'), parseIpv6('2001:db8::7')];
     const conf = netConf('dual', { Mode: 'auto' });
     const here = await openedBackend(conf, EXTERNAL);
-    const abroad = await openedBackend(conf, { ...EXTERNAL, addressV6: parseIpv6('2001:db8::1') });
+    const abroad = await openedBackend(conf, { ...EXTERNAL, addresses: addresses('10.98.0.11', '2001:db8::1') });
     const over = (backend: Backend, attrs: Partial<LeaseAttrs>) => peersOf(backend, lease(attrs))[0]!.split(' ')[1];
     assert.equal(over(abroad, { publicAddresses: { ipv4: public4, ipv6: public6 } }), '192.0.2.7:51820');
     assert.equal(over(abroad, { publicAddresses: { ...PRIVATE, ipv6: public6 } }), '[2001:db8::7]:51820');
@@ -230,7 +229,7 @@ describe('wireguard', () => {
       code: 'WEFT_CONFIG_INVALID',
       message: 'Mode "ipv6" of the wireguard backend needs IPv6, which is off',
     });
-    const without6 = { ...EXTERNAL, addressV6: undefined, publicIpv6: undefined };
+    const without6 = { ...EXTERNAL, addresses: addresses('10.98.0.11'), publicAddresses: addresses('10.98.0.11') };
     await assert.rejects(openedBackend(netConf('dual'), without6), { code: 'WEFT_INTERFACE_NOT_FOUND' });
     assert.deepEqual(devicesOf(await openedBackend(netConf('dual', { Mode: 'ipv4' }), without6)), ['flannel-wg 51820']);
   });

@@ -10,7 +10,6 @@ import {
   type ExternalInterface,
   isSkipped,
   NO_PEER_STATE,
-  ownAddressOf,
   type PeerPart,
   type SkippedPeer,
 } from './backend.ts';
@@ -204,7 +203,7 @@ function requireOuterAddresses(mode: Mode, families: readonly Family[], external
         },
       );
     }
-    requireAddress(ownAddressOf(external, family.key), family, external, wireguard.type);
+    requireAddress(external.addresses[family.key], family, external, wireguard.type);
   }
 }
 
@@ -216,9 +215,9 @@ function easiest(peer: Lease, external: ExternalInterface): FamilyKey {
   const { ipv4: publicIp, ipv6: publicIpv6 } = peer.attrs.publicAddresses;
   if (publicIpv6 === undefined) return 'ipv4';
   if (publicIp === undefined) return 'ipv6';
-  if (!isPrivate(publicIp) && external.address !== undefined) return 'ipv4';
-  const { addressV6 } = external;
-  return !isPrivate(publicIpv6) && addressV6 !== undefined && !isPrivate(addressV6) ? 'ipv6' : 'ipv4';
+  if (!isPrivate(publicIp) && external.addresses.ipv4 !== undefined) return 'ipv4';
+  const own = external.addresses.ipv6;
+  return !isPrivate(publicIpv6) && own !== undefined && !isPrivate(own) ? 'ipv6' : 'ipv4';
 }
 
 /** RFC 1918, and RFC 4193 for IPv6. */

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { networkInterface, NOTHING_ASKED as REQUEST } from '../../test/fakes/host-networks.ts';
+import { addresses, networkInterface, NOTHING_ASKED as REQUEST } from '../../test/fakes/host-networks.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
-import { parseIpv6 } from '../ip/ipv6.ts';
 import {
   type ChosenInterface,
   choiceLogLines,
@@ -50,12 +50,10 @@ function notFound(request: Partial<InterfaceRequest>, host: Partial<HostNetwork>
 
 /** `eth0 192.168.77.1 fd77::1`. */
 function summary(choice: ChosenInterface): string {
-  const addresses = [choice.address, choice.addressV6].filter((addr) => addr !== undefined);
-  return [choice.interface.name, ...addresses.map(formatAddr)].join(' ');
+  return [choice.interface.name, ...present(choice.addresses).map(formatAddr)].join(' ');
 }
 
 const ip4 = (text: string) => parseIpv4(text) ?? assert.fail(text);
-const ip6 = (text: string) => parseIpv6(text) ?? assert.fail(text);
 
 describe('chooseInterface without a wish', () => {
   it('takes the first default route, whatever its metric', () => {
@@ -106,24 +104,24 @@ describe('chooseInterface without a wish', () => {
   });
 
   it('takes the interface that has the public address', () => {
-    const choice = chosen({ publicIp: ip4('10.9.8.7') });
+    const choice = chosen({ publicAddresses: addresses('10.9.8.7') });
     assert.equal(summary(choice), 'eth1 10.9.8.7');
     assert.equal(choice.why, 'it has 10.9.8.7 (--public-ip)');
-    assert.equal(summary(chosen({ stack: 'ipv6', publicIpv6: ip6('fd99::7') })), 'eth1 fd99::7');
+    assert.equal(summary(chosen({ stack: 'ipv6', publicAddresses: addresses('fd99::7') })), 'eth1 fd99::7');
     assert.equal(
-      summary(chosen({ stack: 'dual', publicIp: ip4('10.9.8.7'), publicIpv6: ip6('fd99::7') })),
+      summary(chosen({ stack: 'dual', publicAddresses: addresses('10.9.8.7', 'fd99::7') })),
       'eth1 10.9.8.7 fd99::7',
     );
-    assert.equal(summary(chosen({ stack: 'dual', publicIpv6: ip6('fd99::7') })), 'eth1 10.9.8.7 fd99::7');
+    assert.equal(summary(chosen({ stack: 'dual', publicAddresses: addresses('fd99::7') })), 'eth1 10.9.8.7 fd99::7');
   });
 
   it('does not look for a public address of a family that the network does not have', () => {
-    assert.equal(summary(chosen({ publicIpv6: ip6('fd99::7') })), 'eth0 192.168.77.1');
-    assert.equal(summary(chosen({ stack: 'ipv6', publicIp: ip4('10.9.8.7') })), 'eth0 fd77::1');
+    assert.equal(summary(chosen({ publicAddresses: addresses('fd99::7') })), 'eth0 192.168.77.1');
+    assert.equal(summary(chosen({ stack: 'ipv6', publicAddresses: addresses('10.9.8.7') })), 'eth0 fd77::1');
   });
 
   it('fails when nobody has the public address', () => {
-    const choice = notFound({ publicIp: ip4('203.0.113.9') });
+    const choice = notFound({ publicAddresses: addresses('203.0.113.9') });
     assert.equal(
       choice.reason,
       'Failed to find any valid interface to use: error looking up interface 203.0.113.9: no interface with given IP found',
@@ -132,7 +130,7 @@ describe('chooseInterface without a wish', () => {
   });
 
   it('fails when the two public addresses are on different interfaces', () => {
-    const choice = notFound({ stack: 'dual', publicIp: ip4('10.9.8.7'), publicIpv6: ip6('fd77::1') });
+    const choice = notFound({ stack: 'dual', publicAddresses: addresses('10.9.8.7', 'fd77::1') });
     assert.match(choice.reason, /v6 interface eth0 must be the same with v4 interface eth1$/);
     assert.equal(choice.rejected[2]?.why, 'has 10.9.8.7, but not fd77::1 (--public-ipv6)');
   });
@@ -164,7 +162,10 @@ describe('chooseInterface with --iface', () => {
     );
     assert.equal(
       summary(
-        chosen({ stack: 'dual', iface: ['192.168.77.2'], publicIpv6: ip6('fd77::2') }, { interfaces: [LO, eth0] }),
+        chosen(
+          { stack: 'dual', iface: ['192.168.77.2'], publicAddresses: addresses('fd77::2') },
+          { interfaces: [LO, eth0] },
+        ),
       ),
       'eth0 192.168.77.2 fd77::2',
     );
@@ -176,9 +177,9 @@ describe('chooseInterface with --iface', () => {
   });
 
   it('advertises the public address, which may be anywhere', () => {
-    const choice = chosen({ stack: 'ipv4', iface: ['eth1'], publicIp: ip4('203.0.113.9') });
+    const choice = chosen({ stack: 'ipv4', iface: ['eth1'], publicAddresses: addresses('203.0.113.9') });
     assert.equal(summary(choice), 'eth1 10.9.8.7');
-    assert.equal(choice.publicIp, ip4('203.0.113.9'));
+    assert.equal(choice.publicAddresses.ipv4, ip4('203.0.113.9'));
     assert.deepEqual(choiceLogLines(choice), [
       'Using interface with name eth1 and address 10.9.8.7',
       'Using 203.0.113.9 as external address',
@@ -193,9 +194,9 @@ describe('chooseInterface with --iface', () => {
   });
 
   it('has no public address of a family that the network does not have', () => {
-    const choice = chosen({ iface: ['eth1'], publicIpv6: ip6('fd99::1') });
-    assert.equal(choice.publicIpv6, undefined);
-    assert.equal(choice.addressV6, undefined);
+    const choice = chosen({ iface: ['eth1'], publicAddresses: addresses('fd99::1') });
+    assert.equal(choice.publicAddresses.ipv6, undefined);
+    assert.equal(choice.addresses.ipv6, undefined);
   });
 
   it('does not take an interface without an address of each family, or without an MTU', () => {
@@ -325,9 +326,9 @@ describe('chooseInterface with --iface-can-reach and --iface-from-node-ip', () =
 
 describe('chooseInterface with an empty --iface or --iface-regex', () => {
   it('takes the default route, whatever the public address, as flannel does', () => {
-    const choice = chosen({ elseDefault: true, publicIp: ip4('203.0.113.7') });
+    const choice = chosen({ elseDefault: true, publicAddresses: addresses('203.0.113.7') });
     assert.equal(summary(choice), 'eth0 192.168.77.1');
-    assert.equal(choice.publicIp, ip4('203.0.113.7'));
+    assert.equal(choice.publicAddresses.ipv4, ip4('203.0.113.7'));
     assert.equal(choiceLogLines(choice)[0], 'Determining IP address of default interface');
   });
 
@@ -362,7 +363,10 @@ describe('chooseInterface and the loopback interface', () => {
       /^lo has 127\.0\.0\.1, which no other host can reach/,
     );
     assert.match(notFound({ stack: 'ipv6', iface: ['::1'] }).failures[0]!.error, /^lo has ::1, which no other host/);
-    assert.match(notFound({ publicIp: ip4('127.0.0.1') }).reason, /lo has 127\.0\.0\.1, which no other host can reach/);
+    assert.match(
+      notFound({ publicAddresses: addresses('127.0.0.1') }).reason,
+      /lo has 127\.0\.0\.1, which no other host can reach/,
+    );
     const canReach = { ok: true, dev: 'lo', source: parseAddr('127.0.0.1') } as const;
     assert.equal(notFound({ ifaceCanReach: parseAddr('127.0.0.9') }, { canReach }).found, false);
   });

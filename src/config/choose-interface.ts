@@ -1,7 +1,7 @@
 import { WeftError } from '../errors.ts';
 import { showInvisible } from '../invisible.ts';
 import { formatAddr, type IpAddr, isIpv4, parseAddr } from '../ip/address.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
+import { type Addresses, FAMILIES, type Family, type FamilyKey, type PerFamily, present } from '../ip/family.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
 
 /** One address of an interface, as far as its choice depends on it. */
@@ -35,12 +35,16 @@ export interface HostNetwork {
   /** In the kernel's order. */
   readonly interfaces: readonly NetworkInterface[];
   /** Device names of the default routes, in the kernel's order. */
-  readonly defaultDevices: { readonly ipv4: readonly string[]; readonly ipv6: readonly string[] };
+  readonly defaultDevices: PerFamily<readonly string[]>;
   /** For `ifaceCanReach`, when that was asked for. */
   readonly canReach: RouteLookup | undefined;
 }
 
-export type IpStack = 'ipv4' | 'ipv6' | 'dual';
+export type IpStack = FamilyKey | 'dual';
+
+export function familiesOf(stack: IpStack): readonly Family[] {
+  return FAMILIES.filter(({ key }) => stack === 'dual' || stack === key);
+}
 
 /** What was asked for: the flags of the same names. */
 export interface InterfaceRequest {
@@ -55,8 +59,7 @@ export interface InterfaceRequest {
   readonly allowLoopback: boolean;
   /** The Node's InternalIPs for --iface-from-node-ip; `undefined` when that was not asked for. */
   readonly nodeIps: readonly IpAddr[] | undefined;
-  readonly publicIp: Ipv4Addr | undefined;
-  readonly publicIpv6: Ipv6Addr | undefined;
+  readonly publicAddresses: Addresses;
 }
 
 export interface RejectedInterface {
@@ -72,11 +75,9 @@ export interface ChosenInterface {
   readonly byDefault: boolean;
   readonly interface: NetworkInterface;
   /** Own addresses on it: present for the families of the stack. */
-  readonly address: Ipv4Addr | undefined;
-  readonly addressV6: Ipv6Addr | undefined;
+  readonly addresses: Addresses;
   /** What the other nodes use: --public-ip and --public-ipv6, or the above. */
-  readonly publicIp: Ipv4Addr | undefined;
-  readonly publicIpv6: Ipv6Addr | undefined;
+  readonly publicAddresses: Addresses;
   readonly why: string;
   /** What was tried before it in vain: flannel's `Could not find valid interface matching <what>: <error>`. */
   readonly failures: readonly { readonly what: string; readonly error: string }[];
@@ -96,8 +97,12 @@ export type InterfaceChoice = ChosenInterface | NoInterface;
 interface Match {
   readonly why: string;
   /** What the way of looking has settled on already; else the first of the interface. */
-  readonly address?: Ipv4Addr | undefined;
-  readonly addressV6?: Ipv6Addr | undefined;
+  readonly addresses?: Addresses;
+}
+
+interface Usable {
+  readonly why: string;
+  readonly addresses: Addresses;
 }
 
 /** One way of looking for the interface. */
@@ -147,10 +152,8 @@ export function chooseInterface(request: InterfaceRequest, host: HostNetwork): I
             found: true,
             byDefault: isDefault,
             interface: candidate,
-            address: verdict.address,
-            addressV6: verdict.addressV6,
-            publicIp: verdict.address && (request.publicIp ?? verdict.address),
-            publicIpv6: verdict.addressV6 && (request.publicIpv6 ?? verdict.addressV6),
+            addresses: verdict.addresses,
+            publicAddresses: publishedFor(verdict.addresses, request),
             why: `${verdict.why}${candidate.up ? '' : ' (but it is down)'}`,
             failures,
             rejected: rejected(host, lost, candidate.name),
@@ -185,31 +188,27 @@ export function interfaceNotFound(choice: NoInterface): WeftError {
   });
 }
 
+/** Flannel's. */
+const ADDRESS_WORDS: PerFamily<string> = { ipv4: 'address', ipv6: 'v6 address' };
+
 /** The lines that flannel logs about its choice. */
 export function choiceLogLines(choice: ChosenInterface): string[] {
-  const { address, addressV6, publicIp, publicIpv6 } = choice;
-  const lines = choice.byDefault ? ['Determining IP address of default interface'] : [];
-  if (address !== undefined) {
-    lines.push(`Using interface with name ${choice.interface.name} and address ${formatAddr(address)}`);
-  }
-  if (addressV6 !== undefined) {
-    lines.push(`Using interface with name ${choice.interface.name} and v6 address ${formatAddr(addressV6)}`);
-  }
-  if (address !== undefined && publicIp !== undefined) {
-    const text = formatAddr(publicIp);
-    const own = publicIp === address;
-    lines.push(
-      own ? `Defaulting external address to interface address (${text})` : `Using ${text} as external address`,
-    );
-  }
-  if (addressV6 !== undefined && publicIpv6 !== undefined) {
-    const text = formatAddr(publicIpv6);
-    const own = publicIpv6 === addressV6;
-    lines.push(
-      own ? `Defaulting external v6 address to interface address (${text})` : `Using ${text} as external address`,
-    );
-  }
-  return lines;
+  const { name } = choice.interface;
+  const own = FAMILIES.flatMap(({ key }) => {
+    const address = choice.addresses[key];
+    return address === undefined
+      ? []
+      : `Using interface with name ${name} and ${ADDRESS_WORDS[key]} ${formatAddr(address)}`;
+  });
+  const published = FAMILIES.flatMap(({ key }) => {
+    const address = choice.publicAddresses[key];
+    if (address === undefined) return [];
+    const text = formatAddr(address);
+    return address === choice.addresses[key]
+      ? `Defaulting external ${ADDRESS_WORDS[key]} to interface address (${text})`
+      : `Using ${text} as external address`;
+  });
+  return [...(choice.byDefault ? ['Determining IP address of default interface'] : []), ...own, ...published];
 }
 
 /** The table of --explain-iface: every interface, its addresses, chosen or why not. */
@@ -254,16 +253,17 @@ function scopeRank(addr: IpAddr): 0 | 1 | undefined {
   return addr >> 118n === 0x3fan ? 1 : 0;
 }
 
-function firstAddress4(candidate: NetworkInterface): Ipv4Addr | undefined {
-  return usableAddresses(candidate)
-    .map((address) => address.addr)
-    .find(isIpv4);
+/** The first address of each family that the network has. */
+function firstOfEach(addresses: readonly IpAddr[], stack: IpStack): Addresses {
+  return {
+    ipv4: stack === 'ipv6' ? undefined : addresses.find(isIpv4),
+    ipv6: stack === 'ipv4' ? undefined : addresses.find(isIpv6),
+  };
 }
 
-function firstAddress6(candidate: NetworkInterface): Ipv6Addr | undefined {
-  return usableAddresses(candidate)
-    .map((address) => address.addr)
-    .find(isIpv6);
+/** What was asked for, in the families that the interface has. */
+function publishedFor({ ipv4, ipv6 }: Addresses, { publicAddresses }: InterfaceRequest): Addresses {
+  return { ipv4: ipv4 && (publicAddresses.ipv4 ?? ipv4), ipv6: ipv6 && (publicAddresses.ipv6 ?? ipv6) };
 }
 
 function isIpv6(addr: IpAddr): addr is Ipv6Addr {
@@ -276,26 +276,25 @@ function isLoopback(addr: IpAddr): boolean {
   return isIpv4(addr) ? addr >>> 24 === 127 : addr === 1n;
 }
 
-function usable(candidate: NetworkInterface, match: Match, request: InterfaceRequest): Match | string {
+function usable(candidate: NetworkInterface, match: Match, request: InterfaceRequest): Usable | string {
   const { stack, allowLoopback } = request;
   // An address that was named may be one of the host as a whole, which routing announces: those are kept on lo.
-  const isNamed = match.address !== undefined || match.addressV6 !== undefined;
+  const isNamed = match.addresses !== undefined && present(match.addresses).length > 0;
   if (candidate.name === 'lo' && !isNamed && !allowLoopback) {
     return `is the loopback interface, through which other hosts cannot be reached (${FORCE_LOOPBACK})`;
   }
-  const wants4 = stack !== 'ipv6';
-  const wants6 = stack !== 'ipv4';
   const loopback = allowLoopback ? candidate.addresses.map(({ addr }) => addr).filter(isLoopback) : [];
-  const address = wants4 ? (match.address ?? firstAddress4(candidate) ?? loopback.find(isIpv4)) : undefined;
-  const addressV6 = wants6 ? (match.addressV6 ?? firstAddress6(candidate) ?? loopback.find(isIpv6)) : undefined;
-  const unreachable = [address, addressV6].find((addr) => addr !== undefined && isLoopback(addr));
+  const settled = match.addresses === undefined ? [] : present(match.addresses);
+  const own = usableAddresses(candidate).map(({ addr }) => addr);
+  const addresses = firstOfEach([...settled, ...own, ...loopback], stack);
+  const unreachable = present(addresses).find(isLoopback);
   if (unreachable !== undefined && !allowLoopback) {
     return `has ${formatAddr(unreachable)}, which no other host can reach (${FORCE_LOOPBACK})`;
   }
-  if (wants4 && address === undefined) return 'fits, but has no usable IPv4 address';
-  if (wants6 && addressV6 === undefined) return 'fits, but has no usable IPv6 address';
+  const missing = familiesOf(stack).find(({ key }) => addresses[key] === undefined);
+  if (missing !== undefined) return `fits, but has no usable ${missing.name} address`;
   if (candidate.mtuBytes === 0) return 'fits, but its MTU is 0';
-  return { why: match.why, address, addressV6 };
+  return { why: match.why, addresses };
 }
 
 function rejected(
@@ -328,11 +327,14 @@ function explicitAttempts(request: InterfaceRequest, host: HostNetwork): Attempt
   ];
 }
 
+const PUBLIC_FLAGS: PerFamily<string> = { ipv4: '--public-ip', ipv6: '--public-ipv6' };
+
 /** A public address is looked for only in a family that the network has. */
 function defaultAttempt(request: InterfaceRequest, host: HostNetwork): Attempt {
-  const { stack, publicIp, publicIpv6 } = request;
-  if (stack !== 'ipv6' && publicIp !== undefined) return byAddress(publicIp, '--public-ip', request, host);
-  if (stack !== 'ipv4' && publicIpv6 !== undefined) return byAddress(publicIpv6, '--public-ipv6', request, host);
+  for (const { key } of familiesOf(request.stack)) {
+    const address = request.publicAddresses[key];
+    if (address !== undefined) return byAddress(address, PUBLIC_FLAGS[key], request, host);
+  }
   return byDefaultRoute(request.stack, host);
 }
 
@@ -353,7 +355,7 @@ function byName(name: string): Attempt {
 /** In a dual-stack network with --public-ipv6, that address must be on the same interface. */
 function byAddress(addr: IpAddr, flag: string, request: InterfaceRequest, host: HostNetwork): Attempt {
   const text = formatAddr(addr);
-  const second = request.stack === 'dual' && isIpv4(addr) ? request.publicIpv6 : undefined;
+  const second = request.stack === 'dual' && isIpv4(addr) ? request.publicAddresses.ipv6 : undefined;
   const ownerOf = (wanted: IpAddr) => host.interfaces.find((candidate) => owns(candidate, wanted))?.name;
   const [first4, first6] = [ownerOf(addr), second === undefined ? undefined : ownerOf(second)];
   const noFamily = request.stack === (isIpv4(addr) ? 'ipv6' : 'ipv4');
@@ -373,8 +375,8 @@ function byAddress(addr: IpAddr, flag: string, request: InterfaceRequest, host: 
           if (second !== undefined && !owns(candidate, second)) {
             return `has ${text}, but not ${formatAddr(second)} (--public-ipv6)`;
           }
-          const match = { why: `it has ${text} (${flag})` };
-          return isIpv4(addr) ? { ...match, address: addr, addressV6: second } : { ...match, addressV6: addr };
+          const addresses = isIpv4(addr) ? { ipv4: addr, ipv6: second } : { ipv4: undefined, ipv6: addr };
+          return { why: `it has ${text} (${flag})`, addresses };
         },
       },
     ],
@@ -383,9 +385,8 @@ function byAddress(addr: IpAddr, flag: string, request: InterfaceRequest, host: 
 }
 
 function byNodeIps(nodeIps: readonly IpAddr[], request: InterfaceRequest): Attempt {
-  const address = request.stack === 'ipv6' ? undefined : nodeIps.find(isIpv4);
-  const addressV6 = request.stack === 'ipv4' ? undefined : nodeIps.find(isIpv6);
-  const wanted = [address, addressV6].filter((addr) => addr !== undefined);
+  const addresses = firstOfEach(nodeIps, request.stack);
+  const wanted = present(addresses);
   const text = wanted.map(formatAddr).join(' and ');
   const none = 'the Node has no InternalIP of the network’s family';
   return {
@@ -396,7 +397,7 @@ function byNodeIps(nodeIps: readonly IpAddr[], request: InterfaceRequest): Attem
           if (wanted.length === 0) return none;
           const lacking = wanted.filter((addr) => !owns(candidate, addr));
           if (lacking.length > 0) return `does not have ${lacking.map(formatAddr).join(' and ')}`;
-          return { why: `it has the Node's InternalIP ${text} (--iface-from-node-ip)`, address, addressV6 };
+          return { why: `it has the Node's InternalIP ${text} (--iface-from-node-ip)`, addresses };
         },
       },
     ],
@@ -412,13 +413,10 @@ function byRegex(regex: RegExp, request: InterfaceRequest, host: HostNetwork): A
       .filter((addr) => regex.test(formatAddr(addr)));
   const byOwnAddress: Method = {
     judge: (candidate) => {
-      const addresses = matching(candidate);
-      const address = request.stack === 'ipv6' ? undefined : addresses.find(isIpv4);
-      const addressV6 = request.stack === 'ipv4' ? undefined : addresses.find(isIpv6);
-      const found = [address, addressV6].filter((addr) => addr !== undefined);
-      const complete = found.length === (request.stack === 'dual' ? 2 : 1);
-      if (!complete) return `no address of it matches ${regex.source}`;
-      return { why: `${found.map(formatAddr).join(' and ')} matches ${shown}`, address, addressV6 };
+      const addresses = firstOfEach(matching(candidate), request.stack);
+      const found = present(addresses);
+      if (found.length < familiesOf(request.stack).length) return `no address of it matches ${regex.source}`;
+      return { why: `${found.map(formatAddr).join(' and ')} matches ${shown}`, addresses };
     },
   };
   const byOwnName: Method = {
@@ -457,7 +455,7 @@ function byReach(target: IpAddr, request: InterfaceRequest, host: HostNetwork): 
           const match = { why: `the route to ${text} leads through it (--iface-can-reach)` };
           const source = own === undefined ? lookup.source : target;
           if (source === undefined) return match;
-          return isIpv4(source) ? { ...match, address: source } : { ...match, addressV6: source };
+          return { ...match, addresses: firstOfEach([source], 'dual') };
         },
       },
     ],

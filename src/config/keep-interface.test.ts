@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { NOTHING_ASKED as ASKED, networkInterface as nic } from '../../test/fakes/host-networks.ts';
+import { NOTHING_ASKED as ASKED, addresses, networkInterface as nic } from '../../test/fakes/host-networks.ts';
 import { formatAddr, parseAddr } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
-import { parseIpv6 } from '../ip/ipv6.ts';
 import type { HostNetwork, InterfaceRequest, NetworkInterface } from './choose-interface.ts';
 import { addressesOfHost, type InterfaceInUse, keepOrChooseInterface } from './keep-interface.ts';
 
@@ -11,7 +11,7 @@ function host(interfaces: readonly NetworkInterface[], ipv4: readonly string[], 
   return { interfaces, defaultDevices: { ipv4, ipv6 }, canReach: undefined };
 }
 
-const IN_USE: InterfaceInUse = { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: parseIpv6('fd77::1') };
+const IN_USE: InterfaceInUse = { name: 'eth0', addresses: addresses('192.168.77.1', 'fd77::1') };
 const ETH0 = nic('eth0', ['192.168.77.1 dynamic', 'fd77::1']);
 
 /** `eth0 192.168.77.1`, of a running agent and of one that starts with what an earlier run knew; `none`. */
@@ -23,8 +23,7 @@ function outcome(
   return [true, false].map((isRunning) => {
     const choice = keepOrChooseInterface({ ...ASKED, ...asked }, network, { inUse, isRunning });
     if (!choice.found) return 'none';
-    const addresses = [choice.address, choice.addressV6].filter((addr) => addr !== undefined);
-    return [choice.interface.name, ...addresses.map(formatAddr)].join(' ');
+    return [choice.interface.name, ...present(choice.addresses).map(formatAddr)].join(' ');
   });
 }
 
@@ -69,7 +68,10 @@ describe('the interface in use', () => {
       both('eth1 10.9.8.7'),
     );
     assert.deepEqual(outcome(host([ETH0, eth1], ['eth0']), { iface: ['eth1'] }), both('eth1 10.9.8.7'));
-    assert.deepEqual(outcome(host([ETH0, eth1], ['eth0']), { publicIp: parseIpv4('10.9.8.7') }), both('eth1 10.9.8.7'));
+    assert.deepEqual(
+      outcome(host([ETH0, eth1], ['eth0']), { publicAddresses: addresses('10.9.8.7') }),
+      both('eth1 10.9.8.7'),
+    );
     assert.deepEqual(
       outcome(host([ETH0, eth1], ['eth0']), { nodeIps: [parseAddr('10.9.8.7')!] }),
       both('eth1 10.9.8.7'),
@@ -115,12 +117,12 @@ describe('the interface in use', () => {
   });
 
   it('is published under the address that was asked for, with its MTU as it is', () => {
-    const asked = { ...ASKED, iface: ['eth0'], publicIp: parseIpv4('203.0.113.7') };
+    const asked = { ...ASKED, iface: ['eth0'], publicAddresses: addresses('203.0.113.7') };
     const network = host([nic('eth0', ['192.168.77.1'], { mtuBytes: 9000 })], ['eth0']);
     const choice = keepOrChooseInterface(asked, network, { inUse: IN_USE, isRunning: true });
     assert.ok(choice.found);
     assert.equal(choice.interface.mtuBytes, 9000);
-    assert.equal(choice.publicIp, parseIpv4('203.0.113.7'));
+    assert.equal(choice.publicAddresses.ipv4, parseIpv4('203.0.113.7'));
   });
 });
 

@@ -1,9 +1,9 @@
 import { formatAddr, type IpAddr, isIpv4 } from '../ip/address.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
-import type { Ipv6Addr } from '../ip/ipv6.ts';
+import type { Addresses } from '../ip/family.ts';
 import {
   type ChosenInterface,
   chooseInterface,
+  familiesOf,
   type HostNetwork,
   type InterfaceChoice,
   type InterfaceRequest,
@@ -15,8 +15,7 @@ import {
 export interface InterfaceInUse {
   readonly name: string;
   /** Own addresses on it. */
-  readonly address: Ipv4Addr | undefined;
-  readonly addressV6: Ipv6Addr | undefined;
+  readonly addresses: Addresses;
 }
 
 export interface KeepOptions {
@@ -111,9 +110,9 @@ function keep(
 function addressesInUse(
   { addresses }: NetworkInterface,
   { stack }: InterfaceRequest,
-  { address, addressV6 }: InterfaceInUse,
+  inUse: InterfaceInUse,
 ): readonly IpAddr[] | undefined {
-  const wanted = [...(stack === 'ipv6' ? [] : [address]), ...(stack === 'ipv4' ? [] : [addressV6])];
+  const wanted = familiesOf(stack).map(({ key }) => inUse.addresses[key]);
   const owned = wanted
     .filter((addr) => addr !== undefined)
     .filter((addr) => addresses.some((own) => own.addr === addr));
@@ -127,10 +126,10 @@ function ownOf(devices: readonly string[], owner: NetworkInterface): readonly st
 
 /** Whether nothing was asked for that an interface has or has not by itself. */
 function isFoundByRoute(request: InterfaceRequest): boolean {
-  const { stack, iface, ifaceRegex, ifaceCanReach, elseDefault, nodeIps, publicIp, publicIpv6 } = request;
+  const { stack, iface, ifaceRegex, ifaceCanReach, elseDefault, nodeIps, publicAddresses } = request;
   if (ifaceCanReach !== undefined || elseDefault) return true;
   const isNamed = iface.length > 0 || ifaceRegex.length > 0 || nodeIps !== undefined;
-  const hasAddress = (stack !== 'ipv6' && publicIp !== undefined) || (stack !== 'ipv4' && publicIpv6 !== undefined);
+  const hasAddress = familiesOf(stack).some(({ key }) => publicAddresses[key] !== undefined);
   return !isNamed && !hasAddress;
 }
 

@@ -3,6 +3,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { backendKind } from '../backend/registry.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
@@ -41,8 +42,8 @@ function known(): LastKnown {
   return {
     source: 'etcd /coreos.com/network',
     config: parseNetConf(JSON.stringify(NET_CONF), { source: 'test', validation: 'full', backends: backendKind }),
-    node: { publicIp: '203.0.113.7', publicIpv6: undefined, internalIps: ['192.168.77.1', 'fd77::1'] },
-    external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: parseIpv6('fd77::1') },
+    node: { publicAddresses: { ipv4: '203.0.113.7', ipv6: undefined }, internalIps: ['192.168.77.1', 'fd77::1'] },
+    external: { name: 'eth0', addresses: addresses('192.168.77.1', 'fd77::1') },
     own: lease('10.244.9.0/25', 'fd00:244:0:1::/64', 1, 1_800_000_000_000),
     peers: [lease('10.244.9.128/25', 'fd00:244:0:2::/64', 2), lease('10.244.10.0/25', undefined, 3, 5)],
   };
@@ -90,14 +91,17 @@ describe('what the agent knew', () => {
     }
   });
 
+  it('names node and interface in the file as earlier versions do, which may come back', () => {
+    const { node, external } = JSON.parse(formatLastKnown(known(), new Date()));
+    assert.deepEqual(node, { publicIp: '203.0.113.7', internalIps: ['192.168.77.1', 'fd77::1'] });
+    assert.deepEqual(external, { name: 'eth0', address: '192.168.77.1', addressV6: 'fd77::1' });
+  });
+
   it('has the published addresses for those of the interface in a file of an earlier version', () => {
     const text = formatLastKnown(known(), new Date()).replace(/"external":\{.*?\},/, '');
     const result = parseLastKnown(text, known().source, backendKind);
     assert.ok(result.kind === 'read');
-    const {
-      publicAddresses: { ipv4: address, ipv6: addressV6 },
-    } = known().own.attrs;
-    assert.deepEqual(result.known.external, { name: '', address, addressV6 });
+    assert.deepEqual(result.known.external, { name: '', addresses: known().own.attrs.publicAddresses });
   });
 
   it('does without a peer that cannot be read, and says so', () => {

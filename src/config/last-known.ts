@@ -89,15 +89,25 @@ export function describeNetworkConfig({ ipv4, ipv6, enableNfTables, backend }: N
 }
 
 export function formatLastKnown({ source, config, node, external, own, peers }: LastKnown, now: Date): string {
-  const { name, address, addressV6 } = external;
-  const inUse = { name, address: address && formatIpv4(address), addressV6: addressV6 && formatIpv6(addressV6) };
-  const head = JSON.stringify({ version: VERSION, writtenAt: now.toISOString(), source, node, external: inUse });
+  const head = JSON.stringify({
+    ...{ version: VERSION, writtenAt: now.toISOString(), source },
+    node: node && nodeToJson(node),
+    external: externalToJson(external),
+  });
   const parts = [
     `"config":${describeNetworkConfig(config)}`,
     `"own":${leaseText(own)}`,
     `"peers":[${peers.map(leaseText).join(',')}]`,
   ];
   return `${head.slice(0, -1)},${parts.join(',')}}\n`;
+}
+
+function nodeToJson({ publicAddresses, internalIps }: NodeAddresses): object {
+  return { publicIp: publicAddresses.ipv4, publicIpv6: publicAddresses.ipv6, internalIps };
+}
+
+function externalToJson({ name, addresses: { ipv4, ipv6 } }: InterfaceInUse): object {
+  return { name, address: ipv4 && formatIpv4(ipv4), addressV6: ipv6 && formatIpv6(ipv6) };
 }
 
 /** Never throws. @param source `undefined`: any will do, for whoever only looks. */
@@ -192,21 +202,24 @@ function planOf<P, A>(
 function nodeOf(value: unknown): NodeAddresses {
   const { publicIp, publicIpv6, internalIps } = objectOf(value, 'node');
   return {
-    publicIp: publicIp === undefined ? undefined : stringOf(publicIp, 'publicIp'),
-    publicIpv6: publicIpv6 === undefined ? undefined : stringOf(publicIpv6, 'publicIpv6'),
+    publicAddresses: {
+      ipv4: publicIp === undefined ? undefined : stringOf(publicIp, 'publicIp'),
+      ipv6: publicIpv6 === undefined ? undefined : stringOf(publicIpv6, 'publicIpv6'),
+    },
     internalIps: arrayOf(internalIps, 'internalIps').map((ip) => stringOf(ip, 'an internal IP')),
   };
 }
 
 /** Earlier versions did not write it: then it is where the published addresses are. */
 function externalOf(value: unknown, own: Lease): InterfaceInUse {
-  const { ipv4, ipv6 } = own.attrs.publicAddresses;
-  if (value === undefined) return { name: '', address: ipv4, addressV6: ipv6 };
+  if (value === undefined) return { name: '', addresses: own.attrs.publicAddresses };
   const { name, address, addressV6 } = objectOf(value, 'external');
   return {
     name: stringOf(name, 'the name of the external interface'),
-    address: address === undefined ? undefined : parseIpv4(stringOf(address, 'its address')),
-    addressV6: addressV6 === undefined ? undefined : parseIpv6(stringOf(addressV6, 'its IPv6 address')),
+    addresses: {
+      ipv4: address === undefined ? undefined : parseIpv4(stringOf(address, 'its address')),
+      ipv6: addressV6 === undefined ? undefined : parseIpv6(stringOf(addressV6, 'its IPv6 address')),
+    },
   };
 }
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { addresses } from '../../test/fakes/host-networks.ts';
 import { backendKind } from '../backend/registry.ts';
 import { formatLastKnown } from '../config/last-known.ts';
 import { parseNetConf } from '../config/net-conf.ts';
@@ -29,7 +30,7 @@ function viewOf(type: string, env: string | undefined = 'FLANNEL_MTU=1472\n', wi
   const backendType = type === 'udp' ? '' : type;
   const known = {
     ...{ source: 'etcd /x', config, node: undefined, own: leaseOf(1, backendType), peers: [leaseOf(2, backendType)] },
-    external: { name: 'eth0', address: parseIpv4('192.168.77.1'), addressV6: undefined },
+    external: { name: 'eth0', addresses: addresses('192.168.77.1') },
   };
   const files: Record<string, string | undefined> = { [PATH]: env };
   if (withFile) files[`${PATH}.last-known.json`] = formatLastKnown(known, new Date(0));

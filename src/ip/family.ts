@@ -1,4 +1,6 @@
 import type { IpFamily } from './address.ts';
+import type { Ipv4Addr } from './ipv4.ts';
+import type { Ipv6Addr } from './ipv6.ts';
 
 /** How a family is called in fields: `config.ipv4`, `addresses.ipv6`. */
 export type FamilyKey = 'ipv4' | 'ipv6';
@@ -8,6 +10,9 @@ export interface PerFamily<T, T6 = T> {
   readonly ipv4: T;
   readonly ipv6: T6;
 }
+
+/** An address of each family that has one. */
+export type Addresses = PerFamily<Ipv4Addr | undefined, Ipv6Addr | undefined>;
 
 /** What a rule for both families needs to know of each. */
 export interface Family {

@@ -1,4 +1,4 @@
-import type { PerFamily } from '../ip/family.ts';
+import type { Addresses, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
 import { formatPrefix4, formatPrefix6 } from '../ip/prefix.ts';
@@ -9,7 +9,7 @@ export type JsonValue = null | boolean | number | string | readonly JsonValue[] 
 
 /** What a node tells its peers about itself (flannel's LeaseAttrs). */
 export interface LeaseAttrs {
-  readonly publicAddresses: PerFamily<Ipv4Addr | undefined, Ipv6Addr | undefined>;
+  readonly publicAddresses: Addresses;
   /** Empty for udp and alloc, as flannel writes it. */
   readonly backendType: string;
   readonly backendData: PerFamily<JsonValue | undefined>;

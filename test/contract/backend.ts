@@ -16,6 +16,7 @@ import { parseIpv6 } from '../../src/ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
 import type { JsonValue, Lease } from '../../src/lease/lease.ts';
 import { FAKE_IDENTITY_HOST, requiredKeys } from '../fakes/backends.ts';
+import { addresses } from '../fakes/host-networks.ts';
 
 export type Stack = 'ipv4' | 'ipv6' | 'dual';
 
@@ -24,10 +25,8 @@ const isOn = (stack: Stack, family: FamilyKey): boolean => stack === 'dual' || s
 const EXTERNAL: ExternalInterface = {
   name: 'eth0',
   mtuBytes: 1500,
-  address: parseIpv4('192.168.77.1'),
-  addressV6: parseIpv6('fd77::1'),
-  publicIp: parseIpv4('192.168.77.1'),
-  publicIpv6: parseIpv6('fd77::1'),
+  addresses: addresses('192.168.77.1', 'fd77::1'),
+  publicAddresses: addresses('192.168.77.1', 'fd77::1'),
   onLink: [parsePrefix4('192.168.77.0/24')!, parsePrefix6('fd77::/64')!],
 };
 

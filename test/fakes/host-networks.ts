@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import type { InterfaceAddress, InterfaceRequest, NetworkInterface } from '../../src/config/choose-interface.ts';
 import { parseAddr } from '../../src/ip/address.ts';
+import type { Addresses } from '../../src/ip/family.ts';
+import { parseIpv4 } from '../../src/ip/ipv4.ts';
+import { parseIpv6 } from '../../src/ip/ipv6.ts';
 
 /** `10.0.0.1`, with words behind it: `fd00::5 dynamic temporary deprecated`. */
 export function interfaceAddress(text: string): InterfaceAddress {
@@ -11,6 +14,15 @@ export function interfaceAddress(text: string): InterfaceAddress {
     dynamic: flags.includes('dynamic'),
     temporary: flags.includes('temporary'),
     deprecated: flags.includes('deprecated'),
+  };
+}
+
+/** One of each family at most. */
+export function addresses(...texts: readonly string[]): Addresses {
+  const [ipv4, ipv6] = [false, true].map((is6) => texts.find((text) => text.includes(':') === is6));
+  return {
+    ipv4: ipv4 === undefined ? undefined : (parseIpv4(ipv4) ?? assert.fail(ipv4)),
+    ipv6: ipv6 === undefined ? undefined : (parseIpv6(ipv6) ?? assert.fail(ipv6)),
   };
 }
 
@@ -31,6 +43,5 @@ export const NOTHING_ASKED: InterfaceRequest = {
   elseDefault: false,
   allowLoopback: false,
   nodeIps: undefined,
-  publicIp: undefined,
-  publicIpv6: undefined,
+  publicAddresses: addresses(),
 };

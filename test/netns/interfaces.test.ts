@@ -35,12 +35,15 @@ describe('readHostNetwork', () => {
     assert.deepEqual([plug?.mtuBytes, plug?.addresses[0]?.dynamic], [9000, true]);
 
     const byDefault = chooseInterface(REQUEST, network);
-    assert.deepEqual(byDefault.found && [byDefault.interface.name, byDefault.address], [
+    assert.deepEqual(byDefault.found && [byDefault.interface.name, byDefault.addresses.ipv4], [
       'plug0',
       parseAddr('10.9.8.7'),
     ]);
     const reached = chooseInterface({ ...REQUEST, ifaceCanReach: parseAddr('192.168.77.99') }, network);
-    assert.deepEqual(reached.found && [reached.interface.name, reached.address], ['eth0', parseAddr('192.168.77.1')]);
+    assert.deepEqual(reached.found && [reached.interface.name, reached.addresses.ipv4], [
+      'eth0',
+      parseAddr('192.168.77.1'),
+    ]);
   });
 
   it('finds its own address, and says that there is no route', async () => {
@@ -49,7 +52,7 @@ describe('readHostNetwork', () => {
     const own = parseAddr('192.168.77.1');
     const network = await readHostNetwork(signal, { netns, canReach: own });
     const choice = chooseInterface({ ...REQUEST, ifaceCanReach: own }, network);
-    assert.deepEqual(choice.found && [choice.interface.name, choice.address], ['eth0', own]);
+    assert.deepEqual(choice.found && [choice.interface.name, choice.addresses.ipv4], ['eth0', own]);
 
     for (const text of ['198.51.100.1', '2001:db8::1']) {
       const unreachable = await readHostNetwork(signal, { netns, canReach: parseAddr(text) });

@@ -53,7 +53,7 @@ export function overlayFacts({ known, peers }: HostView, wanted: WantedKernel): 
   const { external } = known;
   return {
     external: external.name,
-    externalAddress: external.address && formatAddr(external.address),
+    externalAddress: external.addresses.ipv4 && formatAddr(external.addresses.ipv4),
     peers: peers.slice(0, MOST_ROUTES).flatMap((peer) => {
       const device = wanted.deviceTo(peer);
       return device === undefined ? [] : { id: peer.id, address: formatAddr(peer.overlay), device };

@@ -100,8 +100,8 @@ async function externalOf({ known: { external, own } }: HostView, signal: AbortS
   const present = interfaces.find(({ name }) => name === external.name);
   return {
     ...{ name: external.name, mtuBytes: present?.mtuBytes ?? 1_500 },
-    ...{ address: external.address, addressV6: external.addressV6 },
-    ...{ publicIp: own.attrs.publicAddresses.ipv4, publicIpv6: own.attrs.publicAddresses.ipv6 },
+    addresses: external.addresses,
+    publicAddresses: own.attrs.publicAddresses,
     onLink: (present?.addresses ?? []).map(({ addr, prefixLength }) => prefixOf(addr, prefixLength)),
   };
 }

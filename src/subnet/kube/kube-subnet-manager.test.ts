@@ -303,8 +303,7 @@ describe('what is known of the own Node', () => {
     });
     const manager = await bench.open();
     assert.deepEqual(await manager.nodeAddresses(bench.signal), {
-      publicIp: '203.0.113.7',
-      publicIpv6: '2001:db8::7',
+      publicAddresses: { ipv4: '203.0.113.7', ipv6: '2001:db8::7' },
       internalIps: ['10.98.0.1', 'fd98::1'],
     });
   });

@@ -146,8 +146,10 @@ export class KubeSubnetManager implements SubnetManager {
   async nodeAddresses(signal: AbortSignal): Promise<NodeAddresses> {
     const node = await this.#existingOwnNode(this.#scope(signal), {});
     return {
-      publicIp: node.own?.nodePublicIp || undefined,
-      publicIpv6: node.own?.nodePublicIpv6 || undefined,
+      publicAddresses: {
+        ipv4: node.own?.nodePublicIp || undefined,
+        ipv6: node.own?.nodePublicIpv6 || undefined,
+      },
       internalIps: node.own?.internalIps ?? [],
     };
   }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { openedBackend, requiredKeys } from '../../../test/fakes/backends.ts';
+import { addresses } from '../../../test/fakes/host-networks.ts';
 import { backendKinds } from '../../backend/registry.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parseIpv6 } from '../../ip/ipv6.ts';
@@ -126,11 +127,10 @@ describe('which annotations which backend writes', () => {
           ...(stack === 'ipv4' ? {} : { EnableIPv6: true, IPv6Network: 'fd10:244::/56' }),
           Backend: { Type: type, ...requiredKeys(type) },
         });
-        const address = stack === 'ipv6' ? undefined : parseIpv4('10.98.0.11');
-        const addressV6 = stack === 'ipv4' ? undefined : parseIpv6('fd98::11');
+        const own = addresses(...(stack === 'ipv6' ? [] : ['10.98.0.11']), ...(stack === 'ipv4' ? [] : ['fd98::11']));
         const { attrs } = await openedBackend(netConf, {
           ...{ name: 'eth0', mtuBytes: 1500, onLink: [] },
-          ...{ address, addressV6, publicIp: address, publicIpv6: addressV6 },
+          ...{ addresses: own, publicAddresses: own },
         });
         const written = Object.keys(changes(node(), attrs)).filter((key) => /-data|public-ip/.test(key));
         const { v4: flannelV4, v6 } = flannelWrites(attrs);
@@ -139,7 +139,7 @@ describe('which annotations which backend writes', () => {
         const expected = [
           ...(v4 ? ['backend-data'] : []),
           ...(v6 ? ['backend-v6-data'] : []),
-          ...(v4 && address !== undefined ? ['public-ip'] : []),
+          ...(v4 && own.ipv4 !== undefined ? ['public-ip'] : []),
           ...(v6 ? ['public-ipv6'] : []),
         ];
         assert.deepEqual(written, expected, `${type}, ${stack}`);

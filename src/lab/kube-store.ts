@@ -69,5 +69,5 @@ const KEYS = annotationKeys('flannel.alpha.coreos.com');
 
 async function readLeases(cluster: KubeCluster): Promise<Lease[]> {
   const nodes = await cluster.admin.list('/api/v1/nodes');
-  return nodes.flatMap((node) => nodeLease(nodeRecord(node, KEYS, ''), { v4: true, v6: false }, KEYS) ?? []);
+  return nodes.flatMap((node) => nodeLease(nodeRecord(node, KEYS, ''), { ipv4: true, ipv6: false }, KEYS) ?? []);
 }

@@ -41,9 +41,13 @@ function annotationsOf({ attrs }: Lease): Record<string, string> {
   return {
     [keys.kubeSubnetManager]: 'true',
     [keys.backendType]: attrs.backendType,
-    [keys.backendData]: JSON.stringify(attrs.backendData.ipv4 ?? null),
-    ...(attrs.publicAddresses.ipv4 === undefined ? {} : { [keys.publicIp]: formatIpv4(attrs.publicAddresses.ipv4) }),
-    ...(attrs.publicAddresses.ipv6 === undefined ? {} : { [keys.publicIpv6]: formatIpv6(attrs.publicAddresses.ipv6) }),
+    [keys.backendData.ipv4]: JSON.stringify(attrs.backendData.ipv4 ?? null),
+    ...(attrs.publicAddresses.ipv4 === undefined
+      ? {}
+      : { [keys.publicAddresses.ipv4]: formatIpv4(attrs.publicAddresses.ipv4) }),
+    ...(attrs.publicAddresses.ipv6 === undefined
+      ? {}
+      : { [keys.publicAddresses.ipv6]: formatIpv6(attrs.publicAddresses.ipv6) }),
   };
 }
 
@@ -109,7 +113,7 @@ subnetManagerContract(
       writeEntry: (lease, backendData) =>
         write(nameOf(leaseKey(lease)), cidrsOf(leaseKey(lease)), {
           ...annotationsOf(lease),
-          ...(backendData === undefined ? {} : { [keys.backendType]: 'vxlan', [keys.backendData]: backendData }),
+          ...(backendData === undefined ? {} : { [keys.backendType]: 'vxlan', [keys.backendData.ipv4]: backendData }),
         }),
       async deleteEntry(key) {
         const name = nameOf(key);
@@ -121,7 +125,7 @@ subnetManagerContract(
         const cidrs = cidrsOf(key);
         await write(nameOf(key), cidrs.length > 0 ? cidrs : ['10.5.9.0/24'], {
           [keys.kubeSubnetManager]: 'true',
-          [keys.publicIp]: '192.168.77.',
+          [keys.publicAddresses.ipv4]: '192.168.77.',
         });
       },
       expireNow: () => Promise.reject(new Error('a Node does not expire')),

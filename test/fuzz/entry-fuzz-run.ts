@@ -87,7 +87,7 @@ export function runEntryFuzz({ entries, seed }: EntryFuzzOptions): EntryFuzzTota
     let lease: Lease | undefined;
     try {
       const record = nodeRecord(node, annotations, 'node-7');
-      lease = nodeLease(record, { v4: true, v6: random.oneIn(2) }, annotations, { data: !random.oneIn(3) });
+      lease = nodeLease(record, { ipv4: true, ipv6: random.oneIn(2) }, annotations, { data: !random.oneIn(3) });
     } catch (error) {
       // One of another class would be a mistake of ours.
       if (!(error instanceof Error) || error.constructor !== Error) throw error;

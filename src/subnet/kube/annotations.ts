@@ -1,19 +1,16 @@
 import { WeftError } from '../../errors.ts';
+import type { PerFamily } from '../../ip/family.ts';
 
 /** The full names of the node annotations of one `--kube-annotation-prefix`. */
 export interface AnnotationKeys {
   readonly kubeSubnetManager: string;
   readonly backendType: string;
-  readonly backendData: string;
-  readonly backendV6Data: string;
-  readonly publicIp: string;
-  readonly publicIpv6: string;
-  /** Written by the user: copied into `publicIp`; need not exist on the node. */
-  readonly publicIpOverwrite: string;
-  readonly publicIpv6Overwrite: string;
-  /** Written by the user: acts as `--public-ip`. */
-  readonly nodePublicIp: string;
-  readonly nodePublicIpv6: string;
+  readonly backendData: PerFamily<string>;
+  readonly publicAddresses: PerFamily<string>;
+  /** Written by the user: published in the place of the address that the node has; need not exist on the node. */
+  readonly publicOverwrites: PerFamily<string>;
+  /** Written by the user: act as `--public-ip` and `--public-ipv6`. */
+  readonly nodePublicAddresses: PerFamily<string>;
 }
 
 export const DEFAULT_ANNOTATION_PREFIX = 'flannel.alpha.coreos.com';
@@ -37,13 +34,9 @@ export function annotationKeys(prefix: string): AnnotationKeys {
   return {
     kubeSubnetManager: `${full}kube-subnet-manager`,
     backendType: `${full}backend-type`,
-    backendData: `${full}backend-data`,
-    backendV6Data: `${full}backend-v6-data`,
-    publicIp: `${full}public-ip`,
-    publicIpv6: `${full}public-ipv6`,
-    publicIpOverwrite: `${full}public-ip-overwrite`,
-    publicIpv6Overwrite: `${full}public-ipv6-overwrite`,
-    nodePublicIp: `${full}node-public-ip`,
-    nodePublicIpv6: `${full}node-public-ipv6`,
+    backendData: { ipv4: `${full}backend-data`, ipv6: `${full}backend-v6-data` },
+    publicAddresses: { ipv4: `${full}public-ip`, ipv6: `${full}public-ipv6` },
+    publicOverwrites: { ipv4: `${full}public-ip-overwrite`, ipv6: `${full}public-ipv6-overwrite` },
+    nodePublicAddresses: { ipv4: `${full}node-public-ip`, ipv6: `${full}node-public-ipv6` },
   };
 }

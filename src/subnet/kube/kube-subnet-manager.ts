@@ -4,7 +4,7 @@ import type { NetworkConfig } from '../../config/network-config.ts';
 import type { NodeAddresses } from '../../config/node-addresses.ts';
 import { WeftError } from '../../errors.ts';
 import type { NodeEvent } from '../../events/node-event.ts';
-import type { PerFamily } from '../../ip/family.ts';
+import { FAMILIES, type PerFamily, perFamily } from '../../ip/family.ts';
 import type { Lease, LeaseAttrs } from '../../lease/lease.ts';
 import { Backoff, sleep } from '../backoff.ts';
 import { asError } from '../outage.ts';
@@ -146,10 +146,7 @@ export class KubeSubnetManager implements SubnetManager {
   async nodeAddresses(signal: AbortSignal): Promise<NodeAddresses> {
     const node = await this.#existingOwnNode(this.#scope(signal), {});
     return {
-      publicAddresses: {
-        ipv4: node.own?.nodePublicIp || undefined,
-        ipv6: node.own?.nodePublicIpv6 || undefined,
-      },
+      publicAddresses: perFamily((family) => node.own?.nodePublicAddresses[family] || undefined),
       internalIps: node.own?.internalIps ?? [],
     };
   }
@@ -160,7 +157,7 @@ export class KubeSubnetManager implements SubnetManager {
    */
   async storedBackendData(signal: AbortSignal): Promise<PerFamily<string | undefined>> {
     const node = await this.#existingOwnNode(this.#scope(signal), {});
-    return { ipv4: node.backendData, ipv6: node.backendV6Data };
+    return node.backendData;
   }
 
   /**
@@ -419,12 +416,11 @@ export class KubeSubnetManager implements SubnetManager {
     const overwrites = this.#overwrites(node);
     const changes = annotationChanges(node, attrs, this.#keys, overwrites);
     if (Object.keys(changes).length === 0) return true;
-    for (const [key, overwriteKey, value] of [
-      [this.#keys.publicIp, this.#keys.publicIpOverwrite, overwrites.publicIp],
-      [this.#keys.publicIpv6, this.#keys.publicIpv6Overwrite, overwrites.publicIpv6],
-    ] as const) {
-      if (value !== undefined && changes[key] === value) {
-        this.#note('info', `Overriding public ip with '${value}' from node annotation '${overwriteKey}'`);
+    const { publicAddresses, publicOverwrites } = this.#keys;
+    for (const { key: family } of FAMILIES) {
+      const value = overwrites[family];
+      if (value !== undefined && changes[publicAddresses[family]] === value) {
+        this.#note('info', `Overriding public ip with '${value}' from node annotation '${publicOverwrites[family]}'`);
       }
     }
     return (

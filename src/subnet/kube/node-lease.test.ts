@@ -11,9 +11,9 @@ import { leaseFamilies, nodeLease, ownSubnets } from './node-lease.ts';
 import { type NodeRecord, nodeRecord } from './node-record.ts';
 
 const keys = annotationKeys(DEFAULT_ANNOTATION_PREFIX);
-const V4 = { v4: true, v6: false };
-const V6 = { v4: false, v6: true };
-const DUAL = { v4: true, v6: true };
+const V4 = { ipv4: true, ipv6: false };
+const V6 = { ipv4: false, ipv6: true };
+const DUAL = { ipv4: true, ipv6: true };
 
 function node(podCidrs: readonly string[], annotations: Record<string, string> = {}, podCidr?: string): NodeRecord {
   const short = Object.entries(annotations).map(([key, value]) => [`${DEFAULT_ANNOTATION_PREFIX}/${key}`, value]);

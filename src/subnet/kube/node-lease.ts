@@ -1,19 +1,10 @@
 import type { NetworkConfig } from '../../config/network-config.ts';
 import { WeftError } from '../../errors.ts';
-import { parseAddr } from '../../ip/address.ts';
-import { present } from '../../ip/family.ts';
+import { containsPrefix, formatPrefix, parseAddr } from '../../ip/address.ts';
+import { type Addresses, FAMILIES, type PerFamily, perFamily, present } from '../../ip/family.ts';
 import { parseIpv4 } from '../../ip/ipv4.ts';
 import { parseIpv6 } from '../../ip/ipv6.ts';
-import {
-  containsPrefix4,
-  containsPrefix6,
-  formatPrefix4,
-  formatPrefix6,
-  type Ipv4Prefix,
-  type Ipv6Prefix,
-  parsePrefix4,
-  parsePrefix6,
-} from '../../ip/prefix.ts';
+import { type Ipv4Prefix, type Ipv6Prefix, parsePrefix4, parsePrefix6 } from '../../ip/prefix.ts';
 import { ENTRY_BOUNDS, jsonValueOf, parseGoJson } from '../../lease/go-json.ts';
 import type { JsonValue, Lease, LeaseOrigin } from '../../lease/lease.ts';
 import { agree, type Subnets } from '../../lease/subnets.ts';
@@ -22,10 +13,7 @@ import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';
 
 /** Which families leases have. */
-export interface LeaseFamilies {
-  readonly v4: boolean;
-  readonly v6: boolean;
-}
+export type LeaseFamilies = PerFamily<boolean>;
 
 /**
  * The families of the leases of a network: those that are configured, without IPv6 for the backends that have none.
@@ -33,8 +21,8 @@ export interface LeaseFamilies {
  * address.)
  */
 export function leaseFamilies(config: NetworkConfig): LeaseFamilies {
-  const v6 = config.ipv6 !== undefined && config.backend.families.includes('ipv6');
-  return { v4: config.ipv4 !== undefined, v6 };
+  const ipv6 = config.ipv6 !== undefined && config.backend.families.includes('ipv6');
+  return { ipv4: config.ipv4 !== undefined, ipv6 };
 }
 
 /** The first pod CIDR of each family. @throws Error when one is no CIDR, or there are more than two. */
@@ -69,32 +57,24 @@ export function ownSubnets(node: NodeRecord, config: NetworkConfig): Subnets | u
   } catch (error) {
     throw unfit((error as Error).message);
   }
-  const { ipv4, ipv6 } = config;
-  if (ipv4 !== undefined && pod.ipv4 !== undefined && !containsPrefix4(ipv4.network, pod.ipv4)) {
+  for (const { key } of FAMILIES) {
+    const [plan, subnet] = [config[key], pod[key]];
+    if (plan === undefined || subnet === undefined || containsPrefix(plan.network, subnet)) continue;
     throw unfit(
-      `subnet "${formatPrefix4(ipv4.network)}" specified in the flannel net config doesn't contain "${formatPrefix4(pod.ipv4)}" PodCIDR of the "${node.name}" node`,
-    );
-  }
-  if (ipv6 !== undefined && pod.ipv6 !== undefined && !containsPrefix6(ipv6.network, pod.ipv6)) {
-    throw unfit(
-      `subnet "${formatPrefix6(ipv6.network)}" specified in the flannel net config doesn't contain "${formatPrefix6(pod.ipv6)}" IPv6 PodCIDR of the "${node.name}" node`,
+      `subnet "${formatPrefix(plan.network)}" specified in the flannel net config doesn't contain "${formatPrefix(subnet)}"${key === 'ipv6' ? ' IPv6' : ''} PodCIDR of the "${node.name}" node`,
     );
   }
   const families = leaseFamilies(config);
-  if (!families.v4 && !families.v6) {
+  if (!families.ipv4 && !families.ipv6) {
     throw unfit(`the backend "${config.backend.type}" has no IPv6, and IPv4 is switched off in the flannel net config`);
   }
-  if (families.v4 && pod.ipv4 === undefined) {
+  const missing = FAMILIES.find(({ key }) => families[key] && pod[key] === undefined);
+  if (missing !== undefined) {
     throw unfit(
-      `node "${node.name}" has no IPv4 pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables IPv4`,
+      `node "${node.name}" has no ${missing.name} pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables ${missing.name}`,
     );
   }
-  if (families.v6 && pod.ipv6 === undefined) {
-    throw unfit(
-      `node "${node.name}" has no IPv6 pod cidr, only ${node.podCidrs.join(', ')}, but the flannel net config enables IPv6`,
-    );
-  }
-  return { ipv4: families.v4 ? pod.ipv4 : undefined, ipv6: families.v6 ? pod.ipv6 : undefined };
+  return { ipv4: families.ipv4 ? pod.ipv4 : undefined, ipv6: families.ipv6 ? pod.ipv6 : undefined };
 }
 
 /** The pod subnets of a node in the families that a lease has; `undefined` when it has none that can be read. */
@@ -128,32 +108,31 @@ export function nodeLease(
 ): Lease | undefined {
   if (!node.managed || node.podCidrs.length === 0) return undefined;
   const pod = podSubnets(node);
-  const publicIp = families.v4 ? addressOf(node.publicIp, parseIpv4, keys.publicIp) : undefined;
-  const publicIpv6 = families.v6 ? addressOf(node.publicIpv6, parseIpv6, keys.publicIpv6) : undefined;
-  const v4 = publicIp !== undefined && pod.ipv4 !== undefined;
-  const v6 = publicIpv6 !== undefined && pod.ipv6 !== undefined;
-  if (!v4 && !v6) {
-    throw new Error(
-      families.v4 && publicIp !== undefined
-        ? `missing IPv4 address on n.Spec.PodCIDRs: [${node.podCidrs.join(' ')}]`
-        : families.v6 && publicIpv6 !== undefined
-          ? `missing IPv6 address on n.Spec.PodCIDRs: [${node.podCidrs.join(' ')}]`
-          : `the annotation ${families.v4 ? keys.publicIp : keys.publicIpv6} is missing`,
-    );
-  }
+  const written = node.publicAddresses;
+  const ipv4 = families.ipv4 ? addressOf(written.ipv4, parseIpv4, keys.publicAddresses.ipv4) : undefined;
+  const ipv6 = families.ipv6 ? addressOf(written.ipv6, parseIpv6, keys.publicAddresses.ipv6) : undefined;
+  const v4 = ipv4 !== undefined && pod.ipv4 !== undefined;
+  const v6 = ipv6 !== undefined && pod.ipv6 !== undefined;
+  if (!v4 && !v6) throw new Error(lackOf({ ipv4, ipv6 }, node, families, keys));
   return {
     subnets: { ipv4: v4 ? pod.ipv4 : undefined, ipv6: v6 ? pod.ipv6 : undefined },
     attrs: {
-      publicAddresses: { ipv4: v4 ? publicIp : undefined, ipv6: v6 ? publicIpv6 : undefined },
+      publicAddresses: { ipv4: v4 ? ipv4 : undefined, ipv6: v6 ? ipv6 : undefined },
       backendType: node.backendType ?? '',
-      backendData: {
-        ipv4: keepData ? dataOf(node.backendData, keys.backendData) : undefined,
-        ipv6: keepData ? dataOf(node.backendV6Data, keys.backendV6Data) : undefined,
-      },
+      backendData: perFamily((family) =>
+        keepData ? dataOf(node.backendData[family], keys.backendData[family]) : undefined,
+      ),
     },
     expiresAtMs: undefined,
     origin: nodeOrigin(node),
   };
+}
+
+/** Why a node has no lease, in flannel's words. */
+function lackOf(addresses: Addresses, node: NodeRecord, families: LeaseFamilies, keys: AnnotationKeys): string {
+  const half = FAMILIES.find(({ key }) => addresses[key] !== undefined);
+  if (half !== undefined) return `missing ${half.name} address on n.Spec.PodCIDRs: [${node.podCidrs.join(' ')}]`;
+  return `the annotation ${keys.publicAddresses[families.ipv4 ? 'ipv4' : 'ipv6']} is missing`;
 }
 
 /** What Kubernetes says of the lease of a node: its creation is the API server's to date, and a pod CIDR is given once. */

@@ -1,5 +1,6 @@
-import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../../ip/ipv4.ts';
-import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
+import { type FamilyKey, type PerFamily, perFamily } from '../../ip/family.ts';
+import { formatIpv4, parseIpv4 } from '../../ip/ipv4.ts';
+import { formatIpv6, parseIpv6 } from '../../ip/ipv6.ts';
 import type { JsonValue, LeaseAttrs } from '../../lease/lease.ts';
 import { isUnicast } from '../../lease/lease-gate.ts';
 import { printable } from '../../printable.ts';
@@ -13,10 +14,7 @@ const MAX_CONDITION = 2_000;
 export const STRATEGIC_MERGE_PATCH = 'application/strategic-merge-patch+json';
 
 /** The addresses that the user's `…-overwrite` annotations give, as far as they can be used. */
-export interface Overwrites {
-  readonly publicIp: string | undefined;
-  readonly publicIpv6: string | undefined;
-}
+export type Overwrites = PerFamily<string | undefined>;
 
 /** An annotation that gives no address under which a host can be reached. */
 export interface OverwriteProblem {
@@ -36,37 +34,21 @@ export function readOverwrites(
   keys: AnnotationKeys,
 ): { readonly overwrites: Overwrites; readonly problems: readonly OverwriteProblem[] } {
   const problems: OverwriteProblem[] = [];
-  const read = (
-    key: string,
-    value: string | undefined,
-    usable: (text: string) => boolean,
-    last: string | undefined,
-    published: string | undefined,
-  ): string | undefined => {
+  const overwrites = perFamily((family) => {
+    const value = node.own?.publicOverwrites[family];
     if (value === undefined || value === '') return undefined;
-    if (usable(value)) return value;
-    const kept = last ?? (published !== undefined && usable(published) ? published : undefined);
-    problems.push({ key, value, kept });
+    if (isUsable(family, value)) return value;
+    const published = node.publicAddresses[family];
+    const kept = before?.[family] ?? (published !== undefined && isUsable(family, published) ? published : undefined);
+    problems.push({ key: keys.publicOverwrites[family], value, kept });
     return kept;
-  };
-  const usable =
-    <A extends Ipv4Addr | Ipv6Addr>(parse: (text: string) => A | undefined) =>
-    (text: string): boolean => {
-      const address = parse(text);
-      return address !== undefined && isUnicast(address);
-    };
-  const { own } = node;
-  const overwrites = {
-    publicIp: read(keys.publicIpOverwrite, own?.publicIpOverwrite, usable(parseIpv4), before?.publicIp, node.publicIp),
-    publicIpv6: read(
-      keys.publicIpv6Overwrite,
-      own?.publicIpv6Overwrite,
-      usable(parseIpv6),
-      before?.publicIpv6,
-      node.publicIpv6,
-    ),
-  };
+  });
   return { overwrites, problems };
+}
+
+function isUsable(family: FamilyKey, text: string): boolean {
+  const address = family === 'ipv4' ? parseIpv4(text) : parseIpv6(text);
+  return address !== undefined && isUnicast(address);
 }
 
 /**
@@ -91,16 +73,16 @@ export function annotationChanges(
   };
   // In the order of the alphabet, as Go writes a map: the request then equals flannel's.
   const v4 = data !== 'null' || v6Data === 'null';
-  if (v4) want(keys.backendData, data, node.backendData);
+  if (v4) want(keys.backendData.ipv4, data, node.backendData.ipv4);
   want(keys.backendType, backendType, node.backendType);
   const v6 = publicAddresses.ipv6 !== undefined;
-  if (v6) want(keys.backendV6Data, v6Data, node.backendV6Data);
+  if (v6) want(keys.backendData.ipv6, v6Data, node.backendData.ipv6);
   if (!node.managed) changes[keys.kubeSubnetManager] = 'true';
   if (publicAddresses.ipv4 !== undefined && v4) {
-    want(keys.publicIp, overwrites.publicIp ?? formatIpv4(publicAddresses.ipv4), node.publicIp);
+    want(keys.publicAddresses.ipv4, overwrites.ipv4 ?? formatIpv4(publicAddresses.ipv4), node.publicAddresses.ipv4);
   }
   if (v6) {
-    want(keys.publicIpv6, overwrites.publicIpv6 ?? formatIpv6(publicAddresses.ipv6), node.publicIpv6);
+    want(keys.publicAddresses.ipv6, overwrites.ipv6 ?? formatIpv6(publicAddresses.ipv6), node.publicAddresses.ipv6);
   }
   return changes;
 }

@@ -1,3 +1,4 @@
+import { FAMILIES, type PerFamily, perFamily } from '../../ip/family.ts';
 import { ENTRY_BOUNDS } from '../../lease/go-json.ts';
 import type { AnnotationKeys } from './annotations.ts';
 
@@ -15,10 +16,8 @@ export interface NodeRecord {
   /** Whether the annotation `kube-subnet-manager` is `true`: only such nodes are peers. */
   readonly managed: boolean;
   readonly backendType: string | undefined;
-  readonly backendData: string | undefined;
-  readonly backendV6Data: string | undefined;
-  readonly publicIp: string | undefined;
-  readonly publicIpv6: string | undefined;
+  readonly backendData: PerFamily<string | undefined>;
+  readonly publicAddresses: PerFamily<string | undefined>;
   /** status.addresses that are IP addresses; kept only where asked for. */
   readonly addresses: readonly string[] | undefined;
   /** Details that only the own node needs; `undefined` for all others. */
@@ -26,10 +25,8 @@ export interface NodeRecord {
 }
 
 export interface OwnNodeDetails {
-  readonly publicIpOverwrite: string | undefined;
-  readonly publicIpv6Overwrite: string | undefined;
-  readonly nodePublicIp: string | undefined;
-  readonly nodePublicIpv6: string | undefined;
+  readonly publicOverwrites: PerFamily<string | undefined>;
+  readonly nodePublicAddresses: PerFamily<string | undefined>;
   /** status.addresses of type InternalIP, in their order. */
   readonly internalIps: readonly string[];
   /** The status of the condition NetworkUnavailable: `True`, `False`, `Unknown`, or not there. */
@@ -51,13 +48,15 @@ export function nodeRecord(
   const name = metadata.name;
   if (typeof name !== 'string' || name === '') throw new Error('metadata.name is not a text');
   const spec = optionalMapping(node.spec, 'spec');
-  const annotations = optionalMapping(metadata.annotations, 'metadata.annotations');
+  const written = optionalMapping(metadata.annotations, 'metadata.annotations');
   const annotation = (key: string): string | undefined => {
-    const value = annotations[key];
+    const value = written[key];
     if (value === undefined) return undefined;
     if (typeof value === 'string') return value.length > ENTRY_BOUNDS.length ? TOO_LONG : value;
     throw new Error(`the annotation ${key} is not a text`);
   };
+  const annotations = (pair: PerFamily<string>): PerFamily<string | undefined> =>
+    perFamily((family) => annotation(pair[family]));
   return {
     name,
     uid: typeof metadata.uid === 'string' ? metadata.uid : '',
@@ -65,18 +64,14 @@ export function nodeRecord(
     podCidrs: podCidrs(spec),
     managed: annotation(keys.kubeSubnetManager) === 'true',
     backendType: annotation(keys.backendType),
-    backendData: annotation(keys.backendData),
-    backendV6Data: annotation(keys.backendV6Data),
-    publicIp: annotation(keys.publicIp),
-    publicIpv6: annotation(keys.publicIpv6),
+    backendData: annotations(keys.backendData),
+    publicAddresses: annotations(keys.publicAddresses),
     addresses: addresses ? addressesOf(node.status) : undefined,
     own:
       name === ownName
         ? {
-            publicIpOverwrite: annotation(keys.publicIpOverwrite),
-            publicIpv6Overwrite: annotation(keys.publicIpv6Overwrite),
-            nodePublicIp: annotation(keys.nodePublicIp),
-            nodePublicIpv6: annotation(keys.nodePublicIpv6),
+            publicOverwrites: annotations(keys.publicOverwrites),
+            nodePublicAddresses: annotations(keys.nodePublicAddresses),
             internalIps: internalIps(node.status),
             networkUnavailable: networkUnavailable(node.status),
           }
@@ -89,11 +84,9 @@ export function sameNodeRecord(a: NodeRecord, b: NodeRecord): boolean {
   return (
     a.uid === b.uid &&
     a.managed === b.managed &&
-    a.publicIp === b.publicIp &&
-    a.publicIpv6 === b.publicIpv6 &&
+    samePair(a.publicAddresses, b.publicAddresses) &&
     a.backendType === b.backendType &&
-    a.backendData === b.backendData &&
-    a.backendV6Data === b.backendV6Data &&
+    samePair(a.backendData, b.backendData) &&
     a.createdAtMs === b.createdAtMs &&
     sameTexts(a.podCidrs, b.podCidrs) &&
     sameTexts(a.addresses ?? [], b.addresses ?? []) &&
@@ -104,13 +97,15 @@ export function sameNodeRecord(a: NodeRecord, b: NodeRecord): boolean {
 function sameOwn(a: OwnNodeDetails | undefined, b: OwnNodeDetails | undefined): boolean {
   if (a === undefined || b === undefined) return a === b;
   return (
-    a.publicIpOverwrite === b.publicIpOverwrite &&
-    a.publicIpv6Overwrite === b.publicIpv6Overwrite &&
-    a.nodePublicIp === b.nodePublicIp &&
-    a.nodePublicIpv6 === b.nodePublicIpv6 &&
+    samePair(a.publicOverwrites, b.publicOverwrites) &&
+    samePair(a.nodePublicAddresses, b.nodePublicAddresses) &&
     a.networkUnavailable === b.networkUnavailable &&
     sameTexts(a.internalIps, b.internalIps)
   );
+}
+
+function samePair(a: PerFamily<string | undefined>, b: PerFamily<string | undefined>): boolean {
+  return FAMILIES.every(({ key }) => a[key] === b[key]);
 }
 
 function sameTexts(a: readonly string[], b: readonly string[]): boolean {

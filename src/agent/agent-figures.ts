@@ -148,7 +148,7 @@ export class AgentFigures {
   snapshot(): MetricsSnapshot {
     const { forwarder, plane, session } = this;
     const kernel = plane?.reconciler.stats();
-    const peers = session?.table.peers().length ?? 0;
+    const peers = session?.table.size ?? 0;
     return {
       build: { version: this.#host.version, backend: this.backend, subnetManager: this.#subnetManager },
       configOutdated: this.config?.isOutdated ?? false,

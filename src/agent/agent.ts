@@ -27,6 +27,7 @@ import { ENTRY_BOUNDS } from '../lease/go-json.ts';
 import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
 import { admittedOf } from '../lease/lease-gate.ts';
+import type { LeaseTable } from '../lease/lease-table.ts';
 import type { Log, ProcessLog } from '../log/log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { retryNow } from '../subnet/backoff.ts';
@@ -196,7 +197,7 @@ class Agent {
   #network: HostNetwork = { interfaces: [], defaultDevices: { ipv4: [], ipv6: [] }, canReach: undefined };
   /** The subnet whose packets are carried, and the peers: of an earlier run until the store has said more. */
   #own: Lease | undefined;
-  #peers: readonly Lease[] = [];
+  #peers: () => readonly Lease[] = () => [];
   /** The lease that this process has acquired and not lost since. */
   #held: Lease | undefined;
   #hasBeenReady = false;
@@ -384,7 +385,7 @@ class Agent {
         ...{ hostName: this.#host.hostName, version: this.#host.version, options: this.#options },
         ...{ figures: this.#figures, readiness: this.#readiness, events: this.#events, log: this.#log },
         view: () => ({
-          ...{ plane: this.#plane, own: this.#own, peers: this.#peers },
+          ...{ plane: this.#plane, own: this.#own, peers: this.#peers() },
           isHeld: this.#held !== undefined,
           isExternalUp: this.#watch?.isUp ?? true,
         }),
@@ -521,7 +522,7 @@ class Agent {
     const known = this.#known;
     const isSame = known !== undefined && describeNetworkConfig(known.config) === describeNetworkConfig(config);
     // Until the first list of leases comes, those of an earlier run are better than none.
-    if (isSame) this.#peers = known.peers;
+    if (isSame) this.#peers = () => known.peers;
     if (isSame && carried !== undefined) {
       await this.#refreshNode(this.#signal);
       await carried.watch.look();
@@ -695,7 +696,7 @@ class Agent {
     }
     this.#own = own;
     this.#held = own;
-    await plane.start(own, this.#peers, turn);
+    await plane.start(own, this.#peers(), turn);
     const rules = gateRules(this.#options, plane, hostAddresses);
     const parts = {
       ...{ log: this.#log, record: this.#record, rules, plane, manager },
@@ -703,14 +704,16 @@ class Agent {
         this.#figures.countLeaseUpdate(type);
         if (type === 'snapshot') this.#memory.afterBurst();
       },
-      onKnown: (lease: Lease, peers: readonly Lease[]) => {
+      onKnown: (lease: Lease, table: LeaseTable) => {
+        const peers = () => table.peers;
         this.#peers = peers;
-        const source = describeStore(this.#options);
-        this.#keeper.keep({ source, config, node: this.#node, external: plane.external, own: lease, peers });
+        const [source, node] = [describeStore(this.#options), this.#node];
+        this.#keeper.keep(() => ({ source, config, node, external: plane.external, own: lease, peers: peers() }));
       },
     };
-    const areKnown = this.#peers.length > 0;
-    await using session = new LeaseSession(parts, own, this.#peers);
+    const peers = this.#peers();
+    const areKnown = peers.length > 0;
+    await using session = new LeaseSession(parts, own, peers);
     if (areKnown) void this.#carries();
     this.#figures.session = session;
     using _watched = this.#readiness.watch('lease', session);
@@ -766,8 +769,8 @@ class Agent {
   async #carryOwn(plane: NodePlane, turn: AbortSignal): Promise<void> {
     const own = this.#own;
     if (own === undefined) return;
-    await plane.start(own, this.#peers, turn);
-    plane.program(own, this.#peers);
+    await plane.start(own, this.#peers(), turn);
+    plane.program(own, this.#peers());
   }
 
   /** Waits until none of these parts fails; each keeper tries again by itself. Says what it waits for. */

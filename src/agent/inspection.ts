@@ -241,7 +241,7 @@ export class AgentInspection implements Inspection, Disposable {
 
   #peerLeases(): readonly Lease[] {
     const { figures, view } = this.#parts;
-    return figures.session?.table.peers() ?? view().peers;
+    return figures.session?.table.peers ?? view().peers;
   }
 
   /** From whom packets have come since the last time: of all that is shown of a peer, what must not wait until somebody asks. */

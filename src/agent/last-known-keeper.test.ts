@@ -51,9 +51,9 @@ async function peersOnDisk(): Promise<number | undefined> {
 test('the first is written without being waited for, the last at the latest at the end', async () => {
   {
     await using keeper = new LastKnownKeeper(join(folder, 'subnet.env'), log);
-    keeper.keep(known(1));
+    keeper.keep(() => known(1));
     assert.equal(await eventually('it is written', peersOnDisk), 1);
-    for (let peers = 2; peers <= 30; peers++) keeper.keep(known(peers));
+    for (let peers = 2; peers <= 30; peers++) keeper.keep(() => known(peers));
   }
   assert.equal(await peersOnDisk(), 30);
 });
@@ -63,9 +63,9 @@ test('what cannot be written is said once, and stops nothing', async () => {
   await mkdir(lastKnownPath(subnetFile));
   {
     await using keeper = new LastKnownKeeper(subnetFile, log);
-    keeper.keep(known(1));
+    keeper.keep(() => known(1));
     await eventually('it is said', () => warnings.length > 0 || undefined);
-    keeper.keep(known(2));
+    keeper.keep(() => known(2));
   }
   assert.equal(warnings.length, 1);
   assert.match(warnings[0]!, /last-known\.json/);

@@ -14,7 +14,7 @@ const REST = 10;
 export class LastKnownKeeper implements AsyncDisposable {
   readonly #subnetFile: string;
   readonly #log: Log;
-  #latest: LastKnown | undefined;
+  #latest: (() => LastKnown) | undefined;
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
   #writtenAtMs = Number.NEGATIVE_INFINITY;
@@ -27,7 +27,8 @@ export class LastKnownKeeper implements AsyncDisposable {
     this.#log = log;
   }
 
-  keep(known: LastKnown): void {
+  /** @param known is asked when it is written. */
+  keep(known: () => LastKnown): void {
     this.#latest = known;
     const inMs = Math.max(0, this.#writtenAtMs + Math.max(INTERVAL_MS, this.#tookMs * REST) - performance.now());
     this.#timer ??= setTimeout(() => this.#write(), inMs);
@@ -43,7 +44,7 @@ export class LastKnownKeeper implements AsyncDisposable {
     this.#writing = this.#writing.then(async () => {
       try {
         const startedAt = performance.now();
-        await writeLastKnown(this.#subnetFile, known);
+        await writeLastKnown(this.#subnetFile, known());
         this.#tookMs = performance.now() - startedAt;
         this.#failed = false;
       } catch (error) {

@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
 import { ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
-import type { Lease, LeaseKey } from '../lease/lease.ts';
+import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { GateRules } from '../lease/lease-gate.ts';
 import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
 import { LeaseUpdateQueue } from '../subnet/update-queue.ts';
-import { LeaseSession } from './lease-session.ts';
+import { LeaseSession, type SessionParts } from './lease-session.ts';
 
 const config = parseNetConf('{"Network": "10.244.0.0/16"}', {
   source: 'test',
@@ -37,6 +38,27 @@ const RULES: GateRules = {
 };
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+/** Counts the peers that it was told of, each time. */
+function planeOf(config: NetworkConfig, programmed: number[]): SessionParts['plane'] {
+  const keys = new Set<LeaseKey>();
+  const note = (): void => void programmed.push(keys.size);
+  return {
+    ...{ config, usesPeerData: false },
+    program: (_own, peers) => {
+      keys.clear();
+      for (const peer of peers) keys.add(leaseKey(peer));
+      note();
+    },
+    update: (_own, events) => {
+      for (const { type, lease } of events) {
+        if (type === 'set') keys.add(leaseKey(lease));
+        else keys.delete(leaseKey(lease));
+      }
+      note();
+    },
+  };
+}
+
 /** A session whose updates come from `queue`; `settled` resolves once all of them have been dealt with. */
 function sessionOf(
   peers: readonly Lease[],
@@ -56,13 +78,13 @@ function sessionOf(
       rules: RULES,
       record: () => {},
       log: { info: quiet, warn: said, error: said, verbose: quiet },
-      plane: { config, usesPeerData: false, program: (_own, current) => void programmed.push(current.length) },
+      plane: planeOf(config, programmed),
       manager: {
         watchLeases: () => queue.drain(),
         holdLease,
       },
       onUpdate: (type) => void seen.push(type),
-      onKnown: (_own, current) => void known.push(current.length),
+      onKnown: (_own, current) => void known.push(current.size),
     },
     own,
     peers,
@@ -128,7 +150,7 @@ test('100,000 entries are dealt with in slices, and are programmed some times, n
       rules: { ...RULES, ipv4: wide.ipv4 },
       record: () => {},
       log: { info: () => {}, warn: () => {}, error: assert.fail, verbose: () => {} },
-      plane: { config: wide, usesPeerData: false, program: (_own, peers) => void programmed.push(peers.length) },
+      plane: planeOf(wide, programmed),
       manager: {
         // All of them are there at once, as after an outage of the store: nothing makes the consumer wait.
         async *watchLeases(_config, signal) {

@@ -3,7 +3,7 @@ import { describeError } from '../errors.ts';
 import type { NewEvent, RecordEvent } from '../events/event.ts';
 import { formatAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
-import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
+import { type Lease, type LeaseEvent, leaseKey } from '../lease/lease.ts';
 import {
   describeHolder,
   describeRefusal,
@@ -29,12 +29,12 @@ export interface SessionParts {
   readonly record: RecordEvent;
   /** What a lease of another host must be like to be believed. */
   readonly rules: GateRules;
-  readonly plane: Pick<NodePlane, 'config' | 'program' | 'usesPeerData'>;
+  readonly plane: Pick<NodePlane, 'config' | 'program' | 'update' | 'usesPeerData'>;
   readonly manager: Pick<SubnetManager, 'watchLeases' | 'holdLease'>;
   /** Told of every update of the leases, before it is applied. */
   readonly onUpdate: (type: LeaseUpdate['type']) => void;
   /** Told whenever the own lease or the peers have changed, from the first snapshot on. */
-  readonly onKnown: (own: Lease, peers: readonly Lease[]) => void;
+  readonly onKnown: (own: Lease, peers: LeaseTable) => void;
 }
 
 /** Why a session is over before it was told to end. */
@@ -50,7 +50,7 @@ export type SessionEnd =
  */
 export class LeaseSession implements AsyncDisposable {
   /** The leases of other hosts that are programmed. */
-  readonly table: LeaseTable;
+  readonly table = new LeaseTable();
   /** Settles once the first snapshot of peers is programmed; rejects when the session ends before. */
   readonly peersKnown: Promise<void>;
   /** Settles when the session is over by itself, never because it was disposed of; never rejects. */
@@ -62,8 +62,6 @@ export class LeaseSession implements AsyncDisposable {
   readonly #publishing = new PacedWork(() => this.#publish());
   readonly #stop = new AbortController();
   readonly #running: Promise<unknown>;
-  /** What was told of each peer. */
-  readonly #told = new Map<LeaseKey, Lease>();
   #own: Lease;
   #hasSnapshot = false;
   #isFirstPublished = false;
@@ -76,16 +74,14 @@ export class LeaseSession implements AsyncDisposable {
     this.#gate = new LeaseGate(parts.rules, own);
     this.#refusals = new RefusalLog(parts.log);
     this.#gate.apply({ type: 'snapshot', leases: peers });
-    this.table = new LeaseTable(own);
-    this.table.applySnapshot(this.#gate.leases());
-    for (const peer of this.table.peers()) this.#told.set(leaseKey(peer), peer);
+    this.table.apply(this.#gate.takeChanges());
     this.#sayRefusals();
     const known = Promise.withResolvers<void>();
     const ended = Promise.withResolvers<SessionEnd>();
     this.peersKnown = known.promise;
     this.ended = ended.promise;
     known.promise.catch(() => {}); // nobody need wait for it
-    this.#program();
+    parts.plane.program(own, this.table.peers);
     const settle = async (running: Promise<SessionEnd>): Promise<void> => {
       const end = await running.catch((error: unknown) => ({ type: 'failed', error }) as const);
       if (!this.#stop.signal.aborted) ended.resolve(end);
@@ -145,13 +141,15 @@ export class LeaseSession implements AsyncDisposable {
 
   /** Everything read again, and nothing changed: nothing is done, but for the first list, which others wait for. */
   #publish(): void {
-    const events = this.table.applySnapshot(this.#gate.leases());
+    const events = this.table.apply(this.#gate.takeChanges());
     for (const event of events) this.#logEvent(event);
     this.#recordPeers(events);
     this.#sayRefusals();
     this.#lookForConflict();
-    if (events.length > 0 || !this.#isFirstPublished) this.#program();
+    if (events.length === 0 && this.#isFirstPublished) return;
     this.#isFirstPublished = true;
+    this.#parts.plane.update(this.#own, events);
+    if (this.#hasSnapshot) this.#parts.onKnown(this.#own, this.table);
   }
 
   #lookForConflict(): void {
@@ -187,14 +185,10 @@ export class LeaseSession implements AsyncDisposable {
   #recordPeers(events: readonly LeaseEvent[]): void {
     const { record } = this.#parts;
     const isMany = events.length > MAX_PEER_EVENTS;
-    for (const { type, lease } of events) {
-      const key = leaseKey(lease);
-      const before = this.#told.get(key);
-      if (type === 'set') this.#told.set(key, lease);
-      else this.#told.delete(key);
-      if (!isMany) record(peerEvent(type, lease, before));
+    if (!isMany) {
+      for (const event of events) record(peerEvent(event));
+      return;
     }
-    if (!isMany) return;
     const removed = events.filter(({ type }) => type === 'removed').length;
     record({
       ...{ kind: 'peers-changed', severity: 'info', subject: `${events.length} peers` },
@@ -209,12 +203,6 @@ export class LeaseSession implements AsyncDisposable {
     const via = address === undefined ? 'no address' : formatAddr(address);
     const subnet = leaseKey(lease).replaceAll('-', '/');
     this.#parts.log.info(event.type === 'set' ? `Subnet added: ${subnet} via ${via}` : `Subnet removed: ${subnet}`);
-  }
-
-  #program(): void {
-    const peers = this.table.peers();
-    this.#parts.plane.program(this.#own, peers);
-    if (this.#hasSnapshot) this.#parts.onKnown(this.#own, peers);
   }
 
   async #hold(): Promise<SessionEnd> {
@@ -244,14 +232,16 @@ export class LeaseSession implements AsyncDisposable {
   }
 }
 
-function peerEvent(type: LeaseEvent['type'], lease: Lease, before: Lease | undefined): NewEvent {
+function peerEvent(event: LeaseEvent): NewEvent {
+  const { lease } = event;
   const subject = leaseKey(lease).replaceAll('-', '/');
   const revision = lease.origin?.since;
-  if (type === 'removed') {
+  if (event.type === 'removed') {
     const text = `the lease of ${describeHolder(lease)} is gone from the store`;
     return { kind: 'peer-removed', severity: 'info', subject, text };
   }
   const now = `${describeHolder(lease)}, backend ${lease.attrs.backendType || 'udp'}`;
+  const { before } = event;
   if (before === undefined) return { kind: 'peer-added', severity: 'info', subject, text: now, revision };
   const cause = `its host published other attributes; before: ${describeHolder(before)}, backend ${before.attrs.backendType || 'udp'}`;
   return { kind: 'peer-changed', severity: 'info', subject, text: now, cause, revision };

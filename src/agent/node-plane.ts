@@ -19,7 +19,7 @@ import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
 import { describeError } from '../errors.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
-import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
+import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
@@ -111,8 +111,14 @@ export class NodePlane implements AsyncDisposable {
   #foreseen: readonly LeaseKey[] = [];
   readonly #checksums: ChecksumWatch;
   readonly #sources: OuterSources;
-  /** What the peers were programmed for, and as which leases. */
-  #programmed: { readonly answers: OwnAnswers; readonly own: Lease; readonly peers: Map<LeaseKey, Lease> } | undefined;
+  /** The peers that are wanted. */
+  #peers = new Map<LeaseKey, Lease>();
+  /** Of them, and of those that go, the ones that are not programmed as they are wanted. */
+  readonly #due = new Set<LeaseKey>();
+  /** What the peers are for that are for another backend. */
+  readonly #typeBeside = new Map<LeaseKey, string>();
+  /** What the peers were programmed for. */
+  #answers: OwnAnswers | undefined;
 
   /** Changes nothing on the host. @throws WeftError of the backend for a configuration or interface that it cannot use. */
   constructor(parts: NodePlaneParts) {
@@ -213,7 +219,7 @@ export class NodePlane implements AsyncDisposable {
     const wanted = [ipv4, ipv6, underlay.listenAddress, underlay.listenPort].join(' ');
     if (wanted === this.#carrying && forwarder.failure === undefined) return;
     this.#carrying = undefined;
-    if (this.#programmed === undefined) this.#foresee(own, peers);
+    if (this.#answers === undefined) this.#foresee(own, peers);
     await failingAs('Error registering network: ', () => forwarder.start(part.addresses, signal));
     this.#carrying = wanted;
   }
@@ -232,30 +238,47 @@ export class NodePlane implements AsyncDisposable {
   }
 
   /**
-   * What the host and these peers need of forwarder and kernel; takes effect soon. A peer whose lease is the one that it was
-   * programmed for costs nothing. Never throws: the last good state stays in force.
+   * What the host and these peers, and no others, need of forwarder and kernel; takes effect soon. A peer whose lease is the one
+   * that it was programmed for costs nothing. Never throws: the last good state stays in force.
    */
   program(own: Lease, peers: readonly Lease[]): void {
-    this.#program(own, peers, false);
+    const wanted = new Map(peers.map((peer) => [leaseKey(peer), peer]));
+    for (const key of [...this.#peers.keys(), ...this.#foreseen]) if (!wanted.has(key)) this.#due.add(key);
+    for (const [key, peer] of wanted) if (this.#peers.get(key) !== peer) this.#due.add(key);
+    this.#foreseen = [];
+    this.#peers = wanted;
+    this.#program(own, false);
+  }
+
+  /** `program` with these changes of its peers; costs what they are, not what there is. */
+  update(own: Lease, events: readonly LeaseEvent[]): void {
+    for (const { type, lease } of events) {
+      const key = leaseKey(lease);
+      if (type === 'set') this.#peers.set(key, lease);
+      else this.#peers.delete(key);
+      this.#due.add(key);
+    }
+    this.#program(own, false);
   }
 
   #programAgain(isAnew: boolean): void {
-    const programmed = this.#programmed;
-    if (programmed !== undefined) this.#program(programmed.own, [...programmed.peers.values()], isAnew);
+    if (this.#answers !== undefined) this.#program(this.#answers.own, isAnew);
   }
 
-  #program(own: Lease, peers: readonly Lease[], isAnew: boolean): void {
+  #program(own: Lease, isAnew: boolean): void {
     const backend = this.#backend;
     const { reconciler } = this;
     const { log } = this.#parts;
-    const before = this.#programmed;
-    const { answers: asked } = before ?? {};
-    const answers = asked?.backend === backend && asked.own === own ? asked : new OwnAnswers(backend, own);
+    const before = this.#answers?.backend === backend ? this.#answers : undefined;
+    const answers = before?.own === own ? before : new OwnAnswers(backend, own);
+    if (isAnew || before === undefined || leaseKey(before.own) !== leaseKey(own)) {
+      for (const key of this.#peers.keys()) this.#due.add(key);
+    }
     try {
       const { kernel, forwarder, probeChecksums = [], outer } = backend.host(own);
       this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));
       const { formerLinks, formerNetworks } = this.#parts;
-      this.#others.serve(own, this.#external, this.#typesBeside(answers, peers));
+      this.#others.serve(own, this.#external, this.#typesBeside(answers));
       const { name, addresses, mtuBytes: underlayBytes } = this.#external;
       this.#checksums.set(
         kernel.addresses.flatMap(({ link, addr }) => (probeChecksums.includes(link) ? { link, from: addr } : [])),
@@ -271,28 +294,29 @@ export class NodePlane implements AsyncDisposable {
       log.error(`Could not program ${leaseKey(own)}: ${describeError(error)}`);
       return;
     }
-    const isSame =
-      !isAnew && asked?.backend === backend && before !== undefined && leaseKey(before.own) === leaseKey(own);
-    const current = new Map(peers.map((peer) => [leaseKey(peer), peer]));
-    for (const key of before?.peers.keys() ?? this.#foreseen)
-      if (!current.has(key)) this.#programPeer(answers, key, undefined);
-    for (const [key, peer] of current) {
-      if (!isSame || before.peers.get(key) !== peer) this.#programPeer(answers, key, peer);
+    const due = [...this.#due];
+    this.#due.clear();
+    // Removals come first, so that a subnet cut differently does not lose its new routes.
+    for (const key of due) if (!this.#peers.has(key)) this.#programPeer(answers, key, undefined);
+    for (const key of due) {
+      const peer = this.#peers.get(key);
+      if (peer !== undefined) this.#programPeer(answers, key, peer);
     }
-    this.#programmed = { answers, own, peers: current };
+    this.#answers = answers;
     this.#forwarding?.publish();
     this.#others.publish();
   }
 
   /** What the peers that are for another backend say theirs is. */
-  #typesBeside(answers: OwnAnswers, peers: readonly Lease[]): ReadonlySet<string> {
+  #typesBeside(answers: OwnAnswers): ReadonlySet<string> {
     const { candidates } = this.#parts.others;
-    const found = new Set<string>();
-    for (const peer of peers) {
-      const { backendType } = peer.attrs;
-      if (candidates.has(backendType) && answers.isForAnother(peer)) found.add(backendType);
+    for (const key of candidates.size === 0 ? [] : this.#due) {
+      const peer = this.#peers.get(key);
+      const type = peer?.attrs.backendType;
+      if (type !== undefined && candidates.has(type) && isForAnother(answers, peer!)) this.#typeBeside.set(key, type);
+      else this.#typeBeside.delete(key);
     }
-    return found;
+    return new Set(this.#typeBeside.values());
   }
 
   /** An error that comes from one peer ends with that peer. */
@@ -386,5 +410,14 @@ export class NodePlane implements AsyncDisposable {
     const subnets = present(own.subnets);
     const blackholes = subnets.map((dst) => ({ type: 'blackhole' as const, dst, metric: BLACKHOLE_METRIC }));
     return { ...state, routes: [...state.routes, ...blackholes] };
+  }
+}
+
+/** An error is that of one peer, and is said when that peer is programmed. */
+function isForAnother(answers: OwnAnswers, peer: Lease): boolean {
+  try {
+    return answers.isForAnother(peer);
+  } catch {
+    return false;
   }
 }

@@ -187,6 +187,16 @@ describe('the gate of leases', () => {
     assert.deepEqual(gateWith([earlier, lease('10.5.20.0/24', '192.168.77.9')], {}, own).refusals, {});
   });
 
+  it('never admits the own lease, present, changed or gone', () => {
+    const other = lease('10.5.21.0/24', '192.168.77.2');
+    const gate = gateWith([OWN, other]);
+    gate.takeChanges();
+    gate.apply({ type: 'snapshot', leases: [{ ...OWN, expiresAtMs: 7 }, other] });
+    gate.apply({ type: 'snapshot', leases: [other] });
+    assert.deepEqual(new Set(gate.takeChanges().map(({ key }) => key)), new Set([leaseKey(other)]));
+    assert.deepEqual(gate.leases(), [other]);
+  });
+
   it('says on both hosts that two claim one subnet: the newcomer knows that it is one', () => {
     const other = (since: number): Lease => lease('10.5.20.0/24', '192.168.77.2', { holder: 'other', since });
     const incumbent = gateWith([OWN, other(60)]);
@@ -273,6 +283,7 @@ describe('the gate of leases', () => {
           const gate = new LeaseGate(rules, OWN);
           const store = new Map<string, Lease>();
           let before: Lease[] = [];
+          const followed = new Map<string, Lease>();
           const refused = new Map<string, { reason: RefusalReason; by: Lease | undefined }>();
           for (const each of steps) {
             if (each.type === 'set') store.set(entryId(each.lease), each.lease);
@@ -284,6 +295,11 @@ describe('the gate of leases', () => {
             gate.apply(each);
             for (const { lease: entry, reason, by } of gate.takeNews()) refused.set(entryId(entry), { reason, by });
             const admitted = gate.leases();
+            for (const { key, lease } of gate.takeChanges()) {
+              if (lease === undefined) followed.delete(key);
+              else followed.set(key, lease);
+            }
+            assert.deepEqual(new Set(followed.values()), new Set(admitted), 'the changes lead to what is admitted');
             const ids = new Set<string>(admitted.map((entry) => entryId(entry)));
             for (const [i, entry] of admitted.entries()) {
               assert.equal(store.get(entryId(entry)), entry);

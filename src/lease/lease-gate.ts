@@ -54,6 +54,12 @@ export interface Refusal {
   readonly by: Lease | undefined;
 }
 
+/** The lease that counts for a key from now on; `undefined` when there is none any more. */
+export interface LeaseChange {
+  readonly key: LeaseKey;
+  readonly lease: Lease | undefined;
+}
+
 /** What a subnet manager reports (LeaseUpdate in subnet/subnet-manager.ts). */
 type Update =
   | { readonly type: 'snapshot'; readonly leases: readonly Lease[] }
@@ -79,6 +85,10 @@ export class LeaseGate {
   /** All that the store has but the own entry. */
   readonly #entries = new Map<EntryId, Lease>();
   readonly #admitted = new Map<EntryId, Lease>();
+  /** The same by key: what is admitted does not overlap, and so two entries never have one key. */
+  readonly #leases = new Map<LeaseKey, Lease>();
+  /** Keys of what was admitted, changed or released since the last `takeChanges`. */
+  #changed = new Set<LeaseKey>();
   readonly #refused = new Map<EntryId, Refusal>();
   /** Whom an admitted entry keeps out. */
   readonly #keptOut = new Map<EntryId, Set<EntryId>>();
@@ -96,7 +106,14 @@ export class LeaseGate {
 
   /** The leases of other hosts that are believed, in no particular order; no two of them overlap. */
   leases(): Lease[] {
-    return [...this.#admitted.values()];
+    return [...this.#leases.values()];
+  }
+
+  /** What was admitted, changed or released since the last call, one change for each key. */
+  takeChanges(): LeaseChange[] {
+    const changes = Array.from(this.#changed, (key) => ({ key, lease: this.#leases.get(key) }));
+    this.#changed = new Set();
+    return changes;
   }
 
   get size(): number {
@@ -178,8 +195,15 @@ export class LeaseGate {
       this.#refuse(id, { lease, reason: problem, by: undefined });
       return;
     }
-    if (this.#admitted.has(id)) this.#admitted.set(id, lease);
+    if (this.#admitted.has(id)) this.#keep(id, lease);
     else this.#admit(id, lease);
+  }
+
+  #keep(id: EntryId, lease: Lease): void {
+    const key = leaseKey(lease);
+    this.#admitted.set(id, lease);
+    this.#leases.set(key, lease);
+    this.#changed.add(key);
   }
 
   /** Of an entry that has nothing wrong in itself. */
@@ -202,7 +226,7 @@ export class LeaseGate {
       return;
     }
     this.#forgive(id);
-    this.#admitted.set(id, lease);
+    this.#keep(id, lease);
     if (ipv4 !== undefined) this.#subnets4.add(ipv4, id);
     if (ipv6 !== undefined) this.#subnets6.add(ipv6, id);
   }
@@ -217,6 +241,9 @@ export class LeaseGate {
     const lease = this.#admitted.get(id);
     if (lease === undefined) return;
     this.#admitted.delete(id);
+    const key = leaseKey(lease);
+    this.#leases.delete(key);
+    this.#changed.add(key);
     const { ipv4, ipv6 } = this.#claimed(lease);
     if (ipv4 !== undefined) this.#subnets4.delete(ipv4);
     if (ipv6 !== undefined) this.#subnets6.delete(ipv6);

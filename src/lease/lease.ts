@@ -64,7 +64,7 @@ export function entryId(lease: Lease | LeaseKey, holder?: string | undefined): E
   return entryId(leaseKey(lease), lease.origin?.holder);
 }
 
-/** Leases never change, and each change of one in a large cluster asks for the keys of all. */
+/** Leases never change, and a start in a large cluster asks for the keys of all again and again. */
 const keys = new WeakMap<object, LeaseKey>();
 
 function formatKey({ ipv4, ipv6 }: Subnets): LeaseKey {
@@ -76,5 +76,6 @@ function formatKey({ ipv4, ipv6 }: Subnets): LeaseKey {
 
 /** `set` covers both a new peer and a changed one: consumers overwrite what they hold under the same key. */
 export type LeaseEvent =
-  | { readonly type: 'set'; readonly lease: Lease }
+  /** `before`: as which lease the consumer was told of it last. */
+  | { readonly type: 'set'; readonly lease: Lease; readonly before: Lease | undefined }
   | { readonly type: 'removed'; readonly lease: Lease };

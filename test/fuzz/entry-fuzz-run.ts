@@ -1,6 +1,6 @@
 import { describeError } from '../../src/errors.ts';
 import { equalJson } from '../../src/lease/json-value.ts';
-import type { Lease } from '../../src/lease/lease.ts';
+import { type Lease, leaseKey } from '../../src/lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue } from '../../src/lease/lease-codec.ts';
 import { LeaseTable } from '../../src/lease/lease-table.ts';
 import type { EtcdClient } from '../../src/subnet/etcd/etcd-client.ts';
@@ -57,10 +57,11 @@ export function runEntryFuzz({ entries, seed }: EntryFuzzOptions): EntryFuzzTota
     if (!equalJson(lease.attrs.backendData.ipv4, lease.attrs.backendData.ipv4))
       throw new Error('data is not equal to itself');
     if (before !== undefined) equalJson(before.attrs.backendData.ipv4, lease.attrs.backendData.ipv4);
+    const [key, gone] = [leaseKey(lease), before && leaseKey(before)];
     before = lease;
-    table.applySnapshot([lease]);
-    if (table.peers()[0] !== lease) throw new Error('the table does not have it');
-    if (random.oneIn(3)) table.applySnapshot([]);
+    table.apply([...(gone === undefined || gone === key ? [] : [{ key: gone, lease: undefined }]), { key, lease }]);
+    if (table.peers[0] !== lease) throw new Error('the table does not have it');
+    if (random.oneIn(3)) table.apply([{ key, lease: undefined }]);
   };
   const refuse = (reason: string): void => {
     totals.refused++;

@@ -52,7 +52,7 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
-  readonly #host: Pick<AgentHost, 'version' | 'hostDrops'>;
+  readonly #host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6'>;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
   #restarts = 0;
@@ -77,7 +77,7 @@ export class AgentFigures {
     readiness: NodeReadiness,
     subnetManager: string,
     log: Pick<ProcessLog, 'droppedLines'>,
-    host: Pick<AgentHost, 'version' | 'hostDrops'>,
+    host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6'>,
   ) {
     this.#host = host;
     this.#log = log;
@@ -170,6 +170,7 @@ export class AgentFigures {
         lastSuccessAtMs: this.#lastStoreSuccessAtMs,
       },
       hostDrops: this.#host.hostDrops(),
+      hostDrops6: this.#host.hostDrops6(),
       forwarder: forwarder && {
         running: forwarder.failure === undefined,
         fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,

@@ -158,6 +158,7 @@ class Stage implements AsyncDisposable {
         throw new TypeError('this backend has no use for an IKE daemon');
       },
       hostDrops: () => ({ 'filtered-in': 3 }),
+      hostDrops6: () => ({ 'filtered-out': 4 }),
       endFastPath: () => undefined,
       probes: {
         open: () => ({ send: () => ({ atMs: performance.now() }), receive: () => [], [Symbol.dispose]: () => {} }),

@@ -195,7 +195,7 @@ export class AgentInspection implements Inspection, Disposable {
     const { figures } = this.#parts;
     const { fastPath } = figures;
     const forwarder = plane?.forwarder;
-    const { forwarder: counted, hostDrops } = figures.snapshot();
+    const { forwarder: counted, hostDrops, hostDrops6 } = figures.snapshot();
     const kind = forwarder !== undefined ? 'forwarder' : plane?.reconciler === undefined ? 'others' : 'kernel';
     const failure = forwarder?.failure ?? plane?.reconciler.failure;
     return {
@@ -213,6 +213,7 @@ export class AgentInspection implements Inspection, Disposable {
           }),
       queueDrops: { ...counted?.queueDrops },
       hostDrops: { ...hostDrops },
+      hostDrops6: { ...hostDrops6 },
       ...(counted === undefined ? {} : { nobody: directions(counted.nobody) }),
     };
   }

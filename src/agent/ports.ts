@@ -53,6 +53,8 @@ export interface AgentHost {
   ikeDaemon(onLine: (line: string) => void): IkeDaemon;
   /** IPv4 packets that the kernel of this host has dropped outside the agent, by reason; never throws. */
   hostDrops(): Readonly<Record<string, number>>;
+  /** The same of IPv6 packets. */
+  hostDrops6(): Readonly<Record<string, number>>;
   /** By which the ways to the peers are measured. */
   readonly probes: ProbePort;
   /** The fast path ends that an earlier agent has left by that TUN device. Returns what is in the way of that. */

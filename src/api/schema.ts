@@ -181,6 +181,7 @@ export const SelfSchema = v.object({
         ),
       ),
     ),
+    hostDrops6: v.optional(v.pipe(v.record(v.string(), count), v.description('The same of IPv6 packets.'))),
     nobody: v.optional(
       v.pipe(
         v.object({ tx: TrafficSchema, rx: TrafficSchema }),

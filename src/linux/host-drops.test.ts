@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { hostDropsOf } from './host-drops.ts';
+import { hostDrops6Of, hostDropsOf } from './host-drops.ts';
 
 const group = (name: string, values: Readonly<Record<string, number>>): string =>
   `${name}: ${Object.keys(values).join(' ')}\n${name}: ${Object.values(values).join(' ')}\n`;
@@ -56,7 +56,47 @@ describe('packets that the kernel of a host drops', () => {
     assert.deepEqual(drops({ ...ip, OutRequests: 1, FragOKs: 1, FragCreates: 3, OutTransmits: 3 }), { reassembly: 1 });
   });
 
+  it('are of IPv6 likewise, as recorded on Linux 6.18 with ten echo requests', () => {
+    const drops6 = (rows: Readonly<Record<string, number>>) =>
+      Object.fromEntries(
+        Object.entries(
+          hostDrops6Of(
+            Object.entries({ Ip6InReceives: 0, Ip6OutTransmits: 0, ...rows })
+              .map((row) => row.join(' \t'))
+              .join('\n'),
+          ),
+        ).filter(([, count]) => count > 0),
+      );
+    const sent = { Ip6OutRequests: 10, Ip6OutTransmits: 10 };
+    const recorded = [
+      [{ Ip6InReceives: 20, Ip6OutForwDatagrams: 20, Ip6OutRequests: 2, Ip6OutTransmits: 22 }, {}],
+      [{ Ip6InReceives: 10 }, { 'filtered-in': 10 }],
+      [{ Ip6InReceives: 10, Ip6OutForwDatagrams: 10 }, { 'filtered-out': 10 }],
+      [{ Ip6InReceives: 10, Ip6InDelivers: 10, Ip6OutRequests: 10, Ip6OutDiscards: 10 }, { discarded: 10 }],
+      [{ ...sent, Ip6InReceives: 10, Ip6InNoRoutes: 10 }, { 'no-route': 10 }],
+      [{ ...sent, Ip6InReceives: 10, Ip6InHdrErrors: 10 }, { header: 10 }],
+      [{ ...sent, Ip6InReceives: 10, Ip6InAddrErrors: 10 }, { address: 10 }],
+      [
+        {
+          ...{ Ip6InReceives: 1, Ip6InTooBigErrors: 1, Ip6OutForwDatagrams: 1 },
+          ...{ Ip6OutRequests: 1, Ip6FragFails: 1, Ip6OutTransmits: 1 },
+        },
+        { 'too-big': 1 },
+      ],
+      [
+        {
+          ...{ Ip6InReceives: 30, Ip6InDelivers: 10, Ip6ReasmReqds: 30, Ip6ReasmOKs: 10 },
+          ...{ Ip6OutRequests: 10, Ip6FragOKs: 10, Ip6FragCreates: 30, Ip6OutTransmits: 30 },
+        },
+        {},
+      ],
+      [{ Ip6InReceives: 10, Ip6InDelivers: 10, Udp6InCsumErrors: 6, Icmp6InCsumErrors: 4 }, { checksum: 10 }],
+    ] as const;
+    for (const [rows, wanted] of recorded) assert.deepEqual(drops6(rows), wanted, JSON.stringify(rows));
+  });
+
   it('are unknown where there is nothing to read', () => {
     assert.deepEqual(hostDropsOf('', ''), {});
+    assert.deepEqual(hostDrops6Of(''), {});
   });
 });

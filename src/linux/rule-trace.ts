@@ -8,6 +8,8 @@ export interface RuleTraceOptions {
   readonly path: string;
   /** What nft matches: only such packets are traced. */
   readonly match: string;
+  /** Where the packet may be dropped as it comes in, before any other hook; empty when it was on none. */
+  readonly device: string;
   /** Called when everything is in place. */
   readonly send: () => void;
   /** Whether a line is what was waited for. */
@@ -18,30 +20,37 @@ export interface RuleTraceOptions {
 
 /** Of starting two programs, on a busy machine. */
 const START_MS = 10_000;
+/** Names of devices that need no escape in nft's language; it has none. */
+const QUOTABLE = /^[^"]+$/;
 /** Before all hooks of others. */
 const PRIORITY = -2_000_000_000;
 /** linux/netfilter/nfnetlink.h: NFNLGRP_NFTRACE is 9. */
 const TRACE_GROUP = 1 << 8;
 
 /**
- * The lines of `nft monitor trace` about one packet. A table of its own sets the mark for it; it belongs to the program that made it
- * and goes with that, however this process ends (`flags owner`, Linux 5.12, nft 0.9.9).
+ * The lines of `nft monitor trace` about one packet. Tables of its own set the mark for it; they belong to the program that made them
+ * and go with that, however this process ends (`flags owner`, Linux 5.12, nft 0.9.9).
  *
  * @returns up to the line that `isLast` wants; all when it did not come.
  * @throws WeftError WEFT_TRACE_UNAVAILABLE, WEFT_COMMAND_MISSING; the signal's reason.
  */
 export async function traceRules(options: RuleTraceOptions, signal: AbortSignal): Promise<readonly string[]> {
-  const { path, match, send, isLast, waitMs } = options;
-  const table = `inet weft_trace_${process.pid}`;
-  const hook = (name: string): string[] => [
-    `add chain ${table} ${name} { type filter hook ${name} priority ${PRIORITY}; }`,
-    `add rule ${table} ${name} ${match} meta nftrace set 1`,
+  const { path, match, device, send, isLast, waitMs } = options;
+  const tableOf = (family: string): string => `${family} weft_trace_${process.pid}`;
+  const marks = (family: string, ...hooks: readonly (readonly [name: string, place: string])[]): string[] => [
+    `add table ${tableOf(family)} { flags owner; }`,
+    ...hooks.flatMap(([name, place]) => [
+      `add chain ${tableOf(family)} ${name} { type filter hook ${name}${place} priority ${PRIORITY}; }`,
+      `add rule ${tableOf(family)} ${name} ${match} meta nftrace set 1`,
+    ]),
   ];
+  // The mark stays with the packet: what comes after these hooks, also on bridges and on the way out of a device, shows it as well.
+  // A kernel without one of the first two says so, and the rest holds all the same.
   const script = [
-    `add table ${table} { flags owner; }`,
-    ...hook('prerouting'),
-    ...hook('output'),
-    `list table ${table}`,
+    ...(QUOTABLE.test(device) ? marks('netdev', ['ingress', ` device "${device}"`]) : []),
+    ...marks('bridge', ['prerouting', '']),
+    ...marks('inet', ['prerouting', ''], ['output', '']),
+    `list table ${tableOf('inet')}`,
   ];
   await using resources = new AsyncDisposableStack();
   const inside = async (argv: readonly string[]): Promise<Child> =>

@@ -109,6 +109,8 @@ const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   ip6tables: 'iptables',
   'ip6tables-restore': 'iptables',
   'ip6tables-save': 'iptables',
+  'ip6tables-legacy-save': 'iptables',
+  'iptables-legacy-save': 'iptables',
   'iptables-restore': 'iptables',
   'iptables-save': 'iptables',
   modprobe: 'kmod',

@@ -261,13 +261,14 @@ export const METRICS: readonly MetricDefinition[] = [
     'Packets that the kernel dropped because a queue to the packet workers was full.',
     ({ forwarder }) => forwarder?.queueDrops,
   ),
-  byKey(
-    'counter',
-    'weft_host_dropped_packets_total',
-    'reason',
-    'IPv4 packets that the kernel of this host dropped outside the agent, of all programs, by reason.',
-    ({ hostDrops }) => hostDrops,
-  ),
+  define('counter', 'weft_host_dropped_packets_total', {
+    help: 'Packets that the kernel of this host dropped outside the agent, of all programs, by address family and reason.',
+    labels: ['family', 'reason'],
+    *read({ hostDrops, hostDrops6 }) {
+      for (const [reason, count] of Object.entries(hostDrops ?? {})) yield [count, { family: 'ipv4', reason }];
+      for (const [reason, count] of Object.entries(hostDrops6 ?? {})) yield [count, { family: 'ipv6', reason }];
+    },
+  }),
   byKey(
     'gauge',
     'weft_refused_senders',

@@ -20,6 +20,8 @@ export interface MetricsSnapshot {
   readonly store?: StoreFigures | undefined;
   /** IPv4 packets that the kernel of this host has dropped outside the agent, by reason. */
   readonly hostDrops?: Readonly<Record<string, number>> | undefined;
+  /** The same of IPv6 packets. */
+  readonly hostDrops6?: Readonly<Record<string, number>> | undefined;
   readonly forwarder?: ForwarderFigures | undefined;
   readonly kernel?: KernelFigures | undefined;
   readonly traffic?: TrafficFigures | undefined;

@@ -160,9 +160,9 @@ export interface Expected {
   readonly reason: string;
 }
 
-export const drop = (hook: string, rule: string): Pick<Fault, 'make' | 'mend'> => ({
-  make: `nft add table inet t; nft 'add chain inet t c { type filter hook ${hook} priority 0; }'; nft add rule inet t c ${rule} drop`,
-  mend: 'nft delete table inet t',
+export const drop = (hook: string, rule: string, family = 'inet'): Pick<Fault, 'make' | 'mend'> => ({
+  make: `nft add table ${family} t; nft 'add chain ${family} t c { type filter hook ${hook} priority 0; }'; nft add rule ${family} t c ${rule} drop`,
+  mend: `nft delete table ${family} t`,
 });
 
 export function stops({ hops }: TraceReport, leg: string): string[] {

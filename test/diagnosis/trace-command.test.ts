@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { weft } from '../netns/lab-command.ts';
 import { addressOf, ping } from '../netns/overlay.ts';
 import { eventuallyHolds, LineFeed } from '../netns/waiting.ts';
-import { DUAL_STACK, drop, stops, TraceBed, underlay6 } from './trace-bed.ts';
+import { DUAL_STACK, drop, type Fault, stops, TraceBed, underlay6 } from './trace-bed.ts';
 
 const signal = AbortSignal.timeout(600_000);
 
@@ -81,6 +81,44 @@ describe('weft trace with the udp backend', () => {
     });
   });
 
+  it('names the rule of a bridge and of a device, and of iptables-legacy the one that counts copies', async () => {
+    const [from, to] = [addressOf(bed.from), bed.to];
+    const far = { host: bed.farAddress, ...{ outcome: 'lost', reason: 'netfilter' } };
+    const bridged = drop('prerouting', `ip daddr ${to}`, 'bridge');
+    const onBridge = await bed.names({ at: bed.host(0), ...bridged }, [from, to], {
+      ...{ ...far, host: 'this host', hop: 'host vethc1' },
+    });
+    assert.deepEqual(onBridge.rule, {
+      ...{ table: 'bridge t', chain: 'c', text: `ip daddr ${to} drop`, listedBy: 'nft -a list chain bridge t c' },
+    });
+    const coming = drop('ingress device eth0', 'udp dport 8285', 'netdev');
+    const onDevice = await bed.names({ at: bed.host(1), ...coming }, [from, to], { ...far, hop: 'host eth0' });
+    assert.deepEqual(onDevice.rule, {
+      ...{ table: 'netdev t', chain: 'c', text: 'udp dport 8285 drop', listedBy: 'nft -a list chain netdev t c' },
+    });
+    const legacy = (program: string, chain: string, match: string): Fault => ({
+      ...{ at: bed.host(1), make: `${program} -I ${chain} ${match}`, mend: `${program} -D ${chain} ${match}` },
+    });
+    const text = '-p udp -m udp --dport 8285 -j DROP';
+    const incoming = await bed.names(legacy('iptables-legacy', 'INPUT', text), [from, to], {
+      ...far,
+      hop: 'host eth0',
+    });
+    assert.deepEqual(incoming.rule, {
+      ...{ table: 'iptables-legacy filter', chain: 'INPUT', text, listedBy: 'iptables-legacy -t filter -S INPUT' },
+    });
+    const [from6, to6] = [bed.from6!, bed.to6!];
+    const rejecting = legacy('ip6tables-legacy', 'FORWARD', `-d ${to6}/128 -j REJECT`);
+    const rejected = await bed.names(rejecting, [from6, to6], {
+      ...{ ...far, host: underlay6(bed.host(1)), hop: 'host flannel0' },
+    });
+    assert.deepEqual(rejected.rule, {
+      ...{ table: 'ip6tables-legacy filter', chain: 'FORWARD' },
+      text: `-d ${to6}/128 -j REJECT --reject-with icmp6-port-unreachable`,
+      listedBy: 'ip6tables-legacy -t filter -S FORWARD',
+    });
+  });
+
   it('names a missing route, in the container and on the host', async () => {
     const gateway = addressOf(bed.from).replace(/\d+$/, '1');
     const inContainer = { at: bed.from, make: 'ip route del default', mend: `ip route add default via ${gateway}` };
@@ -98,8 +136,8 @@ describe('weft trace with the udp backend', () => {
     const gateway = addressOf(bed.from).replace(/\d+$/, '1');
     const fault = {
       at: bed.from,
-      make: `ip addr add 10.244.77.9/32 dev eth0; ip route replace default via ${gateway} src 10.244.77.9`,
-      mend: `ip route replace default via ${gateway}; ip addr del 10.244.77.9/32 dev eth0`,
+      make: `ip addr add 10.244.240.9/32 dev eth0; ip route replace default via ${gateway} src 10.244.240.9`,
+      mend: `ip route replace default via ${gateway}; ip addr del 10.244.240.9/32 dev eth0`,
     };
     const unfiltered = 'for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done';
     await bed.sh(bed.host(0), unfiltered);
@@ -107,7 +145,7 @@ describe('weft trace with the udp backend', () => {
     const hook = 'type filter hook prerouting priority -300';
     await bed.sh(
       bed.host(0),
-      `nft add table inet t; nft 'add chain inet t c { ${hook}; }'; nft add rule inet t c ip saddr 10.244.77.9 notrack`,
+      `nft add table inet t; nft 'add chain inet t c { ${hook}; }'; nft add rule inet t c ip saddr 10.244.240.9 notrack`,
     );
     await bed.names(fault, [bed.from.namespace, bed.to], {
       ...{ outcome: 'lost', host: bed.farAddress, hop: 'agent', reason: 'agent:spoofed-source' },

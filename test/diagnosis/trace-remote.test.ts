@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { TraceReport } from '../../src/cmd/weft/trace-report.ts';
 import { eventuallyHolds } from '../netns/waiting.ts';
-import { drop, type Fault, TraceBed } from './trace-bed.ts';
+import { DUAL_STACK, drop, type Fault, TraceBed, underlay6 } from './trace-bed.ts';
 
 const PORT = 8_287;
-const STRANGER = '10.244.77.9';
+const STRANGER = '10.244.240.9';
 
 describe('weft trace to another machine, of which it has the API', () => {
   const directory = mkdtempSync(join(tmpdir(), 'weft-trace-'));
@@ -17,19 +17,19 @@ describe('weft trace to another machine, of which it has the API', () => {
   let bed: TraceBed;
   before(async () => {
     const flags = ['--api-listen', `:${PORT}`, '--api-token-file', tokenFile];
-    bed = await TraceBed.create({ Network: '10.244.0.0/16', Backend: { Type: 'udp' } }, flags);
+    bed = await TraceBed.create({ ...DUAL_STACK, Backend: { Type: 'udp' } }, flags);
   });
   after(async () => {
     await bed?.[Symbol.asyncDispose]();
     rmSync(directory, { recursive: true });
   });
 
-  const trace = () => bed.traceRemote(tokenFile, PORT, 'host', bed.to);
+  const trace = (to = bed.to) => bed.traceRemote(tokenFile, PORT, 'host', to);
 
-  async function during(fault: Fault, holds: (report: TraceReport) => void): Promise<void> {
+  async function during(fault: Fault, holds: (report: TraceReport) => void, to = bed.to): Promise<void> {
     await bed.sh(fault.at, fault.make);
     try {
-      await eventuallyHolds(async () => holds((await trace()).report));
+      await eventuallyHolds(async () => holds((await trace(to)).report));
     } finally {
       await bed.sh(fault.at, fault.mend);
     }
@@ -69,6 +69,15 @@ describe('weft trace to another machine, of which it has the API', () => {
     }
   });
 
+  it('names the firewall of the far host that drops IPv6 by the counters of IPv6', async () => {
+    const far = underlay6(bed.host(1));
+    const holds = (report: TraceReport): void => {
+      const { host, hop, reason } = report.verdict;
+      assert.deepEqual([host, hop, reason], [far, 'host', 'host:filtered-out'], JSON.stringify(report, undefined, 1));
+    };
+    await during({ at: bed.host(1), ...drop('forward', `ip6 daddr ${bed.to6}`) }, holds, bed.to6);
+  });
+
   it('names the agent of the far host that refuses the source', async () => {
     const device = 'dev flannel0';
     const chain = '{ type filter hook output priority -300; }';
@@ -86,13 +95,7 @@ describe('weft trace to another machine, of which it has the API', () => {
   });
 
   it('says that the network has lost it when nothing there has counted it', async () => {
-    const hook = '{ type filter hook ingress device eth0 priority 0; }';
-    const fault = {
-      at: bed.host(1),
-      make: `nft add table netdev t; nft 'add chain netdev t c ${hook}'; nft add rule netdev t c udp dport 8285 drop`,
-      mend: 'nft delete table netdev t',
-    };
-    await during(fault, (report) => {
+    await during({ at: bed.host(1), ...drop('ingress device eth0', 'udp dport 8285', 'netdev') }, (report) => {
       const { host, hop, reason, text } = report.verdict;
       assert.deepEqual([host, hop, reason], ['this host', 'host eth0', 'unseen'], JSON.stringify(report, undefined, 1));
       assert.match(text, /has received none of its copies/);

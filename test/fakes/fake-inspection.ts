@@ -41,6 +41,7 @@ export class FakeInspection implements Inspection {
     dataPath: {
       ...{ kind: 'forwarder', isRunning: true, mtuBytes: 1_472, restarts: 0, queueDrops: { 'tun-queue': 1 } },
       hostDrops: { 'filtered-in': 2 },
+      hostDrops6: { 'filtered-out': 1 },
       fastPath: { isOpen: true, text: 'Packets take the fast path in the kernel', peersAlone: 0 },
       nobody: { tx: traffic(0), rx: traffic(0) },
     },

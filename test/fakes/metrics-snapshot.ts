@@ -22,6 +22,7 @@ export const ALL_PARTS: MetricsSnapshot = {
     lastSuccessAtMs: 1_600_000_000_000,
   },
   hostDrops: { 'filtered-in': 6 },
+  hostDrops6: { 'too-big': 2 },
   forwarder: {
     running: true,
     fastPath: true,

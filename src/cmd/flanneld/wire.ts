@@ -9,7 +9,7 @@ import { probeChecksum } from '../../linux/checksum-probe.ts';
 import { Connections } from '../../linux/connections.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
 import type { HandOver } from '../../linux/hand-over.ts';
-import { readHostDrops } from '../../linux/host-drops.ts';
+import { readHostDrops, readHostDrops6 } from '../../linux/host-drops.ts';
 import { identityHost } from '../../linux/identity-host.ts';
 import { readAddresses, readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
@@ -56,6 +56,7 @@ export function thisHost(
     ikeDaemon: (onLine) => new Charon({ onLine }),
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
     hostDrops: readHostDrops,
+    hostDrops6: readHostDrops6,
     probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },
     endFastPath,
     probeChecksum,

@@ -11,7 +11,7 @@ import { present } from '../../ip/family.ts';
 import { askAll, clientsOf, selfAndPeers, type TargetFlags } from './agent-target.ts';
 
 /** What other packets count meanwhile must not look like all of them. */
-const COPIES = 10;
+export const COPIES = 10;
 const TURN_MS = 50;
 const RECEIVED = 'received packets';
 
@@ -74,9 +74,9 @@ export async function countsOf(agents: readonly TracedAgent[], signal: AbortSign
   return { atMs, hosts: new Map(answers.filter((answer) => answer !== undefined)) };
 }
 
-type DataPath = Pick<Self['dataPath'], 'nobody' | 'queueDrops' | 'hostDrops'>;
+type DataPath = Pick<Self['dataPath'], 'nobody' | 'queueDrops' | 'hostDrops' | 'hostDrops6'>;
 
-function countedOf(peer: Peer | undefined, { nobody, queueDrops, hostDrops }: DataPath): Counts {
+function countedOf(peer: Peer | undefined, { nobody, queueDrops, hostDrops, hostDrops6 }: DataPath): Counts {
   const counts = new Map<string, number>();
   const add = (side: CountedRise['side'], reasons: Readonly<Record<string, number>> = {}): void => {
     for (const [reason, count] of Object.entries(reasons))
@@ -88,6 +88,7 @@ function countedOf(peer: Peer | undefined, { nobody, queueDrops, hostDrops }: Da
   add('rx', nobody?.rx.drops);
   add('queue', queueDrops);
   add('kernel', hostDrops);
+  add('kernel', hostDrops6);
   if (peer?.rx !== undefined) counts.set(RECEIVED, peer.rx.packets);
   return counts;
 }

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { backendKind } from '../../backend/registry.ts';
 import { gatewayOf, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
+import { type LegacyCount, legacyCounts, ruleOfCopies } from '../../diagnosis/legacy-rules.ts';
 import { type DroppingRule, droppingRule, plainTarget, ruleMatch, ruleTargetOf } from '../../diagnosis/rule-trace.ts';
 import {
   hopsOf,
@@ -17,10 +18,11 @@ import {
 import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { THIS_HOST } from '../../diagnosis/verdict.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { containsAddr, formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
+import { containsAddr, formatAddr, type IpAddr, type IpFamily, isIpv4, parseAddr } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
 import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
 import { errnoName } from '../../linux/ffi.ts';
+import { readLegacyTables } from '../../linux/legacy-tables.ts';
 import {
   devicesOf,
   insideNamespace,
@@ -38,7 +40,7 @@ import { type TargetFlags, withTarget } from './agent-target.ts';
 import { realHost } from './doctor-host.ts';
 import { secondsOf } from './option-values.ts';
 import { requireRoot } from './test-host.ts';
-import { agentsOf, countsArrivals, countsOf, proveByCopies } from './trace-agents.ts';
+import { agentsOf, COPIES, countsArrivals, countsOf, proveByCopies } from './trace-agents.ts';
 import { renderTrace, type TraceReport } from './trace-report.ts';
 import { watchDrops, watchLive } from './trace-watch.ts';
 import { wantedKernel } from './wanted-kernel.ts';
@@ -188,7 +190,7 @@ async function trace(
     judged = judgeTrace(facts);
     notes.push(...proof.notes);
   }
-  const rule = judged.reason === 'netfilter' ? await ruleOf(places, facts, judged, open(), notes, signal) : undefined;
+  const rule = judged.reason === 'netfilter' ? await ruleOf(places, facts, judged, open, notes, signal) : undefined;
   const verdict = { ...judged, ...(rule && { rule }) };
   return {
     ok: verdict.outcome === 'answered' || verdict.outcome === 'delivered',
@@ -205,13 +207,15 @@ interface OpenedPacket {
 
 /** Of how long a packet takes to where it was dropped. */
 const RULE_MS = 2_000;
+/** Between two looks at all rules, which may be many. */
+const LEGACY_TURN_MS = 100;
 
-/** A second packet, which nftables is told to trace where the first was dropped. */
+/** By a second packet, which nftables is told to trace where the first was dropped, and by copies, which iptables-legacy counts. */
 async function ruleOf(
   places: readonly Place[],
   facts: TraceFacts,
   verdict: TraceVerdict,
-  { packet, identity }: OpenedPacket,
+  open: () => OpenedPacket,
   notes: string[],
   signal: AbortSignal,
 ): Promise<DroppingRule | undefined> {
@@ -219,22 +223,54 @@ async function ruleOf(
   const place = places.find((one) => (drop === undefined ? one.isSource : one === drop.place));
   // An ICMP error says that a firewall somewhere rejects it, and no more.
   if (place === undefined || (drop === undefined && facts.sendError === undefined)) return undefined;
+  const { packet, identity } = open();
   const target = drop === undefined ? plainTarget(identity) : ruleTargetOf(drop.match);
   const options = {
-    ...{ path: place.namespace.path, match: ruleMatch(identity, target), waitMs: RULE_MS },
+    ...{ path: place.namespace.path, match: ruleMatch(identity, target), waitMs: RULE_MS, device: drop?.device ?? '' },
     ...{ send: () => void packet.send(), isLast: (line: string) => droppingRule(line) !== undefined },
   };
+  const family = drop?.match.packet.ip.family ?? (isIpv4(identity.destination) ? 4 : 6);
+  const why: string[] = [];
   try {
     const rule = (await traceRules(options, signal)).map(droppingRule).find((found) => found !== undefined);
-    if (rule === undefined)
-      notes.push(
-        'no rule of nftables in the families ip, ip6 and inet dropped a second packet: see iptables-legacy-save, and nft list ruleset for bridge and netdev',
-      );
-    return rule;
+    if (rule !== undefined) return rule;
   } catch (error) {
     signal.throwIfAborted();
-    notes.push(`${describeError(error)}: the rule is not known`);
-    return undefined;
+    why.push(describeError(error));
+  }
+  try {
+    const rule = await legacyRuleOf(place.namespace.path, family, open, signal);
+    if (rule !== undefined) return rule;
+  } catch (error) {
+    signal.throwIfAborted();
+    why.push(describeError(error));
+  }
+  notes.push(
+    [
+      'the rule is not known: nft monitor trace shows none that dropped a second packet, and no single one of iptables-legacy counts all copies',
+      ...why,
+    ].join('; '),
+  );
+  return undefined;
+}
+
+/** That which has counted copies of the packet: iptables-legacy has no other way to tell that does not change its rules. */
+async function legacyRuleOf(
+  path: string,
+  family: IpFamily,
+  open: () => OpenedPacket,
+  signal: AbortSignal,
+): Promise<DroppingRule | undefined> {
+  const counts = async (): Promise<readonly LegacyCount[]> =>
+    legacyCounts(family, await readLegacyTables(path, family, signal));
+  const before = await counts();
+  if (before.length === 0) return undefined;
+  for (let i = 0; i < COPIES; i++) open().packet.send();
+  const endMs = performance.now() + RULE_MS;
+  for (;;) {
+    await sleep(LEGACY_TURN_MS, undefined, { signal });
+    const rule = ruleOfCopies(before, await counts(), COPIES);
+    if (rule !== undefined || performance.now() >= endMs) return rule;
   }
 }
 

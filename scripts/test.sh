@@ -12,9 +12,9 @@
 # diagnosis test/diagnosis: faults injected into hosts with agents, and what weft test, trace and capture say of them
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
 #
-# All but unit share the machine with whatever else it does. A file of theirs that failed is run once more, alone, and what
-# failed at first stands at the end of the output. Not so when more than three failed, which is no chance, and not for files that
-# are named by hand (in CI, for them too).
+# All share the machine with whatever else it does. A file that failed is run once more, alone, and what failed at first stands
+# at the end of the output. Not so when more than three failed, which is no chance, and not for files that are named by hand (in
+# CI, for them too).
 set -eu
 root=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
 cd "$root"
@@ -79,7 +79,6 @@ run_tests() {
   "$node" --disable-warning=ExperimentalWarning $options --test "$@"
 }
 again=yes
-[ "$suite" != unit ] || again=no
 [ -z "${named:-}" ] || [ -n "${CI:-}" ] || again=no
 if [ "$again" = no ]; then
   run_tests "$@"

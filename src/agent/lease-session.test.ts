@@ -186,8 +186,7 @@ test('an update that cannot be taken in is said, and the next one counts', async
   queue.set(broken);
   await settled(2);
   queue.set(lease('10.244.3.0/24', '192.168.77.3'));
-  await settled(3);
-  assert.equal(programmed.at(-1), 1);
+  while (programmed.at(-1) !== 1) await nextTurn();
   assert.ok(lines.some((line) => line.startsWith('Could not apply a change of the leases (set)')));
   queue.end();
   await session[Symbol.asyncDispose]();

@@ -1,7 +1,8 @@
 /** `flanneld`: the node agent, flag-compatible with flannel's. */
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { explainForHost, runAgent } from '../../agent/agent.ts';
+import { runAgent } from '../../agent/agent.ts';
+import { explainForHost } from '../../agent/explain-interface.ts';
 import type { AgentHost } from '../../agent/ports.ts';
 import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
 import { handOverPath } from '../../config/subnet-file.ts';

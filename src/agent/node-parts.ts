@@ -1,0 +1,182 @@
+import { backendsBeside, configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
+import { ownTuns } from '../backend/tun-name.ts';
+import type { ChosenInterface, HostNetwork } from '../config/choose-interface.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import type { KeepOptions } from '../config/keep-interface.ts';
+import { type NetworkConfig, networksOf } from '../config/network-config.ts';
+import type { RecordEvent } from '../events/event.ts';
+import { perFamily } from '../ip/family.ts';
+import type { Log } from '../log/log.ts';
+import type { AgentFigures } from './agent-figures.ts';
+import type { EarlierRun } from './earlier-run.ts';
+import { externalOf, findExternalInterface } from './external-interface.ts';
+import { failingAs } from './failing-as.ts';
+import { IdentityWatch, withoutFreshKeys } from './identity-watch.ts';
+import { InterfaceWatch } from './interface-watch.ts';
+import { loggedCommands } from './logged-commands.ts';
+import { NodePlane } from './node-plane.ts';
+import type { OwnNode } from './own-node.ts';
+import type { PeerProbes } from './peer-probes.ts';
+import type { AgentHost } from './ports.ts';
+import type { NodeReadiness } from './readiness.ts';
+
+const SILENT: Pick<Log, 'info'> = { info: () => {} };
+
+/** What carries packets, and what tells it to move. */
+export interface NodeParts {
+  readonly plane: NodePlane;
+  readonly watch: InterfaceWatch;
+  /** `undefined` when nothing can replace it. */
+  readonly identity: IdentityWatch | undefined;
+}
+
+export interface NodePartsNeeds {
+  readonly host: AgentHost;
+  readonly options: FlanneldOptions;
+  readonly earlier: EarlierRun;
+  readonly node: OwnNode;
+  readonly figures: AgentFigures;
+  readonly readiness: NodeReadiness;
+  readonly probes: PeerProbes;
+  readonly record: RecordEvent;
+  readonly log: Log;
+  readonly onFatal: (error: unknown) => void;
+  /** Everything that ends with the agent. */
+  readonly stack: AsyncDisposableStack;
+}
+
+/** Makes the parts for a network configuration; those that were made last are what readiness and metrics look at. */
+export class NodePartsMaker {
+  readonly #needs: NodePartsNeeds;
+  #last: NodeParts | undefined;
+  /** The parts of the plane that readiness looks at. */
+  #watched = new DisposableStack();
+  #network: HostNetwork = { interfaces: [], defaultDevices: { ipv4: [], ipv6: [] }, canReach: undefined };
+
+  constructor(needs: NodePartsNeeds) {
+    this.#needs = needs;
+  }
+
+  /** Those that were made last, once there are any. */
+  get last(): NodeParts | undefined {
+    return this.#last;
+  }
+
+  /** As it was when the external interface was last looked for. */
+  get network(): HostNetwork {
+    return this.#network;
+  }
+
+  /** Changes nothing on the host. @throws WeftError for an interface, a configuration or an identity that cannot be used. */
+  async make(config: NetworkConfig, signal: AbortSignal): Promise<NodeParts> {
+    const { host, options, earlier, node, figures, probes, record, log, onFatal, stack } = this.#needs;
+    const chosen = await this.#choose(config, { inUse: earlier.known?.external, isRunning: false }, log, signal);
+    const runCommand = loggedCommands(host.identity.runCommand, log);
+    const identity = { ...host.identity, runCommand };
+    const configured = configuredBackend(config);
+    const formerNetworks = await earlier.networks(signal);
+    const published = earlier.known?.own.attrs.backendData ?? (await node.published(signal));
+    const past = { published, networks: formerNetworks };
+    const setup = await failingAs('Error registering network: ', () =>
+      identifyBackend(configured, config, past, identity, signal),
+    );
+    const tuns = ownTuns(await identity.tunDevices(signal), [...networksOf(config), ...formerNetworks]);
+    earlier.noteBackend(config.backend.type, record);
+    const formerLinks = earlier.known === undefined ? [] : linksOfFormerBackend(earlier.known.config, setup, tuns);
+    probes.clear();
+    const plane = stack.use(
+      new NodePlane({
+        ...{
+          host,
+          options,
+          config,
+          setup,
+          formerLinks,
+          formerNetworks,
+          tuns,
+          runCommand,
+          probes,
+          record,
+          log,
+          onFatal,
+        },
+        ...{ external: externalOf(chosen), slots: figures.slots },
+        others: {
+          candidates: backendsBeside(configured, earlier.known?.config),
+          // Nothing is published for it.
+          identify: (beside, signal) =>
+            identifyBackend(beside, config, { ...past, published: perFamily(() => undefined) }, identity, signal),
+        },
+        onForwarderEvent: (event) => figures.countForwarderEvent(event),
+        onFastPath: (state) => {
+          figures.fastPath = state;
+        },
+      }),
+    );
+    figures.backend = config.backend.type;
+    figures.plane = plane;
+    const watch = stack.use(this.#watchInterface(config, chosen));
+    const lasting = withoutFreshKeys(identity);
+    const identityWatch =
+      configured.kind.followsIdentity === true
+        ? stack.use(
+            new IdentityWatch({
+              initial: setup,
+              read: (signal) => identifyBackend(configured, config, past, lasting, signal),
+              isStoreThere: () => figures.storeReachable,
+              log,
+            }),
+          )
+        : undefined;
+    this.#show(plane, watch);
+    this.#last = { plane, watch, identity: identityWatch };
+    return this.#last;
+  }
+
+  #choose(
+    config: NetworkConfig,
+    keep: KeepOptions,
+    log: Pick<Log, 'info'>,
+    signal: AbortSignal,
+  ): Promise<ChosenInterface> {
+    const { host, options, node } = this.#needs;
+    const readNetwork: AgentHost['readNetwork'] = async (signal, options) => {
+      this.#network = await host.readNetwork(signal, options);
+      return this.#network;
+    };
+    return findExternalInterface(readNetwork, options, config, node.addresses, keep, log, signal);
+  }
+
+  #watchInterface(config: NetworkConfig, initial: ChosenInterface): InterfaceWatch {
+    const { host, node, log } = this.#needs;
+    return new InterfaceWatch({
+      initial,
+      choose: async (inUse, signal) => {
+        const keep = { inUse, isRunning: true };
+        try {
+          return await this.#choose(config, keep, SILENT, signal);
+        } catch {
+          // What is asked for may have changed with it: the addresses of the Node.
+          await node.refresh(signal);
+          return await this.#choose(config, keep, SILENT, signal);
+        }
+      },
+      notices: (present, signal) => host.externalNotices(present, signal),
+      log,
+    });
+  }
+
+  #show(plane: NodePlane, watch: InterfaceWatch): void {
+    this.#watched.dispose();
+    this.#watched = new DisposableStack();
+    for (const [part, keeper] of [['interface', watch] as const, ...plane.keepers]) {
+      this.#watched.use(this.#needs.readiness.watch(part, keeper));
+    }
+  }
+}
+
+export async function endParts(parts: NodeParts | undefined): Promise<void> {
+  await parts?.identity?.[Symbol.asyncDispose]();
+  await parts?.watch[Symbol.asyncDispose]();
+  await parts?.plane[Symbol.asyncDispose]();
+}

@@ -11,13 +11,14 @@ import { IN_BACKGROUND } from '../probe/probe-kind.ts';
 import type { PathResult } from '../probe/probe-path.ts';
 import { type ProbePackets, Prober, type ProberOptions } from '../probe/prober.ts';
 
-const TURN_MS = 250;
 /** With the answers of this host's kernel to as many probes of others, less than 20 packets a second. */
-const PER_TURN = 2;
+const PER_SECOND = 8;
+/** In addition, when peers fall silent, which then neither answer nor ask. */
+const CONFIRMING_PER_SECOND = 8;
 /** More peers at a time could not be measured often enough. */
 const MOST_WATCHED = 64;
 /** How often the peers that packets are exchanged with are looked for, in a large cluster. */
-const ACTIVE_TURNS = 40;
+const ACTIVE_EVERY_MS = 10_000;
 
 /** What an agent needs to measure the ways to its peers. */
 export interface ProbePort {
@@ -41,7 +42,8 @@ export class PeerProbes implements Disposable {
   #prober: Prober | undefined;
   #io: ProbeIo | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #turns = 0;
+  #isTried = false;
+  #activeAtMs = 0;
 
   constructor(parts: PeerProbesParts) {
     this.#parts = parts;
@@ -84,31 +86,38 @@ export class PeerProbes implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     this.#io?.[Symbol.dispose]();
     this.#io = undefined;
     this.#prober = undefined;
   }
 
   #open({ open, describeErrno }: ProbePort): void {
-    if (this.#timer !== undefined) return;
+    if (this.#isTried) return;
     // Once: what keeps it from being opened does not change while the process lives.
-    this.#timer = setInterval(() => this.#turn(), TURN_MS).unref();
+    this.#isTried = true;
     try {
       this.#io = open();
     } catch (error) {
       this.#parts.log.warn(`The ways to other hosts are not measured: ${describeError(error)}`);
-      clearInterval(this.#timer);
       return;
     }
-    const limits = { cadence: IN_BACKGROUND, perTurn: PER_TURN, watched: MOST_WATCHED };
-    this.#prober = new Prober({ io: this.#io, describeErrno, ...limits });
+    const limits = { cadence: IN_BACKGROUND, perTurn: PER_SECOND, perSecond: PER_SECOND, watched: MOST_WATCHED };
+    const confirming = { confirmingPerSecond: CONFIRMING_PER_SECOND };
+    this.#prober = new Prober({ io: this.#io, describeErrno, ...limits, ...confirming });
+    this.#turnIn(this.#prober, IN_BACKGROUND.togetherMs);
   }
 
-  #turn(): void {
-    if (this.#targets.size > MOST_WATCHED && this.#turns++ % ACTIVE_TURNS === 0)
-      this.#prober?.setActive(this.#parts.active());
-    this.#prober?.turn(performance.now());
+  #turnIn(prober: Prober, ms: number): void {
+    this.#timer = setTimeout(() => {
+      const nowMs = performance.now();
+      if (this.#targets.size > MOST_WATCHED && nowMs >= this.#activeAtMs) {
+        this.#activeAtMs = nowMs + ACTIVE_EVERY_MS;
+        prober.setActive(this.#parts.active());
+      }
+      this.#turnIn(prober, prober.turn(nowMs) - performance.now());
+      // Timers count whole milliseconds, and a turn that comes before its time is one in vain.
+    }, Math.ceil(ms) + 1).unref();
   }
 }
 

@@ -5,8 +5,9 @@ import type { PathResult } from '../probe/probe-path.ts';
 import { Prober, type ProberOptions } from '../probe/prober.ts';
 
 const TURN_MS = 20;
-/** Four packets a millisecond at most: a command, not a load test. */
+/** A command, not a load test. */
 const PER_TURN = 8;
+const PER_SECOND = 400;
 /** What is not known by then is left open. */
 const LONGEST_MS = 8_000;
 /** A peer that probes is heard within that time, if its packets come through. */
@@ -27,7 +28,8 @@ export async function measure(
   { io, describeErrno, targets, onProgress }: MeasureParts,
   signal: AbortSignal,
 ): Promise<readonly PathResult[]> {
-  const prober = new Prober({ io, describeErrno, cadence: ON_DEMAND, perTurn: PER_TURN, watched: targets.length + 1 });
+  const limits = { perTurn: PER_TURN, perSecond: PER_SECOND, watched: targets.length + 1 };
+  const prober = new Prober({ io, describeErrno, cadence: ON_DEMAND, ...limits });
   for (const target of targets) prober.set(target.id, target);
   const startedAtMs = performance.now();
   const endsAtMs = startedAtMs + Math.max(LONGEST_MS, targets.length * PER_PEER_MS);

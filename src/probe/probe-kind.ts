@@ -10,8 +10,21 @@ export const PROBE_KINDS: readonly ProbeKind[] = ['small', 'underlay', 'full', '
 /** The first two of those that traceroute sends to: nothing listens there, and firewalls know them. */
 export const CLOSED_PORTS: Readonly<Record<'udp' | 'udp-plain', number>> = { udp: 33_434, 'udp-plain': 33_435 };
 
+/** How silence is told from a lost packet, soon after the first probe of a peer that has answered so far has no answer. */
+export interface Confirmation {
+  /** An answer counts as missing after that time … */
+  readonly leastPatienceMs: number;
+  /** … or after so many of the peer's usual round-trip times, if that is longer. */
+  readonly roundTrips: number;
+  /** Then so many more probes are sent, at that distance. */
+  readonly probes: number;
+  readonly everyMs: number;
+}
+
 /** When each kind is sent to one peer, in milliseconds, and when a probe counts as lost. */
 export interface Cadence {
+  /** What is due is sent together, once in so long: each turn wakes the process. 0: whenever there is a turn. */
+  readonly togetherMs: number;
   readonly everyMs: Readonly<Record<ProbeKind, number>>;
   /** After a loss: chance or fault, that is soon known. */
   readonly againMs: Readonly<Record<ProbeKind, number>>;
@@ -20,17 +33,22 @@ export interface Cadence {
   readonly timeoutMs: number;
   /** Of the search for what passes: many probes are lost on purpose, one after the other. */
   readonly searchTimeoutMs: number;
+  /** Of `small` and `underlay`; `undefined`: their cadence is quick enough. */
+  readonly confirmation: Confirmation | undefined;
   /** A new peer is left alone for so long: until it has heard of this host, it refuses what comes from it. */
   readonly startAfterMs: number;
 }
 
 /** Closed ports are tried seldom: each answer is an ICMP error that the peer's kernel limits and counts. */
 export const IN_BACKGROUND: Cadence = {
+  togetherMs: 1_000,
   everyMs: { small: 1_000, full: 5_000, underlay: 5_000, 'underlay-full': 15_000, udp: 15_000, 'udp-plain': 15_000 },
   againMs: { small: 1_000, full: 2_000, underlay: 2_000, 'underlay-full': 2_000, udp: 3_000, 'udp-plain': 3_000 },
   insists: false,
-  timeoutMs: 2_000,
-  searchTimeoutMs: 2_000,
+  // A little less than two turns: what is lost is then known at the second one, and tried again with it.
+  timeoutMs: 1_950,
+  searchTimeoutMs: 1_950,
+  confirmation: { leastPatienceMs: 250, roundTrips: 4, probes: 3, everyMs: 100 },
   startAfterMs: 3_000,
 };
 
@@ -39,10 +57,12 @@ export const IN_BACKGROUND: Cadence = {
  * that a kind that was answered must not take the answers of the other.
  */
 export const ON_DEMAND: Cadence = {
+  togetherMs: 0,
   everyMs: { small: 120, full: 600, underlay: 600, 'underlay-full': 600, udp: 60_000, 'udp-plain': 60_000 },
   againMs: { small: 120, full: 300, underlay: 300, 'underlay-full': 300, udp: 1_200, 'udp-plain': 1_200 },
   insists: true,
   timeoutMs: 700,
   searchTimeoutMs: 250,
+  confirmation: undefined,
   startAfterMs: 0,
 };

@@ -9,6 +9,8 @@ import { ProbeWindow } from './probe-window.ts';
 export interface DueProbe {
   readonly kind: ProbeKind | 'search';
   readonly totalBytes: number;
+  /** Whether a peer is silent, beside the cadence: it does not count in the ratio of losses, for it is sent when one is lost. */
+  readonly confirms?: true;
 }
 
 /** What the probes of one peer have found out. */
@@ -26,25 +28,34 @@ export interface PathResult extends PathEvidence {
   readonly diagnosis: Diagnosis | undefined;
 }
 
-/** Probes in a row that are lost before the kind counts as not passing: one or two may be lost by chance. */
-const MISSES: Readonly<Record<ProbeKind, number>> = {
-  small: 3,
-  underlay: 3,
-  full: 3,
-  'underlay-full': 3,
-  udp: 3,
-  'udp-plain': 3,
-};
+/** Probes in a row that are lost before the kind counts as not passing, unless that is confirmed: one or two may be lost by chance. */
+const MISSES = 3;
 /** A peer that probes is heard at least once in so many of its turns. */
 const HEARD_MS = 6_000;
 /** Below, a ratio of losses says nothing. */
 const ENOUGH_RESULTS = 10;
 
+/** Of so many of the answers, the longest round trip is the usual one. */
+const USUAL = 0.9;
+/** Longer ago, a probe beside the overlay says nothing about a silence that begins now. */
+const RECENT_MS = 500;
+
 interface KindState {
   sentAtMs: number;
   misses: number;
   answered: boolean;
+  /** When the first probe was sent that has had no answer since. */
+  silentSinceMs: number | undefined;
+  /** Confirming probes of this silence, and when the next is due. */
+  asked: number;
+  askAtMs: number;
 }
+
+type ConfirmedKind = 'small' | 'underlay';
+/** They leave in different turns: packets of one length may travel as one, and what spoils checksums may look at the first alone. */
+const COMPARED: Partial<Readonly<Record<ProbeKind, ProbeKind>>> = { udp: 'udp-plain', 'udp-plain': 'udp' };
+/** The kinds whose silence is confirmed, the more urgent first. */
+export const CONFIRMED: readonly ConfirmedKind[] = ['small', 'underlay'];
 
 /** The way to one peer: what was sent, what came back, what is due next. */
 export class ProbePath {
@@ -71,30 +82,80 @@ export class ProbePath {
       // IPv6 has no datagrams without a checksum (RFC 8200), and so nothing to compare with.
       if ((kind === 'udp' || kind === 'udp-plain') && (target.onlyEcho === true || typeof target.overlay !== 'number'))
         continue;
-      this.#kinds.set(kind, { sentAtMs: Number.NEGATIVE_INFINITY, misses: 0, answered: false });
+      const never = { sentAtMs: Number.NEGATIVE_INFINITY, misses: 0, answered: false };
+      this.#kinds.set(kind, { ...never, silentSinceMs: undefined, asked: 0, askAtMs: Number.POSITIVE_INFINITY });
     }
+  }
+
+  /** For how long an answer may be awaited before it is missing, in milliseconds; `undefined`: until it is given up. */
+  patienceMs(kind: DueProbe['kind']): number | undefined {
+    const { confirmation, timeoutMs } = this.#cadence;
+    if (confirmation === undefined || (kind !== 'small' && kind !== 'underlay')) return undefined;
+    const usualMs = (kind === 'small' ? this.#window : this.#underlayWindow).rttMs(USUAL);
+    if (usualMs === undefined) return undefined;
+    const patienceMs = Math.max(confirmation.leastPatienceMs, confirmation.roundTrips * usualMs);
+    return patienceMs < timeoutMs ? patienceMs : undefined;
+  }
+
+  /** When {@link confirming} gives something, if nothing is answered till then; infinite: never. By the clock of the probes. */
+  get confirmingAtMs(): number {
+    const { askAtMs } = this.#kinds.get('small')!;
+    return Number.isFinite(askAtMs) ? askAtMs : (this.#kinds.get('underlay')?.askAtMs ?? askAtMs);
+  }
+
+  /** The probe that must not wait for its turn, for it tells whether the peer is silent. */
+  confirming(kind: ConfirmedKind, nowMs: number): DueProbe | undefined {
+    const state = this.#kinds.get(kind);
+    if (state === undefined || nowMs < state.askAtMs) return undefined;
+    // The one beside the overlay tells why, and waits until it is known whether.
+    if (kind === 'underlay' && Number.isFinite(this.#kinds.get('small')!.askAtMs)) return undefined;
+    // One that is only asked because the other kind is silent is the first of its own.
+    const isFirst = state.silentSinceMs === undefined;
+    return { kind, totalBytes: this.#sizeOf(kind), ...(isFirst ? {} : { confirms: true }) };
+  }
+
+  /** The next probe of the search for what passes: it need not wait for a turn either. */
+  searching(): DueProbe | undefined {
+    const size = this.#passing('small') === 'yes' && !this.#isSearching ? this.#search?.next : undefined;
+    return size === undefined ? undefined : { kind: 'search', totalBytes: size };
   }
 
   /** The probe that has waited longest for its turn, measured by how often its kind is sent; none when no turn has come. */
   due(nowMs: number): DueProbe | undefined {
     this.#knownSinceMs ??= nowMs;
     if (nowMs - this.#knownSinceMs < this.#cadence.startAfterMs) return undefined;
-    const size = this.#passing('small') === 'yes' && !this.#isSearching ? this.#search?.next : undefined;
-    if (size !== undefined) return { kind: 'search', totalBytes: size };
+    const searching = this.searching();
+    if (searching !== undefined) return searching;
     let best: ProbeKind | undefined;
     let bestTurns = 1;
+    // What would be due before half of the time to the next turn has passed is sent now.
+    const atMs = nowMs + this.#cadence.togetherMs / 2;
     for (const [kind, { sentAtMs, misses, answered }] of this.#kinds) {
+      const compared = COMPARED[kind];
+      if (compared !== undefined && this.#kinds.get(compared)?.sentAtMs === nowMs) continue;
       const { everyMs, againMs, insists } = this.#cadence;
       const isDoubtful = misses > 0 && (answered || insists);
-      const turns = (nowMs - sentAtMs) / (isDoubtful ? againMs : everyMs)[kind];
+      const turns = (atMs - sentAtMs) / (isDoubtful ? againMs : everyMs)[kind];
       if (turns >= bestTurns && (best === undefined || turns > bestTurns)) [best, bestTurns] = [kind, turns];
     }
     return best && { kind: best, totalBytes: this.#sizeOf(best) };
   }
 
   sent(probe: DueProbe, atMs: number): void {
-    if (probe.kind === 'search') this.#isSearching = true;
-    else this.#kinds.get(probe.kind)!.sentAtMs = atMs;
+    if (probe.kind === 'search') {
+      this.#isSearching = true;
+      return;
+    }
+    const state = this.#kinds.get(probe.kind)!;
+    if (probe.confirms === undefined) {
+      state.sentAtMs = atMs;
+      // It may have been wanted for the silence of the other kind.
+      if (state.silentSinceMs === undefined) state.askAtMs = Number.POSITIVE_INFINITY;
+      return;
+    }
+    const { probes, everyMs } = this.#cadence.confirmation!;
+    state.asked++;
+    state.askAtMs = state.asked < probes ? atMs + everyMs : Number.POSITIVE_INFINITY;
   }
 
   answered(probe: DueProbe, rttMs: number, atMs: number): void {
@@ -109,11 +170,17 @@ export class ProbePath {
     const state = this.#kinds.get(probe.kind)!;
     state.misses = 0;
     state.answered = true;
+    state.silentSinceMs = undefined;
+    state.asked = 0;
+    state.askAtMs = Number.POSITIVE_INFINITY;
     if (probe.kind === 'small') {
-      this.#window.answered(rttMs);
+      const underlay = this.#kinds.get('underlay');
+      if (underlay !== undefined && underlay.silentSinceMs === undefined) underlay.askAtMs = Number.POSITIVE_INFINITY;
+      if (probe.confirms === undefined) this.#window.answered(rttMs);
       if (this.#refusal !== undefined && !isAboutSize(this.#refusal)) this.#refusal = undefined;
-    } else if (probe.kind === 'underlay') this.#underlayWindow.answered(rttMs);
-    else if (probe.kind === 'full') {
+    } else if (probe.kind === 'underlay') {
+      if (probe.confirms === undefined) this.#underlayWindow.answered(rttMs);
+    } else if (probe.kind === 'full') {
       this.#pathMtuBytes = probe.totalBytes;
       this.#search = undefined;
       this.#isSearching = false;
@@ -121,8 +188,14 @@ export class ProbePath {
     }
   }
 
-  /** Nothing came back in time. */
-  lost(probe: DueProbe, atMs: number): void {
+  /** Its answer is missing ({@link patienceMs}). It may still come. */
+  missing(probe: DueProbe, sentAtMs: number, atMs: number): void {
+    this.#measuredAtMs = atMs;
+    if (probe.kind !== 'search') this.#miss(probe.kind, sentAtMs, atMs);
+  }
+
+  /** Nothing came back in time. @param isMissing as {@link missing} has said. */
+  lost(probe: DueProbe, sentAtMs: number, isMissing: boolean, atMs: number): void {
     this.#measuredAtMs = atMs;
     if (probe.kind === 'search') {
       this.#isSearching = false;
@@ -131,8 +204,12 @@ export class ProbePath {
       this.#endSearch();
       return;
     }
-    const state = this.#kinds.get(probe.kind)!;
-    state.misses++;
+    if (!isMissing) this.#miss(probe.kind, sentAtMs, atMs);
+    this.#lost(probe);
+  }
+
+  #lost(probe: DueProbe): void {
+    if (probe.confirms !== undefined) return;
     if (probe.kind === 'small') this.#window.lost();
     else if (probe.kind === 'underlay') this.#underlayWindow.lost();
     if (probe.kind === 'full' && this.#passing('full') === 'no') {
@@ -143,7 +220,13 @@ export class ProbePath {
 
   /** The kernel or somebody on the way has refused it. Beside the overlay that counts as a loss alone. */
   refused(probe: DueProbe, refusal: Refusal, mtuBytes: number, atMs: number): void {
-    this.lost(probe, atMs);
+    if (probe.kind === 'search') this.lost(probe, atMs, false, atMs);
+    else {
+      this.#measuredAtMs = atMs;
+      // It may pass in a moment, as while a route is made anew: it is not tried again sooner than after a silence.
+      this.#miss(probe.kind, atMs, atMs + (this.patienceMs(probe.kind) ?? 0));
+      this.#lost(probe);
+    }
     if (probe.kind === 'underlay' || probe.kind === 'underlay-full') return;
     this.#refusal = refusal;
     if (mtuBytes > 0 && isAboutSize(refusal)) {
@@ -161,7 +244,7 @@ export class ProbePath {
     const [median, p99] = [this.#window.rttMs(0.5), this.#window.rttMs(0.99)];
     const evidence: PathEvidence = {
       passes: Object.fromEntries(PROBE_KINDS.map((kind) => [kind, this.#passing(kind)])) as Record<ProbeKind, Passing>,
-      isHeard: this.#heardAtMs !== undefined && nowMs - this.#heardAtMs <= HEARD_MS,
+      isHeard: this.#isHeard(nowMs),
       refusal: this.#refusal,
       lossRatio: this.#window.size < ENOUGH_RESULTS ? undefined : this.#window.lossRatio,
       pathMtuBytes: this.#pathMtuBytes,
@@ -188,8 +271,32 @@ export class ProbePath {
   #passing(kind: ProbeKind): Passing {
     const state = this.#kinds.get(kind);
     if (state === undefined) return 'unknown';
-    if (state.misses >= MISSES[kind]) return 'no';
+    const { confirmation } = this.#cadence;
+    const isConfirmed = confirmation !== undefined && state.answered && (kind === 'small' || kind === 'underlay');
+    if (state.misses >= (isConfirmed ? 1 + confirmation.probes : MISSES)) return 'no';
     return state.answered ? 'yes' : 'unknown';
+  }
+
+  /** @param askAtMs when it is to be asked again, if that is to be confirmed. */
+  #miss(kind: ProbeKind, sentAtMs: number, askAtMs: number): void {
+    const state = this.#kinds.get(kind)!;
+    state.misses++;
+    if (state.silentSinceMs !== undefined) return;
+    state.silentSinceMs = sentAtMs;
+    const { confirmation } = this.#cadence;
+    if (confirmation === undefined || !state.answered || (kind !== 'small' && kind !== 'underlay')) return;
+    state.askAtMs = askAtMs;
+    // Whether the host is there at all is the next question.
+    const underlay = this.#kinds.get('underlay');
+    if (kind === 'underlay' || underlay?.answered !== true || underlay.silentSinceMs !== undefined) return;
+    if (askAtMs - underlay.sentAtMs > RECENT_MS) underlay.askAtMs = askAtMs;
+  }
+
+  /** Since its answers are missing, if they are: what was heard before may have been sent before it fell silent. */
+  #isHeard(nowMs: number): boolean {
+    if (this.#heardAtMs === undefined || nowMs - this.#heardAtMs > HEARD_MS) return false;
+    const { silentSinceMs } = this.#kinds.get('small')!;
+    return silentSinceMs === undefined || this.#heardAtMs > silentSinceMs;
   }
 
   #endSearch(): void {

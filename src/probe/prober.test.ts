@@ -30,7 +30,9 @@ type Answer = 'answer' | 'lost' | 'refused' | 'port' | { readonly tooBig: number
 class FakeNetwork implements ProbeIo {
   nowMs = 0;
   readonly sent: { readonly atMs: number; readonly request: ProbeRequest }[] = [];
-  readonly #arrivals: Arrival[] = [];
+  #arrivals: Arrival[] = [];
+  /** After which an answer comes. */
+  delayMs = 0.5;
   behaves: (request: ProbeRequest) => Answer = () => 'answer';
 
   send(request: ProbeRequest): Sent {
@@ -43,7 +45,7 @@ class FakeNetwork implements ProbeIo {
         : ({ kind: 'echo', sequence: request.sequence } as const);
     const error = (reason: 'too-big' | 'port' | 'prohibited', mtuBytes = 0) =>
       ({ kind: 'error', reason, mtuBytes, about }) as const;
-    const atMs = this.nowMs + 0.5;
+    const atMs = this.nowMs + this.delayMs;
     if (behaviour === 'lost') return { atMs: this.nowMs };
     if (behaviour === 'refused') this.#arrivals.push({ from: request.to, atMs, message: error('prohibited') });
     else if (typeof behaviour === 'object')
@@ -59,7 +61,12 @@ class FakeNetwork implements ProbeIo {
   }
 
   receive(): readonly Arrival[] {
-    return this.#arrivals.splice(0);
+    const { true: come = [], false: later = [] } = Object.groupBy(
+      this.#arrivals,
+      ({ atMs }) => `${atMs <= this.nowMs}`,
+    );
+    this.#arrivals = later;
+    return come;
   }
 
   [Symbol.dispose](): void {}
@@ -71,12 +78,55 @@ const describeErrno = (errno: number) =>
     | 'not-permitted'
     | 'too-long';
 
-function proberOn(network: FakeNetwork, cadence = ON_DEMAND, perTurn = 8): Prober {
-  return new Prober({ io: network, cadence, perTurn, watched: 64, describeErrno });
+function proberOn(network: FakeNetwork): Prober {
+  return new Prober({ io: network, cadence: ON_DEMAND, perTurn: 8, perSecond: 400, watched: 64, describeErrno });
+}
+
+/** As an agent has it. */
+function backgroundOn(network: FakeNetwork, peers = 0): Prober {
+  const limits = { perTurn: 8, perSecond: 8, confirmingPerSecond: 8, watched: 64 };
+  const prober = new Prober({ io: network, cadence: IN_BACKGROUND, ...limits, describeErrno });
+  for (let i = 1; i <= peers; i++) prober.set(targetOf(i).id, targetOf(i));
+  return prober;
+}
+
+/** Turns when they are wanted, as of a process that is woken in time. @returns how many there were. */
+function live(prober: Prober, network: FakeNetwork, forMs: number, look?: () => void): number {
+  const end = network.nowMs + forMs;
+  for (let turns = 0; ; turns++) {
+    const wantedMs = prober.turn(network.nowMs);
+    look?.();
+    if (wantedMs >= end) {
+      network.nowMs = end;
+      return turns;
+    }
+    network.nowMs = wantedMs;
+  }
+}
+
+/** Until that is so, with {@link live} turns; in milliseconds. */
+function liveUntil(prober: Prober, network: FakeNetwork, isSo: () => boolean): number {
+  const from = network.nowMs;
+  for (;;) {
+    assert.ok(network.nowMs - from < 60_000, 'it is not so within a minute');
+    const wantedMs = prober.turn(network.nowMs);
+    if (isSo()) return network.nowMs - from;
+    network.nowMs = wantedMs;
+  }
 }
 
 function run(prober: Prober, network: FakeNetwork, forMs: number, stepMs = 50): void {
   for (const end = network.nowMs + forMs; network.nowMs < end; network.nowMs += stepMs) prober.turn(network.nowMs);
+}
+
+/** In any second, not only in those that a clock counts. */
+function mostInASecond({ sent }: FakeNetwork): number {
+  let most = 0;
+  for (let first = 0, last = 0; last < sent.length; last++) {
+    while (sent[last]!.atMs - sent[first]!.atMs >= 1_000) first++;
+    most = Math.max(most, last - first + 1);
+  }
+  return most;
 }
 
 const isOverlay = ({ to }: ProbeRequest): boolean => typeof to === 'number' && to >>> 24 === 10;
@@ -180,11 +230,15 @@ describe('probes of peers', () => {
       fc.property(fc.integer({ min: 0, max: 3_000 }), fc.boolean(), (peers, answers) => {
         const network = new FakeNetwork();
         network.behaves = () => (answers ? 'answer' : 'lost');
-        const prober = proberOn(network, IN_BACKGROUND, 2);
+        const prober = backgroundOn(network);
         for (let i = 1; i <= peers; i++) prober.set(`p${i}`, { ...targetOf(i), id: `p${i}` });
-        run(prober, network, 20_000, 250);
-        const perSecond = Map.groupBy(network.sent, ({ atMs }) => Math.floor(atMs / 1_000));
-        for (const probes of perSecond.values()) assert.ok(probes.length <= 8);
+        live(prober, network, 20_000);
+        assert.ok(mostInASecond(network) <= 8);
+        if (answers) {
+          network.behaves = () => 'lost';
+          live(prober, network, 20_000);
+          assert.ok(mostInASecond(network) <= 16, 'with those that confirm that a peer is silent');
+        }
         assert.equal(network.sent.length > 0, peers > 0);
         assert.ok(prober.results(network.nowMs).length <= 64);
       }),
@@ -194,21 +248,174 @@ describe('probes of peers', () => {
 
   it('reach every peer of a small cluster within seconds', () => {
     const network = new FakeNetwork();
-    const prober = proberOn(network, IN_BACKGROUND, 2);
-    for (let i = 1; i <= 10; i++) prober.set(`p${i}`, { ...targetOf(i), id: `p${i}` });
-    run(prober, network, 8_000, 250);
+    const prober = backgroundOn(network, 10);
+    live(prober, network, 8_000);
     assert.equal(prober.results(network.nowMs).filter(({ rttMs }) => rttMs !== undefined).length, 10);
   });
 
   it('leave a new peer alone until it has heard of this host', () => {
     const network = new FakeNetwork();
-    const prober = proberOn(network, IN_BACKGROUND, 2);
-    const target = targetOf(1);
-    prober.set(target.id, target);
-    run(prober, network, 3_000, 250);
+    const prober = backgroundOn(network, 1);
+    live(prober, network, 3_000);
     assert.equal(network.sent.length, 0);
-    run(prober, network, 500, 250);
+    live(prober, network, 1_000);
     assert.ok(network.sent.length > 0);
+  });
+
+  it('wake an idle host twice a second, and are as many as ever', () => {
+    const network = new FakeNetwork();
+    const prober = backgroundOn(network, 3);
+    live(prober, network, 10_000);
+    network.sent.length = 0;
+    const turns = live(prober, network, 60_000);
+    assert.ok(turns <= 130, `${turns} turns`);
+    const byPeer = Map.groupBy(network.sent, ({ request }) => Number(request.to) & 0xffff);
+    for (const i of [1, 2, 3]) {
+      const sizes = (byPeer.get(i * 256) ?? []).map(({ request }) => sizeOf(request));
+      const count = (bytes: number) => sizes.filter((size) => size === bytes).length;
+      assert.ok(count(84) >= 58 && count(84) <= 61, `${count(84)} small ones`);
+      assert.ok(count(MTU) >= 11 && count(MTU) <= 13, `${count(MTU)} full ones`);
+      assert.ok(count(80) >= 7 && count(80) <= 9, `${count(80)} datagrams`);
+      assert.ok(byPeer.get(i)!.length >= 14, 'echoes beside the overlay');
+    }
+    const datagrams = network.sent.filter(({ request }) => request.kind === 'udp');
+    const together = Map.groupBy(datagrams, ({ atMs, request }) => `${atMs} ${request.to}`);
+    for (const one of together.values()) assert.equal(one.length, 1, 'what is compared must not travel as one');
+    for (const [i, { atMs, request }] of network.sent.entries()) {
+      const before = network.sent[i - 1];
+      if (request.kind !== 'udp' || before?.atMs !== atMs) continue;
+      assert.equal(before.request.kind, 'udp', 'datagrams are the first of their turn');
+    }
+  });
+
+  it('know a peer that falls silent within two seconds, whenever that is, and why soon after', () => {
+    for (let phase = 0; phase < 1_000; phase += 90) {
+      for (const [away, fault] of [
+        [isOverlay, 'tunnel-blocked'],
+        [() => true, 'peer-unreachable'],
+      ] as const) {
+        const network = new FakeNetwork();
+        const prober = backgroundOn(network, 3);
+        live(prober, network, 20_000 + phase);
+        const [silent] = [targetOf(2)];
+        const isIts = ({ to }: ProbeRequest) => to === silent.overlay || to === silent.underlay;
+        // Until then it was heard.
+        network.hear(silent.overlay as Ipv4Addr);
+        network.behaves = (r) => (isIts(r) && away(r) ? 'lost' : 'answer');
+        const found: (PathFault | undefined)[] = [];
+        const knows = () => {
+          const { passes, diagnosis } = prober.result(silent.id, network.nowMs)!;
+          if (diagnosis !== undefined) found.push(diagnosis.fault);
+          return passes.small === 'no';
+        };
+        const tookMs = liveUntil(prober, network, knows);
+        assert.ok(tookMs <= 1_750, `${tookMs} ms, from ${phase}`);
+        const causeMs = liveUntil(prober, network, () => knows() && found.at(-1) === fault);
+        assert.ok(causeMs <= 1_000, `${causeMs} ms more to the cause`);
+        assert.ok(!found.includes('one-way'), 'it was heard before it fell silent, not after');
+        live(prober, network, 5_000, knows);
+        assert.equal(found.at(-1), fault);
+        for (const i of [1, 3])
+          assert.equal(prober.result(targetOf(i).id, network.nowMs)!.diagnosis, undefined, 'the others pass');
+        network.behaves = () => 'answer';
+        assert.ok(liveUntil(prober, network, () => !knows()) <= 1_300);
+      }
+    }
+  });
+
+  it('know within two seconds that all peers of a small cluster are silent', () => {
+    for (let phase = 0; phase < 15_000; phase += 333) {
+      const network = new FakeNetwork();
+      const prober = backgroundOn(network, 3);
+      live(prober, network, 20_000 + phase);
+      network.behaves = () => 'lost';
+      const areSilent = () => prober.results(network.nowMs).every(({ passes }) => passes.small === 'no');
+      const tookMs = liveUntil(prober, network, areSilent);
+      assert.ok(tookMs <= 1_900, `${tookMs} ms, from ${phase}`);
+    }
+  });
+
+  it('take no lost packet for silence, nor a lossy link: what confirms is answered, and is no loss of the link', () => {
+    const network = new FakeNetwork();
+    const prober = backgroundOn(network, 1);
+    const { id } = targetOf(1);
+    live(prober, network, 40_000);
+    let count = 0;
+    const look = () => assert.equal(prober.result(id, network.nowMs)!.passes.small, 'yes');
+    network.behaves = (r) => (isOverlay(r) && isEcho(r) && sizeOf(r) === 84 && ++count % 20 === 0 ? 'lost' : 'answer');
+    live(prober, network, 60_000, () => {
+      look();
+      assert.equal(prober.result(id, network.nowMs)!.diagnosis, undefined);
+    });
+    // The first of every other second.
+    let lostAt = 0;
+    network.behaves = (r) => {
+      const second = Math.floor(network.nowMs / 1_000);
+      if (!isOverlay(r) || sizeOf(r) !== 84 || second % 2 === 0 || second === lostAt) return 'answer';
+      lostAt = second;
+      return 'lost';
+    };
+    live(prober, network, 60_000, look);
+    assert.equal(prober.result(id, network.nowMs)!.diagnosis?.fault, 'lossy');
+    assert.ok(Math.abs(prober.result(id, network.nowMs)!.lossRatio! - 0.5) < 0.1);
+    network.behaves = () => 'answer';
+    live(prober, network, 60_000, look);
+    // Half a second of silence is one probe lost, however many asked meanwhile.
+    liveUntil(prober, network, () => network.sent.at(-1)!.atMs === network.nowMs);
+    network.behaves = () => 'lost';
+    live(prober, network, 1_400, look);
+    network.behaves = () => 'answer';
+    live(prober, network, 10_000, look);
+    assert.equal(prober.result(id, network.nowMs)!.lossRatio, 1 / 32);
+  });
+
+  it('wait for an answer that is late, as long as answers usually take, and take it when it comes', () => {
+    const network = new FakeNetwork();
+    const prober = backgroundOn(network, 1);
+    const { id } = targetOf(1);
+    network.delayMs = 120;
+    live(prober, network, 40_000);
+    network.sent.length = 0;
+    network.delayMs = 400;
+    live(prober, network, 10_000);
+    const small = network.sent.filter(({ request }) => isOverlay(request) && sizeOf(request) === 84);
+    assert.ok(small.length <= 11, `${small.length}: nothing was confirmed`);
+    network.delayMs = 1_500;
+    live(prober, network, 10_000);
+    assert.equal(prober.result(id, network.nowMs)!.lossRatio, 0);
+  });
+
+  it('blame no path for a host that is late itself', () => {
+    const network = new FakeNetwork();
+    const prober = backgroundOn(network, 3);
+    live(prober, network, 20_000);
+    network.sent.length = 0;
+    const from = network.nowMs;
+    for (let busy = 0; busy < 10; busy++) {
+      live(prober, network, 10_000);
+      // What keeps this process from its turn keeps its packets as well: they come after the turn that should have had them.
+      network.delayMs = 900;
+      const had = network.sent.length;
+      liveUntil(prober, network, () => network.sent.length > had);
+      network.nowMs += 250 + 600;
+      network.delayMs = 0.5;
+    }
+    const small = network.sent.filter(({ request }) => sizeOf(request) === 84 && isOverlay(request));
+    const seconds = Math.ceil((network.nowMs - from) / 1_000);
+    assert.ok(small.length <= 3 * seconds, `${small.length} in ${seconds} s: nothing was confirmed`);
+    assert.ok(prober.results(network.nowMs).every(({ lossRatio }) => lossRatio === 0));
+  });
+
+  it('do not try again at once what the kernel refused, which may be a route that is made anew', () => {
+    const network = new FakeNetwork();
+    const prober = backgroundOn(network, 1);
+    const { id } = targetOf(1);
+    live(prober, network, 20_000);
+    network.behaves = (r) => (isOverlay(r) ? { errno: -101 } : 'answer');
+    const from = network.nowMs;
+    liveUntil(prober, network, () => prober.result(id, network.nowMs)!.passes.small === 'no');
+    assert.ok(network.nowMs - from >= 400);
+    assert.equal(prober.result(id, network.nowMs)!.diagnosis?.fault, 'no-route');
   });
 
   it('forget a peer that is gone, and start anew for one that has moved', () => {

@@ -2,7 +2,7 @@ import { formatAddr, type IpAddr } from '../ip/address.ts';
 import type { Refusal } from './diagnose.ts';
 import type { Arrival, ProbeIo, ProbeTarget } from './ports.ts';
 import { type Cadence, CLOSED_PORTS } from './probe-kind.ts';
-import { type DueProbe, type PathResult, ProbePath } from './probe-path.ts';
+import { CONFIRMED, type DueProbe, type PathResult, ProbePath } from './probe-path.ts';
 import { WatchList } from './watch-list.ts';
 
 export interface ProberOptions {
@@ -10,6 +10,10 @@ export interface ProberOptions {
   readonly cadence: Cadence;
   /** Probes that one turn may send, at most. */
   readonly perTurn: number;
+  /** Probes in any second, at most. */
+  readonly perSecond: number;
+  /** In addition to those, probes that must not wait for their turn: they confirm that a peer is silent. */
+  readonly confirmingPerSecond?: number;
   /** More peers than that are not probed at a time (watch-list.ts). */
   readonly watched: number;
   /** What the kernel says when it does not send, in words. */
@@ -20,7 +24,17 @@ interface Outstanding {
   readonly path: ProbePath;
   readonly probe: DueProbe;
   readonly sentAtMs: number;
+  /** From when on its answer is awaited. */
+  awaitedFromMs: number;
+  isMissing: boolean;
 }
+
+/** A turn that comes so much later than it was wanted says that this host is busy: answers may be late for that alone. */
+const LATE_MS = 100;
+/** A search does not wait for the next turn, but is not worth a wake each moment. */
+const SEARCH_MS = 250;
+/** Turns are not wanted sooner after each other. */
+const LEAST_MS = 20;
 
 /** Probe packets that were exchanged with a peer through the overlay, as the data path counts packets. */
 export interface ProbePackets {
@@ -42,6 +56,11 @@ export class Prober {
   readonly #outstanding = new Map<string, Outstanding>();
   #sequence = 0;
   #sent = 0;
+  /** When the latest probes were sent, the oldest first; of one second. */
+  readonly #sentAtMs: number[] = [];
+  /** When the others are due together. */
+  #togetherAtMs = Number.NEGATIVE_INFINITY;
+  #wantedAtMs = Number.POSITIVE_INFINITY;
 
   constructor(options: ProberOptions) {
     this.#options = options;
@@ -70,29 +89,87 @@ export class Prober {
     this.#list.setActive(ids);
   }
 
-  /** Takes what has come, gives up on what has not, and sends what is due. @param nowMs by the clock of the port. */
-  turn(nowMs: number): void {
+  /**
+   * Takes what has come, gives up on what has not, and sends what is due.
+   * @param nowMs by the clock of the port.
+   * @returns when the next turn is wanted, by that clock. Turns at other times do no harm.
+   */
+  turn(nowMs: number): number {
     for (const arrival of this.#options.io.receive()) this.#take(arrival);
-    for (const [key, { path, probe, sentAtMs }] of this.#outstanding) {
-      const { timeoutMs, searchTimeoutMs } = this.#options.cadence;
-      if (nowMs - sentAtMs <= (probe.kind === 'search' ? searchTimeoutMs : timeoutMs)) continue;
-      this.#outstanding.delete(key);
-      path.lost(probe, nowMs);
-    }
+    if (nowMs - this.#wantedAtMs > LATE_MS) for (const sent of this.#outstanding.values()) sent.awaitedFromMs = nowMs;
+    for (const [key, sent] of this.#outstanding) this.#lookAt(key, sent, nowMs);
     const watched = this.#list.now(nowMs);
     for (const id of this.#paths.keys()) if (!watched.has(id)) this.#paths.delete(id);
-    let left = this.#options.perTurn;
-    for (let looks = watched.size; looks > 0 && left > 0; looks--) {
-      const path = this.#pathOf(this.#list.next()!);
-      while (left > 0) {
-        const probe = path.due(nowMs);
-        if (probe === undefined) break;
-        left--;
+    while (this.#sentAtMs.length > 0 && nowMs - this.#sentAtMs[0]! >= 1_000) this.#sentAtMs.shift();
+    this.#confirm(nowMs);
+    this.#sendDue(watched.size, nowMs);
+    this.#wantedAtMs = this.#nextTurnMs(nowMs);
+    return this.#wantedAtMs;
+  }
+
+  #lookAt(key: string, sent: Outstanding, nowMs: number): void {
+    const { path, probe, sentAtMs } = sent;
+    const { timeoutMs, searchTimeoutMs } = this.#options.cadence;
+    if (nowMs - sentAtMs > (probe.kind === 'search' ? searchTimeoutMs : timeoutMs)) {
+      this.#outstanding.delete(key);
+      path.lost(probe, sentAtMs, sent.isMissing, nowMs);
+    } else if (!sent.isMissing && nowMs - sent.awaitedFromMs >= (path.patienceMs(probe.kind) ?? timeoutMs)) {
+      sent.isMissing = true;
+      path.missing(probe, sentAtMs, nowMs);
+    }
+  }
+
+  #confirm(nowMs: number): void {
+    const { perSecond, confirmingPerSecond = 0 } = this.#options;
+    for (const kind of CONFIRMED) {
+      for (const path of this.#paths.values()) {
+        if (this.#sentAtMs.length >= perSecond + confirmingPerSecond) return;
+        const probe = path.confirming(kind, nowMs);
+        if (probe === undefined) continue;
+        path.sent(probe, nowMs);
         this.#send(path, probe, nowMs);
-        // The others' turn comes first, unless there is nobody else.
-        if (watched.size > 1) break;
       }
     }
+  }
+
+  #sendDue(count: number, nowMs: number): void {
+    const isTogether = nowMs >= this.#togetherAtMs;
+    if (isTogether) this.#togetherAtMs = nowMs + this.#options.cadence.togetherMs;
+    const { perTurn, perSecond, cadence } = this.#options;
+    // A little more than is due in the long run: what is due at the same time for all peers leaves room for what must not wait.
+    const fair = cadence.togetherMs === 0 ? perTurn : 2 * count + 1;
+    let left = Math.min(perTurn, fair, perSecond - this.#sentAtMs.length);
+    const chosen: { readonly path: ProbePath; readonly probe: DueProbe }[] = [];
+    // One of each in its turn, until nobody has any.
+    for (let idle = 0; idle < count && left > 0; ) {
+      const path = this.#pathOf(this.#list.next()!);
+      const probe = isTogether ? path.due(nowMs) : path.searching();
+      if (probe === undefined) {
+        idle++;
+        continue;
+      }
+      idle = 0;
+      left--;
+      path.sent(probe, nowMs);
+      chosen.push({ path, probe });
+    }
+    // Packets of a peer that are no longer than the one before may travel with it as one, and what spoils checksums may look at the
+    // first alone. Datagrams are the shortest.
+    for (const { path, probe } of chosen) if (isDatagram(probe.kind)) this.#send(path, probe, nowMs);
+    for (const { path, probe } of chosen) if (!isDatagram(probe.kind)) this.#send(path, probe, nowMs);
+  }
+
+  #nextTurnMs(nowMs: number): number {
+    let next = this.#togetherAtMs;
+    for (const { path, probe, awaitedFromMs, isMissing } of this.#outstanding.values()) {
+      if (probe.kind === 'search') next = Math.min(next, nowMs + SEARCH_MS);
+      const patienceMs = isMissing ? undefined : path.patienceMs(probe.kind);
+      if (patienceMs !== undefined) next = Math.min(next, awaitedFromMs + patienceMs);
+    }
+    const { perSecond, confirmingPerSecond = 0 } = this.#options;
+    const roomAtMs = this.#sentAtMs.length < perSecond + confirmingPerSecond ? nowMs : this.#sentAtMs[0]! + 1_000;
+    for (const path of this.#paths.values()) next = Math.min(next, Math.max(path.confirmingAtMs, roomAtMs));
+    return Math.max(next, nowMs + LEAST_MS);
   }
 
   /** Of the peers that are looked at now. */
@@ -124,9 +201,9 @@ export class Prober {
     const { kind } = probe;
     const isBeside = kind === 'underlay' || kind === 'underlay-full';
     const to = isBeside ? target.underlay! : target.overlay;
-    path.sent(probe, nowMs);
-    const isUdp = kind === 'udp' || kind === 'udp-plain';
+    const isUdp = isDatagram(kind);
     const sequence = isUdp ? 0 : this.#nextSequence();
+    this.#sentAtMs.push(nowMs);
     const sent = this.#options.io.send(
       isUdp
         ? { kind: 'udp', to, port: CLOSED_PORTS[kind], checksum: kind === 'udp' }
@@ -140,7 +217,7 @@ export class Prober {
     if (!isBeside) this.#count(target.id, 'tx');
     const key = isUdp ? `udp ${CLOSED_PORTS[kind]} ${to}` : `echo ${sequence}`;
     this.#outstanding.delete(key);
-    this.#outstanding.set(key, { path, probe, sentAtMs: sent.atMs });
+    this.#outstanding.set(key, { path, probe, sentAtMs: sent.atMs, awaitedFromMs: sent.atMs, isMissing: false });
   }
 
   #nextSequence(): number {
@@ -163,7 +240,7 @@ export class Prober {
     const outstanding = this.#outstanding.get(key);
     if (outstanding === undefined) return;
     const { path, probe, sentAtMs } = outstanding;
-    const isUdp = probe.kind === 'udp' || probe.kind === 'udp-plain';
+    const isUdp = isDatagram(probe.kind);
     if (message.kind === 'reply' || (isUdp && message.reason === 'port')) {
       this.#outstanding.delete(key);
       path.answered(probe, atMs - sentAtMs, atMs);
@@ -184,6 +261,10 @@ export class Prober {
     if (counts === undefined) this.#packets.set(id, (counts = { tx: 0, rx: 0 }));
     counts[direction]++;
   }
+}
+
+function isDatagram(kind: DueProbe['kind']): kind is keyof typeof CLOSED_PORTS {
+  return kind === 'udp' || kind === 'udp-plain';
 }
 
 function isSame(a: ProbeTarget, b: ProbeTarget): boolean {

@@ -39,6 +39,15 @@ export interface NodePast {
   readonly networks: readonly IpPrefix[];
 }
 
+/** A program that a backend works with. It says its version when it is started with `--version`. */
+export interface NeededProgram {
+  readonly name: string;
+  /** Where it is, when it is in none of the folders of PATH. */
+  readonly folders?: readonly string[];
+  /** Debian's, as `apt-get install` takes them. */
+  readonly packages: string;
+}
+
 /** The little that a backend may ask of the host before a lease is taken. */
 export interface IdentityHost extends TunHost {
   /** The MAC address of a link that is there. */
@@ -80,8 +89,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   readonly hasDaemon?: boolean;
   /** It sends to every host that has an address, whatever backend that one says it has. */
   readonly ignoresPeerType?: boolean;
-  /** Programs that it works with beside those that every backend does, and the Debian packages of each. */
-  readonly programs?: Readonly<Record<string, string>>;
+  /** What it works with beside the programs that every backend does. */
+  readonly programs?: readonly NeededProgram[];
   /** UDP ports on which packets of other hosts come. */
   udpPorts?(config: C): readonly number[];
   /** What it puts before each packet, in bytes, by the family of the network between the hosts. */

@@ -1,7 +1,7 @@
 import { type BackendKeyTable, BOOLEAN, checked, STRING } from '../config/backend-keys.ts';
 import type { IpsecPolicy, PolicyDirection, PolicyVerdict } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
-import { connectionName } from '../ike/ike.ts';
+import { CHARON_FOLDERS, connectionName } from '../ike/ike.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { Secret } from '../secret.ts';
 import { type BackendKind, NO_PEER_STATE } from './backend.ts';
@@ -51,7 +51,13 @@ export const ipsec: BackendKind<IpsecConfig, undefined, typeof KEYS> = {
   owns: () => [],
   udpPorts: () => [IKE_PORT, IKE_PORT_NAT],
   overheadBytes: { ipv4: OVERHEAD_BYTES, ipv6: OVERHEAD_BYTES },
-  programs: { charon: 'strongswan-charon strongswan-swanctl libstrongswan-standard-plugins' },
+  programs: [
+    {
+      name: 'charon',
+      folders: CHARON_FOLDERS,
+      packages: 'strongswan-charon strongswan-swanctl libstrongswan-standard-plugins',
+    },
+  ],
 
   parse: (values) => ({
     udpEncap: values.UDPEncap === true,

@@ -87,7 +87,7 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
       : [{ name: DEVICES.ipv4, kind: 'wireguard' }],
   udpPorts: ({ mode, ports }) => (mode === 'separate' ? [ports.ipv4, ports.ipv6] : [ports.ipv4]),
   overheadBytes: { ipv4: OVERHEAD_BYTES, ipv6: OVERHEAD_BYTES },
-  programs: { wg: 'wireguard-tools' },
+  programs: [{ name: 'wg', packages: 'wireguard-tools' }],
   followsIdentity: true,
 
   parse: (values) => ({

@@ -102,7 +102,8 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const backend = await readBackend(host, paths, signal);
         const ports = backend?.kind.udpPorts?.(backend.config) ?? [];
         if (ports.length === 0) return ok(backend === undefined ? 'no agent runs here yet' : 'this backend has none');
-        const own = new RegExp(['flanneld', 'weft', ...Object.keys(backend?.kind.programs ?? {})].join('|'));
+        const programs = backend?.kind.programs?.map(({ name }) => name) ?? [];
+        const own = new RegExp(['flanneld', 'weft', ...programs].join('|'));
         const found = ports.map((port) => ({ port, holders: host.udpPortHolders(port) }));
         const taken = found.flatMap(({ port, holders }) => {
           const strangers = holders.filter((holder) => !own.test(holder));

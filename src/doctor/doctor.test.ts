@@ -68,7 +68,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
       { dst: 'default', dev: 'eth0' },
       { dst: '10.244.0.0/16', dev: 'flannel0' },
     ],
-    versionOf: async (program) => (without.includes(program) ? undefined : `${program} v1.8.9`),
+    versionOf: async ({ name }) => (without.includes(name) ? undefined : `${name} v1.8.9`),
     firewall: async () => ({ nft: [], legacyForward: undefined }),
     ipsecPolicies: () => 0,
     udpPortHolders: () => ['pid 7 (flanneld)'],
@@ -491,6 +491,23 @@ describe('the doctor', () => {
       });
     });
   }
+
+  it('looks for a program of the backend where distributions put it', async () => {
+    const asked: string[] = [];
+    const [tools] = (
+      await complaints({
+        files: {
+          '/etc/kube-flannel/net-conf.json': `{"Network":"10.244.0.0/16","Backend":{"Type":"ipsec","PSK":"${'k'.repeat(96)}"}}`,
+        },
+        versionOf: async ({ name, folders = [] }) => {
+          asked.push(...folders.map((folder) => `${folder}/${name}`));
+          return 'v1';
+        },
+      })
+    ).filter(({ name }) => name === 'backend-tools');
+    assert.equal(tools, undefined);
+    assert.ok(asked.includes('/usr/lib/ipsec/charon'));
+  });
 
   it('names configurations that a runtime takes instead', async () => {
     const other = join(paths.cniConfDir, '10-containerd-net.conflist');

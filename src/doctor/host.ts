@@ -1,3 +1,4 @@
+import type { NeededProgram } from '../backend/backend.ts';
 import type { FirewallText } from '../trafficmngr/forward-drops.ts';
 
 /** What the checks see of a host. The answers are those of the moment; asking changes nothing. */
@@ -16,8 +17,11 @@ export interface DoctorHost {
   readonly links: (signal: AbortSignal) => Promise<readonly HostLink[]>;
   /** IPv4, table main. */
   readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;
-  /** The first line that the program prints about itself; `undefined` when it is not installed. */
-  readonly versionOf: (program: string, signal: AbortSignal) => Promise<string | undefined>;
+  /** The first line that the program prints about itself; `undefined` when it is in no folder of PATH, nor in those. */
+  readonly versionOf: (
+    program: Pick<NeededProgram, 'name' | 'folders'>,
+    signal: AbortSignal,
+  ) => Promise<string | undefined>;
   /** Programs that are not there say nothing. */
   readonly firewall: (signal: AbortSignal) => Promise<FirewallText>;
   /** IPsec policies of this host; `undefined` when the kernel does not say. */

@@ -60,7 +60,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'the programs that set masquerade and forward rules',
       run: async (signal) => {
         const programs = (await usesNftables()) ? ['nft'] : ['iptables', 'iptables-restore'];
-        const found = await Promise.all(programs.map((program) => host.versionOf(program, signal)));
+        const found = await Promise.all(programs.map((program) => host.versionOf({ name: program }, signal)));
         const missing = programs.filter((_, index) => found[index] === undefined);
         return missing.length === 0
           ? ok(found[0]!)
@@ -74,16 +74,15 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       name: 'backend-tools',
       looksAt: 'the programs that the backend needs',
       run: async (signal) => {
-        const { programs = {} } = (await readBackend(host, paths, signal))?.kind ?? {};
-        const names = Object.keys(programs);
-        if (names.length === 0) return ok('none');
-        const found = await Promise.all(names.map((name) => host.versionOf(name, signal)));
-        const missing = names.filter((_, index) => found[index] === undefined);
+        const { programs = [] } = (await readBackend(host, paths, signal))?.kind ?? {};
+        if (programs.length === 0) return ok('none');
+        const found = await Promise.all(programs.map((program) => host.versionOf(program, signal)));
+        const missing = programs.filter((_, index) => found[index] === undefined);
         return missing.length === 0
           ? ok(found.join(', '))
           : fail(
-              `not installed: ${missing.join(', ')}`,
-              `On Debian: apt-get install ${missing.map((name) => programs[name]).join(' ')}`,
+              `not installed: ${missing.map(({ name }) => name).join(', ')}`,
+              `On Debian: apt-get install ${missing.map(({ packages }) => packages).join(' ')}`,
             );
       },
     },

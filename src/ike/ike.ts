@@ -3,6 +3,14 @@ import type { Secret } from '../secret.ts';
 
 /** What an IKE daemon on this host agrees on with the peers, as plain data, and the daemon itself as a port. Nothing here does I/O. */
 
+/** Where distributions put charon, after the folders of PATH; flannel's list. */
+export const CHARON_FOLDERS: readonly string[] = [
+  '/usr/lib/strongswan',
+  '/usr/lib/ipsec',
+  '/usr/libexec/strongswan',
+  '/usr/libexec/ipsec',
+];
+
 /** The same for all peers. */
 export interface IkeSettings {
   readonly presharedKey: Secret;

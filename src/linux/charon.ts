@@ -1,17 +1,14 @@
-import { access, constants } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { IPSEC_REQID } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
-import type { IkeConnection, IkeDaemon, IkeSession, IkeSettings } from '../ike/ike.ts';
+import { CHARON_FOLDERS, type IkeConnection, type IkeDaemon, type IkeSession, type IkeSettings } from '../ike/ike.ts';
 import { type ViciMessage, viciMessage } from '../ike/vici-message.ts';
 import { childName, connectionWords, tunnelsOf } from '../ike/vici-words.ts';
 import type { Secret } from '../secret.ts';
+import { findProgram, programPaths } from './find-program.ts';
 import { type Child, lines, run, start } from './run.ts';
 import { NO_WORDS, ViciClient } from './vici-client.ts';
 
-/** Where distributions put it, after PATH; flannel's list. */
-const FOLDERS = ['/usr/lib/strongswan', '/usr/lib/ipsec', '/usr/libexec/strongswan', '/usr/libexec/ipsec'];
 const SOCKET = '/var/run/charon.vici';
 /** From its start to its first answer; a machine that boots is slow. */
 const START_PATIENCE_MS = 30_000;
@@ -42,12 +39,6 @@ const INSTALL =
 export interface CharonOptions {
   /** Takes each line that it writes. It writes no keys. */
   readonly onLine: (line: string) => void;
-  /** Where to look for it first; that of this process by default. */
-  readonly path?: string | undefined;
-  /** Where to look after that. */
-  readonly folders?: readonly string[] | undefined;
-  /** Name of the network namespace (`ip netns`); this process's own by default. */
-  readonly netns?: string | undefined;
 }
 
 /** strongSwan's charon as a child of this process. */
@@ -64,14 +55,14 @@ export class Charon implements IkeDaemon {
 
   async start(signal: AbortSignal): Promise<IkeSession> {
     const child = await start([await this.#executable()], {
-      ...{ stdout: 'pipe', stderr: 'pipe', killGraceMs: END_PATIENCE_MS, netns: this.#options.netns, signal },
+      ...{ stdout: 'pipe', stderr: 'pipe', killGraceMs: END_PATIENCE_MS, signal },
       // It takes its keys out of the kernel, and its process id out of the file that keeps another one from starting.
       endsWithThisProcess: 'SIGTERM',
     });
     try {
       const session = await CharonSession.of(child, this.#options.onLine, signal);
       // Keys that a killed charon has left in the kernel, which this one knows nothing of.
-      await run(FORGET_KEYS, { netns: this.#options.netns, okExitCodes: 'any', signal });
+      await run(FORGET_KEYS, { okExitCodes: 'any', signal });
       return session;
     } catch (error) {
       await child[Symbol.asyncDispose]();
@@ -80,31 +71,13 @@ export class Charon implements IkeDaemon {
   }
 
   async #executable(): Promise<string> {
-    const { path, folders } = this.#options;
-    const found = await findCharon(path, folders);
+    const paths = programPaths('charon', CHARON_FOLDERS);
+    const found = await findProgram(paths);
     if (found !== undefined) return found;
-    throw new WeftError(
-      'WEFT_CHARON_MISSING',
-      `No valid charon executable found at paths [${candidates(path, folders).join(' ')}]`,
-      { hint: INSTALL },
-    );
+    throw new WeftError('WEFT_CHARON_MISSING', `No valid charon executable found at paths [${paths.join(' ')}]`, {
+      hint: INSTALL,
+    });
   }
-}
-
-/** Where charon is on this host; `undefined` when it is not installed. */
-export async function findCharon(path?: string, folders?: readonly string[]): Promise<string | undefined> {
-  for (const file of candidates(path, folders)) {
-    const isThere = await access(file, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) return file;
-  }
-  return undefined;
-}
-
-function candidates(path = process.env.PATH ?? '', folders: readonly string[] = FOLDERS): string[] {
-  return [...path.split(':'), ...folders].filter((folder) => folder !== '').map((folder) => join(folder, 'charon'));
 }
 
 class CharonSession implements IkeSession {

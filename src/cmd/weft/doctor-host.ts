@@ -5,7 +5,7 @@ import { describeError } from '../../errors.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
 import { tryFastPath } from '../../linux/bpf.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
-import { findCharon } from '../../linux/charon.ts';
+import { findProgram, programPaths } from '../../linux/find-program.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
@@ -62,10 +62,9 @@ export function realHost(): DoctorHost {
         ({ dst, dev }): HostRoute => ({ dst, dev }),
       );
     },
-    versionOf: async (program, signal) => {
+    versionOf: async ({ name, folders = [] }, signal) => {
       try {
-        // It is in no folder of the PATH.
-        const path = program === 'charon' ? ((await findCharon()) ?? program) : program;
+        const path = (await findProgram(programPaths(name, folders))) ?? name;
         return (await run([path, '--version'], { signal })).stdout.split('\n')[0];
       } catch (error) {
         if (isCommandMissing(error)) return undefined;

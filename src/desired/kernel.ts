@@ -13,7 +13,8 @@ export type OpResult =
 export interface Kernel {
   /**
    * What there is: the links of the wanted state with their addresses, the neighbours and forwarding entries of its VXLAN
-   * links, and all routes of table main. A link that does not exist is left out.
+   * links, and all routes of table main. A link that does not exist is left out. One that was there at an earlier look, and has
+   * another name now, says so.
    *
    * @throws WeftError WEFT_KERNEL_STATE, WEFT_COMMAND_…: it could not be read. Never an empty answer instead.
    */

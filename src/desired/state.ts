@@ -240,6 +240,8 @@ export interface ActualIpipSettings {
 
 interface ActualLinkProperties {
   readonly name: string;
+  /** Of a link that somebody has renamed: its name at an earlier look, when it was the own one of that name. */
+  readonly wasOwn?: string;
   readonly mtuBytes: number;
   /** Administratively up. */
   readonly up: boolean;

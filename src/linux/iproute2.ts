@@ -57,8 +57,8 @@ export function iproute2Kernel(options: Iproute2Options): Kernel {
 class Iproute2Kernel implements Kernel {
   readonly #netns: string | undefined;
   readonly #monitor: IpMonitor;
-  /** Of the own links, as of the last look: one that is renamed has nothing else by which a line tells it. */
-  readonly #ownIndexes = new Set<number>();
+  /** Names of the own links by index, as last found: one that is renamed keeps nothing else for certain. */
+  readonly #ownNames = new Map<number, string>();
   readonly #policyMonitor: IpMonitor;
   /** One for each that changes() has given its first notice: what is done before that would be expected in vain. */
   readonly #listeners = new Set<OwnEchoes>();
@@ -91,14 +91,12 @@ class Iproute2Kernel implements Kernel {
     ]);
     const links: ActualLink[] = [];
     const addresses: ActualAddress[] = [];
-    const own = new Set(wanted.links.flatMap(({ kind, name }) => (kind === 'external' ? [] : name)));
-    this.#ownIndexes.clear();
     const summed = new Set(wanted.links.flatMap((link) => ('sumsBefore' in link && link.sumsBefore ? link.name : [])));
     for (const answer of main.slice(1, 1 + names.length)) {
       for (const item of answer) {
         if (typeof item.ifname !== 'string') continue;
         const link = linkOf(item);
-        if (own.has(link.name)) this.#ownIndexes.add(Number(item.ifindex));
+        this.#remember(Number(item.ifindex), link, wanted);
         const sums = summed.has(link.name) ? { sumsBefore: !(await this.#deviceSums(link.name, signal)) } : {};
         links.push({ ...link, ...sums });
         addresses.push(...addressesOf(item));
@@ -108,7 +106,8 @@ class Iproute2Kernel implements Kernel {
     for (const item of await this.#readAll(kindsOfMissing(wanted, links), signal)) {
       const link = linkOf(item);
       if (read.has(link.name)) continue;
-      links.push(link);
+      const wasOwn = this.#ownNames.get(Number(item.ifindex));
+      links.push({ ...link, ...(wasOwn === undefined ? {} : { wasOwn }) });
       addresses.push(...addressesOf(item));
     }
     const neighbours = held.flatMap((link, i) => (main[1 + names.length + i] ?? []).flatMap(neighbourOf(link)));
@@ -119,6 +118,20 @@ class Iproute2Kernel implements Kernel {
     const areWanted = (wanted.policies ?? []).length > 0;
     const policies = await readIpsecPolicies({ netns: this.#netns, areWanted, signal });
     return { links, addresses, routes, neighbours, fdb: entries, sysctls, wireguard, policies };
+  }
+
+  /** The kernel gives an index to one link only, as long as nobody asks for it. */
+  #remember(index: number, found: ActualLink, { links }: WantedState): void {
+    const isOwn = links.some(
+      (link) =>
+        link.name === found.name &&
+        link.kind !== 'external' &&
+        link.kind === found.kind &&
+        (linkKind(link.kind) as LinkKind<OwnLinkKind>).suits(link, found.settings),
+    );
+    if (!isOwn) return;
+    for (const [earlier, name] of this.#ownNames) if (name === found.name) this.#ownNames.delete(earlier);
+    this.#ownNames.set(index, found.name);
   }
 
   /** The links of these kinds, whatever their names. */
@@ -158,7 +171,7 @@ class Iproute2Kernel implements Kernel {
   async *changes(wanted: () => WantedState, signal: AbortSignal): AsyncIterable<void> {
     const echoes = new OwnEchoes(() => this.#monitor.nudge());
     const matters = (line: string): boolean =>
-      !echoes.take(line) && (concerns(line, wanted()) || this.#ownIndexes.has(linkIndex(line)));
+      !echoes.take(line) && (concerns(line, wanted()) || this.#ownNames.has(linkIndex(line)));
     const ended = new AbortController();
     if ((wanted().policies ?? []).length > 0) void this.#nudgeByPolicies(AbortSignal.any([signal, ended.signal]));
     try {

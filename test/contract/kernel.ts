@@ -36,6 +36,7 @@ export interface KernelHarness extends AsyncDisposable {
   /** A tun device as the data plane makes it: down. */
   addTun(name: string): Promise<void>;
   deleteLink(name: string): Promise<void>;
+  renameLink(name: string, to: string): Promise<void>;
   setDown(name: string): Promise<void>;
   setMtu(name: string, mtuBytes: number): Promise<void>;
   setQueue(name: string, packets: number): Promise<void>;
@@ -246,6 +247,25 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       const remade = await settle(h.kernel, { ...VXLAN, links });
       const device = remade.links.find((link) => link.name === 'flannel.1');
       assert.equal(device?.kind === 'vxlan' && device.settings.vni, 7);
+    });
+
+    it('knows a link that is renamed, without its addresses too, and no other of that kind', async () => {
+      await using h = await open();
+      const { links } = await settle(h.kernel, VXLAN);
+      assert.ok(links.every((link) => !('wasOwn' in link)));
+      await h.flushAddresses('flannel.1');
+      await h.renameLink('flannel.1', 'old');
+      const look = async () => (await h.kernel.read(VXLAN, signal)).links.find(({ name }) => name === 'old')?.wasOwn;
+      assert.deepEqual([await look(), await look()], ['flannel.1', 'flannel.1']);
+      const ops = (await applyOnce(h.kernel, VXLAN)).map(describeOp);
+      assert.ok(ops.includes('rename link old to flannel.1'), ops.join('; '));
+      assert.ok((await settle(h.kernel, VXLAN)).links.every((link) => !('wasOwn' in link)));
+      await h.deleteLink('flannel.1');
+      const [, link] = VXLAN.links as [WantedLink, Extract<WantedLink, { kind: 'vxlan' }>];
+      const strange = { ...link, name: 'strange', settings: { ...link.settings, vni: 9 } };
+      await h.kernel.apply([{ type: 'link-add', link: strange }], signal);
+      const found = (await h.kernel.read(VXLAN, signal)).links.find(({ name }) => name === 'strange');
+      assert.deepEqual([found?.kind, found !== undefined && 'wasOwn' in found], ['vxlan', false]);
     });
 
     it('leaves checksums to no device where that is wanted, and looks whether it stays so', async () => {

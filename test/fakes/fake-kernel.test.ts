@@ -21,6 +21,7 @@ kernelContract('fake', async (): Promise<KernelHarness> => {
     setQueue: async (name, queuePackets) => kernel.setLink(name, { queuePackets }),
     setMtu: async (name, mtuBytes) => kernel.setLink(name, { mtuBytes }),
     addAddress,
+    renameLink: async (name, to) => void kernel.byHand({ type: 'link-rename', name, to }),
     flushAddresses: async (link) => kernel.flushAddresses(link),
     addRoute: async ({ dst, dev, via, protocol }) => {
       const prefix = parsePrefix(dst)!;

@@ -61,6 +61,8 @@ export class FakeKernel implements Kernel {
   /** Set to make the next reads fail. */
   readError: Error | undefined;
 
+  /** Names of the own links of earlier looks, by those they have now. */
+  readonly #ownNames = new Map<string, string>();
   readonly #listeners = new Set<EventTarget>();
 
   get listeners(): number {
@@ -72,8 +74,12 @@ export class FakeKernel implements Kernel {
     this.reads++;
     await Promise.resolve();
     if (this.readError !== undefined) throw this.readError;
+    for (const { kind, name } of wanted.links) if (this.links.get(name)?.kind === kind) this.#ownNames.set(name, name);
     return {
-      links: [...this.links.values()],
+      links: [...this.links.values()].map((link) => {
+        const wasOwn = this.#ownNames.get(link.name);
+        return { ...link, ...(wasOwn === undefined || wasOwn === link.name ? {} : { wasOwn }) };
+      }),
       addresses: [...this.addresses],
       routes: [...this.routes],
       neighbours: [...this.neighbours],
@@ -172,6 +178,7 @@ export class FakeKernel implements Kernel {
         return this.linkAdd(op.link);
       case 'link-delete':
         this.links.delete(op.name);
+        this.#ownNames.delete(op.name);
         this.addresses = this.addresses.filter((address) => address.link !== op.name);
         this.routes = this.routes.filter((route) => route.dev !== op.name);
         this.neighbours = this.neighbours.filter((entry) => entry.link !== op.name);
@@ -300,6 +307,9 @@ export class FakeKernel implements Kernel {
     if (this.links.has(to)) return 'RTNETLINK answers: File exists';
     this.links.delete(name);
     this.links.set(to, { ...link, name: to });
+    const own = this.#ownNames.get(name);
+    this.#ownNames.delete(name);
+    if (own !== undefined) this.#ownNames.set(to, own);
     const settings = this.wireguardSettings.get(name);
     this.wireguardSettings.delete(name);
     if (settings !== undefined) this.wireguardSettings.set(to, settings);

@@ -53,7 +53,8 @@ describe('backends without a forwarder, with real agents', () => {
       return now !== undefined && JSON.stringify(now) === JSON.stringify(before) ? now : undefined;
     });
     await everyPairAnswers(overlay);
-    await topology.exec(host, ['ip', 'link', 'set', 'flannel.1', 'name', 'renamed']);
+    // Neither name nor address tells it any more.
+    await topology.ipBatch(host, 'link set flannel.1 name renamed\naddr flush dev renamed\n');
     await eventually('the device has its name back', async () => {
       const now = await state().catch(() => undefined);
       return now !== undefined && JSON.stringify(now) === JSON.stringify(before) ? now : undefined;

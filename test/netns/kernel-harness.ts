@@ -34,6 +34,7 @@ export async function openRealHost(): Promise<RealHost> {
     kernel: iproute2Kernel({ netns, onLost: (text) => void process.stderr.write(`${text}\n`) }),
     addTun: async (name) => void (await ip('tuntap', 'add', 'dev', name, 'mode', 'tun')),
     deleteLink: async (name) => void (await ip('link', 'delete', name)),
+    renameLink: async (name, to) => void (await ip('link', 'set', name, 'name', to)),
     setDown: async (name) => void (await ip('link', 'set', name, 'down')),
     setQueue: async (name, packets) => void (await ip('link', 'set', name, 'txqueuelen', String(packets))),
     setMtu: async (name, mtuBytes) => void (await ip('link', 'set', name, 'mtu', String(mtuBytes))),

@@ -88,6 +88,7 @@ function renamedLink(
   const { knownBy }: LinkKind<OwnLinkKind> = linkKind(link.kind);
   const named = new Set([...wanted.links, ...(wanted.absentLinks ?? [])].map(({ name }) => name));
   const isKnown = (found: ActualLink): boolean => {
+    if (found.wasOwn === link.name) return true;
     switch (knownBy) {
       case undefined:
         return false;

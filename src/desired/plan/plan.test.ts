@@ -389,12 +389,16 @@ describe('a link of ours that somebody has renamed', () => {
     assert.deepEqual(ops.map(describeOp), ['delete link old', 'add link flannel.1 (vxlan)', ...setting]);
   });
 
-  it('is one with an address of ours: another of that kind is left alone', async () => {
+  it('is one that was there before, or has an address of ours: another of that kind is left alone', async () => {
     const kernel = await vxlanHost();
     rename(kernel, 'flannel.1');
     for (const address of kernel.addresses.filter(({ link }) => link === 'old'))
       kernel.byHand({ type: 'address-delete', address });
-    const { ops } = planned(VXLAN.wanted, await kernel.read(VXLAN.wanted, never));
+    const read = await kernel.read(VXLAN.wanted, never);
+    const { ops: known } = planned(VXLAN.wanted, read);
+    assert.deepEqual(known.map(describeOp), [...back, ...setting]);
+    const strangers = read.links.map(({ wasOwn, ...link }) => link);
+    const { ops } = planned(VXLAN.wanted, { ...read, links: strangers });
     assert.ok(!ops.some((op) => op.type === 'link-rename' || op.type === 'link-delete'));
   });
 

@@ -207,6 +207,22 @@ describe('what became of a packet', () => {
       { isFarSeen: false, agentDrops: [{ host: FAR, side: 'kernel', reason: 'filtered-in', packets: 10 }] },
       `lost | ${FAR} | host | host:filtered-in`,
     ],
+    [
+      'the far host drops what was encrypted',
+      {
+        sightings: SENT.slice(0, 1),
+        agentDrops: [
+          { host: 'this host', side: 'kernel', reason: 'no-route', packets: 10 },
+          { host: FAR, side: 'kernel', reason: 'filtered-in', packets: 10 },
+        ],
+      },
+      `lost | ${FAR} | host | host:filtered-in`,
+    ],
+    [
+      'the far host drops what is not this packet, which was seen on its way',
+      { agentDrops: [{ host: FAR, side: 'kernel', reason: 'filtered-in', packets: 10 }] },
+      'lost | this host | host eth0 | unseen',
+    ],
     ['nothing knows more', {}, 'lost | this host | host eth0 | unseen'],
     ['it was never on a device', { sightings: [] }, 'lost | this host | host socket | unseen'],
   ];

@@ -332,6 +332,11 @@ function errorVerdict(error: TraceSighting, { protocol }: TraceFacts): TraceVerd
   return { outcome: isRefused ? 'refused' : 'lost', host: error.place.host, hop: hopOf(error), reason, text: from };
 }
 
+/** Whether it may be on its way to the far host as something else. */
+function isHidden({ place, direction, match }: TraceSighting, { farHost }: TraceFacts): boolean {
+  return match.leg === 'request' && match.inner === undefined && direction === 'out' && place.host !== farHost;
+}
+
 /** The agent in whose hands the packet was: it is inside the tunnel's device, and not in a datagram after that. */
 function agentVerdict(facts: TraceFacts): TraceVerdict | undefined {
   const last = lastOf(facts, 'answer') ?? lastOf(facts, 'request');
@@ -340,7 +345,8 @@ function agentVerdict(facts: TraceFacts): TraceVerdict | undefined {
     const isFar = host === facts.farHost;
     // What the kernel of this host drops is known from itself, and everything of a far host only from its agent.
     if (isFar && !facts.isFarSeen) return true;
-    if (side === 'kernel') return false;
+    // An encrypted tunnel's packets are not known on their way between the hosts, nor when they are dropped there.
+    if (side === 'kernel') return isFar && isHidden(last, facts);
     const isRequest = last.match.leg === 'request';
     if (side === 'rx') return last.match.inner !== undefined && isRequest === isFar;
     return last.match.inner === undefined && isRequest !== isFar;

@@ -60,6 +60,10 @@ class Iproute2Kernel implements Kernel {
   /** Names of the own links by index, as last found: one that is renamed keeps nothing else for certain. */
   readonly #ownNames = new Map<number, string>();
   readonly #policyMonitor: IpMonitor;
+  /** Since policies are wanted. */
+  #arePoliciesWatched = false;
+  /** What begins to watch them, for each changes() that does not yet. */
+  readonly #policyWatches = new Set<() => void>();
   /** One for each that changes() has given its first notice: what is done before that would be expected in vain. */
   readonly #listeners = new Set<OwnEchoes>();
 
@@ -116,6 +120,7 @@ class Iproute2Kernel implements Kernel {
     const tunnels = links.filter(({ kind }) => kind === 'wireguard').map(({ name }) => name);
     const wireguard = await readWireguard(tunnels, { netns: this.#netns, signal });
     const areWanted = (wanted.policies ?? []).length > 0;
+    if (areWanted) this.#watchPolicies();
     const policies = await readIpsecPolicies({ netns: this.#netns, areWanted, signal });
     return { links, addresses, routes, neighbours, fdb: entries, sysctls, wireguard, policies };
   }
@@ -143,6 +148,7 @@ class Iproute2Kernel implements Kernel {
   }
 
   async apply(ops: readonly Op[], signal: AbortSignal): Promise<OpResult[]> {
+    if (ops.some(({ type }) => type === 'policy-set')) this.#watchPolicies();
     const listeners = [...this.#listeners];
     for (const echoes of listeners) for (const op of ops) echoes.expect(op);
     try {
@@ -173,7 +179,10 @@ class Iproute2Kernel implements Kernel {
     const matters = (line: string): boolean =>
       !echoes.take(line) && (concerns(line, wanted()) || this.#ownNames.has(linkIndex(line)));
     const ended = new AbortController();
-    if ((wanted().policies ?? []).length > 0) void this.#nudgeByPolicies(AbortSignal.any([signal, ended.signal]));
+    const watchPolicies = (): void => void this.#nudgeByPolicies(AbortSignal.any([signal, ended.signal]));
+    if ((wanted().policies ?? []).length > 0) this.#watchPolicies();
+    if (this.#arePoliciesWatched) watchPolicies();
+    else this.#policyWatches.add(watchPolicies);
     try {
       for await (const _ of this.#monitor.changes(matters, signal)) {
         this.#listeners.add(echoes);
@@ -181,8 +190,16 @@ class Iproute2Kernel implements Kernel {
       }
     } finally {
       this.#listeners.delete(echoes);
+      this.#policyWatches.delete(watchPolicies);
       ended.abort();
     }
+  }
+
+  /** From now on changes() gives notice of IPsec policies: most hosts never want any, and have no use for one more monitor. */
+  #watchPolicies(): void {
+    this.#arePoliciesWatched = true;
+    for (const watch of this.#policyWatches) watch();
+    this.#policyWatches.clear();
   }
 
   /** Never rejects. */

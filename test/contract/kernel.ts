@@ -539,6 +539,34 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       await Promise.allSettled([last, notices.return?.()]);
     });
 
+    it('gives notice of IPsec policies that are wanted only after it has begun to listen', async () => {
+      await using h = await open();
+      const bare: WantedState = { ...UDP, links: [UPLINK], addresses: [], routes: [] };
+      const policy: IpsecPolicy = {
+        ...{ direction: 'out', src: prefix('10.244.1.0/24'), dst: prefix('10.244.2.0/24') },
+        verdict: { kind: 'block' },
+      };
+      let wanted = bare;
+      const stop = new AbortController();
+      const patience = AbortSignal.any([stop.signal, AbortSignal.timeout(30_000)]);
+      const notices = h.kernel.changes(() => wanted, patience)[Symbol.asyncIterator]();
+      await notices.next();
+      wanted = { ...bare, policies: [policy] };
+      const watched = notices.next();
+      await settle(h.kernel, wanted);
+      assert.equal((await watched).done, false, 'it watches them');
+      const gone = notices.next();
+      const { policies = [] } = await h.kernel.read(wanted, signal);
+      await h.kernel.apply(
+        policies.map((each) => ({ type: 'policy-delete', policy: each })),
+        signal,
+      );
+      assert.equal((await gone).done, false, 'one is gone');
+      const last = notices.next();
+      stop.abort();
+      await Promise.allSettled([last, notices.return?.()]);
+    });
+
     it('gives no notice of the routes, neighbours and forwarding entries that it sets itself', async () => {
       await using h = await open();
       const peers = (macs: readonly string[]): WantedState => ({

@@ -1,17 +1,5 @@
 import type { Inspection } from '../api/inspection.ts';
-import type {
-  Config,
-  LeaseEntry,
-  Leases,
-  Peer,
-  Peers,
-  Probe,
-  ReadinessAnswer,
-  Rules,
-  Self,
-  State,
-  Traffic,
-} from '../api/schema.ts';
+import type { Config, LeaseEntry, Leases, Peers, ReadinessAnswer, Rules, Self, State } from '../api/schema.ts';
 import { type FlanneldOptions, shownFlanneldOptions } from '../config/flanneld-options.ts';
 import { networksOf } from '../config/network-config.ts';
 import { compareState } from '../desired/comparison.ts';
@@ -20,24 +8,18 @@ import { describeProblem } from '../desired/problem.ts';
 import type { EventRing } from '../events/event-ring.ts';
 import { formatAddr, formatPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
-import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
+import type { Lease } from '../lease/lease.ts';
 import { describeRefusal } from '../lease/lease-gate.ts';
 import type { ProcessLog } from '../log/log.ts';
-import type { DirectionFigures, PacketFigures, WireguardFigures } from '../metrics/snapshot.ts';
-import type { PathResult } from '../probe/probe-path.ts';
-import { type AgentFigures, wireguardFigures } from './agent-figures.ts';
-import { LastSeen } from './last-seen.ts';
+import type { AgentFigures } from './agent-figures.ts';
 import type { NodePlane } from './node-plane.ts';
 import type { NodeReadiness } from './readiness.ts';
 import { REMEDIES } from './remedies.ts';
 import { shownNetworkConfig } from './shown-config.ts';
+import { describedLease, leaseEntry } from './shown-lease.ts';
+import { ShownPeers } from './shown-peers.ts';
+import { directions, totalsOf } from './shown-traffic.ts';
 import { describeStore } from './store-name.ts';
-
-/** Several readers at once cost one look at the peers. */
-const FRESH_MS = 500;
-/** How often it is noticed that something of a peer has arrived; with many peers it takes longer, so that it costs the same. */
-const SAMPLE_MS = 10_000;
-const SAMPLE_SHARE = 1 / 1_000;
 
 /** What the agent's life knows at the moment. */
 export interface AgentView {
@@ -67,19 +49,16 @@ export class AgentInspection implements Inspection, Disposable {
   readonly startedAtMs: number = Math.round(performance.timeOrigin);
   readonly events: EventRing;
   readonly #parts: InspectionParts;
-  readonly #lastSeen = new LastSeen();
-  #peers: { readonly list: Peer[]; readonly atMs: number; readonly freshUntilMs: number } | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #peers: ShownPeers;
 
   constructor(parts: InspectionParts) {
     this.#parts = parts;
     this.events = parts.events;
-    this.#sampleIn(SAMPLE_MS);
+    this.#peers = new ShownPeers(parts);
   }
 
   [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#peers[Symbol.dispose]();
   }
 
   self(): Self {
@@ -89,7 +68,7 @@ export class AgentInspection implements Inspection, Disposable {
     const state = readiness.read();
     const { rss, heapUsed } = process.memoryUsage();
     const { user, system } = process.cpuUsage();
-    const peers = this.#look().list;
+    const peers = this.#peers.look().list;
     return {
       ...{ apiVersion: 'v1', atMs: Date.now(), host: hostName, version, pid: process.pid },
       ...(options.nodeName === '' ? {} : { node: options.nodeName }),
@@ -120,7 +99,7 @@ export class AgentInspection implements Inspection, Disposable {
   }
 
   peers(): Peers {
-    const { atMs, list } = this.#look();
+    const { atMs, list } = this.#peers.look();
     return { atMs, total: list.length, peers: list };
   }
 
@@ -129,7 +108,7 @@ export class AgentInspection implements Inspection, Disposable {
     const { own } = view();
     const leases: LeaseEntry[] = [
       ...(own === undefined ? [] : [{ ...leaseEntry(own), status: 'own' as const }]),
-      ...this.#peerLeases().map((lease) => ({ ...leaseEntry(lease), status: 'peer' as const })),
+      ...this.#peers.leases().map((lease) => ({ ...leaseEntry(lease), status: 'peer' as const })),
       ...(figures.session?.refusals() ?? []).map((refusal) => {
         return { ...leaseEntry(refusal.lease), status: 'refused' as const, reason: describeRefusal(refusal) };
       }),
@@ -217,168 +196,9 @@ export class AgentInspection implements Inspection, Disposable {
       ...(counted === undefined ? {} : { nobody: directions(counted.nobody) }),
     };
   }
-
-  #sampleIn(ms: number): void {
-    this.#timer = setTimeout(() => {
-      const startedMs = performance.now();
-      this.#noticeArrivals();
-      this.#sampleIn(Math.max(SAMPLE_MS, (performance.now() - startedMs) / SAMPLE_SHARE));
-    }, ms).unref();
-  }
-
-  /** All peers, as of at most a moment ago. */
-  #look(): { readonly list: Peer[]; readonly atMs: number } {
-    const nowMs = performance.now();
-    if (this.#peers !== undefined && nowMs < this.#peers.freshUntilMs) return this.#peers;
-    const { figures, view } = this.#parts;
-    const { plane } = view();
-    const leases = this.#peerLeases();
-    const tunnels = new Map(wireguardOf(figures).map((tunnel) => [tunnel.peer, tunnel]));
-    const list = leases.map((lease) => this.#peerOf(lease, plane, tunnels));
-    this.#lastSeen.keepOnly(new Set(leases.map(leaseKey)));
-    this.#peers = { list, atMs: Date.now(), freshUntilMs: nowMs + FRESH_MS };
-    return this.#peers;
-  }
-
-  #peerLeases(): readonly Lease[] {
-    const { figures, view } = this.#parts;
-    return figures.session?.table.peers ?? view().peers;
-  }
-
-  /** From whom packets have come since the last time: of all that is shown of a peer, what must not wait until somebody asks. */
-  #noticeArrivals(): void {
-    const { forwarder, slots } = this.#parts.figures;
-    const keys = this.#peerLeases().map(leaseKey);
-    this.#lastSeen.keepOnly(new Set(keys));
-    if (forwarder === undefined) return;
-    for (const key of keys) {
-      const slot = slots.of(key);
-      if (slot !== undefined) this.#lastSeen.at(key, forwarder.traffic(slot).rx.packets);
-    }
-  }
-
-  #peerOf(lease: Lease, plane: NodePlane | undefined, tunnels: ReadonlyMap<string, WireguardFigures>): Peer {
-    const key = leaseKey(lease);
-    const described = describedLease(lease);
-    const id = described.subnets.join('&');
-    const way = plane?.ways.get(key);
-    const ike = plane?.ike?.tunnel(key);
-    const reason = plane?.skipped.reasonOf(key) ?? ike?.problem;
-    const traffic = this.#trafficOf(key);
-    const wireguard = tunnels.get(id);
-    const tunnel = wireguard ?? ike;
-    const heardAtMs = wireguard?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets);
-    return {
-      ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
-      ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),
-      backendType: lease.attrs.backendType || 'udp',
-      path: way === undefined ? 'others' : way.path === 'forwarder' && this.#isFast(lease) ? 'fast-path' : way.path,
-      ...(reason === undefined ? {} : { reason }),
-      ...(way?.device === undefined ? {} : { device: way.device }),
-      ...traffic,
-      ...(tunnel === undefined ? {} : { tunnel: { sentBytes: tunnel.sentBytes, receivedBytes: tunnel.receivedBytes } }),
-      ...(heardAtMs === undefined ? {} : { lastSeenAtMs: heardAtMs }),
-      ...this.#probeOf(described.subnets),
-    };
-  }
-
-  /** Of the first family with a fault, else of the first. */
-  #probeOf(subnets: readonly string[]): { readonly probe?: Probe } {
-    const results = subnets.flatMap((subnet) => this.#parts.figures.probes?.result(subnet) ?? []);
-    const result = results.find(({ diagnosis }) => diagnosis !== undefined) ?? results[0];
-    return result === undefined ? {} : { probe: shownProbe(result) };
-  }
-
-  #isFast({ attrs }: Lease): boolean {
-    const { ipv4 } = attrs.publicAddresses;
-    const { forwarder, fastPath } = this.#parts.figures;
-    return fastPath?.isOpen === true && ipv4 !== undefined && forwarder?.isFast(ipv4) === true;
-  }
-
-  /** `undefined` for a peer that nobody counts packets of. */
-  #trafficOf(key: LeaseKey): { readonly tx: Traffic; readonly rx: Traffic } | undefined {
-    const { forwarder, slots } = this.#parts.figures;
-    const slot = slots.of(key);
-    return forwarder === undefined || slot === undefined ? undefined : directions(forwarder.traffic(slot));
-  }
-}
-
-function shownProbe({
-  measuredAtMs,
-  lastAnswerAtMs,
-  rttMs,
-  lossRatio,
-  pathMtuBytes,
-  passes,
-  diagnosis,
-}: PathResult): Probe {
-  const isAnswered = rttMs !== undefined && passes.small !== 'no';
-  return {
-    measuredAtMs: epochMs(measuredAtMs ?? performance.now()),
-    ...(isAnswered ? { rttMs: rttMs.median } : {}),
-    ...(lossRatio === undefined ? {} : { lossRatio }),
-    ...(pathMtuBytes === undefined ? {} : { pathMtuBytes }),
-    ...(diagnosis === undefined ? {} : { problem: diagnosis.cause, fault: diagnosis.fault, remedy: diagnosis.remedy }),
-    ...(lastAnswerAtMs === undefined ? {} : { lastAnswerAtMs: epochMs(lastAnswerAtMs) }),
-  };
-}
-
-/** From the clock of the probes (performance.now). */
-function epochMs(atMs: number): number {
-  return Math.round(Date.now() - performance.now() + atMs);
 }
 
 function externalOf({ external }: NodePlane): NonNullable<Self['external']> {
   const { name, addresses, mtuBytes } = external;
   return { name, mtuBytes, addresses: present(addresses).map(formatAddr) };
-}
-
-function describedLease(lease: Lease): Pick<LeaseEntry, 'subnets' | 'publicAddresses' | 'expiresAtMs'> {
-  const { subnets, attrs, expiresAtMs } = lease;
-  return {
-    subnets: present(subnets).map(formatPrefix),
-    publicAddresses: present(attrs.publicAddresses).map(formatAddr),
-    ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
-  };
-}
-
-function leaseEntry(lease: Lease): Omit<LeaseEntry, 'status'> {
-  const { origin, attrs } = lease;
-  return {
-    ...describedLease(lease),
-    backendType: attrs.backendType || 'udp',
-    ...(origin?.holder === undefined ? {} : { holder: origin.holder }),
-    ...(origin?.since === undefined ? {} : { since: origin.since }),
-  };
-}
-
-function wireguardOf({ plane }: AgentFigures): readonly WireguardFigures[] {
-  return plane?.reconciler.stats().wireguard.flatMap(wireguardFigures) ?? [];
-}
-
-function traffic({ packets, bytes, drops }: PacketFigures): Traffic {
-  const counted = Object.entries(drops).flatMap(([reason, count]): [string, number][] =>
-    count === undefined || count === 0 ? [] : [[reason, count]],
-  );
-  return { packets, bytes, drops: Object.fromEntries(counted) };
-}
-
-function directions({ tx, rx }: DirectionFigures): { readonly tx: Traffic; readonly rx: Traffic } {
-  return { tx: traffic(tx), rx: traffic(rx) };
-}
-
-/** Absent when no peer's packets are counted. */
-function totalsOf(peers: readonly Peer[]): Pick<Self, 'totals'> {
-  const counted = peers.flatMap(({ tx, rx }) => (tx === undefined || rx === undefined ? [] : [{ tx, rx }]));
-  if (counted.length === 0) return {};
-  const sum = (direction: 'tx' | 'rx'): Traffic => {
-    const total = { packets: 0, bytes: 0, drops: {} as Record<string, number> };
-    for (const { [direction]: one } of counted) {
-      total.packets += one.packets;
-      total.bytes += one.bytes;
-      for (const [reason, count] of Object.entries(one.drops)) total.drops[reason] = (total.drops[reason] ?? 0) + count;
-    }
-    return total;
-  };
-  return { totals: { tx: sum('tx'), rx: sum('rx') } };
 }

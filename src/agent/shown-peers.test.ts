@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { addresses } from '../../test/fakes/host-networks.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
+import { type Lease, leaseKey } from '../lease/lease.ts';
+import type { DirectionFigures } from '../metrics/snapshot.ts';
+import type { PeerWay } from './peer-way.ts';
+import { ShownPeers, type ShownPeersParts } from './shown-peers.ts';
+import { totalsOf } from './shown-traffic.ts';
+
+function leaseOf(host: number): Lease {
+  return {
+    subnets: { ipv4: parsePrefix4(`10.244.${host}.0/24`), ipv6: undefined },
+    attrs: {
+      publicAddresses: addresses(`192.168.77.${host}`),
+      ...{ backendType: '', backendData: { ipv4: undefined, ipv6: undefined } },
+    },
+    expiresAtMs: undefined,
+    origin: { holder: `node${host}`, since: undefined },
+  };
+}
+
+const counted = (packets: number, drops: Record<string, number> = {}): DirectionFigures => ({
+  tx: { packets, bytes: packets * 100, drops },
+  rx: { packets, bytes: packets * 100, drops: {} },
+});
+
+const [A, B, C] = [leaseOf(2), leaseOf(3), leaseOf(4)];
+const WAY: PeerWay = { path: 'forwarder', device: 'flannel0' };
+
+/** Two peers that the forwarder serves, and one that is skipped. The first is on the fast path. */
+const FIGURES: ShownPeersParts['figures'] = {
+  session: { table: { peers: [A, B, C] } },
+  forwarder: {
+    traffic: (slot) => (slot === 1 ? counted(7, { 'no-route': 2, 'too-big': 0 }) : counted(0)),
+    isFast: (address) => address === A.attrs.publicAddresses.ipv4,
+  },
+  fastPath: { isOpen: true },
+  slots: {
+    of: (key) =>
+      new Map<string, number>([
+        [leaseKey(A), 1],
+        [leaseKey(B), 2],
+      ]).get(key),
+  },
+  probes: undefined,
+};
+const PLANE = {
+  ways: new Map([
+    [leaseKey(A), WAY],
+    [leaseKey(B), WAY],
+    [leaseKey(C), { path: 'skipped', device: undefined } satisfies PeerWay],
+  ]),
+  ike: undefined,
+  skipped: { reasonOf: (key: string) => (key === leaseKey(C) ? 'it has no public address' : undefined) },
+  reconciler: { stats: () => ({ wireguard: [] }) },
+} as unknown as ReturnType<ShownPeersParts['view']>['plane'];
+
+describe('peers as the API shows them', () => {
+  it('have the way that packets take, what was counted, and why there is none', () => {
+    using peers = new ShownPeers({ figures: FIGURES, view: () => ({ plane: PLANE, peers: [] }) });
+    const { list } = peers.look();
+    assert.deepEqual(
+      list.map(({ id, path, device, reason }) => [id, path, device, reason]),
+      [
+        ['10.244.2.0/24', 'fast-path', 'flannel0', undefined],
+        ['10.244.3.0/24', 'forwarder', 'flannel0', undefined],
+        ['10.244.4.0/24', 'skipped', undefined, 'it has no public address'],
+      ],
+    );
+    const [fast, silent, skipped] = list;
+    assert.deepEqual(fast?.tx, { packets: 7, bytes: 700, drops: { 'no-route': 2 } });
+    assert.equal(typeof fast?.lastSeenAtMs, 'number');
+    assert.equal(silent?.lastSeenAtMs, undefined, 'nothing has come from it');
+    assert.equal(skipped?.tx, undefined, 'nobody counts its packets');
+    assert.equal(fast?.holder, 'node2');
+    assert.deepEqual(totalsOf(list).totals?.tx, { packets: 7, bytes: 700, drops: { 'no-route': 2 } });
+  });
+
+  it('are those of an earlier run until there is a session, and reached by others until there is a way', () => {
+    const figures = { ...FIGURES, session: undefined, forwarder: undefined };
+    using peers = new ShownPeers({ figures, view: () => ({ plane: undefined, peers: [B] }) });
+    const { list } = peers.look();
+    assert.deepEqual(
+      list.map(({ id, path, tx }) => [id, path, tx]),
+      [['10.244.3.0/24', 'others', undefined]],
+    );
+    assert.deepEqual(totalsOf(list), {});
+  });
+
+  it('are looked at once for several readers', () => {
+    let looks = 0;
+    using peers = new ShownPeers({
+      figures: FIGURES,
+      view: () => {
+        looks++;
+        return { plane: PLANE, peers: [] };
+      },
+    });
+    assert.equal(peers.look(), peers.look());
+    assert.equal(looks, 1);
+  });
+
+  it('show the probes of the family that has a fault', () => {
+    const fault = { cause: 'mtu', fault: 'large packets are lost', remedy: 'lower the MTU' };
+    const path = { rttMs: { median: 3, p99: 4 }, passes: { small: 'yes' }, measuredAtMs: performance.now() };
+    const results = new Map<string, unknown>([
+      ['10.244.2.0/24', { ...path, diagnosis: fault }],
+      ['10.244.3.0/24', { ...path, passes: { small: 'no' } }],
+    ]);
+    const probes = { result: (subnet: string) => results.get(subnet) } as ShownPeersParts['figures']['probes'];
+    using peers = new ShownPeers({ figures: { ...FIGURES, probes }, view: () => ({ plane: PLANE, peers: [] }) });
+    const [faulty, silent, unmeasured] = peers.look().list;
+    assert.deepEqual(
+      [faulty?.probe?.problem, faulty?.probe?.remedy, faulty?.probe?.rttMs],
+      ['mtu', 'lower the MTU', 3],
+    );
+    assert.deepEqual([silent?.probe?.problem, silent?.probe?.rttMs], [undefined, undefined]);
+    assert.equal(unmeasured?.probe, undefined);
+  });
+});

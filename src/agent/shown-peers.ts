@@ -1,0 +1,171 @@
+import type { Peer, Probe, Traffic } from '../api/schema.ts';
+import type { PeerSlots } from '../dataplane/peer-slots.ts';
+import type { Forwarder } from '../dataplane/supervisor.ts';
+import type { ReconcilerStats } from '../desired/reconciler.ts';
+import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
+import type { LeaseTable } from '../lease/lease-table.ts';
+import type { WireguardFigures } from '../metrics/snapshot.ts';
+import type { PathResult } from '../probe/probe-path.ts';
+import { wireguardFigures } from './agent-figures.ts';
+import { LastSeen } from './last-seen.ts';
+import type { NodePlane } from './node-plane.ts';
+import type { PeerProbes } from './peer-probes.ts';
+import type { FastPathState } from './ports.ts';
+import { describedLease } from './shown-lease.ts';
+import { directions } from './shown-traffic.ts';
+
+/** Several readers at once cost one look at the peers. */
+const FRESH_MS = 500;
+/** How often it is noticed that something of a peer has arrived; with many peers it takes longer, so that it costs the same. */
+const SAMPLE_MS = 10_000;
+const SAMPLE_SHARE = 1 / 1_000;
+
+interface ShownPlane extends Pick<NodePlane, 'ways' | 'ike' | 'skipped'> {
+  readonly reconciler: { stats(): Pick<ReconcilerStats, 'wireguard'> };
+}
+
+export interface ShownPeersParts {
+  readonly figures: {
+    readonly session: { readonly table: Pick<LeaseTable, 'peers'> } | undefined;
+    readonly forwarder: Pick<Forwarder, 'traffic' | 'isFast'> | undefined;
+    readonly fastPath: Pick<FastPathState, 'isOpen'> | undefined;
+    readonly slots: Pick<PeerSlots, 'of'>;
+    readonly probes: Pick<PeerProbes, 'result'> | undefined;
+  };
+  readonly view: () => {
+    readonly plane: ShownPlane | undefined;
+    /** As remembered from an earlier run; they count until there is a session. */
+    readonly peers: readonly Lease[];
+  };
+}
+
+/** The peers as the API shows them, and since when nothing has come from each: that is noticed whether anybody asks or not. */
+export class ShownPeers implements Disposable {
+  readonly #parts: ShownPeersParts;
+  readonly #lastSeen = new LastSeen();
+  #peers: { readonly list: Peer[]; readonly atMs: number; readonly freshUntilMs: number } | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(parts: ShownPeersParts) {
+    this.#parts = parts;
+    this.#sampleIn(SAMPLE_MS);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #sampleIn(ms: number): void {
+    this.#timer = setTimeout(() => {
+      const startedMs = performance.now();
+      this.#noticeArrivals();
+      this.#sampleIn(Math.max(SAMPLE_MS, (performance.now() - startedMs) / SAMPLE_SHARE));
+    }, ms).unref();
+  }
+
+  /** All peers, as of at most a moment ago. */
+  look(): { readonly list: Peer[]; readonly atMs: number } {
+    const nowMs = performance.now();
+    if (this.#peers !== undefined && nowMs < this.#peers.freshUntilMs) return this.#peers;
+    const { plane } = this.#parts.view();
+    const leases = this.leases();
+    const tunnels = new Map(wireguardOf(plane).map((tunnel) => [tunnel.peer, tunnel]));
+    const list = leases.map((lease) => this.#peerOf(lease, plane, tunnels));
+    this.#lastSeen.keepOnly(new Set(leases.map(leaseKey)));
+    this.#peers = { list, atMs: Date.now(), freshUntilMs: nowMs + FRESH_MS };
+    return this.#peers;
+  }
+
+  /** Of all peers that are known. */
+  leases(): readonly Lease[] {
+    const { figures, view } = this.#parts;
+    return figures.session?.table.peers ?? view().peers;
+  }
+
+  /** From whom packets have come since the last time: of all that is shown of a peer, what must not wait until somebody asks. */
+  #noticeArrivals(): void {
+    const { forwarder, slots } = this.#parts.figures;
+    const keys = this.leases().map(leaseKey);
+    this.#lastSeen.keepOnly(new Set(keys));
+    if (forwarder === undefined) return;
+    for (const key of keys) {
+      const slot = slots.of(key);
+      if (slot !== undefined) this.#lastSeen.at(key, forwarder.traffic(slot).rx.packets);
+    }
+  }
+
+  #peerOf(lease: Lease, plane: ShownPlane | undefined, tunnels: ReadonlyMap<string, WireguardFigures>): Peer {
+    const key = leaseKey(lease);
+    const described = describedLease(lease);
+    const id = described.subnets.join('&');
+    const way = plane?.ways.get(key);
+    const ike = plane?.ike?.tunnel(key);
+    const reason = plane?.skipped.reasonOf(key) ?? ike?.problem;
+    const traffic = this.#trafficOf(key);
+    const wireguard = tunnels.get(id);
+    const tunnel = wireguard ?? ike;
+    const heardAtMs = wireguard?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets);
+    return {
+      ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
+      ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),
+      backendType: lease.attrs.backendType || 'udp',
+      path: way === undefined ? 'others' : way.path === 'forwarder' && this.#isFast(lease) ? 'fast-path' : way.path,
+      ...(reason === undefined ? {} : { reason }),
+      ...(way?.device === undefined ? {} : { device: way.device }),
+      ...traffic,
+      ...(tunnel === undefined ? {} : { tunnel: { sentBytes: tunnel.sentBytes, receivedBytes: tunnel.receivedBytes } }),
+      ...(heardAtMs === undefined ? {} : { lastSeenAtMs: heardAtMs }),
+      ...this.#probeOf(described.subnets),
+    };
+  }
+
+  /** Of the first family with a fault, else of the first. */
+  #probeOf(subnets: readonly string[]): { readonly probe?: Probe } {
+    const results = subnets.flatMap((subnet) => this.#parts.figures.probes?.result(subnet) ?? []);
+    const result = results.find(({ diagnosis }) => diagnosis !== undefined) ?? results[0];
+    return result === undefined ? {} : { probe: shownProbe(result) };
+  }
+
+  #isFast({ attrs }: Lease): boolean {
+    const { ipv4 } = attrs.publicAddresses;
+    const { forwarder, fastPath } = this.#parts.figures;
+    return fastPath?.isOpen === true && ipv4 !== undefined && forwarder?.isFast(ipv4) === true;
+  }
+
+  /** `undefined` for a peer that nobody counts packets of. */
+  #trafficOf(key: LeaseKey): { readonly tx: Traffic; readonly rx: Traffic } | undefined {
+    const { forwarder, slots } = this.#parts.figures;
+    const slot = slots.of(key);
+    return forwarder === undefined || slot === undefined ? undefined : directions(forwarder.traffic(slot));
+  }
+}
+
+function shownProbe({
+  measuredAtMs,
+  lastAnswerAtMs,
+  rttMs,
+  lossRatio,
+  pathMtuBytes,
+  passes,
+  diagnosis,
+}: PathResult): Probe {
+  const isAnswered = rttMs !== undefined && passes.small !== 'no';
+  return {
+    measuredAtMs: epochMs(measuredAtMs ?? performance.now()),
+    ...(isAnswered ? { rttMs: rttMs.median } : {}),
+    ...(lossRatio === undefined ? {} : { lossRatio }),
+    ...(pathMtuBytes === undefined ? {} : { pathMtuBytes }),
+    ...(diagnosis === undefined ? {} : { problem: diagnosis.cause, fault: diagnosis.fault, remedy: diagnosis.remedy }),
+    ...(lastAnswerAtMs === undefined ? {} : { lastAnswerAtMs: epochMs(lastAnswerAtMs) }),
+  };
+}
+
+/** From the clock of the probes (performance.now). */
+function epochMs(atMs: number): number {
+  return Math.round(Date.now() - performance.now() + atMs);
+}
+
+function wireguardOf(plane: ShownPlane | undefined): readonly WireguardFigures[] {
+  return plane?.reconciler.stats().wireguard.flatMap(wireguardFigures) ?? [];
+}

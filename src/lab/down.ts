@@ -1,7 +1,6 @@
 import { describeError, WeftError } from '../errors.ts';
-import { identifyProcess } from './process-identity.ts';
 import { listLabIds, REGISTRY_DIRECTORY, readRecord } from './registry.ts';
-import { removeLab, requireRoot } from './topology.ts';
+import { isOwnerAlive, removeLab, requireRoot } from './removal.ts';
 
 export type DownOutcome =
   | { readonly kind: 'removed'; readonly id: string; readonly purpose: string; readonly namespaces: number }
@@ -36,7 +35,7 @@ async function removeOne(id: string, byName: boolean, registry: string): Promise
     const record = readRecord(id, registry);
     if (record === undefined) return { kind: 'removed', id, purpose: 'removed meanwhile', namespaces: 0 };
     const { owner, purpose, namespaces } = record;
-    if (!byName && identifyProcess(owner.pid)?.startTicks === owner.startTicks) {
+    if (!byName && isOwnerAlive(record)) {
       return { kind: 'in-use', id, purpose, pid: owner.pid };
     }
     await removeLab(record, registry);

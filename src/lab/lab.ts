@@ -260,7 +260,10 @@ class LabRun {
   async #buildTopology(): Promise<string> {
     const { hosts, purpose, registryDirectory, subnetStore, backend } = this.#options;
     const store = subnetStore !== 'local';
-    this.#topology = await Topology.create({ hosts, purpose, registryDirectory, store }, this.#signal);
+    this.#topology = await Topology.create(
+      { hosts, purpose, registryDirectory, store, staysAfterCrash: true },
+      this.#signal,
+    );
     this.#observer.began({ id: this.#topology.id, hosts, backend, stages: Object.keys(STAGES).length });
     const first = formatIpv4(this.#topology.hosts[0]!.address);
     const last = formatIpv4(this.#topology.hosts.at(-1)!.address);

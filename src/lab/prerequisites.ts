@@ -1,9 +1,9 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { describeError, WeftError } from '../errors.ts';
 import { debianPackageOf, run } from '../linux/run.ts';
+import { requireRoot } from './removal.ts';
 import { kubernetesBinaries } from './servers/kube-build.ts';
 import type { SubnetStoreKind } from './subnet-store.ts';
-import { requireRoot } from './topology.ts';
 
 const TUN_DEVICE = '/dev/net/tun';
 

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 
 /** A process as /proc shows it; the pid alone may belong to somebody else by the time it is used. */
 export interface ProcessIdentity {
@@ -20,6 +20,11 @@ export function identifyProcess(pid: number): ProcessIdentity | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Inode of the PID namespace in which this process's pids are valid; `undefined` without /proc. */
+export function ownPidNamespace(): number | undefined {
+  return statSync('/proc/self/ns/pid', { throwIfNoEntry: false })?.ino;
 }
 
 export function sameArgv(a: readonly string[], b: readonly string[]): boolean {

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
+import { identifyProcess, ownPidNamespace } from './process-identity.ts';
 
 const processSchema = v.object({
   argv: v.array(v.string()),
@@ -21,7 +22,9 @@ const recordSchema = v.object({
   /** For people: `weft lab --hosts 3`. */
   purpose: v.string(),
   createdAt: v.string(),
-  owner: v.object({ pid: v.number(), startTicks: v.number() }),
+  owner: v.object({ pid: v.number(), startTicks: v.number(), pidNamespace: v.optional(v.number()) }),
+  /** Only `false` lets others remove it when its owner is gone. */
+  staysAfterCrash: v.optional(v.boolean()),
   namespaces: v.array(v.pipe(v.string(), v.regex(/^weft-[a-z0-9-]+$/))),
   processes: v.array(processSchema),
 });
@@ -34,6 +37,21 @@ export const REGISTRY_DIRECTORY = '/run/weft-lab';
 /** Subnet files, logs and the lease store of a lab; removed with it. */
 export function stateDirectoryOf(id: string, registry: string = REGISTRY_DIRECTORY): string {
   return join(registry, id);
+}
+
+/** Of a lab that this process makes. @throws WeftError WEFT_LAB_FAILED without /proc. */
+export function newRecord({
+  id,
+  purpose,
+  namespaces,
+  staysAfterCrash,
+}: Pick<LabRecord, 'id' | 'purpose' | 'namespaces' | 'staysAfterCrash'>): LabRecord {
+  const self = identifyProcess(process.pid);
+  const pidNamespace = ownPidNamespace();
+  if (self === undefined || pidNamespace === undefined)
+    throw new WeftError('WEFT_LAB_FAILED', `could not read /proc/${process.pid}: is /proc mounted?`);
+  const owner = { pid: self.pid, startTicks: self.startTicks, pidNamespace };
+  return { id, purpose, createdAt: new Date().toISOString(), owner, staysAfterCrash, namespaces, processes: [] };
 }
 
 /** Atomic: a reader sees the old record or the new one. */

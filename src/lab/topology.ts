@@ -1,11 +1,10 @@
 /**
  * Hosts and containers as network namespaces of this machine: what `weft lab`, the bench and the tests in test/netns run
- * on. Made with a few `ip -batch` calls; removed by disposal, or by {@link removeLab} after a crash.
+ * on. Made with a few `ip -batch` calls; removed by disposal, or after a crash (removal.ts).
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { assertNever } from '../assert-never.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
@@ -32,15 +31,16 @@ import {
   type Underlay,
   wireLikeCommand,
 } from './namespaces.ts';
-import { identifyProcess, type ProcessIdentity, sameArgv } from './process-identity.ts';
+import { identifyProcess } from './process-identity.ts';
 import {
   type LabProcess,
   type LabRecord,
+  newRecord,
   REGISTRY_DIRECTORY,
-  removeRecord,
   stateDirectoryOf,
   writeRecord,
 } from './registry.ts';
+import { removeAbandonedLabs, removeLab, requireRoot } from './removal.ts';
 
 export interface LabHost extends HostPlan {
   /** 0 … */
@@ -82,6 +82,8 @@ export interface TopologyOptions {
   /** Shown by `weft lab down`, e.g. `weft lab --hosts 3`. */
   readonly purpose: string;
   readonly registryDirectory?: string | undefined;
+  /** Where this process is killed, only `weft lab down` removes it; by default whoever makes the next lab does. */
+  readonly staysAfterCrash?: boolean | undefined;
 }
 
 /** `ip` processes at a time: they are short and the kernel serialises them on one lock. */
@@ -104,36 +106,28 @@ export class Topology implements AsyncDisposable {
   #kept = false;
   #removed = false;
 
-  private constructor(plan: TopologyPlan, purpose: string, registry: string) {
+  private constructor(plan: TopologyPlan, purpose: string, registry: string, staysAfterCrash: boolean) {
     this.plan = plan;
     this.stateDirectory = stateDirectoryOf(plan.id, registry);
     this.registryDirectory = registry;
     this.#hosts = plan.hosts.map((host, index) => mutableHost(host, index, join(this.stateDirectory, host.name)));
     this.hosts = this.#hosts;
     this.store = plan.store && { ...plan.store, stateDirectory: join(this.stateDirectory, plan.store.name) };
-    const self = identifyProcess(process.pid);
-    if (self === undefined)
-      throw new WeftError('WEFT_LAB_FAILED', `could not read /proc/${process.pid}: is /proc mounted?`);
-    this.#record = {
-      id: plan.id,
-      purpose,
-      createdAt: new Date().toISOString(),
-      owner: { pid: self.pid, startTicks: self.startTicks },
-      namespaces: namespacesOf(plan),
-      processes: [],
-    };
+    this.#record = newRecord({ id: plan.id, purpose, namespaces: namespacesOf(plan), staysAfterCrash });
   }
 
   /**
    * Hosts with their underlay and empty containers; {@link attachContainers} connects those. When it fails, or `signal`
-   * fires, what was made is removed again.
+   * fires, what was made is removed again. Labs whose makers were killed are removed first.
    *
    * @throws WeftError WEFT_USAGE, WEFT_NOT_ROOT, WEFT_COMMAND_MISSING, WEFT_COMMAND_FAILED.
    */
   static async create(options: TopologyOptions, signal?: AbortSignal): Promise<Topology> {
     requireRoot();
     const plan = planTopology({ ...options, id: options.id ?? randomBytes(3).toString('hex') });
-    const topology = new Topology(plan, options.purpose, options.registryDirectory ?? REGISTRY_DIRECTORY);
+    const { purpose, registryDirectory = REGISTRY_DIRECTORY, staysAfterCrash = false } = options;
+    await removeAbandonedLabs(registryDirectory);
+    const topology = new Topology(plan, purpose, registryDirectory, staysAfterCrash);
     const existing = namespacesOf(plan).find((name) => existsSync(`/run/netns/${name}`));
     if (existing !== undefined) {
       throw new WeftError(
@@ -243,6 +237,8 @@ export class Topology implements AsyncDisposable {
   /** Leaves everything running when this object is disposed of: `weft lab down` removes it. */
   keep(): void {
     this.#kept = true;
+    this.#record.staysAfterCrash = true;
+    writeRecord(this.#record, this.registryDirectory);
   }
 
   /** Idempotent. */
@@ -312,102 +308,4 @@ function mutableHost(plan: HostPlan, index: number, stateDirectory: string): Mut
 
 function namespaceOf(place: Place): string {
   return typeof place === 'string' ? place : place.namespace;
-}
-
-/** @throws WeftError WEFT_NOT_ROOT. */
-export function requireRoot(): void {
-  if (process.geteuid?.() !== 0) {
-    throw new WeftError('WEFT_NOT_ROOT', `could not make network namespaces as user ${process.geteuid?.() ?? '?'}`, {
-      hint: 'Run it as root, for instance with sudo.',
-    });
-  }
-}
-
-const TERMINATE_MS = 3_000;
-/** The kernel takes a large process's memory back before the process is gone: hundreds of milliseconds on a busy machine. */
-const KILL_MS = 10_000;
-
-/**
- * Ends what is on record of a lab and is still the process that was recorded, deletes its namespaces and its files, and
- * last the record. Idempotent: what is gone already is no error.
- *
- * @throws WeftError WEFT_LAB_FAILED when something could not be removed; the record then stays.
- */
-export async function removeLab(record: LabRecord, registry: string = REGISTRY_DIRECTORY): Promise<void> {
-  await endProcesses(record);
-  const namespaces = existingNamespaces(record);
-  if (namespaces.length > 0) {
-    const script = namespaces.map((name) => `netns delete ${name}\n`).join('');
-    const { stderr } = await run(['ip', '-force', '-batch', '-'], { stdin: script, okExitCodes: 'any' });
-    const left = existingNamespaces(record);
-    if (left.length > 0) {
-      throw new WeftError('WEFT_LAB_FAILED', `could not delete the namespaces ${left.join(', ')}: ${stderr.trim()}`);
-    }
-  }
-  removeRecord(record.id, registry);
-}
-
-function existingNamespaces(record: LabRecord): string[] {
-  return record.namespaces.filter((name) => existsSync(`/run/netns/${name}`));
-}
-
-async function endProcesses(record: LabRecord): Promise<void> {
-  let victims = await livingProcesses(record);
-  for (const [signal, patienceMs] of [
-    ['SIGTERM', TERMINATE_MS],
-    ['SIGKILL', KILL_MS],
-  ] as const) {
-    for (const { pid } of victims) signalProcess(pid, signal);
-    // They need not be our children, so there is no exit to wait for.
-    for (let waited = 0; victims.length > 0 && waited < patienceMs; waited += 20) {
-      await sleep(20);
-      victims = victims.filter(isStillThere);
-    }
-  }
-  if (victims.length > 0) {
-    const left = victims.map(({ pid, argv }) => `${pid} (${argv[0]})`).join(', ');
-    throw new WeftError(
-      'WEFT_LAB_FAILED',
-      `could not end processes of lab ${record.id}: after SIGKILL there are still ${left}`,
-    );
-  }
-}
-
-function isStillThere(victim: ProcessIdentity): boolean {
-  return identifyProcess(victim.pid)?.startTicks === victim.startTicks;
-}
-
-function signalProcess(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
-}
-
-/**
- * Processes on record that run, and those that were started but whose pid never made it into the record (a crash in
- * between): they are in the lab's namespaces and have exactly a command line that is on record.
- */
-async function livingProcesses(record: LabRecord): Promise<ProcessIdentity[]> {
-  const found = new Map<number, ProcessIdentity>();
-  for (const entry of record.processes) {
-    const identity = entry.pid === undefined ? undefined : identifyProcess(entry.pid);
-    if (identity !== undefined && identity.startTicks === entry.startTicks && sameArgv(identity.argv, entry.argv)) {
-      found.set(identity.pid, identity);
-    }
-  }
-  const nameless = record.processes.filter((entry) => entry.pid === undefined);
-  if (nameless.length > 0) {
-    for (const name of existingNamespaces(record)) {
-      const { stdout } = await run(['ip', 'netns', 'pids', name], { okExitCodes: 'any' });
-      for (const pid of stdout.split('\n').filter(Boolean).map(Number)) {
-        const identity = identifyProcess(pid);
-        if (identity !== undefined && nameless.some((entry) => sameArgv(identity.argv, entry.argv))) {
-          found.set(pid, identity);
-        }
-      }
-    }
-  }
-  return [...found.values()];
 }

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { formatIpv4, ipv4Of } from '../../src/ip/ipv4.ts';
 import { formatPrefix4, prefix4 } from '../../src/ip/prefix.ts';
 import { namespacesOf } from '../../src/lab/namespaces.ts';
 import { identifyProcess } from '../../src/lab/process-identity.ts';
-import { readRecord, stateDirectoryOf } from '../../src/lab/registry.ts';
-import { type Place, removeLab, Topology } from '../../src/lab/topology.ts';
-import { lines, run, start } from '../../src/linux/run.ts';
+import { listLabIds, readRecord, stateDirectoryOf } from '../../src/lab/registry.ts';
+import { removeLab } from '../../src/lab/removal.ts';
+import { type Place, Topology, type TopologyOptions } from '../../src/lab/topology.ts';
+import { type Child, lines, run, start } from '../../src/linux/run.ts';
 
 /** Containers that reach each other by plain routes between the hosts. */
 async function attachWithDirectRoutes(topology: Topology): Promise<void> {
@@ -26,6 +29,32 @@ async function attachWithDirectRoutes(topology: Topology): Promise<void> {
 
 async function linkNames(): Promise<string> {
   return (await run(['ip', '-o', 'link', 'show'])).stdout.replace(/state \w+/g, '');
+}
+
+interface Maker {
+  readonly maker: Child;
+  readonly id: string;
+  /** Of a program in it. */
+  readonly pid: number;
+}
+
+/** Another process with a lab. */
+async function startMaker(options: Partial<TopologyOptions>): Promise<Maker> {
+  const module = new URL('../../src/lab/topology.ts', import.meta.url).href;
+  const script = `import { Topology } from ${JSON.stringify(module)};
+    const options = ${JSON.stringify({ hosts: 2, purpose: 'test', ...options })};
+    const topology = await Topology.create(options);
+    const log = topology.stateDirectory + '/sleep.log';
+    const child = await topology.startLogged(topology.hosts[0], ['sleep', '600'], log);
+    console.log(topology.id, child.pid);
+    setInterval(() => {}, 1000);`;
+  const node = [process.execPath, '--disable-warning=ExperimentalWarning', '--input-type=module'];
+  const maker = await start([...node, '-e', script]);
+  for await (const line of lines(maker.stdout!)) {
+    const [id, pid] = line.split(' ');
+    return { maker, id: id!, pid: Number(pid) };
+  }
+  throw new Error(maker.tail());
 }
 
 describe('Topology', () => {
@@ -88,27 +117,7 @@ describe('Topology', () => {
   });
 
   it('can be removed after its maker was killed, processes included', async () => {
-    const module = new URL('../../src/lab/topology.ts', import.meta.url).href;
-    const maker = await start([
-      process.execPath,
-      '--disable-warning=ExperimentalWarning',
-      '--input-type=module',
-      '-e',
-      `import { Topology } from ${JSON.stringify(module)};
-       const topology = await Topology.create({ hosts: 2, purpose: 'test' });
-       const log = topology.stateDirectory + '/sleep.log';
-       const child = await topology.startLogged(topology.hosts[0], ['sleep', '600'], log);
-       console.log(topology.id, child.pid);
-       setInterval(() => {}, 1000);`,
-    ]);
-    let id = '';
-    let pid = 0;
-    for await (const line of lines(maker.stdout!)) {
-      const words = line.split(' ');
-      id = words[0] ?? '';
-      pid = Number(words[1]);
-      break;
-    }
+    const { maker, id, pid } = await startMaker({ staysAfterCrash: true });
     maker.kill('SIGKILL');
     await maker.exited;
     assert.ok(identifyProcess(pid), `the sleep goes on: ${maker.tail()}`);
@@ -125,6 +134,50 @@ describe('Topology', () => {
     assert.equal(existsSync(stateDirectoryOf(id)), false);
     for (const name of record.namespaces) assert.equal(existsSync(`/run/netns/${name}`), false, name);
     await removeLab(record);
+  });
+
+  it('is removed by whoever makes the next one when its maker was killed, and otherwise left alone', async () => {
+    const registryDirectory = mkdtempSync(join(tmpdir(), 'weft-labs-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rmSync(registryDirectory, { recursive: true }));
+    const make = async (options: Partial<TopologyOptions> = {}): Promise<Maker> => {
+      const made = await startMaker({ hosts: 1, registryDirectory, ...options });
+      cleanup.defer(async () => {
+        await made.maker[Symbol.asyncDispose]();
+        const record = readRecord(made.id, registryDirectory);
+        if (record !== undefined) await removeLab(record, registryDirectory);
+      });
+      return made;
+    };
+    const kill = async ({ maker }: Maker): Promise<void> => {
+      maker.kill('SIGKILL');
+      await maker.exited;
+    };
+    const [alive, kept, elsewhere, old, abandoned] = await Promise.all([
+      make(),
+      make({ staysAfterCrash: true }),
+      make(),
+      make(),
+      make(),
+    ]);
+    for (const one of [kept, elsewhere, old, abandoned]) await kill(one);
+    // Its pid says nothing here; and one that an earlier version has made may have been kept.
+    const change = (id: string, more: object): void => {
+      const path = join(registryDirectory, `${id}.json`);
+      writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), ...more }));
+    };
+    const { pid, startTicks } = readRecord(elsewhere.id, registryDirectory)!.owner;
+    change(elsewhere.id, { owner: { pid, startTicks, pidNamespace: 1 } });
+    change(old.id, { owner: { pid, startTicks }, staysAfterCrash: undefined });
+    await (await Topology.create({ hosts: 1, purpose: 'test', registryDirectory }))[Symbol.asyncDispose]();
+    const left = [alive, kept, elsewhere, old].map(({ id }) => id);
+    assert.deepEqual(listLabIds(registryDirectory), left.toSorted());
+    for (const { id, pid: program } of [alive, kept, elsewhere, old]) {
+      assert.ok(existsSync(`/run/netns/weft-${id}-h1`));
+      assert.ok(identifyProcess(program));
+    }
+    assert.equal(existsSync(`/run/netns/weft-${abandoned.id}-h1`), false);
+    assert.equal(identifyProcess(abandoned.pid), undefined);
   });
 
   it('returns when a large process that ignores SIGTERM is gone, not when it was killed', async () => {

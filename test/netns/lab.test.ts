@@ -136,7 +136,7 @@ describe('weft lab', () => {
 
 /** A process without privileges, which need not be able to read this folder: the module is loaded before. */
 const notRoot = `
-  const { requireRoot } = await import(${JSON.stringify(new URL('../../src/lab/topology.ts', import.meta.url).href)});
+  const { requireRoot } = await import(${JSON.stringify(new URL('../../src/lab/removal.ts', import.meta.url).href)});
   const { describeError } = await import(${JSON.stringify(new URL('../../src/errors.ts', import.meta.url).href)});
   process.setuid(65534);
   try { requireRoot(); } catch (error) { console.error(describeError(error)); process.exitCode = 1; }

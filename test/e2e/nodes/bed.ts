@@ -26,7 +26,10 @@ export class Bed implements AsyncDisposable {
     const dir = bedDir(id);
     await mkdir(dir);
     cleanup.defer(() => rm(dir, { recursive: true, force: true }));
-    const topology = cleanup.use(await Topology.create({ ...options, containersPerHost: 0, id }));
+    // It is not all: its reaper, or the next bed, removes the rest before it.
+    const topology = cleanup.use(
+      await Topology.create({ ...options, containersPerHost: 0, id, staysAfterCrash: true }),
+    );
     return new Bed(topology, dir, cleanup.move());
   }
 

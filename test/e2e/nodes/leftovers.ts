@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { identifyProcess } from '../../../src/lab/process-identity.ts';
 import { REGISTRY_DIRECTORY, readRecord } from '../../../src/lab/registry.ts';
-import { removeLab } from '../../../src/lab/topology.ts';
+import { removeLab } from '../../../src/lab/removal.ts';
 import { NodeCgroups } from './cgroups.ts';
 
 const DIR_PREFIX = 'weft-bed-';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
 import type { DirectionFigures } from '../metrics/snapshot.ts';
@@ -75,6 +76,20 @@ describe('peers as the API shows them', () => {
     assert.equal(skipped?.tx, undefined, 'nobody counts its packets');
     assert.equal(fast?.holder, 'node2');
     assert.deepEqual(totalsOf(list).totals?.tx, { packets: 7, bytes: 700, drops: { 'no-route': 2 } });
+  });
+
+  it('are on the fast path also where their hosts have IPv6 alone', () => {
+    const publicAddresses = { ipv4: undefined, ipv6: parseIpv6('fd77::2') };
+    const figures: ShownPeersParts['figures'] = {
+      ...FIGURES,
+      session: { table: { peers: [{ ...A, attrs: { ...A.attrs, publicAddresses } }, B] } },
+      forwarder: { ...FIGURES.forwarder!, isFast: (address) => address === publicAddresses.ipv6 },
+    };
+    using peers = new ShownPeers({ figures, view: () => ({ plane: PLANE, peers: [] }) });
+    assert.deepEqual(
+      peers.look().list.map(({ path }) => path),
+      ['fast-path', 'forwarder'],
+    );
   });
 
   it('are those of an earlier run until there is a session, and reached by others until there is a way', () => {

@@ -128,9 +128,10 @@ export class ShownPeers implements Disposable {
   }
 
   #isFast({ attrs }: Lease): boolean {
-    const { ipv4 } = attrs.publicAddresses;
+    const { ipv4, ipv6 } = attrs.publicAddresses;
     const { forwarder, fastPath } = this.#parts.figures;
-    return fastPath?.isOpen === true && ipv4 !== undefined && forwarder?.isFast(ipv4) === true;
+    if (fastPath?.isOpen !== true || forwarder === undefined) return false;
+    return [ipv4, ipv6].some((address) => address !== undefined && forwarder.isFast(address));
   }
 
   /** `undefined` for a peer that nobody counts packets of. */

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { describeError, WeftError } from '../errors.ts';
+import type { IpAddr } from '../ip/address.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import { type Ipv6Addr, putIpv6 } from '../ip/ipv6.ts';
 import { Counters, type Direction, type PeerCounters } from './counters.ts';
@@ -153,7 +154,7 @@ export class Forwarder implements AsyncDisposable {
   }
 
   /** Whether packets to that host may take the fast path now. */
-  isFast(address: Ipv4Addr): boolean {
+  isFast(address: IpAddr): boolean {
     return this.#options.fastPath?.sendsTo(address, process.hrtime.bigint()) === true;
   }
 

@@ -115,6 +115,7 @@ export const CLOCK_REALTIME = 0;
 // linux/udp.h
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
+export const UDP_NO_CHECK6_RX = 102;
 export const UDP_GRO = 104;
 
 // linux/if_tun.h

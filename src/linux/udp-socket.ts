@@ -28,6 +28,7 @@ import {
   SOL_SOCKET,
   SOL_UDP,
   UDP_GRO,
+  UDP_NO_CHECK6_RX,
 } from './constants.ts';
 import { addressOf, bind, close, connect, errnoName, getsockname, getsockopt, setsockopt, socket } from './ffi.ts';
 import { describeHolders, udpPortHolders } from './proc-net.ts';
@@ -124,6 +125,7 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
       setIntOption(fd, SOL_SOCKET, SO_SNDBUF, bufferBytes);
     setPathMtuDiscovery(fd, version, IP_PMTUDISC_DO);
     setIntOption(fd, SOL_UDP, UDP_GRO, 1); // Linux 5.0; without it every datagram comes alone
+    takeUnsummed(fd, version);
     const name = sockaddrOf(address, port);
     const bound = bind(fd, addressOf(name), name.length);
     if (bound === -EADDRINUSE) {
@@ -146,6 +148,11 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
   }
 }
 
+/** Datagrams of IPv6 are taken without a UDP checksum too, as those of IPv4 always are: a peer's fast path sends such (RFC 6935). */
+function takeUnsummed(fd: number, version: 4 | 6): void {
+  if (version === 6) setIntOption(fd, SOL_UDP, UDP_NO_CHECK6_RX, 1);
+}
+
 /**
  * The underlay socket behind a descriptor that another process has opened by {@link openUdpSocket}; `undefined`: it is none. The
  * descriptor stays open then.
@@ -154,6 +161,8 @@ export function adoptUdpSocket(fd: number): UdpSocket | undefined {
   const family = getIntOption(fd, SOL_SOCKET, SO_DOMAIN);
   if (family !== AF_INET && family !== AF_INET6) return undefined;
   if (getIntOption(fd, SOL_SOCKET, SO_TYPE) !== SOCK_DGRAM) return undefined;
+  // It may be from a version that knew of no datagrams without a checksum.
+  takeUnsummed(fd, family === AF_INET ? 4 : 6);
   const name = boundTo(fd);
   const address = family === AF_INET ? ipv4Of(name.getUint32(4)) : ipv6At(name, 8);
   return { fd, address, port: name.getUint16(2), [Symbol.dispose]: () => void close(fd) };

@@ -68,7 +68,7 @@ class Kept implements AsyncDisposable {
 
   /** What the programs have counted since the agent that runs, or ran last, has started; there need not be one now. */
   async counted(host: LabHost, direction: typeof TX_PACKETS | typeof RX_PACKETS): Promise<number> {
-    using tables = createFastPathTables(await this.directory(host));
+    using tables = createFastPathTables(await this.directory(host), 4);
     const { counters } = tables.maps;
     const value = new DataView(new ArrayBuffer(COUNTER_VALUE_BYTES));
     let packets = 0;

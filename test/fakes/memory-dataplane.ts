@@ -475,7 +475,7 @@ function ipv6Of({ ipv6Subnet, publicIpv6 }: PeerText): Pick<Peer, 'ipv6Subnet' |
 }
 
 /** The same peer in a network of IPv6 alone. */
-function peer6Of(text: PeerText): Peer {
+export function peer6Of(text: PeerText): Peer {
   return { slot: text.slot, subnet: undefined, publicIp: undefined, port: text.port ?? 8_285, ...ipv6Of(text) };
 }
 

@@ -1,7 +1,7 @@
 import { ENDPOINT_VALUE_BYTES, NEXT_LONG_WAY } from '../../src/dataplane/fast-path/layout.ts';
-import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
-import { parsePrefix4 } from '../../src/ip/prefix.ts';
-import { memoryHost, peerOf } from '../fakes/memory-dataplane.ts';
+import { type IpAddr, isIpv4, parseAddr } from '../../src/ip/address.ts';
+import { ipv6At, putIpv6 } from '../../src/ip/ipv6.ts';
+import { memoryHost } from '../fakes/memory-dataplane.ts';
 import { address, concat, frame, hex, slowChecksum } from '../fakes/packets.ts';
 import { address6 } from '../fakes/packets6.ts';
 import { PacketSource } from './packet-source.ts';
@@ -9,6 +9,7 @@ import {
   NEIGHBOUR,
   NEXT,
   OWN,
+  OWN_6,
   OWN_MAC,
   PORT,
   type ProgramBench,
@@ -20,14 +21,16 @@ import {
 import {
   FUZZ_IPV6,
   FUZZ_PEERS,
-  fuzzIpv6,
+  fuzzHosts,
   NETWORK,
   ProgramFuzzFailure,
   type ProgramFuzzOptions,
+  publishFuzzPeers,
 } from './program-fuzz-run.ts';
 import { Random } from './random.ts';
 
-const MTU = 1_472;
+const MTU = { 4: 1_472, 6: 1_452 } as const;
+const HEADERS = { 4: 14 + 28, 6: 14 + 48 } as const;
 const LONGEST = 3_000;
 /** Those of IPv4, and of what is damaged. */
 const SHORTEST = 34;
@@ -102,6 +105,19 @@ function headerFault(datagram: Uint8Array, to: number, port: number, payload: nu
   return undefined;
 }
 
+/** The same where hosts have IPv6 alone. */
+function headerFault6(datagram: Uint8Array, to: bigint, port: number, payload: number): string | undefined {
+  const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.byteLength);
+  if (Buffer.compare(datagram.subarray(0, 14), concat(NEIGHBOUR, OWN_MAC, [0x86, 0xdd])) !== 0)
+    return 'Ethernet header';
+  if (view.getUint32(14) !== 0x6000_0000 + SEND_TAG) return 'version, traffic class or tag';
+  if (view.getUint16(18) !== payload + 8 || datagram[20] !== 17 || datagram[21] !== 64) return 'length or hop limit';
+  if (ipv6At(view, 22) !== OWN_6 || ipv6At(view, 38) !== to) return 'addresses';
+  if (view.getUint16(54) !== PORT || view.getUint16(56) !== port) return 'ports';
+  if (view.getUint16(58) !== payload + 8 || view.getUint16(60) !== 0) return 'UDP length or checksum';
+  return undefined;
+}
+
 /**
  * Runs packets through the outbound programs and through the forwarder: what a program sends must be what the forwarder sends, to
  * the same peer and to the byte, in sound headers; what it leaves must be as it was.
@@ -110,7 +126,14 @@ function headerFault(datagram: Uint8Array, to: number, port: number, payload: nu
 export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramFuzzOptions): OutboundFuzzTotals {
   const random = new Random(seed ^ 0x1234_5678);
   const source = new PacketSource(new Random(seed ^ 0x2545_f491));
-  const host = memoryHost({ peers: FUZZ_PEERS, network: NETWORK, mtu: MTU, ipv6: FUZZ_IPV6 });
+  const { underlay } = bench;
+  const host = memoryHost({
+    peers: FUZZ_PEERS[underlay],
+    underlay,
+    network: NETWORK,
+    mtu: MTU[underlay],
+    ipv6: FUZZ_IPV6,
+  });
   const { core, tun, conn, icmp, icmp6 } = host.tx;
   const hosts = grantAll(bench);
   const totals = { sent: 0, leftAndSent: 0, leftAndRefused: 0, sentIpv6: 0 };
@@ -139,10 +162,14 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
       if (verdict !== REDIRECTED) fail(`verdict ${verdict}`);
       if (datagram === undefined) return fail('sent, but the forwarder refuses it');
       if (datagram.fragmentable) fail('sent, but the forwarder lets it be fragmented');
-      if (Buffer.compare(left.subarray(42), datagram.data) !== 0)
+      if (Buffer.compare(left.subarray(HEADERS[underlay]), datagram.data) !== 0)
         fail(`sent ${hex(left)}, the forwarder ${hex(datagram.data)}`);
-      const outer = segmentation === 'host' ? withTag(left) : left;
-      const fault = headerFault(outer, Number(datagram.address) >>> 0, datagram.port, datagram.data.length);
+      const outer = segmentation === 'host' ? withTag(left, underlay) : left;
+      const { address: to, port, data } = datagram;
+      const fault =
+        typeof to === 'number'
+          ? headerFault(outer, to >>> 0, port, data.length)
+          : headerFault6(outer, to, port, data.length);
       if (fault !== undefined) fail(`${fault}: ${hex(left)}`);
       totals.sent++;
       if (datagram.data[0]! >>> 4 === 6) totals.sentIpv6++;
@@ -152,15 +179,14 @@ export function runOutboundFuzz(bench: ProgramBench, { packets, seed }: ProgramF
 }
 
 /** All peers may be sent to by the programs. Returns their addresses. */
-function grantAll(bench: ProgramBench): readonly Ipv4Addr[] {
-  const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4('8.0.0.0/16')!];
-  bench.tables.publish({ network, own, ipv6: fuzzIpv6(), mtu: MTU, peers: FUZZ_PEERS.map(peerOf) });
-  const hosts = FUZZ_PEERS.map(({ publicIp }) => ipv4Of(address(publicIp)));
+function grantAll(bench: ProgramBench): readonly IpAddr[] {
+  publishFuzzPeers(bench, '8.0.0.0/16', MTU[bench.underlay]);
+  const hosts = fuzzHosts(bench.underlay).map((text) => parseAddr(text)!);
   for (const each of hosts) bench.grant(each);
   return hosts;
 }
 
-function skipLongWay(bench: ProgramBench, hosts: readonly Ipv4Addr[]): void {
+function skipLongWay(bench: ProgramBench, hosts: readonly IpAddr[]): void {
   for (const each of hosts) bench.tables.maps.endpoints.update(keyOf(each), longWayTaken());
 }
 
@@ -179,10 +205,14 @@ export function sentByPrograms(bench: ProgramBench, packets: readonly Uint8Array
   );
 }
 
-/** Where this host cuts super-packets, datagrams have no tag: identification 0. */
-function withTag(datagram: Uint8Array): Uint8Array {
+/** Where this host cuts super-packets, datagrams have no tag: identification or flow label 0. */
+function withTag(datagram: Uint8Array, underlay: 4 | 6): Uint8Array {
   const copy = datagram.slice();
   const view = new DataView(copy.buffer);
+  if (underlay === 6) {
+    if (view.getUint16(16) === 0) view.setUint16(16, SEND_TAG);
+    return copy;
+  }
   if (view.getUint16(18) !== 0) return copy;
   const sum = view.getUint16(24) + (~SEND_TAG & 0xffff);
   view.setUint16(18, SEND_TAG);
@@ -190,9 +220,10 @@ function withTag(datagram: Uint8Array): Uint8Array {
   return copy;
 }
 
-function keyOf(host: number): Uint8Array {
-  const key = new DataView(new ArrayBuffer(4));
-  key.setUint32(0, host);
+function keyOf(host: IpAddr): Uint8Array {
+  const key = new DataView(new ArrayBuffer(isIpv4(host) ? 4 : 16));
+  if (isIpv4(host)) key.setUint32(0, host);
+  else putIpv6(key, 0, host);
   return new Uint8Array(key.buffer);
 }
 

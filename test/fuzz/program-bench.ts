@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts';
-import { mapsBy } from '../../src/dataplane/fast-path/layout.ts';
+import { mapsBy, underlayLayout } from '../../src/dataplane/fast-path/layout.ts';
 import { outboundProgram } from '../../src/dataplane/fast-path/outbound-program.ts';
 import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../src/dataplane/fast-path/xdp-program.ts';
+import type { IpAddr } from '../../src/ip/address.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
+import { type Ipv6Addr, parseIpv6 } from '../../src/ip/ipv6.ts';
 import { type BpfProgram, createBpfMap, loadClassifier, loadXdp } from '../../src/linux/bpf.ts';
 import { readDeviceFacts } from '../../src/linux/ethtool.ts';
 import { addressOf, bpf, close, open, setns } from '../../src/linux/ffi.ts';
@@ -27,9 +29,11 @@ export const XDP_PASSED = 2;
 export const MARK: Uint8Array = Uint8Array.from([0x74, 0x66, 0x65, 0x77]);
 
 export const OWN: Ipv4Addr = ipv4Of(address('192.168.77.1'));
+export const OWN_6: Ipv6Addr = parseIpv6('fd00:77::1')!;
 export const PORT = 8285;
 /** In the kernel's eyes the test packets come from loopback, whose address this is. */
 export const ETHERNET: Uint8Array = Uint8Array.from([0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 8, 0]);
+export const ETHERNET_6: Uint8Array = Uint8Array.from([...ETHERNET.subarray(0, 12), 0x86, 0xdd]);
 const LOOPBACK = 1;
 const FOREVER = 1n << 62n;
 const CLONE_NEWNET = 0x4000_0000;
@@ -77,6 +81,8 @@ export const OWN_MAC: Uint8Array = Uint8Array.from([2, 0, 0, 0, 0, 1]);
 
 /** The programs in a network namespace of their own, whose routing they ask. */
 export interface ProgramBench extends AsyncDisposable {
+  /** By which version of IP hosts reach each other. */
+  readonly underlay: 4 | 6;
   readonly tables: FastPathTables;
   /** Where something behind the device cuts super-packets, and where this host does. */
   readonly programs: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
@@ -86,15 +92,31 @@ export interface ProgramBench extends AsyncDisposable {
   /** What XDP runs before GRO, by who cuts super-packets. */
   readonly xdp: Readonly<Record<ProgramOptions['segmentation'], BpfProgram>>;
   /** As if the forwarder's socket had heard from that host, and would for ever. */
-  grant(host: Ipv4Addr): void;
+  grant(host: IpAddr): void;
   /** The forwarder's socket ends. */
   closeSocket(): void;
   /** A command in the namespace. */
   ip(...words: readonly string[]): Promise<void>;
 }
 
+const PLACES = {
+  4: {
+    own: OWN,
+    ...{ address: '192.168.77.1/24', addressFlags: [], beyond: '192.168.88.0/24', forwarding: 'ipv4/ip_forward' },
+  },
+  6: {
+    own: OWN_6,
+    ...{ address: 'fd00:77::1/64', addressFlags: ['nodad'], beyond: 'fd00:88::/64' },
+    forwarding: 'ipv6/conf/all/forwarding',
+  },
+} as const;
+
 /** Takes this thread into the namespace and back. Programs run in the namespace of the thread that runs them. */
-export async function openProgramBench(neighbours: readonly string[] = []): Promise<ProgramBench> {
+export async function openProgramBench(
+  neighbours: readonly string[] = [],
+  underlayVersion: 4 | 6 = 4,
+): Promise<ProgramBench> {
+  const place = PLACES[underlayVersion];
   await using stack = new AsyncDisposableStack();
   const netns = `weft-bpf-${process.pid}-${randomBytes(3).toString('hex')}`;
   await run(['ip', 'netns', 'add', netns]);
@@ -110,21 +132,22 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
       .toString('hex')
       .replace(/..(?!$)/g, '$&:');
   await ip('link', 'set', 'eth0', 'address', mac(OWN_MAC));
-  await ip('address', 'add', '192.168.77.1/24', 'dev', 'eth0');
+  await ip('address', 'add', place.address, 'dev', 'eth0', ...place.addressFlags);
   for (const host of new Set(neighbours)) await ip('neigh', 'replace', host, 'lladdr', mac(NEIGHBOUR), 'dev', 'eth0');
-  await ip('route', 'add', '192.168.88.0/24', 'dev', 'eth1');
-  await run(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'], { netns });
+  await ip('route', 'add', place.beyond, 'dev', 'eth1');
+  await run(['sh', '-c', `echo 1 >/proc/sys/net/${place.forwarding}`], { netns });
   enter('/proc/self/ns/net', `/run/netns/${netns}`, stack);
   // The forwarder's: what a program leaves to it has somebody who reads it.
   const socket = stack.use(new DisposableStack());
-  socket.use(openUdpSocket({ address: OWN, port: PORT, bufferBytes: ROOM }));
+  socket.use(openUdpSocket({ address: place.own, port: PORT, bufferBytes: ROOM }));
   const underlay = readDeviceFacts('eth0');
   if (typeof underlay === 'number') throw new Error(`eth0: ${underlay}`);
   const tables = new FastPathTables(
-    mapsBy((name, shape) => {
+    mapsBy(underlayLayout(underlayVersion), (name, shape) => {
       const maxEntries = shape.kind === 'array' ? 1 : 64;
       return stack.use(createBpfMap({ ...shape, name: `test_${name}`, maxEntries }));
     }),
+    underlayVersion,
   );
   tables.beat(FOREVER, 0n);
   const load = (
@@ -134,7 +157,7 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
     into = loadClassifier,
   ): BpfProgram => {
     const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
-    const own = { ownAddress: OWN, ownPort: PORT, carriesIpv6: true };
+    const own = { ownAddress: place.own, ownPort: PORT, carriesIpv6: true };
     const options = { maps: tables.maps, ...own, ...devices, segmentation, destinationCheck };
     return stack.use(into(`test_${segmentation}`, make(options)));
   };
@@ -147,6 +170,7 @@ export async function openProgramBench(neighbours: readonly string[] = []): Prom
   const xdp = { beyond: loadXdpFor('beyond'), host: loadXdpFor('host') };
   const held = stack.move();
   return {
+    underlay: underlayVersion,
     tables,
     xdp,
     programs,

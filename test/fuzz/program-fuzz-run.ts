@@ -1,9 +1,9 @@
 import { isSign } from '../../src/dataplane/fast-path/sign.ts';
-import type { PeerTableContent } from '../../src/dataplane/peer-table.ts';
-import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
-import { ipv6Of } from '../../src/ip/ipv6.ts';
+import type { IpAddr } from '../../src/ip/address.ts';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
+import { ipv6At, ipv6Of, parseIpv6 } from '../../src/ip/ipv6.ts';
 import { containsAddr6, parsePrefix4, parsePrefix6 } from '../../src/ip/prefix.ts';
-import { type MemoryHost, memoryHost, type PeerText, peerOf } from '../fakes/memory-dataplane.ts';
+import { type MemoryHost, memoryHost, type PeerText, peer6Of, peerOf } from '../fakes/memory-dataplane.ts';
 import {
   ACK,
   address,
@@ -15,13 +15,15 @@ import {
   transportChecksum,
   udpPacket,
 } from '../fakes/packets.ts';
-import { address6, optionsHeader, tcp6Packet, transportChecksum6 } from '../fakes/packets6.ts';
+import { address6, optionsHeader, tcp6Packet, transportChecksum6, udp6Packet } from '../fakes/packets6.ts';
 import { mutated, PacketSource } from './packet-source.ts';
 import {
   ETHERNET,
+  ETHERNET_6,
   MARK,
   NEXT,
   OWN,
+  OWN_6,
   PORT,
   type ProgramBench,
   REDIRECTED,
@@ -34,7 +36,7 @@ import {
 import { Random } from './random.ts';
 
 /** Peers as an honest store has them, and what hostile or mistaken hosts write into one. */
-export const FUZZ_PEERS: readonly PeerText[] = [
+const PEERS: readonly PeerText[] = [
   { slot: 1, subnet: '10.244.2.0/24', publicIp: '192.168.77.2', ipv6Subnet: 'fd00:244:0:2::/64' },
   { slot: 2, subnet: '10.244.3.0/24', publicIp: '192.168.77.3', ipv6Subnet: 'fd00:244:0:3::/64' },
   { slot: 3, subnet: '10.244.2.128/25', publicIp: '192.168.77.3', ipv6Subnet: 'fd00:244:0:2:8000::/65' },
@@ -48,6 +50,21 @@ export const FUZZ_PEERS: readonly PeerText[] = [
   // Its addresses are those of a host that takes IPv4 alone.
   { slot: 11, subnet: '192.168.0.0/16', publicIp: '192.168.77.11', publicIpv6: 'fd00:77::11' },
 ];
+
+const IPV6_HOSTS: Readonly<Record<string, string>> = { '127.0.0.1': '::1', '192.168.88.8': 'fd00:88::8' };
+/** Where hosts have IPv6 alone. */
+const host6 = (text: string): string => IPV6_HOSTS[text] ?? text.replace('192.168.77.', 'fd00:77::');
+
+/** By the version of IP between the hosts. */
+export const FUZZ_PEERS = {
+  4: PEERS,
+  6: PEERS.map((peer): PeerText => ({ ...peer, publicIpv6: host6(peer.publicIp) })),
+} as const;
+/** Their addresses there. */
+export const fuzzHosts = (underlay: 4 | 6): readonly string[] =>
+  PEERS.map(({ publicIp }) => (underlay === 4 ? publicIp : host6(publicIp)));
+const hostOf = (underlay: 4 | 6, publicIp: string): IpAddr =>
+  underlay === 4 ? ipv4Of(address(publicIp)) : parseIpv6(host6(publicIp))!;
 export const NETWORK = '10.244.0.0/16';
 const OWN_SUBNET = '10.244.1.0/24';
 /** The two bytes at 4 of an address are where BPF_PROG_TEST_RUN looks for the protocol of a packet that leaves: IPv6's. */
@@ -55,8 +72,8 @@ export const FUZZ_IPV6 = { network: 'fd00:244::/32', own: 'fd00:244:86dd:1::/64'
 /** The forwarder's socket has never heard from it. */
 const UNHEARD = '192.168.77.9';
 /** The way back to it leads through another device, or is none. */
-const BEHIND_ANOTHER_DEVICE = ['192.168.77.1', '127.0.0.1', '192.168.88.8'].map(address);
-const OUTER_SOURCES = [...FUZZ_PEERS.map(({ publicIp }) => address(publicIp)), address('192.168.77.99')];
+const BEHIND_ANOTHER_DEVICE = ['192.168.77.1', '127.0.0.1', '192.168.88.8'];
+const OUTER_SOURCES = [...PEERS.map(({ publicIp }) => publicIp), '192.168.77.99'];
 const INNER_SOURCES = [
   ...['10.244.2.9', '10.244.2.200', '10.244.3.9', '10.244.6.1', '10.244.7.1', '10.244.8.1', '10.244.9.1', '10.244.1.9'],
   ...['10.244.77.1', '127.0.0.1', '8.8.8.8', '192.168.77.2', '192.168.77.11', '224.0.0.1', '0.0.0.0'],
@@ -104,7 +121,7 @@ export interface ProgramFuzzOptions {
   readonly seed: number;
 }
 
-function frameOf(source: PacketSource, random: Random): Uint8Array {
+function frameOf(source: PacketSource, random: Random, underlay: 4 | 6): Uint8Array {
   if (random.oneIn(200)) return random.bytes(SHORTEST_NOISE + random.below(200));
   const inner = random.oneIn(5)
     ? random.pick([acknowledgement, acknowledgement6])(random)
@@ -123,9 +140,16 @@ function frameOf(source: PacketSource, random: Random): Uint8Array {
     const headerLength = Math.min(inner.length, (view.getUint8(0) & 15) * 4);
     view.setUint16(10, slowChecksum(inner.subarray(0, headerLength)));
   }
+  const packet = underlay === 4 ? around(inner, random) : around6(inner, random);
+  if (random.oneIn(40)) packet[0] = random.pick(OTHER_MACS);
+  const final = random.oneIn(3) ? mutated(random, packet, random.oneIn(8) ? 0 : ETHERNET.length) : packet;
+  return final.length < shortestRun(final) ? packet : final.subarray(0, LONGEST);
+}
+
+function around(inner: Uint8Array, random: Random): Uint8Array {
   const outer = udpPacket({
     ip: {
-      source: random.oneIn(4) ? random.pick(OUTER_SOURCES) : ownerOf(inner),
+      source: address(random.oneIn(4) ? random.pick(OUTER_SOURCES) : ownerOf(inner)),
       destination: random.oneIn(50) ? random.word() : OWN,
       id: random.pick([TAG, TAG_WHOLE, TAG + 3, 0, random.below(65_536)]),
       dontFragment: !random.oneIn(30),
@@ -139,10 +163,26 @@ function frameOf(source: PacketSource, random: Random): Uint8Array {
     withoutChecksum: !random.oneIn(6),
     payload: inner,
   });
-  const packet = concat(ETHERNET, outer);
-  if (random.oneIn(40)) packet[0] = random.pick(OTHER_MACS);
-  const final = random.oneIn(3) ? mutated(random, packet, random.oneIn(8) ? 0 : ETHERNET.length) : packet;
-  return final.length < shortestRun(final) ? packet : final.subarray(0, LONGEST);
+  return concat(ETHERNET, outer);
+}
+
+/** The same where hosts have IPv6 alone. */
+function around6(inner: Uint8Array, random: Random): Uint8Array {
+  const outer = udp6Packet({
+    ip: {
+      source: address6(host6(random.oneIn(4) ? random.pick(OUTER_SOURCES) : ownerOf(inner))),
+      destination: random.oneIn(50) ? random.bytes(16) : address6('fd00:77::1'),
+      flowLabel: random.oneIn(20) ? random.below(1 << 20) : random.pick([TAG, TAG_WHOLE, TAG + 3, 0]),
+      trafficClass: random.oneIn(20) ? random.below(256) : 0,
+      hopLimit: random.oneIn(20) ? random.below(3) : 64,
+      ...(random.oneIn(60) ? { extensions: [[60, optionsHeader()]] } : {}),
+    },
+    sourcePort: random.oneIn(10) ? random.below(65_536) : PORT,
+    destinationPort: random.oneIn(50) ? random.below(65_536) : PORT,
+    withoutChecksum: !random.oneIn(6),
+    payload: inner,
+  });
+  return concat(ETHERNET_6, outer);
 }
 
 /** TCP's, mostly with nothing else in it: what the program takes where this host cuts super-packets. */
@@ -195,29 +235,32 @@ function finishChecksum6(packet: Uint8Array): void {
 const isIpv6 = (packet: Uint8Array): boolean => packet.length >= 40 && packet[0]! >>> 4 === 6;
 
 /** The host whose subnet the inner source is in, by longest prefix. */
-function ownerOf(inner: Uint8Array): number {
+function ownerOf(inner: Uint8Array): string {
   if (inner.length < 20) return OUTER_SOURCES[0]!;
   if (isIpv6(inner)) return ownerOf6(inner);
   const source = new DataView(inner.buffer, inner.byteOffset).getUint32(12);
-  let best: { readonly length: number; readonly publicIp: Ipv4Addr } | undefined;
-  for (const { subnet, publicIp } of FUZZ_PEERS.map(peerOf)) {
+  let best: { readonly length: number; readonly publicIp: string } | undefined;
+  for (const peer of PEERS) {
+    const { publicIp } = peer;
+    const { subnet } = peerOf(peer);
     const isIn = subnet.length === 0 || source >>> (32 - subnet.length) === subnet.addr >>> (32 - subnet.length);
     if (isIn && (best === undefined || subnet.length > best.length)) best = { length: subnet.length, publicIp };
   }
   return best?.publicIp ?? OUTER_SOURCES[0]!;
 }
 
-function ownerOf6(inner: Uint8Array): number {
+function ownerOf6(inner: Uint8Array): string {
   const source = ipv6Of(BigInt(`0x${hex(inner.subarray(8, 24))}`));
-  const owners = FUZZ_PEERS.map(peerOf).filter(
-    ({ ipv6Subnet }) => ipv6Subnet !== undefined && containsAddr6(ipv6Subnet, source),
-  );
-  const [best] = owners.sort((a, b) => b.ipv6Subnet!.length - a.ipv6Subnet!.length);
+  const owners = PEERS.flatMap(({ publicIp, ipv6Subnet }) => {
+    const subnet = ipv6Subnet === undefined ? undefined : parsePrefix6(ipv6Subnet)!;
+    return subnet !== undefined && containsAddr6(subnet, source) ? { publicIp, length: subnet.length } : [];
+  });
+  const [best] = owners.sort((a, b) => b.length - a.length);
   return best?.publicIp ?? OUTER_SOURCES[0]!;
 }
 
 interface Delivered {
-  readonly from: number;
+  readonly from: IpAddr;
   readonly port: number;
   readonly payload: Uint8Array;
 }
@@ -233,9 +276,10 @@ function deliveredBy(frame: Uint8Array): Delivered | undefined {
   if (view.getUint8(0) >>> 4 !== 4 || headerLength < 20 || total < headerLength || total > ip.length) return undefined;
   if (slowChecksum(ip.subarray(0, headerLength)) !== 0) return undefined;
   if ((view.getUint16(6) & 0x3fff) !== 0 || view.getUint8(9) !== 17 || view.getUint32(16) !== OWN) return undefined;
-  const from = view.getUint32(12);
+  const from = ipv4Of(view.getUint32(12));
   const first = from >>> 24;
-  if (BEHIND_ANOTHER_DEVICE.includes(from) || first === 0 || first === 127 || first >= 224) return undefined;
+  if (BEHIND_ANOTHER_DEVICE.map(address).includes(from) || first === 0 || first === 127 || first >= 224)
+    return undefined;
   const udp = ip.subarray(headerLength, total);
   if (udp.length < 8 || view.getUint16(headerLength + 2) !== PORT) return undefined;
   const length = view.getUint16(headerLength + 4);
@@ -244,6 +288,25 @@ function deliveredBy(frame: Uint8Array): Delivered | undefined {
   const hasChecksum = view.getUint16(headerLength + 6) !== 0;
   if (hasChecksum && transportChecksum(from, OWN, 17, datagram) !== 0) return undefined;
   return { from, port: view.getUint16(headerLength), payload: datagram.slice(8) };
+}
+
+/** The same of IPv6: net/ipv6/ip6_input.c and udp.c, of a socket that takes datagrams without a checksum. */
+function deliveredBy6(frame: Uint8Array): Delivered | undefined {
+  const ip = frame.subarray(ETHERNET_6.length);
+  const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength);
+  const isForUs = frame.subarray(0, 6).every((byte) => byte === 0);
+  if (!isForUs || frame[12] !== 0x86 || frame[13] !== 0xdd || ip.length < 40 || ip[0]! >>> 4 !== 6) return undefined;
+  const end = 40 + view.getUint16(4);
+  if (end > ip.length || end < 48 || ip[6] !== 17 || ipv6At(view, 24) !== OWN_6) return undefined;
+  const from = ipv6At(view, 8);
+  const isBehind = BEHIND_ANOTHER_DEVICE.some((text) => parseIpv6(host6(text)) === from);
+  if (isBehind || ip[8] === 0xff || view.getUint16(42) !== PORT) return undefined;
+  const length = view.getUint16(44);
+  if (length < 8 || length > end - 40) return undefined;
+  const datagram = ip.subarray(40, 40 + length);
+  const hasChecksum = view.getUint16(46) !== 0;
+  if (hasChecksum && transportChecksum6(ip.subarray(8, 24), ip.subarray(24, 40), 17, datagram) !== 0) return undefined;
+  return { from, port: view.getUint16(40), payload: datagram.slice(8) };
 }
 
 /** What the forwarder writes to its TUN for a datagram: nothing, or the packet. */
@@ -257,9 +320,15 @@ function forwarded(host: MemoryHost, { from, port, payload }: Delivered): Uint8A
   return written?.subarray(10);
 }
 
-/** The IPv6 network, for a table. */
-export function fuzzIpv6(): NonNullable<PeerTableContent['ipv6']> {
-  return { network: parsePrefix6(FUZZ_IPV6.network)!, own: parsePrefix6(FUZZ_IPV6.own)! };
+/** The peers in the programs' tables. @param ownSubnet of IPv4. @param mtu longest inner packet. */
+export function publishFuzzPeers({ tables, underlay }: ProgramBench, ownSubnet: string, mtu: number): void {
+  const ipv6 = { network: parsePrefix6(FUZZ_IPV6.network)!, own: parsePrefix6(FUZZ_IPV6.own)! };
+  if (underlay === 6) {
+    tables.publish({ network: undefined, own: undefined, ipv6, mtu, peers: FUZZ_PEERS[6].map(peer6Of) });
+  } else {
+    const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4(ownSubnet)!];
+    tables.publish({ network, own, ipv6, mtu, peers: PEERS.map(peerOf) });
+  }
 }
 
 const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
@@ -276,13 +345,15 @@ export async function runProgramFuzz(
 ): Promise<ProgramFuzzTotals> {
   const random = new Random(seed);
   const source = new PacketSource(new Random(seed ^ 0x2545_f491));
+  const { underlay } = bench;
   const networks = { network: NETWORK, own: OWN_SUBNET, ipv6: FUZZ_IPV6 };
-  const checked = { peers: FUZZ_PEERS, ...networks, sourceCheck: 'strict' } as const;
+  const checked = { peers: FUZZ_PEERS[underlay], underlay, ...networks, sourceCheck: 'strict' } as const;
   const host = memoryHost({ ...checked, destinationCheck: 'strict' });
   const lax = memoryHost({ ...checked, destinationCheck: 'off' });
-  const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4(OWN_SUBNET)!];
-  bench.tables.publish({ network, own, ipv6: fuzzIpv6(), mtu: 1_472, peers: FUZZ_PEERS.map(peerOf) });
-  for (const { publicIp } of FUZZ_PEERS) if (publicIp !== UNHEARD) bench.grant(ipv4Of(address(publicIp)));
+  publishFuzzPeers(bench, OWN_SUBNET, 1_472);
+  const unheard = hostOf(underlay, UNHEARD);
+  for (const { publicIp } of PEERS) if (publicIp !== UNHEARD) bench.grant(hostOf(underlay, publicIp));
+  const ethernet = underlay === 4 ? ETHERNET : ETHERNET_6;
   const totals = {
     packets: 0,
     taken: 0,
@@ -296,11 +367,11 @@ export async function runProgramFuzz(
   };
   let bytes = 0;
   for (; totals.packets < packets; totals.packets++) {
-    const frame = frameOf(source, random);
+    const frame = frameOf(source, random, underlay);
     const fail = (what: string): never => {
       throw new ProgramFuzzFailure(`${what}\n${hex(frame)}`);
     };
-    const delivered = deliveredBy(frame);
+    const delivered = underlay === 4 ? deliveredBy(frame) : deliveredBy6(frame);
     const passed = delivered && forwarded(host, delivered);
     const passedLax = delivered && forwarded(lax, delivered);
     if (delivered !== undefined) totals.left++;
@@ -313,11 +384,12 @@ export async function runProgramFuzz(
       }
       if (verdict !== REDIRECTED) fail(`${segmentation}: verdict ${verdict}`);
       if (delivered === undefined) return fail(`${segmentation}: taken, but the host gives it to nobody`);
-      if (delivered.from === address(UNHEARD)) fail(`${segmentation}: taken from a host that the socket has not heard`);
+      if (delivered.from === unheard) fail(`${segmentation}: taken from a host that the socket has not heard`);
       if (isSign(new DataView(delivered.payload.buffer), 0, delivered.payload.length)) fail(`${segmentation}: a sign`);
       const forwards = segmentation === 'unchecked' ? passedLax : passed;
       if (forwards === undefined) return fail(`${segmentation}: taken, but the forwarder refuses it`);
-      const expected = concat(frame.subarray(0, ETHERNET.length), forwards);
+      const expected = concat(ethernet, forwards);
+      expected.set(frame.subarray(0, 12));
       if (!equal(packet, expected)) fail(`${segmentation}: made ${hex(packet)}, the forwarder makes ${hex(forwards)}`);
       bytes += forwards.length;
       if (segmentation === 'beyond') totals.taken++;
@@ -330,7 +402,7 @@ export async function runProgramFuzz(
       if (verdict !== XDP_PASSED) fail(`XDP, ${segmentation}: verdict ${verdict}`);
       if (equal(packet, frame)) continue;
       if (passed === undefined) return fail(`XDP, ${segmentation}: taken, but host or forwarder refuse it`);
-      if (delivered?.from === address(UNHEARD)) fail(`XDP, ${segmentation}: taken from a host not heard`);
+      if (delivered?.from === unheard) fail(`XDP, ${segmentation}: taken from a host not heard`);
       const protocol = isIpv6(passed) ? [0x86, 0xdd] : [8, 0];
       const expected = concat(MARK, frame.subarray(0, ETHERNET.length - 2), protocol, passed);
       if (!equal(packet, expected)) fail(`XDP, ${segmentation}: made ${hex(packet)}, not ${hex(expected)}`);
@@ -341,7 +413,7 @@ export async function runProgramFuzz(
     // Routing is asked anew only so often: the programs are to meet it with every peer.
     if (totals.packets % 100_000 === 99_999) await new Promise((resolve) => setTimeout(resolve, ROUTE_TTL_MS));
   }
-  const counted = FUZZ_PEERS.map(({ slot }) => bench.tables.read(slot).rx);
+  const counted = PEERS.map(({ slot }) => bench.tables.read(slot).rx);
   const sum = (field: 'packets' | 'bytes'): number => counted.reduce((all, one) => all + one[field], 0);
   const taken = totals.taken + totals.takenAcknowledgements + totals.takenUnchecked + totals.takenByXdp;
   if (sum('packets') !== taken || sum('bytes') !== bytes) {

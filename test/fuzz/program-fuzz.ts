@@ -10,11 +10,11 @@ import { parseArgs } from 'node:util';
 import { describeError, WeftError } from '../../src/errors.ts';
 import { runOutboundFuzz } from './outbound-fuzz-run.ts';
 import { openProgramBench, type ProgramBench } from './program-bench.ts';
-import { FUZZ_PEERS, ProgramFuzzFailure, runProgramFuzz } from './program-fuzz-run.ts';
+import { fuzzHosts, ProgramFuzzFailure, runProgramFuzz } from './program-fuzz-run.ts';
 
-async function openBench(required: boolean): Promise<ProgramBench | number> {
+async function openBench(underlay: 4 | 6, required: boolean): Promise<ProgramBench | number> {
   try {
-    return await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
+    return await openProgramBench(fuzzHosts(underlay), underlay);
   } catch (error) {
     if (!(error instanceof WeftError)) throw error;
     process.stderr.write(`NOT RUN: programs and forwarder are not compared on this machine: ${describeError(error)}\n`);
@@ -37,24 +37,33 @@ async function main(): Promise<number> {
     process.stderr.write('usage: node test/fuzz/program-fuzz.ts [--frames 1000000] [--seed N] [--require]\n');
     return 2;
   }
-  const bench = await openBench(values.require);
+  console.log(`seed ${seed}, ${packets} frames`);
+  for (const underlay of [4, 6] as const) {
+    const exitCode = await compare(underlay, packets, seed, values.require);
+    if (exitCode !== 0) return exitCode;
+  }
+  return 0;
+}
+
+/** Half of the frames: those of one version of IP between the hosts, in and out. */
+async function compare(underlay: 4 | 6, packets: number, seed: number, required: boolean): Promise<number> {
+  const bench = await openBench(underlay, required);
   if (typeof bench === 'number') return bench;
   await using _ = bench;
-  console.log(`seed ${seed}, ${packets} frames`);
+  const each = { packets: Math.ceil(packets / 4), seed };
   const started = performance.now();
   try {
-    const totals = {
-      ...(await runProgramFuzz(bench, { packets: Math.ceil(packets / 2), seed })),
-      ...runOutboundFuzz(bench, { packets: Math.ceil(packets / 2), seed }),
-    };
+    const totals = { ...(await runProgramFuzz(bench, each)), ...runOutboundFuzz(bench, each) };
     const seconds = (performance.now() - started) / 1_000;
-    console.log(`${seconds.toFixed(1)} s, ${Math.round(packets / seconds)} frames/s`);
+    console.log(
+      `IPv${underlay} between hosts: ${seconds.toFixed(1)} s, ${Math.round((2 * each.packets) / seconds)} frames/s`,
+    );
     for (const [name, count] of Object.entries(totals)) console.log(`  ${name.padEnd(22)} ${count}`);
     return 0;
   } catch (error) {
     if (!(error instanceof ProgramFuzzFailure)) throw error;
     process.stderr.write(
-      `FAILED ${error.message}\nagain: node test/fuzz/program-fuzz.ts --frames ${packets} --seed ${seed}\n`,
+      `FAILED IPv${underlay} between hosts: ${error.message}\nagain: node test/fuzz/program-fuzz.ts --frames ${packets} --seed ${seed}\n`,
     );
     return 1;
   }

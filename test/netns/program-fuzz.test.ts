@@ -5,7 +5,7 @@ import { address, concat, payloadOf, udpPacket } from '../fakes/packets.ts';
 import { address6, udp6Packet } from '../fakes/packets6.ts';
 import { runOutboundFuzz, sentByPrograms } from '../fuzz/outbound-fuzz-run.ts';
 import { NEXT, openProgramBench, runProgram, shortestRun } from '../fuzz/program-bench.ts';
-import { FUZZ_PEERS, runProgramFuzz } from '../fuzz/program-fuzz-run.ts';
+import { fuzzHosts, runProgramFuzz } from '../fuzz/program-fuzz-run.ts';
 
 it('the inbound programs take nothing that host and forwarder would not, to the byte: 5,000 frames', async () => {
   await using bench = await openProgramBench();
@@ -19,10 +19,26 @@ it('the inbound programs take nothing that host and forwarder would not, to the 
   );
 });
 
+it('… where hosts have IPv6 alone: 5,000 frames', async () => {
+  await using bench = await openProgramBench([], 6);
+  const { taken, takenAcknowledgements, takenByXdp, left } = await runProgramFuzz(bench, { packets: 5_000, seed: 1 });
+  const reached = [taken, takenAcknowledgements, takenByXdp, left];
+  assert.ok(
+    [40, 20, 60, 500].every((least, index) => reached[index]! > least),
+    `${reached}`,
+  );
+});
+
 it('the outbound programs send what the forwarder would send, to the byte: 5,000 packets', async () => {
-  await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
+  await using bench = await openProgramBench(fuzzHosts(4));
   const { sent, leftAndSent, sentIpv6 } = runOutboundFuzz(bench, { packets: 5_000, seed: 1 });
   assert.ok(sent > 500 && leftAndSent > 200 && sentIpv6 > 200, `${sent}, ${leftAndSent}, ${sentIpv6}`);
+});
+
+it('… where hosts have IPv6 alone: 5,000 packets', async () => {
+  await using bench = await openProgramBench(fuzzHosts(6), 6);
+  const { sent, leftAndSent } = runOutboundFuzz(bench, { packets: 5_000, seed: 1 });
+  assert.ok(sent > 200 && leftAndSent > 200, `${sent}, ${leftAndSent}`);
 });
 
 it('the kernel runs the programs on packets as short as these runs take for runnable, whatever protocol those name', async () => {
@@ -39,7 +55,7 @@ it('the kernel runs the programs on packets as short as these runs take for runn
 });
 
 it('the outbound programs leave a packet of IPv6 that the kernel takes for IPv4', async () => {
-  await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
+  await using bench = await openProgramBench(fuzzHosts(4));
   // The kernel takes what lies at byte 12 for the protocol of the frame: 0x0800 is IPv4, 0x86dd IPv6.
   const ip = { source: address('8.0.1.2'), destination: address('10.244.2.9') };
   const ipv4 = udpPacket({ ip, sourcePort: 1, destinationPort: 2, payload: payloadOf(100) });
@@ -58,7 +74,7 @@ it('the outbound programs leave a packet of IPv6 that the kernel takes for IPv4'
 });
 
 it('the outbound programs leave what is unusual in IPv6', async () => {
-  await using bench = await openProgramBench(FUZZ_PEERS.map(({ publicIp }) => publicIp));
+  await using bench = await openProgramBench(fuzzHosts(4));
   const good = udp6Packet({
     ip: { source: address6('fd00:244:86dd:1::2'), destination: address6('fd00:244:0:2::9') },
     ...{ sourcePort: 1, destinationPort: 2, payload: payloadOf(100) },

@@ -189,7 +189,15 @@ describe('the program before GRO', () => {
           datagram(
             encodeSign(
               {
-                ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true },
+                ...{
+                  nonce: 1n,
+                  echo: 2n,
+                  takes: true,
+                  arrives: true,
+                  takes6: true,
+                  arrives6: true,
+                  takesUnsummed: false,
+                },
                 ...{ alone: false, tag: 1, tagWhole: 2 },
               },
               PEER,

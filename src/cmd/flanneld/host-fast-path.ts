@@ -7,7 +7,7 @@ import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
-import { LAYOUT, mapsBy } from '../../dataplane/fast-path/layout.ts';
+import { mapsBy, type UnderlayLayout, underlayLayout } from '../../dataplane/fast-path/layout.ts';
 import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
@@ -16,8 +16,7 @@ import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../dataplane/fast-path/xdp-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { isIpv4 } from '../../ip/address.ts';
-import { formatIpv4, type Ipv4Addr } from '../../ip/ipv4.ts';
+import { formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
 import { attachTcx, attachXdp, createBpfMap, loadClassifier, loadXdp } from '../../linux/bpf.ts';
 import { removeOthers } from '../../linux/bpf-directory.ts';
 import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
@@ -29,26 +28,30 @@ const maxEntries = MAX_PEERS + 1;
 
 /** Maps of another layout are in other directories, and go when their programs have been replaced. */
 const LAYOUT_PREFIX = 'layout-';
-const layoutDirectory = (directory: string): string => join(directory, `${LAYOUT_PREFIX}${LAYOUT}`);
+const layoutDirectory = (directory: string, { name }: UnderlayLayout): string =>
+  join(directory, `${LAYOUT_PREFIX}${name}`);
 const SIDES = ['out', 'in'] as const;
 /** With the maps that its program knows, so that it ends with them also where an agent of another layout knows nothing of it. */
-const xdpPin = (directory: string): string => join(layoutDirectory(directory), 'xdp');
+const xdpPin = (directory: string, layout: UnderlayLayout): string => join(layoutDirectory(directory, layout), 'xdp');
 
 /**
  * The maps of the fast path in this host's kernel.
  * @param directory where they are kept, and may be already, with what an agent before this one knew.
+ * @param underlay by which version of IP the hosts reach each other.
  * @throws WeftError WEFT_FAST_PATH when it has no BPF for us.
  */
-export function createFastPathTables(directory: string | undefined): FastPathTables {
+export function createFastPathTables(directory: string | undefined, underlay: 4 | 6): FastPathTables {
   using stack = new DisposableStack();
-  const maps = directory === undefined ? undefined : layoutDirectory(directory);
+  const layout = underlayLayout(underlay);
+  const maps = directory === undefined ? undefined : layoutDirectory(directory, layout);
   if (maps !== undefined) mkdirSync(maps, { recursive: true, mode: 0o700 });
   const tables = new FastPathTables(
-    mapsBy((each, shape) => {
+    mapsBy(layout, (each, shape) => {
       const name = `weft_${each}`;
       const options = { ...shape, name, maxEntries: shape.kind === 'array' ? 1 : maxEntries };
       return stack.use(createBpfMap(options, maps && join(maps, name)));
     }),
+    underlay,
   );
   stack.move();
   return tables;
@@ -102,7 +105,7 @@ export function keepFastPathOpen(
   underlay: () => ForwarderUnderlay,
   inbound: InboundWish,
   signals: readonly SignalQueue[],
-  send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
+  send: (address: IpAddr, port: number, packet: Uint8Array) => boolean,
   onState: (state: FastPathState) => void,
   onNotice: (text: string) => void,
 ): Disposable {
@@ -119,7 +122,8 @@ export function keepFastPathOpen(
     exchange?.end();
     detach();
     if (directory === undefined) return;
-    for (const pin of [xdpPin(directory), ...SIDES.map((side) => join(directory, side))]) rmSync(pin, { force: true });
+    for (const pin of [xdpPin(directory, tables.layout), ...SIDES.map((side) => join(directory, side))])
+      rmSync(pin, { force: true });
   };
   let lastBeat = 0n;
   const leave = (): void => {
@@ -140,7 +144,7 @@ export function keepFastPathOpen(
   let alone = '';
   const tellOfAlone = (): void => {
     const peers = (opened && exchange?.aloneFor(ALONE_COUNTS_AFTER_NS)) ?? [];
-    const now = peers.map(formatIpv4).sort().join(', ');
+    const now = peers.map(formatAddr).sort().join(', ');
     if (now === alone) return;
     alone = now;
     if (opened === undefined) return;
@@ -174,7 +178,7 @@ export function keepFastPathOpen(
   };
   const look = (): void => {
     const found = ipsecObstacle() ?? survey(underlay(), inbound.fastPathIn);
-    const now = JSON.stringify(found);
+    const now = textOf(found);
     if (now === seen) return;
     seen = now;
     // What is there at first is another agent's, to be taken over.
@@ -272,16 +276,10 @@ function survey(underlay: ForwarderUnderlay, fastPathIn: FastPathInMode): Place 
   }
 }
 
-/** What the programs put packets into are datagrams of IPv4. */
-export function noFastPathOver6(): WeftError {
-  return new WeftError('WEFT_FAST_PATH', 'it needs IPv4 between the hosts, and this network has IPv6 alone');
-}
-
 function surveyPlace(
   { tunName, listenAddress, listenPort, carriesIpv6 }: ForwarderUnderlay,
   fastPathIn: FastPathInMode,
 ): Place {
-  if (!isIpv4(listenAddress)) throw noFastPathOver6();
   const underlayName = deviceWith(listenAddress);
   const underlay = factsOf(underlayName);
   if (!underlay.isEthernet) throw new WeftError('WEFT_FAST_PATH', `${underlayName} is not an Ethernet device`);
@@ -345,8 +343,8 @@ function attach(
   ];
   if (areTakenOver.includes(false)) tables.forget();
   // Last, because what it takes needs the one behind it.
-  const refusal = attachWayIn(options, place.wayIn, directory, stack);
-  if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory));
+  const refusal = attachWayIn(options, place.wayIn, directory && xdpPin(directory, tables.layout), stack);
+  if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory, tables.layout));
   const held = stack.move();
   return { refusal, [Symbol.dispose]: () => held.dispose() };
 }
@@ -355,10 +353,9 @@ function attach(
 function attachWayIn(
   options: ProgramOptions,
   wayIn: WayIn,
-  directory: string | undefined,
+  pin: string | undefined,
   stack: DisposableStack,
 ): string | undefined {
-  const pin = directory && xdpPin(directory);
   if (wayIn.type !== 'xdp') {
     if (pin !== undefined) rmSync(pin, { force: true });
     return undefined;
@@ -372,14 +369,18 @@ function attachWayIn(
   }
 }
 
+/** JSON, of addresses of either family. */
+const textOf = (value: Place | FastPathState): string =>
+  JSON.stringify(value, (_key, part: unknown) => (typeof part === 'bigint' ? `${part}` : part));
+
 function numberOf(place: Place): bigint {
-  return createHash('sha256').update(JSON.stringify(place)).digest().readBigUInt64LE();
+  return createHash('sha256').update(textOf(place)).digest().readBigUInt64LE();
 }
 
 function exchangeFor(
   tables: FastPathTables,
   { ownAddress, segmentation, carriesIpv6 }: Place,
-  send: (address: Ipv4Addr, port: number, packet: Uint8Array) => boolean,
+  send: (address: IpAddr, port: number, packet: Uint8Array) => boolean,
 ): SignExchange {
   return new SignExchange({
     now: monotonicNow,
@@ -406,12 +407,11 @@ function segmentationOf(features: ReadonlySet<string>): ProgramOptions['segmenta
   return offloads.some((offload) => features.has(offload)) ? 'beyond' : 'host';
 }
 
-function deviceWith(address: Ipv4Addr): string {
-  const text = formatIpv4(address);
+function deviceWith(address: IpAddr): string {
   for (const [name, addresses] of Object.entries(networkInterfaces())) {
-    if (addresses?.some((entry) => entry.address === text)) return name;
+    if (addresses?.some((entry) => parseAddr(entry.address) === address)) return name;
   }
-  throw new WeftError('WEFT_FAST_PATH', `no device has the address ${text}`);
+  throw new WeftError('WEFT_FAST_PATH', `no device has the address ${formatAddr(address)}`);
 }
 
 function factsOf(name: string): DeviceFacts {

@@ -3,8 +3,7 @@ import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
-import { isIpv4 } from '../../ip/address.ts';
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { type IpAddr, isIpv4 } from '../../ip/address.ts';
 import { bpfDirectory, openBpfDirectory, removeBpfDirectory } from '../../linux/bpf-directory.ts';
 import { EAFNOSUPPORT, EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
@@ -15,13 +14,7 @@ import { readQueueDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import {
-  createFastPathTables,
-  type FastPathKeeping,
-  keepFastPathOpen,
-  noFastPathOver6,
-  withoutFastPath,
-} from './host-fast-path.ts';
+import { createFastPathTables, type FastPathKeeping, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
 
 /** How soon a refused sender is spoken of. */
 const REFUSALS_MS = 2_000;
@@ -139,8 +132,7 @@ function openFastPath({
   try {
     if (fastPath === 'auto') {
       const { tunName, listenAddress } = underlay();
-      if (!isIpv4(listenAddress)) throw noFastPathOver6();
-      return openTables(fastPathRoot, tunName);
+      return openTables(fastPathRoot, tunName, isIpv4(listenAddress) ? 4 : 6);
     }
   } catch (error) {
     onFastPath(withoutFastPath(error));
@@ -150,9 +142,9 @@ function openFastPath({
   return undefined;
 }
 
-function openTables(root: string | undefined, tunName: string): OpenFastPath {
+function openTables(root: string | undefined, tunName: string, underlay: 4 | 6): OpenFastPath {
   const keeping = keepingIn(root, tunName);
-  return { tables: createFastPathTables(keeping.directory), keeping };
+  return { tables: createFastPathTables(keeping.directory, underlay), keeping };
 }
 
 function keepingIn(root: string | undefined, tunName: string): FastPathKeeping {
@@ -174,7 +166,7 @@ export function endFastPath(root: string, tunName: string): string | undefined {
   return undefined;
 }
 
-function sendSign(socketFd: number, address: Ipv4Addr, port: number, packet: Uint8Array): boolean {
+function sendSign(socketFd: number, address: IpAddr, port: number, packet: Uint8Array): boolean {
   const name = sockaddrOf(address, port);
   const bytes = new Uint8Array(new SharedArrayBuffer(packet.length));
   bytes.set(packet);

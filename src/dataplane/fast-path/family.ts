@@ -23,8 +23,8 @@ import {
 } from './layout.ts';
 
 /** ETH_P_IP in the byte order of the packet, read as a little-endian half word. */
-export const ETH_P_IP = 0x0008;
-export const ETH_P_IPV6 = 0xdd86;
+const ETH_P_IP = 0x0008;
+const ETH_P_IPV6 = 0xdd86;
 export const VERSION_4_NO_OPTIONS = 0x45;
 /** More-fragments bit and fragment offset, read as a little-endian half word. */
 const FRAGMENT_BITS = 0xff3f;
@@ -32,7 +32,7 @@ const FRAGMENT_BITS = 0xff3f;
 /** What the fast path keeps in the kernel; see fast-path-tables.ts for who writes what. */
 export type FastPathMaps = Readonly<Record<MapName, MapReference>>;
 
-/** What the programs have to know of the packets inside, by their IP version. The datagrams around them are IPv4's. */
+/** What the programs have to know of packets, by their IP version: of those inside, and (outer.ts) of the datagrams around them. */
 export interface Family {
   /** Of labels. */
   readonly name: 'ipv4' | 'ipv6';
@@ -53,13 +53,11 @@ export interface Family {
   readonly hopAt: number;
   /** Bytes at its start that are written again on the way out: those and, with the tunnel's mark, what BPF_PROG_TEST_RUN takes for a MAC header. */
   readonly rewritten: number;
-  /** Flag of `bpf_skb_adjust_room` that takes the outer headers off. */
+  /** Flag of `bpf_skb_adjust_room` that takes off outer headers of the other family. */
   readonly decapsulated: number;
   /** ICMP's protocol number, and whether its checksum and UDP's are never without the pseudo header. */
   readonly icmp: { readonly protocol: number; readonly hasPseudoHeader: boolean };
   readonly udpNeedsChecksum: boolean;
-  /** The kernel goes on taking a packet for one of this family, whatever is put in front of it, unless that has the tunnel's mark. */
-  readonly mustBeMarked: boolean;
   readonly subnets: (maps: FastPathMaps) => MapReference;
   readonly own: (maps: FastPathMaps) => MapReference;
   /** Where a grant has what goes for it alone. */
@@ -116,7 +114,6 @@ export const IPV4: Family = {
   decapsulated: 0,
   icmp: { protocol: 1, hasPseudoHeader: false },
   udpNeedsChecksum: false,
-  mustBeMarked: false,
   subnets: (maps) => maps.subnets,
   own: (maps) => maps.own,
   grant: { sendUntil: SEND_UNTIL, wholeUntil: GRANT_WHOLE_UNTIL },
@@ -157,7 +154,6 @@ export const IPV6: Family = {
   decapsulated: ADJ_ROOM_DECAP_L3_IPV6,
   icmp: { protocol: PROTO_ICMPV6, hasPseudoHeader: true },
   udpNeedsChecksum: true,
-  mustBeMarked: true,
   subnets: (maps) => maps.subnets6,
   own: (maps) => maps.own6,
   grant: { sendUntil: SEND_UNTIL_6, wholeUntil: GRANT_WHOLE_UNTIL_6 },
@@ -226,7 +222,3 @@ function requirePlainIpv6(asm: Assembler, offset: number): void {
   asm.load(1, 1, FRAME, offset + 24);
   asm.jumpIf('eq', 1, FIRST_OF_MULTICAST_6, 'pass');
 }
-
-/** Those that a program is made for. */
-export const familiesOf = ({ carriesIpv6 }: { readonly carriesIpv6: boolean }): readonly Family[] =>
-  carriesIpv6 ? [IPV4, IPV6] : [IPV4];

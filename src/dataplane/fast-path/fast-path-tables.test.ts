@@ -6,10 +6,13 @@ import { FakeBpfMap, type FakeBpfWrite } from '../../../test/fakes/fake-bpf-map.
 import { type PeerText, peerOf } from '../../../test/fakes/memory-dataplane.ts';
 import { address } from '../../../test/fakes/packets.ts';
 import { address6 } from '../../../test/fakes/packets6.ts';
+import { formatAddr, type IpAddr } from '../../ip/address.ts';
 import { formatIpv4, type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
+import { type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
 import { formatPrefix4, parsePrefix4, parsePrefix6, prefix4 } from '../../ip/prefix.ts';
 import type { Ipv4Peer, Peer, PeerTableContent } from '../peer-table.ts';
 import { FastPathTables } from './fast-path-tables.ts';
+import { mapsBy, underlayLayout } from './layout.ts';
 import type { Grant } from './sign-exchange.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
@@ -100,7 +103,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     awaiting: make('hash', 'awaiting', 4, 4),
     agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
   };
-  const tables = new FastPathTables(maps);
+  const tables = new FastPathTables(maps, 4);
   const publishPeers = (peers: readonly Ipv4Peer[]): void =>
     tables.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
   return {
@@ -476,7 +479,7 @@ describe('FastPathTables: IPv6 subnets', () => {
   it('outlive an agent, and go with the first table of the next', () => {
     using host = openHost();
     publish(host, [peerA, peerB]);
-    const next = new FastPathTables(host.tables.maps);
+    const next = new FastPathTables(host.tables.maps, 4);
     assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.2 slot 2');
     host.writes();
     next.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers: [peerA, peerB], mtu: 1_472 });
@@ -523,6 +526,70 @@ describe('FastPathTables: grants', () => {
   });
 });
 
+describe('FastPathTables: hosts that have IPv6 alone', () => {
+  const IPV6 = { network: parsePrefix6('fd00:244::/32')!, own: parsePrefix6('fd00:244:0:1::/64')! };
+  const [ofA, ofB] = ['fd00:77::2', 'fd00:77::3'].map((text) => parseIpv6(text)!) as [Ipv6Addr, Ipv6Addr];
+  const peer = (slot: number, publicIpv6: Ipv6Addr): Peer => ({
+    ...{ slot, subnet: undefined, publicIp: undefined, publicIpv6, port: 8_285 },
+    ipv6Subnet: parsePrefix6(`fd00:244:0:${slot + 1}::/64`)!,
+  });
+  const GRANT: Grant = {
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n },
+    ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
+  };
+  const open = () => {
+    const maps = mapsBy(
+      underlayLayout(6),
+      (name, shape) => new FakeBpfMap({ ...shape, name, maxEntries: shape.kind === 'array' ? 1 : 64 }),
+    );
+    const tables = new FastPathTables(maps, 6);
+    const publish = (...peers: readonly Peer[]): void =>
+      tables.publish({ network: undefined, own: undefined, ipv6: IPV6, peers, mtu: 1_452 });
+    return { maps, tables, publish, [Symbol.dispose]: () => tables[Symbol.dispose]() };
+  };
+  const hex = (map: FakeBpfMap): string[] =>
+    [...map.entries()].map(([key, value]) => `${key}: ${Buffer.from(value).toString('hex')}`);
+
+  it('are known by their IPv6 addresses', () => {
+    using host = open();
+    host.publish(peer(1, ofA), { ...peer(2, ofB), publicIpv6: undefined, publicIp: ipv4Of(address('192.0.2.1')) });
+    const key = 'fd000077000000000000000000000002';
+    // u32 length, address: address, be16 port, u16 MTU, u32 slot.
+    const subnet = '40000000fd000244000000020000000000000000';
+    assert.deepEqual(hex(host.maps.subnets6), [`${subnet}: ${key}205dac0501000000`]);
+    assert.deepEqual(hex(host.maps.endpoints), [`${key}: ${'00'.repeat(ENDPOINT_BYTES)}`]);
+    host.tables.grant(ofA, GRANT);
+    assert.deepEqual([...host.maps.grants.entries().keys()], [key]);
+    host.maps.awaiting.update(address6('fd00:77::2'), address6('fd00:77::2'));
+    assert.deepEqual(host.tables.takeAwaiting(9), [ofA]);
+    assert.deepEqual([host.tables.portOf(ofA), host.tables.portOf(ofB)], [8_285, undefined]);
+    host.publish();
+    for (const map of [host.maps.subnets6, host.maps.endpoints, host.maps.grants]) assert.equal(map.entries().size, 0);
+  });
+
+  it('are sent to by what is granted to them, and to no other kind of address', () => {
+    using host = open();
+    host.publish(peer(1, ofA));
+    host.tables.grant(ofA, GRANT);
+    const sends = (to: IpAddr, now: bigint): boolean => host.tables.sendsTo(to, now);
+    assert.deepEqual([sends(ofA, 49n), sends(ofA, 50n), sends(ofB, 0n)], [true, false, false]);
+    // The first four bytes of the key.
+    assert.equal(sends(ipv4Of(0xfd00_0077), 0n), false);
+  });
+
+  it('outlive an agent, with what was granted', () => {
+    using host = open();
+    host.publish(peer(1, ofA), peer(2, ofB));
+    host.tables.grant(ofA, GRANT);
+    host.tables.beat(40n, 1n);
+    const next = new FastPathTables(host.maps, 6);
+    assert.deepEqual([next.portOf(ofA), next.portOf(ofB)], [8_285, 8_285]);
+    assert.deepEqual([...next.held(1_000n)], [[ofA, GRANT]]);
+    next.publish({ network: undefined, own: undefined, ipv6: IPV6, peers: [peer(2, ofB)], mtu: 1_452 });
+    assert.deepEqual([next.portOf(ofA), next.held(1_000n).size], [undefined, 0]);
+  });
+});
+
 describe('FastPathTables: what an earlier agent has left', () => {
   const [ofA, ofB] = [A, B].map(({ publicIp }) => ipv4Of(address(publicIp))) as [Ipv4Addr, Ipv4Addr];
   const GRANT: Grant = {
@@ -536,7 +603,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     for (const peer of [ofA, ofB]) host.tables.grant(peer, GRANT);
     host.learn('192.0.2.1', 7);
     host.learn('192.0.2.2', 7);
-    const next = new FastPathTables(host.tables.maps);
+    const next = new FastPathTables(host.tables.maps, 4);
     assert.equal(next.isPublished, false);
     assert.equal(host.routes().length, 2);
     assert.equal(next.portOf(ofB), 8_285);
@@ -553,7 +620,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     using host = openHost();
     host.publish(A);
     host.endpoints.remove(endpointKey('192.0.2.1'));
-    const next = new FastPathTables(host.tables.maps);
+    const next = new FastPathTables(host.tables.maps, 4);
     next.publish({ network: NETWORK, own: OWN, peers: [peerOf(A)], mtu: 1_472 });
     assert.deepEqual(host.peers(), ['192.0.2.1']);
   });
@@ -588,7 +655,7 @@ describe('FastPathTables: hosts whose grants are to be renewed', () => {
     host.publish(A, { ...B, port: 9_000 });
     for (const text of ['192.0.2.1', '192.0.2.2']) host.awaiting.update(endpointKey(text), endpointKey(text));
     const named = [...host.tables.takeAwaiting(1), ...host.tables.takeAwaiting(9)];
-    assert.deepEqual(named.map(formatIpv4).sort(), ['192.0.2.1', '192.0.2.2']);
+    assert.deepEqual(named.map(formatAddr).sort(), ['192.0.2.1', '192.0.2.2']);
     assert.deepEqual(named.map((peer) => host.tables.portOf(peer)).sort(), [8_285, 9_000]);
     assert.deepEqual(host.tables.takeAwaiting(9), []);
     assert.equal(host.awaiting.entries().size, 0);

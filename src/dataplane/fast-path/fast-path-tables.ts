@@ -1,5 +1,6 @@
-import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
-import { putIpv6 } from '../../ip/ipv6.ts';
+import { type IpAddr, isIpv4 } from '../../ip/address.ts';
+import { ipv4Of } from '../../ip/ipv4.ts';
+import { ipv6At, putIpv6 } from '../../ip/ipv6.ts';
 import { containsPrefix4, containsPrefix6, type Ipv4Prefix, type Ipv6Prefix, mask4, mask6 } from '../../ip/prefix.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent } from '../peer-table.ts';
@@ -14,11 +15,9 @@ import {
   ARRIVED_AT_6,
   COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
-  ENDPOINT_KEY_BYTES,
   ENDPOINT_VALUE_BYTES,
   EXPECT_TAG,
   EXPECT_TAG_WHOLE,
-  GRANT_KEY_BYTES,
   GRANT_VALUE_BYTES,
   GRANT_WHOLE_UNTIL,
   GRANT_WHOLE_UNTIL_6,
@@ -36,12 +35,10 @@ import {
   SUBNET_ENDPOINT,
   SUBNET_KEY_BYTES,
   SUBNET_KEY_BYTES_6,
-  SUBNET_MTU,
-  SUBNET_PORT,
-  SUBNET_SLOT,
-  SUBNET_VALUE_BYTES,
   TX_BYTES,
   TX_PACKETS,
+  type UnderlayLayout,
+  underlayLayout,
   WAY_BACK_UNTIL,
   WHOLE_UNTIL,
   WHOLE_UNTIL_6,
@@ -73,10 +70,11 @@ export interface Traffic {
 
 const EEXIST = 17;
 
-/** What goes over IPv4 between the hosts, whatever is inside. */
-type ReachablePeer = Peer & { readonly publicIp: Ipv4Addr };
-
-const isReachable = (peer: Peer): peer is ReachablePeer => peer.publicIp !== undefined;
+/** A peer with the address that its host has on the network between the hosts. */
+interface ReachablePeer {
+  readonly peer: Peer;
+  readonly host: IpAddr;
+}
 
 /** A subnet in the map of its family; by its key, which families have of different lengths. */
 interface Subnet {
@@ -121,16 +119,16 @@ function subnetsOf({ subnet, ipv6Subnet }: Peer, { network, ipv6 }: PeerTableCon
   return [...(is4 ? [subnet4(subnet)] : []), ...(is6 ? [subnet6(ipv6Subnet)] : [])];
 }
 
-function grantKey(address: number): Uint8Array {
-  const key = new DataView(new ArrayBuffer(GRANT_KEY_BYTES));
-  key.setUint32(0, address);
+/** Of the maps that have what is known of a host, and what is granted to it. */
+function hostKey(host: IpAddr): Uint8Array {
+  const key = new DataView(new ArrayBuffer(isIpv4(host) ? 4 : 16));
+  putHost(key, 0, host);
   return new Uint8Array(key.buffer);
 }
 
-function endpointKey(address: number): Uint8Array {
-  const key = new DataView(new ArrayBuffer(ENDPOINT_KEY_BYTES));
-  key.setUint32(0, address);
-  return new Uint8Array(key.buffer);
+function putHost(view: DataView, offset: number, host: IpAddr): void {
+  if (isIpv4(host)) view.setUint32(offset, host);
+  else putIpv6(view, offset, host);
 }
 
 function counterKey(slot: Slot): Uint8Array {
@@ -140,7 +138,6 @@ function counterKey(slot: Slot): Uint8Array {
 }
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-const addressOfKey = (key: Uint8Array): Ipv4Addr => ipv4Of(viewOf(key).getUint32(0));
 const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
 /**
@@ -153,28 +150,36 @@ const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) ==
  */
 export class FastPathTables implements Disposable {
   readonly maps: BpfMaps;
+  readonly layout: UnderlayLayout;
   readonly #subnets = new Map<string, Subnet & { readonly value: Uint8Array }>();
   /** With the port of each. */
-  readonly #endpoints = new Map<Ipv4Addr, number>();
+  readonly #endpoints = new Map<IpAddr, number>();
   readonly #counted = new Set<Slot>();
   readonly #own = new Map<'own' | 'own6', Uint8Array>();
   #refused = 0;
   #isPublished = false;
 
-  constructor(maps: BpfMaps) {
+  /** @param underlay by which version of IP the hosts reach each other, and the maps are made. */
+  constructor(maps: BpfMaps, underlay: 4 | 6) {
     this.maps = maps;
+    this.layout = underlayLayout(underlay);
     this.#inherit();
   }
 
+  #hostAt(view: DataView, offset: number): IpAddr {
+    return this.layout.addressBytes === 4 ? ipv4Of(view.getUint32(offset)) : ipv6At(view, offset);
+  }
+
   #inherit(): void {
-    for (const key of this.maps.endpoints.keys()) this.#endpoints.set(addressOfKey(key), 0);
+    for (const key of this.maps.endpoints.keys()) this.#endpoints.set(this.#hostAt(viewOf(key), 0), 0);
     for (const map of ['subnets', 'subnets6'] as const) {
       for (const key of this.maps[map].keys()) {
-        const value = new Uint8Array(SUBNET_VALUE_BYTES);
+        const value = new Uint8Array(this.layout.subnetValueBytes);
         this.maps[map].lookup(key, value);
         this.#subnets.set(nameOf(key), { map, key, value });
-        const address = ipv4Of(viewOf(value).getUint32(SUBNET_ENDPOINT));
-        if (this.#endpoints.has(address)) this.#endpoints.set(address, viewOf(value).getUint16(SUBNET_PORT));
+        const address = this.#hostAt(viewOf(value), SUBNET_ENDPOINT);
+        const port = viewOf(value).getUint16(this.layout.subnetPort);
+        if (this.#endpoints.has(address)) this.#endpoints.set(address, port);
       }
     }
     for (const [map, bytes] of [
@@ -206,27 +211,28 @@ export class FastPathTables implements Disposable {
     if (!this.#isPublished) for (const key of this.maps.counters.keys()) this.maps.counters.remove(key);
     this.#putOwn('own', own && own4(own));
     this.#putOwn('own6', ipv6 && own6(ipv6.own));
-    const wanted = new Map<string, { readonly subnet: Subnet; readonly peer: ReachablePeer }>();
+    const wanted = new Map<string, ReachablePeer & { readonly subnet: Subnet }>();
     for (const peer of peers) {
-      if (!isReachable(peer)) continue;
+      const host = this.layout.addressBytes === 4 ? peer.publicIp : peer.publicIpv6;
+      if (host === undefined) continue;
       for (const subnet of subnetsOf(peer, content)) {
         const name = nameOf(subnet.key);
-        if (!wanted.has(name)) wanted.set(name, { subnet, peer });
+        if (!wanted.has(name)) wanted.set(name, { subnet, peer, host });
       }
     }
     for (const [name, subnet] of this.#subnets) if (!wanted.has(name)) this.#forget(subnet);
-    const endpoints = new Map([...wanted.values()].map(({ peer }) => [peer.publicIp, peer.port]));
+    const endpoints = new Map([...wanted.values()].map(({ peer, host }) => [host, peer.port]));
     for (const [address, port] of endpoints) {
       const isKnown =
         this.#endpoints.has(address) ||
-        this.#check(this.maps.endpoints.add(endpointKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES)));
+        this.#check(this.maps.endpoints.add(hostKey(address), new Uint8Array(ENDPOINT_VALUE_BYTES)));
       if (isKnown) this.#endpoints.set(address, port);
     }
-    for (const { subnet, peer } of wanted.values()) this.#put(subnet, peer, mtu);
+    for (const { subnet, ...peer } of wanted.values()) this.#put(subnet, peer, mtu);
     for (const address of this.#endpoints.keys()) {
       if (endpoints.has(address)) continue;
-      this.maps.grants.remove(grantKey(address));
-      this.maps.endpoints.remove(endpointKey(address));
+      this.maps.grants.remove(hostKey(address));
+      this.maps.endpoints.remove(hostKey(address));
       this.#endpoints.delete(address);
     }
     this.#isPublished = true;
@@ -245,14 +251,15 @@ export class FastPathTables implements Disposable {
     this.#own.delete(map);
   }
 
-  #put(subnet: Subnet, { publicIp, port, slot }: ReachablePeer, mtu: number): void {
+  #put(subnet: Subnet, { peer: { port, slot }, host }: ReachablePeer, mtu: number): void {
+    const { subnetPort, subnetMtu, subnetSlot, subnetValueBytes } = this.layout;
     this.#countFor(slot);
     const { map, key } = subnet;
-    const view = new DataView(new ArrayBuffer(SUBNET_VALUE_BYTES));
-    view.setUint32(SUBNET_ENDPOINT, publicIp);
-    view.setUint16(SUBNET_PORT, port);
-    view.setUint16(SUBNET_MTU, Math.min(mtu, 0xffff), true);
-    view.setUint32(SUBNET_SLOT, slot, true);
+    const view = new DataView(new ArrayBuffer(subnetValueBytes));
+    putHost(view, SUBNET_ENDPOINT, host);
+    view.setUint16(subnetPort, port);
+    view.setUint16(subnetMtu, Math.min(mtu, 0xffff), true);
+    view.setUint32(subnetSlot, slot, true);
     const value = new Uint8Array(view.buffer);
     const held = this.#subnets.get(nameOf(key));
     if (held !== undefined && equal(held.value, value)) return;
@@ -292,19 +299,21 @@ export class FastPathTables implements Disposable {
    * Whether packets to that host may take the fast path.
    * @param now nanoseconds of CLOCK_MONOTONIC.
    */
-  sendsTo(address: Ipv4Addr, now: bigint): boolean {
+  sendsTo(address: IpAddr, now: bigint): boolean {
     const value = new DataView(new ArrayBuffer(GRANT_VALUE_BYTES));
-    if (this.maps.grants.lookup(grantKey(address), new Uint8Array(value.buffer)) < 0) return false;
+    // Its key would be one of another length else.
+    if (!this.#endpoints.has(address)) return false;
+    if (this.maps.grants.lookup(hostKey(address), new Uint8Array(value.buffer)) < 0) return false;
     return value.getBigUint64(SEND_UNTIL, true) > now;
   }
 
   /** The port of a host that some peer's subnet is at; `undefined` for others. */
-  portOf(address: Ipv4Addr): number | undefined {
+  portOf(address: IpAddr): number | undefined {
     return this.#endpoints.get(address);
   }
 
   /** Lets the programs do no more with that host than this. Without effect for one that is no peer's. */
-  grant(address: Ipv4Addr, grant: Grant): void {
+  grant(address: IpAddr, grant: Grant): void {
     if (!this.#endpoints.has(address)) return;
     const value = new DataView(new ArrayBuffer(GRANT_VALUE_BYTES));
     value.setBigUint64(SEND_UNTIL, grant.sendUntil, true);
@@ -316,16 +325,16 @@ export class FastPathTables implements Disposable {
     value.setUint16(SEND_TAG_WHOLE, grant.tagWhole);
     value.setUint16(EXPECT_TAG, grant.expectTag);
     value.setUint16(EXPECT_TAG_WHOLE, grant.expectTagWhole);
-    this.#check(this.maps.grants.update(grantKey(address), new Uint8Array(value.buffer)));
+    this.#check(this.maps.grants.update(hostKey(address), new Uint8Array(value.buffer)));
   }
 
   /**
    * When a super-packet of that host last arrived in one piece, and until when the way back to it is known to lead through the
    * device that its datagrams come by; in nanoseconds of CLOCK_MONOTONIC, 0n for never.
    */
-  observed(address: Ipv4Addr): Observed {
+  observed(address: IpAddr): Observed {
     const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
-    this.maps.endpoints.lookup(endpointKey(address), new Uint8Array(value.buffer));
+    this.maps.endpoints.lookup(hostKey(address), new Uint8Array(value.buffer));
     return {
       arrivedAt: value.getBigUint64(ARRIVED_AT, true),
       arrivedAt6: value.getBigUint64(ARRIVED_AT_6, true),
@@ -338,16 +347,16 @@ export class FastPathTables implements Disposable {
    * arriving whole where the program has learned that they do.
    * @param now nanoseconds of CLOCK_MONOTONIC.
    */
-  held(now: bigint): Map<Ipv4Addr, Grant> {
+  held(now: bigint): Map<IpAddr, Grant> {
     const { until } = this.agent();
     const clock = until < now ? until : now;
     const valid = (time: bigint): bigint => (time > clock ? time : 0n);
-    const grants = new Map<Ipv4Addr, Grant>();
+    const grants = new Map<IpAddr, Grant>();
     for (const address of this.#endpoints.keys()) {
       const value = new DataView(new ArrayBuffer(GRANT_VALUE_BYTES));
-      if (this.maps.grants.lookup(grantKey(address), new Uint8Array(value.buffer)) < 0) continue;
+      if (this.maps.grants.lookup(hostKey(address), new Uint8Array(value.buffer)) < 0) continue;
       const endpoint = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
-      this.maps.endpoints.lookup(endpointKey(address), new Uint8Array(endpoint.buffer));
+      this.maps.endpoints.lookup(hostKey(address), new Uint8Array(endpoint.buffer));
       const time = (at: number): bigint => valid(value.getBigUint64(at, true));
       grants.set(address, {
         sendUntil: time(SEND_UNTIL),
@@ -388,12 +397,12 @@ export class FastPathTables implements Disposable {
   }
 
   /** Hosts that are sent to by the fast path, and whose grants want to be renewed, at most `most`; each is named once. */
-  takeAwaiting(most: number): Ipv4Addr[] {
-    const taken: Ipv4Addr[] = [];
-    const key = new Uint8Array(ENDPOINT_KEY_BYTES);
+  takeAwaiting(most: number): IpAddr[] {
+    const taken: IpAddr[] = [];
+    const key = new Uint8Array(this.layout.addressBytes);
     while (taken.length < most && this.maps.awaiting.first(key) >= 0) {
       this.maps.awaiting.remove(key);
-      taken.push(addressOfKey(key));
+      taken.push(this.#hostAt(viewOf(key), 0));
     }
     return taken;
   }

@@ -5,6 +5,15 @@ import { type Assembler, type Register, reg } from './assembler.ts';
 
 export const FRAME: Register = 10;
 
+/** `bpf_csum_diff` (`enum bpf_func_id`). */
+export const CSUM_DIFF = 28;
+
+/** dst = address of the frame at offset. */
+export function frameAddress(asm: Assembler, dst: Register, offset: number): void {
+  asm.op('mov', dst, reg(FRAME));
+  asm.op('add', dst, offset);
+}
+
 /** Host to network order, as a constant for a little-endian store or comparison. */
 export const be16 = (value: number): number => ((value >>> 8) & 0xff) | ((value & 0xff) << 8);
 export const be32 = (value: number): number =>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
-import { ETH_P_IP, type Family, familiesOf } from './family.ts';
+import type { Family } from './family.ts';
 import { FRAME } from './frame-words.ts';
 import {
   CLOCK,
@@ -10,9 +9,11 @@ import {
   INNER,
   KEY,
   learnFromTag,
+  loadHeaders,
   loadInnerOf,
   MEASURED,
-  OUTER,
+  outerAt,
+  outerSource,
   requireGrant,
   requireLengths,
   requireOuterHeaders,
@@ -24,6 +25,7 @@ import {
 } from './inbound-checks.ts';
 import { answerSign } from './kernel-answer.ts';
 import { RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
+import { familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
 import {
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
@@ -33,7 +35,6 @@ import {
   end,
   endpointLookup,
   jumpIfUnread,
-  loadBytes,
   measurePacket,
   measureSuperPacket,
   type ProgramOptions,
@@ -53,8 +54,8 @@ import {
   storeBytes,
 } from './skb-program.ts';
 
-/** Where the inner packet begins in what the device has received. */
-const INNER_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD;
+/** Where the transport header of the inner packet begins in what the device has received. */
+const transportAt = ({ overhead }: Outer, { header }: Family): number => ETHERNET_HEADER + overhead + header;
 
 /** `PACKET_HOST` (linux/if_packet.h): for this host's MAC address. */
 const PACKET_HOST = 0;
@@ -79,12 +80,12 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
   const asm = new Assembler();
   asm.op('mov', CONTEXT, reg(1));
   takeFromXdp(asm, tunIndex);
-  requireEtherType(asm, ETH_P_IP, 'pass');
+  requireEtherType(asm, outerOf(options).family.etherType, 'pass');
   asm.load(4, 1, CONTEXT, SKB_VLAN_PRESENT);
   asm.jumpIf('ne', 1, 0, 'pass');
   asm.load(4, 1, CONTEXT, SKB_PACKET_TYPE);
   asm.jumpIf('ne', 1, PACKET_HOST, 'pass');
-  loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER);
+  loadHeaders(asm, options);
   requireOuterHeaders(asm, options);
   readClock(asm, maps, CLOCK, KEY);
   divideByReader(asm, options);
@@ -100,27 +101,28 @@ export function inboundProgram(options: ProgramOptions): Uint8Array {
 /** What a datagram contains is handed to the TUN device, if it is of that family; goes to `other` else. */
 function takeInner(asm: Assembler, options: ProgramOptions, family: Family, other: string): void {
   const { maps, tunIndex, segmentation, destinationCheck } = options;
-  loadInnerOf(asm, family, other);
+  const outer = outerOf(options);
+  loadInnerOf(asm, options, family, other);
   asm.load(4, 9, CONTEXT, SKB_LENGTH);
-  requireLengths(asm, family);
-  requireSource(asm, maps, family);
+  requireLengths(asm, outer, family);
+  requireSource(asm, options, family);
   if (destinationCheck !== 'off') requireOwn(asm, maps, family, KEY, INNER + family.destinationAt);
   if (segmentation === 'host') {
     asm.load(8, 1, FRAME, UNREAD);
     asm.jumpIf('ne', 1, 0, 'whatever-it-is');
-    requireBareAck(asm, family, INNER, INNER_IN_PACKET + family.header, KEY);
+    requireBareAck(asm, family, INNER, transportAt(outer, family), KEY);
     asm.label('whatever-it-is');
   }
   requireGrant(asm, options);
   measurePacket(asm, MEASURED);
   if (segmentation === 'beyond') {
-    measureIfSuperPacket(asm, family);
-    learnFromTag(asm, family, 'may-be-whole');
+    measureIfSuperPacket(asm, outer, family);
+    learnFromTag(asm, outer, family, 'may-be-whole');
   }
   asm.op('mov', 1, reg(CONTEXT));
-  asm.op('mov', 2, -ENCAPSULATION_OVERHEAD);
+  asm.op('mov', 2, -outer.overhead);
   asm.op('mov', 3, ADJ_ROOM_MAC);
-  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO | family.decapsulated);
+  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO | (mustBeMarked(outer, family) ? family.decapsulated : 0));
   asm.call(SKB_ADJUST_ROOM);
   asm.jumpIf('ne', 0, 0, 'pass');
   family.takeHop(asm, INNER);
@@ -157,21 +159,23 @@ function enterTun(asm: Assembler, tunIndex: number): void {
  * nobody reads that.
  */
 function divideByReader(asm: Assembler, options: ProgramOptions): void {
+  const outer = outerOf(options);
+  const at = outerAt(outer);
   asm.store(8, FRAME, UNREAD, 0);
   if (options.segmentation === 'beyond') {
     asm.load(2, 1, FRAME, UDP + 6);
     asm.jumpIf('eq', 1, 0, 'candidate');
-    jumpIfUnread(asm, CLOCK, OUTER, FIB, 'unread');
+    jumpIfUnread(asm, outer, CLOCK, at, FIB, 'unread');
     noteWayBack(asm, options);
   } else {
-    jumpIfUnread(asm, CLOCK, OUTER, FIB, 'unread');
+    jumpIfUnread(asm, outer, CLOCK, at, FIB, 'unread');
     asm.load(2, 1, FRAME, UDP + 6);
     asm.jumpIf('eq', 1, 0, 'candidate');
   }
   asm.jump('pass');
   asm.label('unread');
   asm.store(8, FRAME, UNREAD, 1);
-  answerSign(asm, options, { clock: CLOCK, outer: OUTER, udp: UDP, inner: INNER, grant: GRANT, fib: FIB, end: UNREAD });
+  answerSign(asm, options, { clock: CLOCK, outer: at, udp: UDP, inner: INNER, grant: GRANT, fib: FIB, end: UNREAD });
   asm.label('candidate');
 }
 
@@ -180,13 +184,13 @@ function divideByReader(asm: Assembler, options: ProgramOptions): void {
  * back to their sender leads elsewhere, for the forwarder cannot finish their checksums.
  */
 function noteWayBack(asm: Assembler, options: ProgramOptions): void {
-  endpointLookup(asm, options.maps, OUTER + 12);
+  endpointLookup(asm, options.maps, outerSource(options));
   requireWayBack(asm, options, 'way-back-noted');
 }
 
-function measureIfSuperPacket(asm: Assembler, family: Family): void {
+function measureIfSuperPacket(asm: Assembler, outer: Outer, family: Family): void {
   asm.load(4, 1, CONTEXT, SKB_GSO_SIZE);
   asm.jumpIf('eq', 1, 0, 'single');
-  measureSuperPacket(asm, family, MEASURED, INNER, INNER_IN_PACKET + family.header, KEY);
+  measureSuperPacket(asm, family, MEASURED, INNER, transportAt(outer, family), KEY);
   asm.label('single');
 }

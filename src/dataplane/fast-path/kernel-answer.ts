@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER } from '../wire.ts';
+import { isIpv4 } from '../../ip/address.ts';
+import { IPV4_MIN_HEADER } from '../wire.ts';
 import { type Assembler, reg } from './assembler.ts';
-import { familiesOf } from './family.ts';
-import { addToSum, be16, be32, FRAME, foldSum } from './frame-words.ts';
+import { type Family, IPV4 } from './family.ts';
+import { be16, be32, CSUM_DIFF, FRAME, frameAddress } from './frame-words.ts';
 import { ACCEPT_UNTIL, EXPECT_TAG, EXPECT_TAG_WHOLE, NEXT_ANSWER } from './layout.ts';
+import { familiesOf, OUTER_TTL, outerOf } from './outer.ts';
 import {
   ALONE,
   ARRIVED_HOLDS_MS,
@@ -17,23 +19,21 @@ import {
   SIGN_VERSION,
   TAKES,
   TAKES_6,
+  TAKES_UNSUMMED,
 } from './sign.ts';
 import {
   type Clock,
   CONTEXT,
-  CSUM_DIFF,
   ETHERNET_HEADER,
   endpointLookup,
   FIB_BYTES,
   FIB_LOOKUP_SKIP_NEIGH,
   findWay,
-  frameAddress,
   L4_CSUM_REPLACE,
   loadBytes,
   loadGrant,
   MS,
   NEXT_HOP_BYTES,
-  OUTER_TTL,
   type ProgramOptions,
   SKB_LENGTH,
   sendToNeighbour,
@@ -53,7 +53,6 @@ export interface Received {
   readonly end: number;
 }
 
-const PAYLOAD_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER;
 /** `encodeSign`: where things are in the payload. */
 const VERSION = 4;
 const FLAGS = 5;
@@ -72,6 +71,10 @@ const MARK_MANGLED_0 = 0x20;
  */
 export function answerSign(asm: Assembler, options: ProgramOptions, received: Received): void {
   const { clock, outer, udp, inner, grant, fib, end } = received;
+  const { family, overhead, ttlAt, finish } = outerOf(options);
+  const source = outer + family.sourceAt;
+  const signInPacket = ETHERNET_HEADER + overhead;
+  const payloadInPacket = signInPacket + IPV4_MIN_HEADER;
   const question = end - 32;
   const answer = question - 32;
   const nextHop = answer - NEXT_HOP_BYTES - 4;
@@ -80,8 +83,8 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   asm.load(1, 1, FRAME, inner + 9);
   asm.jumpIf('ne', 1, PROTO_EXPERIMENT, 'no-sign');
   asm.load(4, 1, CONTEXT, SKB_LENGTH);
-  asm.jumpIf('ne', 1, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + SIGN_BYTES, 'pass');
-  loadBytes(asm, PAYLOAD_IN_PACKET, question, SIGN_PAYLOAD_BYTES);
+  asm.jumpIf('ne', 1, signInPacket + SIGN_BYTES, 'pass');
+  loadBytes(asm, payloadInPacket, question, SIGN_PAYLOAD_BYTES);
   asm.load(4, 1, FRAME, question);
   asm.op32('mov', 2, be32(SIGN_MAGIC));
   asm.jumpIf('ne', 1, reg(2), 'pass');
@@ -96,8 +99,8 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   asm.load(2, 1, FRAME, udp);
   asm.jumpIf('ne', 1, be16(options.ownPort), 'pass');
 
-  loadGrant(asm, options.maps, outer + 12, grant);
-  endpointLookup(asm, options.maps, outer + 12);
+  loadGrant(asm, options.maps, source, grant);
+  endpointLookup(asm, options.maps, source);
   asm.load(8, 2, FRAME, clock.known);
   asm.load(8, 1, FRAME, grant + ACCEPT_UNTIL);
   asm.jumpIf('le', 1, reg(2), 'pass');
@@ -107,7 +110,7 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   asm.op('add', 2, ANSWER_EVERY_NS);
   asm.store(8, 8, NEXT_ANSWER, reg(2));
   for (let offset = 0; offset < FIB_BYTES; offset += 8) asm.store(8, FRAME, fib + offset, 0);
-  findWay(asm, options, { fib, address: outer + 12, flags: FIB_LOOKUP_SKIP_NEIGH });
+  findWay(asm, options, { fib, address: source, flags: FIB_LOOKUP_SKIP_NEIGH });
 
   writeAnswer(asm, options, received, question, answer);
   // Addresses change places, which leaves sums as they are; so the payload alone counts.
@@ -119,24 +122,19 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   asm.call(CSUM_DIFF);
   asm.op('mov', 4, reg(0));
   asm.op('mov', 1, reg(CONTEXT));
-  asm.op('mov', 2, ETHERNET_HEADER + IPV4_MIN_HEADER + 6);
+  asm.op('mov', 2, ETHERNET_HEADER + family.header + 6);
   asm.op('mov', 3, 0);
   asm.op('mov', 5, MARK_MANGLED_0);
   asm.call(L4_CSUM_REPLACE);
   asm.jumpIf('ne', 0, 0, 'drop');
-  storeBytes(asm, PAYLOAD_IN_PACKET, answer, SIGN_PAYLOAD_BYTES);
-  swapAddresses(asm, inner);
-  storeBytes(asm, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + 12, inner + 12, 8);
-  swapAddresses(asm, outer);
-  asm.store(1, FRAME, outer + 8, OUTER_TTL);
-  asm.store(2, FRAME, outer + 10, 0);
-  asm.op('mov', 3, 0);
-  for (let offset = 0; offset < IPV4_MIN_HEADER; offset += 4) addToSum(asm, outer + offset, 4);
-  foldSum(asm, 3, 1);
-  asm.op('xor', 3, 0xffff);
-  asm.store(2, FRAME, outer + 10, reg(3));
-  storeBytes(asm, ETHERNET_HEADER, outer, IPV4_MIN_HEADER);
-  sendToNeighbour(asm, options.underlayIndex, fib, nextHop);
+  storeBytes(asm, payloadInPacket, answer, SIGN_PAYLOAD_BYTES);
+  swapAddresses(asm, IPV4, inner);
+  storeBytes(asm, signInPacket + IPV4.sourceAt, inner + IPV4.sourceAt, 2 * IPV4.addressBytes);
+  swapAddresses(asm, family, outer);
+  asm.store(1, FRAME, outer + ttlAt, OUTER_TTL);
+  finish(asm, outer);
+  storeBytes(asm, ETHERNET_HEADER, outer, family.header);
+  sendToNeighbour(asm, options, fib, nextHop);
   asm.label('no-sign');
 }
 
@@ -153,7 +151,8 @@ function writeAnswer(
   asm.store(4, FRAME, answer, reg(1));
   asm.store(1, FRAME, answer + VERSION, SIGN_VERSION);
   const takes = TAKES | (options.carriesIpv6 ? TAKES_6 : 0);
-  asm.op('mov', 3, ALONE | (options.segmentation === 'beyond' ? takes : 0));
+  const unsummed = isIpv4(options.ownAddress) ? 0 : TAKES_UNSUMMED;
+  asm.op('mov', 3, ALONE | unsummed | (options.segmentation === 'beyond' ? takes : 0));
   for (const { name, known } of familiesOf(options)) {
     const never = `${name}-never-arrived`;
     asm.load(8, 1, 8, known.arrivedAt);
@@ -180,10 +179,12 @@ function writeAnswer(
   }
 }
 
-/** Source and destination of the IPv4 header at `ip` of the frame. */
-function swapAddresses(asm: Assembler, ip: number): void {
-  asm.load(4, 1, FRAME, ip + 12);
-  asm.load(4, 2, FRAME, ip + 16);
-  asm.store(4, FRAME, ip + 12, reg(2));
-  asm.store(4, FRAME, ip + 16, reg(1));
+/** Source and destination of the header at `ip` of the frame. */
+function swapAddresses(asm: Assembler, { sourceAt, destinationAt, addressBytes }: Family, ip: number): void {
+  for (let word = 0; word < addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, ip + sourceAt + word);
+    asm.load(4, 2, FRAME, ip + destinationAt + word);
+    asm.store(4, FRAME, ip + sourceAt + word, reg(2));
+    asm.store(4, FRAME, ip + destinationAt + word, reg(1));
+  }
 }

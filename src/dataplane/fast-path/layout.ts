@@ -7,11 +7,32 @@ export const LAYOUT = 3;
 /** Longest-prefix tables of the peers' subnets, IPv4's and IPv6's: the values are alike. */
 export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
 export const SUBNET_KEY_BYTES_6 = 20; // u32 prefix length, 16 bytes of an address
-export const SUBNET_VALUE_BYTES = 12;
-export const SUBNET_ENDPOINT = 0; // be32 public address
-export const SUBNET_PORT = 4; // be16
-export const SUBNET_MTU = 6; // u16, longest inner packet
-export const SUBNET_SLOT = 8; // u32
+export const SUBNET_ENDPOINT = 0; // public address, see UnderlayLayout
+
+/** What depends on the network between the hosts, where a host is known by its public address: that of IPv4, or where there is none, of IPv6. */
+export interface UnderlayLayout {
+  /** Of a public address, in network order: all of a key. */
+  readonly addressBytes: 4 | 16;
+  /** Of a subnet's value, behind the address. */
+  readonly subnetPort: number; // be16
+  readonly subnetMtu: number; // u16, longest inner packet
+  readonly subnetSlot: number; // u32
+  readonly subnetValueBytes: number;
+  /** Of these maps, among those with other layouts. */
+  readonly name: string;
+}
+
+export function underlayLayout(version: 4 | 6): UnderlayLayout {
+  const addressBytes = version === 4 ? 4 : 16;
+  return {
+    addressBytes,
+    subnetPort: addressBytes,
+    subnetMtu: addressBytes + 2,
+    subnetSlot: addressBytes + 4,
+    subnetValueBytes: addressBytes + 8,
+    name: version === 4 ? `${LAYOUT}` : `${LAYOUT}-ipv6`,
+  };
+}
 
 /** This host's own subnet, the one entry, of key 0: what is delivered here. */
 export const OWN_KEY_BYTES = 4;
@@ -21,7 +42,6 @@ export const OWN_SUBNET = 0;
 export const OWN_VALUE_BYTES_6 = 32;
 
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
-export const ENDPOINT_KEY_BYTES = 4; // be32
 export const ENDPOINT_VALUE_BYTES = 144;
 /** When a super-packet of its arrived here in one piece. */
 export const ARRIVED_AT = 0;
@@ -66,7 +86,6 @@ export const AGENT_UNTIL = 0;
 export const AGENT_PLACE = 8;
 
 /** By public address: what the agent grants, after what its socket has sent and received. Written by the agent alone. */
-export const GRANT_KEY_BYTES = 4; // be32
 export const GRANT_VALUE_BYTES = 48;
 /** Packets may be sent to it by the fast path. */
 export const SEND_UNTIL = 0;
@@ -74,7 +93,7 @@ export const SEND_UNTIL = 0;
 export const ACCEPT_UNTIL = 8;
 /** Our super-packets arrive there in one piece, it answered. */
 export const GRANT_WHOLE_UNTIL = 16;
-/** be16 each: the outer identifications that it wants to see, and those that we want to see. */
+/** be16 each: the tags of outer headers that it wants to see, and those that we want to see; see `tagAt` of outer.ts. */
 export const SEND_TAG = 24;
 export const SEND_TAG_WHOLE = 26;
 export const EXPECT_TAG = 28;
@@ -82,9 +101,6 @@ export const EXPECT_TAG_WHOLE = 30;
 /** IPv6 packets may be sent to it by the fast path, which its program takes, or any host can receive; and they arrive in one piece. */
 export const SEND_UNTIL_6 = 32;
 export const GRANT_WHOLE_UNTIL_6 = 40;
-
-/** Public addresses of hosts that the agent is to exchange signs with; key and value are one. */
-export const AWAITING_BYTES = 4; // be32
 
 /** By slot: u64 each. */
 export const COUNTER_KEY_BYTES = 4; // u32 slot
@@ -98,23 +114,29 @@ export const RX_BYTES = 24;
 export const XDP_MARK = 0x77656674;
 export const XDP_MARK_BYTES = 4;
 
-/** What the maps are, for who makes them. */
-export const MAP_SHAPES = {
-  subnets: { kind: 'lpm-trie', keyBytes: SUBNET_KEY_BYTES, valueBytes: SUBNET_VALUE_BYTES },
-  subnets6: { kind: 'lpm-trie', keyBytes: SUBNET_KEY_BYTES_6, valueBytes: SUBNET_VALUE_BYTES },
-  own: { kind: 'hash', keyBytes: OWN_KEY_BYTES, valueBytes: OWN_VALUE_BYTES },
-  own6: { kind: 'hash', keyBytes: OWN_KEY_BYTES, valueBytes: OWN_VALUE_BYTES_6 },
-  endpoints: { kind: 'hash', keyBytes: ENDPOINT_KEY_BYTES, valueBytes: ENDPOINT_VALUE_BYTES },
-  grants: { kind: 'hash', keyBytes: GRANT_KEY_BYTES, valueBytes: GRANT_VALUE_BYTES },
-  counters: { kind: 'hash', keyBytes: COUNTER_KEY_BYTES, valueBytes: COUNTER_VALUE_BYTES },
-  awaiting: { kind: 'hash', keyBytes: AWAITING_BYTES, valueBytes: AWAITING_BYTES },
-  agent: { kind: 'array', keyBytes: AGENT_KEY_BYTES, valueBytes: AGENT_VALUE_BYTES },
-} as const;
-export type MapName = keyof typeof MAP_SHAPES;
-export type MapShape = (typeof MAP_SHAPES)[MapName];
+/** What the maps are, for who makes them. `awaiting` names hosts that the agent is to exchange signs with; key and value are one. */
+const mapShapes = ({ addressBytes, subnetValueBytes }: UnderlayLayout) =>
+  ({
+    subnets: { kind: 'lpm-trie', keyBytes: SUBNET_KEY_BYTES, valueBytes: subnetValueBytes },
+    subnets6: { kind: 'lpm-trie', keyBytes: SUBNET_KEY_BYTES_6, valueBytes: subnetValueBytes },
+    own: { kind: 'hash', keyBytes: OWN_KEY_BYTES, valueBytes: OWN_VALUE_BYTES },
+    own6: { kind: 'hash', keyBytes: OWN_KEY_BYTES, valueBytes: OWN_VALUE_BYTES_6 },
+    endpoints: { kind: 'hash', keyBytes: addressBytes, valueBytes: ENDPOINT_VALUE_BYTES },
+    grants: { kind: 'hash', keyBytes: addressBytes, valueBytes: GRANT_VALUE_BYTES },
+    counters: { kind: 'hash', keyBytes: COUNTER_KEY_BYTES, valueBytes: COUNTER_VALUE_BYTES },
+    awaiting: { kind: 'hash', keyBytes: addressBytes, valueBytes: addressBytes },
+    agent: { kind: 'array', keyBytes: AGENT_KEY_BYTES, valueBytes: AGENT_VALUE_BYTES },
+  }) as const;
+type MapShapes = ReturnType<typeof mapShapes>;
+export type MapName = keyof MapShapes;
+export type MapShape = MapShapes[MapName];
 
 /** One of each, as `open` makes it. */
-export function mapsBy<T>(open: (name: MapName, shape: MapShape) => T): Readonly<Record<MapName, T>> {
-  const names = Object.keys(MAP_SHAPES) as MapName[];
-  return Object.fromEntries(names.map((name) => [name, open(name, MAP_SHAPES[name])])) as Record<MapName, T>;
+export function mapsBy<T>(
+  layout: UnderlayLayout,
+  open: (name: MapName, shape: MapShape) => T,
+): Readonly<Record<MapName, T>> {
+  const shapes = mapShapes(layout);
+  const names = Object.keys(shapes) as MapName[];
+  return Object.fromEntries(names.map((name) => [name, open(name, shapes[name])])) as Record<MapName, T>;
 }

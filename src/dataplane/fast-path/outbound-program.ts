@@ -1,33 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import {
-  ENCAPSULATION_OVERHEAD,
-  IP_FLAG_DF,
-  IPV4_MIN_HEADER,
-  IPV6_HEADER,
-  MAX_UDP_PAYLOAD,
-  PROTO_TCP,
-  PROTO_UDP,
-  UDP_HEADER,
-} from '../wire.ts';
+import { IPV6_HEADER, MAX_UDP_PAYLOAD, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
-import { ETH_P_IP, type Family, type FastPathMaps, familiesOf, VERSION_4_NO_OPTIONS } from './family.ts';
-import { addToSum, be16, be32, FRAME, foldSum } from './frame-words.ts';
+import type { Family, FastPathMaps } from './family.ts';
+import { addToSum, be16, FRAME, foldSum, frameAddress } from './frame-words.ts';
 import {
-  AWAITING_BYTES,
   GRANT_VALUE_BYTES,
   NEXT_ASK,
   NEXT_LONG_WAY,
   SEND_TAG,
   SEND_TAG_WHOLE,
   SUBNET_ENDPOINT,
-  SUBNET_MTU,
-  SUBNET_PORT,
-  SUBNET_SLOT,
-  SUBNET_VALUE_BYTES,
   TX_PACKETS,
 } from './layout.ts';
+import { addressWords, familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
 import {
-  ADJ_ROOM_ENCAP_L3_IPV4,
   ADJ_ROOM_ENCAP_L4_UDP,
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
@@ -41,7 +27,6 @@ import {
   FIB_DESTINATION_MAC,
   FIB_SOURCE_MAC,
   findWay,
-  frameAddress,
   jumpIfNoPayload,
   jumpIfUnattended,
   LONGEST_KEY_BYTES,
@@ -52,7 +37,6 @@ import {
   MS,
   measurePacket,
   measureSuperPacket,
-  OUTER_TTL,
   type ProgramOptions,
   REDIRECT,
   readClock,
@@ -70,32 +54,32 @@ import {
 } from './skb-program.ts';
 
 // The frame, below R10.
-/** Ethernet (2 bytes in, for the alignment of what follows), outer IP, UDP, and the first bytes of the inner header. */
-const HEADERS = -64;
-const ETHERNET = HEADERS + 2;
-const OUTER = ETHERNET + ETHERNET_HEADER;
-const UDP = OUTER + IPV4_MIN_HEADER;
-const INNER_START = UDP + UDP_HEADER;
+/** The first bytes of the inner header, and before them UDP, outer IP and Ethernet: as much as those of IPv6 take. */
+const INNER_START = -16;
+const UDP = INNER_START - UDP_HEADER;
+const HEADERS = -80;
+const outerAt = ({ family }: Outer): number => UDP - family.header;
 /** The inner IP header as it came. */
 const IP: number = HEADERS - IPV6_HEADER;
 const KEY: number = IP - LONGEST_KEY_BYTES;
 /** Copy of the subnet's value. */
-const SUBNET: number = KEY - 16;
+const SUBNET: number = KEY - 24;
 const FIB: number = SUBNET - FIB_BYTES;
 const MEASURED: Measured = { packets: FIB - 8, bytes: FIB - 16 };
 /** How headers are put in front; see `grow`. */
 const METHOD: number = FIB - 24;
 /** Of the longest inner packet that this one becomes. */
 const LONGEST: number = FIB - 32;
-/** What the outer header shall say its payload is, and the outer identification (big endian). */
+/** What the outer header shall say its payload is, and its tag (big endian). */
 const INNER_LENGTH: number = FIB - 40;
-const IDENTIFICATION: number = FIB - 48;
+const TAG: number = FIB - 48;
 const NEXT_HOP: number = FIB - 72;
 const GRANT = NEXT_HOP - GRANT_VALUE_BYTES;
 const NOW = GRANT - 8;
 const KNOWN = NOW - 8;
 const CLOCK: Clock = { now: NOW, known: KNOWN };
-const FRAME_START = KNOWN;
+/** What lies below is written before it is read, on every way. */
+const FRAME_START = NOW;
 
 const ENCAPSULATE = 0;
 const PREPEND = 1;
@@ -139,12 +123,13 @@ function carry(asm: Assembler, options: ProgramOptions, family: Family, other: s
   // A peer's program takes from us what is of our subnet, and what it leaves to its forwarder must be complete: that a device may
   // still finish the checksum is not known there any more.
   if (options.segmentation === 'beyond') requireOwn(asm, options.maps, family, KEY, IP + family.sourceAt);
-  findPeer(asm, options.maps, family);
+  const outer = outerOf(options);
+  findPeer(asm, options.maps, outer, family);
   measure(asm, options.segmentation, family);
-  requireFit(asm);
+  requireFit(asm, outer);
   endpointLookup(asm, options.maps, SUBNET + SUBNET_ENDPOINT);
   readClock(asm, options.maps, CLOCK, KEY);
-  askInTime(asm, options.maps);
+  askInTime(asm, options.maps, outer);
   requireGrant(asm, options.maps, family);
   if (options.segmentation === 'beyond') decideByWhatIsKnown(asm, family);
   else decideByTime(asm);
@@ -152,15 +137,15 @@ function carry(asm: Assembler, options: ProgramOptions, family: Family, other: s
   findWay(asm, options, {
     fib: FIB,
     address: SUBNET + SUBNET_ENDPOINT,
-    port: SUBNET + SUBNET_PORT,
+    port: SUBNET + outer.layout.subnetPort,
     length: LONGEST,
     flags: 0,
   });
-  if (family.mustBeMarked) markSingle(asm);
-  grow(asm);
+  if (mustBeMarked(outer, family)) markSingle(asm);
+  grow(asm, outer);
   writeHeaders(asm, options, family);
-  storeBytes(asm, 0, ETHERNET, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD + family.rewritten);
-  count(asm, options.maps, SUBNET + SUBNET_SLOT, TX_PACKETS, MEASURED);
+  storeBytes(asm, 0, outerAt(outer) - ETHERNET_HEADER, ETHERNET_HEADER + outer.overhead + family.rewritten);
+  count(asm, options.maps, SUBNET + outer.layout.subnetSlot, TX_PACKETS, MEASURED);
   send(asm, options, family);
 }
 
@@ -177,26 +162,27 @@ function markSingle(asm: Assembler): void {
 
 /**
  * Through the neighbour entry; but that takes a packet for what its outer headers say, which a super-packet that this host cuts is
- * not, nor one of IPv6 with `PREPEND`. Then a socket's packets keep the entry true, and while there is no socket, single packets.
+ * not, nor one of IPv6 in IPv4 with `PREPEND`. Then a socket's packets keep the entry true, and while there is no socket, single packets.
  */
-function send(asm: Assembler, { segmentation, underlayIndex }: ProgramOptions, { mustBeMarked }: Family): void {
-  if (segmentation === 'host' || mustBeMarked) {
+function send(asm: Assembler, options: ProgramOptions, family: Family): void {
+  const isMarked = mustBeMarked(outerOf(options), family);
+  if (options.segmentation === 'host' || isMarked) {
     asm.jumpIf('ne', 7, 0, 'send-as-it-is');
-    if (mustBeMarked) asm.jump('send-to-neighbour');
+    if (isMarked) asm.jump('send-to-neighbour');
     else jumpIfUnattended(asm, CLOCK, 'send-to-neighbour');
     asm.label('send-as-it-is');
-    asm.op('mov', 1, underlayIndex);
+    asm.op('mov', 1, options.underlayIndex);
     asm.op('mov', 2, 0);
     asm.call(REDIRECT);
     asm.exit();
     asm.label('send-to-neighbour');
   }
-  sendToNeighbour(asm, underlayIndex, FIB, NEXT_HOP);
+  sendToNeighbour(asm, options, FIB, NEXT_HOP);
 }
 
-function findPeer(asm: Assembler, maps: FastPathMaps, family: Family): void {
+function findPeer(asm: Assembler, maps: FastPathMaps, { layout }: Outer, family: Family): void {
   subnetLookup(asm, maps, family, KEY, IP + family.destinationAt);
-  for (let offset = 0; offset < SUBNET_VALUE_BYTES; offset += 4) {
+  for (let offset = 0; offset < layout.subnetValueBytes; offset += 4) {
     asm.load(4, 1, 0, offset);
     asm.store(4, FRAME, SUBNET + offset, reg(1));
   }
@@ -232,21 +218,23 @@ function measure(asm: Assembler, segmentation: ProgramOptions['segmentation'], f
 }
 
 /** Longer than the agent's packets may be: the forwarder fragments it, or tells the sender. */
-function requireFit(asm: Assembler): void {
+function requireFit(asm: Assembler, { layout }: Outer): void {
   asm.load(8, 1, FRAME, LONGEST);
-  asm.load(2, 2, FRAME, SUBNET + SUBNET_MTU);
+  asm.load(2, 2, FRAME, SUBNET + layout.subnetMtu);
   asm.jumpIf('gt', 1, reg(2), 'pass');
 }
 
 /** The agent renews what it grants only for peers that are sent to. In: R8 what is known of the peer's host. */
-function askInTime(asm: Assembler, maps: FastPathMaps): void {
+function askInTime(asm: Assembler, maps: FastPathMaps, { layout }: Outer): void {
   asm.load(8, 1, 8, NEXT_ASK);
   asm.load(8, 2, FRAME, NOW);
   asm.jumpIf('gt', 1, reg(2), 'asked');
   asm.op('add', 2, SECOND_NS);
   asm.store(8, 8, NEXT_ASK, reg(2));
-  asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT);
-  asm.store(AWAITING_BYTES, FRAME, KEY, reg(1));
+  for (let word = 0; word < layout.addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT + word);
+    asm.store(4, FRAME, KEY + word, reg(1));
+  }
   asm.loadMap(1, maps.awaiting);
   frameAddress(asm, 2, KEY);
   frameAddress(asm, 3, KEY);
@@ -264,7 +252,7 @@ function requireGrant(asm: Assembler, maps: FastPathMaps, { grant }: Family): vo
   asm.jumpIf('le', 1, reg(2), 'pass');
 }
 
-/** The outer identification that the peer wants to see. In: R0 the time, R8 what is known of the peer's host. */
+/** The tag that the peer wants to see. In: R0 the time, R8 what is known of the peer's host. */
 function chooseTag(asm: Assembler, { known }: Family): void {
   asm.load(2, 1, FRAME, GRANT + SEND_TAG);
   asm.op('mov', 2, reg(0));
@@ -273,7 +261,7 @@ function chooseTag(asm: Assembler, { known }: Family): void {
   asm.jumpIf('gt', 2, ARRIVED_NS, 'tag-chosen');
   asm.load(2, 1, FRAME, GRANT + SEND_TAG_WHOLE);
   asm.label('tag-chosen');
-  asm.store(8, FRAME, IDENTIFICATION, reg(1));
+  asm.store(8, FRAME, TAG, reg(1));
 }
 
 /**
@@ -387,19 +375,19 @@ function decideByTime(asm: Assembler): void {
  * one: right everywhere, but the receiver cannot take that mark off again (Linux ≤ 7.0), and its bridge then cuts the
  * super-packet. `PREPEND` gives the packet a long MAC header: nobody looks into it, and all segments get the same one.
  */
-function grow(asm: Assembler): void {
+function grow(asm: Assembler, { overhead, encapsulated }: Outer): void {
   asm.load(8, 1, FRAME, METHOD);
   asm.jumpIf('eq', 1, PREPEND, 'prepend');
   asm.op('mov', 1, reg(CONTEXT));
-  asm.op('mov', 2, ENCAPSULATION_OVERHEAD);
+  asm.op('mov', 2, overhead);
   asm.op('mov', 3, ADJ_ROOM_MAC);
-  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO | ADJ_ROOM_ENCAP_L3_IPV4 | ADJ_ROOM_ENCAP_L4_UDP);
+  asm.op('mov', 4, ADJ_ROOM_FIXED_GSO | encapsulated | ADJ_ROOM_ENCAP_L4_UDP);
   asm.call(SKB_ADJUST_ROOM);
   asm.jumpIf('ne', 0, 0, 'pass');
   changeHead(asm, ETHERNET_HEADER, 'drop');
   asm.jump('grown');
   asm.label('prepend');
-  changeHead(asm, ETHERNET_HEADER + ENCAPSULATION_OVERHEAD, 'pass');
+  changeHead(asm, ETHERNET_HEADER + overhead, 'pass');
   asm.label('grown');
 }
 
@@ -411,46 +399,42 @@ function changeHead(asm: Assembler, bytes: number, otherwise: string): void {
   asm.jumpIf('ne', 0, 0, otherwise);
 }
 
-function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: ProgramOptions, family: Family): void {
+function writeHeaders(asm: Assembler, options: ProgramOptions, family: Family): void {
+  const { ownAddress, ownPort, segmentation } = options;
+  const outer = outerOf(options);
+  const at = outerAt(outer);
+  const ethernet = at - ETHERNET_HEADER;
   for (let offset = 0; offset < 6; offset += 2) {
     asm.load(2, 1, FRAME, FIB + FIB_DESTINATION_MAC + offset);
-    asm.store(2, FRAME, ETHERNET + offset, reg(1));
+    asm.store(2, FRAME, ethernet + offset, reg(1));
     asm.load(2, 1, FRAME, FIB + FIB_SOURCE_MAC + offset);
-    asm.store(2, FRAME, ETHERNET + 6 + offset, reg(1));
+    asm.store(2, FRAME, ethernet + 6 + offset, reg(1));
   }
-  asm.store(2, FRAME, ETHERNET + 12, ETH_P_IP);
+  asm.store(2, FRAME, ethernet + 12, outer.family.etherType);
 
   asm.load(8, 9, FRAME, INNER_LENGTH);
-  asm.store(2, FRAME, OUTER, VERSION_4_NO_OPTIONS);
-  asm.op('mov', 1, reg(9));
-  asm.op('add', 1, ENCAPSULATION_OVERHEAD);
-  asm.toBig16(1);
-  asm.store(2, FRAME, OUTER + 2, reg(1));
-  asm.load(8, 1, FRAME, IDENTIFICATION);
-  asm.store(2, FRAME, OUTER + 4, reg(1));
-  asm.store(2, FRAME, OUTER + 6, be16(IP_FLAG_DF));
-  asm.store(2, FRAME, OUTER + 8, OUTER_TTL | (PROTO_UDP << 8));
-  asm.store(2, FRAME, OUTER + 10, 0);
-  asm.store(4, FRAME, OUTER + 12, be32(ownAddress));
-  asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT);
-  asm.store(4, FRAME, OUTER + 16, reg(1));
-  asm.op('mov', 3, 0);
-  for (let offset = 0; offset < IPV4_MIN_HEADER; offset += 4) addToSum(asm, OUTER + offset, 4);
-  foldSum(asm, 3, 1);
-  asm.op('xor', 3, 0xffff);
-  asm.store(2, FRAME, OUTER + 10, reg(3));
+  outer.write(asm, at, TAG);
+  const { sourceAt, destinationAt, addressBytes } = outer.family;
+  for (const [index, word] of addressWords(ownAddress).entries()) {
+    asm.store(4, FRAME, at + sourceAt + 4 * index, word);
+  }
+  for (let word = 0; word < addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, SUBNET + SUBNET_ENDPOINT + word);
+    asm.store(4, FRAME, at + destinationAt + word, reg(1));
+  }
+  outer.finish(asm, at);
 
   asm.store(2, FRAME, UDP, be16(ownPort));
-  asm.load(2, 1, FRAME, SUBNET + SUBNET_PORT);
+  asm.load(2, 1, FRAME, SUBNET + outer.layout.subnetPort);
   asm.store(2, FRAME, UDP + 2, reg(1));
   asm.op('mov', 1, reg(9));
   asm.op('add', 1, UDP_HEADER);
   asm.toBig16(1);
   asm.store(2, FRAME, UDP + 4, reg(1));
-  // "None" (RFC 768): the inner packet has its own. With it the peer's kernel knows what came by a fast path.
+  // "None" (RFC 768, and RFC 6935 for tunnels over IPv6): the inner packet has its own. By it the peer's kernel knows what came by a fast path.
   asm.store(2, FRAME, UDP + 6, 0);
   family.takeHop(asm, IP);
-  if (segmentation === 'host') checksumOfSegments(asm, family);
+  if (segmentation === 'host') checksumOfSegments(asm, outer, family);
 
   for (let offset = 0; offset < family.rewritten; offset += 4) {
     asm.load(4, 1, FRAME, IP + offset);
@@ -463,14 +447,14 @@ function writeHeaders(asm: Assembler, { ownAddress, ownPort, segmentation }: Pro
  * is looked at: an IPv4 header with its checksum sums up to 0, and a TCP or UDP segment with its checksum to the complement of its
  * pseudo header, whatever it carries (Documentation/networking/checksum-offloads.rst: local checksum offload).
  */
-function checksumOfSegments(asm: Assembler, family: Family): void {
+function checksumOfSegments(asm: Assembler, outer: Outer, family: Family): void {
   asm.jumpIf('eq', 7, 0, 'no-checksum');
   asm.load(8, 1, FRAME, METHOD);
   asm.jumpIf('eq', 1, ENCAPSULATE, 'no-checksum');
   family.sumOfComplete(asm, IP);
   asm.op('add', 3, be16(PROTO_UDP));
-  addToSum(asm, OUTER + 12, 4);
-  addToSum(asm, OUTER + 16, 4);
+  const { sourceAt, addressBytes } = outer.family;
+  for (let word = 0; word < 2 * addressBytes; word += 4) addToSum(asm, outerAt(outer) + sourceAt + word, 4);
   addToSum(asm, UDP, 4);
   addToSum(asm, UDP + 4, 2);
   addToSum(asm, UDP + 4, 2);

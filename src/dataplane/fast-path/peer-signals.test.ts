@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { IpAddr } from '../../ip/address.ts';
+import { parseIpv6, putIpv6 } from '../../ip/ipv6.ts';
 import { type PeerSignal, SignalQueue } from './peer-signals.ts';
 import { SIGN_PAYLOAD_BYTES } from './sign.ts';
 
@@ -31,10 +33,28 @@ describe('the queue from a packet worker', () => {
     assert.deepEqual(taken.slice(3), [{ type: 'sent', address: 2 }]);
   });
 
+  it('names hosts by their addresses, not by the slots that they have now, where those have IPv6 alone', async () => {
+    const queue = SignalQueue.allocate();
+    const hosts = ['fd77::1', 'fd77::ffff:0:2'];
+    const writer = queue.writer(() => 0, 8, {
+      putHostAddress6: (slot, view, offset) => putIpv6(view, offset, parseIpv6(hosts[slot - 1]!)!),
+    });
+    const taken: PeerSignal[] = [];
+    using _reading = queue.read((signal) => taken.push(signal));
+    writer.received(2, 2);
+    const bytes = Uint8Array.from({ length: 100 }, (_, index) => index);
+    writer.sign(1, 1, bytes, 40);
+    while (taken.length < 2) await delay(1);
+    assert.deepEqual(taken, [
+      { type: 'received', address: parseIpv6('fd77::ffff:0:2') },
+      { type: 'sign', address: parseIpv6('fd77::1'), payload: bytes.slice(40, 40 + SIGN_PAYLOAD_BYTES) },
+    ]);
+  });
+
   it('loses what finds no room, and nothing else', async () => {
     const queue = SignalQueue.allocate();
     const writer = queue.writer(() => 0, 10_000);
-    const taken: number[] = [];
+    const taken: IpAddr[] = [];
     using _reading = queue.read(({ address }) => taken.push(address));
     for (let slot = 1; slot <= 5_000; slot++) writer.sent(slot, slot);
     while (taken.length < 1_024) await delay(1);

@@ -1,33 +1,37 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { address } from '../../../test/fakes/packets.ts';
-import { type Ipv4Addr, ipv4Of } from '../../ip/ipv4.ts';
+import type { IpAddr } from '../../ip/address.ts';
+import { ipv4Of } from '../../ip/ipv4.ts';
+import { parseIpv6 } from '../../ip/ipv6.ts';
 import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from './sign.ts';
 import { type Grant, SignExchange } from './sign-exchange.ts';
 
 const SECOND = 1_000_000_000n;
 const [A, B, STRANGER] = ['192.0.2.1', '192.0.2.2', '192.0.2.9'].map((text) => ipv4Of(address(text))) as [
-  Ipv4Addr,
-  Ipv4Addr,
-  Ipv4Addr,
+  IpAddr,
+  IpAddr,
+  IpAddr,
 ];
+
+const [A6, B6] = ['fd77::1', 'fd77::2'].map((text) => parseIpv6(text)!) as [IpAddr, IpAddr];
 
 /** Hosts whose sockets are a list: what is sent waits until it is carried, or is lost. */
 class Net {
   now = 100n * SECOND;
-  readonly #waiting: { readonly from: Ipv4Addr; readonly to: Ipv4Addr; readonly payload: Uint8Array }[] = [];
-  readonly hosts = new Map<Ipv4Addr, Host>();
+  readonly #waiting: { readonly from: IpAddr; readonly to: IpAddr; readonly payload: Uint8Array }[] = [];
+  readonly hosts = new Map<IpAddr, Host>();
   /** Whether a datagram reaches the socket it is for; by rule of either host. */
-  passes: (from: Ipv4Addr, to: Ipv4Addr) => boolean = () => true;
+  passes: (from: IpAddr, to: IpAddr) => boolean = () => true;
   sent = 0;
 
-  host(own: Ipv4Addr, segmentation: 'host' | 'beyond' = 'beyond', carriesIpv6 = true): Host {
+  host(own: IpAddr, segmentation: 'host' | 'beyond' = 'beyond', carriesIpv6 = true): Host {
     const host = new Host(this, own, segmentation, carriesIpv6);
     this.hosts.set(own, host);
     return host;
   }
 
-  send(from: Ipv4Addr, to: Ipv4Addr, packet: Uint8Array): void {
+  send(from: IpAddr, to: IpAddr, packet: Uint8Array): void {
     this.sent++;
     this.#waiting.push({ from, to, payload: packet.slice(-SIGN_PAYLOAD_BYTES) });
   }
@@ -47,7 +51,7 @@ class Net {
 
 class Host {
   readonly exchange: SignExchange;
-  readonly grants = new Map<Ipv4Addr, Grant>();
+  readonly grants = new Map<IpAddr, Grant>();
   readonly #net: Net;
   arrivedAt = 0n;
   arrivedAt6 = 0n;
@@ -55,9 +59,9 @@ class Host {
   knowsNobody = false;
   hasWayBack = true;
 
-  constructor(net: Net, own: Ipv4Addr, segmentation: 'host' | 'beyond', carriesIpv6: boolean) {
+  constructor(net: Net, own: IpAddr, segmentation: 'host' | 'beyond', carriesIpv6: boolean) {
     this.#net = net;
-    let seed: number = own;
+    let seed = Number(BigInt.asUintN(32, BigInt(own)));
     this.exchange = new SignExchange({
       now: () => net.now,
       randomBytes: (count) =>
@@ -79,23 +83,23 @@ class Host {
     });
   }
 
-  sends6To(peer: Ipv4Addr): boolean {
+  sends6To(peer: IpAddr): boolean {
     return (this.grants.get(peer)?.sendUntil6 ?? 0n) > this.#net.now;
   }
 
-  sends6Whole(peer: Ipv4Addr): boolean {
+  sends6Whole(peer: IpAddr): boolean {
     return (this.grants.get(peer)?.wholeUntil6 ?? 0n) > this.#net.now;
   }
 
-  sendsTo(peer: Ipv4Addr): boolean {
+  sendsTo(peer: IpAddr): boolean {
     return (this.grants.get(peer)?.sendUntil ?? 0n) > this.#net.now;
   }
 
-  accepts(peer: Ipv4Addr): boolean {
+  accepts(peer: IpAddr): boolean {
     return (this.grants.get(peer)?.acceptUntil ?? 0n) > this.#net.now;
   }
 
-  sendsWhole(peer: Ipv4Addr): boolean {
+  sendsWhole(peer: IpAddr): boolean {
     return (this.grants.get(peer)?.wholeUntil ?? 0n) > this.#net.now;
   }
 }
@@ -104,7 +108,7 @@ class Host {
 const forged = (sign: Partial<Sign>): Uint8Array =>
   encodeSign(
     {
-      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true },
+      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed: false },
       ...{ alone: false, tag: 1, tagWhole: 2, ...sign },
     },
     A,
@@ -161,7 +165,7 @@ describe('the exchange of signs', () => {
     let alone = true;
     const take = ({ payload }: { payload: Uint8Array }): void => {
       const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
-      const status = { takes: true, arrives: true, takes6: true, arrives6: true };
+      const status = { takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed: false };
       net.send(B, A, encodeSign({ nonce: 0n, echo, ...status, alone, tag, tagWhole }, B, A));
     };
     net.hosts.set(B, { exchange: { take } } as unknown as Host);
@@ -298,8 +302,8 @@ describe('the exchange of signs', () => {
   });
 
   for (const [what, passes] of [
-    ['what comes to one of them', (_: Ipv4Addr, to: Ipv4Addr) => to !== A],
-    ['what leaves one of them', (from: Ipv4Addr) => from !== A],
+    ['what comes to one of them', (_: IpAddr, to: IpAddr) => to !== A],
+    ['what leaves one of them', (from: IpAddr) => from !== A],
   ] as const) {
     it(`a rule against ${what} closes it for both, in both directions`, () => {
       const net = new Net();
@@ -406,6 +410,79 @@ describe('the exchange of signs', () => {
     a.maySend = false;
     assert.equal(sent(), 1);
     assert.equal(a.sendsTo(B), false);
+  });
+
+  for (const segmentation of ['beyond', 'host'] as const) {
+    describe(`between hosts that have IPv6 alone (segmentation ${segmentation})`, () => {
+      it('lets both send after an answer, and not before', () => {
+        const net = new Net();
+        const [a, b] = [net.host(A6, segmentation), net.host(B6, segmentation)];
+        a.exchange.take({ type: 'sent', address: B6 });
+        assert.deepEqual([a.sendsTo(B6), a.sends6To(B6)], [false, false]);
+        net.carry();
+        for (const [one, peer] of [
+          [a, B6],
+          [b, A6],
+        ] as const) {
+          assert.deepEqual([one.sendsTo(peer), one.sends6To(peer), one.accepts(peer)], [true, true, true]);
+          assert.equal(one.sendsWhole(peer), false);
+        }
+        net.now += 4n * SECOND;
+        assert.equal(a.sends6To(B6), false, 'nobody has asked again');
+        a.exchange.renew(B6);
+        net.carry();
+        assert.equal(a.sends6To(B6), true);
+      });
+
+      it('sends nothing to one that does not say that it takes datagrams without a checksum', () => {
+        const net = new Net();
+        const a = net.host(A6, segmentation);
+        let takesUnsummed = true;
+        const take = ({ payload }: { payload: Uint8Array }): void => {
+          const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
+          const status = { takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed, alone: false };
+          net.send(B6, A6, encodeSign({ nonce: 0n, echo, ...status, tag, tagWhole }, B6, A6));
+        };
+        net.hosts.set(B6, { exchange: { take } } as unknown as Host);
+        a.exchange.take({ type: 'sent', address: B6 });
+        net.carry();
+        const isBeyond = segmentation === 'beyond';
+        assert.deepEqual([a.sends6To(B6), a.sends6Whole(B6)], [true, isBeyond]);
+        takesUnsummed = false;
+        net.now += SECOND;
+        a.exchange.renew(B6);
+        net.carry();
+        assert.deepEqual([a.sendsTo(B6), a.sends6To(B6), a.sends6Whole(B6)], [false, false, false]);
+      });
+
+      it('goes on from what was granted when an earlier agent ended', () => {
+        const net = new Net();
+        const [a] = [net.host(A6, segmentation), net.host(B6, segmentation)];
+        a.exchange.take({ type: 'sent', address: B6 });
+        net.carry();
+        const next = net.host(A6, segmentation);
+        next.exchange.resume(B6, a.grants.get(B6)!);
+        assert.equal(next.sends6To(B6), true);
+        net.now += 4n * SECOND;
+        assert.equal(next.sends6To(B6), false, 'and then by what is answered');
+      });
+    });
+  }
+
+  it('over IPv4 says nothing of checksums, and asks for nothing of the kind', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    const said: Sign[] = [];
+    net.passes = () => true;
+    const send = net.send.bind(net);
+    net.send = (from, to, packet) => {
+      said.push(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES))!);
+      send(from, to, packet);
+    };
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    assert.ok(a.sendsTo(B) && b.sendsTo(A));
+    assert.ok(said.length > 0 && said.every(({ takesUnsummed }) => !takesUnsummed));
   });
 
   it('forgets who is no peer any more: one that comes back has other tags', () => {

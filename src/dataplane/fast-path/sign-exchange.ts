@@ -1,4 +1,4 @@
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import { type IpAddr, isIpv4 } from '../../ip/address.ts';
 import type { PeerSignal } from './peer-signals.ts';
 import { ARRIVED_HOLDS_MS, decodeSign, encodeSign, type Sign } from './sign.ts';
 
@@ -22,19 +22,19 @@ export interface SignExchangeParts {
   /** Nanoseconds of CLOCK_MONOTONIC. */
   readonly now: () => bigint;
   readonly randomBytes: (count: number) => Uint8Array;
-  readonly ownAddress: Ipv4Addr;
+  readonly ownAddress: IpAddr;
   /**
-   * Who cuts super-packets, see `ProgramOptions`. `host`: what leaves is plain datagrams, so a peer need not say anything, and
-   * what the socket sends shows what the host's rules allow.
+   * Who cuts super-packets, see `ProgramOptions`. `host`: what leaves is plain datagrams, so a peer need not say anything over IPv4, and
+   * what the socket sends shows what the host's rules allow. Over IPv6 it must say that it takes datagrams without a UDP checksum.
    */
   readonly segmentation: 'host' | 'beyond';
   /** Whether the programs take IPv6 packets. */
   readonly carriesIpv6: boolean;
   /** Sends by the forwarder's socket; false when the host or its kernel did not let it. */
-  readonly send: (address: Ipv4Addr, packet: Uint8Array) => boolean;
-  readonly grant: (address: Ipv4Addr, grant: Grant) => void;
-  readonly isPeer: (address: Ipv4Addr) => boolean;
-  readonly observed: (address: Ipv4Addr) => Observed;
+  readonly send: (address: IpAddr, packet: Uint8Array) => boolean;
+  readonly grant: (address: IpAddr, grant: Grant) => void;
+  readonly isPeer: (address: IpAddr) => boolean;
+  readonly observed: (address: IpAddr) => Observed;
 }
 
 /** What the inbound program has seen of a host; times in nanoseconds of CLOCK_MONOTONIC, 0n for never. */
@@ -72,8 +72,8 @@ const ANSWER_EVERY = 5n * MS;
 /** Segments of a super-packet count on from its tag. */
 const TAG_DISTANCE = 1_024;
 
-type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6'>;
-const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false };
+type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6' | 'takesUnsummed'>;
+const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false, takesUnsummed: false };
 const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n };
 
 interface Question {
@@ -114,22 +114,27 @@ interface PeerState {
  */
 export class SignExchange {
   readonly #parts: SignExchangeParts;
-  readonly #peers = new Map<Ipv4Addr, PeerState>();
+  readonly #peers = new Map<IpAddr, PeerState>();
+
+  readonly #isOverIpv6: boolean;
+  /** Whether a peer must have answered before it is sent to by the fast path. */
+  readonly #asks: boolean;
 
   constructor(parts: SignExchangeParts) {
     this.#parts = parts;
+    this.#isOverIpv6 = !isIpv4(parts.ownAddress);
+    this.#asks = parts.segmentation === 'beyond' || this.#isOverIpv6;
   }
 
   /**
    * That host was granted this when the agent before this one ended. It holds on, as what is heard or answered now would hold:
    * until then nobody was there to ask.
    */
-  resume(address: Ipv4Addr, held: Grant): void {
+  resume(address: IpAddr, held: Grant): void {
     const peer = this.#peer(address, held);
     if (peer === undefined) return;
     const now = this.#parts.now();
-    const isBeyond = this.#parts.segmentation === 'beyond';
-    const sendUntil = now + (isBeyond ? SEND_HOLDS : HOST_SEND_HOLDS);
+    const sendUntil = now + (this.#asks ? SEND_HOLDS : HOST_SEND_HOLDS);
     if (held.sendUntil > 0n) peer.sendUntil = sendUntil;
     if (held.sendUntil6 > 0n) peer.sendUntil6 = sendUntil;
     if (held.acceptUntil > 0n) peer.acceptUntil = now + ACCEPT_HOLDS;
@@ -141,13 +146,13 @@ export class SignExchange {
 
   /** What a packet worker has to tell. */
   take(signal: PeerSignal): void {
-    const address = signal.address as Ipv4Addr;
+    const { address } = signal;
     const peer = this.#peer(address);
     if (peer === undefined) return;
     const now = this.#parts.now();
     if (signal.type === 'sent') {
       peer.usedAt = now;
-      if (this.#parts.segmentation === 'beyond') this.#askInTime(address, peer, now);
+      if (this.#asks) this.#askInTime(address, peer, now);
       else this.#noteSent(peer, now);
     } else {
       peer.acceptUntil = now + ACCEPT_HOLDS;
@@ -159,12 +164,12 @@ export class SignExchange {
   }
 
   /** Somebody sends to that host by the fast path: it must not lapse. */
-  renew(address: Ipv4Addr): void {
+  renew(address: IpAddr): void {
     const peer = this.#peer(address);
     if (peer === undefined) return;
     const now = this.#parts.now();
     peer.usedAt = now;
-    if (this.#parts.segmentation === 'beyond') return void this.#askInTime(address, peer, now);
+    if (this.#asks) return void this.#askInTime(address, peer, now);
     if (now - peer.sentAt < SENT_HOLDS) return;
     if (this.#send(address, peer, { ...NOTHING, nonce: 0n, echo: 0n })) this.#noteSent(peer, now);
     this.#write(address, peer);
@@ -194,14 +199,14 @@ export class SignExchange {
     const now = this.#parts.now();
     for (const [address, peer] of this.#peers) {
       if (!this.#parts.isPeer(address)) this.#peers.delete(address);
-      else if (this.#parts.segmentation === 'beyond' && peer.sendUntil > now && now - peer.usedAt < STAYS_IN_USE) {
+      else if (this.#asks && peer.sendUntil > now && now - peer.usedAt < STAYS_IN_USE) {
         this.#askInTime(address, peer, now);
       }
     }
   }
 
   /** Hosts that are sent to, and whose agent has been away for that long, as their programs answer. @param ns nanoseconds. */
-  aloneFor(ns: bigint): Ipv4Addr[] {
+  aloneFor(ns: bigint): IpAddr[] {
     const now = this.#parts.now();
     return [...this.#peers].flatMap(([address, { aloneSince, sendUntil }]) =>
       aloneSince !== 0n && sendUntil > now && now - aloneSince >= ns ? address : [],
@@ -209,7 +214,7 @@ export class SignExchange {
   }
 
   /** @param held what it goes by already, and we. */
-  #peer(address: Ipv4Addr, held?: Grant): PeerState | undefined {
+  #peer(address: IpAddr, held?: Grant): PeerState | undefined {
     if (!this.#parts.isPeer(address)) return undefined;
     const known = this.#peers.get(address);
     if (known !== undefined) return known;
@@ -245,7 +250,7 @@ export class SignExchange {
     return { expectTag, expectTagWhole: (expectTag + distance) & 0xffff };
   }
 
-  #takeSign(address: Ipv4Addr, peer: PeerState, sign: Sign | undefined, now: bigint): void {
+  #takeSign(address: IpAddr, peer: PeerState, sign: Sign | undefined, now: bigint): void {
     if (sign === undefined) return;
     const question = sign.echo === 0n ? undefined : peer.questions.find(({ nonce }) => nonce === sign.echo);
     if (question !== undefined && now - question.at < SEND_HOLDS) this.#believe(peer, sign, question.at);
@@ -256,7 +261,7 @@ export class SignExchange {
     peer.theirNonce = sign.nonce;
     // It speaks our language: no need to be shy.
     peer.pause = FIRST_PAUSE;
-    const asksToo = this.#parts.segmentation === 'beyond' && now >= peer.nextQuestionAt - RENEW_AFTER / 2n;
+    const asksToo = this.#asks && now >= peer.nextQuestionAt - RENEW_AFTER / 2n;
     this.#send(address, peer, {
       ...this.#status(address, now),
       nonce: asksToo ? this.#question(peer, now) : 0n,
@@ -272,15 +277,17 @@ export class SignExchange {
     else if (peer.aloneSince === 0n) peer.aloneSince = askedAt;
     peer.tag = sign.tag;
     peer.tagWhole = sign.tagWhole;
-    if (this.#parts.segmentation === 'host') return;
-    peer.sendUntil = sign.takes ? until : 0n;
-    peer.wholeUntil = sign.takes && sign.arrives ? until : 0n;
-    const takes6 = sign.takes && sign.takes6;
+    if (!this.#asks) return;
+    const isBeyond = this.#parts.segmentation === 'beyond';
+    const takes = (sign.takes || !isBeyond) && (sign.takesUnsummed || !this.#isOverIpv6);
+    const takes6 = takes && (sign.takes6 || !isBeyond);
+    peer.sendUntil = takes ? until : 0n;
+    peer.wholeUntil = takes && isBeyond && sign.arrives ? until : 0n;
     peer.sendUntil6 = takes6 ? until : 0n;
-    peer.wholeUntil6 = takes6 && sign.arrives6 ? until : 0n;
+    peer.wholeUntil6 = takes6 && isBeyond && sign.arrives6 ? until : 0n;
   }
 
-  #askInTime(address: Ipv4Addr, peer: PeerState, now: bigint): void {
+  #askInTime(address: IpAddr, peer: PeerState, now: bigint): void {
     if (now < peer.nextQuestionAt) return;
     this.#send(address, peer, { ...this.#status(address, now), nonce: this.#question(peer, now), echo: 0n });
   }
@@ -294,7 +301,7 @@ export class SignExchange {
     return nonce;
   }
 
-  #status(address: Ipv4Addr, now: bigint): Status {
+  #status(address: IpAddr, now: bigint): Status {
     const { arrivedAt, arrivedAt6, wayBackUntil } = this.#parts.observed(address);
     const takes = this.#parts.segmentation === 'beyond' && now - wayBackUntil < WAY_BACK_HOLDS;
     return {
@@ -302,10 +309,11 @@ export class SignExchange {
       arrives: arrivedAt !== 0n && now - arrivedAt < ARRIVED_HOLDS,
       takes6: takes && this.#parts.carriesIpv6,
       arrives6: arrivedAt6 !== 0n && now - arrivedAt6 < ARRIVED_HOLDS,
+      takesUnsummed: this.#isOverIpv6,
     };
   }
 
-  #send(address: Ipv4Addr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole' | 'alone'>): boolean {
+  #send(address: IpAddr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole' | 'alone'>): boolean {
     const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole, alone: false };
     if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return true;
     // What the socket may not send, the fast path may not either.
@@ -314,7 +322,7 @@ export class SignExchange {
     return false;
   }
 
-  #write(address: Ipv4Addr, peer: PeerState): void {
+  #write(address: IpAddr, peer: PeerState): void {
     const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 } = peer;
     const { tag, tagWhole, expectTag, expectTagWhole } = peer;
     const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 };

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { address, packetFault } from '../../../test/fakes/packets.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
+import { type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
 import { decodeSign, encodeSign, isSign, SIGN_BYTES, SIGN_PAYLOAD_BYTES } from './sign.ts';
 
 const [A, B] = ['192.0.2.1', '192.0.2.2'].map((text) => ipv4Of(address(text))) as [
@@ -16,6 +17,7 @@ const anySign = fc.record({
   arrives: fc.boolean(),
   takes6: fc.boolean(),
   arrives6: fc.boolean(),
+  takesUnsummed: fc.boolean(),
   alone: fc.boolean(),
   tag: fc.nat(0xffff),
   tagWhole: fc.nat(0xffff),
@@ -35,10 +37,23 @@ describe('a sign', () => {
     );
   });
 
+  it('names no address where hosts have IPv6 alone', () => {
+    const sign = {
+      ...{ nonce: 1n, echo: 2n, takes: true, arrives: false, takes6: true, arrives6: false, takesUnsummed: true },
+      ...{ alone: false, tag: 3, tagWhole: 4 },
+    };
+    const [a, b] = ['fd77::1', 'fd77::2'].map((text) => parseIpv6(text)!) as [Ipv6Addr, Ipv6Addr];
+    const packet = encodeSign(sign, a, b);
+    assert.equal(packetFault(packet), undefined);
+    assert.ok(isSign(viewOf(packet), 0, packet.length));
+    assert.deepEqual(packet.subarray(12, 20), new Uint8Array(8));
+    assert.deepEqual(decodeSign(packet.subarray(20)), sign);
+  });
+
   it('is never seen in what is shorter, longer than it says, or differs in what makes it one (property)', () => {
     const packet = encodeSign(
       {
-        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true },
+        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed: false },
         ...{ alone: false, tag: 3, tagWhole: 4 },
       },
       A,

@@ -1,5 +1,5 @@
+import { type IpAddr, isIpv4 } from '../../ip/address.ts';
 import { internetChecksum } from '../../ip/internet-checksum.ts';
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
 import { IP_FLAG_DF, IPV4_MIN_HEADER } from '../wire.ts';
 
 /**
@@ -19,9 +19,11 @@ export interface Sign {
   /** The same two of IPv6 inside; a host that does not know of it says neither. */
   readonly takes6: boolean;
   readonly arrives6: boolean;
+  /** The sender's socket takes datagrams of IPv6 without a UDP checksum, as those of a fast path are (RFC 6935). */
+  readonly takesUnsummed: boolean;
   /** The sender is a program whose agent is away. */
   readonly alone: boolean;
-  /** Outer identifications that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
+  /** Tags of outer headers that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
   readonly tag: number;
   readonly tagWhole: number;
 }
@@ -37,22 +39,23 @@ export const ARRIVES = 2;
 export const ALONE = 4;
 export const TAKES_6 = 8;
 export const ARRIVES_6 = 16;
+export const TAKES_UNSUMMED = 32;
 /** For how long a super-packet that arrived is said to have arrived: TCP sees within its own time-out when they do not any more. */
 export const ARRIVED_HOLDS_MS = 10_000;
 /** "Use for experimentation and testing" (RFC 3692). */
 export const PROTO_EXPERIMENT = 253;
 export const SIGN_TTL = 1;
 
-/** A whole inner packet. */
-export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr): Uint8Array {
+/** A whole inner packet, of IPv4 also between hosts that have IPv6 alone: no address of theirs is in it then. */
+export function encodeSign(sign: Sign, source: IpAddr, destination: IpAddr): Uint8Array {
   const view = new DataView(new ArrayBuffer(SIGN_BYTES));
   view.setUint8(0, 0x45);
   view.setUint16(2, SIGN_BYTES);
   view.setUint16(6, IP_FLAG_DF);
   view.setUint8(8, SIGN_TTL);
   view.setUint8(9, PROTO_EXPERIMENT);
-  view.setUint32(12, source);
-  view.setUint32(16, destination);
+  view.setUint32(12, isIpv4(source) ? source : 0);
+  view.setUint32(16, isIpv4(destination) ? destination : 0);
   view.setUint16(10, internetChecksum(view, IPV4_MIN_HEADER));
   const at = IPV4_MIN_HEADER;
   view.setUint32(at, SIGN_MAGIC);
@@ -65,12 +68,13 @@ export function encodeSign(sign: Sign, source: Ipv4Addr, destination: Ipv4Addr):
   return new Uint8Array(view.buffer);
 }
 
-const flagsOf = ({ takes, arrives, takes6, arrives6, alone }: Sign): number =>
+const flagsOf = ({ takes, arrives, takes6, arrives6, takesUnsummed, alone }: Sign): number =>
   (takes ? TAKES : 0) |
   (arrives ? ARRIVES : 0) |
   (alone ? ALONE : 0) |
   (takes6 ? TAKES_6 : 0) |
-  (arrives6 ? ARRIVES_6 : 0);
+  (arrives6 ? ARRIVES_6 : 0) |
+  (takesUnsummed ? TAKES_UNSUMMED : 0);
 
 /** Whether the inner packet at `ip`, `available` bytes long, is a sign and no packet; of any version. Never throws. */
 export function isSign(view: DataView, ip: number, available: number): boolean {
@@ -97,6 +101,7 @@ export function decodeSign(payload: Uint8Array): Sign | undefined {
     arrives: (flags & ARRIVES) !== 0,
     takes6: (flags & TAKES_6) !== 0,
     arrives6: (flags & ARRIVES_6) !== 0,
+    takesUnsummed: (flags & TAKES_UNSUMMED) !== 0,
     alone: (flags & ALONE) !== 0,
     tag: view.getUint16(6),
     tagWhole: view.getUint16(8),

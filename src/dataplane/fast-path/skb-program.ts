@@ -9,13 +9,14 @@
  *   a redirect to another device
  */
 
-import type { Ipv4Addr } from '../../ip/ipv4.ts';
+import type { IpAddr } from '../../ip/address.ts';
 import type { DestinationCheck } from '../destination-check.ts';
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
+import { PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
 import type { Family, FastPathMaps } from './family.ts';
-import { be16, be32, FRAME } from './frame-words.ts';
+import { be16, FRAME, frameAddress } from './frame-words.ts';
 import { AGENT_UNTIL, GRANT_VALUE_BYTES, OWN_SUBNET } from './layout.ts';
+import { addressWords, type Outer, outerOf } from './outer.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
 export const SKB_LENGTH = 0;
@@ -35,7 +36,6 @@ export const SKB_STORE_BYTES = 9;
 export const L4_CSUM_REPLACE = 11;
 export const REDIRECT = 23;
 export const SKB_LOAD_BYTES = 26;
-export const CSUM_DIFF = 28;
 export const SKB_CHANGE_HEAD = 43;
 export const SKB_ADJUST_ROOM = 50;
 const FIB_LOOKUP = 69;
@@ -48,7 +48,6 @@ export const NEXT_HOP_BYTES = 20;
 /** `bpf_skb_adjust_room`: room is made or taken behind the MAC header; the size of segments stays. */
 export const ADJ_ROOM_MAC = 1;
 export const ADJ_ROOM_FIXED_GSO = 1;
-export const ADJ_ROOM_ENCAP_L3_IPV4 = 2;
 export const ADJ_ROOM_ENCAP_L4_UDP = 16;
 /** `bpf_redirect`: to the receiving side of the device. */
 export const REDIRECT_INGRESS = 1;
@@ -60,14 +59,12 @@ const TCX_DROP = 2;
 export const CONTEXT: Register = 6;
 
 export const ETHERNET_HEADER = 14;
-/** Outer TTL, the kernel's default (net.ipv4.ip_default_ttl). What arrives with it has crossed no router. */
-export const OUTER_TTL = 64;
 
 /** What a program is made for. */
 export interface ProgramOptions {
   readonly maps: FastPathMaps;
-  /** Address and port datagrams are sent from: those of the forwarder's socket. */
-  readonly ownAddress: Ipv4Addr;
+  /** Address and port datagrams are sent from: those of the forwarder's socket. The family is that of the network between the hosts. */
+  readonly ownAddress: IpAddr;
   readonly ownPort: number;
   readonly tunIndex: number;
   readonly underlayIndex: number;
@@ -93,12 +90,6 @@ export const MS = 1_000_000;
 export interface Clock {
   readonly now: number;
   readonly known: number;
-}
-
-/** dst = address of the frame at offset. */
-export function frameAddress(asm: Assembler, dst: Register, offset: number): void {
-  asm.op('mov', dst, reg(FRAME));
-  asm.op('add', dst, offset);
 }
 
 /** Goes to `label` unless the kernel takes the packet for one of that protocol. */
@@ -199,8 +190,6 @@ export function jumpIfUnattended(asm: Assembler, { now, known }: Clock, label: s
   asm.jumpIf('lt', 1, reg(2), label);
 }
 
-/** `struct bpf_sock_tuple`, its IPv4 part. */
-const SOCKET_TUPLE_BYTES = 12;
 /** `BPF_F_CURRENT_NETNS` */
 const CURRENT_NETWORK_NAMESPACE = -1;
 /** An agent that starts opens its socket long before it reads from it; what has one later than that is another program. */
@@ -209,10 +198,17 @@ const SOCKET_COUNTS_AFTER_SECONDS = 30;
 /**
  * Goes to `label` when nobody reads what comes for the forwarder's socket: there is none; or there is one, but no agent since a moment
  * ago, so that it is one that is about to start. Later a socket is that of another program on this port, such as flannel's.
- * @param outer the outer IPv4 header in the frame, and the UDP header behind it.
- * @param tuple 12 bytes of the frame.
+ * @param at the outer IP header in the frame, and the UDP header behind it.
+ * @param tuple 36 bytes of the frame.
  */
-export function jumpIfUnread(asm: Assembler, { now, known }: Clock, outer: number, tuple: number, label: string): void {
+export function jumpIfUnread(
+  asm: Assembler,
+  { family }: Outer,
+  { now, known }: Clock,
+  at: number,
+  tuple: number,
+  label: string,
+): void {
   asm.load(8, 1, FRAME, known);
   asm.load(8, 2, FRAME, now);
   asm.jumpIf('ge', 1, reg(2), 'look-for-socket');
@@ -221,17 +217,15 @@ export function jumpIfUnread(asm: Assembler, { now, known }: Clock, outer: numbe
   asm.op('mul', 1, SOCKET_COUNTS_AFTER_SECONDS);
   asm.jumpIf('le', 2, reg(1), label);
   asm.label('look-for-socket');
-  for (const [to, from] of [
-    [0, 12],
-    [4, 16],
-    [8, IPV4_MIN_HEADER],
-  ] as const) {
-    asm.load(4, 1, FRAME, outer + from);
-    asm.store(4, FRAME, tuple + to, reg(1));
+  // `struct bpf_sock_tuple`: addresses and ports, as they lie in the headers.
+  const tupleBytes = 2 * family.addressBytes + 4;
+  for (let word = 0; word < tupleBytes; word += 4) {
+    asm.load(4, 1, FRAME, at + family.sourceAt + word);
+    asm.store(4, FRAME, tuple + word, reg(1));
   }
   asm.op('mov', 1, reg(CONTEXT));
   frameAddress(asm, 2, tuple);
-  asm.op('mov', 3, SOCKET_TUPLE_BYTES);
+  asm.op('mov', 3, tupleBytes);
   asm.op('mov', 4, CURRENT_NETWORK_NAMESPACE);
   asm.op('mov', 5, 0);
   asm.call(SK_LOOKUP_UDP);
@@ -244,12 +238,16 @@ export function jumpIfUnread(asm: Assembler, { now, known }: Clock, outer: numbe
  * Sends the packet to the next hop that `findWay` has found, through its neighbour entry, which then knows that it is used.
  * @param nextHop NEXT_HOP_BYTES of the frame.
  */
-export function sendToNeighbour(asm: Assembler, underlayIndex: number, fib: number, nextHop: number): void {
-  asm.store(4, FRAME, nextHop, AF_INET);
-  asm.load(4, 1, FRAME, fib + FIB_DESTINATION);
-  asm.store(4, FRAME, nextHop + 4, reg(1));
-  for (let offset = 8; offset < NEXT_HOP_BYTES; offset += 4) asm.store(4, FRAME, nextHop + offset, 0);
-  asm.op('mov', 1, underlayIndex);
+export function sendToNeighbour(asm: Assembler, options: ProgramOptions, fib: number, nextHop: number): void {
+  const { family, addressFamily } = outerOf(options);
+  asm.store(4, FRAME, nextHop, addressFamily);
+  for (let word = 0; word < family.addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, fib + FIB_DESTINATION + word);
+    asm.store(4, FRAME, nextHop + 4 + word, reg(1));
+  }
+  const end = 4 + family.addressBytes;
+  for (let offset = end; offset < NEXT_HOP_BYTES; offset += 4) asm.store(4, FRAME, nextHop + offset, 0);
+  asm.op('mov', 1, options.underlayIndex);
   frameAddress(asm, 2, nextHop);
   asm.op('mov', 3, NEXT_HOP_BYTES);
   asm.op('mov', 4, 0);
@@ -264,7 +262,6 @@ const FIB_DESTINATION = 32;
 export const FIB_DESTINATION_MAC = 58;
 const FIB_INDEX = 8;
 const FIB_SOURCE = 16;
-const AF_INET = 2;
 /** Loopback's: routing is asked as for what a socket of this host sends, `ip rule` included. */
 const LOOPBACK_INDEX = 1;
 /** `BPF_FIB_LOOKUP_SKIP_NEIGH`, Linux 6.3. */
@@ -274,7 +271,6 @@ export const FIB_LOOKUP_SKIP_NEIGH = 4;
 export interface Way {
   /** The answer, FIB_BYTES that are zero before. */
   readonly fib: number;
-  /** be32 */
   readonly address: number;
   /** be16; our own by default. */
   readonly port?: number;
@@ -285,31 +281,36 @@ export interface Way {
 
 /**
  * Asks the kernel's routing for the way of a datagram that the forwarder's socket would send to an address. It must lead out of
- * the underlay's device, by IPv4; else the packet passes.
+ * the underlay's device, by the family of that address; else the packet passes.
  */
 export function findWay(
   asm: Assembler,
   { ownAddress, ownPort, underlayIndex }: Pick<ProgramOptions, 'ownAddress' | 'ownPort' | 'underlayIndex'>,
   { fib, address, port, length, flags }: Way,
 ): void {
-  asm.store(1, FRAME, fib, AF_INET);
+  const { family, addressFamily, overhead } = outerOf({ ownAddress });
+  asm.store(1, FRAME, fib, addressFamily);
   asm.store(1, FRAME, fib + 1, PROTO_UDP);
   asm.store(2, FRAME, fib + 2, be16(ownPort));
   asm.store(2, FRAME, fib + 4, be16(ownPort));
-  asm.store(2, FRAME, fib + 6, ENCAPSULATION_OVERHEAD);
+  asm.store(2, FRAME, fib + 6, overhead);
   if (port !== undefined) {
     asm.load(2, 1, FRAME, port);
     asm.store(2, FRAME, fib + 4, reg(1));
   }
   if (length !== undefined) {
     asm.load(8, 1, FRAME, length);
-    asm.op('add', 1, ENCAPSULATION_OVERHEAD);
+    asm.op('add', 1, overhead);
     asm.store(2, FRAME, fib + 6, reg(1));
   }
   asm.store(4, FRAME, fib + FIB_INDEX, LOOPBACK_INDEX);
-  asm.store(4, FRAME, fib + FIB_SOURCE, be32(ownAddress));
-  asm.load(4, 1, FRAME, address);
-  asm.store(4, FRAME, fib + FIB_DESTINATION, reg(1));
+  for (const [index, word] of addressWords(ownAddress).entries()) {
+    asm.store(4, FRAME, fib + FIB_SOURCE + 4 * index, word);
+  }
+  for (let word = 0; word < family.addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, address + word);
+    asm.store(4, FRAME, fib + FIB_DESTINATION + word, reg(1));
+  }
   asm.op('mov', 1, reg(CONTEXT));
   frameAddress(asm, 2, fib);
   asm.op('mov', 3, FIB_BYTES);
@@ -318,9 +319,9 @@ export function findWay(
   asm.jumpIf('ne', 0, 0, 'pass');
   asm.load(4, 1, FRAME, fib + FIB_INDEX);
   asm.jumpIf('ne', 1, underlayIndex, 'pass');
-  // A next hop may have an IPv6 address.
+  // The next hop of an IPv4 route may have an IPv6 address.
   asm.load(1, 1, FRAME, fib);
-  asm.jumpIf('ne', 1, AF_INET, 'pass');
+  asm.jumpIf('ne', 1, addressFamily, 'pass');
 }
 
 /**

@@ -1,20 +1,27 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import type { IpAddr } from '../../ip/address.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
-import { mapsBy } from './layout.ts';
+import { ipv6Of } from '../../ip/ipv6.ts';
+import { mapsBy, underlayLayout } from './layout.ts';
 import { xdpProgram } from './xdp-program.ts';
 
-const maps = mapsBy(() => ({ fd: 3 }));
 const JUMPS = [0x05, 0x06];
 const CALL = 0x85;
 const EXIT = 0x95;
 /** BPF_MAXINSNS (linux/bpf_common.h) */
 const MOST_INSTRUCTIONS = 4_096;
 
-for (const segmentation of ['host', 'beyond'] as const) {
-  it(`the program before GRO has no loop and is short enough for any kernel (${segmentation})`, () => {
+const OWN: Readonly<Record<4 | 6, IpAddr>> = { 4: ipv4Of(0xc0a84d01), 6: ipv6Of(0xfd77n << 112n) };
+const CASES = ([4, 6] as const).flatMap((underlay) =>
+  (['host', 'beyond'] as const).map((segmentation) => ({ underlay, segmentation })),
+);
+
+for (const { underlay, segmentation } of CASES) {
+  it(`the program before GRO has no loop and is short enough for any kernel (${segmentation}, IPv${underlay} between hosts)`, () => {
     const code = xdpProgram({
-      ...{ maps, ownAddress: ipv4Of(0xc0a84d01), ownPort: 8285, tunIndex: 7, underlayIndex: 2 },
+      maps: mapsBy(underlayLayout(underlay), () => ({ fd: 3 })),
+      ...{ ownAddress: OWN[underlay], ownPort: 8285, tunIndex: 7, underlayIndex: 2 },
       ...{ segmentation, carriesIpv6: true, destinationCheck: 'loose', ownMac: [2, 0, 0xc0, 0xa8, 0x4d, 1] },
     });
     const view = new DataView(code.buffer);

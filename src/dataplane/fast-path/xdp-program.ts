@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import { ENCAPSULATION_OVERHEAD, IPV4_MIN_HEADER, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+import { PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, type Register, reg } from './assembler.ts';
-import { ETH_P_IP, type Family, familiesOf, IPV4 } from './family.ts';
-import { addToSum, FRAME, foldSum } from './frame-words.ts';
+import type { Family } from './family.ts';
+import { addToSum, CSUM_DIFF, FRAME, foldSum } from './frame-words.ts';
 import {
   CLOCK,
   FIB,
   INNER,
   KEY,
   learnFromTag,
+  loadHeaders,
   loadInnerOf,
   MEASURED,
   NOW,
-  OUTER,
+  outerAt,
   requireGrant,
   requireLengths,
   requireOuterHeaders,
@@ -22,9 +23,9 @@ import {
   UNREAD,
 } from './inbound-checks.ts';
 import { NEXT_TO_SOCKET, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
+import { familiesOf, type Outer, outerOf } from './outer.ts';
 import {
   CONTEXT,
-  CSUM_DIFF,
   count,
   ETHERNET_HEADER,
   end,
@@ -56,7 +57,7 @@ const XDP_PASS = 2;
 const ETHERNET = UNREAD - 16;
 const SUM = ETHERNET - 8;
 
-const INNER_IN_PACKET = ETHERNET_HEADER + ENCAPSULATION_OVERHEAD;
+const innerInPacket = ({ overhead }: Outer): number => ETHERNET_HEADER + overhead;
 /** Longer than a frame without fragments can be: XDP has one page for it. */
 const LONGEST_TRANSPORT = 4_095;
 /** `bpf_csum_diff` takes no more at once. */
@@ -82,13 +83,14 @@ export interface XdpProgramOptions extends ProgramOptions {
  */
 export function xdpProgram(options: XdpProgramOptions): Uint8Array {
   const { maps, ownMac } = options;
+  const outer = outerOf(options);
   const asm = new Assembler();
   asm.op('mov', CONTEXT, reg(1));
   asm.call(XDP_GET_BUFF_LEN);
   asm.op('mov', 9, reg(0));
   loadBytes(asm, 0, ETHERNET, ETHERNET_HEADER, XDP_LOAD_BYTES);
-  requireFrameForUs(asm, ownMac);
-  loadBytes(asm, ETHERNET_HEADER, OUTER, ENCAPSULATION_OVERHEAD + IPV4_MIN_HEADER, XDP_LOAD_BYTES);
+  requireFrameForUs(asm, outer, ownMac);
+  loadHeaders(asm, options, XDP_LOAD_BYTES);
   requireOuterHeaders(asm, options);
   readClock(asm, maps, CLOCK, KEY);
   for (const family of familiesOf(options)) {
@@ -103,43 +105,44 @@ export function xdpProgram(options: XdpProgramOptions): Uint8Array {
 /** What a datagram contains is handed on, if it is of that family; goes to `other` else. In: R9 length of the frame. */
 function takeInner(asm: Assembler, options: ProgramOptions, family: Family, other: string): void {
   const { maps, segmentation, destinationCheck } = options;
-  loadInnerOf(asm, family, other, XDP_LOAD_BYTES);
-  requireLengths(asm, family);
-  requireSource(asm, maps, family);
+  const outer = outerOf(options);
+  loadInnerOf(asm, options, family, other, XDP_LOAD_BYTES);
+  requireLengths(asm, outer, family);
+  requireSource(asm, options, family);
   if (destinationCheck !== 'off') requireOwn(asm, maps, family, KEY, INNER + family.destinationAt);
   requireGrant(asm, options);
   measurePacket(asm, MEASURED);
-  sumTransport(asm, family);
-  requireInnerSum(asm, family);
-  requireOuterSum(asm, family);
-  leaveSomeToSocket(asm);
-  if (segmentation === 'beyond') learnFromTag(asm, family, 'never-whole');
-  handOn(asm, family);
+  sumTransport(asm, outer, family);
+  requireInnerSum(asm, outer, family);
+  requireOuterSum(asm, outer, family);
+  leaveSomeToSocket(asm, outer);
+  if (segmentation === 'beyond') learnFromTag(asm, outer, family, 'never-whole');
+  handOn(asm, outer, family);
   count(asm, maps, SLOT, RX_PACKETS, MEASURED);
   asm.op('mov', 0, XDP_PASS);
   asm.exit();
 }
 
-function requireFrameForUs(asm: Assembler, ownMac: readonly number[]): void {
+function requireFrameForUs(asm: Assembler, { family }: Outer, ownMac: readonly number[]): void {
   for (let offset = 0; offset < 6; offset += 2) {
     asm.load(2, 1, FRAME, ETHERNET + offset);
     asm.jumpIf('ne', 1, ownMac[offset]! | (ownMac[offset + 1]! << 8), 'pass');
   }
   asm.load(2, 1, FRAME, ETHERNET + 12);
-  asm.jumpIf('ne', 1, ETH_P_IP, 'pass');
+  asm.jumpIf('ne', 1, family.etherType, 'pass');
 }
 
 /**
  * In: R9 length of the inner packet. Out: R9 that of its transport segment, and the sum of that in the frame, folded. A loop would
  * need a kernel's leave; so the length is taken apart by powers of two.
  */
-function sumTransport(asm: Assembler, { header }: Family): void {
+function sumTransport(asm: Assembler, outer: Outer, { header }: Family): void {
   const cursor: Register = 7;
   asm.op('sub', 9, header);
   asm.jumpIf('gt', 9, LONGEST_TRANSPORT, 'pass');
   asm.store(8, FRAME, SUM, 0);
   asm.load(4, cursor, CONTEXT, XDP_DATA);
-  asm.op('add', cursor, INNER_IN_PACKET + header);
+  asm.op('add', cursor, innerInPacket(outer) + header);
   let part = 0;
   const take = (bytes: number, add: () => void): void => {
     const done = `summed-${part++}`;
@@ -197,14 +200,14 @@ function addPseudoHeader(asm: Assembler, { sourceAt, addressBytes, protocolAt }:
 }
 
 /** In: R9 length of the transport segment. */
-function requireInnerSum(asm: Assembler, family: Family): void {
+function requireInnerSum(asm: Assembler, outer: Outer, family: Family): void {
   const { header, protocolAt, icmp, udpNeedsChecksum } = family;
   asm.load(8, 3, FRAME, SUM);
   asm.load(1, 1, FRAME, INNER + protocolAt);
   asm.jumpIf('eq', 1, icmp.protocol, icmp.hasPseudoHeader ? 'pseudo-header' : 'inner-sum');
   asm.jumpIf('eq', 1, PROTO_TCP, 'pseudo-header');
   asm.jumpIf('ne', 1, PROTO_UDP, 'pass');
-  loadBytes(asm, INNER_IN_PACKET + header + 6, KEY, 2, XDP_LOAD_BYTES);
+  loadBytes(asm, innerInPacket(outer) + header + 6, KEY, 2, XDP_LOAD_BYTES);
   asm.load(8, 3, FRAME, SUM);
   asm.load(2, 1, FRAME, KEY);
   asm.jumpIf('eq', 1, 0, udpNeedsChecksum ? 'pass' : 'inner-sum-right');
@@ -219,13 +222,13 @@ function requireInnerSum(asm: Assembler, family: Family): void {
 }
 
 /** The host would look at it before it gave the datagram to the socket. */
-function requireOuterSum(asm: Assembler, { header }: Family): void {
+function requireOuterSum(asm: Assembler, outer: Outer, { header }: Family): void {
   asm.load(2, 1, FRAME, UDP + 6);
   asm.jumpIf('eq', 1, 0, 'outer-sum-right');
   asm.load(8, 3, FRAME, SUM);
   for (let offset = 0; offset < header; offset += 4) addToSum(asm, INNER + offset, 4);
   for (let offset = 0; offset < UDP_HEADER; offset += 4) addToSum(asm, UDP + offset, 4);
-  addPseudoHeader(asm, IPV4, OUTER);
+  addPseudoHeader(asm, outer.family, outerAt(outer));
   addToSum(asm, UDP + 4, 2);
   requireSum(asm);
   asm.label('outer-sum-right');
@@ -235,7 +238,7 @@ function requireOuterSum(asm: Assembler, { header }: Family): void {
  * What the agent grants holds for some seconds after its socket has received something from the peer. A datagram with a checksum may
  * be a socket's; a short one now and then, or a longer one when none has come, is worth its detour. In: R8 what is known of the sender.
  */
-function leaveSomeToSocket(asm: Assembler): void {
+function leaveSomeToSocket(asm: Assembler, outer: Outer): void {
   asm.load(2, 1, FRAME, UDP + 6);
   asm.jumpIf('eq', 1, 0, 'not-for-socket');
   asm.load(8, 0, FRAME, NOW);
@@ -245,7 +248,7 @@ function leaveSomeToSocket(asm: Assembler): void {
   asm.op('add', 1, SECOND_NS);
   asm.label('short-packet');
   asm.jumpIf('gt', 1, reg(0), 'not-for-socket');
-  jumpIfUnread(asm, CLOCK, OUTER, FIB, 'not-for-socket');
+  jumpIfUnread(asm, outer, CLOCK, outerAt(outer), FIB, 'not-for-socket');
   asm.load(8, 0, FRAME, NOW);
   asm.op('add', 0, SECOND_NS);
   asm.store(8, 8, NEXT_TO_SOCKET, reg(0));
@@ -254,7 +257,7 @@ function leaveSomeToSocket(asm: Assembler): void {
 }
 
 /** First the mark, which a driver may have no room for: a packet without it must keep its headers. */
-function handOn(asm: Assembler, family: Family): void {
+function handOn(asm: Assembler, { overhead }: Outer, family: Family): void {
   adjust(asm, XDP_ADJUST_META, -XDP_MARK_BYTES, 'pass');
   family.takeHop(asm, INNER);
   const frameStart = INNER - ETHERNET_HEADER;
@@ -263,9 +266,9 @@ function handOn(asm: Assembler, family: Family): void {
     asm.store(2, FRAME, frameStart + offset, reg(1));
   }
   asm.store(2, FRAME, frameStart + ETHERNET_HEADER - 2, family.etherType);
-  transferBytes(asm, XDP_STORE_BYTES, ENCAPSULATION_OVERHEAD, frameStart, ETHERNET_HEADER + family.header);
+  transferBytes(asm, XDP_STORE_BYTES, overhead, frameStart, ETHERNET_HEADER + family.header);
   asm.jumpIf('ne', 0, 0, 'drop');
-  adjust(asm, XDP_ADJUST_HEAD, ENCAPSULATION_OVERHEAD, 'drop');
+  adjust(asm, XDP_ADJUST_HEAD, overhead, 'drop');
   asm.load(4, 1, CONTEXT, XDP_DATA_META);
   asm.load(4, 2, CONTEXT, XDP_DATA);
   asm.op('mov', 3, reg(1));

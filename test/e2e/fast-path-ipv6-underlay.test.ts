@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { LAYOUT } from '../../src/dataplane/fast-path/layout.ts';
+import type { LabHost, Place } from '../../src/lab/topology.ts';
+import { run } from '../../src/linux/run.ts';
+import { payloadOf } from '../fakes/packets.ts';
+import { address6, udp6Packet } from '../fakes/packets6.ts';
+import { Ipv6Hosts } from '../netns/ipv6-hosts.ts';
+import { ping } from '../netns/overlay.ts';
+import { lostPings } from '../netns/ping-replies.ts';
+import {
+  addressIn,
+  carriedByFastPath,
+  everyFamilyAnswers,
+  type StackedContainer,
+  transferStacked,
+} from '../netns/stacked-overlay.ts';
+import { eventually, eventuallyHolds, LineFeed } from '../netns/waiting.ts';
+
+const FILE_BYTES = 8 * 1024 * 1024;
+const PORT = 8285;
+const LISTENER_PORT = 7_000;
+/** `UDP_NO_CHECK6_TX`, of SOL_UDP: datagrams as a fast path sends them. */
+const WITHOUT_CHECKSUM = 'setsockopt-int=17:101:1';
+
+/** Of a namespace’s UDP over IPv6: what was refused for its checksum. */
+async function checksumErrors({ topology }: Ipv6Hosts, place: Place): Promise<number> {
+  const { stdout } = await topology.exec(place, ['nstat', '-asz', 'Udp6InCsumErrors']);
+  const count = /Udp6InCsumErrors +(\d+)/.exec(stdout)?.[1];
+  assert.ok(count !== undefined, stdout);
+  return Number(count);
+}
+
+/** Counts what comes for the tunnel's port without a UDP checksum. Returns how many there were since. */
+async function unsummedAt({ topology }: Ipv6Hosts, host: LabHost): Promise<() => Promise<number>> {
+  const rule = `udp dport ${PORT} udp checksum 0 counter`;
+  const chain = 'type filter hook ingress device "eth0" priority 0;';
+  await topology.exec(host, ['nft', `table netdev probe {\nchain in {\n${chain}\n${rule}\n}\n}`]);
+  return async () => {
+    const { stdout } = await topology.exec(host, ['nft', 'list', 'table', 'netdev', 'probe']);
+    return Number(/counter packets (\d+)/.exec(stdout)?.[1]);
+  };
+}
+
+/** Two hosts with the fast path, and one without. */
+describe('udp between hosts that have IPv6 alone', () => {
+  let hosts: Ipv6Hosts;
+  let one: StackedContainer;
+  let other: StackedContainer;
+  let slow: StackedContainer;
+
+  before(async () => {
+    hosts = await Ipv6Hosts.create('native', [[], [], ['--fast-path=off']]);
+    [one, other, slow] = hosts.containers as [StackedContainer, StackedContainer, StackedContainer];
+    await everyFamilyAnswers(hosts.topology, hosts.containers);
+  });
+  after(() => hosts?.[Symbol.asyncDispose]());
+
+  it('the agent says in its log that packets take the fast path', async () => {
+    await hosts.agents[0]!.logged(/^Packets take the fast path in the kernel through eth0, /);
+  });
+
+  it('TCP: files arrive whole, both ways, past the forwarders', async () => {
+    // A forwarder that carried the file would read some hundred super-packets, and receive as many messages.
+    await carriedByFastPath(hosts.topology, hosts.agents, [one, other], 6, {
+      bytes: FILE_BYTES,
+      limits: { txReads: 60, rxReceives: 60 },
+    });
+  });
+
+  it('weft status says which path is in use to whom', async () => {
+    await eventuallyHolds(async () => {
+      assert.deepEqual(await hosts.pathsFrom(one.host), {
+        'fd10:0:0:2::/64': 'fast-path',
+        'fd10:0:0:3::/64': 'forwarder',
+      });
+    });
+  });
+
+  it('TCP with a host that has no fast path: files arrive whole, both ways', async () => {
+    await transferStacked(hosts.topology, [one, slow], 6, FILE_BYTES);
+    await transferStacked(hosts.topology, [slow, one], 6, FILE_BYTES);
+  });
+
+  for (const [what, to] of [
+    ['by the fast path', () => other],
+    ['with a host that has none', () => slow],
+  ] as const) {
+    it(`UDP ${what}: datagrams come back, also those that are sent in fragments`, async () => {
+      const { topology } = hosts;
+      await using _echo = await topology.start(to().namespace, ['socat', `UDP6-LISTEN:${LISTENER_PORT},fork`, 'PIPE']);
+      const target = `UDP6:[${addressIn(6, to())}]:${LISTENER_PORT}`;
+      for (const length of [1, 1_000, 4_000]) {
+        const text = Buffer.from(payloadOf(length)).toString('hex').slice(0, length);
+        await eventually(`${length} bytes come back`, async () => {
+          const argv = ['socat', '-t', '1', '-b', '8192', 'STDIO', target];
+          const { stdout } = await topology.exec(one.namespace, argv, { stdin: text, okExitCodes: 'any' });
+          return stdout === text || undefined;
+        });
+      }
+    });
+  }
+
+  it('refuses datagrams from a host that is no peer, and packets in the name of another host’s containers', async () => {
+    const { topology } = hosts;
+    const stranger = 'fd77::99';
+    await topology.ipBatch(slow.host, `addr add ${stranger}/64 dev eth0 nodad\n`);
+    const listener = await topology.start(one.namespace, ['socat', '-u', `UDP6-RECV:${LISTENER_PORT + 1}`, 'STDOUT']);
+    const arrivals = new LineFeed(listener.stdout!);
+    await eventually('the listener is there', async () => {
+      const { stdout } = await topology.exec(one.namespace, ['ss', '-Huln', `sport = :${LISTENER_PORT + 1}`]);
+      return stdout !== '' || undefined;
+    });
+    const send = async (from: string, source: StackedContainer, text: string): Promise<void> => {
+      const packet = udp6Packet({
+        ip: { source: address6(addressIn(6, source)), destination: address6(addressIn(6, one)) },
+        ...{ sourcePort: 5_000, destinationPort: LISTENER_PORT + 1, payload: Buffer.from(`${text}\n`) },
+      });
+      const target = `UDP6-SENDTO:[${hosts.addressOf(one.host)}]:${PORT},bind=[${from}],${WITHOUT_CHECKSUM}`;
+      await topology.exec(slow.host, ['socat', '-u', 'STDIN', target], { stdin: packet });
+    };
+    await send(stranger, slow, 'from a host that is no peer');
+    await send(stranger, other, 'from a host that is no peer, as a container of one');
+    await send(hosts.addressOf(slow.host), other, 'as another host’s container');
+    await send(hosts.addressOf(slow.host), one, 'as a container of the receiver');
+    await send(hosts.addressOf(slow.host), slow, 'as its own container');
+    await arrivals.find((text) => text === 'as its own container');
+    assert.deepEqual(
+      arrivals.seen.map(({ text }) => text),
+      ['as its own container'],
+    );
+  });
+});
+
+for (const [way, flags, limits] of [
+  // The way in is the forwarder’s: it is given joined datagrams, some hundred of 5,700.
+  ['out', [], { txReads: 60, rxReceives: 2_000 }],
+  ['out and, by XDP, in', ['--fast-path-in=xdp'], { txReads: 60, rxReceives: 60 }],
+] as const) {
+  describe(`the fast path ${way} between hosts that have IPv6 alone, where datagrams are cut`, () => {
+    let hosts: Ipv6Hosts;
+
+    before(async () => {
+      hosts = await Ipv6Hosts.create('wire', [flags, flags, ['--fast-path=off']]);
+    });
+    after(() => hosts?.[Symbol.asyncDispose]());
+
+    it('carries TCP past the forwarders, both ways, in datagrams that every socket takes', async () => {
+      const [one, other] = hosts.containers as [StackedContainer, StackedContainer];
+      await carriedByFastPath(hosts.topology, hosts.agents.slice(0, 2), [one, other], 6, { bytes: FILE_BYTES, limits });
+      // Single ones have no checksum, and reach the socket where XDP does not take them.
+      const { ok, output } = await ping(hosts.topology, one, addressIn(6, other));
+      assert.ok(ok && output.includes('ttl=60'), output);
+      for (const place of [...hosts.topology.hosts, one.namespace, other.namespace]) {
+        assert.equal(await checksumErrors(hosts, place), 0);
+      }
+    });
+
+    // What XDP takes, nothing behind it could count.
+    if (flags.length > 0) return;
+    it('sends a host that does not say that it takes them none without a checksum', async () => {
+      const [one, other, slow] = hosts.containers as [StackedContainer, StackedContainer, StackedContainer];
+      const [toOther, toSlow] = [await unsummedAt(hosts, other.host), await unsummedAt(hosts, slow.host)];
+      await transferStacked(hosts.topology, [one, slow], 6, FILE_BYTES / 8);
+      await transferStacked(hosts.topology, [slow, one], 6, FILE_BYTES / 8);
+      await eventuallyHolds(async () => {
+        const { ok, output } = await ping(hosts.topology, one, addressIn(6, other), '-c', '20', '-i', '0.01');
+        assert.ok(ok, output);
+        assert.ok((await toOther()) > 0, 'none to the host that says so either');
+      });
+      assert.equal(await toSlow(), 0);
+    });
+  });
+}
+
+/** Behind the device of `switch` super-packets are cut, so that those of TCP are the forwarder’s while there is one. */
+for (const underlay of ['native', 'wire', 'switch'] as const) {
+  it(`IPv6 between hosts: packets pass while no agent runs, and agents take over from each other (${underlay})`, async () => {
+    await using stack = new AsyncDisposableStack();
+    const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
+    stack.defer(() => rm(mountPoint, { recursive: true }));
+    await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
+    stack.defer(async () => void (await run(['umount', mountPoint])));
+    const root = join(mountPoint, 'weft');
+    const flags = [`--fast-path-dir=${root}`];
+    const hosts = stack.use(await Ipv6Hosts.create(underlay, [flags, flags]));
+    const { topology } = hosts;
+    const [one, other] = hosts.containers as [StackedContainer, StackedContainer];
+    await everyFamilyAnswers(topology, hosts.containers);
+    for (const [index, other] of [
+      [0, 2],
+      [1, 1],
+    ] as const) {
+      const host = topology.hosts[index]!;
+      await eventuallyHolds(async () => {
+        await ping(topology, hosts.containers[index]!, addressIn(6, hosts.containers[other - 1]!));
+        assert.deepEqual(await hosts.pathsFrom(host), { [`fd10:0:0:${other}::/64`]: 'fast-path' });
+      });
+    }
+    if (underlay !== 'switch') {
+      await carriedByFastPath(topology, hosts.agents, [one, other], 6, { bytes: FILE_BYTES, limits: { txReads: 60 } });
+    }
+    for (const name of await readdir(root)) {
+      const layouts = (await readdir(join(root, name))).filter((each) => each.startsWith('layout-'));
+      assert.deepEqual(layouts, [`layout-${LAYOUT}-ipv6`]);
+    }
+    for (const { child } of hosts.agents) {
+      child.kill('SIGKILL');
+      await child.exited;
+    }
+
+    await transferStacked(topology, [one, other], 6, FILE_BYTES);
+    await transferStacked(topology, [other, one], 6, FILE_BYTES);
+    const way = { from: topology.hosts[0]!, to: hosts.addressOf(topology.hosts[1]!) };
+    await topology.exec(way.from, ['ip', 'neigh', 'change', way.to, 'dev', 'eth0', 'nud', 'stale']);
+    // An entry that is used is asked for again after some seconds.
+    await eventuallyHolds(async () => {
+      const { ok, output } = await ping(topology, one, addressIn(6, other), '-c', '5', '-i', '0.1');
+      assert.ok(ok && output.includes(' 0% packet loss'), output);
+      const { stdout } = await topology.exec(way.from, ['ip', 'neigh', 'show', way.to, 'dev', 'eth0']);
+      assert.match(stdout, /REACHABLE/);
+    });
+
+    const flood = stack.use(await topology.start(one.namespace, ['ping', '-n', '-i', '0.005', addressIn(6, other)]));
+    const answers = new LineFeed(flood.stdout!);
+    await eventually('answers come', () => answers.mark > 100 || undefined);
+    for (const host of topology.hosts) await hosts.startAgent(host, flags);
+    const from = answers.mark;
+    await eventually('answers come on', () => answers.mark > from + 200 || undefined);
+    const { lost, of } = lostPings(answers.seen.map(({ text }) => text));
+    // After half a minute without an agent a socket is left what came for it, and a busy machine takes long to start one that reads it.
+    assert.ok(lost * 10 < of, `${lost} of ${of}`);
+  });
+}

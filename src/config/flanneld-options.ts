@@ -127,8 +127,8 @@ const FLANNELD_FLAGS = {
   'fast-path-in': choiceFlag(
     ['auto', 'xdp', 'off'],
     'auto',
-    'whether XDP takes packets from peers before the kernel joins them: auto where the network card is known to gain by it, xdp also ' +
-      'with other drivers',
+    'whether XDP takes packets from peers before the kernel joins them: auto with network drivers that are known to benefit, xdp with ' +
+      'any driver that can do it',
   ),
   'fast-path-dir': stringFlag(
     '/sys/fs/bpf/weft',
@@ -137,7 +137,7 @@ const FLANNELD_FLAGS = {
   probe: choiceFlag(
     ['on', 'off'],
     'on',
-    'whether the ways to other hosts are measured in the background: round-trip time, loss and path MTU, by at most 8 small packets a second',
+    'whether the paths to other hosts are measured in the background: round-trip time, loss and path MTU, by at most 8 small packets a second',
   ),
   'notrack-tunnel': boolFlag(
     false,

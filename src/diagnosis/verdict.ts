@@ -80,9 +80,9 @@ function containersOf(failing: readonly MeasuredPath[], paths: readonly Measured
       {
         ...{ where: THIS_HOST, fault: 'not-forwarded', severity: 'error' },
         cause:
-          'packets of this host pass, and those of its containers do not, to any peer: this host does not forward them',
+          'this host reaches its peers, but its containers reach none of them: this host does not forward their packets',
         remedy:
-          'Look at what this host says of ip-forward, forward-drops and its bridge; with several failures above, mend those first.',
+          'See the results for ip-forward, forward-drops and the bridge of this host. If other failures are listed above, fix those first.',
       },
     ];
   }

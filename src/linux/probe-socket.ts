@@ -194,7 +194,7 @@ function openRaw(family: IpFamily): number {
 function opened(fd: number, what: string): number {
   if (fd >= 0) return fd;
   throw new WeftError('WEFT_SOCKET_FAILED', `failed to make ${what}: ${errnoName(fd)}`, {
-    hint: 'Probes of the ways to other hosts need CAP_NET_RAW: run this as root, or add the capability to the container.',
+    hint: 'Measuring the paths to other hosts needs CAP_NET_RAW: run this as root, or add the capability to the container.',
   });
 }
 

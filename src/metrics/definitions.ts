@@ -402,12 +402,7 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
 
-  single(
-    'counter',
-    'weft_probes_total',
-    'Probes of the ways to other hosts that were sent.',
-    ({ probes }) => probes?.sent,
-  ),
+  single('counter', 'weft_probes_total', 'Probes sent on the paths to other hosts.', ({ probes }) => probes?.sent),
   define('gauge', 'weft_probe_rtt_seconds', {
     help: 'Round-trip time through the overlay, of the latest probes: median and 99th percentile.',
     labels: ['peer', 'quantile'],

@@ -23,7 +23,7 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'b', faults: ['mtu-blackhole'] },
   },
   {
-    name: 'checksums that a device of this host spoils',
+    name: 'a device of this host that corrupts checksums',
     inject: {
       a: nft('netdev', 'egress', `ip daddr B_IP ${tunnel} @th,136,8 17 @th,272,16 != 0 @th,272,16 set 0xdead`),
     },
@@ -31,13 +31,13 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'b', faults: ['checksum-offload'] },
   },
   {
-    name: 'an iptables FORWARD that drops',
+    name: 'an iptables FORWARD chain that drops packets',
     inject: { a: 'iptables-legacy -P FORWARD DROP' },
     heal: { a: 'iptables-legacy -P FORWARD ACCEPT' },
     ...{ at: 'a', where: 'this host', faults: ['forward-drops'] },
   },
   {
-    name: 'an nftables chain that drops what is forwarded',
+    name: 'an nftables chain that drops forwarded packets',
     inject: { a: nft('inet', 'forward', 'ip saddr 10.244.0.0/16 drop') },
     heal: { a: unbroken('inet') },
     ...{ at: 'a', where: 'this host', faults: ['forward-drops', 'not-forwarded'] },
@@ -100,7 +100,7 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'b', faults: ['lossy'] },
   },
   {
-    name: 'a peer whose cable is out',
+    name: 'a peer whose cable is unplugged',
     inject: { switch: 'ip link set B_PORT down' },
     heal: { switch: 'ip link set B_PORT up' },
     ...{ at: 'a', where: 'b', faults: ['peer-unreachable'] },
@@ -202,7 +202,7 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'this host', faults: ['ipsec'] },
   },
   {
-    name: 'a stranger who sends datagrams of the tunnel',
+    name: 'an unknown host that sends tunnel datagrams',
     inject: {
       c: 'ip address add 192.168.77.99/24 dev eth0; head -c 60 /dev/zero | socat -u STDIN UDP4-SENDTO:A_IP:8285,bind=192.168.77.99; ip address delete 192.168.77.99/24 dev eth0',
     },
@@ -218,7 +218,7 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'this host', faults: ['queue-drops'] },
   },
   {
-    name: 'a better route of somebody else to a peer’s subnet',
+    name: 'another program’s better route to a peer’s subnet',
     inject: { a: 'ip route add B_NET via 192.168.77.254 dev eth0' },
     heal: { a: 'ip route delete B_NET via 192.168.77.254 dev eth0' },
     ...{ at: 'a', where: 'this host', faults: ['routes-in-use'] },
@@ -236,19 +236,19 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'this host', faults: ['routes-in-use'] },
   },
   {
-    name: 'a route that somebody deletes, and the agent puts back',
+    name: 'a route that is deleted, and that the agent restores',
     inject: { a: 'ip route delete 10.244.0.0/16 dev flannel0' },
     heal: {},
     ...{ at: 'a', where: 'this host', faults: ['repairs', 'kernel-state'] },
   },
   {
-    name: 'hosts that answer no echo beside the overlay: no fault',
+    name: 'hosts that ignore pings to their own addresses: no fault',
     inject: { b: nft('inet', 'input', 'ip daddr B_IP icmp type echo-request drop') },
     heal: { b: unbroken('inet') },
     ...{ at: 'a', where: undefined, faults: [] },
   },
   {
-    name: 'a firewall that drops closed ports: no fault',
+    name: 'a firewall that drops packets to closed ports: no fault',
     inject: { b: nft('inet', 'input', 'udp dport 33434-33534 drop') },
     heal: { b: unbroken('inet') },
     ...{ at: 'a', where: undefined, faults: [] },

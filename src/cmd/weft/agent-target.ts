@@ -32,19 +32,19 @@ export function withTarget(command: Command): Command {
   return withRemote(
     command
       .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
-      .option('--host <url>', 'ask the agent at this address (--api-listen), as http://192.0.2.1:8287'),
+      .option('--host <url>', 'ask the agent at this URL (its --api-listen), such as http://192.0.2.1:8287'),
   )
-    .option('--node <name>', 'ask the agent of this node, likewise')
+    .option('--node <name>', 'ask the agent of this Kubernetes node, through the API server')
     .option('--json', 'print one JSON object');
 }
 
 /** How agents elsewhere are reached, beside `--host`. */
 export function withRemote(command: Command): Command {
   return command
-    .option('--token-file <file>', 'the token for --host')
+    .option('--token-file <file>', 'file with the token for --host')
     .option('--cluster', 'ask all agents of a Kubernetes cluster, through its API server')
-    .option('--kubeconfig <file>', 'of the cluster (default: KUBECONFIG, ~/.kube/config)')
-    .option('--namespace <name>', 'of the agents in the cluster (default: the first that has any)');
+    .option('--kubeconfig <file>', 'kubeconfig of the cluster (default: KUBECONFIG, ~/.kube/config)')
+    .option('--namespace <name>', 'namespace of the agents (default: the first one that has any)');
 }
 
 /** @throws WeftError WEFT_USAGE, WEFT_API_REFUSED, WEFT_API_UNREACHABLE, WEFT_KUBE_CONFIG */

@@ -59,10 +59,11 @@ interface BugreportFlags {
 /** `weft bugreport`: all that a maintainer asks for, in one archive. Sends nothing anywhere. */
 export function bugreportCommand(): Command {
   return new Command('bugreport')
+    .summary('collect what a maintainer needs into one archive')
     .description(
-      'Write one archive with all that a maintainer asks for. Keys, tokens and passwords are left out; look at it before you send it. Changes nothing.',
+      'Collect what a maintainer needs into one archive. Keys, tokens and passwords are left out; look at it before you send it. Changes nothing.',
     )
-    .option('-o, --output <file>', 'default: weft-bugreport-HOST-TIME.tar.gz here')
+    .option('-o, --output <file>', 'archive to write (default: weft-bugreport-HOST-TIME.tar.gz in this directory)')
     .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
     .option('--log <file>', "the agent's log (default: the journal of --unit)")
     .option('--unit <name>', 'its systemd unit', 'weft-flanneld')

@@ -65,12 +65,12 @@ export function captureCommand(): Command {
   return new Command('capture')
     .summary('write packets of the overlay, inside and outside the tunnel, to a pcapng file')
     .description(
-      "Capture on the overlay's device, on cni0 and on the external interface at once (there only the tunnel's packets), and write one pcapng file for Wireshark, with the names of interfaces and peers. FILTER is looked up in the inner packet: [src|dst] host ADDRESS, net CIDR, port NUMBER, peer NAME, tcp, udp, icmp, with and, or, not. Needs root. The agent need not run.",
+      "Capture on the overlay's device, on cni0 and on the external interface (there only tunnel packets) at the same time. Write one pcapng file for Wireshark, with the names of interfaces and peers. FILTER is applied to the inner packet: [src|dst] host ADDRESS, net CIDR, port NUMBER, peer NAME, tcp, udp, icmp, combined with and, or, not. Needs root. The agent need not be running.",
     )
     .argument('[filter...]', 'which packets (default: all of the overlay)')
     .requiredOption('-o, --output <file>', 'the file to write; - is standard output')
-    .option('--for <seconds>', 'stop after so long', secondsOf)
-    .option('--count <n>', 'stop after so many packets, of all interfaces together', countOf)
+    .option('--for <seconds>', 'stop after this many seconds', secondsOf)
+    .option('--count <n>', 'stop after this many packets, counted over all interfaces', countOf)
     .option(
       '--snaplen <bytes>',
       `bytes kept of each packet, ${MIN_SNAP_BYTES} to ${MAX_SNAP_BYTES}`,
@@ -78,7 +78,7 @@ export function captureCommand(): Command {
       MAX_SNAP_BYTES,
     )
     .option('--force', 'overwrite the file if there is one')
-    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .option('--subnet-file <file>', "the agent's --subnet-file", '/run/flannel/subnet.env')
     .action((words: readonly string[], flags: CaptureFlags) => capture(words.join(' '), flags));
 }
 

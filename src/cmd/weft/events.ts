@@ -17,9 +17,10 @@ interface EventsFlags extends TargetFlags {
 /** `weft events`: what happened, the oldest first; with `-f` also what comes. With `--json`, one object a line. */
 export function eventsCommand(): Command {
   return withTarget(new Command('events'))
-    .description('List what happened: who got, lost or changed what, what was repaired, and why.')
-    .option('-f, --follow', 'go on with what comes, until interrupted')
-    .option('--all', `all ${ALL} that the agent keeps (default: the last ${DEFAULT_COUNT})`)
+    .summary('list what the agent has noticed and done')
+    .description('List recent events: leases and peers that came, changed or went, what was repaired, and why.')
+    .option('-f, --follow', 'keep printing new events until interrupted')
+    .option('--all', `print all events that the agent keeps, up to ${ALL} (default: the last ${DEFAULT_COUNT})`)
     .action((flags: EventsFlags) => show(flags));
 }
 

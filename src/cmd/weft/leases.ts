@@ -8,9 +8,11 @@ import { formatAge } from './units.ts';
 /** `weft leases`: who has which subnet, as the agent knows it, and which entries it does not believe. */
 export function leasesCommand(): Command {
   return listCommand(
-    new Command('leases').description(
-      'List who has which subnet, and the entries of the store that the agent rejects.',
-    ),
+    new Command('leases')
+      .summary('list which host has which subnet')
+      .description(
+        'List which host has which subnet, and the entries of the store that the agent rejects, with the reason.',
+      ),
     {
       ask: (client, signal) => client.get('/leases', signal),
       render: renderLeases,

@@ -21,7 +21,7 @@ export interface Listing<T> {
 /** A command that shows a table of each agent that is asked; exit code 1 when one did not answer. */
 export function listCommand<T>(command: Command, listing: Listing<T>): Command {
   return withTarget(command)
-    .option('--watch', `again every ${WATCH_MS / 1_000} s, until interrupted`)
+    .option('--watch', `print it again every ${WATCH_MS / 1_000} s until interrupted`)
     .action((flags: ListFlags) => list(flags, listing));
 }
 

@@ -7,9 +7,11 @@ import { formatAge, formatAmount } from './units.ts';
 /** `weft peers`: the other hosts, how packets reach them, what has passed and what was refused. */
 export function peersCommand(): Command {
   return listCommand(
-    new Command('peers').description(
-      'List the other hosts: how packets reach them, round trip, what has passed, what was dropped.',
-    ),
+    new Command('peers')
+      .summary('list the other hosts, and how packets reach them')
+      .description(
+        'List the other hosts: how packets reach each of them, round-trip time and loss, packets exchanged and dropped.',
+      ),
     {
       ask: (client, signal) => client.get('/peers', signal),
       render: renderPeers,

@@ -29,15 +29,15 @@ interface PingFlags {
  */
 export function pingCommand(): Command {
   return new Command('ping')
-    .summary('ping a peer or a container through the overlay and beside it')
+    .summary('ping a peer or a container through the overlay, and its host directly')
     .description(
-      'Send echoes to a peer or a container through the overlay, and at the same time to its host beside the overlay. Print round-trip times, loss, the path of the packets and the MTU. Needs root. The agent need not run, but only it knows the path.',
+      'Send echo requests to a peer or a container through the overlay and, at the same time, directly to its host. Print round-trip times, loss, the path of the packets and the MTU. Needs root. The agent need not be running, but only a running agent knows the path.',
     )
     .argument('<target>', "a peer's subnet, its host's address or node name, or a container's address")
-    .option('--count <n>', 'echoes each way', countOf, 5)
-    .option('--interval <seconds>', 'between two echoes', intervalOf, 1)
+    .option('--count <n>', 'echo requests to send each way', countOf, 5)
+    .option('--interval <seconds>', 'time from one echo request to the next', intervalOf, 1)
     .option('--until-fast', 'stop as soon as the kernel carries the packets (fast path, or a kernel backend)')
-    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
+    .option('--subnet-file <file>', "the agent's --subnet-file", '/run/flannel/subnet.env')
     .option('--json', 'print one JSON object')
     .action((word: string, flags: PingFlags) => ping(word, flags));
 }

@@ -29,10 +29,15 @@ interface StatusFlags extends TargetFlags {
  */
 export function statusCommand(): Command {
   return withTarget(new Command('status'))
+    .summary('show the state of an agent, and what is wrong')
     .description(
-      'Show what an agent does and what keeps packets from their way, with what to do about it. Exit code: 0 healthy, 1 not, 3 could not ask.',
+      'Show the state of an agent, what keeps packets from flowing, and what to do about it. Exit codes: 0 healthy, 1 not healthy, 3 the agent could not be asked.',
     )
-    .option('--wait [seconds]', `until it is healthy, at most so long (default: ${DEFAULT_WAIT_SECONDS})`, seconds)
+    .option(
+      '--wait [seconds]',
+      `wait until it is healthy, at most this long (default: ${DEFAULT_WAIT_SECONDS})`,
+      seconds,
+    )
     .action((flags: StatusFlags) => show(flags));
 }
 

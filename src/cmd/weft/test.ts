@@ -60,17 +60,17 @@ export function testCommand(): Command {
   return withRemote(new Command('test'))
     .summary('test the paths from this host to its peers, and name what is wrong')
     .description(
-      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, checksums), check this host, and name the host or pair and the cause of what is wrong. Needs root. The agent need not run.',
+      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, checksums), check this host, and name the host or pair and the cause of what is wrong. Needs root. The agent need not be running.',
     )
     .argument('[peer...]', 'subnets or addresses of peers; with --cluster, names of nodes (default: all)')
     .option(
       '--host <[name=]url>',
-      'ask the agent at this address (--api-listen) about its peers; repeat it for each',
+      'ask the agent at this URL (its --api-listen) about its peers; may be repeated',
       append,
     )
-    .option('--subnet-file <file>', 'as the agent has it', '/run/flannel/subnet.env')
-    .option('--net-config-path <file>', 'as the agent has it', '/etc/kube-flannel/net-conf.json')
-    .option('--healthz-port <port>', 'as the agent has it', portNumber, 8081)
+    .option('--subnet-file <file>', "the agent's --subnet-file", '/run/flannel/subnet.env')
+    .option('--net-config-path <file>', "the agent's --net-config-path", '/etc/kube-flannel/net-conf.json')
+    .option('--healthz-port <port>', "the agent's --healthz-port", portNumber, 8081)
     .option('--host-only', 'do not make a container for the test')
     .option('--json', 'print one JSON object')
     .option('--junit <file>', 'also write a JUnit report')

@@ -22,10 +22,11 @@ interface TopFlags extends TargetFlags {
 /** `weft top`: rates of the peers that packets flow to, the busiest first; on a terminal again every second. */
 export function topCommand(): Command {
   return withTarget(new Command('top'))
+    .summary('show live packet rates for each host')
     .description(
-      'Show live rates, round trips, drops and processor time. Plain text, once a second, where there is no terminal.',
+      'Show live packet rates, round-trip times, drops and processor time. Without a terminal, print plain text once a second.',
     )
-    .option('--once', 'one look, over one second, and no more')
+    .option('--once', 'measure for one second, print once and exit')
     .action((flags: TopFlags) => show(flags));
 }
 

@@ -72,15 +72,20 @@ export function traceCommand(): Command {
   const command = new Command('trace')
     .summary('send one packet and show each hop, or where and why it was dropped')
     .description(
-      'Send one packet from FROM to TO and show each hop with headers and time, or the hop where it was dropped and why. FROM is host, an address of a container of this host, a network namespace or a process. TO is an address in a peer’s subnet, or a peer (subnet, address or node). Then icmp (default), tcp PORT or udp PORT. With --drops, show what this host drops. With --live, show packets that a filter (as of weft capture) matches, at each device. Needs root. --socket, --host, --cluster and --node name the agent of the far host.',
+      'Send one packet from FROM to TO and show each hop with headers and time, or the hop where it was dropped and why. FROM is the word host, the address of a container on this host, a network namespace or a process. TO is an address in a peer’s subnet, or a peer (subnet, address or node). The protocol follows: icmp (default), tcp PORT or udp PORT. With --drops, show packets that this host drops. With --live, show packets that match a filter (see weft capture), at each device. Needs root. --socket, --host, --cluster and --node select the agent of the far host.',
     )
     .argument('[words...]', 'FROM TO [icmp | tcp PORT | udp PORT], or the filter of --live')
-    .option('--size <bytes>', 'length of the IP packet, of icmp and udp; it is never fragmented', sizeOf, DEFAULT_BYTES)
-    .option('--wait <seconds>', 'for the answer', secondsOf, 2)
+    .option(
+      '--size <bytes>',
+      'length of the IP packet, for icmp and udp; it is never fragmented',
+      sizeOf,
+      DEFAULT_BYTES,
+    )
+    .option('--wait <seconds>', 'how long to wait for the answer', secondsOf, 2)
     .option('--drops', 'watch what this host drops, until Ctrl-C')
     .option('--live', 'watch packets at each device of this host, until Ctrl-C')
-    .option('--for <seconds>', 'with --drops and --live: stop after so long', secondsOf)
-    .option('--subnet-file <file>', 'as the agent of this host has it', '/run/flannel/subnet.env')
+    .option('--for <seconds>', 'with --drops and --live: stop after this many seconds', secondsOf)
+    .option('--subnet-file <file>', "--subnet-file of this host's agent", '/run/flannel/subnet.env')
     .action((words: readonly string[], flags: TraceFlags) => traceOrWatch(words, flags));
   return withTarget(command);
 }

@@ -21,6 +21,7 @@ import type { IpPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
+import { DuePeers } from './due-peers.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
@@ -111,10 +112,7 @@ export class NodePlane implements AsyncDisposable {
   #foreseen: readonly LeaseKey[] = [];
   readonly #checksums: ChecksumWatch;
   readonly #sources: OuterSources;
-  /** The peers that are wanted. */
-  #peers = new Map<LeaseKey, Lease>();
-  /** Of them, and of those that go, the ones that are not programmed as they are wanted. */
-  readonly #due = new Set<LeaseKey>();
+  readonly #peers = new DuePeers();
   /** What the peers are for that are for another backend. */
   readonly #typeBeside = new Map<LeaseKey, string>();
   /** What the peers were programmed for. */
@@ -242,22 +240,14 @@ export class NodePlane implements AsyncDisposable {
    * that it was programmed for costs nothing. Never throws: the last good state stays in force.
    */
   program(own: Lease, peers: readonly Lease[]): void {
-    const wanted = new Map(peers.map((peer) => [leaseKey(peer), peer]));
-    for (const key of [...this.#peers.keys(), ...this.#foreseen]) if (!wanted.has(key)) this.#due.add(key);
-    for (const [key, peer] of wanted) if (this.#peers.get(key) !== peer) this.#due.add(key);
+    this.#peers.set(peers, this.#foreseen);
     this.#foreseen = [];
-    this.#peers = wanted;
     this.#program(own, false);
   }
 
   /** `program` with these changes of its peers; costs what they are, not what there is. */
   update(own: Lease, events: readonly LeaseEvent[]): void {
-    for (const { type, lease } of events) {
-      const key = leaseKey(lease);
-      if (type === 'set') this.#peers.set(key, lease);
-      else this.#peers.delete(key);
-      this.#due.add(key);
-    }
+    this.#peers.change(events);
     this.#program(own, false);
   }
 
@@ -271,9 +261,7 @@ export class NodePlane implements AsyncDisposable {
     const { log } = this.#parts;
     const before = this.#answers?.backend === backend ? this.#answers : undefined;
     const answers = before?.own === own ? before : new OwnAnswers(backend, own);
-    if (isAnew || before === undefined || leaseKey(before.own) !== leaseKey(own)) {
-      for (const key of this.#peers.keys()) this.#due.add(key);
-    }
+    if (isAnew || before === undefined || leaseKey(before.own) !== leaseKey(own)) this.#peers.again();
     try {
       const { kernel, forwarder, probeChecksums = [], outer } = backend.host(own);
       this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));
@@ -294,14 +282,7 @@ export class NodePlane implements AsyncDisposable {
       log.error(`Could not program ${leaseKey(own)}: ${describeError(error)}`);
       return;
     }
-    const due = [...this.#due];
-    this.#due.clear();
-    // Removals come first, so that a subnet cut differently does not lose its new routes.
-    for (const key of due) if (!this.#peers.has(key)) this.#programPeer(answers, key, undefined);
-    for (const key of due) {
-      const peer = this.#peers.get(key);
-      if (peer !== undefined) this.#programPeer(answers, key, peer);
-    }
+    for (const [key, peer] of this.#peers.take()) this.#programPeer(answers, key, peer);
     this.#answers = answers;
     this.#forwarding?.publish();
     this.#others.publish();
@@ -310,8 +291,7 @@ export class NodePlane implements AsyncDisposable {
   /** What the peers that are for another backend say theirs is. */
   #typesBeside(answers: OwnAnswers): ReadonlySet<string> {
     const { candidates } = this.#parts.others;
-    for (const key of candidates.size === 0 ? [] : this.#due) {
-      const peer = this.#peers.get(key);
+    for (const [key, peer] of candidates.size === 0 ? [] : this.#peers.due()) {
       const type = peer?.attrs.backendType;
       if (type !== undefined && candidates.has(type) && isForAnother(answers, peer!)) this.#typeBeside.set(key, type);
       else this.#typeBeside.delete(key);

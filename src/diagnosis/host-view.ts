@@ -63,7 +63,7 @@ export async function readHostView(
   if (read.kind !== 'read') {
     const reason = read.kind === 'unusable' ? read.reason : 'it is empty';
     throw new WeftError('WEFT_NOT_READY', `the peers of this host are not known: ${path}: ${reason}`, {
-      hint: 'A running agent writes the file anew when its peers change; restart it.',
+      hint: 'A running agent rewrites the file when its peers change. Restart it.',
     });
   }
   const { known } = read;

@@ -76,11 +76,11 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
             return describeError(error);
           });
         if (typeof answer === 'string')
-          return fail(answer, 'It hangs, or the host is overloaded: see its log; restart it.');
+          return fail(answer, 'The agent hangs, or the host is overloaded. See its log, and restart it.');
         if (answer === undefined)
           return fail(
             'no agent runs here',
-            'Start it; packets of other hosts are not taken meanwhile, or not for long.',
+            'Start it. Until then packets from other hosts are dropped, at once or after a short time.',
           );
         const failing = answer.parts.flatMap(({ part, failure }) =>
           failure === undefined ? [] : [`${part}: ${failure}`],
@@ -102,8 +102,8 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         return isReachable
           ? ok(name)
           : warn(
-              `${name} does not answer: packets go on with what is known, and changes are not seen${failure === undefined ? '' : ` (${failure})`}`,
-              'Look at the store and the way to it.',
+              `${name} does not answer: packets still flow with the last known state, but changes are not noticed${failure === undefined ? '' : ` (${failure})`}`,
+              'Check that the store runs, and that this host can reach it.',
             );
       },
     },
@@ -113,7 +113,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
       run: async (signal) => {
         const answer = await host.agent<SelfAnswer>('/self', signal);
         const doubt = answer && clockDoubt(answer.store.failure, answer.atMs);
-        return doubt === undefined ? ok('nothing speaks against it') : warn(doubt.cause, doubt.remedy);
+        return doubt === undefined ? ok('no sign of a wrong clock') : warn(doubt.cause, doubt.remedy);
       },
     },
     {
@@ -136,7 +136,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         if (lately.length === 0) return ok('nothing');
         return warn(
           named(lately.map(({ text }) => text)),
-          'Somebody else changes what the agent keeps: another agent, a script, a network manager.',
+          'Another program changes what the agent manages. Look for another agent, a script or a network manager.',
         );
       },
     },
@@ -158,7 +158,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
           ? ok(link.addresses.join(', '))
           : fail(
               `${facts.external} has ${link.addresses.join(', ') || 'no IPv4 address'}, and peers send to ${externalAddress}`,
-              'Give the address back; a running agent publishes the new one by itself.',
+              'Restore the address. A running agent publishes a new one by itself.',
             );
       },
     },
@@ -168,10 +168,10 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
       run: async (signal) => {
         const difference = await host.kernelDifference(signal);
         return difference.length === 0
-          ? ok('as the leases want it')
+          ? ok('as the leases require')
           : fail(
               `not as it should be: ${named(difference)}`,
-              'A running agent puts that right by itself; else start it. What is in the way must be removed by hand.',
+              'A running agent repairs this by itself; otherwise start it. Remove by hand what it names as being in the way.',
             );
       },
     },
@@ -190,7 +190,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
           ? ok('each by the device of the backend')
           : fail(
               named(astray),
-              'Somebody else has a longer or better route, or a rule: ip rule; ip route show table all.',
+              'Another program has set a more specific or preferred route, or a rule. See ip rule and ip route show table all.',
             );
       },
     },

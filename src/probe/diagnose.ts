@@ -89,29 +89,29 @@ function describe(fault: PathFault, evidence: PathEvidence): Omit<Diagnosis, 'fa
     case 'no-route':
       return {
         cause: 'this host has no route to the peer’s subnet, or no way to the next hop of that route',
-        remedy: 'See whether the agent runs and what it says: weft status, weft doctor.',
+        remedy: 'Check that the agent runs, and what weft status and weft doctor report.',
       };
     case 'local-firewall':
       return {
-        cause: 'a firewall of this host does not let packets to the peer’s subnet out',
-        remedy: 'Look at the OUTPUT chains of this host: nft list ruleset, iptables-save.',
+        cause: 'a firewall of this host drops outgoing packets to the peer’s subnet',
+        remedy: 'Check the OUTPUT chains of this host: nft list ruleset, iptables-save.',
       };
     case 'rejected':
       return {
         cause: `${refusal?.by === 'icmp' ? `${refusal.from} answers "${describeReason(refusal.reason)}"` : 'packets are refused'}: the packets get that far and are refused there`,
-        remedy: 'Look at the agent, the routes and the firewall of that host.',
+        remedy: 'Check the agent, the routes and the firewall of that host.',
       };
     case 'peer-unreachable':
       return {
         cause:
           'the peer’s host is not reached beside the overlay either: it is down, has another address now, or the network between the hosts is broken',
-        remedy: 'Look whether the host runs and which address it has, and at the network between the hosts.',
+        remedy: 'Check that the host runs, which address it has, and the network between the hosts.',
       };
     case 'one-way':
       return {
-        cause: 'the peer’s packets arrive here, and ours do not reach it: something drops one direction',
+        cause: 'the peer’s packets arrive here, but ours do not reach it: something drops packets in one direction',
         remedy:
-          'Look at the firewall of the peer for packets that come in, at that of this host for packets that go out, and at what is between them.',
+          'Check the peer’s firewall for incoming packets, this host’s firewall for outgoing packets, and the network between them.',
       };
     case 'tunnel-blocked':
       return {
@@ -124,27 +124,27 @@ function describe(fault: PathFault, evidence: PathEvidence): Omit<Diagnosis, 'fa
       };
     case 'mtu-lowered':
       return {
-        cause: `a link on the way takes less than the overlay’s ${mtuBytes} bytes, and says so${passesUpTo}`,
+        cause: `a link on the way takes less than the overlay’s ${mtuBytes} bytes, and reports it${passesUpTo}`,
         remedy:
-          'Set the MTU of the network in net-conf.json ("MTU"), or that of the interface between the hosts, to what passes.',
+          'Set the overlay’s MTU in net-conf.json ("MTU"), or the MTU of the interface between the hosts, to a size that passes.',
       };
     case 'mtu-blackhole':
       return {
-        cause: `packets of the overlay’s full ${mtuBytes} bytes vanish, and nobody says so${passesUpTo}: a link on the way has a lower MTU, and the ICMP messages about that are dropped`,
+        cause: `packets of the overlay’s full ${mtuBytes} bytes vanish without an ICMP message${passesUpTo}: a link on the way has a lower MTU, and the ICMP messages about that are dropped`,
         remedy:
-          'Let ICMP "fragmentation needed" pass between the hosts, and set "MTU" in net-conf.json to what passes.',
+          'Allow ICMP "fragmentation needed" between the hosts, and set "MTU" in net-conf.json to a size that passes.',
       };
     case 'checksum-offload':
       return {
         cause:
           'packets whose checksum the network device computes are lost, others pass: a device on the way computes it wrongly',
         remedy:
-          'Switch that off at the tunnel’s device of both hosts: ethtool -K DEVICE tx-checksum-ip-generic off (flannel.1 with vxlan, else the interface between the hosts).',
+          'Turn the offload off at the tunnel’s device of both hosts: ethtool -K DEVICE tx-checksum-ip-generic off (flannel.1 with vxlan, else the interface between the hosts).',
       };
     case 'lossy':
       return {
         cause: `${Math.round((lossRatio ?? 0) * 100)} % of the packets are lost on the way`,
-        remedy: 'Look at the drop counters of both hosts (weft peers, ip -s link) and at the network between them.',
+        remedy: 'Check the drop counters of both hosts (weft peers, ip -s link) and the network between them.',
       };
     default:
       return assertNever(fault);

@@ -37,7 +37,11 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   }
   if (!self.ready && found.length === 0) {
     const why = readiness.waitingFor ?? self.reason ?? 'start-up has not finished';
-    add('error', `not ready: ${why}`, 'The agent goes on by itself when what it waits for is there; its log has more.');
+    add(
+      'error',
+      `not ready: ${why}`,
+      'The agent continues by itself as soon as this is available. Its log has details.',
+    );
   }
   const { store, dataPath, external } = self;
   if (external?.isUp === false) {
@@ -53,9 +57,9 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
     const why = doubt?.cause ?? store.failure;
     add(
       'error',
-      `the lease store (${store.name}) does not answer${since}${why === undefined ? '' : `: ${why}`}; packets flow on with what is known`,
+      `the lease store (${store.name}) does not answer${since}${why === undefined ? '' : `: ${why}`}; packets still flow with the last known state`,
       doubt?.remedy ??
-        'See whether the store runs and is reached from here (Kubernetes: API server, etcd: endpoints); the log of the agent has more.',
+        'Check that the store runs and that this host can reach it (Kubernetes: API server, etcd: endpoints). The agent’s log has details.',
     );
   }
   const skipped = peers.peers.filter(({ path }) => path === 'skipped');
@@ -63,7 +67,7 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
     add(
       'error',
       peer.reason ?? `no way to ${peer.id}`,
-      'docs/TROUBLESHOOTING.md has every reason ("Peers without a way").',
+      'docs/TROUBLESHOOTING.md explains every reason ("Peers without a way").',
     );
   }
   if (skipped.length > MAX_NAMED) {
@@ -71,7 +75,7 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   }
   const lossy = peers.peers.filter(({ probe }) => probe?.lossRatio === 1 || probe?.problem !== undefined);
   for (const { id, probe } of lossy.slice(0, MAX_NAMED)) {
-    const what = probe?.problem ?? 'no probe of the last ones came back';
+    const what = probe?.problem ?? 'none of the last probes was answered';
     add('error', `${id}: ${what}`, `weft ping ${id.split('/')[0]} shows where it ends.`);
   }
   if (store.isConfigOutdated) {
@@ -99,7 +103,7 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
     add(
       'warning',
       `${self.droppedLogLines} lines of the log could not be written`,
-      'See who reads standard error of the agent.',
+      'Check what reads the agent’s standard error.',
     );
   }
   const repairs = events.filter(
@@ -108,7 +112,7 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   const last = repairs.at(-1);
   if (last !== undefined) {
     const text = `${last.text} (${repairs.length} ${repairs.length === 1 ? 'repair' : 'repairs'} in ${formatAge(RECENT_MS)}, the last ${ageOf(last.atMs, self.atMs)} ago)`;
-    add('warning', text, 'Somebody else changes what the agent keeps on this host; weft events lists each.');
+    add('warning', text, 'Another program changes what the agent manages on this host. weft events lists each change.');
   }
   return [
     ...found.filter(({ severity }) => severity === 'error'),

@@ -3,8 +3,8 @@ import type { Socket } from 'node:net';
 
 /** A client sends its few header bytes at once; what takes longer only holds a descriptor. */
 const REQUEST_TIMEOUT_MS = 3_000;
-/** How often Node looks for requests that took too long; its default is 30 s. */
-const CHECK_MS = 1_000;
+/** How often Node looks for requests that took too long; its default is 30 s. Each look wakes an agent that has nothing else to do. */
+const CHECK_MS = 5_000;
 /**
  * A further one takes the place of the oldest: who holds connections open keeps nobody out, and the descriptors that the agent needs for
  * its work are left to it.

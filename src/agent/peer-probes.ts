@@ -10,6 +10,7 @@ import type { ProbeIo, ProbeTarget } from '../probe/ports.ts';
 import { IN_BACKGROUND } from '../probe/probe-kind.ts';
 import type { PathResult } from '../probe/probe-path.ts';
 import { type ProbePackets, Prober, type ProberOptions } from '../probe/prober.ts';
+import { ticker } from '../ticker.ts';
 
 /** With the answers of this host's kernel to as many probes of others, less than 20 packets a second. */
 const PER_SECOND = 8;
@@ -41,7 +42,7 @@ export class PeerProbes implements Disposable {
   readonly #targets = new Map<LeaseKey, readonly ProbeTarget[]>();
   #prober: Prober | undefined;
   #io: ProbeIo | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  #next: Disposable | undefined;
   #isTried = false;
   #activeAtMs = 0;
 
@@ -86,7 +87,7 @@ export class PeerProbes implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
+    this.#next?.[Symbol.dispose]();
     this.#io?.[Symbol.dispose]();
     this.#io = undefined;
     this.#prober = undefined;
@@ -105,19 +106,18 @@ export class PeerProbes implements Disposable {
     const limits = { cadence: IN_BACKGROUND, perTurn: PER_SECOND, perSecond: PER_SECOND, watched: MOST_WATCHED };
     const confirming = { confirmingPerSecond: CONFIRMING_PER_SECOND };
     this.#prober = new Prober({ io: this.#io, describeErrno, ...limits, ...confirming });
-    this.#turnIn(this.#prober, IN_BACKGROUND.togetherMs);
+    this.#turnAt(this.#prober, performance.now() + IN_BACKGROUND.togetherMs);
   }
 
-  #turnIn(prober: Prober, ms: number): void {
-    this.#timer = setTimeout(() => {
+  #turnAt(prober: Prober, atMs: number): void {
+    this.#next = ticker.once(atMs, () => {
       const nowMs = performance.now();
       if (this.#targets.size > MOST_WATCHED && nowMs >= this.#activeAtMs) {
         this.#activeAtMs = nowMs + ACTIVE_EVERY_MS;
         prober.setActive(this.#parts.active());
       }
-      this.#turnIn(prober, prober.turn(nowMs) - performance.now());
-      // Timers count whole milliseconds, and a turn that comes before its time is one in vain.
-    }, Math.ceil(ms) + 1).unref();
+      this.#turnAt(prober, prober.turn(nowMs));
+    });
   }
 }
 

@@ -1,4 +1,5 @@
 import type { NewEvent, RecordEvent } from '../events/event.ts';
+import { ticker } from '../ticker.ts';
 import type { NodeReadiness } from './readiness.ts';
 
 const LOOK_MS = 1_000;
@@ -13,14 +14,14 @@ export interface StateChangesParts {
 /** Notices that the node has become ready or is not any more, and for which reason, and that its configuration is outdated. */
 export class StateChanges implements Disposable {
   readonly #parts: StateChangesParts;
-  readonly #timer: NodeJS.Timeout;
+  readonly #looking: Disposable;
   /** What was said last. */
   #state = '';
   #isOutdated = false;
 
   constructor(parts: StateChangesParts) {
     this.#parts = parts;
-    this.#timer = setInterval(() => this.#look(), parts.lookMs ?? LOOK_MS).unref();
+    this.#looking = ticker.every(parts.lookMs ?? LOOK_MS, () => this.#look());
   }
 
   #look(): void {
@@ -38,7 +39,7 @@ export class StateChanges implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#looking[Symbol.dispose]();
   }
 }
 

@@ -171,6 +171,7 @@ export const ENOSYS = 38;
 export const CLONE_NEWNET = 0x4000_0000;
 
 // linux/sockios.h
+export const SIOCGIFADDR = 0x8915;
 export const SIOCGIFMTU = 0x8921;
 export const SIOCGIFHWADDR = 0x8927;
 export const SIOCGIFINDEX = 0x8933;

@@ -1,4 +1,6 @@
 /** What a device's driver can do, by the ioctls of ethtool(8) and netdevice(7). */
+
+import { type Ipv4Addr, ipv4Of } from '../ip/ipv4.ts';
 import {
   AF_INET,
   ENODEV,
@@ -6,6 +8,7 @@ import {
   IFNAMSIZ,
   IFREQ_BYTES,
   SIOCETHTOOL,
+  SIOCGIFADDR,
   SIOCGIFHWADDR,
   SIOCGIFINDEX,
   SIOCGIFMTU,
@@ -64,6 +67,23 @@ export function readDeviceFacts(name: string): DeviceFacts | number {
   });
 }
 
+/** Its number alone, as {@link readDeviceFacts} has it. */
+export function readDeviceIndex(name: string): number {
+  return withDevice(name, (request, ask) => {
+    const result = ask(SIOCGIFINDEX);
+    return result < 0 ? result : request.getInt32(IFNAMSIZ, true);
+  });
+}
+
+/** The first IPv4 address of the device of that name in this network namespace; −errno when it has none, or is not there. */
+export function readDeviceAddress(name: string): Ipv4Addr | number {
+  return withDevice(name, (request, ask) => {
+    const result = ask(SIOCGIFADDR);
+    // In a struct sockaddr_in.
+    return result < 0 ? result : ipv4Of(request.getUint32(IFNAMSIZ + 4));
+  });
+}
+
 /** Turns a feature of a device off, by the name that `ethtool -k` has for it. Returns 0, or −errno. */
 export function turnFeatureOff(name: string, feature: string): number {
   return withDevice(name, (_request, _ask, askEthtool) => {
@@ -108,8 +128,12 @@ function readDriver(ask: (data: DataView) => number): string {
   return name.slice(0, name.indexOf('\0'));
 }
 
+/** Of this host's kernel, once one of its devices has said them. */
+let featureNames: readonly string[] | undefined;
+
 /** In the kernel's order: the numbers are its own and differ between versions. */
-function readFeatureNames(ask: (data: DataView) => number): string[] | number {
+function readFeatureNames(ask: (data: DataView) => number): readonly string[] | number {
+  if (featureNames !== undefined) return featureNames;
   const info = new DataView(new SharedArrayBuffer(24)); // struct ethtool_sset_info and one u32
   info.setUint32(0, ETHTOOL_GSSET_INFO, true);
   info.setBigUint64(8, 1n << BigInt(ETH_SS_FEATURES), true);
@@ -125,11 +149,12 @@ function readFeatureNames(ask: (data: DataView) => number): string[] | number {
   if (result < 0) return result;
 
   const text = Buffer.from(strings.buffer);
-  return Array.from({ length: count }, (_, feature) => {
+  featureNames = Array.from({ length: count }, (_, feature) => {
     const at = 12 + feature * ETH_GSTRING_LEN;
     const name = text.toString('latin1', at, at + ETH_GSTRING_LEN);
     return name.slice(0, name.indexOf('\0'));
   });
+  return featureNames;
 }
 
 function readFeatures(ask: (data: DataView) => number): Set<string> | number {

@@ -25,6 +25,8 @@ export interface Confirmation {
 export interface Cadence {
   /** What is due is sent together, once in so long: each turn wakes the process. 0: whenever there is a turn. */
   readonly togetherMs: number;
+  /** While nothing is to be confirmed, turns are wanted at multiples of this by the clock: what else the process does is done then. */
+  readonly tickMs: number;
   readonly everyMs: Readonly<Record<ProbeKind, number>>;
   /** After a loss: chance or fault, that is soon known. */
   readonly againMs: Readonly<Record<ProbeKind, number>>;
@@ -41,14 +43,16 @@ export interface Cadence {
 
 /** Closed ports are tried seldom: each answer is an ICMP error that the peer's kernel limits and counts. */
 export const IN_BACKGROUND: Cadence = {
-  togetherMs: 1_000,
+  // This and the patience below are a little less than some ticks, so that a turn that was a little late puts off no other.
+  togetherMs: 950,
+  tickMs: 250,
   everyMs: { small: 1_000, full: 5_000, underlay: 5_000, 'underlay-full': 15_000, udp: 15_000, 'udp-plain': 15_000 },
   againMs: { small: 1_000, full: 2_000, underlay: 2_000, 'underlay-full': 2_000, udp: 3_000, 'udp-plain': 3_000 },
   insists: false,
   // A little less than two turns: what is lost is then known at the second one, and tried again with it.
   timeoutMs: 1_950,
   searchTimeoutMs: 1_950,
-  confirmation: { leastPatienceMs: 250, roundTrips: 4, probes: 3, everyMs: 100 },
+  confirmation: { leastPatienceMs: 225, roundTrips: 4, probes: 3, everyMs: 100 },
   startAfterMs: 3_000,
 };
 
@@ -58,6 +62,7 @@ export const IN_BACKGROUND: Cadence = {
  */
 export const ON_DEMAND: Cadence = {
   togetherMs: 0,
+  tickMs: 0,
   everyMs: { small: 120, full: 600, underlay: 600, 'underlay-full': 600, udp: 60_000, 'udp-plain': 60_000 },
   againMs: { small: 120, full: 300, underlay: 300, 'underlay-full': 300, udp: 1_200, 'udp-plain': 1_200 },
   insists: true,

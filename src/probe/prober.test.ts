@@ -90,10 +90,11 @@ function backgroundOn(network: FakeNetwork, peers = 0): Prober {
   return prober;
 }
 
-/** Turns when they are wanted, as of a process that is woken in time. @returns how many there were. */
-function live(prober: Prober, network: FakeNetwork, forMs: number, look?: () => void): number {
+/** Turns when they are wanted, as of a process that is woken in time, or every other time late. @returns how many there were. */
+function live(prober: Prober, network: FakeNetwork, forMs: number, look?: () => void, lateMs = 0): number {
   const end = network.nowMs + forMs;
   for (let turns = 0; ; turns++) {
+    network.nowMs += turns % 2 === 1 ? lateMs : 0;
     const wantedMs = prober.turn(network.nowMs);
     look?.();
     if (wantedMs >= end) {
@@ -285,6 +286,23 @@ describe('probes of peers', () => {
       const before = network.sent[i - 1];
       if (request.kind !== 'udp' || before?.atMs !== atMs) continue;
       assert.equal(before.request.kind, 'udp', 'datagrams are the first of their turn');
+    }
+  });
+
+  it('are as many when turns are a little late now and then, in clusters of any size', () => {
+    for (const [peers, perSecond] of [
+      [3, 4.8],
+      [60, 8],
+    ] as const) {
+      for (const lateMs of [1, 8, 40]) {
+        const network = new FakeNetwork();
+        const prober = backgroundOn(network, peers);
+        live(prober, network, 10_000, undefined, lateMs);
+        network.sent.length = 0;
+        live(prober, network, 60_000, undefined, lateMs);
+        const ratio = network.sent.length / (60 * perSecond);
+        assert.ok(ratio > 0.95 && ratio < 1.02, `${ratio} of ${peers} peers, late by ${lateMs} ms`);
+      }
     }
   });
 

@@ -32,7 +32,11 @@ interface Outstanding {
 /** A turn that comes so much later than it was wanted says that this host is busy: answers may be late for that alone. */
 const LATE_MS = 100;
 /** A search does not wait for the next turn, but is not worth a wake each moment. */
-const SEARCH_MS = 250;
+const SEARCH_MS = 225;
+/** A turn that comes so little before its time is in time. */
+const EARLY_MS = 10;
+/** A little less, so that turns which are a second apart do not count as one second when the first of them was late. */
+const SECOND_MS = 950;
 /** Turns are not wanted sooner after each other. */
 const LEAST_MS = 20;
 
@@ -56,8 +60,9 @@ export class Prober {
   readonly #outstanding = new Map<string, Outstanding>();
   #sequence = 0;
   #sent = 0;
-  /** When the latest probes were sent, the oldest first; of one second. */
-  readonly #sentAtMs: number[] = [];
+  /** When the latest were sent that were due, and those that confirm; of a second, the oldest first. */
+  readonly #dueSentAtMs: number[] = [];
+  readonly #confirmingSentAtMs: number[] = [];
   /** When the others are due together. */
   #togetherAtMs = Number.NEGATIVE_INFINITY;
   #wantedAtMs = Number.POSITIVE_INFINITY;
@@ -100,7 +105,8 @@ export class Prober {
     for (const [key, sent] of this.#outstanding) this.#lookAt(key, sent, nowMs);
     const watched = this.#list.now(nowMs);
     for (const id of this.#paths.keys()) if (!watched.has(id)) this.#paths.delete(id);
-    while (this.#sentAtMs.length > 0 && nowMs - this.#sentAtMs[0]! >= 1_000) this.#sentAtMs.shift();
+    forget(this.#dueSentAtMs, nowMs - 1_000);
+    forget(this.#confirmingSentAtMs, nowMs - 1_000);
     this.#confirm(nowMs);
     this.#sendDue(watched.size, nowMs);
     this.#wantedAtMs = this.#nextTurnMs(nowMs);
@@ -123,22 +129,29 @@ export class Prober {
     const { perSecond, confirmingPerSecond = 0 } = this.#options;
     for (const kind of CONFIRMED) {
       for (const path of this.#paths.values()) {
-        if (this.#sentAtMs.length >= perSecond + confirmingPerSecond) return;
+        if (this.#roomFor(perSecond + confirmingPerSecond) <= 0) return;
         const probe = path.confirming(kind, nowMs);
         if (probe === undefined) continue;
         path.sent(probe, nowMs);
+        this.#confirmingSentAtMs.push(nowMs);
         this.#send(path, probe, nowMs);
       }
     }
   }
 
+  #roomFor(most: number): number {
+    return most - this.#dueSentAtMs.length - this.#confirmingSentAtMs.length;
+  }
+
   #sendDue(count: number, nowMs: number): void {
+    const { perTurn, perSecond, confirmingPerSecond = 0, cadence } = this.#options;
     const isTogether = nowMs >= this.#togetherAtMs;
-    if (isTogether) this.#togetherAtMs = nowMs + this.#options.cadence.togetherMs;
-    const { perTurn, perSecond, cadence } = this.#options;
+    if (isTogether) this.#togetherAtMs = atTick(nowMs + cadence.togetherMs, cadence.tickMs) - EARLY_MS;
     // A little more than is due in the long run: what is due at the same time for all peers leaves room for what must not wait.
     const fair = cadence.togetherMs === 0 ? perTurn : 2 * count + 1;
-    let left = Math.min(perTurn, fair, perSecond - this.#sentAtMs.length);
+    const recent = this.#dueSentAtMs.filter((atMs) => atMs > nowMs - SECOND_MS).length;
+    const room = Math.min(perSecond - recent, this.#roomFor(perSecond + confirmingPerSecond));
+    let left = Math.min(perTurn, fair, room);
     const chosen: { readonly path: ProbePath; readonly probe: DueProbe }[] = [];
     // One of each in its turn, until nobody has any.
     for (let idle = 0; idle < count && left > 0; ) {
@@ -151,6 +164,7 @@ export class Prober {
       idle = 0;
       left--;
       path.sent(probe, nowMs);
+      this.#dueSentAtMs.push(nowMs);
       chosen.push({ path, probe });
     }
     // Packets of a peer that are no longer than the one before may travel with it as one, and what spoils checksums may look at the
@@ -161,15 +175,23 @@ export class Prober {
 
   #nextTurnMs(nowMs: number): number {
     let next = this.#togetherAtMs;
+    let isUrgent = false;
     for (const { path, probe, awaitedFromMs, isMissing } of this.#outstanding.values()) {
+      if (probe.confirms !== undefined && !isMissing) isUrgent = true;
       if (probe.kind === 'search') next = Math.min(next, nowMs + SEARCH_MS);
       const patienceMs = isMissing ? undefined : path.patienceMs(probe.kind);
       if (patienceMs !== undefined) next = Math.min(next, awaitedFromMs + patienceMs);
     }
     const { perSecond, confirmingPerSecond = 0 } = this.#options;
-    const roomAtMs = this.#sentAtMs.length < perSecond + confirmingPerSecond ? nowMs : this.#sentAtMs[0]! + 1_000;
-    for (const path of this.#paths.values()) next = Math.min(next, Math.max(path.confirmingAtMs, roomAtMs));
-    return Math.max(next, nowMs + LEAST_MS);
+    const oldestMs = Math.min(this.#dueSentAtMs[0] ?? nowMs, this.#confirmingSentAtMs[0] ?? nowMs);
+    const roomAtMs = this.#roomFor(perSecond + confirmingPerSecond) > 0 ? nowMs : oldestMs + 1_000;
+    for (const { confirmingAtMs } of this.#paths.values()) {
+      if (Number.isFinite(confirmingAtMs)) isUrgent = true;
+      next = Math.min(next, Math.max(confirmingAtMs, roomAtMs));
+    }
+    const atMs = Math.max(next, nowMs + LEAST_MS);
+    const { tickMs } = this.#options.cadence;
+    return isUrgent ? atMs : atTick(atMs, tickMs);
   }
 
   /** Of the peers that are looked at now. */
@@ -203,7 +225,6 @@ export class Prober {
     const to = isBeside ? target.underlay! : target.overlay;
     const isUdp = isDatagram(kind);
     const sequence = isUdp ? 0 : this.#nextSequence();
-    this.#sentAtMs.push(nowMs);
     const sent = this.#options.io.send(
       isUdp
         ? { kind: 'udp', to, port: CLOSED_PORTS[kind], checksum: kind === 'udp' }
@@ -261,6 +282,16 @@ export class Prober {
     if (counts === undefined) this.#packets.set(id, (counts = { tx: 0, rx: 0 }));
     counts[direction]++;
   }
+}
+
+/** The next multiple. */
+function atTick(atMs: number, tickMs: number): number {
+  return tickMs === 0 ? atMs : Math.ceil(atMs / tickMs) * tickMs;
+}
+
+/** Takes those away that are not later. */
+function forget(times: number[], atMs: number): void {
+  while (times.length > 0 && times[0]! <= atMs) times.shift();
 }
 
 function isDatagram(kind: DueProbe['kind']): kind is keyof typeof CLOSED_PORTS {

@@ -110,6 +110,27 @@ describe('readDeviceFacts', () => {
     assert.deepEqual([(await factsOf(netns, TUN)).driver, (await factsOf(netns, 'lo')).driver], ['tun', '']);
   });
 
+  it('has the features of one device after another, and index and first address alone', async () => {
+    await using namespace = await openNamespace();
+    const netns = namespace.name;
+    await run(['ip', '-n', netns, 'address', 'add', '192.0.2.1/24', 'dev', VETH]);
+    await run(['ip', '-n', netns, 'address', 'add', '192.0.2.2/24', 'dev', VETH]);
+    const source = `
+      import { readDeviceAddress, readDeviceFacts, readDeviceIndex } from '${new URL('../../src/linux/ethtool.ts', import.meta.url).href}';
+      const featuresOf = (name) => [...readDeviceFacts(name).features];
+      const names = ['${VETH}', '${TUN}', 'nothing0'];
+      console.log(JSON.stringify({
+        features: ['${VETH}', '${TUN}', '${VETH}'].map(featuresOf),
+        indices: names.map(readDeviceIndex), addresses: names.map(readDeviceAddress),
+      }));`;
+    const argv = [process.execPath, '--no-warnings', '--input-type=module', '-e', source];
+    const { features, indices, addresses } = JSON.parse((await run(argv, { netns })).stdout);
+    const [veth, tun] = [await factsOf(netns, VETH), await factsOf(netns, TUN)];
+    assert.deepEqual(features, [veth.features, tun.features, veth.features]);
+    assert.deepEqual(indices, [veth.index, tun.index, -19]);
+    assert.deepEqual(addresses, [0xc000_0201, -99, -19]); // EADDRNOTAVAIL, ENODEV
+  });
+
   it('says that there is no such device, also when another namespace has it', async () => {
     await using namespace = await openNamespace();
     await using empty = await withNamespace();

@@ -16,13 +16,14 @@ import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../dataplane/fast-path/xdp-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
+import { formatAddr, type IpAddr, isIpv4, parseAddr } from '../../ip/address.ts';
 import { attachTcx, attachXdp, createBpfMap, loadClassifier, loadXdp } from '../../linux/bpf.ts';
 import { removeOthers } from '../../linux/bpf-directory.ts';
-import { type DeviceFacts, readDeviceFacts } from '../../linux/ethtool.ts';
+import { type DeviceFacts, readDeviceAddress, readDeviceFacts, readDeviceIndex } from '../../linux/ethtool.ts';
 import { errnoName } from '../../linux/ffi.ts';
 import { IpMonitor } from '../../linux/link-monitor.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
+import { ticker } from '../../ticker.ts';
 
 const maxEntries = MAX_PEERS + 1;
 
@@ -110,7 +111,7 @@ export function keepFastPathOpen(
   onNotice: (text: string) => void,
 ): Disposable {
   const { directory } = keeping;
-  let opened: { readonly place: Place; readonly attached: Attached } | undefined;
+  let opened: { readonly place: Place; readonly number: bigint; readonly attached: Attached } | undefined;
   let seen = '';
   let exchange: SignExchange | undefined;
   const detach = (): void => {
@@ -129,7 +130,7 @@ export function keepFastPathOpen(
   const leave = (): void => {
     // The next agent may be there already.
     const isLast = tables.agent().until === lastBeat;
-    if (opened !== undefined && isLast) tables.beat(monotonicNow(), numberOf(opened.place));
+    if (opened !== undefined && isLast) tables.beat(monotonicNow(), opened.number);
     detach();
   };
   const beat = (): void => {
@@ -139,7 +140,7 @@ export function keepFastPathOpen(
       for (const [address, grant] of tables.held(monotonicNow())) exchange.resume(address, grant);
     }
     lastBeat = monotonicNow() + AGENT_HOLDS_NS;
-    tables.beat(lastBeat, numberOf(opened.place));
+    tables.beat(lastBeat, opened.number);
   };
   let alone = '';
   const tellOfAlone = (): void => {
@@ -157,7 +158,7 @@ export function keepFastPathOpen(
   const open = (place: Place): FastPathState => {
     try {
       const attached = attach(tables, place, inbound.destinationCheck, directory);
-      opened = { place, attached };
+      opened = { place, number: numberOf(place), attached };
       // One that was made meanwhile had nobody to tell.
       const obstacle = ipsecObstacle();
       if (obstacle !== undefined) {
@@ -177,7 +178,7 @@ export function keepFastPathOpen(
     }
   };
   const look = (): void => {
-    const found = ipsecObstacle() ?? survey(underlay(), inbound.fastPathIn);
+    const found = ipsecObstacle() ?? survey(underlay(), inbound.fastPathIn, opened?.place.underlayName);
     const now = textOf(found);
     if (now === seen) return;
     seen = now;
@@ -186,21 +187,21 @@ export function keepFastPathOpen(
     onState('isOpen' in found ? found : open(found));
   };
   look();
-  const looks = setInterval(look, LOOK_MS).unref();
+  const looks = ticker.every(LOOK_MS, look);
   const watching = new AbortController();
   void watchIpsec(look, onNotice, watching.signal);
-  const renewals = setInterval(() => {
+  const renewals = ticker.every(RENEW_MS, () => {
     beat();
     for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
     exchange?.tick();
     tellOfAlone();
-  }, RENEW_MS).unref();
+  });
   const readings = signals.map((queue) => queue.read((signal) => exchange?.take(signal)));
   return {
     [Symbol.dispose]: () => {
       watching.abort();
-      clearInterval(looks);
-      clearInterval(renewals);
+      looks[Symbol.dispose]();
+      renewals[Symbol.dispose]();
       for (const reading of readings) reading[Symbol.dispose]();
       if (directory === undefined) close();
       else leave();
@@ -267,10 +268,14 @@ function wayInOf({ driver, features, mtuBytes, macAddress }: DeviceFacts, name: 
   return { type: 'xdp', ownMac: macAddress };
 }
 
-/** Or why there is no place for a fast path. */
-function survey(underlay: ForwarderUnderlay, fastPathIn: FastPathInMode): Place | FastPathState {
+/** Or why there is no place for a fast path. @param nameBefore of the device that the underlay's address was on. */
+function survey(
+  underlay: ForwarderUnderlay,
+  fastPathIn: FastPathInMode,
+  nameBefore: string | undefined,
+): Place | FastPathState {
   try {
-    return surveyPlace(underlay, fastPathIn);
+    return surveyPlace(underlay, fastPathIn, nameBefore);
   } catch (error) {
     return withoutFastPath(error);
   }
@@ -279,14 +284,15 @@ function survey(underlay: ForwarderUnderlay, fastPathIn: FastPathInMode): Place 
 function surveyPlace(
   { tunName, listenAddress, listenPort, carriesIpv6 }: ForwarderUnderlay,
   fastPathIn: FastPathInMode,
+  nameBefore: string | undefined,
 ): Place {
-  const underlayName = deviceWith(listenAddress);
+  const underlayName = deviceWith(listenAddress, nameBefore);
   const underlay = factsOf(underlayName);
   if (!underlay.isEthernet) throw new WeftError('WEFT_FAST_PATH', `${underlayName} is not an Ethernet device`);
   return {
     ownAddress: listenAddress,
     ownPort: listenPort,
-    tunIndex: factsOf(tunName).index,
+    tunIndex: indexOf(tunName),
     underlayName,
     underlayIndex: underlay.index,
     segmentation: segmentationOf(underlay.features),
@@ -407,7 +413,9 @@ function segmentationOf(features: ReadonlySet<string>): ProgramOptions['segmenta
   return offloads.some((offload) => features.has(offload)) ? 'beyond' : 'host';
 }
 
-function deviceWith(address: IpAddr): string {
+/** @param before likely the same. */
+function deviceWith(address: IpAddr, before: string | undefined): string {
+  if (before !== undefined && isIpv4(address) && readDeviceAddress(before) === address) return before;
   for (const [name, addresses] of Object.entries(networkInterfaces())) {
     if (addresses?.some((entry) => parseAddr(entry.address) === address)) return name;
   }
@@ -418,4 +426,10 @@ function factsOf(name: string): DeviceFacts {
   const facts = readDeviceFacts(name);
   if (typeof facts !== 'number') return facts;
   throw new WeftError('WEFT_FAST_PATH', `failed to read the features of ${name}: ${errnoName(facts)}`);
+}
+
+function indexOf(name: string): number {
+  const index = readDeviceIndex(name);
+  if (index >= 0) return index;
+  throw new WeftError('WEFT_FAST_PATH', `failed to read the index of ${name}: ${errnoName(index)}`);
 }

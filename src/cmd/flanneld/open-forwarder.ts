@@ -13,6 +13,7 @@ import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { readQueueDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
+import { ticker } from '../../ticker.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
 import { createFastPathTables, type FastPathKeeping, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
 
@@ -110,10 +111,9 @@ function openOrClose<T>(other: Disposable, open: () => T): T {
 
 /** Says whose packets are refused, soon, and never so often that it fills a log; until disposed. */
 function reportRefusals({ refusedSenders, refusals }: Forwarder, onNotice: (text: string) => void): Disposable {
-  const timer = setInterval(() => {
+  return ticker.every(REFUSALS_MS, () => {
     for (const line of refusals.add(refusedSenders.take(), performance.now())) onNotice(line);
-  }, REFUSALS_MS).unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
+  });
 }
 
 interface OpenFastPath {

@@ -19,12 +19,12 @@ it('the inbound programs take nothing that host and forwarder would not, to the 
   );
 });
 
-it('… where hosts have IPv6 alone: 5,000 frames', async () => {
+it('… where hosts have IPv6 alone: 2,000 frames', async () => {
   await using bench = await openProgramBench([], 6);
-  const { taken, takenAcknowledgements, takenByXdp, left } = await runProgramFuzz(bench, { packets: 5_000, seed: 1 });
+  const { taken, takenAcknowledgements, takenByXdp, left } = await runProgramFuzz(bench, { packets: 2_000, seed: 1 });
   const reached = [taken, takenAcknowledgements, takenByXdp, left];
   assert.ok(
-    [40, 20, 60, 500].every((least, index) => reached[index]! > least),
+    [10, 4, 20, 500].every((least, index) => reached[index]! > least),
     `${reached}`,
   );
 });
@@ -35,10 +35,10 @@ it('the outbound programs send what the forwarder would send, to the byte: 5,000
   assert.ok(sent > 500 && leftAndSent > 200 && sentIpv6 > 200, `${sent}, ${leftAndSent}, ${sentIpv6}`);
 });
 
-it('… where hosts have IPv6 alone: 5,000 packets', async () => {
+it('… where hosts have IPv6 alone: 2,000 packets', async () => {
   await using bench = await openProgramBench(fuzzHosts(6), 6);
-  const { sent, leftAndSent } = runOutboundFuzz(bench, { packets: 5_000, seed: 1 });
-  assert.ok(sent > 200 && leftAndSent > 200, `${sent}, ${leftAndSent}`);
+  const { sent, leftAndSent } = runOutboundFuzz(bench, { packets: 2_000, seed: 1 });
+  assert.ok(sent > 60 && leftAndSent > 200, `${sent}, ${leftAndSent}`);
 });
 
 it('the kernel runs the programs on packets as short as these runs take for runnable, whatever protocol those name', async () => {

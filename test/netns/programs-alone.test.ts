@@ -31,7 +31,6 @@ const QUESTION: Sign = {
   arrives: true,
   takes6: true,
   arrives6: true,
-  takesUnsummed: false,
   alone: false,
   tag: 1,
   tagWhole: 2,
@@ -95,7 +94,7 @@ describe('the programs while this host has no agent', () => {
         assert.equal(verdict, REDIRECTED);
         const takes = segmentation === 'beyond';
         const tags = { tag: TAG, tagWhole: TAG_WHOLE };
-        const status = { takes, arrives: false, takes6: takes, arrives6: false, takesUnsummed: false };
+        const status = { takes, arrives: false, takes6: takes, arrives6: false };
         const answer = { nonce: 0n, echo: QUESTION.nonce, ...status, alone: true, ...tags };
         assert.deepEqual(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES)), answer);
         const ip = { source: OWN, destination: PEER, id: 0, dontFragment: true, ttl: 64 };

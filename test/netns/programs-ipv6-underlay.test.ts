@@ -6,6 +6,7 @@ import {
   NEXT_LONG_WAY,
   NEXT_TO_SOCKET,
   UNHEARD_SINCE_6,
+  WAY_BACK_UNTIL,
   WHOLE_UNTIL_6,
 } from '../../src/dataplane/fast-path/layout.ts';
 import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from '../../src/dataplane/fast-path/sign.ts';
@@ -60,7 +61,6 @@ const QUESTION: Sign = {
   arrives: true,
   takes6: true,
   arrives6: true,
-  takesUnsummed: true,
   alone: false,
   tag: 1,
   tagWhole: 2,
@@ -232,27 +232,43 @@ describe('the programs where hosts have IPv6 alone', () => {
     assert.ok(knownOf(PEER).getBigUint64(WHOLE_UNTIL_6, true) > 0n);
   });
 
-  for (const segmentation of ['beyond', 'host'] as const) {
-    it(`answer a peer’s question while this host has no agent (segmentation ${segmentation})`, () => {
+  for (const [segmentation, withoutChecksum] of [
+    ['beyond', true],
+    ['beyond', false],
+    ['host', true],
+    ['host', false],
+  ] as const) {
+    const how = withoutChecksum ? 'without a checksum' : 'with a checksum';
+    it(`answer a peer’s question ${how} while this host has no agent (segmentation ${segmentation})`, () => {
       bench.tables.beat(process.hrtime.bigint() - 5n * SECOND, 0n);
       know(PEER);
-      const question = datagram(encodeSign(QUESTION, host(PEER), OWN_6), { withoutChecksum: false, hopLimit: 61 });
-      const { verdict, packet } = runProgram(bench.programs[segmentation], question);
+      const payload = encodeSign(QUESTION, host(PEER), OWN_6);
+      const { verdict, packet } = runProgram(
+        bench.programs[segmentation],
+        datagram(payload, { withoutChecksum, hopLimit: 61, flowLabel: 0 }),
+      );
       bench.tables.beat(FOREVER, 0n);
       assert.equal(verdict, REDIRECTED);
       const takes = segmentation === 'beyond';
-      const status = { takes, arrives: false, takes6: takes, arrives6: false, takesUnsummed: true };
+      const status = { takes, arrives: false, takes6: takes, arrives6: false };
       const answer = {
         ...{ nonce: 0n, echo: QUESTION.nonce, ...status, alone: true },
         ...{ tag: TAG, tagWhole: TAG_WHOLE },
       };
       assert.deepEqual(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES)), answer);
       const expected = datagram(encodeSign(answer, OWN_6, host(PEER)), {
-        ...{ source: OWN, destination: PEER, withoutChecksum: false },
+        ...{ source: OWN, destination: PEER, withoutChecksum, flowLabel: 0 },
       });
       assert.deepEqual(packet.subarray(14), expected.subarray(14));
     });
   }
+
+  it('note the way back to a peer whose question they leave to the socket, so that the agent may invite it', () => {
+    know(PEER);
+    const question = datagram(encodeSign(QUESTION, host(PEER), OWN_6));
+    assert.equal(runProgram(program, question).verdict, NEXT);
+    assert.ok(knownOf(PEER).getBigUint64(WAY_BACK_UNTIL, true) > 0n);
+  });
 
   it('send nothing to a peer that is not granted, that is elsewhere, or whose neighbour entry is missing', () => {
     const to = (destination: string): Uint8Array =>

@@ -196,7 +196,6 @@ describe('the program before GRO', () => {
                   arrives: true,
                   takes6: true,
                   arrives6: true,
-                  takesUnsummed: false,
                 },
                 ...{ alone: false, tag: 1, tagWhole: 2 },
               },

@@ -79,6 +79,12 @@ export interface FastPathKeeping {
   readonly obstacle?: string;
 }
 
+export type SendSign = (
+  to: { readonly addr: IpAddr; readonly port: number },
+  packet: Uint8Array,
+  checksum: 'checksum' | 'no-checksum',
+) => boolean;
+
 /** What is asked of packets that come from peers, and where they are met. */
 export interface InboundWish {
   readonly destinationCheck: DestinationCheck;
@@ -96,7 +102,7 @@ const LOOK_MS = 1_000;
  * packets miss nothing, and the agent counts as there once it has told them its own peers.
  * @param inbound what is asked of packets from peers, and whether XDP is to meet them.
  * @param signals what the packet workers have to tell.
- * @param send sends a sign to a peer by the forwarder's socket; false when it may not.
+ * @param send sends a sign to a peer by the forwarder's socket, or without a checksum; false when it may not.
  * @param onState told at once, and whenever something has changed.
  * @param onNotice for whoever reads the log.
  */
@@ -106,7 +112,7 @@ export function keepFastPathOpen(
   underlay: () => ForwarderUnderlay,
   inbound: InboundWish,
   signals: readonly SignalQueue[],
-  send: (address: IpAddr, port: number, packet: Uint8Array) => boolean,
+  send: SendSign,
   onState: (state: FastPathState) => void,
   onNotice: (text: string) => void,
 ): Disposable {
@@ -386,7 +392,7 @@ function numberOf(place: Place): bigint {
 function exchangeFor(
   tables: FastPathTables,
   { ownAddress, segmentation, carriesIpv6 }: Place,
-  send: (address: IpAddr, port: number, packet: Uint8Array) => boolean,
+  send: SendSign,
 ): SignExchange {
   return new SignExchange({
     now: monotonicNow,
@@ -394,9 +400,9 @@ function exchangeFor(
     ownAddress,
     segmentation,
     carriesIpv6,
-    send: (address, packet) => {
-      const port = tables.portOf(address);
-      return port !== undefined && send(address, port, packet);
+    send: (addr, packet, checksum) => {
+      const port = tables.portOf(addr);
+      return port !== undefined && send({ addr, port }, packet, checksum);
     },
     grant: (address, grant) => tables.grant(address, grant),
     isPeer: (address) => tables.portOf(address) !== undefined,

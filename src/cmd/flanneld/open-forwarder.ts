@@ -1,9 +1,11 @@
 import type { ForwarderWish } from '../../agent/ports.ts';
+import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
+import { unsummedDatagram } from '../../dataplane/fast-path/sign.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
-import { type IpAddr, isIpv4 } from '../../ip/address.ts';
+import { isIpv4 } from '../../ip/address.ts';
 import { bpfDirectory, openBpfDirectory, removeBpfDirectory } from '../../linux/bpf-directory.ts';
 import { EAFNOSUPPORT, EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
@@ -15,7 +17,13 @@ import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
 import { ticker } from '../../ticker.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import { createFastPathTables, type FastPathKeeping, keepFastPathOpen, withoutFastPath } from './host-fast-path.ts';
+import {
+  createFastPathTables,
+  type FastPathKeeping,
+  keepFastPathOpen,
+  type SendSign,
+  withoutFastPath,
+} from './host-fast-path.ts';
 
 /** How soon a refused sender is spoken of. */
 const REFUSALS_MS = 2_000;
@@ -86,7 +94,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
                 options.underlay,
                 { destinationCheck: options.destinationCheck, fastPathIn: options.fastPathIn },
                 [signals.tx, signals.rx],
-                (...sign) => sendSign(socket.fd, ...sign),
+                signSender(socket.fd, icmp6Fd, options.underlay()),
                 options.onFastPath,
                 options.onNotice,
               ),
@@ -166,11 +174,20 @@ export function endFastPath(root: string, tunName: string): string | undefined {
   return undefined;
 }
 
-function sendSign(socketFd: number, address: IpAddr, port: number, packet: Uint8Array): boolean {
-  const name = sockaddrOf(address, port);
+/** By the socket; or, without a checksum, by one that sends whole packets. */
+function signSender(socketFd: number, rawFd: number, { listenAddress, listenPort }: ForwarderUnderlay): SendSign {
+  return (to, packet, checksum) => {
+    if (checksum === 'checksum') return sendBytes(socketFd, packet, sockaddrOf(to.addr, to.port));
+    if (isIpv4(to.addr) || isIpv4(listenAddress)) throw new TypeError('unreachable: datagrams of IPv4 need no proof');
+    const from = { addr: listenAddress, port: listenPort };
+    return sendBytes(rawFd, unsummedDatagram(from, { addr: to.addr, port: to.port }, packet), sockaddrOf(to.addr, 0));
+  };
+}
+
+function sendBytes(fd: number, packet: Uint8Array, name: Uint8Array): boolean {
   const bytes = new Uint8Array(new SharedArrayBuffer(packet.length));
   bytes.set(packet);
-  const sent = sendto(socketFd, addressOf(bytes), bytes.length, MSG_DONTWAIT, addressOf(name), name.length);
+  const sent = sendto(fd, addressOf(bytes), bytes.length, MSG_DONTWAIT, addressOf(name), name.length);
   // A full buffer says nothing about what is allowed.
   return sent >= 0 || sent === -EAGAIN || sent === -ENOBUFS;
 }

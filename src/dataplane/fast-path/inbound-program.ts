@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import { Assembler, reg } from './assembler.ts';
-import type { Family } from './family.ts';
+import { type Family, IPV4 } from './family.ts';
 import { FRAME } from './frame-words.ts';
 import {
   CLOCK,
@@ -164,7 +164,8 @@ function divideByReader(asm: Assembler, options: ProgramOptions): void {
   asm.store(8, FRAME, UNREAD, 0);
   if (options.segmentation === 'beyond') {
     asm.load(2, 1, FRAME, UDP + 6);
-    asm.jumpIf('eq', 1, 0, 'candidate');
+    if (outer.family === IPV4) asm.jumpIf('eq', 1, 0, 'candidate');
+    else jumpUnlessForSocket(asm, 'candidate');
     jumpIfUnread(asm, outer, CLOCK, at, FIB, 'unread');
     noteWayBack(asm, options);
   } else {
@@ -177,6 +178,15 @@ function divideByReader(asm: Assembler, options: ProgramOptions): void {
   asm.store(8, FRAME, UNREAD, 1);
   answerSign(asm, options, { clock: CLOCK, outer: at, udp: UDP, inner: INNER, grant: GRANT, fib: FIB, end: UNREAD });
   asm.label('candidate');
+}
+
+/** Over IPv6 a peer's question has no checksum either. It is the only packet of IPv4 there. In: R1 the checksum. */
+function jumpUnlessForSocket(asm: Assembler, label: string): void {
+  asm.jumpIf('ne', 1, 0, 'for-socket');
+  asm.load(1, 1, FRAME, INNER);
+  asm.op('and', 1, 0xf0);
+  asm.jumpIf('ne', 1, IPV4.version, label);
+  asm.label('for-socket');
 }
 
 /**

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-import { isIpv4 } from '../../ip/address.ts';
 import { IPV4_MIN_HEADER } from '../wire.ts';
 import { type Assembler, reg } from './assembler.ts';
 import { type Family, IPV4 } from './family.ts';
@@ -19,7 +18,6 @@ import {
   SIGN_VERSION,
   TAKES,
   TAKES_6,
-  TAKES_UNSUMMED,
 } from './sign.ts';
 import {
   type Clock,
@@ -151,8 +149,7 @@ function writeAnswer(
   asm.store(4, FRAME, answer, reg(1));
   asm.store(1, FRAME, answer + VERSION, SIGN_VERSION);
   const takes = TAKES | (options.carriesIpv6 ? TAKES_6 : 0);
-  const unsummed = isIpv4(options.ownAddress) ? 0 : TAKES_UNSUMMED;
-  asm.op('mov', 3, ALONE | unsummed | (options.segmentation === 'beyond' ? takes : 0));
+  asm.op('mov', 3, ALONE | (options.segmentation === 'beyond' ? takes : 0));
   for (const { name, known } of familiesOf(options)) {
     const never = `${name}-never-arrived`;
     asm.load(8, 1, 8, known.arrivedAt);

@@ -16,13 +16,20 @@ const [A, B, STRANGER] = ['192.0.2.1', '192.0.2.2', '192.0.2.9'].map((text) => i
 
 const [A6, B6] = ['fd77::1', 'fd77::2'].map((text) => parseIpv6(text)!) as [IpAddr, IpAddr];
 
+type Checksum = 'checksum' | 'no-checksum';
+
 /** Hosts whose sockets are a list: what is sent waits until it is carried, or is lost. */
 class Net {
   now = 100n * SECOND;
-  readonly #waiting: { readonly from: IpAddr; readonly to: IpAddr; readonly payload: Uint8Array }[] = [];
+  readonly #waiting: {
+    readonly from: IpAddr;
+    readonly to: IpAddr;
+    readonly payload: Uint8Array;
+    readonly checksum: Checksum;
+  }[] = [];
   readonly hosts = new Map<IpAddr, Host>();
   /** Whether a datagram reaches the socket it is for; by rule of either host. */
-  passes: (from: IpAddr, to: IpAddr) => boolean = () => true;
+  passes: (from: IpAddr, to: IpAddr, checksum: Checksum) => boolean = () => true;
   sent = 0;
 
   host(own: IpAddr, segmentation: 'host' | 'beyond' = 'beyond', carriesIpv6 = true): Host {
@@ -31,16 +38,16 @@ class Net {
     return host;
   }
 
-  send(from: IpAddr, to: IpAddr, packet: Uint8Array): void {
+  send(from: IpAddr, to: IpAddr, packet: Uint8Array, checksum: Checksum = 'checksum'): void {
     this.sent++;
-    this.#waiting.push({ from, to, payload: packet.slice(-SIGN_PAYLOAD_BYTES) });
+    this.#waiting.push({ from, to, payload: packet.slice(-SIGN_PAYLOAD_BYTES), checksum });
   }
 
   /** Until nobody has anything to say. Returns how many got through. */
   carry(): number {
     let carried = 0;
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
-      if (!this.passes(next.from, next.to)) continue;
+      if (!this.passes(next.from, next.to, next.checksum)) continue;
       this.hosts.get(next.to)?.exchange.take({ type: 'sign', address: next.from, payload: next.payload });
       assert.ok(++carried < 1_000, 'they do not come to an end');
       this.now += 10_000_000n;
@@ -69,8 +76,8 @@ class Host {
       ownAddress: own,
       segmentation,
       carriesIpv6,
-      send: (to, packet) => {
-        if (this.maySend) net.send(own, to, packet);
+      send: (to, packet, checksum) => {
+        if (this.maySend) net.send(own, to, packet, checksum);
         return this.maySend;
       },
       grant: (peer, grant) => this.grants.set(peer, grant),
@@ -108,7 +115,7 @@ class Host {
 const forged = (sign: Partial<Sign>): Uint8Array =>
   encodeSign(
     {
-      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed: false },
+      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true },
       ...{ alone: false, tag: 1, tagWhole: 2, ...sign },
     },
     A,
@@ -165,7 +172,7 @@ describe('the exchange of signs', () => {
     let alone = true;
     const take = ({ payload }: { payload: Uint8Array }): void => {
       const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
-      const status = { takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed: false };
+      const status = { takes: true, arrives: true, takes6: true, arrives6: true };
       net.send(B, A, encodeSign({ nonce: 0n, echo, ...status, alone, tag, tagWhole }, B, A));
     };
     net.hosts.set(B, { exchange: { take } } as unknown as Host);
@@ -434,25 +441,32 @@ describe('the exchange of signs', () => {
         assert.equal(a.sends6To(B6), true);
       });
 
-      it('sends nothing to one that does not say that it takes datagrams without a checksum', () => {
+      it('sends nothing where datagrams without a checksum do not come through, and the other way does not care', () => {
         const net = new Net();
-        const a = net.host(A6, segmentation);
-        let takesUnsummed = true;
-        const take = ({ payload }: { payload: Uint8Array }): void => {
-          const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
-          const status = { takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed, alone: false };
-          net.send(B6, A6, encodeSign({ nonce: 0n, echo, ...status, tag, tagWhole }, B6, A6));
-        };
-        net.hosts.set(B6, { exchange: { take } } as unknown as Host);
-        a.exchange.take({ type: 'sent', address: B6 });
-        net.carry();
-        const isBeyond = segmentation === 'beyond';
-        assert.deepEqual([a.sends6To(B6), a.sends6Whole(B6)], [true, isBeyond]);
-        takesUnsummed = false;
-        net.now += SECOND;
+        const [a, b] = [net.host(A6, segmentation), net.host(B6, segmentation)];
+        let isBlocked = true;
+        net.passes = (from, _to, checksum) => !(isBlocked && from === A6 && checksum === 'no-checksum');
+        for (let quarter = 0; quarter < 40; quarter++) {
+          net.now += SECOND / 4n;
+          for (const [host, peer] of [
+            [a, B6],
+            [b, A6],
+          ] as const) {
+            host.exchange.take({ type: 'sent', address: peer });
+          }
+          net.carry();
+        }
+        assert.deepEqual([a.sendsTo(B6), a.sends6To(B6), b.sends6To(A6)], [false, false, true]);
+        isBlocked = false;
+        net.now += 60n * SECOND;
         a.exchange.renew(B6);
         net.carry();
-        assert.deepEqual([a.sendsTo(B6), a.sends6To(B6), a.sends6Whole(B6)], [false, false, false]);
+        assert.equal(a.sends6To(B6), true);
+        isBlocked = true;
+        net.now += 4n * SECOND;
+        a.exchange.renew(B6);
+        net.carry();
+        assert.equal(a.sends6To(B6), false);
       });
 
       it('goes on from what was granted when an earlier agent ended', () => {
@@ -469,20 +483,13 @@ describe('the exchange of signs', () => {
     });
   }
 
-  it('over IPv4 says nothing of checksums, and asks for nothing of the kind', () => {
+  it('over IPv4 sends by the socket alone', () => {
     const net = new Net();
     const [a, b] = [net.host(A), net.host(B)];
-    const said: Sign[] = [];
-    net.passes = () => true;
-    const send = net.send.bind(net);
-    net.send = (from, to, packet) => {
-      said.push(decodeSign(packet.subarray(-SIGN_PAYLOAD_BYTES))!);
-      send(from, to, packet);
-    };
+    net.passes = (_from, _to, checksum) => checksum === 'checksum';
     a.exchange.take({ type: 'sent', address: B });
     net.carry();
     assert.ok(a.sendsTo(B) && b.sendsTo(A));
-    assert.ok(said.length > 0 && said.every(({ takesUnsummed }) => !takesUnsummed));
   });
 
   it('forgets who is no peer any more: one that comes back has other tags', () => {

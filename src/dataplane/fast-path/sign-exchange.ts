@@ -25,13 +25,15 @@ export interface SignExchangeParts {
   readonly ownAddress: IpAddr;
   /**
    * Who cuts super-packets, see `ProgramOptions`. `host`: what leaves is plain datagrams, so a peer need not say anything over IPv4, and
-   * what the socket sends shows what the host's rules allow. Over IPv6 it must say that it takes datagrams without a UDP checksum.
+   * what the socket sends shows what the host's rules allow. Over IPv6 it must show that it takes datagrams without a UDP checksum.
    */
   readonly segmentation: 'host' | 'beyond';
   /** Whether the programs take IPv6 packets. */
   readonly carriesIpv6: boolean;
-  /** Sends by the forwarder's socket; false when the host or its kernel did not let it. */
-  readonly send: (address: IpAddr, packet: Uint8Array) => boolean;
+  /**
+   * Sends by the forwarder's socket, or as that would without a checksum; false when the host or its kernel did not let it.
+   */
+  readonly send: (address: IpAddr, packet: Uint8Array, checksum: 'checksum' | 'no-checksum') => boolean;
   readonly grant: (address: IpAddr, grant: Grant) => void;
   readonly isPeer: (address: IpAddr) => boolean;
   readonly observed: (address: IpAddr) => Observed;
@@ -72,8 +74,8 @@ const ANSWER_EVERY = 5n * MS;
 /** Segments of a super-packet count on from its tag. */
 const TAG_DISTANCE = 1_024;
 
-type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6' | 'takesUnsummed'>;
-const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false, takesUnsummed: false };
+type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6'>;
+const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false };
 const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n };
 
 interface Question {
@@ -262,11 +264,12 @@ export class SignExchange {
     // It speaks our language: no need to be shy.
     peer.pause = FIRST_PAUSE;
     const asksToo = this.#asks && now >= peer.nextQuestionAt - RENEW_AFTER / 2n;
-    this.#send(address, peer, {
-      ...this.#status(address, now),
-      nonce: asksToo ? this.#question(peer, now) : 0n,
-      echo: sign.nonce,
-    });
+    const status = this.#status(address, now);
+    // Over IPv6 an answer must arrive also where a question, which has no checksum, does not.
+    const isOne = !this.#isOverIpv6;
+    const nonce = asksToo && isOne ? this.#question(peer, now) : 0n;
+    this.#send(address, peer, { ...status, nonce, echo: sign.nonce });
+    if (asksToo && !isOne) this.#send(address, peer, { ...status, nonce: this.#question(peer, now), echo: 0n });
   }
 
   #believe(peer: PeerState, sign: Sign, askedAt: bigint): void {
@@ -279,7 +282,7 @@ export class SignExchange {
     peer.tagWhole = sign.tagWhole;
     if (!this.#asks) return;
     const isBeyond = this.#parts.segmentation === 'beyond';
-    const takes = (sign.takes || !isBeyond) && (sign.takesUnsummed || !this.#isOverIpv6);
+    const takes = sign.takes || !isBeyond;
     const takes6 = takes && (sign.takes6 || !isBeyond);
     peer.sendUntil = takes ? until : 0n;
     peer.wholeUntil = takes && isBeyond && sign.arrives ? until : 0n;
@@ -309,13 +312,14 @@ export class SignExchange {
       arrives: arrivedAt !== 0n && now - arrivedAt < ARRIVED_HOLDS,
       takes6: takes && this.#parts.carriesIpv6,
       arrives6: arrivedAt6 !== 0n && now - arrivedAt6 < ARRIVED_HOLDS,
-      takesUnsummed: this.#isOverIpv6,
     };
   }
 
   #send(address: IpAddr, peer: PeerState, sign: Omit<Sign, 'tag' | 'tagWhole' | 'alone'>): boolean {
     const tags = { tag: peer.expectTag, tagWhole: peer.expectTagWhole, alone: false };
-    if (this.#parts.send(address, encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address))) return true;
+    const packet = encodeSign({ ...sign, ...tags }, this.#parts.ownAddress, address);
+    const isProof = this.#isOverIpv6 && sign.nonce !== 0n;
+    if (this.#parts.send(address, packet, isProof ? 'no-checksum' : 'checksum')) return true;
     // What the socket may not send, the fast path may not either.
     Object.assign(peer, NO_SENDING);
     this.#write(address, peer);

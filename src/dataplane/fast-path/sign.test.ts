@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { address, packetFault } from '../../../test/fakes/packets.ts';
+import { address6, udp6Packet } from '../../../test/fakes/packets6.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
 import { type Ipv6Addr, parseIpv6 } from '../../ip/ipv6.ts';
-import { decodeSign, encodeSign, isSign, SIGN_BYTES, SIGN_PAYLOAD_BYTES } from './sign.ts';
+import { decodeSign, encodeSign, isSign, SIGN_BYTES, SIGN_PAYLOAD_BYTES, unsummedDatagram } from './sign.ts';
 
 const [A, B] = ['192.0.2.1', '192.0.2.2'].map((text) => ipv4Of(address(text))) as [
   ReturnType<typeof ipv4Of>,
@@ -17,7 +18,6 @@ const anySign = fc.record({
   arrives: fc.boolean(),
   takes6: fc.boolean(),
   arrives6: fc.boolean(),
-  takesUnsummed: fc.boolean(),
   alone: fc.boolean(),
   tag: fc.nat(0xffff),
   tagWhole: fc.nat(0xffff),
@@ -39,7 +39,7 @@ describe('a sign', () => {
 
   it('names no address where hosts have IPv6 alone', () => {
     const sign = {
-      ...{ nonce: 1n, echo: 2n, takes: true, arrives: false, takes6: true, arrives6: false, takesUnsummed: true },
+      ...{ nonce: 1n, echo: 2n, takes: true, arrives: false, takes6: true, arrives6: false },
       ...{ alone: false, tag: 3, tagWhole: 4 },
     };
     const [a, b] = ['fd77::1', 'fd77::2'].map((text) => parseIpv6(text)!) as [Ipv6Addr, Ipv6Addr];
@@ -50,10 +50,23 @@ describe('a sign', () => {
     assert.deepEqual(decodeSign(packet.subarray(20)), sign);
   });
 
+  it('without a checksum is a datagram as a fast path sends one', () => {
+    const [a, b] = ['fd77::1', 'fd77::2'] as const;
+    const ends = [a, b].map((text, index) => ({ addr: parseIpv6(text)!, port: 8285 + index }));
+    const payload = Uint8Array.from({ length: 48 }, (_, index) => index);
+    assert.deepEqual(
+      unsummedDatagram(ends[0]!, ends[1]!, payload),
+      udp6Packet({
+        ip: { source: address6(a), destination: address6(b) },
+        ...{ sourcePort: 8285, destinationPort: 8286, withoutChecksum: true, payload },
+      }),
+    );
+  });
+
   it('is never seen in what is shorter, longer than it says, or differs in what makes it one (property)', () => {
     const packet = encodeSign(
       {
-        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true, takesUnsummed: false },
+        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true },
         ...{ alone: false, tag: 3, tagWhole: 4 },
       },
       A,

@@ -1,6 +1,12 @@
 import { type IpAddr, isIpv4 } from '../../ip/address.ts';
 import { internetChecksum } from '../../ip/internet-checksum.ts';
-import { IP_FLAG_DF, IPV4_MIN_HEADER } from '../wire.ts';
+import { type Ipv6Addr, putIpv6 } from '../../ip/ipv6.ts';
+import { IP_FLAG_DF, IPV4_MIN_HEADER, IPV6_HEADER, PROTO_UDP, UDP_HEADER } from '../wire.ts';
+
+interface Endpoint6 {
+  readonly addr: Ipv6Addr;
+  readonly port: number;
+}
 
 /**
  * What two hosts with a fast path tell each other, by the forwarders' sockets: "here is a number; if you got it, send it back",
@@ -19,8 +25,6 @@ export interface Sign {
   /** The same two of IPv6 inside; a host that does not know of it says neither. */
   readonly takes6: boolean;
   readonly arrives6: boolean;
-  /** The sender's socket takes datagrams of IPv6 without a UDP checksum, as those of a fast path are (RFC 6935). */
-  readonly takesUnsummed: boolean;
   /** The sender is a program whose agent is away. */
   readonly alone: boolean;
   /** Tags of outer headers that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
@@ -39,12 +43,13 @@ export const ARRIVES = 2;
 export const ALONE = 4;
 export const TAKES_6 = 8;
 export const ARRIVES_6 = 16;
-export const TAKES_UNSUMMED = 32;
 /** For how long a super-packet that arrived is said to have arrived: TCP sees within its own time-out when they do not any more. */
 export const ARRIVED_HOLDS_MS = 10_000;
 /** "Use for experimentation and testing" (RFC 3692). */
 export const PROTO_EXPERIMENT = 253;
 export const SIGN_TTL = 1;
+/** Of datagrams, the kernel's default. */
+const HOP_LIMIT = 64;
 
 /** A whole inner packet, of IPv4 also between hosts that have IPv6 alone: no address of theirs is in it then. */
 export function encodeSign(sign: Sign, source: IpAddr, destination: IpAddr): Uint8Array {
@@ -68,13 +73,33 @@ export function encodeSign(sign: Sign, source: IpAddr, destination: IpAddr): Uin
   return new Uint8Array(view.buffer);
 }
 
-const flagsOf = ({ takes, arrives, takes6, arrives6, takesUnsummed, alone }: Sign): number =>
+/**
+ * A whole IPv6 packet: a datagram from socket to socket, without a UDP checksum, as those of a fast path are. Who answers what is in it
+ * shows that such datagrams come through, and that its socket takes them (RFC 6935, RFC 6936).
+ */
+export function unsummedDatagram(from: Endpoint6, to: Endpoint6, payload: Uint8Array): Uint8Array {
+  const length = UDP_HEADER + payload.length;
+  const view = new DataView(new ArrayBuffer(IPV6_HEADER + length));
+  view.setUint8(0, 0x60);
+  view.setUint16(4, length);
+  view.setUint8(6, PROTO_UDP);
+  view.setUint8(7, HOP_LIMIT);
+  putIpv6(view, 8, from.addr);
+  putIpv6(view, 24, to.addr);
+  view.setUint16(IPV6_HEADER, from.port);
+  view.setUint16(IPV6_HEADER + 2, to.port);
+  view.setUint16(IPV6_HEADER + 4, length);
+  const bytes = new Uint8Array(view.buffer);
+  bytes.set(payload, IPV6_HEADER + UDP_HEADER);
+  return bytes;
+}
+
+const flagsOf = ({ takes, arrives, takes6, arrives6, alone }: Sign): number =>
   (takes ? TAKES : 0) |
   (arrives ? ARRIVES : 0) |
   (alone ? ALONE : 0) |
   (takes6 ? TAKES_6 : 0) |
-  (arrives6 ? ARRIVES_6 : 0) |
-  (takesUnsummed ? TAKES_UNSUMMED : 0);
+  (arrives6 ? ARRIVES_6 : 0);
 
 /** Whether the inner packet at `ip`, `available` bytes long, is a sign and no packet; of any version. Never throws. */
 export function isSign(view: DataView, ip: number, available: number): boolean {
@@ -101,7 +126,6 @@ export function decodeSign(payload: Uint8Array): Sign | undefined {
     arrives: (flags & ARRIVES) !== 0,
     takes6: (flags & TAKES_6) !== 0,
     arrives6: (flags & ARRIVES_6) !== 0,
-    takesUnsummed: (flags & TAKES_UNSUMMED) !== 0,
     alone: (flags & ALONE) !== 0,
     tag: view.getUint16(6),
     tagWhole: view.getUint16(8),

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
-import { Guest } from './guest.ts';
+import { KubeCluster } from '../../../src/lab/servers/kube-server.ts';
+import { Guest, MACHINE_ADDRESS } from './guest.ts';
 
 /**
  * Backends on Debian's kernel, which has the modules that the machine's own may lack: hosts, agents and what is looked at are in
@@ -10,29 +12,51 @@ import { Guest } from './guest.ts';
 // The kernel package and the emulator that are asked for are those of x86-64.
 const skip = process.arch === 'x64' ? false : 'the guest is an x86-64 machine';
 
+/** The only scenarios that are run, with commas; all without it. */
+const wanted = process.env.WEFT_GUEST_SCENARIOS?.split(',');
+
 describe('in a guest with Debian’s kernel', { skip }, () => {
   let guest: Guest;
+  let cluster: KubeCluster | undefined;
   before(async () => {
-    guest = await Guest.boot();
+    guest = await Guest.boot(wanted);
+    if (!isWanted('wireguard-ipv6')) return;
+    const here = { address: MACHINE_ADDRESS, apiServerArgs: ['--bind-address=127.0.0.1'] };
+    cluster = await KubeCluster.start({ ...here, controllerManager: false });
+    for (const number of [1, 2])
+      await cluster.admin.createNode(`node${number}`, { podCidrs: [`fd10:244:0:${number}::/64`] });
+    await guest.share('kubeconfig', await readFile(await cluster.flannelKubeconfig(), 'utf8'));
   });
-  after(() => guest?.[Symbol.asyncDispose]());
+  after(async () => {
+    await guest?.[Symbol.asyncDispose]();
+    await cluster?.[Symbol.asyncDispose]();
+  });
 
-  /** What a scenario begins with; and the tests of it that follow. */
-  function begin(scenario: string): (title: string) => void {
-    const guestTest = (title: string): void => {
-      it(title, async () => {
-        const { ok, reason } = await guest.check(scenario, title);
-        assert.ok(ok, reason);
-      });
-    };
-    guestTest('agents are ready');
-    guestTest('containers reach each other, with packets that fill the MTU');
-    return guestTest;
+  function isWanted(scenario: string): boolean {
+    return wanted === undefined || wanted.includes(scenario);
   }
 
-  describe('wireguard, separate, with iptables, in dual stack', () => {
-    const guestTest = begin('wireguard');
+  /** Begins with agents and containers, and ends with a cleanup; and has these tests in between. */
+  function scenario(what: string, name: string, tests: (guestTest: (title: string) => void) => void): void {
+    if (!isWanted(name)) return;
+    describe(what, () => {
+      const guestTest = (title: string): void => {
+        it(title, async () => {
+          const { ok, reason } = await guest.check(name, title);
+          assert.ok(ok, reason);
+        });
+      };
+      guestTest('agents are ready');
+      guestTest('containers reach each other, with packets that fill the MTU');
+      tests(guestTest);
+      guestTest('weft cleanup leaves nothing behind');
+    });
+  }
+
+  scenario('wireguard, separate, with iptables, in dual stack', 'wireguard', (guestTest) => {
+    guestTest('weft trace shows each hop, and what the peer’s firewall drops');
     guestTest('the device is deleted, and comes back with all it had');
+    guestTest('devices of both families are renamed, and get back name and routes');
     guestTest('the device is set down, and comes back up');
     guestTest('handshake and bytes of the peer are in the metrics');
     guestTest('a peer is removed, and comes back');
@@ -40,60 +64,56 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     guestTest('a new key is taken while the agent runs, and reaches the peer');
     guestTest('nothing leaves in clear, also without agent and device');
     guestTest('a new key reaches the peer, and nothing leaves in clear');
-    guestTest('weft cleanup leaves nothing behind');
   });
 
-  describe('wireguard, auto, with nftables, in dual stack', () => {
-    const guestTest = begin('wireguard-auto');
+  scenario('wireguard, auto, with nftables, in dual stack', 'wireguard-auto', (guestTest) => {
     guestTest('one tunnel carries both families, in no clear packet');
     guestTest('the device is deleted, and comes back with all it had');
     guestTest('with Mode ipv6, the tunnel of both families is carried by IPv6');
     guestTest('with Mode ipv4, the tunnel of both families is carried by IPv4');
-    guestTest('weft cleanup leaves nothing behind');
   });
 
-  describe('ipsec, with iptables', () => {
-    const guestTest = begin('ipsec');
+  scenario('ipsec, with iptables', 'ipsec', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
     guestTest('the tunnel and its bytes are in the metrics');
     guestTest('a policy is deleted, and comes back; nothing leaves in clear');
     guestTest('charon is killed, and comes back with all it had');
     guestTest('the key is in no log');
     guestTest('nothing leaves in clear without agent and charon, which ends with it');
-    guestTest('weft cleanup leaves nothing behind');
   });
 
-  describe('ipsec with UDPEncap and nftables', () => {
-    const guestTest = begin('ipsec-udp');
+  scenario('ipsec with UDPEncap and nftables', 'ipsec-udp', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
-    guestTest('weft cleanup leaves nothing behind');
   });
 
-  describe('ipip, with iptables', () => {
-    const guestTest = begin('ipip');
+  scenario('ipip, with iptables', 'ipip', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
+    guestTest('weft trace shows each hop, and the rule of the peer that drops the packet');
     guestTest('what a stranger sends is not unwrapped');
     guestTest('the device is deleted, and comes back with all it had');
-    guestTest('weft cleanup leaves nothing behind');
+    guestTest('the device is renamed, and gets back name and routes');
   });
 
-  describe('ipip with DirectRouting and nftables', () => {
-    const guestTest = begin('ipip-direct');
+  scenario('ipip with DirectRouting and nftables', 'ipip-direct', (guestTest) => {
     guestTest('packets go straight to a host on the same link');
-    guestTest('weft cleanup leaves nothing behind');
   });
 
-  describe('vxlan, with iptables, in dual stack', () => {
-    const guestTest = begin('vxlan');
+  scenario('vxlan, with iptables, in dual stack', 'vxlan', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
     guestTest('the device is deleted, and comes back with all it had');
-    guestTest('weft cleanup leaves nothing behind');
   });
 
-  describe('udp, with iptables', () => {
-    const guestTest = begin('udp');
+  scenario('udp, with iptables', 'udp', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
     guestTest('the device is deleted, and comes back with all it had');
-    guestTest('weft cleanup leaves nothing behind');
   });
+
+  scenario(
+    'wireguard, of IPv6 alone, with iptables on one host and nftables on the other',
+    'wireguard-ipv6',
+    (guestTest) => {
+      guestTest('one device, of IPv6, and no clear packet');
+      guestTest('rules are in iptables on one host, and in nftables on the other');
+    },
+  );
 });

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type Child, debianPackageOf, lines, start } from '../../../src/linux/run.ts';
@@ -30,6 +30,7 @@ const MODULES = [
     'xt_MASQUERADE',
   ],
   ...['xt_conntrack', 'xt_mark', 'xt_CT'],
+  ...['virtio_pci', 'virtio_net'],
   ...['xfrm_user', 'esp4', 'sha512_generic', 'drbg', 'seqiv', 'gcm', 'ctr', 'ghash_generic'],
 ];
 /** strongSwan's, with its plugins and Debian's configuration of them. */
@@ -39,6 +40,10 @@ const CHARON_CONFIG = ['/etc/strongswan.conf', '/etc/strongswan.d'];
 /** The least that WebAssembly's SIMD and the kernel's random numbers need: newer instructions are translated to slower code. */
 const CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand';
 const MEMORY_MIB = 1_536;
+/** At which the guest reaches what listens on 127.0.0.1 here (QEMU's user network). */
+export const MACHINE_ADDRESS = '10.0.2.2';
+/** Below the guest's folder: what it can fetch by TFTP. */
+const SHARED = 'shared';
 /** Longer than init.sh is patient with one thing. */
 const SILENCE_MS = 660_000;
 /** As the kernel's watchdog says it. On a busy machine a translated processor now and then never hears of the other one again. */
@@ -67,20 +72,28 @@ export class Guest implements AsyncDisposable {
     this.#read = this.#readConsole();
   }
 
-  /** @throws WeftError WEFT_COMMAND_MISSING; Error when the product was not made. */
-  static async boot(): Promise<Guest> {
+  /**
+   * @param scenarios the only ones that it runs; all when `undefined`.
+   * @throws WeftError WEFT_COMMAND_MISSING; Error when the product was not made.
+   */
+  static async boot(scenarios: readonly string[] | undefined): Promise<Guest> {
     if (!existsSync(WEFT)) throw new Error(`${WEFT} is missing: make dist`);
     const kernel = await guestKernel(MODULES);
     const folder = await mkdtemp(join(tmpdir(), 'weft-guest-'));
     try {
       const initramfs = join(folder, 'initramfs');
       await writeInitramfs(initramfs, await contents(kernel.modules));
+      await mkdir(join(folder, SHARED));
+      // What the kernel does not know of its command line is in the environment of its first program.
+      const only = scenarios === undefined ? '' : ` SCENARIOS=${scenarios.join(',')}`;
       const argv = [
         ...['qemu-system-x86_64', '-accel', 'tcg', '-cpu', CPU, '-smp', '2', '-m', String(MEMORY_MIB)],
         ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', 'stdio'],
+        ...['-netdev', `user,id=machine,ipv6=off,tftp=${join(folder, SHARED)}`],
+        ...['-device', 'virtio-net-pci,netdev=machine,romfile='],
         ...['-kernel', kernel.image, '-initrd', initramfs],
         // On a busy machine the kernel would find that the timer does not tick, and give up.
-        ...['-append', 'console=ttyS0 panic=-1 quiet no_timer_check'],
+        ...['-append', `console=ttyS0 panic=-1 quiet no_timer_check${only}`],
       ];
       return new Guest(await start(argv, { endsWithThisProcess: true }), folder);
     } catch (error) {
@@ -92,6 +105,13 @@ export class Guest implements AsyncDisposable {
   /** What the guest says of a title in a scenario; waits for it. @throws Error with the end of the console when it never does. */
   check(scenario: string, title: string): Promise<GuestCheck> {
     return this.#check(`${scenario}: ${title}`).promise;
+  }
+
+  /** A file that the guest can fetch from now on, whole. */
+  async share(name: string, text: string): Promise<void> {
+    const path = join(this.#folder, SHARED, name);
+    await writeFile(`${path}.new`, text);
+    await rename(`${path}.new`, path);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,7 +5,8 @@
 #   @@scenario NAME    what follows is of this scenario
 #   @@ok TITLE         @@fail TITLE @@ WHY
 #
-# Everything else is for people. The guest powers itself off at the end.
+# Everything else is for people. The guest powers itself off at the end. SCENARIOS, from the kernel's command line, names those that
+# are run, with commas; without it, all are.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mkdir -p /bin && /usr/bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -81,8 +82,9 @@ start_agent() { # host
   # Not by the function of that name, which would be a process of its own. Probes would be among the packets that are counted here:
   # the answer of a host that has not heard of the other one yet leaves by its default route.
   # Each host has a charon, which has its files in the one folder.
-  /usr/sbin/ip netns exec h$1 sh -c 'mount -t tmpfs run /var/run && exec "$@"' sh env WIREGUARD_KEY_FILE=$STATE/h$1/keys/wgkey flanneld --subnet-mgr=local --local-store=$STATE/subnets.db \
-    --net-config-path=$STATE/net-conf.json --subnet-file=$STATE/h$1/subnet.env --iface=eth0 --ip-masq --iptables-resync=60 --probe=off \
+  if [ "$STORE" = kube ]; then store="--kube-subnet-mgr --kubeconfig-file=$STATE/kubeconfig"; else store="--subnet-mgr=local --local-store=$STATE/subnets.db"; fi
+  /usr/sbin/ip netns exec h$1 sh -c 'mount -t tmpfs run /var/run && exec "$@"' sh env WIREGUARD_KEY_FILE=$STATE/h$1/keys/wgkey NODE_NAME=node$1 flanneld $store \
+    --net-config-path=$STATE/h$1/net-conf.json --subnet-file=$STATE/h$1/subnet.env --iface=eth0 --ip-masq --iptables-resync=60 --probe=off \
     --healthz-ip=127.0.0.1 --healthz-port=8081 >>$STATE/h$1/log 2>&1 &
   echo $! >$STATE/h$1/pid
 }
@@ -122,10 +124,15 @@ container() { # host, name
 }
 # With packets that fill the MTU.
 pings() { # from, to, name, bytes of headers
-  address=$(container $2 $3) || { echo "no container on h$2"; [ $3 = IPV6_SUBNET ]; return; }
+  address=$(container $2 $3) || { echo "no container on h$2"; return 1; }
   ip netns exec c$1 ping -c 1 -W 2 -s $(($(value $1 MTU) - $4)) $address
 }
-reach() { pings 1 2 SUBNET 28 && pings 2 1 SUBNET 28 && pings 1 2 IPV6_SUBNET 48 && pings 2 1 IPV6_SUBNET 48; }
+reach() {
+  for name in $FAMILIES; do
+    case $name in SUBNET) headers=28 ;; *) headers=48 ;; esac
+    pings 1 2 $name $headers && pings 2 1 $name $headers || return 1
+  done
+}
 state() { # host
   ip -n h$1 -br link | awk '{ print $1, $2 }' | sort
   ip -n h$1 -br addr | awk '{ $1 = $1; print }' | sort
@@ -148,15 +155,30 @@ clean_up() {
 }
 
 # --- what is looked at -----------------------------------------------------------------------------------------------
-begin() { # name, Backend, `dual` for both families, `nft` for nftables
+begin() { # name, Backend, `dual` for both families, `nft` for nftables; `ipv6` for IPv6 alone, with nftables on the second host
   echo "@@scenario $1"
   STATE=/run/$1
   mkdir -p $STATE/h1 $STATE/h2
+  STORE=local
+  FAMILIES=SUBNET
   families='"Network":"10.244.0.0/16"'
-  case "$*" in *' dual'*) families="$families,\"EnableIPv6\":true,\"IPv6Network\":\"fd10:244::/56\"" ;; esac
-  case "$*" in *' nft'*) families="$families,\"EnableNFTables\":true" ;; esac
-  echo "{$families,\"Backend\":$2}" >$STATE/net-conf.json
-  for i in 1 2; do state $i >$STATE/h$i/before; done
+  case "$*" in
+    *' dual'*)
+      FAMILIES='SUBNET IPV6_SUBNET'
+      families="$families,\"EnableIPv6\":true,\"IPv6Network\":\"fd10:244::/56\""
+      ;;
+    *' ipv6'*)
+      # Of the stores, Kubernetes alone can have a network without IPv4.
+      STORE=kube
+      FAMILIES=IPV6_SUBNET
+      families='"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10:244::/56"'
+      ;;
+  esac
+  for i in 1 2; do
+    case "$* $i" in *' nft'* | *' ipv6 2') rules=true ;; *) rules=false ;; esac
+    echo "{$families,\"EnableNFTables\":$rules,\"Backend\":$2}" >$STATE/h$i/net-conf.json
+    state $i >$STATE/h$i/before
+  done
   before=$(clear_packets)
   start_agent 1
   start_agent 2
@@ -176,6 +198,37 @@ comes_back() { # device
   eventually is_another $1 $index && eventually reach
 }
 is_another() { [ "$(ip netns exec h1 cat /sys/class/net/$1/ifindex)" != "$2" ]; }
+# With the addresses of IPv6, which go with the device going down: kernels before 6.2 rename none that is up.
+is_renamed() { # device
+  index=$(ip netns exec h1 cat /sys/class/net/$1/ifindex)
+  had=$(routes_over $1)
+  eventually rename_away $1 || return 1
+  # Where packets go meanwhile; nobody may answer yet.
+  for name in $FAMILIES; do pings 1 2 $name 48; done
+  eventually has_routes $1 "$had" && eventually reach || return 1
+  [ "$(ip netns exec h1 cat /sys/class/net/$1/ifindex)" = $index ] || { echo 'it is another device'; return 1; }
+}
+# In one go: the agent puts up what it finds down.
+rename_away() { printf 'link set %s down\nlink set %s name stray\nlink set stray up\n' $1 $1 | ip -n h1 -batch -; }
+routes_over() { { ip -n h1 route show dev $1; ip -n h1 -6 route show dev $1; } | sort; }
+has_routes() { [ -n "$2" ] && [ "$(routes_over $1)" = "$2" ] || { ip -n h1 -d link; routes_over $1; return 1; }; }
+# What `weft trace` says of a packet from container to container: all of these must be in it.
+traces() { # expression..
+  said=$(ip netns exec h1 weft trace c1 "$(container 2 SUBNET)" --wait 3 --subnet-file $STATE/h1/subnet.env --socket $STATE/h2/weft.sock)
+  for wanted in "$@"; do echo "$said" | grep -q "$wanted" || { echo "no $wanted: $said"; return 1; }; done
+}
+tells_hops() { # hop..
+  eventually traces '^✔ answered at this host' "$@"
+}
+# What the other host drops, and how that is told; put right again in any case.
+tells_drop() { # hook, rule, expression..
+  ip netns exec h2 nft "add table inet t; add chain inet t c { type filter hook $1 priority 0; }; add rule inet t c $2 drop"
+  shift 2
+  eventually traces "$@"
+  told=$?
+  ip netns exec h2 nft delete table inet t
+  return $told
+}
 deleted() { check 'the device is deleted, and comes back with all it had' comes_back $1; }
 in_tunnel() { [ "$(clear_packets)" = "$before" ] || { echo "$(clear_packets) packets, $before before"; return 1; }; }
 straight() { [ "$(clear_packets)" -gt "$before" ]; }
@@ -237,7 +290,7 @@ knows_another() {
 # Both agents start again with another Mode, and find the device that the one before has left.
 changes_mode() { # mode, address of the peer
   stop_agent 1 && stop_agent 2 || return 1
-  sed -i "s/\"Mode\":\"[a-z0-9]*\"/\"Mode\":\"$1\"/" $STATE/net-conf.json
+  sed -i "s/\"Mode\":\"[a-z0-9]*\"/\"Mode\":\"$1\"/" $STATE/h?/net-conf.json
   start_agent 1
   start_agent 2
   are_ready && eventually goes_to "$2" && eventually reach && joined && in_tunnel
@@ -277,57 +330,115 @@ stays_in() {
 }
 
 PSK='/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak='
-begin wireguard "{\"Type\":\"wireguard\",\"PSK\":\"$PSK\",\"PersistentKeepaliveInterval\":25}" dual
-deleted flannel-wg
-check 'the device is set down, and comes back up' set_down flannel-wg-v6
-check 'handshake and bytes of the peer are in the metrics' eventually says_figures
-check 'a peer is removed, and comes back' loses_peer
-check 'no key is in a log' tells_no_key "$PSK"
-check 'a new key is taken while the agent runs, and reaches the peer' takes_key
-check 'nothing leaves in clear, also without agent and device' keeps_in
-check 'a new key reaches the peer, and nothing leaves in clear' new_key
-end
+scenario_wireguard() {
+  begin wireguard "{\"Type\":\"wireguard\",\"PSK\":\"$PSK\",\"PersistentKeepaliveInterval\":25}" dual
+  check 'weft trace shows each hop, and what the peer’s firewall drops' eval "
+    tells_hops 'this host flannel-wg out' '10.98.0.12 flannel-wg in' '10.98.0.12 cni0 out' &&
+    tells_drop input 'udp dport 51820' 'lost at 10.98.0.12, host: host:filtered-in'"
+  deleted flannel-wg
+  check 'devices of both families are renamed, and get back name and routes' eval 'is_renamed flannel-wg && is_renamed flannel-wg-v6 && in_tunnel'
+  check 'the device is set down, and comes back up' set_down flannel-wg-v6
+  check 'handshake and bytes of the peer are in the metrics' eventually says_figures
+  check 'a peer is removed, and comes back' loses_peer
+  check 'no key is in a log' tells_no_key "$PSK"
+  check 'a new key is taken while the agent runs, and reaches the peer' takes_key
+  check 'nothing leaves in clear, also without agent and device' keeps_in
+  check 'a new key reaches the peer, and nothing leaves in clear' new_key
+  end
+}
 
-begin wireguard-auto '{"Type":"wireguard","Mode":"auto"}' dual nft
-check 'one tunnel carries both families, in no clear packet' eval 'joined && in_tunnel'
-deleted flannel-wg
-check 'with Mode ipv6, the tunnel of both families is carried by IPv6' changes_mode ipv6 '[fd98::12]'
-check 'with Mode ipv4, the tunnel of both families is carried by IPv4' changes_mode ipv4 10.98.0.12
-end
+# The way to the API server: by the machine that the guest runs on, whose address there is 10.0.2.2.
+join_machine() {
+  ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 || return 1
+  sysctl -qw net.ipv4.ip_forward=1
+  nft 'add table ip machine; add chain ip machine out { type nat hook postrouting priority 100; }; add rule ip machine out oifname eth0 masquerade'
+  # It is written once the server is there.
+  eventually tftp -g -r kubeconfig -l $STATE/kubeconfig 10.0.2.2
+}
+leave_machine() {
+  nft delete table ip machine
+  sysctl -qw net.ipv4.ip_forward=0
+  ip addr flush dev eth0
+  ip link set eth0 down
+}
+scenario_wireguard_ipv6() {
+  STATE=/run/wireguard-ipv6
+  mkdir -p $STATE
+  join_machine || echo 'the machine is not reached'
+  begin wireguard-ipv6 '{"Type":"wireguard"}' ipv6
+  check 'one device, of IPv6, and no clear packet' eval 'is_alone flannel-wg-v6 && in_tunnel'
+  check 'rules are in iptables on one host, and in nftables on the other' has_both_rules
+  end
+  leave_machine
+}
+is_alone() { [ "$(ip -n h1 -br link | grep -o '^flannel-wg[^ ]*')" = $1 ] || { ip -n h1 -br link; return 1; }; }
+has_both_rules() {
+  ip netns exec h1 ip6tables-save | grep -q FLANNEL-POSTRTG && ip netns exec h2 nft list table ip6 flannel-ipv6 ||
+    { for i in 1 2; do ip netns exec h$i nft list ruleset; done; return 1; }
+}
+
+scenario_wireguard_auto() {
+  begin wireguard-auto '{"Type":"wireguard","Mode":"auto"}' dual nft
+  check 'one tunnel carries both families, in no clear packet' eval 'joined && in_tunnel'
+  deleted flannel-wg
+  check 'with Mode ipv6, the tunnel of both families is carried by IPv6' changes_mode ipv6 '[fd98::12]'
+  check 'with Mode ipv4, the tunnel of both families is carried by IPv4' changes_mode ipv4 10.98.0.12
+  end
+}
 
 ESP_KEY=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
-begin ipsec "{\"Type\":\"ipsec\",\"PSK\":\"$ESP_KEY\"}"
-check 'packets between the hosts are in the tunnel' in_tunnel
-check 'the tunnel and its bytes are in the metrics' eventually says_tunnel
-check 'a policy is deleted, and comes back; nothing leaves in clear' loses_policy
-check 'charon is killed, and comes back with all it had' loses_charon
-check 'the key is in no log' tells_no_psk
-check 'nothing leaves in clear without agent and charon, which ends with it' stays_in
-end
+scenario_ipsec() {
+  begin ipsec "{\"Type\":\"ipsec\",\"PSK\":\"$ESP_KEY\"}"
+  check 'packets between the hosts are in the tunnel' in_tunnel
+  check 'the tunnel and its bytes are in the metrics' eventually says_tunnel
+  check 'a policy is deleted, and comes back; nothing leaves in clear' loses_policy
+  check 'charon is killed, and comes back with all it had' loses_charon
+  check 'the key is in no log' tells_no_psk
+  check 'nothing leaves in clear without agent and charon, which ends with it' stays_in
+  end
+}
 
-begin ipsec-udp "{\"Type\":\"ipsec\",\"PSK\":\"$ESP_KEY\",\"UDPEncap\":true}" nft
-check 'packets between the hosts are in the tunnel' in_tunnel
-end
+scenario_ipsec_udp() {
+  begin ipsec-udp "{\"Type\":\"ipsec\",\"PSK\":\"$ESP_KEY\",\"UDPEncap\":true}" nft
+  check 'packets between the hosts are in the tunnel' in_tunnel
+  end
+}
 
-begin ipip '{"Type":"ipip"}'
-check 'packets between the hosts are in the tunnel' in_tunnel
-check 'what a stranger sends is not unwrapped' refuses_stranger
-deleted flannel.ipip
-end
+scenario_ipip() {
+  begin ipip '{"Type":"ipip"}'
+  check 'packets between the hosts are in the tunnel' in_tunnel
+  check 'weft trace shows each hop, and the rule of the peer that drops the packet' tells_drop forward "ip daddr $(container 2 SUBNET)" \
+    'this host flannel.ipip out' 'this host eth0 out' '10.98.0.12 eth0 in' '10.98.0.12 flannel.ipip in' \
+    'lost at 10.98.0.12, host flannel.ipip: netfilter' 'Rule: table inet t, chain c: ip daddr'
+  check 'what a stranger sends is not unwrapped' refuses_stranger
+  deleted flannel.ipip
+  check 'the device is renamed, and gets back name and routes' is_renamed flannel.ipip
+  end
+}
 
-begin ipip-direct '{"Type":"ipip","DirectRouting":true}' nft
-check 'packets go straight to a host on the same link' straight
-end
+scenario_ipip_direct() {
+  begin ipip-direct '{"Type":"ipip","DirectRouting":true}' nft
+  check 'packets go straight to a host on the same link' straight
+  end
+}
 
-begin vxlan '{"Type":"vxlan"}' dual
-check 'packets between the hosts are in the tunnel' in_tunnel
-deleted flannel.1
-end
+scenario_vxlan() {
+  begin vxlan '{"Type":"vxlan"}' dual
+  check 'packets between the hosts are in the tunnel' in_tunnel
+  deleted flannel.1
+  end
+}
 
-begin udp '{"Type":"udp"}'
-check 'packets between the hosts are in the tunnel' in_tunnel
-deleted flannel0
-end
+scenario_udp() {
+  begin udp '{"Type":"udp"}'
+  check 'packets between the hosts are in the tunnel' in_tunnel
+  deleted flannel0
+  end
+}
+
+for scenario in $(echo "${SCENARIOS:-wireguard,wireguard-auto,ipsec,ipsec-udp,ipip,ipip-direct,vxlan,udp,wireguard-ipv6}" | tr ',-' ' _'); do
+  scenario_$scenario
+done
 
 echo "done after $(cut -d' ' -f1 /proc/uptime) s"
 poweroff -f

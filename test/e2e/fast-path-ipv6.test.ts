@@ -110,13 +110,22 @@ for (const underlay of ['native', 'wire'] as const) {
     await transferStacked(topology, [one, other], 6, FILE_BYTES);
     await transferStacked(topology, [other, one], 6, FILE_BYTES);
     const way = { from: topology.hosts[0]!, to: `192.168.77.${topology.hosts[1]!.index + 1}` };
-    await topology.exec(way.from, ['ip', 'neigh', 'change', way.to, 'dev', 'eth0', 'nud', 'stale']);
-    // An entry that is used is asked for again after some seconds.
-    await eventuallyHolds(async () => {
-      const { ok, output } = await ping(topology, one, addressIn(6, other), '-c', '5', '-i', '0.1');
-      assert.ok(ok && output.includes(' 0% packet loss'), output);
-      const { stdout } = await topology.exec(way.from, ['ip', 'neigh', 'show', way.to, 'dev', 'eth0']);
-      assert.match(stdout, /REACHABLE/);
-    });
+    const neighbour = [way.to, 'dev', 'eth0'];
+    for (const [what, change] of [
+      ['an entry that is used is asked for again after some seconds', ['change', ...neighbour, 'nud', 'stale']],
+      [
+        'one that has failed, as while the peer is started anew, is asked for by the next packet',
+        ['change', ...neighbour, 'nud', 'failed'],
+      ],
+      ['one that is gone comes back', ['delete', ...neighbour]],
+    ] as const) {
+      await topology.exec(way.from, ['ip', 'neigh', ...change]);
+      await eventuallyHolds(async () => {
+        const { ok, output } = await ping(topology, one, addressIn(6, other), '-c', '5', '-i', '0.1');
+        assert.ok(ok && output.includes(' 0% packet loss'), `${what}: ${output}`);
+        const { stdout } = await topology.exec(way.from, ['ip', 'neigh', 'show', ...neighbour]);
+        assert.match(stdout, /REACHABLE/, what);
+      });
+    }
   });
 }

@@ -25,6 +25,7 @@ import {
   endpointLookup,
   FIB_BYTES,
   FIB_DESTINATION_MAC,
+  FIB_NO_NEIGHBOUR,
   FIB_SOURCE_MAC,
   findWay,
   jumpIfNoPayload,
@@ -140,6 +141,7 @@ function carry(asm: Assembler, options: ProgramOptions, family: Family, other: s
     port: SUBNET + outer.layout.subnetPort,
     length: LONGEST,
     flags: 0,
+    otherwise: () => requireResolvable(asm, options, family),
   });
   if (mustBeMarked(outer, family)) markSingle(asm);
   grow(asm, outer);
@@ -178,6 +180,17 @@ function send(asm: Assembler, options: ProgramOptions, family: Family): void {
     asm.label('send-to-neighbour');
   }
   sendToNeighbour(asm, options, FIB, NEXT_HOP);
+}
+
+/**
+ * A socket's packets make the kernel ask for a MAC address that it does not know, so this one goes by the forwarder; but while nobody is
+ * there to take that way, by the neighbour entry, if it can. In: R0 what routing says, R7 size of segments.
+ */
+function requireResolvable(asm: Assembler, options: ProgramOptions, family: Family): void {
+  asm.jumpIf('ne', 0, FIB_NO_NEIGHBOUR, 'pass');
+  if (options.segmentation === 'host' || mustBeMarked(outerOf(options), family)) asm.jumpIf('ne', 7, 0, 'pass');
+  jumpIfUnattended(asm, CLOCK, 'way-found');
+  asm.jump('pass');
 }
 
 function findPeer(asm: Assembler, maps: FastPathMaps, { layout }: Outer, family: Family): void {

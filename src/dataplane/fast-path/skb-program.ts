@@ -267,6 +267,9 @@ const LOOPBACK_INDEX = 1;
 /** `BPF_FIB_LOOKUP_SKIP_NEIGH`, Linux 6.3. */
 export const FIB_LOOKUP_SKIP_NEIGH = 4;
 
+/** `BPF_FIB_LKUP_RET_NO_NEIGH`: the route and the next hop's address are in the answer, and no MAC address. */
+export const FIB_NO_NEIGHBOUR = 7;
+
 /** What `findWay` asks about, by offsets in the frame. */
 export interface Way {
   /** The answer, FIB_BYTES that are zero before. */
@@ -277,6 +280,8 @@ export interface Way {
   /** 8 bytes, length of the inner packet; the shortest by default. */
   readonly length?: number;
   readonly flags: number;
+  /** What to do when the answer, in R0, is not 0: go to `way-found` or `pass`. By default the packet passes. */
+  readonly otherwise?: () => void;
 }
 
 /**
@@ -286,7 +291,7 @@ export interface Way {
 export function findWay(
   asm: Assembler,
   { ownAddress, ownPort, underlayIndex }: Pick<ProgramOptions, 'ownAddress' | 'ownPort' | 'underlayIndex'>,
-  { fib, address, port, length, flags }: Way,
+  { fib, address, port, length, flags, otherwise }: Way,
 ): void {
   const { family, addressFamily, overhead } = outerOf({ ownAddress });
   asm.store(1, FRAME, fib, addressFamily);
@@ -316,7 +321,12 @@ export function findWay(
   asm.op('mov', 3, FIB_BYTES);
   asm.op('mov', 4, flags);
   asm.call(FIB_LOOKUP);
-  asm.jumpIf('ne', 0, 0, 'pass');
+  if (otherwise === undefined) asm.jumpIf('ne', 0, 0, 'pass');
+  else {
+    asm.jumpIf('eq', 0, 0, 'way-found');
+    otherwise();
+    asm.label('way-found');
+  }
   asm.load(4, 1, FRAME, fib + FIB_INDEX);
   asm.jumpIf('ne', 1, underlayIndex, 'pass');
   // The next hop of an IPv4 route may have an IPv6 address.

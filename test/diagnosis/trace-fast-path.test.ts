@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, it } from 'node:test';
-import { run } from '../../src/linux/run.ts';
 import { readPcapng } from '../fakes/pcapng-reader.ts';
+import { folderOnBpffs } from '../netns/bpffs.ts';
 import { weft } from '../netns/lab-command.ts';
 import { addressOf, ping } from '../netns/overlay.ts';
 import { eventuallyHolds, LineFeed } from '../netns/waiting.ts';
@@ -16,11 +15,7 @@ const stack = new AsyncDisposableStack();
 let folder: string;
 
 before(async () => {
-  const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
-  stack.defer(() => rm(mountPoint, { recursive: true }));
-  await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
-  stack.defer(async () => void (await run(['umount', mountPoint])));
-  folder = join(mountPoint, 'weft');
+  folder = await folderOnBpffs(stack);
 });
 after(() => stack.disposeAsync());
 

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
-import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, it } from 'node:test';
@@ -14,7 +13,8 @@ import type { Underlay } from '../../src/lab/namespaces.ts';
 import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
 import { BPF_COMMANDS } from '../../src/linux/constants.ts';
 import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
-import { type Child, run } from '../../src/linux/run.ts';
+import type { Child } from '../../src/linux/run.ts';
+import { folderOnBpffs } from '../netns/bpffs.ts';
 import { EchoConnection, serveEcho } from '../netns/echo-connection.ts';
 import { transfer, untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
@@ -50,11 +50,7 @@ class Kept implements AsyncDisposable {
 
   static async create(hosts: number, underlay: Underlay): Promise<Kept> {
     await using stack = new AsyncDisposableStack();
-    const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
-    stack.defer(() => rm(mountPoint, { recursive: true }));
-    await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
-    stack.defer(async () => void (await run(['umount', mountPoint])));
-    const root = join(mountPoint, 'weft');
+    const root = await folderOnBpffs(stack);
     const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
     const overlay = stack.use(await Overlay.create({ hosts, containersPerHost: 1, underlay, agentFlags }, signal));
     return new Kept(overlay, root, underlay, stack.move());

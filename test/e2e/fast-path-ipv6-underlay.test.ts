@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { LAYOUT } from '../../src/dataplane/fast-path/layout.ts';
 import type { LabHost, Place } from '../../src/lab/topology.ts';
-import { run } from '../../src/linux/run.ts';
 import { payloadOf } from '../fakes/packets.ts';
 import { address6, udp6Packet } from '../fakes/packets6.ts';
+import { folderOnBpffs } from '../netns/bpffs.ts';
 import { Ipv6Hosts } from '../netns/ipv6-hosts.ts';
 import { ping } from '../netns/overlay.ts';
 import { lostPings } from '../netns/ping-replies.ts';
@@ -15,6 +14,7 @@ import {
   addressIn,
   carriedByFastPath,
   everyFamilyAnswers,
+  neighbourComesBack,
   type StackedContainer,
   transferStacked,
 } from '../netns/stacked-overlay.ts';
@@ -200,11 +200,7 @@ for (const [way, flags, limits] of [
 for (const underlay of ['native', 'wire', 'switch'] as const) {
   it(`IPv6 between hosts: packets pass while no agent runs, and agents take over from each other (${underlay})`, async () => {
     await using stack = new AsyncDisposableStack();
-    const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
-    stack.defer(() => rm(mountPoint, { recursive: true }));
-    await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
-    stack.defer(async () => void (await run(['umount', mountPoint])));
-    const root = join(mountPoint, 'weft');
+    const root = await folderOnBpffs(stack);
     const flags = [`--fast-path-dir=${root}`];
     const hosts = stack.use(await Ipv6Hosts.create(underlay, [flags, flags]));
     const { topology } = hosts;
@@ -234,15 +230,7 @@ for (const underlay of ['native', 'wire', 'switch'] as const) {
 
     await transferStacked(topology, [one, other], 6, FILE_BYTES);
     await transferStacked(topology, [other, one], 6, FILE_BYTES);
-    const way = { from: topology.hosts[0]!, to: hosts.addressOf(topology.hosts[1]!) };
-    await topology.exec(way.from, ['ip', 'neigh', 'change', way.to, 'dev', 'eth0', 'nud', 'stale']);
-    // An entry that is used is asked for again after some seconds.
-    await eventuallyHolds(async () => {
-      const { ok, output } = await ping(topology, one, addressIn(6, other), '-c', '5', '-i', '0.1');
-      assert.ok(ok && output.includes(' 0% packet loss'), output);
-      const { stdout } = await topology.exec(way.from, ['ip', 'neigh', 'show', way.to, 'dev', 'eth0']);
-      assert.match(stdout, /REACHABLE/);
-    });
+    await neighbourComesBack(topology, [one, other], 6, hosts.addressOf(topology.hosts[1]!));
 
     const flood = stack.use(await topology.start(one.namespace, ['ping', '-n', '-i', '0.005', addressIn(6, other)]));
     const answers = new LineFeed(flood.stdout!);

@@ -1,22 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Underlay } from '../../src/lab/namespaces.ts';
 import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import { type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
-import { run } from '../../src/linux/run.ts';
+import { folderOnBpffs } from '../netns/bpffs.ts';
 import { Flanneld, HEALTHZ_PORT } from '../netns/flanneld.ts';
 import { ping } from '../netns/overlay.ts';
 import {
   addressIn,
   attachStacked,
   carriedByFastPath,
+  neighbourComesBack,
   type StackedContainer,
   transferStacked,
 } from '../netns/stacked-overlay.ts';
-import { eventuallyHolds } from '../netns/waiting.ts';
 
 /** IPv6 packets by the fast path; test/netns/udp-ipv6.test.ts has the case that super-packets arrive in one piece. */
 
@@ -94,11 +91,7 @@ for (const [way, flags, limits] of [
 for (const underlay of ['native', 'wire'] as const) {
   it(`IPv6 packets pass while no agent runs, and keep the neighbour entries true (${underlay})`, async () => {
     await using stack = new AsyncDisposableStack();
-    const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
-    stack.defer(() => rm(mountPoint, { recursive: true }));
-    await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
-    stack.defer(async () => void (await run(['umount', mountPoint])));
-    const flags = [`--fast-path-dir=${join(mountPoint, 'weft')}`];
+    const flags = [`--fast-path-dir=${await folderOnBpffs(stack)}`];
     const { topology, agents, containers } = await startHosts(underlay, flags, stack);
     await carriedByFastPath(topology, agents, containers, 6, { bytes: FILE_BYTES, limits: { txReads: 60 } });
     for (const { child } of agents) {
@@ -109,23 +102,7 @@ for (const underlay of ['native', 'wire'] as const) {
     const [one, other] = containers;
     await transferStacked(topology, [one, other], 6, FILE_BYTES);
     await transferStacked(topology, [other, one], 6, FILE_BYTES);
-    const way = { from: topology.hosts[0]!, to: `192.168.77.${topology.hosts[1]!.index + 1}` };
-    const neighbour = [way.to, 'dev', 'eth0'];
-    for (const [what, change] of [
-      ['an entry that is used is asked for again after some seconds', ['change', ...neighbour, 'nud', 'stale']],
-      [
-        'one that has failed, as while the peer is started anew, is asked for by the next packet',
-        ['change', ...neighbour, 'nud', 'failed'],
-      ],
-      ['one that is gone comes back', ['delete', ...neighbour]],
-    ] as const) {
-      await topology.exec(way.from, ['ip', 'neigh', ...change]);
-      await eventuallyHolds(async () => {
-        const { ok, output } = await ping(topology, one, addressIn(6, other), '-c', '5', '-i', '0.1');
-        assert.ok(ok && output.includes(' 0% packet loss'), `${what}: ${output}`);
-        const { stdout } = await topology.exec(way.from, ['ip', 'neigh', 'show', ...neighbour]);
-        assert.match(stdout, /REACHABLE/, what);
-      });
-    }
+    const neighbour = `192.168.77.${topology.hosts[1]!.index + 1}`;
+    await neighbourComesBack(topology, [one, other], 6, neighbour);
   });
 }

@@ -8,7 +8,8 @@ import { ROOT } from '../../scripts/packaging/architecture.ts';
 import { LAYOUT } from '../../src/dataplane/fast-path/layout.ts';
 import { agentCommand } from '../../src/lab/agent.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
-import { type Child, run } from '../../src/linux/run.ts';
+import type { Child } from '../../src/linux/run.ts';
+import { folderOnBpffs } from '../netns/bpffs.ts';
 import { addressOf, Overlay } from '../netns/overlay.ts';
 import { lostPings } from '../netns/ping-replies.ts';
 import { eventually, LineFeed } from '../netns/waiting.ts';
@@ -38,11 +39,7 @@ before(async () => {
   assert.notEqual(changed, text);
   await writeFile(join(otherBuild, SOURCE), changed);
 
-  const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
-  stack.defer(() => rm(mountPoint, { recursive: true }));
-  await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
-  stack.defer(async () => void (await run(['umount', mountPoint])));
-  root = join(mountPoint, 'weft');
+  root = await folderOnBpffs(stack);
   const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
   overlay = stack.use(await Overlay.create({ hosts: 2, containersPerHost: 1, underlay: 'native', agentFlags }, signal));
   [host] = overlay.topology.hosts as [LabHost];

@@ -3,6 +3,7 @@ import { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.t
 import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts';
 import { mapsBy, underlayLayout } from '../../src/dataplane/fast-path/layout.ts';
 import { outboundProgram } from '../../src/dataplane/fast-path/outbound-program.ts';
+import type { Sign } from '../../src/dataplane/fast-path/sign.ts';
 import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../src/dataplane/fast-path/xdp-program.ts';
 import type { IpAddr } from '../../src/ip/address.ts';
@@ -37,6 +38,18 @@ export const ETHERNET_6: Uint8Array = Uint8Array.from([...ETHERNET.subarray(0, 1
 const LOOPBACK = 1;
 const FOREVER = 1n << 62n;
 const CLONE_NEWNET = 0x4000_0000;
+/** What a peer asks. */
+export const QUESTION: Sign = {
+  nonce: 0x1122_3344_5566_7788n,
+  echo: 0n,
+  takes: true,
+  arrives: true,
+  takes6: true,
+  arrives6: true,
+  alone: false,
+  tag: 1,
+  tagWhole: 2,
+};
 /** What peers want to see of us. */
 export const SEND_TAG = 0x1234;
 export const TAG = 0x4321;

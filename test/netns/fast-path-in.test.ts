@@ -1,17 +1,15 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { HOST_DEVICE } from '../../src/lab/namespaces.ts';
 import { type LabContainer, type LabHost, type Place, Topology } from '../../src/lab/topology.ts';
-import { type Child, run } from '../../src/linux/run.ts';
+import type { Child } from '../../src/linux/run.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
 import { address, udpPacket } from '../fakes/packets.ts';
 import { udpArrivals } from './arrivals.ts';
+import { folderOnBpffs } from './bpffs.ts';
 import { assertFewer, countersOf, transfer, untilFastPathCarries } from './fast-path-use.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
 import { startPlainPeer } from './plain-peer.ts';
@@ -203,11 +201,7 @@ describe('an agent with XDP', () => {
   let root: string;
 
   before(async () => {
-    const mountPoint = await mkdtemp(join(tmpdir(), 'weft-bpf-'));
-    stack.defer(() => rm(mountPoint, { recursive: true }));
-    await run(['mount', '-t', 'bpf', 'weft-test', mountPoint]);
-    stack.defer(async () => void (await run(['umount', mountPoint])));
-    root = join(mountPoint, 'weft');
+    root = await folderOnBpffs(stack);
     const agentFlags = ['--fast-path', 'auto', '--fast-path-in', 'xdp', '--fast-path-dir', root];
     overlay = stack.use(await Overlay.create({ hosts: 2, containersPerHost: 1, underlay: 'wire', agentFlags }, signal));
   });

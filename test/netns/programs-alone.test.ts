@@ -13,6 +13,7 @@ import {
   openProgramBench,
   PORT,
   type ProgramBench,
+  QUESTION,
   REDIRECTED,
   runProgram,
   TAG,
@@ -24,17 +25,6 @@ const PEER = ipv4Of(address('192.168.77.2'));
 const UNHEARD = ipv4Of(address('192.168.77.3'));
 const FOREVER = 1n << 62n;
 const SECOND = 1_000_000_000n;
-const QUESTION: Sign = {
-  nonce: 0x1122_3344_5566_7788n,
-  echo: 0n,
-  takes: true,
-  arrives: true,
-  takes6: true,
-  arrives6: true,
-  alone: false,
-  tag: 1,
-  tagWhole: 2,
-};
 
 function fromSocket(source: Ipv4Addr, payload: Uint8Array, sourcePort = PORT): Uint8Array {
   const ip = { source, destination: OWN, id: 0, dontFragment: true, ttl: 61 };

@@ -9,7 +9,7 @@ import {
   WAY_BACK_UNTIL,
   WHOLE_UNTIL_6,
 } from '../../src/dataplane/fast-path/layout.ts';
-import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from '../../src/dataplane/fast-path/sign.ts';
+import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES } from '../../src/dataplane/fast-path/sign.ts';
 import { type Ipv6Addr, parseIpv6 } from '../../src/ip/ipv6.ts';
 import { parsePrefix6 } from '../../src/ip/prefix.ts';
 import type { BpfProgram } from '../../src/linux/bpf.ts';
@@ -33,6 +33,7 @@ import {
   openProgramBench,
   PORT,
   type ProgramBench,
+  QUESTION,
   REDIRECTED,
   runProgram,
   TAG,
@@ -53,18 +54,6 @@ const SECOND = 1_000_000_000n;
 const FOREVER = 1n << 62n;
 const PORTS = { sourcePort: 1, destinationPort: 2 };
 const ip = { source: address6('fd00:244:0:2::9'), destination: address6('fd00:244:86dd:1::2') };
-
-const QUESTION: Sign = {
-  nonce: 0x1122_3344_5566_7788n,
-  echo: 0n,
-  takes: true,
-  arrives: true,
-  takes6: true,
-  arrives6: true,
-  alone: false,
-  tag: 1,
-  tagWhole: 2,
-};
 
 interface Outer {
   readonly source?: string;

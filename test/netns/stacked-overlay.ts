@@ -6,7 +6,7 @@ import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { untilFastPathCarries } from './fast-path-use.ts';
 import { Flanneld } from './flanneld.ts';
 import { ping } from './overlay.ts';
-import { eventually } from './waiting.ts';
+import { eventually, eventuallyHolds } from './waiting.ts';
 
 const NETWORKS = {
   IPv4: { Network: '10.244.0.0/16' },
@@ -202,5 +202,34 @@ export async function masqueradesBy(
     const tables = await read('nft', 'list', 'tables', isV6 ? 'ip6' : 'ip');
     assert.equal(/-A POSTROUTING .*-j FLANNEL-POSTRTG/.test(saved), rules === 'iptables', saved);
     assert.equal(/ flannel-ipv[46]$/m.test(tables), rules === 'nftables', tables);
+  }
+}
+
+/**
+ * Pings from one container to the other reach it, and make the entry true that the first one's host has of its neighbour, whatever
+ * becomes of that.
+ */
+export async function neighbourComesBack(
+  topology: Topology,
+  [from, to]: readonly [StackedContainer, StackedContainer],
+  family: 4 | 6,
+  neighbour: string,
+): Promise<void> {
+  const entry = [neighbour, 'dev', 'eth0'];
+  for (const [what, change] of [
+    ['an entry that is used is asked for again after some seconds', ['change', ...entry, 'nud', 'stale']],
+    [
+      'one that has failed, as while the peer is started anew, is asked for by the next packet',
+      ['change', ...entry, 'nud', 'failed'],
+    ],
+    ['one that is gone comes back', ['delete', ...entry]],
+  ] as const) {
+    await topology.exec(from.host, ['ip', 'neigh', ...change]);
+    await eventuallyHolds(async () => {
+      const { ok, output } = await ping(topology, from, addressIn(family, to), '-c', '5', '-i', '0.1');
+      assert.ok(ok && output.includes(' 0% packet loss'), `${what}: ${output}`);
+      const { stdout } = await topology.exec(from.host, ['ip', 'neigh', 'show', ...entry]);
+      assert.match(stdout, /REACHABLE/, what);
+    });
   }
 }

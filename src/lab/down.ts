@@ -1,6 +1,7 @@
 import { describeError, WeftError } from '../errors.ts';
+import { isAlive } from './process-identity.ts';
 import { listLabIds, REGISTRY_DIRECTORY, readRecord } from './registry.ts';
-import { isOwnerAlive, removeLab, requireRoot } from './removal.ts';
+import { removeLab, requireRoot } from './removal.ts';
 
 export type DownOutcome =
   | { readonly kind: 'removed'; readonly id: string; readonly purpose: string; readonly namespaces: number }
@@ -35,7 +36,7 @@ async function removeOne(id: string, byName: boolean, registry: string): Promise
     const record = readRecord(id, registry);
     if (record === undefined) return { kind: 'removed', id, purpose: 'removed meanwhile', namespaces: 0 };
     const { owner, purpose, namespaces } = record;
-    if (!byName && isOwnerAlive(record)) {
+    if (!byName && isAlive(owner)) {
       return { kind: 'in-use', id, purpose, pid: owner.pid };
     }
     await removeLab(record, registry);

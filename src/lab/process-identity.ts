@@ -22,6 +22,11 @@ export function identifyProcess(pid: number): ProcessIdentity | undefined {
   }
 }
 
+/** Whether it is there, and not another one with its pid. */
+export function isAlive({ pid, startTicks }: Pick<ProcessIdentity, 'pid' | 'startTicks'>): boolean {
+  return identifyProcess(pid)?.startTicks === startTicks;
+}
+
 /** Inode of the PID namespace in which this process's pids are valid; `undefined` without /proc. */
 export function ownPidNamespace(): number | undefined {
   return statSync('/proc/self/ns/pid', { throwIfNoEntry: false })?.ino;

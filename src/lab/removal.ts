@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WeftError } from '../errors.ts';
 import { run } from '../linux/run.ts';
-import { identifyProcess, ownPidNamespace, type ProcessIdentity, sameArgv } from './process-identity.ts';
+import { identifyProcess, isAlive, ownPidNamespace, type ProcessIdentity, sameArgv } from './process-identity.ts';
 import { type LabRecord, listLabIds, REGISTRY_DIRECTORY, readRecord, removeRecord } from './registry.ts';
 
 /** @throws WeftError WEFT_NOT_ROOT. */
@@ -26,16 +26,11 @@ export async function removeAbandonedLabs(registry: string = REGISTRY_DIRECTORY)
       const record = readRecord(id, registry);
       if (record === undefined || record.staysAfterCrash !== false || record.owner.pidNamespace !== pidNamespace)
         continue;
-      if (!isOwnerAlive(record)) await removeLab(record, registry);
+      if (!isAlive(record.owner)) await removeLab(record, registry);
     } catch {
       // `weft lab down` says why.
     }
   }
-}
-
-/** In this process's PID namespace. */
-export function isOwnerAlive({ owner }: LabRecord): boolean {
-  return identifyProcess(owner.pid)?.startTicks === owner.startTicks;
 }
 
 const TERMINATE_MS = 3_000;
@@ -76,7 +71,7 @@ async function endProcesses(record: LabRecord): Promise<void> {
     // They need not be our children, so there is no exit to wait for.
     for (let waited = 0; victims.length > 0 && waited < patienceMs; waited += 20) {
       await sleep(20);
-      victims = victims.filter(isStillThere);
+      victims = victims.filter(isAlive);
     }
   }
   if (victims.length > 0) {
@@ -86,10 +81,6 @@ async function endProcesses(record: LabRecord): Promise<void> {
       `could not end processes of lab ${record.id}: after SIGKILL there are still ${left}`,
     );
   }
-}
-
-function isStillThere(victim: ProcessIdentity): boolean {
-  return identifyProcess(victim.pid)?.startTicks === victim.startTicks;
 }
 
 function signalProcess(pid: number, signal: NodeJS.Signals): void {

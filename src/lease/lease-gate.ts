@@ -85,10 +85,8 @@ export class LeaseGate {
   /** All that the store has but the own entry. */
   readonly #entries = new Map<EntryId, Lease>();
   readonly #admitted = new Map<EntryId, Lease>();
-  /** The same by key: what is admitted does not overlap, and so two entries never have one key. */
-  readonly #leases = new Map<LeaseKey, Lease>();
-  /** Keys of what was admitted, changed or released since the last `takeChanges`. */
-  #changed = new Set<LeaseKey>();
+  /** By key, for what is admitted does not overlap, and so two entries never have one key at a time. */
+  #changes = new Map<LeaseKey, LeaseChange>();
   readonly #refused = new Map<EntryId, Refusal>();
   /** Whom an admitted entry keeps out. */
   readonly #keptOut = new Map<EntryId, Set<EntryId>>();
@@ -106,13 +104,13 @@ export class LeaseGate {
 
   /** The leases of other hosts that are believed, in no particular order; no two of them overlap. */
   leases(): Lease[] {
-    return [...this.#leases.values()];
+    return [...this.#admitted.values()];
   }
 
   /** What was admitted, changed or released since the last call, one change for each key. */
   takeChanges(): LeaseChange[] {
-    const changes = Array.from(this.#changed, (key) => ({ key, lease: this.#leases.get(key) }));
-    this.#changed = new Set();
+    const changes = [...this.#changes.values()];
+    this.#changes = new Map();
     return changes;
   }
 
@@ -200,10 +198,12 @@ export class LeaseGate {
   }
 
   #keep(id: EntryId, lease: Lease): void {
-    const key = leaseKey(lease);
     this.#admitted.set(id, lease);
-    this.#leases.set(key, lease);
-    this.#changed.add(key);
+    this.#noteChange(leaseKey(lease), lease);
+  }
+
+  #noteChange(key: LeaseKey, lease: Lease | undefined): void {
+    this.#changes.set(key, { key, lease });
   }
 
   /** Of an entry that has nothing wrong in itself. */
@@ -241,9 +241,7 @@ export class LeaseGate {
     const lease = this.#admitted.get(id);
     if (lease === undefined) return;
     this.#admitted.delete(id);
-    const key = leaseKey(lease);
-    this.#leases.delete(key);
-    this.#changed.add(key);
+    this.#noteChange(leaseKey(lease), undefined);
     const { ipv4, ipv6 } = this.#claimed(lease);
     if (ipv4 !== undefined) this.#subnets4.delete(ipv4);
     if (ipv6 !== undefined) this.#subnets6.delete(ipv6);

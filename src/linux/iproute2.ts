@@ -16,6 +16,7 @@ import {
   type LinkSysctl,
   type Neighbour,
   type OwnLinkKind,
+  type OwnWantedLink,
   type Route,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
@@ -127,14 +128,7 @@ class Iproute2Kernel implements Kernel {
 
   /** The kernel gives an index to one link only, as long as nobody asks for it. */
   #remember(index: number, found: ActualLink, { links }: WantedState): void {
-    const isOwn = links.some(
-      (link) =>
-        link.name === found.name &&
-        link.kind !== 'external' &&
-        link.kind === found.kind &&
-        (linkKind(link.kind) as LinkKind<OwnLinkKind>).suits(link, found.settings),
-    );
-    if (!isOwn) return;
+    if (!links.some((link) => link.kind !== 'external' && isAsWanted(found, link))) return;
     for (const [earlier, name] of this.#ownNames) if (name === found.name) this.#ownNames.delete(earlier);
     this.#ownNames.set(index, found.name);
   }
@@ -331,12 +325,16 @@ class Iproute2Kernel implements Kernel {
 function kindsOfMissing(wanted: WantedState, links: readonly ActualLink[]): readonly OwnLinkKind[] {
   const kinds = wanted.links.flatMap((link) => {
     if (link.kind === 'external') return [];
-    const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
-    const found = links.find(({ name }) => name === link.name);
-    const isThere = found?.kind === link.kind && kind.suits(link, found.settings);
-    return isThere || kind.knownBy === undefined ? [] : link.kind;
+    const isThere = links.some((found) => isAsWanted(found, link));
+    return isThere || linkKind(link.kind).knownBy === undefined ? [] : link.kind;
   });
   return [...new Set(kinds)];
+}
+
+/** Whether this is the wanted link, by its name, and could be used as it is. */
+function isAsWanted(found: ActualLink, link: OwnWantedLink): boolean {
+  const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
+  return found.name === link.name && found.kind === link.kind && kind.suits(link, found.settings);
 }
 
 /** The line of `ip -batch` (or `bridge -batch`) for an operation. Exported for its test. */

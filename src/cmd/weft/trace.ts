@@ -236,19 +236,17 @@ async function ruleOf(
   };
   const family = drop?.match.packet.ip.family ?? (isIpv4(identity.destination) ? 4 : 6);
   const why: string[] = [];
-  try {
-    const rule = (await traceRules(options, signal)).map(droppingRule).find((found) => found !== undefined);
-    if (rule !== undefined) return rule;
-  } catch (error) {
-    signal.throwIfAborted();
-    why.push(describeError(error));
-  }
-  try {
-    const rule = await legacyRuleOf(place.namespace.path, family, open, signal);
-    if (rule !== undefined) return rule;
-  } catch (error) {
-    signal.throwIfAborted();
-    why.push(describeError(error));
+  for (const find of [
+    async () => (await traceRules(options, signal)).map(droppingRule).find((rule) => rule !== undefined),
+    () => legacyRuleOf(place.namespace.path, family, open, signal),
+  ]) {
+    try {
+      const rule = await find();
+      if (rule !== undefined) return rule;
+    } catch (error) {
+      signal.throwIfAborted();
+      why.push(describeError(error));
+    }
   }
   notes.push(
     [

@@ -2,7 +2,7 @@ import { globSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { identifyProcess } from '../../../src/lab/process-identity.ts';
+import { identifyProcess, isAlive } from '../../../src/lab/process-identity.ts';
 import { REGISTRY_DIRECTORY, readRecord } from '../../../src/lab/registry.ts';
 import { removeLab } from '../../../src/lab/removal.ts';
 import { NodeCgroups } from './cgroups.ts';
@@ -22,7 +22,7 @@ export function bedDir(labId: string): string {
 export async function removeLeftovers(): Promise<void> {
   for (const dir of globSync(join(tmpdir(), `${DIR_PREFIX}*`))) {
     const [id, pid, startTicks] = basename(dir).slice(DIR_PREFIX.length).split('-');
-    if (identifyProcess(Number(pid))?.startTicks === Number(startTicks)) continue;
+    if (isAlive({ pid: Number(pid), startTicks: Number(startTicks) })) continue;
     for (const name of cgroupNames(id!)) await NodeCgroups.existing(name).remove();
     const record = readRecord(id!);
     if (record !== undefined) await removeLab(record);

@@ -16,7 +16,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets bench bench-scale bench-cni bench-start-up bench-page soak cni-plugin fuzz node24 dist image page browser screenshots clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets bench bench-scale bench-cni bench-start-up bench-page bench-profile soak cni-plugin fuzz node24 dist image page browser screenshots clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
@@ -97,6 +97,10 @@ bench-page: ## measure what the page of weft ui costs three hosts, and how soon 
 	scripts/setup.sh bench browser
 	$(MAKE) dist/page/index.html
 	scripts/run.sh bench/page.ts $(ARGS)
+
+bench-profile: ## sample the processors while one TCP stream runs, and show where the time of 64 KB goes; ARGS="--rounds 5" (root)
+	scripts/setup.sh bench profile
+	scripts/run.sh bench/profile.ts $(ARGS)
 
 soak: ## known bytes at full rate while agents are killed, and links, routes and packets spoiled; MINUTES=30 (root)
 	scripts/setup.sh netns

@@ -2,9 +2,10 @@
  * `make bench`: the same two containers over direct routing, kernel VXLAN, weft's backends, a one-packet loop and wireguard-go. In
  * each round every path is measured once, each round starts with another path, and ratios are those of one round, so that a
  * noisy machine is noisy for all. Options: --quick (about two minutes), --json, --write (README, docs/PERFORMANCE.md and docs/bench.svg),
- * --repeat N, --seconds N.
+ * --underlay NAME (measures that one alone; with --write the others keep their figures, which bench/figures.json has), --repeat N,
+ * --seconds N.
  */
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { untilStopped } from '../src/cmd/stop-signal.ts';
 import { describeError } from '../src/errors.ts';
@@ -22,6 +23,7 @@ import {
   type Ratio,
   ratioOf,
   ratios,
+  ratioTable,
   table,
   UNITS,
 } from './report.ts';
@@ -153,10 +155,14 @@ function rotated<T>(list: readonly T[], round: number): T[] {
   return [...list.slice(first), ...list.slice(0, first)];
 }
 
-async function measureAll(jobs: readonly Job[], signal: AbortSignal): Promise<Figures> {
+async function measureAll(
+  jobs: readonly Job[],
+  underlays: readonly BenchUnderlay[],
+  signal: AbortSignal,
+): Promise<Figures> {
   const runs = new Map<string, number[]>();
   const progress = (text: string): void => void process.stderr.write(`${text}\n`);
-  for (const underlay of UNDERLAYS) {
+  for (const underlay of underlays) {
     const names = PATHS.filter((path) =>
       jobs.some((job) => job.paths.includes(path) && job.underlays.includes(underlay)),
     );
@@ -204,11 +210,31 @@ async function measurePeerCounts(repeat: number, seconds: number, signal: AbortS
   return ratioOf(summarise(runs.many), summarise(runs.few))!;
 }
 
+/** What the documents show of an underlay: all of it from one run. */
+interface Measured {
+  readonly machine: string;
+  readonly figures: NonNullable<Figures[BenchUnderlay]>;
+}
+const MEASURED = new URL('figures.json', import.meta.url);
+const DIGITS = 4;
+
 async function writeDocuments(figures: Figures, machine: string): Promise<void> {
-  const source = `Measured by \`make bench ARGS=--write\`: ${machine}.`;
-  await writeBetween('README.md', 'overview', overview(figures));
-  await writeBetween('docs/PERFORMANCE.md', 'bench', `${table(figures)}\n\n![TCP throughput](bench.svg)\n\n${source}`);
-  await writeFile(new URL('../docs/bench.svg', import.meta.url), plot(figures));
+  const measured = JSON.parse(await readFile(MEASURED, 'utf8')) as Partial<Record<BenchUnderlay, Measured>>;
+  for (const underlay of UNDERLAYS) {
+    const own = figures[underlay];
+    if (own !== undefined) measured[underlay] = { machine, figures: own };
+  }
+  const rounded = (_key: string, value: unknown): unknown =>
+    typeof value === 'number' ? Number(value.toPrecision(DIGITS)) : value;
+  await writeFile(MEASURED, `${JSON.stringify(measured, rounded)}\n`);
+  const known = UNDERLAYS.filter((underlay) => measured[underlay] !== undefined);
+  const all: Figures = Object.fromEntries(known.map((underlay) => [underlay, measured[underlay]!.figures]));
+  const machines = [...new Set(known.map((underlay) => measured[underlay]!.machine))];
+  const source = `Measured by \`make bench ARGS=--write\`: ${machines.join('; ')}.`;
+  await writeBetween('README.md', 'overview', overview(all));
+  await writeBetween('docs/PERFORMANCE.md', 'bench', `${table(all)}\n\n![TCP throughput](bench.svg)\n\n${source}`);
+  await writeBetween('docs/PERFORMANCE.md', 'ratios', ratioTable(all));
+  await writeFile(new URL('../docs/bench.svg', import.meta.url), plot(all));
 }
 
 async function main(): Promise<void> {
@@ -217,6 +243,7 @@ async function main(): Promise<void> {
       quick: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       write: { type: 'boolean', default: false },
+      underlay: { type: 'string', multiple: true, default: [...UNDERLAYS] },
       repeat: { type: 'string', default: '7' },
       seconds: { type: 'string', default: '1' },
     },
@@ -224,12 +251,21 @@ async function main(): Promise<void> {
   const [repeat, seconds] = [Number(values.repeat), Number(values.seconds)];
   if (!(Number.isInteger(repeat) && repeat > 0 && seconds > 0))
     throw new RangeError('--repeat and --seconds must be above 0');
+  const underlays = values.underlay.map((name) => {
+    const underlay = UNDERLAYS.find((known) => known === name);
+    if (underlay === undefined) throw new RangeError(`--underlay ${name}: known are ${UNDERLAYS.join(', ')}`);
+    return underlay;
+  });
+  // Other paths and fewer rounds than those of the documents.
+  if (values.quick && values.write) throw new RangeError('--write needs a full run, without --quick');
   using stopped = untilStopped();
-  const figures = await measureAll(values.quick ? quickJobs() : fullJobs(repeat, seconds), stopped.signal);
+  const jobs = values.quick ? quickJobs() : fullJobs(repeat, seconds);
+  const figures = await measureAll(jobs, underlays, stopped.signal);
   const machine = describeMachine();
   if (values.write) await writeDocuments(figures, machine);
   const all = ratios(figures);
-  if (!values.quick) all['native.peers5000.vs3'] = await measurePeerCounts(repeat, seconds, stopped.signal);
+  if (!values.quick && underlays.includes('native'))
+    all['native.peers5000.vs3'] = await measurePeerCounts(repeat, seconds, stopped.signal);
   const result = {
     machine,
     units: UNITS,

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4 } from '../src/ip/ipv4.ts';
 import type { LabContainer } from '../src/lab/topology.ts';
+import { lines } from '../src/linux/run.ts';
 import type { BenchPath } from './paths.ts';
 import { saysReady } from './says-ready.ts';
 import { countUdp, datagramsReceived, LOAD, sendUdp } from './udp-load.ts';
@@ -13,6 +14,8 @@ export interface Rig extends AsyncDisposable {
   readonly client: LabContainer;
   readonly server: LabContainer;
   readonly serverAddress: string;
+  /** The process that receives TCP streams. */
+  readonly receiverPid: number;
 }
 
 const SOCKPERF_PORT = 11_111;
@@ -37,7 +40,14 @@ export async function createRig(path: BenchPath): Promise<Rig> {
   await saysReady(shortConnections, /^ready$/);
   await countUdp(path.topology, server, LOAD, AbortSignal.timeout(10_000));
   const held = stack.move();
-  return { path, client, server, serverAddress, [Symbol.asyncDispose]: () => held.disposeAsync() };
+  return {
+    path,
+    client,
+    server,
+    serverAddress,
+    receiverPid: iperf.pid,
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
 }
 
 interface IperfSum {
@@ -45,10 +55,25 @@ interface IperfSum {
   readonly bytes: number;
 }
 
-async function iperf(rig: Rig, args: readonly string[], signal: AbortSignal): Promise<Record<string, IperfSum>> {
+/** What iperf3 received over a number of streams. @param onStart is told the pid of the process that sends. */
+async function iperf(
+  rig: Rig,
+  args: readonly string[],
+  signal: AbortSignal,
+  onStart?: (pid: number) => void,
+): Promise<IperfSum> {
   const argv = ['iperf3', '-c', rig.serverAddress, '--json', ...args];
-  const { stdout } = await rig.path.topology.exec(rig.client, argv, { signal, timeoutMs: 60_000 });
-  return (JSON.parse(stdout) as { end: Record<string, IperfSum> }).end;
+  const deadline = AbortSignal.any([signal, AbortSignal.timeout(60_000)]);
+  await using client = await rig.path.topology.start(rig.client, argv, { signal: deadline });
+  onStart?.(client.pid);
+  let answer = '';
+  for await (const line of lines(client.stdout!)) answer += `${line}\n`;
+  const { code } = await client.exited;
+  deadline.throwIfAborted();
+  if (code !== 0) throw new WeftError('WEFT_LAB_FAILED', `iperf3 ended with ${code}: ${answer.slice(-500)}`);
+  const sum = (JSON.parse(answer) as { end: { sum_received?: IperfSum } }).end.sum_received;
+  if (sum === undefined) throw new WeftError('WEFT_LAB_FAILED', 'iperf3 reported no received bytes');
+  return sum;
 }
 
 export interface TcpResult {
@@ -67,15 +92,27 @@ export async function tcp(
 ): Promise<TcpResult> {
   const before = cpuSeconds(rig);
   const args = ['-t', String(seconds), '-P', String(streams), ...(reverse ? ['--reverse'] : [])];
-  const { sum_received: sum } = await iperf(rig, args, signal);
+  const sum = await iperf(rig, args, signal);
   const after = cpuSeconds(rig);
-  if (sum === undefined) throw new WeftError('WEFT_LAB_FAILED', 'iperf3 reported no received bytes');
   const gb = sum.bytes / BYTES_PER_GB;
   return {
     gbps: sum.bits_per_second / 1e9,
     forwarderCpuPerGb: (after.forwarders - before.forwarders) / gb,
     machineCpuPerGb: (after.machine - before.machine) / gb,
   };
+}
+
+/** One TCP stream: the bytes that arrived, and the process that sent them. */
+export async function tcpStream(
+  rig: Rig,
+  seconds: number,
+  signal: AbortSignal,
+): Promise<{ bytes: number; senderPid: number }> {
+  let senderPid = 0;
+  const { bytes } = await iperf(rig, ['-t', String(seconds)], signal, (pid) => {
+    senderPid = pid;
+  });
+  return { bytes, senderPid };
 }
 
 export interface UdpResult {

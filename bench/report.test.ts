@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { describeRatio, type Figures, ratioOf, ratios, table } from './report.ts';
+import { describeRatio, type Figures, ratioOf, ratios, ratioTable, table } from './report.ts';
 import { summarise } from './stats.ts';
 
 describe('ratios of a bench', () => {
@@ -27,5 +27,11 @@ describe('ratios of a bench', () => {
     };
     assert.deepEqual(Object.keys(ratios(figures)), ['native.tcp1.vsVxlan', 'native.tcp1.weftVxlan.vsVxlan']);
     assert.match(table(figures), /\| kernel VXLAN \| 1\.00 \| 2 % \|/);
+    assert.equal(
+      ratioTable({ ...figures, wire: { weft: { tcp1: summarise([1]) } } })
+        .split('\n')
+        .at(-1),
+      '| TCP 1 | 2.00 (2.00 to 2.00) |  |',
+    );
   });
 });

@@ -93,6 +93,24 @@ export function describeRatio({ median, min, max, noisy }: Ratio): string {
   return noisy ? `too noisy: ${least} to ${most}` : `${median.toPrecision(3)} (${least} to ${most})`;
 }
 
+/** Markdown: weft's udp mode divided by kernel VXLAN in the same round, a row a metric and a column an underlay. */
+export function ratioTable(figures: Figures): string {
+  const all = ratios(figures);
+  const underlays = (Object.keys(UNDERLAY_NAMES) as BenchUnderlay[]).filter((name) => figures[name] !== undefined);
+  const rows = COLUMNS.flatMap(([title, metric]) => {
+    const cells = underlays.map((underlay) => {
+      const ratio = all[`${underlay}.${metric}.vsVxlan`];
+      return ratio === undefined ? '' : describeRatio(ratio);
+    });
+    return cells.every((cell) => cell === '') ? [] : [`| ${[title, ...cells].join(' | ')} |`];
+  });
+  return [
+    `| weft (udp mode) ÷ kernel VXLAN | ${underlays.map((underlay) => UNDERLAY_NAMES[underlay]).join(' | ')} |`,
+    `|---|${underlays.map(() => '---|').join('')}`,
+    ...rows,
+  ].join('\n');
+}
+
 function shown(metric: Metric, value: number): string {
   switch (metric) {
     case 'lost50':
@@ -136,6 +154,14 @@ const UNDERLAY_TITLES: Readonly<Record<BenchUnderlay, string>> = {
   wire: 'wire-like underlay (each host cuts its datagrams to MTU size)',
   xdp: 'wire-like underlay, with an XDP program on each device (an empty one where the path has none)',
   switch: 'underlay with a switch that cuts (hosts hand over large packets, as to a NIC with TSO)',
+};
+
+/** As columns name them. */
+const UNDERLAY_NAMES: Readonly<Record<BenchUnderlay, string>> = {
+  native: 'veth',
+  wire: 'wire-like',
+  xdp: 'xdp',
+  switch: 'switch',
 };
 
 /** Markdown tables: medians with their range, one table an underlay. */

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes this machine ready for one make target; started by the Makefile, harmless to run by hand, does nothing twice.
 #
-#   scripts/setup.sh SUITE...     unit | netns | test | browser | diagnosis | e2e | kind | lab | bench | node24 | dist-amd64 | dist-arm64
+#   scripts/setup.sh SUITE...     unit | netns | test | browser | diagnosis | e2e | kind | lab | bench | profile | node24 | dist-amd64 | dist-arm64
 #
 # npm packages come from package-lock.json; Debian packages only where the command or library they bring is missing. Everything it
 # prints goes to standard error: standard output belongs to the target (`make lab ARGS=--json` prints JSON alone).
@@ -65,7 +65,8 @@ for suite; do
     dist-amd64 | dist-arm64)
       commands="$commands $(packaging "${suite#dist-}")" ;;
     bench) commands="$commands $network $stores sockperf=sockperf $wireguard" namespaces=yes ;;
-    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, test, browser, diagnosis, e2e, kind, lab, bench, node24, dist-amd64, dist-arm64" ;;
+    profile) commands="$commands perf=linux-perf" ;;
+    *) fail "scripts/setup.sh: unknown suite '$suite'" "known: unit, netns, test, browser, diagnosis, e2e, kind, lab, bench, profile, node24, dist-amd64, dist-arm64" ;;
   esac
 done
 

@@ -4,7 +4,7 @@ import { inboundProgram } from '../../src/dataplane/fast-path/inbound-program.ts
 import { mapsBy, underlayLayout } from '../../src/dataplane/fast-path/layout.ts';
 import { outboundProgram } from '../../src/dataplane/fast-path/outbound-program.ts';
 import type { Sign } from '../../src/dataplane/fast-path/sign.ts';
-import type { ProgramOptions } from '../../src/dataplane/fast-path/skb-program.ts';
+import { type ProgramOptions, SKB_GSO_SIZE } from '../../src/dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../src/dataplane/fast-path/xdp-program.ts';
 import type { IpAddr } from '../../src/ip/address.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
@@ -20,6 +20,8 @@ import { address } from '../fakes/packets.ts';
 const PROG_TEST_RUN = 10;
 const ATTRIBUTE_BYTES = 72;
 const ROOM = 4_096;
+/** `struct __sk_buff`: what a program sees beside the packet. */
+const CONTEXT_BYTES = 192;
 /** What a program returns: TCX_NEXT as an unsigned number, TCX_REDIRECT, TCX_DROP. */
 export const NEXT = 0xffff_ffff;
 export const REDIRECTED = 7;
@@ -63,6 +65,7 @@ export interface Outcome {
 /** Buffers that the kernel may read and write while a program runs, for packets up to ROOM bytes. */
 const input = new Uint8Array(new SharedArrayBuffer(ROOM));
 const output = new Uint8Array(new SharedArrayBuffer(ROOM));
+const context = new DataView(new SharedArrayBuffer(CONTEXT_BYTES));
 const attributes = new DataView(new SharedArrayBuffer(ATTRIBUTE_BYTES));
 
 /**
@@ -73,8 +76,11 @@ export function shortestRun(packet: Uint8Array): number {
   return ETHERNET.length + (packet[12] === 0x86 && packet[13] === 0xdd ? 40 : 20);
 }
 
-/** @throws Error when the kernel does not run it, as for packets below {@link shortestRun}. */
-export function runProgram(program: BpfProgram, packet: Uint8Array): Outcome {
+/**
+ * @param segmentSize bytes, of a super-packet; tcx programs alone are told it.
+ * @throws Error when the kernel does not run it, as for packets below {@link shortestRun}.
+ */
+export function runProgram(program: BpfProgram, packet: Uint8Array, segmentSize?: number): Outcome {
   input.set(packet);
   new Uint8Array(attributes.buffer).fill(0);
   attributes.setUint32(0, program.fd, true);
@@ -83,6 +89,11 @@ export function runProgram(program: BpfProgram, packet: Uint8Array): Outcome {
   attributes.setBigUint64(16, BigInt(addressOf(input)), true);
   attributes.setBigUint64(24, BigInt(addressOf(output)), true);
   attributes.setUint32(32, 1, true);
+  if (segmentSize !== undefined) {
+    context.setUint32(SKB_GSO_SIZE, segmentSize, true);
+    attributes.setUint32(40, CONTEXT_BYTES, true);
+    attributes.setBigUint64(48, BigInt(addressOf(context)), true);
+  }
   const result = bpf(PROG_TEST_RUN, addressOf(attributes), ATTRIBUTE_BYTES);
   if (result !== 0) throw new Error(`BPF_PROG_TEST_RUN of ${packet.length} bytes: ${result}`);
   return { verdict: attributes.getUint32(4, true), packet: output.slice(0, attributes.getUint32(12, true)) };

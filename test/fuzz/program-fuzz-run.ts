@@ -97,7 +97,7 @@ export interface ProgramFuzzTotals {
   readonly packets: number;
   /** By the program for each kind of device. */
   readonly taken: number;
-  readonly takenAcknowledgements: number;
+  readonly takenWhereCut: number;
   /** By the program for --destination-check=off. */
   readonly takenUnchecked: number;
   /** By the programs before GRO. */
@@ -357,7 +357,7 @@ export async function runProgramFuzz(
   const totals = {
     packets: 0,
     taken: 0,
-    takenAcknowledgements: 0,
+    takenWhereCut: 0,
     takenUnchecked: 0,
     takenByXdp: 0,
     left: 0,
@@ -393,7 +393,7 @@ export async function runProgramFuzz(
       if (!equal(packet, expected)) fail(`${segmentation}: made ${hex(packet)}, the forwarder makes ${hex(forwards)}`);
       bytes += forwards.length;
       if (segmentation === 'beyond') totals.taken++;
-      else if (segmentation === 'host') totals.takenAcknowledgements++;
+      else if (segmentation === 'host') totals.takenWhereCut++;
       else totals.takenUnchecked++;
       if (isIpv6(forwards)) totals.takenIpv6++;
     }
@@ -415,7 +415,7 @@ export async function runProgramFuzz(
   }
   const counted = PEERS.map(({ slot }) => bench.tables.read(slot).rx);
   const sum = (field: 'packets' | 'bytes'): number => counted.reduce((all, one) => all + one[field], 0);
-  const taken = totals.taken + totals.takenAcknowledgements + totals.takenUnchecked + totals.takenByXdp;
+  const taken = totals.taken + totals.takenWhereCut + totals.takenUnchecked + totals.takenByXdp;
   if (sum('packets') !== taken || sum('bytes') !== bytes) {
     throw new ProgramFuzzFailure(
       `${taken} packets of ${bytes} bytes taken, ${sum('packets')} of ${sum('bytes')} counted`,

@@ -18,6 +18,7 @@ const SMALL_FILE_BYTES = 4 * 1024 * 1024;
 const LISTENER_PORT = 7000;
 const SEGMENT_PORT = 7001;
 const ONE_WAY_PORT = 7002;
+const MIXED_PORT = 7003;
 const SEGMENT_BYTES = 1_400;
 /** A container's TTL of 64 less four routings: two by the kernels, one by each forwarder. */
 const TTL_ON_ARRIVAL = 60;
@@ -55,6 +56,31 @@ async function meshOf(
   }
 }
 
+/** Lines that are a datagram each. */
+const numbered = (count: number): string[] =>
+  Array.from({ length: count }, (_, index) => `${index}`.padEnd(SEGMENT_BYTES - 1, '.').concat('\n'));
+
+function segmentSender(to: LabContainer, port: number, ...counts: string[]): string[] {
+  const script = fileURLToPath(new URL('udp-segment-sender.ts', import.meta.url));
+  return [
+    ...[process.execPath, ...RUNTIME_FLAGS, script],
+    ...[addressOf(to), `${port}`, `${SEGMENT_BYTES}`, ...counts],
+  ];
+}
+
+/** Super-packets and single packets in turn: the single ones, which have the shorter way, may not overtake. */
+async function keepsOrder(topology: Topology): Promise<void> {
+  const [from, to] = topology.containers as readonly LabContainer[];
+  const lines = numbered(210);
+  const feed = await udpArrivals(topology, to!, MIXED_PORT);
+  await topology.exec(from!, segmentSender(to!, MIXED_PORT, '20,1'), { stdin: lines.join('') });
+  await eventually('all datagrams arrive', () => feed.mark >= lines.length || undefined);
+  assert.deepEqual(
+    feed.seen.map(({ text }) => `${text}\n`),
+    lines,
+  );
+}
+
 /**
  * 100 datagrams, 20 a system call, from the first host to the second by the fast path, once TCP has shown that it is open; none
  * may be lost or overtake another.
@@ -64,10 +90,9 @@ async function carriesSegments(
   tunnels: readonly Tunnel[],
   [from, to]: readonly LabContainer[],
 ): Promise<void> {
-  const lines = Array.from({ length: 100 }, (_, index) => `${index}`.padEnd(SEGMENT_BYTES - 1, '.').concat('\n'));
+  const lines = numbered(100);
   const feed = await udpArrivals(topology, to!, SEGMENT_PORT);
-  const script = fileURLToPath(new URL('udp-segment-sender.ts', import.meta.url));
-  const sender = [process.execPath, ...RUNTIME_FLAGS, script, addressOf(to!), `${SEGMENT_PORT}`, `${SEGMENT_BYTES}`];
+  const sender = segmentSender(to!, SEGMENT_PORT);
   const look = countersOf(tunnels.slice(0, 1));
   let before: readonly TunnelCounters[] = [];
   let mark = 0;
@@ -88,6 +113,22 @@ async function carriesSegments(
   assert.deepEqual(
     feed.seen.slice(mark).map(({ text }) => `${text}\n`),
     lines,
+  );
+}
+
+/** A hundred pings, of which at most one a second and the signs pass the forwarders. */
+async function carriesRoundTrips(topology: Topology, tunnels: readonly Tunnel[]): Promise<void> {
+  const [a, b] = topology.containers as readonly LabContainer[];
+  await untilFastPathCarries(
+    countersOf(tunnels),
+    async () => {
+      const { ok, output } = await ping(topology, a!, addressOf(b!), '-c', '100', '-i', '0.01');
+      assert.ok(ok, output);
+    },
+    (carried) => {
+      assertFewer(carried, 'txReads', 20);
+      assertFewer(carried, 'rxReceives', 20);
+    },
   );
 }
 
@@ -270,6 +311,14 @@ describe('the fast path where this host cuts super-packets', () => {
     assert.equal(await udpChecksumErrors(topology, topology.hosts[1]!), 0);
   });
 
+  it('carries round trips past both forwarders', async () => {
+    await carriesRoundTrips(topology, tunnels);
+  });
+
+  it('keeps the order of super-packets and single packets', async () => {
+    await keepsOrder(topology);
+  });
+
   /** UDP GRO joins only datagrams that have a checksum, and only if it is right. */
   function assertJoined({ before, after }: Carried<TunnelCounters>): void {
     for (const [index, { peers, totals }] of after.entries()) {
@@ -278,6 +327,27 @@ describe('the fast path where this host cuts super-packets', () => {
       assert.ok(joined / packets > 0.5, `host ${index + 1}: ${joined} of ${packets} packets joined`);
     }
   }
+});
+
+describe('the fast path where a switch cuts super-packets', () => {
+  let topology: Topology;
+  let tunnels: Tunnel[];
+
+  before(async () => {
+    ({ topology, tunnels } = await meshOf(2, 'switch', () => ({ fastPath: 'auto' })));
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  it('carries round trips past both forwarders, also once super-packets were found cut', async () => {
+    const [a, b] = [topology.containers[0]!, topology.containers[1]!];
+    await transfer(topology, a, b, FILE_BYTES);
+    await transfer(topology, b, a, FILE_BYTES);
+    await carriesRoundTrips(topology, tunnels);
+  });
+
+  it('keeps the order of super-packets and single packets', async () => {
+    await keepsOrder(topology);
+  });
 });
 
 describe('who may use the fast path', () => {

@@ -6,6 +6,7 @@ import type { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tab
 import {
   DISTRUST_UNTIL,
   ENDPOINT_VALUE_BYTES,
+  LONG_WAY_UNTIL,
   NEXT_TRIAL,
   TRIAL_PAUSE,
   UNANSWERED_SINCE,
@@ -67,6 +68,9 @@ const OTHERS = [
   ['for a link-local address', '169.254.169.254'],
 ] as const;
 const PORTS = { sourcePort: 1, destinationPort: 2 };
+const OWN_CONTAINER = address('10.244.1.2');
+/** In nanoseconds. */
+const MS = 1_000_000n;
 
 interface Datagram {
   readonly outerSource: string;
@@ -406,6 +410,18 @@ describe('the inbound program', () => {
   });
 
   describe('where this host cuts super-packets', () => {
+    const key = Uint8Array.from([192, 168, 77, 2]);
+    /** Until when something of the peer may still be on its way through the forwarder. */
+    const longWayUntil = (): bigint => {
+      const value = new Uint8Array(ENDPOINT_VALUE_BYTES);
+      assert.ok(tables.maps.endpoints.lookup(key, value) >= 0);
+      return new DataView(value.buffer).getBigUint64(LONG_WAY_UNTIL, true);
+    };
+    const setLongWay = (until: bigint): void => {
+      const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+      value.setBigUint64(LONG_WAY_UNTIL, until, true);
+      tables.maps.endpoints.update(key, new Uint8Array(value.buffer));
+    };
     const segment = (flags: number, bytes: number, options = new Uint8Array(12)): Uint8Array =>
       tcpPacket({
         ip: { source: address('10.244.2.9'), destination: address('10.244.1.2') },
@@ -425,12 +441,49 @@ describe('the inbound program', () => {
       }
     });
 
+    const ALONE: readonly (readonly [string, () => Uint8Array])[] = [
+      ['data', () => segment(ACK, 1)],
+      ['the end of a connection', () => segment(ACK | FIN, 0)],
+      ['its beginning', () => segment(SYN, 0)],
+      ['an acknowledgement with word of congestion', () => segment(ACK | ECE, 0)],
+      ['UDP', () => udpPacket({ ip: { source: address('10.244.2.9'), destination: OWN_CONTAINER }, ...PORTS })],
+    ];
+    for (const [what, packet] of ALONE) {
+      it(`takes what comes alone while nothing is on the way through the forwarder: ${what}`, () => {
+        setLongWay(0n);
+        const { verdict, packet: left } = runProgram(acknowledgements, received(packet()));
+        assert.equal(verdict, REDIRECTED);
+        assert.deepEqual(left, concat(ETHERNET, aged(packet(), 1)));
+      });
+      it(`leaves it behind what it would overtake: ${what}`, () => {
+        setLongWay(1n << 62n);
+        const before = received(packet());
+        const { verdict, packet: left } = runProgram(acknowledgements, before);
+        assert.equal(verdict, NEXT);
+        assert.deepEqual(left, before);
+      });
+    }
+
+    it('what the kernel has joined keeps that way for 0.1 s, a datagram alone for 2 ms', () => {
+      const forSocket = received(segment(ACK, 100), { withoutChecksum: false });
+      for (const [segmentSize, ms] of [
+        [undefined, 2n],
+        [60, 100n],
+      ] as const) {
+        setLongWay(0n);
+        const earliest = process.hrtime.bigint() + ms * MS;
+        assert.equal(runProgram(acknowledgements, forSocket, segmentSize).verdict, NEXT);
+        assert.ok(longWayUntil() >= earliest && longWayUntil() <= process.hrtime.bigint() + ms * MS);
+      }
+      // The one that is alone does not shorten it.
+      const until = longWayUntil();
+      runProgram(acknowledgements, forSocket);
+      assert.equal(longWayUntil(), until);
+      runProgram(acknowledgements, received(segment(ACK, 0)));
+      assert.equal(longWayUntil(), until, 'nor does what is taken here lengthen it');
+    });
+
     for (const [what, packet] of [
-      ['data', () => received(segment(ACK, 1))],
-      ['the end of a connection', () => received(segment(ACK | FIN, 0))],
-      ['its beginning', () => received(segment(SYN, 0))],
-      ['an acknowledgement with word of congestion', () => received(segment(ACK | ECE, 0))],
-      ['UDP', () => received(udpPacket({ ip: { source: address('10.244.2.9'), destination: OWN }, ...PORTS }))],
       ['what has a UDP checksum', () => received(segment(ACK, 0), { withoutChecksum: false })],
       [
         'an acknowledgement for another peer',
@@ -445,6 +498,7 @@ describe('the inbound program', () => {
       ['what a stranger sends', () => received(segment(ACK, 0), { outerSource: '192.168.77.4' })],
     ] as const) {
       it(`leaves to the forwarder: ${what}`, () => {
+        setLongWay(0n);
         const before = packet();
         const { verdict, packet: left } = runProgram(acknowledgements, before);
         assert.equal(verdict, NEXT);

@@ -24,7 +24,7 @@ import {
   UNREAD,
 } from './inbound-checks.ts';
 import { answerSign } from './kernel-answer.ts';
-import { RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
+import { LONG_WAY_UNTIL, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
 import { familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
 import {
   ADJ_ROOM_FIXED_GSO,
@@ -34,7 +34,10 @@ import {
   ETHERNET_HEADER,
   end,
   endpointLookup,
+  jumpIfLongWayEmpty,
   jumpIfUnread,
+  LONG_WAY_NS,
+  MS,
   measurePacket,
   measureSuperPacket,
   type ProgramOptions,
@@ -57,6 +60,9 @@ import {
 /** Where the transport header of the inner packet begins in what the device has received. */
 const transportAt = ({ overhead }: Outer, { header }: Family): number => ETHERNET_HEADER + overhead + header;
 
+/** As `LONG_WAY_NS`, of a datagram alone: two of them a second must not show among a thousand round trips. */
+const ALONE_NS = 2 * MS;
+
 /** `PACKET_HOST` (linux/if_packet.h): for this host's MAC address. */
 const PACKET_HOST = 0;
 
@@ -72,8 +78,8 @@ const PACKET_HOST = 0;
  * While nobody reads the socket, because this host has no agent, what is plain is taken here though a socket sent it, and the peers'
  * questions are answered (kernel-answer.ts).
  *
- * Peers of a host that cuts super-packets itself mostly do as well: their data come in datagrams that the kernel joins for the
- * forwarder, and what comes alone and is taken here is bare acknowledgements.
+ * Peers of a host that cuts super-packets itself mostly do as well: their bulk data come in datagrams that the kernel joins for the
+ * forwarder. What comes alone is taken here, unless it could overtake data that are still on that way: then bare acknowledgements alone.
  */
 export function inboundProgram(options: ProgramOptions): Uint8Array {
   const { maps, tunIndex } = options;
@@ -107,13 +113,14 @@ function takeInner(asm: Assembler, options: ProgramOptions, family: Family, othe
   requireLengths(asm, outer, family);
   requireSource(asm, options, family);
   if (destinationCheck !== 'off') requireOwn(asm, maps, family, KEY, INNER + family.destinationAt);
+  requireGrant(asm, options);
   if (segmentation === 'host') {
     asm.load(8, 1, FRAME, UNREAD);
     asm.jumpIf('ne', 1, 0, 'whatever-it-is');
+    jumpIfLongWayEmpty(asm, CLOCK, 'whatever-it-is');
     requireBareAck(asm, family, INNER, transportAt(outer, family), KEY);
     asm.label('whatever-it-is');
   }
-  requireGrant(asm, options);
   measurePacket(asm, MEASURED);
   if (segmentation === 'beyond') {
     measureIfSuperPacket(asm, outer, family);
@@ -172,6 +179,7 @@ function divideByReader(asm: Assembler, options: ProgramOptions): void {
     jumpIfUnread(asm, outer, CLOCK, at, FIB, 'unread');
     asm.load(2, 1, FRAME, UDP + 6);
     asm.jumpIf('eq', 1, 0, 'candidate');
+    noteLongWay(asm, options);
   }
   asm.jump('pass');
   asm.label('unread');
@@ -196,6 +204,24 @@ function jumpUnlessForSocket(asm: Assembler, label: string): void {
 function noteWayBack(asm: Assembler, options: ProgramOptions): void {
   endpointLookup(asm, options.maps, outerSource(options));
   requireWayBack(asm, options, 'way-back-noted');
+}
+
+/**
+ * Of a peer's datagram to the socket: what comes behind it must not overtake it. One that the kernel could not join with others has no
+ * queue in front of it, and may be the question or the packet that takes this way once a second (`decideByTime`).
+ */
+function noteLongWay(asm: Assembler, options: ProgramOptions): void {
+  endpointLookup(asm, options.maps, outerSource(options));
+  asm.load(8, 1, FRAME, CLOCK.now);
+  asm.load(4, 2, CONTEXT, SKB_GSO_SIZE);
+  asm.op('mov', 3, ALONE_NS);
+  asm.jumpIf('eq', 2, 0, 'alone');
+  asm.op('mov', 3, LONG_WAY_NS);
+  asm.label('alone');
+  asm.op('add', 1, reg(3));
+  asm.load(8, 2, 8, LONG_WAY_UNTIL);
+  asm.jumpIf('ge', 2, reg(1), 'pass');
+  asm.store(8, 8, LONG_WAY_UNTIL, reg(1));
 }
 
 function measureIfSuperPacket(asm: Assembler, outer: Outer, family: Family): void {

@@ -2,7 +2,7 @@
  * Keys and values of the fast path's maps in the kernel, shared by the programs and by who fills them. Little endian. Maps outlive
  * the agent: another meaning of what is below is another number, and the next agent then begins with empty maps.
  */
-export const LAYOUT = 3;
+export const LAYOUT = 4;
 
 /** Longest-prefix tables of the peers' subnets, IPv4's and IPv6's: the values are alike. */
 export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
@@ -42,7 +42,7 @@ export const OWN_SUBNET = 0;
 export const OWN_VALUE_BYTES_6 = 32;
 
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
-export const ENDPOINT_VALUE_BYTES = 144;
+export const ENDPOINT_VALUE_BYTES = 152;
 /** When a super-packet of its arrived here in one piece. */
 export const ARRIVED_AT = 0;
 /** Ours arrive there in one piece, it said. */
@@ -74,6 +74,8 @@ export const NEXT_TRIAL_6 = 112;
 export const TRIAL_PAUSE_6 = 120;
 export const UNANSWERED_SINCE_6 = 128;
 export const UNHEARD_SINCE_6 = 136;
+/** Of both: where super-packets are cut, data may still be on the way through the forwarder; others of their flow would overtake them. */
+export const LONG_WAY_UNTIL = 144;
 
 /**
  * The agent of this host, the one entry, of key 0. Knowledge ages by a clock that stands still from `AGENT_UNTIL` on, which the

@@ -5,6 +5,7 @@ import type { Family, FastPathMaps } from './family.ts';
 import { addToSum, be16, FRAME, foldSum, frameAddress } from './frame-words.ts';
 import {
   GRANT_VALUE_BYTES,
+  LONG_WAY_UNTIL,
   NEXT_ASK,
   NEXT_LONG_WAY,
   SEND_TAG,
@@ -28,8 +29,10 @@ import {
   FIB_NO_NEIGHBOUR,
   FIB_SOURCE_MAC,
   findWay,
+  jumpIfLongWayEmpty,
   jumpIfNoPayload,
   jumpIfUnattended,
+  LONG_WAY_NS,
   LONGEST_KEY_BYTES,
   loadBytes,
   loadGrant,
@@ -313,8 +316,8 @@ function sinceWhen(asm: Assembler, field: number): void {
 /**
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
  * Single packets, whose checksums are still the device's to finish, are sent to any peer that has a fast path; but where
- * super-packets are cut, and so take the way through the forwarder, bare acknowledgements alone: data that overtake each other
- * cost TCP more than a copy. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
+ * super-packets are cut, and one may still be on its way through the forwarder, bare acknowledgements alone: data that overtake each
+ * other cost TCP more than a copy. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
  * everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler, family: Family): void {
@@ -335,10 +338,14 @@ function decideByWhatIsKnown(asm: Assembler, family: Family): void {
   asm.load(8, 1, 8, known.trialPause);
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.jumpIf('eq', 1, 0, 'known');
+  jumpIfLongWayEmpty(asm, CLOCK, 'known');
   requireBareAck(asm, family, IP, family.header, KEY);
   asm.jump('known');
 
   asm.label('super-packet');
+  asm.op('mov', 2, reg(0));
+  asm.op('add', 2, LONG_WAY_NS);
+  asm.store(8, 8, LONG_WAY_UNTIL, reg(2));
   // UDP's would be lost for good where this goes wrong.
   asm.load(1, 2, FRAME, IP + family.protocolAt);
   asm.jumpIf('ne', 2, PROTO_TCP, 'pass');

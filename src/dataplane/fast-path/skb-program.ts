@@ -15,7 +15,7 @@ import { PROTO_TCP, PROTO_UDP, TCP_ACK, UDP_HEADER } from '../wire.ts';
 import { type Assembler, type MapReference, type Register, reg } from './assembler.ts';
 import type { Family, FastPathMaps } from './family.ts';
 import { be16, FRAME, frameAddress } from './frame-words.ts';
-import { AGENT_UNTIL, GRANT_VALUE_BYTES, OWN_SUBNET } from './layout.ts';
+import { AGENT_UNTIL, GRANT_VALUE_BYTES, LONG_WAY_UNTIL, OWN_SUBNET } from './layout.ts';
 import { addressWords, type Outer, outerOf } from './outer.ts';
 
 /** Offsets in `struct __sk_buff` (include/uapi/linux/bpf.h). */
@@ -400,6 +400,19 @@ function headersLength(
   loadBytes(asm, transportOffset + 12, scratch, 1);
   tcpHeadersLength(asm, family, scratch);
   asm.label('headers-measured');
+}
+
+/**
+ * For so long after a super-packet, or what the kernel has joined, went through the forwarder, what follows it may overtake it: longer
+ * than a forwarder needs that has a processor, so that the pauses of a stream do not count.
+ */
+export const LONG_WAY_NS: number = 100 * MS;
+
+/** Goes to `label` when nothing is on the way through the forwarder that this packet could overtake. In: R8 what is known of the peer. */
+export function jumpIfLongWayEmpty(asm: Assembler, { now }: Clock, label: string): void {
+  asm.load(8, 1, 8, LONG_WAY_UNTIL);
+  asm.load(8, 2, FRAME, now);
+  asm.jumpIf('le', 1, reg(2), label);
 }
 
 /**

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { ENDPOINT_VALUE_BYTES, LONG_WAY_UNTIL, NEXT_TRIAL, TRIAL_PAUSE } from '../../src/dataplane/fast-path/layout.ts';
+import { ipv4Of } from '../../src/ip/ipv4.ts';
+import { parsePrefix6, prefix4 } from '../../src/ip/prefix.ts';
+import { ACK, address, payloadOf, tcpPacket, udpPacket } from '../fakes/packets.ts';
+import { NEXT, openProgramBench, PORT, type ProgramBench, REDIRECTED, runProgram, TAG } from '../fuzz/program-bench.ts';
+
+const PEER = '192.168.77.2';
+const KEY = Uint8Array.from([192, 168, 77, 2]);
+const MTU = 1_472;
+const FOREVER = 1n << 62n;
+/** In nanoseconds. */
+const MS = 1_000_000n;
+const LONG_WAY_MS = 100n;
+
+describe('the outbound program where something beyond this host cuts super-packets', () => {
+  let bench: ProgramBench;
+  // BPF_PROG_TEST_RUN takes a packet whose source begins with 8.0 for one of IPv4.
+  const ip = { source: address('8.0.1.2'), destination: address('10.244.2.9') };
+  const ports = { sourcePort: 1, destinationPort: 2 };
+  const segment = (bytes: number): Uint8Array =>
+    tcpPacket({ ip, ...ports, flags: ACK, options: new Uint8Array(12), payload: payloadOf(bytes) });
+  const datagram = (): Uint8Array => udpPacket({ ip, ...ports, payload: payloadOf(100) });
+
+  before(async () => {
+    bench = await openProgramBench([PEER]);
+    bench.tables.publish({
+      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+      own: prefix4(ipv4Of(address('8.0.0.0')), 16),
+      ipv6: { network: parsePrefix6('fd00:244::/48')!, own: parsePrefix6('fd00:244:0:1::/64')! },
+      mtu: MTU,
+      peers: [
+        {
+          ...{ slot: 1, port: PORT, ipv6Subnet: undefined },
+          ...{ subnet: prefix4(ipv4Of(address('10.244.2.0')), 24), publicIp: ipv4Of(address(PEER)) },
+        },
+      ],
+    });
+    bench.tables.grant(ipv4Of(address(PEER)), {
+      ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n },
+      ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: 3 },
+    });
+  });
+  after(() => bench?.[Symbol.asyncDispose]());
+
+  const known = (): DataView => {
+    const value = new Uint8Array(ENDPOINT_VALUE_BYTES);
+    assert.ok(bench.tables.maps.endpoints.lookup(KEY, value) >= 0);
+    return new DataView(value.buffer);
+  };
+  const longWayUntil = (): bigint => known().getBigUint64(LONG_WAY_UNTIL, true);
+  /** As after a super-packet that was tried and cut; the next trial is far. */
+  const setLongWay = (until: bigint): void => {
+    const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+    value.setBigUint64(TRIAL_PAUSE, 1n, true);
+    value.setBigUint64(NEXT_TRIAL, FOREVER, true);
+    value.setBigUint64(LONG_WAY_UNTIL, until, true);
+    bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+  };
+  beforeEach(() => setLongWay(0n));
+  const verdict = (packet: Uint8Array, segmentSize?: number): number =>
+    runProgram(bench.outbound.beyond, packet, segmentSize).verdict;
+
+  it('sends single packets while no super-packet is on its way through the forwarder', () => {
+    assert.deepEqual(
+      [segment(0), segment(100), datagram()].map((packet) => verdict(packet)),
+      [REDIRECTED, REDIRECTED, REDIRECTED],
+    );
+    assert.equal(longWayUntil(), 0n);
+  });
+
+  it('leaves super-packets to the forwarder, and for 0.1 s what could overtake them', () => {
+    const earliest = process.hrtime.bigint() + LONG_WAY_MS * MS;
+    assert.equal(verdict(segment(2_800), 1_400), NEXT);
+    assert.ok(longWayUntil() >= earliest && longWayUntil() <= process.hrtime.bigint() + LONG_WAY_MS * MS);
+    setLongWay(FOREVER);
+    assert.deepEqual(
+      [segment(0), segment(100), datagram()].map((packet) => verdict(packet)),
+      [REDIRECTED, NEXT, NEXT],
+    );
+  });
+
+  it('leaves the super-packets of UDP as well', () => {
+    assert.equal(verdict(udpPacket({ ip, ...ports, payload: payloadOf(2_800) }), 1_400), NEXT);
+    assert.notEqual(longWayUntil(), 0n);
+  });
+});

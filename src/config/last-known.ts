@@ -12,7 +12,7 @@ import {
 } from '../ip/prefix.ts';
 import type { JsonBounds } from '../lease/go-json.ts';
 import { parseJsonWithin } from '../lease/json-value.ts';
-import { type JsonValue, type Lease, leaseKey } from '../lease/lease.ts';
+import { type JsonValue, type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
 import { writeFileAtomically } from './atomic-file.ts';
 import { type BackendLookup, readBackendConfig } from './backend-config.ts';
@@ -59,6 +59,8 @@ export type LastKnownResult =
       readonly known: LastKnown;
       readonly writtenAt: Date;
       readonly unreadable: readonly string[];
+      /** Names of nodes by their leases, where the store knows names: for people, as the leases themselves have no origin here. */
+      readonly holders: ReadonlyMap<LeaseKey, string>;
     }
   | { readonly kind: 'absent' }
   | { readonly kind: 'unusable'; readonly reason: string };
@@ -122,9 +124,13 @@ export function parseLastKnown(text: string, source: string | undefined, backend
     const writtenAt = new Date(stringOf(content.writtenAt, 'writtenAt'));
     const own = leaseOf(content.own);
     const unreadable: string[] = [];
+    const holders = new Map<LeaseKey, string>();
     const peerOf = (value: unknown): Lease[] => {
       try {
-        return [leaseOf(value)];
+        const lease = leaseOf(value);
+        const { holder } = objectOf(value, 'a lease');
+        if (holder !== undefined) holders.set(leaseKey(lease), stringOf(holder, 'the name of a node'));
+        return [lease];
       } catch (error) {
         unreadable.push((error as Error).message);
         return [];
@@ -138,7 +144,7 @@ export function parseLastKnown(text: string, source: string | undefined, backend
       own,
       peers: arrayOf(content.peers, 'peers').flatMap(peerOf),
     };
-    return { kind: 'read', known, writtenAt, unreadable };
+    return { kind: 'read', known, writtenAt, unreadable, holders };
   } catch (error) {
     return { kind: 'unusable', reason: error instanceof Error ? error.message : String(error) };
   }
@@ -155,8 +161,9 @@ const leaseTexts = new WeakMap<Lease, string>();
 function leaseText(lease: Lease): string {
   let text = leaseTexts.get(lease);
   if (text === undefined) {
-    const { attrs, expiresAtMs } = lease;
-    text = JSON.stringify({ key: leaseKey(lease), value: encodeLeaseValue(attrs), expiresAtMs });
+    const { attrs, expiresAtMs, origin } = lease;
+    const value = encodeLeaseValue(attrs);
+    text = JSON.stringify({ key: leaseKey(lease), value, expiresAtMs, holder: origin?.holder });
     leaseTexts.set(lease, text);
   }
   return text;

@@ -29,7 +29,8 @@ function viewOf(type: string, env: string | undefined = 'FLANNEL_MTU=1472\n', wi
   const config = parseNetConf(text, { source: 'net-conf.json', validation: 'full', backends: backendKind });
   const backendType = type === 'udp' ? '' : type;
   const known = {
-    ...{ source: 'etcd /x', config, node: undefined, own: leaseOf(1, backendType), peers: [leaseOf(2, backendType)] },
+    ...{ source: 'etcd /x', config, node: undefined, own: leaseOf(1, backendType) },
+    peers: [{ ...leaseOf(2, backendType), origin: { holder: 'worker-2', since: 5 } }],
     external: { name: 'eth0', addresses: addresses('192.168.77.1') },
   };
   const files: Record<string, string | undefined> = { [PATH]: env };
@@ -59,9 +60,9 @@ describe('this host and its peers, from the files of the agent', () => {
     assert.equal((await viewOf('udp', '')).mtuBytes, 1_460);
   });
 
-  it('find a peer by its subnet, an address in it, or that of its host', async () => {
+  it('find a peer by its subnet, an address in it, that of its host, or its node', async () => {
     const view = await viewOf('udp');
-    for (const word of ['10.244.2.0/24', '10.244.2.77', '192.168.77.2']) {
+    for (const word of ['10.244.2.0/24', '10.244.2.77', '192.168.77.2', 'worker-2']) {
       assert.equal(peerOf(view, word), view.peers[0], word);
       assert.deepEqual(prefixesOfPeer(view, word)?.map(formatPrefix), ['10.244.2.0/24', '192.168.77.2/32'], word);
     }

@@ -14,7 +14,7 @@ import {
 import { FAMILIES, present } from '../ip/family.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
-import type { Lease } from '../lease/lease.ts';
+import { type Lease, leaseKey } from '../lease/lease.ts';
 import type { ProbeTarget } from '../probe/ports.ts';
 
 /** What there is to read on this host. */
@@ -66,7 +66,11 @@ export async function readHostView(
       hint: 'A running agent rewrites the file when its peers change. Restart it.',
     });
   }
-  const { known } = read;
+  const named = (lease: Lease): Lease => {
+    const holder = read.holders.get(leaseKey(lease));
+    return holder === undefined ? lease : { ...lease, origin: { holder } };
+  };
+  const known = { ...read.known, peers: read.known.peers.map(named) };
   const links = await host.links(signal);
   const external = links.find(({ name }) => name === known.external.name);
   const underlayMtuBytes = external?.mtuBytes ?? 1_500;

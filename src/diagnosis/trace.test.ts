@@ -25,7 +25,10 @@ const payload = Buffer.from('weft-trace');
 const request = udpPacket({ ip: { source: A, destination: B }, sourcePort: 4_000, destinationPort: 53, payload });
 const answer = udpPacket({ ip: { source: B, destination: A }, sourcePort: 53, destinationPort: 4_000, payload });
 const tunnel = { source: address('192.168.77.1'), destination: address(FAR) };
-const wrapped = udpPacket({ ip: tunnel, sourcePort: 8_285, destinationPort: 8_285, payload: request });
+const ports = { sourcePort: 8_285, destinationPort: 8_285 };
+const wrapped = udpPacket({ ip: tunnel, ...ports, payload: request });
+const back = { source: tunnel.destination, destination: tunnel.source };
+const wrappedAnswer = udpPacket({ ip: back, ...ports, payload: answer });
 
 function seen(
   place: TracePlace,
@@ -108,7 +111,7 @@ describe('the frames of a trace', () => {
       seen(farHost, 'eth0', 'in', wrapped, 7),
       seen(farHost, 'flannel0', 'in', request, 7),
       seen(farHost, 'flannel0', 'out', answer, 8),
-      seen(farHost, 'eth0', 'out', wrapped, 8),
+      seen(farHost, 'eth0', 'out', wrappedAnswer, 8),
     ];
     for (const sightings of [way, way.toReversed()]) {
       const hops = hopsOf({ sightings } as unknown as TraceFacts);
@@ -117,6 +120,19 @@ describe('the frames of a trace', () => {
         ['eth0 in', 'flannel0 in', 'flannel0 out', 'eth0 out'],
       );
     }
+  });
+
+  it('are those of the answer after those of the packet, though a clock was set back meanwhile', () => {
+    const sightings = [
+      ...SENT,
+      seen(here, 'eth0', 'in', wrappedAnswer, 2_000),
+      seen(here, 'flannel0', 'in', answer, 900),
+    ];
+    const hops = hopsOf({ sightings } as unknown as TraceFacts);
+    assert.deepEqual(
+      hops.map(({ device, leg }) => `${device} ${leg}`),
+      ['flannel0 request', 'eth0 request', 'flannel0 answer', 'eth0 answer'],
+    );
   });
 
   it('become hops in the order of time, each once', () => {

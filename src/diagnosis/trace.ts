@@ -89,9 +89,12 @@ export interface TraceVerdict {
   readonly rule?: DroppingRule;
 }
 
+/** An answer follows all hops of the packet, whatever clocks say: one that is set meanwhile, or a time that is missing. */
+const LEG_ORDER: Readonly<Record<TraceLeg, number>> = { request: 0, answer: 1, error: 1 };
+
 export function hopsOf({ sightings }: TraceFacts): readonly TraceHop[] {
   const seen = new Set<string>();
-  const sorted = sightings.toSorted(byTime);
+  const sorted = sightings.toSorted((a, b) => LEG_ORDER[a.match.leg] - LEG_ORDER[b.match.leg] || byTime(a, b));
   const first = sorted[0]?.timeNs ?? 0n;
   return sorted.flatMap(({ place, device, direction, timeNs, match: { leg, packet, inner } }): TraceHop[] => {
     // A repeated packet of TCP is not a hop more.

@@ -31,7 +31,7 @@ describe('weft trace with the udp backend', () => {
       `${bed.farAddress} cni0 out`,
     ])
       assert.ok(request.includes(wanted), `${wanted} of ${request.join(', ')}`);
-    const wire = report.hops.find(({ host, inner }) => host === 'this host' && inner !== undefined)!;
+    const wire = report.hops.find(({ host, inner, leg }) => leg === 'request' && host === 'this host' && inner)!;
     assert.match(wire.packet.text, /:8285 > 192\.168\.77\.2:8285 udp/);
     assert.match(wire.inner!.text, new RegExp(`${addressOf(bed.from)} > ${bed.to} icmp echo ttl 62`));
     assert.ok(stops(report, 'answer').includes('this host flannel0 in'));
@@ -195,7 +195,7 @@ describe('weft trace with the udp backend', () => {
       assert.ok(request.includes(wanted), `${wanted} of ${request.join(', ')}`);
     for (const wanted of ['eth0 in', 'flannel0 in', 'cni0 out'])
       assert.ok(request.includes(`${far} ${wanted}`), `${wanted} of ${request.join(', ')}`);
-    const wire = report.hops.find(({ host, inner }) => host === 'this host' && inner !== undefined)!;
+    const wire = report.hops.find(({ host, inner, leg }) => leg === 'request' && host === 'this host' && inner)!;
     assert.match(wire.packet.text, /:8285 > .*:8285 udp/);
     assert.ok(wire.inner!.text.startsWith(`${from6} > ${to6} icmp echo ttl 62`), wire.inner!.text);
     for (const words of [

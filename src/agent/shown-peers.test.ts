@@ -116,6 +116,19 @@ describe('peers as the API shows them', () => {
     assert.equal(looks, 1);
   });
 
+  it('are seen by the answers to probes where nobody counts their packets', () => {
+    const probed = { measuredAtMs: performance.now(), lastAnswerAtMs: performance.now() - 5_000 };
+    const path = { rttMs: { median: 3, p99: 4 }, passes: { small: 'yes' }, ...probed };
+    const probes = { result: () => path } as unknown as ShownPeersParts['figures']['probes'];
+    const figures = { ...FIGURES, forwarder: undefined, probes };
+    using peers = new ShownPeers({ figures, view: () => ({ plane: PLANE, peers: [] }) });
+    const { list, atMs } = peers.look();
+    for (const { tx, lastSeenAtMs } of list) {
+      assert.equal(tx, undefined);
+      assert.ok(atMs - lastSeenAtMs! >= 4_900, `${lastSeenAtMs}`);
+    }
+  });
+
   it('show the probes of the family that has a fault', () => {
     const fault = { cause: 'mtu', fault: 'large packets are lost', remedy: 'lower the MTU' };
     const path = { rttMs: { median: 3, p99: 4 }, passes: { small: 'yes' }, measuredAtMs: performance.now() };

@@ -105,7 +105,11 @@ export class ShownPeers implements Disposable {
     const traffic = this.#trafficOf(key);
     const wireguard = tunnels.get(id);
     const tunnel = wireguard ?? ike;
-    const heardAtMs = wireguard?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets);
+    const probe = this.#probeOf(described.subnets);
+    const seenAtMs = latest(
+      wireguard?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets),
+      probe?.lastAnswerAtMs,
+    );
     return {
       ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
       ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),
@@ -115,16 +119,16 @@ export class ShownPeers implements Disposable {
       ...(way?.device === undefined ? {} : { device: way.device }),
       ...traffic,
       ...(tunnel === undefined ? {} : { tunnel: { sentBytes: tunnel.sentBytes, receivedBytes: tunnel.receivedBytes } }),
-      ...(heardAtMs === undefined ? {} : { lastSeenAtMs: heardAtMs }),
-      ...this.#probeOf(described.subnets),
+      ...(seenAtMs === undefined ? {} : { lastSeenAtMs: seenAtMs }),
+      ...(probe === undefined ? {} : { probe }),
     };
   }
 
   /** Of the first family with a fault, else of the first. */
-  #probeOf(subnets: readonly string[]): { readonly probe?: Probe } {
+  #probeOf(subnets: readonly string[]): Probe | undefined {
     const results = subnets.flatMap((subnet) => this.#parts.figures.probes?.result(subnet) ?? []);
     const result = results.find(({ diagnosis }) => diagnosis !== undefined) ?? results[0];
-    return result === undefined ? {} : { probe: shownProbe(result) };
+    return result && shownProbe(result);
   }
 
   #isFast({ attrs }: Lease): boolean {
@@ -160,6 +164,10 @@ function shownProbe({
     ...(diagnosis === undefined ? {} : { problem: diagnosis.cause, fault: diagnosis.fault, remedy: diagnosis.remedy }),
     ...(lastAnswerAtMs === undefined ? {} : { lastAnswerAtMs: epochMs(lastAnswerAtMs) }),
   };
+}
+
+function latest(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? (one ?? other) : Math.max(one, other);
 }
 
 /** From the clock of the probes (performance.now). */

@@ -3,10 +3,11 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { FakeInspection } from '../../../test/fakes/fake-inspection.ts';
 import type { AgentEvent } from '../../events/event.ts';
+import { wrapped } from '../../wrapped.ts';
 import { renderEvent } from './events.ts';
 import { renderLeases } from './leases.ts';
 import { renderPeers } from './peers.ts';
-import { isHealthy, problemsOf, renderStatus, type StatusAnswers, wrapped } from './status-report.ts';
+import { isHealthy, problemsOf, renderStatus, type StatusAnswers } from './status-report.ts';
 import { type Column, table } from './table.ts';
 import { renderTop, topOf } from './top.ts';
 import { formatAge, formatBitRate, formatBytes } from './units.ts';
@@ -167,6 +168,21 @@ describe('tables of an agent', () => {
     for (const line of peers.split('\n\n')[0]!.split('\n')) assert.ok(line.length <= 80, line);
     assert.match(peers, /^10\.244\.2\.0\/24 +worker-2 +fast-path +0\.4ms +0% +16\.4K +12\.3K +2 +0s$/m);
     assert.match(peers, /^10\.244\.4\.0\/24: No way to/m);
+    const [first] = agent.list;
+    const drops = { 'too-big': 12_345_678 };
+    const fault = {
+      problem: 'ours do not reach it. '.repeat(9),
+      fault: 'one-way',
+      remedy: 'Look. '.repeat(20),
+    } as const;
+    agent.list = [
+      { ...first!, tx: { ...first!.tx!, drops }, probe: { ...first!.probe!, rttMs: 1_234.5, lossRatio: 1, ...fault } },
+    ];
+    const wide = renderPeers(agent.peers(), 80);
+    fits(wide);
+    assert.match(wide, /1235ms +100% +\S+ +\S+ +12\.3M /);
+    assert.match(wide, /^10\.244\.2\.0\/24: one-way: ours do not reach it\./m);
+    assert.match(wide, /^ {2}→ Look\./m);
     const leases = renderLeases(agent.leases(), 80);
     fits(leases);
     assert.match(leases, /^10\.244\.1\.0\/24 +192\.0\.2\.1 +- +udp +own +0s$/m);
@@ -226,6 +242,10 @@ describe('tables of an agent', () => {
     const text = renderTop(sample(before, 1_000), sample(now, 3_000), 2, 80);
     fits(text);
     assert.match(text, /^10\.244\.2\.0\/24 +worker-2 +fast-path +4\.0M +0 +\d+ +5 +0\.4ms$/m);
+    const [fast] = now.list.slice(1);
+    const many = { packets: 99_000_000, bytes: 99_000_000_000, drops: { 'too-big': 9_000_000 } };
+    now.list = [{ ...fast!, tx: many, rx: many, probe: { ...fast!.probe!, rttMs: 1_234.5 } }];
+    fits(renderTop(sample(before, 1_000), sample(now, 3_000), 2, 80));
     const [busiest] = top.peers;
     assert.deepEqual(
       [busiest?.peer.id, busiest?.txBytesPerSecond, busiest?.rxBytesPerSecond, busiest?.dropsPerSecond],

@@ -2,8 +2,8 @@ import type { Peer } from '../../api/schema.ts';
 import { type JunitCase, junitOf } from '../../diagnosis/report.ts';
 import { printable } from '../../printable.ts';
 import { linkHealth } from '../../ui/overview.ts';
+import { wrapped } from '../../wrapped.ts';
 import type { Asked, SelfAndPeers } from './agent-target.ts';
-import { wrapped } from './status-report.ts';
 
 /** One direction between two nodes, as the sender has measured it. */
 export interface PairResult {

@@ -1,10 +1,10 @@
 import { Command } from 'commander';
 import type { AgentEvent } from '../../events/event.ts';
 import { printable } from '../../printable.ts';
+import { wrapped } from '../../wrapped.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { askAll, clientsOf, type TargetFlags, withTarget } from './agent-target.ts';
 import { terminalColumns } from './lists.ts';
-import { wrapped } from './status-report.ts';
 
 const DEFAULT_COUNT = 50;
 const ALL = 10_000;

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import type { Answer, LeaseEntry } from '../../api/schema.ts';
+import { wrapped } from '../../wrapped.ts';
 import { listCommand } from './lists.ts';
-import { wrapped } from './status-report.ts';
 import { type Column, table } from './table.ts';
 import { formatAge } from './units.ts';
 

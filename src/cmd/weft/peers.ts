@@ -1,8 +1,10 @@
 import { Command } from 'commander';
 import type { Answer, Peer } from '../../api/schema.ts';
+import { printable } from '../../printable.ts';
+import { wrapped } from '../../wrapped.ts';
 import { listCommand } from './lists.ts';
 import { type Column, table } from './table.ts';
-import { formatAge, formatAmount } from './units.ts';
+import { formatAge, formatAmount, formatCount, formatRtt } from './units.ts';
 
 /** `weft peers`: the other hosts, how packets reach them, what has passed and what was refused. */
 export function peersCommand(): Command {
@@ -19,7 +21,7 @@ export function peersCommand(): Command {
   );
 }
 
-/** A line a peer, and why one is not reached below them. Pure. */
+/** A line a peer, and below them what is wrong with the way to one, with what to do. Pure. */
 export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number): string {
   const list: readonly Column<Peer>[] = [
     { title: 'SUBNET', text: ({ subnets }) => subnets.join(' '), minWidth: 15 },
@@ -28,7 +30,7 @@ export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number):
     {
       title: 'RTT',
       right: true,
-      text: ({ probe }) => (probe?.rttMs === undefined ? '-' : `${probe.rttMs.toFixed(1)}ms`),
+      text: ({ probe }) => (probe?.rttMs === undefined ? '-' : formatRtt(probe.rttMs)),
     },
     {
       title: 'LOSS',
@@ -37,7 +39,11 @@ export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number):
     },
     { title: 'SENT', right: true, text: ({ tx, tunnel }) => amount(tx?.bytes ?? tunnel?.sentBytes) },
     { title: 'RCVD', right: true, text: ({ rx, tunnel }) => amount(rx?.bytes ?? tunnel?.receivedBytes) },
-    { title: 'DROPS', right: true, text: ({ tx, rx }) => (tx === undefined ? '-' : String(dropsOf(tx) + dropsOf(rx))) },
+    {
+      title: 'DROPS',
+      right: true,
+      text: ({ tx, rx }) => (tx === undefined ? '-' : formatCount(dropsOf(tx) + dropsOf(rx))),
+    },
     {
       title: 'SEEN',
       right: true,
@@ -45,8 +51,17 @@ export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number):
     },
   ];
   if (peers.length === 0) return 'No peers.\n';
-  const reasons = peers.flatMap(({ id, reason }) => (reason === undefined ? [] : [`${id}: ${reason}\n`]));
-  return `${table(list, peers, columns)}${reasons.length === 0 ? '' : `\n${reasons.join('')}`}`;
+  const reasons = peers.flatMap((peer) => whatIsWrong(peer, columns));
+  return `${table(list, peers, columns)}${reasons.length === 0 ? '' : `\n${reasons.join('\n')}\n`}`;
+}
+
+function whatIsWrong({ id, reason, probe }: Peer, columns: number): string[] {
+  const lines = reason === undefined ? [] : wrapped(`${id}: ${printable(reason)}`, '  ', columns);
+  if (probe?.problem === undefined) return lines;
+  const what = probe.fault === undefined ? probe.problem : `${probe.fault}: ${probe.problem}`;
+  lines.push(...wrapped(`${id}: ${printable(what)}`, '  ', columns));
+  if (probe.remedy !== undefined) lines.push(...wrapped(`  → ${printable(probe.remedy)}`, '    ', columns));
+  return lines;
 }
 
 /** Packets that were dropped, whatever the reason. */

@@ -1,7 +1,7 @@
 import type { EchoOutcome, EchoRound } from '../../diagnosis/echo-round.ts';
 import { printable } from '../../printable.ts';
 import type { PathResult } from '../../probe/probe-path.ts';
-import { wrapped } from './status-report.ts';
+import { wrapped } from '../../wrapped.ts';
 
 /** Paths on which the kernel carries the packets, and no process of this host. */
 const KERNEL_PATHS: ReadonlySet<string> = new Set(['fast-path', 'vxlan', 'wireguard', 'ipsec', 'ipip', 'direct']);

@@ -9,10 +9,10 @@ import { measure } from '../../diagnosis/measure.ts';
 import { containsAddr, formatAddr, type IpAddr, parseAddr } from '../../ip/address.ts';
 import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { IN_BACKGROUND } from '../../probe/probe-kind.ts';
+import { wrapped } from '../../wrapped.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { realHost } from './doctor-host.ts';
 import { isFast, type PingProbes, type PingRound, renderRound, renderSummary, summarize } from './ping-report.ts';
-import { wrapped } from './status-report.ts';
 import { requireRoot } from './test-host.ts';
 
 interface PingFlags {

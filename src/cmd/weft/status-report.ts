@@ -2,7 +2,7 @@ import type { Answer } from '../../api/schema.ts';
 import { clockDoubt } from '../../doctor/clock-doubt.ts';
 import type { AgentEvent } from '../../events/event.ts';
 import { printable, printableLines } from '../../printable.ts';
-import { NARROW_COLUMNS } from './table.ts';
+import { wrapped } from '../../wrapped.ts';
 import { formatAge, formatBytes } from './units.ts';
 
 /** What was repaired a while ago is history, for `weft events`. */
@@ -75,8 +75,9 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   }
   const lossy = peers.peers.filter(({ probe }) => probe?.lossRatio === 1 || probe?.problem !== undefined);
   for (const { id, probe } of lossy.slice(0, MAX_NAMED)) {
-    const what = probe?.problem ?? 'none of the last probes was answered';
-    add('error', `${id}: ${what}`, `weft ping ${id.split('/')[0]} shows where it ends.`);
+    const what = [probe?.fault, probe?.problem ?? 'none of the last probes was answered'];
+    const text = what.filter((part) => part !== undefined).join(': ');
+    add('error', `${id}: ${text}`, probe?.remedy ?? `weft ping ${id.split('/')[0]} shows where it ends.`);
   }
   if (store.isConfigOutdated) {
     add(
@@ -189,22 +190,4 @@ function peersText({ total, peers }: StatusAnswers['peers']): string {
 
 function ageOf(atMs: number, nowMs: number): string {
   return formatAge(nowMs - atMs);
-}
-
-/** Lines that fit a terminal, all but the first indented. */
-export function wrapped(text: string, indent: string, width: number = NARROW_COLUMNS): string[] {
-  return text.split('\n').flatMap((paragraph) => {
-    const lines: string[] = [];
-    const lead = /^ */.exec(paragraph)?.[0] ?? '';
-    let line = lead;
-    for (const word of paragraph.trim().split(' ')) {
-      const next = line.trim() === '' ? `${line}${word}` : `${line} ${word}`;
-      if (next.length <= width || line.trim() === '') line = next;
-      else {
-        lines.push(line);
-        line = `${indent}${word}`;
-      }
-    }
-    return [...lines, line];
-  });
 }

@@ -1,16 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import type { AgentClient } from '../../api/client.ts';
+import { wrapped } from '../../wrapped.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { type Asked, askAll, clientsOf, lastStart, type TargetFlags, withTarget } from './agent-target.ts';
-import {
-  isHealthy,
-  problemsOf,
-  renderStatus,
-  type StatusAnswers,
-  type StatusProblem,
-  wrapped,
-} from './status-report.ts';
+import { isHealthy, problemsOf, renderStatus, type StatusAnswers, type StatusProblem } from './status-report.ts';
 
 /** One that could not be asked; 2 is wrong usage. */
 const EXIT_NOT_ASKED = 3;

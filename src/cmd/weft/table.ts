@@ -1,7 +1,6 @@
 import { printable } from '../../printable.ts';
+import { NARROW_COLUMNS } from '../../wrapped.ts';
 
-/** What a terminal has at least. */
-export const NARROW_COLUMNS = 80;
 const GAP = 2;
 
 export interface Column<R> {

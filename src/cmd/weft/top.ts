@@ -6,7 +6,7 @@ import { askAll, clientsOf, type SelfAndPeers, selfAndPeers, type TargetFlags, w
 import { terminalColumns } from './lists.ts';
 import { dropsOf } from './peers.ts';
 import { type Column, table } from './table.ts';
-import { formatBitRate, formatBytes } from './units.ts';
+import { formatBitRate, formatBytes, formatCount, formatRtt } from './units.ts';
 
 const LOOK_MS = 1_000;
 const CLEAR = '\u001b[2J\u001b[H';
@@ -106,14 +106,14 @@ export function renderTop(before: SelfAndPeers, now: SelfAndPeers, rows: number,
     { title: 'SUBNET', text: ({ peer }) => peer.subnets.join(' '), minWidth: 15 },
     { title: 'HOST', text: ({ peer }) => peer.holder ?? peer.publicAddresses[0] ?? '-', minWidth: 9 },
     { title: 'PATH', text: ({ peer }) => peer.path },
-    { title: 'TX bit/s', right: true, text: ({ txBytesPerSecond }) => formatBitRate(txBytesPerSecond) },
-    { title: 'RX bit/s', right: true, text: ({ rxBytesPerSecond }) => formatBitRate(rxBytesPerSecond) },
-    { title: 'PKT/S', right: true, text: ({ packetsPerSecond }) => String(Math.round(packetsPerSecond)) },
-    { title: 'DROP/S', right: true, text: ({ dropsPerSecond }) => String(Math.round(dropsPerSecond)) },
+    { title: 'TX b/s', right: true, text: ({ txBytesPerSecond }) => formatBitRate(txBytesPerSecond) },
+    { title: 'RX b/s', right: true, text: ({ rxBytesPerSecond }) => formatBitRate(rxBytesPerSecond) },
+    { title: 'PKT/S', right: true, text: ({ packetsPerSecond }) => formatCount(packetsPerSecond) },
+    { title: 'DROP/S', right: true, text: ({ dropsPerSecond }) => formatCount(dropsPerSecond) },
     {
       title: 'RTT',
       right: true,
-      text: ({ peer }) => (peer.probe?.rttMs === undefined ? '-' : `${peer.probe.rttMs.toFixed(1)}ms`),
+      text: ({ peer }) => (peer.probe?.rttMs === undefined ? '-' : formatRtt(peer.probe.rttMs)),
     },
   ];
   const { self } = now;

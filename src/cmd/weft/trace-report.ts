@@ -1,8 +1,7 @@
 import type { TraceHop, TraceVerdict } from '../../diagnosis/trace.ts';
 import type { CountedRise } from '../../diagnosis/trace-copies.ts';
 import { printable } from '../../printable.ts';
-import { wrapped } from './status-report.ts';
-import { NARROW_COLUMNS } from './table.ts';
+import { NARROW_COLUMNS, wrapped } from '../../wrapped.ts';
 
 /** What `weft trace --json` prints. */
 export interface TraceReport {

@@ -18,8 +18,8 @@ import {
 } from '../../linux/network-namespaces.ts';
 import { openPacketSocket } from '../../linux/packet-socket.ts';
 import { printable } from '../../printable.ts';
+import { wrapped } from '../../wrapped.ts';
 import type { StopSignal } from '../stop-signal.ts';
-import { wrapped } from './status-report.ts';
 
 const TURN_MS = 50;
 const PER_TURN = 4_096;

@@ -17,7 +17,21 @@ const PREFIXES = ['', 'k', 'M', 'G', 'T'];
 
 /** Bits a second of bytes a second, for a column that says so: `1.5M`. */
 export function formatBitRate(bytesPerSecond: number): string {
-  let value = bytesPerSecond * 8;
+  return withPrefix(bytesPerSecond * 8);
+}
+
+/** Of at most five characters: `99999`, `123k`, `1.5M`. */
+export function formatCount(count: number): string {
+  return count < 99_999.5 ? String(Math.round(count)) : withPrefix(count);
+}
+
+/** A round trip for a column: `0.4ms`, `150ms`. */
+export function formatRtt(ms: number): string {
+  return `${ms.toFixed(ms < 99.95 ? 1 : 0)}ms`;
+}
+
+function withPrefix(number: number): string {
+  let value = number;
   let unit = 0;
   for (; value >= 1000 && unit < PREFIXES.length - 1; unit++) value /= 1000;
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)}${PREFIXES[unit]}`;

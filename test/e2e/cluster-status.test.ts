@@ -164,6 +164,15 @@ it('a user with no more rights than CLI.md names asks agents through the pod pro
   second.list = [{ ...model!, id: '10.244.1.0/24', subnets: ['10.244.1.0/24'], holder: 'worker-1' }];
   await run([...weft, 'test', ...inCluster], { signal });
 
+  const archive = join(cluster.dir, 'report.tar.gz');
+  await run([...weft, 'bugreport', ...inCluster, '-o', archive], { signal });
+  const { stdout: names } = await run(['tar', 'tzf', archive], { signal });
+  for (const name of ['worker-1/api/self.json', 'worker-2/api/events.json', 'worker-2/status.txt'])
+    assert.match(names, new RegExp(`^weft-bugreport-agents-[^/]+/${name}$`, 'm'));
+  const { stdout: texts } = await run(['tar', 'xzOf', archive], { signal });
+  assert.match(texts, /"text": "through the proxy"/);
+  assert.ok(!texts.includes(TOKEN) && !texts.includes('not read'), texts);
+
   // The page, which holds that user's rights for whoever opens it.
   await using page = await start([...weft, 'ui', ...inCluster, '--port', '0'], { stdout: 'pipe', signal });
   const { text: printed } = await new LineFeed(page.stdout!).find((line) => line.startsWith('weft ui: '));

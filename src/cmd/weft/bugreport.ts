@@ -12,6 +12,7 @@ import { describeError, WeftError } from '../../errors.ts';
 import { run } from '../../linux/run.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { VERSION } from '../version.ts';
+import { type AgentFlags, append, askAll, clientsOf, withRemote } from './agent-target.ts';
 import { examineHost } from './doctor.ts';
 import { redact } from './redact.ts';
 import { isHealthy, problemsOf, renderStatus } from './status-report.ts';
@@ -19,6 +20,9 @@ import { type TarFile, tarOf } from './tar.ts';
 
 const COMMAND_MS = 15_000;
 const LOG_LINES = '5000';
+/** The name of a node can be longer than that of a file in the archive. */
+const MAX_DIRECTORY = 32;
+const VERSIONS = `weft ${VERSION}, Node.js ${process.version}, ${process.platform}/${process.arch}\n`;
 /** Of one text; the end is what counts. */
 const MAX_TEXT = 4 << 20;
 
@@ -49,7 +53,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   'versions/wg.txt': ['wg', '--version'],
 };
 
-interface BugreportFlags {
+interface BugreportFlags extends AgentFlags {
   readonly socket: string;
   readonly output?: string;
   readonly log?: string;
@@ -58,13 +62,15 @@ interface BugreportFlags {
 
 /** `weft bugreport`: all that a maintainer asks for, in one archive. Sends nothing anywhere. */
 export function bugreportCommand(): Command {
-  return new Command('bugreport')
+  return withRemote(new Command('bugreport'))
     .summary('collect what a maintainer needs into one archive')
     .description(
-      'Collect what a maintainer needs into one archive. Keys, tokens and passwords are left out; look at it before you send it. Changes nothing.',
+      'Collect what a maintainer needs into one archive. Keys, tokens and passwords are left out; look at it before you send it. Changes nothing. With --cluster, --node or --host, the archive has the answers of those agents, and nothing of this host.',
     )
     .option('-o, --output <file>', 'archive to write (default: weft-bugreport-HOST-TIME.tar.gz in this directory)')
     .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)
+    .option('--host <[name=]url>', 'ask the agent at this URL (its --api-listen); may be repeated', append)
+    .option('--node <name>', 'ask the agent of this Kubernetes node, through the API server')
     .option('--log <file>', "the agent's log (default: the journal of --unit)")
     .option('--unit <name>', 'its systemd unit', 'weft-flanneld')
     .action((flags: BugreportFlags) => report(flags));
@@ -75,11 +81,9 @@ async function report(flags: BugreportFlags): Promise<void> {
   const { signal } = stopped;
   const now = new Date();
   const time = now.toISOString().replaceAll(/[-:]|\.\d+/g, '');
-  const host = hostname()
-    .replaceAll(/[^\w.-]/g, '_')
-    .slice(0, 40);
-  const name = `weft-bugreport-${host}-${time}`;
-  const files = await collect(flags, signal);
+  const isRemote = flags.cluster === true || flags.node !== undefined || flags.host !== undefined;
+  const name = `weft-bugreport-${isRemote ? 'agents' : fileName(hostname(), 40)}-${time}`;
+  const files = isRemote ? await collectRemote(flags, signal) : await collect(flags, signal);
   const shown = files.map(({ name: path, content }) => ({ name: `${name}/${path}`, content: redact(content) }));
   const path = flags.output ?? `${name}.tar.gz`;
   const archive = gzipSync(tarOf(shown, now));
@@ -99,8 +103,8 @@ async function collect(flags: BugreportFlags, signal: AbortSignal): Promise<TarF
   const client = agentClient(flags.socket, overSocket(flags.socket));
   const state = dirname(flags.socket);
   const texts: Record<string, Promise<string>> = {
-    'weft.txt': Promise.resolve(`weft ${VERSION}, Node.js ${process.version}, ${process.platform}/${process.arch}\n`),
-    'status.txt': statusText(client, signal),
+    'weft.txt': Promise.resolve(VERSIONS),
+    ...answersOf(client, signal),
     'doctor.json': examineHost({ subnetFile: join(state, 'subnet.env') }, signal).then(
       (checks) => `${JSON.stringify(checks, undefined, 1)}\n`,
     ),
@@ -109,13 +113,37 @@ async function collect(flags: BugreportFlags, signal: AbortSignal): Promise<TarF
     'state/last-error': readFile(startupErrorPath(state), 'utf8'),
     'host/os-release.txt': readFile('/etc/os-release', 'utf8'),
   };
+  for (const [name, argv] of Object.entries(COMMANDS)) texts[name] = outputOf(argv, signal);
+  return await filesOf(texts, signal);
+}
+
+/** What agents elsewhere say: a directory for each. */
+async function collectRemote(flags: BugreportFlags, signal: AbortSignal): Promise<TarFile[]> {
+  const clients = await clientsOf(flags, signal);
+  const asked = await askAll(clients, (client) => filesOf(answersOf(client, signal), signal), signal);
+  const taken = new Set<string>();
+  const files = asked.flatMap((one, at) => {
+    const wanted = fileName(one.name, MAX_DIRECTORY);
+    const directory = taken.has(wanted) ? `${wanted}.${at}` : wanted;
+    taken.add(directory);
+    return 'answer' in one ? one.answer.map(({ name, content }) => ({ name: `${directory}/${name}`, content })) : [];
+  });
+  return [{ name: 'weft.txt', content: VERSIONS }, ...files];
+}
+
+function answersOf(client: AgentClient, signal: AbortSignal): Record<string, Promise<string>> {
+  const texts: Record<string, Promise<string>> = { 'status.txt': statusText(client, signal) };
   for (const endpoint of Object.keys(ANSWERS) as Endpoint[]) {
     const query = endpoint === '/events' ? { limit: '10000' } : {};
     texts[`api${endpoint}.json`] = client
       .get(endpoint, signal, query)
       .then((answer) => `${JSON.stringify(answer, undefined, 1)}\n`);
   }
-  for (const [name, argv] of Object.entries(COMMANDS)) texts[name] = outputOf(argv, signal);
+  return texts;
+}
+
+/** With what could not be read, and why. */
+async function filesOf(texts: Record<string, Promise<string>>, signal: AbortSignal): Promise<TarFile[]> {
   const files = Object.entries(texts).map(async ([name, text]): Promise<TarFile> => {
     const content = await text.catch((error: unknown) => {
       signal.throwIfAborted();
@@ -124,6 +152,10 @@ async function collect(flags: BugreportFlags, signal: AbortSignal): Promise<TarF
     return { name, content: content.slice(-MAX_TEXT) };
   });
   return await Promise.all(files);
+}
+
+function fileName(text: string, most: number): string {
+  return text.replaceAll(/[^\w.-]/g, '_').slice(0, most);
 }
 
 async function statusText(client: AgentClient, signal: AbortSignal): Promise<string> {

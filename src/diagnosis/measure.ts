@@ -11,7 +11,7 @@ const PER_SECOND = 400;
 /** What is not known by then is left open. */
 const LONGEST_MS = 8_000;
 /** A peer that probes is heard within that time, if its packets come through. */
-const HEARING_MS = 2_500;
+const HEARING_MS = 3_000;
 /** More peers need longer, for {@link PER_TURN} holds for all of them together. */
 const PER_PEER_MS = 120;
 
@@ -47,11 +47,11 @@ export async function measure(
 }
 
 /** Whether more probes would tell no more. */
-function isSettled({ passes, kinds, lossRatio, pathMtuBytes }: PathResult, afterMs: number): boolean {
+function isSettled({ passes, kinds, isHeard, lossRatio, pathMtuBytes }: PathResult, afterMs: number): boolean {
   if (passes.small === 'unknown') return false;
   // What fails through the overlay is only told from the rest by what passes beside it.
   if (passes.small === 'no')
-    return (!kinds.includes('underlay') || passes.underlay !== 'unknown') && afterMs >= HEARING_MS;
+    return (!kinds.includes('underlay') || passes.underlay !== 'unknown') && (isHeard || afterMs >= HEARING_MS);
   if (lossRatio === undefined) return false;
   const open = kinds.filter((kind) => passes[kind] === 'unknown');
   return open.length === 0 && pathMtuBytes !== undefined;

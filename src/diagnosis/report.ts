@@ -1,5 +1,6 @@
 import type { CheckResult } from '../doctor/check.ts';
 import type { PathResult } from '../probe/probe-path.ts';
+import { wrapped } from '../wrapped.ts';
 import type { MeasuredPath, Problem } from './verdict.ts';
 
 /** All that one run has found. */
@@ -12,19 +13,23 @@ export interface Report {
   readonly tookMs: number;
 }
 
+/** Longer names make their lines uneven. */
 const NAME_COLUMNS = 42;
 
 /** For people. */
 export function renderReport({ host, paths, checks, problems, tookMs }: Report): string {
+  const name = ({ from, to }: MeasuredPath): string => `${from} → ${to}`;
+  const columns = Math.min(NAME_COLUMNS, Math.max(...paths.map((path) => name(path).length)));
   const good = checks.filter(({ status }) => status === 'ok').length;
   const lines = [
     `${host}: ${good} of ${checks.length} checks of this host passed`,
-    ...paths.map(
-      ({ from, to, result }) => `${markOf(result)} ${`${from} → ${to}`.padEnd(NAME_COLUMNS)} ${describeResult(result)}`,
+    ...paths.flatMap((path) =>
+      wrapped(`${markOf(path.result)} ${name(path).padEnd(columns)} ${describeResult(path.result)}`, '    '),
     ),
   ];
   for (const { where, fault, severity, cause, remedy } of problems) {
-    lines.push('', `${severity === 'error' ? '✖' : '!'} ${where}: ${fault}: ${cause}`, `  → ${remedy}`);
+    lines.push('', ...wrapped(`${severity === 'error' ? '✖' : '!'} ${where}: ${fault}: ${cause}`, '  '));
+    lines.push(...wrapped(`  → ${remedy}`, '    '));
   }
   const errors = problems.filter(({ severity }) => severity === 'error').length;
   lines.push(

@@ -19,7 +19,10 @@ function path(from: Origin, to: string, fault?: NonNullable<PathResult['diagnosi
       mtuBytes: 1_472,
       pathMtuBytes: 1_472,
     },
-    passes: { small: all, full: all, underlay: 'yes', 'underlay-full': 'yes', udp: all, 'udp-plain': all },
+    passes: {
+      ...{ small: all, full: all, fragments: all, underlay: 'yes', 'underlay-full': 'yes' },
+      ...{ udp: all, 'udp-plain': all },
+    },
     rttMs: fault === undefined ? { median: 0.5, p99: 1 } : undefined,
     ...{ underlayRttMs: 0.2, measuredAtMs: 1, lastAnswerAtMs: 1 },
     diagnosis: fault && { fault, cause: `because of <${fault}>`, remedy: 'look' },
@@ -73,6 +76,17 @@ describe('what a test says', () => {
     const none = [path('container', 'b', 'tunnel-blocked'), path('container', 'c', 'tunnel-blocked')];
     assert.deepEqual(short([], [...host, ...none]), ['error this host not-forwarded']);
     assert.deepEqual(short([], [...host, none[0]!, path('container', 'c')]), ['error b tunnel-blocked']);
+  });
+
+  it('names this host when its containers reach nobody over one family alone', () => {
+    const [four, six] = ['10.244.2.0/24', 'fd10:2::/64'];
+    const host = [path('host', four), path('host', six)];
+    const problems = judge([], [...host, path('container', four), path('container', six, 'tunnel-blocked')]);
+    assert.deepEqual(
+      problems.map(({ where, fault }) => `${where} ${fault}`),
+      ['this host not-forwarded'],
+    );
+    assert.match(problems[0]!.cause, /over IPv6/);
   });
 
   it('does not say twice what fails for host and containers', () => {

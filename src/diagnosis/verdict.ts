@@ -1,4 +1,5 @@
 import type { CheckResult } from '../doctor/check.ts';
+import { FAMILIES, type Family } from '../ip/family.ts';
 import type { Diagnosis } from '../probe/diagnose.ts';
 import type { PathResult } from '../probe/probe-path.ts';
 import type { WayFinding } from './way-to-host.ts';
@@ -49,7 +50,7 @@ export function judge(
   return [
     ...own.filter(isError),
     ...between,
-    ...containersOf(containers, paths),
+    ...FAMILIES.flatMap((family) => containersOf(containers.filter(isOf(family)), paths.filter(isOf(family)), family)),
     ...own.filter((one) => !isError(one)),
   ];
 }
@@ -69,8 +70,12 @@ function problemBetween(where: string, { fault, cause, remedy }: Diagnosis | Way
   return { where, fault, severity: 'error', cause, remedy };
 }
 
-/** Paths from containers that fail although those of the host pass. */
-function containersOf(failing: readonly MeasuredPath[], paths: readonly MeasuredPath[]): Problem[] {
+function isOf({ version }: Family): (path: MeasuredPath) => boolean {
+  return ({ result: { id } }) => id.includes(':') === (version === 6);
+}
+
+/** Paths from containers that fail although those of the host pass, of one family. */
+function containersOf(failing: readonly MeasuredPath[], paths: readonly MeasuredPath[], { name }: Family): Problem[] {
   const all = paths.filter(({ from }) => from === 'container').length;
   const [first] = failing;
   if (first === undefined) return [];
@@ -79,10 +84,9 @@ function containersOf(failing: readonly MeasuredPath[], paths: readonly Measured
     return [
       {
         ...{ where: THIS_HOST, fault: 'not-forwarded', severity: 'error' },
-        cause:
-          'this host reaches its peers, but its containers reach none of them: this host does not forward their packets',
+        cause: `this host reaches its peers, but its containers reach none of them over ${name}: this host does not forward their packets`,
         remedy:
-          'See the results for ip-forward, forward-drops and the bridge of this host. If other failures are listed above, fix those first.',
+          'See the results for ip-forward, forward-drops and the bridge of this host; IPv6 needs net.ipv6.conf.all.forwarding=1. If other failures are listed above, fix those first.',
       },
     ];
   }

@@ -8,6 +8,8 @@ import type { DoctorHost, DoctorPaths } from './host.ts';
 const BRIDGE = 'cni0';
 /** What was put back so lately is worth a word. */
 const LATELY_MS = 60_000;
+/** Of the first question to an agent. Who waits for a cause must have it within ten seconds, and a hung agent answers neither. */
+const FIRST_ANSWER_MS = 1_500;
 /** So many are named. */
 const MOST_NAMED = 4;
 
@@ -67,10 +69,11 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
       name: 'agent',
       looksAt: 'whether the agent answers, and what it says of itself',
       run: async (signal) => {
-        const asked = (): Promise<ReadinessAnswer | undefined> => host.agent<ReadinessAnswer>('/readiness', signal);
+        const asked = (within: AbortSignal): Promise<ReadinessAnswer | undefined> =>
+          host.agent<ReadinessAnswer>('/readiness', within);
         // Twice: on a busy host an answer may be late once.
-        const answer = await asked()
-          .catch(asked)
+        const answer = await asked(AbortSignal.any([signal, AbortSignal.timeout(FIRST_ANSWER_MS)]))
+          .catch(() => asked(signal))
           .catch((error: unknown) => {
             signal.throwIfAborted();
             return describeError(error);

@@ -74,6 +74,7 @@ export const exitAtOnce: Call = call('void _exit(int status)');
 export const alarm: Call = call('unsigned int alarm(unsigned int seconds)');
 export const clockGettime: Call = call('int clock_gettime(int clock, uint64_t time)');
 export const setns: Call = call('int setns(int fd, int kind)');
+export const unshare: Call = call('int unshare(int kinds)');
 
 /** malloc_trim(3) is glibc's alone; musl gives memory back by itself. */
 export const mallocTrim: Call = optional('int malloc_trim(uint64_t pad)');

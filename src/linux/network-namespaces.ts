@@ -4,7 +4,7 @@ import type { IpAddr } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { AF_INET, CLONE_NEWNET, IFNAMSIZ, O_CLOEXEC, SIOCGIFINDEX, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
-import { addressOf, close, errnoName, ioctl, open, setns, socket } from './ffi.ts';
+import { addressOf, close, errnoName, ioctl, open, setns, socket, unshare } from './ffi.ts';
 import { readTextIfThere } from './read-text.ts';
 
 /** This thread's own. */
@@ -102,6 +102,33 @@ export function insideNamespace<T>(path: string, work: () => T): T {
       }
     } finally {
       close(other);
+    }
+  } finally {
+    close(own);
+  }
+}
+
+/** One that this process holds: it has no name, so that the kernel takes it back with the process, however that ends. */
+interface HeldNamespace extends Disposable {
+  /** What opens it, also for programs that this process starts. */
+  readonly path: string;
+}
+
+/** An empty one. @throws WeftError WEFT_KERNEL_STATE; needs CAP_SYS_ADMIN. */
+export function holdNewNamespace(): HeldNamespace {
+  const own = opened(OWN_NAMESPACE);
+  try {
+    // As setns(2), of the calling thread alone.
+    const result = unshare(CLONE_NEWNET);
+    if (result < 0)
+      throw new WeftError('WEFT_KERNEL_STATE', `failed to make a network namespace: ${errnoName(result)}`, {
+        hint: 'This needs CAP_SYS_ADMIN: run it as root, on the host.',
+      });
+    try {
+      const fd = opened(OWN_NAMESPACE);
+      return { path: `/proc/${process.pid}/fd/${fd}`, [Symbol.dispose]: () => void close(fd) };
+    } finally {
+      enter(own, 'the own one');
     }
   } finally {
     close(own);

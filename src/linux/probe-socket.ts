@@ -21,14 +21,12 @@ import {
   EMSGSIZE,
   ENETUNREACH,
   EPERM,
-  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DONT,
   IP_PMTUDISC_PROBE,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
-  IPPROTO_IP,
   IPPROTO_IPV6,
   IPV6_DONTFRAG,
-  IPV6_MTU_DISCOVER,
   MSG_DONTWAIT,
   SO_NO_CHECK,
   SO_TIMESTAMPNS,
@@ -42,7 +40,7 @@ import { addressOf, clockGettime, close, errnoName, recvmsg, sendto, socket } fr
 import { MessageHeader } from './message-header.ts';
 import { attachSocketFilter, type FilterInstruction } from './socket-filter.ts';
 import { STAMP_CONTROL_BYTES, stampNsOf } from './socket-stamp.ts';
-import { boundPort, setIntOption, sockaddrOf } from './udp-socket.ts';
+import { boundPort, setIntOption, setPathMtuDiscovery, sockaddrOf } from './udp-socket.ts';
 
 /** Longer messages are cut: what is read of them is at their start. */
 const BUFFER_BYTES = 2_048;
@@ -116,8 +114,10 @@ class ProbeSocket implements ProbeIo {
     const fd = this.#raw.get(family) ?? -1;
     const bytes = echoRequest(family, this.#identity.id, request.sequence, request.totalBytes);
     this.#outgoing.set(bytes);
+    if (request.mayFragment === true) setFragmenting(fd, family, true);
     const atMs = performance.now();
     const result = sendto(fd, addressOf(this.#outgoing), bytes.length, MSG_DONTWAIT, addressOf(to), to.length);
+    if (request.mayFragment === true) setFragmenting(fd, family, false);
     return result < 0 ? { errno: result } : { atMs };
   }
 
@@ -183,12 +183,14 @@ function openRaw(family: IpFamily): number {
   const [domain, protocol] = family === 4 ? [AF_INET, IPPROTO_ICMP] : [AF_INET6, IPPROTO_ICMPV6];
   const fd = socket(domain, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
   if (fd < 0) return fd;
-  if (family === 4) setIntOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
-  else {
-    setIntOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE);
-    setIntOption(fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1);
-  }
+  setFragmenting(fd, family, false);
   return fd;
+}
+
+/** Whether what is sent from now on may leave in fragments. */
+function setFragmenting(fd: number, family: IpFamily, isAllowed: boolean): void {
+  setPathMtuDiscovery(fd, family, isAllowed ? IP_PMTUDISC_DONT : IP_PMTUDISC_PROBE);
+  if (family === 6) setIntOption(fd, IPPROTO_IPV6, IPV6_DONTFRAG, isAllowed ? 0 : 1);
 }
 
 function opened(fd: number, what: string): number {

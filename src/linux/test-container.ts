@@ -2,10 +2,22 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { WeftError } from '../errors.ts';
-import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
-import type { Ipv4Prefix } from '../ip/prefix.ts';
+import {
+  formatAddr,
+  formatPrefix,
+  type IpAddr,
+  type IpFamily,
+  type IpPrefix,
+  isIpv4,
+  isPrefix4,
+  parseAddr,
+} from '../ip/address.ts';
+import { type PerFamily, present } from '../ip/family.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6Of } from '../ip/ipv6.ts';
+import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
 import { parseIpList } from './interfaces.ts';
-import { insideNamespace } from './network-namespaces.ts';
+import { holdNewNamespace, insideNamespace } from './network-namespaces.ts';
 import { run } from './run.ts';
 
 /** Where the IPAM plugin host-local keeps the addresses that it has given away, a file each. */
@@ -17,59 +29,55 @@ const LOOK_MS = 20;
 
 /** A network namespace behind the bridge of the host's containers, as a container has it. */
 export interface TestContainer extends AsyncDisposable {
-  readonly address: Ipv4Addr;
+  /** That it has an address of. */
+  readonly families: readonly IpFamily[];
   /** Runs there, without waiting: sockets that it opens stay in the namespace. */
   inside<T>(work: () => T): T;
 }
 
 export interface TestContainerOptions {
   readonly bridge: string;
-  /** The host's own subnet; its first address is the bridge's. */
-  readonly subnet: Ipv4Prefix;
+  /** The host's own; the first address of each that a container could have is the bridge's. */
+  readonly subnets: PerFamily<Ipv4Prefix | undefined, Ipv6Prefix | undefined>;
   readonly mtuBytes: number;
 }
 
 /**
- * Made with the last address of the subnet that nobody has; removed by disposal.
+ * Made with the last address of each subnet that nobody has; of IPv6, where the bridge has its address as well, which the first
+ * container with IPv6 gives it. Removed by disposal, and by the kernel when this process ends without.
  *
  * @throws WeftError WEFT_COMMAND_…, WEFT_KERNEL_STATE; what was made is removed then.
  */
 export async function makeTestContainer(
-  { bridge, subnet, mtuBytes }: TestContainerOptions,
+  { bridge, subnets, mtuBytes }: TestContainerOptions,
   signal: AbortSignal,
 ): Promise<TestContainer> {
-  const id = randomBytes(3).toString('hex');
-  const [namespace, device] = [`weft-test-${id}`, `wefttest${id}`];
+  const device = `wefttest${randomBytes(3).toString('hex')}`;
   await using stack = new AsyncDisposableStack();
-  const ip = (script: string, netns?: string): Promise<unknown> =>
-    run(['ip', ...(netns === undefined ? [] : ['-n', netns]), '-batch', '-'], {
-      stdin: script,
-      timeoutMs: TIMEOUT_MS,
-      signal,
-    });
-  const address = await freeAddress(subnet, bridge, signal);
-  await ip(`netns add ${namespace}\n`);
-  stack.defer(async () => {
-    await run(['ip', 'netns', 'delete', namespace], { okExitCodes: 'any', timeoutMs: TIMEOUT_MS });
-  });
+  const ip = (script: string, netnsPath?: string): Promise<unknown> =>
+    run(['ip', '-batch', '-'], { stdin: script, timeoutMs: TIMEOUT_MS, netnsPath, signal });
+  const [own, taken] = [await addressesOf(bridge, signal), await takenOn(bridge, signal)];
+  const used = present(subnets).filter((subnet) => isPrefix4(subnet) || own.has(addressAt(subnet, 1n)));
+  const addresses = used.map((subnet) => ({ subnet, address: freeAddress(subnet, taken) }));
+  const { path } = stack.use(holdNewNamespace());
   await ip(
-    `link add ${device} mtu ${mtuBytes} type veth peer name eth0 mtu ${mtuBytes} netns ${namespace}\n` +
+    `link add ${device} mtu ${mtuBytes} type veth peer name eth0 mtu ${mtuBytes} netns ${path}\n` +
       `link set ${device} master ${bridge} up\n`,
   );
   // A namespace that ends takes its devices along some time later.
   stack.defer(async () => {
     await run(['ip', 'link', 'delete', device], { okExitCodes: 'any', timeoutMs: TIMEOUT_MS });
   });
-  await ip(
-    `link set lo up\naddress add ${formatIpv4(address)}/${subnet.length} dev eth0\nlink set eth0 up\n` +
-      `route add default via ${formatIpv4(ipv4Of(subnet.addr + 1))} dev eth0\n`,
-    namespace,
-  );
+  const lines = addresses.flatMap(({ subnet, address }) => [
+    `address add ${formatAddr(address)}/${subnet.length} dev eth0${isIpv4(address) ? '' : ' nodad'}`,
+    `route add default via ${formatAddr(addressAt(subnet, 1n))} dev eth0`,
+  ]);
+  await ip(`${['link set lo up', 'link set eth0 up', ...lines].join('\n')}\n`, path);
   await forwarding(device, signal);
   const owned = stack.move();
   return {
-    address,
-    inside: (work) => insideNamespace(`/run/netns/${namespace}`, work),
+    families: used.map((subnet) => (isPrefix4(subnet) ? 4 : 6)),
+    inside: (work) => insideNamespace(path, work),
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
   };
 }
@@ -88,33 +96,47 @@ async function forwarding(port: string, signal: AbortSignal): Promise<void> {
 }
 
 /** From the end: IPAM plugins give addresses from the beginning. */
-async function freeAddress(subnet: Ipv4Prefix, bridge: string, signal: AbortSignal): Promise<Ipv4Addr> {
-  const taken = new Set<number>(reserved());
+function freeAddress(subnet: IpPrefix, taken: ReadonlySet<IpAddr>): IpAddr {
+  for (let at = (1n << BigInt((isPrefix4(subnet) ? 32 : 128) - subnet.length)) - 2n; at > 1n; at--) {
+    const candidate = addressAt(subnet, at);
+    if (!taken.has(candidate)) return candidate;
+  }
+  throw new WeftError('WEFT_KERNEL_STATE', `no address of ${formatPrefix(subnet)} is free for a test`, {
+    hint: 'All are given to containers. Give hosts a larger SubnetLen.',
+  });
+}
+
+function addressAt(subnet: IpPrefix, at: bigint): IpAddr {
+  return isPrefix4(subnet) ? ipv4Of(subnet.addr + Number(at)) : ipv6Of(subnet.addr + at);
+}
+
+async function addressesOf(device: string, signal: AbortSignal): Promise<ReadonlySet<IpAddr>> {
+  const argv = ['ip', '-j', 'address', 'show', 'dev', device];
+  const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal });
+  const links = parseIpList(stdout, argv) as readonly {
+    readonly addr_info?: readonly { readonly local?: string }[];
+  }[];
+  return new Set(links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local = '' }) => parseAddr(local) ?? [])));
+}
+
+/** By neighbours that the kernel knows, and by the IPAM plugin. */
+async function takenOn(bridge: string, signal: AbortSignal): Promise<ReadonlySet<IpAddr>> {
+  const taken = new Set<IpAddr>(reserved());
   const argv = ['ip', '-j', 'neighbour', 'show', 'dev', bridge];
   const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal });
   for (const { dst, state } of parseIpList(stdout, argv) as {
     readonly dst: string;
     readonly state: readonly string[];
   }[]) {
-    const known = parseIpv4(dst);
+    const known = parseAddr(dst);
     if (known !== undefined && !state.includes('FAILED')) taken.add(known);
   }
-  const last = subnet.addr + 2 ** (32 - subnet.length) - 2;
-  for (let candidate = last; candidate > subnet.addr + 1; candidate--) {
-    if (!taken.has(candidate)) return ipv4Of(candidate);
-  }
-  throw new WeftError(
-    'WEFT_KERNEL_STATE',
-    `no address of ${formatIpv4(subnet.addr)}/${subnet.length} is free for a test`,
-    {
-      hint: 'All are given to containers. Give hosts a larger SubnetLen.',
-    },
-  );
+  return taken;
 }
 
-function reserved(): Ipv4Addr[] {
+function reserved(): IpAddr[] {
   if (!existsSync(IPAM_DIRECTORY)) return [];
   return readdirSync(IPAM_DIRECTORY, { withFileTypes: true }).flatMap((entry) =>
-    entry.isDirectory() ? readdirSync(`${IPAM_DIRECTORY}/${entry.name}`).flatMap((name) => parseIpv4(name) ?? []) : [],
+    entry.isDirectory() ? readdirSync(`${IPAM_DIRECTORY}/${entry.name}`).flatMap((name) => parseAddr(name) ?? []) : [],
   );
 }

@@ -35,6 +35,7 @@ export const PATH_FAULTS = [
   'tunnel-blocked',
   'mtu-lowered',
   'mtu-blackhole',
+  'fragments-dropped',
   'checksum-offload',
   'lossy',
 ] as const;
@@ -78,6 +79,7 @@ function faultOfSome({ passes, refusal, lossRatio }: PathEvidence): PathFault | 
     const isTold = refusal?.by === 'kernel' ? refusal.errno === 'too-long' : refusal?.reason === 'too-big';
     return isTold ? 'mtu-lowered' : 'mtu-blackhole';
   }
+  if (passes.fragments === 'no' && passes.full === 'yes') return 'fragments-dropped';
   // What passes without a checksum and not with one has met a wrong checksum.
   return passes.udp === 'no' && passes['udp-plain'] === 'yes' ? 'checksum-offload' : undefined;
 }
@@ -133,6 +135,13 @@ function describe(fault: PathFault, evidence: PathEvidence): Omit<Diagnosis, 'fa
         cause: `packets of the overlay’s full ${mtuBytes} bytes vanish without an ICMP message${passesUpTo}: a link on the way has a lower MTU, and the ICMP messages about that are dropped`,
         remedy:
           'Allow ICMP "fragmentation needed" between the hosts, and set "MTU" in net-conf.json to a size that passes.',
+      };
+    case 'fragments-dropped':
+      return {
+        cause:
+          'packets that fill the MTU pass, and longer ones that are sent in fragments do not: something on the way drops fragments',
+        remedy:
+          'Look for a firewall that drops fragments on both hosts (nft list ruleset, iptables-save), and for net.ipv4.ipfrag_high_thresh or net.ipv6.ip6frag_high_thresh of 0.',
       };
     case 'checksum-offload':
       return {

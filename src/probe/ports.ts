@@ -3,8 +3,14 @@ import type { ProbeMessage } from './probe-packet.ts';
 
 /** What a probe is, before it has left. */
 export type ProbeRequest =
-  /** ICMP echo, an IP packet of that size that nobody may fragment. */
-  | { readonly kind: 'echo'; readonly to: IpAddr; readonly sequence: number; readonly totalBytes: number }
+  /** ICMP echo, an IP packet of that size that nobody may fragment unless that is allowed. */
+  | {
+      readonly kind: 'echo';
+      readonly to: IpAddr;
+      readonly sequence: number;
+      readonly totalBytes: number;
+      readonly mayFragment?: boolean;
+    }
   /** A small datagram to a port that nothing listens on, with the checksum that the device may compute or with none. */
   | { readonly kind: 'udp'; readonly to: IpAddr; readonly port: number; readonly checksum: boolean };
 

@@ -1,11 +1,19 @@
 /**
  * `small`, `full`: echo through the overlay, of the least size and of the overlay's MTU; `underlay`, `underlay-full`: the same
  * beside it, between the hosts; `udp`, `udp-plain`: a datagram through the overlay with and without a checksum, to a closed
- * port.
+ * port; `fragments`: echo through the overlay that is too long for one packet, both ways.
  */
-export type ProbeKind = 'small' | 'full' | 'underlay' | 'underlay-full' | 'udp' | 'udp-plain';
+export type ProbeKind = 'small' | 'full' | 'underlay' | 'underlay-full' | 'udp' | 'udp-plain' | 'fragments';
 
-export const PROBE_KINDS: readonly ProbeKind[] = ['small', 'underlay', 'full', 'underlay-full', 'udp-plain', 'udp'];
+export const PROBE_KINDS: readonly ProbeKind[] = [
+  'small',
+  'underlay',
+  'full',
+  'underlay-full',
+  'udp-plain',
+  'udp',
+  'fragments',
+];
 
 /** The first two of those that traceroute sends to: nothing listens there, and firewalls know them. */
 export const CLOSED_PORTS: Readonly<Record<'udp' | 'udp-plain', number>> = { udp: 33_434, 'udp-plain': 33_435 };
@@ -21,7 +29,7 @@ export interface Confirmation {
   readonly everyMs: number;
 }
 
-/** When each kind is sent to one peer, in milliseconds, and when a probe counts as lost. */
+/** When each kind is sent to one peer, in milliseconds (infinity: never), and when a probe counts as lost. */
 export interface Cadence {
   /** What is due is sent together, once in so long: each turn wakes the process. 0: whenever there is a turn. */
   readonly togetherMs: number;
@@ -41,13 +49,19 @@ export interface Cadence {
   readonly startAfterMs: number;
 }
 
-/** Closed ports are tried seldom: each answer is an ICMP error that the peer's kernel limits and counts. */
+/** Closed ports are tried seldom: each answer is an ICMP error that the peer's kernel limits and counts. Fragments are a question on demand. */
 export const IN_BACKGROUND: Cadence = {
   // This and the patience below are a little less than some ticks, so that a turn that was a little late puts off no other.
   togetherMs: 950,
   tickMs: 250,
-  everyMs: { small: 1_000, full: 5_000, underlay: 5_000, 'underlay-full': 15_000, udp: 15_000, 'udp-plain': 15_000 },
-  againMs: { small: 1_000, full: 2_000, underlay: 2_000, 'underlay-full': 2_000, udp: 3_000, 'udp-plain': 3_000 },
+  everyMs: {
+    ...{ small: 1_000, full: 5_000, fragments: Number.POSITIVE_INFINITY },
+    ...{ underlay: 5_000, 'underlay-full': 15_000, udp: 15_000, 'udp-plain': 15_000 },
+  },
+  againMs: {
+    ...{ small: 1_000, full: 2_000, fragments: Number.POSITIVE_INFINITY },
+    ...{ underlay: 2_000, 'underlay-full': 2_000, udp: 3_000, 'udp-plain': 3_000 },
+  },
   insists: false,
   // A little less than two turns: what is lost is then known at the second one, and tried again with it.
   timeoutMs: 1_950,
@@ -63,8 +77,14 @@ export const IN_BACKGROUND: Cadence = {
 export const ON_DEMAND: Cadence = {
   togetherMs: 0,
   tickMs: 0,
-  everyMs: { small: 120, full: 600, underlay: 600, 'underlay-full': 600, udp: 60_000, 'udp-plain': 60_000 },
-  againMs: { small: 120, full: 300, underlay: 300, 'underlay-full': 300, udp: 1_200, 'udp-plain': 1_200 },
+  everyMs: {
+    ...{ small: 120, full: 600, fragments: 600 },
+    ...{ underlay: 600, 'underlay-full': 600, udp: 60_000, 'udp-plain': 60_000 },
+  },
+  againMs: {
+    ...{ small: 120, full: 300, fragments: 300 },
+    ...{ underlay: 300, 'underlay-full': 300, udp: 1_200, 'udp-plain': 1_200 },
+  },
   insists: true,
   timeoutMs: 700,
   searchTimeoutMs: 250,

@@ -32,6 +32,8 @@ export interface PathResult extends PathEvidence {
 const MISSES = 3;
 /** A peer that probes is heard at least once in so many of its turns. */
 const HEARD_MS = 6_000;
+/** Of an IP packet, before it is cut and after it is put together. */
+const LONGEST_IP_BYTES = 65_535;
 /** Below, a ratio of losses says nothing. */
 const ENOUGH_RESULTS = 10;
 
@@ -77,6 +79,7 @@ export class ProbePath {
     this.target = target;
     this.#cadence = cadence;
     for (const kind of PROBE_KINDS) {
+      if (cadence.everyMs[kind] === Number.POSITIVE_INFINITY) continue;
       const isBeside = kind === 'underlay' || kind === 'underlay-full';
       if (isBeside && target.underlay === undefined) continue;
       // IPv6 has no datagrams without a checksum (RFC 8200), and so nothing to compare with.
@@ -265,6 +268,7 @@ export class ProbePath {
   #sizeOf(kind: ProbeKind): number {
     const { mtuBytes, underlayMtuBytes } = this.target;
     if (kind === 'full') return mtuBytes;
+    if (kind === 'fragments') return Math.min(LONGEST_IP_BYTES, 2 * mtuBytes);
     return kind === 'underlay-full' ? underlayMtuBytes : SMALLEST_PROBE_BYTES;
   }
 

@@ -178,6 +178,12 @@ describe('probes of peers', () => {
       (r) => (isOverlay(r) && sizeOf(r) > 1_372 ? 'lost' : 'answer'),
       { mtu: 1_372 },
     ],
+    [
+      'a firewall that drops fragments',
+      'fragments-dropped',
+      (r) => (isOverlay(r) && r.kind === 'echo' && r.mayFragment === true ? 'lost' : 'answer'),
+      {},
+    ],
     ['wrong checksums', 'checksum-offload', (r) => (r.kind === 'udp' && r.checksum ? 'lost' : 'answer'), {}],
     ['closed ports that a firewall drops', undefined, (r) => (r.kind === 'udp' ? 'lost' : 'answer'), {}],
     [

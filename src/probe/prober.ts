@@ -228,7 +228,7 @@ export class Prober {
     const sent = this.#options.io.send(
       isUdp
         ? { kind: 'udp', to, port: CLOSED_PORTS[kind], checksum: kind === 'udp' }
-        : { kind: 'echo', to, sequence, totalBytes: probe.totalBytes },
+        : { kind: 'echo', to, sequence, totalBytes: probe.totalBytes, mayFragment: kind === 'fragments' },
     );
     if ('errno' in sent) {
       path.refused(probe, { by: 'kernel', errno: this.#options.describeErrno(sent.errno) }, 0, nowMs);

@@ -23,6 +23,15 @@ export const UDP_FAULTS: readonly Fault[] = [
     ...{ at: 'a', where: 'b', faults: ['mtu-blackhole'] },
   },
   {
+    name: 'a firewall that drops fragments',
+    // Before conntrack puts them together.
+    inject: {
+      b: 'nft add table inet broken; nft "add chain inet broken c { type filter hook prerouting priority -450; }"; nft add rule inet broken c iifname flannel0 "ip frag-off & 0x1fff != 0" drop',
+    },
+    heal: { b: unbroken('inet') },
+    ...{ at: 'a', where: 'b', faults: ['fragments-dropped'] },
+  },
+  {
     name: 'a device of this host that corrupts checksums',
     inject: {
       a: nft('netdev', 'egress', `ip daddr B_IP ${tunnel} @th,136,8 17 @th,272,16 != 0 @th,272,16 set 0xdead`),

@@ -74,7 +74,10 @@ export const ALL_PARTS: MetricsSnapshot = {
           pathMtuBytes: 1_400,
         },
         ...{ mtuBytes: 1_472, isHeard: true, refusal: undefined, measuredAtMs: 9, lastAnswerAtMs: 8 },
-        passes: { small: 'yes', full: 'no', underlay: 'yes', 'underlay-full': 'yes', udp: 'yes', 'udp-plain': 'yes' },
+        passes: {
+          ...{ small: 'yes', full: 'no', fragments: 'unknown', underlay: 'yes', 'underlay-full': 'yes' },
+          ...{ udp: 'yes', 'udp-plain': 'yes' },
+        },
         kinds: ['small'],
         diagnosis: { fault: 'lossy', cause: 'packets are lost', remedy: 'look' },
       },

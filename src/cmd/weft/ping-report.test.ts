@@ -4,7 +4,7 @@ import type { PathResult } from '../../probe/probe-path.ts';
 import { type PingFacts, type PingRound, renderRound, renderSummary, summarize } from './ping-report.ts';
 
 const YES: PathResult['passes'] = {
-  ...{ small: 'yes', full: 'yes', underlay: 'yes', 'underlay-full': 'yes' },
+  ...{ small: 'yes', full: 'yes', fragments: 'yes', underlay: 'yes', 'underlay-full': 'yes' },
   ...{ udp: 'unknown', 'udp-plain': 'unknown' },
 };
 const DIAGNOSIS = { fault: 'tunnel-blocked', cause: 'nothing comes back '.repeat(12).trim(), remedy: 'Look.' } as const;

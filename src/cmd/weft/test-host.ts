@@ -16,7 +16,7 @@ import type { WantedKernel } from './wanted-kernel.ts';
 /** Peers whose routes are asked for one by one. */
 const MOST_ROUTES = 16;
 
-/** For one answer of the agent. One check asks twice, and who waits for a cause must have it within ten seconds. */
+/** For one answer of the agent; who waits for a cause must have it within ten seconds. */
 export const ANSWER_MS = 3_000;
 
 /** Probes need raw sockets. @throws WeftError WEFT_NOT_ROOT. */

@@ -13,7 +13,7 @@ import { kernelChecks } from '../../doctor/kernel-checks.ts';
 import { overlayChecks } from '../../doctor/overlay-checks.ts';
 import { tunChecks } from '../../doctor/tun-checks.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { formatPrefix } from '../../ip/address.ts';
+import { formatPrefix, type IpAddr, isIpv4 } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
 import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { makeTestContainer } from '../../linux/test-container.ts';
@@ -23,8 +23,9 @@ import { append, askAll, clientsOf, selfAndPeers, withRemote } from './agent-tar
 import type { ClusterFlags } from './cluster.ts';
 import { clusterReport, renderCluster, renderClusterJunit } from './cluster-test.ts';
 import { realHost } from './doctor-host.ts';
-import { portNumber } from './option-values.ts';
+import { addressOf, portNumber } from './option-values.ts';
 import { ANSWER_MS, impatient, overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
+import { checkServices, clusterServices } from './test-services.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
 const CHECK_MS = 8_000;
@@ -46,6 +47,8 @@ interface TestFlags extends ClusterFlags {
   readonly json?: true;
   readonly junit?: string;
   readonly hostOnly?: true;
+  readonly clusterDns?: IpAddr;
+  readonly clusterDomain?: string;
   readonly cluster?: true;
   readonly host?: readonly string[];
   readonly tokenFile?: string;
@@ -60,7 +63,7 @@ export function testCommand(): Command {
   return withRemote(new Command('test'))
     .summary('test the paths from this host to its peers, and name what is wrong')
     .description(
-      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, checksums), check this host, and name the host or pair and the cause of what is wrong. Needs root. The agent need not be running.',
+      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, fragments, checksums), check this host, and on a node of Kubernetes DNS and a Service, and name the host or pair and the cause of what is wrong. Needs root. The agent need not be running.',
     )
     .argument('[peer...]', 'subnets or addresses of peers; with --cluster, names of nodes (default: all)')
     .option(
@@ -72,6 +75,12 @@ export function testCommand(): Command {
     .option('--net-config-path <file>', "the agent's --net-config-path", '/etc/kube-flannel/net-conf.json')
     .option('--healthz-port <port>', "the agent's --healthz-port", portNumber, 8081)
     .option('--host-only', 'do not make a container for the test')
+    .option(
+      '--cluster-dns <address>',
+      "the cluster's DNS server (default: from the kubelet's configuration)",
+      addressOf,
+    )
+    .option('--cluster-domain <name>', "the cluster's domain (default: from there, or cluster.local)")
     .option('--json', 'print one JSON object')
     .option('--junit <file>', 'also write a JUnit report')
     .action((words: readonly string[], flags: TestFlags) =>
@@ -108,11 +117,11 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
   const [checks, host, container] = await Promise.all([
     examine(view, flags, signal),
     measureFromHost(peers, progress, signal),
-    flags.hostOnly ? { paths: [], failure: undefined } : measureFromContainer(view, peers, signal),
+    flags.hostOnly ? NOT_FROM_CONTAINERS : measureFromContainer(view, peers, flags, signal),
   ]);
   progress(undefined);
   const paths = [...host, ...container.paths];
-  const all = container.failure === undefined ? checks : [...checks, container.failure];
+  const all = [...checks, ...container.checks];
   const own = present(view.known.own.subnets).map(formatPrefix);
   const report: Report = {
     ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths, await waysTo(view, paths, signal)) },
@@ -159,29 +168,45 @@ async function measureFromHost(
   return asPaths('host', peers, results);
 }
 
+interface FromContainer {
+  readonly paths: readonly MeasuredPath[];
+  readonly checks: readonly CheckResult[];
+}
+
+const NOT_FROM_CONTAINERS: FromContainer = { paths: [], checks: [] };
+
 /** Only where there is a bridge of containers; a container that cannot be made is a finding of its own. */
 async function measureFromContainer(
   { known, mtuBytes }: HostView,
   peers: readonly PeerView[],
+  { clusterDns, clusterDomain }: TestFlags,
   signal: AbortSignal,
-): Promise<{ readonly paths: readonly MeasuredPath[]; readonly failure: CheckResult | undefined }> {
-  const subnet = known.own.subnets.ipv4;
-  const reachable = peers.filter(({ overlay }) => typeof overlay === 'number');
-  const links = await realHost().links(signal);
-  if (subnet === undefined || reachable.length === 0 || !links.some(({ name }) => name === BRIDGE))
-    return { paths: [], failure: undefined };
+): Promise<FromContainer> {
+  const { links, readText } = realHost();
+  const services = await clusterServices({
+    ...{ server: clusterDns, domain: clusterDomain, isNode: known.node !== undefined },
+    ...{ readText, environment: process.env },
+  });
+  const isNeeded = peers.length > 0 || services !== undefined;
+  if (!isNeeded || !(await links(signal)).some(({ name }) => name === BRIDGE)) return NOT_FROM_CONTAINERS;
   try {
-    await using container = await makeTestContainer({ bridge: BRIDGE, subnet, mtuBytes }, signal);
-    using io = container.inside(() => openProbeSocket([4]));
+    const options = { bridge: BRIDGE, subnets: known.own.subnets, mtuBytes };
+    await using container = await makeTestContainer(options, signal);
+    const { families } = container;
+    const reachable = peers.filter(({ overlay }) => families.includes(isIpv4(overlay) ? 4 : 6));
+    using io = container.inside(() => openProbeSocket(families));
     // UDP probes need a socket each, which would be the host's.
     const targets = reachable.map((peer) => ({ ...peer, underlay: undefined, onlyEcho: true }));
-    const results = await measure({ io, describeErrno: describeSendErrno, targets }, signal);
-    return { paths: asPaths('container', reachable, results), failure: undefined };
+    const [results, checks] = await Promise.all([
+      measure({ io, describeErrno: describeSendErrno, targets }, signal),
+      services === undefined ? [] : checkServices(container, services, signal),
+    ]);
+    return { paths: asPaths('container', reachable, results), checks };
   } catch (error) {
     signal.throwIfAborted();
     const found = `a container for the test could not be made: ${describeError(error)}`;
     const remedy = 'New containers of this host may fail likewise; or leave it out: --host-only.';
-    return { paths: [], failure: { name: 'test-container', looksAt: BRIDGE, status: 'warn', found, remedy } };
+    return { paths: [], checks: [{ name: 'test-container', looksAt: BRIDGE, status: 'warn', found, remedy }] };
   }
 }
 

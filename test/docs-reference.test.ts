@@ -3,23 +3,21 @@ import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { backendKinds } from '../src/backend/registry.ts';
+import type { Command } from 'commander';
+import { loadAll } from 'js-yaml';
+import { commandReference } from '../scripts/command-reference.ts';
+import { backendKind, backendKinds } from '../src/backend/registry.ts';
+import { ProcessLife } from '../src/cmd/process-life.ts';
+import { weftProgram } from '../src/cmd/weft/program.ts';
 import { flanneldUsage } from '../src/config/flanneld-options.ts';
+import { inspectNetConf } from '../src/config/net-conf.ts';
+import { sectionOf } from './markdown.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
 const documents = globSync(['*.md', 'docs/*.md', 'deploy/**/*.md'], { cwd: root })
   .filter((path) => path !== 'CHANGELOG.md')
   .sort();
-
-/** The lines of a document from one heading to the next of the same or a higher level. */
-function section(text: string, heading: string): string {
-  const level = /^#+/.exec(heading)![0].length;
-  const from = text.indexOf(`\n${heading}\n`);
-  assert.ok(from >= 0, `has the heading ${heading}`);
-  const rest = text.slice(from + heading.length + 2);
-  return rest.split(new RegExp(`^#{1,${level}} `, 'm'))[0]!;
-}
 
 /** Cells of the table rows whose first cell is code: `[name, …]`. */
 function codeRows(text: string): string[][] {
@@ -35,11 +33,17 @@ function flagDefaults(): Map<string, string> {
   return new Map(usage.map(([, name, text]) => [name!, / \(default "?([^"]*?)"?\)$/.exec(text!)?.[1]?.trim() ?? '']));
 }
 
+describe('docs/COMMANDS.md', () => {
+  it('is what the commands say of themselves: scripts/run.sh scripts/command-reference.ts', () => {
+    assert.equal(read('docs/COMMANDS.md'), commandReference());
+  });
+});
+
 describe('docs/CONFIGURATION.md', () => {
   const text = read('docs/CONFIGURATION.md');
 
   it('has each flag of the agent once, with the default that --help prints', () => {
-    const rows = codeRows(section(text, '## Flags of the agent'));
+    const rows = codeRows(sectionOf(text, '## Flags of the agent'));
     const defaults = flagDefaults();
     assert.ok(defaults.size > 40);
     assert.deepEqual(rows.map(([name]) => name).sort(), [...defaults.keys()].sort());
@@ -55,7 +59,7 @@ describe('docs/CONFIGURATION.md', () => {
 
   it('has each key of each backend, and no other', () => {
     for (const { type, keys } of backendKinds()) {
-      const rows = codeRows(section(text, `### ${type}`));
+      const rows = codeRows(sectionOf(text, `### ${type}`));
       assert.deepEqual(rows.map(([name]) => name).sort(), Object.keys(keys).sort(), type);
       for (const [name, values] of rows) {
         const spec = keys[name!]!;
@@ -71,7 +75,7 @@ describe('docs/CONFIGURATION.md', () => {
     const keys = [...names.matchAll(/'(\w+)'/g)].map(([, name]) => name!);
     assert.ok(keys.length >= 12);
     assert.deepEqual(
-      codeRows(section(text, '## net-conf.json'))
+      codeRows(sectionOf(text, '## net-conf.json'))
         .map(([name]) => name)
         .sort(),
       keys.toSorted(),
@@ -79,27 +83,61 @@ describe('docs/CONFIGURATION.md', () => {
   });
 });
 
-/** Options of each verb of `weft`, as its source declares them, or one beside it that it imports. */
+describe('docs/CONFIGURATION.md, beside net-conf.json and flags', () => {
+  const text = read('docs/CONFIGURATION.md');
+
+  it('has each key of the plugin flannel that is not for the runtime to set, and the cni-conf.json of the manifest', () => {
+    const part = sectionOf(text, '## cni-conf.json');
+    const [reading] = /^function readConfig\(.*?^}/ms.exec(read('src/cni/plugin-config.ts'))!;
+    const keys = [...reading.matchAll(/\bmembers\.(?:string|object)\('(\w+)'\)/g)].map(([, key]) => key!);
+    const ofRuntime = ['cniVersion', 'name', 'runtimeConfig'];
+    assert.deepEqual([...codeRows(part).map(([name]) => name!), ...ofRuntime].sort(), keys.sort());
+    const [, example] = /^```json\n(.*?)^```/ms.exec(part)!;
+    const objects = loadAll(read('deploy/kube-flannel.yml')) as { kind: string; data?: Record<string, string> }[];
+    const { data } = objects.find(({ kind }) => kind === 'ConfigMap')!;
+    assert.deepEqual(JSON.parse(example!), JSON.parse(data!['cni-conf.json']!));
+  });
+
+  it('has each variable of the environment that the agent reads, and the one of its unit', () => {
+    const part = sectionOf(text, '## Variables of the environment');
+    const variables = [...read('src/config/flanneld-options.ts').matchAll(/#env\.([A-Z_]+)\b/g)].map(
+      ([, name]) => name!,
+    );
+    assert.ok(variables.length >= 6);
+    const [, ofUnit] = /^ExecStart=.* \$(\w+)$/m.exec(read('deploy/systemd/weft-flanneld.service'))!;
+    assert.deepEqual(
+      [...variables, ofUnit!].filter((name) => !part.includes(`\`${name}\``)),
+      [],
+    );
+  });
+});
+
+describe('examples of net-conf.json in documents', () => {
+  it('are taken without a problem or a warning, and docs/BACKENDS.md has a section with one of each backend', () => {
+    const sections: string[] = [];
+    for (const path of ['docs/BACKENDS.md', 'docs/CONFIGURATION.md', 'README.md', 'docs/INSTALL.md']) {
+      for (const [, example] of read(path).matchAll(/^```json\n(.*?)^```/gms)) {
+        if (!example!.includes('"Network"')) continue;
+        const found = inspectNetConf(example!, { validation: 'full', backends: backendKind });
+        assert.deepEqual([found.problems, found.ignoredKeys, found.warnings], [[], [], []], example!);
+        if (path === 'docs/BACKENDS.md') sections.push(found.config!.backend.type);
+      }
+    }
+    // Where a secret is needed there is no example to copy.
+    const withExample = backendKinds().filter(({ type }) => type !== 'ipsec');
+    assert.deepEqual(sections.sort(), withExample.map(({ type }) => type).sort());
+    for (const { type } of backendKinds()) sectionOf(read('docs/BACKENDS.md'), `## ${type}`);
+  });
+});
+
+/** Options of each command of `weft`, those of its own commands among them. */
 function verbs(): Map<string, Set<string>> {
-  const known = new Map<string, Set<string>>();
-  const isVerb = (source: string): boolean => /new Command\('[a-z-]+'\)/.test(source);
-  const declared = (source: string): string[] => [
-    ...[...source.matchAll(/[oO]ption\(\s*'([^']*)'/g)].flatMap(([, flags]) =>
-      [...flags!.matchAll(/(?<![\w-])--?[a-zA-Z][\w-]*/g)].map(([flag]) => flag),
-    ),
-    ...[...source.matchAll(/from '\.\/([\w-]+\.ts)'/g)]
-      .map(([, name]) => read(`src/cmd/weft/${name}`))
-      .filter((beside) => !isVerb(beside))
-      .flatMap(declared),
+  const optionsOf = (command: Command): string[] => [
+    ...command.options.flatMap(({ short, long }) => [short, long]).filter((flag) => flag != null),
+    ...command.commands.flatMap(optionsOf),
   ];
-  for (const path of globSync('src/cmd/weft/*.ts', { cwd: root })) {
-    if (path.endsWith('.test.ts')) continue;
-    const source = read(path);
-    const name = /new Command\('([a-z-]+)'\)/.exec(source)?.[1];
-    if (name === undefined || name === 'weft') continue;
-    known.set(name, new Set([...declared(source), '--help']));
-  }
-  return known;
+  const { commands } = weftProgram(new ProcessLife('weft', () => {}));
+  return new Map(commands.map((command) => [command.name(), new Set([...optionsOf(command), '--help'])]));
 }
 
 /** Command lines of a document: of code blocks of a shell, continuations joined, and code spans. */
@@ -160,6 +198,8 @@ function sourceTexts(): string {
 
 /** Outputs of kubelet, CNI plugins and tools: not ours to compare. */
 const OUTPUTS_OF_OTHERS = [
+  /^(?:ImagePullBackOff|ErrImagePull|ErrImageNeverPull)$/,
+  /^(?:unable to apply caps|operation not permitted|forbidden: violates PodSecurity)$/,
   /^failed to find plugin /,
   /^cni plugin not initialized$/,
   /^cni0 already has an IP address/,

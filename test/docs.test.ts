@@ -209,6 +209,22 @@ describe('documents', () => {
     }
   });
 
+  it('have the headings to which programs and manifests send people', () => {
+    const wrong: string[] = [];
+    let headings = 0;
+    for (const path of globSync(['src/**/*.ts', 'web/src/**/*.ts', 'deploy/**/*'], { cwd: root })) {
+      if (path.endsWith('.test.ts') || !/\.\w+$/.test(path)) continue;
+      for (const [mention, name, heading] of read(path).matchAll(/\bdocs\/(\w+\.md)(?:[^.'"`\n]*\("([^"]+)"\))?/g)) {
+        const isThere = existsSync(join(root, 'docs', name!));
+        if (heading !== undefined) headings++;
+        if (!isThere || (heading !== undefined && !read(`docs/${name}`).includes(`\n## ${heading}\n`)))
+          wrong.push(`${path}: ${mention}`);
+      }
+    }
+    assert.ok(headings >= 4, `${headings} headings`);
+    assert.deepEqual(wrong, []);
+  });
+
   it('name files of this repository that exist', () => {
     const missing = documents.flatMap((path) =>
       [...read(path).matchAll(/`((?:src|test|bench|docs|scripts|bin|deploy)\/[\w./-]*\w(?:\.\w+|\/))`/g)]

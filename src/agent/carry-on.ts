@@ -47,7 +47,8 @@ export async function carryOn(
       await plane.settle(own, earlier, turn);
     } catch (error) {
       signal.throwIfAborted();
-      if (!changed.aborted) log.error(`Could not carry on with ${leaseKey(own)}: ${describeError(error)}`);
+      if (!changed.aborted)
+        log.error(`Could not continue with the last known state of ${leaseKey(own)}: ${describeError(error)}`);
       waits.push(delay(RETRY_MS, undefined, { ref: false }));
     }
     if ((await Promise.race(waits)) === 'answered' || signal.aborted) return;

@@ -77,6 +77,6 @@ export class NodeCniConf implements AsyncDisposable {
 
 const BEFORE = {
   nothing: 'it did not exist',
-  ours: 'in place of an earlier one',
-  "somebody's": 'in place of one that the agent had not written',
+  ours: 'it replaced an earlier one',
+  "somebody's": 'it replaced one that the agent had not written',
 } as const;

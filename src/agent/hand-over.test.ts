@@ -48,7 +48,7 @@ describe('the hand-over', () => {
   it('has it once the agent before it has left, and only then is open for the next', async () => {
     const life = new Life(true);
     await life.start();
-    assert.deepEqual(life.steps.splice(0), ['Taking over from the agent that runs']);
+    assert.deepEqual(life.steps.splice(0), ['Taking over from the running agent']);
     await life.handOver.carries();
     assert.deepEqual(life.steps.splice(0), ['the one before leaves', 'has the socket', 'the next may come']);
     await life.handOver.carries();

@@ -30,7 +30,7 @@ export class HandOver {
   async announce(): Promise<void> {
     const { port, log, signal } = this.#life;
     this.#predecessor = await port.announce(signal);
-    if (this.#predecessor !== undefined) log.info('Taking over from the agent that runs');
+    if (this.#predecessor !== undefined) log.info('Taking over from the running agent');
   }
 
   /** Does it now, or once the agent before this one has left, which has the same socket. */

@@ -51,7 +51,7 @@ test('the one in use stays while there is none that can be used, which is said o
   const unusable = new WeftError('WEFT_KEY_FILE', 'wgkey does not hold a WireGuard key');
   const { lines, used } = await watched([unusable, unusable, 'first', unusable, 'second']);
   assert.deepEqual(used, [{ key: 'second' }]);
-  const refusal = /^The key in use stays in use: wgkey does not hold a WireGuard key \[WEFT_KEY_FILE\]/;
+  const refusal = /^Keeping the current key: wgkey does not hold a WireGuard key \[WEFT_KEY_FILE\]/;
   for (const [line, words] of [refusal, refusal, /has been replaced/].entries()) assert.match(lines[line]!, words);
   assert.equal(lines.length, 3);
 });

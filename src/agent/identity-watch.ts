@@ -59,13 +59,13 @@ export class IdentityWatch implements AsyncDisposable {
       now = await read(signal);
     } catch (error) {
       const failure = describeError(error);
-      if (!signal.aborted && failure !== this.#failure) log.warn(`The key in use stays in use: ${failure}`);
+      if (!signal.aborted && failure !== this.#failure) log.warn(`Keeping the current key: ${failure}`);
       this.#failure = failure;
       return;
     }
     this.#failure = undefined;
     if (signal.aborted || isDeepStrictEqual(now.identity, this.#current.identity)) return;
-    log.info("This host's key has been replaced. The new one is used from now on, and published");
+    log.info("This host's key has been replaced: using the new one, and publishing it");
     this.#current = now;
     const change = this.#change;
     this.#change = new AbortController();

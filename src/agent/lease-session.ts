@@ -213,7 +213,9 @@ export class LeaseSession implements AsyncDisposable {
           this.#own = event.lease;
           break;
         case 'store-unavailable':
-          log.warn(`The lease store cannot be reached. Packets continue; retrying: ${describeError(event.error)}`);
+          log.warn(
+            `The lease store cannot be reached. Packets continue to flow; retrying: ${describeError(event.error)}`,
+          );
           break;
         case 'lost':
           return event;

@@ -50,7 +50,7 @@ export class NodeCondition implements AsyncDisposable {
       else await report?.(new WeftError('WEFT_NOT_READY', `flanneld is not ready: ${reason}`), signal);
       this.#told = reason;
     } catch (error) {
-      if (!signal.aborted) log.warn(`The condition of the node could not be set: ${describeError(error)}`);
+      if (!signal.aborted) log.warn(`Could not set the condition of the Node: ${describeError(error)}`);
     } finally {
       this.#telling = undefined;
     }

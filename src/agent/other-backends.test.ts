@@ -111,7 +111,7 @@ test('what cannot be opened is said, and costs those peers alone', async () => {
     skipped: 'its backend is udp, which could not be opened on this host: open /dev/net/tun: ENOENT',
   });
   assert.equal(others.peer(own, lease(4, 'ipip')), undefined);
-  assert.match(lines.join('\n'), /Peers with the backend udp are not reached: open \/dev\/net\/tun: ENOENT/);
+  assert.match(lines.join('\n'), /Cannot reach peers with the backend udp: open \/dev\/net\/tun: ENOENT/);
   const direct = others.peer(own, lease(3, 'host-gw'));
   assert.ok(direct !== undefined && 'kernel' in direct);
   assert.deepEqual(direct.kernel.routes.map(describeRoute), ['10.244.3.0/24 via 192.168.77.3 dev eth0']);

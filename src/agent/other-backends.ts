@@ -160,7 +160,7 @@ export class OtherBackends implements AsyncDisposable {
         const failure = describeError(error);
         if (failure !== side.failure) {
           side.failure = failure;
-          this.#parts.log.error(`Peers with the backend ${side.configured.kind.type} are not reached: ${failure}`);
+          this.#parts.log.error(`Cannot reach peers with the backend ${side.configured.kind.type}: ${failure}`);
           this.#parts.onChanged();
         }
         await side.forwarder?.[Symbol.asyncDispose]();

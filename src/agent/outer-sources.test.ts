@@ -75,7 +75,7 @@ describe('OuterSources', () => {
     await r.until(() => r.there() === '192.0.2.2' && r.said.length === 2);
     r.kernel.clear();
     await r.until(() => r.there() === '192.0.2.2');
-    assert.match(r.said.at(-1)!, /^Put back the filter weft_sources_10_244_0_0_16/);
+    assert.match(r.said.at(-1)!, /^Restored the filter weft_sources_10_244_0_0_16/);
   });
 
   it('removes the filter of an earlier run where nothing is to be checked', async () => {

@@ -79,7 +79,7 @@ export class OuterSources implements AsyncDisposable {
         if (signal.aborted) return;
         const failure = describeError(error);
         if (failure !== this.#failure)
-          log.error(`The outer source of tunnelled packets is not checked: ${failure}. It is tried again`);
+          log.error(`The outer source of tunnelled packets is not checked: ${failure}. Retrying`);
         this.#failure = failure;
         this.#there = undefined;
       }
@@ -89,7 +89,7 @@ export class OuterSources implements AsyncDisposable {
       if (this.#isDue || this.#there === undefined || signal.aborted) continue;
       const names = await filters.names(signal).catch(() => undefined);
       if (names === undefined || names.includes(name)) continue;
-      log.warn(`Put back the filter ${name} of tunnelled packets, which somebody has removed`);
+      log.warn(`Restored the filter ${name} of tunnelled packets, which another program had removed`);
       this.#there = undefined;
     }
   }

@@ -89,7 +89,7 @@ describe('probes of an agent', () => {
     refused.setPeer(key, [target]);
     assert.equal(opened, 1);
     assert.deepEqual(lines.length, 1);
-    assert.match(lines[0]!, /^The paths to other hosts are not measured: failed to make a raw ICMP socket/);
+    assert.match(lines[0]!, /^Background probes are off: failed to make a raw ICMP socket/);
   });
 
   it('close what they have opened', () => {

@@ -100,7 +100,7 @@ export class PeerProbes implements Disposable {
     try {
       this.#io = open();
     } catch (error) {
-      this.#parts.log.warn(`The paths to other hosts are not measured: ${describeError(error)}`);
+      this.#parts.log.warn(`Background probes are off: ${describeError(error)}`);
       return;
     }
     const limits = { cadence: IN_BACKGROUND, perTurn: PER_SECOND, perSecond: PER_SECOND, watched: MOST_WATCHED };

@@ -17,10 +17,10 @@ export function recordedReconciler(kernel: Kernel, record: RecordEvent, log: Log
     },
     onRepair: (ops) => {
       for (const op of ops) {
-        log.warn(`Put back what was changed on this host: ${describeOp(op)}`);
+        log.warn(`Restored what another program changed on this host: ${describeOp(op)}`);
         record({
-          ...{ kind: 'kernel-repaired', severity: 'warning', subject: 'kernel', text: `put back: ${describeOp(op)}` },
-          cause: 'somebody else has changed it on this host',
+          ...{ kind: 'kernel-repaired', severity: 'warning', subject: 'kernel', text: `restored: ${describeOp(op)}` },
+          cause: 'another program has changed it on this host',
           operations: [describeOp(op)],
         });
       }

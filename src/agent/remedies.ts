@@ -5,7 +5,7 @@ export const REMEDIES: Readonly<Record<Part, string>> = {
   interface:
     'Restore the host’s address, or name another interface with --iface. flanneld --explain-iface lists the candidates.',
   lease:
-    'Give this host a subnet of its own: with Kubernetes delete its Node object so that it registers anew, with etcd delete the entry of one of the two hosts.',
+    'Give this host a subnet of its own: with Kubernetes delete its Node object so that it registers again, with etcd delete the entry of one of the two hosts.',
   forwarder:
     'The agent restarts the packet workers by itself. If this continues, check its log and weft doctor: TUN driver, port and capabilities.',
   kernel:

@@ -11,7 +11,7 @@ describe('peers that are not reached', () => {
     const skipped = new SkippedPeers({ warn: (text) => said.push(text) }, () => {});
     for (const reason of ['too far', 'too far', 'of another type', undefined, 'of another type'])
       skipped.set(FIRST, reason === undefined ? {} : { skipped: reason });
-    const [far, other] = ['No way to 10.244.1.0/24: too far', 'No way to 10.244.1.0/24: of another type'];
+    const [far, other] = ['Cannot reach 10.244.1.0/24: too far', 'Cannot reach 10.244.1.0/24: of another type'];
     assert.deepEqual(said, [far, other, other]);
     assert.deepEqual([skipped.count, skipped.lines()], [1, [`${other}.`]]);
     skipped.set(FIRST, undefined);
@@ -22,7 +22,7 @@ describe('peers that are not reached', () => {
     const said: string[] = [];
     const skipped = new SkippedPeers({ warn: (text) => said.push(text) }, () => {});
     skipped.set('10.244.1.0-24&fd10:0:0:1::-64' as LeaseKey, { lacks: 'too far.' });
-    const text = 'No way to 10.244.1.0/24&fd10:0:0:1::/64 in one family: too far.';
+    const text = 'Cannot reach 10.244.1.0/24&fd10:0:0:1::/64 in one family: too far.';
     assert.deepEqual([said, skipped.count, skipped.lines()], [[text], 1, [text]]);
   });
 
@@ -32,6 +32,6 @@ describe('peers that are not reached', () => {
     const lines = skipped.lines();
     assert.equal(skipped.count, 200);
     assert.equal(lines.length, 21);
-    assert.deepEqual([lines[0], lines.at(-1)], ['No way to 10.244.1.0/24: too far.', 'And 180 more.']);
+    assert.deepEqual([lines[0], lines.at(-1)], ['Cannot reach 10.244.1.0/24: too far.', 'And 180 more.']);
   });
 });

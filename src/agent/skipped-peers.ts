@@ -54,6 +54,6 @@ export class SkippedPeers {
 function textOf(key: LeaseKey, part: Pick<PeerPart, 'lacks'> | SkippedPeer | undefined): string | undefined {
   if (part === undefined) return undefined;
   const name = key.replaceAll('-', '/');
-  if ('skipped' in part) return `No way to ${name}: ${part.skipped}`;
-  return part.lacks === undefined ? undefined : `No way to ${name} in one family: ${part.lacks}`;
+  if ('skipped' in part) return `Cannot reach ${name}: ${part.skipped}`;
+  return part.lacks === undefined ? undefined : `Cannot reach ${name} in one family: ${part.lacks}`;
 }

@@ -70,7 +70,9 @@ export class StartUp {
     const failed = async (error: unknown): Promise<undefined> => {
       await endParts(parts);
       this.#signal.throwIfAborted();
-      log.warn(`Could not carry packets of ${leaseKey(known.own)} at once: ${describeError(error)}`);
+      log.warn(
+        `Could not carry packets for ${leaseKey(known.own)} before the lease is confirmed: ${describeError(error)}`,
+      );
       leases.carry(undefined);
       return undefined;
     };
@@ -108,7 +110,7 @@ export class StartUp {
       parts = resumed ?? (await maker.make(known.config, this.#signal));
     } catch (error) {
       this.#signal.throwIfAborted();
-      log.error(`Could not carry on with ${leaseKey(known.own)}: ${describeError(error)}`);
+      log.error(`Could not continue with the last known state of ${leaseKey(known.own)}: ${describeError(error)}`);
       leases.carry(undefined);
       return undefined;
     }
@@ -143,7 +145,7 @@ export class StartUp {
       return carried;
     }
     if (carried !== undefined) {
-      log.warn('The network configuration is not the one that packets were carried with until now');
+      log.warn('The network configuration differs from the one used until now');
       await endParts(carried);
       leases.carry(undefined);
     }

@@ -36,7 +36,7 @@ export class StartupFailures {
     try {
       await this.tellNode?.(error, AbortSignal.timeout(REPORT_MS));
     } catch (reportError) {
-      warn(`The condition of the node could not be set: ${describeError(reportError)}`);
+      warn(`Could not set the condition of the Node: ${describeError(reportError)}`);
     }
   }
 

@@ -186,7 +186,7 @@ export class NodeTraffic implements AsyncDisposable {
           this.#record({
             ...{ kind: 'rules-repaired', severity: 'warning', subject: repair.where },
             text: `put right: ${describeRepair(repair)}`,
-            cause: `somebody else has changed it on this host (${event.streak} checks in a row found something)`,
+            cause: `another program has changed it on this host (${event.streak} checks in a row found something)`,
             operations: [describeRepair(repair)],
           });
         }

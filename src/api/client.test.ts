@@ -50,7 +50,7 @@ describe('asking an agent', () => {
     const { path, client } = at('other.sock');
     await assert.rejects(client.get('/self', signal), {
       code: 'WEFT_API_UNREACHABLE',
-      message: `cannot ask the agent at ${path}: nobody listens there`,
+      message: `cannot ask the agent at ${path}: nothing listens there`,
     });
     let body = 'not json';
     let status = 200;

@@ -108,7 +108,7 @@ async function opened(
 }
 
 function reasonOf(error: unknown): string {
-  if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ECONNREFUSED')) return 'nobody listens there';
+  if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ECONNREFUSED')) return 'nothing listens there';
   if (hasErrno(error, 'EACCES')) return 'permission denied: only root and the user of the agent may ask';
   return describeError(error);
 }

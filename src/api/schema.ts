@@ -240,7 +240,10 @@ export const StateSchema = v.object({
   difference: v.pipe(v.array(v.string()), v.description('What would be done to the kernel now, in order.')),
   problems: v.pipe(v.array(v.string()), v.description('What stands in the way.')),
   runs: count,
-  repairs: v.pipe(v.record(v.string(), count), v.description('What was put back since the start, by operation.')),
+  repairs: v.pipe(
+    v.record(v.string(), count),
+    v.description('Changes that restored what another program had changed, since the start, by operation.'),
+  ),
 });
 export type State = v.InferOutput<typeof StateSchema>;
 

@@ -125,7 +125,11 @@ describe('the API on an address', () => {
     const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
     assert.equal((await ask(to, bearer(TOKEN))).status, 401, 'there is no token yet');
     assert.equal((await ask(to, bearer(TOKEN))).status, 401);
-    assert.match(place.problems.join('|'), /^The API answers nobody: cannot read the token: ENOENT[^|]*$/, 'said once');
+    assert.match(
+      place.problems.join('|'),
+      /^The API rejects all clients: cannot read the token: ENOENT[^|]*$/,
+      'said once',
+    );
     await writeFile(tokenFile, 'short\n');
     assert.match((await ask(to, bearer('short'))).body, /fewer than 16 characters/);
     await writeFile(tokenFile, `${TOKEN}\n`);

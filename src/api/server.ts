@@ -148,9 +148,9 @@ async function readToken(file: string): Promise<{ readonly token: string } | { r
   try {
     const token = (await readFile(file, 'utf8')).trim();
     if (token.length >= MIN_TOKEN) return { token };
-    return { problem: `The API answers nobody: the token in ${file} has fewer than ${MIN_TOKEN} characters` };
+    return { problem: `The API rejects all clients: the token in ${file} has fewer than ${MIN_TOKEN} characters` };
   } catch (error) {
-    return { problem: `The API answers nobody: cannot read the token: ${describeError(error)}` };
+    return { problem: `The API rejects all clients: cannot read the token: ${describeError(error)}` };
   }
 }
 

@@ -47,7 +47,9 @@ export const ipip: BackendKind<IpipConfig, undefined, typeof KEYS> = {
       throw new WeftError(
         'WEFT_CONFIG_INVALID',
         `MTU ${underlayMtu} of iface ${external.name} is too small for ipip mode to work`,
-        { hint: `Give ${external.name} an MTU that leaves room for packets beside ${OVERHEAD_BYTES} bytes of header.` },
+        {
+          hint: `Give ${external.name} an MTU that leaves room for packets in addition to ${OVERHEAD_BYTES} bytes of headers.`,
+        },
       );
     }
     return {

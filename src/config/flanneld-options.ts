@@ -454,7 +454,8 @@ class Reading {
     if (port < 1 || port > 65_535 || (address !== '' && parseAddr(address) === undefined)) {
       this.#problems.push(`-api-listen is ${JSON.stringify(text)}, must be ADDRESS:PORT, such as 127.0.0.1:8287`);
     }
-    if (tokenFile === '') this.#problems.push('-api-listen needs -api-token-file: nobody is answered without a token');
+    if (tokenFile === '')
+      this.#problems.push('-api-listen needs -api-token-file: the API answers only clients that have the token');
     return { address, port, tokenFile };
   }
 

@@ -46,7 +46,7 @@ function markOf({ diagnosis }: PathResult): string {
 function describeResult({ diagnosis, rttMs, underlayRttMs, pathMtuBytes }: PathResult): string {
   const figures = [
     rttMs === undefined ? undefined : `${rttMs.median.toFixed(2)} ms`,
-    underlayRttMs === undefined ? undefined : `beside it ${underlayRttMs.toFixed(2)} ms`,
+    underlayRttMs === undefined ? undefined : `underlay ${underlayRttMs.toFixed(2)} ms`,
     pathMtuBytes === undefined ? undefined : `MTU ${pathMtuBytes}`,
   ];
   return [diagnosis?.fault, ...figures].filter((text) => text !== undefined).join(', ');

@@ -163,7 +163,7 @@ const KERNEL_REASONS: Readonly<Record<string, readonly [reason: string, text: st
   FULL_RING: ['queue-full', 'the queue of the device is full'],
   QDISC_DROP: ['queue-full', 'the queueing discipline of the device drops it'],
   IP_RPFILTER: ['rp-filter', 'the reverse path filter (rp_filter) drops it: the route back leads elsewhere'],
-  NEIGH_FAILED: ['no-neighbour', 'nobody answers to the next hop’s address (ARP)'],
+  NEIGH_FAILED: ['no-neighbour', 'no host answers for the next hop’s address (ARP)'],
   TC_INGRESS: ['tc', 'a program or filter of tc drops it on the way in'],
   TC_EGRESS: ['tc', 'a program or filter of tc drops it on the way out'],
 };
@@ -315,7 +315,7 @@ function dropOf(
   // Of a tunnel's datagram, no socket is the agent that does not listen.
   const [reason, text] =
     known === 'no-listener' && drop.match.inner !== undefined
-      ? ['no-agent', 'nobody takes the tunnel’s packets there: the agent or its device is away']
+      ? ['no-agent', 'nothing receives the tunnel’s packets there: the agent is not running, or its device is missing']
       : [known, what];
   const where = drop.function === undefined ? drop.reason : `${drop.reason} in ${drop.function}`;
   const isRefused = reason === 'no-listener';

@@ -110,8 +110,8 @@ describe('what a test says', () => {
     const report = { host: '10.244.1.0/24', paths, checks, problems: judge(checks, paths), tookMs: 1_234 };
     const text = renderReport(report);
     assert.match(text, /^10\.244\.1\.0\/24: 1 of 2 checks of this host passed$/m);
-    assert.match(text, /^✖ host → b +one-way, beside it 0\.20 ms, MTU 1472$/m);
-    assert.match(text, /^✔ container → c +0\.50 ms, beside it 0\.20 ms, MTU 1472$/m);
+    assert.match(text, /^✖ host → b +one-way, underlay 0\.20 ms, MTU 1472$/m);
+    assert.match(text, /^✔ container → c +0\.50 ms, underlay 0\.20 ms, MTU 1472$/m);
     assert.match(text, /^✖ this host: routes: no "route" & more\n {2}→ start it$/m);
     assert.match(text, /^2 problems \(1234 ms\)\.$/m);
     const xml = renderJunit(report);

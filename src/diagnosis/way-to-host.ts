@@ -28,14 +28,14 @@ export function judgeWay({ address, route, neighbour }: WayToHost, external: str
     return {
       fault: 'underlay-route',
       cause: `this host has no route to ${address}, the host of the peer: ${route.reason}`,
-      remedy: `Look for who has removed or added a route: ip route get ${address}; ip route; ip rule.`,
+      remedy: `Find out what removed or added a route: ip route get ${address}; ip route; ip rule.`,
     };
   const { device, nextHop } = route;
   if (device !== external)
     return {
       fault: 'underlay-route',
       cause: `packets to ${address}, the host of the peer, leave by ${device}, and the agent uses ${external}`,
-      remedy: `Look for who has added that route: ip route get ${address}; ip route; ip rule.`,
+      remedy: `Find out what added that route: ip route get ${address}; ip route; ip rule.`,
     };
   if (neighbour === undefined || !neighbour.states.includes('PERMANENT')) return undefined;
   return {

@@ -438,10 +438,12 @@ describe('the doctor', () => {
         get: async (_port, path) => ({
           status: 200,
           body:
-            path === '/skipped-peers' ? 'No way to 10.244.9.0/24: its address 203.0.113.9 is not on the link.\n' : '',
+            path === '/skipped-peers'
+              ? 'Cannot reach 10.244.9.0/24: its address 203.0.113.9 is not on the link.\n'
+              : '',
         }),
       }),
-      [['skipped-peers', 'warn', /^No way to 10\.244\.9\.0\/24: .* on the link\. .*--iface/]],
+      [['skipped-peers', 'warn', /^Cannot reach 10\.244\.9\.0\/24: .* on the link\. .*--iface/]],
     ],
     [
       'files that cannot be used',

@@ -100,7 +100,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
       looksAt: 'whether the agent reaches its lease store',
       run: async (signal) => {
         const answer = await host.agent<SelfAnswer>('/self', signal);
-        if (answer === undefined) return ok('nobody to ask (see agent)');
+        if (answer === undefined) return ok('no agent answers (see agent)');
         const { name, isReachable, failure } = answer.store;
         return isReachable
           ? ok(name)
@@ -131,7 +131,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
     },
     {
       name: 'repairs',
-      looksAt: 'what the agent has put back within the last minute',
+      looksAt: 'what the agent has restored within the last minute',
       run: async (signal) => {
         const answer = await host.agent<EventsAnswer>('/events', signal);
         const since = facts.nowMs() - LATELY_MS;
@@ -205,7 +205,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         const bridge = links.find(({ name }) => name === BRIDGE);
         if (bridge === undefined) return ok('no container has been added yet');
         if (!bridge.up)
-          return fail(`${BRIDGE} is down: containers of this host reach nobody`, `ip link set ${BRIDGE} up`);
+          return fail(`${BRIDGE} is down: containers of this host have no network`, `ip link set ${BRIDGE} up`);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
         return bridgeFinding(bridge, env.mtuBytes, env.subnet && gatewayOf(env.subnet));
       },
@@ -255,7 +255,7 @@ function bridgeFinding(
   if (gateway !== undefined && !bridge.addresses.includes(gateway)) {
     return fail(
       `${BRIDGE} has ${bridge.addresses.join(', ') || 'no IPv4 address'}, and subnet.env needs ${gateway}`,
-      `ip address replace ${gateway} dev ${BRIDGE}, or delete ${BRIDGE}: the next container makes it anew.`,
+      `ip address replace ${gateway} dev ${BRIDGE}, or delete ${BRIDGE}: the next container creates it again.`,
     );
   }
   return bridge.mtuBytes <= mtuBytes

@@ -58,7 +58,7 @@ export function fastPathCheck(host: DoctorHost, wanted: boolean): Check {
       if (!wanted) return ok(`not available to this process, so all packets pass through the forwarder: ${obstacle}`);
       return fail(
         obstacle,
-        'Do not add the capability BPF to the agents of this node until this is fixed. See docs/INSTALL.md, The fast path.',
+        'Do not add the capability BPF to the agents of this node until this is fixed. See docs/INSTALL.md ("The fast path").',
       );
     },
   };

@@ -337,7 +337,7 @@ function renderCommands(result: LabResult): Line[] {
     if (a.agent !== null) {
       commands.push(['log of an agent', `tail -f ${a.agent.logPath}`]);
       commands.push([
-        'kill an agent: packets continue',
+        'kill an agent: its device, address and routes stay',
         `kill -9 ${a.agent.pid}; ip -n ${a.namespace} address show ${device}; ip -n ${a.namespace} route`,
       ]);
     }

@@ -167,6 +167,6 @@ class CharonSession implements IkeSession {
 
 function notUsable(why: string): WeftError {
   return new WeftError('WEFT_CHARON_FAILED', `strongSwan's charon cannot be used: ${why}`, {
-    hint: 'The agent runs charon itself, and a host has one: stop another one (systemctl disable --now strongswan-starter). What it says is in the log with -v=2. The agent tries again.',
+    hint: 'The agent runs charon itself, and a host can run only one: stop the other one (systemctl disable --now strongswan-starter). Its own messages are in the log with -v=2. The agent retries.',
   });
 }

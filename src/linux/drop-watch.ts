@@ -77,7 +77,7 @@ export function openDropWatch(): DropWatch {
     throw new WeftError(
       'WEFT_TRACE_UNAVAILABLE',
       `cannot see what the kernel drops: ${error instanceof Error ? error.message : describeError(error)}`,
-      { hint: 'It takes Linux 5.17 or later with BTF, and root with CAP_BPF and CAP_PERFMON.', cause: error },
+      { hint: 'It needs Linux 5.17 or later with BTF, and root with CAP_BPF and CAP_PERFMON.', cause: error },
     );
   }
 }

@@ -140,6 +140,6 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
     await until(() => old.handOver.successorDecided() === undefined);
     assert.ok((await next.handOver.announce(signal)) !== undefined);
     assert.equal(await third.handOver.announce(signal), undefined);
-    assert.match(third.notices.join(), /^Could not take over from the agent that runs: it has ended$/);
+    assert.match(third.notices.join(), /^Could not take over from the running agent: it has ended$/);
   });
 });

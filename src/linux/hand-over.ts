@@ -77,7 +77,7 @@ export class HandOver implements Disposable {
       this.#descriptors.adopt(await inbox.receive(signal, () => toOld.destroyed));
     } catch (error) {
       signal.throwIfAborted();
-      this.#onNotice(`Could not take over from the agent that runs: ${describeError(error)}`);
+      this.#onNotice(`Could not take over from the running agent: ${describeError(error)}`);
       toOld.destroy();
       return undefined;
     }

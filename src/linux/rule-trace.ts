@@ -110,7 +110,7 @@ function unavailable(child: Child): WeftError {
     'WEFT_TRACE_UNAVAILABLE',
     `cannot trace rules: ${child.argv.join(' ')}: ${child.tail().trim()}`,
     {
-      hint: 'It takes Linux 5.12 and nft 1.0 or later.',
+      hint: 'It needs Linux 5.12 and nft 1.0 or later.',
     },
   );
 }

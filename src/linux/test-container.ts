@@ -102,7 +102,7 @@ function freeAddress(subnet: IpPrefix, taken: ReadonlySet<IpAddr>): IpAddr {
     if (!taken.has(candidate)) return candidate;
   }
   throw new WeftError('WEFT_KERNEL_STATE', `no address of ${formatPrefix(subnet)} is free for a test`, {
-    hint: 'All are given to containers. Give hosts a larger SubnetLen.',
+    hint: 'All of this host’s subnet is in use. Give hosts larger subnets (a smaller SubnetLen), or test with --host-only.',
   });
 }
 

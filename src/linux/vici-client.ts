@@ -134,6 +134,6 @@ export const NO_WORDS: ViciMessage = viciMessage({});
 
 function failed(why: string): WeftError {
   return new WeftError('WEFT_CHARON_FAILED', `strongSwan's charon: ${why}`, {
-    hint: 'What it says itself is in the log with -v=2.',
+    hint: 'Its own messages are in the log with -v=2.',
   });
 }

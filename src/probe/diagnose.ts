@@ -106,7 +106,7 @@ function describe(fault: PathFault, evidence: PathEvidence): Omit<Diagnosis, 'fa
     case 'peer-unreachable':
       return {
         cause:
-          'the peer’s host is not reached beside the overlay either: it is down, has another address now, or the network between the hosts is broken',
+          'the peer’s host cannot be reached directly either: it is down, has another address now, or the network between the hosts is broken',
         remedy: 'Check that the host runs, which address it has, and the network between the hosts.',
       };
     case 'one-way':
@@ -119,8 +119,8 @@ function describe(fault: PathFault, evidence: PathEvidence): Omit<Diagnosis, 'fa
       return {
         cause:
           passes.underlay === 'yes'
-            ? 'the peer’s host answers beside the overlay, and nothing comes back through it: its agent does not carry packets, it expects another port or network, or a firewall drops the packets of the tunnel'
-            : 'nothing comes back through the overlay, and the peer’s host answers no echo beside it',
+            ? 'the peer’s host answers outside the overlay, and nothing comes back through it: its agent does not carry packets, it expects another port or network, or a firewall drops the packets of the tunnel'
+            : 'nothing comes back through the overlay, and the peer’s host answers no direct echo either',
         remedy:
           'On the peer: weft status, weft doctor, and its firewall. Between the hosts, the port or protocol of the backend must be open in both directions.',
       };

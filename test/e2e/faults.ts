@@ -211,7 +211,7 @@ export function faultTable(storeName: string, startStore: (topology: Topology) =
       member.way.heal();
       await member.agent.answers('/readyz', 200, /^/);
       assert.match(await sockets(), /:8286 /);
-      await member.agent.logged(/network configuration is not the one that packets were carried with until now/);
+      await member.agent.logged(/network configuration differs from the one used until now/);
       assert.equal(await subnetOf(member.host), member.subnet);
     });
   });

@@ -125,7 +125,7 @@ describe('ipsec, with strongSwan’s charon', () => {
       '2410',
     ]);
     await eventuallyHolds(async () => assert.deepEqual(await policies(host), before));
-    await agents[0].logged(/^Put back what was changed on this host: set IPsec policy out/);
+    await agents[0].logged(/^Restored what another program changed on this host: set IPsec policy out/);
   });
 
   it('starts a charon that was killed again, and tells it all', async () => {

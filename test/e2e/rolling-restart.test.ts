@@ -68,7 +68,7 @@ test('by the lines of INSTALL.md a rolling restart loses no ping of a hundred a 
   const old = before.map(({ metadata }) => metadata.uid);
   for (const pod of await cluster.pods(AGENTS.namespace, AGENT_LABELS)) {
     assert.ok(!old.includes(pod.metadata.uid), `${pod.metadata.name} is a new pod`);
-    assert.match(await cluster.logs(pod), /Taking over from the agent that runs$/m);
+    assert.match(await cluster.logs(pod), /Taking over from the running agent$/m);
     assert.equal(restartsOf(pod), 0);
   }
   // What follows is tried with one agent a node at a time.

@@ -26,7 +26,7 @@ export class FakeInspection implements Inspection {
     },
     {
       ...{ id: '10.244.4.0/24', subnets: ['10.244.4.0/24'], publicAddresses: ['198.51.100.4'], backendType: 'host-gw' },
-      ...{ path: 'skipped', reason: 'No way to 10.244.4.0/24: its address is not on the link of eth0' },
+      ...{ path: 'skipped', reason: 'Cannot reach 10.244.4.0/24: its address is not on the link of eth0' },
     },
   ];
   own: Self = {

@@ -13,7 +13,7 @@ import { eventually, LineFeed } from './waiting.ts';
 /** A hundred echo requests a second. */
 const INTERVAL_SECONDS = '0.01';
 
-const LEFT = 'The next agent carries packets; waiting to be stopped';
+const LEFT = 'The next agent has taken over; waiting to be stopped';
 const READY = 'flannel is ready';
 
 for (const fastPath of FAST_PATH_MODES)
@@ -117,7 +117,7 @@ for (const fastPath of FAST_PATH_MODES)
       await ends(child);
       assert.ok(!existsSync(place));
       const log = await overlay.log(topology.hosts[1]!);
-      assert.ok(!log.includes('Told to stop; carrying packets until the next agent does'));
+      assert.ok(!log.includes('Stopping: carrying packets until the next agent takes over'));
     });
   });
 

@@ -38,7 +38,7 @@ describe('a peer with host-gw that is not on the link', () => {
   it('is named by log, metric and doctor, with the reason and what to do', async () => {
     await skipped(1);
     const subnet = formatPrefix4(overlay.agents[far.index]!.network.subnet);
-    const line = `No way to ${subnet}: its address ${FAR} is not on the link of eth0, so it cannot be reached without a gateway`;
+    const line = `Cannot reach ${subnet}: its address ${FAR} is not on the link of eth0, so it cannot be reached without a gateway`;
     assert.ok((await overlay.log(here)).includes(line));
     const found = await overlay.examine(here, 'skipped-peers');
     assert.equal(found.status, 'warn');

@@ -133,13 +133,13 @@ describe('what an agent says of itself', () => {
     await overlay.topology.ipBatch(host, `route del ${NETWORK}\n`);
     const { problems, exitCode } = await eventually('the repair is told', async () => {
       const found = await status();
-      return found.problems.some(({ text }) => text.includes(`put back: add route ${NETWORK}`)) ? found : undefined;
+      return found.problems.some(({ text }) => text.includes(`restored: add route ${NETWORK}`)) ? found : undefined;
     });
     assert.equal(exitCode, 0, 'what was put right is no fault');
     assert.deepEqual([...new Set(problems.map(({ severity }) => severity))], ['warning']);
     assert.match(
       (await here('events')).stdout.replaceAll(/\s+/g, ' '),
-      /kernel-repaired .*because somebody else has changed it/,
+      /kernel-repaired .*because another program has changed it/,
     );
     const told = (await here('events', '--all', '--json')).stdout
       .trim()
@@ -182,7 +182,7 @@ describe('what an agent says of itself', () => {
     };
     const closed = await ask();
     assert.equal(closed.exitCode, 3);
-    assert.match(closed.stdout, /answers nobody: cannot read the token.*\[WEFT_API_REFUSED\]/);
+    assert.match(closed.stdout, /rejects all clients: cannot read the token.*\[WEFT_API_REFUSED\]/);
     writeFileSync(tokenFile, `${TOKEN}-other`);
     assert.match((await ask()).stdout, /the token is wrong/);
     writeFileSync(tokenFile, TOKEN);
@@ -241,7 +241,7 @@ describe('what an agent says of itself', () => {
     assert.equal(exitCode, 3);
     assert.match(
       stdout.replaceAll(/\s+/g, ' '),
-      /cannot ask the agent at .*weft\.sock: nobody listens there \[WEFT_API_U/,
+      /cannot ask the agent at .*weft\.sock: nothing listens there \[WEFT_API_U/,
     );
     assert.match(stdout.replaceAll(/\s+/g, ' '), /The last start failed at .*: no interface has that name/);
     const json = JSON.parse((await here('status', '--json')).stdout) as { healthy: boolean; lastStart: string };

@@ -199,7 +199,7 @@ describe('udp with IPv6 inside', () => {
   });
 
   it('sends a flannel host IPv4 alone, says so in the log, and tells senders of IPv6 packets', async () => {
-    const line = await agents[0]!.logged(/^No way to 10\.244\.250\.0\/24&fd10:0:0:fa::\/64 in one family: /);
+    const line = await agents[0]!.logged(/^Cannot reach 10\.244\.250\.0\/24&fd10:0:0:fa::\/64 in one family: /);
     assert.match(line, /no IPv6 packet is sent to it: nothing in its lease says that its udp backend takes them/);
     const refused = await ping(topology, containers[0]!, 'fd10:0:0:fa::5');
     assert.match(refused.output, /Destination unreachable: No route/);

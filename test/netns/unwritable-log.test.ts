@@ -87,7 +87,9 @@ describe('an agent whose log cannot be written', () => {
     await breakRoute();
     await eventually('the log says what was lost', () => {
       read();
-      return new RegExp(`\\] ${dropped} log lines before this one were lost.*\n.*\\] Put back`).test(text) || undefined;
+      return (
+        new RegExp(`\\] ${dropped} log lines before this one were lost.*\n.*\\] Restored what`).test(text) || undefined
+      );
     });
     await expectEnd(agent);
     closeSync(both);

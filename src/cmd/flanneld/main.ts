@@ -65,7 +65,7 @@ async function main(life: ProcessLife): Promise<number> {
   const holdBack = (): Promise<void> | undefined => {
     const decided = handOver.successorDecided();
     if (decided === undefined) return undefined;
-    log.info('Told to stop; carrying packets until the next agent does');
+    log.info('Stopping: carrying packets until the next agent takes over');
     return Promise.race([decided, delay(SUCCESSOR_MS)]);
   };
   using stopped = life.untilStopped({ stopMs: STOP_MS, fatalMs: FATAL_MS, holdBack });
@@ -79,11 +79,11 @@ async function main(life: ProcessLife): Promise<number> {
   }
   if (life.hasFailed) return 1;
   if (!stopped.signal.aborted) {
-    log.info('The next agent carries packets; waiting to be stopped');
+    log.info('The next agent has taken over; waiting to be stopped');
     const follower = handOver.left();
     await Promise.race([stopped.promise, follower]);
     if (!stopped.signal.aborted) {
-      log.error('The next agent has ended, and nobody has stopped this one: ending, to be started again');
+      log.error('The next agent has exited, and this one was not stopped: exiting, to be started again');
       return 1;
     }
   }

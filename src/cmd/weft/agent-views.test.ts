@@ -82,7 +82,7 @@ describe('the status of an agent', () => {
         a.own = { ...a.own, store };
       },
     ],
-    ['a peer without a way', 'error', /not on the link/, (a) => void (a.list = new FakeInspection().list)],
+    ['a peer that cannot be reached', 'error', /not on the link/, (a) => void (a.list = new FakeInspection().list)],
     [
       'a peer that no probe comes back from',
       'error',
@@ -123,7 +123,7 @@ describe('the status of an agent', () => {
     [
       'a repair of a minute ago',
       'warning',
-      /^put back: .* \(1 repair in 10m, the last 1m ago\)$/,
+      /^restored: .* \(1 repair in 10m, the last 1m ago\)$/,
       undefined,
       [
         {
@@ -132,7 +132,7 @@ describe('the status of an agent', () => {
           kind: 'kernel-repaired',
           severity: 'warning',
           subject: 'kernel',
-          text: 'put back: add route',
+          text: 'restored: add route',
         },
       ],
     ],
@@ -167,7 +167,7 @@ describe('tables of an agent', () => {
     fits(table([{ title: 'X', text: (x: string) => x, minWidth: 5 }], ['x'.repeat(200)]));
     for (const line of peers.split('\n\n')[0]!.split('\n')) assert.ok(line.length <= 80, line);
     assert.match(peers, /^10\.244\.2\.0\/24 +worker-2 +fast-path +0\.4ms +0% +16\.4K +12\.3K +2 +0s$/m);
-    assert.match(peers, /^10\.244\.4\.0\/24: No way to/m);
+    assert.match(peers, /^10\.244\.4\.0\/24: Cannot reach/m);
     const [first] = agent.list;
     const drops = { 'too-big': 12_345_678 };
     const fault = {
@@ -213,11 +213,11 @@ describe('tables of an agent', () => {
   it('show an event with its cause, whoever made its text', () => {
     const event: AgentEvent = {
       ...{ id: 1, atMs: Date.UTC(2026, 0, 2, 3, 4, 5), kind: 'kernel-repaired', severity: 'warning' },
-      ...{ subject: 'kernel', text: `put back: ${'word '.repeat(30)}`, cause: 'somebody\u001b[31m' },
+      ...{ subject: 'kernel', text: `restored: ${'word '.repeat(30)}`, cause: 'somebody\u001b[31m' },
     };
     const text = renderEvent(event, '', 80);
     fits(text);
-    assert.match(text, /^2026-01-02 03:04:05 ! kernel-repaired {2}kernel: put back: word/);
+    assert.match(text, /^2026-01-02 03:04:05 ! kernel-repaired {2}kernel: restored: word/);
     assert.match(text, /^ {4}because somebody\\x1b\[31m$/m);
   });
 

@@ -93,7 +93,7 @@ function problemsOf({ name, rounds, probes, untilFast }: PingFacts, path: string
     problems.push({
       fault: 'container-silent',
       cause: `the peer’s host answers through the overlay, and ${name} does not`,
-      remedy: 'Look whether the container runs, has that address and lets ICMP in: a network policy may not.',
+      remedy: 'Check that the container runs, has that address and accepts ICMP; a network policy may block it.',
     });
   } else if (probes?.target.diagnosis !== undefined) problems.push(probes.target.diagnosis);
   if (untilFast && rounds.length > 0 && !isFast(path)) {

@@ -66,12 +66,12 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   for (const peer of skipped.slice(0, MAX_NAMED)) {
     add(
       'error',
-      peer.reason ?? `no way to ${peer.id}`,
-      'docs/TROUBLESHOOTING.md explains every reason ("Peers without a way").',
+      peer.reason ?? `cannot reach ${peer.id}`,
+      'docs/TROUBLESHOOTING.md lists all reasons ("Unreachable peers").',
     );
   }
   if (skipped.length > MAX_NAMED) {
-    add('error', `${skipped.length - MAX_NAMED} more peers without a way`, 'weft peers lists them.');
+    add('error', `${skipped.length - MAX_NAMED} more peers cannot be reached`, 'weft peers lists them.');
   }
   const lossy = peers.peers.filter(({ probe }) => probe?.lossRatio === 1 || probe?.problem !== undefined);
   for (const { id, probe } of lossy.slice(0, MAX_NAMED)) {

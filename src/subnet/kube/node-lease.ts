@@ -49,7 +49,7 @@ function podSubnets(node: NodeRecord): Subnets {
 export function ownSubnets(node: NodeRecord, config: NetworkConfig): Subnets | undefined {
   if (node.podCidrs.length === 0) return undefined;
   const hint =
-    'The Network of net-conf.json and the --cluster-cidr of kube-controller-manager must agree. The pod CIDR of a node cannot be changed: correct the configuration, or delete the Node object so that it registers anew.';
+    'The Network of net-conf.json and the --cluster-cidr of kube-controller-manager must agree. The pod CIDR of a node cannot be changed: correct the configuration, or delete the Node object so that it registers again.';
   const unfit = (message: string): WeftError => new WeftError('WEFT_KUBE_NODE', message, { hint });
   let pod: Subnets;
   try {

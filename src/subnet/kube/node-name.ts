@@ -25,7 +25,7 @@ export async function findNodeName(
   if (given !== '') return given;
   if (pod === '' || namespace === '') {
     throw new WeftError('WEFT_KUBE_CONFIG', 'env variables POD_NAME and POD_NAMESPACE must be set', {
-      hint: 'Set NODE_NAME to the name of this Node, or both of them by the downward API (metadata.name, metadata.namespace).',
+      hint: 'Set NODE_NAME to the name of this Node, or POD_NAME and POD_NAMESPACE through the downward API (metadata.name, metadata.namespace).',
     });
   }
   const what = `'${namespace}/${pod}'`;

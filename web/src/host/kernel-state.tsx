@@ -61,7 +61,7 @@ export function KernelState({
       )}
       {state !== undefined && Object.keys(state.repairs).length > 0 && (
         <p class="dim top">
-          Put back since the start:{' '}
+          Restored since the start:{' '}
           {Object.entries(state.repairs)
             .map(([operation, times]) => `${operation} ${times}×`)
             .join(', ')}

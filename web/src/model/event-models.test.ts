@@ -69,7 +69,7 @@ describe('what the kernel has of an event', () => {
       [' route 10.1.0.0/24 via 1.1.1.1', '−fdb 02:00 dst 9.9.9.9', '+fdb 02:00 dst 1.1.1.1 for 10.1.0.0/24'],
     );
     assert.deepEqual(kernelLines(entries, { subject: 'kernel', text: 'nothing that has a name' }), []);
-    const [line] = kernelLines(entries, { subject: 'kernel', text: 'put back: route 10.2.0.0/24 via 1.1.1.9' });
+    const [line] = kernelLines(entries, { subject: 'kernel', text: 'restored: route 10.2.0.0/24 via 1.1.1.9' });
     assert.deepEqual(line, { sign: '+', text: 'route 10.2.0.0/24 via 1.1.1.2' });
   });
 });

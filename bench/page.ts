@@ -89,22 +89,21 @@ class Bench {
   readonly #ui: number;
   readonly #screen: string;
   readonly #seconds: number;
-  readonly #cookie: string;
+  readonly #headers: { readonly authorization: string };
 
-  private constructor(lab: LabResult, ui: number, screen: string, seconds: number, cookie: string) {
+  private constructor(lab: LabResult, ui: number, screen: string, seconds: number, token: string) {
     this.#lab = lab;
     this.#ui = ui;
     this.#screen = screen;
     this.#seconds = seconds;
-    this.#cookie = cookie;
+    this.#headers = { authorization: `Bearer ${token}` };
   }
 
   static async of(lab: LabResult, screen: string, seconds: number): Promise<Bench> {
     const ui = readRecord(lab.id)?.processes.find(({ argv }) => argv.includes('ui'))?.pid;
     if (lab.page === null || ui === undefined) throw new WeftError('WEFT_LAB_FAILED', 'the lab has no page');
-    const opened = await fetch(lab.page, { redirect: 'manual' });
-    const cookie = opened.headers.getSetCookie()[0]!.split(';')[0]!;
-    return new Bench(lab, ui, screen, seconds, cookie);
+    const token = new URLSearchParams(new URL(lab.page).hash.slice(1)).get('token')!;
+    return new Bench(lab, ui, screen, seconds, token);
   }
 
   /** What the page asks for while it is open. */
@@ -150,7 +149,7 @@ class Bench {
     const over = new AbortController();
     const { signal } = over;
     const ask = async (path: string): Promise<void> => {
-      const answer = await fetch(new URL(path, this.#lab.page!), { headers: { cookie: this.#cookie }, signal });
+      const answer = await fetch(new URL(path, this.#lab.page!), { headers: this.#headers, signal });
       await answer.arrayBuffer();
     };
     const reading = (async () => {
@@ -198,7 +197,7 @@ class Bench {
       run(['iptables', '-w', '10', verb, ...rule], { netns: h1.namespace });
     const knows = async (): Promise<boolean> => {
       const url = new URL(`/hosts/${h1.name}/api/v1/peers`, this.#lab.page!);
-      const answer = await fetch(url, { headers: { cookie: this.#cookie } });
+      const answer = await fetch(url, { headers: this.#headers });
       const { peers } = (await answer.json()) as Answer<'/peers'>;
       const peer = peers.find(({ publicAddresses }) => publicAddresses.includes(h2.address));
       return peer?.probe !== undefined && peer.probe.rttMs === undefined;

@@ -58,7 +58,7 @@ const HEADERS: Readonly<Record<string, string>> = {
 /** How long an agent may take for what its host's kernel has to be asked for. */
 const ANSWER_MS = 10_000;
 
-/** Answers GET and HEAD only, and only who has been let in. No header lets another origin read anything. */
+/** Answers GET and HEAD only, and tells of hosts only who has been let in. No header lets another origin read anything. */
 export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono {
   const app = new Hono();
 
@@ -73,9 +73,12 @@ export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono
       return context.text('this page only reads', 405, { allow: 'GET' });
     return next();
   });
-  app.use(access.admit);
 
+  // The page itself, the same for everybody: it says nothing of any host.
   for (const path of [...SCREENS, '/host/:name']) app.get(path, () => file('index.html'));
+  app.get('/:name{[a-z]+\\.[a-z]+}', (context) => file(context.req.param('name')));
+
+  app.use(access.admit);
   app.get('/hosts', (context) => context.json(fleet.sources.map(({ name }) => ({ name }))));
   app.get('/overview', async (context) => context.json(await fleet.overview(context.req.raw.signal)));
   app.get('/lab', (context) => context.json(lab?.() ?? null));
@@ -95,7 +98,6 @@ export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono
       return context.json({ error: describeError(error) }, 502);
     }
   });
-  app.get('/:name', (context) => file(context.req.param('name')));
   app.notFound((context) => context.text('there is nothing here', 404));
   app.onError((error, context) => context.json({ error: describeError(error) }, 500));
   return app;

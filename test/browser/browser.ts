@@ -42,9 +42,12 @@ export interface Reader extends AsyncDisposable {
 
 /** The address of one screen, `/map?host=h1`, of a page whose own address has the token. */
 export function screenOf(page: string, path: string): string {
-  const [{ searchParams }, screen] = [new URL(page), new URL(path, page)];
-  for (const [name, value] of searchParams) screen.searchParams.set(name, value);
-  return screen.href;
+  return new URL(path, page).href + new URL(page).hash;
+}
+
+/** What the page's script sends along. */
+export function headersFor(page: string): { readonly authorization: string } {
+  return { authorization: `Bearer ${new URLSearchParams(new URL(page).hash.slice(1)).get('token')}` };
 }
 
 /** A window on a screen of the page. */

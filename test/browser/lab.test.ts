@@ -11,6 +11,7 @@ import { run } from '../../src/linux/run.ts';
 import { weft } from '../netns/lab-command.ts';
 import { eventuallyHolds } from '../netns/waiting.ts';
 import {
+  headersFor,
   noComplaints,
   openPage,
   PATIENCE_MS,
@@ -41,13 +42,14 @@ describe('the page of a lab that is kept', () => {
   });
   /** What an agent says of the others. */
   const peersOf = async ({ page }: Reader, host: string): Promise<Answer<'/peers'>> => {
-    const answer = await page.request.get(new URL(`/hosts/${host}/api/v1/peers`, page.url()).href);
+    const url = new URL(`/hosts/${host}/api/v1/peers`, page.url()).href;
+    const answer = await page.request.get(url, { headers: headersFor(lab.page!) });
     return (await answer.json()) as Answer<'/peers'>;
   };
 
   it('has its address in the result, and everything went well', () => {
     assert.deepEqual(lab.failures, []);
-    assert.match(lab.page ?? '', /^http:\/\/127\.0\.0\.1:\d+\/\?token=[\w-]{43}$/);
+    assert.match(lab.page ?? '', /^http:\/\/127\.0\.0\.1:\d+\/#token=[\w-]{43}$/);
   });
 
   it('is opened in a browser, and no other user of the machine can read its address', async () => {

@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { createServer, type IncomingHttpHeaders } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
-import { noComplaints, openPage, seesText, servePage, startBrowser, until, violations } from './browser.ts';
+import {
+  headersFor,
+  noComplaints,
+  openPage,
+  seesText,
+  servePage,
+  startBrowser,
+  until,
+  violations,
+} from './browser.ts';
 import { nameOf, SimulatedFleet } from './simulated-fleet.ts';
 
 const SCREENS = ['/map', '/matrix', '/walk', '/timeline', '/host'] as const;
@@ -57,20 +68,51 @@ describe('the page', () => {
     await using reader = await openPage(browser, served.address, `/host/${nameOf(1)}?tab=1`);
     const { page } = reader;
     await seesText(page, '5 hosts, 2 problems');
-    assert.equal(new URL(page.url()).search, '?tab=1');
-    assert.equal(await page.evaluate('document.cookie'), '');
+    const { search, hash } = new URL(page.url());
+    assert.deepEqual([search, hash], ['?tab=1', '']);
     await page.reload();
     await seesText(page, '5 hosts, 2 problems');
+    const tab = await page.context().newPage();
+    await tab.goto(new URL('/matrix', page.url()).href);
+    await seesText(tab, '5 hosts, 2 problems');
     const stranger = await browser.newContext();
     try {
-      const answer = await (await stranger.newPage()).goto(page.url());
-      assert.deepEqual([answer!.status(), /weft ui printed/.test(await answer!.text())], [401, true]);
+      const other = await stranger.newPage();
+      await other.goto(page.url());
+      await seesText(other, /This page needs a token/);
+      assert.ok(!(await other.textContent('body'))!.includes(nameOf(1)));
+      // As when weft ui was started again: its new address, in the tab that is there already.
+      await other.goto(new URL('/', page.url()).href);
+      await seesText(other, /This page needs a token/);
+      await other.evaluate(`location.href = ${JSON.stringify(served.address)}`);
+      await seesText(other, '5 hosts, 2 problems');
+      assert.equal(new URL(other.url()).hash, '');
     } finally {
       await stranger.close();
     }
-    // As when weft ui is started again.
-    await page.context().clearCookies();
-    await seesText(page, /This page needs a token/);
+    noComplaints(reader);
+  });
+
+  it('gives nothing to another server of this machine that its reader opens', async () => {
+    const heard: IncomingHttpHeaders[] = [];
+    const server = createServer((request, response) => {
+      heard.push({ ...request.headers, url: request.url });
+      response.end('<!doctype html><link rel=icon href=data:,>');
+    });
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+    try {
+      await using reader = await openPage(browser, served.address, '/map');
+      await seesText(reader.page, '5 hosts, 2 problems');
+      await reader.page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+      assert.ok(heard.length > 0);
+      const secret = headersFor(served.address).authorization.replace('Bearer ', '');
+      assert.ok(!JSON.stringify(heard).includes(secret));
+      for (const { cookie, authorization, referer } of heard)
+        assert.deepEqual([cookie, authorization, referer], [undefined, undefined, undefined]);
+    } finally {
+      server.close();
+      server.closeAllConnections();
+    }
   });
 
   it('is led by the keyboard alone', async () => {

@@ -176,10 +176,10 @@ it('a user with no more rights than CLI.md names asks agents through the pod pro
   // The page, which holds that user's rights for whoever opens it.
   await using page = await start([...weft, 'ui', ...inCluster, '--port', '0'], { stdout: 'pipe', signal });
   const { text: printed } = await new LineFeed(page.stdout!).find((line) => line.startsWith('weft ui: '));
-  const opened = await fetch(printed.slice('weft ui: '.length), { redirect: 'manual', signal });
-  const cookie = opened.headers.getSetCookie()[0]!.split(';')[0]!;
+  const opened = new URL(printed.slice('weft ui: '.length));
+  const authorization = `Bearer ${new URLSearchParams(opened.hash.slice(1)).get('token')}`;
   const look = async <T>(at: string): Promise<T> => {
-    const answer = await fetch(new URL(at, opened.url), { headers: { cookie }, signal });
+    const answer = await fetch(new URL(at, opened), { headers: { authorization }, signal });
     return (await answer.json()) as T;
   };
   assert.deepEqual(await look('/hosts'), [{ name: 'worker-1' }, { name: 'worker-2' }]);

@@ -2,25 +2,28 @@
 import { effect } from '@preact/signals';
 import type { Overview } from '../../src/ui/overview.ts';
 import { isPaused, takeOverview, trouble } from './state.ts';
+import { pageToken } from './token.ts';
 
 export const LOOK_MS = 1_000;
 const ANSWER_MS = 8_000;
 
 /** @throws Error with what the server said. */
 export async function getJson<T>(path: string, signal: AbortSignal): Promise<T> {
+  const token = await pageToken();
   const limited = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
   let response: Response;
   try {
-    response = await fetch(path, { signal: limited });
+    const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+    response = await fetch(path, { signal: limited, headers });
   } catch (error) {
     signal.throwIfAborted();
     throw new Error(limited.aborted ? 'weft ui does not answer' : 'weft ui has ended', { cause: error });
   }
   if (!response.ok) {
     const text = await response.text();
-    // weft ui was started again, and has another token.
-    if (response.status === 401) throw new Error(text.trim());
-    throw new Error(errorIn(text) ?? `${path} was answered with status ${response.status}`);
+    // An agent's is JSON. What is not is of weft ui, which was started again and has another token.
+    const refusal = response.status === 401 ? text.trim() : `${path} was answered with status ${response.status}`;
+    throw new Error(errorIn(text) ?? refusal);
   }
   return (await response.json()) as T;
 }

@@ -29,12 +29,13 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
   'weft_wireguard_bytes_total.direction': ['tx', 'rx'],
   'weft_failure.part': ['lease'] satisfies Part[],
   'weft_hooks_total.result': ['succeeded', 'failed'],
+  'weft_probe_rtt_seconds.quantile': ['0.5', '0.99'],
   'weft_event_loop_lag_seconds.quantile': ['0.5', '0.99', '1'],
 };
 
 /** Words of PromQL that the expressions use; any other word must be a metric. */
 const WORDS = new Set(
-  'and or unless offset by without on sum avg min max count rate increase changes present_over_time clamp_min vector time'.split(
+  'and or unless offset by without on sum avg min max count rate increase changes present_over_time clamp_min topk vector time'.split(
     ' ',
   ),
 );
@@ -190,7 +191,7 @@ describe('deploy/monitoring/weft-dashboard.json', () => {
   it('has rows from the overview to the resources, and panels that come with Grafana', () => {
     assert.deepEqual(
       panels.filter(({ type }) => type === 'row').map(({ title }) => title),
-      ['Overview', 'Data path', 'Kernel state', 'Resources'],
+      ['Overview', 'Paths', 'Data path', 'Kernel state', 'Resources'],
     );
     for (const { type, title, description } of panels) {
       assert.match(type, /^(row|stat|timeseries|table)$/, title);
@@ -212,4 +213,24 @@ describe('deploy/monitoring/weft-dashboard.json', () => {
     const height = Math.max(...panels.map(({ gridPos }) => gridPos.y + gridPos.h));
     assert.equal(cells.size, 24 * height);
   });
+});
+
+/** Metrics that neither a panel nor an alert needs, because another one tells the same. */
+const TOLD_BY_OTHERS = [
+  // weft_failure
+  'weft_forwarder_running',
+  'weft_traffic_last_success_timestamp_seconds',
+  // weft_store_reachable
+  'weft_store_last_success_timestamp_seconds',
+  // weft_lease_events_total
+  'weft_peer_table_writes_total',
+  'weft_peer_table_write_timestamp_seconds',
+  // weft_probe_loss_ratio
+  'weft_probes_total',
+];
+
+it('every metric is in a panel or an alert', () => {
+  const expressions = [...alertRules(), ...dashboardTargets()].map(({ expr }) => expr);
+  const used = new Set(expressions.flatMap((expr) => useOf(expr).metrics));
+  assert.deepEqual([...LABELS.keys()].filter((metric) => !used.has(metric)).sort(), TOLD_BY_OTHERS.toSorted());
 });

@@ -58,6 +58,10 @@ describe('metrics', () => {
       'weft_wireguard_last_handshake_timestamp_seconds{peer="10.244.1.0/24",device="flannel-wg"}': 1_700_000_009,
       'weft_wireguard_bytes_total{peer="10.244.1.0/24",device="flannel-wg",direction="tx"}': 148,
       'weft_wireguard_bytes_total{peer="10.244.1.0/24",device="flannel-wg",direction="rx"}': 92,
+      'weft_ipsec_tunnel_up{peer="10.244.1.0/24"}': 1,
+      'weft_ipsec_tunnel_up{peer="10.244.2.0/24"}': 0,
+      'weft_ipsec_bytes_total{peer="10.244.1.0/24",direction="tx"}': 84,
+      'weft_ipsec_bytes_total{peer="10.244.1.0/24",direction="rx"}': 168,
       'weft_failure{part="kernel"}': 1,
       'weft_failure{part="rules"}': 0,
       weft_traffic_checks_total: 20,
@@ -80,7 +84,12 @@ describe('metrics', () => {
       assert.ok((series.get(name) ?? 0) > 0, name);
     }
     assert.ok(series.has('weft_event_loop_lag_seconds{quantile="0.99"}'));
-    assert.ok(![...series.keys()].some((name) => name.includes('10.244.2.0')), 'a quiet peer has no series');
+    const quiet = [...series.keys()].filter((name) => name.includes('10.244.2.0'));
+    assert.deepEqual(
+      quiet,
+      ['weft_ipsec_tunnel_up{peer="10.244.2.0/24"}'],
+      'a quiet peer has no series of its packets',
+    );
   });
 
   it('have no series for parts that are not there', async () => {
@@ -104,7 +113,7 @@ describe('metrics', () => {
     using metrics = createMetrics(() => snapshot);
     await metrics.render();
     assert.equal(parse(await metrics.render()).get('weft_store_errors_total'), 4);
-    snapshot = { ...FULL, forwarder: { ...FULL.forwarder!, peers: [] }, wireguard: [], probes: undefined };
+    snapshot = { ...FULL, forwarder: { ...FULL.forwarder!, peers: [] }, wireguard: [], ipsec: [], probes: undefined };
     const after = parse(await metrics.render());
     assert.ok(![...after.keys()].some((name) => name.includes('10.244.1.0')));
     assert.ok(after.has('weft_dropped_packets_total{peer="none",direction="tx",reason="no-route"}'));

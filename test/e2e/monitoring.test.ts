@@ -60,6 +60,10 @@ const HEALTHY: Series = {
   // Who has sent lately has a handshake of the last two minutes; then nothing is exchanged, from minute 200 on.
   'weft_wireguard_bytes_total{peer="10.244.1.0/24", device="flannel-wg", direction="tx"}': '0+6000x199 1200000x240',
   'weft_wireguard_last_handshake_timestamp_seconds{peer="10.244.1.0/24", device="flannel-wg"}': '0+60x199 12000x240',
+  // Hosts next to it restart as well, and one path loses packets for a moment.
+  'weft_probe_fault{peer="10.244.1.0/24", fault="tunnel-blocked"}': '_x59 1x3 stale',
+  'weft_probe_fault{peer="10.244.2.0/24", fault="lossy"}': '_x149 1x2 stale',
+  'weft_ipsec_tunnel_up{peer="10.244.1.0/24"}': '1x60 0x2 1x240',
   'weft_hooks_total{hook="subnet-add", result="succeeded"}': '0+1x240',
   'weft_hooks_total{hook="subnet-add", result="failed"}': '0x240',
   'process_resident_memory_bytes{}': '120e6x59 500e6x5 110e6x240',
@@ -122,6 +126,11 @@ const FAULTS: readonly Fault[] = [
   },
   { alert: 'WeftPeersSkipped', series: { 'weft_skipped_peers{}': '0x60 1x240' } },
   { alert: 'WeftUnreadableLeases', series: { 'weft_store_unreadable_entries_total{}': '0x60 1x240' } },
+  {
+    alert: 'WeftPathFault',
+    series: { 'weft_probe_fault{peer="10.244.1.0/24", fault="one-way"}': '_x61 1x240' },
+    labels: { peer: '10.244.1.0/24', fault: 'one-way' },
+  },
   ...['spoofed-source', 'unknown-source', 'foreign-source'].map((reason) => ({
     alert: 'WeftSpoofedPackets',
     series: { [DROPS(reason, 'rx')]: '0x60 1+1x240' },
@@ -153,6 +162,11 @@ const FAULTS: readonly Fault[] = [
   },
   // There never was one.
   { alert: 'WeftWireguardHandshakeOld', series: { [SENT]: '0x60 148+148x240', [HANDSHAKE]: '_x240' }, labels: PEER },
+  {
+    alert: 'WeftIpsecTunnelDown',
+    series: { 'weft_ipsec_tunnel_up{peer="10.244.1.0/24"}': '1x60 0x240' },
+    labels: { peer: '10.244.1.0/24' },
+  },
   {
     alert: 'WeftKernelFought',
     // Sometimes it is a route, sometimes the link: the fight is one.
@@ -305,7 +319,7 @@ function quiet(): Series {
   return {
     ...Object.fromEntries(
       Object.entries(HEALTHY).filter(
-        ([name]) => !/obstacle|without_agent|skipped_peers|lag_seconds|resident/.test(name),
+        ([name]) => !/obstacle|without_agent|skipped_peers|probe_fault|lag_seconds|resident/.test(name),
       ),
     ),
     ...Object.fromEntries(

@@ -61,6 +61,10 @@ export const ALL_PARTS: MetricsSnapshot = {
       ...{ sentBytes: 0, receivedBytes: 0 },
     },
   ],
+  ipsec: [
+    { peer: '10.244.1.0/24', isUp: true, sentBytes: 84, receivedBytes: 168 },
+    { peer: '10.244.2.0/24', isUp: false, sentBytes: 0, receivedBytes: 0 },
+  ],
   traffic: { checks: 20, failures: 0, repairs: { missing: 0, order: 2 }, lastSuccessAtMs: 1_600_000_001_000 },
   probes: {
     sent: 17,

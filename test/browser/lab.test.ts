@@ -120,6 +120,7 @@ describe('the page of a lab that is kept', () => {
       await seesText(page, `Hop ${index + 1} of ${walk.hops.length}`);
       if (hop.packet !== undefined) await seesText(page, `ttl ${hop.packet.ttl}  len ${hop.packet.lengthBytes}`);
       if (hop.atUs !== undefined) await seesText(page, `+${hop.atUs.toFixed(1)} µs`);
+      if ((hop.atUs ?? 0) > 0) await seesText(page, /^\d+\.\d µs from .+ to here$/);
       await page.keyboard.press('ArrowRight');
     }
     noComplaints(reader);

@@ -161,6 +161,70 @@ describe('the page', () => {
     await page.waitForRequest('**/overview');
   });
 
+  it('has something to show on every screen that is opened while it is paused', async () => {
+    await using reader = await openPage(browser, served.address, '/matrix');
+    const { page } = reader;
+    await seesText(page, '5 hosts, 2 problems');
+    await page.keyboard.press('p');
+    await seesText(page, 'as of');
+    await page.keyboard.press('4');
+    await page.locator('.what').first().click();
+    await page.getByRole('heading', { name: 'In the kernel now' }).waitFor();
+    await seesText(page, /No link, address, route or neighbour of/);
+    await page.keyboard.press('5');
+    await seesText(page, 'Kernel, wanted and actual');
+    await page.getByRole('button', { name: 'Paused' }).waitFor();
+    noComplaints(reader);
+  });
+
+  it('keeps the place of who uses the keyboard or a screen reader', async () => {
+    await using reader = await openPage(browser, served.address, '/map');
+    const { page } = reader;
+    const focused = (): Promise<string> => page.evaluate('document.activeElement.textContent') as Promise<string>;
+    const row = page.locator('.rows').getByRole('button', { name: new RegExp(`^${nameOf(2)} `) });
+    await row.focus();
+    await page.keyboard.press('Enter');
+    await page.waitForURL(`**/map?host=${nameOf(2)}`);
+    await until(page, "document.activeElement.matches('h2')");
+    assert.equal(await focused(), nameOf(2));
+    await page.getByRole('button', { name: 'all hosts' }).focus();
+    await page.keyboard.press('Enter');
+    await until(page, "document.activeElement.matches('.rows button')");
+    assert.ok((await focused()).startsWith(nameOf(2)));
+    await page.keyboard.press('3');
+    await until(page, "document.activeElement.matches('main[aria-label=Walk]')");
+    noComplaints(reader);
+  });
+
+  it('fits in half a window and in a narrow one, with the names that machines of a cloud have', async () => {
+    const own = new SimulatedFleet({ hosts: 5 });
+    own.breakLink(0, 1, 'UDP port 8285 is filtered');
+    const sources = own.sources.map((source, index) => ({
+      ...source,
+      name: `gke-production-default-pool-4f2a91bc-${index}.c.some-project.internal`,
+    }));
+    await using cloud = await servePage(sources);
+    for (const path of SCREENS) {
+      await using reader = await openPage(browser, cloud.address, path);
+      const { page } = reader;
+      await seesText(page, '5 hosts, 1 problem');
+      await page.locator('main >> css=h1 + *').waitFor();
+      for (const width of [1280, 640, 400]) {
+        await page.setViewportSize({ width, height: 760 });
+        const beyond = await page.evaluate(`[...document.querySelectorAll('.bar *, .toolbar *, .side, .cards > *')]
+          .filter((each) => !each.closest('.sr') && each.getBoundingClientRect().right > innerWidth + 0.5)
+          .map((each) => each.tagName + ' ' + each.className + ' ' + each.textContent)`);
+        assert.deepEqual(beyond, [], `${path}, ${width} pixels`);
+        assert.equal(await page.evaluate('document.documentElement.scrollWidth'), width, path);
+      }
+      if (path === '/matrix') {
+        const widest = "Math.max(...[...document.querySelectorAll('.grid th')].map((each) => each.offsetWidth))";
+        assert.ok(Number(await page.evaluate(widest)) < 220, 'a column is no wider than it needs to be');
+      }
+      noComplaints(reader);
+    }
+  });
+
   it('shows one red cell where probes get no answer, with the reason', async () => {
     await using reader = await openPage(browser, served.address, '/matrix');
     const { page } = reader;
@@ -182,6 +246,7 @@ describe('the page', () => {
     });
     const { page } = reader;
     await seesText(page, 'Hop 1 of 17');
+    assert.equal(await page.locator('.hop [aria-live]').getAttribute('aria-live'), 'polite');
     const places: string[] = [];
     for (let hop = 1; hop <= 17; hop++) {
       await seesText(page, `Hop ${hop} of 17`);

@@ -25,9 +25,13 @@ export function App() {
   const { screen } = route.value;
   useKeys(search);
   const title = SCREENS.find(({ id }) => id === screen)?.title;
+  const before = useRef(screen);
   useEffect(() => {
     document.title = `${title} · weft`;
-  }, [title]);
+    // So that a screen reader says where its reader is now, and the tabulator goes on from there.
+    if (before.current !== screen) main.current?.focus();
+    before.current = screen;
+  }, [screen, title]);
   const Content = CONTENT[screen];
   return (
     <div class="frame">
@@ -115,11 +119,14 @@ function Pulse() {
   });
   const { tone, text } = summary.value;
   const at = overview.value?.atMs;
+  const isOld = at !== undefined && (isPaused.value || trouble.value !== undefined);
   return (
     <div class="pulse" role="status">
       <i class={`mark ${tone}`} aria-hidden="true" />
-      <span>{text}</span>
-      {isPaused.value && at !== undefined && <span class="dim">as of {clock(at)}</span>}
+      <span class="cut" title={text}>
+        {text}
+      </span>
+      {isOld && <span class="dim">as of {clock(at)}</span>}
     </div>
   );
 }

@@ -1,5 +1,5 @@
 /** Looks at the hosts once a second, unless the reader has paused or is looking elsewhere. */
-import { effect } from '@preact/signals';
+import { effect, untracked } from '@preact/signals';
 import type { Overview } from '../../src/ui/overview.ts';
 import { isPaused, takeOverview, trouble } from './state.ts';
 import { pageToken } from './token.ts';
@@ -37,23 +37,29 @@ function errorIn(text: string): string | undefined {
   }
 }
 
-/** Calls `look` now and `everyMs` after each end of it, while the page is seen and not paused. Returns how to stop. */
+/**
+ * Calls `look` now and `everyMs` after each end of it, while the page is seen and not paused. The first time it does so in any case: a
+ * screen that is opened while the page is paused has something to show. Returns how to stop.
+ */
 export function repeat(look: (signal: AbortSignal) => Promise<void>, everyMs: number = LOOK_MS): () => void {
   const over = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isLooking = false;
+  let hasLooked = false;
   const turn = async (): Promise<void> => {
     clearTimeout(timer);
-    if (isLooking || over.signal.aborted || isPaused.value || document.hidden) return;
+    if (isLooking || over.signal.aborted || document.hidden || (isPaused.value && hasLooked)) return;
     isLooking = true;
     const startedMs = performance.now();
     await look(over.signal).catch(() => undefined);
     isLooking = false;
+    hasLooked = true;
     timer = setTimeout(turn, Math.max(50, everyMs - (performance.now() - startedMs)));
   };
   document.addEventListener('visibilitychange', turn);
   const unsubscribe = effect(() => {
-    if (!isPaused.value) void turn();
+    // What `look` reads is no reason to look again.
+    if (!isPaused.value || !hasLooked) void untracked(turn);
   });
   return () => {
     over.abort();

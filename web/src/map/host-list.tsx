@@ -1,6 +1,7 @@
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo, useRef } from 'preact/hooks';
+import { hasLostFocus } from '../focus.ts';
 import { count, packetRate } from '../format.ts';
-import { hostText, hostTones, problemsOf, STATE_WORDS } from '../model/hosts.ts';
+import { hostText, hostTones, isAbout, problemsOf, STATE_WORDS } from '../model/hosts.ts';
 import { linkKey } from '../model/rates.ts';
 import { choose, filter, overview, rates } from '../state.ts';
 
@@ -8,11 +9,18 @@ import { choose, filter, overview, rates } from '../state.ts';
 const MAX_ROWS = 600;
 const MAX_PROBLEMS = 12;
 
-/** What the map shows, as a list. */
-export function HostList() {
+/** What the map shows, as a list. @param returnTo the host whose card was open before. */
+export function HostList({ returnTo }: { readonly returnTo: string | undefined }) {
   const now = overview.value!;
   const tones = useMemo(() => hostTones(now), [now]);
-  const problems = useMemo(() => problemsOf(now), [now]);
+  const problems = useMemo(
+    () => problemsOf(now).filter((problem) => isAbout(problem, now, filter.value)),
+    [now, filter.value],
+  );
+  const left = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    if (hasLostFocus()) left.current?.focus();
+  }, []);
   const sums = useMemo(() => {
     const total = now.hosts.map(() => 0);
     for (const link of now.links) {
@@ -54,7 +62,11 @@ export function HostList() {
         <ul class="rows flush">
           {rows.map(({ host, index }) => (
             <li key={host.name}>
-              <button type="button" onClick={() => choose({ host: host.name })}>
+              <button
+                type="button"
+                ref={host.name === returnTo ? left : null}
+                onClick={() => choose({ host: host.name })}
+              >
                 <i class={`mark ${tones[index]}`} aria-hidden="true" />
                 <span class="name">
                   {host.name} <span class="dim mono">{host.subnets[0] ?? STATE_WORDS[host.state]}</span>

@@ -11,6 +11,8 @@ import type { Palette } from '../palette.ts';
 
 export interface SceneHost {
   readonly view: HostView;
+  /** Its name, so short that it fits. */
+  readonly label: string;
   readonly tone: Tone;
   /** Found by the filter. */
   readonly isShown: boolean;
@@ -152,7 +154,7 @@ export class MapPainter {
 
 function drawCard(
   context: CanvasRenderingContext2D,
-  { view, tone }: SceneHost,
+  { view, label, tone }: SceneHost,
   x: number,
   y: number,
   isSelected: boolean,
@@ -170,7 +172,7 @@ function drawCard(
   context.textAlign = 'left';
   context.fillStyle = palette.text;
   context.font = `600 13px ${SANS}`;
-  context.fillText(fitted(context, view.name, CARD_WIDTH - 36), left + 25, top + 15.5);
+  context.fillText(fitted(context, label, CARD_WIDTH - 36), left + 25, top + 15.5);
   context.font = `11px ${MONO}`;
   context.fillStyle = palette.dim;
   context.fillText(fitted(context, view.subnets[0] ?? 'no subnet', CARD_WIDTH - 22), left + 11, top + 31);
@@ -179,7 +181,7 @@ function drawCard(
 
 function drawSpot(
   context: CanvasRenderingContext2D,
-  { view, tone, isShown }: SceneHost,
+  { label, tone, isShown }: SceneHost,
   x: number,
   y: number,
   isSelected: boolean,
@@ -202,8 +204,8 @@ function drawSpot(
   context.fillStyle = palette.text;
   context.lineWidth = 3;
   context.strokeStyle = palette.bg;
-  context.strokeText(view.name, x, y - radius - 9);
-  context.fillText(view.name, x, y - radius - 9);
+  context.strokeText(label, x, y - radius - 9);
+  context.fillText(label, x, y - radius - 9);
 }
 
 /** Tones differ in form as well: not everybody tells the colours apart. */

@@ -1,6 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { count, si } from '../format.ts';
 import { Dots, packetsPerDot } from '../model/dots.ts';
+import { labelsOf } from '../model/hosts.ts';
 import { hostAt, placeHosts } from '../model/layout.ts';
 import { sceneOf } from '../model/scene.ts';
 import { usePalette } from '../palette.ts';
@@ -12,18 +13,23 @@ import { PeerCard } from './peer-card.tsx';
 
 /** At the bottom, where no host is put. */
 const LEGEND_HEIGHT = 30;
+/** So many characters are in the card of a host. */
+const MAX_LABEL = 14;
 
 /** Hosts, the links between them, and the packets on these. */
 export function MapScreen() {
   const now = overview.value;
+  const last = useRef<string | undefined>(undefined);
   if (now === undefined || now.hosts.length === 0) return <Waiting />;
   const wanted = route.value.query.host;
   const selected = now.hosts.findIndex(({ name }) => name === wanted);
+  // The list begins where its reader left it.
+  if (selected !== -1) last.current = wanted;
   return (
     <div class="split">
       <MapPicture selected={selected === -1 ? undefined : selected} />
       <aside class="side" aria-label="Hosts">
-        {selected === -1 ? <HostList /> : <PeerCard overview={now} host={selected} />}
+        {selected === -1 ? <HostList returnTo={last.current} /> : <PeerCard overview={now} host={selected} />}
       </aside>
     </div>
   );
@@ -60,8 +66,12 @@ function MapPicture({ selected }: { readonly selected: number | undefined }) {
   );
 
   useEffect(() => {
+    const labels = labelsOf(
+      now.hosts.map(({ name }) => name),
+      MAX_LABEL,
+    );
     painter.current?.show({
-      hosts: scene.hosts.map((host, index) => ({ ...host, view: now.hosts[index]! })),
+      hosts: scene.hosts.map((host, index) => ({ ...host, view: now.hosts[index]!, label: labels[index]! })),
       links: scene.pairs,
       placement,
       selected,

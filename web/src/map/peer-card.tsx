@@ -1,4 +1,6 @@
+import { useEffect, useRef } from 'preact/hooks';
 import type { LinkView, Overview } from '../../../src/ui/overview.ts';
+import { hasLostFocus } from '../focus.ts';
 import { bitRate, duration, packetRate, percent, si } from '../format.ts';
 import { LINK_TONE, pathWords, STATE_WORDS } from '../model/hosts.ts';
 import { linkKey } from '../model/rates.ts';
@@ -15,12 +17,18 @@ export function PeerCard({ overview, host: index }: { readonly overview: Overvie
   // Of a host that nobody asks, others know how they reach it.
   const shown = outward.length > 0 ? outward : links;
   const address = formatRoute('host', {}, host.name);
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => {
+    if (hasLostFocus()) heading.current?.focus();
+  }, [host.name]);
   return (
     <>
       <section class="section">
         <div class="heading-row">
-          <h2 class="title plain">{host.name}</h2>
-          <button type="button" class="dim" onClick={() => choose({ host: undefined })}>
+          <h2 class="title plain cut" tabIndex={-1} ref={heading} title={host.name}>
+            {host.name}
+          </h2>
+          <button type="button" class="dim nowrap" onClick={() => choose({ host: undefined })}>
             all hosts
           </button>
         </div>

@@ -1,6 +1,6 @@
 import { useMemo } from 'preact/hooks';
 import { count } from '../format.ts';
-import { hostText, problemsOf } from '../model/hosts.ts';
+import { isAbout, labelsOf, problemsOf } from '../model/hosts.ts';
 import { type Matrix, METRICS, type Metric, matrixOf, RTT_STEPS_MS } from '../model/matrix.ts';
 import { choose, filter, overview, route } from '../state.ts';
 import { Waiting } from '../waiting.tsx';
@@ -98,6 +98,7 @@ function MatrixTable({ matrix, metric, pick }: TableProps) {
   const { order } = matrix;
   const hasFigures = order.length <= FIGURES_UP_TO;
   const title = METRICS.find(({ id }) => id === metric)!.title;
+  const labels = labelsOf(hosts.map(({ name }) => name));
   return (
     <table class={hasFigures ? 'grid' : 'grid tight'} onKeyDown={moveFocus}>
       <caption class="sr">{title} from the host of the row to that of the column</caption>
@@ -107,8 +108,8 @@ function MatrixTable({ matrix, metric, pick }: TableProps) {
             <span class="dim">from \ to</span>
           </th>
           {order.map((index) => (
-            <th key={index} scope="col">
-              {hosts[index]!.name}
+            <th key={index} scope="col" title={hosts[index]!.name}>
+              <span>{labels[index]}</span>
             </th>
           ))}
         </tr>
@@ -116,7 +117,9 @@ function MatrixTable({ matrix, metric, pick }: TableProps) {
       <tbody>
         {order.map((from, row) => (
           <tr key={from}>
-            <th scope="row">{hosts[from]!.name}</th>
+            <th scope="row" title={hosts[from]!.name}>
+              {labels[from]}
+            </th>
             {order.map((to, column) => {
               const { look, text, link } = matrix.cell(row, column);
               if (look === 'self') return <td key={to} class="cell-self" />;
@@ -164,10 +167,7 @@ const MAX_WORST = 40;
 
 function Worst() {
   const now = overview.value!;
-  const pairs = problemsOf(now).filter(
-    ({ host, to }) =>
-      to !== undefined && (filter.value(hostText(now.hosts[host]!)) || filter.value(hostText(now.hosts[to]!))),
-  );
+  const pairs = problemsOf(now).filter((problem) => problem.to !== undefined && isAbout(problem, now, filter.value));
   return (
     <section class="section">
       <h2>{pairs.length === 0 ? 'All measured pairs are healthy' : count(pairs.length, 'pair')}</h2>

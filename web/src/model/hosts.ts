@@ -1,5 +1,6 @@
 /** What is said of hosts and links in words. Pure. */
 import type { HostView, LinkHealth, LinkView, Overview } from '../../../src/ui/overview.ts';
+import type { Filter } from './filter.ts';
 
 /** What a reader might type to find a host. */
 export function hostText(host: HostView): string {
@@ -71,6 +72,11 @@ export interface Problem {
   readonly to?: number;
 }
 
+/** Whether one of the hosts that a problem names is found by the filter. */
+export function isAbout({ host, to }: Problem, { hosts }: Overview, filter: Filter): boolean {
+  return [host, to].some((index) => index !== undefined && filter(hostText(hosts[index]!)));
+}
+
 /** Everything that is wrong, the worst first. */
 export function problemsOf(overview: Overview): readonly Problem[] {
   const problems: Problem[] = [];
@@ -85,4 +91,28 @@ export function problemsOf(overview: Overview): readonly Problem[] {
     problems.push({ tone, title: `${from} → ${to}`, text: link.why ?? '', host: link.from, to: link.to });
   }
   return problems.sort((a, b) => Number(a.tone === 'warn') - Number(b.tone === 'warn'));
+}
+
+/** Names of machines of a cloud are longer than a column or a card has room for. */
+const MAX_LABEL = 22;
+
+/**
+ * Names that fit: without the domain, where it is the same for all, and of what is still too long the beginning and the end, since some
+ * differ here and some there.
+ */
+export function labelsOf(names: readonly string[], max: number = MAX_LABEL): readonly string[] {
+  const domains = new Set(names.map((name) => domainOf(name)));
+  const [domain = ''] = domains;
+  return names.map((name) => middleCut(domains.size === 1 ? name.slice(0, name.length - domain.length) : name, max));
+}
+
+/** With its dot; empty of a name without one, and of an address. */
+function domainOf(name: string): string {
+  return /^[\d.]+$/.test(name) ? '' : (/\..*$/s.exec(name)?.[0] ?? '');
+}
+
+function middleCut(text: string, max: number): string {
+  if (text.length <= max) return text;
+  const end = Math.floor((max - 1) / 2);
+  return `${text.slice(0, max - 1 - end)}…${text.slice(-end)}`;
 }

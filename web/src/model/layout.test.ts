@@ -15,6 +15,16 @@ describe('places on the map', () => {
     }
   });
 
+  it('fill the area, also where a circle of so few hosts is not in its middle', () => {
+    for (const count of [3, 5, 12, 20]) {
+      const { points, style } = placeHosts(count, 1000, 700);
+      const [x, y] = [points.map((point) => point.x), points.map((point) => point.y)];
+      const margin = style === 'card' ? [90, 51] : [72, 36];
+      const edges = [Math.min(...x), 1000 - Math.max(...x), Math.min(...y), 700 - Math.max(...y)].map(Math.round);
+      assert.deepEqual(edges, [margin[0], margin[0], margin[1], margin[1]], `${count} hosts`);
+    }
+  });
+
   it('put the hub into the middle', () => {
     const { points } = placeHosts(200, 800, 600, 7);
     assert.deepEqual(points[7], { x: 400, y: 300 });

@@ -31,9 +31,10 @@ export function placeHosts(count: number, width: number, height: number, hub?: n
   const centre = { x: width / 2, y: height / 2 };
   if (count === 1) return { points: [centre], style, reach: CARD_HEIGHT / 2 };
   const around = hub === undefined ? count : count - 1;
-  const outer = Array.from({ length: around }, (_, index) =>
-    style === 'dot' ? seed(index, around, width, height) : onEllipse(index, around, width, height, style),
-  );
+  const outer =
+    style === 'dot'
+      ? Array.from({ length: around }, (_, index) => seed(index, around, width, height))
+      : onEllipse(around, width, height, style);
   const points =
     hub === undefined
       ? outer
@@ -47,14 +48,23 @@ export function dotRadius(count: number, width: number, height: number): number 
   return Math.max(2, Math.min(7, Math.sqrt((width * height) / count) / 5));
 }
 
-function onEllipse(index: number, count: number, width: number, height: number, style: 'card' | 'label'): Point {
+function onEllipse(count: number, width: number, height: number, style: 'card' | 'label'): Point[] {
   const [marginX, marginY] = style === 'card' ? [CARD_WIDTH / 2 + 24, CARD_HEIGHT / 2 + 24] : [72, 36];
   // The first on the left, so that two hosts are side by side, as one draws them.
-  const angle = Math.PI + (index / count) * 2 * Math.PI;
-  return {
-    x: width / 2 + Math.max(0, width / 2 - marginX) * Math.cos(angle),
-    y: height / 2 + Math.max(0, height / 2 - marginY) * Math.sin(angle),
-  };
+  const angles = Array.from({ length: count }, (_, index) => Math.PI + (index / count) * 2 * Math.PI);
+  const [across, down] = [angles.map(Math.cos), angles.map(Math.sin)];
+  return angles.map((_, index) => ({
+    x: stretched(across, index, width, marginX),
+    y: stretched(down, index, height, marginY),
+  }));
+}
+
+/** So that the outermost are at the edges: three on a circle are not in its middle. */
+function stretched(values: readonly number[], index: number, length: number, margin: number): number {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const room = Math.max(0, length - 2 * margin);
+  if (most - least < 1e-6) return length / 2;
+  return length / 2 + ((values[index]! - least) / (most - least) - 0.5) * room;
 }
 
 /** Vogel's model of a sunflower; the first seeds are left out, for the hub and its links. */

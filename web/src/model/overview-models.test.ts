@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseFilter } from './filter.ts';
-import { hostTones, problemsOf } from './hosts.ts';
+import { hostTones, isAbout, labelsOf, problemsOf } from './hosts.ts';
 import { cellOf, matrixOf } from './matrix.ts';
 import { hostView, linkView, look } from './overview.fixture.ts';
 import { History, linkKey, linkRates } from './rates.ts';
@@ -50,6 +50,30 @@ describe('problems', () => {
       problems.map(({ tone, title, text }) => `${tone} ${title}: ${text}`),
       ['bad h4 does not answer: ECONNREFUSED', 'bad h2 → h3: filtered', 'warn h1 → h2: small MTU'],
     );
+  });
+
+  it('are found by the hosts that they name', () => {
+    const hosts = look([...three, hostView('h4', { state: 'away' })], [linkView(1, 2, { health: 'broken' })]);
+    const found = (text: string): string[] =>
+      problemsOf(hosts)
+        .filter((problem) => isAbout(problem, hosts, parseFilter(text)))
+        .map(({ title }) => title);
+    assert.deepEqual(found(''), ['h4 does not answer', 'h2 → h3']);
+    assert.deepEqual(found('h3'), ['h2 → h3']);
+    assert.deepEqual(found('h4'), ['h4 does not answer']);
+    assert.deepEqual(found('h1'), []);
+  });
+});
+
+describe('names of hosts', () => {
+  it('fit, and can still be told apart', () => {
+    assert.deepEqual(labelsOf(['h1', 'node-002.lan']), ['h1', 'node-002.lan']);
+    const inCloud = ['ip-10-0-12-34', 'ip-10-0-12-35'].map((name) => `${name}.eu-west-1.compute.internal`);
+    assert.deepEqual(labelsOf(inCloud), ['ip-10-0-12-34', 'ip-10-0-12-35']);
+    const pool = ['gke-production-default-pool-4f2a91bc-x7d1', 'gke-production-default-pool-4f2a91bc-k2p9'];
+    assert.deepEqual(labelsOf(pool), ['gke-product…a91bc-x7d1', 'gke-product…a91bc-k2p9']);
+    assert.ok(labelsOf([...pool, ...inCloud], 17).every((label) => label.length <= 17));
+    assert.deepEqual(labelsOf(['192.168.77.1', '10.168.77.1']), ['192.168.77.1', '10.168.77.1']);
   });
 });
 

@@ -197,6 +197,13 @@ export function bytesOf(headers: readonly Header[]): number {
   return headers.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
+/** How long the packet has taken to a hop from the last one before it whose time is known. */
+export function timeTo({ hops }: Flow, index: number): { readonly us: number; readonly from: string } | undefined {
+  const at = hops[index]?.atUs;
+  const before = hops.slice(0, index).findLast(({ atUs }) => atUs !== undefined);
+  return at === undefined || before === undefined ? undefined : { us: at - before.atUs!, from: before.place };
+}
+
 /** How often it goes from the kernel to a program or back: each costs a system call and a copy. */
 export function crossingsOf({ hops }: Flow): number {
   return hops.filter(({ layer }, i) => i > 0 && (layer === 'user') !== (hops[i - 1]!.layer === 'user')).length;

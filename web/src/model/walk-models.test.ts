@@ -5,7 +5,7 @@ import type { Hop, Walk } from '../../../src/lab/walk.ts';
 import { capturedFlow } from './captured-walk.ts';
 import { hostView, linkView, look } from './overview.fixture.ts';
 import { chooseWalk } from './walk-choice.ts';
-import { bytesOf, crossingsOf, FLOW_KINDS, flowOf, overheadOf } from './walk-flows.ts';
+import { bytesOf, crossingsOf, FLOW_KINDS, flowOf, overheadOf, timeTo } from './walk-flows.ts';
 import { layOut, pathThrough, placeAlong } from './walk-picture.ts';
 
 describe('the ways of a packet', () => {
@@ -160,6 +160,16 @@ describe('a captured walk', () => {
       ],
     );
     assert.equal(flow.durationUs, 80);
+  });
+
+  it('says how long it took to each hop that was captured', () => {
+    assert.deepEqual(
+      flow.hops.map((_, index) => timeTo(flow, index)?.us),
+      // Of those in between nothing is known; the next one says what they took together.
+      [...Array(3), 10, undefined, undefined, 20, 5, 3, 2, undefined, undefined, 30, 10, undefined, undefined],
+    );
+    assert.equal(timeTo(flow, 6)?.from, 'flannel0');
+    assert.equal(timeTo(flowOf('vxlan'), 6), undefined);
   });
 
   it('has headers that grow and shrink as they were captured', () => {

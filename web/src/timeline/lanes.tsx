@@ -1,9 +1,12 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { clock, moment } from '../format.ts';
+import { labelsOf } from '../model/hosts.ts';
 import { type HostEvent, idOf, SEVERITY_TONE, ticksOf } from '../model/timeline.ts';
 
 const LANE = 20;
-const LEFT = 92;
+const LEFT = 128;
+/** So many characters are in it. */
+const MAX_LABEL = 17;
 const RIGHT = 16;
 /** More lanes would leave no room for the list. */
 const MAX_LANES = 12;
@@ -29,6 +32,7 @@ export function Lanes({ events, hosts, range, chosen, pick }: LanesProps) {
   }, []);
   const lanes = hosts.length <= MAX_LANES ? hosts : ['all hosts'];
   const laneOf = (event: HostEvent): number => (lanes.length === hosts.length ? hosts.indexOf(event.host) : 0);
+  const labels = lanes === hosts ? labelsOf(hosts, MAX_LABEL) : lanes;
   const [from, to] = range;
   const x = (atMs: number): number => LEFT + ((atMs - from) / (to - from)) * (width - LEFT - RIGHT);
   const ticks = ticksOf(range, Math.max(2, (width - LEFT - RIGHT) / TICK_EVERY));
@@ -54,7 +58,7 @@ export function Lanes({ events, hosts, range, chosen, pick }: LanesProps) {
               stroke="var(--edge)"
             />
             <text x={LEFT - 12} y={LANE * (index + 0.5) + 6} text-anchor="end" class="lane">
-              {name}
+              {labels[index]}
             </text>
           </g>
         ))}

@@ -2,7 +2,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { LabResult } from '../../../src/lab/lab-result.ts';
 import { getJson } from '../feed.ts';
 import { chooseWalk, type End, endsOf, type WalkChoice } from '../model/walk-choice.ts';
-import { bytesOf, FLOW_KINDS, type Flow, type FlowKind } from '../model/walk-flows.ts';
+import { bytesOf, FLOW_KINDS, type Flow, type FlowKind, timeTo } from '../model/walk-flows.ts';
 import { usePalette } from '../palette.ts';
 import { choose, filter, isPaused, overview, route } from '../state.ts';
 import { Waiting } from '../waiting.tsx';
@@ -88,7 +88,7 @@ function Walk({ choice, kind, lab }: WalkProps) {
           svg={svg}
         />
         <div class="walk-below">
-          <HopCard flow={flow} current={current} />
+          <HopCard flow={flow} current={current} isPlaying={isPlaying} />
           <FlowTable choice={choice} kind={kind} />
         </div>
       </section>
@@ -192,20 +192,35 @@ function EndChoice({ choice, lab }: { readonly choice: WalkChoice; readonly lab:
   );
 }
 
+interface HopCardProps {
+  readonly flow: Flow;
+  readonly current: number;
+  readonly isPlaying: boolean;
+}
+
 /** What happens at one hop, and the packet as it is there. */
-function HopCard({ flow, current }: { readonly flow: Flow; readonly current: number }) {
+function HopCard({ flow, current, isPlaying }: HopCardProps) {
   const hop = flow.hops[current]!;
+  const time = timeTo(flow, current);
   const total = bytesOf(hop.headers);
   return (
     <div class="hop">
       <h2 class="heading">
         Hop {current + 1} of {flow.hops.length}
       </h2>
-      <p class="title">
-        {hop.place} <span class="dim">{hop.layer === 'physical' ? 'physical layer' : `${hop.layer} space`}</span>
-        {hop.atUs !== undefined && <span class="dim"> · +{hop.atUs.toFixed(1)} µs</span>}
-      </p>
-      <p>{hop.what}</p>
+      {/* A screen reader says each step, but not a packet that walks by itself. */}
+      <div aria-live={isPlaying ? 'off' : 'polite'} aria-atomic="true">
+        <p class="title">
+          {hop.place} <span class="dim">{hop.layer === 'physical' ? 'physical layer' : `${hop.layer} space`}</span>
+          {hop.atUs !== undefined && <span class="dim"> · +{hop.atUs.toFixed(1)} µs</span>}
+        </p>
+        <p>{hop.what}</p>
+        {time !== undefined && (
+          <p class="dim">
+            {time.us.toFixed(1)} µs from {time.from} to here
+          </p>
+        )}
+      </div>
       <ol class="packet" aria-label={`The packet here: ${total} bytes`}>
         {hop.headers.map((header, index) => (
           <li

@@ -136,8 +136,8 @@ page: ## the page of weft ui, dist/page: bin/weft serves it; the executable has 
 	scripts/setup.sh unit
 	flock .cache/page.lock scripts/run.sh scripts/build-page.ts >&2
 
-# Only when something that goes into it has changed.
-dist/page/index.html: $(shell find web package-lock.json -type f ! -name '*.test.ts')
+# Only when something that goes into it has changed: folders too, whose files may have been removed.
+dist/page/index.html: $(shell find web package-lock.json scripts/build-page.ts scripts/packaging/page.ts ! -name '*.test.ts')
 	$(MAKE) page
 
 screenshots: ## the pictures of the page in docs/images, from a running lab (root)

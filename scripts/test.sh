@@ -7,7 +7,7 @@
 #
 # unit   src, web, test and bench: no root, no network, in parallel
 # netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
-# browser test/browser: the page in Chromium, one file at a time
+# browser test/browser: the page in Chromium, one file at a time; builds the page first when its sources have changed
 # e2e    test/e2e: real servers (etcd, kube-apiserver), one file at a time
 # diagnosis test/diagnosis: faults injected into hosts with agents, and what weft test, trace and capture say of them
 # kind   test/kind: a kind cluster on a Docker of its own, one file at a time
@@ -52,6 +52,9 @@ case $suite in
   kind) options='--test-concurrency=1 --test-timeout=2700000' ;;
   *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, browser, diagnosis, e2e, kind" >&2 && exit 1 ;;
 esac
+
+# What it tests is built.
+[ "$suite" != browser ] || make --no-print-directory dist/page/index.html >&2
 
 files() {
   case $suite in

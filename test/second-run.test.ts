@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { ROOT } from '../scripts/packaging/architecture.ts';
 import { run } from '../src/linux/run.ts';
 
 const SCRIPT = fileURLToPath(new URL('../scripts/test.sh', import.meta.url));
@@ -82,5 +83,31 @@ describe('scripts/test.sh: files of a suite that failed', () => {
       assert.equal(exitCode, 1, stdout);
       assert.doesNotMatch(stdout, /=====/);
     }
+  });
+});
+
+describe('scripts/test.sh browser', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'weft-make-'));
+  after(() => rmSync(folder, { recursive: true }));
+
+  it('builds the page before its tests, or does not run them', async () => {
+    writeFileSync(join(folder, 'make'), `#!/bin/sh\necho "$@" >>${folder}/made\nexit 7\n`, { mode: 0o755 });
+    writeFileSync(join(folder, 'good.test.ts'), GOOD);
+    const suite = (name: string) =>
+      run(['env', `PATH=${folder}:${process.env.PATH}`, SCRIPT, name, join(folder, 'good.test.ts')], {
+        okExitCodes: 'any',
+      });
+    assert.equal((await suite('unit')).exitCode, 0);
+    const { exitCode, stdout } = await suite('browser');
+    assert.deepEqual([exitCode, stdout], [7, '']);
+    assert.match(readFileSync(join(folder, 'made'), 'utf8'), /^\S* ?dist\/page\/index\.html\n$/);
+  });
+
+  it('has a page that is built anew when something that goes into it has changed, or is gone', async () => {
+    const { stdout } = await run(['make', '-pn', 'dist/page/index.html'], { cwd: ROOT });
+    const [, files = ''] = /^dist\/page\/index\.html: (.*)$/m.exec(stdout) ?? [];
+    for (const path of ['web/src/app.tsx', 'web/src/model', 'package-lock.json', 'scripts/packaging/page.ts'])
+      assert.ok(files.split(' ').includes(path), path);
+    assert.doesNotMatch(files, /\.test\.ts/);
   });
 });

@@ -40,6 +40,7 @@ class Stage implements AsyncDisposable {
   readonly store = new FakeLeaseStore();
   /** On the Node. */
   readonly told: NodeEvent[] = [];
+  examinations = 0;
   readonly lines: string[] = [];
   readonly fatal: unknown[] = [];
   readonly failures: string[] = [];
@@ -156,6 +157,10 @@ class Stage implements AsyncDisposable {
       },
       ikeDaemon: () => {
         throw new TypeError('this backend has no use for an IKE daemon');
+      },
+      examine: async () => {
+        this.examinations++;
+        return [{ name: 'tun-device', looksAt: '/dev/net/tun', status: 'fail', found: 'missing', remedy: 'mknod' }];
       },
       hostDrops: () => ({ 'filtered-in': 3 }),
       hostDrops6: () => ({ 'filtered-out': 4 }),
@@ -414,12 +419,15 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
       '/config': inspection.config(),
       '/state': await inspection.state(100, signal),
       '/rules': await inspection.rules(signal),
+      '/doctor': await inspection.doctor(),
     } as const;
     for (const [endpoint, answer] of Object.entries(answers)) {
       const sent: unknown = JSON.parse(JSON.stringify(answer));
       assert.deepEqual(v.parse(ANSWERS[endpoint as keyof typeof answers], sent), sent, endpoint);
     }
     assert.doesNotMatch(JSON.stringify(answers), /canary-7f3a/);
+    assert.deepEqual([await inspection.doctor(), await inspection.doctor()], Array(2).fill(answers['/doctor']));
+    assert.equal(stage.examinations, 1, 'who looks at the same time shares one examination');
     const self = answers['/self'];
     const [subnet] = self.lease?.subnets ?? [];
     assert.deepEqual(

@@ -11,7 +11,7 @@ import type { NodeReadiness } from './readiness.ts';
 import { StateChanges } from './state-changes.ts';
 
 export interface EndpointsParts {
-  readonly host: Pick<AgentHost, 'hostName' | 'version' | 'serveApi'>;
+  readonly host: Pick<AgentHost, 'hostName' | 'version' | 'serveApi' | 'examine'>;
   readonly options: FlanneldOptions;
   readonly log: ProcessLog;
   readonly figures: AgentFigures;
@@ -62,7 +62,7 @@ export class Endpoints {
     const inspection = stack.use(
       new AgentInspection({
         ...{ hostName: host.hostName, version: host.version, options },
-        ...{ figures, readiness, events, view, log },
+        ...{ figures, readiness, events, view, log, examine: (one) => host.examine(one) },
       }),
     );
     stack.use(

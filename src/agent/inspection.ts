@@ -1,5 +1,5 @@
 import type { Inspection } from '../api/inspection.ts';
-import type { Config, LeaseEntry, Leases, Peers, ReadinessAnswer, Rules, Self, State } from '../api/schema.ts';
+import type { Config, Doctor, LeaseEntry, Leases, Peers, ReadinessAnswer, Rules, Self, State } from '../api/schema.ts';
 import { type FlanneldOptions, shownFlanneldOptions } from '../config/flanneld-options.ts';
 import { networksOf } from '../config/network-config.ts';
 import { compareState } from '../desired/comparison.ts';
@@ -42,7 +42,12 @@ export interface InspectionParts {
   readonly events: EventRing;
   readonly view: () => AgentView;
   readonly log: Pick<ProcessLog, 'droppedLines'>;
+  /** Runs the checks of weft doctor on this host. */
+  readonly examine: (signal: AbortSignal) => Promise<Doctor['checks']>;
 }
+
+/** The checks start programs: several who look at the same time share one examination. */
+const DOCTOR_FRESH_MS = 10_000;
 
 /** The agent as its API shows it: reads what the parts know when it is asked, and keeps nearly nothing. */
 export class AgentInspection implements Inspection, Disposable {
@@ -50,6 +55,8 @@ export class AgentInspection implements Inspection, Disposable {
   readonly events: EventRing;
   readonly #parts: InspectionParts;
   readonly #peers: ShownPeers;
+  readonly #over = new AbortController();
+  #examined: { readonly atMs: number; readonly checks: Promise<Doctor['checks']> } | undefined;
 
   constructor(parts: InspectionParts) {
     this.#parts = parts;
@@ -58,6 +65,7 @@ export class AgentInspection implements Inspection, Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#over.abort();
     this.#peers[Symbol.dispose]();
   }
 
@@ -168,6 +176,20 @@ export class AgentInspection implements Inspection, Disposable {
       ...{ checks: counters?.checks ?? 0, failures: counters?.failures ?? 0, repairs: { ...counters?.repairs } },
       ...(counters?.lastSuccessAtMs === undefined ? {} : { lastCheckedAtMs: counters.lastSuccessAtMs }),
     };
+  }
+
+  async doctor(): Promise<Doctor> {
+    const now = Date.now();
+    const last = this.#examined;
+    const isFresh = last !== undefined && now >= last.atMs && now - last.atMs < DOCTOR_FRESH_MS;
+    const look = isFresh ? last : { atMs: now, checks: this.#parts.examine(this.#over.signal) };
+    this.#examined = look;
+    try {
+      return { atMs: look.atMs, checks: await look.checks };
+    } catch (error) {
+      if (this.#examined === look) this.#examined = undefined;
+      throw error;
+    }
   }
 
   #dataPath(plane: NodePlane | undefined): Self['dataPath'] {

@@ -1,4 +1,5 @@
 import type { Inspection } from '../api/inspection.ts';
+import type { Doctor } from '../api/schema.ts';
 import type { CloudRoute, ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
 import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
@@ -31,6 +32,8 @@ export interface AgentHost {
   readonly hostName: string;
   /** Serves the agent's API; what cannot be opened is told and left out. Rejects only with the signal's reason. */
   serveApi(inspection: Inspection, onProblem: (text: string) => void, signal: AbortSignal): Promise<AsyncDisposable>;
+  /** What the checks of weft doctor find on this host; rejects only with the signal's reason. */
+  examine(signal: AbortSignal): Promise<Doctor['checks']>;
   /** Waits until the store was reached, where its manager does. @throws WeftError of the manager. */
   openStore(report: ReportSink, signal: AbortSignal): Promise<OpenSubnetManager>;
   /** @param canReach also how that address is reached. */

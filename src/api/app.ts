@@ -49,6 +49,7 @@ export function createApp({ inspection, signal, stalledMs = STALLED_MS, streamIn
   route('/config', () => inspection.config());
   route('/state', (query, signal) => inspection.state(numberOf(query('limit'), DEFAULT_ENTRIES, MAX_ENTRIES), signal));
   route('/rules', (_, signal) => inspection.rules(signal));
+  route('/doctor', () => inspection.doctor());
   route('/events', (query) => {
     const after = numberOf(query('after'), 0, Number.MAX_SAFE_INTEGER);
     const found = inspection.events.after(after, numberOf(query('limit'), DEFAULT_EVENTS, MAX_EVENTS));

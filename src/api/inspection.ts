@@ -1,5 +1,5 @@
 import type { EventRing } from '../events/event-ring.ts';
-import type { Config, Leases, Peers, ReadinessAnswer, Rules, Self, State } from './schema.ts';
+import type { Config, Doctor, Leases, Peers, ReadinessAnswer, Rules, Self, State } from './schema.ts';
 
 /**
  * What the API needs of the agent: reading, and nothing else. Answers are of the moment; asking may look at the kernel, and
@@ -17,4 +17,6 @@ export interface Inspection {
   state(limit: number, signal: AbortSignal): Promise<State>;
   /** Reads the kernel. */
   rules(signal: AbortSignal): Promise<Rules>;
+  /** Looks at the host, unless it has done so within the last seconds. */
+  doctor(): Promise<Doctor>;
 }

@@ -18,6 +18,7 @@ const ABOUT: Readonly<Record<Endpoint, { readonly summary: string; readonly quer
   '/state': { summary: 'Kernel state, wanted and actual, with the difference.', query: [LIMIT] },
   '/rules': { summary: 'Masquerade and forward rules in the kernel.', query: [] },
   '/readiness': { summary: 'Whether the node carries packets; each part with its failure and remedy.', query: [] },
+  '/doctor': { summary: 'What the checks of weft doctor find on this host, with remedies.', query: [] },
   '/events': {
     summary: 'The last 10,000 events: who got, lost or changed what, what was repaired, and why.',
     query: [{ name: 'after', description: 'Events with a higher id than this.' }, LIMIT],

@@ -275,6 +275,25 @@ export const ReadinessSchema = v.object({
 });
 export type ReadinessAnswer = v.InferOutput<typeof ReadinessSchema>;
 
+export const DOCTOR_STATUSES = ['ok', 'warn', 'fail'] as const;
+
+export const DoctorSchema = v.object({
+  atMs: timeMs,
+  checks: v.array(
+    v.object({
+      name: v.pipe(v.string(), v.description('Of the check, as weft doctor prints it.')),
+      looksAt: v.string(),
+      status: openSet(
+        DOCTOR_STATUSES,
+        'warn: it works, with a surprise; fail: pods have no network, or will have none.',
+      ),
+      found: v.string(),
+      remedy: v.optional(v.pipe(v.string(), v.description('What to do about it; absent when it is ok.'))),
+    }),
+  ),
+});
+export type Doctor = v.InferOutput<typeof DoctorSchema>;
+
 export const EventSchema = v.object({
   id: v.pipe(count, v.description('Rises by one with each event of a process, from 1.')),
   atMs: timeMs,
@@ -325,6 +344,7 @@ export const ANSWERS = {
   '/state': StateSchema,
   '/rules': RulesSchema,
   '/readiness': ReadinessSchema,
+  '/doctor': DoctorSchema,
   '/events': EventsSchema,
   '/config': ConfigSchema,
 } as const;

@@ -150,6 +150,7 @@ describe('the page of a lab that is kept', () => {
     const { page } = reader;
     await seesText(page, 'all as wanted');
     await seesText(page, /flannel0 tun mtu 1472/);
+    await seesText(page, /^\d+ checks of weft doctor, /);
     await page.locator('pre', { hasText: /masq|flannel/i }).waitFor();
     await until(page, "document.querySelectorAll('.spark canvas').length >= 3");
     noComplaints(reader);

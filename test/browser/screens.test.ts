@@ -4,16 +4,7 @@ import { createServer, type IncomingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
-import {
-  headersFor,
-  noComplaints,
-  openPage,
-  seesText,
-  servePage,
-  startBrowser,
-  until,
-  violations,
-} from './browser.ts';
+import { headersFor, noComplaints, openPage, seesText, servePage, startBrowser, until, violations } from './browser.ts';
 import { nameOf, SimulatedFleet } from './simulated-fleet.ts';
 
 const SCREENS = ['/map', '/matrix', '/walk', '/timeline', '/host'] as const;
@@ -284,6 +275,31 @@ describe('the page', () => {
     await seesText(page, 'lease-acquired');
     await page.reload();
     await page.getByRole('heading', { name: 'this host has 10.64.1.0/24' }).waitFor();
+  });
+
+  it('has what weft doctor finds on a host, with the remedy to copy', async () => {
+    const own = new SimulatedFleet({ hosts: 3 });
+    const remedy = 'Run sysctl -w net.ipv4.ip_forward=1.';
+    const check = { looksAt: 'the host' };
+    own.examined(1, [
+      { ...check, name: 'tun-device', status: 'ok', found: 'yes' },
+      { ...check, name: 'ip-forward', status: 'warn', found: 'disabled: pods cannot reach anything', remedy },
+    ]);
+    await using page3 = await servePage(own.sources);
+    const permissions = ['clipboard-read', 'clipboard-write'];
+    await using reader = await openPage(browser, page3.address, `/host/${nameOf(1)}`, { permissions });
+    const { page } = reader;
+    const finding = page.locator('.problem', { hasText: 'ip-forward' });
+    await finding.getByRole('button', { name: 'Copy' }).click();
+    await finding.getByRole('button', { name: 'Copied' }).waitFor();
+    assert.equal(await page.evaluate('navigator.clipboard.readText()'), remedy);
+    await seesText(page, /^2 checks of weft doctor, /);
+    assert.equal(await page.locator('.problem').count(), 1);
+    assert.deepEqual(await violations(page), []);
+    await page.getByRole('combobox').selectOption(nameOf(0));
+    await seesText(page, 'Nothing is wrong.');
+    await seesText(page, /^1 check of weft doctor, /);
+    noComplaints(reader);
   });
 
   it('shows a host that goes away, and one that comes back', async () => {

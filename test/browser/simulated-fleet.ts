@@ -1,5 +1,5 @@
 /** Agents that are not there: answers of the API for any number of hosts, with counters that rise and faults on demand. */
-import type { Answer, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
+import type { Answer, Doctor, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
 import { WeftError } from '../../src/errors.ts';
 import type { AgentSource } from '../../src/ui/agent-source.ts';
 
@@ -16,6 +16,7 @@ export interface SimulatedFleetOptions {
 
 const NO_DROPS = { drops: {} };
 const SUBNET_MTU = 1472;
+const WELL = { name: 'tun-device', looksAt: '/dev/net/tun can be opened', status: 'ok', found: 'yes' } as const;
 
 export class SimulatedFleet {
   readonly #options: Required<SimulatedFleetOptions>;
@@ -23,6 +24,7 @@ export class SimulatedFleet {
   readonly #away = new Set<number>();
   readonly #broken = new Map<string, string>();
   readonly #narrow = new Set<string>();
+  readonly #checks = new Map<number, Doctor['checks']>();
 
   constructor(options: SimulatedFleetOptions) {
     const now = options.now ?? Date.now;
@@ -64,6 +66,11 @@ export class SimulatedFleet {
     this.#broken.set(`${from} ${to}`, problem);
   }
 
+  /** What weft doctor finds on a host. */
+  examined(host: number, checks: Doctor['checks']): void {
+    this.#checks.set(host, checks);
+  }
+
   /** The path no longer takes packets of full size. */
   narrowLink(from: number, to: number): void {
     this.#narrow.add(`${from} ${to}`);
@@ -82,6 +89,8 @@ export class SimulatedFleet {
         return { atMs, ready: true, parts: [{ part: 'interface' }, { part: 'forwarder' }] } satisfies ReadinessAnswer;
       case '/state':
         return STATE(atMs);
+      case '/doctor':
+        return { atMs, checks: this.#checks.get(host) ?? [WELL] } satisfies Doctor;
       case '/rules':
         return { atMs, manager: 'nftables', lines: [], checks: 1, failures: 0, repairs: {} } satisfies Rules;
       default:

@@ -93,4 +93,15 @@ export class FakeInspection implements Inspection {
     const lines = ['-A FLANNEL-POSTRTG -s 10.244.0.0/16 -j MASQUERADE'];
     return { atMs: AT_MS, manager: 'iptables', lines, checks: 7, failures: 0, repairs: { missing: 1 } };
   }
+
+  async doctor(): ReturnType<Inspection['doctor']> {
+    const checks = [
+      { name: 'tun-device', looksAt: '/dev/net/tun can be opened', status: 'ok' as const, found: 'yes' },
+      {
+        ...{ name: 'ip-forward', looksAt: '/proc/sys/net/ipv4/ip_forward', status: 'warn' as const, found: 'disabled' },
+        remedy: 'Run sysctl -w net.ipv4.ip_forward=1.',
+      },
+    ];
+    return { atMs: AT_MS, checks };
+  }
 }

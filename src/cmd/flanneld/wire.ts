@@ -44,6 +44,15 @@ export function thisHost(
     version: VERSION,
     hostName: hostname(),
     serveApi: (inspection, onProblem, signal) => serveApi(options, inspection, onProblem, signal),
+    examine: async (signal) => {
+      // Most agents never are: the checks are memory on every node.
+      const { examineAgentsHost } = await import('../weft/examine-host.ts');
+      const results = await examineAgentsHost(options, signal);
+      return results.map(({ name, looksAt, found, ...rest }) => ({
+        ...{ name, looksAt, found, status: rest.status },
+        ...(rest.status !== 'ok' && { remedy: rest.remedy }),
+      }));
+    },
     openStore: (report, signal) => createSubnetManager(options, report, signal),
     readNetwork: readHostNetwork,
     readAddresses,

@@ -13,7 +13,7 @@ import { run } from '../../linux/run.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { VERSION } from '../version.ts';
 import { type AgentFlags, append, askAll, clientsOf, withRemote } from './agent-target.ts';
-import { examineHost } from './doctor.ts';
+import { examineHost } from './examine-host.ts';
 import { redact } from './redact.ts';
 import { isHealthy, problemsOf, renderStatus } from './status-report.ts';
 import { type TarFile, tarOf } from './tar.ts';

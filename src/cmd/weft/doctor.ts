@@ -1,28 +1,12 @@
 import { Command } from 'commander';
 import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
-import { agentChecks } from '../../doctor/agent-checks.ts';
-import { type CheckResult, runChecks } from '../../doctor/check.ts';
-import { cniChecks } from '../../doctor/cni-checks.ts';
+import type { CheckResult } from '../../doctor/check.ts';
 import type { DoctorPaths } from '../../doctor/host.ts';
-import { kernelChecks } from '../../doctor/kernel-checks.ts';
-import { fastPathCheck, tunChecks } from '../../doctor/tun-checks.ts';
-import { printable, printableLines } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
-import { realHost } from './doctor-host.ts';
+import { DEFAULT_PATHS, examineFastPath, examineHost } from './examine-host.ts';
 import { portNumber } from './option-values.ts';
 
-const TIMEOUT_MS = 10_000;
-const MAX_FOUND = 4_000;
 const MARKS = { ok: '✔', warn: '!', fail: '✖' } as const;
-
-const DEFAULT_PATHS: DoctorPaths = {
-  subnetFile: '/run/flannel/subnet.env',
-  netConfigPath: '/etc/kube-flannel/net-conf.json',
-  healthzPort: 8081,
-  cniConfDir: '/etc/cni/net.d',
-  cniConfTemplate: DEFAULT_CONF_TEMPLATE,
-  cniBinDir: '/opt/cni/bin',
-};
 
 interface DoctorFlags extends DoctorPaths {
   readonly fastPath?: true;
@@ -51,35 +35,10 @@ export function doctorCommand(): Command {
 async function examine(paths: DoctorFlags, json: boolean): Promise<void> {
   using stopped = untilStopped();
   const results =
-    paths.fastPath === true
-      ? (await runChecks([fastPathCheck(realHost(), true)], TIMEOUT_MS, stopped.signal)).map(shown)
-      : await examineHost(paths, stopped.signal);
+    paths.fastPath === true ? await examineFastPath(stopped.signal) : await examineHost(paths, stopped.signal);
   const failed = results.some(({ status }) => status === 'fail');
   process.stdout.write(json ? `${JSON.stringify({ ok: !failed, checks: results })}\n` : results.map(render).join(''));
   process.exitCode = failed ? 1 : 0;
-}
-
-/** All checks of this host. @param given what is not as usual. */
-export async function examineHost(given: Partial<DoctorPaths>, signal: AbortSignal): Promise<CheckResult[]> {
-  const host = realHost();
-  const paths = { ...DEFAULT_PATHS, ...given };
-  const checks = [
-    ...tunChecks(host, paths),
-    fastPathCheck(host, false),
-    ...kernelChecks(host, paths),
-    ...agentChecks(host, paths),
-    ...cniChecks(host, paths),
-  ];
-  return (await runChecks(checks, TIMEOUT_MS, signal)).map(shown);
-}
-
-/** What was found comes from files, programs and the agent: also in JSON, which people look at as well. */
-function shown(result: CheckResult): CheckResult {
-  const found = printableLines(result.found, MAX_FOUND);
-  const looksAt = printable(result.looksAt);
-  return result.status === 'ok'
-    ? { ...result, looksAt, found }
-    : { ...result, looksAt, found, remedy: printableLines(result.remedy, MAX_FOUND) };
 }
 
 function render(result: CheckResult): string {

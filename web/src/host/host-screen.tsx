@@ -11,6 +11,8 @@ import { KernelState, RuleLines } from './kernel-state.tsx';
 
 /** These read the kernel of the host. */
 const KERNEL_LOOK_MS = 5_000;
+/** These start programs on the host, and the agent does so every ten seconds at most. */
+const DOCTOR_LOOK_MS = 15_000;
 
 /** Everything of one host. */
 export function HostScreen() {
@@ -53,6 +55,7 @@ function Inside({ name }: { readonly name: string }) {
   const { answer: readiness } = useAgent(name, '/readiness');
   const { answer: state, failure: stateFailure } = useAgent(name, '/state', KERNEL_LOOK_MS);
   const { answer: rules, failure: rulesFailure } = useAgent(name, '/rules', KERNEL_LOOK_MS);
+  const { answer: doctor, failure: doctorFailure } = useAgent(name, '/doctor', DOCTOR_LOOK_MS);
   if (self === undefined) return <p class="dim">Asking {name}…</p>;
   return (
     <div class="cards">
@@ -62,7 +65,11 @@ function Inside({ name }: { readonly name: string }) {
       </section>
       <section class="card">
         <h2 class="heading">Findings</h2>
-        <Findings findings={findingsOf(self, readiness, state, rules)} />
+        <Findings
+          findings={findingsOf(self, readiness, state, rules, doctor)}
+          doctor={doctor}
+          doctorFailure={doctorFailure}
+        />
       </section>
       <Figures self={self} peers={peers} />
       <section class="card wide">

@@ -158,9 +158,27 @@ describe('figures of a host', () => {
       parts: [{ part: 'kernel', failure: 'ip says no', remedy: 'say yes' }, { part: 'rules' }],
     } as const;
     const state = { problems: ['a foreign route'], failure: 'ip says no' } as unknown as State;
-    assert.deepEqual(findingsOf(self(1, 1), { ...readiness, parts: [...readiness.parts] }, state, undefined), [
+    const check = {
+      name: 'ip-forward',
+      looksAt: '/proc',
+      status: 'warn',
+      found: 'disabled',
+      remedy: 'sysctl',
+    } as const;
+    const checks = [
+      check,
+      { ...check, name: 'tun-device', status: 'ok', found: 'yes' } as const,
+      { ...check, name: 'cni-plugins', status: 'fail', found: 'no bridge', remedy: 'weft install-cni' } as const,
+      // What the agent has said already.
+      { ...check, name: 'routes', status: 'fail', found: 'ip says no' } as const,
+    ];
+    const parts = [...readiness.parts];
+    assert.deepEqual(findingsOf(self(1, 1), { ...readiness, parts }, state, undefined, { atMs: 1, checks }), [
       { tone: 'bad', title: 'kernel', text: 'ip says no', remedy: 'say yes' },
+      { tone: 'bad', title: 'cni-plugins', text: 'no bridge', remedy: 'weft install-cni' },
       { tone: 'warn', title: 'kernel', text: 'a foreign route' },
+      { tone: 'warn', title: 'ip-forward', text: 'disabled', remedy: 'sysctl' },
     ]);
+    assert.deepEqual(findingsOf(undefined, undefined, undefined, undefined, undefined), []);
   });
 });

@@ -1,5 +1,5 @@
 /** What the host screen makes of an agent's answers. Pure. */
-import type { Peers, ReadinessAnswer, Rules, Self, State } from '../../../src/api/schema.ts';
+import type { Doctor, Peers, ReadinessAnswer, Rules, Self, State } from '../../../src/api/schema.ts';
 
 export interface Finding {
   readonly tone: 'bad' | 'warn';
@@ -9,12 +9,13 @@ export interface Finding {
   readonly remedy?: string;
 }
 
-/** Everything that the agent says is wrong, the worst first; one cause is told once. */
+/** Everything that the agent and weft doctor say is wrong, the worst first; one cause is told once. */
 export function findingsOf(
   self: Self | undefined,
   readiness: ReadinessAnswer | undefined,
   state: State | undefined,
   rules: Rules | undefined,
+  doctor: Doctor | undefined,
 ): readonly Finding[] {
   const found: Finding[] = [];
   if (readiness?.waitingFor !== undefined)
@@ -30,6 +31,15 @@ export function findingsOf(
   if (rules?.failure !== undefined && !isTold(rules.failure))
     found.push({ tone: 'bad', title: 'rules', text: rules.failure });
   if (self !== undefined) found.push(...storeFindings(self.store), ...fastPathFindings(self.dataPath.fastPath));
+  for (const { name, status, found: text, remedy } of doctor?.checks ?? []) {
+    if (status === 'ok' || isTold(text)) continue;
+    found.push({
+      tone: status === 'fail' ? 'bad' : 'warn',
+      title: name,
+      text,
+      ...(remedy !== undefined && { remedy }),
+    });
+  }
   return found.sort((a, b) => Number(a.tone === 'warn') - Number(b.tone === 'warn'));
 }
 

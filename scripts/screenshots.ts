@@ -18,17 +18,32 @@ const MAX_BYTES = 100_000;
 const LOOKS_MS = 12_000;
 
 const WIDTH = 1080;
-const PICTURES = [
-  { name: 'walk', path: '/walk', colorScheme: 'light', height: 660, top: 90, steps: 8 },
-  { name: 'map', path: '/map', colorScheme: 'dark', height: 460, top: 0, steps: 0 },
-  { name: 'matrix', path: '/matrix', colorScheme: 'dark', height: 260, top: 0, steps: 0 },
-  { name: 'host', path: '/host/h1', colorScheme: 'light', height: 560, top: 0, steps: 0 },
-] as const;
+interface Picture {
+  /** Of the file. */
+  readonly name: string;
+  readonly path: string;
+  readonly colorScheme: 'light' | 'dark';
+  readonly height: number;
+  /** What is left out above. */
+  readonly top?: number;
+  /** Of the walk. */
+  readonly steps?: number;
+  /** A row that is chosen, by a text in it. */
+  readonly row?: string;
+}
+
+const PICTURES: readonly Picture[] = [
+  { name: 'walk', path: '/walk', colorScheme: 'light', height: 680, top: 90, steps: 8 },
+  { name: 'map', path: '/map', colorScheme: 'dark', height: 460 },
+  { name: 'matrix', path: '/matrix', colorScheme: 'dark', height: 260 },
+  { name: 'timeline', path: '/timeline', colorScheme: 'dark', height: 460, row: 'kernel-changed' },
+  { name: 'host', path: '/host/h1', colorScheme: 'light', height: 560 },
+];
 
 async function take(lab: LabResult): Promise<void> {
   const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
   try {
-    for (const { name, path, colorScheme, height, top, steps } of PICTURES) {
+    for (const { name, path, colorScheme, height, top = 0, steps = 0, row } of PICTURES) {
       const viewport = { width: WIDTH, height };
       const page = await browser.newPage({ viewport, colorScheme, reducedMotion: 'reduce' });
       // The address has the token of the page.
@@ -37,6 +52,7 @@ async function take(lab: LabResult): Promise<void> {
       await page.goto(address.href);
       await page.waitForTimeout(LOOKS_MS);
       for (let step = 0; step < steps; step++) await page.keyboard.press('ArrowRight');
+      if (row !== undefined) await page.locator('tr', { hasText: row }).last().getByRole('button').click();
       await page.waitForTimeout(500);
       const file = join(IMAGES, `${name}.png`);
       await page.screenshot({ path: file, clip: { x: 0, y: top, width: WIDTH, height: height - top } });

@@ -25,7 +25,8 @@ const lab = { id: 'abc' } as LabResult;
 const access = new PageAccess();
 const ORIGIN = 'http://127.0.0.1:8087';
 const app = uiApp({
-  fleet: new Fleet([source]),
+  // Time stands still: what it has been told stays new.
+  fleet: new Fleet([source], { now: () => 0 }),
   files: { read: (name) => (FILES.has(name) ? Buffer.from(FILES.get(name)!) : undefined) },
   hostNames: ['127.0.0.1', 'localhost'],
   access,
@@ -90,6 +91,21 @@ describe('the web server of the page', () => {
     assert.equal(failed.status, 502);
     assert.match(await failed.text(), /connection refused/);
     assert.equal((await get('/hosts/h%201/api/v1/stream')).status, 404);
+  });
+
+  it('asks no agent again what it has just said', async () => {
+    const self = async (path: string) => {
+      asked.length = 0;
+      const response = await get(`/hosts/h%201/api/v1${path}`);
+      assert.equal(response.status, 200);
+      assert.deepEqual(await response.json(), { a: '<b>' });
+      return [...asked];
+    };
+    await get('/overview');
+    assert.deepEqual(await self('/self'), []);
+    assert.deepEqual(await self('/peers'), []);
+    assert.deepEqual(await self('/peers?limit=1'), ['/peers?limit=1']);
+    assert.deepEqual(await self('/state'), ['/state']);
   });
 
   it('knows the hosts, and a lab where there is one', async () => {

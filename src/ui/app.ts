@@ -89,6 +89,8 @@ export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono
     const path = url.pathname.slice(url.pathname.indexOf('/api/v1') + '/api/v1'.length);
     // It does not end.
     if (path === '/stream') return context.json({ error: 'the page does not pass streams on' }, 404);
+    const said = url.search === '' ? fleet.said(source.name, path) : undefined;
+    if (said !== undefined) return context.json(said);
     const signal = AbortSignal.any([context.req.raw.signal, AbortSignal.timeout(ANSWER_MS)]);
     try {
       const answer = await source.ask(`${path}${url.search}`, signal);

@@ -122,6 +122,53 @@ describe('agents of a page', () => {
     assert.equal(asked, 4);
   });
 
+  it('behind an API server are asked so often that it can bear it, however many they are', async () => {
+    let nowMs = 0;
+    let asked = 0;
+    const sources = Array.from({ length: 100 }, (_, index) =>
+      source(`h${index}`, async (path) => {
+        asked++;
+        return answer(path);
+      }),
+    );
+    // What reading takes does not matter here.
+    const fleet = new Fleet(sources, { now: () => nowMs, mostPerSecond: 0.05 });
+    await fleet.overview(never);
+    assert.equal(asked, 200);
+    nowMs = 3_999_999;
+    await fleet.overview(never);
+    assert.equal(asked, 200);
+    nowMs = 4_000_000;
+    await fleet.overview(never);
+    assert.equal(asked, 400);
+  });
+
+  it('have said just now what a screen of one host wants to know, and need not be asked', async () => {
+    let nowMs = 0;
+    let isAway = false;
+    const one = source('a', async (path) => {
+      if (isAway) throw new Error('gone');
+      return answer(path);
+    });
+    const fleet = new Fleet([one], { now: () => nowMs });
+    assert.equal(fleet.said('a', '/self'), undefined);
+    await fleet.overview(never);
+    nowMs = 999;
+    assert.deepEqual(fleet.said('a', '/self'), answer('/self'));
+    assert.deepEqual(fleet.said('a', '/peers'), answer('/peers'));
+    for (const [name, path] of [
+      ['a', '/state'],
+      ['b', '/self'],
+    ] as const)
+      assert.equal(fleet.said(name, path), undefined);
+    nowMs = 1_000;
+    assert.equal(fleet.said('a', '/self'), undefined);
+    isAway = true;
+    await fleet.overview(never);
+    isAway = false;
+    assert.equal(fleet.said('a', '/self'), undefined);
+  });
+
   it('are not waited for by who has gone', async () => {
     const hanging = source('a', () => new Promise(() => undefined));
     const gone = new AbortController();

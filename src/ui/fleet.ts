@@ -11,6 +11,8 @@ export interface FleetOptions {
   readonly patienceMs?: number;
   /** Answers of this age are given again instead of asking. */
   readonly freshMs?: number;
+  /** Questions that may be put in a second, of all agents together, to whoever hands them on. */
+  readonly mostPerSecond?: number;
   readonly now?: () => number;
 }
 
@@ -22,6 +24,10 @@ const FRESH_MS = 700;
 const SHARE = 1 / 10;
 /** Agents that have never answered are waited for longer, so that a page does not begin with false alarms. */
 const FIRST_PATIENCE_MS = 5_000;
+/** Of what an agent has said, as long as it is what it would say now: it looks at its own figures twice a second. */
+const SAID_MS = 1_000;
+/** Of each agent, whenever all are asked. */
+const QUESTIONS = 2;
 /** Questions at a time. */
 const PARALLEL = 32;
 
@@ -30,6 +36,8 @@ interface Member {
   self: Self | undefined;
   peers: Peers | undefined;
   failure: string | undefined;
+  /** When it said this. */
+  saidAtMs: number;
   /** While it is being asked. */
   asking: Promise<void> | undefined;
 }
@@ -52,12 +60,14 @@ export class Fleet {
       self: undefined,
       peers: undefined,
       failure: undefined,
+      saidAtMs: Number.NEGATIVE_INFINITY,
       asking: undefined,
     }));
     this.#options = {
       answerMs: options.answerMs ?? ANSWER_MS,
       patienceMs: options.patienceMs ?? PATIENCE_MS,
       freshMs: options.freshMs ?? FRESH_MS,
+      mostPerSecond: options.mostPerSecond ?? Number.POSITIVE_INFINITY,
       now: options.now ?? Date.now,
     };
   }
@@ -70,10 +80,19 @@ export class Fleet {
     return this.#members.find(({ source }) => source.name === name)?.source;
   }
 
+  /** What the agent of that name has just said to this question; undefined where it has to be asked. */
+  said(name: string, path: string): Self | Peers | undefined {
+    const member = this.#members.find(({ source }) => source.name === name);
+    if (member === undefined || member.failure !== undefined) return undefined;
+    if (this.#options.now() - member.saidAtMs >= SAID_MS) return undefined;
+    return path === '/self' ? member.self : path === '/peers' ? member.peers : undefined;
+  }
+
   /** Of now, as far as all agents answer quickly. Those that have never answered are waited for. */
   async overview(signal: AbortSignal): Promise<Overview> {
-    const { now, freshMs, patienceMs } = this.#options;
-    if (now() - this.#askedAtMs >= Math.max(freshMs, this.#busyMs / SHARE)) {
+    const { now, freshMs, patienceMs, mostPerSecond } = this.#options;
+    const leastMs = (this.#members.length * QUESTIONS * 1_000) / mostPerSecond;
+    if (now() - this.#askedAtMs >= Math.max(freshMs, this.#busyMs / SHARE, leastMs)) {
       this.#askedAtMs = now();
       this.#busyMs = 0;
       for (const member of this.#members) {
@@ -113,7 +132,7 @@ export class Fleet {
         this.#askJson<Self>(member.source, '/self', signal),
         this.#askJson<Peers>(member.source, '/peers', signal),
       ]);
-      Object.assign(member, { self, peers, failure: undefined });
+      Object.assign(member, { self, peers, failure: undefined, saidAtMs: this.#options.now() });
     } catch (error) {
       member.failure = signal.aborted
         ? `it did not answer within ${this.#options.answerMs / 1000} s`

@@ -28,18 +28,19 @@ class HostHistory {
     this.looks++;
     const ms = before === undefined ? 0 : self.atMs - before.atMs;
     const rate = (pick: (one: Self) => number | undefined) => perSecond(before && pick(before), pick(self), ms);
+    this.memory.push(self.atMs, self.process.rssBytes);
+    const drops = dropsOf(self);
+    for (const reason of drops.keys()) if (!this.drops.has(reason)) this.drops.set(reason, new History(LOOKS));
+    // One look has no rates: the lines begin with the second.
+    if (before === undefined) return;
     this.sent.push(self.atMs, rate(({ totals }) => totals?.tx.packets) ?? null);
     this.received.push(self.atMs, rate(({ totals }) => totals?.rx.packets) ?? null);
     this.sentBytes = rate(({ totals }) => totals?.tx.bytes);
     this.receivedBytes = rate(({ totals }) => totals?.rx.bytes);
     this.cpu.push(self.atMs, cpuShare(before, self) ?? null);
-    this.memory.push(self.atMs, self.process.rssBytes);
-    const old = before && dropsOf(before);
-    for (const [reason, total] of dropsOf(self)) {
-      const history = this.drops.get(reason) ?? new History(LOOKS);
-      this.drops.set(reason, history);
-      history.push(self.atMs, perSecond(old?.get(reason) ?? (old && 0), total, ms) ?? null);
-    }
+    const old = dropsOf(before);
+    for (const [reason, total] of drops)
+      this.drops.get(reason)!.push(self.atMs, perSecond(old.get(reason) ?? 0, total, ms) ?? null);
   }
 }
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { globSync } from 'node:fs';
+import { globSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { eventually } from '../netns/waiting.ts';
 import { abandon, gone, startAbandoned } from './nodes/abandon.ts';
@@ -13,6 +13,12 @@ import { removeLeftovers, tracesOf } from './nodes/leftovers.ts';
 const REAL_NODES = fileURLToPath(new URL('nodes/abandoned-cluster.ts', import.meta.url));
 const DOCKER_HOSTS = fileURLToPath(new URL('docker/abandoned-network.ts', import.meta.url));
 const BEDS = { 'real nodes': REAL_NODES, 'Docker hosts': DOCKER_HOSTS };
+
+/** Other tests that run meanwhile look for leftovers as well, but not here. */
+const folder = mkdtempSync(join(tmpdir(), 'weft-reaper-'));
+process.env.TMPDIR = folder;
+// Empty, unless something was left.
+after(() => rmSync(folder, { recursive: true }));
 
 for (const [bed, program] of Object.entries(BEDS)) {
   test(`${bed}: a run that is killed leaves nothing, for its reaper removes it`, async () => {

@@ -118,11 +118,10 @@ class Stage implements AsyncDisposable {
   }
 
   async answers(status: number, words: RegExp): Promise<void> {
-    for (;;) {
+    await eventually(`${status} ${words}`, async () => {
       const answer = await this.ready().catch(() => undefined);
-      if (answer?.status === status && words.test(answer.body)) return;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+      return answer?.status === status && words.test(answer.body);
+    });
   }
 
   #options(): FlanneldOptions {
@@ -282,7 +281,7 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     const at = (words: string): number => stage.lines.findIndex((line) => line.includes(words));
     assert.ok(at('Packet workers are running') >= 0);
     assert.ok(at('Packet workers are running') < at('has not answered yet'), stage.lines.join(''));
-    while (stage.kernel.routes.length < kernelWrites) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually('the routes are back', () => stage.kernel.routes.length >= kernelWrites);
     await stage.end();
     assert.deepEqual(stage.fatal, []);
   });
@@ -322,13 +321,13 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     stage.start();
     await stage.answers(200, /flanneld is ready/);
     stage.breakSession.resolve();
-    while (!stage.lines.some((line) => line.includes('credentials cannot be had'))) {
-      assert.equal((await stage.ready()).status, 200);
-    }
-    while (stage.held.count < 2) {
-      assert.equal((await stage.ready()).status, 200);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    const readyUntil = (what: string, isSo: () => boolean): Promise<true> =>
+      eventually(what, async () => {
+        assert.equal((await stage.ready()).status, 200);
+        return isSo();
+      });
+    await readyUntil('the failure', () => stage.lines.some((line) => line.includes('credentials cannot be had')));
+    await readyUntil('another session', () => stage.held.count >= 2);
     assert.equal(stage.store.entries().length, 1);
     assert.deepEqual(stage.fatal, []);
   });
@@ -378,10 +377,10 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     const text = newPrivateKey((count) => new Uint8Array(count).fill(0x37));
     const { publicKey } = keyPairOf({ path: 'wgkey', text });
     stage.key = text;
-    while (inKernel() !== publicKey || !isDeepStrictEqual(published(), [{ PublicKey: publicKey, Port: 51820 }])) {
+    await eventually('the new key', async () => {
       assert.equal((await stage.ready()).status, 200);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+      return inKernel() === publicKey && isDeepStrictEqual(published(), [{ PublicKey: publicKey, Port: 51820 }]);
+    });
     assert.deepEqual(stage.store.entries()[0]?.subnets.ipv4, own?.subnets.ipv4);
     assert.doesNotMatch(stage.lines.join(''), new RegExp(text.slice(0, 40).replaceAll('+', '\\+')));
 
@@ -398,7 +397,7 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     const keys = [1, 2].map((byte) => Buffer.alloc(32, byte).toString('base64'));
     for (const key of keys) {
       peer(key);
-      while (!isDeepStrictEqual(peers(), [key])) await new Promise((resolve) => setTimeout(resolve, 20));
+      await eventually('the peer’s key', () => isDeepStrictEqual(peers(), [key]));
     }
   });
 
@@ -458,10 +457,10 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     );
     assert.deepEqual([broken.entries[0]?.type, broken.entries[0]?.status], ['route', 'missing']);
     const kinds = (): string[] => inspection.events.after(0, 1_000).events.map(({ kind }) => kind);
-    while (!kinds().includes('not-ready')) await new Promise((resolve) => setTimeout(resolve, 20));
+    await eventually('not ready', () => kinds().includes('not-ready'));
     stage.kernel.refuse = () => undefined;
     await stage.answers(200, /flanneld is ready/);
-    while (kinds().at(-1) !== 'ready') await new Promise((resolve) => setTimeout(resolve, 20));
+    await eventually('ready', () => kinds().at(-1) === 'ready');
     for (const kind of ['agent-started', 'lease-acquired', 'forwarder-started', 'kernel-failed', 'not-ready']) {
       assert.ok(kinds().includes(kind), `${kind} in ${kinds().join()}`);
     }
@@ -476,13 +475,11 @@ describe('the life of an agent', { timeout: 60_000 }, () => {
     await stage.answers(200, /flanneld is ready/);
     const { inspection } = stage;
     assert.ok(inspection !== undefined);
-    const until = async (kind: string, subject: string): Promise<string> => {
-      for (;;) {
+    const until = (kind: string, subject: string): Promise<string> =>
+      eventually(`${kind} ${subject}`, () => {
         const found = inspection.events.after(0, 1_000).events.findLast((each) => each.kind === kind);
-        if (found?.subject === subject) return `${found.text} ${found.cause ?? ''}`;
-        await new Promise((resolve) => setTimeout(resolve, 5));
-      }
-    };
+        return found?.subject === subject && `${found.text} ${found.cause ?? ''}`;
+      });
     const attrs = { backendType: '', backendData: { ipv4: undefined, ipv6: undefined } };
     const subnet = parsePrefix4('10.244.200.0/24')!;
     const put = (publicIp: string): void =>

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { eventually } from '../../test/netns/waiting.ts';
 import type { PeerHook } from '../backend/backend.ts';
 import type { HostCommand } from '../config/host-command.ts';
 import type { LeaseKey } from '../lease/lease.ts';
@@ -41,7 +42,7 @@ class Host implements AsyncDisposable {
   }
 
   async ranFor(count: number): Promise<void> {
-    while (this.ran.length < count) await new Promise((resolve) => setTimeout(resolve, 1));
+    await eventually(`${count} commands were run`, () => this.ran.length >= count);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { eventually } from '../../test/netns/waiting.ts';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
@@ -90,7 +91,7 @@ function sessionOf(
     peers,
   );
   const settled = async (updates: number) => {
-    while (seen.length < updates) await nextTurn();
+    await eventually(`${updates} updates`, () => seen.length >= updates);
     await nextTurn();
     await nextTurn();
   };
@@ -108,7 +109,7 @@ test('everything read again with nothing changed programs nothing', async () => 
   assert.deepEqual(programmed, [0, 1]);
   assert.deepEqual(known, [1]);
   queue.snapshot([own]);
-  while (programmed.length < 3) await nextTurn();
+  await eventually('the peer is gone', () => programmed.length >= 3);
   assert.deepEqual(programmed, [0, 1, 0]);
   queue.end();
   await session[Symbol.asyncDispose]();
@@ -170,7 +171,7 @@ test('100,000 entries are dealt with in slices, and are programmed some times, n
     [],
   );
   count();
-  while (!done || programmed.at(-1) !== 65_535) await new Promise((resolve) => setTimeout(resolve, 5));
+  await eventually('all that there is room for', () => done && programmed.at(-1) === 65_535);
   // Others had their turn all the while.
   assert.ok(turns > 20, `${turns} turns of the event loop`);
   assert.ok(programmed.length < 1_000, `${programmed.length} times`);
@@ -186,7 +187,7 @@ test('an update that cannot be taken in is said, and the next one counts', async
   queue.set(broken);
   await settled(2);
   queue.set(lease('10.244.3.0/24', '192.168.77.3'));
-  while (programmed.at(-1) !== 1) await nextTurn();
+  await eventually('the next one counts', () => programmed.at(-1) === 1);
   assert.ok(lines.some((line) => line.startsWith('Could not apply a change of the leases (set)')));
   queue.end();
   await session[Symbol.asyncDispose]();
@@ -201,13 +202,13 @@ test('what is not believed is said and counted; a host that is the newcomer to i
   assert.deepEqual(session.refused, { 'outside-network': 1, 'address-not-unicast': 1 });
   assert.equal(session.failure, undefined);
   queue.set(rival);
-  while (session.failure === undefined) await nextTurn();
-  assert.match(session.failure, /overlaps 10\.244\.1\.0\/24 of 192\.168\.77\.9 \(node "rival"\), which came first/);
+  const failure = await eventually('the rival is noticed', () => session.failure);
+  assert.match(failure, /overlaps 10\.244\.1\.0\/24 of 192\.168\.77\.9 \(node "rival"\), which came first/);
   for (const reason of ['outside-network', 'address-not-unicast', 'overlaps-own']) {
     assert.equal(lines.filter((line) => line.endsWith(`[${reason}]`)).length, 1, reason);
   }
   queue.removed('10.244.1.0-24' as LeaseKey, 'rival');
-  while (session.failure !== undefined) await nextTurn();
+  await eventually('the rival is gone', () => session.failure === undefined);
   queue.end();
   await session[Symbol.asyncDispose]();
 });

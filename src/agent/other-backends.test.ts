@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
 import { addresses } from '../../test/fakes/host-networks.ts';
+import { eventually } from '../../test/netns/waiting.ts';
 import { type Backend, type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
 import { backendKind, backendKinds, backendsBeside, configuredBackend, identifyBackend } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
@@ -106,7 +107,7 @@ test('what cannot be opened is said, and costs those peers alone', async () => {
   others.serve(own, EXTERNAL, new Set(['', 'host-gw']));
   assert.deepEqual(others.peer(own, lease(2, '')), { kernel: NO_PEER_STATE }, 'nothing is said before it was tried');
   await asked.promise;
-  while (!lines.some((line) => line.includes('ENOENT'))) await new Promise((resolve) => setImmediate(resolve));
+  await eventually('the failure is known', () => lines.some((line) => line.includes('ENOENT')));
   assert.deepEqual(others.peer(own, lease(2, '')), {
     skipped: 'its backend is udp, which could not be opened on this host: open /dev/net/tun: ENOENT',
   });

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { eventually } from '../../test/netns/waiting.ts';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { SubnetEnvContent } from '../config/subnet-env.ts';
@@ -35,7 +36,7 @@ test('what cannot be written is a failure, is tried again, and the last that was
     assert.match(keeper.failure ?? '', /^Failed to write subnet file: cannot write the subnet file/);
     keeper.set(content(1500));
     await rmdir(path);
-    while (keeper.failure !== undefined) await new Promise((resolve) => setTimeout(resolve, 2));
+    await eventually('it is written', () => keeper.failure === undefined);
     await keeper.settled(never);
     assert.match(await readFile(path, 'utf8'), /^FLANNEL_MTU=1500$/m);
     assert.deepEqual(said.length, 2, said.join('\n'));

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { FakeInspection } from '../../test/fakes/fake-inspection.ts';
+import { eventually } from '../../test/netns/waiting.ts';
 import { API_ROOT } from './root.ts';
 import { type ApiServer, type ApiServerOptions, startApiServer } from './server.ts';
 
@@ -168,7 +169,7 @@ describe('the API on an address', () => {
       }),
     );
     assert.equal((await ask({ socketPath })).status, 200);
-    while (gone < 9) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually('the oldest are gone', () => gone >= 9);
     for (const socket of idle) socket.destroy();
   });
 
@@ -176,10 +177,16 @@ describe('the API on an address', () => {
     await using place = await Place.make();
     const socketPath = place.path('weft.sock');
     const server = await place.start({ socketPath });
-    const stream = ask({ socketPath }, {}, '/stream').catch((error: NodeJS.ErrnoException) => error.code);
-    // The first message is there when it has been counted as a reader.
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    let read = '';
+    let hasEnded = false;
+    request({ socketPath, path: `${API_ROOT}/stream`, agent: false }, (stream) => {
+      stream.on('data', (chunk: Buffer) => (read += chunk.toString()));
+      stream.on('error', () => {});
+      stream.on('close', () => (hasEnded = true));
+    }).end();
+    await eventually('a whole message', () => read.includes('\n\n'));
+    assert.equal(hasEnded, false);
     await server[Symbol.asyncDispose]();
-    await stream;
+    await eventually('the stream ends', () => hasEnded);
   });
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, mock } from 'node:test';
 import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
+import { eventually } from '../../test/netns/waiting.ts';
 import { parseAddr, parsePrefix } from '../ip/address.ts';
 import { describeOp, type Op } from './op.ts';
 import type { Problem } from './problem.ts';
@@ -364,7 +365,7 @@ describe('Reconciler', () => {
     r.reconciler.set(WANTED);
     await assert.rejects(r.reconciler.settled(new AbortController().signal), /Operation not permitted/);
     r.kernel.refuse = () => undefined;
-    while (r.reconciler.failure !== undefined) await new Promise((resolve) => setTimeout(resolve, 2));
+    await eventually('the failure is over', () => r.reconciler.failure === undefined);
     assert.equal(r.kernel.routes.length, 1);
   });
 
@@ -435,7 +436,7 @@ describe('Reconciler', () => {
       return changes(wanted, signal);
     };
     r.reconciler.set(WANTED);
-    while (r.kernel.listeners === 0) await new Promise(setImmediate);
+    await eventually('it listens', () => r.kernel.listeners > 0);
     assert.equal(times, 2);
     assert.match(r.failures[0]!, /no monitor/);
   });

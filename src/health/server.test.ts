@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Agent, type ClientRequest, get, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
+import { eventually } from '../../test/netns/waiting.ts';
 import { WeftError } from '../errors.ts';
 import { type HealthServerOptions, type Readiness, startHealthServer } from './server.ts';
 
@@ -140,7 +141,7 @@ describe('health server', () => {
     }
     assert.equal((await ask(server.port, '/readyz')).status, 200);
     // Those beyond the cap are gone at once, the others when they have used up their time.
-    while (closed < 200) await new Promise((resolve) => setTimeout(resolve, 20));
+    await eventually('all are closed', () => closed === 200);
     for (const socket of strangers) socket.destroy();
   });
 
@@ -151,10 +152,9 @@ describe('health server', () => {
     socket.pause();
     await once(socket, 'connect');
     const sockets = (): number => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
-    const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20));
-    while (sockets() < 2) await pause();
+    await eventually('both ends are there', () => sockets() >= 2);
     // The server's end of it.
-    while (sockets() > 1) await pause();
+    await eventually('the server lets go', () => sockets() <= 1);
     socket.destroy();
   });
 

@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../test/netns/waiting.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { addressOf, open, read } from './ffi.ts';
 import { HandOver } from './hand-over.ts';
@@ -56,7 +56,7 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
   }
 
   async function until(fits: () => boolean): Promise<void> {
-    while (!fits()) await delay(1);
+    await eventually(String(fits), fits);
   }
 
   it('finds nobody where nobody is, and where somebody was', async () => {

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../test/netns/waiting.ts';
 import { EMPTY_WANTED_STATE, type WantedLink, type WantedState } from '../desired/state.ts';
 import { parsePrefix } from '../ip/address.ts';
 import { concerns, concernsAddresses, concernsExternal, IpMonitor } from './link-monitor.ts';
@@ -118,7 +118,7 @@ describe('a monitor that cannot run', () => {
       const listening = (async () => {
         for await (const _ of monitor.changes(() => true, stop.signal)) assert.equal(_, undefined);
       })();
-      while ((await readFile(starts, 'utf8').catch(() => '')).length < 4) await delay(10);
+      await eventually('four starts', async () => (await readFile(starts, 'utf8').catch(() => '')).length >= 4);
       stop.abort();
       await listening;
       const why = 'ip monitor ended with exit code 1: no monitor here [WEFT_COMMAND_FAILED]';

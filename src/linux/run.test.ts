@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
+import { eventually } from '../../test/netns/waiting.ts';
 import { WeftError } from '../errors.ts';
 import { lines, run, start } from './run.ts';
 
@@ -108,7 +109,7 @@ describe('run', () => {
       killGraceMs: 20,
     });
     running.catch(() => {});
-    while (!existsSync(file)) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually('the child of the child runs', () => existsSync(file));
     stop.abort(new Error('told to'));
     await assert.rejects(running, { message: 'told to' });
     process.kill(Number(readFileSync(file, 'utf8')));
@@ -288,7 +289,7 @@ describe('start', () => {
     assert.ok(isAlive(pid));
     parent.kill('SIGKILL');
     await parent.exited;
-    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually('it is gone', () => !isAlive(pid));
   });
 
   it('starts it as well where setpriv is that of BusyBox, which cannot end it with its parent', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { eventually } from '../../test/netns/waiting.ts';
 import type { AgentSource } from './agent-source.ts';
 import { Fleet } from './fleet.ts';
 
@@ -56,9 +57,9 @@ describe('agents of a page', () => {
     assert.deepEqual(await states(), ['ready', 'ready']);
     hanging.reject(new Error('connection reset'));
     hanging = undefined;
-    while ((await states())[0] !== 'away');
+    await eventually('the first is away', async () => (await states())[0] === 'away');
     nowMs = 2000;
-    while ((await states())[0] !== 'ready');
+    await eventually('the first is ready', async () => (await states())[0] === 'ready');
   });
 
   it('that never answer are away in the end', async () => {

@@ -435,7 +435,7 @@ describe('a watch never ends for good', () => {
     await using agent = await Agent.start({ node: 'node1', timing: { reflector: { watchSeconds: [1, 1] } } });
     await agent.join('10.98.0.11');
     const before = (await watchesSoFar()).length;
-    while ((await watchesSoFar()).length < before + 3) await new Promise((resolve) => setTimeout(resolve, 100));
+    await eventually('three more watches', async () => (await watchesSoFar()).length >= before + 3);
     await cluster.admin.annotateNode('node2', peerAnnotations('10.98.0.12'));
     await agent.until('the peer', (picture) => picture.has(keyOf(second)));
     assert.deepEqual(
@@ -462,7 +462,7 @@ describe('a watch never ends for good', () => {
     await cluster.admin.create(accounts, { metadata: { name: 'flannel' } });
     const refused = () =>
       agent.reports.some((report) => report.type === 'store-failed' && /401/.test(report.error.message));
-    while (!refused()) await new Promise((resolve) => setTimeout(resolve, 50));
+    await eventually('the token is refused', refused);
     await writeFile(join(dir, 'token'), await cluster.flannelToken());
     await cluster.admin.annotateNode('node2', peerAnnotations('10.98.0.12'));
     await agent.until('the peer', (picture) => picture.has(keyOf(second)));
@@ -484,7 +484,7 @@ describe('the own Node', () => {
       await cluster.admin.createNode('late');
       const waiting = () =>
         agent.reports.some((report) => report.type === 'note' && /pod cidr not assigned/.test(report.text));
-      while (!waiting()) await new Promise((resolve) => setTimeout(resolve, 20));
+      await eventually('it waits for a pod CIDR', waiting);
       await cluster.servers.controllerManager.start();
       assert.equal(leaseKey(await pending), keyOf(await cluster.admin.node('late')));
     } finally {

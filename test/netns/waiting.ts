@@ -5,6 +5,8 @@ import { lines } from '../../src/linux/run.ts';
 
 /** Generous: a busy machine must not fail a test, only a thing that never happens. */
 export const PATIENCE_MS = 120_000;
+/** Pauses between two looks: short ones first, for what comes within this process. */
+const FIRST_POLL_MS = 1;
 const POLL_MS = 30;
 
 export interface SeenLine {
@@ -75,18 +77,18 @@ export class LineFeed {
   }
 }
 
-/** Asks until the answer is not undefined: for what nobody announces. @throws Error naming `what` after `timeoutMs`. */
+/** Asks until the answer is not `undefined` or `false`: for what nobody announces. @throws Error naming `what` after `timeoutMs`. */
 export async function eventually<T>(
   what: string,
-  ask: () => Promise<T | undefined> | T | undefined,
+  ask: () => Promise<T | undefined | false> | T | undefined | false,
   timeoutMs: number = PATIENCE_MS,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
-  for (;;) {
+  for (let pauseMs = FIRST_POLL_MS; ; pauseMs = Math.min(2 * pauseMs, POLL_MS)) {
     const answer = await ask();
-    if (answer !== undefined) return answer;
+    if (answer !== undefined && answer !== false) return answer;
     if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`);
-    await sleep(POLL_MS);
+    await sleep(pauseMs);
   }
 }
 

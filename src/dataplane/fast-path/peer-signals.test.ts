@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../../test/netns/waiting.ts';
 import type { IpAddr } from '../../ip/address.ts';
 import { parseIpv6, putIpv6 } from '../../ip/ipv6.ts';
 import { type PeerSignal, SignalQueue } from './peer-signals.ts';
 import { SIGN_PAYLOAD_BYTES } from './sign.ts';
+
+async function arrived(taken: readonly unknown[], count: number): Promise<void> {
+  await eventually(`${count} signals`, () => taken.length >= count);
+}
 
 describe('the queue from a packet worker', () => {
   it('hands over what was put in, in order, and wakes who waits', async () => {
@@ -18,7 +23,7 @@ describe('the queue from a packet worker', () => {
     writer.received(1, 0xfffffffe | 0);
     const bytes = Uint8Array.from({ length: 100 }, (_, index) => index);
     writer.sign(2, 7, bytes, 40);
-    while (taken.length < 3) await delay(1);
+    await arrived(taken, 3);
     assert.deepEqual(taken, [
       { type: 'sent', address: 0x0a00_0001 },
       { type: 'received', address: 0xffff_fffe },
@@ -29,7 +34,7 @@ describe('the queue from a packet worker', () => {
     writer.sent(0, 1);
     now = 1_000;
     writer.sent(1, 2);
-    while (taken.length < 4) await delay(1);
+    await arrived(taken, 4);
     assert.deepEqual(taken.slice(3), [{ type: 'sent', address: 2 }]);
   });
 
@@ -44,7 +49,7 @@ describe('the queue from a packet worker', () => {
     writer.received(2, 2);
     const bytes = Uint8Array.from({ length: 100 }, (_, index) => index);
     writer.sign(1, 1, bytes, 40);
-    while (taken.length < 2) await delay(1);
+    await arrived(taken, 2);
     assert.deepEqual(taken, [
       { type: 'received', address: parseIpv6('fd77::ffff:0:2') },
       { type: 'sign', address: parseIpv6('fd77::1'), payload: bytes.slice(40, 40 + SIGN_PAYLOAD_BYTES) },
@@ -57,13 +62,13 @@ describe('the queue from a packet worker', () => {
     const taken: IpAddr[] = [];
     using _reading = queue.read(({ address }) => taken.push(address));
     for (let slot = 1; slot <= 5_000; slot++) writer.sent(slot, slot);
-    while (taken.length < 1_024) await delay(1);
+    await arrived(taken, 1_024);
     assert.deepEqual(
       taken,
       Array.from({ length: 1_024 }, (_, index) => index + 1),
     );
     writer.sent(9_000, 9_000);
-    while (taken.length < 1_025) await delay(1);
+    await arrived(taken, 1_025);
     assert.equal(taken.at(-1), 9_000);
   });
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setImmediate } from 'node:timers/promises';
 import { FakeKernel } from '../../../test/fakes/fake-kernel.ts';
+import { eventually } from '../../../test/netns/waiting.ts';
 import { parseAddr, parsePrefix } from '../../ip/address.ts';
 import { Secret } from '../../secret.ts';
 import { describeOp, type Op } from '../op.ts';
@@ -61,7 +61,7 @@ async function open(...peers: WireguardPeer[]) {
       const { reads } = kernel;
       if (op === undefined) kernel.notify();
       else kernel.byHand(op);
-      while (kernel.reads === reads) await setImmediate();
+      await eventually('it looks at the kernel', () => kernel.reads !== reads);
     },
     [Symbol.asyncDispose]: () => reconciler[Symbol.asyncDispose](),
   };

@@ -155,7 +155,7 @@ function short(update: LeaseUpdate): string {
 }
 
 async function settled(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
+  await eventually(String(condition), condition);
 }
 
 describe('acquiring', () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
+import { eventually } from '../../../test/netns/waiting.ts';
 import type { SubnetReport } from '../report.ts';
 import { loadKubeAccess } from './kube-access.ts';
 import { KubeApi } from './kube-api.ts';
@@ -356,5 +357,5 @@ async function opened(fake: FakeKubeApi, count: number): Promise<void> {
 }
 
 async function settled(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
+  await eventually(String(condition), condition);
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -44,6 +44,15 @@ describe('docs/ERRORS.md', () => {
       codes.filter((code) => !sources.includes(`'${code}'`)),
       [],
     );
+  });
+});
+
+describe('ARCHITECTURE.md', () => {
+  it('has each directory of src in its table, and no other', () => {
+    const directories = readdirSync(join(root, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    const firstCells = [...read('ARCHITECTURE.md').matchAll(/^\| (`src\/[^|]*) \|/gm)].map(([, cell]) => cell!);
+    const listed = firstCells.flatMap((cell) => [...cell.matchAll(/`src\/([a-z-]+)\/`/g)].map(([, name]) => name));
+    assert.deepEqual(listed.sort(), directories.map(({ name }) => name).sort());
   });
 });
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { addressesOfHost } from '../config/keep-interface.ts';
-import { readPreviousLease } from '../config/subnet-file.ts';
+import { previousSubnets, readSubnetFile } from '../config/subnet-file.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpAddr } from '../ip/address.ts';
@@ -12,7 +12,6 @@ import type { AgentFigures } from './agent-figures.ts';
 import { aborted } from './carry-on.ts';
 import type { NodeCniConf } from './cni-conf.ts';
 import type { CurrentLeases } from './current-leases.ts';
-import type { EarlierRun } from './earlier-run.ts';
 import { failingAs } from './failing-as.ts';
 import { gateRules } from './gate-rules.ts';
 import type { HandOver } from './hand-over.ts';
@@ -38,7 +37,6 @@ export interface LeaseHolderParts {
   readonly host: Pick<AgentHost, 'readNetwork'>;
   readonly options: FlanneldOptions;
   readonly leases: CurrentLeases;
-  readonly earlier: EarlierRun;
   readonly node: OwnNode;
   readonly handOver: HandOver;
   readonly readiness: NodeReadiness;
@@ -82,7 +80,7 @@ export class LeaseHolder {
    * @throws WeftError of the subnet manager, the forwarder, the kernel or the rules.
    */
   async hold(answer: StoreAnswer, plane: NodePlane, notifier: ServiceManager, turn: AbortSignal): Promise<void> {
-    const { host, options, leases, earlier, handOver, readiness, failures, figures, memory, log } = this.#parts;
+    const { host, options, leases, handOver, readiness, failures, figures, memory, log } = this.#parts;
     const { manager, config } = answer;
     const carrying = new AbortController();
     // Packets do not wait for the store, which may be away while the interface changes, nor the store for them: the peers
@@ -94,8 +92,8 @@ export class LeaseHolder {
     carried.catch(() => {}); // told by the signal
     if (!this.#isBetweenSessions) readiness.waiting('waiting for a subnet lease');
     this.#isBetweenSessions = false;
-    const previous = await readPreviousLease(options.subnetFile, config, log, turn);
-    const subnetEnv = await earlier.subnetEnv(turn);
+    const subnetFile = await readSubnetFile(options.subnetFile, turn);
+    const previous = previousSubnets(subnetFile, options.subnetFile, config, log);
     const hostAddresses = addressesOfHost(await host.readNetwork(turn));
     const own = await failingAs('Error registering network: failed to acquire lease: ', () =>
       manager.acquireLease(config, plane.backend.attrs, AbortSignal.any([turn, carrying.signal]), {
@@ -119,7 +117,7 @@ export class LeaseHolder {
     figures.session = session;
     using _watched = readiness.watch('lease', session);
     const ended = aborted(turn);
-    await plane.settle(own, subnetEnv, turn);
+    await plane.settle(own, subnetFile.kind === 'read' ? subnetFile.reading : undefined, turn);
     await using _condition = new NodeCondition({
       ...{ readiness, report: answer.reportFailure, log },
       clear: (signal) => manager.completeLease(own, signal),

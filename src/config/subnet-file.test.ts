@@ -7,7 +7,7 @@ import { backendKind } from '../backend/registry.ts';
 import { WeftError } from '../errors.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { parseNetConf } from './net-conf.ts';
-import { readPreviousLease, readSubnetFile, writeSubnetFile } from './subnet-file.ts';
+import { previousSubnets, readSubnetFile, writeSubnetFile } from './subnet-file.ts';
 
 const config = parseNetConf('{"Network":"10.42.0.0/16"}', {
   source: 'test',
@@ -113,16 +113,18 @@ describe('previous lease', () => {
     const subnets = { ipv4: parsePrefix4('10.42.7.0/24'), ipv6: parsePrefix6('fd00:0:0:9::/64') };
     await writeSubnetFile(path, { ...content, config: both, subnets });
     const log = recorder();
-    assert.deepEqual(await readPreviousLease(path, both, log), subnets);
+    const file = await readSubnetFile(path);
+    assert.deepEqual(previousSubnets(file, path, both, log), subnets);
     // IPv6 has been turned off since: the IPv4 subnet is still worth having.
-    assert.deepEqual(await readPreviousLease(path, config, log), { ipv4: subnets.ipv4, ipv6: undefined });
+    assert.deepEqual(previousSubnets(file, path, config, log), { ipv4: subnets.ipv4, ipv6: undefined });
     assert.deepEqual(log.lines, []);
   });
 
   it('is none, without a word, before the first start', async () => {
     await using directory = await temporaryDirectory();
+    const path = join(directory.path, 'subnet.env');
     const log = recorder();
-    assert.equal(await readPreviousLease(join(directory.path, 'subnet.env'), config, log), undefined);
+    assert.equal(previousSubnets(await readSubnetFile(path), path, config, log), undefined);
     assert.deepEqual(log.lines, []);
   });
 
@@ -131,14 +133,14 @@ describe('previous lease', () => {
     const path = join(directory.path, 'subnet.env');
     await writeFile(path, 'FLANNEL_SUBNET=junk\n');
     const log = recorder();
-    assert.equal(await readPreviousLease(path, config, log), undefined);
+    assert.equal(previousSubnets(await readSubnetFile(path), path, config, log), undefined);
     assert.deepEqual(log.lines, [
       `FLANNEL_SUBNET in ${path}: "junk" is not a subnet of that family`,
       `no subnet found for key: FLANNEL_SUBNET in file: ${path}`,
     ]);
     await rm(path);
     await mkdir(path);
-    assert.equal(await readPreviousLease(path, config, log), undefined);
+    assert.equal(previousSubnets(await readSubnetFile(path), path, config, log), undefined);
     assert.match(log.lines.at(-1) ?? '', /^cannot read the previous subnet from .*: it is a directory$/);
   });
 });

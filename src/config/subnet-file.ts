@@ -74,7 +74,7 @@ export async function readSubnetFile(path: string, signal?: AbortSignal): Promis
   }
 }
 
-/** The part of a log that reading a subnet file needs. */
+/** The part of a log that telling of a subnet file needs. */
 export interface SubnetFileLog {
   warn(message: string): void;
 }
@@ -82,20 +82,20 @@ export interface SubnetFileLog {
 /**
  * The subnets that an earlier run held, of the families that are enabled now, to ask for them again; `undefined` when
  * there are none. What is wrong with the file goes to the log and stops nothing.
+ * @param file what {@link readSubnetFile} has found at `path`.
  */
-export async function readPreviousLease(
+export function previousSubnets(
+  file: SubnetFileResult,
   path: string,
   config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
   log: SubnetFileLog,
-  signal?: AbortSignal,
-): Promise<Subnets | undefined> {
-  const result = await readSubnetFile(path, signal);
-  if (result.kind === 'absent') return undefined;
-  if (result.kind === 'unreadable') {
-    log.warn(`cannot read the previous subnet from ${path}: ${result.error.message}`);
+): Subnets | undefined {
+  if (file.kind === 'absent') return undefined;
+  if (file.kind === 'unreadable') {
+    log.warn(`cannot read the previous subnet from ${path}: ${file.error.message}`);
     return undefined;
   }
-  const { reading } = result;
+  const { reading } = file;
   for (const problem of reading.problems) log.warn(problem);
   const ipv4 = config.ipv4 && reading.subnets.ipv4;
   const ipv6 = config.ipv6 && reading.subnets.ipv6;

@@ -3,9 +3,7 @@
  * stopped, killed and started with and without the fast path, and links, routes and packets are spoiled. Every byte that arrives must
  * be right, no connection may end, and nothing may grow. Options: --minutes N (30), --json. Exit code 1 when it did not hold.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -20,6 +18,7 @@ import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStore } from '../src/lab/subnet-store.ts';
 import { type LabContainer, Topology } from '../src/lab/topology.ts';
 import { type Child, lines, run } from '../src/linux/run.ts';
+import { folderOnBpffs } from '../test/netns/bpffs.ts';
 import { describeMachine } from './machine.ts';
 import type { Received } from './soak-stream.ts';
 import { summarise } from './stats.ts';
@@ -149,14 +148,7 @@ class Soak implements AsyncDisposable {
     const topology = stack.use(await Topology.create(options, signal));
     const netConf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
     const store = stack.use(await openLocalStore(topology, netConf, signal));
-    // `ip netns exec` hides the machine's.
-    const bpf = mkdtempSync(join(tmpdir(), 'weft-soak-bpf-'));
-    stack.defer(async () => {
-      await run(['umount', bpf], { okExitCodes: 'any' });
-      rmSync(bpf, { recursive: true });
-    });
-    await run(['mount', '-t', 'bpf', 'weft-soak', bpf]);
-    const soak = new Soak(topology, store, bpf);
+    const soak = new Soak(topology, store, await folderOnBpffs(stack));
     for (const { index } of topology.hosts) {
       const agent = await soak.#start(index, 'auto', signal);
       await topology.attachContainers(topology.hosts[index]!, agent.network, signal);
@@ -246,7 +238,8 @@ class Soak implements AsyncDisposable {
       threads: number('Threads'),
       descriptors: readdirSync(`/proc/${pid}/fd`).length,
       processes: counts.reduce((sum, count) => sum + count, 0),
-      pinned: (await run(['find', this.#bpf])).stdout.trim().split('\n').length,
+      // It is not there before something is kept.
+      pinned: (await run(['find', this.#bpf], { okExitCodes: 'any' })).stdout.trim().split('\n').length,
     };
   }
 

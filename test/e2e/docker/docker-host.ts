@@ -1,14 +1,14 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WeftError } from '../../../src/errors.ts';
 import { requireCommands } from '../../../src/lab/prerequisites.ts';
 import { launcherOf } from '../../../src/lab/servers/server-place.ts';
 import { ServerProcess } from '../../../src/lab/servers/server-process.ts';
 import type { LabHost } from '../../../src/lab/topology.ts';
-import { type Child, type RunOptions, type RunResult, run, type StartOptions, start } from '../../../src/linux/run.ts';
-import { LineFeed } from '../../netns/waiting.ts';
-import { NodeCgroups, requireControllers } from '../nodes/cgroups.ts';
+import type { Child, RunOptions, RunResult, StartOptions } from '../../../src/linux/run.ts';
+import { requireControllers } from '../nodes/cgroups.ts';
+import { OwnMachine, overlay, overlayFolders, tmpfs } from '../nodes/own-machine.ts';
 import { runcWrapper } from './runc-wrapper.ts';
 
 export interface DockerHostOptions {
@@ -39,29 +39,18 @@ const OVERLAID = ['etc', 'opt', 'usr/lib'];
 /** Folders below those of which it must not see the machine's: what its administrator wrote for Docker, or put there for CNI. */
 const ITS_OWN = ['/etc/docker', '/opt/cni'];
 
-/** Writes 0 to the files before `--`, which moves the shell itself, and becomes the command behind it. */
-const ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"';
-/** The same from inside, where the host's cgroup is the root of every hierarchy. */
-const ENTER_ROOT_CGROUPS = 'for file in /sys/fs/cgroup/*/cgroup.procs; do echo 0 >"$file"; done; exec "$@"';
-
 /**
- * A machine with Docker: a real dockerd in namespaces of its own (network, mount, UTS, cgroup, PID), with data, state, socket
- * and configuration of its own. The machine's Docker, if it has one, is neither used nor touched. As with a RealNode, the
- * kernel ends all of it when this process goes, and leftovers.ts removes what remains.
+ * A machine with Docker: a real dockerd on an {@link OwnMachine}, with data, state, socket and configuration of its own. The machine's
+ * Docker, if it has one, is neither used nor touched.
  */
 export class DockerHost implements AsyncDisposable {
   readonly dir: string;
-  readonly #cgroups: NodeCgroups;
-  readonly #holder: Child;
-  /** Process 1 of the host, as the machine numbers it. */
-  readonly #pid: number;
+  readonly #machine: OwnMachine;
   #daemon: ServerProcess | undefined;
 
-  private constructor(dir: string, cgroups: NodeCgroups, holder: Child, pid: number) {
+  private constructor(dir: string, machine: OwnMachine) {
     this.dir = dir;
-    this.#cgroups = cgroups;
-    this.#holder = holder;
-    this.#pid = pid;
+    this.#machine = machine;
   }
 
   /**
@@ -72,32 +61,14 @@ export class DockerHost implements AsyncDisposable {
     await checkDockerPrerequisites();
     const { host, dir, programs = {}, flags = [] } = options;
     await using cleanup = new AsyncDisposableStack();
-    const cgroups = NodeCgroups.create(host.namespace);
-    cleanup.defer(() => cgroups.remove());
-    const overlays = OVERLAID.flatMap((at) => [`${at}.upper`, `${at}.work`]);
-    for (const name of ['bin', 'data', 'home', 'log', ...overlays]) await mkdir(join(dir, name), { recursive: true });
+    const folders = ['bin', 'data', 'home', 'log', ...OVERLAID.flatMap(overlayFolders)];
+    for (const name of folders) await mkdir(join(dir, name), { recursive: true });
     for (const [name, path] of Object.entries({ docker: CLIENT, ...programs })) {
       await symlink(path, join(dir, 'bin', name));
     }
     await writeFile(join(dir, 'runc'), runcWrapper());
     await chmod(join(dir, 'runc'), 0o755);
-    const holder = cleanup.use(
-      await start([
-        // The kernel signals what this becomes when the thread that started it is gone: prctl(2), PR_SET_PDEATHSIG.
-        ...['setpriv', '--pdeathsig', 'KILL', '--'],
-        ...['sh', '-ec', ENTER_CGROUPS, 'sh', ...cgroups.procsFiles, '--'],
-        ...['nsenter', `--net=/run/netns/${host.namespace}`, '--'],
-        ...['unshare', '--mount', '--uts', '--cgroup', '--pid', '--kill-child', '--mount-proc'],
-        ...['--propagation', 'private', '--'],
-        // Process 1 inherits orphans, such as containerd's shims: a shell that waits reaps whatever ends.
-        ...['sh', '-c', 'echo up; while :; do sleep 86400; done'],
-      ]),
-    );
-    const up = await new LineFeed(holder.stdout!).find(() => true);
-    if (up.text !== 'up') throw new Error(`unexpected: ${up.text}`);
-    const children = (await readFile(`/proc/${holder.pid}/task/${holder.pid}/children`, 'utf8')).trim();
-    if (!/^\d+$/.test(children)) throw new Error(`process ${holder.pid} has not one child but: ${children}`);
-    const docker = cleanup.use(new DockerHost(dir, cgroups, holder, Number(children)));
+    const docker = cleanup.use(new DockerHost(dir, await OwnMachine.start(host)));
     await docker.#makeFileSystems(host);
     await docker.#startDaemon(flags);
     cleanup.move();
@@ -106,46 +77,30 @@ export class DockerHost implements AsyncDisposable {
 
   /** Runs a program on the host. `docker` is a program like any other, and finds its daemon without being told. */
   exec(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-    return run(this.#inside(argv), options);
+    return this.#machine.exec(withEnvironment(this.dir, argv), options);
   }
 
   /** Starts a program on the host. A signal reaches `nsenter` only: end the program through its input. */
   start(argv: readonly string[], options: StartOptions = {}): Promise<Child> {
-    return start(this.#inside(argv), options);
+    return this.#machine.start(withEnvironment(this.dir, argv), options);
   }
 
   /** Pulls the plug: nothing on the host is asked to end. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#holder.kill('SIGKILL');
-    await this.#holder.exited;
+    await this.#machine.powerOff();
     await this.#daemon?.[Symbol.asyncDispose]();
-    await this.#cgroups.remove();
-  }
-
-  #inside(argv: readonly string[]): string[] {
-    const namespaces = ['--mount', '--net', '--uts', '--cgroup', '--pid'];
-    // A proxy of the machine, say, or DOCKER_HOST, is not the host's.
-    const environment = ['LC_ALL=C', `HOME=${this.dir}/home`, `PATH=${this.dir}/bin:/usr/sbin:/usr/bin:/sbin:/bin`];
-    return ['nsenter', `--target=${this.#pid}`, ...namespaces, '--wd=/', '--', 'env', '-i', ...environment, ...argv];
+    await this.#machine[Symbol.asyncDispose]();
   }
 
   async #makeFileSystems(host: LabHost): Promise<void> {
-    const { dir } = this;
-    const tmpfs = (at: string) => ['mount', '-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', at];
-    const overlay = (at: string) => `lowerdir=/${at},upperdir=${dir}/${at}.upper,workdir=${dir}/${at}.work`;
-    const commands = [
-      ...OVERLAID.map((at) => ['mount', '-t', 'overlay', '-o', overlay(at), 'overlay', `/${at}`]),
+    const first = [
+      ...OVERLAID.map((at) => overlay(at, this.dir)),
       ['mkdir', '-p', ...ITS_OWN],
       ...ITS_OWN.map(tmpfs),
       tmpfs('/run'),
       ['mkdir', '/run/lock', '/run/netns'],
-      // /sys/class/net shows the devices of the network namespace in which it was mounted.
-      ['mount', '-t', 'sysfs', 'sysfs', '/sys'],
-      ...this.#cgroups.mountCommands(),
-      ['mount', '--make-rshared', '/'],
-      ['hostname', host.name],
     ];
-    for (const command of commands) await this.exec(command);
+    await this.#machine.mountAll({ first, hostname: host.name });
   }
 
   async #startDaemon(flags: readonly string[]): Promise<void> {
@@ -156,13 +111,18 @@ export class DockerHost implements AsyncDisposable {
       ...flags,
     ];
     this.#daemon = new ServerProcess('dockerd', {
-      argv: this.#inside(['sh', '-ec', ENTER_ROOT_CGROUPS, 'sh', ...dockerd]),
+      argv: this.#machine.inside(withEnvironment(dir, OwnMachine.inCgroups(dockerd))),
       logFile: join(dir, 'log', 'dockerd.log'),
       launch: launcherOf({}),
       ready: async () => (await this.exec(['docker', 'version'], { okExitCodes: 'any' })).exitCode === 0,
     });
     await this.#daemon.start();
   }
+}
+
+/** A proxy of the machine, say, or DOCKER_HOST, is not the host's. */
+function withEnvironment(dir: string, argv: readonly string[]): string[] {
+  return ['env', '-i', 'LC_ALL=C', `HOME=${dir}/home`, `PATH=${dir}/bin:/usr/sbin:/usr/bin:/sbin:/bin`, ...argv];
 }
 
 /** @throws WeftError WEFT_COMMAND_MISSING, WEFT_LAB_FAILED */

@@ -1,14 +1,13 @@
 import { readFileSync } from 'node:fs';
-import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatIpv4 } from '../../../src/ip/ipv4.ts';
 import { launcherOf } from '../../../src/lab/servers/server-place.ts';
 import { ServerProcess } from '../../../src/lab/servers/server-process.ts';
 import type { LabHost } from '../../../src/lab/topology.ts';
-import { type Child, type RunOptions, type RunResult, run, type StartOptions, start } from '../../../src/linux/run.ts';
-import { LineFeed } from '../../netns/waiting.ts';
-import { NodeCgroups } from './cgroups.ts';
+import type { Child, RunOptions, RunResult, StartOptions } from '../../../src/linux/run.ts';
 import { CONTAINERD_CONFIG, kubeletConfig, kubeProxyConfig, NODE_DIR } from './node-config.ts';
+import { OwnMachine, overlay, overlayFolders, tmpfs } from './own-machine.ts';
 
 export interface NodeOptions {
   /** As Kubernetes calls it. */
@@ -42,64 +41,31 @@ const SYSCTLS_SHOWN: Readonly<Record<string, string>> = {
   'kernel/keys/root_maxbytes': '25000000',
 };
 
-/** Writes 0 to the files before `--`, which moves the shell itself, and becomes the command behind it. */
-const ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"';
-/** The same from inside, where the node's cgroup is the root of every hierarchy. */
-const ENTER_ROOT_CGROUPS = 'for file in /sys/fs/cgroup/*/cgroup.procs; do echo 0 >"$file"; done; exec "$@"';
-
-/**
- * A Kubernetes node on this machine: containerd, kubelet and kube-proxy in namespaces of their own (network, mount, UTS,
- * cgroup, PID) over the machine's root file system. The kernel kills the first process of its PID namespace when this
- * process goes, however it goes, and with it all containers and mounts. What then remains is the network namespace, which
- * is on the lab's record, the cgroups and the folder: leftovers.ts removes them.
- */
+/** A Kubernetes node on this machine: containerd, kubelet and kube-proxy on an {@link OwnMachine}, which ends them with this process. */
 export class RealNode implements AsyncDisposable {
   readonly name: string;
   /** In the underlay. */
   readonly address: string;
   readonly addressV6: string | undefined;
   readonly #options: NodeOptions;
-  readonly #cgroups: NodeCgroups;
-  readonly #holder: Child;
-  /** The node's process 1, as the machine numbers it. */
-  readonly #pid: number;
+  readonly #machine: OwnMachine;
   readonly #servers: ServerProcess[] = [];
 
-  private constructor(options: NodeOptions, cgroups: NodeCgroups, holder: Child, pid: number) {
+  private constructor(options: NodeOptions, machine: OwnMachine) {
     this.name = options.name;
     this.address = formatIpv4(options.host.address);
     this.addressV6 = options.addressV6;
     this.#options = options;
-    this.#cgroups = cgroups;
-    this.#holder = holder;
-    this.#pid = pid;
+    this.#machine = machine;
   }
 
   /** Resolves when the servers run and the images are in; kubelet registers the Node by itself. */
   static async start(options: NodeOptions): Promise<RealNode> {
     const { host, dir } = options;
     await using cleanup = new AsyncDisposableStack();
-    const cgroups = NodeCgroups.create(host.namespace);
-    cleanup.defer(() => cgroups.remove());
-    const folders = ['containerd', 'kubelet', 'log', 'sysctl'];
-    const overlays = OVERLAID.flatMap((name) => [`${name}.upper`, `${name}.work`]);
-    for (const name of [...folders, ...overlays]) await mkdir(join(dir, name), { recursive: true });
-    const holder = cleanup.use(
-      await start([
-        // The kernel signals what this becomes when the thread that started it is gone: prctl(2), PR_SET_PDEATHSIG.
-        ...['setpriv', '--pdeathsig', 'KILL', '--'],
-        ...['sh', '-ec', ENTER_CGROUPS, 'sh', ...cgroups.procsFiles, '--'],
-        ...['nsenter', `--net=/run/netns/${host.namespace}`, '--'],
-        ...['unshare', '--mount', '--uts', '--cgroup', '--pid', '--kill-child', '--mount-proc'],
-        ...['--propagation', 'private', '--'],
-        // Process 1 inherits orphans, such as containerd's shims: a shell that waits reaps whatever ends.
-        ...['sh', '-c', 'echo up; while :; do sleep 86400; done'],
-      ]),
-    );
-    const up = await new LineFeed(holder.stdout!).find(() => true);
-    if (up.text !== 'up') throw new Error(`unexpected: ${up.text}`);
-    const node = new RealNode(options, cgroups, holder, await onlyChildOf(holder.pid));
-    cleanup.use(node);
+    const folders = ['containerd', 'kubelet', 'log', 'sysctl', ...OVERLAID.flatMap(overlayFolders)];
+    for (const name of folders) await mkdir(join(dir, name), { recursive: true });
+    const node = cleanup.use(new RealNode(options, await OwnMachine.start(host)));
     await node.#makeFileSystems();
     await node.#startServers();
     cleanup.move();
@@ -108,12 +74,12 @@ export class RealNode implements AsyncDisposable {
 
   /** Runs a program in all of the node's namespaces, but not in its cgroups. */
   exec(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-    return run(this.#inside(argv), options);
+    return this.#machine.exec(argv, options);
   }
 
   /** Starts a program as {@link exec} runs one. A signal reaches `nsenter` only: end the program through its input. */
   start(argv: readonly string[], options: StartOptions = {}): Promise<Child> {
-    return start(this.#inside(argv), options);
+    return this.#machine.start(argv, options);
   }
 
   /** `ctr` on the images and containers of Kubernetes. */
@@ -134,15 +100,9 @@ export class RealNode implements AsyncDisposable {
 
   /** Pulls the plug: nothing in the node is asked to end. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#holder.kill('SIGKILL');
-    await this.#holder.exited;
+    await this.#machine.powerOff();
     for (const server of this.#servers) await server[Symbol.asyncDispose]();
-    await this.#cgroups.remove();
-  }
-
-  #inside(argv: readonly string[]): string[] {
-    const namespaces = ['--mount', '--net', '--uts', '--cgroup', '--pid'];
-    return ['nsenter', `--target=${this.#pid}`, ...namespaces, '--wd=/', '--', ...argv];
+    await this.#machine[Symbol.asyncDispose]();
   }
 
   async #makeFileSystems(): Promise<void> {
@@ -150,14 +110,12 @@ export class RealNode implements AsyncDisposable {
     for (const [path, value] of Object.entries(SYSCTLS_SHOWN)) {
       await writeFile(join(dir, 'sysctl', path.replaceAll('/', '.')), `${value}\n`);
     }
-    const tmpfs = (at: string) => ['mount', '-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', at];
-    const overlay = (at: string) => `lowerdir=/${at},upperdir=${NODE_DIR}/${at}.upper,workdir=${NODE_DIR}/${at}.work`;
-    const commands = [
+    const first = [
       // First of all the node's folder, where nothing of what follows covers it.
       tmpfs('/mnt'),
       ['mkdir', NODE_DIR],
       ['mount', '--bind', dir, NODE_DIR],
-      ...OVERLAID.map((at) => ['mount', '-t', 'overlay', '-o', overlay(at), 'overlay', `/${at}`]),
+      ...OVERLAID.map((at) => overlay(at, NODE_DIR)),
       ['mkdir', '-p', ...ITS_OWN],
       ...ITS_OWN.map(tmpfs),
       tmpfs('/run'),
@@ -165,15 +123,8 @@ export class RealNode implements AsyncDisposable {
       ...Object.keys(SYSCTLS_SHOWN).map((path) => [
         ...['mount', '--bind', `${NODE_DIR}/sysctl/${path.replaceAll('/', '.')}`, `/proc/sys/${path}`],
       ]),
-      // /sys/class/net shows the devices of the network namespace in which it was mounted.
-      ['mount', '-t', 'sysfs', 'sysfs', '/sys'],
-      ...this.#cgroups.mountCommands(),
-      // As systemd does; every mount is a file system of its own.
-      ['mount', '-t', 'bpf', '-o', 'mode=700', 'bpf', '/sys/fs/bpf'],
-      ['mount', '--make-rshared', '/'],
-      ['hostname', name],
     ];
-    for (const command of commands) await this.exec(command);
+    await this.#machine.mountAll({ first, hostname: name, hasBpffs: true });
   }
 
   async #startServers(): Promise<void> {
@@ -217,7 +168,7 @@ export class RealNode implements AsyncDisposable {
   /** `ask` is a command that succeeds when it answers. */
   async #startServer(name: string, argv: readonly string[], ask: readonly string[]): Promise<void> {
     const server = new ServerProcess(name, {
-      argv: this.#inside(['sh', '-ec', ENTER_ROOT_CGROUPS, 'sh', ...argv]),
+      argv: this.#machine.inside(OwnMachine.inCgroups(argv)),
       logFile: join(this.#options.dir, 'log', `${name}.log`),
       launch: launcherOf({}),
       ready: async () => (await this.exec(ask, { okExitCodes: 'any' })).exitCode === 0,
@@ -225,11 +176,4 @@ export class RealNode implements AsyncDisposable {
     this.#servers.push(server);
     await server.start();
   }
-}
-
-/** @throws Error when there is not exactly one. */
-async function onlyChildOf(pid: number): Promise<number> {
-  const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim();
-  if (!/^\d+$/.test(children)) throw new Error(`process ${pid} has not one child but: ${children}`);
-  return Number(children);
 }

@@ -113,12 +113,13 @@ export class AgentInspection implements Inspection, Disposable {
 
   leases(): Leases {
     const { figures, view } = this.#parts;
-    const { own } = view();
+    const { own, plane } = view();
+    const entry = (lease: Lease): Omit<LeaseEntry, 'status'> => leaseEntry(lease, plane?.config);
     const leases: LeaseEntry[] = [
-      ...(own === undefined ? [] : [{ ...leaseEntry(own), status: 'own' as const }]),
-      ...this.#peers.leases().map((lease) => ({ ...leaseEntry(lease), status: 'peer' as const })),
+      ...(own === undefined ? [] : [{ ...entry(own), status: 'own' as const }]),
+      ...this.#peers.leases().map((lease) => ({ ...entry(lease), status: 'peer' as const })),
       ...(figures.session?.refusals() ?? []).map((refusal) => {
-        return { ...leaseEntry(refusal.lease), status: 'refused' as const, reason: describeRefusal(refusal) };
+        return { ...entry(refusal.lease), status: 'refused' as const, reason: describeRefusal(refusal) };
       }),
     ];
     return { atMs: Date.now(), leases };

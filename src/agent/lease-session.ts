@@ -1,4 +1,6 @@
 import { assertNever } from '../assert-never.ts';
+import { backendOfLease } from '../backend/registry.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
 import { describeError } from '../errors.ts';
 import type { NewEvent, RecordEvent } from '../events/event.ts';
 import { formatAddr } from '../ip/address.ts';
@@ -186,7 +188,7 @@ export class LeaseSession implements AsyncDisposable {
     const { record } = this.#parts;
     const isMany = events.length > MAX_PEER_EVENTS;
     if (!isMany) {
-      for (const event of events) record(peerEvent(event));
+      for (const event of events) record(peerEvent(event, this.#parts.plane.config));
       return;
     }
     const removed = events.filter(({ type }) => type === 'removed').length;
@@ -234,7 +236,7 @@ export class LeaseSession implements AsyncDisposable {
   }
 }
 
-function peerEvent(event: LeaseEvent): NewEvent {
+function peerEvent(event: LeaseEvent, config: NetworkConfig): NewEvent {
   const { lease } = event;
   const subject = leaseKey(lease).replaceAll('-', '/');
   const revision = lease.origin?.since;
@@ -242,10 +244,11 @@ function peerEvent(event: LeaseEvent): NewEvent {
     const text = `the lease of ${describeHolder(lease)} is gone from the store`;
     return { kind: 'peer-removed', severity: 'info', subject, text };
   }
-  const now = `${describeHolder(lease)}, backend ${lease.attrs.backendType || 'udp'}`;
+  const described = (one: Lease): string => `${describeHolder(one)}, backend ${backendOfLease(one.attrs, config)}`;
+  const now = described(lease);
   const { before } = event;
   if (before === undefined) return { kind: 'peer-added', severity: 'info', subject, text: now, revision };
-  const cause = `its host published other attributes; before: ${describeHolder(before)}, backend ${before.attrs.backendType || 'udp'}`;
+  const cause = `its host published other attributes; before: ${described(before)}`;
   return { kind: 'peer-changed', severity: 'info', subject, text: now, cause, revision };
 }
 

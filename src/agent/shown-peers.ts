@@ -1,4 +1,5 @@
 import type { Peer, Probe, Traffic } from '../api/schema.ts';
+import { backendOfLease } from '../backend/registry.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder } from '../dataplane/supervisor.ts';
 import type { ReconcilerStats } from '../desired/reconciler.ts';
@@ -20,7 +21,7 @@ const FRESH_MS = 500;
 const SAMPLE_MS = 10_000;
 const SAMPLE_SHARE = 1 / 1_000;
 
-interface ShownPlane extends Pick<NodePlane, 'ways' | 'ike' | 'skipped'> {
+interface ShownPlane extends Pick<NodePlane, 'config' | 'ways' | 'ike' | 'skipped'> {
   readonly reconciler: { stats(): Pick<ReconcilerStats, 'wireguard'> };
 }
 
@@ -113,7 +114,7 @@ export class ShownPeers implements Disposable {
     return {
       ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
       ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),
-      backendType: lease.attrs.backendType || 'udp',
+      backendType: backendOfLease(lease.attrs, plane?.config),
       path: way === undefined ? 'others' : way.path === 'forwarder' && this.#isFast(lease) ? 'fast-path' : way.path,
       ...(reason === undefined ? {} : { reason }),
       ...(way?.device === undefined ? {} : { device: way.device }),

@@ -87,7 +87,10 @@ export const PeerSchema = v.object({
   subnets: v.array(prefix),
   publicAddresses: v.array(address),
   holder: v.optional(v.pipe(v.string(), v.description('Name of its Node, where the store knows names.'))),
-  backendType: v.pipe(v.string(), v.description('As it publishes it; udp where that is empty.')),
+  backendType: v.pipe(
+    v.string(),
+    v.description('As it publishes it; where it publishes none, that of the agent’s host if this publishes none either, else udp.'),
+  ),
   path: openSet(PEER_PATHS, 'How packets reach it.'),
   reason: v.optional(
     v.pipe(v.string(), v.description('Why it is skipped, reached in one family only, or has no tunnel.')),

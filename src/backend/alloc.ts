@@ -8,13 +8,13 @@ export const alloc: BackendKind<undefined, undefined, Record<never, never>> = {
   keys: {},
   ignoresPeers: true,
   isCarriedByOthers: true,
+  isUnnamed: true,
   owns: () => [],
   parse: () => undefined,
   identify: async () => undefined,
   open(_config, _identity, network, external) {
     const families = requireFamilies(network, alloc);
     return {
-      // The type is empty, as flannel writes it.
       attrs: attrsOf('', external, families, () => undefined),
       usesPeerData: false,
       mtuBytes: external.mtuBytes,

@@ -85,6 +85,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
    * that one is its address. While a roll-out goes on, they are reached in this way from hosts that are ahead.
    */
   readonly reachableAs?: string;
+  /** Leases of its hosts name no backend: flannel leaves it empty. */
+  readonly isUnnamed?: boolean;
   /** It needs a daemon that has its files and ports for itself: hosts that share a file system, as those of a lab do, cannot all use it. */
   readonly hasDaemon?: boolean;
   /** It sends to every host that has an address, whatever backend that one says it has. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseNetConf } from '../config/net-conf.ts';
-import { backendKind, configuredBackend } from './registry.ts';
+import { backendKind, backendOfLease, configuredBackend } from './registry.ts';
 
 const configured = (backend: object) =>
   configuredBackend(
@@ -18,4 +18,13 @@ describe('Backend.Type', () => {
       hint: /^weft offers: vxlan, host-gw, .*extension.*tencent-vpc$/,
     });
   });
+});
+
+it('a lease that names no backend is of this host’s own, if that has no name there, else of udp', () => {
+  const name = (backendType: string, own: string | undefined) =>
+    backendOfLease({ backendType }, own === undefined ? undefined : { backend: { type: own } });
+  assert.deepEqual(
+    [name('', 'alloc'), name('', 'udp'), name('', 'vxlan'), name('', undefined), name('vxlan', 'alloc')],
+    ['alloc', 'udp', 'udp', 'udp', 'vxlan'],
+  );
 });

@@ -1,6 +1,7 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { OwnLink } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
+import type { LeaseAttrs } from '../lease/lease.ts';
 import { alloc } from './alloc.ts';
 import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network, NodePast } from './backend.ts';
 import { extension } from './extension.ts';
@@ -27,6 +28,19 @@ export function backendKinds(): readonly AnyBackendKind[] {
 /** The backend of that (lower-cased) name. */
 export function backendKind(type: string): AnyBackendKind | undefined {
   return backendKinds().find((kind) => kind.type === type);
+}
+
+/**
+ * The backend of a lease, for people. Where the lease names none it is this host's own, if leases of that name none either, and
+ * udp otherwise.
+ */
+export function backendOfLease(
+  { backendType }: Pick<LeaseAttrs, 'backendType'>,
+  own: { readonly backend: Pick<NetworkConfig['backend'], 'type'> } | undefined,
+): string {
+  if (backendType !== '') return backendType;
+  const kind = own && backendKind(own.backend.type);
+  return kind?.isUnnamed === true ? kind.type : udp.type;
 }
 
 /** A backend with its part of the network configuration. */

@@ -18,6 +18,7 @@ export const tencentVpc: BackendKind<TencentVpcConfig, CloudCredentials, typeof 
   keys: KEYS,
   ignoresPeers: true,
   isCarriedByOthers: true,
+  isUnnamed: true,
   owns: () => [],
   parse: (values) => ({ credentials: credentialsOf(values.AccessKeyID, values.AccessKeySecret) }),
   async identify({ credentials }, _network, _past, host) {

@@ -95,6 +95,7 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
   keys: KEYS,
   routesWholeNetwork: true,
   reachableAs: '',
+  isUnnamed: true,
   ignoresPeerType: true,
   owns: (_config, tuns) => tuns.map((name) => ({ name, kind: 'tun' })),
   udpPorts: ({ port }) => [port],

@@ -67,6 +67,10 @@ export function testBackend(
           assert.deepEqual(one.peer(lease(stack, 1), lease(stack, 2)), other.peer(lease(stack, 1), lease(stack, 2)));
         });
 
+        it('has its name in leases, unless it says that it has none there', async () => {
+          assert.equal((await open(stack)).attrs.backendType, kind.isUnnamed === true ? '' : kind.type);
+        });
+
         it('makes the links that it says it owns, and no others', async () => {
           const owned = kind
             .owns(kind.parse({}), ['flannel0'])

@@ -1,32 +1,34 @@
-import { assertNever } from '../assert-never.ts';
 import type { Kernel, OpResult } from '../desired/kernel.ts';
 import type { LinkKind } from '../desired/link-kinds/link-kind.ts';
-import { linkKind, readLinkKind } from '../desired/link-kinds/table.ts';
+import { linkKind } from '../desired/link-kinds/table.ts';
 import type { Op } from '../desired/op.ts';
 import { neighbourLinks } from '../desired/plan/links.ts';
-import {
-  type ActualAddress,
-  type ActualLink,
-  type ActualRoute,
-  type ActualState,
-  type ActualSysctl,
-  type Address,
-  type AddressScope,
-  type FdbEntry,
-  type LinkSysctl,
-  type Neighbour,
-  type OwnLinkKind,
-  type OwnWantedLink,
-  type Route,
-  type WantedState,
-  WEFT_ROUTE_PROTOCOL,
+import type {
+  ActualAddress,
+  ActualLink,
+  ActualState,
+  ActualSysctl,
+  LinkSysctl,
+  OwnLinkKind,
+  OwnWantedLink,
+  WantedState,
 } from '../desired/state.ts';
-import { describeError, WeftError } from '../errors.ts';
-import { formatAddr, formatPrefix, type IpAddr, type IpPrefix, parseAddr, parsePrefix } from '../ip/address.ts';
-import { parseMac } from '../ip/mac.ts';
+import { describeError } from '../errors.ts';
 import { readDeviceFacts, turnFeatureOff } from './ethtool.ts';
 import { errnoName } from './ffi.ts';
-import { policyCommandOf, readIpsecPolicies } from './ipsec-policies.ts';
+import { readIpsecPolicies } from './ipsec-policies.ts';
+import {
+  addressesOf,
+  batchErrors,
+  fdbEntryOf,
+  type JsonObject,
+  linkOf,
+  neighbourOf,
+  parseAnswer,
+  routeOf,
+  unreadable,
+} from './iproute2-answers.ts';
+import { commandOf, type Tool, toolOf } from './iproute2-commands.ts';
 import { concerns, IpMonitor, type IpMonitorOptions, linkIndex } from './link-monitor.ts';
 import { OwnEchoes } from './own-echoes.ts';
 import { type RunResult, run } from './run.ts';
@@ -39,11 +41,6 @@ export type Iproute2Options = Omit<IpMonitorOptions, 'about'>;
 const TIMEOUT_MS = 30_000;
 
 const SUM_FEATURE = 'tx-checksum-ip-generic';
-
-/** rtnetlink.h: RTN_UNICAST, RTN_BLACKHOLE. */
-const ROUTE_TYPES: Readonly<Record<string, ActualRoute['type']>> = { '1': 'unicast', '6': 'blackhole' };
-/** rtnetlink.h: RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST. */
-const SCOPES: Readonly<Record<string, AddressScope>> = { '0': 'global', '253': 'link', '254': 'host' };
 
 /**
  * The kernel's network state through iproute2. Everything is read in two or three processes, whatever the number of
@@ -337,149 +334,6 @@ function isAsWanted(found: ActualLink, link: OwnWantedLink): boolean {
   return found.name === link.name && found.kind === link.kind && kind.suits(link, found.settings);
 }
 
-/** The line of `ip -batch` (or `bridge -batch`) for an operation. Exported for its test. */
-export function commandOf(op: Op): string {
-  switch (op.type) {
-    case 'link-add': {
-      const { link } = op;
-      const words = ['link add name', link.name];
-      if (link.mtuBytes !== undefined) words.push('mtu', String(link.mtuBytes));
-      if ('mac' in link && link.mac !== undefined) words.push('address', link.mac);
-      const kind: LinkKind<OwnLinkKind> = linkKind(link.kind);
-      words.push('up type', link.kind, ...kind.create(link));
-      return words.join(' ');
-    }
-    case 'link-delete':
-      return `link delete dev ${op.name}`;
-    case 'link-set': {
-      const words = ['link set dev', op.name];
-      if (op.mtuBytes !== undefined) words.push('mtu', String(op.mtuBytes));
-      if (op.mac !== undefined) words.push('address', op.mac);
-      if (op.alias !== undefined) words.push('alias', op.alias);
-      if (op.queuePackets !== undefined) words.push('txqueuelen', String(op.queuePackets));
-      if (op.up !== undefined) words.push(op.up ? 'up' : 'down');
-      return words.join(' ');
-    }
-    case 'link-rename':
-      return `link set dev ${op.name} name ${op.to}`;
-    case 'link-sum-before':
-    case 'sysctl-set':
-    case 'wireguard-set':
-    case 'wireguard-peer-set':
-    case 'wireguard-peer-delete':
-      throw new TypeError(`unreachable: ${op.type} is not done by ip`);
-    case 'address-add': {
-      const { link, addr, prefixLength, scope, prefixRoute } = op.address;
-      const words = ['addr replace', `${formatAddr(addr)}/${prefixLength}`, 'dev', link];
-      // An IPv6 address is used at once: nobody else has an address of this node's own subnet.
-      words.push(...(typeof addr === 'number' ? ['scope', scope] : ['nodad']));
-      if (!prefixRoute) words.push('noprefixroute');
-      return words.join(' ');
-    }
-    case 'address-delete': {
-      const { link, addr, prefixLength, peer } = op.address;
-      const local = peer === undefined ? '' : `${formatAddr(addr)} peer `;
-      return `addr delete ${local}${formatAddr(peer ?? addr)}/${prefixLength} dev ${link}`;
-    }
-    case 'neighbour-replace':
-      return `neigh replace ${formatAddr(op.neighbour.addr)} lladdr ${op.neighbour.mac} dev ${op.neighbour.link} nud permanent`;
-    case 'neighbour-delete':
-      return `neigh delete ${formatAddr(op.neighbour.addr)} dev ${op.neighbour.link}`;
-    case 'fdb-replace':
-      return `fdb replace ${op.entry.mac} dev ${op.entry.link} dst ${formatAddr(op.entry.dst)} self permanent`;
-    case 'fdb-delete':
-      return `fdb delete ${op.entry.mac} dev ${op.entry.link} dst ${formatAddr(op.entry.dst)} self`;
-    case 'policy-set':
-    case 'policy-delete':
-      return policyCommandOf(op);
-    case 'route-add':
-      return `route add ${routeWords(op.route)}`;
-    case 'route-replace':
-      return `route replace ${routeWords(op.route)}`;
-    case 'route-delete':
-      return `route delete ${routeDeletionWords(op.route)}`;
-    default:
-      return assertNever(op, 'kernel operation');
-  }
-}
-
-function routeWords(route: Route): string {
-  const words = [...(route.type === 'blackhole' ? ['blackhole'] : []), formatPrefix(route.dst)];
-  if (route.type === 'unicast') {
-    if (route.via !== undefined) words.push('via', formatAddr(route.via));
-    words.push('dev', route.dev);
-    if (route.onlink) words.push('onlink');
-    if (typeof route.dst.addr === 'number') words.push('scope', route.scope);
-  }
-  if (route.metric !== undefined) words.push('metric', String(route.metric));
-  words.push('table main proto', String(WEFT_ROUTE_PROTOCOL));
-  return words.join(' ');
-}
-
-/** The protocol number keeps the kernel from ever taking somebody else's route for it. */
-function routeDeletionWords(route: ActualRoute): string {
-  const words = [...(route.type === 'blackhole' ? ['blackhole'] : []), formatPrefix(route.dst)];
-  if (route.via !== undefined) words.push('via', formatAddr(route.via));
-  // The kernel puts an IPv6 blackhole route on lo, but does not find it there.
-  if (route.dev !== undefined && route.type === 'unicast') words.push('dev', route.dev);
-  if (typeof route.dst.addr === 'number' && route.type === 'unicast') words.push('scope', route.scope);
-  words.push('metric', String(route.metric), 'table main proto', String(route.protocol));
-  return words.join(' ');
-}
-
-/**
- * Operations of one tool in a row are one batch. Three are apart from the rest because their failure ends the program in
- * spite of `-force` (iproute2 6.1: `exit(2)` in ipneigh.c and xfrm_policy.c; a missing underlay in iplink_vxlan.c).
- */
-type Tool = 'ip' | 'ip link add' | 'ip neigh' | 'ip xfrm' | 'bridge' | 'sysctl' | 'wg' | 'ethtool';
-
-function toolOf(op: Op): Tool {
-  switch (op.type) {
-    case 'link-add':
-      return 'ip link add';
-    case 'link-sum-before':
-      return 'ethtool';
-    case 'sysctl-set':
-      return 'sysctl';
-    case 'neighbour-replace':
-    case 'neighbour-delete':
-      return 'ip neigh';
-    case 'policy-set':
-    case 'policy-delete':
-      return 'ip xfrm';
-    case 'fdb-replace':
-    case 'fdb-delete':
-      return 'bridge';
-    case 'wireguard-set':
-    case 'wireguard-peer-set':
-    case 'wireguard-peer-delete':
-      return 'wg';
-    default:
-      return 'ip';
-  }
-}
-
-/**
- * What each line of a batch run with `-force` failed with: the text before `Command failed -:<line>`. Some failures end
- * the program instead (text at the end, and no such line): then nothing is known about the lines without an error.
- */
-function batchErrors(result: RunResult): { errors: Map<number, string>; aborted: string | undefined } {
-  const errors = new Map<number, string>();
-  let text: string[] = [];
-  for (const line of result.stderr.split('\n')) {
-    const failed = /^Command failed -:(\d+)$/.exec(line);
-    if (failed === null) {
-      if (line.trim() !== '') text.push(line.trim());
-      continue;
-    }
-    errors.set(Number(failed[1]), text.join(' ') || 'failed');
-    text = [];
-  }
-  // Exit code 1 is "at least one line failed"; text without a failure is a warning.
-  const aborted = result.exitCode === 0 || (result.exitCode === 1 && errors.size > 0);
-  return { errors, aborted: aborted ? undefined : text.join(' ') || `exit code ${result.exitCode}` };
-}
-
 /** Whether the operation has nothing left to do. */
 function isAlreadySo(op: Op, error: string): boolean {
   switch (op.type) {
@@ -507,110 +361,4 @@ function withRemedy(op: Op, error: string): string {
   if (op.type !== 'link-add' || !/Unknown device type|Operation not supported/.test(error)) return error;
   const { module } = linkKind(op.link.kind);
   return `${error} This kernel has no ${op.link.kind} devices: its module ${module} is missing. Try modprobe ${module}; Debian's linux-image packages have it (linux-image-amd64, linux-image-arm64, linux-image-cloud-amd64)`;
-}
-
-type JsonObject = { readonly [key: string]: unknown };
-
-function parseAnswer(text: string, command: string): JsonObject[] {
-  let answer: unknown;
-  try {
-    answer = JSON.parse(text);
-  } catch (error) {
-    throw unreadable(command, `no JSON: ${text.slice(0, 200)}`, error);
-  }
-  if (!Array.isArray(answer)) throw unreadable(command, `no list: ${text.slice(0, 200)}`);
-  return answer as JsonObject[];
-}
-
-function unreadable(command: string, because: string, cause?: unknown): WeftError {
-  return new WeftError('WEFT_KERNEL_STATE', `reading the kernel's network state with ${command}: ${because}`, {
-    hint: 'The agent retries. If the error persists, run the command by hand; weft needs iproute2 5.0 or newer (ip -V).',
-    cause,
-  });
-}
-
-function linkOf(item: JsonObject): ActualLink {
-  const info = item.linkinfo as { info_kind?: string; info_data?: JsonObject } | undefined;
-  return {
-    ...readLinkKind(info?.info_kind, info?.info_data ?? {}),
-    name: String(item.ifname),
-    mtuBytes: Number(item.mtu),
-    up: Array.isArray(item.flags) && item.flags.includes('UP'),
-    mac: parseMac(String(item.address)),
-    alias: typeof item.ifalias === 'string' ? item.ifalias : undefined,
-    // Left out where it is 0.
-    queuePackets: Number(item.txqlen ?? 0),
-  };
-}
-
-function addressesOf(item: JsonObject): ActualAddress[] {
-  const found: ActualAddress[] = [];
-  for (const info of (item.addr_info ?? []) as JsonObject[]) {
-    const addr = parseAddr(String(info.local));
-    if (addr === undefined) continue;
-    const address: Address = {
-      link: String(item.ifname),
-      addr,
-      prefixLength: Number(info.prefixlen),
-      scope: SCOPES[String(info.scope)] ?? 'global',
-      prefixRoute: info.noprefixroute !== true,
-    };
-    found.push({ ...address, peer: info.address === undefined ? undefined : parseAddr(String(info.address)) });
-  }
-  return found;
-}
-
-/** What weft never asks for. A route that has one of these is not one of its wanted routes, whatever else it says. */
-const ELABORATE = ['nexthops', 'nhid', 'prefsrc', 'encap', 'metrics', 'mtu', 'advmss', 'realm', 'pref', 'expires'];
-
-function routeOf(family: 4 | 6): (item: JsonObject) => ActualRoute[] {
-  return (item) => {
-    const dst = parseDestination(item.dst, family);
-    // Routes by TOS or source have a key of their own; "cloned" ones are the kernel's cache.
-    if (dst === undefined || item.tos !== undefined || (item.from !== undefined && item.from !== 'default')) return [];
-    const flags = Array.isArray(item.flags) ? item.flags : [];
-    const type = ROUTE_TYPES[String(item.type ?? 1)] ?? 'other';
-    const via = typeof item.gateway === 'string' ? parseAddr(item.gateway) : undefined;
-    const elaborate =
-      // An IPv6 route always has a router preference; medium is none.
-      ELABORATE.some((key) => item[key] !== undefined && (key !== 'pref' || item.pref !== 'medium')) ||
-      item.via !== undefined;
-    return [
-      {
-        type,
-        dst,
-        metric: Number(item.metric ?? 0),
-        dev: type === 'unicast' && typeof item.dev === 'string' ? item.dev : undefined,
-        via,
-        onlink: flags.includes('onlink'),
-        scope: family === 6 ? 'global' : (SCOPES[String(item.scope ?? 0)] ?? 'global'),
-        protocol: Number(item.protocol),
-        elaborate,
-      },
-    ];
-  };
-}
-
-/** `default`, an address, or a prefix. */
-function parseDestination(text: unknown, family: 4 | 6): IpPrefix | undefined {
-  if (typeof text !== 'string') return undefined;
-  if (text === 'default') return parsePrefix(family === 4 ? '0.0.0.0/0' : '::/0');
-  return parsePrefix(text.includes('/') ? text : `${text}/${family === 4 ? 32 : 128}`);
-}
-
-function neighbourOf(link: string): (item: JsonObject) => Neighbour[] {
-  return (item) => {
-    const addr: IpAddr | undefined = parseAddr(String(item.dst));
-    const mac = parseMac(String(item.lladdr));
-    return addr === undefined || mac === undefined ? [] : [{ link, addr, mac }];
-  };
-}
-
-function fdbEntryOf(link: string): (item: JsonObject) => FdbEntry[] {
-  return (item) => {
-    const mac = parseMac(String(item.mac));
-    const dst = parseAddr(String(item.dst));
-    if (mac === undefined || dst === undefined || item.state !== 'permanent') return [];
-    return [{ link, mac, dst }];
-  };
 }

@@ -4,7 +4,7 @@ import type { Op } from '../desired/op.ts';
 import type { ActualRoute, UnicastRoute } from '../desired/state.ts';
 import { parseAddr, parsePrefix } from '../ip/address.ts';
 import { parseMac } from '../ip/mac.ts';
-import { commandOf } from './iproute2.ts';
+import { commandOf } from './iproute2-commands.ts';
 
 const addr = (text: string) => parseAddr(text) ?? assert.fail(text);
 const prefix = (text: string) => parsePrefix(text) ?? assert.fail(text);

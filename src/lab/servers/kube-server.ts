@@ -5,10 +5,24 @@ import { connect, isIPv6 } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Child, run } from '../../linux/run.ts';
-import { CertificateAuthority, createSigningKey, type KeyPair } from './certs.ts';
+import { CertificateAuthority, createSigningKey } from './certs.ts';
+import {
+  apiServerArgv,
+  auditLogOf,
+  type ControlPlaneFiles,
+  type ControlPlanePlan,
+  controllerManagerArgv,
+  etcdArgv,
+  etcdUrlOf,
+  portsFrom,
+  schedulerArgv,
+  USUAL_PORTS,
+} from './control-plane-plan.ts';
+import { createFlannelAccount, FLANNEL_NAMESPACE, FLANNEL_USER } from './flannel-account.ts';
 import { freePorts } from './free-ports.ts';
-import { kubernetesBinaries } from './kube-build.ts';
-import { KubeClient, type KubeNode, type KubeObject } from './kube-client.ts';
+import { type KubeProgram, kubernetesBinaries } from './kube-build.ts';
+import { KubeClient, type KubeNode } from './kube-client.ts';
+import { type KubeconfigUser, writeKubeconfig } from './kubeconfig-file.ts';
 import { launcherOf, type ServerPlace } from './server-place.ts';
 import { ServerProcess } from './server-process.ts';
 
@@ -50,16 +64,8 @@ export interface AuditEvent {
   readonly responseStatus?: { readonly code?: number };
 }
 
-export interface KubeconfigUser {
-  readonly token?: string;
-  readonly tokenFile?: string;
-  readonly clientCertificate?: KeyPair;
-  /** Written as it is under `exec`. */
-  readonly exec?: unknown;
-}
-
-const FLANNEL_NAMESPACE = 'kube-flannel';
-export const FLANNEL_USER = `system:serviceaccount:${FLANNEL_NAMESPACE}:flannel`;
+/** Of the API server, beside its address and that of its service. */
+const SERVER_NAMES = ['kubernetes', 'kubernetes.default', 'kubernetes.default.svc', 'localhost', '127.0.0.1'];
 const DEFAULT_CONTROLLERS =
   'node-ipam-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller';
 
@@ -116,143 +122,52 @@ export class KubeCluster implements AsyncDisposable {
     const dir = options.directory ?? (await mkdtemp(join(tmpdir(), 'weft-kube-')));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(dir, { recursive: true, force: true }));
-
-    const ports = netns === undefined ? await freePorts(5) : [2379, 2380, 6443, 10257, 10259];
-    const [etcdPort, peerPort, apiPort, controllerPort, schedulerPort] = ports as [
-      number,
-      number,
-      number,
-      number,
-      number,
-    ];
-    const host = isIPv6(address) ? `[${address}]` : address;
-    const url = `https://${host}:${apiPort}`;
-    const etcdUrl = `http://127.0.0.1:${etcdPort}`;
-    const peerUrl = `http://127.0.0.1:${peerPort}`;
-
+    const ports = netns === undefined ? await portsFrom(freePorts) : USUAL_PORTS;
+    // From the servers' own namespace.
+    const ownUrl = `https://127.0.0.1:${ports.api}`;
     const ca = await CertificateAuthority.create(join(dir, 'pki'), 'weft test CA');
-    const names = [
-      'kubernetes',
-      'kubernetes.default',
-      'kubernetes.default.svc',
-      'localhost',
-      '127.0.0.1',
-      firstOf(serviceCidr),
-    ];
-    const [server, signing] = await Promise.all([
-      ca.issueServer('kube-apiserver', [...new Set([...names, address])]),
-      createSigningKey(join(dir, 'pki'), 'service-account'),
-    ]);
+    const names = new Set([...SERVER_NAMES, firstOf(serviceCidr), address]);
     const tokens = { admin: token(), controllerManager: token(), scheduler: token() };
-    await writeFile(
-      join(dir, 'tokens.csv'),
-      `${tokens.admin},admin,1,system:masters\n${tokens.controllerManager},system:kube-controller-manager,2,system:masters\n${tokens.scheduler},system:kube-scheduler,3,system:masters\n`,
-    );
-    await writeFile(join(dir, 'audit-policy.yaml'), AUDIT_POLICY);
+    const files = await writeFiles(dir, ca, names, tokens, ownUrl);
     await mkdir(join(dir, 'log'));
-    const kubeconfig = (name: string, user: KubeconfigUser) =>
-      writeKubeconfig(join(dir, `${name}.kubeconfig`), `https://127.0.0.1:${apiPort}`, ca.certFile, user);
-    const controllerKubeconfig = await kubeconfig('kube-controller-manager', { token: tokens.controllerManager });
-    const schedulerKubeconfig = await kubeconfig('kube-scheduler', { token: tokens.scheduler });
 
     const socketPath = netns === undefined ? undefined : join(dir, 'api.sock');
     const relay =
       netns === undefined || socketPath === undefined
         ? undefined
         : await launch(
-            ['socat', `UNIX-LISTEN:${socketPath},fork,mode=600`, `TCP:127.0.0.1:${apiPort}`],
+            ['socat', `UNIX-LISTEN:${socketPath},fork,mode=600`, `TCP:127.0.0.1:${ports.api}`],
             join(dir, 'log', 'relay.log'),
             undefined,
           );
     if (relay !== undefined) cleanup.use(relay);
     const admin = cleanup.use(
-      new KubeClient({
-        url: `https://127.0.0.1:${apiPort}`,
-        ca: await readFile(ca.certFile, 'utf8'),
-        token: tokens.admin,
-        socketPath,
-      }),
+      new KubeClient({ url: ownUrl, ca: await readFile(ca.certFile, 'utf8'), token: tokens.admin, socketPath }),
     );
 
-    const process_ = (name: string, argv: string[], ready: () => Promise<boolean>) =>
+    const plan: ControlPlanePlan = {
+      ...{ ports, files, address, listensOnAll: options.address !== undefined, clusterCidr, serviceCidr },
+      controllers: options.controllers ?? DEFAULT_CONTROLLERS,
+      apiServerArgs: options.apiServerArgs ?? [],
+      controllerManagerArgs: options.controllerManagerArgs ?? [],
+    };
+    const serverOf = (name: KubeProgram, argv: readonly string[], ready: () => Promise<boolean>): ServerProcess =>
       new ServerProcess(name, { argv, logFile: join(dir, 'log', `${name}.log`), launch, ready });
+    const listening = (port: number) => () => listens(netns, port);
+    const { program } = kubernetes;
     const servers: KubeServers = {
-      etcd: process_(
-        'etcd',
-        [
-          'etcd',
-          `--data-dir=${join(dir, 'etcd')}`,
-          '--unsafe-no-fsync',
-          '--log-level=warn',
-          `--listen-client-urls=${etcdUrl}`,
-          `--advertise-client-urls=${etcdUrl}`,
-          `--listen-peer-urls=${peerUrl}`,
-          `--initial-advertise-peer-urls=${peerUrl}`,
-          `--initial-cluster=default=${peerUrl}`,
-        ],
-        () => listens(netns, etcdPort),
-      ),
-      apiServer: process_(
+      etcd: serverOf('etcd', etcdArgv(plan), listening(ports.etcd)),
+      apiServer: serverOf(
         'kube-apiserver',
-        [
-          kubernetes.program('kube-apiserver'),
-          `--etcd-servers=${etcdUrl}`,
-          `--bind-address=${options.address === undefined ? '127.0.0.1' : '0.0.0.0'}`,
-          `--advertise-address=${address}`,
-          // A loopback address is refused as an endpoint of the service `kubernetes`.
-          ...(options.address === undefined ? ['--endpoint-reconciler-type=none'] : []),
-          `--secure-port=${apiPort}`,
-          `--tls-cert-file=${server.certFile}`,
-          `--tls-private-key-file=${server.keyFile}`,
-          `--client-ca-file=${ca.certFile}`,
-          `--token-auth-file=${join(dir, 'tokens.csv')}`,
-          '--service-account-issuer=https://kubernetes.default.svc',
-          `--service-account-key-file=${signing.publicKeyFile}`,
-          `--service-account-signing-key-file=${signing.keyFile}`,
-          `--service-cluster-ip-range=${serviceCidr}`,
-          '--authorization-mode=Node,RBAC',
-          '--allow-privileged=true',
-          `--cert-dir=${join(dir, 'apiserver')}`,
-          `--audit-policy-file=${join(dir, 'audit-policy.yaml')}`,
-          `--audit-log-path=${join(dir, 'audit.log')}`,
-          '--kubelet-preferred-address-types=InternalIP',
-          ...(options.apiServerArgs ?? []),
-        ],
+        apiServerArgv(plan, program),
         async () => (await admin.json<string>('GET', '/readyz')) === 'ok',
       ),
-      controllerManager: process_(
+      controllerManager: serverOf(
         'kube-controller-manager',
-        [
-          kubernetes.program('kube-controller-manager'),
-          `--kubeconfig=${controllerKubeconfig}`,
-          '--allocate-node-cidrs=true',
-          `--cluster-cidr=${clusterCidr}`,
-          `--service-cluster-ip-range=${serviceCidr}`,
-          ...(clusterCidr.includes(',') ? ['--node-cidr-mask-size-ipv6=64'] : []),
-          `--service-account-private-key-file=${signing.keyFile}`,
-          `--root-ca-file=${ca.certFile}`,
-          '--leader-elect=false',
-          '--bind-address=127.0.0.1',
-          `--secure-port=${controllerPort}`,
-          `--cert-dir=${join(dir, 'controller-manager')}`,
-          `--controllers=${options.controllers ?? DEFAULT_CONTROLLERS}`,
-          ...(options.controllerManagerArgs ?? []),
-        ],
-        () => listens(netns, controllerPort),
+        controllerManagerArgv(plan, program),
+        listening(ports.controllerManager),
       ),
-      scheduler: process_(
-        'kube-scheduler',
-        [
-          kubernetes.program('kube-scheduler'),
-          `--kubeconfig=${schedulerKubeconfig}`,
-          '--leader-elect=false',
-          '--bind-address=127.0.0.1',
-          `--secure-port=${schedulerPort}`,
-          `--cert-dir=${join(dir, 'scheduler')}`,
-          '--authentication-tolerate-lookup-failure',
-        ],
-        () => listens(netns, schedulerPort),
-      ),
+      scheduler: serverOf('kube-scheduler', schedulerArgv(plan, program), listening(ports.scheduler)),
     };
     for (const one of Object.values(servers) as ServerProcess[]) cleanup.use(one);
     await servers.etcd.start();
@@ -263,15 +178,11 @@ export class KubeCluster implements AsyncDisposable {
       options.scheduler === true ? servers.scheduler.start() : undefined,
     ]);
     const cluster = new KubeCluster({
-      dir,
-      url,
-      etcdUrl,
-      ca,
-      admin,
+      ...{ dir, ca, admin, servers, relay },
+      url: `https://${isIPv6(address) ? `[${address}]` : address}:${ports.api}`,
+      etcdUrl: etcdUrlOf(ports),
       adminToken: tokens.admin,
-      servers,
       version: kubernetes.version,
-      relay,
     });
     cleanup.move();
     return cluster;
@@ -320,7 +231,7 @@ export class KubeCluster implements AsyncDisposable {
 
   /** What flannel's service account has asked for so far, in order; only finished requests and begun watches. */
   async audit(): Promise<AuditEvent[]> {
-    const text = await readFile(join(this.dir, 'audit.log'), 'utf8').catch(() => '');
+    const text = await readFile(auditLogOf(this.dir), 'utf8').catch(() => '');
     return text
       .split('\n')
       .filter((line) => line !== '')
@@ -345,56 +256,34 @@ rules:
 - level: None
 `;
 
-async function createFlannelAccount(admin: KubeClient): Promise<void> {
-  const rbac = '/apis/rbac.authorization.k8s.io/v1';
-  const named = (name: string, namespace?: string) => ({ metadata: { name, ...(namespace ? { namespace } : {}) } });
-  await admin.create('/api/v1/namespaces', { kind: 'Namespace', ...named(FLANNEL_NAMESPACE) });
-  await admin.create(`/api/v1/namespaces/${FLANNEL_NAMESPACE}/serviceaccounts`, named('flannel', FLANNEL_NAMESPACE));
-  const role: KubeObject & { rules: unknown } = {
-    ...named('flannel'),
-    rules: [
-      { apiGroups: [''], resources: ['pods'], verbs: ['get'] },
-      { apiGroups: [''], resources: ['nodes'], verbs: ['get', 'list', 'watch'] },
-      { apiGroups: [''], resources: ['nodes/status'], verbs: ['patch'] },
-    ],
+/** @param names of the API server. @param ownUrl at which the other servers reach it. */
+async function writeFiles(
+  dir: string,
+  ca: CertificateAuthority,
+  names: ReadonlySet<string>,
+  tokens: Readonly<Record<'admin' | 'controllerManager' | 'scheduler', string>>,
+  ownUrl: string,
+): Promise<ControlPlaneFiles> {
+  const users = [
+    `${tokens.admin},admin,1,system:masters`,
+    `${tokens.controllerManager},system:kube-controller-manager,2,system:masters`,
+    `${tokens.scheduler},system:kube-scheduler,3,system:masters`,
+  ];
+  const [tokensFile, auditPolicy] = [join(dir, 'tokens.csv'), join(dir, 'audit-policy.yaml')];
+  const kubeconfig = (name: string, token: string): Promise<string> =>
+    writeKubeconfig(join(dir, `${name}.kubeconfig`), ownUrl, ca.certFile, { token });
+  const [serving, signing, controllerManager, scheduler] = await Promise.all([
+    ca.issueServer('kube-apiserver', [...names]),
+    createSigningKey(join(dir, 'pki'), 'service-account'),
+    kubeconfig('kube-controller-manager', tokens.controllerManager),
+    kubeconfig('kube-scheduler', tokens.scheduler),
+    writeFile(tokensFile, users.map((user) => `${user}\n`).join('')),
+    writeFile(auditPolicy, AUDIT_POLICY),
+  ]);
+  return {
+    ...{ dir, caFile: ca.certFile, serving, signing, tokens: tokensFile, auditPolicy },
+    kubeconfigs: { controllerManager, scheduler },
   };
-  await admin.create(`${rbac}/clusterroles`, role);
-  const binding: KubeObject & { roleRef: unknown; subjects: unknown } = {
-    ...named('flannel'),
-    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'flannel' },
-    subjects: [{ kind: 'ServiceAccount', name: 'flannel', namespace: FLANNEL_NAMESPACE }],
-  };
-  await admin.create(`${rbac}/clusterrolebindings`, binding);
-}
-
-/** JSON is YAML. */
-async function writeKubeconfig(path: string, server: string, caFile: string, user: KubeconfigUser): Promise<string> {
-  const caData = (await readFile(caFile)).toString('base64');
-  const config = {
-    apiVersion: 'v1',
-    kind: 'Config',
-    clusters: [{ name: 'test', cluster: { server, 'certificate-authority-data': caData } }],
-    users: [
-      {
-        name: 'test',
-        user: {
-          ...(user.token === undefined ? {} : { token: user.token }),
-          ...(user.tokenFile === undefined ? {} : { tokenFile: user.tokenFile }),
-          ...(user.clientCertificate === undefined
-            ? {}
-            : {
-                'client-certificate': user.clientCertificate.certFile,
-                'client-key': user.clientCertificate.keyFile,
-              }),
-          ...(user.exec === undefined ? {} : { exec: user.exec }),
-        },
-      },
-    ],
-    contexts: [{ name: 'test', context: { cluster: 'test', user: 'test' } }],
-    'current-context': 'test',
-  };
-  await writeFile(path, JSON.stringify(config, undefined, 2), { mode: 0o600 });
-  return path;
 }
 
 /** Whether something listens there. */

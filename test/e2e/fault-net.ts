@@ -5,7 +5,7 @@ import { lastKnownPath } from '../../src/config/last-known.ts';
 import { formatPrefix4 } from '../../src/ip/prefix.ts';
 import { parseContainerNetwork } from '../../src/lab/agent.ts';
 import { type LabHost, Topology } from '../../src/lab/topology.ts';
-import { Flanneld, HEALTHZ_PORT } from '../netns/flanneld.ts';
+import { Flanneld, HEALTHZ_PORT, subnetFileOf } from '../netns/flanneld.ts';
 import { eventually } from '../netns/waiting.ts';
 import { TcpProxy } from './etcd-proxy.ts';
 import { type FaultStore, STORE_PORT } from './fault-store.ts';
@@ -205,10 +205,6 @@ export interface Row {
   readonly longestGapMs: number;
   readonly recoveredMs: number;
   readonly leasesLost: number;
-}
-
-export function subnetFileOf(host: LabHost): string {
-  return join(host.stateDirectory, 'subnet.env');
 }
 
 /** SIGKILL; resolves when it is gone. */

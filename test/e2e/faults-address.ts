@@ -3,8 +3,9 @@ import { readFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Topology } from '../../src/lab/topology.ts';
+import { subnetFileOf } from '../netns/flanneld.ts';
 import { eventually } from '../netns/waiting.ts';
-import { type FaultHost, FaultNet, RECOVERY_MS, subnetFileOf, timed } from './fault-net.ts';
+import { type FaultHost, FaultNet, RECOVERY_MS, timed } from './fault-net.ts';
 import type { FaultStore } from './fault-store.ts';
 
 /**

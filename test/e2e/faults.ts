@@ -5,8 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { formatPrefix4 } from '../../src/ip/prefix.ts';
 import { parseContainerNetwork } from '../../src/lab/agent.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
+import { subnetFileOf } from '../netns/flanneld.ts';
 import { eventually } from '../netns/waiting.ts';
-import { FaultNet, OUTAGE_MS, RECOVERY_MS, subnetFileOf, timed } from './fault-net.ts';
+import { FaultNet, OUTAGE_MS, RECOVERY_MS, timed } from './fault-net.ts';
 import type { FaultStore } from './fault-store.ts';
 
 /** The table of docs/RELIABILITY.md for one kind of store: real agents, a real server, real packets. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { FaultNet, killed, subnetFileOf } from './fault-net.ts';
+import { subnetFileOf } from '../netns/flanneld.ts';
+import { FaultNet, killed } from './fault-net.ts';
 import { startEtcd } from './fault-store.ts';
 
 const VIP = '192.168.77.250';

@@ -4,8 +4,8 @@ import { after, before, describe, it } from 'node:test';
 import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { golden } from '../fakes/golden.ts';
-import type { Flanneld } from '../netns/flanneld.ts';
-import { addressOf, ping } from '../netns/overlay.ts';
+import { type Flanneld, subnetFileOf } from '../netns/flanneld.ts';
+import { addressOf, assertPings, ping } from '../netns/overlay.ts';
 import { startPlainPeer } from '../netns/plain-peer.ts';
 import { eventually } from '../netns/waiting.ts';
 import { etcdDump, goldenDump } from './etcd-dump.ts';
@@ -17,7 +17,6 @@ import {
   launchGolden,
   SERVER_ADDRESS,
   serveToHosts,
-  subnetFileOf,
   untilReady,
 } from './golden-hosts.ts';
 
@@ -59,17 +58,6 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     assert.equal((await agent.ended()).code, 0);
   }
 
-  async function expectPings(): Promise<void> {
-    const [a, b] = [h1.containers[0]!, h2.containers[0]!];
-    for (const [from, to] of [
-      [a, b],
-      [b, a],
-    ] as const) {
-      const { ok, output } = await ping(topology, from, addressOf(to));
-      assert.ok(ok, output);
-    }
-  }
-
   it('wait for a configuration, then leave in etcd what flanneld leaves there', async () => {
     const second = await launchGolden(topology, h2, FLAGS);
     agents[1] = second;
@@ -97,7 +85,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
       await attachFrom(topology, host, readFileSync(subnetFileOf(host), 'utf8'));
       await assertLikeGolden(topology, host, SCENARIO, BASES[i]!);
     }
-    await expectPings();
+    await assertPings(topology, [h1, h2]);
   });
 
   it('keep lease and subnet.env over a stop and a start, as flanneld does', async () => {
@@ -110,7 +98,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     );
     assert.deepEqual(await etcdDump(server), goldenDump(SCENARIO, '50-etcd-after-h1-restart'));
     await assertLikeGolden(topology, h1, SCENARIO, BASES[0]!);
-    await expectPings();
+    await assertPings(topology, [h1, h2]);
   });
 
   it('take a deleted lease again, with the same subnet, where flanneld exits', async () => {
@@ -126,7 +114,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
       const { ok } = await ping(topology, h1.containers[0]!, addressOf(h2.containers[0]!));
       return ok || undefined;
     });
-    await expectPings();
+    await assertPings(topology, [h1, h2]);
   });
 
   it('reach a host of flannel by the lease that a real flanneld wrote', async () => {
@@ -150,7 +138,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
       remote: `${hostAddress(h1)}:8285`,
       mtuBytes: 1472,
     });
-    await expectPings();
+    await assertPings(topology, [h1, h2]);
   });
 
   it('wait until a wrong configuration is put right, as flanneld does', async () => {
@@ -161,7 +149,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     await agents[0].logged(/^Couldn't fetch network config: .*SubnetLen must be less than \/31/);
     await server.etcdctl('put', key, golden(SCENARIO, '01-net-conf.json').trim());
     await untilReady(agents[0]);
-    await expectPings();
+    await assertPings(topology, [h1, h2]);
   });
 
   it('leave the rules alone that flanneld left', async () => {
@@ -182,6 +170,6 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     agents[0] = await untilReady(await launchGolden(topology, h1, [...FLAGS, '-v=1']));
     assert.equal(repairs(agents[0]).length, 6, 'where they are missing they are made');
     assert.deepEqual(await rules(), before);
-    await expectPings();
+    await assertPings(topology, [h1, h2]);
   });
 });

@@ -8,7 +8,7 @@ import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { start } from '../../src/linux/run.ts';
 import { byTable, golden, goldenOrEmpty, normalRuleset, normalSave, withNftCorrections } from '../fakes/golden.ts';
 import { goldenHostState, type HostState, hostState, type RecordedHostState, SYSCTLS } from '../fakes/host-state.ts';
-import { Flanneld, HEALTHZ_PORT } from '../netns/flanneld.ts';
+import { Flanneld, HEALTHZ_PORT, subnetFileOf } from '../netns/flanneld.ts';
 import { eventually } from '../netns/waiting.ts';
 
 /** Where the golden files were written: hosts 10.98.0.11 and up, and the servers at 10.98.0.1. */
@@ -46,10 +46,6 @@ export async function goldenTopology(hosts: number): Promise<Topology> {
     await topology[Symbol.asyncDispose]();
     throw error;
   }
-}
-
-export function subnetFileOf(host: LabHost): string {
-  return join(host.stateDirectory, 'subnet.env');
 }
 
 export function netConfFileOf(host: LabHost): string {

@@ -4,8 +4,8 @@ import { after, before, describe, it } from 'node:test';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { golden } from '../fakes/golden.ts';
-import type { Flanneld } from '../netns/flanneld.ts';
-import { addressOf, ping } from '../netns/overlay.ts';
+import { type Flanneld, subnetFileOf } from '../netns/flanneld.ts';
+import { assertPings } from '../netns/overlay.ts';
 import { startPlainPeer } from '../netns/plain-peer.ts';
 import {
   assertLikeGolden,
@@ -17,7 +17,6 @@ import {
   netConfFileOf,
   readHostState,
   SERVER_ADDRESS,
-  subnetFileOf,
   untilReady,
   writeNetConf,
 } from './golden-hosts.ts';
@@ -65,17 +64,6 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     assert.equal((await agent.ended()).code, 0);
   }
 
-  /** Every container to every other one. */
-  async function expectPings(among: readonly LabHost[] = hosts): Promise<void> {
-    const containers = among.map((host) => host.containers[0]!);
-    for (const from of containers) {
-      for (const to of containers.filter((other) => other !== from)) {
-        const { ok, output } = await ping(topology, from, addressOf(to));
-        assert.ok(ok, `${from.name} to ${to.name}: ${output}`);
-      }
-    }
-  }
-
   async function expectNodesLike(scenario: string, file?: string): Promise<void> {
     for (const expected of goldenNodes(scenario, file)) {
       const isComplete = ({ status }: { status: { conditions?: readonly { type: string }[] } }): boolean =>
@@ -93,7 +81,7 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     for (const host of hosts) await attachFrom(topology, host, readFileSync(subnetFileOf(host), 'utf8'));
     await expectNodesLike('udp');
     for (const host of hosts.slice(0, 2)) await assertLikeGolden(topology, host, 'udp', BASES[host.index]!);
-    await expectPings();
+    await assertPings(topology, hosts);
     for (const path of ['/healthz', '/readyz']) {
       const { status, body, contentType } = await agents[0]!.get(path);
       const recorded = golden('udp', '26-healthz-h1').replaceAll('\r', '');
@@ -135,7 +123,7 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     assert.deepEqual(ipv4(after.routes), ipv4(expectedHostState('udp', h1!, BASES[0]!).routes));
     await launch(h1!);
     await assertLikeGolden(topology, h1!, 'udp', BASES[0]!);
-    await expectPings();
+    await assertPings(topology, hosts);
   });
 
   it('take over from iptables with nftables, and leave what flanneld leaves in that mode', async () => {
@@ -148,7 +136,7 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     );
     await expectNodesLike('udp-nft');
     for (const host of hosts.slice(0, 2)) await assertLikeGolden(topology, host, 'udp-nft', BASES[host.index]!);
-    await expectPings();
+    await assertPings(topology, hosts);
   });
 
   it('take addresses from the Node: node-public-ip, and the InternalIP for --iface-from-node-ip', async () => {
@@ -176,7 +164,7 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
     await stop(h2);
     await launch(h2);
     assert.ok(agents[1]!.messages.includes(`Using interface with name eth0 and address ${published}`));
-    await expectPings([h1, h2]);
+    await assertPings(topology, [h1, h2]);
   });
 
   it('reach a host of flannel by the annotations that a real flanneld wrote', async () => {
@@ -197,6 +185,6 @@ describe('agents on Kubernetes, beside a recorded flanneld', () => {
       remote: `${hostAddress(h1!)}:8285`,
       mtuBytes: 1472,
     });
-    await expectPings([h1!, h3!]);
+    await assertPings(topology, [h1!, h3!]);
   });
 });

@@ -5,8 +5,8 @@ import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts';
-import type { Flanneld } from '../netns/flanneld.ts';
-import { addressOf, ping } from '../netns/overlay.ts';
+import { type Flanneld, subnetFileOf } from '../netns/flanneld.ts';
+import { assertPings, ping } from '../netns/overlay.ts';
 import { eventually } from '../netns/waiting.ts';
 import {
   attachFrom,
@@ -16,7 +16,6 @@ import {
   netConfFileOf,
   SERVER_ADDRESS,
   serveToHosts,
-  subnetFileOf,
   untilReady,
   writeNetConf,
 } from './golden-hosts.ts';
@@ -26,18 +25,6 @@ import {
 const PATIENCE_MS = 60_000;
 const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
 const NESTED = ['['.repeat(3_000) + ']'.repeat(3_000), '['.repeat(3_001) + ']'.repeat(3_001)];
-
-/** Both ways between the containers of two hosts. */
-async function expectPings(topology: Topology, a: LabHost, b: LabHost): Promise<void> {
-  const [left, right] = [a.containers[0]!, b.containers[0]!];
-  for (const [from, to] of [
-    [left, right],
-    [right, left],
-  ] as const) {
-    const { ok, output } = await ping(topology, from, addressOf(to));
-    assert.ok(ok, `${from.name} to ${to.name}: ${output}`);
-  }
-}
 
 async function untilRefused(agent: Flanneld, reason: string, count: number): Promise<void> {
   await eventually(`${count} refused as ${reason}`, async () => {
@@ -103,7 +90,7 @@ describe('entries of an attacker, on Kubernetes', () => {
       /^Refusing the lease 10\.244\.2\.0\/24 of 10\.98\.0\.66 \(node "evil-same"\): its subnet overlaps/,
     );
     assert.equal((await agents[1]!.get('/readyz')).status, 200);
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
   });
 
   it('what lies outside the network, or is no address of a host, is refused', async () => {
@@ -122,7 +109,7 @@ describe('entries of an attacker, on Kubernetes', () => {
     // Nothing enters the tunnel for them: the sender is told that there is no such network.
     const { ok } = await ping(topology, hosts[0]!.containers[0]!, '10.244.110.9');
     assert.ok(!ok);
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
   });
 
   it('brackets without end hurt nobody, also over a restart', async () => {
@@ -134,7 +121,7 @@ describe('entries of an attacker, on Kubernetes', () => {
     await untilReady(agents[0]!);
     await untilRefused(agents[0]!, 'overlaps-earlier', 2);
     await cluster.admin.annotateNode('evil-deep', { [`${P}backend-data`]: NESTED[0]! });
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
     for (const agent of agents) assert.equal((await agent.get('/readyz')).status, 200);
   });
 
@@ -151,7 +138,7 @@ describe('entries of an attacker, on Kubernetes', () => {
     );
     await untilRefused(agents[0]!, 'overlaps-earlier', 3);
     assert.equal((await agents[1]!.get('/readyz')).status, 200);
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
   });
 
   it('--require-node-address: an address that the Node does not have is refused', async () => {
@@ -163,7 +150,7 @@ describe('entries of an attacker, on Kubernetes', () => {
     await launch(hosts[0]!, '--require-node-address');
     await untilReady(agents[0]!);
     await agents[0]!.logged(/^Refusing the lease 10\.244\.130\.0\/24 of 10\.98\.0\.70 .*\[address-not-of-node\]/);
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
   });
 });
 
@@ -216,7 +203,7 @@ describe('entries of an attacker, in etcd', () => {
       await untilRefused(agent, 'address-not-unicast', 1);
       await untilRefused(agent, 'address-in-network', 1);
     }
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
   });
 
   it('take no lease from a live host, one that is restarted, or one that is new', async () => {
@@ -229,6 +216,6 @@ describe('entries of an attacker, in etcd', () => {
     agents[2] = await untilReady(await launchGolden(topology, hosts[2]!, FLAGS));
     assert.deepEqual([subnetOf(hosts[0]!), subnetOf(hosts[1]!)], [first, second]);
     assert.ok(![first, second].includes(subnetOf(hosts[2]!)));
-    await expectPings(topology, hosts[0]!, hosts[1]!);
+    await assertPings(topology, hosts.slice(0, 2));
   });
 });

@@ -46,7 +46,7 @@ export class Flanneld implements AsyncDisposable {
   ): Promise<Flanneld> {
     const argv = [...under, process.execPath, '--disable-warning=ExperimentalWarning', MAIN, ...flags];
     // Nothing of a test may land in the machine's /run/flannel.
-    const ownFiles = { FLANNELD_SUBNET_FILE: join(host.stateDirectory, 'subnet.env') };
+    const ownFiles = { FLANNELD_SUBNET_FILE: subnetFileOf(host) };
     const options = { stderr: 'pipe', env: { ...ownFiles, ...env } } as const;
     return new Flanneld(topology, host, await topology.start(host, argv, options));
   }
@@ -99,6 +99,11 @@ export function messageOf(line: string): string {
   return line.replace(/^[IWE]\d{4} [\d:.]+ +\d+ [^ ]+:\d+\] /, '');
 }
 
+/** Where an agent of a test has it. */
+export function subnetFileOf({ stateDirectory }: Pick<LabHost, 'stateDirectory'>): string {
+  return join(stateDirectory, 'subnet.env');
+}
+
 /** Flags of an agent with a subnet store of this host alone, and files in its state directory. */
 export function localFlags(host: LabHost, netConf: string | undefined, ...more: readonly string[]): string[] {
   const { stateDirectory: dir } = host;
@@ -106,7 +111,7 @@ export function localFlags(host: LabHost, netConf: string | undefined, ...more: 
   if (netConf !== undefined) writeFileSync(join(dir, 'net-conf.json'), netConf);
   return [
     ...['--subnet-mgr=local', `--local-store=${join(dir, 'subnets.db')}`],
-    ...[`--net-config-path=${join(dir, 'net-conf.json')}`, `--subnet-file=${join(dir, 'subnet.env')}`],
+    ...[`--net-config-path=${join(dir, 'net-conf.json')}`, `--subnet-file=${subnetFileOf(host)}`],
     ...more,
   ];
 }

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { CheckResult } from '../../src/doctor/check.ts';
@@ -108,4 +109,16 @@ export async function ping(
   const argv = ['ping', '-n', '-c', '1', '-W', '3', ...flags, to];
   const { stdout, stderr, exitCode } = await topology.exec(from, argv, { okExitCodes: 'any' });
   return { ok: exitCode === 0, output: `${stdout}${stderr}` };
+}
+
+/** The container of each of these hosts reaches that of every other one. */
+export async function assertPings(topology: Topology, hosts: readonly LabHost[]): Promise<void> {
+  const containers = hosts.map((host) => host.containers[0]!);
+  for (const from of containers) {
+    for (const to of containers) {
+      if (from === to) continue;
+      const { ok, output } = await ping(topology, from, addressOf(to));
+      assert.ok(ok, `${from.name} to ${to.name}: ${output}`);
+    }
+  }
 }

@@ -1,7 +1,8 @@
 import { WeftError } from '../errors.ts';
+import { formatAddr, isIpv4, nextAddr } from '../ip/address.ts';
 import { type ConfList, type ConfListPlugin, parseConfList } from './conf-list.ts';
 import { buildDelegateConfig } from './delegate-config.ts';
-import { formatIp, parseCidr } from './ip-text.ts';
+import { parseCidr } from './ip-text.ts';
 import { type JsonObject, parsePluginConfig } from './plugin-config.ts';
 import type { PluginSubnetEnv } from './plugin-subnet-env.ts';
 
@@ -49,9 +50,10 @@ function delegateOf(
 function withGateways(ipam: JsonObject, env: PluginSubnetEnv): JsonObject {
   if (ipam.type !== 'host-local' || !Array.isArray(ipam.routes)) return ipam;
   const gatewayOf = (dst: unknown): string | undefined => {
-    const bits = typeof dst === 'string' ? parseCidr(dst)?.ip.bits : undefined;
-    const subnet = [env.subnet, env.ipv6Subnet].find((one) => one !== undefined && one.ip.bits === bits);
-    return subnet && formatIp({ ...subnet.ip, value: subnet.ip.value + 1n });
+    const network = typeof dst === 'string' ? parseCidr(dst) : undefined;
+    if (network === undefined) return undefined;
+    const subnet = isIpv4(network.ip) ? env.subnet : env.ipv6Subnet;
+    return subnet && formatAddr(nextAddr(subnet.ip));
   };
   const routes = (ipam.routes as readonly JsonObject[]).map((route) => {
     // A scope may rule a gateway out.

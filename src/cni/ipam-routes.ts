@@ -1,7 +1,8 @@
+import { formatAddr } from '../ip/address.ts';
 import { foldKey } from '../lease/go-json.ts';
 import type { JsonValue } from '../lease/lease.ts';
 import type { GoValue } from './go-marshal.ts';
-import { formatCidr, formatIp, parseCidr, parseIp } from './ip-text.ts';
+import { formatCidr, parseCidr, parseIp } from './ip-text.ts';
 
 /** In the order in which flannel's plugin writes a route's members, the only ones in its output that are not sorted. */
 export type Route = ReadonlyMap<string, GoValue>;
@@ -45,7 +46,7 @@ function parseRoute(value: JsonValue): Route {
   if (gateway !== '') {
     const ip = typeof gateway === 'string' ? parseIp(gateway) : undefined;
     if (ip === undefined) throw new Error(`gw: invalid IP address: ${JSON.stringify(gateway)}`);
-    route.set('gw', formatIp(ip));
+    route.set('gw', formatAddr(ip));
   }
   for (const { key, omitZero } of INTEGERS) {
     const number = given.get(key);

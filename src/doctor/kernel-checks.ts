@@ -1,5 +1,6 @@
-import { formatCidr, formatIp } from '../cni/ip-text.ts';
+import { formatCidr } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
+import { formatAddr, nextAddr } from '../ip/address.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
@@ -108,7 +109,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
         const { links = [] } = (await readBackend(host, paths, signal)) ?? {};
         if (links.length === 0) return ok('this backend has none');
-        const address = formatIp(env.subnet.ip);
+        const address = formatAddr(env.subnet.ip);
         const problems: string[] = [];
         for (const { name, family } of links) {
           const device = await link(name, signal);
@@ -176,7 +177,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
         const bridge = await link(BRIDGE, signal);
         if (bridge === undefined || bridge.addresses.length === 0) return ok('no pod has been added yet');
-        const gateway = `${formatIp({ bits: 32, value: env.subnet.ip.value + 1n })}/${env.subnet.length}`;
+        const gateway = `${formatAddr(nextAddr(env.subnet.ip))}/${env.subnet.length}`;
         return bridge.addresses.includes(gateway)
           ? ok(gateway)
           : fail(

@@ -1,5 +1,6 @@
-import { type formatCidr, formatIp } from '../cni/ip-text.ts';
+import type { Cidr } from '../cni/ip-text.ts';
 import { describeError } from '../errors.ts';
+import { formatAddr, nextAddr } from '../ip/address.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { clockDoubt } from './clock-doubt.ts';
 import { NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
@@ -266,8 +267,8 @@ function bridgeFinding(
       );
 }
 
-function gatewayOf(subnet: Parameters<typeof formatCidr>[0]): string {
-  return `${formatIp({ bits: 32, value: subnet.ip.value + 1n })}/${subnet.length}`;
+function gatewayOf({ ip, length }: Cidr): string {
+  return `${formatAddr(nextAddr(ip))}/${length}`;
 }
 
 function named(lines: readonly string[]): string {

@@ -1,5 +1,5 @@
-import { formatIpv4, type Ipv4Addr, parseIpv4 } from './ipv4.ts';
-import { formatIpv6, type Ipv6Addr, parseIpv6 } from './ipv6.ts';
+import { formatIpv4, type Ipv4Addr, ipv4Of, parseIpv4 } from './ipv4.ts';
+import { formatIpv6, type Ipv6Addr, ipv6Of, parseIpv6 } from './ipv6.ts';
 import {
   containsAddr4,
   containsAddr6,
@@ -32,6 +32,11 @@ export function parseAddr(text: string): IpAddr | undefined {
 
 export function formatAddr(addr: IpAddr): string {
   return isIpv4(addr) ? formatIpv4(addr) : formatIpv6(addr);
+}
+
+/** The address behind it. @throws RangeError for the last of its family. */
+export function nextAddr(addr: IpAddr): IpAddr {
+  return isIpv4(addr) ? ipv4Of(addr + 1) : ipv6Of(addr + 1n);
 }
 
 /** `192.0.2.1:80`, `[2001:db8::1]:80`. */

@@ -250,7 +250,7 @@ const NO_FILTERS: AgentHost['outerFilters'] = {
   remove: async () => {},
 };
 
-describe('the life of an agent', { timeout: 60_000 }, () => {
+describe('the life of an agent', () => {
   it('goes from a configuration to a lease, a route, subnet.env and ready, and ends when it is told to', async () => {
     await using stage = await Stage.make();
     stage.start();

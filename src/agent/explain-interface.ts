@@ -19,11 +19,13 @@ export async function explainForHost(
 ): Promise<{ readonly text: string; readonly found: boolean }> {
   const { manager, nodeAddresses } = await host.openStore(() => {}, signal);
   await using _ = manager;
-  const families = await manager.networkConfig(AbortSignal.any([signal, AbortSignal.timeout(CONFIG_MS)])).catch(() => {
+  const config = await manager.networkConfig(AbortSignal.any([signal, AbortSignal.timeout(CONFIG_MS)])).catch(() => {
     signal.throwIfAborted();
     return { ipv4: undefined, ipv6: undefined };
   });
   const known = await readLastKnown(options.subnetFile, describeStore(options), backendKind);
   const inUse = known.kind === 'read' ? known.known.external : undefined;
-  return await explainInterface(host.readNetwork, options, families, await nodeAddresses?.(signal), inUse, signal);
+  const keep = { inUse, isRunning: false };
+  const node = await nodeAddresses?.(signal);
+  return await explainInterface({ readNetwork: host.readNetwork, options, config, node, keep }, signal);
 }

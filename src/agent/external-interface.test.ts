@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { addresses, networkInterface } from '../../test/fakes/host-networks.ts';
-import type { ChosenInterface } from '../config/choose-interface.ts';
 import { formatPrefix } from '../ip/address.ts';
+import type { ChosenInterface } from '../underlay/interface-choice.ts';
 import { externalOf } from './external-interface.ts';
 
 function networksOn(...texts: string[]): string[] {

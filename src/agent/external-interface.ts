@@ -1,15 +1,5 @@
 import type { ExternalInterface } from '../backend/backend.ts';
-import {
-  type ChosenInterface,
-  choiceLogLines,
-  explainChoice,
-  type InterfaceChoice,
-  type IpStack,
-  interfaceNotFound,
-  type NetworkInterface,
-} from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import { type KeepOptions, keepOrChooseInterface } from '../config/keep-interface.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import { isLinkLocal6 } from '../desired/state.ts';
@@ -19,6 +9,10 @@ import type { Addresses } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import type { Log } from '../log/log.ts';
+import { choiceLogLines, explainChoice, interfaceNotFound } from '../underlay/explain-choice.ts';
+import type { NetworkInterface } from '../underlay/host-network.ts';
+import type { ChosenInterface, InterfaceChoice, IpStack } from '../underlay/interface-choice.ts';
+import { type KeepOptions, keepOrChooseInterface } from '../underlay/keep-interface.ts';
 import type { AgentHost } from './ports.ts';
 
 /** What a subnet manager that knows nodes can add to the choice; parsed from text that people wrote. */
@@ -50,12 +44,19 @@ function stackOf(config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>): IpStack {
   return config.ipv4 === undefined ? 'ipv6' : 'dual';
 }
 
+/** What an interface is looked for by. */
+interface InterfaceSearch {
+  readonly readNetwork: AgentHost['readNetwork'];
+  readonly options: FlanneldOptions;
+  /** The families of the network. */
+  readonly config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>;
+  /** What the subnet manager knows of this node, if it knows nodes. */
+  readonly node: NodeAddresses | undefined;
+  readonly keep: KeepOptions;
+}
+
 async function choose(
-  readNetwork: AgentHost['readNetwork'],
-  options: FlanneldOptions,
-  stack: IpStack,
-  node: NodeAddresses | undefined,
-  keep: KeepOptions,
+  { readNetwork, options, config, node, keep }: InterfaceSearch,
   signal: AbortSignal,
 ): Promise<InterfaceChoice> {
   const hints = node && parseNodeHints(node);
@@ -66,7 +67,7 @@ async function choose(
   }
   const host = await readNetwork(signal, { canReach: options.ifaceCanReach });
   const request = {
-    stack,
+    stack: stackOf(config),
     iface: options.iface,
     ifaceRegex: options.ifaceRegex,
     ifaceCanReach: options.ifaceCanReach,
@@ -87,15 +88,11 @@ async function choose(
  * @throws WeftError WEFT_INTERFACE_NOT_FOUND with every candidate and why it was not taken.
  */
 export async function findExternalInterface(
-  readNetwork: AgentHost['readNetwork'],
-  options: FlanneldOptions,
-  config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
-  node: NodeAddresses | undefined,
-  keep: KeepOptions,
+  search: InterfaceSearch,
   log: Pick<Log, 'info'>,
   signal: AbortSignal,
 ): Promise<ChosenInterface> {
-  const choice = await choose(readNetwork, options, stackOf(config), node, keep, signal);
+  const choice = await choose(search, signal);
   for (const { what, error } of choice.failures) log.info(`Could not find valid interface matching ${what}: ${error}`);
   if (!choice.found) throw interfaceNotFound(choice);
   for (const line of choiceLogLines(choice)) log.info(line);
@@ -122,13 +119,9 @@ export function externalOf(choice: ChosenInterface): ExternalInterface {
 
 /** The table of `--explain-iface`; `found` is false when no interface would do. */
 export async function explainInterface(
-  readNetwork: AgentHost['readNetwork'],
-  options: FlanneldOptions,
-  config: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
-  node: NodeAddresses | undefined,
-  inUse: KeepOptions['inUse'],
+  search: InterfaceSearch,
   signal: AbortSignal,
 ): Promise<{ readonly text: string; readonly found: boolean }> {
-  const choice = await choose(readNetwork, options, stackOf(config), node, { inUse, isRunning: false }, signal);
+  const choice = await choose(search, signal);
   return { text: explainChoice(choice), found: choice.found };
 }

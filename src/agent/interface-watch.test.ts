@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
-import type { ChosenInterface, NetworkInterface } from '../config/choose-interface.ts';
 import type { Log } from '../log/log.ts';
+import type { NetworkInterface } from '../underlay/host-network.ts';
+import type { ChosenInterface } from '../underlay/interface-choice.ts';
 import { externalOf } from './external-interface.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 

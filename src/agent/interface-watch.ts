@@ -1,11 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { ExternalInterface } from '../backend/backend.ts';
-import { type ChosenInterface, choiceLogLines, type NetworkInterface } from '../config/choose-interface.ts';
-import type { InterfaceInUse } from '../config/keep-interface.ts';
 import { describeError } from '../errors.ts';
 import { formatAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import type { Log } from '../log/log.ts';
+import { choiceLogLines } from '../underlay/explain-choice.ts';
+import type { NetworkInterface } from '../underlay/host-network.ts';
+import type { ChosenInterface } from '../underlay/interface-choice.ts';
+import type { InterfaceInUse } from '../underlay/keep-interface.ts';
 import { externalOf } from './external-interface.ts';
 
 export interface InterfaceWatchOptions {

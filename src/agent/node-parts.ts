@@ -1,12 +1,13 @@
 import { backendsBeside, configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
 import { ownTuns } from '../backend/tun-name.ts';
-import type { ChosenInterface, HostNetwork } from '../config/choose-interface.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import type { KeepOptions } from '../config/keep-interface.ts';
 import { type NetworkConfig, networksOf } from '../config/network-config.ts';
 import type { RecordEvent } from '../events/event.ts';
 import { perFamily } from '../ip/family.ts';
 import type { Log } from '../log/log.ts';
+import type { HostNetwork } from '../underlay/host-network.ts';
+import type { ChosenInterface } from '../underlay/interface-choice.ts';
+import type { KeepOptions } from '../underlay/keep-interface.ts';
 import type { AgentFigures } from './agent-figures.ts';
 import type { EarlierRun } from './earlier-run.ts';
 import { externalOf, findExternalInterface } from './external-interface.ts';
@@ -144,7 +145,7 @@ export class NodePartsMaker {
       this.#network = await host.readNetwork(signal, options);
       return this.#network;
     };
-    return findExternalInterface(readNetwork, options, config, node.addresses, keep, log, signal);
+    return findExternalInterface({ readNetwork, options, config, node: node.addresses, keep }, log, signal);
   }
 
   #watchInterface(config: NetworkConfig, initial: ChosenInterface): InterfaceWatch {

@@ -1,7 +1,6 @@
 import type { Inspection } from '../api/inspection.ts';
 import type { Doctor } from '../api/schema.ts';
 import type { CloudRoute, ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
-import type { HostNetwork, NetworkInterface } from '../config/choose-interface.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import type { DestinationCheck } from '../dataplane/destination-check.ts';
 import type { FastPathInMode, FastPathMode, FastPathObstacle } from '../dataplane/fast-path/mode.ts';
@@ -19,6 +18,7 @@ import type { ReportSink } from '../subnet/report.ts';
 import type { SubnetManager } from '../subnet/subnet-manager.ts';
 import type { FirewallText } from '../trafficmngr/forward-drops.ts';
 import type { TrafficManager } from '../trafficmngr/traffic-manager.ts';
+import type { HostNetwork, NetworkInterface } from '../underlay/host-network.ts';
 import type { ProbePort } from './peer-probes.ts';
 
 /**

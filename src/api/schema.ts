@@ -89,7 +89,9 @@ export const PeerSchema = v.object({
   holder: v.optional(v.pipe(v.string(), v.description('Name of its Node, where the store knows names.'))),
   backendType: v.pipe(
     v.string(),
-    v.description('As it publishes it; where it publishes none, that of the agent’s host if this publishes none either, else udp.'),
+    v.description(
+      'As it publishes it; where it publishes none, that of the agent’s host if this publishes none either, else udp.',
+    ),
   ),
   path: openSet(PEER_PATHS, 'How packets reach it.'),
   reason: v.optional(

@@ -14,9 +14,9 @@ import type { JsonBounds } from '../lease/go-json.ts';
 import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
+import type { InterfaceInUse } from '../underlay/keep-interface.ts';
 import { writeFileAtomically } from './atomic-file.ts';
 import { type BackendLookup, readBackendConfig } from './backend-config.ts';
-import type { InterfaceInUse } from './keep-interface.ts';
 import type { AddressPlan, NetworkConfig } from './network-config.ts';
 import type { NodeAddresses } from './node-addresses.ts';
 

@@ -1,6 +1,6 @@
-import type { HostNetwork, InterfaceAddress, NetworkInterface, RouteLookup } from '../config/choose-interface.ts';
 import { WeftError } from '../errors.ts';
 import { formatAddr, type IpAddr, isIpv4, parseAddr } from '../ip/address.ts';
+import type { HostNetwork, InterfaceAddress, NetworkInterface, RouteLookup } from '../underlay/host-network.ts';
 import { run } from './run.ts';
 
 export interface ReadHostNetworkOptions {

@@ -16,7 +16,6 @@ import type {
 import { describeError } from '../errors.ts';
 import { readDeviceFacts, turnFeatureOff } from './ethtool.ts';
 import { errnoName } from './ffi.ts';
-import { readIpsecPolicies } from './ipsec-policies.ts';
 import {
   addressesOf,
   batchErrors,
@@ -29,6 +28,7 @@ import {
   unreadable,
 } from './iproute2-answers.ts';
 import { commandOf, type Tool, toolOf } from './iproute2-commands.ts';
+import { readIpsecPolicies } from './ipsec-policies.ts';
 import { concerns, IpMonitor, type IpMonitorOptions, linkIndex } from './link-monitor.ts';
 import { OwnEchoes } from './own-echoes.ts';
 import { type RunResult, run } from './run.ts';

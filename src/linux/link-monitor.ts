@@ -1,8 +1,8 @@
-import type { NetworkInterface } from '../config/choose-interface.ts';
 import { neighbourLinks } from '../desired/plan/links.ts';
 import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { formatPrefix } from '../ip/address.ts';
+import type { NetworkInterface } from '../underlay/host-network.ts';
 import { type NetlinkSocket, untilListening } from './netlink-listener.ts';
 import { type Child, lines, start } from './run.ts';
 

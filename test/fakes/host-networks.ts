@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import type { InterfaceAddress, InterfaceRequest, NetworkInterface } from '../../src/config/choose-interface.ts';
 import { parseAddr } from '../../src/ip/address.ts';
 import type { Addresses } from '../../src/ip/family.ts';
 import { parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parseIpv6 } from '../../src/ip/ipv6.ts';
+import type { InterfaceAddress, NetworkInterface } from '../../src/underlay/host-network.ts';
+import type { InterfaceRequest } from '../../src/underlay/interface-choice.ts';
 
 /** `10.0.0.1`, with words behind it: `fd00::5 dynamic temporary deprecated`. */
 export function interfaceAddress(text: string): InterfaceAddress {

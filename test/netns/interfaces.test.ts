@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chooseInterface } from '../../src/config/choose-interface.ts';
 import { formatAddr, parseAddr } from '../../src/ip/address.ts';
 import { readHostNetwork } from '../../src/linux/interfaces.ts';
+import { chooseInterface } from '../../src/underlay/choose-interface.ts';
 import { NOTHING_ASKED as REQUEST } from '../fakes/host-networks.ts';
 import { openRealHost } from './kernel-harness.ts';
 

@@ -4,7 +4,7 @@ import type { KubeProgram } from './kube-build.ts';
 
 const ROLES = ['etcd', 'etcdPeer', 'api', 'controllerManager', 'scheduler'] as const;
 type Role = (typeof ROLES)[number];
-export type ControlPlanePorts = Readonly<Record<Role, number>>;
+type ControlPlanePorts = Readonly<Record<Role, number>>;
 
 /** What they are where nobody else has any. */
 export const USUAL_PORTS: ControlPlanePorts = {

@@ -10,7 +10,12 @@ export interface KubeconfigUser {
 }
 
 /** Writes a kubeconfig, which JSON can be; returns its path. @param caFile of the server's authority. */
-export async function writeKubeconfig(path: string, server: string, caFile: string, user: KubeconfigUser): Promise<string> {
+export async function writeKubeconfig(
+  path: string,
+  server: string,
+  caFile: string,
+  user: KubeconfigUser,
+): Promise<string> {
   const caData = (await readFile(caFile)).toString('base64');
   const config = {
     apiVersion: 'v1',

@@ -10,7 +10,7 @@ const ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift
 const ENTER_ROOT_CGROUPS = 'for file in /sys/fs/cgroup/*/cgroup.procs; do echo 0 >"$file"; done; exec "$@"';
 const NAMESPACES = ['--mount', '--net', '--uts', '--cgroup', '--pid'];
 
-export interface FileSystems {
+interface FileSystems {
   /** Commands. */
   readonly first: readonly (readonly string[])[];
   readonly hostname: string;

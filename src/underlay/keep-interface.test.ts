@@ -4,7 +4,8 @@ import { NOTHING_ASKED as ASKED, addresses, networkInterface as nic } from '../.
 import { formatAddr, parseAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
-import type { HostNetwork, InterfaceRequest, NetworkInterface } from './choose-interface.ts';
+import type { HostNetwork, NetworkInterface } from './host-network.ts';
+import type { InterfaceRequest } from './interface-choice.ts';
 import { addressesOfHost, type InterfaceInUse, keepOrChooseInterface } from './keep-interface.ts';
 
 function host(interfaces: readonly NetworkInterface[], ipv4: readonly string[], ipv6 = ipv4): HostNetwork {

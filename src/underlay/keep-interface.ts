@@ -1,15 +1,8 @@
 import { formatAddr, type IpAddr, isIpv4 } from '../ip/address.ts';
 import type { Addresses } from '../ip/family.ts';
-import {
-  type ChosenInterface,
-  chooseInterface,
-  familiesOf,
-  type HostNetwork,
-  type InterfaceChoice,
-  type InterfaceRequest,
-  type NetworkInterface,
-  usableAddresses,
-} from './choose-interface.ts';
+import { chooseInterface } from './choose-interface.ts';
+import { type HostNetwork, type NetworkInterface, usableAddresses } from './host-network.ts';
+import { type ChosenInterface, familiesOf, type InterfaceChoice, type InterfaceRequest } from './interface-choice.ts';
 
 /** The interface whose addresses the other nodes know this host by. */
 export interface InterfaceInUse {

@@ -4,18 +4,10 @@ import { addresses, networkInterface, NOTHING_ASKED as REQUEST } from '../../tes
 import { formatAddr, parseAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
-import {
-  type ChosenInterface,
-  choiceLogLines,
-  chooseInterface,
-  explainChoice,
-  type HostNetwork,
-  type InterfaceRequest,
-  interfaceNotFound,
-  type NetworkInterface,
-  type NoInterface,
-  usableAddresses,
-} from './choose-interface.ts';
+import { chooseInterface } from './choose-interface.ts';
+import { choiceLogLines, explainChoice, interfaceNotFound } from './explain-choice.ts';
+import { type HostNetwork, type NetworkInterface, usableAddresses } from './host-network.ts';
+import type { ChosenInterface, InterfaceRequest, NoInterface } from './interface-choice.ts';
 
 let index = 0;
 function nic(name: string, addresses: readonly string[], change: Partial<NetworkInterface> = {}): NetworkInterface {

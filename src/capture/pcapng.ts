@@ -78,6 +78,7 @@ export function interfaceDescription({ name, description, linkType, snapBytes }:
   return block(BLOCKS.interface, bytesOf(body), items(options));
 }
 
+/** A block that gives addresses the names that readers of the file show (pcapng, Name Resolution Block). */
 export function nameResolution(names: readonly NamedAddress[]): Uint8Array {
   const records = names.map(({ address, name }): Item => {
     const isV4 = isIpv4(address);
@@ -89,6 +90,7 @@ export function nameResolution(names: readonly NamedAddress[]): Uint8Array {
   return block(BLOCKS.names, items(records, true));
 }
 
+/** One packet as it was captured (pcapng, Enhanced Packet Block); `comment` is shown beside it. */
 export function packetBlock({ interfaceId, timeNs, direction, originalBytes, bytes, comment }: CapturedPacket): Buffer {
   const head = new DataView(new ArrayBuffer(20));
   head.setUint32(0, interfaceId, true);

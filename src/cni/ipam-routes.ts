@@ -16,6 +16,7 @@ const INTEGERS: readonly { readonly key: string; readonly omitZero: boolean }[] 
   { key: 'scope', omitZero: false },
 ];
 
+/** A route of nothing but its destination. */
 export function routeTo(dst: string): Route {
   return new Map([['dst', dst]]);
 }

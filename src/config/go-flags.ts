@@ -40,6 +40,7 @@ export type FlagParse<T extends FlagTable> =
   /** `rest`: the words from the first one that is no flag on; Go leaves them unparsed. */
   | ({ readonly kind: 'values'; readonly rest: readonly string[] } & FlagSettings<T>);
 
+/** A flag that takes any text. */
 export function stringFlag(initial: string, usage: string): FlagDefinition<string> {
   return {
     usage,
@@ -63,6 +64,7 @@ export function intFlag(initial: number, usage: string): FlagDefinition<number> 
   };
 }
 
+/** As Go's: `-flag` alone is true, and a value must be joined to it (`-flag=false`). */
 export function boolFlag(initial: boolean, usage: string): FlagDefinition<boolean> {
   return {
     usage,

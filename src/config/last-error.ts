@@ -21,6 +21,7 @@ export interface StartupError {
   readonly at: Date;
 }
 
+/** Where the reason of a failed start is kept, below the folder of subnet.env. */
 export function startupErrorPath(stateDir: string): string {
   return join(stateDir, FILE_NAME);
 }

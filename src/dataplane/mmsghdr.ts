@@ -22,6 +22,7 @@ const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
 const UDP_GRO = 104;
 
+/** A `sockaddr_in` at `at`; `address` and `port` are in host order. */
 export function putSockaddr(arena: Arena, at: number, address: number, port: number): void {
   arena.view.setUint16(at, AF_INET, true);
   arena.view.setUint16(at + 2, port);
@@ -48,6 +49,7 @@ export function initMessage(arena: Arena, message: number, name: number, nameByt
   putPointer(arena, message + CONTROL, control);
 }
 
+/** What the message consists of: `count` entries of the vector at `iovecs`. */
 export function setVector(arena: Arena, message: number, iovecs: number, count: number): void {
   putPointer(arena, message + IOV, iovecs);
   arena.view.setUint32(message + IOV_COUNT, count, true);
@@ -74,6 +76,7 @@ export function armForReceive(arena: Arena, message: number, nameBytes: number):
   arena.view.setUint32(message + FLAGS, 0, true);
 }
 
+/** Bytes that the kernel has received into the message (recvmmsg(2), msg_len). */
 export function receivedLength(arena: Arena, message: number): number {
   return arena.view.getUint32(message + TRANSFERRED, true);
 }

@@ -33,6 +33,7 @@ export const ENDPOINT_ENTRY = 2; // address, slot; 0 = empty
 // By slot: outer address (of an IPv6 underlay the first slot that has it), port. Path MTU is apart, because the workers write it.
 export const SLOT_ENTRY = 2;
 
+/** Of an IPv4 prefix, for its bucket. */
 export function hash(address: number, length: number): number {
   const mixed = Math.imul(address ^ Math.imul(length + 1, 0x9e3779b1), 0x85ebca6b);
   return (mixed ^ (mixed >>> 15)) >>> 0;
@@ -50,6 +51,7 @@ export interface Shape {
   readonly addresses6: number;
 }
 
+/** Where the parts of one copy of a table begin, in words, with room for `capacity` peers. */
 export function shapeOf(capacity: number): Shape {
   const buckets = 2 ** Math.ceil(Math.log2(Math.max(16, capacity * 2)));
   const prefixes = FIXED_WORDS;

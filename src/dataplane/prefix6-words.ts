@@ -15,10 +15,12 @@ export function word6(address: bigint, index: number): number {
   return Number((address >> BigInt(96 - 32 * index)) & 0xffff_ffffn) | 0;
 }
 
+/** Writes {@link ADDRESS6_WORDS} words, the first of which has the highest bits. */
 export function putAddress6(words: Int32Array, at: number, address: bigint): void {
   for (let index = 0; index < ADDRESS6_WORDS; index++) words[at + index] = word6(address, index);
 }
 
+/** Reads what {@link putAddress6} writes. */
 export function address6Of(words: Int32Array, at: number): Ipv6Addr {
   let address = 0n;
   for (let index = 0; index < ADDRESS6_WORDS; index++) address = (address << 32n) | BigInt(words[at + index]! >>> 0);

@@ -29,6 +29,7 @@ export const FAMILIES: readonly Family[] = [
   { key: 'ipv6', version: 6, name: 'IPv6', bits: 128 },
 ];
 
+/** The same made for each family. */
 export function perFamily<T>(make: (key: FamilyKey) => T): PerFamily<T> {
   return { ipv4: make('ipv4'), ipv6: make('ipv6') };
 }

@@ -19,6 +19,7 @@ export function mask4(length: number): number {
   return length === 0 ? 0 : (0xffffffff << (32 - length)) >>> 0;
 }
 
+/** The netmask of a prefix length 0 … 128. */
 export function mask6(length: number): bigint {
   return (IPV6_MAX << BigInt(128 - length)) & IPV6_MAX;
 }

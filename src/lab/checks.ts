@@ -280,6 +280,7 @@ const routeSchema = v.array(
   }),
 );
 
+/** The IPv4 routes of each host, in the kernel’s order. */
 export async function readRoutes(topology: Topology, signal?: AbortSignal): Promise<HostRoutes[]> {
   return await mapLimit(topology.hosts, 4, async (host) => {
     const { stdout } = await topology.exec(host, ['ip', '-j', '-4', 'route', 'show'], { signal });

@@ -26,6 +26,7 @@ function resultFile(stateDirectory: string): string {
   return join(stateDirectory, 'result.json');
 }
 
+/** Keeps what the run has found for {@link readKeptLab}. @param stateDirectory of the lab. */
 export function writeLabResult(result: LabResult, stateDirectory: string): void {
   writeFileSync(resultFile(stateDirectory), JSON.stringify(result), { mode: 0o600 });
 }

@@ -107,6 +107,7 @@ export function listLabIds(registry: string = REGISTRY_DIRECTORY): string[] {
   }
 }
 
+/** Removes it with the files of the lab. Nothing there is no error. */
 export function removeRecord(id: string, registry: string = REGISTRY_DIRECTORY): void {
   rmSync(stateDirectoryOf(id, registry), { recursive: true, force: true });
   rmSync(join(registry, `${id}.json`), { force: true });

@@ -175,6 +175,7 @@ export type WalkResult =
   /** What is missing or contradicts the path, one sentence each, in path order. */
   | { readonly ok: false; readonly problems: readonly string[] };
 
+/** The hops of the probe, in order, with what each has done to it, and what is wrong with them. Pure. */
 export function buildWalk(facts: WalkFacts): WalkResult {
   const { steps, sightings, probe } = facts;
   const problems: string[] = [];

@@ -41,10 +41,12 @@ export interface Lease {
 /** Identity of a lease: its subnets, in flannel's key form `10.5.1.0-24` or `10.5.1.0-24&fd00::-56`. */
 export type LeaseKey = string & { readonly __leaseKey: true };
 
+/** Of its subnets. */
 export function leaseKey({ subnets }: Pick<Lease, 'subnets'>): LeaseKey {
   return subnetsKey(subnets);
 }
 
+/** The key of the lease that has them, computed once for an object. */
 export function subnetsKey(subnets: Subnets): LeaseKey {
   let key = keys.get(subnets);
   if (key === undefined) {

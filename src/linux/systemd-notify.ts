@@ -30,6 +30,7 @@ const SUN_PATH_SIZE = 108;
 /** When systemd's queue is full. Messages keep their order. */
 const RETRY_MS = 100;
 
+/** What tells systemd that the agent is ready, goes on and stops (sd_notify(3)); nothing where systemd has not asked. */
 export function systemdNotifier(options: SystemdNotifierOptions): SystemdNotifier {
   const target = options.environment.NOTIFY_SOCKET ?? '';
   if (target === '') return SILENT;

@@ -71,6 +71,7 @@ export function isAt(entry: StoredEntry, addresses: readonly IpAddr[]): boolean 
   return address !== undefined && addresses.includes(address);
 }
 
+/** Whether the entry has not run out; a reservation never does. */
 export function isLive(entry: StoredEntry, nowMs: number): boolean {
   return entry.expiresAtMs === undefined || entry.expiresAtMs > nowMs;
 }

@@ -15,6 +15,7 @@ const INSTALLED = '../lib/weft/koffi.node';
 /** One of them is almost always writable and without `noexec`. */
 const FOLDERS = [tmpdir(), '/var/tmp', '/run', '/dev/shm'];
 
+/** Loads koffi’s native part out of the executable. @throws WeftError WEFT_ADDON_UNLOADABLE. */
 export function loadStatic(): unknown {
   const addon = new Uint8Array(getRawAsset('koffi.node'));
   const failures = new Set<string>();

@@ -16,6 +16,7 @@ export interface LinkPlan {
   readonly own: ReadonlySet<string>;
 }
 
+/** What makes the links as wanted. @param problems gets what stands in the way and needs a person. */
 export function planLinks(
   wanted: Pick<WantedState, 'links' | 'absentLinks' | 'addresses'>,
   actual: Pick<ActualState, 'links' | 'addresses'>,

@@ -20,6 +20,7 @@ export type Launch = (
   env: Readonly<Record<string, string>> | undefined,
 ) => Promise<Child>;
 
+/** By which servers are started there. */
 export function launcherOf({ launch, netns }: ServerPlace): Launch {
   return launch ?? ((argv, logFile, env) => startLogged(argv, logFile, netns, env));
 }

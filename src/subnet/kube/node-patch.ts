@@ -95,6 +95,7 @@ function goJson(value: JsonValue | undefined): string {
   );
 }
 
+/** A merge patch of these annotations; others stay. */
 export function annotationPatch(changes: Readonly<Record<string, string>>): string {
   return JSON.stringify({ metadata: { annotations: changes } });
 }

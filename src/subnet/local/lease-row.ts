@@ -25,6 +25,7 @@ export function decodeRow(row: LeaseRow, options: { readonly data?: boolean } = 
   };
 }
 
+/** The row of a lease, with keys and values as flannel has them in etcd. */
 export function encodeRow(lease: Lease): LeaseRow {
   return { key: leaseKey(lease), value: encodeLeaseValue(lease.attrs), expiresAtMs: lease.expiresAtMs ?? null };
 }

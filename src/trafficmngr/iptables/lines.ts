@@ -41,6 +41,7 @@ export function ruleLine(chain: string, comment: string, rule: TrafficRule): str
   return parts.join(' ');
 }
 
+/** The rule of a chain that sends every packet to another one. */
 export function jumpLine(from: string, comment: string, to: string): string {
   return `-A ${from} -m comment --comment "${comment}" -j ${to}`;
 }
@@ -158,6 +159,7 @@ export function targetOf(line: string): string | undefined {
   return options(line).find(({ name }) => name === '-j' || name === '-g')?.values[0];
 }
 
+/** The chain that a line of iptables-save adds a rule to; `undefined` for another line. */
 export function chainOf(line: string): string | undefined {
   const [first, chain] = words(line);
   return first === '-A' ? chain : undefined;

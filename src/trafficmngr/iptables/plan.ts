@@ -169,6 +169,7 @@ export interface SavedTable {
   readonly rules: readonly string[];
 }
 
+/** The output of iptables-save. @param table of lines before any `*table`. */
 export function parseSave(text: string, table = ''): readonly SavedTable[] {
   const tables: { name: string; chains: string[]; rules: string[] }[] = [];
   let current = { name: table, chains: [] as string[], rules: [] as string[] };

@@ -160,6 +160,7 @@ function only(item: Json): [string, Json] {
   return entries.length === 1 ? entries[0]! : ['', undefined];
 }
 
+/** A member of an object of `nft -j`; `undefined` for anything else. */
 export function field(value: Json, name: string): Json {
   return typeof value === 'object' && value !== null ? (value as Record<string, Json>)[name] : undefined;
 }

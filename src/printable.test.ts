@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { printable, printableLines } from './printable.ts';
+import { printable, printableLines, printableValue } from './printable.ts';
 
 test('what steers a terminal, makes lines or is not seen is written out', () => {
   assert.equal(
@@ -37,6 +37,30 @@ test('never a control character, never much longer than the limit, whatever come
       assert.doesNotMatch(shown, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);
       assert.ok(shown.length <= limit * 9 + 20);
       assert.doesNotMatch(printableLines(text, limit).replaceAll('\n  ', ''), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);
+    }),
+  );
+});
+
+test('every text in a value, and every name, can be shown; the rest of it stays', () => {
+  assert.deepEqual(
+    printableValue({ 'a\x1b': ['b\x07', 1, null, true, { c: 'two\n  lines\nor not' }], d: 'as it is' }),
+    {
+      'a\\x1b': ['b\\x07', 1, null, true, { c: 'two\n  lines\\nor not' }],
+      d: 'as it is',
+    },
+  );
+  const named = printableValue(JSON.parse('{"__proto__": {"x": "\\u001b"}}')) as object;
+  assert.deepEqual(Object.getOwnPropertyNames(named), ['__proto__']);
+  assert.equal((named as { readonly x?: string }).x, undefined);
+  fc.assert(
+    fc.property(fc.json({ stringUnit: 'binary' }), (text) => {
+      JSON.parse(JSON.stringify(printableValue(JSON.parse(text))), (name, value: unknown) => {
+        for (const each of [name, value]) {
+          if (typeof each !== 'string') continue;
+          assert.doesNotMatch(each.replaceAll('\n  ', ''), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);
+        }
+        return value;
+      });
     }),
   );
 });

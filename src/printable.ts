@@ -25,6 +25,21 @@ export function printableLines(text: string, maxLength: number): string {
   return `${lines.join('\n')}${cut === text ? '' : `… (${text.length - maxLength} more)`}`;
 }
 
+/**
+ * The same for each text in a value of JSON that somebody else has made, the names in it too: whoever shows a part of it need not think
+ * of it. Nothing is cut.
+ *
+ * @throws RangeError when it is nested too deep.
+ */
+export function printableValue(value: unknown): unknown {
+  if (typeof value === 'string') return printableLines(value, Number.POSITIVE_INFINITY);
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map(printableValue);
+  return Object.fromEntries(
+    Object.entries(value).map(([name, each]) => [printable(name, Number.POSITIVE_INFINITY), printableValue(each)]),
+  );
+}
+
 const SHORT: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
 function escaped(character: string): string {

@@ -89,4 +89,55 @@ describe('asking an agent', () => {
     assert.equal((await client.get('/peers', signal)).peers[0]?.path, 'teleport');
     await new Promise((resolve) => server.close(resolve));
   });
+
+  it('makes every text one that a terminal may show, for the agent may be anybody’s', async () => {
+    const { path, client } = at('hostile.sock');
+    const hostile = (value: unknown): unknown => {
+      if (typeof value === 'string') return `${value}\x1b]0;owned\x07\r\n\x9b2J\u202e`;
+      if (typeof value !== 'object' || value === null) return value;
+      if (Array.isArray(value)) return value.map(hostile);
+      return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, hostile(each)]));
+    };
+    const event = {
+      id: 1,
+      atMs: 1,
+      severity: 'info',
+      ...(hostile({ kind: 'ready', subject: 's', text: 't' }) as object),
+    };
+    const texts: Readonly<Record<string, string>> = {
+      '/api/v1/peers': JSON.stringify(hostile(new FakeInspection().peers())),
+      '/api/v1/leases': JSON.stringify(hostile(new FakeInspection().leases())),
+      '/api/v1/stream': `event: event\ndata: ${JSON.stringify(event)}\n\n`,
+    };
+    const server = createServer(({ url = '' }, response) => response.end(texts[url.split('?')[0]!]));
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const answers: unknown[] = [await client.get('/peers', signal), await client.get('/leases', signal)];
+    for await (const told of client.events(0, signal)) answers.push(told);
+    assert.equal(answers.length, 3);
+    JSON.parse(JSON.stringify(answers), (_, value: unknown) => {
+      if (typeof value === 'string') assert.doesNotMatch(value, /[\p{Cc}\p{Cf}]/u);
+      return value;
+    });
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  it('passes over long messages of a stream, and takes no event without end', async () => {
+    const { path, client } = at('long.sock');
+    const event = { id: 1, atMs: 1, kind: 'ready', severity: 'info', subject: 's', text: 'after all the peers' };
+    const server = createServer((_, response) => {
+      response.write(`event: peers\ndata: ${'x'.repeat(3 << 20)}\n\n`);
+      response.write(`event: event\ndata: ${JSON.stringify(event)}\n\n`);
+      response.write(`event: event\ndata: ${'x'.repeat(2 << 20)}`);
+    });
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const events = client.events(0, signal);
+    const first = await events.next();
+    assert.equal(first.done === true ? '' : first.value.text, 'after all the peers');
+    await assert.rejects(events.next(), {
+      code: 'WEFT_API_REFUSED',
+      message: /an event is longer than \d+ characters/,
+    });
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
 });

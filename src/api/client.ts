@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { AgentEvent } from '../events/event.ts';
+import { printableValue } from '../printable.ts';
 import { API_ROOT } from './root.ts';
 import { type Answer, type Endpoint, parseAnswer, parseEvent } from './schema.ts';
 import { type AgentAddress, agentRequest, bodyOf, responseTo } from './transport.ts';
@@ -12,13 +13,16 @@ const ANSWER_MS = 5_000;
 const SILENCE_MS = 30_000;
 /** Of one answer: ten thousands of peers. */
 const MAX_ANSWER = 256 << 20;
+/** Of one event in a stream: its texts are cut by whoever makes it. */
+const MAX_EVENT = 1 << 20;
+const EVENT_HEAD = 'event: event\n';
 
 export type Query = Readonly<Record<string, string>>;
 
 /** The way to one agent: the body of a 200. @throws WeftError WEFT_API_UNREACHABLE, WEFT_API_REFUSED; the signal's reason. */
 export type OpenAnswer = (path: string, query: Query, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
 
-/** One agent, as its API shows it. */
+/** One agent, as its API shows it. It may be anybody's: its texts may stand on a terminal as they are (printable.ts). */
 export interface AgentClient {
   /** For people: a socket, an address, a node. */
   readonly name: string;
@@ -36,7 +40,7 @@ export function agentClient(name: string, open: OpenAnswer, answerMs: number = A
       const timeout = AbortSignal.timeout(answerMs);
       try {
         const text = await textOf(await open(`${API_ROOT}${endpoint}`, query, AbortSignal.any([signal, timeout])));
-        return parseAnswer(endpoint, JSON.parse(text));
+        return parseAnswer(endpoint, printableValue(JSON.parse(text)));
       } catch (error) {
         signal.throwIfAborted();
         throw timeout.aborted
@@ -62,9 +66,13 @@ async function* eventsOf(
       const messages = text.split('\n\n');
       text = messages.pop() ?? '';
       for (const message of messages) {
-        if (!/^event: event$/m.test(message)) continue;
-        yield parseEvent(JSON.parse(/^data: (.*)$/m.exec(message)?.[1] ?? ''));
+        if (!message.startsWith(EVENT_HEAD)) continue;
+        yield parseEvent(printableValue(JSON.parse(/^data: (.*)$/m.exec(message)?.[1] ?? '')));
       }
+      if (text.length <= MAX_EVENT) continue;
+      if (text.startsWith(EVENT_HEAD)) throw new TypeError(`an event is longer than ${MAX_EVENT} characters`);
+      // Of what is not wanted, only whether its end has come.
+      text = text.slice(-1);
     }
   } catch (error) {
     if (signal.aborted) return;
@@ -129,7 +137,7 @@ async function textOf(body: AsyncIterable<Uint8Array>): Promise<string> {
 function readable(name: string, error: unknown): WeftError {
   if (error instanceof WeftError) return error;
   // What came is no answer of this API: another program, or a version that is no v1.
-  if (error instanceof SyntaxError || error instanceof TypeError)
+  if (error instanceof SyntaxError || error instanceof TypeError || error instanceof RangeError)
     return refused(name, `the answer cannot be read (${error.message})`);
   return unreachable(name, reasonOf(error), error);
 }

@@ -104,23 +104,22 @@ async function turns({ for: seconds }: WatchFlags, stopped: StopSignal, turn: ()
 }
 
 function print({ json }: WatchFlags, watched: Watched): void {
-  if (json) {
-    process.stdout.write(`${JSON.stringify(watched)}\n`);
-    return;
-  }
+  process.stdout.write(json ? `${JSON.stringify(watched)}\n` : renderWatched(watched));
+}
+
+/** Pure. Whoever rules a container has named its devices. */
+export function renderWatched(watched: Watched): string {
   const { atMs, place, device, reason, direction, packet, inner } = watched;
   const time = new Date(atMs).toISOString().slice(11, 23);
-  const where = [place === 'host' ? '' : printable(place), device, direction ?? '']
-    .filter((one) => one !== '')
-    .join(' ');
+  const where = [place === 'host' ? '' : place, device, direction ?? ''].filter((one) => one !== '').join(' ');
   const why =
     reason === undefined ? '' : ` ${reason}${watched.function === undefined ? '' : ` in ${watched.function}`}`;
   const lines = [
-    ...wrapped(`${time} ${where}${why}`, '  '),
+    ...wrapped(`${time} ${printable(where)}${why}`, '  '),
     ...wrapped(`  ${packet.text}`, '    '),
     ...(inner === undefined ? [] : wrapped(`  [${inner.text}]`, '    ')),
   ];
-  process.stdout.write(`${lines.join('\n')}\n`);
+  return `${lines.join('\n')}\n`;
 }
 
 /** This host's own namespace, and those with an address of its subnet. */

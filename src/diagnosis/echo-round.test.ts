@@ -69,7 +69,7 @@ describe('a round of echoes', () => {
     const io = new FakeNetwork(({ to, sequence }) =>
       to === OVERLAY
         ? { errno: -101 }
-        : { kind: 'error', reason: 'prohibited', mtuBytes: 0, about: { kind: 'echo', sequence } },
+        : { kind: 'error', reason: 'prohibited', mtuBytes: 0, about: { kind: 'echo', to, sequence } },
     );
     assert.deepEqual(await round(io), {
       overlay: { kind: 'refused', refusal: { by: 'kernel', errno: 'no-route' } },
@@ -85,6 +85,22 @@ describe('a round of echoes', () => {
     assert.deepEqual(await round(io, 2), { overlay: { kind: 'lost' }, underlay: { kind: 'lost' } });
     await round(io, 32_768);
     assert.ok(io.sent.every(({ sequence }) => sequence <= 0xffff));
+  });
+
+  it('takes no word of another host for an answer, or for a refusal', async () => {
+    const io: FakeNetwork = new FakeNetwork(({ sequence }) => {
+      const about = { kind: 'echo', to: ROUTER, sequence } as const;
+      const forged = [
+        { kind: 'reply', sequence } as const,
+        { kind: 'error', reason: 'net', mtuBytes: 0, about } as const,
+      ];
+      for (const message of forged) io.arrivals.push({ from: ROUTER, atMs: 100.1, message });
+      return { kind: 'reply', sequence };
+    });
+    assert.deepEqual(await round(io), {
+      overlay: { kind: 'answered', rttMs: 0.5 },
+      underlay: { kind: 'answered', rttMs: 0.125 },
+    });
   });
 
   it('ends with the signal', async () => {

@@ -53,10 +53,15 @@ export async function echoRound(options: EchoRoundOptions, round: number, signal
 
 class Echo {
   outcome: EchoOutcome | undefined;
+  readonly #to: IpAddr;
+  /** Both of that host: one of IPv6 that is asked by an anycast address answers by another one. */
+  readonly #mayAnswer: readonly (IpAddr | undefined)[];
   readonly #sequence: number;
   readonly #sentAtMs: number = 0;
 
-  constructor({ io, describeErrno }: EchoRoundOptions, to: IpAddr, number: number) {
+  constructor({ io, describeErrno, overlay, underlay }: EchoRoundOptions, to: IpAddr, number: number) {
+    this.#to = to;
+    this.#mayAnswer = [overlay, underlay];
     this.#sequence = number & 0xffff;
     const sent = io.send({ kind: 'echo', to, sequence: this.#sequence, totalBytes: SMALLEST_PROBE_BYTES });
     if ('atMs' in sent) this.#sentAtMs = sent.atMs;
@@ -66,9 +71,10 @@ class Echo {
   take({ from, atMs, message }: ReturnType<ProbeIo['receive']>[number]): void {
     if (this.outcome !== undefined || message.kind === 'request') return;
     if (message.kind === 'reply') {
-      if (message.sequence !== this.#sequence) return;
+      if (message.sequence !== this.#sequence || !this.#mayAnswer.includes(from)) return;
       this.outcome = { kind: 'answered', rttMs: Math.max(0, atMs - this.#sentAtMs) };
     } else if (message.about.kind === 'echo' && message.about.sequence === this.#sequence) {
+      if (message.about.to !== this.#to) return;
       this.outcome = { kind: 'refused', refusal: { by: 'icmp', reason: message.reason, from: formatAddr(from) } };
     }
   }

@@ -1,5 +1,6 @@
 import { WeftError } from '../errors.ts';
 import type { IpAddr, IpFamily } from '../ip/address.ts';
+import { ICMP } from '../ip/icmp.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6At } from '../ip/ipv6.ts';
 import type { Arrival, ProbeIo, ProbeRequest, Sent } from '../probe/ports.ts';
@@ -44,7 +45,7 @@ import { boundPort, setIntOption, setPathMtuDiscovery, sockaddrOf } from './udp-
 
 /** Longer messages are cut: what is read of them is at their start. */
 const BUFFER_BYTES = 2_048;
-/** Messages of others that were not filtered out must not hold up the agent. */
+/** Of one socket: messages of others that were not filtered out must not hold up the agent. */
 const MOST_PER_TURN = 256;
 /** Answers to older datagrams are not waited for. */
 const KEPT_PORTS = 1_024;
@@ -68,7 +69,7 @@ export function describeSendErrno(errno: number): 'no-route' | 'not-permitted' |
 }
 
 /**
- * Raw ICMP sockets with a filter that only lets answers to this process's probes, probes of other agents and ICMP errors through.
+ * Raw ICMP sockets with filters that only let answers to this process's probes, probes of other agents and ICMP errors through.
  * Times are those of `performance.now()`; arrivals have the kernel's, so that who receives late measures well.
  *
  * @param families IPv6 is left out where the kernel has none.
@@ -80,7 +81,10 @@ export function openProbeSocket(families: readonly IpFamily[] = [4, 6]): ProbeIo
 
 class ProbeSocket implements ProbeIo {
   readonly #identity: ProbeIdentity;
+  /** By which echo requests leave, and their answers come. */
   readonly #raw = new Map<IpFamily, number>();
+  /** By which the rest comes, which anybody can send: where that is too much for its queue, no answer is lost. */
+  readonly #rest = new Map<IpFamily, number>();
   readonly #udpPorts = new Set<number>();
   readonly #name = shared(28);
   readonly #buffer = shared(BUFFER_BYTES);
@@ -92,14 +96,18 @@ class ProbeSocket implements ProbeIo {
     using stack = new DisposableStack();
     const id = 1 + Math.floor(Math.random() * 0xfffe);
     this.#identity = { id, udpPorts: this.#udpPorts };
-    for (const family of families) {
+    const add = (to: Map<IpFamily, number>, family: IpFamily, filter: Filter): void => {
       const fd = openRaw(family);
-      if (family === 6 && fd < 0) continue;
+      if (family === 6 && fd < 0) return;
       opened(fd, 'a raw ICMP socket');
       stack.defer(() => void close(fd));
       setIntOption(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1);
-      attachFilter(fd, family, id);
-      this.#raw.set(family, fd);
+      opened(attachSocketFilter(fd, filter), 'a socket filter');
+      to.set(family, fd);
+    };
+    for (const family of families) {
+      add(this.#raw, family, repliesTo(family, id));
+      add(this.#rest, family, others(family));
     }
     this.#resources = stack.move();
   }
@@ -148,7 +156,7 @@ class ProbeSocket implements ProbeIo {
       () => this.#realtimeMs(),
       () => performance.now(),
     );
-    for (const [family, fd] of this.#raw) {
+    for (const [family, fd] of [...this.#raw, ...this.#rest]) {
       for (let i = 0; i < MOST_PER_TURN; i++) {
         const arrival = this.#receiveOne(family, fd, offsetMs);
         if (arrival === 'none') break;
@@ -200,29 +208,43 @@ function opened(fd: number, what: string): number {
   });
 }
 
-/**
- * Echo replies with this identifier, echo requests with the probes' payload, all errors. Everything else would be copied here
- * as well: each raw ICMP socket is given every ICMP message of the host.
- */
-function attachFilter(fd: number, family: IpFamily, id: number): void {
-  const [reply, request] = family === 4 ? [0, 8] : [129, 128];
-  const [unreachable, tooBig, exceeded] = family === 4 ? [3, 3, 11] : [1, 2, 3];
-  const program: readonly FilterInstruction[] = [
-    family === 4 ? [BPF_LDX_HEADER_LENGTH, 0, 0, 0] : [BPF_LDX_IMMEDIATE, 0, 0, 0],
+/** Each raw ICMP socket is given every ICMP message of the host, and so a copy of what its filter does not keep out. */
+type Filter = readonly FilterInstruction[];
+
+/** Where the ICMP header begins: a raw socket of IPv4 has the IP header too. */
+const toIcmp = (family: IpFamily): FilterInstruction =>
+  family === 4 ? [BPF_LDX_HEADER_LENGTH, 0, 0, 0] : [BPF_LDX_IMMEDIATE, 0, 0, 0];
+const TAKE: FilterInstruction = [BPF_RETURN, 0, 0, 0xffff_ffff];
+const REFUSE: FilterInstruction = [BPF_RETURN, 0, 0, 0];
+
+/** Echo replies with this identifier. */
+function repliesTo(family: IpFamily, id: number): Filter {
+  return [
+    toIcmp(family),
     [BPF_LD_BYTE_INDIRECT, 0, 0, 0],
-    [BPF_JUMP_EQUAL, 0, 2, reply],
+    [BPF_JUMP_EQUAL, 0, 3, ICMP[family].reply],
     [BPF_LD_HALF_INDIRECT, 0, 0, 4],
-    [BPF_JUMP_EQUAL, 6, 7, id],
-    [BPF_JUMP_EQUAL, 0, 2, request],
+    [BPF_JUMP_EQUAL, 0, 1, id],
+    TAKE,
+    REFUSE,
+  ];
+}
+
+/** Echo requests with the probes' payload, and all errors. */
+function others(family: IpFamily): Filter {
+  const [unreachable, tooBig, exceeded] = family === 4 ? [3, 3, 11] : [1, 2, 3];
+  return [
+    toIcmp(family),
+    [BPF_LD_BYTE_INDIRECT, 0, 0, 0],
+    [BPF_JUMP_EQUAL, 0, 2, ICMP[family].request],
     [BPF_LD_WORD_INDIRECT, 0, 0, 8],
     [BPF_JUMP_EQUAL, 3, 4, 0x77_65_66_74], // 'weft'
     [BPF_JUMP_EQUAL, 2, 0, unreachable],
     [BPF_JUMP_EQUAL, 1, 0, tooBig],
     [BPF_JUMP_EQUAL, 0, 1, exceeded],
-    [BPF_RETURN, 0, 0, 0xffff_ffff],
-    [BPF_RETURN, 0, 0, 0],
+    TAKE,
+    REFUSE,
   ];
-  opened(attachSocketFilter(fd, program), 'a socket filter');
 }
 
 function addressIn(family: IpFamily, name: Uint8Array): IpAddr {

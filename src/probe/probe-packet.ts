@@ -2,9 +2,11 @@
  * What probes look like on the wire: ICMP echo (RFC 792, RFC 4443) of a chosen size, and what ICMP messages say about one.
  * Pure, total: every input gives a value or `undefined`, nothing is read past the end.
  */
-import type { IpFamily } from '../ip/address.ts';
+import type { IpAddr, IpFamily } from '../ip/address.ts';
 import { ICMP, type IcmpReason, icmpReasonOf } from '../ip/icmp.ts';
 import { internetChecksum } from '../ip/internet-checksum.ts';
+import { ipv4Of } from '../ip/ipv4.ts';
+import { ipv6At } from '../ip/ipv6.ts';
 
 /** How answers to this process's probes are told from those to others'. */
 export interface ProbeIdentity {
@@ -14,11 +16,11 @@ export interface ProbeIdentity {
   readonly udpPorts: ReadonlySet<number>;
 }
 
-/** Which probe an ICMP error is about. */
+/** Which probe an ICMP error is about, as the packet that it quotes says. */
 export type ProbeMention =
-  | { readonly kind: 'echo'; readonly sequence: number }
+  | { readonly kind: 'echo'; readonly to: IpAddr; readonly sequence: number }
   /** To that port of the peer. */
-  | { readonly kind: 'udp'; readonly port: number };
+  | { readonly kind: 'udp'; readonly to: IpAddr; readonly port: number };
 
 export type ProbeMessage =
   | { readonly kind: 'reply'; readonly sequence: number }
@@ -95,13 +97,14 @@ function mentionOf(family: IpFamily, icmp: DataView, identity: ProbeIdentity): P
   const protocol = icmp.getUint8(ip + (family === 4 ? 9 : 6));
   const quoted = ip + (family === 4 ? (icmp.getUint8(ip) & 15) * 4 : IP_HEADER_BYTES[6]);
   if (icmp.byteLength < quoted + 8) return undefined;
+  const to = family === 4 ? ipv4Of(icmp.getUint32(ip + 16)) : ipv6At(icmp, ip + 24);
   if (protocol === UDP) {
     return identity.udpPorts.has(icmp.getUint16(quoted))
-      ? { kind: 'udp', port: icmp.getUint16(quoted + 2) }
+      ? { kind: 'udp', to, port: icmp.getUint16(quoted + 2) }
       : undefined;
   }
   const isOwn = protocol === ICMP[family].protocol && icmp.getUint8(quoted) === ICMP[family].request;
   return isOwn && icmp.getUint16(quoted + 4) === identity.id
-    ? { kind: 'echo', sequence: icmp.getUint16(quoted + 6) }
+    ? { kind: 'echo', to, sequence: icmp.getUint16(quoted + 6) }
     : undefined;
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatAddr } from '../ip/address.ts';
+import { formatAddr, type IpAddr } from '../ip/address.ts';
 import { type Ipv4Addr, ipv4Of, parseIpv4 } from '../ip/ipv4.ts';
+import { parseIpv6 } from '../ip/ipv6.ts';
 import type { PathFault } from './diagnose.ts';
 import type { Arrival, ProbeIo, ProbeRequest, ProbeTarget, Sent } from './ports.ts';
 import { IN_BACKGROUND, ON_DEMAND } from './probe-kind.ts';
@@ -41,8 +42,8 @@ class FakeNetwork implements ProbeIo {
     this.sent.push({ atMs: this.nowMs, request });
     const about =
       request.kind === 'udp'
-        ? ({ kind: 'udp', port: request.port } as const)
-        : ({ kind: 'echo', sequence: request.sequence } as const);
+        ? ({ kind: 'udp', to: request.to, port: request.port } as const)
+        : ({ kind: 'echo', to: request.to, sequence: request.sequence } as const);
     const error = (reason: 'too-big' | 'port' | 'prohibited', mtuBytes = 0) =>
       ({ kind: 'error', reason, mtuBytes, about }) as const;
     const atMs = this.nowMs + this.delayMs;
@@ -58,6 +59,11 @@ class FakeNetwork implements ProbeIo {
   /** A probe of that peer reaches this host. */
   hear(from: Ipv4Addr): void {
     this.#arrivals.push({ from, atMs: this.nowMs, message: { kind: 'request' } });
+  }
+
+  /** What somebody else has sent reaches this host. */
+  forge(from: IpAddr, message: Arrival['message']): void {
+    this.#arrivals.push({ from, atMs: this.nowMs, message });
   }
 
   receive(): readonly Arrival[] {
@@ -468,5 +474,70 @@ describe('probes of peers', () => {
     const { tx, rx } = prober.packets(target.id);
     assert.equal(tx, through + 1, 'a request is answered by the kernel');
     assert.ok(rx > through - 8 && rx <= through + 1);
+  });
+
+  describe('that another peer answers', () => {
+    /** The first peer knows what the probes to the second are, and tells of them what it likes. */
+    function lied(tells: (network: FakeNetwork, request: ProbeRequest, liar: ProbeTarget) => void, isDead: boolean) {
+      const network = new FakeNetwork();
+      const prober = proberOn(network);
+      const [liar, victim] = [targetOf(1), targetOf(2)];
+      for (const target of [liar, victim]) prober.set(target.id, target);
+      network.behaves = (request) => {
+        if (request.to !== victim.overlay && request.to !== victim.underlay) return 'answer';
+        tells(network, request, liar);
+        return isDead ? 'lost' : 'answer';
+      };
+      run(prober, network, 10_000);
+      return prober.result(victim.id, network.nowMs)!;
+    }
+
+    it('do not hide that a host is gone', () => {
+      const { diagnosis, lossRatio } = lied((network, request, liar) => {
+        if (request.kind === 'echo') network.forge(liar.overlay, { kind: 'reply', sequence: request.sequence });
+        else {
+          const about = { kind: 'udp', to: liar.overlay, port: request.port } as const;
+          network.forge(liar.overlay, { kind: 'error', reason: 'port', mtuBytes: 0, about });
+        }
+      }, true);
+      assert.equal(lossRatio, 1);
+      assert.equal(diagnosis?.fault, 'peer-unreachable');
+    });
+
+    it('do not refuse for a host what was sent to it', () => {
+      const { diagnosis, refusal, lossRatio } = lied((network, request, liar) => {
+        if (request.kind !== 'echo') return;
+        const about = { kind: 'echo', to: liar.overlay, sequence: request.sequence } as const;
+        for (const reason of ['prohibited', 'too-big'] as const)
+          network.forge(liar.overlay, { kind: 'error', reason, mtuBytes: 600, about });
+      }, false);
+      assert.deepEqual([diagnosis, refusal, lossRatio], [undefined, undefined, 0]);
+    });
+
+    it('cannot be foretold from what a peer sees of its own', () => {
+      const network = new FakeNetwork();
+      const prober = proberOn(network);
+      prober.set(targetOf(1).id, targetOf(1));
+      run(prober, network, 60_000);
+      const sequences = network.sent.flatMap(({ request }) => (request.kind === 'echo' ? request.sequence : []));
+      const steps = new Set(sequences.slice(1).map((sequence, at) => (sequence - sequences[at]!) & 0xffff));
+      assert.ok(sequences.length > 50 && steps.size > sequences.length / 2, `${steps.size} of ${sequences.length}`);
+    });
+  });
+
+  it('are answered by another address of the host where the one asked is an anycast address', () => {
+    const network = new FakeNetwork();
+    const prober = proberOn(network);
+    const overlay = parseIpv6('fd00:244:0:2::')!;
+    const target = { ...targetOf(2), id: 'fd00:244:0:2::/64', overlay, underlay: parseIpv6('fd00:77::2')! };
+    prober.set(target.id, target);
+    network.behaves = (request) => {
+      const from = parseIpv6(request.to === overlay ? 'fd00:244:0:2::1' : 'fd00:77::2')!;
+      if (request.kind === 'echo') network.forge(from, { kind: 'reply', sequence: request.sequence });
+      return 'lost';
+    };
+    run(prober, network, 10_000);
+    const { lossRatio, diagnosis } = prober.result(target.id, network.nowMs)!;
+    assert.deepEqual([lossRatio, diagnosis], [0, undefined]);
   });
 });

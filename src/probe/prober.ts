@@ -1,4 +1,4 @@
-import { formatAddr, type IpAddr } from '../ip/address.ts';
+import { containsAddr, formatAddr, type IpAddr, parsePrefix } from '../ip/address.ts';
 import type { Refusal } from './diagnose.ts';
 import type { Arrival, ProbeIo, ProbeTarget } from './ports.ts';
 import { type Cadence, CLOSED_PORTS } from './probe-kind.ts';
@@ -23,6 +23,7 @@ export interface ProberOptions {
 interface Outstanding {
   readonly path: ProbePath;
   readonly probe: DueProbe;
+  readonly to: IpAddr;
   readonly sentAtMs: number;
   /** From when on its answer is awaited. */
   awaitedFromMs: number;
@@ -58,7 +59,6 @@ export class Prober {
   readonly #packets = new Map<string, { tx: number; rx: number }>();
   readonly #list: WatchList;
   readonly #outstanding = new Map<string, Outstanding>();
-  #sequence = 0;
   #sent = 0;
   /** When the latest were sent that were due, and those that confirm; of a second, the oldest first. */
   readonly #dueSentAtMs: number[] = [];
@@ -238,12 +238,15 @@ export class Prober {
     if (!isBeside) this.#count(target.id, 'tx');
     const key = isUdp ? `udp ${CLOSED_PORTS[kind]} ${to}` : `echo ${sequence}`;
     this.#outstanding.delete(key);
-    this.#outstanding.set(key, { path, probe, sentAtMs: sent.atMs, awaitedFromMs: sent.atMs, isMissing: false });
+    this.#outstanding.set(key, { path, probe, to, sentAtMs: sent.atMs, awaitedFromMs: sent.atMs, isMissing: false });
   }
 
+  /** Of none whose answer may still come. Random: what one peer sees must not tell it those of the probes to others. */
   #nextSequence(): number {
-    this.#sequence = (this.#sequence + 1) & 0xffff;
-    return this.#sequence;
+    for (;;) {
+      const [sequence = 0] = crypto.getRandomValues(new Uint16Array(1));
+      if (!this.#outstanding.has(`echo ${sequence}`)) return sequence;
+    }
   }
 
   #take({ from, atMs, message }: Arrival): void {
@@ -256,20 +259,21 @@ export class Prober {
       this.#paths.get(peer)?.heard(atMs);
       return;
     }
-    const about = message.kind === 'reply' ? ({ kind: 'echo', sequence: message.sequence } as const) : message.about;
-    const key = about.kind === 'echo' ? `echo ${about.sequence}` : `udp ${about.port} ${from}`;
+    const isReply = message.kind === 'reply';
+    const key = isReply
+      ? `echo ${message.sequence}`
+      : message.about.kind === 'echo'
+        ? `echo ${message.about.sequence}`
+        : `udp ${message.about.port} ${message.about.to}`;
     const outstanding = this.#outstanding.get(key);
     if (outstanding === undefined) return;
-    const { path, probe, sentAtMs } = outstanding;
+    const { path, probe, to, sentAtMs } = outstanding;
     const isUdp = isDatagram(probe.kind);
-    if (message.kind === 'reply' || (isUdp && message.reason === 'port')) {
-      this.#outstanding.delete(key);
-      path.answered(probe, atMs - sentAtMs, atMs);
-      return;
-    }
-    // A firewall that refuses closed ports has answered the question whether the packet arrived.
+    // One peer must not speak for another: an answer comes from who was asked, a refusal is about a packet to him.
+    if (isReply ? !isAddressOf(path.target, from) : message.about.to !== to || (isUdp && from !== to)) return;
     this.#outstanding.delete(key);
-    if (isUdp && message.reason === 'prohibited') {
+    // A firewall that refuses closed ports has answered the question whether the packet arrived.
+    if (isReply || (isUdp && (message.reason === 'port' || message.reason === 'prohibited'))) {
       path.answered(probe, atMs - sentAtMs, atMs);
       return;
     }
@@ -282,6 +286,13 @@ export class Prober {
     if (counts === undefined) this.#packets.set(id, (counts = { tx: 0, rx: 0 }));
     counts[direction]++;
   }
+}
+
+/** Whether the peer may answer by it: a host of IPv6 that is asked by an anycast address does so by another one of its own. */
+function isAddressOf({ id, overlay, underlay }: ProbeTarget, from: IpAddr): boolean {
+  if (from === overlay || from === underlay) return true;
+  const subnet = parsePrefix(id);
+  return subnet !== undefined && containsAddr(subnet, from);
 }
 
 /** The next multiple. */

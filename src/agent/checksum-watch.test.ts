@@ -13,6 +13,7 @@ const LINKS = [{ link: 'flannel.1', from: addr('10.244.1.0') }];
 async function watch(
   answer: (probe: ChecksumProbe, asked: number) => boolean | undefined,
   done: (asked: number) => boolean,
+  peers: readonly number[] = [2],
 ) {
   const asked: string[] = [];
   const said: string[] = [];
@@ -32,7 +33,7 @@ async function watch(
     watching.setPeer(`10.244.${n}.0-24` as LeaseKey, [
       { link: 'flannel.1', addr: addr(`10.244.${n}.0`), mac: parseMac('02:00:00:00:00:02')! },
     ]);
-  peer(2);
+  for (const one of peers) peer(one);
   assert.deepEqual(asked, [], 'no link is to be probed yet');
   watching.set(LINKS, 'eth0');
   return { asked, said, enough, watching, peer };
@@ -67,6 +68,30 @@ describe('ChecksumWatch', () => {
     assert.deepEqual([...watching.broken], ['flannel.1']);
     assert.equal(said.at(-1), 'broken');
     await watching[Symbol.asyncDispose]();
+  });
+
+  it('believes two peers, and not one alone where another one answers', async () => {
+    const alone = await watch(
+      ({ to, by }) => by === 'kernel' || formatAddr(to) !== '10.244.2.0',
+      (n) => n === 7,
+      [2, 3, 4],
+    );
+    await alone.enough;
+    assert.deepEqual(alone.asked.slice(6), ['10.244.3.0 device']);
+    assert.deepEqual([...alone.watching.broken], []);
+    assert.match(alone.said.join(), /^Checksums of flannel\.1 are right/);
+    await alone.watching[Symbol.asyncDispose]();
+
+    const two = await watch(
+      ({ by }) => by === 'kernel',
+      (n) => n === 12,
+      [2, 3, 4],
+    );
+    await two.enough;
+    assert.deepEqual([...two.watching.broken], ['flannel.1']);
+    assert.match(two.said.join(), /10\.244\.2\.0 and 10\.244\.3\.0 answer only when this host does/);
+    assert.equal(two.asked.length, 12);
+    await two.watching[Symbol.asyncDispose]();
   });
 
   it('draws no conclusion from a peer that answers nothing, or from one loss, and asks others', async () => {

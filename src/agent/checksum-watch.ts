@@ -25,6 +25,8 @@ const TIMING = { answerMs: 1_000, retryMs: 10_000 };
 const ROUNDS = 3;
 /** Peers asked in one turn. */
 const PEERS = 3;
+/** So many peers are believed; fewer where no other one answers. One alone may have a fault of its own, or tell lies. */
+const WITNESSES = 2;
 
 type Verdict = 'works' | 'broken' | 'unknown';
 
@@ -100,22 +102,23 @@ export class ChecksumWatch implements AsyncDisposable {
   async #ask({ link, from }: ProbedLink): Promise<void> {
     const { log, onBroken } = this.#parts;
     const there = [...this.#peers.values()].flat().filter((neighbour) => neighbour.link === link);
-    for (let asked = 0; asked < Math.min(PEERS, there.length); asked++) {
+    const against: IpAddr[] = [];
+    for (let asked = 0; asked < Math.min(PEERS, there.length) && against.length < WITNESSES; asked++) {
       const { addr } = there[this.#next++ % there.length]!;
       const verdict = await this.#judge(from, addr);
-      if (verdict === 'unknown') continue;
       if (verdict === 'works') {
         this.#working.add(link);
         log.info(`Checksums of ${link} are right with offloading: ${formatAddr(addr)} has answered`);
         return;
       }
-      this.#broken.add(link);
-      log.warn(
-        `Packets of ${link} lose their checksums on the way when a device is left to compute them: ${formatAddr(addr)} answers only when this host does. Turning tx-checksum-ip-generic of ${link} off (TxChecksumOffload)`,
-      );
-      onBroken();
-      return;
+      if (verdict === 'broken') against.push(addr);
     }
+    if (against.length === 0) return;
+    this.#broken.add(link);
+    log.warn(
+      `Packets of ${link} lose their checksums on the way when a device is left to compute them: ${against.map(formatAddr).join(' and ')} answer only when this host does. Turning tx-checksum-ip-generic of ${link} off (TxChecksumOffload)`,
+    );
+    onBroken();
   }
 
   async #judge(from: IpAddr, to: IpAddr): Promise<Verdict> {

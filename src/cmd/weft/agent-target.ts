@@ -44,7 +44,7 @@ export function withRemote(command: Command): Command {
     .option('--token-file <file>', 'file with the token for --host')
     .option('--cluster', 'ask all agents of a Kubernetes cluster, through its API server')
     .option('--kubeconfig <file>', 'kubeconfig of the cluster (default: KUBECONFIG, ~/.kube/config)')
-    .option('--namespace <name>', 'namespace of the agents (default: the first one that has any)');
+    .option('--namespace <name>', 'namespace of the agents (default: kube-flannel, or kube-system)');
 }
 
 /** @throws WeftError WEFT_USAGE, WEFT_API_REFUSED, WEFT_API_UNREACHABLE, WEFT_KUBE_CONFIG */

@@ -88,6 +88,32 @@ describe('the agents of a cluster', () => {
     assert.match(cluster.requests.map(({ url }) => url).join(' '), /fieldSelector=spec\.nodeName%3Dnode-b/);
   });
 
+  it('are those of their own namespace: pods that somebody calls so elsewhere answer for none of them', async () => {
+    await using cluster = await Cluster.start();
+    const ask = () => clusterClients({ kubeconfig: cluster.kubeconfig }, undefined, signal);
+    const podsIn = (namespace: string, nodeName: string) => ({
+      metadata: { name: `evil-${nodeName}`, namespace },
+      spec: { nodeName, containers: [] },
+    });
+    const own = cluster.pods;
+    // The API server lists by namespace.
+    cluster.pods = [podsIn('a-first', 'node-a'), ...own, podsIn('z-last', 'node-c')];
+    const clients = await ask();
+    assert.deepEqual(
+      clients.map(({ name }) => name),
+      ['node-a', 'node-b'],
+    );
+    assert.equal((await clients[0]!.get('/self', signal)).host, 'node-1');
+    assert.ok(cluster.requests.every(({ url }) => !/a-first|z-last/.test(url ?? '')));
+    cluster.pods = [podsIn('a-first', 'node-a'), podsIn('networking', 'node-b')];
+    await assert.rejects(ask, {
+      code: 'WEFT_USAGE',
+      message: 'pods with the label app=flannel are in a-first, networking, and not in kube-flannel or kube-system',
+      hint: /--namespace/,
+    });
+    assert.ok(cluster.requests.every(({ url }) => !/a-first|networking/.test(url ?? '')));
+  });
+
   it('are not asked without Secret, pods or permission, and it is said what to do', async () => {
     await using cluster = await Cluster.start();
     const ask = async () => {

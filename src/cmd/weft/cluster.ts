@@ -13,6 +13,11 @@ export interface ClusterFlags {
 
 /** The label of the agents' pods in deploy/ and in flannel's own manifests. */
 const SELECTOR = 'app=flannel';
+/**
+ * Where those manifests and earlier ones of flannel put them. Whoever may make pods in any other namespace could give them that label, and
+ * make a Secret beside them, and would answer for the agents: such a namespace has to be named.
+ */
+const HOMES: readonly string[] = ['kube-flannel', 'kube-system'];
 /** Where the pod proxy finds the API: the port of that name, or this one. */
 const PORT_NAME = 'weft-api';
 const DEFAULT_PORT = 8287;
@@ -35,7 +40,7 @@ interface Pod {
  * The agents of a cluster, through the pod proxy of its API server and with the rights of whoever asks: to list pods, to read the
  * Secret with the token, and `get pods/proxy`. Sorted by node.
  * @param node that one alone; `undefined` is all.
- * @throws WeftError WEFT_KUBE_CONFIG, WEFT_API_REFUSED, WEFT_API_UNREACHABLE
+ * @throws WeftError WEFT_USAGE, WEFT_KUBE_CONFIG, WEFT_API_REFUSED, WEFT_API_UNREACHABLE
  */
 export async function clusterClients(
   flags: ClusterFlags,
@@ -65,19 +70,33 @@ export async function clusterAgents(
     readonly items: readonly Pod[];
   };
   const pods = list.items.filter(({ spec }) => spec.nodeName !== undefined);
-  const [first] = pods;
-  if (first === undefined) {
+  if (pods.length === 0) {
     const where = node === undefined ? 'this cluster' : `the node ${node}`;
     throw new WeftError('WEFT_API_UNREACHABLE', `no pod with the label ${SELECTOR} was found on ${where}`, {
       hint: 'Is weft installed there? Name the namespace of its pods with --namespace.',
     });
   }
-  const home = namespace ?? first.metadata.namespace;
+  const home = namespace ?? homeOf(pods);
   const token = await readToken(api, home, signal);
   const agents = pods
     .filter(({ metadata }) => metadata.namespace === home)
     .map((pod): ClusterAgent => ({ name: pod.spec.nodeName ?? pod.metadata.name, open: overPod(api, pod, token) }));
   return agents.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** @throws WeftError WEFT_USAGE where they are elsewhere. */
+function homeOf(pods: readonly Pod[]): string {
+  const namespaces = [...new Set(pods.map(({ metadata }) => metadata.namespace))];
+  const home = HOMES.find((one) => namespaces.includes(one));
+  if (home !== undefined) return home;
+  const shown = namespaces.slice(0, 5).join(', ');
+  throw new WeftError(
+    'WEFT_USAGE',
+    `pods with the label ${SELECTOR} are in ${shown}, and not in ${HOMES.join(' or ')}`,
+    {
+      hint: 'If they are the agents, name their namespace with --namespace.',
+    },
+  );
 }
 
 /** Of several files, as kubectl takes them, the first. */

@@ -54,6 +54,7 @@ describe('the source of an IPv6 packet from a peer', () => {
     ['fd00:244:0:9::9', 'spoofed-source', 'spoofed-source'], // of nobody
     ['fd00:77::2', 'none', 'none'], // that host itself
     ['fd00:77::3', 'none', 'foreign-source'], // another host
+    ['fd00:77::1', 'spoofed-source', 'spoofed-source'], // this host itself
     ['2001:db8::8', 'none', 'foreign-source'],
     ['::', 'foreign-source', 'foreign-source'],
     ['::1', 'foreign-source', 'foreign-source'],

@@ -78,6 +78,8 @@ export class Inbound6 {
       return owner === slot || table.endpoint(owner) === endpoint ? DROP_NONE : DROP_SPOOFED_SOURCE;
     }
     if (!isHost(view, source)) return DROP_FOREIGN_SOURCE;
+    // As this host itself, whom containers may trust: the kernel refuses that of IPv4 (a martian), and not of IPv6.
+    if (this.#localAddresses.has(view, source)) return DROP_SPOOFED_SOURCE;
     const isStranger = this.#sourceCheck === 'strict' && !table.isHostAddress6(slot, view, source);
     return isStranger ? DROP_FOREIGN_SOURCE : DROP_NONE;
   }

@@ -237,6 +237,7 @@ describe('udp with IPv6 inside', () => {
     const before = await Promise.all(['spoofed-source', 'foreign-source', 'foreign-destination'].map(dropped));
     await send(v6(other), v6(receiver), 'as another host’s container');
     await send('fd10:0:0:fa::9', v6(receiver), 'as a container of a subnet whose packets it is not to send');
+    await send(`fd77::${receiver.host.index + 1}`, v6(receiver), 'as the receiver’s own host');
     await send('::1', v6(receiver), 'as loopback');
     await send('2001:db8::9', v6(other), 'through this host');
     await send('2001:db8::9', '::1', 'to loopback');
@@ -249,7 +250,7 @@ describe('udp with IPv6 inside', () => {
     const after = await Promise.all(['spoofed-source', 'foreign-source', 'foreign-destination'].map(dropped));
     assert.deepEqual(
       after.map((count, index) => count - before[index]!),
-      [2, 1, 2],
+      [3, 1, 2],
     );
     await agents[0]!.logged(/\(spoofed-source\): their source fd10:/);
   });

@@ -77,7 +77,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
         ending: () => running.dispose(),
         started: () => {
           tun.setPersistent(options.persistent);
-          if (options.destinationCheck === 'loose') {
+          if (options.destinationCheck === 'loose' || options.sourceCheck === 'loose') {
             running.use(
               followLocalAddresses(
                 { ipv4: forwarder.localAddresses, ipv6: forwarder.localAddresses6 },

@@ -61,6 +61,7 @@ const reasonOf = (refused: Lease, rules: Partial<GateRules> = {}): RefusalReason
 
 describe('the gate of leases', () => {
   const kubernetes = { planned: false };
+  const linked = (network: string): Partial<GateRules> => ({ onLink: [parsePrefix4(network)!] });
   const cases: readonly (readonly [string, Lease, RefusalReason | undefined, Partial<GateRules>?])[] = [
     ['a subnet of the plan', lease('10.5.21.0/24', '192.168.77.2'), undefined],
     ['a reservation below SubnetMin', lease('10.5.2.0/24', '192.168.77.2'), undefined],
@@ -80,6 +81,15 @@ describe('the gate of leases', () => {
     ['the whole network, with Kubernetes', lease('10.5.0.0/16', '192.168.77.2'), 'overlaps-own', kubernetes],
     ['loopback', lease('10.5.21.0/24', '127.0.0.1'), 'address-not-unicast'],
     ['multicast', lease('10.5.21.0/24', '224.0.0.1'), 'address-not-unicast'],
+    ['all hosts of a link', lease('10.5.21.0/24', '192.168.77.255'), 'address-not-unicast', linked('192.168.77.0/24')],
+    [
+      'all hosts of a longer one',
+      lease('10.5.21.0/24', '192.168.77.7'),
+      'address-not-unicast',
+      linked('192.168.77.0/29'),
+    ],
+    ['that of no link here', lease('10.5.21.0/24', '192.168.78.255'), undefined, linked('192.168.77.0/24')],
+    ['the other end of a link of two', lease('10.5.21.0/24', '192.168.77.3'), undefined, linked('192.168.77.2/31')],
     ['broadcast', lease('10.5.21.0/24', '255.255.255.255'), 'address-not-unicast'],
     ['this network', lease('10.5.21.0/24', '0.0.0.1'), 'address-not-unicast'],
     ['link-local, carrier-grade NAT and class E', lease('10.5.21.0/24', '169.254.7.7'), undefined],

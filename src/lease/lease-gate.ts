@@ -1,8 +1,16 @@
-import { containsAddr, containsPrefix, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
+import {
+  containsAddr,
+  containsPrefix,
+  formatAddr,
+  type IpAddr,
+  type IpPrefix,
+  isIpv4,
+  isPrefix4,
+} from '../ip/address.ts';
 import { FAMILIES, present } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
-import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
+import { type Ipv4Prefix, type Ipv6Prefix, mask4 } from '../ip/prefix.ts';
 import { DisjointPrefixes } from './disjoint-prefixes.ts';
 import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
 import { agree, overlap, type Subnets } from './subnets.ts';
@@ -327,7 +335,7 @@ export class LeaseGate {
     if (planned && claimed.some(({ subnet, plan }) => subnet.length !== plan.subnetLength)) return 'wrong-length';
     const addresses = present(lease.attrs.publicAddresses);
     for (const address of addresses) {
-      if (!isUnicast(address)) return 'address-not-unicast';
+      if (!isUnicast(address) || this.#isBroadcast(address)) return 'address-not-unicast';
       if (ownAddresses.includes(address)) return 'address-own';
       if (this.#isRoutedIntoOverlay(address)) return 'address-in-network';
     }
@@ -338,6 +346,13 @@ export class LeaseGate {
       return 'address-not-of-node';
     }
     return undefined;
+  }
+
+  /** Of a network on this host's link (RFC 919): a kernel device would send to all hosts there. Two hosts alone have none (RFC 3021). */
+  #isBroadcast(address: Ipv4Addr | Ipv6Addr): boolean {
+    return this.#rules.onLink.some(
+      (prefix) => isPrefix4(prefix) && prefix.length < 31 && address === (prefix.addr | ~mask4(prefix.length)) >>> 0,
+    );
   }
 
   #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr): boolean {

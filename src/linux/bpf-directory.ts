@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { constants, lstatSync, mkdirSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
@@ -8,20 +8,26 @@ import { errnoName, mount } from './ffi.ts';
 const BPF_FS_MAGIC = 0xcafe4a11;
 /** Where a host has its bpffs, as systemd mounts it. */
 const HOST_BPFFS = '/sys/fs/bpf';
+const { S_IFMT, S_IFDIR } = constants;
+const OTHERS_WRITE = 0o022;
 /** `PROC_PID_INIT_INO` (linux/proc_ns.h): the first pid namespace of a machine. */
 const INIT_PID_NAMESPACE = 0xeffffffc;
 
 /**
  * A directory for BPF objects that outlive this process, one for a network namespace and a device in it. Made when it is not there;
  * and so is the bpffs, where this process sees the files of its host.
+ * Programs and maps that are found there are believed, so that nobody else may write to it.
  * @param root directory in a bpffs for all of them: /sys/fs/bpf/weft.
- * @throws WeftError WEFT_FAST_PATH when there is no bpffs, or it may not be written to.
+ * @throws WeftError WEFT_FAST_PATH when there is no bpffs, it may not be written to, or others may.
  */
 export function openBpfDirectory(root: string, device: string): string {
   try {
     requireBpffs(dirname(root));
     const directory = bpfDirectory(root, device);
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    for (const each of [root, directory]) {
+      mkdirSync(each, { recursive: true, mode: 0o700 });
+      requirePrivate(each);
+    }
     return directory;
   } catch (error) {
     if (error instanceof WeftError) throw error;
@@ -63,6 +69,16 @@ export function removeOthers(directory: string, prefix: string, kept: string): v
 /** Agents in two network namespaces of one machine may see one bpffs. */
 function namespacePrefix(): string {
   return `netns-${statSync('/proc/self/ns/net').ino}-`;
+}
+
+/** A bpffs that is mounted without a mode is everybody's (1777, `bpf_fill_super` of the kernel), and who comes first has the name. */
+function requirePrivate(path: string): void {
+  const { uid, mode } = lstatSync(path);
+  if (uid === process.getuid?.() && (mode & S_IFMT) === S_IFDIR && (mode & OTHERS_WRITE) === 0) return;
+  const found = `user ${uid}, mode ${(mode & 0o7777).toString(8)}`;
+  throw new WeftError('WEFT_FAST_PATH', `others than this agent may write to ${path} (${found})`, {
+    hint: 'Look at what is in it, and remove it.',
+  });
 }
 
 function requireBpffs(path: string): void {

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
-import { readlinkSync } from 'node:fs';
-import { it } from 'node:test';
+import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { after, before, describe, it } from 'node:test';
 import { type BpfMapOptions, createBpfMap } from '../../src/linux/bpf.ts';
+import { openBpfDirectory } from '../../src/linux/bpf-directory.ts';
 import { bpfMapContract } from '../contract/bpf-map.ts';
+import { folderOnBpffs } from './bpffs.ts';
 
 bpfMapContract('kernel', createBpfMap);
 
@@ -27,5 +30,41 @@ it('says which map the kernel would not make, and why', () => {
     name: 'WeftError',
     code: 'WEFT_FAST_PATH',
     message: /the BPF map weft_test: EINVAL$/,
+  });
+});
+
+describe('the directory for what outlives the agent, on a bpffs that everybody may write to', () => {
+  const stack = new AsyncDisposableStack();
+  let root: string;
+  before(async () => {
+    root = await folderOnBpffs(stack);
+  });
+  after(() => stack.disposeAsync());
+
+  it('is root’s alone, and found again', () => {
+    // The kernel's own mode of a mount that gives none.
+    assert.equal(statSync(dirname(root)).mode & 0o7777, 0o1777);
+    const directory = openBpfDirectory(root, 'flannel0');
+    for (const each of [root, directory]) {
+      const { mode, uid } = statSync(each);
+      assert.deepEqual([mode & 0o7777, uid], [0o700, 0], each);
+    }
+    assert.equal(openBpfDirectory(root, 'flannel0'), directory);
+  });
+
+  it('is not taken when somebody else has made it, or may write to it', () => {
+    const other = `${root}-other`;
+    mkdirSync(other);
+    chownSync(other, 65_534, 65_534);
+    const refused = (message: RegExp) =>
+      assert.throws(() => openBpfDirectory(other, 'flannel0'), { code: 'WEFT_FAST_PATH', message });
+    refused(/others than this agent may write to .*-other \(user 65534, mode 755\)$/);
+    assert.deepEqual(readdirSync(other), []);
+    chownSync(other, 0, 0);
+    chmodSync(other, 0o777);
+    refused(/\(user 0, mode 777\)$/);
+    rmSync(other, { recursive: true });
+    symlinkSync('/tmp', other);
+    refused(/\(user 0, mode 777\)$/);
   });
 });

@@ -7,6 +7,7 @@ import { getRequestListener } from '@hono/node-server';
 import { createBoundedServer } from '../bounded-server.ts';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
+import { isAdmitted, privately } from '../private-socket.ts';
 import { createApp } from './app.ts';
 import type { Inspection } from './inspection.ts';
 
@@ -14,7 +15,6 @@ import type { Inspection } from './inspection.ts';
 const IDLE_MS = 60_000;
 /** Requests under way may take so long once the agent ends; streams end at once. */
 const GRACE_MS = 1_000;
-const SOCKET_MODE = 0o600;
 /** Of a token: what is shorter can be guessed. */
 const MIN_TOKEN = 16;
 
@@ -114,7 +114,7 @@ function refuse(response: ServerResponse, { status, error }: Refusal): void {
 function socketAdmission({ peerUid, ownUid }: ApiServerOptions): Admission {
   return ({ socket }) => {
     const uid = peerUid(socket);
-    if (uid === 0 || uid === ownUid) return undefined;
+    if (isAdmitted(uid, ownUid)) return undefined;
     const who = uid === undefined ? 'the kernel does not say who asks' : `user ${uid} asks`;
     return { status: 403, error: `only root and the user of the agent may ask here: ${who}` };
   };
@@ -163,15 +163,7 @@ function sameText(a: string, b: string): boolean {
 async function listenOnSocket(server: Server, path: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   await removeStale(path);
-  await listening(server, () => {
-    // Bound before this returns: nobody comes in between that and a change of the mode.
-    const before = process.umask(0o777 & ~SOCKET_MODE);
-    try {
-      server.listen({ path });
-    } finally {
-      process.umask(before);
-    }
-  });
+  await listening(server, () => void privately(() => server.listen({ path })));
 }
 
 /** That of an agent that was killed. One that answers is another agent's. */

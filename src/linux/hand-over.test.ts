@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -32,10 +32,10 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
   });
   afterEach(() => rmSync(directory, { recursive: true }));
 
-  function side(): Side {
+  function side(options: ConstructorParameters<typeof HandOver>[3] = {}): Side {
     const notices: string[] = [];
     const descriptors = new PacketDescriptors((text) => notices.push(text));
-    const handOver = new HandOver(path, descriptors, (text) => notices.push(text));
+    const handOver = new HandOver(path, descriptors, (text) => notices.push(text), options);
     return {
       ...{ descriptors, handOver, notices },
       [Symbol.dispose]: () => {
@@ -53,6 +53,11 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
       regain: () => told.push('regain'),
     });
     return { told, end };
+  }
+
+  /** However the other end has ended it. */
+  function endOf(connection: Socket): Promise<void> {
+    return new Promise((resolve) => connection.on('error', () => {}).once('close', () => resolve()));
   }
 
   async function until(fits: () => boolean): Promise<void> {
@@ -141,5 +146,41 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
     assert.ok((await next.handOver.announce(signal)) !== undefined);
     assert.equal(await third.handOver.announce(signal), undefined);
     assert.match(third.notices.join(), /^Could not take over from the running agent: it has ended$/);
+  });
+
+  it('is for root and the user of the agent alone, also where the mode of the socket lets others in', async () => {
+    for (const user of [65_534, undefined]) {
+      using old = side({ userOf: () => user });
+      const { told, end } = await accepting(old);
+      await using _ = end;
+      const stranger = connect(path);
+      const closed = endOf(stranger);
+      stranger.write('take-over-1 00\ncarries\n');
+      await closed;
+      assert.deepEqual(told, []);
+      assert.equal(old.handOver.superseded.aborted, false);
+      assert.match(old.notices.join(), /^Only root and the user of the agent may take over here: .* is refused$/);
+    }
+    using old = side();
+    using next = side({ userOf: () => 65_534 });
+    const { told, end } = await accepting(old);
+    await using _ = end;
+    assert.equal(await next.handOver.announce(signal), undefined, 'nor is such an agent followed');
+    assert.deepEqual(told, []);
+  });
+
+  it('is kept from nobody by who says nothing, or without end', async () => {
+    using old = side({ silenceMs: 50 });
+    using next = side();
+    const { end } = await accepting(old);
+    await using _ = end;
+    const silent = connect(path);
+    const silentEnds = endOf(silent);
+    await once(silent, 'connect');
+    const endless = connect(path);
+    const endlessEnds = endOf(endless);
+    endless.write('x'.repeat(100_000));
+    assert.ok((await next.handOver.announce(signal)) !== undefined);
+    await Promise.all([silentEnds, endlessEnds]);
   });
 });

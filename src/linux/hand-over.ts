@@ -1,14 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describeError } from '../errors.ts';
+import { isAdmitted, privately } from '../private-socket.ts';
 import { AF_UNIX, EAGAIN, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from './constants.ts';
 import { receiveDescriptors, sendDescriptors } from './descriptor-message.ts';
 import { addressOf, bind, close, errnoName, socket } from './ffi.ts';
 import type { PacketDescriptors } from './packet-descriptors.ts';
+import { peerUid } from './peer-credentials.ts';
 import { sockaddrUn } from './systemd-notify.ts';
 
 /** The words of the two, a line each. Another agent's that it does not know end the conversation. */
@@ -21,6 +23,19 @@ const ANSWER_MS = 3_000;
 const ANSWER_LOOK_MS = 5;
 /** The one before takes itself apart, which may wait for workers; packets flow meanwhile. */
 const LEAVE_MS = 5_000;
+
+/** Of one word and what is with it; longer lines are no words of an agent. */
+const MAX_LINE = 256;
+/** Who has connected and not announced itself by then is no agent. */
+const SILENCE_MS = 3_000;
+/** One that starts, and a few that should not have. */
+const MAX_CONNECTIONS = 8;
+
+interface HandOverOptions {
+  /** User of the process at the other end of a connection; `undefined` when the kernel does not say. */
+  readonly userOf?: (connection: Socket) => number | undefined;
+  readonly silenceMs?: number;
+}
 
 /** The agent that carries packets for the same subnet file, told that this process is to follow it. */
 export interface Predecessor {
@@ -45,15 +60,24 @@ export class HandOver implements Disposable {
   readonly #path: string;
   readonly #descriptors: PacketDescriptors;
   readonly #onNotice: (text: string) => void;
+  readonly #userOf: (connection: Socket) => number | undefined;
+  readonly #silenceMs: number;
   readonly #superseded = new AbortController();
   #predecessor: Socket | undefined;
   #successor: Socket | undefined;
   #decided: PromiseWithResolvers<void> | undefined;
 
-  constructor(path: string, descriptors: PacketDescriptors, onNotice: (text: string) => void) {
+  constructor(
+    path: string,
+    descriptors: PacketDescriptors,
+    onNotice: (text: string) => void,
+    { userOf = peerUid, silenceMs = SILENCE_MS }: HandOverOptions = {},
+  ) {
     this.#path = path;
     this.#descriptors = descriptors;
     this.#onNotice = onNotice;
+    this.#userOf = userOf;
+    this.#silenceMs = silenceMs;
   }
 
   /** Fires when the next agent carries packets. */
@@ -66,6 +90,10 @@ export class HandOver implements Disposable {
     signal.throwIfAborted();
     const toOld = await connected(this.#path);
     if (toOld === undefined) return undefined;
+    if (!this.#isTrusted(toOld)) {
+      toOld.destroy();
+      return undefined;
+    }
     this.#predecessor = toOld;
     const lines = createInterface({ input: toOld });
     const left = Promise.race([lineOf(lines, LEFT), once(toOld, 'close')]);
@@ -95,12 +123,12 @@ export class HandOver implements Disposable {
   /** From now on, until disposed, the next agent may take over. What is in the way of that is said, and no error. */
   async accept(parts: HandOverParts): Promise<AsyncDisposable> {
     const server = createServer((connection) => this.#serve(connection, parts));
+    server.maxConnections = MAX_CONNECTIONS;
     try {
       // Of an agent that was killed; of one that lives it is gone, for that one has left.
       rmSync(this.#path, { force: true });
-      server.listen(this.#path);
+      privately(() => server.listen(this.#path));
       await once(server, 'listening');
-      chmodSync(this.#path, 0o600);
       server.on('error', () => {});
       server.unref();
     } catch (error) {
@@ -129,36 +157,53 @@ export class HandOver implements Disposable {
     this.#successor?.destroy();
   }
 
+  /** The mode of the socket keeps others out already; this holds where somebody has changed it. */
+  #isTrusted(connection: Socket): boolean {
+    const user = this.#userOf(connection);
+    if (isAdmitted(user, process.getuid?.())) return true;
+    const who = user === undefined ? 'the kernel does not say who that is' : `user ${user}`;
+    this.#onNotice(`Only root and the user of the agent may take over here: ${who} is refused`);
+    return false;
+  }
+
+  /** Who announces itself first takes over; until then, a connection keeps nobody out. */
   #serve(connection: Socket, { release, regain }: HandOverParts): void {
     connection.on('error', () => connection.destroy());
-    if (this.#successor !== undefined) {
+    if (!this.#isTrusted(connection)) {
       connection.destroy();
       return;
     }
-    this.#successor = connection;
-    const decided = Promise.withResolvers<void>();
-    let isReleased = false;
+    const silence = setTimeout(() => connection.destroy(), this.#silenceMs).unref();
     connection.once('close', () => {
-      decided.resolve();
+      clearTimeout(silence);
+      if (this.#successor !== connection) return;
+      this.#decided?.resolve();
       if (this.superseded.aborted) return;
       this.#successor = undefined;
       this.#decided = undefined;
-      if (isReleased) regain();
+      regain();
     });
     const announced = (name: string): void => {
-      this.#decided = decided;
-      isReleased = true;
+      clearTimeout(silence);
+      this.#successor = connection;
+      this.#decided = Promise.withResolvers();
       release();
       const to = /^[0-9a-f]+$/.test(name) ? sockaddrUn(`${this.#path}.${name}`) : undefined;
       if (to === undefined || sendDescriptors(to, ANNOUNCE, this.#descriptors.lent) < 0) connection.destroy();
     };
-    createInterface({ input: connection }).on('line', (line) => {
-      const [word, name = ''] = line.split(' ');
-      if (word === ANNOUNCE && !isReleased) announced(name);
-      else if (word === CARRIES && isReleased) {
-        this.#superseded.abort(new Error('the next agent carries packets'));
-        decided.resolve();
-      } else connection.destroy();
+    let text = '';
+    connection.setEncoding('latin1').on('data', (piece: string) => {
+      const lines = `${text}${piece}`.split('\n');
+      text = lines.pop() ?? '';
+      for (const line of lines) {
+        const [word, name = ''] = line.split(' ');
+        if (word === ANNOUNCE && this.#successor === undefined) announced(name);
+        else if (word === CARRIES && this.#successor === connection) {
+          this.#superseded.abort(new Error('the next agent carries packets'));
+          this.#decided?.resolve();
+        } else connection.destroy();
+      }
+      if (text.length > MAX_LINE) connection.destroy();
     });
   }
 }
@@ -190,7 +235,7 @@ function openInbox(path: string): Inbox {
   if (address === undefined) throw new Error(`${path} is too long for a socket`);
   const fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) throw new Error(`making a socket: ${errnoName(fd)}`);
-  const bound = bind(fd, addressOf(address), address.length);
+  const bound = privately(() => bind(fd, addressOf(address), address.length));
   if (bound < 0) {
     close(fd);
     throw new Error(`making the socket ${path}: ${errnoName(bound)}`);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { chmodSync, existsSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { FAST_PATH_MODES } from '../../src/dataplane/fast-path/mode.ts';
 import { agentCommand } from '../../src/lab/agent.ts';
@@ -108,6 +109,25 @@ for (const fastPath of FAST_PATH_MODES)
         t.diagnostic(`${lost} of ${of} lost`);
         assert.equal(lost, 0, `${lost} of ${of}`);
       }
+    });
+
+    it('is no matter of other users, also where the mode of the socket lets them in', async () => {
+      const [host] = topology.hosts as [LabHost];
+      const place = `${overlay.agents[0]!.subnetFile}.hand-over`;
+      await eventually('the next agent may come', () => existsSync(place) || undefined);
+      assert.equal(statSync(place).mode & 0o777, 0o600);
+      const announced = await said(host, 'The next agent has started');
+      chmodSync(place, 0o666);
+      for (let at = dirname(place); at !== '/' && at !== '/tmp'; at = dirname(at))
+        chmodSync(at, statSync(at).mode | 0o011);
+      const asStranger = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
+      await topology.exec(host, [...asStranger, 'socat', '-t', '5', 'STDIO', `UNIX-CONNECT:${place}`], {
+        okExitCodes: 'any',
+        stdin: 'take-over-1 00\ncarries\n',
+      });
+      await says(host, 'Only root and the user of the agent may take over here: user 65534 is refused', 1);
+      assert.equal(await said(host, 'The next agent has started'), announced);
+      assert.match(await overlay.ask(host, '/readyz'), /^HTTP\/1\.1 200 /);
     });
 
     it('ends at once when it has no follower, and leaves nothing to follow', async () => {

@@ -11,6 +11,7 @@ import { HandOver } from '../../linux/hand-over.ts';
 import { openOutput } from '../../linux/output.ts';
 import { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { keepInServiceManager } from '../../linux/systemd-store.ts';
+import { consoleInto } from '../../log/console.ts';
 import { createLog } from '../../log/log.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { traceTo } from '../../trace.ts';
@@ -56,6 +57,7 @@ async function main(life: ProcessLife): Promise<number> {
   // Node's own way to show a warning waits for whoever reads standard error.
   process.removeAllListeners('warning');
   process.on('warning', (warning) => log.warn(describeFault(warning)));
+  using _console = consoleInto(log);
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
   const notice = (text: string): void => log.warn(text);

@@ -295,9 +295,9 @@ describe('etcd subnet manager, cut off and back', () => {
     assert.equal(await create('10.5.4.0/24'), 'overlapped');
     assert.equal(await create('10.5.5.0/24'), 'created');
     assert.equal(await create('10.5.5.0/24'), 'taken');
-    const { kvs } = await registry.list(scope.signal);
+    const { keys } = await registry.list(scope.signal);
     assert.deepEqual(
-      kvs.map((kv) => registry.nameOf(kv)),
+      keys.map(({ kv }) => registry.nameOf(kv)),
       ['10.5.4.128-25', '10.5.5.0-24'],
     );
   });
@@ -317,6 +317,36 @@ describe('etcd subnet manager, cut off and back', () => {
     const { value } = await scope.manager().watchLeases(config, scope.signal).next();
     assert.ok(value?.type === 'snapshot');
     assert.equal(new Set(value.leases.map(leaseKey)).size, count);
+  });
+
+  it('is not hurt by megabytes that somebody writes below its prefix, at a start and later', async () => {
+    const { scope, config } = await scoped();
+    await using _ = scope;
+    using client = new EtcdClient({ endpoints: server.endpoints });
+    const { signal } = scope;
+    const put = async (name: string, value: string): Promise<void> => {
+      const key = Buffer.from(`${PREFIX}/subnets/${name}`);
+      const success = [{ request_put: { key, value: Buffer.from(value), lease: '0' } }];
+      await client.call('Txn', { compare: [], success, failure: [] }, 'filling etcd', signal);
+    };
+    const megabyte = 'x'.repeat(1 << 20);
+    await put('10.5.7.0-24', '{"PublicIP":"192.168.77.7"}');
+    for (let i = 0; i < 20; i++) await put(i % 2 === 0 ? `junk-${i}` : `10.5.${100 + i}.0-24`, megabyte);
+    const [key, end] = [Buffer.from(`${PREFIX}/subnets/`), Buffer.from(`${PREFIX}/subnets0`)];
+    // What a client takes has a bound, whatever etcd has.
+    await assert.rejects(client.call('Range', { key, range_end: end }, 'reading all of it', signal), {
+      code: 'WEFT_STORE_UNAVAILABLE',
+      message: /Received message larger than max/,
+    });
+    const updates = scope.manager().watchLeases(config, signal);
+    const { value: snapshot } = await updates.next();
+    assert.ok(snapshot?.type === 'snapshot');
+    assert.deepEqual(snapshot.leases.map(leaseKey), ['10.5.7.0-24']);
+    for (let i = 0; i < 3; i++) await put(`later-${i}`, megabyte);
+    await put('10.5.8.0-24', '{"PublicIP":"192.168.77.8"}');
+    const { value: update } = await updates.next();
+    assert.ok(update?.type === 'set');
+    assert.equal(leaseKey(update.lease), '10.5.8.0-24');
   });
 
   it('gives the etcd leases back that it does not need any more', async () => {

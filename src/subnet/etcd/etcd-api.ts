@@ -10,13 +10,17 @@ import { fromJSON } from '@grpc/proto-loader';
  */
 export type Int64 = string;
 
-export interface KeyValue {
+/** What etcd says of a key, without what it holds. */
+export interface KeyRecord {
   readonly key: Buffer;
   readonly create_revision: Int64;
   readonly mod_revision: Int64;
-  readonly value: Buffer;
   /** '0': bound to no lease, so permanent. */
   readonly lease: Int64;
+}
+
+export interface KeyValue extends KeyRecord {
+  readonly value: Buffer;
 }
 
 interface ResponseHeader {

@@ -12,6 +12,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { WeftError } from '../../errors.ts';
+import { OBJECT_BOUNDS } from '../../lease/go-json.ts';
 import { trace } from '../../trace.ts';
 import {
   methodOf,
@@ -55,7 +56,8 @@ const NO_NAME = 'address.invalid';
 const KEEPALIVE_MS = 20_000;
 
 const CHANNEL_OPTIONS: ChannelOptions = {
-  'grpc.max_receive_message_length': -1,
+  // As of an object of Kubernetes. One key of etcd holds less (--max-request-bytes), and lists are asked for in pages.
+  'grpc.max_receive_message_length': OBJECT_BOUNDS.length,
   // Each client is closed after its first failure, so a channel of its own, not one shared by address.
   'grpc.use_local_subchannel_pool': 1,
   'grpc.service_config_disable_resolution': 1,

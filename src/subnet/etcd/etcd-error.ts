@@ -34,6 +34,14 @@ export function isCompacted(error: unknown): boolean {
   return error instanceof EtcdError && error.grpcCode === status.OUT_OF_RANGE;
 }
 
+/** grpc-js says so of an answer that is longer than a client takes, and before it has taken it. */
+const TOO_LONG = /^Received message larger than max /;
+
+/** Whether less has to be asked for at a time. */
+export function isTooLong(error: unknown): boolean {
+  return error instanceof EtcdError && error.grpcCode === status.RESOURCE_EXHAUSTED && TOO_LONG.test(error.details);
+}
+
 /**
  * @param attempted as in "reading the leases from etcd".
  * @param endpoint as the user gave it.
@@ -67,7 +75,8 @@ export function etcdError(attempted: string, endpoint: string, error: unknown): 
     case status.RESOURCE_EXHAUSTED:
       return failed(
         'WEFT_STORE_UNAVAILABLE',
-        true,
+        // Another endpoint would answer the same.
+        !TOO_LONG.test(details),
         'If etcd is out of space: compact and defragment it, then disarm its alarm (etcdctl alarm disarm).',
       );
     default:

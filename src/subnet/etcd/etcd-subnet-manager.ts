@@ -11,10 +11,10 @@ import { asError, Outage } from '../outage.ts';
 import { formatSubnets, type ReportSink } from '../report.ts';
 import type { AcquireOptions, LeaseUpdate, OwnLeaseEvent, SubnetManager, WatchOptions } from '../subnet-manager.ts';
 import { LeaseUpdateQueue } from '../update-queue.ts';
-import type { Int64, KeyValue, WatchResponse } from './etcd-api.ts';
+import type { Int64, KeyRecord, KeyValue, WatchResponse } from './etcd-api.ts';
 import { EtcdClient, type EtcdClientOptions } from './etcd-client.ts';
 import { EtcdError } from './etcd-error.ts';
-import { type Binding, LeaseRegistry, type Listing, PERMANENT } from './lease-registry.ts';
+import { type Binding, entriesOf, LeaseRegistry, type ListedKey, type Listing, PERMANENT } from './lease-registry.ts';
 
 export interface EtcdSubnetManagerOptions extends EtcdClientOptions {
   /** Key prefix; `/coreos.com/network` unless given. */
@@ -249,7 +249,7 @@ export class EtcdSubnetManager implements SubnetManager {
     const choice = chooseLease({
       config,
       attrs,
-      entries: this.#registry.decodeAll(listing),
+      entries: entriesOf(listing),
       previous,
       held,
       hostAddresses,
@@ -290,7 +290,7 @@ export class EtcdSubnetManager implements SubnetManager {
    * Writes the own key, unless somebody has touched it since it was read (`undefined`); otherwise the revision. Of the two
    * etcd leases, the old and the new one, that which is not used gives back its place at once instead of in a day.
    */
-  async #replace(kv: KeyValue, value: Buffer, binding: Binding, signal: AbortSignal): Promise<Int64 | undefined> {
+  async #replace(kv: KeyRecord, value: Buffer, binding: Binding, signal: AbortSignal): Promise<Int64 | undefined> {
     const revision = await this.#registry.replace(kv, value, binding, signal);
     const unused = revision === undefined ? binding.id : kv.lease;
     if (unused !== PERMANENT.id) await this.#quietly(() => this.#registry.revokeUnused(unused, signal));
@@ -363,7 +363,7 @@ export class EtcdSubnetManager implements SubnetManager {
   /** Creates the vanished key again, unless somebody else has a part of the subnet by now. */
   async #retake(own: Lease, signal: AbortSignal): Promise<Tended | Lost | undefined> {
     const listing = await this.#registry.list(signal);
-    const verdict = judgeOwn(own, this.#registry.decodeAll(listing), this.#now(), this.#networks);
+    const verdict = judgeOwn(own, entriesOf(listing), this.#now(), this.#networks);
     if (verdict.type === 'lost') return verdict;
     if (verdict.type !== 'absent') return undefined;
     const value = encodeLeaseValue(own.attrs);
@@ -413,8 +413,8 @@ export class EtcdSubnetManager implements SubnetManager {
     while (!signal.aborted) {
       try {
         if (next === undefined) {
-          const listing = await this.#registry.list(signal);
-          await view.reset(listing.kvs);
+          const listing = await this.#registry.list(signal, { data: backendData });
+          await view.reset(listing.keys);
           signal.throwIfAborted();
           queue.snapshot(view.leases());
           if (why !== undefined) this.#report({ type: 'resynchronised', leases: view.leases().length, reason: why });
@@ -481,26 +481,27 @@ class PeerView {
   }
 
   /** In slices: in a large cluster others have their turn meanwhile. Nothing else may be called until it resolves. */
-  async reset(kvs: readonly KeyValue[]): Promise<void> {
+  async reset(keys: readonly ListedKey[]): Promise<void> {
     const leases = new Map<LeaseKey, Lease>();
-    const names = new Set(kvs.map((kv) => this.#registry.nameOf(kv)));
+    const names = new Set(keys.map(({ kv }) => this.#registry.nameOf(kv)));
     this.#reported = new Map([...this.#reported].filter(([name]) => names.has(name)));
-    for (const [i, kv] of kvs.entries()) {
+    for (const [i, listed] of keys.entries()) {
       if (i % SLICE === SLICE - 1) await new Promise((resolve) => setImmediate(resolve));
-      const lease = this.#read(kv);
+      const lease = this.#read(listed);
       if (lease !== undefined) leases.set(leaseKey(lease), lease);
     }
     this.#leases = leases;
   }
 
   put(kv: KeyValue, queue: LeaseUpdateQueue): void {
-    const lease = this.#read(kv);
+    const lease = this.#read(this.#registry.listed(kv, { data: this.#backendData }));
     if (lease === undefined) return;
     this.#leases.set(leaseKey(lease), lease);
     queue.set(lease);
   }
 
-  delete(kv: KeyValue, queue: LeaseUpdateQueue): void {
+  delete(deleted: KeyValue, queue: LeaseUpdateQueue): void {
+    const { kv } = this.#registry.listed(deleted, { data: false });
     this.#reported.delete(this.#registry.nameOf(kv));
     const key = this.#registry.leaseKeyOf(kv);
     if (key === undefined || !this.#leases.delete(key)) return;
@@ -508,8 +509,7 @@ class PeerView {
   }
 
   /** The lease that a key says now; the one it said before when it cannot be read. */
-  #read(kv: KeyValue): Lease | undefined {
-    const { entry, problem } = this.#registry.decode(kv, { data: this.#backendData });
+  #read({ kv, entry, problem }: ListedKey): Lease | undefined {
     if (problem !== undefined) {
       const name = this.#registry.nameOf(kv);
       if (this.#reported.get(name) !== kv.mod_revision) {

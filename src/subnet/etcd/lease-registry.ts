@@ -3,13 +3,13 @@ import { type LeaseKey, subnetsKey } from '../../lease/lease.ts';
 import { decodeLeaseValue, parseEtcdLeaseKey, parseLeaseKey } from '../../lease/lease-codec.ts';
 import { overlap, type Subnets } from '../../lease/subnets.ts';
 import { heldOf, type Networks, type StoredEntry } from '../lease-choice.ts';
-import type { Int64, KeyValue, RangeResponse, RequestOp, WatchResponse } from './etcd-api.ts';
+import type { Int64, KeyRecord, KeyValue, RequestOp, WatchResponse } from './etcd-api.ts';
 import type { EtcdClient } from './etcd-client.ts';
-import { isCompacted } from './etcd-error.ts';
+import { isCompacted, isTooLong } from './etcd-error.ts';
 
 /** An etcd key below `subnets/` that holds a subnet. */
 export interface EtcdEntry extends StoredEntry {
-  readonly kv: KeyValue;
+  readonly kv: KeyRecord;
 }
 
 /** `entry` is there when the key can be read, `problem` when anything cannot. */
@@ -18,8 +18,13 @@ export interface DecodedKeyValue {
   readonly problem: string | undefined;
 }
 
+/** A key of a listing, as it was read. What it held is not kept: whoever may write one may write a megabyte into each. */
+export interface ListedKey extends DecodedKeyValue {
+  readonly kv: KeyRecord;
+}
+
 export interface Listing {
-  readonly kvs: readonly KeyValue[];
+  readonly keys: readonly ListedKey[];
   /** The store's revision that the listing shows. */
   readonly revision: Int64;
 }
@@ -33,8 +38,10 @@ export interface Binding {
 
 export const PERMANENT: Binding = { id: '0', expiresAtMs: undefined };
 
-/** Keys fetched by one request. A cluster of 5,000 nodes needs a few, none of them big. */
+/** Keys fetched by one request. A cluster of 5,000 nodes needs a few, none of them big. Fewer are where they are not small. */
 const PAGE = 2_000;
+/** Of a key that is kept, from its ends: its name, and the subnet that it may end with. */
+const KEPT_OF_KEY = 512;
 
 /** flannel's part of an etcd: `<prefix>/config` and `<prefix>/subnets/10.5.1.0-24`. One method, one step. */
 export class LeaseRegistry {
@@ -58,12 +65,12 @@ export class LeaseRegistry {
   }
 
   /** The name of a key for people: what stands below `subnets/`. */
-  nameOf(kv: KeyValue): string {
+  nameOf(kv: KeyRecord): string {
     return kv.key.toString('utf8').slice(this.#subnetsPrefix.length);
   }
 
   /** The lease that a key stands for, whatever its value; `undefined` when it is no lease key. */
-  leaseKeyOf(kv: KeyValue): LeaseKey | undefined {
+  leaseKeyOf(kv: KeyRecord): LeaseKey | undefined {
     const name = this.nameOf(kv);
     return parseLeaseKey(name) === undefined ? undefined : (name as LeaseKey);
   }
@@ -92,15 +99,14 @@ export class LeaseRegistry {
     };
   }
 
-  decodeAll(listing: Listing): EtcdEntry[] {
-    return listing.kvs.flatMap((kv) => this.decode(kv).entry ?? []);
-  }
-
-  /** All keys below `subnets/`, at one revision. */
-  async list(signal: AbortSignal): Promise<Listing> {
+  /**
+   * All keys below `subnets/`, at one revision.
+   * @param options see decodeLeaseValue.
+   */
+  async list(signal: AbortSignal, options: { readonly data: boolean } = { data: false }): Promise<Listing> {
     for (;;) {
       try {
-        return await this.#list(signal);
+        return await this.#list(options, signal);
       } catch (error) {
         // The revision of the first page was compacted before the last page was fetched.
         if (!isCompacted(error)) throw error;
@@ -108,23 +114,37 @@ export class LeaseRegistry {
     }
   }
 
-  async #list(signal: AbortSignal): Promise<Listing> {
-    const kvs: KeyValue[] = [];
+  async #list(options: { readonly data: boolean }, signal: AbortSignal): Promise<Listing> {
+    const keys: ListedKey[] = [];
     let from = Buffer.from(this.#subnetsPrefix);
     let revision: Int64 | undefined;
+    let limit = PAGE;
     for (;;) {
-      const page: RangeResponse = await this.#client.call(
-        'Range',
-        { key: from, range_end: this.#end, limit: PAGE, ...(revision === undefined ? {} : { revision }) },
-        'reading the leases from etcd',
-        signal,
-      );
+      const at = revision === undefined ? {} : { revision };
+      const request = { key: from, range_end: this.#end, limit, ...at };
+      const answer = this.#client.call('Range', request, 'reading the leases from etcd', signal);
+      const page = await answer.catch((error: unknown) => {
+        if (!isTooLong(error) || limit === 1) throw error;
+        return undefined;
+      });
+      if (page === undefined) {
+        limit = Math.ceil(limit / 4);
+        continue;
+      }
       revision ??= page.header.revision;
-      kvs.push(...page.kvs);
-      const last = kvs.at(-1);
-      if (!page.more || last === undefined) return { kvs, revision };
+      for (const kv of page.kvs) keys.push(this.listed(kv, options));
+      const last = page.kvs.at(-1);
+      if (!page.more || last === undefined) return { keys, revision };
       from = Buffer.concat([last.key, Buffer.of(0)]);
     }
+  }
+
+  /** Nothing of it is a part of the message that it came in, which would stay in memory as a whole. */
+  listed(kv: KeyValue, options: { readonly data: boolean }): ListedKey {
+    const { entry, problem } = this.decode(kv, options);
+    const { create_revision, mod_revision, lease } = kv;
+    const kept = { key: keptOf(kv.key), create_revision, mod_revision, lease };
+    return { kv: kept, entry: entry && { ...entry, kv: kept }, problem };
   }
 
   /** The key of one lease as it is now, and the store's revision. */
@@ -157,7 +177,7 @@ export class LeaseRegistry {
   }
 
   /** The end of what a key is bound to; the present when etcd does not know it any more. */
-  async bindingOf(kv: KeyValue, signal: AbortSignal): Promise<Binding> {
+  async bindingOf(kv: KeyRecord, signal: AbortSignal): Promise<Binding> {
     if (kv.lease === '0') return PERMANENT;
     const request = { ID: kv.lease, keys: false };
     const { TTL } = await this.#client.call('LeaseTimeToLive', request, 'looking up an etcd lease', signal);
@@ -220,7 +240,7 @@ export class LeaseRegistry {
   }
 
   /** Writes a key that nobody has touched since it was read; false when somebody has. */
-  async replace(kv: KeyValue, value: Buffer, binding: Binding, signal: AbortSignal): Promise<Int64 | undefined> {
+  async replace(kv: KeyRecord, value: Buffer, binding: Binding, signal: AbortSignal): Promise<Int64 | undefined> {
     const put = { request_put: { key: kv.key, value, lease: binding.id } };
     return await this.#compareAndDo(
       kv.key,
@@ -232,7 +252,7 @@ export class LeaseRegistry {
   }
 
   /** Deletes a key that nobody has touched since it was read. */
-  async delete(kv: KeyValue, signal: AbortSignal): Promise<void> {
+  async delete(kv: KeyRecord, signal: AbortSignal): Promise<void> {
     const name = this.nameOf(kv);
     await this.#compareAndDo(
       kv.key,
@@ -295,7 +315,18 @@ export class LeaseRegistry {
   }
 }
 
+/** Of a key that is longer than any of a lease, both ends, which say what it is about. */
+function keptOf(key: Buffer): Buffer {
+  if (key.length <= 2 * KEPT_OF_KEY) return Buffer.from(key);
+  return Buffer.concat([key.subarray(0, KEPT_OF_KEY), key.subarray(-KEPT_OF_KEY)]);
+}
+
 /** A key that is written again, as by a renewal, keeps its creation; one that was deleted and made again does not. */
-function sinceOf(kv: KeyValue): number {
+function sinceOf(kv: KeyRecord): number {
   return Number(kv.create_revision);
+}
+
+/** Those that hold a subnet. */
+export function entriesOf({ keys }: Listing): EtcdEntry[] {
+  return keys.flatMap(({ entry }) => entry ?? []);
 }

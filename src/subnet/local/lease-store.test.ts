@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { WeftError } from '../../errors.ts';
+import { ENTRY_BOUNDS } from '../../lease/go-json.ts';
+import { decodeRow } from './lease-row.ts';
 import { type LeaseRow, LeaseStore, StoreBusyError } from './lease-store.ts';
 
 let folder: string;
@@ -30,6 +32,25 @@ describe('lease store', () => {
       store.rows().map((row) => ({ ...row })),
       [ROW],
     );
+  });
+
+  it('reads of rows that are far too long no more than shows that, beside the others', () => {
+    using store = LeaseStore.open(path);
+    const megabytes = 'x'.repeat(5 << 20);
+    store.transact((transaction) => {
+      for (const row of [ROW, { ...ROW, key: '10.5.2.0-24', value: megabytes }, { ...ROW, key: megabytes }])
+        transaction.put(row);
+    });
+    assert.deepEqual(
+      store.rows().map(({ key, value }) => [key.length, value.length]),
+      [
+        [11, ROW.value.length],
+        [11, ENTRY_BOUNDS.length + 1],
+        [1_024, ROW.value.length],
+      ],
+    );
+    assert.equal(decodeRow(store.rows()[1]!).entry?.attrs, undefined);
+    assert.equal(decodeRow(store.rows()[2]!).entry, undefined);
   });
 
   it('drops what a failed transaction did', () => {

@@ -2,6 +2,7 @@ import { mkdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeftError } from '../../errors.ts';
+import { ENTRY_BOUNDS } from '../../lease/go-json.ts';
 
 /** One row, as it lies in the file: whether key and value can be read is the reader's business. */
 export interface LeaseRow {
@@ -32,6 +33,9 @@ const SQLITE_CORRUPT = 11;
 const SQLITE_FULL = 13;
 const SQLITE_CANTOPEN = 14;
 const SQLITE_NOTADB = 26;
+
+/** Longer than any of a lease; what is longer is none, whatever comes after. Of values, as much is read as shows that they are too long. */
+const KEPT_OF_KEY = 1_024;
 
 /** How long one call may block the event loop waiting for another process's commit; longer waits are the caller's retries. */
 const BUSY_TIMEOUT_MS = 100;
@@ -116,7 +120,10 @@ export class LeaseStore implements Disposable {
     this.#database = database;
     this.#identity = identityOf(path);
     this.#dataVersion = database.prepare('PRAGMA data_version');
-    this.#select = database.prepare('SELECT key, value, expires_at_ms AS expiresAtMs FROM lease ORDER BY key');
+    this.#select = database.prepare(
+      `SELECT substr(key, 1, ${KEPT_OF_KEY}) AS key, substr(value, 1, ${ENTRY_BOUNDS.length + 1}) AS value, ` +
+        'expires_at_ms AS expiresAtMs FROM lease ORDER BY lease.key',
+    );
     this.#put = database.prepare(
       'INSERT INTO lease (key, value, expires_at_ms) VALUES (?, ?, ?) ' +
         'ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at_ms = excluded.expires_at_ms',

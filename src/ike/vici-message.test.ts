@@ -68,6 +68,25 @@ describe('VICI', () => {
     );
   });
 
+  it('takes a damaged packet, or a part of one, for a packet or for none, and nothing else comes of it', () => {
+    const edits = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 3 });
+    let read = 0;
+    fc.assert(
+      fc.property(message, edits, fc.option(fc.nat()), (section, damage, cut) => {
+        const whole = encodePacket(VICI_PACKETS.event, 'list-sa', section).slice(4);
+        for (const [at, value] of damage) whole[at % whole.length] = value;
+        try {
+          decodePacket(cut === null ? whole : whole.subarray(0, cut % whole.length));
+          read++;
+        } catch (error) {
+          assert(error instanceof RangeError);
+        }
+      }),
+      { numRuns: 2_000 },
+    );
+    assert(read > 100, `${read} were still packets`);
+  });
+
   it('refuses sections without end, and what no packet can hold', () => {
     const deep = Buffer.concat([Buffer.of(VICI_PACKETS.response), Buffer.alloc(300_000, Buffer.of(1, 1, 0x61))]);
     assert.throws(() => decodePacket(deep), { name: 'RangeError', message: /without end/ });

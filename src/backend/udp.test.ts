@@ -196,6 +196,28 @@ test('dual stack: IPv6 goes to hosts that say they take it, and to no others, wi
   );
 });
 
+test('IPv6 also goes to hosts with another backend: none of them is a flannel in udp mode', async () => {
+  const withType = (lease: Lease, backendType: string): Lease => ({ ...lease, attrs: { ...lease.attrs, backendType } });
+  const data = { VNI: 1, VtepMAC: '0a:00:00:00:00:02' };
+  const dual = await openedBackend(DUAL, IPV6_EXTERNAL);
+  for (const [type, said] of [
+    ['vxlan', data],
+    ['host-gw', null],
+  ] as const) {
+    const way = wayTo(dual.peer(dualLease(1, undefined), withType(dualLease(2, said), type)));
+    assert.equal(way, '10.244.2.0/24 fd10:244:0:2::/64 by 192.168.77.2 fd77::2 port 8285', type);
+  }
+  const only6 = { ...external, addresses: addresses('fd77::1'), publicAddresses: addresses('fd77::1') };
+  const alone = await openedBackend(ALONE, only6);
+  const way = wayTo(alone.peer(dualLease(1, undefined, 'ipv6'), withType(dualLease(2, data, 'ipv6'), 'vxlan')));
+  assert.equal(way, 'fd10:244:0:2::/64 by fd77::2 port 8285');
+  const named = dual.peer(dualLease(1, undefined), withType(dualLease(2, undefined), 'udp'));
+  assert.match(
+    wayTo(named),
+    /^10\.244\.2\.0\/24 by 192\.168\.77\.2 fd77::2 port 8285, but no IPv6 packet is sent to it/,
+  );
+});
+
 test('IPv6 alone: it is between the hosts, too, and takes 48 bytes', async () => {
   const backend = await openedBackend(ALONE, {
     ...external,

@@ -8,7 +8,7 @@ import type { Family, FamilyKey, PerFamily } from '../ip/family.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import type { Ipv4Prefix, Ipv6Prefix } from '../ip/prefix.ts';
-import type { JsonValue, Lease } from '../lease/lease.ts';
+import type { JsonValue, Lease, LeaseAttrs } from '../lease/lease.ts';
 import { isLeasable } from '../lease/lease-gate.ts';
 import { type BackendKind, type Network, NO_PEER_STATE, type PeerPart, type SkippedPeer } from './backend.ts';
 import { attrsOf, hostAddress, hostState, ownSubnet, requireAddress, requireFamilies, unicast } from './shared.ts';
@@ -38,6 +38,8 @@ const TUN_QUEUE_PACKETS = 2_000;
 
 type TunLink = Extract<WantedLink, { kind: 'tun' }>;
 
+/** Of its hosts, as flannel writes it. */
+const LEASE_TYPE = '';
 /** flannel's port; a peer sends to its own configured port, so all nodes of a network must agree on it. */
 const UDP_DEFAULT_PORT = 8285;
 /**
@@ -87,14 +89,15 @@ export function udpHostState(
  * flannel's udp mode: a forwarder in user space, one raw IP packet a datagram. The type in the lease is empty, and like flannel it does
  * not look at the type of a peer's lease: whoever has a public address is sent to. A network with IPv4 has it between the hosts too.
  *
- * flannel takes IPv4 packets alone and publishes no data. So IPv6 packets go only to hosts that say they take them (docs/adr/0019).
+ * flannel takes IPv4 packets alone and publishes no data. So IPv6 packets go only to hosts that say they take them, or whose backend is
+ * another one (docs/adr/0019).
  */
 export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
   type: 'udp',
   families: ['ipv4', 'ipv6'],
   keys: KEYS,
   routesWholeNetwork: true,
-  reachableAs: '',
+  reachableAs: LEASE_TYPE,
   isUnnamed: true,
   ignoresPeerType: true,
   owns: (_config, tuns) => tuns.map((name) => ({ name, kind: 'tun' })),
@@ -125,7 +128,7 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
     const mtuBytes = (configuredMtu ?? external.mtuBytes) - OVERHEAD_BYTES[underlay.key];
     if (network.ipv6 !== undefined) requireIpv6Mtu(mtuBytes, OVERHEAD_BYTES[underlay.key]);
     return {
-      attrs: attrsOf('', external, families, () => (network.ipv6 === undefined ? undefined : PAYLOADS)),
+      attrs: attrsOf(LEASE_TYPE, external, families, () => (network.ipv6 === undefined ? undefined : PAYLOADS)),
       usesPeerData: network.ipv6 !== undefined,
       mtuBytes,
       underlay: { tunName, listenAddress, listenPort: port, carriesIpv6: network.ipv6 !== undefined },
@@ -148,17 +151,18 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
 
 /** Where packets for a peer go, in the families in which it takes them. */
 function peerPart(
-  { subnets, attrs: { publicAddresses, backendData } }: Lease,
+  { subnets, attrs }: Lease,
   families: readonly Family[],
   underlay: Family,
   port: number,
 ): PeerPart | SkippedPeer {
+  const { publicAddresses } = attrs;
   if (publicAddresses[underlay.key] === undefined) {
     return { skipped: `it has no public ${underlay.name} address, and that is what the udp backend sends to here` };
   }
   const lacks = families.flatMap(({ key, name }) => {
     if (subnets[key] === undefined) return `it has no ${name} subnet`;
-    return key === 'ipv6' && !takesIpv6(backendData.ipv6)
+    return key === 'ipv6' && !takesIpv6(attrs)
       ? 'no IPv6 packet is sent to it: nothing in its lease says that its udp backend takes them, and flannel’s and that of earlier versions of weft do not'
       : [];
   });
@@ -168,7 +172,7 @@ function peerPart(
     kernel: NO_PEER_STATE,
     forward: {
       subnet: has('ipv4') ? subnets.ipv4 : undefined,
-      ipv6Subnet: has('ipv6') && takesIpv6(backendData.ipv6) ? subnets.ipv6 : undefined,
+      ipv6Subnet: has('ipv6') && takesIpv6(attrs) ? subnets.ipv6 : undefined,
       publicIp: underlay.key === 'ipv4' ? publicAddresses.ipv4 : undefined,
       publicIpv6: has('ipv6') ? publicAddresses.ipv6 : undefined,
       port,
@@ -177,8 +181,13 @@ function peerPart(
   };
 }
 
-/** Whether a host has published that it takes IPv6 packets. Whatever else it says is not looked at. */
-function takesIpv6(data: JsonValue | undefined): boolean {
+/**
+ * Whether a host has published that it takes IPv6 packets; whatever else it says is not looked at. One with another backend has data of
+ * that one. It is no flannel in udp mode, which IPv6 packets must not reach: either it has a forwarder beside its backend, which
+ * takes both families, or nobody listens there.
+ */
+function takesIpv6({ backendType, backendData: { ipv6: data } }: LeaseAttrs): boolean {
+  if (backendType !== LEASE_TYPE && backendType !== udp.type) return true;
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return false;
   const versions = (data as { readonly [key: string]: JsonValue }).PayloadVersions;
   return Array.isArray(versions) && versions.includes(6);

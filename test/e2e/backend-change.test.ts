@@ -8,6 +8,7 @@ import { type ChangingCluster, changeBackend } from '../netns/backend-change.ts'
 const { signal } = new AbortController();
 
 const etcd: ChangingCluster<EtcdStore> = {
+  stack: 'IPv4',
   hasServer: true,
   openStore: (topology, netConf) => openEtcdStore(topology, netConf, signal),
   publish: async (_topology, { server }, netConf) => {
@@ -16,6 +17,7 @@ const etcd: ChangingCluster<EtcdStore> = {
 };
 
 const kube: ChangingCluster<KubeStore> = {
+  stack: 'IPv4',
   hasServer: true,
   openStore: (topology, netConf) => openKubeStore(topology, netConf, signal),
   // As the kubelet does when the ConfigMap has changed.
@@ -23,7 +25,7 @@ const kube: ChangingCluster<KubeStore> = {
 };
 
 it('with etcd: a cluster goes from udp to vxlan node by node, and a connection stays', () =>
-  changeBackend('udp', 'vxlan', etcd));
+  changeBackend(['udp', 'vxlan'], etcd));
 
 it('with Kubernetes: a cluster goes from udp to vxlan node by node, and a connection stays', () =>
-  changeBackend('udp', 'vxlan', kube));
+  changeBackend(['udp', 'vxlan'], kube));

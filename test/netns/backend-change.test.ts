@@ -4,16 +4,19 @@ import { it } from 'node:test';
 import { openLocalStore } from '../../src/lab/local-store.ts';
 import type { SubnetStore } from '../../src/lab/subnet-store.ts';
 import { type ChangingCluster, changeBackend } from './backend-change.ts';
+import type { Stack } from './stacked-overlay.ts';
 
 const { signal } = new AbortController();
 
-const local: ChangingCluster<SubnetStore> = {
+const local = (stack: Stack): ChangingCluster<SubnetStore> => ({
+  stack,
   hasServer: false,
   openStore: (topology, netConf) => openLocalStore(topology, netConf, signal),
   publish: (topology, _store, netConf) => writeFileSync(join(topology.stateDirectory, 'net-conf.json'), netConf),
-};
+});
 
-it('a cluster goes from udp to vxlan node by node: both kinds of hosts reach each other, and a connection stays', () =>
-  changeBackend('udp', 'vxlan', local));
+it('a cluster in dual stack goes from udp to vxlan and back node by node: both kinds of hosts reach each other, and connections of both families stay', () =>
+  changeBackend(['udp', 'vxlan', 'udp'], local('dual stack')));
 
-it('a cluster goes from vxlan to host-gw node by node in the same way', () => changeBackend('vxlan', 'host-gw', local));
+it('a cluster goes from vxlan to host-gw node by node in the same way', () =>
+  changeBackend(['vxlan', 'host-gw'], local('IPv4')));

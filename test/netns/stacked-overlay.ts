@@ -8,7 +8,7 @@ import { Flanneld } from './flanneld.ts';
 import { ping } from './overlay.ts';
 import { eventually, eventuallyHolds } from './waiting.ts';
 
-const NETWORKS = {
+export const NETWORKS = {
   IPv4: { Network: '10.244.0.0/16' },
   'dual stack': { Network: '10.244.0.0/16', EnableIPv6: true, IPv6Network: 'fd10::/48' },
 } as const;

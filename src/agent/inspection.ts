@@ -213,6 +213,7 @@ export class AgentInspection implements Inspection, Disposable {
               ...(fastPath.obstacle === undefined ? {} : { obstacle: fastPath.obstacle }),
             },
           }),
+      ...(plane === undefined || plane.forwardingOff.length === 0 ? {} : { forwardingOff: [...plane.forwardingOff] }),
       queueDrops: { ...counted?.queueDrops },
       hostDrops: { ...hostDrops },
       hostDrops6: { ...hostDrops6 },

@@ -70,6 +70,7 @@ async function stageOf(): Promise<Stage> {
       endFastPath: () => undefined,
       trafficManager: () => new FakeTrafficManager(),
       firewall: async () => ({ nft: [], legacyForward: undefined }),
+      readText: async () => undefined,
       probeChecksum: async () => undefined,
       outerFilters: { replace: async () => {}, change: async () => {}, names: async () => [], remove: async () => {} },
     },

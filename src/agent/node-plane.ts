@@ -18,12 +18,13 @@ import type { Reconciler } from '../desired/reconciler.ts';
 import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
 import { describeError } from '../errors.ts';
 import type { IpPrefix } from '../ip/address.ts';
-import { present } from '../ip/family.ts';
+import { FAMILIES, present } from '../ip/family.ts';
 import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
 import { DuePeers } from './due-peers.ts';
 import { failingAs } from './failing-as.ts';
 import { ForwardDropWatch } from './forward-drop-watch.ts';
+import { ForwardingWatch } from './forwarding-watch.ts';
 import { HookKeeper } from './hook-keeper.ts';
 import { IkeKeeper } from './ike-keeper.ts';
 import type { Failing } from './keeper.ts';
@@ -57,6 +58,7 @@ export interface NodePlaneParts extends RecordedForwarderParts {
     | 'endFastPath'
     | 'trafficManager'
     | 'firewall'
+    | 'readText'
     | 'setCloudRoute'
     | 'probeChecksum'
     | 'outerFilters'
@@ -101,6 +103,7 @@ export class NodePlane implements AsyncDisposable {
   #backend: Backend;
   #external: ExternalInterface;
   #drops: ForwardDropWatch | undefined;
+  #passing: ForwardingWatch | undefined;
   /** The route in the cloud's network that was set last. */
   #cloudRoute: string | undefined;
   /** What the forwarder was started with; undefined when it does not run. */
@@ -176,6 +179,11 @@ export class NodePlane implements AsyncDisposable {
 
   get external(): ExternalInterface {
     return this.#external;
+  }
+
+  /** Settings of this host's kernel that keep packets of containers from being passed on, as sysctl names them. */
+  get forwardingOff(): readonly string[] {
+    return this.#passing?.off ?? [];
   }
 
   /**
@@ -350,12 +358,16 @@ export class NodePlane implements AsyncDisposable {
     await this.reconciler.idle();
     await failingAs(this.#rulesFailure, () => this.traffic.apply(own, earlier, this.#backend.underlay, signal));
     const { config, host, log, options } = this.#parts;
+    const intervalMs = Math.min(FIREWALL_LOOKS_EVERY * options.iptablesResyncSeconds * 1_000, LONGEST_TIMER_MS);
+    this.#passing ??= new ForwardingWatch({
+      ...{ families: FAMILIES.flatMap(({ key }) => (config[key] === undefined ? [] : key)), log, intervalMs },
+      read: (path, signal) => host.readText(path, signal),
+    });
     if (config.ipv4 !== undefined) {
       const links = this.#backend.host(own).kernel.links.filter(({ kind }) => kind !== 'external');
       const devices = links.map(({ name }) => name);
       this.#drops ??= new ForwardDropWatch({
-        ...{ network: config.ipv4.network, devices, log },
-        intervalMs: Math.min(FIREWALL_LOOKS_EVERY * options.iptablesResyncSeconds * 1_000, LONGEST_TIMER_MS),
+        ...{ network: config.ipv4.network, devices, log, intervalMs },
         read: (signal) => host.firewall(signal),
       });
     }
@@ -368,6 +380,7 @@ export class NodePlane implements AsyncDisposable {
     await this.hooks[Symbol.asyncDispose]();
     await this.ike?.[Symbol.asyncDispose]();
     await this.#drops?.[Symbol.asyncDispose]();
+    await this.#passing?.[Symbol.asyncDispose]();
     await this.traffic[Symbol.asyncDispose]();
     await this.reconciler[Symbol.asyncDispose]();
     await this.forwarder?.[Symbol.asyncDispose]();

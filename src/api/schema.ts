@@ -174,6 +174,12 @@ export const SelfSchema = v.object({
         ),
       }),
     ),
+    forwardingOff: v.optional(
+      v.pipe(
+        v.array(v.string()),
+        v.description('Settings of the kernel, as sysctl names them, that keep containers from hosts beyond this one.'),
+      ),
+    ),
     queueDrops: v.pipe(
       v.record(v.string(), count),
       v.description('Packets that found no room before the workers, by queue.'),

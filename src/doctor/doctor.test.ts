@@ -12,6 +12,9 @@ import { fastPathCheck, tunChecks } from './tun-checks.ts';
 
 const SUBNET_ENV =
   'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n';
+const ENV_OF_IPV6 =
+  'FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\nFLANNEL_MTU=1452\nFLANNEL_IPMASQ=true\n';
+const NET_CONF_OF_IPV6 = '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"udp"}}';
 const CONF = '{"name":"cbr0","weft":{"plugins":["bridge"]},"plugins":[{"type":"bridge","ipam":{"type":"host-local"}}]}';
 const signal = new AbortController().signal;
 
@@ -240,6 +243,44 @@ describe('the doctor', () => {
       [
         ['br-netfilter', 'warn', /sysctl -w net\.bridge\.bridge-nf-call-iptables=1/],
         ['ip-forward', 'warn', /sysctl -w net\.ipv4\.ip_forward=1/],
+      ],
+    ],
+    [
+      'kernel settings of IPv6 that are off, in a network of IPv6 alone',
+      () => ({
+        files: {
+          '/run/flannel/subnet.env': ENV_OF_IPV6,
+          '/etc/kube-flannel/net-conf.json': NET_CONF_OF_IPV6,
+          '/proc/sys/net/ipv4/ip_forward': '0\n',
+          '/proc/sys/net/bridge/bridge-nf-call-iptables': undefined,
+          '/proc/sys/net/ipv6/conf/all/forwarding': '0\n',
+          '/proc/sys/net/bridge/bridge-nf-call-ip6tables': '0\n',
+        },
+      }),
+      [
+        ['br-netfilter', 'warn', /sysctl -w net\.bridge\.bridge-nf-call-ip6tables=1/],
+        [
+          'ip-forward',
+          'warn',
+          /^net\.ipv6\.conf\.all\.forwarding is 0: .* Run sysctl -w net\.ipv6\.conf\.all\.forwarding=1\./,
+        ],
+      ],
+    ],
+    [
+      'one family that is not forwarded, of both',
+      () => ({
+        files: {
+          '/run/flannel/subnet.env': `${SUBNET_ENV}${ENV_OF_IPV6}`,
+          '/proc/sys/net/ipv6/conf/all/forwarding': '0\n',
+          '/proc/sys/net/bridge/bridge-nf-call-ip6tables': '1\n',
+        },
+      }),
+      [
+        [
+          'ip-forward',
+          'warn',
+          /^net\.ipv6\.conf\.all\.forwarding is 0: .* Run sysctl -w net\.ipv6\.conf\.all\.forwarding=1\./,
+        ],
       ],
     ],
     [

@@ -4,11 +4,15 @@ import { formatCidr } from '../cni/ip-text.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
 import type { OwnLink } from '../desired/state.ts';
+import { FAMILIES, type FamilyKey, type PerFamily } from '../ip/family.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 /** What several checks start from. A check that needs one which is not there leaves it to the check of that one to say so. */
-export async function readNetConf(host: DoctorHost, paths: DoctorPaths): Promise<NetConfInspection | undefined> {
+export async function readNetConf(
+  host: Pick<DoctorHost, 'readText'>,
+  paths: Pick<DoctorPaths, 'netConfigPath'>,
+): Promise<NetConfInspection | undefined> {
   const text = await host.readText(paths.netConfigPath);
   return text === undefined ? undefined : inspectNetConf(text, { validation: 'kube', backends: backendKind });
 }
@@ -76,6 +80,19 @@ export async function readSubnetEnv(
   } catch {
     return undefined;
   }
+}
+
+/** Those of the network: by subnet.env, else by net-conf.json; IPv4 when neither says. */
+export async function familiesHere(
+  host: Pick<DoctorHost, 'readText'>,
+  paths: Pick<DoctorPaths, 'subnetFile' | 'netConfigPath'>,
+): Promise<readonly FamilyKey[]> {
+  const env = await readSubnetEnv(host, paths);
+  const config = env === undefined ? (await readNetConf(host, paths))?.config : undefined;
+  const has: PerFamily<unknown> =
+    env === undefined ? { ipv4: config?.ipv4, ipv6: config?.ipv6 } : { ipv4: env.subnet, ipv6: env.ipv6Subnet };
+  const families = FAMILIES.flatMap(({ key }) => (has[key] === undefined ? [] : key));
+  return families.length === 0 ? ['ipv4'] : families;
 }
 
 export const NOTHING_TO_COMPARE = 'nothing to compare: there is no subnet.env yet (see subnet-env)';

@@ -1,11 +1,13 @@
 import { formatCidr } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
 import { formatAddr, nextAddr } from '../ip/address.ts';
+import { FAMILIES } from '../ip/family.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
+import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
 import { type Check, fail, ok, warn } from './check.ts';
-import { hasForwarder, NOTHING_TO_COMPARE, readBackend, readNetConf, readSubnetEnv } from './facts.ts';
+import { familiesHere, hasForwarder, NOTHING_TO_COMPARE, readBackend, readNetConf, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 const BRIDGE = 'cni0';
@@ -22,7 +24,9 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       run: async () => {
         if (await usesNftables()) return ok('not needed with EnableNFTables');
         try {
-          const [problem] = await checkBridgeNetfilter([4], (path) => host.readText(path));
+          const families = await familiesHere(host, paths);
+          const versions = FAMILIES.flatMap(({ key, version }) => (families.includes(key) ? version : []));
+          const [problem] = await checkBridgeNetfilter(versions, (path) => host.readText(path));
           return problem === undefined
             ? ok('br_netfilter is loaded and enabled')
             : warn(`${problem.path} is 0`, problem.message);
@@ -34,14 +38,14 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     },
     {
       name: 'ip-forward',
-      looksAt: '/proc/sys/net/ipv4/ip_forward',
-      run: async () =>
-        (await host.readText('/proc/sys/net/ipv4/ip_forward'))?.trim() === '1'
-          ? ok('enabled')
-          : warn(
-              'disabled: pods cannot reach anything beyond this host',
-              'Run sysctl -w net.ipv4.ip_forward=1. The bridge plugin sets it for the first pod, so another program may reset it.',
-            ),
+      looksAt: 'whether the kernel forwards packets of each family of the network',
+      run: async () => {
+        const families = await familiesHere(host, paths);
+        const off = await forwardingOff(families, (path) => host.readText(path));
+        return off.length === 0
+          ? ok(`enabled for ${FAMILIES.flatMap(({ key, name }) => (families.includes(key) ? name : [])).join(' and ')}`)
+          : warn(describeForwardingOff(off), forwardingRemedy(off));
+      },
     },
     {
       name: 'ipsec',

@@ -27,10 +27,11 @@ interface State extends Omit<Partial<OverlayHost>, 'links' | 'agent'> {
   readonly answers?: Readonly<Record<string, unknown>>;
   readonly links?: readonly HostLink[];
   readonly off?: string;
+  readonly env?: string;
 }
 
 /** Names and states of what is wrong on a host on which all is well apart from `state`. */
-async function wrong({ answers, links = LINKS, off, ...state }: State): Promise<string[]> {
+async function wrong({ answers, links = LINKS, off, env = SUBNET_ENV, ...state }: State): Promise<string[]> {
   const all: Readonly<Record<string, unknown>> = {
     '/readiness': { ready: true, parts: [{ part: 'kernel' }] },
     '/self': { store: { name: 'etcd /x', isReachable: true } },
@@ -39,7 +40,7 @@ async function wrong({ answers, links = LINKS, off, ...state }: State): Promise<
     ...answers,
   };
   const host: OverlayHost = {
-    readText: async (path) => (path === PATHS.subnetFile ? SUBNET_ENV : path.includes(`/${off}/`) ? '0\n' : '1\n'),
+    readText: async (path) => (path === PATHS.subnetFile ? env : path.includes(`/${off}/`) ? '0\n' : '1\n'),
     links: async () => links,
     agent: async <T>(path: string) => all[path] as T | undefined,
     kernelDifference: async () => [],
@@ -131,6 +132,11 @@ describe('the checks of the overlay', () => {
       /^warn bridge: the MTU of cni0 is 1500, and the overlay takes 1472/,
     ],
     ['a device that forwards nothing', { off: 'flannel0' }, /^fail forwarding: off: flannel0$/],
+    [
+      'IPv6 that is not forwarded',
+      { off: 'all', env: `${SUBNET_ENV}FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\n` },
+      /^fail forwarding: net\.ipv6\.conf\.all\.forwarding is 0/,
+    ],
   ];
   it('name the clock beside the store that is away, where its certificate is not valid by it', async () => {
     const failure = 'reading from etcd at https://x: Last error: certificate is not yet valid';

@@ -1,9 +1,10 @@
 import type { Cidr } from '../cni/ip-text.ts';
 import { describeError } from '../errors.ts';
 import { formatAddr, nextAddr } from '../ip/address.ts';
+import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { clockDoubt } from './clock-doubt.ts';
-import { NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
+import { familiesHere, NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
 const BRIDGE = 'cni0';
@@ -219,17 +220,23 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         const devices = [facts.external, BRIDGE, ...facts.peers.map(({ device }) => device)].filter((name) =>
           names.has(name),
         );
+        const families = await familiesHere(host, paths);
         const off: string[] = [];
-        for (const name of new Set(devices)) {
+        for (const name of families.includes('ipv4') ? new Set(devices) : []) {
           const value = await host.readText(`/proc/sys/net/ipv4/conf/${name}/forwarding`);
           if (value?.trim() === '0') off.push(name);
         }
-        return off.length === 0
+        if (off.length > 0) {
+          return fail(
+            `off: ${off.join(', ')}`,
+            `sysctl -w net.ipv4.conf.${off[0]}.forwarding=1, or net.ipv4.ip_forward=1 for all.`,
+          );
+        }
+        // Of IPv6 there is one setting for all devices.
+        const none = await forwardingOff(families.includes('ipv6') ? ['ipv6'] : [], (path) => host.readText(path));
+        return none.length === 0
           ? ok([...new Set(devices)].join(', '))
-          : fail(
-              `off: ${off.join(', ')}`,
-              `sysctl -w net.ipv4.conf.${off[0]}.forwarding=1, or net.ipv4.ip_forward=1 for all.`,
-            );
+          : fail(describeForwardingOff(none), forwardingRemedy(none));
       },
     },
   ];

@@ -210,7 +210,7 @@ export const METRICS: readonly MetricDefinition[] = [
     ({ forwarder }) => forwarder?.fastPath,
   ),
   define<'reason'>('gauge', 'weft_fast_path_obstacle', {
-    help: '1 for the reason why the fast path is enabled but closed: ipsec-policy or unavailable; absent if there is none.',
+    help: '1 for the reason why the fast path is enabled but closed: ipsec-policy, ipv6-forwarding or unavailable; absent if there is none.',
     labels: ['reason'],
     *read({ forwarder }) {
       const reason = forwarder?.fastPathObstacle;

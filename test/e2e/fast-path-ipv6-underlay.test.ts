@@ -53,7 +53,7 @@ describe('udp between hosts that have IPv6 alone', () => {
   let slow: StackedContainer;
 
   before(async () => {
-    hosts = await Ipv6Hosts.create('native', [[], [], ['--fast-path=off']]);
+    hosts = await Ipv6Hosts.create('native', [['--iptables-resync=1'], [], ['--fast-path=off']]);
     [one, other, slow] = hosts.containers as [StackedContainer, StackedContainer, StackedContainer];
     await everyFamilyAnswers(hosts.topology, hosts.containers);
   });
@@ -152,6 +152,39 @@ describe('udp between hosts that have IPv6 alone', () => {
       arrivals.seen.map(({ text }) => text),
       ['as its own container'],
     );
+  });
+
+  it('is closed while the host does not forward IPv6, says so with the remedy, and opens again by itself', async () => {
+    const { topology } = hosts;
+    const agent = hosts.agents[one.host.index]!;
+    const from = agent.log.mark;
+    const forward = async (value: 0 | 1): Promise<void> => {
+      await topology.exec(one.host, ['sysctl', '-q', '-w', `net.ipv6.conf.all.forwarding=${value}`]);
+    };
+    await forward(0);
+    try {
+      const remedy = 'sysctl -w net\\.ipv6\\.conf\\.all\\.forwarding=1';
+      await agent.logged(
+        new RegExp(`^All packets pass through the forwarder: .* does not forward IPv6.*${remedy}`),
+        from,
+      );
+      await agent.logged(new RegExp(`^net\\.ipv6\\.conf\\.all\\.forwarding is 0: .*${remedy}`), from);
+      const { body } = await agent.get('/metrics');
+      assert.match(body, /^weft_fast_path_obstacle\{reason="ipv6-forwarding"\} 1$/m);
+      const { problems } = await hosts.statusOf(one.host);
+      const texts = problems.map(({ text, remedy }) => `${text} → ${remedy}`).join('\n');
+      for (const words of ['no fast path (ipv6-forwarding)', 'net.ipv6.conf.all.forwarding is 0'])
+        assert.ok(texts.includes(words), texts);
+    } finally {
+      await forward(1);
+    }
+    await agent.logged(/^Packets take the fast path in the kernel /, from);
+    await agent.logged(/^net\.ipv6\.conf\.all\.forwarding is on again$/, from);
+    await eventuallyHolds(async () => {
+      const { ok, output } = await ping(topology, one, addressIn(6, other));
+      assert.ok(ok, output);
+      assert.equal((await hosts.pathsFrom(one.host))['fd10:0:0:2::/64'], 'fast-path');
+    });
   });
 });
 

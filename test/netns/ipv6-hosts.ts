@@ -13,6 +13,11 @@ const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url
 const START_MS = 110_000;
 const signal = new AbortController().signal;
 
+interface HostStatus {
+  readonly peers: readonly { readonly id: string; readonly path: string }[];
+  readonly problems: readonly { readonly text: string; readonly remedy: string }[];
+}
+
 /** Hosts that reach each other by IPv6 alone, with a real agent and a container each. Of the stores, Kubernetes has such networks. */
 export class Ipv6Hosts implements AsyncDisposable {
   readonly topology: Topology;
@@ -68,12 +73,15 @@ export class Ipv6Hosts implements AsyncDisposable {
 
   /** How packets of a host reach the other hosts' subnets now, as `weft status` says. */
   async pathsFrom(host: LabHost): Promise<Readonly<Record<string, string>>> {
+    const { peers } = await this.statusOf(host);
+    return Object.fromEntries(peers.map(({ id, path }) => [id, path]));
+  }
+
+  /** What `weft status` says on that host. */
+  async statusOf(host: LabHost): Promise<HostStatus> {
     const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'status', '--json'];
     const { stdout } = await this.topology.exec(host, [...argv, '--socket', socketOf(host)], { okExitCodes: 'any' });
-    const { peers } = JSON.parse(stdout) as {
-      readonly peers: readonly { readonly id: string; readonly path: string }[];
-    };
-    return Object.fromEntries(peers.map(({ id, path }) => [id, path]));
+    return JSON.parse(stdout) as HostStatus;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

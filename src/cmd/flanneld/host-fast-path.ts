@@ -22,6 +22,7 @@ import { removeOthers } from '../../linux/bpf-directory.ts';
 import { type DeviceFacts, readDeviceAddress, readDeviceFacts, readDeviceIndex } from '../../linux/ethtool.ts';
 import { errnoName } from '../../linux/ffi.ts';
 import { IpMonitor } from '../../linux/link-monitor.ts';
+import { readTextIfThere } from '../../linux/read-text.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
 import { ticker } from '../../ticker.ts';
 
@@ -184,7 +185,9 @@ export function keepFastPathOpen(
     }
   };
   const look = (): void => {
-    const found = ipsecObstacle() ?? survey(underlay(), inbound.fastPathIn, opened?.place.underlayName);
+    const between = underlay();
+    const found =
+      ipsecObstacle() ?? forwardingObstacle(between) ?? survey(between, inbound.fastPathIn, opened?.place.underlayName);
     const now = textOf(found);
     if (now === seen) return;
     seen = now;
@@ -235,6 +238,17 @@ function ipsecObstacle(): FastPathState | undefined {
     return withoutFastPathForIpsec(`this host has ${policies.count} IPsec policies (ip xfrm policy)`);
   if (policies.blocksByDefault) return withoutFastPathForIpsec('IPsec policy blocks by default on this host');
   return undefined;
+}
+
+/** The kernel gives a program no way to an IPv6 address unless the device that it asks for, loopback, forwards. */
+const LOOPBACK_FORWARDS = '/proc/sys/net/ipv6/conf/lo/forwarding';
+
+function forwardingObstacle({ listenAddress }: ForwarderUnderlay): FastPathState | undefined {
+  if (isIpv4(listenAddress) || readTextIfThere(LOOPBACK_FORWARDS).trim() !== '0') return undefined;
+  const text =
+    'All packets pass through the forwarder: this host does not forward IPv6, and without that the kernel gives the fast path no way to ' +
+    'other hosts. Run sysctl -w net.ipv6.conf.all.forwarding=1, which containers need to reach other hosts in any case';
+  return { isOpen: false, obstacle: 'ipv6-forwarding', peersAlone: 0, text };
 }
 
 /** Looks again whenever somebody changes an IPsec policy, until aborted; a kernel without IPsec has nothing to listen to. */

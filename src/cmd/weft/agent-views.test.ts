@@ -121,6 +121,16 @@ describe('the status of an agent', () => {
         }),
     ],
     [
+      'IPv6 that is not forwarded',
+      'warning',
+      /^net\.ipv6\.conf\.all\.forwarding is 0/,
+      (a) =>
+        void (a.own = {
+          ...a.own,
+          dataPath: { ...a.own.dataPath, forwardingOff: ['net.ipv6.conf.all.forwarding'] },
+        }),
+    ],
+    [
       'a repair of a minute ago',
       'warning',
       /^restored: .* \(1 repair in 10m, the last 1m ago\)$/,

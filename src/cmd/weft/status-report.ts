@@ -1,4 +1,5 @@
 import type { Answer } from '../../api/schema.ts';
+import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { clockDoubt } from '../../doctor/clock-doubt.ts';
 import type { AgentEvent } from '../../events/event.ts';
 import { printable, printableLines } from '../../printable.ts';
@@ -11,6 +12,11 @@ const RECENT_MS = 600_000;
 const MAX_NAMED = 5;
 const LABEL = 12;
 const MAX_TEXT = 1_000;
+/** By what keeps the fast path closed; its text has what was found. */
+const FAST_PATH_REMEDIES: Readonly<Record<string, string>> = {
+  'ipsec-policy': 'Nothing to do if you need IPsec. The fast path opens when the last policy is removed.',
+  'ipv6-forwarding': 'sysctl -w net.ipv6.conf.all.forwarding=1. The fast path opens by itself then.',
+} satisfies Partial<Record<FastPathObstacle, string>>;
 
 export interface StatusAnswers {
   readonly self: Answer<'/self'>;
@@ -97,7 +103,14 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
     add(
       'warning',
       `no fast path (${dataPath.fastPath.obstacle}): ${dataPath.fastPath.text}`,
-      'weft doctor --fast-path says what is missing.',
+      FAST_PATH_REMEDIES[dataPath.fastPath.obstacle] ?? 'weft doctor --fast-path says what is missing.',
+    );
+  }
+  for (const setting of dataPath.forwardingOff ?? []) {
+    add(
+      'warning',
+      `${setting} is 0: containers of this host reach nobody beyond it`,
+      `sysctl -w ${setting}=1, and find out what has turned it off.`,
     );
   }
   if (self.droppedLogLines > 0) {

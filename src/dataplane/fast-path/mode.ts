@@ -11,6 +11,7 @@ export type FastPathInMode = (typeof FAST_PATH_IN_MODES)[number];
 
 /**
  * What keeps the fast path closed although it is wanted: `ipsec-policy`, this host has IPsec policies, round which it would go;
- * `unavailable`, the kernel, the capabilities or the devices do not allow it.
+ * `ipv6-forwarding`, the hosts reach each other by IPv6, and this one does not forward it; `unavailable`, the kernel, the capabilities
+ * or the devices do not allow it.
  */
-export type FastPathObstacle = 'ipsec-policy' | 'unavailable';
+export type FastPathObstacle = 'ipsec-policy' | 'ipv6-forwarding' | 'unavailable';

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Ipv4Prefix } from '../ip/prefix.ts';
+import type { IpPrefix } from '../ip/address.ts';
 import type { Log } from '../log/log.ts';
 import { describeForwardDrop, type FirewallText, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 
 export interface ForwardDropWatchOptions {
-  readonly network: Ipv4Prefix;
+  readonly networks: readonly IpPrefix[];
   /** Of the overlay. */
   readonly devices: readonly string[];
   readonly log: Pick<Log, 'info' | 'warn'>;
@@ -18,7 +18,8 @@ export class ForwardDropWatch implements AsyncDisposable {
   readonly #options: ForwardDropWatchOptions;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
-  #said = new Set<string>();
+  /** Where, by what was said. */
+  #said: ReadonlyMap<string, string> = new Map();
 
   constructor(options: ForwardDropWatchOptions) {
     this.#options = options;
@@ -38,13 +39,15 @@ export class ForwardDropWatch implements AsyncDisposable {
   }
 
   async #look(signal: AbortSignal): Promise<void> {
-    const { network, devices, log, read } = this.#options;
-    const drops = findForwardDrops(await read(signal), network, devices);
-    for (const drop of drops) {
-      if (!this.#said.has(drop.where)) log.warn(`${describeForwardDrop(drop)}. ${drop.hint}`);
-    }
-    const now = new Set(drops.map(({ where }) => where));
-    for (const where of this.#said) if (!now.has(where)) log.info(`${where} no longer drops packets of containers`);
+    const { networks, devices, log, read } = this.#options;
+    const text = await read(signal);
+    // A chain may drop those of both families, and each has a remedy of its own.
+    const drops = networks.flatMap((network) => findForwardDrops(text, network, devices));
+    const now = new Map(drops.map((drop) => [`${describeForwardDrop(drop)}. ${drop.hint}`, drop.where]));
+    for (const line of now.keys()) if (!this.#said.has(line)) log.warn(line);
+    const still = new Set(now.values());
+    for (const where of new Set(this.#said.values()))
+      if (!still.has(where)) log.info(`${where} no longer drops packets of containers`);
     this.#said = now;
   }
 

@@ -363,14 +363,12 @@ export class NodePlane implements AsyncDisposable {
       ...{ families: FAMILIES.flatMap(({ key }) => (config[key] === undefined ? [] : key)), log, intervalMs },
       read: (path, signal) => host.readText(path, signal),
     });
-    if (config.ipv4 !== undefined) {
-      const links = this.#backend.host(own).kernel.links.filter(({ kind }) => kind !== 'external');
-      const devices = links.map(({ name }) => name);
-      this.#drops ??= new ForwardDropWatch({
-        ...{ network: config.ipv4.network, devices, log, intervalMs },
-        read: (signal) => host.firewall(signal),
-      });
-    }
+    const links = this.#backend.host(own).kernel.links.filter(({ kind }) => kind !== 'external');
+    const devices = links.map(({ name }) => name);
+    this.#drops ??= new ForwardDropWatch({
+      ...{ networks: networksOf(config), devices, log, intervalMs },
+      read: (signal) => host.firewall(signal),
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -72,7 +72,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
       { dst: '10.244.0.0/16', dev: 'flannel0' },
     ],
     versionOf: async ({ name }) => (without.includes(name) ? undefined : `${name} v1.8.9`),
-    firewall: async () => ({ nft: [], legacyForward: undefined }),
+    firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: undefined } }),
     ipsecPolicies: () => 0,
     udpPortHolders: () => ['pid 7 (flanneld)'],
     get: async (_, path) => ({ status: 200, body: path === '/readyz' ? 'flanneld is ready' : '' }),
@@ -162,7 +162,7 @@ describe('the doctor', () => {
     ],
     [
       'another firewall that drops what is forwarded',
-      () => ({ firewall: async () => ({ nft: [], legacyForward: '-P FORWARD DROP\n' }) }),
+      () => ({ firewall: async () => ({ nft: [], legacyForward: { ipv4: '-P FORWARD DROP\n', ipv6: undefined } }) }),
       [
         [
           'forward-drops',
@@ -170,6 +170,17 @@ describe('the doctor', () => {
           /FORWARD of iptables-legacy.*iptables-legacy -I FORWARD -s 10\.244\.0\.0\/16 -j ACCEPT/,
         ],
       ],
+    ],
+    [
+      'another firewall that drops what is forwarded of IPv6',
+      () => ({
+        firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: '-P FORWARD DROP\n' } }),
+        files: {
+          '/run/flannel/subnet.env': `${SUBNET_ENV}${ENV_OF_IPV6}`,
+          '/proc/sys/net/bridge/bridge-nf-call-ip6tables': '1\n',
+        },
+      }),
+      [['forward-drops', 'fail', /FORWARD of ip6tables-legacy.*ip6tables-legacy -I FORWARD -s fd10::\/48 -j ACCEPT/]],
     ],
     [
       'no TUN device, in a pod',

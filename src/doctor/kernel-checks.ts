@@ -1,8 +1,7 @@
 import { formatCidr } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
-import { formatAddr, nextAddr } from '../ip/address.ts';
+import { formatAddr, nextAddr, parsePrefix } from '../ip/address.ts';
 import { FAMILIES } from '../ip/family.ts';
-import { parsePrefix4 } from '../ip/prefix.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
@@ -96,13 +95,21 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'chains of other firewalls that drop pod traffic',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
-        const networks = (env?.networks ?? []).flatMap((network) => parsePrefix4(formatCidr(network)) ?? []);
+        const cidrs = env === undefined ? [] : [...env.networks, ...env.ipv6Networks];
+        const networks = cidrs.flatMap((network) => parsePrefix(formatCidr(network)) ?? []);
         if (networks.length === 0) return ok(NOTHING_TO_COMPARE);
         const devices = (await readBackend(host, paths, signal))?.links.map(({ name }) => name) ?? [];
         const text = await host.firewall(signal);
         const drops = networks.flatMap((network) => findForwardDrops(text, network, devices));
         if (drops.length === 0) return ok('none');
-        return fail(drops.map(describeForwardDrop).join('; '), [...new Set(drops.map(({ hint }) => hint))].join(' '));
+        const all = (texts: readonly string[], between: string): string => [...new Set(texts)].join(between);
+        return fail(
+          all(drops.map(describeForwardDrop), '; '),
+          all(
+            drops.map(({ hint }) => hint),
+            ' ',
+          ),
+        );
       },
     },
     {

@@ -4,21 +4,24 @@ import { run } from './run.ts';
 const TIMEOUT_MS = 10_000;
 
 /**
- * The firewall of this host, whoever made it. A program that is missing or fails says nothing. `iptables-legacy` is asked only where
+ * The firewall of this host, whoever made it. A program that is missing or fails says nothing. `iptables-legacy` and `ip6tables-legacy` are asked only where
  * the kernel has its tables: asking would make them.
  */
 export async function readFirewall(
   readText: (path: string) => Promise<string | undefined>,
   signal: AbortSignal,
 ): Promise<FirewallText> {
-  const tables = await readText('/proc/net/ip_tables_names').catch(() => undefined);
-  const [nft, legacyForward] = await Promise.all([
+  const legacy = async (program: string, tablesPath: string): Promise<string | undefined> => {
+    const tables = await readText(tablesPath).catch(() => undefined);
+    if (tables?.split('\n').includes('filter') !== true) return undefined;
+    return await output([program, '-w', '5', '-S', 'FORWARD'], signal);
+  };
+  const [nft, ipv4, ipv6] = await Promise.all([
     nftTexts(signal),
-    tables?.split('\n').includes('filter')
-      ? output(['iptables-legacy', '-w', '5', '-S', 'FORWARD'], signal)
-      : undefined,
+    legacy('iptables-legacy', '/proc/net/ip_tables_names'),
+    legacy('ip6tables-legacy', '/proc/net/ip6_tables_names'),
   ]);
-  return { nft, legacyForward };
+  return { nft, legacyForward: { ipv4, ipv6 } };
 }
 
 async function nftTexts(signal: AbortSignal): Promise<string[]> {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { parsePrefix4 } from '../ip/prefix.ts';
-import { findForwardDrops, suspectTables } from './forward-drops.ts';
+import { type IpPrefix, parsePrefix } from '../ip/address.ts';
+import { type ForwardDrop, findForwardDrops, suspectTables } from './forward-drops.ts';
 
-const NETWORK = parsePrefix4('10.244.0.0/16')!;
+const NETWORK = parsePrefix('10.244.0.0/16')!;
+const NETWORK6 = parsePrefix('fd10::/48')!;
 const chain = (table: string, name: string, more: object = {}) => ({ chain: { family: 'ip', table, name, ...more } });
 const forward = (policy: string, table = 'filter') => chain(table, 'FORWARD', { hook: 'forward', policy });
 const rule = (table: string, name: string, ...expr: object[]) => ({
@@ -12,12 +13,19 @@ const rule = (table: string, name: string, ...expr: object[]) => ({
 const match = (field: string, right: unknown, op = '==') => ({
   match: { op, left: { payload: { protocol: 'ip', field } }, right },
 });
+/** The same in the tables of IPv6. */
+const in6 = (item: object): object =>
+  Object.fromEntries(Object.entries(item).map(([key, value]) => [key, { ...(value as object), family: 'ip6' }]));
 const iif = (right: string, op = '==') => ({ match: { op, left: { meta: { key: 'iifname' } }, right } });
 const prefix = (addr: string, len: number) => ({ prefix: { addr, len } });
 
-function found(items: readonly object[], legacyForward?: string): string[] {
+function drops(items: readonly object[], network: IpPrefix, legacyForward = { ipv4: '', ipv6: '' }): ForwardDrop[] {
   const nft = [JSON.stringify({ nftables: [{ metainfo: {} }, ...items] })];
-  return findForwardDrops({ nft, legacyForward }, NETWORK, ['flannel0']).map(({ where }) => where);
+  return findForwardDrops({ nft, legacyForward }, network, ['flannel0']);
+}
+
+function found(items: readonly object[], legacy = ''): string[] {
+  return drops(items, NETWORK, { ipv4: legacy, ipv6: '-P FORWARD DROP' }).map(({ where }) => where);
 }
 
 const FILTER = ['chain FORWARD of table ip filter'];
@@ -80,6 +88,42 @@ describe('chains that drop packets of containers', () => {
     }
   });
 
+  it('are those of the network’s family, or of both', () => {
+    const told = (items: readonly object[], ipv6 = '') =>
+      drops(items, NETWORK6, { ipv4: '-P FORWARD DROP', ipv6 }).map(({ where, hint }) => `${where}: ${hint}`);
+    assert.deepEqual(told([forward('drop')]), []);
+    const [iptables] = told([in6(forward('drop'))]);
+    assert.match(iptables!, /^chain FORWARD of table ip6 filter: .* ip6tables -I FORWARD -s fd10::\/48 -j ACCEPT; /);
+    const [legacy] = told([], '-P FORWARD DROP');
+    assert.match(
+      legacy!,
+      /^chain FORWARD of ip6tables-legacy: .* ip6tables-legacy -I FORWARD -s fd10::\/48 -j ACCEPT; /,
+    );
+    assert.deepEqual(told([], '-P FORWARD DROP\n-A FORWARD -s fd10::/48 -j ACCEPT'), []);
+    for (const right of [prefix('fd10::', 48), prefix('fd00::', 8), 'fd10:0:0:7::9']) {
+      const open = in6(rule('filter', 'FORWARD', match('saddr', right), { accept: null }));
+      assert.deepEqual(told([in6(forward('drop')), open]), [], JSON.stringify(right));
+    }
+    const both = { chain: { family: 'inet', table: 'guard', name: 'forward', hook: 'forward', policy: 'drop' } };
+    const only4 = {
+      rule: {
+        family: 'inet',
+        table: 'guard',
+        chain: 'forward',
+        expr: [match('saddr', prefix('10.244.0.0', 16)), { accept: null }],
+      },
+    };
+    assert.deepEqual(found([both, only4]), []);
+    const [shared] = told([both, only4]);
+    assert.match(
+      shared!,
+      /^chain forward of table inet guard: .* nft insert rule inet guard forward ip6 saddr fd10::\/48 accept; /,
+    );
+    const raw = in6(chain('raw', 'PREROUTING', { hook: 'prerouting', policy: 'accept' }));
+    const drop = in6(rule('raw', 'PREROUTING', iif('docker0', '!='), match('daddr', 'fd10:0:0:7::9'), { drop: null }));
+    assert.match(told([raw, drop])[0]!, /^chain PREROUTING of table ip6 raw: .*gateway_mode_ipv6=nat-unprotected/);
+  });
+
   it('make few tables suspect, of which the rules are read', () => {
     const chains = [
       forward('drop'),
@@ -88,13 +132,18 @@ describe('chains that drop packets of containers', () => {
       chain('filter', 'INPUT', { hook: 'input', policy: 'drop' }),
       forward('accept', 'open'),
       forward('drop', 'flannel-ipv4'),
+      in6(forward('drop')),
+      in6(forward('drop', 'flannel-ipv6')),
     ];
-    assert.deepEqual(suspectTables(JSON.stringify({ nftables: chains })), ['ip filter', 'ip raw']);
+    assert.deepEqual(suspectTables(JSON.stringify({ nftables: chains })), ['ip filter', 'ip raw', 'ip6 filter']);
   });
 
   it('are none in what cannot be read', () => {
     for (const nft of ['', '{', 'null', '{"nftables": [null, 1, {"chain": {}}, {"rule": {"expr": [null]}}]}']) {
-      assert.deepEqual(findForwardDrops({ nft: [nft], legacyForward: undefined }, NETWORK, ['flannel0']), []);
+      assert.deepEqual(
+        findForwardDrops({ nft: [nft], legacyForward: { ipv4: undefined, ipv6: undefined } }, NETWORK, ['flannel0']),
+        [],
+      );
     }
   });
 });

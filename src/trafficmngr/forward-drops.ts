@@ -1,5 +1,15 @@
-import { overlaps } from '../ip/address.ts';
-import { containsPrefix4, formatPrefix4, type Ipv4Prefix, parsePrefix4 } from '../ip/prefix.ts';
+import {
+  containsPrefix,
+  formatPrefix,
+  type IpPrefix,
+  isIpv4,
+  isPrefix4,
+  overlaps,
+  parseAddr,
+  parsePrefix,
+  prefixOf,
+} from '../ip/address.ts';
+import type { FamilyKey, PerFamily } from '../ip/family.ts';
 
 /** What a firewall of this host does to packets of containers, and what to do about it. */
 export interface ForwardDrop {
@@ -16,8 +26,8 @@ export interface FirewallText {
    * them. Empty when nft cannot be asked.
    */
   readonly nft: readonly string[];
-  /** `iptables-legacy -S FORWARD`; `undefined` when there is none. */
-  readonly legacyForward: string | undefined;
+  /** `iptables-legacy -S FORWARD`, and that of `ip6tables-legacy`; `undefined` when there is none. */
+  readonly legacyForward: PerFamily<string | undefined>;
 }
 
 interface Chain {
@@ -41,9 +51,14 @@ const DEVICES = ['cni0', 'docker0'];
 /** Of iptables' table raw, to which nothing but it comes that early. */
 const RAW_PRIORITY = -300;
 const OURS = /^flannel-ipv[46]$/;
-const RAW_HINT =
+const rawHint = (family: FamilyKey): string =>
   'Docker 28 and later drops packets from other hosts to the address of a container. Start dockerd with --allow-direct-routing, or give its network ' +
-  'the option com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected.';
+  `the option com.docker.network.bridge.gateway_mode_${family}=nat-unprotected.`;
+/** How nft and iptables call a family. */
+const TOOLS: PerFamily<{ readonly nft: string; readonly iptables: string }> = {
+  ipv4: { nft: 'ip', iptables: 'iptables' },
+  ipv6: { nft: 'ip6', iptables: 'ip6tables' },
+};
 
 /**
  * What drops packets between containers of different hosts. An accepting rule in one chain does not help against another
@@ -51,20 +66,22 @@ const RAW_HINT =
  * iptables' FORWARD (Docker sets it), nor one of firewalld or of the host's own ruleset. Rules are not followed packet by packet: a chain counts as open
  * when a rule that accepts names the network, a subnet of it, or a device of containers. Pure.
  */
-export function findForwardDrops(text: FirewallText, network: Ipv4Prefix, overlay: readonly string[]): ForwardDrop[] {
+export function findForwardDrops(text: FirewallText, network: IpPrefix, overlay: readonly string[]): ForwardDrop[] {
   const devices = [...DEVICES, ...overlay];
+  const key = familyOf(network);
+  const { nft, iptables } = TOOLS[key];
   const { chains, rules } = parseRuleset(text.nft);
   const drops: ForwardDrop[] = [];
   for (const { family, table, name, hook, policy } of chains) {
-    if (hook !== 'forward' || policy !== 'drop' || OURS.test(table) || (family !== 'ip' && family !== 'inet')) continue;
+    if (hook !== 'forward' || policy !== 'drop' || OURS.test(table) || (family !== nft && family !== 'inet')) continue;
     const inTable = rules.filter((rule) => rule.family === family && rule.table === table);
     const reached = reachedFrom(name, inTable);
     if (inTable.some((rule) => reached.has(rule.chain) && accepts(rule, network, devices))) continue;
-    const isIptables = family === 'ip' && table === 'filter' && name === 'FORWARD';
+    const isIptables = family === nft && table === 'filter' && name === 'FORWARD';
     drops.push({
       where: `chain ${name} of table ${family} ${table}`,
       what: 'its policy drops forwarded packets, and it accepts no packets of the network',
-      hint: isIptables ? iptablesHint('iptables', network) : nftHint(family, table, name, network),
+      hint: isIptables ? iptablesHint(iptables, network) : nftHint(family, table, name, network),
     });
   }
   for (const rule of rules) {
@@ -73,19 +90,19 @@ export function findForwardDrops(text: FirewallText, network: Ipv4Prefix, overla
     );
     if (chain?.hook !== 'prerouting' || !has(rule, 'drop')) continue;
     const target = destinationOf(rule);
-    if (target === undefined || !containsPrefix4(network, target)) continue;
+    if (target === undefined || !containsPrefix(network, target)) continue;
     drops.push({
       where: `chain ${rule.chain} of table ${rule.family} ${rule.table}`,
-      what: `it drops packets to ${formatPrefix4(target)} that come from other devices`,
-      hint: RAW_HINT,
+      what: `it drops packets to ${formatPrefix(target)} that come from other devices`,
+      hint: rawHint(key),
     });
   }
-  const lines = text.legacyForward?.split('\n') ?? [];
+  const lines = text.legacyForward[key]?.split('\n') ?? [];
   if (lines.includes('-P FORWARD DROP') && !lines.some((line) => acceptsLine(line, network, devices))) {
     drops.push({
-      where: 'chain FORWARD of iptables-legacy',
+      where: `chain FORWARD of ${iptables}-legacy`,
       what: 'its policy drops forwarded packets, and it accepts no packets of the network',
-      hint: iptablesHint('iptables-legacy', network),
+      hint: iptablesHint(`${iptables}-legacy`, network),
     });
   }
   return drops;
@@ -98,7 +115,7 @@ export function findForwardDrops(text: FirewallText, network: Ipv4Prefix, overla
 export function suspectTables(chains: string): string[] {
   const found = parseRuleset([chains]).chains.filter(
     ({ family, table, hook, policy, prio }) =>
-      (family === 'ip' || family === 'inet') &&
+      ['ip', 'ip6', 'inet'].includes(family) &&
       !OURS.test(table) &&
       ((hook === 'forward' && policy === 'drop') || (hook === 'prerouting' && Number(prio) <= RAW_PRIORITY)),
   );
@@ -109,17 +126,21 @@ export function describeForwardDrop({ where, what }: ForwardDrop): string {
   return `another firewall on this host drops packets of containers, ${where}: ${what}`;
 }
 
-function iptablesHint(program: string, network: Ipv4Prefix): string {
-  const text = formatPrefix4(network);
+function familyOf(network: IpPrefix): FamilyKey {
+  return isPrefix4(network) ? 'ipv4' : 'ipv6';
+}
+
+function iptablesHint(program: string, network: IpPrefix): string {
+  const text = formatPrefix(network);
   return (
     `Accept the packets there: ${program} -I FORWARD -s ${text} -j ACCEPT; ${program} -I FORWARD -d ${text} -j ACCEPT. ` +
     'Or remove EnableNFTables. The agent then sets these rules itself.'
   );
 }
 
-function nftHint(family: string, table: string, chain: string, network: Ipv4Prefix): string {
-  const insert = `nft insert rule ${family} ${table} ${chain} ip`;
-  const text = formatPrefix4(network);
+function nftHint(family: string, table: string, chain: string, network: IpPrefix): string {
+  const insert = `nft insert rule ${family} ${table} ${chain} ${TOOLS[familyOf(network)].nft}`;
+  const text = formatPrefix(network);
   return `Accept the packets there, and in the file of that ruleset: ${insert} saddr ${text} accept; ${insert} daddr ${text} accept.`;
 }
 
@@ -175,7 +196,7 @@ function partOf(rule: Rule, name: string): unknown {
   return undefined;
 }
 
-function accepts(rule: Rule, network: Ipv4Prefix, devices: readonly string[]): boolean {
+function accepts(rule: Rule, network: IpPrefix, devices: readonly string[]): boolean {
   if (!has(rule, 'accept')) return false;
   const matches = rule.expr.flatMap((part) =>
     typeof part === 'object' && part !== null && 'match' in part ? [part.match] : [],
@@ -186,12 +207,12 @@ function accepts(rule: Rule, network: Ipv4Prefix, devices: readonly string[]): b
     const { op, right } = match as { readonly op?: unknown; readonly right?: unknown };
     if (op === '!=') return false;
     if (typeof right === 'string' && devices.includes(right)) return true;
-    const prefix = prefixOf(right);
+    const prefix = prefixIn(right);
     return prefix !== undefined && overlaps(prefix, network);
   });
 }
 
-function destinationOf(rule: Rule): Ipv4Prefix | undefined {
+function destinationOf(rule: Rule): IpPrefix | undefined {
   for (const part of rule.expr) {
     if (typeof part !== 'object' || part === null || !('match' in part)) continue;
     const { op, left, right } = part.match as {
@@ -199,26 +220,29 @@ function destinationOf(rule: Rule): Ipv4Prefix | undefined {
       readonly left?: { readonly payload?: { readonly field?: unknown } };
       readonly right?: unknown;
     };
-    if (op === '==' && left?.payload?.field === 'daddr') return prefixOf(right);
+    if (op === '==' && left?.payload?.field === 'daddr') return prefixIn(right);
   }
   return undefined;
 }
 
-function prefixOf(value: unknown): Ipv4Prefix | undefined {
-  if (typeof value === 'string') return parsePrefix4(`${value}/32`);
+function prefixIn(value: unknown): IpPrefix | undefined {
+  if (typeof value === 'string') {
+    const addr = parseAddr(value);
+    return addr === undefined ? undefined : prefixOf(addr, isIpv4(addr) ? 32 : 128);
+  }
   if (typeof value !== 'object' || value === null || !('prefix' in value)) return undefined;
   const { addr, len } = value.prefix as { readonly addr?: unknown; readonly len?: unknown };
-  return parsePrefix4(`${String(addr)}/${String(len)}`);
+  return parsePrefix(`${String(addr)}/${String(len)}`);
 }
 
-function acceptsLine(line: string, network: Ipv4Prefix, devices: readonly string[]): boolean {
+function acceptsLine(line: string, network: IpPrefix, devices: readonly string[]): boolean {
   if (!line.startsWith('-A FORWARD ') || !line.includes(' -j ')) return false;
   const target = / -j (\S+)/.exec(line)?.[1];
   // FLANNEL-FWD is the agent's own chain, and flannel's.
   if (target === 'FLANNEL-FWD') return true;
   if (target !== 'ACCEPT') return false;
   if (line === '-A FORWARD -j ACCEPT') return true;
-  const prefixes = Array.from(line.matchAll(/(?<!! )-[sd] (\S+)/g), (match) => parsePrefix4(match[1]!));
+  const prefixes = Array.from(line.matchAll(/(?<!! )-[sd] (\S+)/g), (match) => parsePrefix(match[1]!));
   const names = Array.from(line.matchAll(/(?<!! )-[io] (\S+)/g), (match) => match[1]!);
   return (
     prefixes.some((prefix) => prefix !== undefined && overlaps(prefix, network)) ||

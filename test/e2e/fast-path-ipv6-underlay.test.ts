@@ -154,6 +154,27 @@ describe('udp between hosts that have IPv6 alone', () => {
     );
   });
 
+  it('a firewall that drops forwarded packets of IPv6 is named in the log, and the remedy there helps', async () => {
+    const { topology } = hosts;
+    const agent = hosts.agents[one.host.index]!;
+    const from = agent.log.mark;
+    const sh = (command: string) => topology.exec(one.host, ['sh', '-c', command]);
+    const reaches = async (): Promise<boolean> => (await ping(topology, one, addressIn(6, slow), '-W', '1')).ok;
+    await eventually('pings pass', async () => (await reaches()) || undefined);
+    await sh("nft 'table inet guard { chain forward { type filter hook forward priority 0; policy drop; }; }'");
+    try {
+      const line = await agent.logged(/drops packets of containers, chain forward of table inet guard/, from);
+      assert.equal(await reaches(), false);
+      const commands = Array.from(line.matchAll(/nft insert rule [^;]* accept/g), ([command]) => command);
+      assert.equal(commands.length, 2, line);
+      for (const command of commands) await sh(command);
+      await eventually('pings pass', async () => (await reaches()) || undefined);
+      await agent.logged(/chain forward of table inet guard no longer drops packets of containers/, from);
+    } finally {
+      await sh('nft delete table inet guard');
+    }
+  });
+
   it('is closed while the host does not forward IPv6, says so with the remedy, and opens again by itself', async () => {
     const { topology } = hosts;
     const agent = hosts.agents[one.host.index]!;

@@ -161,6 +161,14 @@ describe('the rules', () => {
     assert.deepEqual(check({ ...files, 'src/agent/a.ts': "import { b } from '../backend/registry.ts';" }), []);
   });
 
+  it('refuse to compare a backend’s type outside its folder', () => {
+    const files = (code: string) => ({ 'src/diagnosis/a.ts': code });
+    refuses(files("const isDirect = own.attrs.backendType === 'host-gw';"), /compares a backend's type with host-gw/);
+    refuses(files('if (config.backend.type !== "udp") return;'), /compares a backend's type with udp/);
+    const allowed = ["const isNone = backendType === '';", "const isTunnel = link.kind === 'vxlan';"];
+    assert.deepEqual(check({ 'src/backend/a.ts': "backendType === 'host-gw'", ...files(allowed.join('\n')) }), []);
+  });
+
   it('refuse tests and benchmarks in the product, folders nobody placed, files that are not there', () => {
     refuses(
       { 'src/ip/a.ts': "import { b } from '../../test/fakes/b.ts';", 'test/fakes/b.ts': '' },

@@ -24,7 +24,12 @@ function leaseOf(host: number, backendType: string): Lease {
 }
 
 /** A host with that backend, whose last-known file and subnet.env are there. */
-function viewOf(type: string, env: string | undefined = 'FLANNEL_MTU=1472\n', withFile = true) {
+function viewOf(
+  type: string,
+  env: string | undefined = 'FLANNEL_MTU=1472\n',
+  withFile = true,
+  tunAddresses: readonly string[] = ['10.244.1.0/32'],
+) {
   const text = `{"Network":"10.244.0.0/16","Backend":{"Type":"${type}"}}`;
   const config = parseNetConf(text, { source: 'net-conf.json', validation: 'full', backends: backendKind });
   const backendType = type === 'udp' ? '' : type;
@@ -39,7 +44,7 @@ function viewOf(type: string, env: string | undefined = 'FLANNEL_MTU=1472\n', wi
     readText: async (path: string) => files[path],
     links: async () => [
       { name: 'eth0', mtuBytes: 1_500, addresses: ['192.168.77.1/24'] },
-      { name: 'flannel0', mtuBytes: 1_460, addresses: ['10.244.1.0/32'] },
+      { name: 'flannel0', mtuBytes: 1_460, addresses: tunAddresses },
     ],
   };
   return readHostView(host, PATH, backendKind, signal);
@@ -54,6 +59,20 @@ describe('this host and its peers, from the files of the agent', () => {
     );
     assert.equal(mtuBytes, 1_472);
     assert.equal(describePeer(peers[0]!), '10.244.2.0/24 on 192.168.77.2');
+  });
+
+  it('are probed at their bridge where the backend has no device for the first address, unless a device has it all the same', async () => {
+    for (const [type, expected] of [
+      ['vxlan', '10.244.2.0'],
+      ['host-gw', '10.244.2.1'],
+      ['extension', '10.244.2.1'],
+      ['alloc', '10.244.2.1'],
+    ] as const) {
+      const overlay = async (tunAddresses?: readonly string[]) =>
+        (await viewOf(type, undefined, true, tunAddresses)).peers.map((peer) => formatAddr(peer.overlay));
+      assert.deepEqual(await overlay([]), [expected], type);
+      assert.deepEqual(await overlay(), ['10.244.2.0'], type);
+    }
   });
 
   it('know the MTU by the device where subnet.env is gone', async () => {

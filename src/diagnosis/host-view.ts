@@ -1,4 +1,4 @@
-import type { BackendLookup } from '../config/backend-config.ts';
+import type { BackendTraits } from '../config/backend-config.ts';
 import { type LastKnown, lastKnownPath, parseLastKnown } from '../config/last-known.ts';
 import { WeftError } from '../errors.ts';
 import {
@@ -31,6 +31,12 @@ export interface ViewLink {
   readonly addresses: readonly string[];
 }
 
+/** What must be known of a backend beside what the files need. */
+export interface ViewBackend extends BackendTraits {
+  /** Devices that it makes; each has the first address of the subnet. @param tuns names for those of forwarders. */
+  owns(config: unknown, tuns: readonly string[]): readonly unknown[];
+}
+
 /** A peer in one family. */
 export interface PeerView extends ProbeTarget {
   readonly lease: Lease;
@@ -49,7 +55,7 @@ export interface HostView {
 export async function readHostView(
   host: ViewHost,
   subnetFile: string,
-  backends: BackendLookup,
+  backends: (type: string) => ViewBackend | undefined,
   signal: AbortSignal,
 ): Promise<HostView> {
   const path = lastKnownPath(subnetFile);
@@ -80,12 +86,15 @@ export async function readHostView(
   );
   const mtuBytes = (envText === undefined ? undefined : mtuOf(envText)) ?? device?.mtuBytes ?? underlayMtuBytes;
   const mtus = { mtuBytes, underlayMtuBytes };
-  return { known, mtuBytes, peers: known.peers.flatMap((peer) => viewsOf(known.own, peer, links, mtus)) };
+  const { type, settings } = known.config.backend;
+  const hasDevice = (backends(type)?.owns(settings, ['tun']).length ?? 0) > 0;
+  return { known, mtuBytes, peers: known.peers.flatMap((peer) => viewsOf(known.own, peer, hasDevice, links, mtus)) };
 }
 
 function viewsOf(
   own: Lease,
   peer: Lease,
+  hasDevice: boolean,
   links: readonly ViewLink[],
   mtus: Pick<ProbeTarget, 'mtuBytes' | 'underlayMtuBytes'>,
 ): PeerView[] {
@@ -93,17 +102,14 @@ function viewsOf(
     const [ownSubnet, subnet] = [own.subnets[key], peer.subnets[key]];
     if (ownSubnet === undefined || subnet === undefined) return [];
     const underlay = peer.attrs.publicAddresses[key];
-    const overlay = hasOverlayDevice(own, ownSubnet, links) ? subnet.addr : gatewayOf(subnet);
+    const overlay = hasDevice || isOnDevice(ownSubnet, links) ? subnet.addr : gatewayOf(subnet);
     return { id: formatPrefix(subnet), lease: peer, subnet, overlay, underlay, ...mtus };
   });
 }
 
-/** A backend whose device has the first address of the subnet: with the others, packets go out by the underlay's. */
-function hasOverlayDevice(own: Lease, subnet: IpPrefix, links: readonly ViewLink[]): boolean {
-  const isDirect = own.attrs.backendType === 'host-gw';
-  return (
-    !isDirect || links.some(({ addresses }) => addresses.some((one) => parseAddr(one.split('/')[0]!) === subnet.addr))
-  );
+/** Whether a device has the first address of the subnet, as while a roll-out to a backend without devices goes on. */
+function isOnDevice(subnet: IpPrefix, links: readonly ViewLink[]): boolean {
+  return links.some(({ addresses }) => addresses.some((one) => parseAddr(one.split('/')[0]!) === subnet.addr));
 }
 
 /** The address of the bridge, which is the first that a container could have. */

@@ -199,6 +199,15 @@ function checkBackends({ from, to }: Edge): string | undefined {
   return `${from} imports ${to}: ask src/backend/registry.ts, which knows all backends`;
 }
 
+/** The same of the type in a lease or in net-conf.json. */
+function checkBackendTypes(path: string, source: string): string[] {
+  if (!isProduct(path) || path.startsWith('src/backend/')) return [];
+  const [, name] = /\b(?:backendType|backend\.type)\s*[!=]==?\s*['"`]([^'"`]+)['"`]/.exec(source) ?? [];
+  return name === undefined
+    ? []
+    : [`${path} compares a backend's type with ${name}: ask src/backend/registry.ts for what it does`];
+}
+
 function checkPackage(edge: Edge): string | undefined {
   if (edge.kind === 'url' || edge.kind === 'computed') return undefined;
   const name = packageOf(edge.specifier);
@@ -285,7 +294,7 @@ function checkForm(path: string, source: string): string[] {
 export function problemsOf(sources: Sources): string[] {
   const edges = edgesOf(sources);
   return [
-    ...[...sources].flatMap(([path, source]) => checkForm(path, source)),
+    ...[...sources].flatMap(([path, source]) => [...checkForm(path, source), ...checkBackendTypes(path, source)]),
     ...edges.flatMap((edge) => {
       const missing = edge.to !== undefined && /\.tsx?$/.test(edge.to) && !sources.has(edge.to);
       const computed = edge.kind === 'computed' && isProduct(edge.from);

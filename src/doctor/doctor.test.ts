@@ -47,7 +47,9 @@ interface HostState extends Omit<Partial<DoctorHost>, 'readText'> {
 function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost {
   const all: Readonly<Record<string, string | undefined>> = {
     '/proc/sys/net/bridge/bridge-nf-call-iptables': '1\n',
+    '/proc/sys/net/bridge/bridge-nf-call-ip6tables': '1\n',
     '/proc/sys/net/ipv4/ip_forward': '1\n',
+    '/proc/sys/net/ipv6/conf/all/forwarding': '1\n',
     '/run/flannel/subnet.env': SUBNET_ENV,
     '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}',
     [join(paths.cniConfDir, '10-flannel.conflist')]: CONF,
@@ -64,12 +66,13 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
     fastPathObstacle: () => undefined,
     links: async () => [
       { name: 'eth0', mtuBytes: 1500, up: true, addresses: ['192.168.77.1/24'] },
-      { name: 'flannel0', mtuBytes: 1472, up: true, addresses: ['10.244.7.0/32'] },
-      { name: 'cni0', mtuBytes: 1472, up: true, addresses: ['10.244.7.1/24'] },
+      { name: 'flannel0', mtuBytes: 1472, up: true, addresses: ['10.244.7.0/32', 'fd10:0:0:7::/128'] },
+      { name: 'cni0', mtuBytes: 1472, up: true, addresses: ['10.244.7.1/24', 'fd10:0:0:7::1/64'] },
     ],
     routes: async () => [
       { dst: 'default', dev: 'eth0' },
       { dst: '10.244.0.0/16', dev: 'flannel0' },
+      { dst: 'fd10::/48', dev: 'flannel0' },
     ],
     versionOf: async ({ name }) => (without.includes(name) ? undefined : `${name} v1.8.9`),
     firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: undefined } }),
@@ -177,7 +180,6 @@ describe('the doctor', () => {
         firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: '-P FORWARD DROP\n' } }),
         files: {
           '/run/flannel/subnet.env': `${SUBNET_ENV}${ENV_OF_IPV6}`,
-          '/proc/sys/net/bridge/bridge-nf-call-ip6tables': '1\n',
         },
       }),
       [['forward-drops', 'fail', /FORWARD of ip6tables-legacy.*ip6tables-legacy -I FORWARD -s fd10::\/48 -j ACCEPT/]],
@@ -278,12 +280,45 @@ describe('the doctor', () => {
       ],
     ],
     [
+      'a device without its address and its route, in a network of IPv6 alone',
+      () => ({
+        files: {
+          '/run/flannel/subnet.env': ENV_OF_IPV6,
+          '/etc/kube-flannel/net-conf.json': NET_CONF_OF_IPV6,
+        },
+        links: async () => [link('eth0', 1500, '192.168.77.1/24'), link('flannel0', 1452, '10.244.7.0/32')],
+        routes: async () => [{ dst: 'default', dev: 'eth0' }],
+      }),
+      [
+        ['backend-links', 'fail', /flannel0 does not have fd10:0:0:7::(?!\d)/],
+        ['routes', 'fail', /no route to fd10::\/48 by flannel0/],
+      ],
+    ],
+    [
+      'a tunnel of IPv6 that is gone, of one for each family',
+      () => ({
+        files: {
+          '/run/flannel/subnet.env': `${SUBNET_ENV}${ENV_OF_IPV6}`.replaceAll(/MTU=\d+/g, 'MTU=1420'),
+          '/etc/kube-flannel/net-conf.json':
+            '{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"wireguard"}}',
+        },
+        links: async () => [link('eth0', 1500, '192.168.77.1/24'), link('flannel-wg', 1420, '10.244.7.0/32')],
+        routes: async () => [
+          { dst: 'default', dev: 'eth0' },
+          { dst: '10.244.0.0/16', dev: 'flannel-wg' },
+        ],
+      }),
+      [
+        ['backend-links', 'fail', /^there is no flannel-wg-v6 /],
+        ['routes', 'fail', /^no route to fd10::\/48 by flannel-wg-v6 /],
+      ],
+    ],
+    [
       'one family that is not forwarded, of both',
       () => ({
         files: {
           '/run/flannel/subnet.env': `${SUBNET_ENV}${ENV_OF_IPV6}`,
           '/proc/sys/net/ipv6/conf/all/forwarding': '0\n',
-          '/proc/sys/net/bridge/bridge-nf-call-ip6tables': '1\n',
         },
       }),
       [

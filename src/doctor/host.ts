@@ -15,7 +15,7 @@ export interface DoctorHost {
   /** Tries what the fast path needs, on no device: why it could not be here, or `undefined`. */
   readonly fastPathObstacle: () => string | undefined;
   readonly links: (signal: AbortSignal) => Promise<readonly HostLink[]>;
-  /** IPv4, table main. */
+  /** Of both families, IPv4 first, table main. */
   readonly routes: (signal: AbortSignal) => Promise<readonly HostRoute[]>;
   /** The first line that the program prints about itself; `undefined` when it is in no folder of PATH, nor in those. */
   readonly versionOf: (
@@ -41,7 +41,7 @@ export interface HostLink {
   readonly alias?: string | undefined;
   readonly mtuBytes: number;
   readonly up: boolean;
-  /** IPv4, with their length: `10.244.1.1/24`. */
+  /** With their length: `10.244.1.1/24`; those of IPv6 without the link-local ones. */
   readonly addresses: readonly string[];
 }
 

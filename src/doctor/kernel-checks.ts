@@ -1,7 +1,7 @@
 import { formatCidr } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
 import { formatAddr, nextAddr, parsePrefix } from '../ip/address.ts';
-import { FAMILIES } from '../ip/family.ts';
+import { FAMILIES, present } from '../ip/family.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
@@ -117,18 +117,24 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'the devices of the backend, compared with subnet.env',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
-        if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
+        if (env === undefined) return ok(NOTHING_TO_COMPARE);
         const { links = [] } = (await readBackend(host, paths, signal)) ?? {};
         if (links.length === 0) return ok('this backend has none');
-        const address = formatAddr(env.subnet.ip);
+        const own = {
+          ipv4: env.subnet && formatAddr(env.subnet.ip),
+          ipv6: env.ipv6Subnet && formatAddr(env.ipv6Subnet.ip),
+        };
         const problems: string[] = [];
         for (const { name, family } of links) {
           const device = await link(name, signal);
+          const addresses = FAMILIES.flatMap(({ key }) =>
+            family === undefined || family === key ? (own[key] ?? []) : [],
+          );
           if (device === undefined) problems.push(`there is no ${name}`);
-          else problems.push(...strayFrom(device, env.mtuBytes, family === 'ipv6' ? undefined : address));
+          else problems.push(...strayFrom(device, env.mtuBytes, addresses));
         }
         return problems.length === 0
-          ? ok(`${links.map(({ name }) => name).join(', ')}: up, ${address}, MTU ${env.mtuBytes}`)
+          ? ok(`${links.map(({ name }) => name).join(', ')}: up, ${present(own).join(', ')}, MTU ${env.mtuBytes}`)
           : fail(problems.join('; '), 'A running agent repairs this: see health. Otherwise start the agent.');
       },
     },
@@ -139,18 +145,23 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const env = await readSubnetEnv(host, paths);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
         const backend = await readBackend(host, paths, signal);
-        const [device] = backend?.links ?? [];
-        if (device === undefined || backend?.kind.routesWholeNetwork !== true) {
+        const { links = [] } = backend ?? {};
+        if (links.length === 0 || backend?.kind.routesWholeNetwork !== true) {
           return ok('one route per node: the agent reports missing ones (see health)');
         }
         const routes = await host.routes(signal);
-        const missing = env.networks
-          .map(formatCidr)
-          .filter((dst) => !routes.some((route) => route.dst === dst && route.dev === device.name));
+        const networks = { ipv4: env.networks, ipv6: env.ipv6Networks };
+        const wanted = FAMILIES.flatMap(({ key }) => {
+          const dev = links.find(({ family }) => family === undefined || family === key)?.name;
+          return dev === undefined ? [] : networks[key].map((network) => ({ dst: formatCidr(network), dev }));
+        });
+        const missing = wanted.filter(
+          ({ dst, dev }) => !routes.some((route) => route.dst === dst && route.dev === dev),
+        );
         return missing.length === 0
-          ? ok(`${env.networks.map(formatCidr).join(', ')} dev ${device.name}`)
+          ? ok(wanted.map(({ dst, dev }) => `${dst} dev ${dev}`).join(', '))
           : fail(
-              `no route to ${missing.join(', ')} by ${device.name}`,
+              missing.map(({ dst, dev }) => `no route to ${dst} by ${dev}`).join('; '),
               'A running agent restores it: see health. Otherwise start the agent.',
             );
       },
@@ -201,13 +212,13 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
 }
 
 /** What is wrong with a device of the backend. */
-function strayFrom(device: HostLink, mtuBytes: number, address: string | undefined): string[] {
+function strayFrom(device: HostLink, mtuBytes: number, addresses: readonly string[]): string[] {
   const has = (wanted: string): boolean => device.addresses.some((one) => one.split('/')[0] === wanted);
   return [
     ...(device.up ? [] : [`${device.name} is down`]),
     ...(device.mtuBytes >= mtuBytes
       ? []
       : [`the MTU of ${device.name} is ${device.mtuBytes}, subnet.env says ${mtuBytes}`]),
-    ...(address === undefined || has(address) ? [] : [`${device.name} does not have ${address}`]),
+    ...addresses.flatMap((address) => (has(address) ? [] : `${device.name} does not have ${address}`)),
   ];
 }

@@ -7,6 +7,7 @@ import { tryFastPath } from '../../linux/bpf.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
 import { findProgram, programPaths } from '../../linux/find-program.ts';
 import { readFirewall } from '../../linux/firewall-text.ts';
+import { parseIpList } from '../../linux/interfaces.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
@@ -16,7 +17,12 @@ interface IpLink {
   readonly ifalias?: string;
   readonly mtu: number;
   readonly flags: readonly string[];
-  readonly addr_info?: readonly { readonly family: string; readonly local: string; readonly prefixlen: number }[];
+  readonly addr_info?: readonly {
+    readonly family: string;
+    readonly local: string;
+    readonly prefixlen: number;
+    readonly scope?: string;
+  }[];
 }
 
 /** This host, as this process sees it. */
@@ -51,16 +57,20 @@ export function realHost(): DoctorHost {
           mtuBytes: mtu,
           up: flags.includes('UP'),
           addresses: addr_info
-            .filter(({ family }) => family === 'inet')
+            .filter(({ family, scope }) => family === 'inet' || (family === 'inet6' && scope !== 'link'))
             .map(({ local, prefixlen }) => `${local}/${prefixlen}`),
         }),
       );
     },
     routes: async (signal) => {
-      const { stdout } = await run(['ip', '-j', '-4', 'route', 'show', 'table', 'main'], { signal });
-      return (JSON.parse(stdout) as { readonly dst: string; readonly dev?: string }[]).map(
-        ({ dst, dev }): HostRoute => ({ dst, dev }),
-      );
+      const of = async (family: '-4' | '-6'): Promise<HostRoute[]> => {
+        const argv = ['ip', '-j', family, 'route', 'show', 'table', 'main'];
+        // A kernel without IPv6 has no routes of it.
+        const { stdout, exitCode } = await run(argv, { okExitCodes: family === '-6' ? 'any' : [0], signal });
+        const routes = exitCode === 0 ? parseIpList(stdout, argv) : [];
+        return routes.map(({ dst, dev }) => ({ dst: String(dst), dev: typeof dev === 'string' ? dev : undefined }));
+      };
+      return [...(await of('-4')), ...(await of('-6'))];
     },
     versionOf: async ({ name, folders = [] }, signal) => {
       try {

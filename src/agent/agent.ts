@@ -128,6 +128,7 @@ class Agent {
       new PeerProbes({
         port: options.probe === 'on' ? host.probes : undefined,
         active: () => figures.activePeers(),
+        record: this.#record,
         log,
       }),
     );

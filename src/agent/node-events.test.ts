@@ -119,6 +119,27 @@ describe('what is told on the Node', () => {
     assert.deepEqual([r.told.length, made()], [2, 1]);
   });
 
+  it('is a path that stays broken, each once, and its end; not one that is well again within a minute', async () => {
+    await using r = new Rig();
+    const path = (peer: number, kind: 'path-fault' | 'path-recovered', text: string) =>
+      event(kind, { subject: `10.244.${peer}.0/24`, text, severity: kind === 'path-fault' ? 'error' : 'info' });
+    for (const peer of [2, 3, 4]) r.add(path(peer, 'path-fault', `tunnel-blocked to 10.244.${peer}.0/24`));
+    await r.after(30);
+    r.add(path(2, 'path-recovered', '10.244.2.0/24 is back'), path(3, 'path-fault', 'unreachable: 10.244.3.0/24'));
+    await r.after(29);
+    assert.deepEqual(r.told, []);
+    await r.after(3);
+    assert.deepEqual(r.told.map(({ message }) => message).sort(), [
+      'tunnel-blocked to 10.244.4.0/24',
+      'unreachable: 10.244.3.0/24',
+    ]);
+    assert.deepEqual(r.short(), ['Warning FlannelPathFault 1', 'Warning FlannelPathFault 1']);
+    for (const peer of [2, 3, 4]) r.add(path(peer, 'path-recovered', `10.244.${peer}.0/24 is well`));
+    await r.after(120);
+    assert.deepEqual(r.told.map(({ message }) => message).sort(), ['10.244.3.0/24 is well', '10.244.4.0/24 is well']);
+    assert.deepEqual(r.short(), ['Normal FlannelPathRecovered 1', 'Normal FlannelPathRecovered 1']);
+  });
+
   it('says once that it may not, and asks no more', async () => {
     await using r = new Rig();
     let asked = 0;

@@ -8,7 +8,12 @@ interface Told {
   readonly reason: string;
   /** It is told only after one of these was, as the end of it. */
   readonly mends?: readonly EventKind[];
+  /** It is one of several of its kind, told apart by their subjects, and told once it has lasted so long. */
+  readonly lastsMs?: number;
 }
+
+/** Many hosts see that one of them starts again, and nobody has to know. */
+const PATH_FAULT_LASTS_MS = 60_000;
 
 /** What is told on the Node; the rest is for who asks the agent. An event that mends nothing yet is everyday life. */
 const TOLD: Readonly<Record<EventKind, Told | undefined>> = {
@@ -28,6 +33,8 @@ const TOLD: Readonly<Record<EventKind, Told | undefined>> = {
   'peer-removed': undefined,
   'peers-changed': undefined,
   'peer-skipped': { reason: 'FlannelPeerUnreachable' },
+  'path-fault': { reason: 'FlannelPathFault', lastsMs: PATH_FAULT_LASTS_MS },
+  'path-recovered': { reason: 'FlannelPathRecovered', mends: ['path-fault'] },
   // Who cannot be reached cannot be told.
   'store-away': undefined,
   'store-back': undefined,
@@ -82,8 +89,10 @@ export class NodeEvents implements AsyncDisposable {
   readonly #parts: NodeEventsParts;
   readonly #now: () => number;
   readonly #series = new Map<string, Series>();
-  /** What has gone wrong and was not mended since. */
-  readonly #open = new Set<EventKind>();
+  /** What has gone wrong and was not mended since, and was told: see {@link openKey}. */
+  readonly #open = new Set<string>();
+  /** What has gone wrong and has not lasted yet, by the same keys. */
+  readonly #lasting = new Map<string, { event: AgentEvent; readonly timer: NodeJS.Timeout }>();
   readonly #stop = new AbortController();
   readonly #listening: Disposable;
   /** Runs while there is something to tell, and never otherwise. */
@@ -103,10 +112,44 @@ export class NodeEvents implements AsyncDisposable {
   #take(event: AgentEvent): void {
     const told = TOLD[event.kind];
     if (told === undefined) return;
-    if (told.mends === undefined) this.#open.add(event.kind);
-    else if (!told.mends.some((kind) => this.#open.delete(kind))) return;
-    for (const kind of told.mends ?? []) this.#open.delete(kind);
-    this.#count(told.reason, event.severity === 'info' ? 'Normal' : 'Warning', messageOf(event), event.atMs);
+    if (told.mends === undefined) {
+      if (told.lastsMs !== undefined) this.#wait(event, told.lastsMs);
+      else this.#happened(event);
+      return;
+    }
+    const mended = told.mends.map((kind) => openKey(kind, event.subject));
+    for (const key of mended) this.#forgetLasting(key);
+    if (mended.filter((key) => this.#open.delete(key)).length > 0) this.#tell(event);
+  }
+
+  #happened(event: AgentEvent): void {
+    this.#open.add(openKey(event.kind, event.subject));
+    this.#tell(event);
+  }
+
+  #wait(event: AgentEvent, lastsMs: number): void {
+    const key = openKey(event.kind, event.subject);
+    const lasting = this.#lasting.get(key);
+    if (lasting !== undefined) {
+      lasting.event = event;
+      return;
+    }
+    const timer = setTimeout(() => {
+      const { event: last } = this.#lasting.get(key)!;
+      this.#lasting.delete(key);
+      this.#happened(last);
+    }, lastsMs).unref();
+    this.#lasting.set(key, { event, timer });
+  }
+
+  #forgetLasting(key: string): void {
+    clearTimeout(this.#lasting.get(key)?.timer);
+    this.#lasting.delete(key);
+  }
+
+  #tell(event: AgentEvent): void {
+    const { reason } = TOLD[event.kind]!;
+    this.#count(reason, event.severity === 'info' ? 'Normal' : 'Warning', messageOf(event), event.atMs);
     this.#tellSoon();
   }
 
@@ -190,6 +233,7 @@ export class NodeEvents implements AsyncDisposable {
 
   #silence(): void {
     clearTimeout(this.#timer);
+    for (const key of this.#lasting.keys()) this.#forgetLasting(key);
     this.#listening[Symbol.dispose]();
     this.#series.clear();
   }
@@ -199,6 +243,11 @@ export class NodeEvents implements AsyncDisposable {
     this.#stop.abort(new Error('the agent ended'));
     await this.#telling;
   }
+}
+
+/** Most kinds have one end for all there were of them. */
+function openKey(kind: EventKind, subject: string): string {
+  return TOLD[kind]?.lastsMs === undefined ? kind : `${kind} ${subject}`;
 }
 
 function messageOf({ subject, text, cause }: AgentEvent): string {

@@ -75,7 +75,7 @@ describe('probes of an agent', () => {
   it('are not sent when they are off, and say once why when they cannot be', () => {
     const lines: string[] = [];
     const log = { info: () => {}, warn: (line: string) => lines.push(line) };
-    using off = new PeerProbes({ port: undefined, active: () => [], log });
+    using off = new PeerProbes({ port: undefined, active: () => [], record: () => {}, log });
     off.setPeer(key, [target]);
     assert.deepEqual([off.results(), off.sent, lines], [[], undefined, []]);
     let opened = 0;
@@ -83,7 +83,12 @@ describe('probes of an agent', () => {
       opened++;
       throw new WeftError('WEFT_SOCKET_FAILED', 'failed to make a raw ICMP socket: EPERM');
     };
-    using refused = new PeerProbes({ port: { open, describeErrno: () => 'other' }, active: () => [], log });
+    using refused = new PeerProbes({
+      port: { open, describeErrno: () => 'other' },
+      active: () => [],
+      record: () => {},
+      log,
+    });
     refused.setPeer(key, [target]);
     refused.setPeer(key, []);
     refused.setPeer(key, [target]);
@@ -101,7 +106,12 @@ describe('probes of an agent', () => {
     };
     const port = { open: () => opened(), describeErrno: () => 'other' as const };
     {
-      using probes = new PeerProbes({ port, active: () => [], log: { info: () => {}, warn: () => {} } });
+      using probes = new PeerProbes({
+        port,
+        active: () => [],
+        record: () => {},
+        log: { info: () => {}, warn: () => {} },
+      });
       probes.setPeer(key, [target]);
       assert.equal(open, 1);
     }

@@ -1,16 +1,19 @@
 import type { Backend, ExternalInterface, PeerPart } from '../backend/backend.ts';
 import { describeError } from '../errors.ts';
+import type { RecordEvent } from '../events/event.ts';
 import { formatPrefix, type IpAddr } from '../ip/address.ts';
 import { FAMILIES } from '../ip/family.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import type { Lease, LeaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import { FaultLog } from '../probe/fault-log.ts';
 import type { ProbeIo, ProbeTarget } from '../probe/ports.ts';
 import { IN_BACKGROUND } from '../probe/probe-kind.ts';
 import type { PathResult } from '../probe/probe-path.ts';
 import { type ProbePackets, Prober, type ProberOptions } from '../probe/prober.ts';
 import { ticker } from '../ticker.ts';
+import { pathEvent } from './path-event.ts';
 
 /** With the answers of this host's kernel to as many probes of others, less than 20 packets a second. */
 const PER_SECOND = 8;
@@ -33,6 +36,7 @@ export interface PeerProbesParts {
   readonly port: ProbePort | undefined;
   /** Subnets of peers that packets are exchanged with; asked seldom. */
   readonly active: () => Iterable<string>;
+  readonly record: RecordEvent;
   readonly log: Pick<Log, 'info' | 'warn'>;
 }
 
@@ -45,6 +49,11 @@ export class PeerProbes implements Disposable {
   #next: Disposable | undefined;
   #isTried = false;
   #activeAtMs = 0;
+  #changes = 0;
+  readonly #faults = new FaultLog((change) => {
+    this.#changes++;
+    this.#parts.record(pathEvent(change));
+  });
 
   constructor(parts: PeerProbesParts) {
     this.#parts = parts;
@@ -55,7 +64,11 @@ export class PeerProbes implements Disposable {
     if (this.#parts.port === undefined) return;
     if (targets.length > 0) this.#open(this.#parts.port);
     const before = this.#targets.get(key) ?? [];
-    for (const { id } of before) if (!targets.some((target) => target.id === id)) this.#prober?.set(id, undefined);
+    for (const { id } of before) {
+      if (targets.some((target) => target.id === id)) continue;
+      this.#prober?.set(id, undefined);
+      this.#faults.gone(id, performance.now());
+    }
     for (const target of targets) this.#prober?.set(target.id, target);
     if (targets.length === 0) this.#targets.delete(key);
     else this.#targets.set(key, targets);
@@ -74,6 +87,11 @@ export class PeerProbes implements Disposable {
   /** By the peer's subnet. */
   result(id: string): PathResult | undefined {
     return this.#prober?.result(id, performance.now());
+  }
+
+  /** Rises when a way to a peer breaks, or is well again: what was looked at before is old. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** Packets to and from a peer that were probes, of this host and of that one. */
@@ -105,7 +123,8 @@ export class PeerProbes implements Disposable {
     }
     const limits = { cadence: IN_BACKGROUND, perTurn: PER_SECOND, perSecond: PER_SECOND, watched: MOST_WATCHED };
     const confirming = { confirmingPerSecond: CONFIRMING_PER_SECOND };
-    this.#prober = new Prober({ io: this.#io, describeErrno, ...limits, ...confirming });
+    const faults = this.#faults;
+    this.#prober = new Prober({ io: this.#io, describeErrno, faults, ...limits, ...confirming });
     this.#turnAt(this.#prober, performance.now() + IN_BACKGROUND.togetherMs);
   }
 

@@ -129,6 +129,15 @@ describe('peers as the API shows them', () => {
     }
   });
 
+  it('are looked at anew when a path breaks', () => {
+    const probes = { result: () => undefined, changes: 0 };
+    using peers = new ShownPeers({ figures: { ...FIGURES, probes }, view: () => ({ plane: PLANE, peers: [] }) });
+    const before = peers.look();
+    assert.equal(peers.look(), before);
+    probes.changes++;
+    assert.notEqual(peers.look(), before);
+  });
+
   it('show the probes of the family that has a fault', () => {
     const fault = { cause: 'mtu', fault: 'large packets are lost', remedy: 'lower the MTU' };
     const path = { rttMs: { median: 3, p99: 4 }, passes: { small: 'yes' }, measuredAtMs: performance.now() };

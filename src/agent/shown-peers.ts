@@ -31,7 +31,7 @@ export interface ShownPeersParts {
     readonly forwarder: Pick<Forwarder, 'traffic' | 'isFast'> | undefined;
     readonly fastPath: Pick<FastPathState, 'isOpen'> | undefined;
     readonly slots: Pick<PeerSlots, 'of'>;
-    readonly probes: Pick<PeerProbes, 'result'> | undefined;
+    readonly probes: Pick<PeerProbes, 'result' | 'changes'> | undefined;
   };
   readonly view: () => {
     readonly plane: ShownPlane | undefined;
@@ -40,11 +40,19 @@ export interface ShownPeersParts {
   };
 }
 
+interface Look {
+  readonly list: Peer[];
+  readonly atMs: number;
+  readonly freshUntilMs: number;
+  /** Of the ways to them, as {@link PeerProbes.changes} counts. */
+  readonly changes: number | undefined;
+}
+
 /** The peers as the API shows them, and since when nothing has come from each: that is noticed whether anybody asks or not. */
 export class ShownPeers implements Disposable {
   readonly #parts: ShownPeersParts;
   readonly #lastSeen = new LastSeen();
-  #peers: { readonly list: Peer[]; readonly atMs: number; readonly freshUntilMs: number } | undefined;
+  #peers: Look | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(parts: ShownPeersParts) {
@@ -65,16 +73,18 @@ export class ShownPeers implements Disposable {
     }, ms).unref();
   }
 
-  /** All peers, as of at most a moment ago. */
+  /** All peers, as of at most a moment ago, and not of before a path broke. */
   look(): { readonly list: Peer[]; readonly atMs: number } {
     const nowMs = performance.now();
-    if (this.#peers !== undefined && nowMs < this.#peers.freshUntilMs) return this.#peers;
+    const changes = this.#parts.figures.probes?.changes;
+    const last = this.#peers;
+    if (last !== undefined && nowMs < last.freshUntilMs && changes === last.changes) return last;
     const { plane } = this.#parts.view();
     const leases = this.leases();
     const tunnels = new Map(wireguardOf(plane).map((tunnel) => [tunnel.peer, tunnel]));
     const list = leases.map((lease) => this.#peerOf(lease, plane, tunnels));
     this.#lastSeen.keepOnly(new Set(leases.map(leaseKey)));
-    this.#peers = { list, atMs: Date.now(), freshUntilMs: nowMs + FRESH_MS };
+    this.#peers = { list, atMs: Date.now(), freshUntilMs: nowMs + FRESH_MS, changes };
     return this.#peers;
   }
 

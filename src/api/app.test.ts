@@ -142,6 +142,35 @@ describe('the stream', () => {
     await stream.return();
   });
 
+  const next = async (stream: AsyncIterator<Message>): Promise<Message> => (await stream.next()).value as Message;
+  const say = (inspection: FakeInspection, text: string) =>
+    inspection.events.add({ kind: 'path-fault', severity: 'error', subject: '10.244.2.0/24', text });
+
+  it('sends an event at once, however seldom it sends the state', { timeout: 60_000 }, async () => {
+    const inspection = new FakeInspection();
+    const app = createApp({ inspection, signal: live.signal, streamIntervalMs: 3_600_000 });
+    const stream = messages(await app.request(`${API_ROOT}/stream`));
+    assert.deepEqual([(await next(stream)).event, (await next(stream)).event], ['self', 'peers']);
+    for (const text of ['one', 'two']) {
+      say(inspection, text);
+      const { event, data } = await next(stream);
+      assert.deepEqual([event, (data as { text: string }).text], ['event', text]);
+    }
+    await stream.return();
+  });
+
+  it('sends events alone to who asks for those, and looks at nothing else for it', { timeout: 60_000 }, async () => {
+    const inspection = new FakeInspection();
+    inspection.peers = () => assert.fail('nobody has asked for peers');
+    say(inspection, 'before');
+    const stream = messages(await open(inspection).request(`${API_ROOT}/stream?only=event`));
+    assert.deepEqual(await next(stream), { event: 'alive', data: {}, id: undefined });
+    say(inspection, 'one');
+    const { event, data, id } = await next(stream);
+    assert.deepEqual([event, (data as { text: string }).text, id], ['event', 'one', '2']);
+    await stream.return();
+  });
+
   it('ends with the agent', async () => {
     const agent = new AbortController();
     const app = createApp({ inspection: new FakeInspection(), signal: agent.signal, streamIntervalMs: 1 });

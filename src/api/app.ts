@@ -12,7 +12,7 @@ const MAX_ENTRIES = 200_000;
 const DEFAULT_ENTRIES = 5_000;
 /** A reader that takes nothing for so long is dropped. */
 const STALLED_MS = 10_000;
-/** Further ones are refused: each costs a look at all peers every second. */
+/** Further ones are refused: each may cost a look at all peers every second. */
 const MAX_STREAMS = 8;
 
 export interface AppOptions {
@@ -87,7 +87,8 @@ export function createApp({ inspection, signal, stalledMs = STALLED_MS, streamIn
       };
       try {
         const interval = streamIntervalMs === undefined ? {} : { intervalMs: streamIntervalMs };
-        await followAgent(inspection, { after, send, ...interval }, ended);
+        const onlyEvents = c.req.query('only') === 'event';
+        await followAgent(inspection, { after, onlyEvents, send, ...interval }, ended);
       } catch (error) {
         if (!ended.aborted) throw error;
       } finally {

@@ -9,7 +9,7 @@ import { type AgentAddress, agentRequest, bodyOf, responseTo } from './transport
 
 /** An agent answers within milliseconds; one on a loaded machine within seconds. */
 const ANSWER_MS = 5_000;
-/** A stream sends something every second. */
+/** A stream sends something every ten seconds. */
 const SILENCE_MS = 30_000;
 /** Of one answer: ten thousands of peers. */
 const MAX_ANSWER = 256 << 20;
@@ -28,8 +28,10 @@ export interface AgentClient {
   readonly name: string;
   /** @throws WeftError WEFT_API_UNREACHABLE, WEFT_API_REFUSED; the signal's reason. */
   get<E extends Endpoint>(endpoint: E, signal: AbortSignal, query?: Query): Promise<Answer<E>>;
-  /** Events after that one and those to come, until the agent ends or the signal fires. @throws as `get` does. */
-  events(after: number, signal: AbortSignal): AsyncGenerator<AgentEvent, void, void>;
+  /**
+   * Events after that one (`undefined`: none) and those to come, until the agent ends or the signal fires. @throws as `get` does.
+   */
+  events(after: number | undefined, signal: AbortSignal): AsyncGenerator<AgentEvent, void, void>;
 }
 
 /** @param answerMs how long an answer may take. */
@@ -55,13 +57,14 @@ export function agentClient(name: string, open: OpenAnswer, answerMs: number = A
 async function* eventsOf(
   name: string,
   open: OpenAnswer,
-  after: number,
+  after: number | undefined,
   signal: AbortSignal,
 ): AsyncGenerator<AgentEvent, void, void> {
   try {
     let text = '';
     const decoder = new TextDecoder();
-    for await (const chunk of await open(`${API_ROOT}/stream`, { after: String(after) }, signal)) {
+    const query = { only: 'event', ...(after !== undefined && { after: String(after) }) };
+    for await (const chunk of await open(`${API_ROOT}/stream`, query, signal)) {
       text += decoder.decode(chunk, { stream: true });
       const messages = text.split('\n\n');
       text = messages.pop() ?? '';

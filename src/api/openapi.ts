@@ -7,6 +7,8 @@ type JsonObject = { readonly [key: string]: unknown };
 interface Parameter {
   readonly name: string;
   readonly description: string;
+  /** The text that it may have; `undefined`: a number. */
+  readonly only?: string;
 }
 
 const LIMIT: Parameter = { name: 'limit', description: 'Entries at most.' };
@@ -34,9 +36,16 @@ export function openApiDocument(): JsonObject {
   });
   const messages = { event: EventSchema, peers: PeersChangeSchema, self: SelfSchema };
   const stream = getting(
-    'Server-sent events: `event` for each event; `self` and `peers` when they change, at most once a second. ' +
+    'Server-sent events: `event` for each event, at once; `self` and `peers` when they change, at most once a second. ' +
       'The first `peers` has all, later ones what has changed. `x-messages` has the schema of each.',
-    [{ name: 'after', description: 'Events with a higher id come first; Last-Event-ID does the same.' }],
+    [
+      { name: 'after', description: 'Events with a higher id come first; Last-Event-ID does the same.' },
+      {
+        name: 'only',
+        description: 'Events alone, and `alive` every ten seconds, with nothing in it. That costs the agent the least.',
+        only: 'event',
+      },
+    ],
     {
       'text/event-stream': {
         schema: { type: 'string' },
@@ -77,6 +86,7 @@ function getting(summary: string, query: readonly Parameter[], content: JsonObje
   };
 }
 
-function parameterOf({ name, description }: Parameter): JsonObject {
-  return { name, in: 'query', description, required: false, schema: { type: 'integer', minimum: 0 } };
+function parameterOf({ name, description, only }: Parameter): JsonObject {
+  const schema = only === undefined ? { type: 'integer', minimum: 0 } : { type: 'string', enum: [only] };
+  return { name, in: 'query', description, required: false, schema };
 }

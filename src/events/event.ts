@@ -25,6 +25,10 @@ export const EVENT_KINDS = [
   'peers-changed',
   /** A peer cannot be reached, or in one family only. */
   'peer-skipped',
+  /** Probes have found what is wrong with the way to a peer, or that it is something else now. */
+  'path-fault',
+  /** Nothing is wrong with it any more. */
+  'path-recovered',
   'store-away',
   'store-back',
   /** The network configuration of the store is another one than this agent works with. */

@@ -61,6 +61,45 @@ export function diagnose(evidence: PathEvidence): Diagnosis | undefined {
   return fault && { fault, ...describe(fault, evidence) };
 }
 
+/** Whether nothing passes, rather than only a part or packets of a kind. */
+export function isSilence(fault: PathFault): boolean {
+  switch (fault) {
+    case 'mtu-lowered':
+    case 'mtu-blackhole':
+    case 'fragments-dropped':
+    case 'checksum-offload':
+    case 'lossy':
+      return false;
+    case 'no-route':
+    case 'local-firewall':
+    case 'rejected':
+    case 'peer-unreachable':
+    case 'one-way':
+    case 'tunnel-blocked':
+      return true;
+    default:
+      return assertNever(fault);
+  }
+}
+
+/** Whether the probes say that this fault is over: that they do not show it may mean that they show nothing yet. Pure. */
+export function isOver(fault: PathFault, { passes, lossRatio }: PathEvidence): boolean {
+  if (passes.small !== 'yes') return false;
+  switch (fault) {
+    case 'mtu-lowered':
+    case 'mtu-blackhole':
+      return passes.full === 'yes';
+    case 'fragments-dropped':
+      return passes.fragments === 'yes';
+    case 'checksum-offload':
+      return passes.udp === 'yes';
+    case 'lossy':
+      return lossRatio !== undefined && lossRatio < LOSSY_RATIO;
+    default:
+      return true;
+  }
+}
+
 function faultOfSilence({ passes, isHeard, refusal }: PathEvidence): PathFault {
   if (refusal?.by === 'kernel' && refusal.errno === 'no-route')
     return passes.underlay === 'no' ? 'peer-unreachable' : 'no-route';

@@ -3,7 +3,7 @@ import { MtuSearch } from './mtu-search.ts';
 import type { ProbeTarget } from './ports.ts';
 import { type Cadence, PROBE_KINDS, type ProbeKind } from './probe-kind.ts';
 import { SMALLEST_PROBE_BYTES } from './probe-packet.ts';
-import { ProbeWindow } from './probe-window.ts';
+import { ProbeWindow, type Silence } from './probe-window.ts';
 
 /** A probe that is to be sent: its kind, and for an echo its size. `search` looks for the path's MTU. */
 export interface DueProbe {
@@ -36,6 +36,8 @@ const HEARD_MS = 6_000;
 const LONGEST_IP_BYTES = 65_535;
 /** Below, a ratio of losses says nothing. */
 const ENOUGH_RESULTS = 10;
+/** After so many answers in a row, what was silent before is history. */
+const ENOUGH_ANSWERS = 10;
 
 /** Of so many of the answers, the longest round trip is the usual one. */
 const USUAL = 0.9;
@@ -53,9 +55,16 @@ interface KindState {
   askAtMs: number;
 }
 
+/** A silence, and how many probes of the kinds that are lost with it were missing when it began. */
+interface KnownSilence extends Silence {
+  readonly missesBefore: ReadonlyMap<ProbeKind, number>;
+}
+
 type ConfirmedKind = 'small' | 'underlay';
 /** They leave in different turns: packets of one length may travel as one, and what spoils checksums may look at the first alone. */
 const COMPARED: Partial<Readonly<Record<ProbeKind, ProbeKind>>> = { udp: 'udp-plain', 'udp-plain': 'udp' };
+/** The kinds that are lost as well while a path is silent. */
+const LOST_WITH_IT: readonly ProbeKind[] = ['full', 'udp', 'udp-plain'];
 /** The kinds whose silence is confirmed, the more urgent first. */
 export const CONFIRMED: readonly ConfirmedKind[] = ['small', 'underlay'];
 
@@ -64,7 +73,10 @@ export class ProbePath {
   readonly target: ProbeTarget;
   readonly #cadence: Cadence;
   readonly #kinds = new Map<ProbeKind, KindState>();
-  readonly #window = new ProbeWindow();
+  #window = new ProbeWindow();
+  /** That of now is the last one. Of those before, the ones whose losses the window still has. */
+  #silences: readonly KnownSilence[] = [];
+  #answersInRow = 0;
   readonly #underlayWindow = new ProbeWindow();
   #knownSinceMs: number | undefined;
   #search: MtuSearch | undefined;
@@ -171,6 +183,7 @@ export class ProbePath {
       return;
     }
     const state = this.#kinds.get(probe.kind)!;
+    if (probe.kind === 'small') this.#endSilence(atMs - rttMs, atMs);
     state.misses = 0;
     state.answered = true;
     state.silentSinceMs = undefined;
@@ -179,10 +192,14 @@ export class ProbePath {
     if (probe.kind === 'small') {
       const underlay = this.#kinds.get('underlay');
       if (underlay !== undefined && underlay.silentSinceMs === undefined) underlay.askAtMs = Number.POSITIVE_INFINITY;
-      if (probe.confirms === undefined) this.#window.answered(rttMs);
+      if (probe.confirms === undefined) {
+        this.#window.answered(atMs - rttMs, rttMs);
+        this.#answersInRow++;
+        this.#forgetSilences();
+      }
       if (this.#refusal !== undefined && !isAboutSize(this.#refusal)) this.#refusal = undefined;
     } else if (probe.kind === 'underlay') {
-      if (probe.confirms === undefined) this.#underlayWindow.answered(rttMs);
+      if (probe.confirms === undefined) this.#underlayWindow.answered(atMs - rttMs, rttMs);
     } else if (probe.kind === 'full') {
       this.#pathMtuBytes = probe.totalBytes;
       this.#search = undefined;
@@ -208,13 +225,16 @@ export class ProbePath {
       return;
     }
     if (!isMissing) this.#miss(probe.kind, sentAtMs, atMs);
-    this.#lost(probe);
+    this.#lost(probe, sentAtMs);
   }
 
-  #lost(probe: DueProbe): void {
+  #lost(probe: DueProbe, sentAtMs: number): void {
     if (probe.confirms !== undefined) return;
-    if (probe.kind === 'small') this.#window.lost();
-    else if (probe.kind === 'underlay') this.#underlayWindow.lost();
+    if (probe.kind === 'small') {
+      this.#window.lost(sentAtMs);
+      // One of the silence that has just ended is given up only now.
+      if (sentAtMs >= (this.#silences.at(-1)?.untilMs ?? 0)) this.#answersInRow = 0;
+    } else if (probe.kind === 'underlay') this.#underlayWindow.lost(sentAtMs);
     if (probe.kind === 'full' && this.#passing('full') === 'no') {
       this.#pathMtuBytes = this.#search?.found;
       this.#search ??= new MtuSearch(probe.totalBytes);
@@ -228,7 +248,7 @@ export class ProbePath {
       this.#measuredAtMs = atMs;
       // It may pass in a moment, as while a route is made anew: it is not tried again sooner than after a silence.
       this.#miss(probe.kind, atMs, atMs + (this.patienceMs(probe.kind) ?? 0));
-      this.#lost(probe);
+      this.#lost(probe, atMs);
     }
     if (probe.kind === 'underlay' || probe.kind === 'underlay-full') return;
     this.#refusal = refusal;
@@ -243,16 +263,22 @@ export class ProbePath {
     this.#heardAtMs = atMs;
   }
 
-  result(nowMs: number): PathResult {
-    const [median, p99] = [this.#window.rttMs(0.5), this.#window.rttMs(0.99)];
-    const evidence: PathEvidence = {
+  /** What the probes show now; cheaper than {@link result}. */
+  evidence(nowMs: number): PathEvidence {
+    const window = this.#windowThatCounts();
+    return {
       passes: Object.fromEntries(PROBE_KINDS.map((kind) => [kind, this.#passing(kind)])) as Record<ProbeKind, Passing>,
       isHeard: this.#isHeard(nowMs),
       refusal: this.#refusal,
-      lossRatio: this.#window.size < ENOUGH_RESULTS ? undefined : this.#window.lossRatio,
+      lossRatio: window.size < ENOUGH_RESULTS ? undefined : window.lossRatio,
       pathMtuBytes: this.#pathMtuBytes,
       mtuBytes: this.target.mtuBytes,
     };
+  }
+
+  result(nowMs: number): PathResult {
+    const [median, p99] = [this.#window.rttMs(0.5), this.#window.rttMs(0.99)];
+    const evidence = this.evidence(nowMs);
     return {
       ...evidence,
       id: this.target.id,
@@ -285,7 +311,10 @@ export class ProbePath {
   #miss(kind: ProbeKind, sentAtMs: number, askAtMs: number): void {
     const state = this.#kinds.get(kind)!;
     state.misses++;
-    if (state.silentSinceMs !== undefined) return;
+    if (state.silentSinceMs !== undefined) {
+      if (kind === 'small') this.#beginSilence(state.silentSinceMs);
+      return;
+    }
     state.silentSinceMs = sentAtMs;
     const { confirmation } = this.#cadence;
     if (confirmation === undefined || !state.answered || (kind !== 'small' && kind !== 'underlay')) return;
@@ -294,6 +323,43 @@ export class ProbePath {
     const underlay = this.#kinds.get('underlay');
     if (kind === 'underlay' || underlay?.answered !== true || underlay.silentSinceMs !== undefined) return;
     if (askAtMs - underlay.sentAtMs > RECENT_MS) underlay.askAtMs = askAtMs;
+  }
+
+  /** Of a path that is confirmed to be silent: what is lost then is not lost at random. */
+  #beginSilence(fromMs: number): void {
+    const isKnown = this.#silences.at(-1)?.untilMs === Number.POSITIVE_INFINITY;
+    if (this.#cadence.confirmation === undefined || isKnown || this.#passing('small') !== 'no') return;
+    const missesBefore = new Map(LOST_WITH_IT.map((kind) => [kind, this.#kinds.get(kind)?.misses ?? 0]));
+    this.#silences = [...this.#silences, { fromMs, untilMs: Number.POSITIVE_INFINITY, missesBefore }];
+  }
+
+  /** Its losses say nothing of the kinds that were lost with it either: those are tried anew. */
+  #endSilence(untilMs: number, nowMs: number): void {
+    const silence = this.#silences.at(-1);
+    if (silence?.untilMs !== Number.POSITIVE_INFINITY) return;
+    this.#silences = this.#silences.with(-1, { ...silence, untilMs });
+    this.#answersInRow = 0;
+    for (const [kind, misses] of silence.missesBefore) {
+      const state = this.#kinds.get(kind);
+      if (state === undefined || state.misses <= misses) continue;
+      state.misses = misses;
+      state.sentAtMs = Math.min(state.sentAtMs, nowMs - this.#cadence.everyMs[kind]);
+      if (kind === 'full' && this.#passing('full') !== 'no') this.#search = undefined;
+    }
+  }
+
+  #forgetSilences(): void {
+    if (this.#silences.length === 0) return;
+    const isOver = this.#answersInRow >= ENOUGH_ANSWERS;
+    if (isOver) this.#window = this.#window.without(this.#silences);
+    this.#silences = isOver ? [] : this.#silences.filter(({ untilMs }) => untilMs > this.#window.sinceMs);
+  }
+
+  /** One silence is told while it lasts, and is over then. Where one follows the other, their losses are those of the link. */
+  #windowThatCounts(): ProbeWindow {
+    const [first, ...more] = this.#silences;
+    if (first === undefined || more.length > 0 || first.untilMs === Number.POSITIVE_INFINITY) return this.#window;
+    return this.#window.without(this.#silences);
   }
 
   /** Since its answers are missing, if they are: what was heard before may have been sent before it fell silent. */

@@ -1,5 +1,6 @@
 import { containsAddr, formatAddr, type IpAddr, parsePrefix } from '../ip/address.ts';
 import type { Refusal } from './diagnose.ts';
+import type { FaultLog } from './fault-log.ts';
 import type { Arrival, ProbeIo, ProbeTarget } from './ports.ts';
 import { type Cadence, CLOSED_PORTS } from './probe-kind.ts';
 import { CONFIRMED, type DueProbe, type PathResult, ProbePath } from './probe-path.ts';
@@ -18,6 +19,8 @@ export interface ProberOptions {
   readonly watched: number;
   /** What the kernel says when it does not send, in words. */
   readonly describeErrno: (errno: number) => 'no-route' | 'not-permitted' | 'too-long' | 'other';
+  /** Told within the turn that finds something out; who calls {@link set} tells it which peers are gone. */
+  readonly faults?: FaultLog;
 }
 
 interface Outstanding {
@@ -59,6 +62,8 @@ export class Prober {
   readonly #packets = new Map<string, { tx: number; rx: number }>();
   readonly #list: WatchList;
   readonly #outstanding = new Map<string, Outstanding>();
+  /** Those that something was learnt of since the last turn. */
+  readonly #learnt = new Set<ProbePath>();
   #sent = 0;
   /** When the latest were sent that were due, and those that confirm; of a second, the oldest first. */
   readonly #dueSentAtMs: number[] = [];
@@ -109,6 +114,11 @@ export class Prober {
     forget(this.#confirmingSentAtMs, nowMs - 1_000);
     this.#confirm(nowMs);
     this.#sendDue(watched.size, nowMs);
+    for (const path of this.#learnt) {
+      const { target } = path;
+      if (this.#paths.get(target.id) === path) this.#options.faults?.look(target, path.evidence(nowMs), nowMs);
+    }
+    this.#learnt.clear();
     this.#wantedAtMs = this.#nextTurnMs(nowMs);
     return this.#wantedAtMs;
   }
@@ -118,9 +128,11 @@ export class Prober {
     const { timeoutMs, searchTimeoutMs } = this.#options.cadence;
     if (nowMs - sentAtMs > (probe.kind === 'search' ? searchTimeoutMs : timeoutMs)) {
       this.#outstanding.delete(key);
+      this.#learnt.add(path);
       path.lost(probe, sentAtMs, sent.isMissing, nowMs);
     } else if (!sent.isMissing && nowMs - sent.awaitedFromMs >= (path.patienceMs(probe.kind) ?? timeoutMs)) {
       sent.isMissing = true;
+      this.#learnt.add(path);
       path.missing(probe, sentAtMs, nowMs);
     }
   }
@@ -231,6 +243,7 @@ export class Prober {
         : { kind: 'echo', to, sequence, totalBytes: probe.totalBytes, mayFragment: kind === 'fragments' },
     );
     if ('errno' in sent) {
+      this.#learnt.add(path);
       path.refused(probe, { by: 'kernel', errno: this.#options.describeErrno(sent.errno) }, 0, nowMs);
       return;
     }
@@ -272,6 +285,7 @@ export class Prober {
     // One peer must not speak for another: an answer comes from who was asked, a refusal is about a packet to him.
     if (isReply ? !isAddressOf(path.target, from) : message.about.to !== to || (isUdp && from !== to)) return;
     this.#outstanding.delete(key);
+    this.#learnt.add(path);
     // A firewall that refuses closed ports has answered the question whether the packet arrived.
     if (isReply || (isUdp && (message.reason === 'port' || message.reason === 'prohibited'))) {
       path.answered(probe, atMs - sentAtMs, atMs);

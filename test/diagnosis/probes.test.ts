@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import type { Peers } from '../../src/api/schema.ts';
+import { fileURLToPath } from 'node:url';
+import type { Answer, Endpoint } from '../../src/api/schema.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { formatPrefix4 } from '../../src/ip/prefix.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
@@ -9,6 +10,7 @@ import { Overlay } from '../netns/overlay.ts';
 import { eventually } from '../netns/waiting.ts';
 
 const signal = AbortSignal.timeout(400_000);
+const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 
 /** Values of a metric of that host’s agent, by its labels. */
 async function metric(overlay: Overlay, host: LabHost, name: string): Promise<Map<string, number>> {
@@ -53,6 +55,18 @@ describe('background probes', { concurrency: true }, () => {
       const sh = (at: LabHost, command: string) => overlay.topology.exec(at, ['sh', '-c', command]);
       const healthy = () =>
         Promise.all([0, 1, 2].map((i) => faults(overlay, host(i), (found) => Object.keys(found).length === 0)));
+      const api = async <E extends Endpoint>(at: LabHost, endpoint: E): Promise<Answer<E>> => {
+        const argv = ['socat', '-t', '5', 'STDIO', `UNIX-CONNECT:${join(at.stateDirectory, 'weft.sock')}`];
+        const stdin = `GET /api/v1${endpoint} HTTP/1.0\r\nHost: localhost\r\n\r\n`;
+        const answer = (await overlay.topology.exec(at, argv, { stdin })).stdout;
+        return JSON.parse(answer.slice(answer.indexOf('\r\n\r\n'))) as Answer<E>;
+      };
+      /** What the events of that host say of the path to the other, in order: faults, and `well`. */
+      const pathEvents = async (at: LabHost, peer: string): Promise<string[]> => {
+        const { events } = await api(at, '/events');
+        const about = events.filter(({ kind, subject }) => kind.startsWith('path-') && subject === peer);
+        return about.map(({ kind, text }) => (kind === 'path-fault' ? text.split(': ').at(-1)! : 'well'));
+      };
       const mtu = type === 'udp' ? 1_472 : 1_450;
 
       it('measure every peer and find nothing wrong, and no packet of theirs is refused', async () => {
@@ -67,10 +81,7 @@ describe('background probes', { concurrency: true }, () => {
           });
         }
         await healthy();
-        const argv = ['socat', '-t', '5', 'STDIO', `UNIX-CONNECT:${join(host(0).stateDirectory, 'weft.sock')}`];
-        const stdin = 'GET /api/v1/peers HTTP/1.0\r\nHost: localhost\r\n\r\n';
-        const answer = (await overlay.topology.exec(host(0), argv, { stdin })).stdout;
-        const { peers } = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n'))) as Peers;
+        const { peers } = await api(host(0), '/peers');
         assert.equal(peers.length, 2);
         for (const { probe } of peers) {
           assert.ok(probe!.rttMs! > 0 && probe!.lossRatio !== 1 && probe!.problem === undefined, JSON.stringify(probe));
@@ -146,6 +157,17 @@ describe('background probes', { concurrency: true }, () => {
         );
         await sh(host(2), 'ip link set eth0 up; ip route replace default via 192.168.77.254');
         await healthy();
+        // What was lost in an outage is no loss of a path that is well again, and no fault of packets of a kind.
+        const told = await pathEvents(host(0), subnet(2));
+        assert.equal(told.at(-1), 'well', told.join());
+        const outage = told.slice(told.lastIndexOf('well', -2) + 1, -1);
+        assert.ok(outage.includes('peer-unreachable'), told.join());
+        assert.ok(
+          outage.every((fault) => /^(?:peer-unreachable|tunnel-blocked|one-way|no-route|rejected)$/.test(fault)),
+          told.join(),
+        );
+        const [cli, socket] = [WEFT, join(host(0).stateDirectory, 'weft.sock')];
+        await overlay.topology.exec(host(0), [process.execPath, '--no-warnings', cli, 'status', '--socket', socket]);
       });
 
       it('are not sent with --probe=off, and peers without an agent that probes are measured all the same', async () => {

@@ -1,0 +1,119 @@
+import { type Diagnosis, diagnose, isOver, type PathEvidence, type PathFault } from './diagnose.ts';
+import type { ProbeTarget } from './ports.ts';
+
+/** The way to a peer has another fault than before, or none any more. */
+export interface FaultChange {
+  readonly target: ProbeTarget;
+  /** `undefined`: nothing is wrong any more, or nobody looks any more. */
+  readonly diagnosis: Diagnosis | undefined;
+  /** What was told before; `undefined`: nothing was wrong. */
+  readonly before: PathFault | undefined;
+  /** Since the first fault was told, in milliseconds; 0 when this is the first. */
+  readonly lastedMs: number;
+  /** Whether the peer is still probed. */
+  readonly isProbed: boolean;
+  /** It changes so often that what comes next is told seldom. */
+  readonly isOften: boolean;
+}
+
+/** Changes of one peer that are told as they come, and after how long one more is. */
+const PEER_BURST = 10;
+const PEER_REFILL_MS = 60_000;
+/** The same of all peers together: two of each that is watched, in both families. */
+const BURST = 256;
+const REFILL_MS = 10_000;
+
+interface Told {
+  readonly target: ProbeTarget;
+  readonly bucket: Bucket;
+  /** What is known to be wrong. */
+  fault: PathFault | undefined;
+  sinceMs: number;
+}
+
+/**
+ * Tells when the way to a peer breaks, and when it is well again: each change once, however often it is looked at, and not more
+ * changes than anybody can read. What was too much is told later, as it is then.
+ */
+export class FaultLog {
+  readonly #tell: (change: FaultChange) => void;
+  readonly #told = new Map<string, Told>();
+  readonly #bucket = new Bucket(BURST, REFILL_MS);
+
+  /** @param tell must not throw. */
+  constructor(tell: (change: FaultChange) => void) {
+    this.#tell = tell;
+  }
+
+  /** Of a way that something was learnt of. @param nowMs of a clock that goes on. */
+  look(target: ProbeTarget, evidence: PathEvidence, nowMs: number): void {
+    const known = this.#told.get(target.id);
+    const diagnosis = diagnose(evidence);
+    const fault = diagnosis?.fault;
+    if (known === undefined && fault === undefined) return;
+    const told = known ?? this.#add(target, nowMs);
+    if (fault === told.fault) {
+      // Nothing is wrong, and nothing was lately.
+      if (fault === undefined && told.bucket.isFull(nowMs)) this.#told.delete(target.id);
+      return;
+    }
+    if (told.fault !== undefined && fault === undefined && !isOver(told.fault, evidence)) return;
+    if (!told.bucket.has(nowMs) || !this.#bucket.take(nowMs)) return;
+    told.bucket.take(nowMs);
+    this.#change(told, diagnosis, true, nowMs);
+  }
+
+  /** A peer that is not probed any more. */
+  gone(id: string, nowMs: number): void {
+    const told = this.#told.get(id);
+    this.#told.delete(id);
+    if (told?.fault !== undefined) this.#change(told, undefined, false, nowMs);
+  }
+
+  #add(target: ProbeTarget, nowMs: number): Told {
+    const bucket = new Bucket(PEER_BURST, PEER_REFILL_MS);
+    const told = { target, bucket, fault: undefined, sinceMs: nowMs };
+    this.#told.set(target.id, told);
+    return told;
+  }
+
+  #change(told: Told, diagnosis: Diagnosis | undefined, isProbed: boolean, nowMs: number): void {
+    const { target, fault: before, bucket } = told;
+    if (before === undefined) told.sinceMs = nowMs;
+    told.fault = diagnosis?.fault;
+    const lastedMs = nowMs - told.sinceMs;
+    this.#tell({ target, diagnosis, before, lastedMs, isProbed, isOften: !bucket.has(nowMs) });
+  }
+}
+
+/** So much may happen at once, and once more every so often. */
+class Bucket {
+  readonly #size: number;
+  readonly #refillMs: number;
+  #taken = 0;
+  #refilledAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(size: number, refillMs: number) {
+    this.#size = size;
+    this.#refillMs = refillMs;
+  }
+
+  has(nowMs: number): boolean {
+    if (this.#taken === 0) this.#refilledAtMs = nowMs;
+    const refills = Math.min(this.#taken, Math.floor((nowMs - this.#refilledAtMs) / this.#refillMs));
+    this.#taken -= refills;
+    this.#refilledAtMs += refills * this.#refillMs;
+    return this.#taken < this.#size;
+  }
+
+  /** @returns false when there is none left. */
+  take(nowMs: number): boolean {
+    if (!this.has(nowMs)) return false;
+    this.#taken++;
+    return true;
+  }
+
+  isFull(nowMs: number): boolean {
+    return this.has(nowMs) && this.#taken === 0;
+  }
+}

@@ -2,14 +2,15 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import type { Fault } from './diagnosis/bed.ts';
-import { storeFaults } from './diagnosis/faults-store.ts';
+import { nodeFaults, storeFaults } from './diagnosis/faults-store.ts';
 import { UDP_FAULTS } from './diagnosis/faults-udp.ts';
 import { VXLAN_FAULTS } from './diagnosis/faults-vxlan.ts';
 
 const document = readFileSync(new URL('../docs/DIAGNOSIS.md', import.meta.url), 'utf8');
 
 const STORE_FAULTS = storeFaults({ etcdctl: unused, stop: unused, start: unused, setClock: unused });
-const ALL = [...UDP_FAULTS, ...VXLAN_FAULTS, ...STORE_FAULTS];
+const NODE_FAULTS = nodeFaults({ createNode: unused, deleteNode: unused });
+const ALL = [...UDP_FAULTS, ...VXLAN_FAULTS, ...STORE_FAULTS, ...NODE_FAULTS];
 
 function unused(): never {
   throw new Error('nothing is injected here');
@@ -43,7 +44,7 @@ describe('docs/DIAGNOSIS.md', () => {
   it('has forty of them at least, and names each once', () => {
     const broken = ALL.filter(({ where }) => where !== undefined);
     assert.ok(broken.length >= 40, `${broken.length}`);
-    for (const faults of [UDP_FAULTS, VXLAN_FAULTS, STORE_FAULTS])
+    for (const faults of [UDP_FAULTS, VXLAN_FAULTS, STORE_FAULTS, NODE_FAULTS])
       assert.equal(new Set(faults.map(({ name }) => name)).size, faults.length);
   });
 });

@@ -1,3 +1,4 @@
+import type { KubeClient } from '../../src/lab/servers/kube-client.ts';
 import type { Fault } from './bed.ts';
 
 /** What can be done to an etcd, and to the clock by which the agent of host a lives. */
@@ -54,5 +55,31 @@ export function storeFaults({ etcdctl, stop, start, setClock }: StoreHands): rea
       heal: async () => setClock('+0'),
       ...{ at: 'a', where: 'this host', faults: ['clock'] },
     },
+  ];
+}
+
+const STRAY = 'stray';
+
+/** Node objects that no host has made, as a wrong `--pod-cidr`, a restored backup or two controllers leave them. */
+export function nodeFaults(admin: Pick<KubeClient, 'createNode' | 'deleteNode'>): readonly Fault[] {
+  const node = (name: string, at: Fault['at'], podCidr: string): Fault => ({
+    name,
+    inject: (bed) => {
+      const cidr = bed.filled('switch', podCidr);
+      const annotations = {
+        'flannel.alpha.coreos.com/kube-subnet-manager': 'true',
+        'flannel.alpha.coreos.com/backend-type': 'udp',
+        'flannel.alpha.coreos.com/backend-data': 'null',
+        'flannel.alpha.coreos.com/public-ip': STRANGER,
+      };
+      return admin.createNode(STRAY, { podCidrs: [cidr], annotations });
+    },
+    heal: () => admin.deleteNode(STRAY),
+    ...{ at, where: `${podCidr} on ${STRANGER}`, faults: ['lease-entries'] },
+  });
+  return [
+    node('a Node with the podCIDR of this one', 'a', 'A_NET'),
+    node('two Nodes with one podCIDR, from a third', 'c', 'A_NET'),
+    node('a Node whose podCIDR is outside the network', 'a', '10.99.7.0/24'),
   ];
 }

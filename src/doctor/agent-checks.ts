@@ -18,6 +18,8 @@ const QUEUE_REMEDY =
 const REFUSED_REMEDY =
   'Packets from these senders are dropped. docs/MIGRATION.md lists the possible causes ("Packets that are refused").';
 
+const ALONE_REMEDY =
+  'The agent’s log names these hosts ("Peers that have carried packets without an agent"). They do not learn of changes. Start their agents, or run weft cleanup there if the hosts have left the network.';
 const SKIPPED_REMEDY =
   'Packets to these hosts are lost. An address that is not on the link needs a backend that crosses routers (vxlan, wireguard, ipip, udp), or an interface in the same network (--iface). docs/TROUBLESHOOTING.md lists all reasons ("Unreachable peers").';
 
@@ -181,6 +183,18 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           'no, the configuration has changed since the agent started',
           'Restart the agent to apply the change. Its log says what has changed. If the backend has changed, restart node by node.',
         );
+      },
+    },
+    {
+      name: 'peers-without-agent',
+      looksAt: 'peers that carry packets although their agents are gone',
+      run: async (signal) => {
+        const answer = await host.get(paths.healthzPort, '/metrics', signal);
+        if (answer === undefined) return ok('unknown: the agent does not answer (see health)');
+        const count = Number(/^weft_fast_path_peers_without_agent (\d+)$/m.exec(answer.body)?.[1] ?? 0);
+        if (count === 0) return ok('none');
+        const peers = count === 1 ? '1 peer' : `${count} peers`;
+        return warn(`${peers} without an agent for more than a minute, on the fast path alone`, ALONE_REMEDY);
       },
     },
     {

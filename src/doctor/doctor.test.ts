@@ -236,6 +236,21 @@ describe('the doctor', () => {
       [['network-config-in-use', 'warn', /has changed since the agent started.*Restart the agent/]],
     ],
     [
+      'peers whose agents are gone for good',
+      () => ({
+        get: async (_port, path) => ({
+          status: 200,
+          body:
+            path === '/metrics'
+              ? 'weft_fast_path_peers_without_agent 2\n'
+              : path === '/readyz'
+                ? 'flanneld is ready'
+                : '',
+        }),
+      }),
+      [['peers-without-agent', 'warn', /^2 peers without an agent.*weft cleanup/]],
+    ],
+    [
       'no capabilities',
       () => ({ hasCapability: () => false }),
       [

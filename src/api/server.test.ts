@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { FakeInspection } from '../../test/fakes/fake-inspection.ts';
 import { eventually } from '../../test/netns/waiting.ts';
+import { run } from '../linux/run.ts';
 import { API_ROOT } from './root.ts';
 import { type ApiServer, type ApiServerOptions, startApiServer } from './server.ts';
 
@@ -171,6 +172,31 @@ describe('the API on an address', () => {
     assert.equal((await ask({ socketPath })).status, 200);
     await eventually('the oldest are gone', () => gone >= 9);
     for (const socket of idle) socket.destroy();
+  });
+
+  it('loads what answers when somebody asks, and not before', async () => {
+    await using place = await Place.make();
+    const program = `
+      import { get } from 'node:http';
+      import { registerHooks } from 'node:module';
+      const loaded = new Set();
+      const resolve = (name, context, next) => next(name, context, loaded.add(name));
+      registerHooks({ resolve });
+      const { FakeInspection } = await import(${JSON.stringify(new URL('../../test/fakes/fake-inspection.ts', import.meta.url))});
+      const { startApiServer } = await import(${JSON.stringify(new URL('./server.ts', import.meta.url))});
+      const socketPath = ${JSON.stringify(place.path('weft.sock'))};
+      const options = { inspection: new FakeInspection(), socketPath, peerUid: () => 0, ownUid: 0, onProblem: console.error };
+      const server = await startApiServer(options, new AbortController().signal);
+      const before = loaded.has('hono');
+      get({ socketPath, path: '${API_ROOT}/self' }, (response) => {
+        response.resume().on('end', () => {
+          console.log(response.statusCode, before, loaded.has('hono'));
+          server[Symbol.asyncDispose]().then(() => process.exit());
+        });
+      });
+    `;
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', '--input-type=module', '-e', program];
+    assert.deepEqual((await run(argv, { timeoutMs: 60_000 })).stdout, '200 false true\n');
   });
 
   it('ends its streams with the agent', async () => {

@@ -3,12 +3,10 @@ import { lstat, mkdir, readFile, unlink } from 'node:fs/promises';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { getRequestListener } from '@hono/node-server';
 import { createBoundedServer } from '../bounded-server.ts';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { isAdmitted, privately } from '../private-socket.ts';
-import { createApp } from './app.ts';
 import type { Inspection } from './inspection.ts';
 
 /** Nothing moved in either direction; a stream sends something every second. */
@@ -45,8 +43,7 @@ export async function startApiServer(options: ApiServerOptions, signal: AbortSig
   const { inspection, socketPath, listen, onProblem } = options;
   await using stack = new AsyncDisposableStack();
   const ending = new AbortController();
-  const app = createApp({ inspection, signal: AbortSignal.any([signal, ending.signal]) });
-  const answer = getRequestListener(app.fetch, { overrideGlobalObjects: false });
+  const answer = answering(inspection, AbortSignal.any([signal, ending.signal]));
   const open = async (
     who: string,
     admit: Admission,
@@ -83,14 +80,39 @@ export async function startApiServer(options: ApiServerOptions, signal: AbortSig
   };
 }
 
+type Answering = (request: IncomingMessage, response: ServerResponse) => Promise<void>;
+
+/** Loads what answers when somebody asks: most agents nobody does, and each node would pay for the memory of its libraries. */
+function answering(inspection: Inspection, signal: AbortSignal): Answering {
+  const load = async (): Promise<(request: IncomingMessage, response: ServerResponse) => unknown> => {
+    const [{ getRequestListener }, { createApp }] = await Promise.all([
+      import('@hono/node-server'),
+      import('./app.ts'),
+    ]);
+    return getRequestListener(createApp({ inspection, signal }).fetch, { overrideGlobalObjects: false });
+  };
+  let loading: ReturnType<typeof load> | undefined;
+  return async (request, response) => {
+    let answer: Awaited<ReturnType<typeof load>>;
+    try {
+      loading ??= load();
+      answer = await loading;
+    } catch (error) {
+      refuse(response, { status: 500, error: describeError(error) });
+      return;
+    }
+    answer(request, response);
+  };
+}
+
 /** Why a request is refused. */
 interface Refusal {
-  readonly status: 401 | 403;
+  readonly status: 401 | 403 | 500;
   readonly error: string;
 }
 type Admission = (request: IncomingMessage) => Refusal | undefined | Promise<Refusal | undefined>;
 
-function serverOf(admit: Admission, answer: (request: IncomingMessage, response: ServerResponse) => unknown): Server {
+function serverOf(admit: Admission, answer: Answering): Server {
   return createBoundedServer(IDLE_MS, (request, response) => {
     response.on('error', () => undefined);
     void Promise.resolve(admit(request)).then(

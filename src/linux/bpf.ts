@@ -122,9 +122,16 @@ function newMap({ kind, name, keyBytes, valueBytes, maxEntries }: BpfMapOptions)
 function mapOf(fd: number, { keyBytes, valueBytes }: BpfMapOptions): BpfMap {
   const keyMemory = sharedBytes(keyBytes);
   const valueMemory = sharedBytes(valueBytes);
-  const entry = sharedBytes(ATTRIBUTE_BYTES);
-  entry.setUint32(0, fd, true);
-  putAddress(entry, 8, keyMemory);
+  const attributesOf = (value: DataView | undefined): DataView => {
+    const attributes = sharedBytes(ATTRIBUTE_BYTES);
+    attributes.setUint32(0, fd, true);
+    putAddress(attributes, 8, keyMemory);
+    if (value !== undefined) putAddress(attributes, 16, value);
+    return attributes;
+  };
+  const entry = attributesOf(valueMemory);
+  // Removing takes no value, and the kernel insists on that.
+  const keyAlone = attributesOf(undefined);
   const nextKey = sharedBytes(keyBytes);
   const nextEntry = sharedBytes(ATTRIBUTE_BYTES);
   nextEntry.setUint32(0, fd, true);
@@ -140,10 +147,8 @@ function mapOf(fd: number, { keyBytes, valueBytes }: BpfMapOptions): BpfMap {
   };
   const operate = (command: number, key: Uint8Array, flags: number): number => {
     new Uint8Array(keyMemory.buffer).set(key);
-    // Removing takes no value, and the kernel insists on that.
-    if (command === BPF_COMMANDS.mapDelete) entry.setBigUint64(16, 0n, true);
-    else putAddress(entry, 16, valueMemory);
-    entry.setBigUint64(24, BigInt(flags), true);
+    if (command === BPF_COMMANDS.mapDelete) return bpf(command, addressOf(keyAlone), ATTRIBUTE_BYTES);
+    entry.setUint32(24, flags, true);
     return bpf(command, addressOf(entry), ATTRIBUTE_BYTES);
   };
   const put = (key: Uint8Array, value: Uint8Array, flags: number): number => {

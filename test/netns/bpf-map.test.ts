@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { createFastPathTables } from '../../src/cmd/flanneld/host-fast-path.ts';
+import type { BpfMap } from '../../src/dataplane/fast-path/fast-path-tables.ts';
+import { GRANT_VALUE_BYTES } from '../../src/dataplane/fast-path/layout.ts';
 import { type BpfMapOptions, createBpfMap } from '../../src/linux/bpf.ts';
 import { openBpfDirectory } from '../../src/linux/bpf-directory.ts';
 import { bpfMapContract } from '../contract/bpf-map.ts';
@@ -31,6 +34,23 @@ it('says which map the kernel would not make, and why', () => {
     code: 'WEFT_FAST_PATH',
     message: /the BPF map weft_test: EINVAL$/,
   });
+});
+
+it('the fast path looks for hosts that await it in a small table, of which the kernel walks each bucket, and has room for all peers elsewhere', () => {
+  using tables = createFastPathTables(undefined, 4);
+  const { awaiting, grants } = tables.maps;
+  const roomOf = (map: BpfMap, value: Uint8Array): number => {
+    const key = new DataView(new ArrayBuffer(4));
+    for (let count = 0; count < 2_000; count++) {
+      key.setUint32(0, count);
+      if (map.add(new Uint8Array(key.buffer), value) < 0) return count;
+    }
+    return 2_000;
+  };
+  assert.equal(roomOf(awaiting, new Uint8Array(4)), 1_024);
+  assert.equal(roomOf(grants, new Uint8Array(GRANT_VALUE_BYTES)), 2_000);
+  assert.equal(tables.takeAwaiting(2_000).length, 1_024);
+  assert.deepEqual(tables.takeAwaiting(1), []);
 });
 
 describe('the directory for what outlives the agent, on a bpffs that everybody may write to', () => {

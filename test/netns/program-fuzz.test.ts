@@ -73,6 +73,27 @@ it('the outbound programs leave a packet of IPv6 that the kernel takes for IPv4'
   for (const sent of sentByPrograms(bench, disguised)) assert.equal(sent, undefined);
 });
 
+it('the outbound programs send on when there is no room to name the peer whose grants are to be renewed', async () => {
+  await using bench = await openProgramBench(fuzzHosts(4));
+  const { awaiting } = bench.tables.maps;
+  const keyOf = (host: string): Uint8Array => {
+    const key = new DataView(new ArrayBuffer(4));
+    key.setUint32(0, address(host));
+    return new Uint8Array(key.buffer);
+  };
+  let others = 0;
+  for (; others < 256; others++) {
+    const key = keyOf(`198.51.100.${others}`);
+    if (awaiting.add(key, key) < 0) break;
+  }
+  assert.ok(others > 0 && others < 256, 'it is full');
+  const ip = { source: address('8.0.1.2'), destination: address('10.244.2.9') };
+  const packet = udpPacket({ ip, sourcePort: 1, destinationPort: 2, payload: payloadOf(100) });
+  assert.ok(sentByPrograms(bench, [packet]).every((sent) => sent !== undefined));
+  assert.ok(awaiting.lookup(keyOf('192.168.77.2'), new Uint8Array(4)) < 0);
+  assert.equal(bench.tables.takeAwaiting(others + 1).length, others);
+});
+
 it('the outbound programs leave what is unusual in IPv6', async () => {
   await using bench = await openProgramBench(fuzzHosts(4));
   const good = udp6Packet({

@@ -7,7 +7,7 @@ import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
-import { mapsBy, type UnderlayLayout, underlayLayout } from '../../dataplane/fast-path/layout.ts';
+import { type MapName, mapsBy, type UnderlayLayout, underlayLayout } from '../../dataplane/fast-path/layout.ts';
 import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
@@ -26,7 +26,14 @@ import { readTextIfThere } from '../../linux/read-text.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
 import { ticker } from '../../ticker.ts';
 
-const maxEntries = MAX_PEERS + 1;
+/** How many entries a map may have: one for each peer, but for these. */
+const ONE_A_PEER = MAX_PEERS + 1;
+const ENTRIES: Partial<Readonly<Record<MapName, number>>> = {
+  // Looking for an entry of a hash table, the kernel walks its buckets, of which there are as many as it may have entries, and this one is
+  // looked at again and again. Hosts that find no room in one turn are named in a later one.
+  awaiting: 1_024,
+  agent: 1,
+};
 
 /** Maps of another layout are in other directories, and go when their programs have been replaced. */
 const LAYOUT_PREFIX = 'layout-';
@@ -50,7 +57,7 @@ export function createFastPathTables(directory: string | undefined, underlay: 4 
   const tables = new FastPathTables(
     mapsBy(layout, (each, shape) => {
       const name = `weft_${each}`;
-      const options = { ...shape, name, maxEntries: shape.kind === 'array' ? 1 : maxEntries };
+      const options = { ...shape, name, maxEntries: ENTRIES[each] ?? ONE_A_PEER };
       return stack.use(createBpfMap(options, maps && join(maps, name)));
     }),
     underlay,
@@ -59,12 +66,12 @@ export function createFastPathTables(directory: string | undefined, underlay: 4 
   return tables;
 }
 
-/** How soon grants are renewed that are in use; with the second between occasions, well before they end. */
-const RENEW_MS = 250;
-const RENEWALS_AT_ONCE = 1_000;
+/** How often the agent says that it is there, and looks which grants that are in use are to be renewed. */
+const BEAT_MS = 500;
+const RENEWALS_AT_ONCE = 1_024;
 
 /** Without a word of the agent for so long, the programs hold what they know; a loaded machine must not bring that about. */
-const AGENT_HOLDS_NS = 1_000_000_000n;
+const AGENT_HOLDS_NS = 1_250_000_000n;
 
 /** Longer than a restart: then somebody should look. */
 const ALONE_COUNTS_AFTER_NS = 60_000_000_000n;
@@ -199,7 +206,7 @@ export function keepFastPathOpen(
   const looks = ticker.every(LOOK_MS, look);
   const watching = new AbortController();
   void watchIpsec(look, onNotice, watching.signal);
-  const renewals = ticker.every(RENEW_MS, () => {
+  const beats = ticker.every(BEAT_MS, () => {
     beat();
     for (const address of tables.takeAwaiting(RENEWALS_AT_ONCE)) exchange?.renew(address);
     exchange?.tick();
@@ -210,7 +217,7 @@ export function keepFastPathOpen(
     [Symbol.dispose]: () => {
       watching.abort();
       looks[Symbol.dispose]();
-      renewals[Symbol.dispose]();
+      beats[Symbol.dispose]();
       for (const reading of readings) reading[Symbol.dispose]();
       if (directory === undefined) close();
       else leave();

@@ -2,7 +2,7 @@ import type { ForwarderWish } from '../../agent/ports.ts';
 import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
-import { unsummedDatagram } from '../../dataplane/fast-path/sign.ts';
+import { UNSUMMED_SIGN_BYTES, unsummedDatagram } from '../../dataplane/fast-path/sign.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
 import { isIpv4 } from '../../ip/address.ts';
@@ -176,18 +176,18 @@ export function endFastPath(root: string, tunName: string): string | undefined {
 
 /** By the socket; or, without a checksum, by one that sends whole packets. */
 function signSender(socketFd: number, rawFd: number, { listenAddress, listenPort }: ForwarderUnderlay): SendSign {
+  // Made once: memory that does not move is dear, and signs are most of what an idle host sends.
+  const outgoing = new Uint8Array(new SharedArrayBuffer(UNSUMMED_SIGN_BYTES));
+  const sendBytes = (fd: number, packet: Uint8Array, name: Uint8Array): boolean => {
+    outgoing.set(packet);
+    const sent = sendto(fd, addressOf(outgoing), packet.length, MSG_DONTWAIT, addressOf(name), name.length);
+    // A full buffer says nothing about what is allowed.
+    return sent >= 0 || sent === -EAGAIN || sent === -ENOBUFS;
+  };
   return (to, packet, checksum) => {
     if (checksum === 'checksum') return sendBytes(socketFd, packet, sockaddrOf(to.addr, to.port));
     if (isIpv4(to.addr) || isIpv4(listenAddress)) throw new TypeError('unreachable: datagrams of IPv4 need no proof');
     const from = { addr: listenAddress, port: listenPort };
     return sendBytes(rawFd, unsummedDatagram(from, { addr: to.addr, port: to.port }, packet), sockaddrOf(to.addr, 0));
   };
-}
-
-function sendBytes(fd: number, packet: Uint8Array, name: Uint8Array): boolean {
-  const bytes = new Uint8Array(new SharedArrayBuffer(packet.length));
-  bytes.set(packet);
-  const sent = sendto(fd, addressOf(bytes), bytes.length, MSG_DONTWAIT, addressOf(name), name.length);
-  // A full buffer says nothing about what is allowed.
-  return sent >= 0 || sent === -EAGAIN || sent === -ENOBUFS;
 }

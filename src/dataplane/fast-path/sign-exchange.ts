@@ -51,15 +51,15 @@ export interface Observed {
 
 const MS = 1_000_000n;
 /** For how long an answer lets packets go out, from when the question was sent. */
-const SEND_HOLDS = 3_000n * MS;
+const SEND_HOLDS = 4_500n * MS;
 /** The same where the host cuts super-packets: what is in use is looked after, and what is not may be used again at once. */
 const HOST_SEND_HOLDS = 600_000n * MS;
 /** Without a packet by the socket for so long, it is tried whether one may leave. */
 const SENT_HOLDS = 2_000n * MS;
-/** … and in: longer than any sender may rely on what we told it. */
+/** … and in: longer than any sender may rely on what we told it, those of earlier versions too. */
 const ACCEPT_HOLDS = 5_000n * MS;
-/** How soon a sender asks again while all is well. */
-const RENEW_AFTER = 900n * MS;
+/** How soon a sender asks again while all is well: each sign wakes two processes. A little less than some of the agent's turns. */
+const RENEW_AFTER = 1_900n * MS;
 /** A host that does not answer is asked after this, twice this, and so on; flannel's never will. */
 const FIRST_PAUSE = 250n * MS;
 const LONGEST_PAUSE = 60_000n * MS;
@@ -196,7 +196,7 @@ export class SignExchange {
     this.#peers.clear();
   }
 
-  /** Called several times a second: keeps what was in use a moment ago, and forgets those that are no peers any more. */
+  /** Called twice a second: keeps what was in use a moment ago, and forgets those that are no peers any more. */
   tick(): void {
     const now = this.#parts.now();
     for (const [address, peer] of this.#peers) {

@@ -35,6 +35,8 @@ export interface Sign {
 /** u32 magic, u8 version, u8 flags, be16 tag, be16 tag for whole, 2 bytes 0, be64 nonce, be64 echo. */
 export const SIGN_PAYLOAD_BYTES = 28;
 export const SIGN_BYTES: number = IPV4_MIN_HEADER + SIGN_PAYLOAD_BYTES;
+/** Of {@link unsummedDatagram} with a sign. */
+export const UNSUMMED_SIGN_BYTES: number = IPV6_HEADER + UDP_HEADER + SIGN_BYTES;
 /** "WEFT" */
 export const SIGN_MAGIC = 0x57454654;
 export const SIGN_VERSION = 1;

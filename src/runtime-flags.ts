@@ -20,10 +20,13 @@ export function limitHeapGrowth(): void {
   setFlagsFromString('--heap-growing-percent=20');
 }
 
-/** Collects garbage, and returns empty pages of the heap and code that has not run lately. */
+/**
+ * Collects this thread's garbage, and returns empty pages of the heap and code that has not run lately; nothing where another thread
+ * does the same at that moment, because the flag is the process's.
+ */
 export function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as typeof globalThis.gc;
+  const collect = runInNewContext('globalThis.gc') as typeof globalThis.gc;
   setFlagsFromString('--no-expose-gc');
   collect?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
 }

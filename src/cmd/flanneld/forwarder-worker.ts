@@ -17,6 +17,7 @@ import { IPV4_UNDERLAY, IPV6_UNDERLAY } from '../../dataplane/underlay.ts';
 import type { WorkerInput, WorkerMessage } from '../../dataplane/worker-protocol.ts';
 import { connIo, icmpIo, tunIo, Waiter } from '../../linux/dataplane-io.ts';
 import { addressOf, schedYield } from '../../linux/ffi.ts';
+import { collectGarbage } from '../../runtime-flags.ts';
 
 const input = workerData as WorkerInput;
 const arena = createArena(addressOf);
@@ -58,8 +59,12 @@ const DEAD_AFTER = 16;
 /** What is in the queue when the worker is told to stop is carried yet; under load it never ends. */
 const LAST_STEPS = 64;
 
+/** What starting has left behind is collected once, when that is so long ago and there is nothing to carry. */
+const COLLECT_AFTER_MS = 2_500;
+
 function run(): void {
   let failures = 0;
+  let isCollected = false;
   while (Atomics.load(stop, 0) === 0) {
     const moved = outbound !== undefined && busyPoll.expectsLonePacket ? outbound.step(1) : forwarder.step();
     if (moved > 0) {
@@ -71,6 +76,10 @@ function run(): void {
       // Whoever is to send the next packet may need this processor.
       schedYield();
       continue;
+    }
+    if (!isCollected && now() > COLLECT_AFTER_MS) {
+      isCollected = true;
+      collectGarbage();
     }
     const wake = waiter.waitReadable();
     if (wake === 'stop') break;

@@ -15,6 +15,8 @@ export interface Bundle {
   readonly sources: SourceTable;
   /** An ES module: what a packet worker thread runs. */
   readonly worker: string;
+  /** CommonJS, by name: what only some agents load, see {@link PARTS}. */
+  readonly parts: ReadonlyMap<string, string>;
   /** Files of the page of `weft ui`, by name. */
   readonly page: ReadonlyMap<string, Uint8Array>;
   /** Of the npm packages in it. */
@@ -33,6 +35,31 @@ const nativePart: Plugin = {
     );
   },
 };
+
+/**
+ * Packages that only some agents load, by the name of their part, which is an asset: a program's text is in the memory of each of its
+ * processes, and of these alone 2 MB. The client of Kubernetes is for ways to log in that few clusters have, gRPC for etcd.
+ */
+const PARTS: Readonly<Record<string, readonly string[]>> = {
+  'kube-client': ['@kubernetes/client-node/dist/config.js'],
+  grpc: ['@grpc/grpc-js', '@grpc/proto-loader'],
+};
+
+/** In a program, an import of a package of a part is that of what the part exports under its name. */
+const fromParts: Plugin = {
+  name: 'parts',
+  setup(context) {
+    const parts = new Map(Object.entries(PARTS).flatMap(([part, names]) => names.map((name) => [name, part] as const)));
+    context.onResolve({ filter: /^@/ }, ({ path }) => (parts.has(path) ? { path, namespace: 'part' } : undefined));
+    context.onLoad({ filter: /.*/, namespace: 'part' }, ({ path }) => ({
+      contents: `module.exports = require('./src/cmd/single-executable/part.ts').loadPart('${parts.get(path)}')['${path}'];`,
+      resolveDir: ROOT,
+    }));
+  },
+};
+
+const exportsOf = (names: readonly string[]): string =>
+  `module.exports = { ${names.map((name) => `'${name}': require('${name}')`).join(', ')} };`;
 
 /** What src/cmd finds as WEFT_BUILD: the JSON text of version and commit. */
 async function buildStamp(signal: AbortSignal): Promise<string> {
@@ -95,18 +122,18 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
       WEFT_BUILD: stamp,
     },
   } satisfies BuildOptions & { write: false; metafile: true };
-  const [page, program, worker] = await Promise.all([
+  const banner = { js: `const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href,${MODULE_FOLDER};` };
+  const [page, program, worker, ...parts] = await Promise.all([
     buildPage(),
     build({
       ...common,
+      plugins: [nativePart, fromParts],
       entryPoints: ['src/cmd/single-executable/main.ts'],
       format: 'cjs',
       outfile: 'program.js',
       sourcemap: 'external',
       sourcesContent: false,
-      banner: {
-        js: `const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href,${MODULE_FOLDER};`,
-      },
+      banner,
     }),
     build({
       ...common,
@@ -116,10 +143,13 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
         js: `import{pathToFileURL as weftPathToUrl}from'node:url';const weftModuleUrl=weftPathToUrl(process.execPath).href,${MODULE_FOLDER};`,
       },
     }),
+    ...Object.values(PARTS).map((names) =>
+      build({ ...common, stdin: { contents: exportsOf(names), resolveDir: ROOT }, format: 'cjs', banner }),
+    ),
   ]);
   const folders = new Set([
     ...page.packages,
-    ...[program, worker].flatMap(({ metafile }) =>
+    ...[program, worker, ...parts].flatMap(({ metafile }) =>
       Object.keys(metafile.inputs).flatMap((path) => /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []),
     ),
   ]);
@@ -128,6 +158,7 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
     program: textOf(program.outputFiles, 'program.js'),
     sources: sourceTable(textOf(program.outputFiles, 'program.js.map'), (path) => path.startsWith('src/')),
     worker: worker.outputFiles[0]!.text,
+    parts: new Map(Object.keys(PARTS).map((name, index) => [name, parts[index]!.outputFiles[0]!.text])),
     page: page.files,
     licences: notices.join('\n'),
     packages: [...folders].sort(),

@@ -49,6 +49,8 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
   await run([isOwn(architecture) ? 'strip' : `${architecture.gnu}-linux-gnu-strip`, at('node')], { signal });
   await writeFile(at('program.js'), bundle.program);
   await writeFile(at('worker.js'), bundle.worker);
+  const parts = Array.from(bundle.parts, ([name, text]) => [`${name}.js`, text] as const);
+  for (const [name, text] of parts) await writeFile(at(name), text);
   for (const [name, bytes] of bundle.page) await writeFile(at(name), bytes);
   await writeFile(at('source-files.json'), JSON.stringify(bundle.sources.files));
   await writeFile(at('source-positions'), bundle.sources.entries);
@@ -64,6 +66,7 @@ export async function makeExecutable(bundle: Bundle, architecture: Architecture,
     execArgvExtension: 'none',
     assets: {
       'forwarder-worker.js': 'worker.js',
+      ...Object.fromEntries(parts.map(([name]) => [name, name])),
       'koffi.node': 'koffi.node',
       'source-files.json': 'source-files.json',
       'source-positions': 'source-positions',

@@ -12,16 +12,21 @@ export interface MemoryRange {
  * Gives back free memory that the C library keeps for later, and the pages of the executable, most of which were run or
  * read once, when it started. What is needed again is mapped again from the page cache, as when it was first touched.
  * Failures are of no consequence.
+ * @param collectGarbage called in between: to find out what can go takes memory too.
  */
-export function releaseIdleMemory(): void {
+export function releaseIdleMemory(collectGarbage: () => void): void {
+  const ranges = ownCleanRanges();
+  collectGarbage();
+  for (const { start, length } of ranges) madvise(start, length, MADV_DONTNEED);
   mallocTrim(0);
+}
+
+function ownCleanRanges(): readonly MemoryRange[] {
   try {
-    const smaps = readFileSync('/proc/self/smaps', 'latin1');
-    for (const { start, length } of cleanFileRanges(smaps, readlinkSync('/proc/self/exe'))) {
-      madvise(start, length, MADV_DONTNEED);
-    }
+    return cleanFileRanges(readFileSync('/proc/self/smaps', 'latin1'), readlinkSync('/proc/self/exe'));
   } catch {
     // A /proc that hides this takes nothing but the saving.
+    return [];
   }
 }
 

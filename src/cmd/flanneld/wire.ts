@@ -93,6 +93,5 @@ async function readText(path: string, signal: AbortSignal): Promise<string | und
 }
 
 function releaseMemory(): void {
-  collectGarbage();
-  releaseIdleMemory();
+  releaseIdleMemory(collectGarbage);
 }

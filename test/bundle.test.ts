@@ -32,5 +32,8 @@ it('the text of the programs, which each of their processes has in memory, is wi
     assert.ok(!program.includes(text) && [...parts.values()].some((part) => part.includes(text)), text);
   }
   for (const name of ['@grpc/grpc-js', '@kubernetes/client-node', 'undici', 'koffi'])
-    assert.ok(packages.some((folder) => folder.endsWith(name)), name);
+    assert.ok(
+      packages.some((folder) => folder.endsWith(name)),
+      name,
+    );
 });

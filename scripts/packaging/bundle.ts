@@ -122,7 +122,9 @@ export async function bundle(signal: AbortSignal): Promise<Bundle> {
       WEFT_BUILD: stamp,
     },
   } satisfies BuildOptions & { write: false; metafile: true };
-  const banner = { js: `const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href,${MODULE_FOLDER};` };
+  const banner = {
+    js: `const weftModuleUrl=require('node:url').pathToFileURL(process.execPath).href,${MODULE_FOLDER};`,
+  };
   const [page, program, worker, ...parts] = await Promise.all([
     buildPage(),
     build({

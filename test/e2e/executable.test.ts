@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { VERSION } from '../../src/cmd/version.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import type { LabResult } from '../../src/lab/lab-result.ts';
+import { HOST_DEVICE } from '../../src/lab/namespaces.ts';
 import { Topology } from '../../src/lab/topology.ts';
-import { run } from '../../src/linux/run.ts';
+import { lines, run } from '../../src/linux/run.ts';
 import { subnetOf, Tunnel } from '../netns/tunnel.ts';
 
 const ARCHITECTURE = process.arch === 'arm64' ? 'arm64' : 'amd64';
@@ -63,6 +64,36 @@ describe('the one executable', () => {
     // Node.js warns when it was built with other flags than it runs with.
     assert.doesNotMatch(stderr, /Code cache data rejected/);
     assert.match(stderr, /^I\d{4} [\d:.]+ +\d+ main\.ts:\d+\] CLI flags config: /m);
+  });
+
+  it('has what only some agents load: gRPC for etcd, and the client of Kubernetes for a SOCKS proxy', async () => {
+    await using topology = await Topology.create({ hosts: 1, containersPerHost: 0, purpose: 'test' });
+    const host = topology.hosts[0]!;
+    const at = (name: string): string => join(host.stateDirectory, name);
+    const proxied = { server: 'https://127.0.0.1:1', 'proxy-url': 'socks5://127.0.0.1:1' };
+    const kubeconfig = {
+      ...{ 'current-context': 'c', contexts: [{ name: 'c', context: { cluster: 'c', user: 'u' } }] },
+      ...{ clusters: [{ name: 'c', cluster: proxied }], users: [{ name: 'u', user: { token: 'a-token' } }] },
+    };
+    writeFileSync(at('kubeconfig'), JSON.stringify(kubeconfig));
+    writeFileSync(at('net-conf.json'), '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}');
+    for (const store of [
+      ['--etcd-endpoints=http://127.0.0.1:1'],
+      ['--kube-subnet-mgr', `--kubeconfig-file=${at('kubeconfig')}`, `--net-config-path=${at('net-conf.json')}`],
+    ]) {
+      const files = [`--iface=${HOST_DEVICE}`, `--subnet-file=${at('subnet.env')}`, '--api-socket='];
+      const env = { ...ENVIRONMENT, NODE_NAME: 'a-node' };
+      await using agent = await topology.start(host, ['timeout', '60', AGENT, ...store, ...files], {
+        stderr: 'pipe',
+        env,
+      });
+      let log = '';
+      for await (const line of lines(agent.stderr!)) {
+        log += `${line}\n`;
+        if (line.includes('ECONNREFUSED')) break;
+      }
+      assert.match(log, /connect ECONNREFUSED 127\.0\.0\.1:1/);
+    }
   });
 
   it('carries packets between two hosts', async () => {

@@ -12,19 +12,19 @@ import { retryNow } from '../subnet/backoff.ts';
 import { AgentFigures } from './agent-figures.ts';
 import { aborted } from './carry-on.ts';
 import { NodeCniConf } from './cni-conf.ts';
-import { ConfigWatch } from './config-watch.ts';
+import { ConfigWatch, type LiveChange } from './config-watch.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
 import { CurrentLeases } from './current-leases.ts';
 import { EarlierRun } from './earlier-run.ts';
 import { Endpoints } from './endpoints.ts';
 import { HandOver } from './hand-over.ts';
 import type { AgentView } from './inspection.ts';
-import { describeExternal } from './interface-watch.ts';
+import { describeExternal, type InterfaceWatch } from './interface-watch.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 import { LeaseHolder } from './lease-holder.ts';
 import { MemoryRelease } from './memory-release.ts';
 import { NodeEvents } from './node-events.ts';
-import { type NodeParts, NodePartsMaker } from './node-parts.ts';
+import { checkConfig, type NodeParts, NodePartsMaker } from './node-parts.ts';
 import { OwnNode } from './own-node.ts';
 import { PeerProbes } from './peer-probes.ts';
 import type { AgentHost, OpenSubnetManager } from './ports.ts';
@@ -60,16 +60,28 @@ export async function runAgent(
   life: AgentLife,
   signal: AbortSignal,
 ): Promise<void> {
-  const onFatal = life.fatal;
+  // Whoever follows them does not see that the agent has started anew.
+  const events = new EventRing();
+  for (;;) {
+    const anew = new AbortController();
+    await runOnce({ host, options, log, events, anew, onFatal: life.fatal }, life, signal);
+    if (signal.aborted || !anew.signal.aborted) return;
+  }
+}
+
+/** Until the signal fires, or that of `anew`: then the agent is to begin again, as after a restart. */
+async function runOnce(parts: AgentParts, { failed }: AgentLife, signal: AbortSignal): Promise<void> {
+  const { options, log, anew } = parts;
+  const ending = AbortSignal.any([signal, anew.signal]);
   await using stack = new AsyncDisposableStack();
   const failures = new StartupFailures(options.subnetFile);
   try {
-    await new Agent({ host, options, log, onFatal }, failures, stack, signal).run();
+    await new Agent(parts, failures, stack, ending).run();
   } catch (error) {
     // What was under way when it was told to stop has failed because of that.
-    if (signal.aborted) return;
+    if (ending.aborted) return;
     await failures.fatal(error, (text) => log.warn(text));
-    life.failed(describeError(error));
+    failed(describeError(error));
     throw error;
   }
 }
@@ -78,7 +90,10 @@ interface AgentParts {
   readonly host: AgentHost;
   readonly options: FlanneldOptions;
   readonly log: ProcessLog;
+  readonly events: EventRing;
   readonly onFatal: (error: unknown) => void;
+  /** Aborted when the agent is to begin again, with what the store has then. */
+  readonly anew: AbortController;
 }
 
 class Agent {
@@ -90,7 +105,8 @@ class Agent {
   readonly #stack: AsyncDisposableStack;
   readonly #signal: AbortSignal;
   readonly #readiness = new NodeReadiness();
-  readonly #events = new EventRing();
+  readonly #events: EventRing;
+  readonly #anew: AbortController;
   readonly #record: RecordEvent = (event) => this.#events.add(event);
   readonly #leases = new CurrentLeases();
   readonly #node = new OwnNode();
@@ -106,13 +122,15 @@ class Agent {
   #nodeEvents: NodeEvents | undefined;
 
   constructor(
-    { host, options, log, onFatal }: AgentParts,
+    { host, options, log, events, anew, onFatal }: AgentParts,
     failures: StartupFailures,
     stack: AsyncDisposableStack,
     signal: AbortSignal,
   ) {
     this.#host = host;
     this.#options = options;
+    this.#events = events;
+    this.#anew = anew;
     this.#log = log;
     this.#failures = failures;
     this.#stack = stack;
@@ -172,6 +190,7 @@ class Agent {
         inUse: answer.config,
         read: (signal) => answer.manager.networkConfig(signal),
         isStoreThere: () => this.#figures.storeReachable,
+        live: this.#options.liveReconfigure ? this.#live(watch) : undefined,
         log: this.#log,
       }),
     );
@@ -196,8 +215,16 @@ class Agent {
         await Promise.race([delay(RETRY_MS, undefined, { ref: false }), aborted(turn)]);
       }
     }
+    if (this.#anew.signal.aborted) return;
     notifier.stopping();
     this.#log.info('Waiting for all goroutines to exit');
+  }
+
+  #live(watch: InterfaceWatch): LiveChange {
+    return {
+      check: (config, signal) => checkConfig(config, watch.current, this.#host.identity, signal),
+      startAnew: () => this.#anew.abort(new Error('the network configuration has changed')),
+    };
   }
 
   #view(): AgentView {

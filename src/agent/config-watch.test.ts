@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import { WeftError } from '../errors.ts';
-import { ConfigWatch } from './config-watch.ts';
+import { ConfigWatch, type LiveChange } from './config-watch.ts';
 
 const config = (backend: object): NetworkConfig =>
   parseNetConf(JSON.stringify({ Network: '10.244.0.0/16', Backend: backend }), {
@@ -12,7 +12,7 @@ const config = (backend: object): NetworkConfig =>
   });
 
 /** What is said while the store answers one after the other; whether it is outdated after each. */
-async function watched(answers: readonly (NetworkConfig | Error)[]) {
+async function watched(answers: readonly (NetworkConfig | Error)[], live?: LiveChange) {
   const lines: string[] = [];
   const outdated: boolean[] = [];
   const done = Promise.withResolvers<void>();
@@ -30,6 +30,7 @@ async function watched(answers: readonly (NetworkConfig | Error)[]) {
       return answer;
     },
     isStoreThere: () => asked <= answers.length,
+    live,
     intervalMs: 1,
     log: { info: (text) => void lines.push(text), warn: (text) => void lines.push(text) },
   });
@@ -62,4 +63,46 @@ test('one that would keep the agent from starting again is named; a store that i
   assert.equal(lines.length, 1);
   assert.match(lines[0]!, /cannot be used, and this agent would not start again: \$\.Network: must be a string/);
   assert.deepEqual(outdated, [false, true, true]);
+});
+
+describe('where changes are to be applied while the agent runs', () => {
+  test('another backend is, once the host has been found to do', async () => {
+    const calls: string[] = [];
+    const { lines, outdated } = await watched([config({ Type: 'udp' }), config({ Type: 'vxlan' })], {
+      check: async ({ backend }) => void calls.push(`check ${backend.type}`),
+      startAnew: () => void calls.push('start'),
+    });
+    assert.deepEqual(calls, ['check vxlan', 'start']);
+    assert.deepEqual(lines, [
+      'The network configuration has changed: the backend is vxlan now, no longer udp; applying it',
+    ]);
+    assert.deepEqual(outdated, [false, false]);
+  });
+
+  test('one that the host cannot work with is not, and that is said once, with the reason', async () => {
+    const refusing: LiveChange = {
+      check: async () => {
+        throw new WeftError('WEFT_BACKEND_UNKNOWN', 'Error fetching backend: unknown backend type: vxlam');
+      },
+      startAnew: () => assert.fail('it must not be applied'),
+    };
+    const { lines, outdated } = await watched([config({ Type: 'vxlan' }), config({ Type: 'vxlan' })], refusing);
+    assert.equal(lines.length, 1);
+    assert.match(
+      lines[0]!,
+      /; it is not applied, because this host cannot work with it: .*unknown backend type: vxlam/,
+    );
+    assert.deepEqual(outdated, [true, true]);
+  });
+
+  test('other networks are not: containers have addresses in those that are in use', async () => {
+    const untold: LiveChange = {
+      check: async () => assert.fail('it must not be considered'),
+      startAnew: () => assert.fail('it must not be applied'),
+    };
+    const other = { ...config({ Type: 'vxlan' }) };
+    const { lines } = await watched([{ ...other, ipv4: { ...other.ipv4!, subnetLength: 25 } }], untold);
+    assert.equal(lines.length, 1);
+    assert.match(lines[0]!, /the networks are other ones, so it is not applied .*: restart this agent to apply it$/);
+  });
 });

@@ -16,11 +16,24 @@ export interface ConfigWatchOptions {
   readonly read: (signal: AbortSignal) => Promise<NetworkConfig>;
   /** Not while the store is away: each attempt would be reported as a failure of its own. */
   readonly isStoreThere: () => boolean;
+  /** Where another backend is to be applied at once; `undefined`: a restart applies it. */
+  readonly live?: LiveChange | undefined;
   readonly intervalMs?: number;
   readonly log: Pick<Log, 'info' | 'warn'>;
 }
 
-/** Notices that the network configuration is another one than this agent works with, and says that a restart applies it. */
+/** How a running agent comes to work with another network configuration. */
+export interface LiveChange {
+  /** Changes nothing. @throws WeftError when this host could not work with it. */
+  check(config: NetworkConfig, signal: AbortSignal): Promise<void>;
+  /** Ends this run of the agent; the next one works with what the store has. */
+  startAnew(): void;
+}
+
+/**
+ * Notices that the network configuration is another one than this agent works with, and says that a restart applies it; or applies
+ * it, if that is wanted and only what carries packets is another. Containers would lose their addresses with another network.
+ */
 export class ConfigWatch implements AsyncDisposable {
   readonly #options: ConfigWatchOptions;
   readonly #looking: SteadyLook;
@@ -47,7 +60,18 @@ export class ConfigWatch implements AsyncDisposable {
     let news: string;
     try {
       const now = await read(AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]));
-      news = describeNetworkConfig(now) === describeNetworkConfig(inUse) ? '' : describeChange(inUse, now);
+      if (describeNetworkConfig(now) === describeNetworkConfig(inUse)) news = '';
+      else {
+        const what = describeChange(inUse, now);
+        const obstacle = await this.#obstacle(now, signal);
+        if (signal.aborted) return;
+        if (obstacle === undefined) {
+          log.warn(`The network configuration has changed: ${what}applying it`);
+          this.#options.live?.startAnew();
+          return;
+        }
+        news = `${what}${obstacle}`;
+      }
     } catch (error) {
       // Whatever else there is, such as a store that is away, is told by whoever needs it.
       if (!(error instanceof WeftError) || error.code !== 'WEFT_CONFIG_INVALID') return;
@@ -58,9 +82,23 @@ export class ConfigWatch implements AsyncDisposable {
     else log.warn(`The network configuration has changed: ${news}`);
     this.#news = news;
   }
+
+  /** Why it is not applied while this agent runs. */
+  async #obstacle(now: NetworkConfig, signal: AbortSignal): Promise<string | undefined> {
+    const { inUse, live } = this.#options;
+    if (live === undefined) return 'restart this agent to apply it';
+    const { backend, enableNfTables } = inUse;
+    if (describeNetworkConfig({ ...now, backend, enableNfTables }) !== describeNetworkConfig(inUse))
+      return 'the networks are other ones, so it is not applied while containers have their addresses: restart this agent to apply it';
+    try {
+      await live.check(now, signal);
+      return undefined;
+    } catch (error) {
+      return `it is not applied, because this host cannot work with it: ${describeError(error)}`;
+    }
+  }
 }
 
 function describeChange({ backend: before }: NetworkConfig, { backend: now }: NetworkConfig): string {
-  const what = before.type === now.type ? '' : `the backend is ${now.type} now, no longer ${before.type}; `;
-  return `${what}restart this agent to apply it`;
+  return before.type === now.type ? '' : `the backend is ${now.type} now, no longer ${before.type}; `;
 }

@@ -4,7 +4,7 @@ import { FAKE_IDENTITY_HOST } from '../../test/fakes/backends.ts';
 import { hostGw } from '../backend/host-gw.ts';
 import type { AnyBackendKind, BackendSetup } from '../backend/registry.ts';
 import { WeftError } from '../errors.ts';
-import { IdentityWatch, withoutFreshKeys } from './identity-watch.ts';
+import { IdentityWatch, untouched, withoutFreshKeys } from './identity-watch.ts';
 
 const setup = (identity: unknown): BackendSetup => ({ kind: hostGw as AnyBackendKind, config: {}, identity });
 
@@ -70,4 +70,25 @@ test('a key file that is missing is not made', async () => {
   await assert.rejects(missing, { code: 'WEFT_KEY_FILE', message: 'the file with the private key is gone' });
   const there = { ...FAKE_IDENTITY_HOST, keyFile: async () => ({ path: 'wgkey', text: 'old' }) };
   assert.equal((await withoutFreshKeys(there).keyFile(() => 'fresh', signal)).text, 'old');
+});
+
+test('whether a backend could be opened is found out without taking a device, running a command or making a key', async () => {
+  const { signal } = new AbortController();
+  const done: string[] = [];
+  let key: string | undefined;
+  const host = untouched({
+    ...FAKE_IDENTITY_HOST,
+    takeTun: (name) => done.push(name) > 0,
+    runCommand: async ({ words }) => {
+      done.push(words.join(' '));
+      return { stdout: '', stderr: '' };
+    },
+    keyFile: async (fresh) => ({ path: 'wgkey', text: (key ??= fresh()) }),
+  });
+  assert.equal(host.takeTun('flannel0'), true);
+  await host.runCommand({ words: ['rm', '-r', '/'], env: {}, stdin: '' }, signal);
+  assert.equal((await host.keyFile(() => 'another', signal)).text, 'another');
+  assert.deepEqual([done, key], [[], undefined]);
+  key = 'that of this host';
+  assert.equal((await host.keyFile(() => 'another', signal)).text, key);
 });

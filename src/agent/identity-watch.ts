@@ -73,6 +73,19 @@ export class IdentityWatch implements AsyncDisposable {
   }
 }
 
+/** A host on which nothing is taken, run or made, for whoever wants to know whether a backend could be opened. */
+export function untouched(host: IdentityHost): IdentityHost {
+  return {
+    ...host,
+    takeTun: () => true,
+    runCommand: async () => ({ stdout: '', stderr: '' }),
+    keyFile: (fresh, signal) =>
+      withoutFreshKeys(host)
+        .keyFile(fresh, signal)
+        .catch(() => ({ path: '', text: fresh() })),
+  };
+}
+
 /** A host that makes no key where there is none: a file that is missing for a moment is not a wish for another key. */
 export function withoutFreshKeys(host: IdentityHost): IdentityHost {
   return {

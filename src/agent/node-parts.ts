@@ -1,4 +1,11 @@
-import { backendsBeside, configuredBackend, identifyBackend, linksOfFormerBackend } from '../backend/registry.ts';
+import type { ExternalInterface, IdentityHost } from '../backend/backend.ts';
+import {
+  backendsBeside,
+  configuredBackend,
+  identifyBackend,
+  linksOfFormerBackend,
+  openBackend,
+} from '../backend/registry.ts';
 import { ownTuns } from '../backend/tun-name.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { type NetworkConfig, networksOf } from '../config/network-config.ts';
@@ -12,7 +19,7 @@ import type { AgentFigures } from './agent-figures.ts';
 import type { EarlierRun } from './earlier-run.ts';
 import { externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
-import { IdentityWatch, withoutFreshKeys } from './identity-watch.ts';
+import { IdentityWatch, untouched, withoutFreshKeys } from './identity-watch.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { loggedCommands } from './logged-commands.ts';
 import { NodePlane } from './node-plane.ts';
@@ -174,6 +181,21 @@ export class NodePartsMaker {
       this.#watched.use(this.#needs.readiness.watch(part, keeper));
     }
   }
+}
+
+/**
+ * Whether a host could work with another configuration of the same networks; changes nothing.
+ * @throws WeftError as the backend, as far as that can be known without opening anything.
+ */
+export async function checkConfig(
+  config: NetworkConfig,
+  external: ExternalInterface,
+  identity: IdentityHost,
+  signal: AbortSignal,
+): Promise<void> {
+  const past = { published: perFamily(() => undefined), networks: networksOf(config) };
+  const setup = await identifyBackend(configuredBackend(config), config, past, untouched(identity), signal);
+  openBackend(setup, config, external);
 }
 
 export async function endParts(parts: NodeParts | undefined): Promise<void> {

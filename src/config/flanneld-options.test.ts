@@ -68,6 +68,7 @@ describe('flanneld options: defaults', () => {
       fastPathIn: 'auto',
       fastPathDir: '/sys/fs/bpf/weft',
       notrackTunnel: false,
+      liveReconfigure: false,
       requireNodeAddress: false,
       cniConfDir: '',
       cniConfTemplate: '/etc/kube-flannel/cni-conf.json',
@@ -331,6 +332,12 @@ describe('flanneld options: in the log', () => {
       line,
     );
     assert.match(line, / iface:\[eth0 eth1\] ifaceRegex:\[\] ipMasq:true .* publicIP:192\.0\.2\.7 publicIPv6: /);
+  });
+
+  it('shows every option of weft’s own', () => {
+    const line = describeFlanneldOptions(options(['-live-reconfigure', '-probe=off']));
+    for (const shown of ['liveReconfigure:true', 'probe:off', 'requireNodeAddress:false', 'notrackTunnel:false'])
+      assert.ok(line.includes(` ${shown} `), line);
   });
 
   it('shows no secret', () => {

@@ -143,6 +143,10 @@ const FLANNELD_FLAGS = {
     false,
     "exclude the udp backend's tunnel datagrams from connection tracking; do not use this if a firewall accepts them only as ESTABLISHED",
   ),
+  'live-reconfigure': boolFlag(
+    false,
+    'apply another backend in the network configuration without a restart of this process; changes to the networks still need one',
+  ),
   'require-node-address': boolFlag(
     false,
     "with Kubernetes, accept a node's public address only if its Node object lists it (status.addresses)",
@@ -249,6 +253,8 @@ export interface FlanneldOptions {
   readonly probe: 'on' | 'off';
   /** Whether connection tracking leaves the tunnel's datagrams alone (trafficmngr/rules.ts). */
   readonly notrackTunnel: boolean;
+  /** Whether another backend of the network configuration is applied while the agent runs (agent/config-watch.ts). */
+  readonly liveReconfigure: boolean;
   /** Whether the public address of a peer must be one of its Node's (lease/lease-gate.ts). */
   readonly requireNodeAddress: boolean;
   /** '' when the agent keeps no CNI configuration. */
@@ -409,6 +415,7 @@ class Reading {
       fastPathDir: this.#orDefault('fast-path-dir'),
       probe: flags.probe,
       notrackTunnel: flags['notrack-tunnel'],
+      liveReconfigure: flags['live-reconfigure'],
       requireNodeAddress: this.#requireNodeAddress(subnetManager),
       cniConfDir: flags['cni-conf-dir'],
       cniConfTemplate: this.#orDefault('cni-conf-template'),
@@ -578,6 +585,9 @@ const LOG_NAMES: readonly (readonly [string, keyof FlanneldOptions | ((options: 
   ['fastPathIn', 'fastPathIn'],
   ['fastPathDir', 'fastPathDir'],
   ['notrackTunnel', 'notrackTunnel'],
+  ['probe', 'probe'],
+  ['liveReconfigure', 'liveReconfigure'],
+  ['requireNodeAddress', 'requireNodeAddress'],
   ['apiSocket', 'apiSocket'],
   ['apiListen', 'apiListen'],
   ['logFormat', 'logFormat'],

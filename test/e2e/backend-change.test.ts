@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import { type EtcdStore, openEtcdStore } from '../../src/lab/etcd-store.ts';
 import { type KubeStore, openKubeStore } from '../../src/lab/kube-store.ts';
-import { type ChangingCluster, changeBackend } from '../netns/backend-change.ts';
+import { type ChangingCluster, changeBackend, changeBackendLive } from '../netns/backend-change.ts';
 
 const { signal } = new AbortController();
 
@@ -26,6 +26,9 @@ const kube: ChangingCluster<KubeStore> = {
 
 it('with etcd: a cluster goes from udp to vxlan node by node, and a connection stays', () =>
   changeBackend(['udp', 'vxlan'], etcd));
+
+it('with etcd and --live-reconfigure: a cluster in dual stack goes from udp to vxlan and back without a restart, and connections of both families stay', () =>
+  changeBackendLive(['udp', 'vxlan', 'udp'], { ...etcd, stack: 'dual stack' }));
 
 it('with Kubernetes: a cluster goes from udp to vxlan node by node, and a connection stays', () =>
   changeBackend(['udp', 'vxlan'], kube));

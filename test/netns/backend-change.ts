@@ -42,6 +42,25 @@ export async function changeBackend<S extends SubnetStore>(
   }
 }
 
+/** The same without a restart: the agents have `--live-reconfigure`. */
+export async function changeBackendLive<S extends SubnetStore>(
+  types: readonly [Type, ...Type[]],
+  cluster: ChangingCluster<S>,
+): Promise<void> {
+  await using bed = await ChangeBed.create(types[0], cluster, ['--live-reconfigure']);
+  const { overlay, hosts } = bed;
+  const ended: string[] = [];
+  for (const { child, host } of overlay.agents) void child.exited.then(() => ended.push(host.name));
+  for (const type of types.slice(1)) {
+    await bed.publish(type);
+    for (const host of hosts) await bed.hasNothingBut(host, type);
+    for (const host of hosts) await eventually(`${host.name} is ready`, () => bed.isReady(host));
+    await bed.reach();
+    await bed.echoes(`everybody has ${type}`);
+  }
+  assert.deepEqual(ended, [], 'the same processes all the time');
+}
+
 async function changeByRestart<S extends SubnetStore>(bed: ChangeBed<S>, before: Type, after: Type): Promise<void> {
   const { overlay, hosts, containers } = bed;
   const [first, second] = hosts;
@@ -176,6 +195,11 @@ class ChangeBed<S extends SubnetStore> implements AsyncDisposable {
     child.kill('SIGTERM');
     await child.exited;
     await this.overlay.startAgent(host, signal);
+  }
+
+  async isReady(host: LabHost): Promise<true | undefined> {
+    const answer = await this.overlay.ask(host, '/readyz').catch(() => '');
+    return /^HTTP\/1\.[01] 200 /.test(answer) || undefined;
   }
 
   async reach(): Promise<void> {

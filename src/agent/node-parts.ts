@@ -90,7 +90,8 @@ export class NodePartsMaker {
     );
     const tuns = ownTuns(await identity.tunDevices(signal), [...networksOf(config), ...formerNetworks]);
     earlier.noteBackend(config.backend.type, record);
-    const formerLinks = earlier.known === undefined ? [] : linksOfFormerBackend(earlier.known.config, setup, tuns);
+    const formerLinks =
+      earlier.known === undefined ? [] : linksOfFormerBackend(earlier.known.config, setup, config, tuns);
     probes.clear();
     const plane = stack.use(
       new NodePlane({

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseNetConf } from '../config/net-conf.ts';
-import { backendKind, backendOfLease, configuredBackend } from './registry.ts';
+import { backendKind, backendOfLease, configuredBackend, linksOfFormerBackend } from './registry.ts';
 
 const configured = (backend: object) =>
   configuredBackend(
@@ -27,4 +27,30 @@ it('a lease that names no backend is of this host’s own, if that has no name t
     [name('', 'alloc'), name('', 'udp'), name('', 'vxlan'), name('', undefined), name('vxlan', 'alloc')],
     ['alloc', 'udp', 'udp', 'udp', 'vxlan'],
   );
+});
+
+describe('links of the configuration before', () => {
+  const config = (backend: object, families: object = { EnableIPv6: true, IPv6Network: 'fd10::/48' }) =>
+    parseNetConf(JSON.stringify({ Network: '10.244.0.0/16', ...families, Backend: backend }), {
+      ...{ source: 'test', validation: 'kube', backends: backendKind },
+    });
+  const left = (before: ReturnType<typeof config>, now: ReturnType<typeof config>): string[] =>
+    linksOfFormerBackend(before, configuredBackend(now), now, ['flannel0']).map(({ name }) => name);
+
+  it('go when the backend is another one, or names its devices otherwise', () => {
+    assert.deepEqual(left(config({ Type: 'udp' }), config({ Type: 'vxlan' })), ['flannel0']);
+    assert.deepEqual(left(config({ Type: 'vxlan', VNI: 7 }), config({ Type: 'vxlan' })), ['flannel.7', 'flannel-v6.7']);
+    assert.deepEqual(left(config({ Type: 'vxlan' }), config({ Type: 'vxlan' })), []);
+  });
+
+  it('go when the network does without their family', () => {
+    const without6 = (type: string) => config({ Type: type }, {});
+    const without4 = (type: string) =>
+      config({ Type: type }, { EnableIPv4: false, EnableIPv6: true, IPv6Network: 'fd10::/48' });
+    assert.deepEqual(left(config({ Type: 'vxlan' }), without6('vxlan')), ['flannel-v6.1']);
+    assert.deepEqual(left(config({ Type: 'wireguard' }), without6('wireguard')), ['flannel-wg-v6']);
+    assert.deepEqual(left(config({ Type: 'wireguard' }), without4('wireguard')), ['flannel-wg']);
+    assert.deepEqual(left(config({ Type: 'udp' }), without6('udp')), []);
+    assert.deepEqual(left(config({ Type: 'wireguard', Mode: 'auto' }), without6('wireguard')), []);
+  });
 });

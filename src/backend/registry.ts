@@ -85,17 +85,20 @@ export function openBackend(setup: BackendSetup, network: Network, external: Ext
 }
 
 /**
- * The links that the backend of an earlier configuration has made, and that of this one does not make.
+ * The links that the backend of an earlier configuration has made, and that of this one does not make: it is another one, or the
+ * network has a family less.
  * @param tuns names of this agent's own TUN devices.
  */
 export function linksOfFormerBackend(
   former: Pick<NetworkConfig, 'backend'>,
   { kind, config }: ConfiguredBackend,
+  network: Network,
   tuns: readonly string[],
 ): readonly OwnLink[] {
   const before = backendKind(former.backend.type);
   if (before === undefined) return [];
-  const own = new Set(kind.owns(config, tuns).map(({ name }) => name));
+  const made = kind.owns(config, tuns).filter(({ family }) => family === undefined || network[family] !== undefined);
+  const own = new Set(made.map(({ name }) => name));
   return before.owns(former.backend.settings, tuns).filter(({ name }) => !own.has(name));
 }
 

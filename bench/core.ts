@@ -281,12 +281,13 @@ function makeReady(scenario: Scenario): Ready {
   const table = PeerTable.allocate(8_192);
   const peers: Ipv4Peer[] = Array.from({ length: peerCount }, (_, peer) => ({
     slot: peer + 1,
-    subnet: prefix4(ipv4Of(subnetOf(peer)), 24),
-    publicIp: ipv4Of(outerOf(peer)),
+    subnets: { ipv4: prefix4(ipv4Of(subnetOf(peer)), 24), ipv6: undefined },
+    publicAddresses: { ipv4: ipv4Of(outerOf(peer)), ipv6: undefined },
     port: 8_285,
   }));
   const all = prefix4(ipv4Of(0), 0);
-  table.publish({ network: prefix4(ipv4Of(0x0a00_0000), 8), own: all, peers, mtu: 1_472 });
+  const ipv4 = { network: prefix4(ipv4Of(0x0a00_0000), 8), own: all };
+  table.publish({ ipv4, ipv6: undefined, peers, mtu: 1_472 });
   const packets = scenario.packets(0);
   const tun = new BenchTun(arena, packets[0]!, peerCount);
   const conn = new BenchConn(arena, packets, peerCount);

@@ -156,7 +156,7 @@ export function probeTargets(
     const [ownSubnet, subnet] = [own.subnets[key], peer.subnets[key]];
     if (ownSubnet === undefined || subnet === undefined) return [];
     const isSent =
-      (key === 'ipv4' ? part.forward?.subnet : part.forward?.ipv6Subnet) !== undefined ||
+      part.forward?.subnets[key] !== undefined ||
       part.kernel.routes.some(({ type, dst }) => type === 'unicast' && dst.addr === subnet.addr);
     if (!isSent) return [];
     const hasDevice = addresses.some(({ addr }) => addr === ownSubnet.addr);

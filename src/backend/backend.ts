@@ -4,7 +4,6 @@ import type { HostCommand, RunHostCommand } from '../config/host-command.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
 import type { PeerTableContent } from '../dataplane/peer-table.ts';
-import type { OwnAddresses } from '../dataplane/supervisor.ts';
 import type { OuterTraffic } from '../desired/outer-filter.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
 import type { IkeConnection, IkeSettings } from '../ike/ike.ts';
@@ -193,7 +192,7 @@ export interface ForwarderUnderlay {
 /** What of the forwarder depends on the own lease. */
 export interface ForwarderPart {
   /** The TUN device's addresses, and the sources of ICMP errors. */
-  readonly addresses: OwnAddresses;
+  readonly addresses: Addresses;
   /** All of its table but the peers. */
   readonly table: Omit<PeerTableContent, 'peers'>;
 }

@@ -4,8 +4,8 @@ import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts'
 import { addresses } from '../../test/fakes/host-networks.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { describeAddress, describeRoute } from '../desired/state.ts';
-import { formatAddr, formatPrefix } from '../ip/address.ts';
-import { perFamily } from '../ip/family.ts';
+import { formatAddr, formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
+import { perFamily, present } from '../ip/family.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
 import { formatPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
@@ -76,8 +76,8 @@ test('sends to every lease with a public address whatever its type, on its own p
   ].map((peer) => {
     const part = backend.peer(OWN, peer);
     if (isSkipped(part) || part.forward === undefined) return undefined;
-    const { subnet, publicIp, port } = part.forward;
-    return [formatPrefix4(subnet!), formatIpv4(publicIp!), port];
+    const { subnets, publicAddresses, port } = part.forward;
+    return [formatPrefix4(subnets.ipv4!), formatIpv4(publicAddresses.ipv4!), port];
   });
   assert.deepEqual(ways, [['10.244.6.0/24', '192.168.77.2', 9000], undefined, ['10.244.8.0/25', '192.168.77.3', 9000]]);
 });
@@ -110,9 +110,9 @@ function dualLease(host: number, data: JsonValue | undefined, families: 'dual' |
 /** What a part says of a peer, in text. */
 function wayTo(part: PeerPart | SkippedPeer): string {
   if (isSkipped(part)) return `skipped: ${part.skipped}`;
-  const { subnet, ipv6Subnet, publicIp, publicIpv6, port } = part.forward!;
-  const subnets = [subnet, ipv6Subnet].flatMap((prefix) => (prefix === undefined ? [] : formatPrefix(prefix)));
-  const hosts = [publicIp, publicIpv6].flatMap((address) => (address === undefined ? [] : formatAddr(address)));
+  const { port, ...forward } = part.forward!;
+  const subnets = present<IpPrefix>(forward.subnets).map(formatPrefix);
+  const hosts = present<IpAddr>(forward.publicAddresses).map(formatAddr);
   return `${subnets.join(' ')} by ${hosts.join(' ')} port ${port}${part.lacks === undefined ? '' : `, but ${part.lacks}`}`;
 }
 
@@ -138,8 +138,7 @@ test('dual stack: publishes that it takes IPv6, and has both families on one dev
   assert.deepEqual(forwarder, {
     addresses: { ipv4: ip('10.244.1.0'), ipv6: ip6('fd10:244:0:1::') },
     table: {
-      network: parsePrefix4('10.244.0.0/16'),
-      own: parsePrefix4('10.244.1.0/24'),
+      ipv4: { network: parsePrefix4('10.244.0.0/16'), own: parsePrefix4('10.244.1.0/24') },
       ipv6: { network: parsePrefix6('fd10:244::/48'), own: parsePrefix6('fd10:244:0:1::/64') },
       mtu: 1472,
     },
@@ -233,7 +232,7 @@ test('IPv6 alone: it is between the hosts, too, and takes 48 bytes', async () =>
   ]);
   assert.deepEqual(kernel.routes.map(describeRoute), ['fd10:244::/48 dev flannel0']);
   assert.deepEqual(forwarder?.addresses, { ipv4: undefined, ipv6: ip6('fd10:244:0:1::') });
-  assert.equal(forwarder.table.network, undefined);
+  assert.equal(forwarder.table.ipv4, undefined);
   const way = wayTo(backend.peer(own, dualLease(2, TAKES_IPV6, 'ipv6')));
   assert.equal(way, 'fd10:244:0:2::/64 by fd77::2 port 8285');
   assert.match(wayTo(backend.peer(own, dualLease(2, undefined, 'ipv6'))), /^skipped: no IPv6 packet is sent to it/);

@@ -133,14 +133,14 @@ export const udp: BackendKind<UdpConfig, UdpIdentity, typeof KEYS> = {
       mtuBytes,
       underlay: { tunName, listenAddress, listenPort: port, carriesIpv6: network.ipv6 !== undefined },
       host: (own) => {
-        const subnet = network.ipv4 && subnet4(own);
+        const ipv4 = network.ipv4 && { network: network.ipv4.network, own: subnet4(own) };
         const ipv6 = network.ipv6 && { network: network.ipv6.network, own: subnet6(own) };
         const parts = families.map(({ key }) => ({ own: ownSubnet(own, key), network: planOf(network, key).network }));
         return {
           kernel: udpHostState({ name: tunName, alias: tunMark(mark), mtuBytes }, parts),
           forwarder: {
-            addresses: { ipv4: subnet?.addr, ipv6: ipv6?.own.addr },
-            table: { network: network.ipv4?.network, own: subnet, ipv6, mtu: mtuBytes },
+            addresses: { ipv4: ipv4?.own.addr, ipv6: ipv6?.own.addr },
+            table: { ipv4, ipv6, mtu: mtuBytes },
           },
         };
       },
@@ -171,10 +171,14 @@ function peerPart(
   return {
     kernel: NO_PEER_STATE,
     forward: {
-      subnet: has('ipv4') ? subnets.ipv4 : undefined,
-      ipv6Subnet: has('ipv6') && takesIpv6(attrs) ? subnets.ipv6 : undefined,
-      publicIp: underlay.key === 'ipv4' ? publicAddresses.ipv4 : undefined,
-      publicIpv6: has('ipv6') ? publicAddresses.ipv6 : undefined,
+      subnets: {
+        ipv4: has('ipv4') ? subnets.ipv4 : undefined,
+        ipv6: has('ipv6') && takesIpv6(attrs) ? subnets.ipv6 : undefined,
+      },
+      publicAddresses: {
+        ipv4: underlay.key === 'ipv4' ? publicAddresses.ipv4 : undefined,
+        ipv6: has('ipv6') ? publicAddresses.ipv6 : undefined,
+      },
       port,
     },
     ...(lacks.length === 0 ? {} : { lacks: lacks.join('; ') }),

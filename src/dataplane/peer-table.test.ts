@@ -12,19 +12,21 @@ import { type Ipv4Peer, type Peer, PeerTable } from './peer-table.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.255.128.0')), 17);
+const HOST = { ipv4: { network: NETWORK, own: OWN }, ipv6: undefined };
 
 /** The obvious way: the longest prefix that contains the address, the first of equal ones. */
 function naiveLookup(peers: readonly Ipv4Peer[], addr: number): number {
   let best: Ipv4Peer | undefined;
   for (const peer of peers) {
-    if (containsAddr4(peer.subnet, ipv4Of(addr)) && (best === undefined || peer.subnet.length > best.subnet.length))
+    const { ipv4 } = peer.subnets;
+    if (containsAddr4(ipv4, ipv4Of(addr)) && (best === undefined || ipv4.length > best.subnets.ipv4.length))
       best = peer;
   }
   return best?.slot ?? 0;
 }
 
 function naiveEndpoint(peers: readonly Ipv4Peer[], addr: number): number {
-  return peers.find((peer) => peer.publicIp === addr)?.slot ?? 0;
+  return peers.find((peer) => peer.publicAddresses.ipv4 === addr)?.slot ?? 0;
 }
 
 /** Addresses close together, so that prefixes nest and lookups hit. */
@@ -69,7 +71,7 @@ describe('PeerTable', () => {
           let wanted: Ipv4Peer[] = [];
           const compare = (published: readonly Ipv4Peer[]): void => {
             reader.enter();
-            const more = published.flatMap(({ subnet, publicIp }) => [subnet.addr, publicIp]);
+            const more = published.flatMap(({ subnets, publicAddresses }) => [subnets.ipv4.addr, publicAddresses.ipv4]);
             more.push(OWN.addr, ipv4Of(OWN.addr - 1), ipv4Of(OWN.addr + 32_767), ipv4Of(OWN.addr + 32_768));
             for (const probe of [...probes, ...more]) {
               const slot = naiveLookup(published, probe);
@@ -80,7 +82,7 @@ describe('PeerTable', () => {
               assert.equal(reader.isOwn(probe | 0), containsAddr4(OWN, ipv4Of(probe)));
             }
             for (const peer of published) {
-              assert.equal(reader.endpoint(peer.slot), peer.publicIp);
+              assert.equal(reader.endpoint(peer.slot), peer.publicAddresses.ipv4);
               assert.equal(reader.endpointPort(peer.slot), peer.port);
               assert.equal(reader.mtu(peer.slot), 1_472);
             }
@@ -92,11 +94,15 @@ describe('PeerTable', () => {
               const slot = Array.from({ length: capacity - 1 }, (_, index) => index + 1).find(
                 (free) => !used.has(free),
               )!;
-              wanted.push({ slot, subnet: change.subnet, publicIp: ipv4Of(change.publicIp), port: change.port });
+              wanted.push({
+                ...{ slot, port: change.port },
+                subnets: { ipv4: change.subnet, ipv6: undefined },
+                publicAddresses: { ipv4: ipv4Of(change.publicIp), ipv6: undefined },
+              });
             } else if (change.kind === 'remove' && wanted.length > 0) {
               wanted = wanted.filter((_, index) => index !== change.index % wanted.length);
             } else if (change.kind === 'publish') {
-              table.publish({ network: NETWORK, own: OWN, peers: wanted, mtu: 1_472 });
+              table.publish({ ...HOST, peers: wanted, mtu: 1_472 });
               compare(wanted);
             }
           }
@@ -125,25 +131,21 @@ describe('PeerTable', () => {
       }),
     );
     const full = peers.slice(0, 299);
-    table.publish({ network: NETWORK, own: OWN, peers: full, mtu: 1_472 });
-    assert.throws(() => table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 }), /300 peers.* made for 299/);
+    table.publish({ ...HOST, peers: full, mtu: 1_472 });
+    assert.throws(() => table.publish({ ...HOST, peers, mtu: 1_472 }), /300 peers.* made for 299/);
     const outOfRange = [{ ...peers[0]!, slot: 300 }];
-    assert.throws(() => table.publish({ network: NETWORK, own: OWN, peers: outOfRange, mtu: 1_472 }), RangeError);
-    assert.throws(
-      () => table.publish({ network: NETWORK, own: OWN, peers: [{ ...peers[0]!, slot: 0 }], mtu: 1_472 }),
-      RangeError,
-    );
+    assert.throws(() => table.publish({ ...HOST, peers: outOfRange, mtu: 1_472 }), RangeError);
+    assert.throws(() => table.publish({ ...HOST, peers: [{ ...peers[0]!, slot: 0 }], mtu: 1_472 }), RangeError);
     const reader = table.reader(0);
     reader.enter();
-    for (const peer of full) assert.equal(reader.lookup(peer.subnet.addr + 9), peer.slot);
+    for (const peer of full) assert.equal(reader.lookup(peer.subnets.ipv4.addr + 9), peer.slot);
     reader.leave();
   });
 
   it('a batch sees one version; the next batch sees the next', () => {
     const table = PeerTable.allocate(8);
     const content = (publicIp: string) => ({
-      network: NETWORK,
-      own: OWN,
+      ...HOST,
       mtu: 1_472,
       peers: [peerOf({ slot: 1, subnet: '10.1.0.0/16', publicIp })],
     });
@@ -161,8 +163,7 @@ describe('PeerTable', () => {
   it('a version that is published while a batch begins is the one it sees', (t) => {
     const table = PeerTable.allocate(8);
     const content = (publicIp: string) => ({
-      network: NETWORK,
-      own: OWN,
+      ...HOST,
       mtu: 1_472,
       peers: [peerOf({ slot: 1, subnet: '10.1.0.0/16', publicIp })],
     });
@@ -189,12 +190,12 @@ describe('PeerTable', () => {
     const peers = Array.from({ length: 4_000 }, (_, index) =>
       peerOf({ slot: index + 1, subnet: `10.${index >> 8}.${index & 255}.0/24`, publicIp: '1.1.1.1' }),
     );
-    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers: peers.slice(0, 3) });
+    table.publish({ ...HOST, mtu: 1, peers: peers.slice(0, 3) });
     const dead = table.reader(0);
     dead.enter();
-    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers });
+    table.publish({ ...HOST, mtu: 1, peers });
     assert.equal(wait.mock.callCount(), 0);
-    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers });
+    table.publish({ ...HOST, mtu: 1, peers });
     assert.equal(wait.mock.callCount(), 1);
     // It was not dead after all: what it finds may be anything, but it finds an end.
     const words = new Int32Array(table.buffer);
@@ -205,14 +206,14 @@ describe('PeerTable', () => {
     words.set(whole);
     // A worker that is started again takes over its place.
     table.reader(0);
-    table.publish({ network: NETWORK, own: OWN, mtu: 1, peers });
+    table.publish({ ...HOST, mtu: 1, peers });
     assert.equal(wait.mock.callCount(), 1);
   });
 
   it('path MTUs are kept across versions, are never above the overlay’s, and can be forgotten', () => {
     const table = PeerTable.allocate(8);
     const peers = [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.1' })];
-    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
+    table.publish({ ...HOST, peers, mtu: 1_472 });
     const reader = table.reader(0);
     reader.enter();
     assert.equal(reader.mtu(3), 1_472);
@@ -220,7 +221,7 @@ describe('PeerTable', () => {
     assert.equal(reader.mtu(3), 1_372);
     assert.equal(reader.mtu(2), 1_472);
     reader.leave();
-    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_300 });
+    table.publish({ ...HOST, peers, mtu: 1_300 });
     reader.enter();
     assert.equal(reader.mtu(3), 1_300);
     reader.leave();
@@ -229,8 +230,7 @@ describe('PeerTable', () => {
     assert.equal(table.pathMtu(3), 0);
     reader.learnPathMtu(3, 1_372);
     table.publish({
-      network: NETWORK,
-      own: OWN,
+      ...HOST,
       peers: [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.2' })],
       mtu: 1_472,
     });
@@ -240,11 +240,11 @@ describe('PeerTable', () => {
   it('path MTUs are forgotten when the overlay’s rises: what has limited them may be this host’s interface', () => {
     const table = PeerTable.allocate(8);
     const peers = [peerOf({ slot: 3, subnet: '10.1.0.0/16', publicIp: '1.1.1.1' })];
-    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
+    table.publish({ ...HOST, peers, mtu: 1_472 });
     table.reader(0).learnPathMtu(3, 1_372);
-    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_372 });
+    table.publish({ ...HOST, peers, mtu: 1_372 });
     assert.equal(table.pathMtu(3), 1_372);
-    table.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
+    table.publish({ ...HOST, peers, mtu: 1_472 });
     assert.equal(table.pathMtu(3), 0);
   });
 
@@ -254,7 +254,8 @@ describe('PeerTable', () => {
       peerOf({ slot: 1, subnet: '0.0.0.0/0', publicIp: '1.1.1.1' }),
       peerOf({ slot: 2, subnet: '255.255.255.255/32', publicIp: '2.2.2.2' }),
     ];
-    table.publish({ network: prefix4(ipv4Of(0), 0), own: OWN, peers, mtu: 1_472 });
+    const ipv4 = { network: prefix4(ipv4Of(0), 0), own: OWN };
+    table.publish({ ipv4, ipv6: undefined, peers, mtu: 1_472 });
     const reader = table.reader(0);
     reader.enter();
     assert.equal(reader.lookup(0), 1);
@@ -271,14 +272,13 @@ describe('PeerTable', () => {
     const publish = (version: number): void => {
       const present = peers - (version % 7);
       table.publish({
-        network: NETWORK,
-        own: OWN,
+        ...HOST,
         mtu: 1_472,
         // The slot of a peer moves with the version, so that a mixture of two cannot look right.
         peers: Array.from({ length: present }, (_, number) => ({
           slot: 1 + ((number + version) % (capacity - 1)),
-          subnet: prefix4(ipv4Of(((10 << 24) | (number << 16)) >>> 0), 16),
-          publicIp: ipv4Of(0x0b000000 + version),
+          subnets: { ipv4: prefix4(ipv4Of(((10 << 24) | (number << 16)) >>> 0), 16), ipv6: undefined },
+          publicAddresses: { ipv4: ipv4Of(0x0b000000 + version), ipv6: undefined },
           port: number + 1,
         })),
       });
@@ -335,12 +335,12 @@ describe('PeerTable, IPv6', () => {
     fc.assert(
       fc.property(peers6, fc.array(addresses6, { maxLength: 20 }), fc.boolean(), (list, probes, isOver6) => {
         const peers = list.map(({ slot, addr, length, host, port }): Peer => {
-          const publicIp = isOver6 ? undefined : ipv4Of(Number(host & 0xffff_ffffn));
-          return { slot, subnet: undefined, ipv6Subnet: prefix6(addr, length), publicIp, publicIpv6: host, port };
+          const ipv4 = isOver6 ? undefined : ipv4Of(Number(host & 0xffff_ffffn));
+          const subnets = { ipv4: undefined, ipv6: prefix6(addr, length) };
+          return { slot, subnets, publicAddresses: { ipv4, ipv6: host }, port };
         });
         table.publish({
-          network: undefined,
-          own: undefined,
+          ipv4: undefined,
           ipv6: { network: NETWORK6, own: OWN6 },
           peers,
           mtu: 1_452,
@@ -349,22 +349,22 @@ describe('PeerTable, IPv6', () => {
         assert.ok(reader.carriesIpv6);
         for (const probe of [...probes, ...list.flatMap(({ addr, host }) => [addr, host])]) {
           const longest = peers
-            .filter(({ ipv6Subnet }) => containsAddr6(ipv6Subnet!, probe))
-            .toSorted((a, b) => b.ipv6Subnet!.length - a.ipv6Subnet!.length)[0];
+            .filter(({ subnets }) => containsAddr6(subnets.ipv6!, probe))
+            .toSorted((a, b) => b.subnets.ipv6!.length - a.subnets.ipv6!.length)[0];
           assert.equal(reader.lookup6(...at(probe)), longest?.slot ?? 0);
-          const sender = isOver6 ? peers.find(({ publicIpv6 }) => publicIpv6 === probe) : undefined;
+          const sender = isOver6 ? peers.find(({ publicAddresses }) => publicAddresses.ipv6 === probe) : undefined;
           assert.equal(reader.lookupEndpoint6(...at(probe)), sender?.slot ?? 0);
           assert.equal(reader.inNetwork6(...at(probe)), containsAddr6(NETWORK6, probe));
           assert.equal(reader.isOwn6(...at(probe)), containsAddr6(OWN6, probe));
-          for (const { slot, publicIpv6 } of peers) {
-            assert.equal(reader.isHostAddress6(slot, ...at(probe)), publicIpv6 === probe);
+          for (const { slot, publicAddresses } of peers) {
+            assert.equal(reader.isHostAddress6(slot, ...at(probe)), publicAddresses.ipv6 === probe);
           }
         }
-        for (const { slot, publicIpv6, port } of peers) {
+        for (const { slot, publicAddresses, port } of peers) {
           reader.putHostAddress6(slot, view, 0);
           const written = (view.getBigUint64(0) << 64n) | view.getBigUint64(8);
-          assert.deepEqual([written, reader.endpointPort(slot)], [publicIpv6, port]);
-          const first = peers.find((peer) => peer.publicIpv6 === publicIpv6)!;
+          assert.deepEqual([written, reader.endpointPort(slot)], [publicAddresses.ipv6, port]);
+          const first = peers.find((peer) => peer.publicAddresses.ipv6 === publicAddresses.ipv6)!;
           if (isOver6) assert.equal(reader.endpoint(slot), first.slot);
         }
         assert.equal(reader.lookup(0), 0);
@@ -382,14 +382,12 @@ describe('PeerTable, IPv6', () => {
     const publish = (text: string): void => {
       const peer = {
         slot: 3,
-        subnet: undefined,
-        ipv6Subnet: OWN6,
-        publicIp: undefined,
-        publicIpv6: parseIpv6(text),
+        subnets: { ipv4: undefined, ipv6: OWN6 },
+        publicAddresses: { ipv4: undefined, ipv6: parseIpv6(text) },
         port: 1,
       };
       const ipv6 = { network: NETWORK6, own: OWN6 };
-      table.publish({ network: undefined, own: undefined, ipv6, peers: [peer], mtu: 1_452 });
+      table.publish({ ipv4: undefined, ipv6, peers: [peer], mtu: 1_452 });
     };
     publish('fd00:77::2');
     reader.learnPathMtu(3, 1_300);
@@ -402,7 +400,7 @@ describe('PeerTable, IPv6', () => {
   it('carries none in a network without it', () => {
     const table = PeerTable.allocate(8);
     const reader = table.reader(0);
-    table.publish({ network: NETWORK, own: OWN, peers: [], mtu: 1_472 });
+    table.publish({ ...HOST, peers: [], mtu: 1_472 });
     reader.enter();
     assert.equal(reader.carriesIpv6, false);
     reader.leave();

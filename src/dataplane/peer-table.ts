@@ -1,5 +1,5 @@
+import type { Addresses, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
-import type { Ipv6Addr } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, mask4 } from '../ip/prefix.ts';
 import {
   ACTIVE,
@@ -46,27 +46,29 @@ import { ADDRESS6_WORDS, ENTRY6_WORDS, insert6, putAddress6, putNetwork6, word6 
 export interface Peer {
   /** Stable for as long as the peer is known; indexes the counters. 1 … capacity−1, 0 is nobody. */
   readonly slot: number;
-  /** Where IPv4 packets to it go; `undefined`: it takes none. */
-  readonly subnet: Ipv4Prefix | undefined;
-  /** The same for IPv6. */
-  readonly ipv6Subnet?: Ipv6Prefix | undefined;
-  /** Its outer address; `undefined` where the underlay is IPv6. */
-  readonly publicIp: Ipv4Addr | undefined;
-  /** An address of that host: the outer one without `publicIp`, else only a source that it may use. */
-  readonly publicIpv6?: Ipv6Addr | undefined;
+  /** What packets of each family to it are for; of one that it has none of, it takes none. */
+  readonly subnets: PerFamily<Ipv4Prefix | undefined, Ipv6Prefix | undefined>;
+  /** Of that host: the outer address is the one of IPv4, and without that of IPv6, which else is only a source that it may use. */
+  readonly publicAddresses: Addresses;
   readonly port: number;
 }
 
 /** One that takes IPv4 packets, over IPv4. */
-export type Ipv4Peer = Peer & { readonly subnet: Ipv4Prefix; readonly publicIp: Ipv4Addr };
+export interface Ipv4Peer extends Peer {
+  readonly subnets: Peer['subnets'] & { readonly ipv4: Ipv4Prefix };
+  readonly publicAddresses: Addresses & { readonly ipv4: Ipv4Addr };
+}
 
-export interface PeerTableContent {
+/** One family of the network that this host is in. */
+export interface OwnPart<P> {
   /** The whole flannel network: a source inside it must belong to the peer that sends it. */
-  readonly network: Ipv4Prefix | undefined;
+  readonly network: P;
   /** This host's own subnet: what peers may send to. */
-  readonly own: Ipv4Prefix | undefined;
-  /** The same for IPv6; without it no packet of IPv6 is carried. */
-  readonly ipv6?: { readonly network: Ipv6Prefix; readonly own: Ipv6Prefix } | undefined;
+  readonly own: P;
+}
+
+/** Of a family that is not there, no packet is carried. */
+export interface PeerTableContent extends PerFamily<OwnPart<Ipv4Prefix> | undefined, OwnPart<Ipv6Prefix> | undefined> {
   readonly peers: readonly Peer[];
   /** Longest inner packet that fits a path nothing is known about, in bytes. */
   readonly mtu: number;
@@ -124,21 +126,23 @@ export class PeerTable {
     words.fill(0, base + endpoints, base + endpoints + used * ENDPOINT_ENTRY);
     words[base + PREFIX_MASK] = used - 1;
     // Without a network: no address has this one under an empty mask.
-    words[base + NETWORK] = content.network === undefined ? 1 : content.network.addr | 0;
-    words[base + NETWORK_MASK] = content.network === undefined ? 0 : mask4(content.network.length) | 0;
+    const { ipv4 } = content;
+    words[base + NETWORK] = ipv4 === undefined ? 1 : ipv4.network.addr | 0;
+    words[base + NETWORK_MASK] = ipv4 === undefined ? 0 : mask4(ipv4.network.length) | 0;
     words[base + MTU] = content.mtu;
     // A limit may have been this host's own, learned between the change of its interface and that of this table.
     if (content.mtu > words[before + MTU]!) this.forgetPathMtus();
-    words[base + OWN] = content.own === undefined ? 1 : content.own.addr | 0;
-    words[base + OWN_MASK] = content.own === undefined ? 0 : mask4(content.own.length) | 0;
-    this.#writeLengths(base, LENGTH_COUNT, LENGTHS, content.peers, ({ subnet }) => subnet);
+    words[base + OWN] = ipv4 === undefined ? 1 : ipv4.own.addr | 0;
+    words[base + OWN_MASK] = ipv4 === undefined ? 0 : mask4(ipv4.own.length) | 0;
+    this.#writeLengths(base, LENGTH_COUNT, LENGTHS, content.peers, ({ subnets }) => subnets.ipv4);
     this.#writeNetwork6(base, content);
     for (const peer of content.peers) {
       const { slot } = peer;
       if (slot < 1 || slot >= this.capacity) throw new RangeError(`peer slot ${slot} is out of range`);
-      if (peer.subnet !== undefined) {
-        const subnet = peer.subnet.addr | 0;
-        const { length } = peer.subnet;
+      const { ipv4: prefix } = peer.subnets;
+      if (prefix !== undefined) {
+        const subnet = prefix.addr | 0;
+        const { length } = prefix;
         this.#insert(base + prefixes, hash(subnet, length) & (used - 1), used - 1, subnet, (slot << 6) | length, 63);
       }
       const entry = base + slots + slot * SLOT_ENTRY;
@@ -176,9 +180,9 @@ export class PeerTable {
     words[base + PREFIX6_MASK] = used - 1;
     words.fill(0, base + prefixes6, base + prefixes6 + used * ENTRY6_WORDS);
     words.fill(0, base + endpoints6, base + endpoints6 + used * ENTRY6_WORDS);
-    this.#writeLengths(base, LENGTH6_COUNT, LENGTHS6, peers, ({ ipv6Subnet }) => ipv6Subnet);
-    for (const { ipv6Subnet, slot } of peers) {
-      if (ipv6Subnet !== undefined) insert6(words, base + prefixes6, used - 1, ipv6Subnet, slot);
+    this.#writeLengths(base, LENGTH6_COUNT, LENGTHS6, peers, ({ subnets }) => subnets.ipv6);
+    for (const { subnets, slot } of peers) {
+      if (subnets.ipv6 !== undefined) insert6(words, base + prefixes6, used - 1, subnets.ipv6, slot);
     }
   }
 
@@ -186,17 +190,17 @@ export class PeerTable {
   #writeEndpoint(base: number, before: number, bucketMask: number, peer: Peer): boolean {
     const words = this.#words;
     const { endpoints, endpoints6, slots, addresses6 } = this.#shape;
-    const { slot, publicIp, publicIpv6 } = peer;
+    const { slot, publicAddresses } = peer;
     const entry = base + slots + slot * SLOT_ENTRY;
     const [own, earlier] = [base, before].map((copy) => copy + addresses6 + slot * ADDRESS6_WORDS) as [number, number];
-    putAddress6(words, own, publicIpv6 ?? 0n);
-    if (publicIp !== undefined) {
-      const endpoint = publicIp | 0;
+    putAddress6(words, own, publicAddresses.ipv6 ?? 0n);
+    if (publicAddresses.ipv4 !== undefined) {
+      const endpoint = publicAddresses.ipv4 | 0;
       this.#insert(base + endpoints, hash(endpoint, 0) & bucketMask, bucketMask, endpoint, slot, 0);
       words[entry] = endpoint;
       return words[before + slots + slot * SLOT_ENTRY] === endpoint;
     }
-    const address = publicIpv6 ?? 0n;
+    const address = publicAddresses.ipv6 ?? 0n;
     words[entry] = insert6(words, base + endpoints6, words[base + PREFIX6_MASK]!, { addr: address, length: 128 }, slot);
     return [0, 1, 2, 3].every((index) => words[earlier + index] === word6(address, index));
   }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { peerOf, TWO_DUAL_PEERS, TWO_PEERS } from '../../test/fakes/memory-dataplane.ts';
+import { peer6Of, peerOf, TWO_DUAL_PEERS, TWO_PEERS } from '../../test/fakes/memory-dataplane.ts';
 import { address } from '../../test/fakes/packets.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
@@ -19,8 +19,8 @@ const refused = (sender: string, reason: DropReasonName, inner: string, packets 
 function refusals(): Refusals {
   const made = new Refusals();
   made.peersAre({
-    network: prefix4(ipv4Of(address('10.244.0.0')), 16),
-    own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+    ipv4: { network: prefix4(ipv4Of(address('10.244.0.0')), 16), own: prefix4(ipv4Of(address('10.244.1.0')), 24) },
+    ipv6: undefined,
     mtu: 1_472,
     peers: TWO_PEERS.map(peerOf),
   });
@@ -75,8 +75,7 @@ describe('Refusals', () => {
   it('says it of IPv6 as of IPv4', () => {
     const made = new Refusals();
     const [network, own] = [parsePrefix6('fd00:244::/48')!, parsePrefix6('fd00:244:0:1::/64')!];
-    const peers = TWO_DUAL_PEERS.map((peer) => ({ ...peerOf(peer), subnet: undefined, publicIp: undefined }));
-    made.peersAre({ network: undefined, own: undefined, ipv6: { network, own }, mtu: 1_452, peers });
+    made.peersAre({ ipv4: undefined, ipv6: { network, own }, mtu: 1_452, peers: TWO_DUAL_PEERS.map(peer6Of) });
     const [sender, pod, peer] = ['2001:db8::9', 'fd00:244:0:2::9', 'fd00:77::2'].map((text) => parseIpv6(text)!);
     const [line] = made.add([{ sender: sender!, reason: 'unknown-source', inner: pod, packets: 3 }], 0);
     assert.match(

@@ -1,4 +1,5 @@
 import { containsAddr, formatAddr, formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
 import type { DropReasonName } from './drop-reason.ts';
 import type { Peer, PeerTableContent } from './peer-table.ts';
 import type { RefusedSender } from './refused-senders.ts';
@@ -117,12 +118,12 @@ export class Refusals {
   }
 }
 
-function endpointOf({ publicIp, publicIpv6 }: Peer): IpAddr | undefined {
-  return publicIp ?? publicIpv6;
+function endpointOf({ publicAddresses }: Peer): IpAddr | undefined {
+  return present(publicAddresses)[0];
 }
 
-function subnetWith({ subnet, ipv6Subnet }: Peer, address: IpAddr): IpPrefix | undefined {
-  return [subnet, ipv6Subnet].find((prefix) => prefix !== undefined && containsAddr(prefix, address));
+function subnetWith({ subnets }: Peer, address: IpAddr): IpPrefix | undefined {
+  return present(subnets).find((prefix) => containsAddr(prefix, address));
 }
 
 function describeLease(peer: Peer, address: IpAddr): string {

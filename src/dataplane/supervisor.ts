@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { describeError, WeftError } from '../errors.ts';
 import type { IpAddr } from '../ip/address.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
+import type { Addresses } from '../ip/family.ts';
 import { type Ipv6Addr, putIpv6 } from '../ip/ipv6.ts';
 import { Counters, type Direction, type PeerCounters } from './counters.ts';
 import type { DestinationCheck } from './destination-check.ts';
@@ -14,12 +14,6 @@ import { Refusals } from './refusals.ts';
 import { RefusedSenders } from './refused-senders.ts';
 import type { SourceCheck } from './source-check.ts';
 import type { WorkerInput, WorkerMessage } from './worker-protocol.ts';
-
-/** This host on the overlay, by family: the base addresses of its subnets. */
-export interface OwnAddresses {
-  readonly ipv4: Ipv4Addr | undefined;
-  readonly ipv6: Ipv6Addr | undefined;
-}
 
 /** What the forwarder holds of the host while it runs. Made by linux/ adapters, wired in cmd/. */
 export interface ForwarderDescriptors extends Disposable {
@@ -106,7 +100,8 @@ export class Forwarder implements AsyncDisposable {
   readonly refusals: Refusals = new Refusals();
   readonly #options: ForwarderOptions;
   #prepared: ForwarderDescriptors | undefined;
-  #own: OwnAddresses = { ipv4: undefined, ipv6: undefined };
+  /** This host on the overlay: the base addresses of its subnets. */
+  #own: Addresses = { ipv4: undefined, ipv6: undefined };
   #generation: Generation | undefined;
   /** Settles when nothing of earlier generations is left; never rejects. */
   #ending: Promise<void> = Promise.resolve();
@@ -183,7 +178,7 @@ export class Forwarder implements AsyncDisposable {
    * @param own sources of ICMP errors, the addresses of the TUN device.
    * @throws WeftError of the adapters, or WEFT_FORWARDER_FAILED. The reason of `signal` when that fired.
    */
-  async start(own: OwnAddresses, signal: AbortSignal): Promise<void> {
+  async start(own: Addresses, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.#own = own;
     const decision = this.#decide();

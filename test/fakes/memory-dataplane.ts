@@ -462,21 +462,25 @@ export const TWO_DUAL_PEERS: readonly PeerText[] = [
 
 export function peerOf(text: PeerText): Ipv4Peer {
   const { slot, subnet, publicIp, port = 8_285 } = text;
+  const { subnets, publicAddresses } = peer6Of(text);
   const prefix = parsePrefix4(subnet);
   if (prefix === undefined) throw new Error(`not a prefix: ${subnet}`);
-  return { slot, subnet: prefix, publicIp: ipv4Of(address(publicIp)), port, ...ipv6Of(text) };
-}
-
-function ipv6Of({ ipv6Subnet, publicIpv6 }: PeerText): Pick<Peer, 'ipv6Subnet' | 'publicIpv6'> {
   return {
-    ...(ipv6Subnet === undefined ? {} : { ipv6Subnet: parsePrefix6(ipv6Subnet) }),
-    ...(publicIpv6 === undefined ? {} : { publicIpv6: parseIpv6(publicIpv6) }),
+    ...{ slot, port, subnets: { ...subnets, ipv4: prefix } },
+    publicAddresses: { ...publicAddresses, ipv4: ipv4Of(address(publicIp)) },
   };
 }
 
 /** The same peer in a network of IPv6 alone. */
-export function peer6Of(text: PeerText): Peer {
-  return { slot: text.slot, subnet: undefined, publicIp: undefined, port: text.port ?? 8_285, ...ipv6Of(text) };
+export function peer6Of({ slot, ipv6Subnet, publicIpv6, port = 8_285 }: PeerText): Peer {
+  return {
+    ...{
+      slot,
+      port,
+      subnets: { ipv4: undefined, ipv6: ipv6Subnet === undefined ? undefined : parsePrefix6(ipv6Subnet) },
+    },
+    publicAddresses: { ipv4: undefined, ipv6: publicIpv6 === undefined ? undefined : parseIpv6(publicIpv6) },
+  };
 }
 
 export interface MemoryHostOptions {
@@ -536,7 +540,7 @@ export function memoryHost(options: MemoryHostOptions = {}): MemoryHost {
     if (prefix === undefined || ownSubnet === undefined) throw new Error(`not a prefix: ${network}, ${own}`);
     const [network6, own6] = prefixes6 ?? [];
     const content: PeerTableContent = {
-      ...(underlay === 4 ? { network: prefix, own: ownSubnet } : { network: undefined, own: undefined }),
+      ipv4: underlay === 4 ? { network: prefix, own: ownSubnet } : undefined,
       ipv6: network6 && own6 && { network: network6, own: own6 },
       peers: peers.map(underlay === 4 ? peerOf : peer6Of),
       mtu,

@@ -242,7 +242,7 @@ function ownerOf(inner: Uint8Array): string {
   let best: { readonly length: number; readonly publicIp: string } | undefined;
   for (const peer of PEERS) {
     const { publicIp } = peer;
-    const { subnet } = peerOf(peer);
+    const subnet = peerOf(peer).subnets.ipv4;
     const isIn = subnet.length === 0 || source >>> (32 - subnet.length) === subnet.addr >>> (32 - subnet.length);
     if (isIn && (best === undefined || subnet.length > best.length)) best = { length: subnet.length, publicIp };
   }
@@ -324,10 +324,10 @@ function forwarded(host: MemoryHost, { from, port, payload }: Delivered): Uint8A
 export function publishFuzzPeers({ tables, underlay }: ProgramBench, ownSubnet: string, mtu: number): void {
   const ipv6 = { network: parsePrefix6(FUZZ_IPV6.network)!, own: parsePrefix6(FUZZ_IPV6.own)! };
   if (underlay === 6) {
-    tables.publish({ network: undefined, own: undefined, ipv6, mtu, peers: FUZZ_PEERS[6].map(peer6Of) });
+    tables.publish({ ipv4: undefined, ipv6, mtu, peers: FUZZ_PEERS[6].map(peer6Of) });
   } else {
-    const [network, own] = [parsePrefix4(NETWORK)!, parsePrefix4(ownSubnet)!];
-    tables.publish({ network, own, ipv6, mtu, peers: PEERS.map(peerOf) });
+    const ipv4 = { network: parsePrefix4(NETWORK)!, own: parsePrefix4(ownSubnet)! };
+    tables.publish({ ipv4, ipv6, mtu, peers: PEERS.map(peerOf) });
   }
 }
 

@@ -45,12 +45,11 @@ const PEERS = [
   { slot: 7, subnet: '10.244.9.0/24', publicIp: '192.168.77.9' },
 ].map(({ slot, subnet, publicIp }) => {
   const [base, length] = subnet.split('/');
-  const ipv6Subnet = slot < 3 ? parsePrefix6(`fd00:244:0:${slot + 1}::/64`) : undefined;
+  const ipv6 = slot < 3 ? parsePrefix6(`fd00:244:0:${slot + 1}::/64`) : undefined;
   return {
     slot,
-    ipv6Subnet,
-    subnet: prefix4(ipv4Of(address(base!)), Number(length)),
-    publicIp: ipv4Of(address(publicIp)),
+    subnets: { ipv4: prefix4(ipv4Of(address(base!)), Number(length)), ipv6 },
+    publicAddresses: { ipv4: ipv4Of(address(publicIp)), ipv6: undefined },
     port: PORT,
   };
 });
@@ -140,13 +139,15 @@ describe('the inbound program', () => {
     ({ unchecked } = bench);
     ({ beyond: program, host: acknowledgements } = bench.programs);
     tables.publish({
-      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
-      own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      ipv4: {
+        network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+        own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      },
       ipv6: { network: parsePrefix6('fd00:244::/48')!, own: parsePrefix6('fd00:244:0:1::/64')! },
       mtu: 1472,
       peers: PEERS,
     });
-    for (const { publicIp } of PEERS) if (publicIp !== UNHEARD) bench.grant(publicIp);
+    for (const { ipv4 } of PEERS.map((peer) => peer.publicAddresses)) if (ipv4 !== UNHEARD) bench.grant(ipv4);
   });
   after(() => bench?.[Symbol.asyncDispose]());
 
@@ -527,8 +528,8 @@ describe('the inbound program', () => {
           const view = new DataView(ip.buffer);
           assert.equal(ip.length, view.getUint16(2));
           assert.equal(view.getUint32(16), OWN);
-          const owner = PEERS.find(({ publicIp }) => publicIp === view.getUint32(12));
-          assert.ok(owner !== undefined && (view.getUint32(28 + 12) & 0xffffff00) >>> 0 === owner.subnet.addr);
+          const owner = PEERS.find(({ publicAddresses }) => publicAddresses.ipv4 === view.getUint32(12));
+          assert.ok(owner !== undefined && (view.getUint32(28 + 12) & 0xffffff00) >>> 0 === owner.subnets.ipv4.addr);
           assert.equal(view.getUint16(26), 0);
           assert.equal(view.getUint32(28 + 16) >>> 8, 0x0af401, 'for a container of this host');
           assert.equal(left.length, packet.length - 28);

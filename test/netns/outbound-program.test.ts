@@ -26,14 +26,16 @@ describe('the outbound program where something beyond this host cuts super-packe
   before(async () => {
     bench = await openProgramBench([PEER]);
     bench.tables.publish({
-      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
-      own: prefix4(ipv4Of(address('8.0.0.0')), 16),
+      ipv4: {
+        network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+        own: prefix4(ipv4Of(address('8.0.0.0')), 16),
+      },
       ipv6: { network: parsePrefix6('fd00:244::/48')!, own: parsePrefix6('fd00:244:0:1::/64')! },
       mtu: MTU,
       peers: [
         {
-          ...{ slot: 1, port: PORT, ipv6Subnet: undefined },
-          ...{ subnet: prefix4(ipv4Of(address('10.244.2.0')), 24), publicIp: ipv4Of(address(PEER)) },
+          ...{ slot: 1, port: PORT, publicAddresses: { ipv4: ipv4Of(address(PEER)), ipv6: undefined } },
+          subnets: { ipv4: prefix4(ipv4Of(address('10.244.2.0')), 24), ipv6: undefined },
         },
       ],
     });

@@ -46,13 +46,16 @@ describe('the programs while this host has no agent', () => {
   before(async () => {
     bench = await openProgramBench(['192.168.77.2', '192.168.77.3']);
     bench.tables.publish({
-      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
-      // The kernel takes what a test packet has in the place of an Ethernet header's type for one: the source's first half.
-      own: prefix4(ipv4Of(address('8.0.0.0')), 16),
+      ipv4: {
+        network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+        // The kernel takes what a test packet has in the place of an Ethernet header's type for one: the source's first half.
+        own: prefix4(ipv4Of(address('8.0.0.0')), 16),
+      },
+      ipv6: undefined,
       mtu: 1_472,
-      peers: [PEER, UNHEARD].map((publicIp, index) => ({
-        ...{ slot: index + 1, publicIp, port: PORT },
-        subnet: prefix4(ipv4Of(address(`10.244.${index + 2}.0`)), 24),
+      peers: [PEER, UNHEARD].map((ipv4, index) => ({
+        ...{ slot: index + 1, publicAddresses: { ipv4, ipv6: undefined }, port: PORT },
+        subnets: { ipv4: prefix4(ipv4Of(address(`10.244.${index + 2}.0`)), 24), ipv6: undefined },
       })),
     });
     bench.grant(PEER);

@@ -113,11 +113,11 @@ describe('the programs where hosts have IPv6 alone', () => {
     bench = await openProgramBench([PEER], 6);
     program = bench.programs.beyond;
     const peers = [PEER, UNHEARD, ...ELSEWHERE, UNRESOLVED].map((publicIpv6, index) => ({
-      ...{ slot: index + 1, subnet: undefined, publicIp: undefined, publicIpv6: host(publicIpv6), port: PORT },
-      ipv6Subnet: parsePrefix6(`fd00:244:0:${index + 2}::/64`)!,
+      ...{ slot: index + 1, publicAddresses: { ipv4: undefined, ipv6: host(publicIpv6) }, port: PORT },
+      subnets: { ipv4: undefined, ipv6: parsePrefix6(`fd00:244:0:${index + 2}::/64`)! },
     }));
     const ipv6 = { network: parsePrefix6('fd00:244::/32')!, own: parsePrefix6('fd00:244:86dd:1::/64')! };
-    bench.tables.publish({ network: undefined, own: undefined, ipv6, mtu: 1_452, peers });
+    bench.tables.publish({ ipv4: undefined, ipv6, mtu: 1_452, peers });
     for (const each of [PEER, ...ELSEWHERE, UNRESOLVED]) bench.grant(host(each));
   });
   after(() => bench?.[Symbol.asyncDispose]());

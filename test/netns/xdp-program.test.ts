@@ -75,14 +75,19 @@ describe('the program before GRO', () => {
   before(async () => {
     bench = await openProgramBench();
     bench.tables.publish({
-      network: prefix4(ipv4Of(address('10.244.0.0')), 16),
-      own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      ipv4: {
+        network: prefix4(ipv4Of(address('10.244.0.0')), 16),
+        own: prefix4(ipv4Of(address('10.244.1.0')), 24),
+      },
       ipv6: { network: parsePrefix6('fd00:244::/48')!, own: parsePrefix6('fd00:244:0:1::/64')! },
       mtu: 1_472,
       peers: [
         {
-          ...{ slot: 1, publicIp: PEER, port: PORT },
-          ...{ subnet: prefix4(ipv4Of(address('10.244.2.0')), 24), ipv6Subnet: parsePrefix6('fd00:244:0:2::/64') },
+          ...{ slot: 1, publicAddresses: { ipv4: PEER, ipv6: undefined }, port: PORT },
+          subnets: {
+            ipv4: prefix4(ipv4Of(address('10.244.2.0')), 24),
+            ipv6: parsePrefix6('fd00:244:0:2::/64'),
+          },
         },
       ],
     });

@@ -172,9 +172,9 @@ function describeCounters(peers: readonly Ipv4Peer[], forwarder: Forwarder): str
     return { sent, received };
   };
   return JSON.stringify({
-    peers: peers.map(({ slot, subnet, publicIp, port }) => ({
-      subnet: formatPrefix4(subnet),
-      endpoint: `${formatIpv4(publicIp)}:${port}`,
+    peers: peers.map(({ slot, subnets, publicAddresses, port }) => ({
+      subnet: formatPrefix4(subnets.ipv4),
+      endpoint: `${formatIpv4(publicAddresses.ipv4)}:${port}`,
       ...both(slot),
     })),
     nobody: both(0),
@@ -220,12 +220,12 @@ async function runTunnel(options: TunnelOptions, life: ProcessLife): Promise<voi
   const peers = options.peer.map(
     (peer, index): Ipv4Peer => ({
       slot: index + 1,
-      subnet: peer.subnet,
-      publicIp: peer.address,
+      subnets: { ipv4: peer.subnet, ipv6: undefined },
+      publicAddresses: { ipv4: peer.address, ipv6: undefined },
       port: peer.port ?? listen.port,
     }),
   );
-  forwarder.publish({ network: own.network, own: subnet, mtu, peers });
+  forwarder.publish({ ipv4: { network: own.network, own: subnet }, ipv6: undefined, mtu, peers });
   using _counters = showCountersOnSignal(peers, forwarder);
   await forwarder.start({ ipv4: own.address, ipv6: undefined }, signal);
   await using reconciler = new Reconciler({ kernel: iproute2Kernel({ onLost: notice }) });

@@ -17,7 +17,8 @@ import type { Grant } from './sign-exchange.ts';
 
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
-const ENDPOINT_BYTES = 144;
+const HOST = { ipv4: { network: NETWORK, own: OWN }, ipv6: undefined };
+const ENDPOINT_BYTES = 152;
 const COUNTER_BYTES = 32;
 
 type MapName = 'subnets' | 'subnets6' | 'endpoints' | 'grants' | 'counters' | 'awaiting';
@@ -104,8 +105,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
   };
   const tables = new FastPathTables(maps, 4);
-  const publishPeers = (peers: readonly Ipv4Peer[]): void =>
-    tables.publish({ network: NETWORK, own: OWN, peers, mtu: 1_472 });
+  const publishPeers = (peers: readonly Ipv4Peer[]): void => tables.publish({ ...HOST, peers, mtu: 1_472 });
   return {
     ...maps,
     tables,
@@ -158,7 +158,7 @@ describe('FastPathTables: peers', () => {
     const [ownJournal, own] = ownMap();
     using host = openHost({}, own);
     const publish = (subnet: string): void =>
-      host.tables.publish({ network: NETWORK, own: parsePrefix4(subnet)!, peers: [], mtu: 1_472 });
+      host.tables.publish({ ...HOST, ipv4: { network: NETWORK, own: parsePrefix4(subnet)! }, peers: [], mtu: 1_472 });
     const written = (): string[] => [...own.entries()].map(([, value]) => Buffer.from(value).toString('hex'));
     publish('10.244.1.0/24');
     publish('10.244.1.0/24');
@@ -298,13 +298,14 @@ describe('FastPathTables: peers', () => {
     const peers: fc.Arbitrary<Ipv4Peer[]> = fc.uniqueArray(
       fc.record({
         slot: fc.integer({ min: 1, max: 9 }),
-        subnet: fc
-          .tuple(fc.nat(3), fc.constantFrom(8, 9, 16, 24, 32))
-          .map(([second, length]) => prefix4(ipv4Of((10 << 24) | (second << 16)), length)),
-        publicIp: fc.nat(4).map((last) => ipv4Of(address('192.0.2.0') + last)),
+        subnets: fc.tuple(fc.nat(3), fc.constantFrom(8, 9, 16, 24, 32)).map(([second, length]) => ({
+          ipv4: prefix4(ipv4Of((10 << 24) | (second << 16)), length),
+          ipv6: undefined,
+        })),
+        publicAddresses: fc.nat(4).map((last) => ({ ipv4: ipv4Of(address('192.0.2.0') + last), ipv6: undefined })),
         port: fc.constantFrom(8_285, 9_000),
       }),
-      { maxLength: 8, selector: ({ subnet }) => formatPrefix4(subnet) },
+      { maxLength: 8, selector: ({ subnets }) => formatPrefix4(subnets.ipv4) },
     );
     fc.assert(
       fc.property(fc.array(peers, { minLength: 1, maxLength: 8 }), (publications) => {
@@ -316,13 +317,13 @@ describe('FastPathTables: peers', () => {
           assert.deepEqual(
             host.routes(),
             published
-              .map(({ subnet, publicIp, port, slot }) => {
-                return `${formatPrefix4(subnet)} → ${formatIpv4(publicIp)}:${port} slot ${slot}`;
+              .map(({ subnets, publicAddresses, port, slot }) => {
+                return `${formatPrefix4(subnets.ipv4)} → ${formatIpv4(publicAddresses.ipv4)}:${port} slot ${slot}`;
               })
               .sort(),
           );
           // Those that stay keep their state; new ones have none.
-          const present = new Set(published.map(({ publicIp }) => formatIpv4(publicIp)));
+          const present = new Set(published.map(({ publicAddresses }) => formatIpv4(publicAddresses.ipv4)));
           states = new Map([...present].map((endpoint) => [endpoint, states.get(endpoint) ?? 0]));
           assert.deepEqual(host.peers(), [...present].sort());
           for (const [endpoint, byte] of states) {
@@ -423,7 +424,7 @@ describe('FastPathTables: IPv6 subnets', () => {
     peerOf({ ...B, ipv6Subnet: 'fd00:244:0:2:8000::/65' }),
   ];
   const publish = (host: Host, peers: readonly Peer[], content: Partial<PeerTableContent> = {}): void =>
-    host.tables.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers, mtu: 1_472, ...content });
+    host.tables.publish({ ipv4: { network: NETWORK, own: OWN }, ipv6: IPV6, peers, mtu: 1_472, ...content });
   /** As a program looks it up: the endpoint's address and the slot, or nothing. */
   const found = (host: Host, text: string): string | undefined => {
     const key = new Uint8Array(20);
@@ -448,7 +449,7 @@ describe('FastPathTables: IPv6 subnets', () => {
 
   it('stay out where they are not of the network, where there is none, and of a peer that takes no IPv6', () => {
     using host = openHost();
-    const wide = { ...peerA, ipv6Subnet: parsePrefix6('::/0')! };
+    const wide = { ...peerA, subnets: { ...peerA.subnets, ipv6: parsePrefix6('::/0')! } };
     publish(host, [wide, peerOf(B)]);
     assert.equal(found(host, 'fd00:244:0:2::9'), undefined);
     publish(host, [peerA]);
@@ -460,7 +461,7 @@ describe('FastPathTables: IPv6 subnets', () => {
 
   it('let a peer be known that has no other', () => {
     using host = openHost();
-    publish(host, [{ ...peerA, subnet: undefined }]);
+    publish(host, [{ ...peerA, subnets: { ...peerA.subnets, ipv4: undefined } }]);
     assert.deepEqual([host.routes(), host.peers()], [[], ['192.0.2.1']]);
     assert.equal(found(host, 'fd00:244:0:2::9'), '192.0.2.1 slot 1');
   });
@@ -482,12 +483,12 @@ describe('FastPathTables: IPv6 subnets', () => {
     const next = new FastPathTables(host.tables.maps, 4);
     assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.2 slot 2');
     host.writes();
-    next.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers: [peerA, peerB], mtu: 1_472 });
+    next.publish({ ipv4: { network: NETWORK, own: OWN }, ipv6: IPV6, peers: [peerA, peerB], mtu: 1_472 });
     assert.deepEqual(
       host.writes().filter((write) => !write.startsWith('counters')),
       [],
     );
-    next.publish({ network: NETWORK, own: OWN, ipv6: IPV6, peers: [peerA], mtu: 1_472 });
+    next.publish({ ipv4: { network: NETWORK, own: OWN }, ipv6: IPV6, peers: [peerA], mtu: 1_472 });
     assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.1 slot 1');
   });
 });
@@ -530,8 +531,9 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
   const IPV6 = { network: parsePrefix6('fd00:244::/32')!, own: parsePrefix6('fd00:244:0:1::/64')! };
   const [ofA, ofB] = ['fd00:77::2', 'fd00:77::3'].map((text) => parseIpv6(text)!) as [Ipv6Addr, Ipv6Addr];
   const peer = (slot: number, publicIpv6: Ipv6Addr): Peer => ({
-    ...{ slot, subnet: undefined, publicIp: undefined, publicIpv6, port: 8_285 },
-    ipv6Subnet: parsePrefix6(`fd00:244:0:${slot + 1}::/64`)!,
+    ...{ slot, port: 8_285 },
+    subnets: { ipv4: undefined, ipv6: parsePrefix6(`fd00:244:0:${slot + 1}::/64`)! },
+    publicAddresses: { ipv4: undefined, ipv6: publicIpv6 },
   });
   const GRANT: Grant = {
     ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n },
@@ -544,7 +546,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
     );
     const tables = new FastPathTables(maps, 6);
     const publish = (...peers: readonly Peer[]): void =>
-      tables.publish({ network: undefined, own: undefined, ipv6: IPV6, peers, mtu: 1_452 });
+      tables.publish({ ipv4: undefined, ipv6: IPV6, peers, mtu: 1_452 });
     return { maps, tables, publish, [Symbol.dispose]: () => tables[Symbol.dispose]() };
   };
   const hex = (map: FakeBpfMap): string[] =>
@@ -552,7 +554,8 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
 
   it('are known by their IPv6 addresses', () => {
     using host = open();
-    host.publish(peer(1, ofA), { ...peer(2, ofB), publicIpv6: undefined, publicIp: ipv4Of(address('192.0.2.1')) });
+    const publicAddresses = { ipv4: ipv4Of(address('192.0.2.1')), ipv6: undefined };
+    host.publish(peer(1, ofA), { ...peer(2, ofB), publicAddresses });
     const key = 'fd000077000000000000000000000002';
     // u32 length, address: address, be16 port, u16 MTU, u32 slot.
     const subnet = '40000000fd000244000000020000000000000000';
@@ -585,7 +588,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
     const next = new FastPathTables(host.maps, 6);
     assert.deepEqual([next.portOf(ofA), next.portOf(ofB)], [8_285, 8_285]);
     assert.deepEqual([...next.held(1_000n)], [[ofA, GRANT]]);
-    next.publish({ network: undefined, own: undefined, ipv6: IPV6, peers: [peer(2, ofB)], mtu: 1_452 });
+    next.publish({ ipv4: undefined, ipv6: IPV6, peers: [peer(2, ofB)], mtu: 1_452 });
     assert.deepEqual([next.portOf(ofA), next.held(1_000n).size], [undefined, 0]);
   });
 });
@@ -607,7 +610,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     assert.equal(next.isPublished, false);
     assert.equal(host.routes().length, 2);
     assert.equal(next.portOf(ofB), 8_285);
-    next.publish({ network: NETWORK, own: OWN, peers: [peerOf(A)], mtu: 1_472 });
+    next.publish({ ...HOST, peers: [peerOf(A)], mtu: 1_472 });
     assert.equal(next.isPublished, true);
     assert.deepEqual(host.routes(), ['10.1.0.0/16 → 192.0.2.1:8285 slot 1']);
     assert.deepEqual(host.peers(), ['192.0.2.1']);
@@ -621,7 +624,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     host.publish(A);
     host.endpoints.remove(endpointKey('192.0.2.1'));
     const next = new FastPathTables(host.tables.maps, 4);
-    next.publish({ network: NETWORK, own: OWN, peers: [peerOf(A)], mtu: 1_472 });
+    next.publish({ ...HOST, peers: [peerOf(A)], mtu: 1_472 });
     assert.deepEqual(host.peers(), ['192.0.2.1']);
   });
 

@@ -113,10 +113,10 @@ function own6({ addr, length }: Ipv6Prefix): Uint8Array {
 }
 
 /** What of a peer's lies in the network, in each family. */
-function subnetsOf({ subnet, ipv6Subnet }: Peer, { network, ipv6 }: PeerTableContent): Subnet[] {
-  const is4 = subnet !== undefined && network !== undefined && containsPrefix4(network, subnet);
-  const is6 = ipv6Subnet !== undefined && ipv6 !== undefined && containsPrefix6(ipv6.network, ipv6Subnet);
-  return [...(is4 ? [subnet4(subnet)] : []), ...(is6 ? [subnet6(ipv6Subnet)] : [])];
+function subnetsOf({ subnets: { ipv4, ipv6 } }: Peer, networks: PeerTableContent): Subnet[] {
+  const is4 = ipv4 !== undefined && networks.ipv4 !== undefined && containsPrefix4(networks.ipv4.network, ipv4);
+  const is6 = ipv6 !== undefined && networks.ipv6 !== undefined && containsPrefix6(networks.ipv6.network, ipv6);
+  return [...(is4 ? [subnet4(ipv4)] : []), ...(is6 ? [subnet6(ipv6)] : [])];
 }
 
 /** Of the maps that have what is known of a host, and what is granted to it. */
@@ -204,16 +204,16 @@ export class FastPathTables implements Disposable {
   /**
    * Only what has changed is written. An endpoint comes before its subnets and goes after them. Of two peers with one subnet the
    * first counts, as in the peer table. A subnet that is not of the network stays out: the forwarder, too, believes a source
-   * outside only as far as `--source-check` says. Of a peer without `ipv6Subnet` no packet of IPv6 is known.
+   * outside only as far as `--source-check` says. Of a peer without a subnet of IPv6 no packet of IPv6 is known.
    */
   publish(content: PeerTableContent): void {
-    const { own, ipv6, mtu, peers } = content;
+    const { ipv4, ipv6, mtu, peers } = content;
     if (!this.#isPublished) for (const key of this.maps.counters.keys()) this.maps.counters.remove(key);
-    this.#putOwn('own', own && own4(own));
+    this.#putOwn('own', ipv4 && own4(ipv4.own));
     this.#putOwn('own6', ipv6 && own6(ipv6.own));
     const wanted = new Map<string, ReachablePeer & { readonly subnet: Subnet }>();
     for (const peer of peers) {
-      const host = this.layout.addressBytes === 4 ? peer.publicIp : peer.publicIpv6;
+      const host = peer.publicAddresses[this.layout.addressBytes === 4 ? 'ipv4' : 'ipv6'];
       if (host === undefined) continue;
       for (const subnet of subnetsOf(peer, content)) {
         const name = nameOf(subnet.key);

@@ -1,5 +1,4 @@
 import { basename } from 'node:path';
-import pino from 'pino';
 import { printable, printableLines } from '../printable.ts';
 
 export type LogFormat = 'text' | 'json';
@@ -73,16 +72,6 @@ export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', w
     }
     put(line);
   };
-  const json = pino(
-    {
-      base: { pid: process.pid },
-      timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
-      messageKey: 'message',
-    },
-    { write: (line: string) => void (jsonLine = line) },
-  );
-  let jsonLine = '';
   const lineOf = (
     level: Level,
     message: string,
@@ -95,8 +84,9 @@ export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', w
       const text = stack === undefined ? shown : `${shown}\n${stack}`;
       return klogLine(SEVERITY[level], new Date(), process.pid, caller, text, fields);
     }
-    json[level]({ ...shownFields(fields), caller, ...(stack === undefined ? {} : { stack }) }, shown);
-    return jsonLine;
+    const head = { level, time: new Date().toISOString(), pid: process.pid };
+    const line = { ...head, ...shownFields(fields), caller, ...(stack === undefined ? {} : { stack }), message: shown };
+    return `${JSON.stringify(line)}\n`;
   };
   const modules = vmodule.map(({ pattern, level }) => ({ matches: fileMatcher(pattern), level }));
   const log = (level: Level, message: string, fields: LogFields | undefined, frames = stackFrames(3)): void => {

@@ -3,28 +3,28 @@ import { readdirSync } from 'node:fs';
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, it } from 'node:test';
+import { after, before, it, type TestContext } from 'node:test';
 import { ROOT } from '../../scripts/packaging/architecture.ts';
 import { LAYOUT } from '../../src/dataplane/fast-path/layout.ts';
 import { agentCommand } from '../../src/lab/agent.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
-import { addressOf, Overlay } from '../netns/overlay.ts';
+import { IPV6_NET_CONF, Ipv6Hosts } from '../netns/ipv6-hosts.ts';
+import { addressOf, Overlay, ping } from '../netns/overlay.ts';
 import { lostPings } from '../netns/ping-replies.ts';
-import { eventually, LineFeed } from '../netns/waiting.ts';
+import { addressIn, attachStacked, everyFamilyAnswers, type StackedContainer } from '../netns/stacked-overlay.ts';
+import { eventually, eventuallyHolds, LineFeed } from '../netns/waiting.ts';
 
-/** Two builds whose maps of the fast path differ replace each other on a host: an upgrade, and the way back. */
+/** Maps of the fast path that are another agent's: of a build with another layout, or of another kind of network between the hosts. */
 
 const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/;
 const SOURCE = 'src/dataplane/fast-path/layout.ts';
 const OTHER = LAYOUT + 1;
+const IPV4_NET_CONF = '{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}';
 const signal = new AbortController().signal;
 
 const stack = new AsyncDisposableStack();
-let overlay: Overlay;
-let host: LabHost;
-let root: string;
 /** Sources of a build with another layout. */
 let otherBuild: string;
 
@@ -38,29 +38,29 @@ before(async () => {
   const changed = text.replace(`export const LAYOUT = ${LAYOUT};`, `export const LAYOUT = ${OTHER};`);
   assert.notEqual(changed, text);
   await writeFile(join(otherBuild, SOURCE), changed);
-
-  root = await folderOnBpffs(stack);
-  const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
-  overlay = stack.use(await Overlay.create({ hosts: 2, containersPerHost: 1, underlay: 'native', agentFlags }, signal));
-  [host] = overlay.topology.hosts as [LabHost];
 });
 after(() => stack.disposeAsync());
 
-it('loses no ping with an upgrade to a build with another layout, nor with the way back', async (t) => {
-  const { topology } = overlay;
-  const [a, b] = topology.containers;
-  const ping = stack.use(await topology.start(a!, ['ping', '-n', '-i', '0.005', addressOf(b!)]));
-  const flow = new LineFeed(ping.stdout!);
-  const logPath = join(host.stateDirectory, 'flanneld.log');
-  const opened = async (): Promise<number> =>
-    (await readFile(logPath, 'utf8')).split('\n').filter((line) => OPEN.test(line)).length;
-  const layouts = (): string[] =>
-    readdirSync(root).flatMap((name) => readdirSync(join(root, name)).filter((each) => each.startsWith('layout-')));
+/** Of each agent that has pinned something there. */
+function layoutsIn(root: string): readonly (readonly string[])[] {
+  return readdirSync(root).map((name) => readdirSync(join(root, name)).filter((each) => each.startsWith('layout-')));
+}
+
+interface ReplacedHost {
+  /** Answers to pings from this host to the other, which go on all the time. */
+  readonly flow: LineFeed;
+  readonly layouts: () => readonly (readonly string[])[];
+  readonly metrics: () => Promise<string>;
+  /** Ends the agent, and starts that of another build; resolves when its fast path is open. */
+  readonly replace: (how: NodeJS.Signals, build: string) => Promise<void>;
+}
+
+/** Two builds whose maps of the fast path differ replace each other on a host: an upgrade, and the way back. */
+async function losesNoPing(t: TestContext, { flow, layouts, metrics, replace }: ReplacedHost): Promise<void> {
   const figures = async () => ({
     reads: Number(/^weft_forwarder_operations_total\{operation="txReads"\} (\d+)$/m.exec(await metrics())?.[1]),
     answers: flow.mark,
   });
-  const metrics = (): Promise<string> => overlay.ask(host, '/metrics');
   /** Few of the pings are read by the forwarder. */
   const carried = async (): Promise<void> => {
     await eventually('the fast path carries the pings', async () => {
@@ -70,30 +70,90 @@ it('loses no ping with an upgrade to a build with another layout, nor with the w
       return (now.reads - from.reads) * 5 < now.answers - from.answers || undefined;
     });
   };
-
   await carried();
-  let agent: Child = overlay.agents[0]!.child;
   for (const [build, layout, how] of [
     [otherBuild, OTHER, 'SIGTERM'],
     [ROOT, LAYOUT, 'SIGTERM'],
     [otherBuild, OTHER, 'SIGKILL'],
     [ROOT, LAYOUT, 'SIGKILL'],
   ] as const) {
-    const before = await opened();
-    agent.kill(how);
-    await agent.exited;
-    const argv = agentCommand(host, overlay.store, overlay.agents[0]!.subnetFile).map((word) =>
-      word.startsWith(`${ROOT}/`) && word.endsWith('/src/cmd/flanneld/main.ts')
-        ? join(build, 'src/cmd/flanneld/main.ts')
-        : word,
-    );
-    agent = await topology.startLogged(host, [...argv, '--fast-path', 'auto', '--fast-path-dir', root], logPath);
-    await eventually('its fast path is open', async () => (await opened()) > before || undefined);
+    await replace(how, build);
     await carried();
     // The other host has the one of this build all the time.
-    assert.equal(layouts().includes(`layout-${OTHER}`), layout === OTHER, layouts().join());
+    const found = layouts().flat().sort();
+    assert.deepEqual(found, [`layout-${LAYOUT}`, `layout-${layout}`].sort());
     const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
     t.diagnostic(`${lost} of ${of} lost, ${how} and then layout ${layout}`);
     assert.equal(lost, 0, `${lost} of ${of}`);
+  }
+}
+
+it('loses no ping with an upgrade to a build with another layout, nor with the way back', async (t) => {
+  await using resources = new AsyncDisposableStack();
+  const root = await folderOnBpffs(resources);
+  const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
+  const overlay = resources.use(
+    await Overlay.create({ hosts: 2, containersPerHost: 1, underlay: 'native', agentFlags }, signal),
+  );
+  const { topology } = overlay;
+  const [host] = topology.hosts as [LabHost];
+  const [a, b] = topology.containers;
+  const flow = resources.use(await topology.start(a!, ['ping', '-n', '-i', '0.005', addressOf(b!)]));
+  const logPath = join(host.stateDirectory, 'flanneld.log');
+  const opened = async (): Promise<number> =>
+    (await readFile(logPath, 'utf8')).split('\n').filter((line) => OPEN.test(line)).length;
+  let agent: Child = overlay.agents[0]!.child;
+  await losesNoPing(t, {
+    flow: new LineFeed(flow.stdout!),
+    layouts: () => layoutsIn(root),
+    metrics: () => overlay.ask(host, '/metrics'),
+    replace: async (how, build) => {
+      const before = await opened();
+      agent.kill(how);
+      await agent.exited;
+      const argv = agentCommand(host, overlay.store, overlay.agents[0]!.subnetFile).map((word) =>
+        word.startsWith(`${ROOT}/`) && word.endsWith('/src/cmd/flanneld/main.ts')
+          ? join(build, 'src/cmd/flanneld/main.ts')
+          : word,
+      );
+      agent = await topology.startLogged(host, [...argv, ...agentFlags], logPath);
+      await eventually('its fast path is open', async () => (await opened()) > before || undefined);
+    },
+  });
+});
+
+it('a cluster goes from IPv4 between the hosts to IPv6, and back: each finds the maps of the other kind, and leaves its own', async () => {
+  await using resources = new AsyncDisposableStack();
+  const root = await folderOnBpffs(resources);
+  const flags = [`--fast-path-dir=${root}`];
+  const hosts = resources.use(await Ipv6Hosts.create('native', [flags, flags], IPV4_NET_CONF));
+  const { topology } = hosts;
+  const isCarried = async (family: 4 | 6, layout: string, containers: readonly StackedContainer[]): Promise<void> => {
+    const [one, other] = containers as [StackedContainer, StackedContainer];
+    await everyFamilyAnswers(topology, containers);
+    await eventuallyHolds(async () => {
+      const { ok, output } = await ping(topology, one, addressIn(family, other), '-c', '5', '-i', '0.05');
+      assert.ok(ok, output);
+      assert.deepEqual(Object.values(await hosts.pathsFrom(one.host)), ['fast-path']);
+    });
+    assert.deepEqual(layoutsIn(root), [[layout], [layout]]);
+  };
+  await isCarried(4, `layout-${LAYOUT}`, hosts.containers);
+  for (const [netConf, family, layout] of [
+    [IPV6_NET_CONF, 6, `layout-${LAYOUT}-ipv6`],
+    [IPV4_NET_CONF, 4, `layout-${LAYOUT}`],
+  ] as const) {
+    const containers: StackedContainer[] = [];
+    for (const host of topology.hosts) {
+      const { child } = hosts.agents[host.index]!;
+      // Programs and maps of the network that was are there when the next agent comes.
+      child.kill('SIGKILL');
+      await child.exited;
+      hosts.configure(host, netConf);
+      await hosts.startAgent(host, flags);
+      await topology.ipBatch(host, `link delete cni0\nlink delete ${host.containers[0]!.hostDevice}\n`);
+      containers.push(await attachStacked(topology, host, signal));
+    }
+    await isCarried(family, layout, containers);
   }
 });

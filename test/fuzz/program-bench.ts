@@ -166,13 +166,12 @@ export async function openProgramBench(
   socket.use(openUdpSocket({ address: place.own, port: PORT, bufferBytes: ROOM }));
   const underlay = readDeviceFacts('eth0');
   if (typeof underlay === 'number') throw new Error(`eth0: ${underlay}`);
-  const layout = underlayLayout(underlayVersion);
   const tables = new FastPathTables(
-    mapsBy(layout, (name, shape) => {
+    mapsBy(underlayLayout(underlayVersion), (name, shape) => {
       const maxEntries = shape.kind === 'array' ? 1 : 64;
       return stack.use(createBpfMap({ ...shape, name: `test_${name}`, maxEntries }));
     }),
-    layout,
+    underlayVersion,
   );
   tables.beat(FOREVER, 0n);
   const load = (

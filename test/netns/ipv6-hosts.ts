@@ -8,7 +8,9 @@ import { Flanneld, HEALTHZ_PORT } from './flanneld.ts';
 import { bringKubeApi, KUBE_API_URL } from './kube-api.ts';
 import { attachStacked, type StackedContainer } from './stacked-overlay.ts';
 
-const NET_CONF = '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"udp"}}';
+/** What {@link Ipv6Hosts} begin with, unless told otherwise. */
+export const IPV6_NET_CONF =
+  '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"udp"}}';
 const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 const START_MS = 110_000;
 const signal = new AbortController().signal;
@@ -29,20 +31,27 @@ export class Ipv6Hosts implements AsyncDisposable {
     this.topology = topology;
   }
 
-  /** @param flags of each host's agent, beside what the network needs. */
-  static async create(underlay: Underlay, flags: readonly (readonly string[])[]): Promise<Ipv6Hosts> {
+  /**
+   * @param flags of each host's agent, beside what the network needs.
+   * @param netConf that they begin with, of IPv4 alone: they have addresses of both families then.
+   */
+  static async create(
+    underlay: Underlay,
+    flags: readonly (readonly string[])[],
+    netConf: string = IPV6_NET_CONF,
+  ): Promise<Ipv6Hosts> {
     await using resources = new AsyncDisposableStack();
     const options = { hosts: flags.length, containersPerHost: 1, underlay, purpose: 'test' } as const;
     const topology = resources.use(await Topology.create(options, signal));
     const api = resources.use(await FakeKubeApi.start());
     const hosts = new Ipv6Hosts(topology);
     for (const host of topology.hosts) {
-      await topology.exec(host, ['ip', '-4', 'address', 'flush', 'dev', 'eth0']);
+      if (netConf === IPV6_NET_CONF) await topology.exec(host, ['ip', '-4', 'address', 'flush', 'dev', 'eth0']);
       await topology.ipBatch(host, `addr add ${hosts.addressOf(host)}/64 dev eth0 nodad\n`, signal);
       await topology.exec(host, ['sysctl', '-q', '-w', 'net.ipv6.conf.all.forwarding=1']);
-      const cidr = `fd10:0:0:${host.index + 1}::/64`;
-      api.put({ kind: 'Node', metadata: { name: nodeOf(host) }, spec: { podCIDR: cidr, podCIDRs: [cidr] } });
-      writeFileSync(join(host.stateDirectory, 'net-conf.json'), NET_CONF);
+      const podCIDRs = [`fd10:0:0:${host.index + 1}::/64`, `10.244.${host.index + 1}.0/24`];
+      api.put({ kind: 'Node', metadata: { name: nodeOf(host) }, spec: { podCIDR: podCIDRs[0]!, podCIDRs } });
+      hosts.configure(host, netConf);
       resources.use(await bringKubeApi(topology, host, api.port));
     }
     for (const host of topology.hosts) {
@@ -55,6 +64,11 @@ export class Ipv6Hosts implements AsyncDisposable {
 
   addressOf(host: LabHost): string {
     return `fd77::${host.index + 1}`;
+  }
+
+  /** For the next start of that host's agent. */
+  configure(host: LabHost, netConf: string): void {
+    writeFileSync(join(host.stateDirectory, 'net-conf.json'), netConf);
   }
 
   /** The first start, or one after the agent has ended; waits until it is ready. */

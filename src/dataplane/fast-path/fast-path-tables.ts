@@ -38,6 +38,7 @@ import {
   TX_BYTES,
   TX_PACKETS,
   type UnderlayLayout,
+  underlayLayout,
   WAY_BACK_UNTIL,
   WHOLE_UNTIL,
   WHOLE_UNTIL_6,
@@ -158,10 +159,10 @@ export class FastPathTables implements Disposable {
   #refused = 0;
   #isPublished = false;
 
-  /** @param layout by which the maps are made. */
-  constructor(maps: BpfMaps, layout: UnderlayLayout) {
+  /** @param underlay by which version of IP the hosts reach each other, and the maps are made. */
+  constructor(maps: BpfMaps, underlay: 4 | 6) {
     this.maps = maps;
-    this.layout = layout;
+    this.layout = underlayLayout(underlay);
     this.#inherit();
   }
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { WeftError } from '../errors.ts';
-import { socketSource, urlSource } from './agent-source.ts';
+import { openSource, socketSource, urlSource } from './agent-source.ts';
 
 const signal = AbortSignal.timeout(60_000);
 
@@ -47,6 +47,36 @@ describe('an agent', () => {
     const { status, body } = await urlSource('a', base, 'secret').ask('/self', signal);
     assert.deepEqual([status, body.toString()], [200, '/api/v1/self']);
     assert.equal((await urlSource('a', base, 'wrong').ask('/self', signal)).status, 401);
+  });
+
+  it('tells what happens from now on, by its socket, over the network and through somebody else', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'weft-ui-'));
+    const asked: (string | undefined)[] = [];
+    const event = { id: 7, atMs: 1, kind: 'path-fault', severity: 'error', subject: '10.1.0.0/24', text: 'broken' };
+    const stream = `event: alive\ndata: {}\n\nevent: event\ndata: ${JSON.stringify(event)}\nid: 7\n\n`;
+    const listener: RequestListener = (request, response) => {
+      asked.push(request.url, request.headers.authorization);
+      response.end(stream);
+    };
+    const proxied = openSource('a', async (path, query) => {
+      asked.push(`${path}?${new URLSearchParams(query)}`, 'proxied');
+      return ReadableStream.from([Buffer.from(stream)]);
+    });
+    try {
+      const path = join(folder, 'weft.sock');
+      await using _ = await serve(listener, path);
+      await using remote = await serve(listener);
+      const base = new URL(`http://127.0.0.1:${(remote.server.address() as AddressInfo).port}`);
+      for (const source of [socketSource('a', path), urlSource('a', base, 'secret'), proxied]) {
+        const kinds: string[] = [];
+        for await (const { kind } of source.news!(signal)) kinds.push(kind);
+        assert.deepEqual(kinds, ['path-fault']);
+      }
+      const url = '/api/v1/stream?only=event';
+      assert.deepEqual(asked, [url, undefined, url, 'Bearer secret', url, 'proxied']);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('that is not there is named, with what came back', async () => {

@@ -1,9 +1,10 @@
 /** How one agent is asked: through its Unix socket, or over the network with its token. Reading only. */
 
-import type { OpenAnswer } from '../api/client.ts';
+import { agentClient, type OpenAnswer, overAddress, overSocket } from '../api/client.ts';
 import { API_ROOT } from '../api/root.ts';
 import { type AgentAddress, agentRequest, bodyOf, responseTo } from '../api/transport.ts';
 import { WeftError } from '../errors.ts';
+import type { AgentEvent } from '../events/event.ts';
 
 export interface AgentAnswer {
   readonly status: number;
@@ -19,6 +20,8 @@ export interface AgentSource {
    * @throws WeftError WEFT_UI_AGENT_AWAY when it does not answer; the reason of `signal`.
    */
   ask(path: string, signal: AbortSignal): Promise<AgentAnswer>;
+  /** What happens there from now on, until the agent ends or the signal fires. @throws WeftError WEFT_API_… */
+  news?(signal: AbortSignal): AsyncIterable<AgentEvent>;
 }
 
 /** More than 5,000 peers take. */
@@ -26,18 +29,27 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 /** The agent of this machine, or of a lab's host. */
 export function socketSource(name: string, socketPath: string): AgentSource {
-  return { name, ask: (path, signal) => ask({ socketPath }, socketPath, path, signal) };
+  return {
+    name,
+    ask: (path, signal) => ask({ socketPath }, socketPath, path, signal),
+    news: newsOver(name, overSocket(socketPath)),
+  };
 }
 
 /** @param base `http://192.168.77.1:8086`; @param token what the agent was given. */
 export function urlSource(name: string, base: URL, token: string): AgentSource {
-  return { name, ask: (path, signal) => ask({ url: base, token }, base.origin, path, signal) };
+  return {
+    name,
+    ask: (path, signal) => ask({ url: base, token }, base.origin, path, signal),
+    news: newsOver(name, overAddress(base, token)),
+  };
 }
 
 /** One that somebody else hands questions on to, such as the API server of its cluster. */
 export function openSource(name: string, open: OpenAnswer): AgentSource {
   return {
     name,
+    news: newsOver(name, open),
     ask: async (path, signal) => {
       signal.throwIfAborted();
       const url = new URL(`${API_ROOT}${path}`, 'http://agent');
@@ -50,6 +62,11 @@ export function openSource(name: string, open: OpenAnswer): AgentSource {
       }
     },
   };
+}
+
+function newsOver(name: string, open: OpenAnswer): NonNullable<AgentSource['news']> {
+  const client = agentClient(name, open);
+  return (signal) => client.events(undefined, signal);
 }
 
 async function ask(to: AgentAddress, where: string, path: string, signal: AbortSignal): Promise<AgentAnswer> {

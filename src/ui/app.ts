@@ -80,7 +80,12 @@ export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono
 
   app.use(access.admit);
   app.get('/hosts', (context) => context.json(fleet.sources.map(({ name }) => ({ name }))));
-  app.get('/overview', async (context) => context.json(await fleet.overview(context.req.raw.signal)));
+  app.get('/overview', async (context) => {
+    const { signal } = context.req.raw;
+    const seen = context.req.query('after');
+    const isNumber = seen !== undefined && /^\d{1,15}$/.test(seen);
+    return context.json(await (isNumber ? fleet.next(Number(seen), signal) : fleet.overview(signal)));
+  });
   app.get('/lab', (context) => context.json(lab?.() ?? null));
   app.get('/hosts/:name/api/v1/*', async (context) => {
     const source = fleet.source(context.req.param('name'));

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { eventually } from '../../test/netns/waiting.ts';
+import type { AgentEvent, EventKind } from '../events/event.ts';
 import type { AgentSource } from './agent-source.ts';
-import { Fleet } from './fleet.ts';
+import { Fleet, type FleetOptions } from './fleet.ts';
 
 const never = new AbortController().signal;
 
@@ -168,6 +169,125 @@ describe('agents of a page', () => {
     await fleet.overview(never);
     isAway = false;
     assert.equal(fleet.said('a', '/self'), undefined);
+  });
+
+  describe('whose news are followed', { timeout: 60_000 }, () => {
+    /** An agent that tells of what happens when it is told to. */
+    class Told {
+      ready = true;
+      streams = 0;
+      asked = 0;
+      #tell: PromiseWithResolvers<EventKind | undefined> = Promise.withResolvers();
+      readonly source: AgentSource;
+
+      constructor() {
+        const asked = source('a', async (path) => {
+          this.asked++;
+          return { ...(answer(path) as object), ready: this.ready };
+        });
+        this.source = { ...asked, news: (signal) => this.#news(signal) };
+      }
+
+      async *#news(signal: AbortSignal): AsyncGenerator<AgentEvent> {
+        this.streams++;
+        const gone = Promise.withResolvers<undefined>();
+        signal.addEventListener('abort', () => gone.resolve(undefined), { once: true });
+        try {
+          for (;;) {
+            const kind = await Promise.race([this.#tell.promise, gone.promise]);
+            if (kind === undefined) return;
+            this.#tell = Promise.withResolvers();
+            yield { id: 1, atMs: 1, kind, severity: 'error', subject: 's', text: 't' };
+          }
+        } finally {
+          this.streams--;
+        }
+      }
+
+      /** `undefined`: its stream ends. */
+      tell(kind: EventKind | undefined): void {
+        const { resolve } = this.#tell;
+        this.#tell = Promise.withResolvers();
+        resolve(kind);
+      }
+    }
+    const HOUR = 3_600_000;
+    /** Agents are asked for what they tell of alone. */
+    const UNASKED: FleetOptions = { lookMs: HOUR, freshMs: HOUR, waitMs: HOUR };
+    const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
+
+    it('are told of what they tell of at once, and are not asked in vain', async () => {
+      const agent = new Told();
+      using fleet = new Fleet([agent.source], UNASKED);
+      const first = await fleet.overview(never);
+      assert.equal(agent.asked, 2);
+      const next = fleet.next(first.atMs, never);
+      await eventually('it is followed', () => agent.streams > 0 || undefined);
+      agent.ready = false;
+      agent.tell('lease-renewed');
+      for (let waits = 0; waits < 5; waits++) await turn();
+      assert.equal(agent.asked, 2, 'nothing that an overview shows has happened');
+      agent.tell('not-ready');
+      const second = await next;
+      assert.equal(second.hosts[0]?.state, 'not-ready');
+      assert.ok(second.atMs > first.atMs);
+      assert.equal(agent.asked, 4);
+      assert.equal(
+        (await fleet.next(first.atMs, never)).atMs,
+        second.atMs,
+        'who has seen the one before waits for nothing',
+      );
+    });
+
+    it('are asked every second where none is told, and by who waits for nothing any more not at all', async () => {
+      const agent = new Told();
+      using fleet = new Fleet([agent.source], { lookMs: 1, freshMs: 0 });
+      const first = await fleet.overview(never);
+      assert.ok((await fleet.next(first.atMs, never)).atMs > first.atMs);
+      assert.equal(agent.asked, 4);
+      const gone = new AbortController();
+      using waiting = new Fleet([agent.source], UNASKED);
+      const { atMs } = await waiting.overview(never);
+      const next = waiting.next(atMs, gone.signal);
+      gone.abort(new Error('gone'));
+      await assert.rejects(next, /gone/);
+    });
+
+    it('are followed again when the stream has ended, and are asked whether they still run', async () => {
+      const agent = new Told();
+      using fleet = new Fleet([agent.source], { ...UNASKED, followAgainMs: 1 });
+      const first = await fleet.overview(never);
+      const next = fleet.next(first.atMs, never);
+      await eventually('it is followed', () => agent.streams > 0 || undefined);
+      // It counts as having followed after a while.
+      for (let waits = 0; waits < 5; waits++) await turn();
+      agent.ready = false;
+      agent.tell(undefined);
+      const second = await next;
+      assert.equal(second.hosts[0]?.state, 'not-ready');
+      await eventually('it is followed', () => agent.streams > 0 || undefined);
+      agent.ready = true;
+      const third = fleet.next(second.atMs, never);
+      agent.tell('ready');
+      assert.equal((await third).hosts[0]?.state, 'ready');
+    });
+
+    it('are followed only while somebody looks, and not more than so many', async () => {
+      const agents = Array.from({ length: 150 }, () => new Told());
+      const fleet = new Fleet(
+        agents.map(({ source: each }, index) => ({ ...each, name: `${index}` })),
+        { lookMs: 1 },
+      );
+      const open = (): number => agents.reduce((sum, { streams }) => sum + streams, 0);
+      const first = await fleet.overview(never);
+      assert.equal(open(), 0);
+      await fleet.next(first.atMs, never);
+      await eventually('they are followed', () => open() >= 100 || undefined);
+      for (let waits = 0; waits < 5; waits++) await turn();
+      assert.equal(open(), 100);
+      fleet[Symbol.dispose]();
+      await eventually('nobody is followed', () => open() === 0 || undefined);
+    });
   });
 
   it('are not waited for by who has gone', async () => {

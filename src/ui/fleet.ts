@@ -1,6 +1,8 @@
 /** Asks all agents of a page, no more often than somebody looks at it. */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Peers, Self } from '../api/schema.ts';
 import { describeError } from '../errors.ts';
+import type { EventKind } from '../events/event.ts';
 import type { AgentSource } from './agent-source.ts';
 import { type AgentReport, type Overview, overviewOf } from './overview.ts';
 
@@ -13,6 +15,12 @@ export interface FleetOptions {
   readonly freshMs?: number;
   /** Questions that may be put in a second, of all agents together, to whoever hands them on. */
   readonly mostPerSecond?: number;
+  /** Who waits for the next overview gets it after that time, though nothing has happened. */
+  readonly lookMs?: number;
+  /** Nobody is kept waiting for longer, however seldom agents are asked. */
+  readonly waitMs?: number;
+  /** A stream of news that has ended is opened again after so long, twice as long each time that it could not be. */
+  readonly followAgainMs?: number;
   readonly now?: () => number;
 }
 
@@ -20,6 +28,20 @@ const ANSWER_MS = 2_000;
 const PATIENCE_MS = 500;
 /** A little less than the second after which a page looks again. */
 const FRESH_MS = 700;
+/** All agents are asked so often while somebody looks. */
+const LOOK_MS = 1_000;
+/** The page gives up after eight seconds. */
+const WAIT_MS = 4_000;
+/** After the last look, nobody looks any more. */
+const LEAVE_MS = 10_000;
+/** Streams at a time; each is a connection to an agent. Those of more agents are not followed, but asked as ever. */
+const MOST_FOLLOWED = 100;
+const FOLLOW_AGAIN_MS = 1_000;
+const MOST_FOLLOW_AGAIN_MS = 30_000;
+/** One agent is not asked more often for what it has told of. */
+const CATCH_UP_MS = 250;
+/** What an overview shows at once; all else is there at the next look. */
+const SHOWN_EVENTS: ReadonlySet<EventKind> = new Set(['path-fault', 'path-recovered', 'ready', 'not-ready']);
 /** Of one processor, what reading the answers may take: with very many hosts, one looks less often. */
 const SHARE = 1 / 10;
 /** Agents that have never answered are waited for longer, so that a page does not begin with false alarms. */
@@ -40,18 +62,28 @@ interface Member {
   saidAtMs: number;
   /** While it is being asked. */
   asking: Promise<void> | undefined;
+  /** While it is asked for what has happened; `again`: something more has since. */
+  catchingUp: 'once' | 'again' | undefined;
 }
 
-export class Fleet {
+export class Fleet implements Disposable {
   readonly #members: readonly Member[];
   readonly #options: Required<FleetOptions>;
   #running = 0;
   /** What reading the answers has taken since all were asked last. */
   #busyMs = 0;
   #askedAtMs = Number.NEGATIVE_INFINITY;
+  /** When an agent may be asked next for what it has told of. */
+  #caughtUpAtMs = 0;
   /** Of what is known; undefined when something has come since. */
   #overview: Overview | undefined;
+  #composedAtMs = 0;
   readonly #waiting: (() => void)[] = [];
+  /** Ends the streams of news when nobody looks. */
+  #following: AbortController | undefined;
+  #leaving: NodeJS.Timeout | undefined;
+  /** Of who waits for the next overview. */
+  readonly #onNews = new Set<() => void>();
 
   /** @param sources with names that differ. */
   constructor(sources: readonly AgentSource[], options: FleetOptions = {}) {
@@ -62,12 +94,16 @@ export class Fleet {
       failure: undefined,
       saidAtMs: Number.NEGATIVE_INFINITY,
       asking: undefined,
+      catchingUp: undefined,
     }));
     this.#options = {
       answerMs: options.answerMs ?? ANSWER_MS,
       patienceMs: options.patienceMs ?? PATIENCE_MS,
       freshMs: options.freshMs ?? FRESH_MS,
       mostPerSecond: options.mostPerSecond ?? Number.POSITIVE_INFINITY,
+      lookMs: options.lookMs ?? LOOK_MS,
+      waitMs: options.waitMs ?? WAIT_MS,
+      followAgainMs: options.followAgainMs ?? FOLLOW_AGAIN_MS,
       now: options.now ?? Date.now,
     };
   }
@@ -90,16 +126,11 @@ export class Fleet {
 
   /** Of now, as far as all agents answer quickly. Those that have never answered are waited for. */
   async overview(signal: AbortSignal): Promise<Overview> {
-    const { now, freshMs, patienceMs, mostPerSecond } = this.#options;
-    const leastMs = (this.#members.length * QUESTIONS * 1_000) / mostPerSecond;
-    if (now() - this.#askedAtMs >= Math.max(freshMs, this.#busyMs / SHARE, leastMs)) {
+    const { now, freshMs, patienceMs } = this.#options;
+    if (now() - this.#askedAtMs >= Math.max(freshMs, this.#restMs)) {
       this.#askedAtMs = now();
       this.#busyMs = 0;
-      for (const member of this.#members) {
-        member.asking ??= this.#ask(member).finally(() => {
-          member.asking = undefined;
-        });
-      }
+      for (const member of this.#members) void this.#startAsking(member);
     }
     const asking = this.#members.map((member) => member.asking);
     const first = this.#members.filter(({ self, failure }) => self === undefined && failure === undefined);
@@ -109,8 +140,140 @@ export class Fleet {
       FIRST_PATIENCE_MS,
       signal,
     );
-    this.#overview ??= this.#timed(() => overviewOf(this.#members.map(reportOf), now()));
+    return this.#composed();
+  }
+
+  /**
+   * The overview that follows the one of `seenAtMs`: at once when that is not the latest, else as soon as an agent tells of
+   * something that has happened, and a second after all were asked last when none does.
+   */
+  async next(seenAtMs: number, signal: AbortSignal): Promise<Overview> {
+    this.#follow();
+    const { now, lookMs, waitMs } = this.#options;
+    if (this.#overview?.atMs === seenAtMs) {
+      const leftMs = Math.min(this.#askedAtMs + Math.max(lookMs, this.#restMs) - now(), waitMs);
+      if (leftMs > 0 && (await this.#news(leftMs, signal))) return this.#composed();
+    }
+    const over = new AbortController();
+    const either = AbortSignal.any([signal, over.signal]);
+    try {
+      // What an agent tells does not wait for others that are slow.
+      return await Promise.race([this.overview(either), this.#news(waitMs, either).then(() => this.#composed())]);
+    } finally {
+      over.abort();
+    }
+  }
+
+  /** Follows no agent any more. */
+  [Symbol.dispose](): void {
+    clearTimeout(this.#leaving);
+    this.#following?.abort(new Error('nobody looks any more'));
+    this.#following = undefined;
+  }
+
+  /** Of what is known. */
+  #composed(): Overview {
+    if (this.#overview !== undefined) return this.#overview;
+    // No two have one time: it says which of them somebody has seen.
+    this.#composedAtMs = Math.max(this.#options.now(), this.#composedAtMs + 1);
+    const busyMs = this.#busyMs;
+    this.#overview = this.#timed(() => overviewOf(this.#members.map(reportOf), this.#composedAtMs));
+    this.#catchUpLater((this.#busyMs - busyMs) / SHARE);
     return this.#overview;
+  }
+
+  /** For how long all are not to be asked again: reading takes no more than its share, and nobody is asked too often. */
+  get #restMs(): number {
+    return Math.max(this.#busyMs / SHARE, this.#members.length * this.#leastMs);
+  }
+
+  /** Of the questions to one agent. */
+  get #leastMs(): number {
+    return (QUESTIONS * 1_000) / this.#options.mostPerSecond;
+  }
+
+  /** Whether there was any before that time was over. @throws the reason of `signal`. */
+  async #news(withinMs: number, signal: AbortSignal): Promise<boolean> {
+    signal.throwIfAborted();
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const tell = (): void => resolve(true);
+    const timer = setTimeout(() => resolve(false), withinMs);
+    const end = (): void => resolve(false);
+    this.#onNews.add(tell);
+    signal.addEventListener('abort', end, { once: true });
+    const isNews = await promise;
+    clearTimeout(timer);
+    this.#onNews.delete(tell);
+    signal.removeEventListener('abort', end);
+    signal.throwIfAborted();
+    return isNews;
+  }
+
+  #follow(): void {
+    clearTimeout(this.#leaving);
+    this.#leaving = setTimeout(() => this[Symbol.dispose](), LEAVE_MS).unref();
+    if (this.#following !== undefined) return;
+    const { signal } = (this.#following = new AbortController());
+    for (const member of this.#members.slice(0, MOST_FOLLOWED)) void this.#followOne(member, signal);
+  }
+
+  /** Never rejects. */
+  async #followOne(member: Member, signal: AbortSignal): Promise<void> {
+    const { source } = member;
+    const { followAgainMs } = this.#options;
+    let againMs = followAgainMs;
+    while (source.news !== undefined && !signal.aborted) {
+      const sinceMs = performance.now();
+      try {
+        for await (const { kind } of source.news(signal)) if (SHOWN_EVENTS.has(kind)) this.#catchUp(member);
+      } catch {
+        // Why is found out by asking.
+      }
+      if (signal.aborted) return;
+      const hasFollowed = performance.now() - sinceMs >= followAgainMs;
+      // It has ended, and so may have its agent.
+      if (hasFollowed) this.#catchUp(member);
+      againMs = hasFollowed ? followAgainMs : Math.min(2 * againMs, MOST_FOLLOW_AGAIN_MS);
+      await delay(againMs, undefined, { signal, ref: false }).catch(() => {});
+    }
+  }
+
+  /** Asks an agent that has told of something, and tells who waits. */
+  #catchUp(member: Member): void {
+    if (member.catchingUp === undefined) void this.#catchUpOnce(member);
+    else member.catchingUp = 'again';
+  }
+
+  /** Never rejects. */
+  async #catchUpOnce(member: Member): Promise<void> {
+    const state = (): Member['catchingUp'] => member.catchingUp;
+    do {
+      member.catchingUp = 'once';
+      // What is under way may have been answered before.
+      await member.asking;
+      const restMs = this.#caughtUpAtMs - performance.now();
+      if (restMs > 0) await delay(restMs, undefined, { ref: false });
+      member.catchingUp = 'once';
+      const busyMs = this.#busyMs;
+      await this.#startAsking(member);
+      // All may have been asked meanwhile, and the count have begun anew.
+      this.#catchUpLater(Math.max((this.#busyMs - busyMs) / SHARE, this.#leastMs));
+      for (const tell of this.#onNews) tell();
+      await delay(CATCH_UP_MS, undefined, { ref: false });
+    } while (state() === 'again');
+    member.catchingUp = undefined;
+  }
+
+  /** With very many hosts, one is told less often as well. */
+  #catchUpLater(restMs: number): void {
+    this.#caughtUpAtMs = Math.max(this.#caughtUpAtMs, performance.now()) + restMs;
+  }
+
+  #startAsking(member: Member): Promise<void> {
+    member.asking ??= this.#ask(member).finally(() => {
+      member.asking = undefined;
+    });
+    return member.asking;
   }
 
   #timed<T>(work: () => T): T {

@@ -81,7 +81,7 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
     'linux',
     'log',
   ],
-  ui: ['api', 'lab'],
+  ui: ['api', 'events', 'lab'],
   cmd: ['*'],
 };
 

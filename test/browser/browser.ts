@@ -6,7 +6,7 @@ import { pageFiles } from '../../src/cmd/weft/page-files.ts';
 import type { LabResult } from '../../src/lab/lab-result.ts';
 import type { AgentSource } from '../../src/ui/agent-source.ts';
 import { uiApp } from '../../src/ui/app.ts';
-import { Fleet } from '../../src/ui/fleet.ts';
+import { Fleet, type FleetOptions } from '../../src/ui/fleet.ts';
 import { PageAccess } from '../../src/ui/page-access.ts';
 import { startPageServer } from '../../src/ui/page-server.ts';
 
@@ -23,14 +23,18 @@ export async function startBrowser(): Promise<Browser & AsyncDisposable> {
 export async function servePage(
   sources: readonly AgentSource[],
   lab?: LabResult,
+  options: FleetOptions = {},
 ): Promise<AsyncDisposable & { readonly address: string }> {
-  const fleet = new Fleet(sources);
+  const fleet = new Fleet(sources, options);
   const access = new PageAccess();
   const app = uiApp({ fleet, files: pageFiles(), hostNames: ['127.0.0.1'], access, lab: () => lab });
   const server = await startPageServer(app, '127.0.0.1', 0, new AbortController().signal);
   return {
     address: access.address(`http://127.0.0.1:${server.port}`),
-    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      await server[Symbol.asyncDispose]();
+      fleet[Symbol.dispose]();
+    },
   };
 }
 

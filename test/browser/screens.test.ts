@@ -140,16 +140,16 @@ describe('the page', () => {
     await seesText(page, '5 hosts, 2 problems');
     let looks = 0;
     page.on('request', (request) => {
-      if (request.url().endsWith('/overview')) looks++;
+      if (new URL(request.url()).pathname === '/overview') looks++;
     });
-    await page.waitForRequest('**/overview');
+    await page.waitForRequest('**/overview*');
     await page.getByRole('button', { name: 'Pause' }).click();
     await seesText(page, 'as of');
     const before = looks;
     await page.waitForTimeout(2_500);
     assert.ok(looks <= before + 1, `${looks - before} looks while paused`);
     await page.getByRole('button', { name: 'Paused' }).click();
-    await page.waitForRequest('**/overview');
+    await page.waitForRequest('**/overview*');
   });
 
   it('has something to show on every screen that is opened while it is paused', async () => {
@@ -228,6 +228,25 @@ describe('the page', () => {
       await page.getByText(title, { exact: true }).first().click();
       assert.equal(await page.locator('td.cell-bad').count(), 1, title);
     }
+  });
+
+  it('shows a fault when an agent tells of it, whenever it looks next', async () => {
+    const own = new SimulatedFleet({ hosts: 3 });
+    const never = 3_600_000;
+    await using page3 = await servePage(own.sources, undefined, { freshMs: never, lookMs: never });
+    await using reader = await openPage(browser, page3.address, '/matrix');
+    const { page } = reader;
+    await seesText(page, '3 hosts, no problem');
+    own.breakLink(0, 1, 'UDP port 8285 is filtered');
+    // Again and again: when the page's next look begins to wait for it is not told.
+    const telling = setInterval(() => own.tell(0, 'path-fault'), 100);
+    try {
+      await page.locator('td.cell-bad').first().waitFor();
+      await seesText(page, '3 hosts, 1 problem');
+    } finally {
+      clearInterval(telling);
+    }
+    noComplaints(reader);
   });
 
   it('shows a walk step by step, and gives its picture away', async () => {

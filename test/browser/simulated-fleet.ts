@@ -1,6 +1,8 @@
 /** Agents that are not there: answers of the API for any number of hosts, with counters that rise and faults on demand. */
+import { EventEmitter, on } from 'node:events';
 import type { Answer, Doctor, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
 import { WeftError } from '../../src/errors.ts';
+import type { AgentEvent, EventKind } from '../../src/events/event.ts';
 import type { AgentSource } from '../../src/ui/agent-source.ts';
 
 export interface SimulatedFleetOptions {
@@ -25,6 +27,8 @@ export class SimulatedFleet {
   readonly #broken = new Map<string, string>();
   readonly #narrow = new Set<string>();
   readonly #checks = new Map<number, Doctor['checks']>();
+  /** By host. */
+  readonly #happens = new EventEmitter().setMaxListeners(0);
 
   constructor(options: SimulatedFleetOptions) {
     const now = options.now ?? Date.now;
@@ -36,6 +40,7 @@ export class SimulatedFleet {
   get sources(): AgentSource[] {
     return Array.from({ length: this.#options.asked }, (_, host) => ({
       name: nameOf(host),
+      news: (signal: AbortSignal) => this.#news(host, signal),
       ask: async (path: string, signal: AbortSignal) => {
         signal.throwIfAborted();
         if (this.#away.has(host)) {
@@ -50,6 +55,16 @@ export class SimulatedFleet {
         };
       },
     }));
+  }
+
+  /** The agent of a host tells whoever follows its events. */
+  tell(host: number, kind: EventKind): void {
+    this.#happens.emit(`${host}`, kind);
+  }
+
+  async *#news(host: number, signal: AbortSignal): AsyncGenerator<AgentEvent> {
+    for await (const [kind] of on(this.#happens, `${host}`, { signal }))
+      yield { ...{ id: 1, atMs: 1, severity: 'error', subject: 'subject', text: 'text' }, kind };
   }
 
   /** The agent of a host no longer answers. */

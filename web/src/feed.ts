@@ -1,10 +1,15 @@
-/** Looks at the hosts once a second, unless the reader has paused or is looking elsewhere. */
+/**
+ * Looks at the hosts once a second, and sooner when one tells of something that has happened: weft ui answers then. Not while the
+ * reader has paused or is looking elsewhere.
+ */
 import { effect, untracked } from '@preact/signals';
 import type { Overview } from '../../src/ui/overview.ts';
-import { isPaused, takeOverview, trouble } from './state.ts';
+import { isPaused, overview, takeOverview, trouble } from './state.ts';
 import { pageToken } from './token.ts';
 
 export const LOOK_MS = 1_000;
+/** After a look at what weft ui answers when there is something to tell, or a second after it has asked the agents. */
+const NEXT_LOOK_MS = 100;
 const ANSWER_MS = 8_000;
 
 /** @throws Error with what the server said. */
@@ -72,10 +77,15 @@ export function repeat(look: (signal: AbortSignal) => Promise<void>, everyMs: nu
 export function startFeed(): () => void {
   return repeat(async (signal) => {
     try {
-      takeOverview(await getJson<Overview>('/overview', signal));
+      const seen = overview.peek()?.atMs;
+      const next = await getJson<Overview>(seen === undefined ? '/overview' : `/overview?after=${seen}`, signal);
+      // It was asked for before the reader paused.
+      if (seen === undefined || !isPaused.peek()) takeOverview(next);
       trouble.value = undefined;
     } catch (error) {
-      if (!signal.aborted) trouble.value = error instanceof Error ? error.message : String(error);
+      if (signal.aborted) return;
+      trouble.value = error instanceof Error ? error.message : String(error);
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
-  });
+  }, NEXT_LOOK_MS);
 }

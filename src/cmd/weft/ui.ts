@@ -68,7 +68,7 @@ async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
   const { PageAccess } = await import('../../ui/page-access.ts');
   const { startPageServer } = await import('../../ui/page-server.ts');
   const access = new PageAccess();
-  const fleet = new Fleet(sources, flags.cluster === true ? { mostPerSecond: MOST_THROUGH_API_SERVER } : {});
+  using fleet = new Fleet(sources, flags.cluster === true ? { mostPerSecond: MOST_THROUGH_API_SERVER } : {});
   const app = uiApp({ fleet, files: pageFiles(), hostNames: HOST_NAMES, access, lab: () => lab });
   await using server = await startPageServer(app, LISTEN, flags.port, stop.signal);
   const address = access.address(`http://${LISTEN}:${server.port}`);

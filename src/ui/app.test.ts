@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { FakeInspection } from '../../test/fakes/fake-inspection.ts';
 import type { LabResult } from '../lab/lab-result.ts';
 import type { AgentSource } from './agent-source.ts';
 import { hostNameOf, uiApp } from './app.ts';
@@ -12,13 +13,16 @@ const FILES = new Map([
   ['page.css', 'css'],
 ]);
 
+const agent = new FakeInspection();
+const ANSWERS: Readonly<Record<string, unknown>> = { '/self': agent.self(), '/peers': agent.peers() };
 const asked: string[] = [];
 const source: AgentSource = {
   name: 'h 1',
   ask: async (path) => {
     asked.push(path);
     if (path === '/fails') throw new Error('connection refused');
-    return { status: path === '/none' ? 404 : 200, contentType: 'text/html', body: Buffer.from('{"a":"<b>"}') };
+    const body = Buffer.from(JSON.stringify(ANSWERS[path] ?? { a: '<b>' }));
+    return { status: path === '/none' ? 404 : 200, contentType: 'text/html', body };
   },
 };
 const lab = { id: 'abc' } as LabResult;
@@ -98,7 +102,7 @@ describe('the web server of the page', () => {
       asked.length = 0;
       const response = await get(`/hosts/h%201/api/v1${path}`);
       assert.equal(response.status, 200);
-      assert.deepEqual(await response.json(), { a: '<b>' });
+      assert.deepEqual(await response.json(), JSON.parse(JSON.stringify(ANSWERS[path] ?? { a: '<b>' })));
       return [...asked];
     };
     await get('/overview');

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { FakeInspection } from '../../test/fakes/fake-inspection.ts';
 import { eventually } from '../../test/netns/waiting.ts';
 import type { AgentEvent, EventKind } from '../events/event.ts';
 import type { AgentSource } from './agent-source.ts';
@@ -7,10 +8,10 @@ import { Fleet, type FleetOptions } from './fleet.ts';
 
 const never = new AbortController().signal;
 
+const agent = new FakeInspection();
+
 function answer(path: string): unknown {
-  return path === '/self'
-    ? { ready: true, lease: { subnets: ['10.1.0.0/24'], publicAddresses: ['1.1.1.1'] }, dataPath: {} }
-    : { atMs: 1, total: 0, peers: [] };
+  return path === '/self' ? agent.self() : { atMs: 1, total: 0, peers: [] };
 }
 
 function source(name: string, ask: (path: string, signal: AbortSignal) => Promise<unknown>): AgentSource {
@@ -86,6 +87,32 @@ describe('agents of a page', () => {
     assert.match(host?.reason ?? '', /status 401.*a token is needed/);
   });
 
+  it('that answer with something else are away, and hide nobody', async () => {
+    const answers: readonly unknown[] = [
+      {},
+      [],
+      'text',
+      null,
+      7,
+      { ...agent.self(), lease: { subnets: 7 } },
+      { ...agent.self(), external: { addresses: [{}] } },
+      { ...agent.peers(), peers: {} },
+      { ...agent.peers(), peers: [null] },
+      { ...agent.peers(), peers: [{ ...agent.list[0], subnets: 'all' }] },
+      { ...agent.peers(), peers: [{ ...agent.list[0], rx: { drops: null } }] },
+      { ...agent.peers(), peers: [{ ...agent.list[0], probe: 7 }] },
+    ];
+    const sources = answers.map((given, index) =>
+      source(`bad-${index}`, async (path) => (path === '/self' && index > 6 ? agent.self() : given)),
+    );
+    const { hosts } = await new Fleet([...sources, source('good', async (path) => answer(path))]).overview(never);
+    assert.deepEqual(
+      hosts.map(({ state }) => state),
+      [...answers.map(() => 'away'), 'ready'],
+    );
+    for (const { name, reason = '' } of hosts) if (name !== 'good') assert.notEqual(reason, '', name);
+  });
+
   it('of a large cluster are not asked all at once', async () => {
     let running = 0;
     let most = 0;
@@ -109,6 +136,8 @@ describe('agents of a page', () => {
       id: `${index}`,
       subnets: [`${index}`],
       publicAddresses: [],
+      backendType: 'udp',
+      path: 'forwarder',
     }));
     const large = source('a', async (path) => {
       asked++;

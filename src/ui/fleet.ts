@@ -1,6 +1,6 @@
 /** Asks all agents of a page, no more often than somebody looks at it. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Peers, Self } from '../api/schema.ts';
+import { type Answer, type Peers, parseAnswer, type Self } from '../api/schema.ts';
 import { describeError } from '../errors.ts';
 import type { EventKind } from '../events/event.ts';
 import type { AgentSource } from './agent-source.ts';
@@ -292,8 +292,8 @@ export class Fleet implements Disposable {
     const signal = AbortSignal.timeout(this.#options.answerMs);
     try {
       const [self, peers] = await Promise.all([
-        this.#askJson<Self>(member.source, '/self', signal),
-        this.#askJson<Peers>(member.source, '/peers', signal),
+        this.#askJson(member.source, '/self', signal),
+        this.#askJson(member.source, '/peers', signal),
       ]);
       Object.assign(member, { self, peers, failure: undefined, saidAtMs: this.#options.now() });
     } catch (error) {
@@ -307,10 +307,10 @@ export class Fleet implements Disposable {
     }
   }
 
-  /** The agent is of this version or a later one, whose answers have at least what this one reads. */
-  async #askJson<T>(source: AgentSource, path: string, signal: AbortSignal): Promise<T> {
+  /** Of this version or a later one, whose answers have at least what this one reads; what is none must not hide the other hosts. */
+  async #askJson<E extends '/self' | '/peers'>(source: AgentSource, path: E, signal: AbortSignal): Promise<Answer<E>> {
     const { status, body } = await source.ask(path, signal);
-    if (status === 200) return this.#timed(() => JSON.parse(body.toString('utf8')) as T);
+    if (status === 200) return this.#timed(() => parseAnswer(path, JSON.parse(body.toString('utf8'))));
     throw new Error(`it answered ${path} with status ${status}: ${body.toString('utf8', 0, 200)}`);
   }
 }

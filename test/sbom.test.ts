@@ -52,7 +52,7 @@ describe('the bill of materials', () => {
     const names = npm.map(({ purl }) => purl.replace(/@[^@]*$/, ''));
     for (const name of [
       'koffi',
-      'hono',
+      'pino',
       'valibot',
       '%40grpc/grpc-js',
       '%40kubernetes/client-node',

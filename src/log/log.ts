@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import pino from 'pino';
 import { printable, printableLines } from '../printable.ts';
 
 export type LogFormat = 'text' | 'json';
@@ -72,6 +73,16 @@ export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', w
     }
     put(line);
   };
+  const json = pino(
+    {
+      base: { pid: process.pid },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      messageKey: 'message',
+    },
+    { write: (line: string) => void (jsonLine = line) },
+  );
+  let jsonLine = '';
   const lineOf = (
     level: Level,
     message: string,
@@ -84,9 +95,8 @@ export function createLog({ format, verbosity, vmodule = [], backtraceAt = '', w
       const text = stack === undefined ? shown : `${shown}\n${stack}`;
       return klogLine(SEVERITY[level], new Date(), process.pid, caller, text, fields);
     }
-    const head = { level, time: new Date().toISOString(), pid: process.pid };
-    const line = { ...head, ...shownFields(fields), caller, ...(stack === undefined ? {} : { stack }), message: shown };
-    return `${JSON.stringify(line)}\n`;
+    json[level]({ ...shownFields(fields), caller, ...(stack === undefined ? {} : { stack }) }, shown);
+    return jsonLine;
   };
   const modules = vmodule.map(({ pattern, level }) => ({ matches: fileMatcher(pattern), level }));
   const log = (level: Level, message: string, fields: LogFields | undefined, frames = stackFrames(3)): void => {

@@ -90,6 +90,7 @@ export const packageHomes: Readonly<Record<string, readonly string[]>> = {
   koffi: ['src/linux/ffi.ts'],
   // Only makes the checked-in module anew: a development dependency, which an installation does not have.
   assemblyscript: ['src/dataplane/wasm/compile.ts'],
+  pino: ['src/log/'],
   commander: ['src/cmd/weft/'],
   // What other programs print, and the agent's API. The agent reads its own formats by hand: each has messages of its own, and may
   // be half right.

@@ -6,7 +6,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { createFastPathTables } from '../../src/cmd/flanneld/host-fast-path.ts';
+import { createFastPathTables } from '../../src/cmd/flanneld/fast-path-programs.ts';
 import { COUNTER_VALUE_BYTES, LAYOUT, RX_PACKETS, TX_PACKETS } from '../../src/dataplane/fast-path/layout.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import type { Underlay } from '../../src/lab/namespaces.ts';

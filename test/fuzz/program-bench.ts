@@ -166,12 +166,13 @@ export async function openProgramBench(
   socket.use(openUdpSocket({ address: place.own, port: PORT, bufferBytes: ROOM }));
   const underlay = readDeviceFacts('eth0');
   if (typeof underlay === 'number') throw new Error(`eth0: ${underlay}`);
+  const layout = underlayLayout(underlayVersion);
   const tables = new FastPathTables(
-    mapsBy(underlayLayout(underlayVersion), (name, shape) => {
+    mapsBy(layout, (name, shape) => {
       const maxEntries = shape.kind === 'array' ? 1 : 64;
       return stack.use(createBpfMap({ ...shape, name: `test_${name}`, maxEntries }));
     }),
-    underlayVersion,
+    layout,
   );
   tables.beat(FOREVER, 0n);
   const load = (

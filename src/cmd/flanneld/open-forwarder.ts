@@ -16,14 +16,9 @@ import { readQueueDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
 import { ticker } from '../../ticker.ts';
+import { createFastPathTables } from './fast-path-programs.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import {
-  createFastPathTables,
-  type FastPathKeeping,
-  keepFastPathOpen,
-  type SendSign,
-  withoutFastPath,
-} from './host-fast-path.ts';
+import { type FastPathKeeping, HostFastPath, type SendSign, withoutFastPath } from './host-fast-path.ts';
 
 /** How soon a refused sender is spoken of. */
 const REFUSALS_MS = 2_000;
@@ -88,16 +83,13 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
           running.use(reportRefusals(forwarder, options.onNotice));
           if (fastPath !== undefined) {
             running.use(
-              keepFastPathOpen(
-                fastPath.tables,
-                fastPath.keeping,
-                options.underlay,
-                { destinationCheck: options.destinationCheck, fastPathIn: options.fastPathIn },
-                [signals.tx, signals.rx],
-                signSender(socket.fd, icmp6Fd, options.underlay()),
-                options.onFastPath,
-                options.onNotice,
-              ),
+              new HostFastPath({
+                ...fastPath,
+                ...{ underlay: options.underlay, onState: options.onFastPath, onNotice: options.onNotice },
+                ...{ destinationCheck: options.destinationCheck, fastPathIn: options.fastPathIn },
+                signals: [signals.tx, signals.rx],
+                send: signSender(socket.fd, icmp6Fd, options.underlay()),
+              }),
             );
           }
         },

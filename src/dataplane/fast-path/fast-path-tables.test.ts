@@ -104,7 +104,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     awaiting: make('hash', 'awaiting', 4, 4),
     agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
   };
-  const tables = new FastPathTables(maps, 4);
+  const tables = new FastPathTables(maps, underlayLayout(4));
   const publishPeers = (peers: readonly Ipv4Peer[]): void => tables.publish({ ...HOST, peers, mtu: 1_472 });
   return {
     ...maps,
@@ -480,7 +480,7 @@ describe('FastPathTables: IPv6 subnets', () => {
   it('outlive an agent, and go with the first table of the next', () => {
     using host = openHost();
     publish(host, [peerA, peerB]);
-    const next = new FastPathTables(host.tables.maps, 4);
+    const next = new FastPathTables(host.tables.maps, underlayLayout(4));
     assert.equal(found(host, 'fd00:244:0:2:8000::9'), '192.0.2.2 slot 2');
     host.writes();
     next.publish({ ipv4: { network: NETWORK, own: OWN }, ipv6: IPV6, peers: [peerA, peerB], mtu: 1_472 });
@@ -544,7 +544,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
       underlayLayout(6),
       (name, shape) => new FakeBpfMap({ ...shape, name, maxEntries: shape.kind === 'array' ? 1 : 64 }),
     );
-    const tables = new FastPathTables(maps, 6);
+    const tables = new FastPathTables(maps, underlayLayout(6));
     const publish = (...peers: readonly Peer[]): void =>
       tables.publish({ ipv4: undefined, ipv6: IPV6, peers, mtu: 1_452 });
     return { maps, tables, publish, [Symbol.dispose]: () => tables[Symbol.dispose]() };
@@ -585,7 +585,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
     host.publish(peer(1, ofA), peer(2, ofB));
     host.tables.grant(ofA, GRANT);
     host.tables.beat(40n, 1n);
-    const next = new FastPathTables(host.maps, 6);
+    const next = new FastPathTables(host.maps, underlayLayout(6));
     assert.deepEqual([next.portOf(ofA), next.portOf(ofB)], [8_285, 8_285]);
     assert.deepEqual([...next.held(1_000n)], [[ofA, GRANT]]);
     next.publish({ ipv4: undefined, ipv6: IPV6, peers: [peer(2, ofB)], mtu: 1_452 });
@@ -606,7 +606,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     for (const peer of [ofA, ofB]) host.tables.grant(peer, GRANT);
     host.learn('192.0.2.1', 7);
     host.learn('192.0.2.2', 7);
-    const next = new FastPathTables(host.tables.maps, 4);
+    const next = new FastPathTables(host.tables.maps, underlayLayout(4));
     assert.equal(next.isPublished, false);
     assert.equal(host.routes().length, 2);
     assert.equal(next.portOf(ofB), 8_285);
@@ -623,7 +623,7 @@ describe('FastPathTables: what an earlier agent has left', () => {
     using host = openHost();
     host.publish(A);
     host.endpoints.remove(endpointKey('192.0.2.1'));
-    const next = new FastPathTables(host.tables.maps, 4);
+    const next = new FastPathTables(host.tables.maps, underlayLayout(4));
     next.publish({ ...HOST, peers: [peerOf(A)], mtu: 1_472 });
     assert.deepEqual(host.peers(), ['192.0.2.1']);
   });

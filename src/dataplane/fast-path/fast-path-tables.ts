@@ -38,7 +38,6 @@ import {
   TX_BYTES,
   TX_PACKETS,
   type UnderlayLayout,
-  underlayLayout,
   WAY_BACK_UNTIL,
   WHOLE_UNTIL,
   WHOLE_UNTIL_6,
@@ -159,10 +158,10 @@ export class FastPathTables implements Disposable {
   #refused = 0;
   #isPublished = false;
 
-  /** @param underlay by which version of IP the hosts reach each other, and the maps are made. */
-  constructor(maps: BpfMaps, underlay: 4 | 6) {
+  /** @param layout by which the maps are made. */
+  constructor(maps: BpfMaps, layout: UnderlayLayout) {
     this.maps = maps;
-    this.layout = underlayLayout(underlay);
+    this.layout = layout;
     this.#inherit();
   }
 

@@ -1,0 +1,117 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DestinationCheck } from '../../dataplane/destination-check.ts';
+import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
+import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
+import { type MapName, mapsBy, type UnderlayLayout, underlayLayout } from '../../dataplane/fast-path/layout.ts';
+import { outboundProgram } from '../../dataplane/fast-path/outbound-program.ts';
+import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
+import { xdpProgram } from '../../dataplane/fast-path/xdp-program.ts';
+import { MAX_PEERS } from '../../dataplane/supervisor.ts';
+import { describeError } from '../../errors.ts';
+import { attachTcx, attachXdp, createBpfMap, loadClassifier, loadXdp } from '../../linux/bpf.ts';
+import { removeOthers } from '../../linux/bpf-directory.ts';
+import { type Place, placeNumber, type WayIn } from './fast-path-place.ts';
+
+/** How many entries a map may have: one for each peer, but for these. */
+const ONE_A_PEER = MAX_PEERS + 1;
+const ENTRIES: Partial<Readonly<Record<MapName, number>>> = {
+  // Looking for an entry of a hash table, the kernel walks its buckets, of which there are as many as it may have entries, and this one is
+  // looked at again and again. Hosts that find no room in one turn are named in a later one.
+  awaiting: 1_024,
+  agent: 1,
+};
+
+/** Maps of another layout are in other directories, and go when their programs have been replaced. */
+const LAYOUT_PREFIX = 'layout-';
+const layoutDirectory = (directory: string, { name }: UnderlayLayout): string =>
+  join(directory, `${LAYOUT_PREFIX}${name}`);
+const SIDES = ['out', 'in'] as const;
+/** With the maps that its program knows, so that it ends with them also where an agent of another layout knows nothing of it. */
+const xdpPin = (directory: string, layout: UnderlayLayout): string => join(layoutDirectory(directory, layout), 'xdp');
+
+/**
+ * The maps of the fast path in this host's kernel.
+ * @param directory where they are kept, and may be already, with what an agent before this one knew.
+ * @param underlay by which version of IP the hosts reach each other.
+ * @throws WeftError WEFT_FAST_PATH when it has no BPF for us.
+ */
+export function createFastPathTables(directory: string | undefined, underlay: 4 | 6): FastPathTables {
+  using stack = new DisposableStack();
+  const layout = underlayLayout(underlay);
+  const maps = directory === undefined ? undefined : layoutDirectory(directory, layout);
+  if (maps !== undefined) mkdirSync(maps, { recursive: true, mode: 0o700 });
+  const tables = new FastPathTables(
+    mapsBy(layout, (each, shape) => {
+      const name = `weft_${each}`;
+      const options = { ...shape, name, maxEntries: ENTRIES[each] ?? ONE_A_PEER };
+      return stack.use(createBpfMap(options, maps && join(maps, name)));
+    }),
+    layout,
+  );
+  stack.move();
+  return tables;
+}
+
+/** The programs on the devices; they end when it is disposed of, unless they are kept. */
+export interface AttachedPrograms extends Disposable {
+  /** Why there is no XDP although the place has room for it. */
+  readonly refusal: string | undefined;
+}
+
+/**
+ * Puts the programs in their place, or takes over those that are kept there. What is known counts for the place where it was learned, and
+ * as long as the programs were there all the time.
+ * @throws WeftError WEFT_FAST_PATH when the kernel refuses them.
+ */
+export function attachPrograms(
+  tables: FastPathTables,
+  place: Place,
+  destinationCheck: DestinationCheck,
+  directory: string | undefined,
+): AttachedPrograms {
+  const options = { maps: tables.maps, ...place, destinationCheck };
+  if (tables.agent().place !== placeNumber(place)) tables.forget();
+  using stack = new DisposableStack();
+  const open = (side: (typeof SIDES)[number], code: Uint8Array, device: number): boolean => {
+    const program = stack.use(loadClassifier(`weft_${side}`, code));
+    const tcxSide = side === 'in' ? 'ingress' : 'egress';
+    return stack.use(attachTcx(program, device, tcxSide, directory && join(directory, side))).isTakenOver;
+  };
+  const areTakenOver = [
+    open('out', outboundProgram(options), place.tunIndex),
+    open('in', inboundProgram(options), place.underlayIndex),
+  ];
+  if (areTakenOver.includes(false)) tables.forget();
+  // Last, because what it takes needs the one behind it.
+  const refusal = attachWayIn(options, place.wayIn, directory && xdpPin(directory, tables.layout), stack);
+  if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory, tables.layout));
+  const held = stack.move();
+  return { refusal, [Symbol.dispose]: () => held.dispose() };
+}
+
+/** Why there is none, where the kernel refuses it: packets then take the other ways. */
+function attachWayIn(
+  options: ProgramOptions,
+  wayIn: WayIn,
+  pin: string | undefined,
+  stack: DisposableStack,
+): string | undefined {
+  if (wayIn.type !== 'xdp') {
+    if (pin !== undefined) rmSync(pin, { force: true });
+    return undefined;
+  }
+  try {
+    const program = stack.use(loadXdp('weft_xdp', xdpProgram({ ...options, ownMac: wayIn.ownMac })));
+    stack.use(attachXdp(program, options.underlayIndex, pin));
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
+}
+
+/** Takes away what is kept of the programs in that directory, so that they end with their descriptors. */
+export function endKept(directory: string, layout: UnderlayLayout): void {
+  for (const pin of [xdpPin(directory, layout), ...SIDES.map((side) => join(directory, side))])
+    rmSync(pin, { force: true });
+}

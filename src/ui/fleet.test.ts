@@ -270,7 +270,7 @@ describe('agents of a page', () => {
 
     it('are asked every second where none is told, and by who waits for nothing any more not at all', async () => {
       const agent = new Told();
-      using fleet = new Fleet([agent.source], { lookMs: 1, freshMs: 0 });
+      using fleet = new Fleet([agent.source], { lookMs: 20, freshMs: 0 });
       const first = await fleet.overview(never);
       assert.ok((await fleet.next(first.atMs, never)).atMs > first.atMs);
       assert.equal(agent.asked, 4);

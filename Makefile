@@ -63,7 +63,7 @@ faults: ## measure what faults cost, with real servers, as a table; OUTAGE_SECON
 	mkdir -p .cache
 	rm -f .cache/faults.jsonl
 	WEFT_OUTAGE_SECONDS=$(OUTAGE_SECONDS) WEFT_FAULTS_REPORT=$(CURDIR)/.cache/faults.jsonl \
-	  scripts/test.sh e2e test/e2e/faults-etcd.test.ts test/e2e/faults-kube.test.ts test/e2e/faults-address-etcd.test.ts \
+	  scripts/test.sh e2e --test-concurrency=1 test/e2e/faults-etcd.test.ts test/e2e/faults-kube.test.ts test/e2e/faults-address-etcd.test.ts \
 	  test/e2e/faults-address-kube.test.ts test/e2e/faults-start.test.ts \
 	  test/e2e/faults-clock.test.ts $(ARGS) >&2
 	scripts/run.sh scripts/faults-table.ts .cache/faults.jsonl $(DOCUMENT)

@@ -40,6 +40,8 @@ const CHARON_CONFIG = ['/etc/strongswan.conf', '/etc/strongswan.d'];
 /** The least that WebAssembly's SIMD and the kernel's random numbers need: newer instructions are translated to slower code. */
 const CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand';
 const MEMORY_MIB = 1_536;
+/** It computes all the time, and other tests run beside it: they have the processors first. */
+const NICENESS = 5;
 /** At which the guest reaches what listens on 127.0.0.1 here (QEMU's user network). */
 export const MACHINE_ADDRESS = '10.0.2.2';
 /** Below the guest's folder: what it can fetch by TFTP. */
@@ -87,6 +89,7 @@ export class Guest implements AsyncDisposable {
       // What the kernel does not know of its command line is in the environment of its first program.
       const only = scenarios === undefined ? '' : ` SCENARIOS=${scenarios.join(',')}`;
       const argv = [
+        ...['nice', '-n', String(NICENESS)],
         ...['qemu-system-x86_64', '-accel', 'tcg', '-cpu', CPU, '-smp', '2', '-m', String(MEMORY_MIB)],
         ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', 'stdio'],
         ...['-netdev', `user,id=machine,ipv6=off,tftp=${join(folder, SHARED)}`],

@@ -46,7 +46,12 @@ describe('agents of a page', () => {
   it('that are slow keep nobody waiting: there is what they said before', async () => {
     let nowMs = 0;
     let hanging: PromiseWithResolvers<never> | undefined;
-    const slow = source('slow', async (path) => (hanging === undefined ? answer(path) : hanging.promise));
+    let isHeld = false;
+    const slow = source('slow', async (path) => {
+      if (hanging === undefined) return answer(path);
+      isHeld = true;
+      return hanging.promise;
+    });
     const fleet = new Fleet([slow, source('quick', async (path) => answer(path))], {
       now: () => nowMs,
       patienceMs: 1,
@@ -57,6 +62,7 @@ describe('agents of a page', () => {
     hanging = Promise.withResolvers<never>();
     nowMs = 1000;
     assert.deepEqual(await states(), ['ready', 'ready']);
+    await eventually('the first is asked', () => isHeld || undefined);
     hanging.reject(new Error('connection reset'));
     hanging = undefined;
     await eventually('the first is away', async () => (await states())[0] === 'away');

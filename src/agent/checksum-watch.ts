@@ -115,8 +115,9 @@ export class ChecksumWatch implements AsyncDisposable {
     }
     if (against.length === 0) return;
     this.#broken.add(link);
+    const peers = `${against.map(formatAddr).join(' and ')} ${against.length === 1 ? 'answers' : 'answer'}`;
     log.warn(
-      `Packets of ${link} lose their checksums on the way when a device is left to compute them: ${against.map(formatAddr).join(' and ')} answer only when this host does. Turning tx-checksum-ip-generic of ${link} off (TxChecksumOffload)`,
+      `Packets of ${link} lose their checksums on the way when a device is left to compute them: ${peers} only when this host does. Turning tx-checksum-ip-generic of ${link} off (TxChecksumOffload)`,
     );
     onBroken();
   }

@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef } from 'preact/hooks';
 import { hasLostFocus } from '../focus.ts';
 import { count, packetRate } from '../format.ts';
-import { hostText, hostTones, isAbout, problemsOf, STATE_WORDS } from '../model/hosts.ts';
+import { hostText, hostTones, isAbout, labelsOf, problemsOf, STATE_WORDS } from '../model/hosts.ts';
 import { linkKey } from '../model/rates.ts';
 import { choose, filter, overview, rates } from '../state.ts';
 
@@ -17,6 +17,7 @@ export function HostList({ returnTo }: { readonly returnTo: string | undefined }
     () => problemsOf(now).filter((problem) => isAbout(problem, now, filter.value)),
     [now, filter.value],
   );
+  const labels = useMemo(() => labelsOf(now.hosts.map(({ name }) => name)), [now]);
   const left = useRef<HTMLButtonElement>(null);
   useEffect(() => {
     if (hasLostFocus()) left.current?.focus();
@@ -68,8 +69,8 @@ export function HostList({ returnTo }: { readonly returnTo: string | undefined }
                 onClick={() => choose({ host: host.name })}
               >
                 <i class={`mark ${tones[index]}`} aria-hidden="true" />
-                <span class="name">
-                  {host.name} <span class="dim mono">{host.subnets[0] ?? STATE_WORDS[host.state]}</span>
+                <span class="name" title={host.name}>
+                  {labels[index]} <span class="dim mono">{host.subnets[0] ?? STATE_WORDS[host.state]}</span>
                   <span class="sr">, {STATE_WORDS[host.state]}</span>
                 </span>
                 <span class="num dim">{packetRate(sums[index]!)}</span>

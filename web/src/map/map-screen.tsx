@@ -14,7 +14,7 @@ import { PeerCard } from './peer-card.tsx';
 /** At the bottom, where no host is put. */
 const LEGEND_HEIGHT = 30;
 /** So many characters are in the card of a host. */
-const MAX_LABEL = 14;
+const MAX_LABEL = 11;
 
 /** Hosts, the links between them, and the packets on these. */
 export function MapScreen() {

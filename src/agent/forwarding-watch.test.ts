@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { FAMILIES, familiesIn } from '../ip/family.ts';
 import { ForwardingWatch } from './forwarding-watch.ts';
 
 const V4 = '/proc/sys/net/ipv4/ip_forward';
@@ -20,7 +21,7 @@ test('what the kernel does not pass on is said once, by family, with the remedy,
   const done = Promise.withResolvers<void>();
   let looks = 0;
   await using watch: ForwardingWatch = new ForwardingWatch({
-    families: ['ipv4', 'ipv6'],
+    families: FAMILIES,
     intervalMs: 1,
     read: async (path) => {
       if (path === V4 && looks > 0) off.push(watch.off);
@@ -50,7 +51,11 @@ test('a network of IPv6 alone does not need IPv4 to be passed on', async () => {
   const asked: string[] = [];
   const done = Promise.withResolvers<void>();
   await using _watch = new ForwardingWatch({
-    ...{ families: ['ipv6'], intervalMs: 1, log: { info: () => {}, warn: () => assert.fail('nothing is wrong') } },
+    ...{
+      families: familiesIn({ ipv4: undefined, ipv6: true }),
+      intervalMs: 1,
+      log: { info: () => {}, warn: () => assert.fail('nothing is wrong') },
+    },
     read: async (path) => {
       asked.push(path);
       if (asked.length === 2) done.resolve();

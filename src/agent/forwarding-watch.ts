@@ -1,4 +1,4 @@
-import type { FamilyKey } from '../ip/family.ts';
+import type { Family } from '../ip/family.ts';
 import type { Log } from '../log/log.ts';
 import {
   describeForwardingOff,
@@ -10,7 +10,7 @@ import { SteadyLook } from './steady-look.ts';
 
 export interface ForwardingWatchOptions {
   /** Those of the network. */
-  readonly families: readonly FamilyKey[];
+  readonly families: readonly Family[];
   readonly log: Pick<Log, 'info' | 'warn'>;
   /** Also from the start to the first look: the first pod of a host turns it on. */
   readonly intervalMs: number;

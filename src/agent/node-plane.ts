@@ -18,7 +18,7 @@ import type { Reconciler } from '../desired/reconciler.ts';
 import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
 import { describeError } from '../errors.ts';
 import type { IpPrefix } from '../ip/address.ts';
-import { FAMILIES, present } from '../ip/family.ts';
+import { familiesIn, present } from '../ip/family.ts';
 import { type Lease, type LeaseEvent, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { ChecksumWatch, summedBefore } from './checksum-watch.ts';
 import { DuePeers } from './due-peers.ts';
@@ -360,7 +360,7 @@ export class NodePlane implements AsyncDisposable {
     const { config, host, log, options } = this.#parts;
     const intervalMs = Math.min(FIREWALL_LOOKS_EVERY * options.iptablesResyncSeconds * 1_000, LONGEST_TIMER_MS);
     this.#passing ??= new ForwardingWatch({
-      ...{ families: FAMILIES.flatMap(({ key }) => (config[key] === undefined ? [] : key)), log, intervalMs },
+      ...{ families: familiesIn(config), log, intervalMs },
       read: (path, signal) => host.readText(path, signal),
     });
     const links = this.#backend.host(own).kernel.links.filter(({ kind }) => kind !== 'external');

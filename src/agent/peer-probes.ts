@@ -1,10 +1,8 @@
 import type { Backend, ExternalInterface, PeerPart } from '../backend/backend.ts';
 import { describeError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
-import { formatPrefix, type IpAddr } from '../ip/address.ts';
+import { formatPrefix, nextAddr } from '../ip/address.ts';
 import { FAMILIES } from '../ip/family.ts';
-import { ipv4Of } from '../ip/ipv4.ts';
-import { ipv6Of } from '../ip/ipv6.ts';
 import type { Lease, LeaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
 import { FaultLog } from '../probe/fault-log.ts';
@@ -162,14 +160,10 @@ export function probeTargets(
     const hasDevice = addresses.some(({ addr }) => addr === ownSubnet.addr);
     return {
       id: formatPrefix(subnet),
-      overlay: hasDevice ? subnet.addr : next(subnet.addr),
+      overlay: hasDevice ? subnet.addr : nextAddr(subnet.addr),
       underlay: peer.attrs.publicAddresses[key],
       mtuBytes: backend.mtuBytes,
       underlayMtuBytes: external.mtuBytes,
     };
   });
-}
-
-function next(addr: IpAddr): IpAddr {
-  return typeof addr === 'number' ? ipv4Of(addr + 1) : ipv6Of(addr + 1n);
 }

@@ -9,7 +9,7 @@ import { describeError, WeftError } from '../errors.ts';
 import { isAdmitted, privately } from '../private-socket.ts';
 import type { Inspection } from './inspection.ts';
 
-/** Nothing moved in either direction; a stream sends something every second. */
+/** Nothing moved in either direction; a stream sends something every ten seconds at least. */
 const IDLE_MS = 60_000;
 /** Requests under way may take so long once the agent ends; streams end at once. */
 const GRACE_MS = 1_000;

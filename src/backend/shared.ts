@@ -2,7 +2,7 @@ import { linkKind } from '../desired/link-kinds/table.ts';
 import type { Address, LinkSysctl, Route, UnicastRoute, WantedLink, WantedState } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import { containsAddr, formatAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
-import { FAMILIES, type Family, type FamilyKey, perFamily } from '../ip/family.ts';
+import { FAMILIES, type Family, type FamilyKey, familiesIn, perFamily } from '../ip/family.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import { type JsonValue, type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
 import type { BackendKind, ExternalInterface, Network, PeerPart, SkippedPeer } from './backend.ts';
@@ -11,7 +11,7 @@ import type { BackendKind, ExternalInterface, Network, PeerPart, SkippedPeer } f
 
 /** The families of the network that a backend carries. */
 export function carried(network: Network, kind: Pick<BackendKind<never, never>, 'families'>): readonly Family[] {
-  return FAMILIES.filter(({ key }) => network[key] !== undefined && kind.families.includes(key));
+  return familiesIn(network).filter(({ key }) => kind.families.includes(key));
 }
 
 /** @throws WeftError WEFT_CONFIG_INVALID when none of its families is on. */

@@ -7,13 +7,11 @@ import {
   formatPrefix,
   type IpAddr,
   type IpPrefix,
-  isIpv4,
+  nextAddr,
   parseAddr,
-  prefixOf,
+  singlePrefix,
 } from '../ip/address.ts';
 import { FAMILIES, present } from '../ip/family.ts';
-import { ipv4Of } from '../ip/ipv4.ts';
-import { ipv6Of } from '../ip/ipv6.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
 import type { ProbeTarget } from '../probe/ports.ts';
 
@@ -114,7 +112,7 @@ function isOnDevice(subnet: IpPrefix, links: readonly ViewLink[]): boolean {
 
 /** The address of the bridge, which is the first that a container could have. */
 export function gatewayOf({ addr }: IpPrefix): IpAddr {
-  return typeof addr === 'number' ? ipv4Of(addr + 1) : ipv6Of(addr + 1n);
+  return nextAddr(addr);
 }
 
 function mtuOf(text: string): number | undefined {
@@ -156,7 +154,7 @@ export function prefixesOfPeer({ known }: HostView, word: string): readonly IpPr
     const subnets = present(lease.subnets);
     const addresses = present(lease.attrs.publicAddresses);
     if (!isCalled(word, { holder: lease.origin?.holder, subnets, addresses })) return [];
-    return [...subnets, ...addresses.map((addr) => prefixOf(addr, isIpv4(addr) ? 32 : 128))];
+    return [...subnets, ...addresses.map((addr) => singlePrefix(addr))];
   });
   return found.length === 0 ? undefined : found;
 }

@@ -1,10 +1,11 @@
 import { type AnyBackendKind, backendKind, backendKinds } from '../backend/registry.ts';
 import { FIRST_TUN_NAME, ownTuns } from '../backend/tun-name.ts';
-import { formatCidr } from '../cni/ip-text.ts';
+import { type Cidr, formatCidr } from '../cni/ip-text.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
 import type { OwnLink } from '../desired/state.ts';
-import { FAMILIES, type FamilyKey, type PerFamily } from '../ip/family.ts';
+import { formatAddr, nextAddr } from '../ip/address.ts';
+import { FAMILIES, type Family, familiesIn, type PerFamily } from '../ip/family.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
@@ -86,13 +87,18 @@ export async function readSubnetEnv(
 export async function familiesHere(
   host: Pick<DoctorHost, 'readText'>,
   paths: Pick<DoctorPaths, 'subnetFile' | 'netConfigPath'>,
-): Promise<readonly FamilyKey[]> {
+): Promise<readonly Family[]> {
   const env = await readSubnetEnv(host, paths);
   const config = env === undefined ? (await readNetConf(host, paths))?.config : undefined;
   const has: PerFamily<unknown> =
     env === undefined ? { ipv4: config?.ipv4, ipv6: config?.ipv6 } : { ipv4: env.subnet, ipv6: env.ipv6Subnet };
-  const families = FAMILIES.flatMap(({ key }) => (has[key] === undefined ? [] : key));
-  return families.length === 0 ? ['ipv4'] : families;
+  const families = familiesIn(has);
+  return families.length === 0 ? FAMILIES.filter(({ version }) => version === 4) : families;
+}
+
+/** Of the bridge of containers, with the length of the subnet. */
+export function gatewayOf({ ip, length }: Cidr): string {
+  return `${formatAddr(nextAddr(ip))}/${length}`;
 }
 
 export const NOTHING_TO_COMPARE = 'nothing to compare: there is no subnet.env yet (see subnet-env)';

@@ -1,12 +1,20 @@
 import { formatCidr } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
-import { formatAddr, nextAddr, parsePrefix } from '../ip/address.ts';
+import { formatAddr, parsePrefix } from '../ip/address.ts';
 import { FAMILIES, present } from '../ip/family.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
 import { type Check, fail, ok, warn } from './check.ts';
-import { familiesHere, hasForwarder, NOTHING_TO_COMPARE, readBackend, readNetConf, readSubnetEnv } from './facts.ts';
+import {
+  familiesHere,
+  gatewayOf,
+  hasForwarder,
+  NOTHING_TO_COMPARE,
+  readBackend,
+  readNetConf,
+  readSubnetEnv,
+} from './facts.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 const BRIDGE = 'cni0';
@@ -24,7 +32,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (await usesNftables()) return ok('not needed with EnableNFTables');
         try {
           const families = await familiesHere(host, paths);
-          const versions = FAMILIES.flatMap(({ key, version }) => (families.includes(key) ? version : []));
+          const versions = families.map(({ version }) => version);
           const [problem] = await checkBridgeNetfilter(versions, (path) => host.readText(path));
           return problem === undefined
             ? ok('br_netfilter is loaded and enabled')
@@ -42,7 +50,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const families = await familiesHere(host, paths);
         const off = await forwardingOff(families, (path) => host.readText(path));
         return off.length === 0
-          ? ok(`enabled for ${FAMILIES.flatMap(({ key, name }) => (families.includes(key) ? name : [])).join(' and ')}`)
+          ? ok(`enabled for ${families.map(({ name }) => name).join(' and ')}`)
           : warn(describeForwardingOff(off), forwardingRemedy(off));
       },
     },
@@ -199,7 +207,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
         const bridge = await link(BRIDGE, signal);
         if (bridge === undefined || bridge.addresses.length === 0) return ok('no pod has been added yet');
-        const gateway = `${formatAddr(nextAddr(env.subnet.ip))}/${env.subnet.length}`;
+        const gateway = gatewayOf(env.subnet);
         return bridge.addresses.includes(gateway)
           ? ok(gateway)
           : fail(

@@ -1,10 +1,8 @@
-import type { Cidr } from '../cni/ip-text.ts';
 import { describeError } from '../errors.ts';
-import { formatAddr, nextAddr } from '../ip/address.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { clockDoubt } from './clock-doubt.ts';
-import { familiesHere, NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
+import { familiesHere, gatewayOf, NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 
 const BRIDGE = 'cni0';
@@ -222,7 +220,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         );
         const families = await familiesHere(host, paths);
         const off: string[] = [];
-        for (const name of families.includes('ipv4') ? new Set(devices) : []) {
+        for (const name of families.some(({ version }) => version === 4) ? new Set(devices) : []) {
           const value = await host.readText(`/proc/sys/net/ipv4/conf/${name}/forwarding`);
           if (value?.trim() === '0') off.push(name);
         }
@@ -233,7 +231,8 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
           );
         }
         // Of IPv6 there is one setting for all devices.
-        const none = await forwardingOff(families.includes('ipv6') ? ['ipv6'] : [], (path) => host.readText(path));
+        const ipv6 = families.filter(({ version }) => version === 6);
+        const none = await forwardingOff(ipv6, (path) => host.readText(path));
         return none.length === 0
           ? ok([...new Set(devices)].join(', '))
           : fail(describeForwardingOff(none), forwardingRemedy(none));
@@ -272,10 +271,6 @@ function bridgeFinding(
         `the MTU of ${BRIDGE} is ${bridge.mtuBytes}, and the overlay takes ${mtuBytes}: containers send packets that do not fit`,
         `ip link set ${BRIDGE} mtu ${mtuBytes}; the same for the interfaces in containers.`,
       );
-}
-
-function gatewayOf({ ip, length }: Cidr): string {
-  return `${formatAddr(nextAddr(ip))}/${length}`;
 }
 
 function named(lines: readonly string[]): string {

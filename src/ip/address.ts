@@ -26,6 +26,11 @@ export function isPrefix4(prefix: IpPrefix): prefix is Ipv4Prefix {
   return typeof prefix.addr === 'number';
 }
 
+/** Of IP, as in the first bits of its packets. */
+export function versionOf(addr: IpAddr): IpFamily {
+  return isIpv4(addr) ? 4 : 6;
+}
+
 export function parseAddr(text: string): IpAddr | undefined {
   return parseIpv4(text) ?? parseIpv6(text);
 }
@@ -77,4 +82,9 @@ export function overlaps(a: IpPrefix, b: IpPrefix): boolean {
 /** The network of that length around an address. @throws RangeError for a length that the family does not have. */
 export function prefixOf(addr: IpAddr, length: number): IpPrefix {
   return isIpv4(addr) ? prefix4(addr, length) : prefix6(addr, length);
+}
+
+/** Of that address alone. */
+export function singlePrefix(addr: IpAddr): IpPrefix {
+  return prefixOf(addr, isIpv4(addr) ? 32 : 128);
 }

@@ -29,6 +29,11 @@ export const FAMILIES: readonly Family[] = [
   { key: 'ipv6', version: 6, name: 'IPv6', bits: 128 },
 ];
 
+/** Those of which there is something, IPv4 first. */
+export function familiesIn(values: PerFamily<unknown>): readonly Family[] {
+  return FAMILIES.filter(({ key }) => values[key] !== undefined);
+}
+
 /** The same made for each family. */
 export function perFamily<T>(make: (key: FamilyKey) => T): PerFamily<T> {
   return { ipv4: make('ipv4'), ipv6: make('ipv6') };

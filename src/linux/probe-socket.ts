@@ -1,5 +1,5 @@
 import { WeftError } from '../errors.ts';
-import type { IpAddr, IpFamily } from '../ip/address.ts';
+import { type IpAddr, type IpFamily, versionOf } from '../ip/address.ts';
 import { ICMP } from '../ip/icmp.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6At } from '../ip/ipv6.ts';
@@ -115,7 +115,7 @@ class ProbeSocket implements ProbeIo {
   readonly #resources: DisposableStack;
 
   send(request: ProbeRequest): Sent {
-    const family = typeof request.to === 'number' ? 4 : 6;
+    const family = versionOf(request.to);
     const port = request.kind === 'udp' ? request.port : 0;
     const to = sockaddrOf(request.to, port);
     if (request.kind === 'udp') return this.#sendUdp(to, request.checksum);

@@ -10,7 +10,9 @@ import {
   type IpPrefix,
   isIpv4,
   isPrefix4,
+  nextAddr,
   parseAddr,
+  versionOf,
 } from '../ip/address.ts';
 import { type PerFamily, present } from '../ip/family.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
@@ -57,7 +59,7 @@ export async function makeTestContainer(
   const ip = (script: string, netnsPath?: string): Promise<unknown> =>
     run(['ip', '-batch', '-'], { stdin: script, timeoutMs: TIMEOUT_MS, netnsPath, signal });
   const [own, taken] = [await addressesOf(bridge, signal), await takenOn(bridge, signal)];
-  const used = present(subnets).filter((subnet) => isPrefix4(subnet) || own.has(addressAt(subnet, 1n)));
+  const used = present(subnets).filter((subnet) => isPrefix4(subnet) || own.has(nextAddr(subnet.addr)));
   const addresses = used.map((subnet) => ({ subnet, address: freeAddress(subnet, taken) }));
   const { path } = stack.use(holdNewNamespace());
   await ip(
@@ -70,13 +72,13 @@ export async function makeTestContainer(
   });
   const lines = addresses.flatMap(({ subnet, address }) => [
     `address add ${formatAddr(address)}/${subnet.length} dev eth0${isIpv4(address) ? '' : ' nodad'}`,
-    `route add default via ${formatAddr(addressAt(subnet, 1n))} dev eth0`,
+    `route add default via ${formatAddr(nextAddr(subnet.addr))} dev eth0`,
   ]);
   await ip(`${['link set lo up', 'link set eth0 up', ...lines].join('\n')}\n`, path);
   await forwarding(device, signal);
   const owned = stack.move();
   return {
-    families: used.map((subnet) => (isPrefix4(subnet) ? 4 : 6)),
+    families: used.map(({ addr }) => versionOf(addr)),
     inside: (work) => insideNamespace(path, work),
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
   };

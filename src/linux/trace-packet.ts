@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { formatAddr, type IpAddr, type IpFamily, isIpv4 } from '../ip/address.ts';
+import { formatAddr, type IpAddr, type IpFamily, versionOf } from '../ip/address.ts';
 import { ICMP } from '../ip/icmp.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
@@ -52,7 +52,7 @@ export interface TracePacket extends Disposable {
  * @throws RangeError when there is no socket for it, with the kernel's error.
  */
 export function openTracePacket(to: IpAddr, protocol: TraceProtocol, totalBytes: number): TracePacket {
-  const version: IpFamily = isIpv4(to) ? 4 : 6;
+  const version = versionOf(to);
   const { domain, udpHeaderBytes, any } = VERSIONS[version];
   const name = sockaddrOf(to, protocol.kind === 'icmp' ? 0 : protocol.port);
   const open = (type: number, number: number): number => {

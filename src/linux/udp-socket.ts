@@ -1,5 +1,5 @@
 import { WeftError } from '../errors.ts';
-import { formatEndpoint, type IpAddr, isIpv4 } from '../ip/address.ts';
+import { formatEndpoint, type IpAddr, isIpv4, versionOf } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6At, putIpv6 } from '../ip/ipv6.ts';
 import {
@@ -114,7 +114,7 @@ export interface OpenUdpSocketOptions {
  */
 export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptions): UdpSocket {
   const where = `UDP ${formatEndpoint({ addr: address, port })}`;
-  const version = isIpv4(address) ? 4 : 6;
+  const version = versionOf(address);
   const fd = socket(VERSIONS[version].family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) throw new WeftError('WEFT_SOCKET_FAILED', `failed to make a UDP socket: ${errnoName(fd)}`);
   try {

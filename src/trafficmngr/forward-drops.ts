@@ -2,12 +2,11 @@ import {
   containsPrefix,
   formatPrefix,
   type IpPrefix,
-  isIpv4,
   isPrefix4,
   overlaps,
   parseAddr,
   parsePrefix,
-  prefixOf,
+  singlePrefix,
 } from '../ip/address.ts';
 import type { FamilyKey, PerFamily } from '../ip/family.ts';
 
@@ -228,7 +227,7 @@ function destinationOf(rule: Rule): IpPrefix | undefined {
 function prefixIn(value: unknown): IpPrefix | undefined {
   if (typeof value === 'string') {
     const addr = parseAddr(value);
-    return addr === undefined ? undefined : prefixOf(addr, isIpv4(addr) ? 32 : 128);
+    return addr === undefined ? undefined : singlePrefix(addr);
   }
   if (typeof value !== 'object' || value === null || !('prefix' in value)) return undefined;
   const { addr, len } = value.prefix as { readonly addr?: unknown; readonly len?: unknown };

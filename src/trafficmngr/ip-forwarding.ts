@@ -1,4 +1,4 @@
-import type { FamilyKey, PerFamily } from '../ip/family.ts';
+import type { Family, PerFamily } from '../ip/family.ts';
 import type { ReadFile } from './bridge-netfilter.ts';
 
 /** What the kernel asks before it passes a packet on from one device to another. */
@@ -16,12 +16,12 @@ const SETTINGS: PerFamily<ForwardingSetting> = {
 
 /** Those of these families that are off: containers of this host reach nobody beyond it in that family, and nobody reaches them. */
 export async function forwardingOff(
-  families: readonly FamilyKey[],
+  families: readonly Family[],
   read: ReadFile,
 ): Promise<readonly ForwardingSetting[]> {
   const off: ForwardingSetting[] = [];
-  for (const family of families) {
-    const setting = SETTINGS[family];
+  for (const { key } of families) {
+    const setting = SETTINGS[key];
     if ((await read(setting.path))?.trim() === '0') off.push(setting);
   }
   return off;

@@ -5,7 +5,7 @@ import {
   type IpPrefix,
   isIpv4,
   parsePrefix,
-  prefixOf,
+  singlePrefix,
 } from '../ip/address.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
@@ -167,7 +167,7 @@ function untrackedRules(
   { listenAddress, listenPort }: TunnelSocket,
   network: IpPrefix | undefined,
 ): Pick<FamilyRules, 'untrackedIn' | 'untrackedOut'> {
-  const own = is(prefixOf(listenAddress, isIpv4(listenAddress) ? 32 : 128));
+  const own = is(singlePrefix(listenAddress));
   const action: Action = { type: 'notrack' };
   const none = { mark: undefined, source: undefined, destination: undefined, of: network };
   return {

@@ -5,7 +5,7 @@ import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { UNSUMMED_SIGN_BYTES, unsummedDatagram } from '../../dataplane/fast-path/sign.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
-import { isIpv4 } from '../../ip/address.ts';
+import { isIpv4, versionOf } from '../../ip/address.ts';
 import { bpfDirectory, openBpfDirectory, removeBpfDirectory } from '../../linux/bpf-directory.ts';
 import { EAFNOSUPPORT, EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
@@ -64,7 +64,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
         tunFd: tun.fd,
         udpSegmentation: tun.udpSegmentation,
         socketFd: socket.fd,
-        underlay: isIpv4(listenAddress) ? 4 : 6,
+        underlay: versionOf(listenAddress),
         icmpFd,
         icmp6Fd,
         stopFd: stop.fd,
@@ -132,7 +132,7 @@ function openFastPath({
   try {
     if (fastPath === 'auto') {
       const { tunName, listenAddress } = underlay();
-      return openTables(fastPathRoot, tunName, isIpv4(listenAddress) ? 4 : 6);
+      return openTables(fastPathRoot, tunName, versionOf(listenAddress));
     }
   } catch (error) {
     onFastPath(withoutFastPath(error));

@@ -20,7 +20,7 @@ import { traceCommand } from './trace.ts';
 import { tunnelCommand } from './tunnel.ts';
 import { uiCommand } from './ui.ts';
 
-/** `weft` with all its commands; docs/CLI.md lists the same options (a test compares the two). Throws where commander would exit. */
+/** `weft` with all its commands; docs/COMMANDS.md lists the same options (a test compares the two). Throws where commander would exit. */
 export function weftProgram(life: ProcessLife): Command {
   const program = new Command('weft')
     .description('A flannel-compatible overlay network for containers.')

@@ -10,7 +10,15 @@ import {
   USUAL_DOMAIN,
 } from '../../diagnosis/cluster-dns.ts';
 import { type CheckResult, type Finding, fail, ok } from '../../doctor/check.ts';
-import { formatAddr, formatEndpoint, type IpAddr, type IpFamily, isIpv4, parseAddr } from '../../ip/address.ts';
+import {
+  formatAddr,
+  formatEndpoint,
+  type IpAddr,
+  type IpFamily,
+  isIpv4,
+  parseAddr,
+  versionOf,
+} from '../../ip/address.ts';
 import { exchangeDatagram, type Inside, whyNoConnection } from '../../linux/container-exchange.ts';
 
 const DNS_PORT = 53;
@@ -89,7 +97,7 @@ export async function checkServices(
 }
 
 function has({ families }: AskingContainer, address: IpAddr): boolean {
-  return families.includes(isIpv4(address) ? 4 : 6);
+  return families.includes(versionOf(address));
 }
 
 async function askDns(

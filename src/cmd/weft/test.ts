@@ -13,7 +13,7 @@ import { kernelChecks } from '../../doctor/kernel-checks.ts';
 import { overlayChecks } from '../../doctor/overlay-checks.ts';
 import { tunChecks } from '../../doctor/tun-checks.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { formatPrefix, type IpAddr, isIpv4 } from '../../ip/address.ts';
+import { formatPrefix, type IpAddr, versionOf } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
 import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { makeTestContainer } from '../../linux/test-container.ts';
@@ -193,7 +193,7 @@ async function measureFromContainer(
     const options = { bridge: BRIDGE, subnets: known.own.subnets, mtuBytes };
     await using container = await makeTestContainer(options, signal);
     const { families } = container;
-    const reachable = peers.filter(({ overlay }) => families.includes(isIpv4(overlay) ? 4 : 6));
+    const reachable = peers.filter(({ overlay }) => families.includes(versionOf(overlay)));
     using io = container.inside(() => openProbeSocket(families));
     // UDP probes need a socket each, which would be the host's.
     const targets = reachable.map((peer) => ({ ...peer, underlay: undefined, onlyEcho: true }));

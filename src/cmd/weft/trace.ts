@@ -18,7 +18,7 @@ import {
 import { matchFrame, matchIp, type TraceIdentity } from '../../diagnosis/trace-match.ts';
 import { THIS_HOST } from '../../diagnosis/verdict.ts';
 import { describeError, WeftError } from '../../errors.ts';
-import { containsAddr, formatAddr, type IpAddr, type IpFamily, isIpv4, parseAddr } from '../../ip/address.ts';
+import { containsAddr, formatAddr, type IpAddr, type IpFamily, parseAddr, versionOf } from '../../ip/address.ts';
 import { present } from '../../ip/family.ts';
 import { type DropWatch, openDropWatch } from '../../linux/drop-watch.ts';
 import { errnoName } from '../../linux/ffi.ts';
@@ -234,7 +234,7 @@ async function ruleOf(
     ...{ path: place.namespace.path, match: ruleMatch(identity, target), waitMs: RULE_MS, device: drop?.device ?? '' },
     ...{ send: () => void packet.send(), isLast: (line: string) => droppingRule(line) !== undefined },
   };
-  const family = drop?.match.packet.ip.family ?? (isIpv4(identity.destination) ? 4 : 6);
+  const family = drop?.match.packet.ip.family ?? versionOf(identity.destination);
   const why: string[] = [];
   for (const find of [
     async () => (await traceRules(options, signal)).map(droppingRule).find((rule) => rule !== undefined),

@@ -94,12 +94,12 @@ async function profileAll(rounds: number, seconds: number, signal: AbortSignal):
   }
 }
 
-function sum(profile_: Profile): number {
-  return STAGES.reduce((total, stage) => total + profile_[stage], 0);
+function sum(microseconds: Profile): number {
+  return STAGES.reduce((total, stage) => total + microseconds[stage], 0);
 }
 
 function summaries(runs: readonly Profile[]): Record<Stage | 'sum', Summary> {
-  const stages = STAGES.map((stage) => [stage, summarise(runs.map((run_) => run_[stage]))] as const);
+  const stages = STAGES.map((stage) => [stage, summarise(runs.map((one) => one[stage]))] as const);
   return Object.fromEntries([...stages, ['sum', summarise(runs.map(sum))]]) as Record<Stage | 'sum', Summary>;
 }
 

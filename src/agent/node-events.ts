@@ -3,6 +3,7 @@ import type { AgentEvent, EventKind } from '../events/event.ts';
 import type { EventRing } from '../events/event-ring.ts';
 import type { NodeEvent, TellNodeEvent } from '../events/node-event.ts';
 import type { Log } from '../log/log.ts';
+import { TokenBucket } from '../token-bucket.ts';
 
 interface Told {
   readonly reason: string;
@@ -97,15 +98,13 @@ export class NodeEvents implements AsyncDisposable {
   readonly #listening: Disposable;
   /** Runs while there is something to tell, and never otherwise. */
   #timer: NodeJS.Timeout | undefined;
-  #tokens = BURST;
-  #refilledAtMs: number;
+  readonly #bucket = new TokenBucket(BURST, REFILL_MS);
   #notBeforeMs = 0;
   #telling: Promise<void> | undefined;
 
   constructor(parts: NodeEventsParts) {
     this.#parts = parts;
     this.#now = parts.now ?? Date.now;
-    this.#refilledAtMs = this.#now();
     this.#listening = parts.events.listen((event) => this.#take(event));
   }
 
@@ -183,23 +182,14 @@ export class NodeEvents implements AsyncDisposable {
     if (this.#timer !== undefined || this.#telling !== undefined) return;
     if (![...this.#series.values()].some(({ isTold }) => !isTold)) return;
     const nowMs = this.#now();
-    const refillAtMs = this.#tokens === 0 ? this.#refilledAtMs + REFILL_MS : 0;
-    const waitMs = Math.max(GATHER_MS, this.#notBeforeMs - nowMs, refillAtMs - nowMs);
+    const waitMs = Math.max(GATHER_MS, Math.max(this.#notBeforeMs, this.#bucket.readyAtMs(nowMs)) - nowMs);
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#refill();
       this.#telling = this.#tellAll().finally(() => {
         this.#telling = undefined;
         this.#tellSoon();
       });
     }, waitMs).unref();
-  }
-
-  #refill(): void {
-    const refills = Math.floor((this.#now() - this.#refilledAtMs) / REFILL_MS);
-    if (refills <= 0) return;
-    this.#tokens = Math.min(BURST, this.#tokens + refills);
-    this.#refilledAtMs += refills * REFILL_MS;
   }
 
   /** Never rejects. */
@@ -208,8 +198,7 @@ export class NodeEvents implements AsyncDisposable {
     const { tell, log } = this.#parts;
     try {
       for (const series of this.#series.values()) {
-        if (series.isTold || this.#tokens === 0) continue;
-        this.#tokens--;
+        if (series.isTold || !this.#bucket.take(this.#now())) continue;
         series.isTold = true;
         const { event } = series;
         try {

@@ -1,5 +1,6 @@
 import { describeRefusal, type Refusal } from '../lease/lease-gate.ts';
 import type { Log } from '../log/log.ts';
+import { TokenBucket } from '../token-bucket.ts';
 
 /** So many lines at once, and one more in each so many milliseconds. */
 const BURST = 20;
@@ -9,31 +10,23 @@ const LINE_EVERY_MS = 10_000;
 export class RefusalLog {
   readonly #log: Pick<Log, 'error' | 'warn'>;
   readonly #now: () => number;
-  #tokens = BURST;
-  #refilledAtMs: number;
+  readonly #bucket = new TokenBucket(BURST, LINE_EVERY_MS);
   #silent = 0;
 
   constructor(log: Pick<Log, 'error' | 'warn'>, now: () => number = () => performance.now()) {
     this.#log = log;
     this.#now = now;
-    this.#refilledAtMs = now();
   }
 
   /** @returns those that it has said. */
   say(news: readonly Refusal[]): Refusal[] {
     const said: Refusal[] = [];
     const nowMs = this.#now();
-    const earned = Math.floor((nowMs - this.#refilledAtMs) / LINE_EVERY_MS);
-    if (earned > 0) {
-      this.#tokens = Math.min(BURST, this.#tokens + earned);
-      this.#refilledAtMs = nowMs;
-    }
     for (const refusal of news) {
-      if (this.#tokens === 0) {
+      if (!this.#bucket.take(nowMs)) {
         this.#silent++;
         continue;
       }
-      this.#tokens--;
       said.push(refusal);
       const more = this.#silent === 0 ? '' : ` (${this.#silent} more were refused and not logged)`;
       this.#silent = 0;

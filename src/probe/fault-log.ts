@@ -1,3 +1,4 @@
+import { TokenBucket } from '../token-bucket.ts';
 import { type Diagnosis, diagnose, isOver, type PathEvidence, type PathFault } from './diagnose.ts';
 import type { ProbeTarget } from './ports.ts';
 
@@ -25,7 +26,7 @@ const REFILL_MS = 10_000;
 
 interface Told {
   readonly target: ProbeTarget;
-  readonly bucket: Bucket;
+  readonly bucket: TokenBucket;
   /** What is known to be wrong. */
   fault: PathFault | undefined;
   sinceMs: number;
@@ -38,7 +39,7 @@ interface Told {
 export class FaultLog {
   readonly #tell: (change: FaultChange) => void;
   readonly #told = new Map<string, Told>();
-  readonly #bucket = new Bucket(BURST, REFILL_MS);
+  readonly #bucket = new TokenBucket(BURST, REFILL_MS);
 
   /** @param tell must not throw. */
   constructor(tell: (change: FaultChange) => void) {
@@ -71,7 +72,7 @@ export class FaultLog {
   }
 
   #add(target: ProbeTarget, nowMs: number): Told {
-    const bucket = new Bucket(PEER_BURST, PEER_REFILL_MS);
+    const bucket = new TokenBucket(PEER_BURST, PEER_REFILL_MS);
     const told = { target, bucket, fault: undefined, sinceMs: nowMs };
     this.#told.set(target.id, told);
     return told;
@@ -83,37 +84,5 @@ export class FaultLog {
     told.fault = diagnosis?.fault;
     const lastedMs = nowMs - told.sinceMs;
     this.#tell({ target, diagnosis, before, lastedMs, isProbed, isOften: !bucket.has(nowMs) });
-  }
-}
-
-/** So much may happen at once, and once more every so often. */
-class Bucket {
-  readonly #size: number;
-  readonly #refillMs: number;
-  #taken = 0;
-  #refilledAtMs = Number.NEGATIVE_INFINITY;
-
-  constructor(size: number, refillMs: number) {
-    this.#size = size;
-    this.#refillMs = refillMs;
-  }
-
-  has(nowMs: number): boolean {
-    if (this.#taken === 0) this.#refilledAtMs = nowMs;
-    const refills = Math.min(this.#taken, Math.floor((nowMs - this.#refilledAtMs) / this.#refillMs));
-    this.#taken -= refills;
-    this.#refilledAtMs += refills * this.#refillMs;
-    return this.#taken < this.#size;
-  }
-
-  /** @returns false when there is none left. */
-  take(nowMs: number): boolean {
-    if (!this.has(nowMs)) return false;
-    this.#taken++;
-    return true;
-  }
-
-  isFull(nowMs: number): boolean {
-    return this.has(nowMs) && this.#taken === 0;
   }
 }

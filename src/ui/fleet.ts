@@ -113,12 +113,16 @@ export class Fleet implements Disposable {
   }
 
   source(name: string): AgentSource | undefined {
-    return this.#members.find(({ source }) => source.name === name)?.source;
+    return this.#member(name)?.source;
+  }
+
+  #member(name: string): Member | undefined {
+    return this.#members.find(({ source }) => source.name === name);
   }
 
   /** What the agent of that name has just said to this question; undefined where it has to be asked. */
   said(name: string, path: string): Self | Peers | undefined {
-    const member = this.#members.find(({ source }) => source.name === name);
+    const member = this.#member(name);
     if (member === undefined || member.failure !== undefined) return undefined;
     if (this.#options.now() - member.saidAtMs >= SAID_MS) return undefined;
     return path === '/self' ? member.self : path === '/peers' ? member.peers : undefined;

@@ -81,6 +81,9 @@ run_tests() {
   # shellcheck disable=SC2086 # a list of options
   "$node" --disable-warning=ExperimentalWarning $options --test "$@"
 }
+# The suites with a few slow files say when each of them starts and ends.
+times=
+[ "$suite" = unit ] || times="--test-reporter=$root/scripts/file-times.ts --test-reporter-destination=stdout"
 again=yes
 [ -z "${named:-}" ] || [ -n "${CI:-}" ] || again=no
 if [ "$again" = no ]; then
@@ -91,7 +94,8 @@ fi
 failed=$(mktemp)
 trap 'rm -f "$failed"' EXIT
 status=0
-run_tests --test-reporter=spec --test-reporter-destination=stdout \
+# shellcheck disable=SC2086 # a list of options
+run_tests --test-reporter=spec --test-reporter-destination=stdout $times \
   "--test-reporter=$root/scripts/failed-files.ts" "--test-reporter-destination=$failed" "$@" || status=$?
 failed_files=$(grep '^[^ ]' "$failed") || exit $status
 if [ "$(echo "$failed_files" | wc -l)" -gt 3 ]; then

@@ -61,6 +61,17 @@ describe('scripts/test.sh: files of a suite that failed', () => {
     assert.equal(stdout.match(/^good runs$/gm)?.length, 1);
   });
 
+  it('have said when they started and ended, like the others', async () => {
+    const { stdout } = await suite({ 'flaky-nine': FLAKY, quick: GOOD });
+    const lines = stdout.match(/^weft: after \d+ s: .*$/gm)?.map((line) => line.replace(/.*\/|\d+ s$/g, ''));
+    assert.deepEqual(lines?.toSorted(), [
+      'flaky-nine.test.ts failed, ',
+      'flaky-nine.test.ts starts',
+      'quick.test.ts passed, ',
+      'quick.test.ts starts',
+    ]);
+  });
+
   it('are those of the unit tests, too', async () => {
     const { exitCode, passedAlone } = await suite({ 'flaky-8': FLAKY }, { name: 'unit' });
     assert.deepEqual([exitCode, passedAlone], [0, ['flaky-8']]);

@@ -273,7 +273,7 @@ function cniPackages(sources: Sources, edges: readonly Edge[]): string[] {
 }
 
 /** What other programs load by its default export: `node --test-reporter`. */
-const EXPORT_DEFAULT: readonly string[] = ['scripts/failed-files.ts'];
+const EXPORT_DEFAULT: readonly string[] = ['scripts/failed-files.ts', 'scripts/file-times.ts'];
 
 function checkForm(path: string, source: string): string[] {
   const problems: string[] = [];

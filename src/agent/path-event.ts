@@ -2,6 +2,7 @@ import type { NewEvent } from '../events/event.ts';
 import { formatAddr } from '../ip/address.ts';
 import { isSilence } from '../probe/diagnose.ts';
 import type { FaultChange } from '../probe/fault-log.ts';
+import { spanText } from '../time-span.ts';
 
 /** What has become of the way to a peer, as an event. Pure. */
 export function pathEvent({ target, diagnosis, before, lastedMs, isProbed, isOften }: FaultChange): NewEvent {
@@ -9,7 +10,7 @@ export function pathEvent({ target, diagnosis, before, lastedMs, isProbed, isOft
   const peer = underlay === undefined ? id : `${id} (${formatAddr(underlay)})`;
   const often = isOften ? '; it changes often: what comes next is told once a minute' : '';
   if (diagnosis === undefined) {
-    const lasted = `${before} for ${spanOf(lastedMs)}`;
+    const lasted = `${before} for ${spanText(Math.max(1_000, lastedMs))}`;
     const text = isProbed
       ? `the path to ${peer} works again, after ${lasted}`
       : `${peer} is not probed any more: ${lasted}`;
@@ -20,10 +21,4 @@ export function pathEvent({ target, diagnosis, before, lastedMs, isProbed, isOft
     ? (['error', 'no packets get through to'] as const)
     : (['warning', 'some packets do not get through to'] as const);
   return { kind: 'path-fault', severity, subject: id, text: `${what} ${peer}: ${fault}${often}`, cause };
-}
-
-function spanOf(ms: number): string {
-  const seconds = Math.max(1, Math.round(ms / 1_000));
-  if (seconds < 120) return `${seconds} s`;
-  return seconds < 7_200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3_600)} h`;
 }

@@ -1,9 +1,10 @@
+import type { PeerPath } from '../api/peer-path.ts';
 import { isSkipped, type PeerPart, type SkippedPeer } from '../backend/backend.ts';
 import type { WantedLink } from '../desired/state.ts';
 
 /** How packets get to a peer, as far as it follows from what its backend wants. */
 export interface PeerWay {
-  readonly path: 'forwarder' | 'vxlan' | 'wireguard' | 'ipsec' | 'ipip' | 'direct' | 'command' | 'others' | 'skipped';
+  readonly path: Exclude<PeerPath, 'fast-path'>;
   /** The link that the route to it leads to. */
   readonly device: string | undefined;
 }

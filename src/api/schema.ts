@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { type AgentEvent, EVENT_KINDS, type EventKind, SEVERITIES, type Severity } from '../events/event.ts';
 import { PATH_FAULTS } from '../probe/diagnose.ts';
+import { PEER_PATHS, type PeerPath } from './peer-path.ts';
 
 /**
  * What the agent's API answers, as schemas: the types of TypeScript and the OpenAPI document (openapi.ts) come from here. The
@@ -21,25 +22,6 @@ const bytes = v.pipe(v.number(), v.integer(), v.minValue(0), v.description('Byte
 const timeMs = v.pipe(v.number(), v.minValue(0), v.description('Milliseconds since the epoch.'));
 const prefix = v.pipe(v.string(), v.description('CIDR.'));
 const address = v.pipe(v.string(), v.description('IP address.'));
-
-export const PEER_PATHS = [
-  /** In the kernel, past the forwarder (udp). */
-  'fast-path',
-  /** Through the agent's packet workers (udp). */
-  'forwarder',
-  'vxlan',
-  'wireguard',
-  'ipsec',
-  'ipip',
-  /** A route by way of the host's own address, without encapsulation. */
-  'direct',
-  /** By a command of the network configuration (extension). */
-  'command',
-  /** By somebody else: routes of a cloud, or nothing at all (alloc). */
-  'others',
-  /** This host cannot reach it: `reason` says why. */
-  'skipped',
-] as const;
 
 export const PARTS = [
   'interface',
@@ -93,7 +75,7 @@ export const PeerSchema = v.object({
       'As it publishes it; where it publishes none, that of the agent’s host if this publishes none either, else udp.',
     ),
   ),
-  path: openSet(PEER_PATHS, 'How packets reach it.'),
+  path: openSet(Object.keys(PEER_PATHS) as PeerPath[], 'How packets reach it.'),
   reason: v.optional(
     v.pipe(v.string(), v.description('Why it is skipped, reached in one family only, or has no tunnel.')),
   ),

@@ -42,7 +42,7 @@ export interface LinkView {
   readonly why?: string;
   /** What to do about it, where the sender's probes tell. */
   readonly remedy?: string;
-  /** How packets go, as the sender says: see PEER_PATHS of the agent's API. */
+  /** How packets go, as the sender says: see PEER_PATHS (peer-path.ts). */
   readonly path?: Peer['path'];
   /** When the agent read these counters, by its own clock. */
   readonly countedAtMs?: number;

@@ -1,9 +1,9 @@
 import { Command } from 'commander';
 import type { Answer, LeaseEntry } from '../../api/schema.ts';
+import { shortSpan } from '../../time-span.ts';
 import { wrapped } from '../../wrapped.ts';
 import { listCommand } from './lists.ts';
 import { type Column, table } from './table.ts';
-import { formatAge } from './units.ts';
 
 /** `weft leases`: who has which subnet, as the agent knows it, and which entries it does not believe. */
 export function leasesCommand(): Command {
@@ -31,7 +31,7 @@ export function renderLeases({ atMs, leases }: Answer<'/leases'>, columns: numbe
     {
       title: 'ENDS IN',
       right: true,
-      text: ({ expiresAtMs }) => (expiresAtMs === undefined ? 'never' : formatAge(expiresAtMs - atMs)),
+      text: ({ expiresAtMs }) => (expiresAtMs === undefined ? 'never' : shortSpan(expiresAtMs - atMs)),
     },
   ];
   if (leases.length === 0) return 'No leases.\n';

@@ -1,10 +1,11 @@
 import { Command } from 'commander';
 import type { Answer, Peer } from '../../api/schema.ts';
 import { printable } from '../../printable.ts';
+import { shortSpan } from '../../time-span.ts';
 import { wrapped } from '../../wrapped.ts';
 import { listCommand } from './lists.ts';
 import { type Column, table } from './table.ts';
-import { formatAge, formatAmount, formatCount, formatRtt } from './units.ts';
+import { formatAmount, formatCount, formatRtt } from './units.ts';
 
 /** `weft peers`: the other hosts, how packets reach them, what has passed and what was refused. */
 export function peersCommand(): Command {
@@ -47,7 +48,7 @@ export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number):
     {
       title: 'SEEN',
       right: true,
-      text: ({ lastSeenAtMs }) => (lastSeenAtMs === undefined ? '-' : formatAge(atMs - lastSeenAtMs)),
+      text: ({ lastSeenAtMs }) => (lastSeenAtMs === undefined ? '-' : shortSpan(atMs - lastSeenAtMs)),
     },
   ];
   if (peers.length === 0) return 'No peers.\n';

@@ -1,10 +1,8 @@
+import { PEER_PATHS, type PeerPath } from '../../api/peer-path.ts';
 import type { EchoOutcome, EchoRound } from '../../diagnosis/echo-round.ts';
 import { printable } from '../../printable.ts';
 import type { PathResult } from '../../probe/probe-path.ts';
 import { wrapped } from '../../wrapped.ts';
-
-/** Paths on which the kernel carries the packets, and no process of this host. */
-const KERNEL_PATHS: ReadonlySet<string> = new Set(['fast-path', 'vxlan', 'wireguard', 'ipsec', 'ipip', 'direct']);
 
 /** One echo each way, and how the agent carried packets then; `path` is absent when no agent answered. */
 export interface PingRound extends EchoRound {
@@ -63,7 +61,7 @@ export interface PingReport {
 
 /** Whether the kernel carries packets on that path, which is what `--until-fast` waits for. */
 export function isFast(path: string | undefined): boolean {
-  return path !== undefined && KERNEL_PATHS.has(path);
+  return path !== undefined && Object.hasOwn(PEER_PATHS, path) && PEER_PATHS[path as PeerPath].inKernel;
 }
 
 /** Pure. */

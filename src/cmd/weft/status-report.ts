@@ -3,8 +3,9 @@ import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { clockDoubt } from '../../doctor/clock-doubt.ts';
 import type { AgentEvent } from '../../events/event.ts';
 import { printable, printableLines } from '../../printable.ts';
+import { shortSpan } from '../../time-span.ts';
 import { wrapped } from '../../wrapped.ts';
-import { formatAge, formatBytes } from './units.ts';
+import { formatBytes } from './units.ts';
 
 /** What was repaired a while ago is history, for `weft events`. */
 const RECENT_MS = 600_000;
@@ -125,7 +126,7 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   );
   const last = repairs.at(-1);
   if (last !== undefined) {
-    const text = `${last.text} (${repairs.length} ${repairs.length === 1 ? 'repair' : 'repairs'} in ${formatAge(RECENT_MS)}, the last ${ageOf(last.atMs, self.atMs)} ago)`;
+    const text = `${last.text} (${repairs.length} ${repairs.length === 1 ? 'repair' : 'repairs'} in ${shortSpan(RECENT_MS)}, the last ${ageOf(last.atMs, self.atMs)} ago)`;
     add('warning', text, 'Another program changes what the agent manages on this host. weft events lists each change.');
   }
   return [
@@ -162,7 +163,7 @@ export function renderStatus(answers: StatusAnswers, problems: readonly StatusPr
       ? 'none'
       : `${lease.subnets.join(' and ')} as ${lease.publicAddresses.join(' and ') || 'no address'}${
           lease.isHeld ? '' : ', remembered from an earlier run'
-        }${lease.expiresAtMs === undefined ? '' : `, ends in ${formatAge(lease.expiresAtMs - self.atMs)}`}`,
+        }${lease.expiresAtMs === undefined ? '' : `, ends in ${shortSpan(lease.expiresAtMs - self.atMs)}`}`,
   );
   row(
     'Backend',
@@ -202,5 +203,5 @@ function peersText({ total, peers }: StatusAnswers['peers']): string {
 }
 
 function ageOf(atMs: number, nowMs: number): string {
-  return formatAge(nowMs - atMs);
+  return shortSpan(nowMs - atMs);
 }

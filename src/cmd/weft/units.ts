@@ -36,12 +36,3 @@ function withPrefix(number: number): string {
   for (; value >= 1000 && unit < PREFIXES.length - 1; unit++) value /= 1000;
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)}${PREFIXES[unit]}`;
 }
-
-/** `3s`, `5m`, `7h`, `12d`: one unit, rounded down. */
-export function formatAge(ms: number): string {
-  const seconds = Math.max(0, Math.floor(ms / 1000));
-  if (seconds < 60) return `${seconds}s`;
-  if (seconds < 3_600) return `${Math.floor(seconds / 60)}m`;
-  if (seconds < 172_800) return `${Math.floor(seconds / 3_600)}h`;
-  return `${Math.floor(seconds / 86_400)}d`;
-}

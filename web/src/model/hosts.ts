@@ -1,4 +1,5 @@
 /** What is said of hosts and links in words. Pure. */
+import type { PeerPath } from '../../../src/api/peer-path.ts';
 import type { HostView, LinkHealth, LinkView, Overview } from '../../../src/ui/overview.ts';
 import type { Filter } from './filter.ts';
 
@@ -46,7 +47,7 @@ export const STATE_WORDS: Readonly<Record<HostView['state'], string>> = {
   peer: 'known as a peer',
 };
 
-const PATH_WORDS: Readonly<Record<string, string>> = {
+const PATH_WORDS: Readonly<Record<PeerPath, string>> = {
   'fast-path': 'fast path (eBPF)',
   forwarder: 'user space (udp)',
   vxlan: 'vxlan',
@@ -60,7 +61,7 @@ const PATH_WORDS: Readonly<Record<string, string>> = {
 };
 
 export function pathWords(path: LinkView['path']): string {
-  return path === undefined ? 'unknown' : (PATH_WORDS[path] ?? path);
+  return path === undefined ? 'unknown' : ((PATH_WORDS as Partial<typeof PATH_WORDS>)[path] ?? path);
 }
 
 export interface Problem {

@@ -1,3 +1,4 @@
+import { present } from '../ip/family.ts';
 import { type GoValue, marshalGo } from './go-marshal.ts';
 import { type Cidr, formatCidr } from './ip-text.ts';
 import { parseRoutes, type Route, routeTo } from './ipam-routes.ts';
@@ -47,12 +48,11 @@ export function buildDelegateConfig(config: PluginConfig, env: PluginSubnetEnv):
 }
 
 function buildIpam(user: JsonObject, env: PluginSubnetEnv): GoValue {
-  const subnets = [env.subnet, env.ipv6Subnet].filter((subnet) => subnet !== undefined);
   return {
     type: 'host-local',
     ...user,
-    ranges: subnets.map((subnet) => [{ subnet: formatCidr(subnet) }]),
-    routes: [...userRoutes(user), ...[...env.networks, ...env.ipv6Networks].map(routeToNetwork)],
+    ranges: present(env.subnets).map((subnet) => [{ subnet: formatCidr(subnet) }]),
+    routes: [...userRoutes(user), ...present(env.networks).flat().map(routeToNetwork)],
   };
 }
 

@@ -52,7 +52,7 @@ function withGateways(ipam: JsonObject, env: PluginSubnetEnv): JsonObject {
   const gatewayOf = (dst: unknown): string | undefined => {
     const network = typeof dst === 'string' ? parseCidr(dst) : undefined;
     if (network === undefined) return undefined;
-    const subnet = isIpv4(network.ip) ? env.subnet : env.ipv6Subnet;
+    const subnet = isIpv4(network.ip) ? env.subnets.ipv4 : env.subnets.ipv6;
     return subnet && formatAddr(nextAddr(subnet.ip));
   };
   const routes = (ipam.routes as readonly JsonObject[]).map((route) => {

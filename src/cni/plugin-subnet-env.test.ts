@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { perFamily } from '../ip/family.ts';
 import { formatCidr } from './ip-text.ts';
 import { parsePluginSubnetEnv } from './plugin-subnet-env.ts';
 
 const parse = (text: string) => {
-  const env = parsePluginSubnetEnv(text, '/run/flannel/subnet.env');
+  const { networks, subnets, ...others } = parsePluginSubnetEnv(text, '/run/flannel/subnet.env');
   return {
-    ...env,
-    networks: env.networks.map(formatCidr),
-    ipv6Networks: env.ipv6Networks.map(formatCidr),
-    subnet: env.subnet && formatCidr(env.subnet),
-    ipv6Subnet: env.ipv6Subnet && formatCidr(env.ipv6Subnet),
+    networks: perFamily((key) => networks[key].map(formatCidr)),
+    subnets: perFamily((key) => subnets[key] && formatCidr(subnets[key])),
+    ...others,
   };
 };
 
@@ -19,31 +18,30 @@ const IPV6 = 'FLANNEL_IPV6_NETWORK=fc00::/48\nFLANNEL_IPV6_SUBNET=fc00::1/64\nFL
 
 describe("the CNI plugin's subnet.env", () => {
   it('is read for one family or both', () => {
-    const none = { ipv6Networks: [], ipv6Subnet: undefined };
+    const others = { mtuBytes: 1472, ipMasq: true };
     assert.deepEqual(parse(IPV4), {
-      networks: ['10.1.0.0/16'],
-      subnet: '10.1.17.0/24',
-      mtuBytes: 1472,
-      ipMasq: true,
-      ...none,
+      networks: { ipv4: ['10.1.0.0/16'], ipv6: [] },
+      subnets: { ipv4: '10.1.17.0/24', ipv6: undefined },
+      ...others,
     });
     assert.deepEqual(parse(IPV6), {
-      networks: [],
-      subnet: undefined,
-      ipv6Networks: ['fc00::/48'],
-      ipv6Subnet: 'fc00::/64',
-      mtuBytes: 1472,
-      ipMasq: true,
+      networks: { ipv4: [], ipv6: ['fc00::/48'] },
+      subnets: { ipv4: undefined, ipv6: 'fc00::/64' },
+      ...others,
     });
-    assert.deepEqual(parse(IPV4 + IPV6), { ...parse(IPV6), networks: ['10.1.0.0/16'], subnet: '10.1.17.0/24' });
+    assert.deepEqual(parse(IPV4 + IPV6), {
+      networks: { ipv4: ['10.1.0.0/16'], ipv6: ['fc00::/48'] },
+      subnets: { ipv4: '10.1.17.0/24', ipv6: 'fc00::/64' },
+      ...others,
+    });
   });
 
   it('may list several networks, each counted once', () => {
     const env = parse(IPV4.replace('10.1.0.0/16', '10.1.0.0/16,192.168.0.0/16,10.1.0.0/16'));
-    assert.deepEqual(env.networks, ['10.1.0.0/16', '192.168.0.0/16']);
+    assert.deepEqual(env.networks.ipv4, ['10.1.0.0/16', '192.168.0.0/16']);
     const spelled = parse(IPV4.replace('10.1.0.0/16', '10.1.0.0/16,10.1.5.0/16'));
-    assert.deepEqual(spelled.networks, ['10.1.0.0/16']);
-    assert.deepEqual(parse(IPV6.replace('fc00::/48', 'fc00::/48,fc00:0::1/48')).ipv6Networks, ['fc00::/48']);
+    assert.deepEqual(spelled.networks.ipv4, ['10.1.0.0/16']);
+    assert.deepEqual(parse(IPV6.replace('fc00::/48', 'fc00::/48,fc00:0::1/48')).networks.ipv6, ['fc00::/48']);
   });
 
   it('names what cannot be seen in it', () => {

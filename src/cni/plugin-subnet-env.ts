@@ -1,14 +1,13 @@
 import { firstInvisible, showInvisible } from '../invisible.ts';
+import type { PerFamily } from '../ip/family.ts';
 import { type Cidr, formatCidr, networkOf, parseCidr } from './ip-text.ts';
 
 /** What the plugin takes from subnet.env. At least one network and one subnet are there. */
 export interface PluginSubnetEnv {
-  /** IPv4, host bits zero, each once. */
-  readonly networks: readonly Cidr[];
-  readonly ipv6Networks: readonly Cidr[];
+  /** Host bits zero, each once. */
+  readonly networks: PerFamily<readonly Cidr[]>;
   /** Host bits zero. */
-  readonly subnet: Cidr | undefined;
-  readonly ipv6Subnet: Cidr | undefined;
+  readonly subnets: PerFamily<Cidr | undefined>;
   readonly mtuBytes: number;
   /** Whether flanneld masquerades; if not, the delegate shall. */
   readonly ipMasq: boolean;
@@ -40,10 +39,8 @@ export function parsePluginSubnetEnv(text: string, source: string): PluginSubnet
     return [...new Map(networks.map((network) => [formatCidr(network), network])).values()];
   };
   return {
-    networks: list('FLANNEL_NETWORK'),
-    ipv6Networks: list('FLANNEL_IPV6_NETWORK'),
-    subnet: cidr('FLANNEL_SUBNET'),
-    ipv6Subnet: cidr('FLANNEL_IPV6_SUBNET'),
+    networks: { ipv4: list('FLANNEL_NETWORK'), ipv6: list('FLANNEL_IPV6_NETWORK') },
+    subnets: { ipv4: cidr('FLANNEL_SUBNET'), ipv6: cidr('FLANNEL_IPV6_SUBNET') },
     mtuBytes: parseMtu(values.get('FLANNEL_MTU')!, source),
     ipMasq: values.get('FLANNEL_IPMASQ') === 'true',
   };

@@ -5,6 +5,7 @@ import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { startupErrorPath } from '../config/last-error.ts';
 import { WeftError } from '../errors.ts';
+import { present } from '../ip/family.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { readBackend, readNetConf } from './facts.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
@@ -90,7 +91,7 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         try {
           const env = parsePluginSubnetEnv(text, paths.subnetFile);
           const at = await host.modifiedAt(paths.subnetFile);
-          const subnets = [env.subnet, env.ipv6Subnet].filter((subnet) => subnet !== undefined).map(formatCidr);
+          const subnets = present(env.subnets).map(formatCidr);
           return ok(`${subnets.join(', ')}, MTU ${env.mtuBytes}, written ${at?.toISOString() ?? 'at an unknown time'}`);
         } catch (error) {
           return fail((error as Error).message, 'Delete the file and restart the agent, which writes it again.');

@@ -157,7 +157,8 @@ describe('the doctor', () => {
   });
 
   const conf = () => join(paths.cniConfDir, '10-flannel.conflist');
-  const cases: readonly [string, () => HostState, readonly (readonly [string, string, RegExp])[]][] = [
+  type Case = readonly [string, () => HostState, readonly (readonly [string, string, RegExp])[]];
+  const cases: readonly Case[] = [
     [
       'IPsec policies, round which the fast path would go',
       () => ({ ipsecPolicies: () => 3 }),
@@ -478,6 +479,43 @@ describe('the doctor', () => {
         ['bridge-address', 'fail', /cni0 has 10\.244\.3\.1\/24, .* needs 10\.244\.7\.1\/24.*ip link delete cni0/],
       ],
     ],
+    ...(
+      [
+        [
+          'lost, as by being set down',
+          ['10.244.7.1/24'],
+          [
+            'warn',
+            /^cni0 has no IPv6 address, .* needs fd10:0:0:7::1\/64.*ip address replace fd10:0:0:7::1\/64 dev cni0/,
+          ],
+        ],
+        [
+          'of another subnet, beside which the plugin sets the new one',
+          ['10.244.7.1/24', 'fd10:0:0:3::1/64'],
+          ['warn', /^cni0 has fd10:0:0:3::1\/64, .* needs fd10:0:0:7::1\/64/],
+        ],
+        [
+          'another one in the same subnet',
+          ['10.244.7.1/24', 'fd10:0:0:7::9/64'],
+          ['fail', /^cni0 has fd10:0:0:7::9\/64, .* different from fd10:0:0:7::1\/64".*ip link delete cni0/],
+        ],
+        [
+          'not its own, as that of IPv4',
+          ['10.244.3.1/24', 'fd10:0:0:3::1/64'],
+          ['fail', /^cni0 has 10\.244\.3\.1\/24, .* different from 10\.244\.7\.1\/24"; cni0 has fd10:0:0:3::1\/64, /],
+        ],
+      ] as const
+    ).map(([what, addresses, [status, text]]): Case => {
+      const state = (): HostState => ({
+        files: { '/run/flannel/subnet.env': SUBNET_ENV + ENV_OF_IPV6.replace(/FLANNEL_MTU.*\n/, '') },
+        links: async () => [
+          link('eth0', 1500, '192.168.77.1/24'),
+          { ...link('flannel0', 1472, '10.244.7.0/32'), addresses: ['10.244.7.0/32', 'fd10:0:0:7::/128'] },
+          { ...link('cni0', 1472, ''), addresses },
+        ],
+      });
+      return [`a bridge whose IPv6 address is ${what}`, state, [['bridge-address', status, text]]];
+    }),
     [
       'an agent that could not start',
       () => ({

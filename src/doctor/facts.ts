@@ -1,11 +1,11 @@
 import { type AnyBackendKind, backendKind, backendKinds } from '../backend/registry.ts';
 import { FIRST_TUN_NAME, ownTuns } from '../backend/tun-name.ts';
-import { type Cidr, formatCidr } from '../cni/ip-text.ts';
+import { formatCidr } from '../cni/ip-text.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
 import type { OwnLink } from '../desired/state.ts';
 import { formatAddr, nextAddr } from '../ip/address.ts';
-import { FAMILIES, type Family, familiesIn, type PerFamily } from '../ip/family.ts';
+import { FAMILIES, type Family, familiesIn, type PerFamily, perFamily } from '../ip/family.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
@@ -55,7 +55,7 @@ export async function readBackend(
 
 /** The TUN device of the network in subnet.env; where none bears it, the first of flannel's pattern. */
 async function tunsOf(host: DoctorHost, paths: DoctorPaths, present: readonly HostLink[]): Promise<readonly string[]> {
-  const { networks = [] } = (await readSubnetEnv(host, paths)) ?? {};
+  const networks = (await readSubnetEnv(host, paths))?.networks.ipv4 ?? [];
   const tuns = present.map(({ name, alias }) => ({ name, alias }));
   const own = ownTuns(
     tuns,
@@ -90,15 +90,40 @@ export async function familiesHere(
 ): Promise<readonly Family[]> {
   const env = await readSubnetEnv(host, paths);
   const config = env === undefined ? (await readNetConf(host, paths))?.config : undefined;
-  const has: PerFamily<unknown> =
-    env === undefined ? { ipv4: config?.ipv4, ipv6: config?.ipv6 } : { ipv4: env.subnet, ipv6: env.ipv6Subnet };
+  const has: PerFamily<unknown> = env?.subnets ?? { ipv4: config?.ipv4, ipv6: config?.ipv6 };
   const families = familiesIn(has);
   return families.length === 0 ? FAMILIES.filter(({ version }) => version === 4) : families;
 }
 
 /** Of the bridge of containers, with the length of the subnet. */
-export function gatewayOf({ ip, length }: Cidr): string {
-  return `${formatAddr(nextAddr(ip))}/${length}`;
+export function gatewaysOf({ subnets }: PluginSubnetEnv): PerFamily<string | undefined> {
+  return perFamily((key) => {
+    const subnet = subnets[key];
+    return subnet && `${formatAddr(nextAddr(subnet.ip))}/${subnet.length}`;
+  });
+}
+
+/** An address that a device should have, and what it has instead. */
+export interface LackedAddress {
+  readonly family: Family;
+  readonly address: string;
+  /** Of the same family. */
+  readonly present: readonly string[];
+  /** `cni0 has no IPv6 address`. */
+  readonly text: string;
+}
+
+/** Which of these addresses, with or without their length, the device does not have. */
+export function lackedAddresses(
+  { name, addresses }: Pick<HostLink, 'name' | 'addresses'>,
+  wanted: PerFamily<string | undefined>,
+): readonly LackedAddress[] {
+  return FAMILIES.flatMap((family): readonly LackedAddress[] => {
+    const address = wanted[family.key];
+    const present = addresses.filter((one) => one.includes(':') === (family.version === 6));
+    if (address === undefined || present.some((one) => one === address || one.split('/')[0] === address)) return [];
+    return [{ family, address, present, text: `${name} has ${present.join(', ') || `no ${family.name} address`}` }];
+  });
 }
 
 export const NOTHING_TO_COMPARE = 'nothing to compare: there is no subnet.env yet (see subnet-env)';

@@ -1,15 +1,17 @@
 import { formatCidr } from '../cni/ip-text.ts';
 import { WeftError } from '../errors.ts';
-import { formatAddr, parsePrefix } from '../ip/address.ts';
-import { FAMILIES, present } from '../ip/family.ts';
+import { formatAddr, overlaps, parsePrefix } from '../ip/address.ts';
+import { FAMILIES, perFamily, present } from '../ip/family.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
-import { type Check, fail, ok, warn } from './check.ts';
+import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import {
   familiesHere,
-  gatewayOf,
+  gatewaysOf,
   hasForwarder,
+  type LackedAddress,
+  lackedAddresses,
   NOTHING_TO_COMPARE,
   readBackend,
   readNetConf,
@@ -103,7 +105,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'chains of other firewalls that drop pod traffic',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
-        const cidrs = env === undefined ? [] : [...env.networks, ...env.ipv6Networks];
+        const cidrs = env === undefined ? [] : present(env.networks).flat();
         const networks = cidrs.flatMap((network) => parsePrefix(formatCidr(network)) ?? []);
         if (networks.length === 0) return ok(NOTHING_TO_COMPARE);
         const devices = (await readBackend(host, paths, signal))?.links.map(({ name }) => name) ?? [];
@@ -128,10 +130,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
         const { links = [] } = (await readBackend(host, paths, signal)) ?? {};
         if (links.length === 0) return ok('this backend has none');
-        const own = {
-          ipv4: env.subnet && formatAddr(env.subnet.ip),
-          ipv6: env.ipv6Subnet && formatAddr(env.ipv6Subnet.ip),
-        };
+        const own = perFamily((key) => env.subnets[key] && formatAddr(env.subnets[key].ip));
         const problems: string[] = [];
         for (const { name, family } of links) {
           const device = await link(name, signal);
@@ -158,10 +157,9 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           return ok('one route per node: the agent reports missing ones (see health)');
         }
         const routes = await host.routes(signal);
-        const networks = { ipv4: env.networks, ipv6: env.ipv6Networks };
         const wanted = FAMILIES.flatMap(({ key }) => {
           const dev = links.find(({ family }) => family === undefined || family === key)?.name;
-          return dev === undefined ? [] : networks[key].map((network) => ({ dst: formatCidr(network), dev }));
+          return dev === undefined ? [] : env.networks[key].map((network) => ({ dst: formatCidr(network), dev }));
         });
         const missing = wanted.filter(
           ({ dst, dev }) => !routes.some((route) => route.dst === dst && route.dev === dev),
@@ -188,7 +186,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
           return ok('unknown: there is no default route, so the interface to the other hosts is not known');
         const overhead = backend.kind.overheadBytes ?? { ipv4: 0, ipv6: 0 };
         // A device of IPv6 alone has its packets in IPv6; one for both families has them in IPv4, unless the network has none.
-        const isOverIpv6 = backend.links.some(({ family }) => family === 'ipv6') || env.networks.length === 0;
+        const isOverIpv6 = backend.links.some(({ family }) => family === 'ipv6') || env.networks.ipv4.length === 0;
         const outer = isOverIpv6 ? 'ipv6' : 'ipv4';
         const fits = underlay.mtuBytes - overhead[outer];
         return env.mtuBytes <= fits
@@ -204,19 +202,39 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: `${BRIDGE}, compared with subnet.env`,
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
-        if (env?.subnet === undefined) return ok(NOTHING_TO_COMPARE);
+        if (env === undefined) return ok(NOTHING_TO_COMPARE);
         const bridge = await link(BRIDGE, signal);
         if (bridge === undefined || bridge.addresses.length === 0) return ok('no pod has been added yet');
-        const gateway = gatewayOf(env.subnet);
-        return bridge.addresses.includes(gateway)
-          ? ok(gateway)
-          : fail(
-              `${BRIDGE} has ${bridge.addresses.join(', ')}, and the subnet of this host needs ${gateway}: new pods fail with "${BRIDGE} already has an IP address different from ${gateway}"`,
-              `The subnet has changed. Drain the node, then run: ip link delete ${BRIDGE}. The next pod recreates the bridge.`,
-            );
+        const gateways = gatewaysOf(env);
+        const lacked = lackedAddresses(bridge, gateways);
+        return lacked.length === 0 ? ok(present(gateways).join(', ')) : bridgeFinding(lacked);
       },
     },
   ];
+}
+
+/** The bridge plugin adds the address that it needs, unless there is one of IPv4, or of IPv6 in the same subnet: then it fails. */
+function bridgeFinding(lacked: readonly LackedAddress[]): Finding {
+  const isInTheWay = ({ family, address, present }: LackedAddress): boolean => {
+    const subnet = parsePrefix(address);
+    const others = present.flatMap((one) => parsePrefix(one) ?? []);
+    return others.some((other) => family.version === 4 || (subnet !== undefined && overlaps(subnet, other)));
+  };
+  const said = lacked.map((one) => {
+    const { family, address, text } = one;
+    const effect = isInTheWay(one)
+      ? `new pods fail with "${BRIDGE} already has an IP address different from ${address}"`
+      : `pods do not reach other hosts over ${family.name}`;
+    return `${text}, and the subnet of this host needs ${address}: ${effect}`;
+  });
+  if (lacked.some(isInTheWay)) {
+    return fail(
+      said.join('; '),
+      `The subnet has changed. Drain the node, then run: ip link delete ${BRIDGE}. The next pod recreates the bridge.`,
+    );
+  }
+  const commands = lacked.map(({ address }) => `ip address replace ${address} dev ${BRIDGE}`);
+  return warn(said.join('; '), `Run: ${commands.join('; ')}. The next pod restores it, too.`);
 }
 
 /** What is wrong with a device of the backend. */

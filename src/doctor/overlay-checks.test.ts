@@ -12,7 +12,7 @@ const PATHS = {
   ...{ cniBinDir: '', cniConfDir: '', cniConfTemplate: '' },
 };
 const FACTS: OverlayFacts = {
-  ...{ external: 'eth0', externalAddress: '192.168.77.1', nowMs: () => 100_000 },
+  ...{ external: 'eth0', externalAddresses: { ipv4: '192.168.77.1', ipv6: undefined }, nowMs: () => 100_000 },
   peers: [{ id: '10.244.8.0/24', address: '10.244.8.0', device: 'flannel0' }],
 };
 const LINKS: readonly HostLink[] = [
@@ -23,15 +23,18 @@ const LINKS: readonly HostLink[] = [
 const link = (name: string, change: Partial<HostLink>): HostLink[] =>
   LINKS.map((one) => (one.name === name ? { ...one, ...change } : one));
 
+const ENV_OF_BOTH = `${SUBNET_ENV}FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\n`;
+
 interface State extends Omit<Partial<OverlayHost>, 'links' | 'agent'> {
   readonly answers?: Readonly<Record<string, unknown>>;
   readonly links?: readonly HostLink[];
   readonly off?: string;
   readonly env?: string;
+  readonly external?: OverlayFacts['externalAddresses'];
 }
 
 /** Names and states of what is wrong on a host on which all is well apart from `state`. */
-async function wrong({ answers, links = LINKS, off, env = SUBNET_ENV, ...state }: State): Promise<string[]> {
+async function wrong({ answers, links = LINKS, off, env = SUBNET_ENV, external, ...state }: State): Promise<string[]> {
   const all: Readonly<Record<string, unknown>> = {
     '/readiness': { ready: true, parts: [{ part: 'kernel' }] },
     '/self': { store: { name: 'etcd /x', isReachable: true } },
@@ -47,7 +50,8 @@ async function wrong({ answers, links = LINKS, off, env = SUBNET_ENV, ...state }
     devicesTo: async (addresses) => addresses.map(() => 'flannel0'),
     ...state,
   };
-  const results = await runChecks(overlayChecks(host, PATHS, FACTS), 5_000, signal);
+  const facts = external === undefined ? FACTS : { ...FACTS, externalAddresses: external };
+  const results = await runChecks(overlayChecks(host, PATHS, facts), 5_000, signal);
   return results.flatMap((result) => {
     if (result.status === 'ok') return [];
     return [
@@ -111,6 +115,19 @@ describe('the checks of the overlay', () => {
       /^fail external-interface: eth0 has no IPv4 address, and peers send to 192\.168\.77\.1$/,
     ],
     [
+      'an interface without its address of IPv6',
+      { external: { ipv4: '192.168.77.1', ipv6: 'fd00::1' } },
+      /^fail external-interface: eth0 has no IPv6 address, and peers send to fd00::1$/,
+    ],
+    [
+      'an interface with other addresses, of both families',
+      {
+        external: { ipv4: '192.168.77.1', ipv6: 'fd00::1' },
+        links: link('eth0', { addresses: ['192.168.77.9/24', 'fd00::9/64', 'fd00::8/64'] }),
+      },
+      /^fail external-interface: eth0 has 192\.168\.77\.9\/24, and peers send to 192\.168\.77\.1; eth0 has fd00::9\/64, fd00::8\/64, and peers send to fd00::1$/,
+    ],
+    [
       'kernel state that differs',
       { kernelDifference: async () => ['lacks: route', 'b', 'c', 'd', 'e'] },
       /^fail kernel-state: .*lacks: route; b; c; d; and 1 more$/,
@@ -127,6 +144,19 @@ describe('the checks of the overlay', () => {
       /^fail bridge: cni0 has 10\.9\.0\.1\/24, and subnet\.env needs 10\.244\.7\.1\/24$/,
     ],
     [
+      'a bridge that has lost its address of IPv6, as by being set down',
+      { env: ENV_OF_BOTH },
+      /^fail bridge: cni0 has no IPv6 address, and subnet\.env needs fd10:0:0:7::1\/64$/,
+    ],
+    [
+      'a bridge of another subnet of IPv6, where there is no IPv4',
+      {
+        env: ENV_OF_BOTH.replace(/FLANNEL_(NETWORK|SUBNET)=.*\n/g, ''),
+        links: link('cni0', { addresses: ['fd10:0:0:3::1/64'] }),
+      },
+      /^fail bridge: cni0 has fd10:0:0:3::1\/64, and subnet\.env needs fd10:0:0:7::1\/64$/,
+    ],
+    [
       'a bridge with too long an MTU',
       { links: link('cni0', { mtuBytes: 1_500 }) },
       /^warn bridge: the MTU of cni0 is 1500, and the overlay takes 1472/,
@@ -134,7 +164,10 @@ describe('the checks of the overlay', () => {
     ['a device that forwards nothing', { off: 'flannel0' }, /^fail forwarding: off: flannel0$/],
     [
       'IPv6 that is not forwarded',
-      { off: 'all', env: `${SUBNET_ENV}FLANNEL_IPV6_NETWORK=fd10::/48\nFLANNEL_IPV6_SUBNET=fd10:0:0:7::1/64\n` },
+      {
+        ...{ off: 'all', env: ENV_OF_BOTH },
+        links: link('cni0', { addresses: ['10.244.7.1/24', 'fd10:0:0:7::1/64'] }),
+      },
       /^fail forwarding: net\.ipv6\.conf\.all\.forwarding is 0/,
     ],
   ];

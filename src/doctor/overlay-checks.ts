@@ -1,9 +1,10 @@
 import { describeError } from '../errors.ts';
+import type { PerFamily } from '../ip/family.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { clockDoubt } from './clock-doubt.ts';
-import { familiesHere, gatewayOf, NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
-import type { DoctorHost, DoctorPaths } from './host.ts';
+import { familiesHere, gatewaysOf, lackedAddresses, NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
+import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 const BRIDGE = 'cni0';
 /** What was put back so lately is worth a word. */
@@ -29,7 +30,7 @@ export interface OverlayHost extends Pick<DoctorHost, 'readText' | 'links'> {
 export interface OverlayFacts {
   readonly external: string;
   /** That peers send to: of the external interface, or another one that leads to it (--public-ip). */
-  readonly externalAddress: string | undefined;
+  readonly externalAddresses: PerFamily<string | undefined>;
   /** An address in each peer's subnet, and the device that should lead there. */
   readonly peers: readonly { readonly id: string; readonly address: string; readonly device: string }[];
   readonly nowMs: () => number;
@@ -154,13 +155,11 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
             'Give the agent another interface (--iface), or bring this one back.',
           );
         if (!link.up) return fail(`${facts.external} is down`, `ip link set ${facts.external} up`);
-        const { externalAddress } = facts;
-        const has =
-          externalAddress === undefined || link.addresses.some((one) => one.split('/')[0] === externalAddress);
-        return has
+        const lacked = lackedAddresses(link, facts.externalAddresses);
+        return lacked.length === 0
           ? ok(link.addresses.join(', '))
           : fail(
-              `${facts.external} has ${link.addresses.join(', ') || 'no IPv4 address'}, and peers send to ${externalAddress}`,
+              lacked.map(({ text, address }) => `${text}, and peers send to ${address}`).join('; '),
               'Restore the address. A running agent publishes a new one by itself.',
             );
       },
@@ -207,7 +206,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         if (!bridge.up)
           return fail(`${BRIDGE} is down: containers of this host have no network`, `ip link set ${BRIDGE} up`);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
-        return bridgeFinding(bridge, env.mtuBytes, env.subnet && gatewayOf(env.subnet));
+        return bridgeFinding(bridge, env.mtuBytes, gatewaysOf(env));
       },
     },
     {
@@ -254,15 +253,13 @@ function refusedFinding(first: LeaseAnswer, others: readonly LeaseAnswer[]): Fin
   return others.length === 0 && finding.status !== 'ok' ? { ...finding, where } : finding;
 }
 
-function bridgeFinding(
-  bridge: { readonly mtuBytes: number; readonly addresses: readonly string[] },
-  mtuBytes: number,
-  gateway: string | undefined,
-): Finding {
-  if (gateway !== undefined && !bridge.addresses.includes(gateway)) {
+function bridgeFinding(bridge: HostLink, mtuBytes: number, gateways: PerFamily<string | undefined>): Finding {
+  const lacked = lackedAddresses(bridge, gateways);
+  if (lacked.length > 0) {
+    const commands = lacked.map(({ address }) => `ip address replace ${address} dev ${BRIDGE}`);
     return fail(
-      `${BRIDGE} has ${bridge.addresses.join(', ') || 'no IPv4 address'}, and subnet.env needs ${gateway}`,
-      `ip address replace ${gateway} dev ${BRIDGE}, or delete ${BRIDGE}: the next container creates it again.`,
+      lacked.map(({ text, address }) => `${text}, and subnet.env needs ${address}`).join('; '),
+      `${commands.join('; ')}, or delete ${BRIDGE}: the next container creates it again.`,
     );
   }
   return bridge.mtuBytes <= mtuBytes

@@ -8,6 +8,7 @@ import type { AgentEndpoint, OverlayFacts, OverlayHost } from '../../doctor/over
 import { hasErrno } from '../../errno.ts';
 import { WeftError } from '../../errors.ts';
 import { formatAddr } from '../../ip/address.ts';
+import { perFamily } from '../../ip/family.ts';
 import { parseIpList } from '../../linux/interfaces.ts';
 import { run } from '../../linux/run.ts';
 import { realHost } from './doctor-host.ts';
@@ -53,7 +54,10 @@ export function overlayFacts({ known, peers }: HostView, wanted: WantedKernel): 
   const { external } = known;
   return {
     external: external.name,
-    externalAddress: external.addresses.ipv4 && formatAddr(external.addresses.ipv4),
+    externalAddresses: perFamily((key) => {
+      const address = external.addresses[key];
+      return address === undefined ? undefined : formatAddr(address);
+    }),
     peers: peers.slice(0, MOST_ROUTES).flatMap((peer) => {
       const device = wanted.deviceTo(peer);
       return device === undefined ? [] : { id: peer.id, address: formatAddr(peer.overlay), device };

@@ -13,13 +13,12 @@ import type { Underlay } from '../../src/lab/namespaces.ts';
 import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
 import { BPF_COMMANDS } from '../../src/linux/constants.ts';
 import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
-import type { Child } from '../../src/linux/run.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
 import { EchoConnection, serveEcho } from '../netns/echo-connection.ts';
 import { transfer, untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
-import { lostPings } from '../netns/ping-replies.ts';
-import { eventually, LineFeed } from '../netns/waiting.ts';
+import { Pinging } from '../netns/pinging.ts';
+import { eventually } from '../netns/waiting.ts';
 
 /** The time of an image pull or a slow rolling update; longer than anything that programs learn by themselves holds. */
 const AWAY_MS = 4_000;
@@ -123,33 +122,9 @@ class Kept implements AsyncDisposable {
   }
 }
 
-/** Echo requests, a thousand a second, until it is asked how many got no answer. */
-class PingFlood implements AsyncDisposable {
-  readonly #child: Child;
-  readonly #feed: LineFeed;
-
-  private constructor(child: Child) {
-    this.#child = child;
-    this.#feed = new LineFeed(child.stdout!);
-  }
-
-  static async start(topology: Topology, from: LabContainer, to: LabContainer): Promise<PingFlood> {
-    return new PingFlood(await topology.start(from, ['ping', '-n', '-i', '0.001', addressOf(to)]));
-  }
-
-  get lost(): { readonly lost: number; readonly of: number } {
-    return lostPings(this.#feed.seen.map(({ text }) => text));
-  }
-
-  async answered(more: number): Promise<void> {
-    const from = this.#feed.seen.length;
-    await eventually(`${more} answers more`, () => this.#feed.seen.length >= from + more || undefined);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#child[Symbol.asyncDispose]();
-  }
-}
+/** Echo requests, up to a thousand a second. */
+const flooding = (topology: Topology, from: LabContainer, to: LabContainer): Promise<Pinging> =>
+  Pinging.start(topology, from, addressOf(to), 0.001);
 
 /** Numbers of the attachments that are kept there. */
 function linkIds(directory: string): number[] {
@@ -190,15 +165,15 @@ describe('the fast path while the agent is away, where this host cuts super-pack
     await serveEcho(topology, b);
     await using forth = await EchoConnection.open(topology, a, b);
     await kept.agreed();
-    await using flood = await PingFlood.start(topology, a, b);
+    await using flood = await flooding(topology, a, b);
     await flood.answered(500);
     const before = await kept.counted(host, RX_PACKETS);
     await kept.end(host, 'SIGKILL');
     await sleep(AWAY_MS);
     await flood.answered(100);
-    const lostWithTheAgent = flood.lost.lost;
+    const { lost: lostWithTheAgent } = await flood.lost();
     await flood.answered(2_000);
-    const lostSince = flood.lost.lost - lostWithTheAgent;
+    const lostSince = (await flood.lost()).lost - lostWithTheAgent;
     assert.ok(lostSince <= 0, `${lostSince} lost while the agent was away`);
     const received = (await kept.counted(host, RX_PACKETS)) - before;
     assert.ok(received > 500, `${received} packets received while the agent was away`);
@@ -207,7 +182,7 @@ describe('the fast path while the agent is away, where this host cuts super-pack
     await kept.overlay.startAgent(host, signal);
     await flood.answered(1_000);
     await forth.flowing();
-    const { lost, of } = flood.lost;
+    const { lost, of } = await flood.lost();
     t.diagnostic(`${lost} of ${of} lost; longest gap of TCP ${forth.longestGapMs()} ms`);
     // What an agent that gets little of a busy machine has yet to read when it is killed.
     assert.ok(lost * 10 < of, `${lost} of ${of}`);
@@ -248,7 +223,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
       await using forth = await EchoConnection.open(topology, a, b);
       await using back = await EchoConnection.open(topology, b, a);
       await kept.agreed();
-      await using flood = await PingFlood.start(topology, a, b);
+      await using flood = await flooding(topology, a, b);
       await flood.answered(500);
       const links = linkIds(await kept.directory(hosts[index]!));
       const before = await kept.counted(hosts[index]!, RX_PACKETS);
@@ -264,7 +239,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
       await forth.flowing();
       await back.flowing();
       await carriesFiles();
-      const { lost, of } = flood.lost;
+      const { lost, of } = await flood.lost();
       t.diagnostic(`${lost} of ${of} lost; longest gap of TCP ${forth.longestGapMs()} and ${back.longestGapMs()} ms`);
       assert.equal(lost, 0, `${lost} of ${of}`);
       assert.deepEqual(linkIds(await kept.directory(hosts[index]!)), links, 'the attachments are the same');
@@ -274,7 +249,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
   it('goes on for more than a minute, and the other host says who has no agent', async () => {
     const [first, second] = hosts as [LabHost, LabHost];
     await kept.agreed();
-    await using flood = await PingFlood.start(topology, containers[0]!, containers[1]!);
+    await using flood = await flooding(topology, containers[0]!, containers[1]!);
     await kept.end(second, 'SIGKILL');
     const logged = async (what: string): Promise<true> =>
       eventually(
@@ -287,7 +262,7 @@ describe('the fast path while the agent is away, where super-packets arrive in o
     await carriesFiles();
     await kept.overlay.startAgent(second, signal);
     await logged('No peer carries packets without an agent any longer');
-    const { lost, of } = flood.lost;
+    const { lost, of } = await flood.lost();
     assert.equal(lost, 0, `${lost} of ${of}`);
   });
 
@@ -295,13 +270,13 @@ describe('the fast path while the agent is away, where super-packets arrive in o
     await kept.agreed();
     for (const host of hosts) await kept.end(host, 'SIGKILL');
     await sleep(AWAY_MS);
-    await using flood = await PingFlood.start(topology, containers[0]!, containers[1]!);
+    await using flood = await flooding(topology, containers[0]!, containers[1]!);
     await flood.answered(1_000);
-    assert.equal(flood.lost.lost, 0);
+    assert.equal((await flood.lost()).lost, 0);
     await carriesFiles();
     for (const host of hosts) await kept.overlay.startAgent(host, signal);
     await flood.answered(1_000);
-    assert.equal(flood.lost.lost, 0);
+    assert.equal((await flood.lost()).lost, 0);
     await carriesFiles();
   });
 

@@ -12,15 +12,16 @@ import type { Child } from '../../src/linux/run.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
 import { IPV6_NET_CONF, Ipv6Hosts } from '../netns/ipv6-hosts.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
-import { lostPings } from '../netns/ping-replies.ts';
+import { Pinging } from '../netns/pinging.ts';
 import { addressIn, attachStacked, everyFamilyAnswers, type StackedContainer } from '../netns/stacked-overlay.ts';
-import { eventually, eventuallyHolds, LineFeed } from '../netns/waiting.ts';
+import { eventually, eventuallyHolds } from '../netns/waiting.ts';
 
 /** Maps of the fast path that are another agent's: of a build with another layout, or of another kind of network between the hosts. */
 
 const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/;
 const SOURCE = 'src/dataplane/fast-path/layout.ts';
 const OTHER = LAYOUT + 1;
+const INTERVAL_SECONDS = 0.005;
 const IPV4_NET_CONF = '{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}';
 const signal = new AbortController().signal;
 
@@ -47,8 +48,10 @@ function layoutsIn(root: string): readonly (readonly string[])[] {
 }
 
 interface ReplacedHost {
+  /** What directories of its maps have behind the number of the layout. */
+  readonly kind: '' | '-ipv6';
   /** Answers to pings from this host to the other, which go on all the time. */
-  readonly flow: LineFeed;
+  readonly flow: Pinging;
   readonly layouts: () => readonly (readonly string[])[];
   readonly metrics: () => Promise<string>;
   /** Ends the agent, and starts that of another build; resolves when its fast path is open. */
@@ -56,21 +59,22 @@ interface ReplacedHost {
 }
 
 /** Two builds whose maps of the fast path differ replace each other on a host: an upgrade, and the way back. */
-async function losesNoPing(t: TestContext, { flow, layouts, metrics, replace }: ReplacedHost): Promise<void> {
+async function losesNoPing(t: TestContext, { kind, flow, layouts, metrics, replace }: ReplacedHost): Promise<void> {
   const figures = async () => ({
     reads: Number(/^weft_forwarder_operations_total\{operation="txReads"\} (\d+)$/m.exec(await metrics())?.[1]),
-    answers: flow.mark,
+    answers: flow.answers,
   });
   /** Few of the pings are read by the forwarder. */
   const carried = async (): Promise<void> => {
     await eventually('the fast path carries the pings', async () => {
       const from = await figures();
-      await eventually('100 answers more', () => flow.mark > from.answers + 100 || undefined);
+      await flow.answered(100);
       const now = await figures();
       return (now.reads - from.reads) * 5 < now.answers - from.answers || undefined;
     });
   };
   await carried();
+  assert.equal((await flow.lost()).lost, 0, 'before any change');
   for (const [build, layout, how] of [
     [otherBuild, OTHER, 'SIGTERM'],
     [ROOT, LAYOUT, 'SIGTERM'],
@@ -81,8 +85,8 @@ async function losesNoPing(t: TestContext, { flow, layouts, metrics, replace }: 
     await carried();
     // The other host has the one of this build all the time.
     const found = layouts().flat().sort();
-    assert.deepEqual(found, [`layout-${LAYOUT}`, `layout-${layout}`].sort());
-    const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
+    assert.deepEqual(found, [`layout-${LAYOUT}${kind}`, `layout-${layout}${kind}`].sort());
+    const { lost, of } = await flow.lost();
     t.diagnostic(`${lost} of ${of} lost, ${how} and then layout ${layout}`);
     assert.equal(lost, 0, `${lost} of ${of}`);
   }
@@ -98,13 +102,13 @@ it('loses no ping with an upgrade to a build with another layout, nor with the w
   const { topology } = overlay;
   const [host] = topology.hosts as [LabHost];
   const [a, b] = topology.containers;
-  const flow = resources.use(await topology.start(a!, ['ping', '-n', '-i', '0.005', addressOf(b!)]));
   const logPath = join(host.stateDirectory, 'flanneld.log');
   const opened = async (): Promise<number> =>
     (await readFile(logPath, 'utf8')).split('\n').filter((line) => OPEN.test(line)).length;
   let agent: Child = overlay.agents[0]!.child;
   await losesNoPing(t, {
-    flow: new LineFeed(flow.stdout!),
+    kind: '',
+    flow: resources.use(await Pinging.start(topology, a!, addressOf(b!), INTERVAL_SECONDS)),
     layouts: () => layoutsIn(root),
     metrics: () => overlay.ask(host, '/metrics'),
     replace: async (how, build) => {
@@ -118,6 +122,31 @@ it('loses no ping with an upgrade to a build with another layout, nor with the w
       );
       agent = await topology.startLogged(host, [...argv, ...agentFlags], logPath);
       await eventually('its fast path is open', async () => (await opened()) > before || undefined);
+    },
+  });
+});
+
+it('loses no ping with such an upgrade, nor with the way back, between hosts that have IPv6 alone', async (t) => {
+  await using resources = new AsyncDisposableStack();
+  const root = await folderOnBpffs(resources);
+  const flags = [`--fast-path-dir=${root}`];
+  const hosts = resources.use(await Ipv6Hosts.create('native', [flags, flags]));
+  const { topology } = hosts;
+  const [host] = topology.hosts as [LabHost];
+  const [a, b] = hosts.containers as [StackedContainer, StackedContainer];
+  // Bridges and containers do not answer before the kernel has looked for others with their link-local addresses.
+  await everyFamilyAnswers(topology, hosts.containers);
+  await losesNoPing(t, {
+    kind: '-ipv6',
+    flow: resources.use(await Pinging.start(topology, a.namespace, addressIn(6, b), INTERVAL_SECONDS)),
+    layouts: () => layoutsIn(root),
+    metrics: async () => (await hosts.agents[host.index]!.get('/metrics')).body,
+    replace: async (how, build) => {
+      const { child } = hosts.agents[host.index]!;
+      child.kill(how);
+      await child.exited;
+      const agent = await hosts.startAgent(host, flags, build);
+      await agent.logged(OPEN);
     },
   });
 });

@@ -6,7 +6,7 @@ import type { Child, Exit } from '../../src/linux/run.ts';
 import { eventually, LineFeed, PATIENCE_MS } from './waiting.ts';
 
 export const HEALTHZ_PORT = 8081;
-const MAIN = fileURLToPath(new URL('../../src/cmd/flanneld/main.ts', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export interface FlanneldOptions {
   readonly flags?: readonly string[];
@@ -14,6 +14,8 @@ export interface FlanneldOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** A command that starts what follows it: `unshare …`. It must become the agent, not wait for it. */
   readonly under?: readonly string[];
+  /** Directory with the sources of another build. */
+  readonly build?: string;
 }
 
 export interface HttpAnswer {
@@ -42,9 +44,10 @@ export class Flanneld implements AsyncDisposable {
   static async start(
     topology: Topology,
     host: LabHost,
-    { flags = [], env, under = [] }: FlanneldOptions,
+    { flags = [], env, under = [], build = ROOT }: FlanneldOptions,
   ): Promise<Flanneld> {
-    const argv = [...under, process.execPath, '--disable-warning=ExperimentalWarning', MAIN, ...flags];
+    const main = join(build, 'src/cmd/flanneld/main.ts');
+    const argv = [...under, process.execPath, '--disable-warning=ExperimentalWarning', main, ...flags];
     // Nothing of a test may land in the machine's /run/flannel.
     const ownFiles = { FLANNELD_SUBNET_FILE: subnetFileOf(host) };
     const options = { stderr: 'pipe', env: { ...ownFiles, ...env } } as const;

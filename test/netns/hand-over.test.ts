@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, before, describe, it, type TestContext } from 'node:test';
 import { FAST_PATH_MODES } from '../../src/dataplane/fast-path/mode.ts';
 import { agentCommand } from '../../src/lab/agent.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { NotifySocket } from '../fakes/notify-socket.ts';
 import { addressOf, Overlay } from './overlay.ts';
-import { lostPings } from './ping-replies.ts';
-import { eventually, LineFeed } from './waiting.ts';
+import { Pinging } from './pinging.ts';
+import { eventually } from './waiting.ts';
 
 /** A hundred echo requests a second. */
-const INTERVAL_SECONDS = '0.01';
+const INTERVAL_SECONDS = 0.01;
 
 const LEFT = 'The next agent has taken over; waiting to be stopped';
 const READY = 'flannel is ready';
@@ -39,26 +39,26 @@ for (const fastPath of FAST_PATH_MODES)
       return (JSON.parse(stdout) as { ifindex: number }[])[0]?.ifindex;
     };
 
-    async function pinging(): Promise<{ flows: LineFeed[]; stack: AsyncDisposableStack }> {
+    async function pinging(): Promise<{ flows: Pinging[]; stack: AsyncDisposableStack }> {
       const stack = new AsyncDisposableStack();
-      const flows: LineFeed[] = [];
       const [first, second] = topology.containers;
-      for (const [from, to] of [
-        [first!, second!],
-        [second!, first!],
-      ] as const) {
-        const argv = ['ping', '-n', '-i', INTERVAL_SECONDS, addressOf(to)];
-        const child = stack.use(await topology.start(from, argv));
-        flows.push(new LineFeed(child.stdout!));
-      }
+      const flows = [
+        stack.use(await Pinging.start(topology, first!, addressOf(second!), INTERVAL_SECONDS)),
+        stack.use(await Pinging.start(topology, second!, addressOf(first!), INTERVAL_SECONDS)),
+      ];
       await answered(flows);
       return { flows, stack };
     }
 
-    async function answered(flows: readonly LineFeed[]): Promise<void> {
+    async function answered(flows: readonly Pinging[]): Promise<void> {
+      for (const flow of flows) await flow.answered(50);
+    }
+
+    async function losesNothing(t: TestContext, flows: readonly Pinging[]): Promise<void> {
       for (const flow of flows) {
-        const from = flow.mark;
-        await eventually('50 answers more', () => flow.mark >= from + 50 || undefined);
+        const { lost, of } = await flow.lost();
+        t.diagnostic(`${lost} of ${of} lost`);
+        assert.equal(lost, 0, `${lost} of ${of}`);
       }
     }
 
@@ -80,11 +80,7 @@ for (const fastPath of FAST_PATH_MODES)
         await answered(flows);
         await ends(old);
         await answered(flows);
-        for (const flow of flows) {
-          const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
-          t.diagnostic(`${lost} of ${of} lost`);
-          assert.equal(lost, 0, `${lost} of ${of}`);
-        }
+        await losesNothing(t, flows);
         assert.equal(await indexOf(host), device);
         assert.match(await overlay.ask(host, '/readyz'), /^HTTP\/1\.1 200 /);
         assert.doesNotMatch(await overlay.log(host), /The API is not served/);
@@ -104,11 +100,7 @@ for (const fastPath of FAST_PATH_MODES)
       await starting;
       await says(host, READY, ready + 1);
       await answered(flows);
-      for (const flow of flows) {
-        const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
-        t.diagnostic(`${lost} of ${of} lost`);
-        assert.equal(lost, 0, `${lost} of ${of}`);
-      }
+      await losesNothing(t, flows);
     });
 
     it('is no matter of other users, also where the mode of the socket lets them in', async () => {
@@ -173,20 +165,17 @@ describe('an agent whose TUN device and socket systemd keeps', () => {
     const ready = (): Promise<true> =>
       eventually('systemd hears that it is ready', () => systemd.received().includes('READY=1') || undefined);
     await ready();
-    const ping = stack.use(
-      await topology.start(topology.containers[0]!, ['ping', '-n', '-i', '0.02', addressOf(topology.containers[1]!)]),
-    );
-    const flow = new LineFeed(ping.stdout!);
+    const [a, b] = topology.containers;
+    const flow = stack.use(await Pinging.start(topology, a!, addressOf(b!), 0.02));
     for (const how of ['SIGTERM', 'SIGKILL'] as const) {
-      await eventually('answers', () => flow.mark > 20 || undefined);
+      await flow.answered(20);
       assert.equal(systemd.kept.length, 2);
       agent.kill(how);
       await agent.exited;
-      const from = flow.mark;
       agent = stack.use(await startKeeping(systemd, systemd.kept));
       await ready();
-      await eventually('50 answers more', () => flow.mark > from + 50 || undefined);
-      const { lost, of } = lostPings(flow.seen.map(({ text }) => text));
+      await flow.answered(50);
+      const { lost, of } = await flow.lost();
       t.diagnostic(`${lost} of ${of} lost with ${how}`);
       assert.equal(lost, 0, `${lost} of ${of}`);
     }

@@ -71,14 +71,15 @@ export class Ipv6Hosts implements AsyncDisposable {
     writeFileSync(join(host.stateDirectory, 'net-conf.json'), netConf);
   }
 
-  /** The first start, or one after the agent has ended; waits until it is ready. */
-  async startAgent(host: LabHost, flags: readonly string[]): Promise<Flanneld> {
+  /** The first start, or one after the agent has ended, of another build if wanted; waits until it is ready. */
+  async startAgent(host: LabHost, flags: readonly string[], build?: string): Promise<Flanneld> {
     const store = ['--kube-subnet-mgr', `--kube-api-url=${KUBE_API_URL}`];
     const netConf = `--net-config-path=${join(host.stateDirectory, 'net-conf.json')}`;
     const api = `--api-socket=${socketOf(host)}`;
     const agent = await Flanneld.start(this.topology, host, {
       flags: [...store, netConf, '--iface=eth0', `--healthz-port=${HEALTHZ_PORT}`, api, ...flags],
       env: { NODE_NAME: nodeOf(host) },
+      ...(build !== undefined && { build }),
     });
     this.agents[host.index] = agent;
     await agent.logged(/^flannel is ready$/, 0, START_MS);

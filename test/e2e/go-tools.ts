@@ -1,7 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cachePath, hashOf, type MadeOnceOptions, madeOnce, runBuilder } from '../../src/lab/build-cache.ts';
-import { goEnvironment, requiredVersion } from '../../src/lab/go-module.ts';
+import { goBuild, goEnvironment, requiredVersion } from '../../src/lab/go-module.ts';
 import { run } from '../../src/linux/run.ts';
 
 export interface GoToolsOptions extends MadeOnceOptions {
@@ -38,8 +38,7 @@ export async function goTools(options: GoToolsOptions): Promise<GoTools> {
   const make = async (dir: string): Promise<string> => {
     const made = join(dir, 'programs');
     await mkdir(made);
-    const build = ['go', 'build', '-trimpath', '-buildvcs=false', '-ldflags', '-s -w', ...flags, '-o', `${made}/`];
-    await runBuilder(['nice', '-n', '19', ...build, ...packages], {
+    await runBuilder(goBuild(`${made}/`, packages, { flags }), {
       cwd: module,
       env: goEnvironment(),
       signal: waiting.signal,

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { WeftError } from '../../errors.ts';
 import { run } from '../../linux/run.ts';
 import { cachePath, hashOf, madeOnce, runBuilder } from '../build-cache.ts';
-import { goEnvironment, requiredVersion } from '../go-module.ts';
+import { goBuild, goEnvironment, requiredVersion } from '../go-module.ts';
 
 /**
  * The real Kubernetes servers of labs, end-to-end tests and benchmarks: one binary built from the Go module in
@@ -99,10 +99,9 @@ async function build(
   }
   const [major, minor] = version.slice(1).split('.');
   const stamp = 'k8s.io/component-base/version';
-  const flags = `-s -w -X ${stamp}.gitVersion=${version} -X ${stamp}.gitMajor=${major} -X ${stamp}.gitMinor=${minor}`;
+  const ldflags = `-X ${stamp}.gitVersion=${version} -X ${stamp}.gitMajor=${major} -X ${stamp}.gitMinor=${minor}`;
   say(`building the Kubernetes ${version} servers with Go: 10 minutes of two cores the first time`);
   const startedAt = performance.now();
-  const build = ['go', 'build', '-trimpath', '-buildvcs=false', '-ldflags', flags, '-o', path, '.'];
-  await runBuilder(['nice', '-n', '19', ...build], { cwd: MODULE_DIR, env, signal });
+  await runBuilder(goBuild(path, ['.'], { ldflags }), { cwd: MODULE_DIR, env, signal });
   say(`built in ${Math.round((performance.now() - startedAt) / 1000)} s`);
 }

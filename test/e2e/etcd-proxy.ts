@@ -1,4 +1,5 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { resetConnection } from '../reset-connection.ts';
 
 /** One direction of a connection: bytes come out in order, `delayMs` after they went in. */
 class Pipe {
@@ -65,7 +66,7 @@ export class TcpProxy implements AsyncDisposable {
   /** Ends all connections and refuses new ones. */
   cut(): void {
     this.#refusing = true;
-    for (const socket of this.#sockets) end(socket);
+    for (const socket of this.#sockets) resetConnection(socket);
   }
 
   /** Lets the connections that there are hang without a word, as when a host has vanished; new ones work. */
@@ -90,7 +91,7 @@ export class TcpProxy implements AsyncDisposable {
 
   #accept(client: Socket): void {
     if (this.#refusing) {
-      end(client);
+      resetConnection(client);
       return;
     }
     const server = connect({ ...this.#target, allowHalfOpen: true });
@@ -110,10 +111,4 @@ export class TcpProxy implements AsyncDisposable {
       });
     }
   }
-}
-
-/** At once and, where the kind of socket can, with a reset. */
-function end(socket: Socket): void {
-  if (socket.remoteAddress === undefined) socket.destroy();
-  else socket.resetAndDestroy();
 }

@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { gzipSync } from 'node:zlib';
+import { resetConnection } from '../reset-connection.ts';
 
 export interface FakeNode {
   apiVersion?: string;
@@ -190,7 +191,7 @@ export class FakeKubeApi implements AsyncDisposable {
 
   /** Resets the connections of all watches. */
   dropWatches(): void {
-    for (const watch of this.#watches) watch.response.socket?.resetAndDestroy();
+    for (const watch of this.#watches) resetConnection(watch.response.socket!);
   }
 
   /** The connections of all watches stay up, but carry nothing any more: a firewall has forgotten them. */

@@ -147,6 +147,7 @@ class Agent {
         port: options.probe === 'on' ? host.probes : undefined,
         active: () => figures.activePeers(),
         record: this.#record,
+        hint: () => this.#events.hint(),
         log,
       }),
     );

@@ -105,7 +105,7 @@ export class NodeEvents implements AsyncDisposable {
   constructor(parts: NodeEventsParts) {
     this.#parts = parts;
     this.#now = parts.now ?? Date.now;
-    this.#listening = parts.events.listen((event) => this.#take(event));
+    this.#listening = parts.events.listen((event) => event && this.#take(event));
   }
 
   #take(event: AgentEvent): void {

@@ -75,7 +75,7 @@ describe('probes of an agent', () => {
   it('are not sent when they are off, and say once why when they cannot be', () => {
     const lines: string[] = [];
     const log = { info: () => {}, warn: (line: string) => lines.push(line) };
-    using off = new PeerProbes({ port: undefined, active: () => [], record: () => {}, log });
+    using off = new PeerProbes({ port: undefined, active: () => [], record: () => {}, hint: () => {}, log });
     off.setPeer(key, [target]);
     assert.deepEqual([off.results(), off.sent, lines], [[], undefined, []]);
     let opened = 0;
@@ -87,6 +87,7 @@ describe('probes of an agent', () => {
       port: { open, describeErrno: () => 'other' },
       active: () => [],
       record: () => {},
+      hint: () => {},
       log,
     });
     refused.setPeer(key, [target]);
@@ -110,6 +111,7 @@ describe('probes of an agent', () => {
         port,
         active: () => [],
         record: () => {},
+        hint: () => {},
         log: { info: () => {}, warn: () => {} },
       });
       probes.setPeer(key, [target]);

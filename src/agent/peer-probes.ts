@@ -35,6 +35,8 @@ export interface PeerProbesParts {
   /** Subnets of peers that packets are exchanged with; asked seldom. */
   readonly active: () => Iterable<string>;
   readonly record: RecordEvent;
+  /** That a way has changed, which is not recorded because it does so too often. */
+  readonly hint: () => void;
   readonly log: Pick<Log, 'info' | 'warn'>;
 }
 
@@ -48,10 +50,16 @@ export class PeerProbes implements Disposable {
   #isTried = false;
   #activeAtMs = 0;
   #changes = 0;
-  readonly #faults = new FaultLog((change) => {
-    this.#changes++;
-    this.#parts.record(pathEvent(change));
-  });
+  readonly #faults = new FaultLog(
+    (change) => {
+      this.#changes++;
+      this.#parts.record(pathEvent(change));
+    },
+    () => {
+      this.#changes++;
+      this.#parts.hint();
+    },
+  );
 
   constructor(parts: PeerProbesParts) {
     this.#parts = parts;

@@ -161,6 +161,8 @@ describe('the stream', () => {
     say(inspection, 'one');
     const { event, data, id } = await next(stream);
     assert.deepEqual([event, (data as { text: string }).text, id], ['event', 'one', '2']);
+    inspection.events.hint();
+    assert.deepEqual(await next(stream), { event: 'changed', data: {}, id: undefined });
     await stream.return();
   });
 

@@ -16,6 +16,9 @@ const MAX_ANSWER = 256 << 20;
 /** Of one event in a stream: its texts are cut by whoever makes it. */
 const MAX_EVENT = 1 << 20;
 const EVENT_HEAD = 'event: event\n';
+const CHANGED_HEAD = 'event: changed\n';
+
+export type News = AgentEvent | 'changed';
 
 export type Query = Readonly<Record<string, string>>;
 
@@ -32,6 +35,8 @@ export interface AgentClient {
    * Events after that one (`undefined`: none) and those to come, until the agent ends or the signal fires. @throws as `get` does.
    */
   events(after: number | undefined, signal: AbortSignal): AsyncGenerator<AgentEvent, void, void>;
+  /** Those to come, and `changed` for what is no event because there are too many. @throws as `get` does. */
+  news(signal: AbortSignal): AsyncGenerator<News, void, void>;
 }
 
 /** @param answerMs how long an answer may take. */
@@ -50,16 +55,19 @@ export function agentClient(name: string, open: OpenAnswer, answerMs: number = A
           : readable(name, error);
       }
     },
-    events: (after, signal) => eventsOf(name, open, after, signal),
+    async *events(after, signal) {
+      for await (const news of newsOf(name, open, after, signal)) if (news !== 'changed') yield news;
+    },
+    news: (signal) => newsOf(name, open, undefined, signal),
   };
 }
 
-async function* eventsOf(
+async function* newsOf(
   name: string,
   open: OpenAnswer,
   after: number | undefined,
   signal: AbortSignal,
-): AsyncGenerator<AgentEvent, void, void> {
+): AsyncGenerator<News, void, void> {
   try {
     let text = '';
     const decoder = new TextDecoder();
@@ -69,6 +77,7 @@ async function* eventsOf(
       const messages = text.split('\n\n');
       text = messages.pop() ?? '';
       for (const message of messages) {
+        if (message.startsWith(CHANGED_HEAD)) yield 'changed';
         if (!message.startsWith(EVENT_HEAD)) continue;
         yield parseEvent(printableValue(JSON.parse(/^data: (.*)$/m.exec(message)?.[1] ?? '')));
       }

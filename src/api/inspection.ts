@@ -7,7 +7,7 @@ import type { Config, Doctor, Leases, Peers, ReadinessAnswer, Rules, Self, State
  */
 export interface Inspection {
   readonly startedAtMs: number;
-  readonly events: Pick<EventRing, 'after' | 'listen'>;
+  readonly events: Pick<EventRing, 'after' | 'listen' | 'hints'>;
   self(): Self;
   peers(): Peers;
   leases(): Leases;

@@ -42,7 +42,8 @@ export function openApiDocument(): JsonObject {
       { name: 'after', description: 'Events with a higher id come first; Last-Event-ID does the same.' },
       {
         name: 'only',
-        description: 'Events alone, and `alive` every ten seconds, with nothing in it. That costs the agent the least.',
+        description:
+          'Events alone, `alive` every ten seconds, and `changed` when a path changes too often for events; both are empty. That costs the agent the least.',
         only: 'event',
       },
     ],

@@ -14,7 +14,7 @@ const GATHER_MS = 20;
 const ALIVE_MS = 10_000;
 
 export interface StreamMessage {
-  readonly event: 'event' | 'peers' | 'self' | 'alive';
+  readonly event: 'event' | 'peers' | 'self' | 'alive' | 'changed';
   readonly data: string;
   /** Of the event, so that who connects again is sent what it has missed. */
   readonly id?: string;
@@ -33,7 +33,7 @@ export interface StreamOptions {
 
 /**
  * Tells one reader what changes: `event` for each event, at once; `self`, and `peers` (all of them first, then those that have
- * changed), each at most once a second. Nothing is kept for a reader that is slow: it gets the state of the moment when it has
+ * changed), each at most once a second; who has events alone is told by `changed` of what is no event because there are too many. Nothing is kept for a reader that is slow: it gets the state of the moment when it has
  * read the last. Ends when the signal fires; rejects when `send` does.
  */
 export async function followAgent(
@@ -43,7 +43,13 @@ export async function followAgent(
 ): Promise<void> {
   const { events } = inspection;
   let lastId = after ?? events.after(0, 0).newestId;
+  let { hints } = events;
+  const isNews = (): boolean => events.hints !== hints || events.after(lastId, 0).newestId > lastId;
   const tellEvents = async (): Promise<void> => {
+    // State is sent each second anyway.
+    const isHinted = events.hints !== hints;
+    hints = events.hints;
+    if (onlyEvents && isHinted) await send({ event: 'changed', data: '{}' });
     const found = events.after(lastId, EVENTS_AT_ONCE);
     for (const event of found.events) await send({ event: 'event', data: JSON.stringify(event), id: String(event.id) });
     lastId = found.events.at(-1)?.id ?? Math.min(lastId, found.newestId);
@@ -68,29 +74,28 @@ export async function followAgent(
       peers = new Map(list.map((peer) => [peer.id, peer]));
     }
     const nextAtMs = performance.now() + restMs;
-    while (await comes(events, lastId, nextAtMs, signal)) {
+    while (await comes(events, isNews, nextAtMs, signal)) {
       await delay(GATHER_MS, undefined, { signal, ref: false }).catch(() => {});
       await tellEvents();
     }
   }
 }
 
-/** Whether an event after that one comes until then. */
+/** Whether there is any until then. */
 async function comes(
   events: Inspection['events'],
-  lastId: number,
+  isNews: () => boolean,
   untilMs: number,
   signal: AbortSignal,
 ): Promise<boolean> {
   const over = new AbortController();
   using _listening = events.listen(() => over.abort());
-  const isThere = (): boolean => events.after(lastId, 0).newestId > lastId;
   const leftMs = untilMs - performance.now();
   // Events without end must not keep the rest from being told.
   if (leftMs <= 0) return false;
-  if (!isThere())
+  if (!isNews())
     await delay(leftMs, undefined, { signal: AbortSignal.any([signal, over.signal]), ref: false }).catch(() => {});
-  return isThere() && !signal.aborted;
+  return isNews() && !signal.aborted;
 }
 
 function changeOf(

@@ -66,12 +66,14 @@ describe('the ring of events', () => {
 
   it('tells its listeners until they leave', () => {
     const ring = new EventRing();
-    const heard: number[] = [];
+    const heard: (number | undefined)[] = [];
     {
-      using _ = ring.listen(({ id }) => heard.push(id));
+      using _ = ring.listen((one) => heard.push(one?.id));
       ring.add(event('one'));
+      ring.hint();
     }
     ring.add(event('two'));
-    assert.deepEqual(heard, [1]);
+    ring.hint();
+    assert.deepEqual([heard, ring.hints, ring.after(0, 9).newestId], [[1, undefined], 2, 2]);
   });
 });

@@ -27,8 +27,9 @@ export class EventRing {
   readonly #capacity: number;
   readonly #now: () => number;
   readonly #events: AgentEvent[] = [];
-  readonly #listeners = new Set<(event: AgentEvent) => void>();
+  readonly #listeners = new Set<(event?: AgentEvent) => void>();
   #newestId = 0;
+  #hints = 0;
 
   constructor(capacity: number = EVENT_CAPACITY, now: () => number = Date.now) {
     this.#capacity = capacity;
@@ -56,6 +57,16 @@ export class EventRing {
     for (const listener of this.#listeners) listener(kept);
   }
 
+  /** Something has changed that is not told, since it does so too often: who shows what is so now looks again. */
+  hint(): void {
+    this.#hints++;
+    for (const listener of this.#listeners) listener();
+  }
+
+  get hints(): number {
+    return this.#hints;
+  }
+
   #placeOf(id: number): number {
     return (id - 1) % this.#capacity;
   }
@@ -77,10 +88,10 @@ export class EventRing {
     return { events, oldestId, newestId: this.#newestId };
   }
 
-  /** Told of each event from now on, until disposed; must be quick and must not throw. */
-  listen(listener: (event: AgentEvent) => void): Disposable {
+  /** Told of each event and {@link hint} from now on, until disposed; must be quick and must not throw. */
+  listen(listener: (event?: AgentEvent) => void): Disposable {
     // Two listeners may be one function.
-    const own = (event: AgentEvent): void => listener(event);
+    const own = (event?: AgentEvent): void => listener(event);
     this.#listeners.add(own);
     return { [Symbol.dispose]: () => void this.#listeners.delete(own) };
   }

@@ -151,9 +151,13 @@ function evidence(small: Passing, more: Partial<Record<ProbeKind, Passing>> = {}
 
 describe('what is told of faults', () => {
   const told: FaultChange[] = [];
+  let hints = 0;
   const log = () => {
-    told.length = 0;
-    return new FaultLog((change) => void told.push(change));
+    told.length = hints = 0;
+    return new FaultLog(
+      (change) => void told.push(change),
+      () => void hints++,
+    );
   };
 
   it('is each change once, with what it was and how long', () => {
@@ -208,12 +212,14 @@ describe('what is told of faults', () => {
     };
     flap(1, 0, 30_000);
     assert.equal(told.length, 10);
+    assert.equal(hints, 20, 'of each of the others there is a hint');
     assert.deepEqual(
       told.map(({ isOften }) => isOften),
       [...Array.from({ length: 9 }, () => false), true],
     );
     // Its last change was to well; it is broken now, and stays so.
     for (let nowMs = 30_000; nowMs < 200_000; nowMs += 1_000) faults.look(targetOf(1), evidence('no'), nowMs);
+    assert.equal(hints, 21, 'once, however often it is looked at until it is told');
     assert.deepEqual([told.length, told.at(-1)?.diagnosis?.fault], [11, 'tunnel-blocked']);
     flap(128, 200_000, 3_600_000);
     assert.ok(told.length > 300 && told.length < 256 + 400, `${told.length} in an hour`);

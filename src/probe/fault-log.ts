@@ -27,23 +27,30 @@ const REFILL_MS = 10_000;
 interface Told {
   readonly target: ProbeTarget;
   readonly bucket: TokenBucket;
-  /** What is known to be wrong. */
+  /** What is known to be wrong, as it was told … */
   fault: PathFault | undefined;
+  /** … and as it was seen last. */
+  seen: PathFault | undefined;
   sinceMs: number;
 }
 
 /**
  * Tells when the way to a peer breaks, and when it is well again: each change once, however often it is looked at, and not more
- * changes than anybody can read. What was too much is told later, as it is then.
+ * changes than anybody can read. What was too much is told later, as it is then; that there is something is hinted at once.
  */
 export class FaultLog {
   readonly #tell: (change: FaultChange) => void;
+  readonly #hint: () => void;
   readonly #told = new Map<string, Told>();
   readonly #bucket = new TokenBucket(BURST, REFILL_MS);
 
-  /** @param tell must not throw. */
-  constructor(tell: (change: FaultChange) => void) {
+  /**
+   * @param tell must not throw.
+   * @param hint that something has changed that is not told now; must not throw.
+   */
+  constructor(tell: (change: FaultChange) => void, hint: () => void = () => {}) {
     this.#tell = tell;
+    this.#hint = hint;
   }
 
   /** Of a way that something was learnt of. @param nowMs of a clock that goes on. */
@@ -53,15 +60,24 @@ export class FaultLog {
     const fault = diagnosis?.fault;
     if (known === undefined && fault === undefined) return;
     const told = known ?? this.#add(target, nowMs);
+    const isNew = fault !== told.seen;
+    told.seen = fault;
+    if (!this.#lookAt(told, diagnosis, evidence, nowMs) && isNew) this.#hint();
+  }
+
+  /** @returns whether something was told. */
+  #lookAt(told: Told, diagnosis: Diagnosis | undefined, evidence: PathEvidence, nowMs: number): boolean {
+    const fault = diagnosis?.fault;
     if (fault === told.fault) {
       // Nothing is wrong, and nothing was lately.
-      if (fault === undefined && told.bucket.isFull(nowMs)) this.#told.delete(target.id);
-      return;
+      if (fault === undefined && told.bucket.isFull(nowMs)) this.#told.delete(told.target.id);
+      return false;
     }
-    if (told.fault !== undefined && fault === undefined && !isOver(told.fault, evidence)) return;
-    if (!told.bucket.has(nowMs) || !this.#bucket.take(nowMs)) return;
+    if (told.fault !== undefined && fault === undefined && !isOver(told.fault, evidence)) return false;
+    if (!told.bucket.has(nowMs) || !this.#bucket.take(nowMs)) return false;
     told.bucket.take(nowMs);
     this.#change(told, diagnosis, true, nowMs);
+    return true;
   }
 
   /** A peer that is not probed any more. */
@@ -73,7 +89,7 @@ export class FaultLog {
 
   #add(target: ProbeTarget, nowMs: number): Told {
     const bucket = new TokenBucket(PEER_BURST, PEER_REFILL_MS);
-    const told = { target, bucket, fault: undefined, sinceMs: nowMs };
+    const told = { target, bucket, fault: undefined, seen: undefined, sinceMs: nowMs };
     this.#told.set(target.id, told);
     return told;
   }

@@ -29,6 +29,14 @@ export interface Confirmation {
   readonly everyMs: number;
 }
 
+/** How silence is noticed sooner where there are few peers. */
+export interface Watch {
+  /** Of so many, each is asked once more … */
+  readonly mostPeers: number;
+  /** … so long after what is sent together. */
+  readonly afterMs: number;
+}
+
 /** When each kind is sent to one peer, in milliseconds (infinity: never), and when a probe counts as lost. */
 export interface Cadence {
   /** What is due is sent together, once in so long: each turn wakes the process. 0: whenever there is a turn. */
@@ -45,6 +53,8 @@ export interface Cadence {
   readonly searchTimeoutMs: number;
   /** Of `small` and `underlay`; `undefined`: their cadence is quick enough. */
   readonly confirmation: Confirmation | undefined;
+  /** `undefined`: what is sent together is quick enough. */
+  readonly watch: Watch | undefined;
   /** A new peer is left alone for so long: until it has heard of this host, it refuses what comes from it. */
   readonly startAfterMs: number;
 }
@@ -67,6 +77,8 @@ export const IN_BACKGROUND: Cadence = {
   timeoutMs: 1_950,
   searchTimeoutMs: 1_950,
   confirmation: { leastPatienceMs: 225, roundTrips: 4, probes: 3, everyMs: 100 },
+  // With more, it would take the room of those that confirm.
+  watch: { mostPeers: 2, afterMs: 450 },
   startAfterMs: 3_000,
 };
 
@@ -89,5 +101,6 @@ export const ON_DEMAND: Cadence = {
   timeoutMs: 700,
   searchTimeoutMs: 250,
   confirmation: undefined,
+  watch: undefined,
   startAfterMs: 0,
 };

@@ -9,8 +9,11 @@ import { ProbeWindow, type Silence } from './probe-window.ts';
 export interface DueProbe {
   readonly kind: ProbeKind | 'search';
   readonly totalBytes: number;
-  /** Whether a peer is silent, beside the cadence: it does not count in the ratio of losses, for it is sent when one is lost. */
-  readonly confirms?: true;
+  /**
+   * Whether a peer is silent, beside the cadence, and so not in the ratio of losses: `watch`, as long as it answers; `confirm`, when
+   * an answer of it is missing.
+   */
+  readonly beside?: 'watch' | 'confirm';
 }
 
 /** What the probes of one peer have found out. */
@@ -126,7 +129,14 @@ export class ProbePath {
     if (kind === 'underlay' && Number.isFinite(this.#kinds.get('small')!.askAtMs)) return undefined;
     // One that is only asked because the other kind is silent is the first of its own.
     const isFirst = state.silentSinceMs === undefined;
-    return { kind, totalBytes: this.#sizeOf(kind), ...(isFirst ? {} : { confirms: true }) };
+    return { kind, totalBytes: this.#sizeOf(kind), ...(isFirst ? {} : { beside: 'confirm' }) };
+  }
+
+  /** Whether a peer that answers still does, between two of its turns. */
+  watching(): DueProbe | undefined {
+    const { answered, silentSinceMs } = this.#kinds.get('small')!;
+    if (!answered || silentSinceMs !== undefined) return undefined;
+    return { kind: 'small', totalBytes: this.#sizeOf('small'), beside: 'watch' };
   }
 
   /** The next probe of the search for what passes: it need not wait for a turn either. */
@@ -161,8 +171,9 @@ export class ProbePath {
       this.#isSearching = true;
       return;
     }
+    if (probe.beside === 'watch') return;
     const state = this.#kinds.get(probe.kind)!;
-    if (probe.confirms === undefined) {
+    if (probe.beside === undefined) {
       state.sentAtMs = atMs;
       // It may have been wanted for the silence of the other kind.
       if (state.silentSinceMs === undefined) state.askAtMs = Number.POSITIVE_INFINITY;
@@ -192,14 +203,14 @@ export class ProbePath {
     if (probe.kind === 'small') {
       const underlay = this.#kinds.get('underlay');
       if (underlay !== undefined && underlay.silentSinceMs === undefined) underlay.askAtMs = Number.POSITIVE_INFINITY;
-      if (probe.confirms === undefined) {
+      if (probe.beside === undefined) {
         this.#window.answered(atMs - rttMs, rttMs);
         this.#answersInRow++;
         this.#forgetSilences();
       }
       if (this.#refusal !== undefined && !isAboutSize(this.#refusal)) this.#refusal = undefined;
     } else if (probe.kind === 'underlay') {
-      if (probe.confirms === undefined) this.#underlayWindow.answered(atMs - rttMs, rttMs);
+      if (probe.beside === undefined) this.#underlayWindow.answered(atMs - rttMs, rttMs);
     } else if (probe.kind === 'full') {
       this.#pathMtuBytes = probe.totalBytes;
       this.#search = undefined;
@@ -229,7 +240,7 @@ export class ProbePath {
   }
 
   #lost(probe: DueProbe, sentAtMs: number): void {
-    if (probe.confirms !== undefined) return;
+    if (probe.beside !== undefined) return;
     if (probe.kind === 'small') {
       this.#window.lost(sentAtMs);
       // One of the silence that has just ended is given up only now.

@@ -70,6 +70,8 @@ export class Prober {
   readonly #confirmingSentAtMs: number[] = [];
   /** When the others are due together. */
   #togetherAtMs = Number.NEGATIVE_INFINITY;
+  /** When few peers are asked once more before that. */
+  #watchAtMs = Number.POSITIVE_INFINITY;
   #wantedAtMs = Number.POSITIVE_INFINITY;
 
   constructor(options: ProberOptions) {
@@ -113,6 +115,7 @@ export class Prober {
     forget(this.#dueSentAtMs, nowMs - 1_000);
     forget(this.#confirmingSentAtMs, nowMs - 1_000);
     this.#confirm(nowMs);
+    this.#watch(nowMs);
     this.#sendDue(watched.size, nowMs);
     for (const path of this.#learnt) {
       const { target } = path;
@@ -151,19 +154,40 @@ export class Prober {
     }
   }
 
+  #watch(nowMs: number): void {
+    if (nowMs < this.#watchAtMs) return;
+    this.#watchAtMs = Number.POSITIVE_INFINITY;
+    for (const path of this.#paths.values()) {
+      if (this.#roomForDue(nowMs) <= 0) return;
+      const probe = path.watching();
+      if (probe === undefined) continue;
+      this.#dueSentAtMs.push(nowMs);
+      this.#send(path, probe, nowMs);
+    }
+  }
+
   #roomFor(most: number): number {
     return most - this.#dueSentAtMs.length - this.#confirmingSentAtMs.length;
   }
 
+  /** Of those that are not confirming. */
+  #roomForDue(nowMs: number): number {
+    const { perSecond, confirmingPerSecond = 0 } = this.#options;
+    const recent = this.#dueSentAtMs.filter((atMs) => atMs > nowMs - SECOND_MS).length;
+    return Math.min(perSecond - recent, this.#roomFor(perSecond + confirmingPerSecond));
+  }
+
   #sendDue(count: number, nowMs: number): void {
-    const { perTurn, perSecond, confirmingPerSecond = 0, cadence } = this.#options;
+    const { perTurn, cadence } = this.#options;
     const isTogether = nowMs >= this.#togetherAtMs;
-    if (isTogether) this.#togetherAtMs = atTick(nowMs + cadence.togetherMs, cadence.tickMs) - EARLY_MS;
+    if (isTogether) {
+      this.#togetherAtMs = atTick(nowMs + cadence.togetherMs, cadence.tickMs) - EARLY_MS;
+      const { mostPeers = 0, afterMs = 0 } = cadence.watch ?? {};
+      if (count <= mostPeers) this.#watchAtMs = atTick(nowMs + afterMs, cadence.tickMs) - EARLY_MS;
+    }
     // A little more than is due in the long run: what is due at the same time for all peers leaves room for what must not wait.
     const fair = cadence.togetherMs === 0 ? perTurn : 2 * count + 1;
-    const recent = this.#dueSentAtMs.filter((atMs) => atMs > nowMs - SECOND_MS).length;
-    const room = Math.min(perSecond - recent, this.#roomFor(perSecond + confirmingPerSecond));
-    let left = Math.min(perTurn, fair, room);
+    let left = Math.min(perTurn, fair, this.#roomForDue(nowMs));
     const chosen: { readonly path: ProbePath; readonly probe: DueProbe }[] = [];
     // One of each in its turn, until nobody has any.
     for (let idle = 0; idle < count && left > 0; ) {
@@ -186,10 +210,10 @@ export class Prober {
   }
 
   #nextTurnMs(nowMs: number): number {
-    let next = this.#togetherAtMs;
+    let next = Math.min(this.#togetherAtMs, this.#watchAtMs);
     let isUrgent = false;
     for (const { path, probe, awaitedFromMs, isMissing } of this.#outstanding.values()) {
-      if (probe.confirms !== undefined && !isMissing) isUrgent = true;
+      if (probe.beside === 'confirm' && !isMissing) isUrgent = true;
       if (probe.kind === 'search') next = Math.min(next, nowMs + SEARCH_MS);
       const patienceMs = isMissing ? undefined : path.patienceMs(probe.kind);
       if (patienceMs !== undefined) next = Math.min(next, awaitedFromMs + patienceMs);

@@ -53,7 +53,7 @@ describe('an agent', () => {
     const folder = mkdtempSync(join(tmpdir(), 'weft-ui-'));
     const asked: (string | undefined)[] = [];
     const event = { id: 7, atMs: 1, kind: 'path-fault', severity: 'error', subject: '10.1.0.0/24', text: 'broken' };
-    const stream = `event: alive\ndata: {}\n\nevent: event\ndata: ${JSON.stringify(event)}\nid: 7\n\n`;
+    const stream = `event: alive\ndata: {}\n\nevent: changed\ndata: {}\n\nevent: event\ndata: ${JSON.stringify(event)}\nid: 7\n\n`;
     const listener: RequestListener = (request, response) => {
       asked.push(request.url, request.headers.authorization);
       response.end(stream);
@@ -69,8 +69,8 @@ describe('an agent', () => {
       const base = new URL(`http://127.0.0.1:${(remote.server.address() as AddressInfo).port}`);
       for (const source of [socketSource('a', path), urlSource('a', base, 'secret'), proxied]) {
         const kinds: string[] = [];
-        for await (const { kind } of source.news!(signal)) kinds.push(kind);
-        assert.deepEqual(kinds, ['path-fault']);
+        for await (const news of source.news!(signal)) kinds.push(news === 'changed' ? news : news.kind);
+        assert.deepEqual(kinds, ['changed', 'path-fault']);
       }
       const url = '/api/v1/stream?only=event';
       assert.deepEqual(asked, [url, undefined, url, 'Bearer secret', url, 'proxied']);

@@ -1,10 +1,9 @@
 /** How one agent is asked: through its Unix socket, or over the network with its token. Reading only. */
 
-import { agentClient, type OpenAnswer, overAddress, overSocket } from '../api/client.ts';
+import { agentClient, type News, type OpenAnswer, overAddress, overSocket } from '../api/client.ts';
 import { API_ROOT } from '../api/root.ts';
 import { type AgentAddress, agentRequest, bodyOf, responseTo } from '../api/transport.ts';
 import { WeftError } from '../errors.ts';
-import type { AgentEvent } from '../events/event.ts';
 
 export interface AgentAnswer {
   readonly status: number;
@@ -21,7 +20,7 @@ export interface AgentSource {
    */
   ask(path: string, signal: AbortSignal): Promise<AgentAnswer>;
   /** What happens there from now on, until the agent ends or the signal fires. @throws WeftError WEFT_API_… */
-  news?(signal: AbortSignal): AsyncIterable<AgentEvent>;
+  news?(signal: AbortSignal): AsyncIterable<News>;
 }
 
 /** More than 5,000 peers take. */
@@ -65,8 +64,7 @@ export function openSource(name: string, open: OpenAnswer): AgentSource {
 }
 
 function newsOver(name: string, open: OpenAnswer): NonNullable<AgentSource['news']> {
-  const client = agentClient(name, open);
-  return (signal) => client.events(undefined, signal);
+  return agentClient(name, open).news;
 }
 
 async function ask(to: AgentAddress, where: string, path: string, signal: AbortSignal): Promise<AgentAnswer> {

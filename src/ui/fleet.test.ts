@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FakeInspection } from '../../test/fakes/fake-inspection.ts';
 import { eventually } from '../../test/netns/waiting.ts';
-import type { AgentEvent, EventKind } from '../events/event.ts';
+import type { News } from '../api/client.ts';
+import type { EventKind } from '../events/event.ts';
 import type { AgentSource } from './agent-source.ts';
 import { Fleet, type FleetOptions } from './fleet.ts';
 
@@ -212,7 +213,7 @@ describe('agents of a page', () => {
       ready = true;
       streams = 0;
       asked = 0;
-      #tell: PromiseWithResolvers<EventKind | undefined> = Promise.withResolvers();
+      #tell: PromiseWithResolvers<EventKind | 'changed' | undefined> = Promise.withResolvers();
       readonly source: AgentSource;
 
       constructor() {
@@ -223,7 +224,7 @@ describe('agents of a page', () => {
         this.source = { ...asked, news: (signal) => this.#news(signal) };
       }
 
-      async *#news(signal: AbortSignal): AsyncGenerator<AgentEvent> {
+      async *#news(signal: AbortSignal): AsyncGenerator<News> {
         this.streams++;
         const gone = Promise.withResolvers<undefined>();
         signal.addEventListener('abort', () => gone.resolve(undefined), { once: true });
@@ -232,7 +233,7 @@ describe('agents of a page', () => {
             const kind = await Promise.race([this.#tell.promise, gone.promise]);
             if (kind === undefined) return;
             this.#tell = Promise.withResolvers();
-            yield { id: 1, atMs: 1, kind, severity: 'error', subject: 's', text: 't' };
+            yield kind === 'changed' ? kind : { id: 1, atMs: 1, kind, severity: 'error', subject: 's', text: 't' };
           }
         } finally {
           this.streams--;
@@ -240,7 +241,7 @@ describe('agents of a page', () => {
       }
 
       /** `undefined`: its stream ends. */
-      tell(kind: EventKind | undefined): void {
+      tell(kind: EventKind | 'changed' | undefined): void {
         const { resolve } = this.#tell;
         this.#tell = Promise.withResolvers();
         resolve(kind);
@@ -272,6 +273,10 @@ describe('agents of a page', () => {
         second.atMs,
         'who has seen the one before waits for nothing',
       );
+      agent.ready = true;
+      const third = fleet.next(second.atMs, never);
+      agent.tell('changed');
+      assert.equal((await third).hosts[0]?.state, 'ready', 'what is no event is shown as well');
     });
 
     it('are asked every second where none is told, and by who waits for nothing any more not at all', async () => {

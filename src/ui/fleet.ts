@@ -229,7 +229,8 @@ export class Fleet implements Disposable {
     while (source.news !== undefined && !signal.aborted) {
       const sinceMs = performance.now();
       try {
-        for await (const { kind } of source.news(signal)) if (SHOWN_EVENTS.has(kind)) this.#catchUp(member);
+        for await (const news of source.news(signal))
+          if (news === 'changed' || SHOWN_EVENTS.has(news.kind)) this.#catchUp(member);
       } catch {
         // Why is found out by asking.
       }

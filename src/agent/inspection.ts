@@ -102,6 +102,7 @@ export class AgentInspection implements Inspection, Disposable {
         refusedEntries: figures.session?.refusals().length ?? 0,
       },
       process: { cpuSeconds: (user + system) / 1e6, rssBytes: rss, heapBytes: heapUsed },
+      newestEventId: this.events.after(0, 0).newestId,
       droppedLogLines: log.droppedLines,
     };
   }

@@ -191,6 +191,7 @@ export const SelfSchema = v.object({
     rssBytes: bytes,
     heapBytes: bytes,
   }),
+  newestEventId: v.optional(v.pipe(count, v.description('Of /events; 0 before the first.'))),
   droppedLogLines: count,
 });
 export type Self = v.InferOutput<typeof SelfSchema>;

@@ -112,6 +112,16 @@ describe('the web server of the page', () => {
     assert.deepEqual(await self('/state'), ['/state']);
   });
 
+  it('has what happened on all hosts since what the page has seen', async () => {
+    asked.length = 0;
+    await get('/events?after=0');
+    assert.deepEqual(
+      asked.filter((path) => path.startsWith('/events')),
+      ['/events?after=0&limit=10000'],
+    );
+    assert.deepEqual(await (await get('/events?after=x')).json(), { newest: 0, hosts: [] });
+  });
+
   it('knows the hosts, and a lab where there is one', async () => {
     assert.deepEqual(await (await get('/hosts')).json(), [{ name: 'h 1' }]);
     assert.deepEqual(await (await get('/lab')).json(), { id: 'abc' });

@@ -82,10 +82,12 @@ export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono
   app.get('/hosts', (context) => context.json(fleet.sources.map(({ name }) => ({ name }))));
   app.get('/overview', async (context) => {
     const { signal } = context.req.raw;
-    const seen = context.req.query('after');
-    const isNumber = seen !== undefined && /^\d{1,15}$/.test(seen);
-    return context.json(await (isNumber ? fleet.next(Number(seen), signal) : fleet.overview(signal)));
+    const seen = numberOf(context.req.query('after'));
+    return context.json(await (seen === undefined ? fleet.overview(signal) : fleet.next(seen, signal)));
   });
+  app.get('/events', async (context) =>
+    context.json(await fleet.events(numberOf(context.req.query('after')) ?? 0, context.req.raw.signal)),
+  );
   app.get('/lab', (context) => context.json(lab?.() ?? null));
   app.get('/hosts/:name/api/v1/*', async (context) => {
     const source = fleet.source(context.req.param('name'));
@@ -115,6 +117,10 @@ export function uiApp({ fleet, files, hostNames, access, lab }: UiOptions): Hono
     const type = TYPES[name.slice(name.lastIndexOf('.') + 1)] ?? 'application/octet-stream';
     return new Response(new Uint8Array(bytes), { headers: { 'content-type': type } });
   }
+}
+
+function numberOf(text: string | undefined): number | undefined {
+  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
 /** Of a `Host` header: without the port, and in lower case. */

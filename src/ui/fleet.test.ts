@@ -207,6 +207,76 @@ describe('agents of a page', () => {
     assert.equal(fleet.said('a', '/self'), undefined);
   });
 
+  describe('whose events are shown', () => {
+    /** An agent that counts who asks for its events. */
+    class Teller {
+      newestId = 1;
+      asked = 0;
+      isAway = false;
+      readonly source: AgentSource;
+
+      constructor(name: string) {
+        this.source = source(name, async (path) => {
+          if (this.isAway) throw new Error('gone');
+          if (path === '/self') return { ...(answer(path) as object), startedAtMs: 5, newestEventId: this.newestId };
+          const [, after] = /^\/events\?after=(\d+)&/.exec(path) ?? [];
+          if (after === undefined) return answer(path);
+          this.asked++;
+          const ids = Array.from({ length: this.newestId }, (_, index) => index + 1).filter((id) => id > Number(after));
+          const about = { atMs: 1, kind: 'peer-added', severity: 'info', subject: 's', text: 't' };
+          return { startedAtMs: 5, events: ids.map((id) => ({ id, ...about })), oldestId: 1, newestId: this.newestId };
+        });
+      }
+    }
+
+    it('are asked for what is new, when they say that there is something', async () => {
+      let nowMs = 0;
+      const tellers = Array.from({ length: 50 }, (_, index) => new Teller(`${index}`));
+      const fleet = new Fleet(
+        tellers.map((teller) => teller.source),
+        { now: () => nowMs, freshMs: 0.001 },
+      );
+      const asked = (): number => tellers.reduce((sum, teller) => sum + teller.asked, 0);
+      const all = await fleet.events(0, never);
+      assert.deepEqual([all.hosts.length, asked()], [50, 50]);
+      for (let look = 0; look < 20; look++) {
+        nowMs += 60_000;
+        assert.deepEqual(await fleet.events(all.newest, never), { newest: all.newest, hosts: [] });
+      }
+      assert.equal(asked(), 50);
+      tellers[3]!.newestId = 3;
+      nowMs += 60_000;
+      const { hosts } = await fleet.events(all.newest, never);
+      assert.deepEqual(
+        hosts.map(({ host, events }) => [host, events.map(({ id }) => id)]),
+        [['3', [2, 3]]],
+      );
+      assert.equal(asked(), 51);
+    });
+
+    it('keep what they have told when they are away, and are not asked', async () => {
+      let nowMs = 0;
+      const teller = new Teller('a');
+      const fleet = new Fleet([teller.source], { now: () => nowMs });
+      await fleet.events(0, never);
+      [teller.isAway, teller.newestId, nowMs] = [true, 2, 60_000];
+      assert.equal((await fleet.events(0, never)).hosts[0]?.events.length, 1);
+      assert.equal(teller.asked, 1);
+    });
+
+    it('are asked no more often than an API server can bear', async () => {
+      const tellers = Array.from({ length: 100 }, (_, index) => new Teller(`${index}`));
+      const sources = tellers.map((teller) => teller.source);
+      const fleet = new Fleet(sources, { mostPerSecond: 0.01, now: () => 0 });
+      await fleet.events(0, never);
+      await fleet.events(0, never);
+      assert.equal(
+        tellers.reduce((sum, teller) => sum + teller.asked, 0),
+        1,
+      );
+    });
+  });
+
   describe('whose news are followed', { timeout: 60_000 }, () => {
     /** An agent that tells of what happens when it is told to. */
     class Told {
@@ -313,7 +383,7 @@ describe('agents of a page', () => {
     });
 
     it('are followed only while somebody looks, and not more than so many', async () => {
-      const agents = Array.from({ length: 150 }, () => new Told());
+      const agents = Array.from({ length: 600 }, () => new Told());
       const fleet = new Fleet(
         agents.map(({ source: each }, index) => ({ ...each, name: `${index}` })),
         { lookMs: 1 },
@@ -322,9 +392,9 @@ describe('agents of a page', () => {
       const first = await fleet.overview(never);
       assert.equal(open(), 0);
       await fleet.next(first.atMs, never);
-      await eventually('they are followed', () => open() >= 100 || undefined);
+      await eventually('they are followed', () => open() >= 512 || undefined);
       for (let waits = 0; waits < 5; waits++) await turn();
-      assert.equal(open(), 100);
+      assert.equal(open(), 512);
       fleet[Symbol.dispose]();
       await eventually('nobody is followed', () => open() === 0 || undefined);
     });

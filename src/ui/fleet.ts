@@ -3,7 +3,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Answer, type Peers, parseAnswer, type Self } from '../api/schema.ts';
 import { describeError } from '../errors.ts';
 import type { EventKind } from '../events/event.ts';
+import { TokenBucket } from '../token-bucket.ts';
 import type { AgentSource } from './agent-source.ts';
+import { EventLogs, type EventQuestion, type EventsSince } from './event-logs.ts';
 import { type AgentReport, type Overview, overviewOf } from './overview.ts';
 
 export interface FleetOptions {
@@ -35,7 +37,7 @@ const WAIT_MS = 4_000;
 /** After the last look, nobody looks any more. */
 const LEAVE_MS = 10_000;
 /** Streams at a time; each is a connection to an agent. Those of more agents are not followed, but asked as ever. */
-const MOST_FOLLOWED = 100;
+const MOST_FOLLOWED = 512;
 const FOLLOW_AGAIN_MS = 1_000;
 const MOST_FOLLOW_AGAIN_MS = 30_000;
 /** One agent is not asked more often for what it has told of. */
@@ -64,6 +66,8 @@ interface Member {
   asking: Promise<void> | undefined;
   /** While it is asked for what has happened; `again`: something more has since. */
   catchingUp: 'once' | 'again' | undefined;
+  /** While it is asked for its events. */
+  telling: Promise<void> | undefined;
 }
 
 export class Fleet implements Disposable {
@@ -82,6 +86,9 @@ export class Fleet implements Disposable {
   /** Ends the streams of news when nobody looks. */
   #following: AbortController | undefined;
   #leaving: NodeJS.Timeout | undefined;
+  readonly #events: EventLogs;
+  /** Of questions for events; `undefined`: there is no limit. */
+  #eventBucket: TokenBucket | undefined;
   /** Of who waits for the next overview. */
   readonly #onNews = new Set<() => void>();
 
@@ -95,7 +102,9 @@ export class Fleet implements Disposable {
       saidAtMs: Number.NEGATIVE_INFINITY,
       asking: undefined,
       catchingUp: undefined,
+      telling: undefined,
     }));
+    this.#events = new EventLogs(sources.length);
     this.#options = {
       answerMs: options.answerMs ?? ANSWER_MS,
       patienceMs: options.patienceMs ?? PATIENCE_MS,
@@ -106,6 +115,9 @@ export class Fleet implements Disposable {
       followAgainMs: options.followAgainMs ?? FOLLOW_AGAIN_MS,
       now: options.now ?? Date.now,
     };
+    const { mostPerSecond } = this.#options;
+    if (Number.isFinite(mostPerSecond))
+      this.#eventBucket = new TokenBucket(Math.max(1, mostPerSecond), 1_000 / mostPerSecond);
   }
 
   get sources(): readonly AgentSource[] {
@@ -166,6 +178,39 @@ export class Fleet implements Disposable {
     } finally {
       over.abort();
     }
+  }
+
+  /**
+   * What has happened on all hosts since an answer of this. Agents that are followed tell it; others say with each overview whether
+   * they have anything to tell, and only those that have are asked for it. What one that is slow answers comes with a later answer.
+   */
+  async events(seen: number, signal: AbortSignal): Promise<EventsSince> {
+    this.#follow();
+    await this.overview(signal);
+    for (const member of this.#members) this.#startTelling(member);
+    const telling = this.#members.map((member) => member.telling);
+    await settledWithin(telling, this.#options.patienceMs, signal);
+    return this.#events.since(seen);
+  }
+
+  #startTelling(member: Member): void {
+    const { source, self, failure, telling } = member;
+    if (telling !== undefined || self === undefined || failure !== undefined) return;
+    const question = this.#events.question(source.name, self);
+    if (question === undefined || this.#eventBucket?.take(performance.now()) === false) return;
+    member.telling = this.#tell(source, question).finally(() => {
+      member.telling = undefined;
+    });
+  }
+
+  /** Never rejects. */
+  async #tell(source: AgentSource, { after, limit }: EventQuestion): Promise<void> {
+    await this.#oneOfMany(async (signal) => {
+      const answer = await this.#askJson(source, '/events', signal, `?after=${after}&limit=${limit}`);
+      this.#events.take(source.name, after, answer);
+    }).catch(() => {
+      // It is asked again. Whether it is away is found out by asking for more than that.
+    });
   }
 
   /** Follows no agent any more. */
@@ -229,8 +274,11 @@ export class Fleet implements Disposable {
     while (source.news !== undefined && !signal.aborted) {
       const sinceMs = performance.now();
       try {
-        for await (const news of source.news(signal))
+        this.#events.missed(source.name);
+        for await (const news of source.news(signal)) {
+          if (news !== 'changed') this.#events.hear(source.name, news);
           if (news === 'changed' || SHOWN_EVENTS.has(news.kind)) this.#catchUp(member);
+        }
       } catch {
         // Why is found out by asking.
       }
@@ -292,29 +340,43 @@ export class Fleet implements Disposable {
 
   /** Never rejects. */
   async #ask(member: Member): Promise<void> {
+    await this.#oneOfMany(async (signal) => {
+      try {
+        const [self, peers] = await Promise.all([
+          this.#askJson(member.source, '/self', signal),
+          this.#askJson(member.source, '/peers', signal),
+        ]);
+        Object.assign(member, { self, peers, failure: undefined, saidAtMs: this.#options.now() });
+      } catch (error) {
+        member.failure = signal.aborted
+          ? `it did not answer within ${this.#options.answerMs / 1000} s`
+          : describeError(error);
+      } finally {
+        this.#overview = undefined;
+      }
+    });
+  }
+
+  /** In its turn, and not for longer than an agent may take. */
+  async #oneOfMany(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     if (this.#running >= PARALLEL) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     this.#running++;
-    const signal = AbortSignal.timeout(this.#options.answerMs);
     try {
-      const [self, peers] = await Promise.all([
-        this.#askJson(member.source, '/self', signal),
-        this.#askJson(member.source, '/peers', signal),
-      ]);
-      Object.assign(member, { self, peers, failure: undefined, saidAtMs: this.#options.now() });
-    } catch (error) {
-      member.failure = signal.aborted
-        ? `it did not answer within ${this.#options.answerMs / 1000} s`
-        : describeError(error);
+      await work(AbortSignal.timeout(this.#options.answerMs));
     } finally {
-      this.#overview = undefined;
       this.#running--;
       this.#waiting.shift()?.();
     }
   }
 
   /** Of this version or a later one, whose answers have at least what this one reads; what is none must not hide the other hosts. */
-  async #askJson<E extends '/self' | '/peers'>(source: AgentSource, path: E, signal: AbortSignal): Promise<Answer<E>> {
-    const { status, body } = await source.ask(path, signal);
+  async #askJson<E extends '/self' | '/peers' | '/events'>(
+    source: AgentSource,
+    path: E,
+    signal: AbortSignal,
+    query = '',
+  ): Promise<Answer<E>> {
+    const { status, body } = await source.ask(`${path}${query}`, signal);
     if (status === 200) return this.#timed(() => parseAnswer(path, JSON.parse(body.toString('utf8'))));
     throw new Error(`it answered ${path} with status ${status}: ${body.toString('utf8', 0, 200)}`);
   }

@@ -4,6 +4,7 @@ import { createServer, type IncomingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
+import { eventuallyHolds } from '../netns/waiting.ts';
 import { headersFor, noComplaints, openPage, seesText, servePage, startBrowser, until, violations } from './browser.ts';
 import { nameOf, SimulatedFleet } from './simulated-fleet.ts';
 
@@ -351,6 +352,25 @@ describe('the page', () => {
 });
 
 describe('500 hosts', () => {
+  it('are asked for events by one question of the page, and each once', async () => {
+    await using browser = await startBrowser();
+    const simulated = new SimulatedFleet({ hosts: 500, talkative: 4 });
+    await using served = await servePage(simulated.sources);
+    await using reader = await openPage(browser, served.address, '/timeline');
+    const { page } = reader;
+    await until(page, "/^1000 events$/m.test(document.querySelector('.toolbar .dim')?.textContent)");
+    assert.equal(simulated.asked.get('/events'), 500, 'each once');
+    const asked: string[] = [];
+    page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+    const looks = (): number => asked.filter((path) => path === '/events').length;
+    await eventuallyHolds(async () => assert.ok(looks() >= 3));
+    simulated.happen(7, 'this is new');
+    await page.locator('.what', { hasText: 'this is new' }).waitFor();
+    assert.equal(simulated.asked.get('/events'), 500, 'who is followed tells it');
+    assert.deepEqual([...new Set(asked)].sort(), ['/events', '/overview']);
+    noComplaints(reader);
+  });
+
   it('are drawn, found and measured; the time of a frame is in the report', async (t) => {
     await using browser = await startBrowser();
     const simulated = new SimulatedFleet({ hosts: 500, asked: 60, talkative: 24 });

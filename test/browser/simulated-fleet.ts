@@ -29,6 +29,10 @@ export class SimulatedFleet {
   readonly #checks = new Map<number, Doctor['checks']>();
   /** By host. */
   readonly #happens = new EventEmitter().setMaxListeners(0);
+  /** What has happened since the agent's start, by host. */
+  readonly #happened = new Map<number, string[]>();
+  /** Questions to agents so far, by path. */
+  readonly asked = new Map<string, number>();
 
   constructor(options: SimulatedFleetOptions) {
     const now = options.now ?? Date.now;
@@ -47,6 +51,7 @@ export class SimulatedFleet {
           throw new WeftError('WEFT_UI_AGENT_AWAY', `could not ask the agent of ${nameOf(host)}: ECONNREFUSED`);
         }
         const url = new URL(path, 'http://agent');
+        this.asked.set(url.pathname, (this.asked.get(url.pathname) ?? 0) + 1);
         const body = this.#answer(host, url.pathname, Number(url.searchParams.get('after') ?? 0));
         return {
           status: body === undefined ? 404 : 200,
@@ -63,8 +68,15 @@ export class SimulatedFleet {
   }
 
   async *#news(host: number, signal: AbortSignal): AsyncGenerator<AgentEvent> {
-    for await (const [kind] of on(this.#happens, `${host}`, { signal }))
-      yield { ...{ id: 1, atMs: 1, severity: 'error', subject: 'subject', text: 'text' }, kind };
+    for await (const [kind, id = 1, text = 'text'] of on(this.#happens, `${host}`, { signal }))
+      yield { ...{ id, atMs: Date.now(), severity: 'error', subject: 'subject', text }, kind };
+  }
+
+  /** Something has happened on a host, of which its agent has an event. */
+  happen(host: number, text: string): void {
+    const before = this.#happened.get(host) ?? [];
+    this.#happened.set(host, [...before, text]);
+    this.#happens.emit(`${host}`, 'peer-changed', 3 + before.length, text);
   }
 
   /** The agent of a host no longer answers. */
@@ -99,7 +111,7 @@ export class SimulatedFleet {
       case '/peers':
         return this.#peers(host, atMs);
       case '/events':
-        return eventsOf(host, this.#startedAtMs, after);
+        return eventsOf(host, this.#startedAtMs, after, this.#happened.get(host) ?? []);
       case '/readiness':
         return { atMs, ready: true, parts: [{ part: 'interface' }, { part: 'forwarder' }] } satisfies ReadinessAnswer;
       case '/state':
@@ -140,6 +152,7 @@ export class SimulatedFleet {
       totals: { tx: totals, rx: totals },
       peers: { total: this.#options.hosts - 1, skipped: 0, refusedEntries: 0 },
       process: { cpuSeconds: seconds * 0.01, rssBytes: 98_000_000, heapBytes: 24_000_000 },
+      newestEventId: 2 + (this.#happened.get(host)?.length ?? 0),
       droppedLogLines: 0,
     };
   }
@@ -214,7 +227,7 @@ function hashOf(a: number, b: number): number {
   return ((hash ^ (hash >>> 13)) >>> 0) / 2 ** 32;
 }
 
-function eventsOf(host: number, startedAtMs: number, after: number): Answer<'/events'> {
+function eventsOf(host: number, startedAtMs: number, after: number, happened: readonly string[]): Answer<'/events'> {
   const events: Answer<'/events'>['events'] = [
     {
       id: 1,
@@ -233,7 +246,9 @@ function eventsOf(host: number, startedAtMs: number, after: number): Answer<'/ev
       text: `this host has ${subnetOf(host)}`,
     },
   ];
-  return { startedAtMs, events: events.filter(({ id }) => id > after), oldestId: 1, newestId: 2 };
+  for (const [index, text] of happened.entries())
+    events.push({ id: 3 + index, atMs: Date.now(), kind: 'peer-changed', severity: 'info', subject: 'peer', text });
+  return { startedAtMs, events: events.filter(({ id }) => id > after), oldestId: 1, newestId: events.length };
 }
 
 const STATE = (atMs: number): State => ({

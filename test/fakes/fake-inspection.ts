@@ -48,6 +48,7 @@ export class FakeInspection implements Inspection {
     totals: { tx: traffic(12), rx: traffic(9) },
     peers: { total: 3, skipped: 1, refusedEntries: 1 },
     process: { cpuSeconds: 1.5, rssBytes: 60 << 20, heapBytes: 20 << 20 },
+    newestEventId: 0,
     droppedLogLines: 0,
   };
   failures: ReturnType<Inspection['readiness']>['parts'] = [{ part: 'kernel' }, { part: 'rules' }];

@@ -1,49 +1,46 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Peers, Self, State } from '../../../src/api/schema.ts';
+import type { HostEvents } from '../../../src/ui/event-logs.ts';
 import { cpuShare, dropsOf, findingsOf, pathShares, perSecond } from './host-figures.ts';
-import {
-  changesOf,
-  type Events,
-  type HostEvent,
-  kernelLines,
-  mergeEvents,
-  newestFirst,
-  spanOf,
-  ticksOf,
-} from './timeline.ts';
+import { changesOf, type HostEvent, kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
 
 const event = (id: number, atMs: number) =>
   ({ id, atMs, kind: 'peer-added', severity: 'info', subject: '10.1.0.0/24', text: `event ${id}` }) as const;
-const answer = (startedAtMs: number, ...events: Events['events']): Events => ({
+const told = (host: string, startedAtMs: number, ...events: HostEvents['events']): HostEvents => ({
+  host,
   startedAtMs,
   events,
-  oldestId: 1,
-  newestId: events.at(-1)?.id ?? 0,
 });
 
 describe('events of hosts', () => {
-  it('are added to those that are known, each once', () => {
-    const first = mergeEvents(undefined, answer(5, event(1, 10), event(2, 20)), 'a')!;
-    assert.equal(first.newestId, 2);
-    const second = mergeEvents(first, answer(5, event(2, 20), event(3, 30)), 'a')!;
-    assert.deepEqual(
-      second.events.map(({ id }) => id),
-      [1, 2, 3],
-    );
-    assert.equal(mergeEvents(second, answer(5), 'a'), second);
+  const idsOf = (logs: ReturnType<typeof mergeEvents>, host: string) => logs.get(host)?.events.map(({ id }) => id);
+
+  it('are added to those that are known', () => {
+    const first = mergeEvents(new Map(), [told('a', 5, event(1, 10), event(2, 20)), told('b', 6, event(1, 10))]);
+    const second = mergeEvents(first, [told('a', 5, event(3, 30))]);
+    assert.deepEqual([idsOf(second, 'a'), idsOf(second, 'b')], [[1, 2, 3], [1]]);
+    assert.deepEqual(idsOf(first, 'a'), [1, 2]);
   });
 
-  it('are asked anew when the agent is another process', () => {
-    const log = mergeEvents(undefined, answer(5, event(1, 10)), 'a');
-    assert.equal(mergeEvents(log, answer(6, event(1, 90)), 'a'), undefined);
+  it('are those of its present agent alone', () => {
+    const first = mergeEvents(new Map(), [told('a', 5, event(1, 10), event(2, 20))]);
+    assert.deepEqual(idsOf(mergeEvents(first, [told('a', 6, event(1, 90))]), 'a'), [1]);
+  });
+
+  it('are the latest, with very many', () => {
+    const many = Array.from({ length: 20_000 }, (_, index) => event(index + 1, index));
+    const logs = mergeEvents(new Map(), [told('a', 5, ...many)]);
+    assert.deepEqual([idsOf(logs, 'a')?.length, idsOf(logs, 'a')?.at(-1)], [10_000, 20_000]);
+    const hosts = Array.from({ length: 500 }, (_, index) => told(`${index}`, 5, ...many.slice(0, 200)));
+    const all = [...mergeEvents(new Map(), hosts).values()].reduce((sum, { events }) => sum + events.length, 0);
+    assert.equal(all, 50_000);
   });
 
   it('of all hosts are one list, the newest first', () => {
-    const a = mergeEvents(undefined, answer(1, event(1, 10), event(2, 30)), 'a')!;
-    const b = mergeEvents(undefined, answer(1, event(1, 20)), 'b')!;
+    const logs = mergeEvents(new Map(), [told('a', 1, event(1, 10), event(2, 30)), told('b', 1, event(1, 20))]);
     assert.deepEqual(
-      newestFirst([a, b]).map(({ host, id }) => `${host}${id}`),
+      newestFirst(logs.values()).map(({ host, id }) => `${host}${id}`),
       ['a2', 'b1', 'a1'],
     );
   });

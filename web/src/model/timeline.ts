@@ -1,29 +1,34 @@
 /** Events of all hosts as one list and as marks on lanes. Pure. */
-import type { Answer, State } from '../../../src/api/schema.ts';
+import type { State } from '../../../src/api/schema.ts';
+import type { HostEvents } from '../../../src/ui/event-logs.ts';
 
-export type Events = Answer<'/events'>;
-
-export type HostEvent = Events['events'][number] & { readonly host: string };
+export type HostEvent = HostEvents['events'][number] & { readonly host: string };
 
 /** What is known of one host's events. */
 export interface EventLog {
   /** Of the process: with another one, ids begin anew. */
   readonly startedAtMs: number;
   readonly events: readonly HostEvent[];
-  readonly newestId: number;
 }
 
-/** As many as an agent keeps. */
-const MAX_EVENTS = 10_000;
+/** As many of one host as an agent keeps, and of all together as many as weft ui keeps. */
+const MAX_OF_HOST = 10_000;
+const MAX_EVENTS = 50_000;
 
-/** @returns undefined when the agent is another process, so that all has to be asked again; `log` itself when nothing is new. */
-export function mergeEvents(log: EventLog | undefined, answer: Events, host: string): EventLog | undefined {
-  if (log !== undefined && log.startedAtMs !== answer.startedAtMs) return undefined;
-  const known = log?.newestId ?? 0;
-  const events = answer.events.filter(({ id }) => id > known).map((event): HostEvent => ({ ...event, host }));
-  if (log !== undefined && events.length === 0) return log;
-  const all = [...(log?.events ?? []), ...events];
-  return { startedAtMs: answer.startedAtMs, events: all.slice(-MAX_EVENTS), newestId: answer.newestId };
+/** What is known, and what has come since; of a host whose agent is another process now, that alone. */
+export function mergeEvents(
+  logs: ReadonlyMap<string, EventLog>,
+  news: readonly HostEvents[],
+): ReadonlyMap<string, EventLog> {
+  const merged = new Map(logs);
+  const most = Math.min(MAX_OF_HOST, Math.floor(MAX_EVENTS / Math.max(logs.size, news.length)));
+  for (const { host, startedAtMs, events } of news) {
+    const log = merged.get(host);
+    const before = log?.startedAtMs === startedAtMs ? log.events : [];
+    const all = [...before, ...events.map((event): HostEvent => ({ ...event, host }))];
+    merged.set(host, { startedAtMs, events: all.slice(-most) });
+  }
+  return merged;
 }
 
 export function eventText({ host, kind, subject, text, cause, severity }: HostEvent): string {

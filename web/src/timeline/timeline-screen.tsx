@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useState } from 'preact/hooks';
-import { askAgent } from '../agent.ts';
-import { repeat } from '../feed.ts';
+import type { EventsSince } from '../../../src/ui/event-logs.ts';
+import { getJson, repeat } from '../feed.ts';
 import { count, moment } from '../format.ts';
 import {
   type EventLog,
@@ -25,7 +25,7 @@ const LOOK_MS = 2_000;
 export function TimelineScreen() {
   const now = overview.value;
   const names = now?.hosts.flatMap(({ name, state }) => (state === 'peer' ? [] : [name])).join('\n') ?? '';
-  const logs = useEvents(names);
+  const logs = useEvents();
   const { span, event: chosen } = route.value.query;
   const all = useMemo(() => newestFirst(logs.values()), [logs]);
   const shown = useMemo(() => all.filter((event) => filter.value(eventText(event))), [all, filter.value]);
@@ -115,32 +115,19 @@ function Row({ event, nowMs, isChosen }: RowProps) {
   );
 }
 
-/** Of all these hosts; only what is new is asked for. */
-function useEvents(names: string): ReadonlyMap<string, EventLog> {
+/** Of all hosts, by one question that does not grow with them; only what is new is asked for. */
+function useEvents(): ReadonlyMap<string, EventLog> {
   const [logs, setLogs] = useState<ReadonlyMap<string, EventLog>>(new Map());
   useEffect(() => {
-    const hosts = names.split('\n').filter(Boolean);
-    let known = new Map<string, EventLog>();
+    let known: ReadonlyMap<string, EventLog> = new Map();
+    let seen = 0;
     return repeat(async (signal) => {
-      const next = new Map(known);
-      await Promise.all(
-        hosts.map(async (host) => {
-          if (overview.value?.hosts.find(({ name }) => name === host)?.state === 'away') return;
-          // A host that is away keeps what it has told.
-          const log = await newEvents(known.get(host), host, signal).catch(() => undefined);
-          if (log !== undefined) next.set(host, log);
-        }),
-      );
-      if (signal.aborted || ![...next].some(([host, log]) => known.get(host) !== log)) return;
-      known = next;
-      setLogs(next);
+      const { newest, hosts } = await getJson<EventsSince>(`/events?after=${seen}`, signal);
+      if (signal.aborted || hosts.length === 0) return;
+      seen = newest;
+      known = mergeEvents(known, hosts);
+      setLogs(known);
     }, LOOK_MS);
-  }, [names]);
+  }, []);
   return logs;
-}
-
-async function newEvents(log: EventLog | undefined, host: string, signal: AbortSignal): Promise<EventLog> {
-  const query = log === undefined ? '?limit=10000' : `?after=${log.newestId}&limit=10000`;
-  const merged = mergeEvents(log, await askAgent(host, '/events', signal, query), host);
-  return merged ?? newEvents(undefined, host, signal);
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { LabContainer, Topology } from '../../src/lab/topology.ts';
+import type { LabContainer, Place, Topology } from '../../src/lab/topology.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { addressOf } from './overlay.ts';
 import { eventually, LineFeed } from './waiting.ts';
@@ -8,12 +8,12 @@ const TICK_MS = 50;
 const ECHO_PORT = 7777;
 
 /** What the other end of an {@link EchoConnection} needs; ends with the topology. */
-export async function serveEcho(topology: Topology, container: LabContainer): Promise<void> {
-  await topology.start(container, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
+export async function serveEcho(topology: Topology, place: Place): Promise<void> {
+  await topology.start(place, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
     stdout: 'ignore',
   });
   await eventually('the echo server listens', async () => {
-    const { stdout } = await topology.exec(container, ['ss', '-Htln', `sport = :${ECHO_PORT}`]);
+    const { stdout } = await topology.exec(place, ['ss', '-Htln', `sport = :${ECHO_PORT}`]);
     return stdout.includes(`:${ECHO_PORT}`) || undefined;
   });
 }
@@ -35,8 +35,13 @@ export class EchoConnection implements AsyncDisposable {
     this.#timer = setInterval(() => client.stdin!.write(`${++this.#sent}\n`), TICK_MS);
   }
 
-  static async open(topology: Topology, from: LabContainer, to: LabContainer): Promise<EchoConnection> {
-    const target = `TCP4:${addressOf(to)}:${ECHO_PORT},connect-timeout=5`;
+  static open(topology: Topology, from: LabContainer, to: LabContainer): Promise<EchoConnection> {
+    return EchoConnection.between(topology, from, addressOf(to));
+  }
+
+  /** From and to any place, that of an address which is served. */
+  static async between(topology: Topology, from: Place, to: string): Promise<EchoConnection> {
+    const target = `TCP4:${to}:${ECHO_PORT},connect-timeout=5`;
     const connection = new EchoConnection(await topology.start(from, ['socat', 'STDIO', target], { stdin: 'pipe' }));
     await connection.flowing();
     return connection;

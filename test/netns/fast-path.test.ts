@@ -68,10 +68,7 @@ function segmentSender(to: LabContainer, port: number, ...counts: string[]): str
   ];
 }
 
-/**
- * Super-packets and single packets in turn: the single ones, which have the shorter way, may not overtake. Once a second one of them goes
- * by the forwarder for the sake of the neighbour entry, and may be late.
- */
+/** Super-packets and single packets in turn: the single ones, which have the shorter way, may not overtake. */
 async function keepsOrder(topology: Topology): Promise<void> {
   const [from, to] = topology.containers as readonly LabContainer[];
   const lines = numbered(210);
@@ -126,7 +123,7 @@ async function carriesSegments(
   );
 }
 
-/** A hundred pings, of which at most one a second and the signs pass the forwarders. */
+/** A hundred pings, while signs alone pass the forwarders. */
 async function carriesRoundTrips(topology: Topology, tunnels: readonly Tunnel[]): Promise<void> {
   const [a, b] = topology.containers as readonly LabContainer[];
   await untilFastPathCarries(

@@ -15,6 +15,7 @@ import {
   WHOLE_UNTIL,
   WHOLE_UNTIL_6,
 } from '../../src/dataplane/fast-path/layout.ts';
+import { encodeSign } from '../../src/dataplane/fast-path/sign.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { parsePrefix6, prefix4 } from '../../src/ip/prefix.ts';
 import type { BpfProgram } from '../../src/linux/bpf.ts';
@@ -27,6 +28,7 @@ import {
   openProgramBench,
   PORT,
   type ProgramBench,
+  QUESTION,
   REDIRECTED,
   runProgram,
   TAG,
@@ -482,6 +484,13 @@ describe('the inbound program', () => {
       assert.equal(longWayUntil(), until);
       runProgram(acknowledgements, received(segment(ACK, 0)));
       assert.equal(longWayUntil(), until, 'nor does what is taken here lengthen it');
+    });
+
+    it('a sign keeps nothing behind it: it is no data', () => {
+      setLongWay(0n);
+      const sign = encodeSign(QUESTION, ipv4Of(address('192.168.77.2')), OWN);
+      assert.equal(runProgram(acknowledgements, received(sign, { withoutChecksum: false })).verdict, NEXT);
+      assert.equal(longWayUntil(), 0n);
     });
 
     for (const [what, packet] of [

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ENDPOINT_VALUE_BYTES, NEXT_ANSWER } from '../../src/dataplane/fast-path/layout.ts';
+import {
+  ENDPOINT_VALUE_BYTES,
+  LONG_WAY_UNTIL,
+  NEXT_ANSWER,
+  TRIAL_PAUSE,
+} from '../../src/dataplane/fast-path/layout.ts';
 import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from '../../src/dataplane/fast-path/sign.ts';
 import type { Grant } from '../../src/dataplane/fast-path/sign-exchange.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
@@ -21,6 +26,7 @@ import {
 } from '../fuzz/program-bench.ts';
 
 const PEER = ipv4Of(address('192.168.77.2'));
+const PEER_KEY = Uint8Array.from([192, 168, 77, 2]);
 /** Nothing has come from it by the socket. */
 const UNHEARD = ipv4Of(address('192.168.77.3'));
 const FOREVER = 1n << 62n;
@@ -73,9 +79,7 @@ describe('the programs while this host has no agent', () => {
   function mayAnswer(at: bigint): void {
     const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
     value.setBigUint64(NEXT_ANSWER, at, true);
-    const key = new DataView(new ArrayBuffer(4));
-    key.setUint32(0, PEER);
-    bench.tables.maps.endpoints.update(new Uint8Array(key.buffer), new Uint8Array(value.buffer));
+    bench.tables.maps.endpoints.update(PEER_KEY, new Uint8Array(value.buffer));
   }
 
   for (const segmentation of ['beyond', 'host'] as const) {
@@ -151,9 +155,24 @@ describe('the programs while this host has no agent', () => {
     });
   }
 
+  it('leaves no packet to a forwarder that is gone, though the agent was there a moment ago', () => {
+    const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+    value.setBigUint64(TRIAL_PAUSE, 1n, true);
+    value.setBigUint64(LONG_WAY_UNTIL, FOREVER, true);
+    bench.tables.maps.endpoints.update(PEER_KEY, new Uint8Array(value.buffer));
+    bench.tables.grant(PEER, {
+      ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n },
+      ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
+    });
+    back();
+    const behindSuperPacket = (): number => runProgram(bench.outbound.beyond, data('8.0.1.5', '10.244.2.5')).verdict;
+    assert.equal(behindSuperPacket(), NEXT, 'it is there');
+    bench.closeSocket();
+    assert.equal(behindSuperPacket(), REDIRECTED, 'it was killed');
+  });
+
   it('takes what a socket sent as soon as there is none here', () => {
     bench.grant(PEER);
-    bench.closeSocket();
     const packet = fromSocket(PEER, data('10.244.2.5', '8.0.1.5'));
     for (const forget of [back, () => away(600n)]) {
       forget();

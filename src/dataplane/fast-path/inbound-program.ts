@@ -23,7 +23,7 @@ import {
   UDP,
   UNREAD,
 } from './inbound-checks.ts';
-import { answerSign } from './kernel-answer.ts';
+import { answerSign, jumpIfSign } from './kernel-answer.ts';
 import { LONG_WAY_UNTIL, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
 import { familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
 import {
@@ -179,6 +179,7 @@ function divideByReader(asm: Assembler, options: ProgramOptions): void {
     jumpIfUnread(asm, outer, CLOCK, at, FIB, 'unread');
     asm.load(2, 1, FRAME, UDP + 6);
     asm.jumpIf('eq', 1, 0, 'candidate');
+    jumpIfSign(asm, INNER, 'pass');
     noteLongWay(asm, options);
   }
   asm.jump('pass');
@@ -208,7 +209,7 @@ function noteWayBack(asm: Assembler, options: ProgramOptions): void {
 
 /**
  * Of a peer's datagram to the socket: what comes behind it must not overtake it. One that the kernel could not join with others has no
- * queue in front of it, and may be the question or the packet that takes this way once a second (`decideByTime`).
+ * queue in front of it: earlier versions send a packet that way once a second.
  */
 function noteLongWay(asm: Assembler, options: ProgramOptions): void {
   endpointLookup(asm, options.maps, outerSource(options));

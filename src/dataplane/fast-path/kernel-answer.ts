@@ -76,10 +76,9 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   const question = end - 32;
   const answer = question - 32;
   const nextHop = answer - NEXT_HOP_BYTES - 4;
-  asm.load(1, 1, FRAME, inner + 8);
-  asm.jumpIf('ne', 1, SIGN_TTL, 'no-sign');
-  asm.load(1, 1, FRAME, inner + 9);
-  asm.jumpIf('ne', 1, PROTO_EXPERIMENT, 'no-sign');
+  jumpIfSign(asm, inner, 'sign');
+  asm.jump('no-sign');
+  asm.label('sign');
   asm.load(4, 1, CONTEXT, SKB_LENGTH);
   asm.jumpIf('ne', 1, signInPacket + SIGN_BYTES, 'pass');
   loadBytes(asm, payloadInPacket, question, SIGN_PAYLOAD_BYTES);
@@ -134,6 +133,16 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   storeBytes(asm, ETHERNET_HEADER, outer, family.header);
   sendToNeighbour(asm, options, fib, nextHop);
   asm.label('no-sign');
+}
+
+/** Goes to `label` when the header at `inner` of the frame may be a sign's: no data of a container. R1 is lost. */
+export function jumpIfSign(asm: Assembler, inner: number, label: string): void {
+  const isNot = `not-${label}-sign`;
+  asm.load(1, 1, FRAME, inner + 8);
+  asm.jumpIf('ne', 1, SIGN_TTL, isNot);
+  asm.load(1, 1, FRAME, inner + 9);
+  asm.jumpIf('eq', 1, PROTO_EXPERIMENT, label);
+  asm.label(isNot);
 }
 
 /** In: R8 what is known of the peer's host. */

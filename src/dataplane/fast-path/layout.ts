@@ -51,8 +51,7 @@ export const WHOLE_UNTIL = 8;
 export const NEXT_TRIAL = 16;
 /** How long to wait after that one, in seconds; 0 as long as none was sent in vain. */
 export const TRIAL_PAUSE = 24;
-/** When a packet is to go through the forwarder next, for the sake of the neighbour entry and of the host's rules. */
-export const NEXT_LONG_WAY = 32;
+// 32: of earlier versions.
 /** When the agent is to be asked next to renew what it grants. */
 export const NEXT_ASK = 40;
 /** When the first of the super-packets was sent about whose arrival nothing has been heard; 0 when there is none. */

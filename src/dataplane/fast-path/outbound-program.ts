@@ -7,7 +7,6 @@ import {
   GRANT_VALUE_BYTES,
   LONG_WAY_UNTIL,
   NEXT_ASK,
-  NEXT_LONG_WAY,
   SEND_TAG,
   SEND_TAG_WHOLE,
   SUBNET_ENDPOINT,
@@ -29,6 +28,7 @@ import {
   FIB_NO_NEIGHBOUR,
   FIB_SOURCE_MAC,
   findWay,
+  jumpIfForwarderIsGone,
   jumpIfLongWayEmpty,
   jumpIfNoPayload,
   jumpIfUnattended,
@@ -43,6 +43,7 @@ import {
   measureSuperPacket,
   type ProgramOptions,
   REDIRECT,
+  type Recipient,
   readClock,
   requireBareAck,
   requireEtherType,
@@ -84,6 +85,7 @@ const KNOWN = NOW - 8;
 const CLOCK: Clock = { now: NOW, known: KNOWN };
 /** What lies below is written before it is read, on every way. */
 const FRAME_START = NOW;
+const TUPLE = KNOWN - 40;
 
 const ENCAPSULATE = 0;
 const PREPEND = 1;
@@ -135,13 +137,12 @@ function carry(asm: Assembler, options: ProgramOptions, family: Family, other: s
   readClock(asm, options.maps, CLOCK, KEY);
   askInTime(asm, options.maps, outer);
   requireGrant(asm, options.maps, family);
-  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm, family);
-  else decideByTime(asm);
+  // What this host cuts leaves in plain datagrams, which any peer can receive.
+  if (options.segmentation === 'beyond') decideByWhatIsKnown(asm, options, family);
   asm.label('accepted');
   findWay(asm, options, {
     fib: FIB,
-    address: SUBNET + SUBNET_ENDPOINT,
-    port: SUBNET + outer.layout.subnetPort,
+    ...recipientOf(options),
     length: LONGEST,
     flags: 0,
     otherwise: () => requireResolvable(asm, options, family),
@@ -192,9 +193,14 @@ function send(asm: Assembler, options: ProgramOptions, family: Family): void {
 function requireResolvable(asm: Assembler, options: ProgramOptions, family: Family): void {
   asm.jumpIf('ne', 0, FIB_NO_NEIGHBOUR, 'pass');
   if (options.segmentation === 'host' || mustBeMarked(outerOf(options), family)) asm.jumpIf('ne', 7, 0, 'pass');
-  jumpIfUnattended(asm, CLOCK, 'way-found');
+  jumpIfForwarderIsGone(asm, options, CLOCK, recipientOf(options), TUPLE, 'way-found');
   asm.jump('pass');
 }
+
+const recipientOf = (options: ProgramOptions): Recipient => ({
+  address: SUBNET + SUBNET_ENDPOINT,
+  port: SUBNET + outerOf(options).layout.subnetPort,
+});
 
 function findPeer(asm: Assembler, maps: FastPathMaps, { layout }: Outer, family: Family): void {
   subnetLookup(asm, maps, family, KEY, IP + family.destinationAt);
@@ -320,7 +326,7 @@ function sinceWhen(asm: Assembler, field: number): void {
  * other cost TCP more than a copy. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
  * everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
-function decideByWhatIsKnown(asm: Assembler, family: Family): void {
+function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Family): void {
   const { known, grant } = family;
   chooseTag(asm, family);
   asm.load(8, 2, FRAME, KNOWN);
@@ -339,7 +345,7 @@ function decideByWhatIsKnown(asm: Assembler, family: Family): void {
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.jumpIf('eq', 1, 0, 'known');
   jumpIfLongWayEmpty(asm, CLOCK, 'known');
-  requireBareAck(asm, family, IP, family.header, KEY);
+  requireBareAck(asm, family, IP, family.header, KEY, 'long-way');
   asm.jump('known');
 
   asm.label('super-packet');
@@ -348,9 +354,9 @@ function decideByWhatIsKnown(asm: Assembler, family: Family): void {
   asm.store(8, 8, LONG_WAY_UNTIL, reg(2));
   // UDP's would be lost for good where this goes wrong.
   asm.load(1, 2, FRAME, IP + family.protocolAt);
-  asm.jumpIf('ne', 2, PROTO_TCP, 'pass');
+  asm.jumpIf('ne', 2, PROTO_TCP, 'long-way');
   asm.load(8, 2, 8, known.nextTrial);
-  asm.jumpIf('gt', 2, reg(0), 'pass');
+  asm.jumpIf('gt', 2, reg(0), 'long-way');
   asm.op('shl', 1, 1);
   asm.jumpIf('ne', 1, 0, 'tried-before');
   asm.op('mov', 1, 1);
@@ -367,26 +373,8 @@ function decideByWhatIsKnown(asm: Assembler, family: Family): void {
   asm.jump('accepted');
   asm.label('unanswered');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
-  jumpIfUnattended(asm, CLOCK, 'accepted');
-  asm.jump('pass');
-}
-
-/**
- * Any peer can be sent what is left here. Once a second a packet goes through the forwarder all the same, and by a socket,
- * so that the kernel sees its neighbour entry used and asks whether it is still true; a super-packet only when nothing
- * smaller came by, and none while nobody is there to take it. In: R0 the time, R8 what is known of the peer's host.
- */
-function decideByTime(asm: Assembler): void {
-  asm.load(8, 1, 8, NEXT_LONG_WAY);
-  asm.jumpIf('eq', 7, 0, 'small');
-  asm.op('mov', 2, SECOND_NS);
-  asm.op('shl', 2, 2);
-  asm.op('add', 1, reg(2));
-  asm.label('small');
-  asm.jumpIf('gt', 1, reg(0), 'accepted');
-  jumpIfUnattended(asm, CLOCK, 'accepted');
-  asm.op('add', 0, SECOND_NS);
-  asm.store(8, 8, NEXT_LONG_WAY, reg(0));
+  asm.label('long-way');
+  jumpIfForwarderIsGone(asm, options, CLOCK, recipientOf(options), TUPLE, 'accepted');
   asm.jump('pass');
 }
 

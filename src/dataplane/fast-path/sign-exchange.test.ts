@@ -426,6 +426,22 @@ describe('the exchange of signs', () => {
     assert.equal(a.sendsTo(B), false);
   });
 
+  it('… so often that the peer goes on accepting, though a datagram is lost: no packet need go by the socket', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A, 'host'), net.host(B, 'host')];
+    a.exchange.take({ type: 'sent', address: B });
+    b.exchange.take({ type: 'received', address: A });
+    let isLost = false;
+    net.passes = () => (isLost = !isLost);
+    // The program names a peer that is sent to once a second, and the agent looks twice a second.
+    for (let turn = 0; turn < 40; turn++) {
+      net.now += turn % 2 === 0 ? SECOND : (3n * SECOND) / 2n;
+      a.exchange.renew(B);
+      net.carry();
+      assert.ok(a.sendsTo(B) && b.accepts(A), `turn ${turn}`);
+    }
+  });
+
   for (const segmentation of ['beyond', 'host'] as const) {
     describe(`between hosts that have IPv6 alone (segmentation ${segmentation})`, () => {
       it('lets both send after an answer, and not before', () => {

@@ -54,8 +54,11 @@ const MS = 1_000_000n;
 const SEND_HOLDS = 4_500n * MS;
 /** The same where the host cuts super-packets: what is in use is looked after, and what is not may be used again at once. */
 const HOST_SEND_HOLDS = 600_000n * MS;
-/** Without a packet by the socket for so long, it is tried whether one may leave. */
-const SENT_HOLDS = 2_000n * MS;
+/**
+ * Without a packet by the socket for so long, it is tried whether one may leave: all that the host's rules, the neighbour entry and
+ * what the peer accepts need of it.
+ */
+const SENT_HOLDS = 1_400n * MS;
 /** … and in: longer than any sender may rely on what we told it, those of earlier versions too. */
 const ACCEPT_HOLDS = 5_000n * MS;
 /** How soon a sender asks again while all is well: each sign wakes two processes. A little less than some of the agent's turns. */

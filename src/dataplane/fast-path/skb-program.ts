@@ -183,7 +183,7 @@ export function readClock(asm: Assembler, maps: FastPathMaps, { now, known }: Cl
   asm.store(8, FRAME, known, reg(1));
 }
 
-/** Goes to `label` when nobody is at the end of the way through the forwarder. R1 and R2 are lost. */
+/** Goes to `label` when nobody has been at the end of the way through the forwarder for a moment. R1 and R2 are lost. */
 export function jumpIfUnattended(asm: Assembler, { now, known }: Clock, label: string): void {
   asm.load(8, 1, FRAME, known);
   asm.load(8, 2, FRAME, now);
@@ -217,12 +217,16 @@ export function jumpIfUnread(
   asm.op('mul', 1, SOCKET_COUNTS_AFTER_SECONDS);
   asm.jumpIf('le', 2, reg(1), label);
   asm.label('look-for-socket');
-  // `struct bpf_sock_tuple`: addresses and ports, as they lie in the headers.
   const tupleBytes = 2 * family.addressBytes + 4;
   for (let word = 0; word < tupleBytes; word += 4) {
     asm.load(4, 1, FRAME, at + family.sourceAt + word);
     asm.store(4, FRAME, tuple + word, reg(1));
   }
+  jumpWithoutSocket(asm, tuple, tupleBytes, label);
+}
+
+/** @param tuple `struct bpf_sock_tuple` in the frame: addresses and ports, as they lie in the headers of what the socket would receive. */
+function jumpWithoutSocket(asm: Assembler, tuple: number, tupleBytes: number, label: string): void {
   asm.op('mov', 1, reg(CONTEXT));
   frameAddress(asm, 2, tuple);
   asm.op('mov', 3, tupleBytes);
@@ -232,6 +236,42 @@ export function jumpIfUnread(
   asm.jumpIf('eq', 0, 0, label);
   asm.op('mov', 1, reg(0));
   asm.call(SK_RELEASE);
+}
+
+/** Whom a packet is for, by offsets in the frame. */
+export interface Recipient {
+  readonly address: number;
+  /** be16 */
+  readonly port: number;
+}
+
+/**
+ * Goes to `label` when the forwarder would not get what this program leaves to it: there has been no agent for a moment, or the
+ * socket is gone, as with an agent that was killed just now. For packets that would take the long way: others need not know so soon.
+ * R0 to R5 are lost.
+ * @param tuple 36 bytes of the frame.
+ */
+export function jumpIfForwarderIsGone(
+  asm: Assembler,
+  options: Pick<ProgramOptions, 'ownAddress' | 'ownPort'>,
+  clock: Clock,
+  { address, port }: Recipient,
+  tuple: number,
+  label: string,
+): void {
+  jumpIfUnattended(asm, clock, label);
+  const { addressBytes } = outerOf(options).family;
+  for (let word = 0; word < addressBytes; word += 4) {
+    asm.load(4, 1, FRAME, address + word);
+    asm.store(4, FRAME, tuple + word, reg(1));
+  }
+  for (const [index, word] of addressWords(options.ownAddress).entries()) {
+    asm.store(4, FRAME, tuple + addressBytes + 4 * index, word);
+  }
+  asm.load(2, 1, FRAME, port);
+  asm.store(2, FRAME, tuple + 2 * addressBytes, reg(1));
+  asm.store(2, FRAME, tuple + 2 * addressBytes + 2, be16(options.ownPort));
+  jumpWithoutSocket(asm, tuple, 2 * addressBytes + 4, label);
 }
 
 /**
@@ -425,14 +465,15 @@ export function requireBareAck(
   ipOffset: number,
   transportOffset: number,
   scratch: number,
+  otherwise = 'pass',
 ): void {
   asm.load(1, 1, FRAME, ipOffset + family.protocolAt);
-  asm.jumpIf('ne', 1, PROTO_TCP, 'pass');
+  asm.jumpIf('ne', 1, PROTO_TCP, otherwise);
   loadBytes(asm, transportOffset + 12, scratch, 2);
   asm.load(1, 1, FRAME, scratch + 1);
-  asm.jumpIf('ne', 1, TCP_ACK, 'pass');
+  asm.jumpIf('ne', 1, TCP_ACK, otherwise);
   tcpHeadersLength(asm, family, scratch);
-  asm.jumpIf('ne', 1, reg(9), 'pass');
+  asm.jumpIf('ne', 1, reg(9), otherwise);
 }
 
 /** Goes to `label` when a TCP packet, R9 bytes long, has no payload. Arguments as above. */

@@ -119,40 +119,49 @@ function newMap({ kind, name, keyBytes, valueBytes, maxEntries }: BpfMapOptions)
   return fd;
 }
 
+/** Memory that does not move, with its address: the kernel may use that as long as somebody has this. */
+interface FixedView<View extends ArrayBufferView = DataView> {
+  readonly view: View;
+  readonly address: number;
+}
+
+const fixed = <View extends ArrayBufferView>(view: View): FixedView<View> => ({ view, address: addressOf(view) });
+
 function mapOf(fd: number, { keyBytes, valueBytes }: BpfMapOptions): BpfMap {
   const keyMemory = sharedBytes(keyBytes);
   const valueMemory = sharedBytes(valueBytes);
-  const attributesOf = (value: DataView | undefined): DataView => {
+  const attributesOf = (value: DataView | undefined): FixedView => {
     const attributes = sharedBytes(ATTRIBUTE_BYTES);
     attributes.setUint32(0, fd, true);
     putAddress(attributes, 8, keyMemory);
     if (value !== undefined) putAddress(attributes, 16, value);
-    return attributes;
+    return fixed(attributes);
   };
   const entry = attributesOf(valueMemory);
   // Removing takes no value, and the kernel insists on that.
   const keyAlone = attributesOf(undefined);
   const nextKey = sharedBytes(keyBytes);
-  const nextEntry = sharedBytes(ATTRIBUTE_BYTES);
-  nextEntry.setUint32(0, fd, true);
-  putAddress(nextEntry, 16, nextKey);
+  const nextEntry = fixed(sharedBytes(ATTRIBUTE_BYTES));
+  nextEntry.view.setUint32(0, fd, true);
+  putAddress(nextEntry.view, 16, nextKey);
+  // Made once: an agent at rest does this all the time.
+  const keyIn = fixed(new Uint8Array(keyMemory.buffer));
+  const valueMemoryBytes = new Uint8Array(valueMemory.buffer);
+  const nextKeyOut = new Uint8Array(nextKey.buffer);
   /** The key after none is the first. */
   const next = (key: Uint8Array | undefined): number => {
-    if (key === undefined) nextEntry.setBigUint64(8, 0n, true);
-    else {
-      new Uint8Array(keyMemory.buffer).set(key);
-      putAddress(nextEntry, 8, keyMemory);
-    }
-    return bpf(BPF_COMMANDS.mapGetNextKey, addressOf(nextEntry), ATTRIBUTE_BYTES);
+    if (key !== undefined) keyIn.view.set(key);
+    nextEntry.view.setBigUint64(8, key === undefined ? 0n : BigInt(keyIn.address), true);
+    return bpf(BPF_COMMANDS.mapGetNextKey, nextEntry.address, ATTRIBUTE_BYTES);
   };
   const operate = (command: number, key: Uint8Array, flags: number): number => {
-    new Uint8Array(keyMemory.buffer).set(key);
-    if (command === BPF_COMMANDS.mapDelete) return bpf(command, addressOf(keyAlone), ATTRIBUTE_BYTES);
-    entry.setUint32(24, flags, true);
-    return bpf(command, addressOf(entry), ATTRIBUTE_BYTES);
+    keyIn.view.set(key);
+    if (command === BPF_COMMANDS.mapDelete) return bpf(command, keyAlone.address, ATTRIBUTE_BYTES);
+    entry.view.setUint32(24, flags, true);
+    return bpf(command, entry.address, ATTRIBUTE_BYTES);
   };
   const put = (key: Uint8Array, value: Uint8Array, flags: number): number => {
-    new Uint8Array(valueMemory.buffer).set(value);
+    valueMemoryBytes.set(value);
     return operate(BPF_COMMANDS.mapUpdate, key, flags);
   };
   return {
@@ -162,17 +171,17 @@ function mapOf(fd: number, { keyBytes, valueBytes }: BpfMapOptions): BpfMap {
     remove: (key) => operate(BPF_COMMANDS.mapDelete, key, ANY),
     lookup: (key, value) => {
       const result = operate(BPF_COMMANDS.mapLookup, key, ANY);
-      if (result >= 0) value.set(new Uint8Array(valueMemory.buffer));
+      if (result >= 0) value.set(valueMemoryBytes);
       return result;
     },
     first: (key) => {
       const result = next(undefined);
-      if (result >= 0) key.set(new Uint8Array(nextKey.buffer));
+      if (result >= 0) key.set(nextKeyOut);
       return result;
     },
     keys: () => {
       const keys: Uint8Array[] = [];
-      while (next(keys.at(-1)) >= 0) keys.push(new Uint8Array(nextKey.buffer).slice());
+      while (next(keys.at(-1)) >= 0) keys.push(nextKeyOut.slice());
       return keys;
     },
     [Symbol.dispose]: () => void close(fd),

@@ -69,8 +69,18 @@ export const ARPHRD_RAWIP = 519;
 export const ARPHRD_NONE = 65_534;
 
 // linux/netlink.h
+export const NETLINK_ROUTE = 0;
 export const NETLINK_XFRM = 6;
 export const NETLINK_NETFILTER = 12;
+
+// linux/rtnetlink.h
+export const RTMGRP_LINK = 0x1;
+export const RTMGRP_IPV4_IFADDR = 0x10;
+export const RTMGRP_IPV6_IFADDR = 0x100;
+
+// linux/xfrm.h
+export const XFRMGRP_EXPIRE = 0x2;
+export const XFRMGRP_POLICY = 0x8;
 
 // linux/in.h
 export const IPPROTO_IP = 0;

@@ -1,4 +1,5 @@
 import { containsAddr, formatAddr, type IpAddr, parsePrefix } from '../ip/address.ts';
+import { unguessable } from '../unguessable.ts';
 import type { Refusal } from './diagnose.ts';
 import type { FaultLog } from './fault-log.ts';
 import type { Arrival, ProbeIo, ProbeTarget } from './ports.ts';
@@ -281,7 +282,8 @@ export class Prober {
   /** Of none whose answer may still come. Random: what one peer sees must not tell it those of the probes to others. */
   #nextSequence(): number {
     for (;;) {
-      const [sequence = 0] = crypto.getRandomValues(new Uint16Array(1));
+      const [high = 0, low = 0] = unguessable(2);
+      const sequence = high * 256 + low;
       if (!this.#outstanding.has(`echo ${sequence}`)) return sequence;
     }
   }

@@ -7,6 +7,8 @@ import type { BpfMap } from '../../src/dataplane/fast-path/fast-path-tables.ts';
 import { GRANT_VALUE_BYTES } from '../../src/dataplane/fast-path/layout.ts';
 import { type BpfMapOptions, createBpfMap } from '../../src/linux/bpf.ts';
 import { openBpfDirectory } from '../../src/linux/bpf-directory.ts';
+import { addressOf } from '../../src/linux/ffi.ts';
+import { collectGarbage } from '../../src/runtime-flags.ts';
 import { bpfMapContract } from '../contract/bpf-map.ts';
 import { folderOnBpffs } from './bpffs.ts';
 
@@ -26,6 +28,19 @@ it('gives the kernel’s memory back when it is disposed', () => {
   assert.equal(targetOf(map.fd), 'anon_inode:bpf-map');
   map[Symbol.dispose]();
   assert.notEqual(targetOf(map.fd), 'anon_inode:bpf-map');
+});
+
+it('keeps what the kernel reads and writes from the garbage collector', () => {
+  using map = createBpfMap(OPTIONS);
+  const [key, value] = [Uint8Array.of(1, 2, 3, 4), Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)];
+  for (let round = 0; round < 20; round++) {
+    // The address of each view that is asked for keeps a few of them for a while.
+    for (let count = 0; count < 100; count++) addressOf(new Uint8Array(new SharedArrayBuffer(72)).fill(0xff));
+    collectGarbage();
+    const found = new Uint8Array(8);
+    assert.deepEqual([map.update(key, value), map.lookup(key, found), map.keys()], [0, 0, [key]]);
+    assert.deepEqual([found, map.remove(key), map.first(key) < 0], [value, 0, true]);
+  }
 });
 
 it('says which map the kernel would not make, and why', () => {

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import type { FastPathState } from '../../agent/ports.ts';
 import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
@@ -8,16 +8,29 @@ import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
 import { describeError } from '../../errors.ts';
 import { formatAddr, type IpAddr, isIpv4 } from '../../ip/address.ts';
+import {
+  NETLINK_ROUTE,
+  NETLINK_XFRM,
+  RTMGRP_IPV4_IFADDR,
+  RTMGRP_IPV6_IFADDR,
+  RTMGRP_LINK,
+  XFRMGRP_EXPIRE,
+  XFRMGRP_POLICY,
+} from '../../linux/constants.ts';
 import { errnoName } from '../../linux/ffi.ts';
+import { KernelChanges } from '../../linux/kernel-changes.ts';
 import { IpMonitor } from '../../linux/link-monitor.ts';
 import { readTextIfThere } from '../../linux/read-text.ts';
 import { readXfrmPolicies } from '../../linux/xfrm.ts';
 import { ticker } from '../../ticker.ts';
+import { unguessable } from '../../unguessable.ts';
 import { describePlace, type Place, placeNumber, placeText, surveyPlace } from './fast-path-place.ts';
 import { type AttachedPrograms, attachPrograms, endKept } from './fast-path-programs.ts';
 
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
+/** The kernel tells of all that is looked at; who does not believe it looks after so long. */
+const LOOK_IN_ANY_CASE_MS = 30_000;
 
 /** How often the agent says that it is there, and looks which grants that are in use are to be renewed. */
 const BEAT_MS = 500;
@@ -76,7 +89,14 @@ export class HostFastPath implements Disposable {
   readonly #parts: FastPathParts;
   readonly #running = new DisposableStack();
   #opened: { readonly place: Place; readonly number: bigint; readonly attached: AttachedPrograms } | undefined;
-  /** What the last look has found, as text. */
+  /** Devices, their features and addresses, and IPsec policies. */
+  readonly #changes = new KernelChanges([
+    { protocol: NETLINK_ROUTE, groups: RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR },
+    { protocol: NETLINK_XFRM, groups: XFRMGRP_POLICY | XFRMGRP_EXPIRE },
+  ]);
+  /** What the last look was at, when, and what it has found, as text. */
+  #lookedAt: ForwarderUnderlay | undefined;
+  #lookedAtMs = 0;
   #seen = '';
   #exchange: SignExchange | undefined;
   /** Until when the programs count this agent as there, as it has told them; nanoseconds of {@link monotonicNow}. */
@@ -90,7 +110,8 @@ export class HostFastPath implements Disposable {
     const watching = new AbortController();
     this.#running.defer(() => watching.abort());
     void watchIpsec(() => this.#look(), parts.onNotice, watching.signal);
-    this.#running.use(ticker.every(LOOK_MS, () => this.#look()));
+    this.#running.use(this.#changes);
+    this.#running.use(ticker.every(LOOK_MS, () => this.#lookIfChanged()));
     this.#running.use(ticker.every(BEAT_MS, () => this.#renew()));
     for (const queue of parts.signals) this.#running.use(queue.read((signal) => this.#exchange?.take(signal)));
   }
@@ -101,9 +122,20 @@ export class HostFastPath implements Disposable {
     else this.#leave();
   }
 
+  #lookIfChanged(): void {
+    const hasChanged = this.#changes.take();
+    const now = this.#parts.underlay();
+    // Whether a host forwards IPv6 is told in other ways.
+    const isToldOf = isIpv4(now.listenAddress) && isDeepStrictEqual(now, this.#lookedAt);
+    const isLongAgo = performance.now() - this.#lookedAtMs > LOOK_IN_ANY_CASE_MS;
+    if (hasChanged || !isToldOf || isLongAgo) this.#look();
+  }
+
   #look(): void {
     const { underlay, fastPathIn, onState } = this.#parts;
     const between = underlay();
+    this.#lookedAt = between;
+    this.#lookedAtMs = performance.now();
     const nameBefore = this.#opened?.place.underlayName;
     const found = ipsecObstacle() ?? forwardingObstacle(between) ?? survey(between, fastPathIn, nameBefore);
     const now = 'isOpen' in found ? JSON.stringify(found) : placeText(found);
@@ -259,7 +291,7 @@ function exchangeFor(
 ): SignExchange {
   return new SignExchange({
     now: monotonicNow,
-    randomBytes: (count) => Uint8Array.from(randomBytes(count)),
+    randomBytes: unguessable,
     ownAddress,
     segmentation,
     carriesIpv6,

@@ -7,7 +7,7 @@ import { hasErrno } from '../../errno.ts';
 import { Charon } from '../../linux/charon.ts';
 import { probeChecksum } from '../../linux/checksum-probe.ts';
 import { Connections } from '../../linux/connections.ts';
-import { readFirewall } from '../../linux/firewall-text.ts';
+import { FirewallReader } from '../../linux/firewall-text.ts';
 import type { HandOver } from '../../linux/hand-over.ts';
 import { readHostDrops, readHostDrops6 } from '../../linux/host-drops.ts';
 import { identityHost } from '../../linux/identity-host.ts';
@@ -40,6 +40,7 @@ export function thisHost(
 ): AgentHost {
   const monitor = new IpMonitor({ onLost });
   const tun = new TunHolder(descriptors);
+  const firewall = new FirewallReader(readText);
   return {
     version: VERSION,
     hostName: hostname(),
@@ -71,7 +72,7 @@ export function thisHost(
     probeChecksum,
     outerFilters: new OuterFilters(),
     trafficManager: (kind) => (kind === 'iptables' ? new IptablesTrafficManager() : new NftablesTrafficManager()),
-    firewall: (signal) => readFirewall((path) => readText(path, signal), signal),
+    firewall: (signal) => firewall.read(signal),
     readText,
     releaseMemory,
     serviceManager: (onProblem) => systemdNotifier({ environment: process.env, isAlive: () => true, onProblem }),

@@ -6,7 +6,7 @@ import { ipv4Of } from '../../ip/ipv4.ts';
 import { tryFastPath } from '../../linux/bpf.ts';
 import { CAP_NET_ADMIN, CAP_NET_RAW, hasCapability } from '../../linux/capabilities.ts';
 import { findProgram, programPaths } from '../../linux/find-program.ts';
-import { readFirewall } from '../../linux/firewall-text.ts';
+import { FirewallReader } from '../../linux/firewall-text.ts';
 import { parseIpList } from '../../linux/interfaces.ts';
 import { udpPortHolders } from '../../linux/proc-net.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
@@ -81,7 +81,7 @@ export function realHost(): DoctorHost {
         throw error;
       }
     },
-    firewall: (signal) => readFirewall((path) => ifThere(readFile(path, 'utf8')), signal),
+    firewall: (signal) => new FirewallReader((path) => ifThere(readFile(path, 'utf8'))).read(signal),
     ipsecPolicies: () => {
       const policies = readXfrmPolicies();
       return typeof policies === 'number' ? undefined : policies.count + Number(policies.blocksByDefault);

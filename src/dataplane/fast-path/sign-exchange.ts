@@ -330,21 +330,25 @@ export class SignExchange {
   }
 
   #write(address: IpAddr, peer: PeerState): void {
+    const before = peer.written;
+    if (before !== undefined && isAsGood(before, peer)) return;
     const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 } = peer;
     const { tag, tagWhole, expectTag, expectTagWhole } = peer;
     const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 };
     const grant: Grant = { ...times, tag, tagWhole, expectTag, expectTagWhole };
-    const before = peer.written;
-    const isOld = (one: bigint, other: bigint): boolean => one < other || one - other > WORTH_WRITING;
-    if (
-      before !== undefined &&
-      Object.entries(times).every(([name, time]) => !isOld(time, before[name as keyof typeof times])) &&
-      tag === before.tag &&
-      tagWhole === before.tagWhole
-    ) {
-      return;
-    }
     peer.written = grant;
     this.#parts.grant(address, grant);
   }
+}
+
+const TIMES = ['sendUntil', 'acceptUntil', 'wholeUntil', 'sendUntil6', 'wholeUntil6'] as const;
+
+/** Whether what is written need not be written anew: it permits no more, and hardly less. */
+function isAsGood(written: Grant, now: Grant): boolean {
+  if (written.tag !== now.tag || written.tagWhole !== now.tagWhole) return false;
+  for (const name of TIMES) {
+    const longer = now[name] - written[name];
+    if (longer < 0n || longer > WORTH_WRITING) return false;
+  }
+  return true;
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
 import { execPath } from 'node:process';
 import { test } from 'node:test';
 import { cleanFileRanges, releaseIdleMemory } from './process-memory.ts';
@@ -35,4 +36,9 @@ test('the process goes on after its memory was released', () => {
   releaseIdleMemory(() => {});
   assert.equal(JSON.parse(JSON.stringify({ execPath })).execPath, execPath);
   assert.match(new Intl.DateTimeFormat('en', { dateStyle: 'full' }).format(0), /1970/);
+  // Nor do pages that are needed again bring two megabytes with them (madvise(2): MADV_NOHUGEPAGE).
+  const mappings = readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-)/m);
+  const own = mappings.find((text) => text.includes(' r-xp ') && text.split('\n')[0]?.endsWith(execPath));
+  const flags = /^VmFlags: (.*)$/m.exec(own ?? '')?.[1]?.split(' ');
+  assert.equal(flags?.includes('nh'), existsSync('/sys/kernel/mm/transparent_hugepage'));
 });

@@ -2,6 +2,7 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { madvise, mallocTrim } from './ffi.ts';
 
 const MADV_DONTNEED = 4;
+const MADV_NOHUGEPAGE = 15;
 
 export interface MemoryRange {
   readonly start: number;
@@ -17,7 +18,11 @@ export interface MemoryRange {
 export function releaseIdleMemory(collectGarbage: () => void): void {
   const ranges = ownCleanRanges();
   collectGarbage();
-  for (const { start, length } of ranges) madvise(start, length, MADV_DONTNEED);
+  for (const { start, length } of ranges) {
+    // Else a page that is needed again brings two megabytes with it, where the page cache has the file in such pieces.
+    madvise(start, length, MADV_NOHUGEPAGE);
+    madvise(start, length, MADV_DONTNEED);
+  }
   mallocTrim(0);
 }
 

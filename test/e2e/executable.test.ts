@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -99,10 +99,13 @@ describe('the one executable', () => {
   it('carries packets between two hosts', async () => {
     await using topology = await Topology.create({ hosts: 2, containersPerHost: 0, purpose: 'test' });
     const [a, b] = topology.hosts as [(typeof topology.hosts)[0], (typeof topology.hosts)[0]];
-    await Tunnel.start(topology, a, { peers: [{ host: b }], weft: [WEFT] });
+    const { child } = await Tunnel.start(topology, a, { peers: [{ host: b }], weft: [WEFT] });
     await Tunnel.start(topology, b, { peers: [{ host: a }], weft: [WEFT] });
     const { stdout } = await topology.exec(a, ['ping', '-c', '3', '-i', '0.2', formatIpv4(subnetOf(b).addr)]);
     assert.match(stdout, /3 received/);
+    // Its packet workers have not made a file and a mapping of their own.
+    const mappings = readFileSync(`/proc/${child.pid}/maps`, 'utf8').split('\n');
+    assert.equal(mappings.filter((line) => / r-xp .*\/koffi\.node/.test(line)).length, 1);
   });
 
   it('runs a lab, whose agents are itself, and leaves no file behind', async () => {

@@ -1,4 +1,4 @@
-import { getAsset } from 'node:sea';
+import { getAsset, getRawAsset } from 'node:sea';
 
 /** Positions in the program's one file and where they come from, sorted by the former (scripts/packaging/source-table.ts). */
 export interface SourceTable {
@@ -34,7 +34,8 @@ export function useSourcePositions(): void {
   Error.prepareStackTrace = (error, frames) => {
     table ??= {
       files: JSON.parse(getAsset('source-files.json', 'utf8')) as string[],
-      entries: new Int32Array(getAsset('source-positions')),
+      // Where it lies in the executable, not a copy of it.
+      entries: new Int32Array(getRawAsset('source-positions')),
     };
     const known = table;
     const lines = frames.map((frame) => {

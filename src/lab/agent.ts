@@ -32,7 +32,8 @@ export interface AgentOptions {
 }
 
 const HEALTHZ_PORT = 8081;
-const READY_TIMEOUT_MS = 30_000;
+/** Of a machine that emulates its processor, or is busy. Agents that cannot work end, which is noticed at once. */
+const READY_TIMEOUT_MS = 120_000;
 const READY_POLL_MS = 50;
 const LOG_LINES = 8;
 const LOG_COLUMNS = 200;
@@ -68,7 +69,9 @@ export async function startAgent(
   const subnetFile = join(host.stateDirectory, 'subnet.env');
   const startedAt = performance.now();
   const argv = [...agentCommand(host, store, subnetFile), ...(options.extraFlags ?? [])];
-  const env = { ...compileCache(topology), ...store.agentEnvironment(host) };
+  // Hosts with one key are one host for each other; and the machine's own agent has its key in the usual place.
+  const key = { WIREGUARD_KEY_FILE: join(host.stateDirectory, 'wgkey') };
+  const env = { ...compileCache(topology), ...key, ...store.agentEnvironment(host) };
   const child = await topology.startLogged(host, argv, logPath, { env });
   const timeoutMs = options.readyTimeoutMs ?? READY_TIMEOUT_MS;
   const ended = new AbortController();

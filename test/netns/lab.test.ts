@@ -22,7 +22,9 @@ describe('weft lab', () => {
     assert.equal(result.mtuPing?.packetBytes, 1472);
     assert.ok((result.throughputGbps ?? 0) > 0);
     assert.equal(result.fileHashOk, true);
-    assert.equal(result.file?.receivedBytes, 64 * 1024 * 1024);
+    assert.ok(result.file);
+    assert.equal(result.file.receivedBytes, result.file.bytes);
+    assert.ok(result.file.bytes >= 1024 * 1024);
     assert.deepEqual(
       result.leases?.map((lease) => lease.subnet),
       result.hosts.map((host) => host.subnet),

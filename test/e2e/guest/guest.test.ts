@@ -36,16 +36,21 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     return wanted === undefined || wanted.includes(scenario);
   }
 
-  /** Begins with agents and containers, and ends with a cleanup; and has these tests in between. */
-  function scenario(what: string, name: string, tests: (guestTest: (title: string) => void) => void): void {
+  function look(what: string, name: string, tests: (guestTest: (title: string) => void) => void): void {
     if (!isWanted(name)) return;
     describe(what, () => {
-      const guestTest = (title: string): void => {
+      tests((title) => {
         it(title, async () => {
           const { ok, reason } = await guest.check(name, title);
           assert.ok(ok, reason);
         });
-      };
+      });
+    });
+  }
+
+  /** Begins with agents and containers, and ends with a cleanup; and has these tests in between. */
+  function scenario(what: string, name: string, tests: (guestTest: (title: string) => void) => void): void {
+    look(what, name, (guestTest) => {
       guestTest('agents are ready');
       guestTest('containers reach each other, with packets that fill the MTU');
       tests(guestTest);
@@ -107,6 +112,20 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     guestTest('packets between the hosts are in the tunnel');
     guestTest('the device is deleted, and comes back with all it had');
   });
+
+  look('weft lab', 'lab', (guestTest) => {
+    guestTest('weft lab with ipip: all passes, and the walk shows the tunnel and its outer header');
+    guestTest('weft lab with wireguard: all passes, and the walk shows the devices at both ends');
+  });
+
+  scenario(
+    'wireguard, of IPv4 alone, with iptables on one host and nftables on the other',
+    'wireguard-ipv4',
+    (guestTest) => {
+      guestTest('one device, of IPv4, and no clear packet');
+      guestTest('rules are in iptables on one host, and in nftables on the other');
+    },
+  );
 
   scenario(
     'wireguard, of IPv6 alone, with iptables on one host and nftables on the other',

@@ -15,7 +15,7 @@ export interface GuestCheck {
 
 /** The product, as `make e2e` has made it. */
 const WEFT = join(import.meta.dirname, '../../../dist/linux-amd64/weft');
-const PROGRAMS = ['ip', 'bridge', 'wg', 'nft', 'busybox'];
+const PROGRAMS = ['ip', 'bridge', 'wg', 'nft', 'busybox', ...['dash', 'ping', 'iperf3', 'tcpdump', 'socat']];
 const IPTABLES = ['', '6'].flatMap((family) => ['', '-save', '-restore'].map((verb) => `ip${family}tables${verb}`));
 const MODULES = [
   ...['bridge', 'veth', 'br_netfilter', 'tun', 'vxlan', 'wireguard', 'ipip'],
@@ -176,12 +176,15 @@ async function contents(modules: readonly string[]): Promise<InitramfsEntry[]> {
     { file: 'init', mode: 0o755, text: await textOf('init.sh') },
     ...found.map((entry) => ('from' in entry && entry.from === WEFT ? { ...entry, file: 'usr/bin/weft' } : entry)),
     { link: 'usr/bin/flanneld', to: 'weft' },
+    { link: 'var/run', to: '/run' },
+    // Without its user tcpdump captures nothing.
+    { file: 'etc/passwd', mode: 0o644, text: 'root:x:0:0::/:/bin/sh\ntcpdump:x:1:1::/:/bin/sh\n' },
     ...IPTABLES.map((name): InitramfsEntry => ({ link: `usr/sbin/${name}`, to: onPath('xtables-nft-multi') })),
     ...[...extensions, ...configuration].map((from): InitramfsEntry => ({ file: from.slice(1), mode: 0o644, from })),
     ...modules.map((from, i): InitramfsEntry => {
       return { file: `modules/${String(i).padStart(3, '0')}-${basename(from)}`, mode: 0o644, from };
     }),
-    ...['dev', 'proc', 'sys', 'run', 'var/run', 'tmp'].map(
+    ...['dev', 'proc', 'sys', 'run', 'tmp'].map(
       (name): InitramfsEntry => ({ file: `${name}/.keep`, mode: 0o644, text: '' }),
     ),
   ];

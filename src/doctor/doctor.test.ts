@@ -466,6 +466,25 @@ describe('the doctor', () => {
       [['backend-links', 'fail', /^the MTU of flannel1 is 1300, subnet\.env says 1472 /]],
     ],
     [
+      'the same in networks of IPv6 alone',
+      () => ({
+        files: {
+          '/etc/kube-flannel/net-conf.json': NET_CONF_OF_IPV6,
+          '/run/flannel/subnet.env': ENV_OF_IPV6,
+        },
+        links: async () => [
+          link('eth0', 1500, 'fd00::1/64'),
+          { ...link('flannel0', 1400, 'fd09:0:0:7::/128'), alias: 'weft:fd09::/48' },
+          { ...link('flannel1', 1300, 'fd10:0:0:7::/128'), alias: 'weft:fd10::/48' },
+        ],
+        routes: async () => [
+          { dst: 'default', dev: 'eth0' },
+          { dst: 'fd10::/48', dev: 'flannel1' },
+        ],
+      }),
+      [['backend-links', 'fail', /^the MTU of flannel1 is 1300, subnet\.env says 1452 /]],
+    ],
+    [
       'an MTU that does not fit, and a bridge of an earlier subnet',
       () => ({
         links: async () => [

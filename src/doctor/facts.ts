@@ -4,9 +4,8 @@ import { formatCidr } from '../cni/ip-text.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
 import type { OwnLink } from '../desired/state.ts';
-import { formatAddr, nextAddr } from '../ip/address.ts';
-import { FAMILIES, type Family, familiesIn, type PerFamily, perFamily } from '../ip/family.ts';
-import { parsePrefix4 } from '../ip/prefix.ts';
+import { formatAddr, nextAddr, parsePrefix } from '../ip/address.ts';
+import { FAMILIES, type Family, familiesIn, type PerFamily, perFamily, present } from '../ip/family.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 /** What several checks start from. A check that needs one which is not there leaves it to the check of that one to say so. */
@@ -34,8 +33,8 @@ export async function readBackend(
   signal: AbortSignal,
 ): Promise<HostBackend | undefined> {
   const network = (await readNetConf(host, paths))?.config;
-  const present = await host.links(signal);
-  const tuns = await tunsOf(host, paths, present);
+  const devices = await host.links(signal);
+  const tuns = await tunsOf(host, paths, devices);
   if (network !== undefined) {
     const kind = backendKind(network.backend.type);
     const config = network.backend.settings;
@@ -44,7 +43,7 @@ export async function readBackend(
       .filter(({ family }) => family === undefined || network[family] !== undefined);
     return kind && { kind, config, links: links ?? [] };
   }
-  const names = new Set(present.map(({ name }) => name));
+  const names = new Set(devices.map(({ name }) => name));
   for (const kind of backendKinds()) {
     const config = kind.parse({});
     const links = kind.owns(config, tuns).filter(({ name }) => names.has(name));
@@ -54,12 +53,13 @@ export async function readBackend(
 }
 
 /** The TUN device of the network in subnet.env; where none bears it, the first of flannel's pattern. */
-async function tunsOf(host: DoctorHost, paths: DoctorPaths, present: readonly HostLink[]): Promise<readonly string[]> {
-  const networks = (await readSubnetEnv(host, paths))?.networks.ipv4 ?? [];
-  const tuns = present.map(({ name, alias }) => ({ name, alias }));
+async function tunsOf(host: DoctorHost, paths: DoctorPaths, devices: readonly HostLink[]): Promise<readonly string[]> {
+  const env = await readSubnetEnv(host, paths);
+  const tuns = devices.map(({ name, alias }) => ({ name, alias }));
+  const networks = env === undefined ? [] : present(env.networks).flat();
   const own = ownTuns(
     tuns,
-    networks.flatMap((network) => parsePrefix4(formatCidr(network)) ?? []),
+    networks.flatMap((network) => parsePrefix(formatCidr(network)) ?? []),
   );
   return [own[0] ?? FIRST_TUN_NAME];
 }
@@ -108,7 +108,7 @@ export interface LackedAddress {
   readonly family: Family;
   readonly address: string;
   /** Of the same family. */
-  readonly present: readonly string[];
+  readonly others: readonly string[];
   /** `cni0 has no IPv6 address`. */
   readonly text: string;
 }
@@ -120,9 +120,9 @@ export function lackedAddresses(
 ): readonly LackedAddress[] {
   return FAMILIES.flatMap((family): readonly LackedAddress[] => {
     const address = wanted[family.key];
-    const present = addresses.filter((one) => one.includes(':') === (family.version === 6));
-    if (address === undefined || present.some((one) => one === address || one.split('/')[0] === address)) return [];
-    return [{ family, address, present, text: `${name} has ${present.join(', ') || `no ${family.name} address`}` }];
+    const others = addresses.filter((one) => one.includes(':') === (family.version === 6));
+    if (address === undefined || others.some((one) => one === address || one.split('/')[0] === address)) return [];
+    return [{ family, address, others, text: `${name} has ${others.join(', ') || `no ${family.name} address`}` }];
   });
 }
 

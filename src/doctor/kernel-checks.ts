@@ -215,10 +215,9 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
 
 /** The bridge plugin adds the address that it needs, unless there is one of IPv4, or of IPv6 in the same subnet: then it fails. */
 function bridgeFinding(lacked: readonly LackedAddress[]): Finding {
-  const isInTheWay = ({ family, address, present }: LackedAddress): boolean => {
-    const subnet = parsePrefix(address);
-    const others = present.flatMap((one) => parsePrefix(one) ?? []);
-    return others.some((other) => family.version === 4 || (subnet !== undefined && overlaps(subnet, other)));
+  const isInTheWay = ({ family, address, others }: LackedAddress): boolean => {
+    const [subnet, ...theirs] = [address, ...others].map(parsePrefix);
+    return theirs.some((other) => family.version === 4 || (subnet && other && overlaps(subnet, other)));
   };
   const said = lacked.map((one) => {
     const { family, address, text } = one;

@@ -16,6 +16,7 @@ import { readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
 import { readKeyFile } from '../../linux/key-file.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
+import { peerDevices } from './peer-devices.ts';
 
 /** Where the agent keeps its key unless told another place. */
 const KEY_FILE = '/run/flannel/wgkey';
@@ -58,12 +59,7 @@ export async function wantedKernel(view: HostView, signal: AbortSignal): Promise
     const part = backend.peer(own, peer);
     if (isSkipped(part)) continue;
     wanted.setPeer(leaseKey(peer), part.kernel);
-    for (const route of part.kernel.routes)
-      if (route.type === 'unicast') devices.set(formatPrefix(route.dst), route.dev);
-    // The forwarder has one route for the whole network.
-    const [whole] = state.routes;
-    if (part.forward !== undefined && whole?.type === 'unicast' && peer.subnets.ipv4 !== undefined)
-      devices.set(formatPrefix(peer.subnets.ipv4), whole.dev);
+    for (const [subnet, device] of peerDevices(state.routes, part)) devices.set(formatPrefix(subnet), device);
   }
   return {
     deviceTo: ({ id }) => devices.get(id),

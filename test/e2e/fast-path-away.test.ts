@@ -14,7 +14,7 @@ import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts'
 import { BPF_COMMANDS } from '../../src/linux/constants.ts';
 import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
-import { EchoConnection, serveEcho } from '../netns/echo-connection.ts';
+import { EchoConnection, longestGaps, serveEcho } from '../netns/echo-connection.ts';
 import { transfer, untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
 import { Pinging } from '../netns/pinging.ts';
@@ -187,11 +187,6 @@ async function besideAgents(topology: Topology): Promise<EchoConnection> {
   const [one, other] = topology.hosts as [LabHost, LabHost];
   await serveEcho(topology, other);
   return EchoConnection.between(topology, one, formatIpv4(other.address));
-}
-
-function longestGaps(connections: readonly EchoConnection[], beside: EchoConnection): string {
-  const gaps = connections.map((each) => each.longestGapMs()).join(' and ');
-  return `longest gap of TCP ${gaps} ms, and ${beside.longestGapMs()} ms past the agents`;
 }
 
 describe('the fast path while the agent is away, where super-packets arrive in one piece', () => {

@@ -6,10 +6,12 @@ import { join } from 'node:path';
 import { after, before, it, type TestContext } from 'node:test';
 import { ROOT } from '../../scripts/packaging/architecture.ts';
 import { LAYOUT } from '../../src/dataplane/fast-path/layout.ts';
+import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import { agentCommand } from '../../src/lab/agent.ts';
-import type { LabHost } from '../../src/lab/topology.ts';
+import type { LabHost, Place, Topology } from '../../src/lab/topology.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
+import { EchoConnection, longestGaps, serveEcho } from '../netns/echo-connection.ts';
 import { IPV6_NET_CONF, Ipv6Hosts } from '../netns/ipv6-hosts.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
 import { Pinging } from '../netns/pinging.ts';
@@ -52,14 +54,40 @@ interface ReplacedHost {
   readonly kind: '' | '-ipv6';
   /** Answers to pings from this host to the other, which go on all the time. */
   readonly flow: Pinging;
+  readonly topology: Topology;
+  /** A container of this host, and one of the other, with their addresses. */
+  readonly ends: readonly [Place, Place];
+  readonly addresses: readonly [string, string];
+  /** Of the other host itself. */
+  readonly otherAddress: string;
   readonly layouts: () => readonly (readonly string[])[];
   readonly metrics: () => Promise<string>;
   /** Ends the agent, and starts that of another build; resolves when its fast path is open. */
   readonly replace: (how: NodeJS.Signals, build: string) => Promise<void>;
 }
 
+/** In the namespace, ever. */
+async function wrongChecksums(topology: Topology, place: Place): Promise<number> {
+  const { stdout } = await topology.exec(place, ['nstat', '-asz', 'TcpInCsumErrors']);
+  return Number(/^TcpInCsumErrors +(\d+)/m.exec(stdout)?.[1]);
+}
+
 /** Two builds whose maps of the fast path differ replace each other on a host: an upgrade, and the way back. */
-async function losesNoPing(t: TestContext, { kind, flow, layouts, metrics, replace }: ReplacedHost): Promise<void> {
+async function losesNothing(
+  t: TestContext,
+  { kind, flow, topology, ends, addresses, otherAddress, layouts, metrics, replace }: ReplacedHost,
+): Promise<void> {
+  await using resources = new AsyncDisposableStack();
+  const [host, other] = topology.hosts as [LabHost, LabHost];
+  for (const place of [...ends, other]) await serveEcho(topology, place, kind === '' ? 4 : 6);
+  const beside = resources.use(await EchoConnection.between(topology, host, otherAddress));
+  const echoes: EchoConnection[] = [];
+  for (const [from, to] of [
+    [ends[0], addresses[1]],
+    [ends[1], addresses[0]],
+  ] as const) {
+    echoes.push(resources.use(await EchoConnection.between(topology, from, to)));
+  }
   const figures = async () => ({
     reads: Number(/^weft_forwarder_operations_total\{operation="txReads"\} (\d+)$/m.exec(await metrics())?.[1]),
     answers: flow.answers,
@@ -87,12 +115,15 @@ async function losesNoPing(t: TestContext, { kind, flow, layouts, metrics, repla
     const found = layouts().flat().sort();
     assert.deepEqual(found, [`layout-${LAYOUT}${kind}`, `layout-${layout}${kind}`].sort());
     const { lost, of } = await flow.lost();
-    t.diagnostic(`${lost} of ${of} lost, ${how} and then layout ${layout}`);
+    for (const echo of echoes) await echo.flowing();
+    t.diagnostic(`${lost} of ${of} lost, ${how} and then layout ${layout}; ${longestGaps(echoes, beside)}`);
     assert.equal(lost, 0, `${lost} of ${of}`);
+    // What a peer's fast path has left to a device to finish, and a forwarder was given.
+    for (const end of ends) assert.equal(await wrongChecksums(topology, end), 0, 'TCP segments are lost');
   }
 }
 
-it('loses no ping with an upgrade to a build with another layout, nor with the way back', async (t) => {
+it('loses no packet with an upgrade to a build with another layout, nor with the way back', async (t) => {
   await using resources = new AsyncDisposableStack();
   const root = await folderOnBpffs(resources);
   const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
@@ -106,8 +137,12 @@ it('loses no ping with an upgrade to a build with another layout, nor with the w
   const opened = async (): Promise<number> =>
     (await readFile(logPath, 'utf8')).split('\n').filter((line) => OPEN.test(line)).length;
   let agent: Child = overlay.agents[0]!.child;
-  await losesNoPing(t, {
+  await losesNothing(t, {
     kind: '',
+    topology,
+    ends: [a!, b!],
+    addresses: [addressOf(a!), addressOf(b!)],
+    otherAddress: formatIpv4(topology.hosts[1]!.address),
     flow: resources.use(await Pinging.start(topology, a!, addressOf(b!), INTERVAL_SECONDS)),
     layouts: () => layoutsIn(root),
     metrics: () => overlay.ask(host, '/metrics'),
@@ -126,7 +161,7 @@ it('loses no ping with an upgrade to a build with another layout, nor with the w
   });
 });
 
-it('loses no ping with such an upgrade, nor with the way back, between hosts that have IPv6 alone', async (t) => {
+it('loses no packet with such an upgrade, nor with the way back, between hosts that have IPv6 alone', async (t) => {
   await using resources = new AsyncDisposableStack();
   const root = await folderOnBpffs(resources);
   const flags = [`--fast-path-dir=${root}`];
@@ -136,8 +171,12 @@ it('loses no ping with such an upgrade, nor with the way back, between hosts tha
   const [a, b] = hosts.containers as [StackedContainer, StackedContainer];
   // Bridges and containers do not answer before the kernel has looked for others with their link-local addresses.
   await everyFamilyAnswers(topology, hosts.containers);
-  await losesNoPing(t, {
+  await losesNothing(t, {
     kind: '-ipv6',
+    topology,
+    ends: [a.namespace, b.namespace],
+    addresses: [addressIn(6, a), addressIn(6, b)],
+    otherAddress: hosts.addressOf(topology.hosts[1]!),
     flow: resources.use(await Pinging.start(topology, a.namespace, addressIn(6, b), INTERVAL_SECONDS)),
     layouts: () => layoutsIn(root),
     metrics: async () => (await hosts.agents[host.index]!.get('/metrics')).body,

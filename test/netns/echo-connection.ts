@@ -8,8 +8,8 @@ const TICK_MS = 50;
 const ECHO_PORT = 7777;
 
 /** What the other end of an {@link EchoConnection} needs; ends with the topology. */
-export async function serveEcho(topology: Topology, place: Place): Promise<void> {
-  await topology.start(place, ['socat', `TCP4-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
+export async function serveEcho(topology: Topology, place: Place, family: 4 | 6 = 4): Promise<void> {
+  await topology.start(place, ['socat', `TCP${family}-LISTEN:${ECHO_PORT},reuseaddr,fork`, 'EXEC:cat'], {
     stdout: 'ignore',
   });
   await eventually('the echo server listens', async () => {
@@ -41,7 +41,8 @@ export class EchoConnection implements AsyncDisposable {
 
   /** From and to any place, that of an address which is served. */
   static async between(topology: Topology, from: Place, to: string): Promise<EchoConnection> {
-    const target = `TCP4:${to}:${ECHO_PORT},connect-timeout=5`;
+    const host = to.includes(':') ? `TCP6:[${to}]` : `TCP4:${to}`;
+    const target = `${host}:${ECHO_PORT},connect-timeout=5`;
     const connection = new EchoConnection(await topology.start(from, ['socat', 'STDIO', target], { stdin: 'pipe' }));
     await connection.flowing();
     return connection;
@@ -83,4 +84,10 @@ export class EchoConnection implements AsyncDisposable {
     clearInterval(this.#timer);
     await this.#client[Symbol.asyncDispose]();
   }
+}
+
+/** @param beside a connection that passes no agent: what the machine alone does to one. */
+export function longestGaps(connections: readonly EchoConnection[], beside: EchoConnection): string {
+  const gaps = connections.map((each) => each.longestGapMs()).join(' and ');
+  return `longest gap of TCP ${gaps} ms, and ${beside.longestGapMs()} ms past the agents`;
 }

@@ -109,6 +109,7 @@ describe('the programs while this host has no agent', () => {
         away();
         assert.equal(verdictOf(question()), REDIRECTED);
         assert.equal(verdictOf(question({ nonce: 0n, echo: 5n })), NEXT, 'an answer');
+        assert.equal(verdictOf(question({ echo: 5n })), NEXT, 'an answer that asks as well');
         assert.equal(verdictOf(question({}, UNHEARD)), NEXT, 'from whom nothing was taken');
         assert.equal(verdictOf(question({}, ipv4Of(address('192.168.77.9')))), NEXT, 'from a stranger');
         assert.equal(verdictOf(question({}, PEER, 53)), NEXT, 'from another port');

@@ -1,5 +1,5 @@
-import { mkdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { inboundProgram } from '../../dataplane/fast-path/inbound-program.ts';
@@ -55,6 +55,8 @@ export function createFastPathTables(directory: string | undefined, underlay: 4 
 
 /** The programs on the devices; they end when it is disposed of, unless they are kept. */
 export interface AttachedPrograms extends Disposable {
+  /** Whether what was known before counts on. */
+  readonly isTakenOver: boolean;
   /** Why there is no XDP although the place has room for it. */
   readonly refusal: string | undefined;
 }
@@ -71,7 +73,8 @@ export function attachPrograms(
   directory: string | undefined,
 ): AttachedPrograms {
   const options = { maps: tables.maps, ...place, destinationCheck };
-  if (tables.agent().place !== placeNumber(place)) tables.forget();
+  const isSamePlace = tables.agent().place === placeNumber(place);
+  if (!isSamePlace) tables.forget();
   using stack = new DisposableStack();
   const open = (side: (typeof SIDES)[number], code: Uint8Array, device: number): boolean => {
     const program = stack.use(loadClassifier(`weft_${side}`, code));
@@ -82,12 +85,23 @@ export function attachPrograms(
     open('out', outboundProgram(options), place.tunIndex),
     open('in', inboundProgram(options), place.underlayIndex),
   ];
-  if (areTakenOver.includes(false)) tables.forget();
+  const isGapless = !areTakenOver.includes(false);
+  if (!isGapless) tables.forget();
   // Last, because what it takes needs the one behind it.
   const refusal = attachWayIn(options, place.wayIn, directory && xdpPin(directory, tables.layout), stack);
   if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory, tables.layout));
   const held = stack.move();
-  return { refusal, [Symbol.dispose]: () => held.dispose() };
+  return { isTakenOver: isSamePlace && isGapless, refusal, [Symbol.dispose]: () => held.dispose() };
+}
+
+/** Whether programs are kept there that go on with maps of another number, for the same version of IP between the hosts. */
+export function areKeptByOthers(directory: string, layout: UnderlayLayout): boolean {
+  const own = basename(layoutDirectory(directory, layout));
+  const kindOf = (name: string): string => name.replace(/\d+/, '');
+  const names = readdirSync(directory);
+  return (
+    SIDES.every((side) => names.includes(side)) && names.some((name) => name !== own && kindOf(name) === kindOf(own))
+  );
 }
 
 /** Why there is none, where the kernel refuses it: packets then take the other ways. */

@@ -3,6 +3,7 @@ import type { FastPathState } from '../../agent/ports.ts';
 import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
+import { Introduction } from '../../dataplane/fast-path/introduction.ts';
 import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
@@ -25,7 +26,7 @@ import { readXfrmPolicies } from '../../linux/xfrm.ts';
 import { ticker } from '../../ticker.ts';
 import { unguessable } from '../../unguessable.ts';
 import { describePlace, type Place, placeNumber, placeText, surveyPlace } from './fast-path-place.ts';
-import { type AttachedPrograms, attachPrograms, endKept } from './fast-path-programs.ts';
+import { type AttachedPrograms, areKeptByOthers, attachPrograms, endKept } from './fast-path-programs.ts';
 
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
@@ -35,6 +36,7 @@ const LOOK_IN_ANY_CASE_MS = 30_000;
 /** How often the agent says that it is there, and looks which grants that are in use are to be renewed. */
 const BEAT_MS = 500;
 const RENEWALS_AT_ONCE = 1_024;
+const INTRODUCTION_LOOK_MS = 20;
 
 /** Without a word of the agent for so long, the programs hold what they know; a loaded machine must not bring that about. */
 const AGENT_HOLDS_NS = 1_250_000_000n;
@@ -99,6 +101,7 @@ export class HostFastPath implements Disposable {
   #lookedAtMs = 0;
   #seen = '';
   #exchange: SignExchange | undefined;
+  #introducing: NodeJS.Timeout | undefined;
   /** Until when the programs count this agent as there, as it has told them; nanoseconds of {@link monotonicNow}. */
   #lastBeat = 0n;
   /** Peers that have gone on without an agent for long, as last told. */
@@ -143,13 +146,40 @@ export class HostFastPath implements Disposable {
     this.#seen = now;
     // What is there at first is another agent's, to be taken over.
     if (this.#opened !== undefined || 'isOpen' in found) this.#close();
-    onState('isOpen' in found ? found : this.#open(found));
+    if ('isOpen' in found) onState(found);
+    else if (this.#isToBeIntroduced(found)) this.#introduce(found);
+    else onState(this.#open(found));
+  }
+
+  /** Where peers must have answered before they are sent to, and send what needs a program here. */
+  #isToBeIntroduced(place: Place): boolean {
+    const { tables, keeping } = this.#parts;
+    if (keeping.directory === undefined || (place.segmentation === 'host' && isIpv4(place.ownAddress))) return false;
+    return tables.agent().place !== placeNumber(place) && areKeptByOthers(keeping.directory, tables.layout);
+  }
+
+  /** The programs that are there go on until the peers know this agent. */
+  #introduce(place: Place): void {
+    const { tables, onState } = this.#parts;
+    this.#detach();
+    tables.forget();
+    // What is granted from here on counts for this place.
+    tables.beat(monotonicNow(), placeNumber(place));
+    const exchange = this.#exchangeFor(place);
+    this.#exchange = exchange;
+    const introduction = new Introduction({ tables, exchange, now: monotonicNow });
+    this.#introducing = setInterval(() => {
+      if (introduction.isOver()) onState(this.#open(place));
+    }, INTRODUCTION_LOOK_MS);
   }
 
   #open(place: Place): FastPathState {
     const { tables, keeping, destinationCheck } = this.#parts;
+    clearInterval(this.#introducing);
     try {
       const attached = attachPrograms(tables, place, destinationCheck, keeping.directory);
+      // Tags that an exchange has given out are of no use without what was granted with them.
+      if (!attached.isTakenOver) this.#exchange = undefined;
       this.#opened = { place, number: placeNumber(place), attached };
       // One that was made meanwhile had nobody to tell.
       const obstacle = ipsecObstacle();
@@ -167,6 +197,7 @@ export class HostFastPath implements Disposable {
   }
 
   #detach(): void {
+    clearInterval(this.#introducing);
     this.#opened?.attached[Symbol.dispose]();
     this.#opened = undefined;
     this.#exchange = undefined;
@@ -190,14 +221,33 @@ export class HostFastPath implements Disposable {
 
   /** Tells the programs that there is an agent, once they know its peers. */
   #beat(): void {
-    const { tables, send } = this.#parts;
+    const { tables } = this.#parts;
     if (this.#opened === undefined || !tables.isPublished) return;
     if (this.#exchange === undefined) {
-      this.#exchange = exchangeFor(tables, this.#opened.place, send);
+      this.#exchange = this.#exchangeFor(this.#opened.place);
       for (const [address, grant] of tables.held(monotonicNow())) this.#exchange.resume(address, grant);
     }
     this.#lastBeat = monotonicNow() + AGENT_HOLDS_NS;
     tables.beat(this.#lastBeat, this.#opened.number);
+  }
+
+  #exchangeFor({ ownAddress, segmentation, carriesIpv6 }: Place): SignExchange {
+    const { tables, send } = this.#parts;
+    return new SignExchange({
+      now: monotonicNow,
+      randomBytes: unguessable,
+      ownAddress,
+      segmentation,
+      carriesIpv6,
+      send: (addr, packet, checksum) => {
+        const port = tables.portOf(addr);
+        return port !== undefined && send({ addr, port }, packet, checksum);
+      },
+      grant: (address, grant) => tables.grant(address, grant),
+      isPeer: (address) => tables.portOf(address) !== undefined,
+      observed: (address) => tables.observed(address),
+      hasPrograms: () => this.#opened !== undefined,
+    });
   }
 
   #renew(): void {
@@ -282,25 +332,4 @@ function survey(
 function describeKeeping({ directory, obstacle }: FastPathKeeping): string {
   if (directory !== undefined) return ', also while the agent is away';
   return obstacle === undefined ? '' : `, until the agent ends: ${obstacle}`;
-}
-
-function exchangeFor(
-  tables: FastPathTables,
-  { ownAddress, segmentation, carriesIpv6 }: Place,
-  send: SendSign,
-): SignExchange {
-  return new SignExchange({
-    now: monotonicNow,
-    randomBytes: unguessable,
-    ownAddress,
-    segmentation,
-    carriesIpv6,
-    send: (addr, packet, checksum) => {
-      const port = tables.portOf(addr);
-      return port !== undefined && send({ addr, port }, packet, checksum);
-    },
-    grant: (address, grant) => tables.grant(address, grant),
-    isPeer: (address) => tables.portOf(address) !== undefined,
-    observed: (address) => tables.observed(address),
-  });
 }

@@ -311,6 +311,11 @@ export class FastPathTables implements Disposable {
     return this.#endpoints.get(address);
   }
 
+  /** Hosts of peers. */
+  hosts(): readonly IpAddr[] {
+    return [...this.#endpoints.keys()];
+  }
+
   /** Lets the programs do no more with that host than this. Without effect for one that is no peer's. */
   grant(address: IpAddr, grant: Grant): void {
     if (!this.#endpoints.has(address)) return;

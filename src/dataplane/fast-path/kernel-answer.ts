@@ -87,11 +87,11 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   asm.jumpIf('ne', 1, reg(2), 'pass');
   asm.load(1, 1, FRAME, question + VERSION);
   asm.jumpIf('ne', 1, SIGN_VERSION, 'pass');
-  asm.load(4, 1, FRAME, question + NONCE);
-  asm.load(4, 2, FRAME, question + NONCE + 4);
-  asm.op('mov', 3, reg(1));
-  asm.op('add', 3, reg(2));
+  loadNumber(asm, question + NONCE);
   asm.jumpIf('eq', 3, 0, 'pass');
+  // An answer that asks as well: an agent that is about to take these programs over waits for it.
+  loadNumber(asm, question + ECHO);
+  asm.jumpIf('ne', 3, 0, 'pass');
   // It goes back to where it came from; a network's hosts have one port.
   asm.load(2, 1, FRAME, udp);
   asm.jumpIf('ne', 1, be16(options.ownPort), 'pass');
@@ -133,6 +133,14 @@ export function answerSign(asm: Assembler, options: ProgramOptions, received: Re
   storeBytes(asm, ETHERNET_HEADER, outer, family.header);
   sendToNeighbour(asm, options, fib, nextHop);
   asm.label('no-sign');
+}
+
+/** R3 is 0 when the number of 64 bits at `at` of the frame is. R1 and R2 are lost. */
+function loadNumber(asm: Assembler, at: number): void {
+  asm.load(4, 1, FRAME, at);
+  asm.load(4, 2, FRAME, at + 4);
+  asm.op('mov', 3, reg(1));
+  asm.op('add', 3, reg(2));
 }
 
 /** Goes to `label` when the header at `inner` of the frame may be a sign's: no data of a container. R1 is lost. */

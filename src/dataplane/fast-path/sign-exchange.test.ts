@@ -65,6 +65,7 @@ class Host {
   maySend = true;
   knowsNobody = false;
   hasWayBack = true;
+  hasPrograms = true;
 
   constructor(net: Net, own: IpAddr, segmentation: 'host' | 'beyond', carriesIpv6: boolean) {
     this.#net = net;
@@ -87,6 +88,7 @@ class Host {
         arrivedAt6: this.arrivedAt6,
         wayBackUntil: this.hasWayBack ? net.now : 0n,
       }),
+      hasPrograms: () => this.hasPrograms,
     });
   }
 
@@ -405,6 +407,36 @@ describe('the exchange of signs', () => {
     assert.equal(b.sendsTo(A), false);
     net.now += 6n * SECOND;
     assert.deepEqual([a.sendsTo(B), a.accepts(B)], [true, false]);
+  });
+
+  it('makes itself known to a peer before anything is sent to it: asks until it is answered, and is accepted by then', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    net.passes = () => false;
+    assert.equal(a.exchange.introduce(B), false);
+    net.carry();
+    assert.deepEqual([a.exchange.introduce(B), net.sent], [false, 1]);
+    net.passes = () => true;
+    net.now += SECOND / 4n;
+    assert.deepEqual([a.exchange.introduce(B), net.sent], [false, 2]);
+    net.carry();
+    assert.equal(a.exchange.introduce(B), true);
+    assert.ok(a.sendsTo(B) && a.accepts(B) && b.accepts(A));
+    assert.equal(a.exchange.introduce(STRANGER), true, 'no peer any more');
+  });
+
+  it('… and answers nobody before its programs are there', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    a.hasPrograms = false;
+    b.exchange.take({ type: 'sent', address: A });
+    assert.equal(net.carry(), 1);
+    assert.deepEqual([b.sendsTo(A), a.accepts(B)], [false, true]);
+    a.hasPrograms = true;
+    net.now += SECOND;
+    b.exchange.renew(A);
+    net.carry();
+    assert.ok(b.sendsTo(A));
   });
 
   it('… and tries whether one may leave when none has for long, as soon as the peer is sent to', () => {

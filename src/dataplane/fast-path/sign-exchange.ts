@@ -37,6 +37,8 @@ export interface SignExchangeParts {
   readonly grant: (address: IpAddr, grant: Grant) => void;
   readonly isPeer: (address: IpAddr) => boolean;
   readonly observed: (address: IpAddr) => Observed;
+  /** Whether programs are there that go by what is granted; until then nobody is answered, for those of an agent before this one do. */
+  readonly hasPrograms: () => boolean;
 }
 
 /** What the inbound program has seen of a host; times in nanoseconds of CLOCK_MONOTONIC, 0n for never. */
@@ -180,6 +182,16 @@ export class SignExchange {
     this.#write(address, peer);
   }
 
+  /** Asks that host, when it is time to, though nothing is sent to it yet. Whether it has answered that it may be sent to. */
+  introduce(address: IpAddr): boolean {
+    const peer = this.#peer(address);
+    if (peer === undefined) return true;
+    const now = this.#parts.now();
+    if (peer.sendUntil > now) return true;
+    this.#askInTime(address, peer, now);
+    return false;
+  }
+
   #noteSent(peer: PeerState, now: bigint): void {
     peer.sentAt = now;
     peer.sendUntil = now + HOST_SEND_HOLDS;
@@ -261,7 +273,7 @@ export class SignExchange {
     if (question !== undefined && now - question.at < SEND_HOLDS) this.#believe(peer, sign, question.at);
     // Programs ask nothing.
     if (sign.nonce !== 0n) peer.aloneSince = 0n;
-    if (sign.nonce === 0n || now - peer.answeredAt < ANSWER_EVERY) return;
+    if (sign.nonce === 0n || !this.#parts.hasPrograms() || now - peer.answeredAt < ANSWER_EVERY) return;
     peer.answeredAt = now;
     peer.theirNonce = sign.nonce;
     // It speaks our language: no need to be shy.

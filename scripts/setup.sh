@@ -39,8 +39,9 @@ docker='dockerd=docker.io /usr/bin/docker=docker.io jq=jq'
 monitoring='promtool=prometheus prometheus=prometheus'
 # The browser, and fonts that its pictures have on every machine.
 browser='chromium=chromium /usr/share/fonts/opentype/inter=fonts-inter /usr/share/fonts/truetype/jetbrains-mono=fonts-jetbrains-mono'
-# What makes the image of kind's nodes, and what is to read ours.
+# What makes the image of kind's nodes, and what is to read ours or to keep it.
 images='mmdebstrap=mmdebstrap gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev podman=podman skopeo=skopeo'
+images="$images docker-registry=docker-registry"
 # A runtime that tests ask for its device rules.
 runtimes='crun=crun'
 packaging() { # architecture
@@ -104,7 +105,7 @@ if [ -n "$missing" ]; then
     fail "Debian packages are missing, and only root can install them: $missing" \
       "Run: sudo apt-get install $missing"
   say "installing Debian packages: $missing"
-  # etcd-server, containerd, docker.io, prometheus and strongswan-charon start a service when they are installed. weft starts its own servers, so none may run.
+  # etcd-server, containerd, docker.io, docker-registry, prometheus and strongswan-charon start a service when they are installed. weft starts its own servers, so none may run.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -124,7 +125,7 @@ if [ -n "$missing" ]; then
   }
   for unit in etcd-server:etcd.service containerd:containerd.service docker.io:docker.service docker.io:docker.socket \
     podman:podman.service podman:podman.socket podman:podman-restart.service podman:podman-auto-update.timer \
-    prometheus:prometheus.service strongswan-charon:strongswan-starter.service; do
+    docker-registry:docker-registry.service prometheus:prometheus.service strongswan-charon:strongswan-starter.service; do
     package=${unit%%:*} unit=${unit#*:}
     case " $missing " in
       *" $package "*)

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { ROOT } from '../../scripts/packaging/architecture.ts';
@@ -7,6 +8,8 @@ import { type EtcdStore, openEtcdStore } from '../../src/lab/etcd-store.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import { DockerHost } from '../e2e/docker/docker-host.ts';
 import { Bed } from '../e2e/nodes/bed.ts';
+import { sectionOf, shellBlocks, shellCommands } from '../markdown.ts';
+import { eventually } from '../netns/waiting.ts';
 import { logOfAgent } from './agent-container.ts';
 import { WEFT_IMAGE } from './kind-host.ts';
 
@@ -30,6 +33,7 @@ before(async () => {
 });
 after(() => cleanup.disposeAsync());
 
+const REGISTRY = '127.0.0.1:5000';
 const answers = { Entrypoint: ['/opt/bin/flanneld'], Version: version };
 
 describe('the archive of make image', () => {
@@ -68,7 +72,41 @@ describe('the archive of make image', () => {
     const { stdout } = await docker.exec(['skopeo', 'inspect', '--config', `oci:${layout}:weft`]);
     assert.deepEqual(summaryOf(JSON.stringify((JSON.parse(stdout) as { config: unknown }).config)), answers);
   });
+
+  it('is pushed to a registry by the command of docs/INSTALL.md, and pulled from there', async () => {
+    await startRegistry();
+    const install = readFileSync(join(ROOT, 'docs/INSTALL.md'), 'utf8');
+    const commands = shellBlocks(sectionOf(install, '## On Kubernetes')).flatMap(shellCommands);
+    const push = commands.filter((command) => command.includes('REGISTRY'));
+    assert.deepEqual(push, [`skopeo copy --all oci-archive:dist/weft-image.tar docker://REGISTRY/weft:${version}`]);
+    await docker.exec(['sh', '-ec', `cd ${ROOT}; ${push[0]!.replace('REGISTRY', REGISTRY)}`]);
+    await docker.exec(['docker', 'pull', '--quiet', `${REGISTRY}/weft:${version}`]);
+    const format = '--format={{json .Config}}';
+    const { stdout } = await docker.exec(['docker', 'image', 'inspect', format, `${REGISTRY}/weft:${version}`]);
+    assert.deepEqual(summaryOf(stdout), answers);
+  });
 });
+
+/** One that the host alone can reach, without TLS, as its administrator has told skopeo. Debian's skopeo comes without a policy. */
+async function startRegistry(): Promise<void> {
+  const settings = join(docker.dir, 'home/.config/containers');
+  await mkdir(settings, { recursive: true });
+  await writeFile(join(settings, 'policy.json'), '{"default": [{"type": "insecureAcceptAnything"}]}');
+  await writeFile(join(settings, 'registries.conf'), `[[registry]]\nlocation = "${REGISTRY}"\ninsecure = true\n`);
+  const config = {
+    version: 0.1,
+    storage: { filesystem: { rootdirectory: join(docker.dir, 'registry') } },
+    http: { addr: REGISTRY },
+  };
+  await writeFile(join(docker.dir, 'registry.json'), JSON.stringify(config));
+  const argv = ['docker-registry', 'serve', join(docker.dir, 'registry.json')];
+  cleanup.use(await docker.start(argv, { stdout: 'ignore' }));
+  const ask = ['curl', '--fail', '--silent', `http://${REGISTRY}/v2/`];
+  await eventually(
+    'the registry answers',
+    async () => (await docker.exec(ask, { okExitCodes: 'any' })).exitCode === 0 || undefined,
+  );
+}
 
 describe('docker run', () => {
   it('with the device, NET_ADMIN and the network of the host: the agent is ready', async () => {

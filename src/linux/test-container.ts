@@ -27,7 +27,8 @@ const IPAM_DIRECTORY = '/var/lib/cni/networks';
 const TIMEOUT_MS = 5_000;
 /** The kernel looks at links that have come up once a second (net/core/link_watch.c); a bridge without STP forwards then. */
 const FORWARDING_MS = 3_000;
-const LOOK_MS = 20;
+/** Each look starts a process. */
+const LOOK_MS = 50;
 
 /** A network namespace behind the bridge of the host's containers, as a container has it. */
 export interface TestContainer extends AsyncDisposable {
@@ -58,7 +59,7 @@ export async function makeTestContainer(
   await using stack = new AsyncDisposableStack();
   const ip = (script: string, netnsPath?: string): Promise<unknown> =>
     run(['ip', '-batch', '-'], { stdin: script, timeoutMs: TIMEOUT_MS, netnsPath, signal });
-  const [own, taken] = [await addressesOf(bridge, signal), await takenOn(bridge, signal)];
+  const [{ isUp, own }, taken] = await Promise.all([stateOf(bridge, signal), takenOn(bridge, signal)]);
   const used = present(subnets).filter((subnet) => isPrefix4(subnet) || own.has(nextAddr(subnet.addr)));
   const addresses = used.map((subnet) => ({ subnet, address: freeAddress(subnet, taken) }));
   const { path } = stack.use(holdNewNamespace());
@@ -75,7 +76,8 @@ export async function makeTestContainer(
     `route add default via ${formatAddr(nextAddr(subnet.addr))} dev eth0`,
   ]);
   await ip(`${['link set lo up', 'link set eth0 up', ...lines].join('\n')}\n`, path);
-  await forwarding(device, signal);
+  // One that is down forwards nothing, however long one waits.
+  if (isUp) await forwarding(device, signal);
   const owned = stack.move();
   return {
     families: used.map(({ addr }) => versionOf(addr)),
@@ -112,13 +114,21 @@ function addressAt(subnet: IpPrefix, at: bigint): IpAddr {
   return isPrefix4(subnet) ? ipv4Of(subnet.addr + Number(at)) : ipv6Of(subnet.addr + at);
 }
 
-async function addressesOf(device: string, signal: AbortSignal): Promise<ReadonlySet<IpAddr>> {
+/** Whether it is up, and its addresses. */
+async function stateOf(
+  device: string,
+  signal: AbortSignal,
+): Promise<{ readonly isUp: boolean; readonly own: ReadonlySet<IpAddr> }> {
   const argv = ['ip', '-j', 'address', 'show', 'dev', device];
   const { stdout } = await run(argv, { timeoutMs: TIMEOUT_MS, signal });
   const links = parseIpList(stdout, argv) as readonly {
+    readonly flags?: readonly string[];
     readonly addr_info?: readonly { readonly local?: string }[];
   }[];
-  return new Set(links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local = '' }) => parseAddr(local) ?? [])));
+  return {
+    isUp: links.some(({ flags = [] }) => flags.includes('UP')),
+    own: new Set(links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local = '' }) => parseAddr(local) ?? []))),
+  };
 }
 
 /** By neighbours that the kernel knows, and by the IPAM plugin. */

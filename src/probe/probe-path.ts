@@ -33,6 +33,9 @@ export interface PathResult extends PathEvidence {
 
 /** Probes in a row that are lost before the kind counts as not passing, unless that is confirmed: one or two may be lost by chance. */
 const MISSES = 3;
+/** The same of `small` where nothing confirms it: a lossy link loses that many, after an answer and before the first. */
+const SILENT_MISSES = 8;
+const FIRST_MISSES = 5;
 /** A peer that probes is heard at least once in so many of its turns. */
 const HEARD_MS = 6_000;
 /** Of an IP packet, before it is cut and after it is put together. */
@@ -312,10 +315,14 @@ export class ProbePath {
   #passing(kind: ProbeKind): Passing {
     const state = this.#kinds.get(kind);
     if (state === undefined) return 'unknown';
-    const { confirmation } = this.#cadence;
-    const isConfirmed = confirmation !== undefined && state.answered && (kind === 'small' || kind === 'underlay');
-    if (state.misses >= (isConfirmed ? 1 + confirmation.probes : MISSES)) return 'no';
+    if (state.misses >= this.#missesOfSilence(kind, state)) return 'no';
     return state.answered ? 'yes' : 'unknown';
+  }
+
+  #missesOfSilence(kind: ProbeKind, { answered }: KindState): number {
+    const { confirmation } = this.#cadence;
+    if (confirmation === undefined) return kind !== 'small' ? MISSES : answered ? SILENT_MISSES : FIRST_MISSES;
+    return answered && (kind === 'small' || kind === 'underlay') ? 1 + confirmation.probes : MISSES;
   }
 
   /** @param askAtMs when it is to be asked again, if that is to be confirmed. */

@@ -238,6 +238,26 @@ describe('probes of peers', () => {
     assert.equal(prober.result(target.id, network.nowMs)!.diagnosis?.fault, 'lossy');
   });
 
+  it('do not take a link that loses several in a row for one that is silent', () => {
+    const network = new FakeNetwork();
+    const prober = proberOn(network);
+    const target = targetOf(1);
+    prober.set(target.id, target);
+    // Four before the first answer, and five after it, again and again.
+    let count = 0;
+    const lost = (r: ProbeRequest): boolean =>
+      isOverlay(r) && sizeOf(r) === 84 && [0, 1, 2, 3, 5, 6, 7, 8, 9].includes(count++ % 11);
+    network.behaves = (r) => (lost(r) ? 'lost' : 'answer');
+    for (let turn = 0; turn < 500; turn++) {
+      run(prober, network, 20, 20);
+      assert.notEqual(prober.result(target.id, network.nowMs)!.passes.small, 'no');
+    }
+    assert.equal(prober.result(target.id, network.nowMs)!.diagnosis?.fault, 'lossy');
+    network.behaves = (r) => (isOverlay(r) ? 'lost' : 'answer');
+    run(prober, network, 2_000);
+    assert.equal(prober.result(target.id, network.nowMs)!.diagnosis?.fault, 'tunnel-blocked');
+  });
+
   it('cost the same in a cluster of any size: never more than eight a second', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 3_000 }), fc.boolean(), (peers, answers) => {

@@ -124,6 +124,6 @@ async function probe(peer: PeerView, container: IpAddr | undefined, signal: Abor
   using io = openProbeSocket();
   const host = { ...peer, onlyEcho: true };
   const targets = container === undefined ? [host] : [{ ...host, id: 'container', overlay: container }, host];
-  const [target, end] = await measure({ io, describeErrno: describeSendErrno, targets }, signal);
+  const [target, end] = await measure({ io, describeErrno: describeSendErrno, targets, hears: true }, signal);
   return { target: target!, host: end };
 }

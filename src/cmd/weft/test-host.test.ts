@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { it } from 'node:test';
 import { realHost } from './doctor-host.ts';
-import { impatient } from './test-host.ts';
+import { askedOnce, impatient } from './test-host.ts';
 
 it('an agent that hangs is not waited for as long as its checks may take', { timeout: 60_000 }, async () => {
   const hangs = createServer(() => {}).listen(0, '127.0.0.1');
@@ -17,4 +17,16 @@ it('an agent that hangs is not waited for as long as its checks may take', { tim
     hangs.closeAllConnections();
     hangs.close();
   }
+});
+
+it('what several checks look at is read once', async () => {
+  let reads = 0;
+  const links = async () => {
+    reads++;
+    return [];
+  };
+  const { signal } = new AbortController();
+  const host = askedOnce({ ...realHost(), links, routes: links }, signal);
+  await Promise.all([1, 2, 3].flatMap(() => [host.links(signal), host.routes(signal)]));
+  assert.equal(reads, 2);
 });

@@ -11,7 +11,6 @@ import { formatAddr } from '../../ip/address.ts';
 import { perFamily } from '../../ip/family.ts';
 import { parseIpList } from '../../linux/interfaces.ts';
 import { run } from '../../linux/run.ts';
-import { realHost } from './doctor-host.ts';
 import type { WantedKernel } from './wanted-kernel.ts';
 
 /** Peers whose routes are asked for one by one. */
@@ -36,9 +35,19 @@ export function impatient(host: DoctorHost, answerMs: number): DoctorHost {
   };
 }
 
+/** The host as it is now: what several checks look at is read once, for all of them. */
+export function askedOnce(host: DoctorHost, signal: AbortSignal): DoctorHost {
+  let links: ReturnType<DoctorHost['links']> | undefined;
+  let routes: ReturnType<DoctorHost['routes']> | undefined;
+  return {
+    ...host,
+    links: () => (links ??= host.links(signal)),
+    routes: () => (routes ??= host.routes(signal)),
+  };
+}
+
 /** This host, as the checks of `weft test` see it. */
-export function overlayHost(subnetFile: string, wanted: WantedKernel): OverlayHost {
-  const { readText, links } = realHost();
+export function overlayHost({ readText, links }: DoctorHost, subnetFile: string, wanted: WantedKernel): OverlayHost {
   const client = agentClient(THIS_HOST, overSocket(apiSocketPath(subnetFile)), ANSWER_MS);
   return {
     readText,

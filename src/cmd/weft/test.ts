@@ -8,7 +8,7 @@ import { type Report, renderJunit, renderReport } from '../../diagnosis/report.t
 import { judge, type MeasuredPath, type Origin } from '../../diagnosis/verdict.ts';
 import { agentChecks } from '../../doctor/agent-checks.ts';
 import { type CheckResult, runChecks } from '../../doctor/check.ts';
-import type { DoctorPaths } from '../../doctor/host.ts';
+import type { DoctorHost, DoctorPaths } from '../../doctor/host.ts';
 import { kernelChecks } from '../../doctor/kernel-checks.ts';
 import { overlayChecks } from '../../doctor/overlay-checks.ts';
 import { tunChecks } from '../../doctor/tun-checks.ts';
@@ -24,7 +24,7 @@ import type { ClusterFlags } from './cluster.ts';
 import { clusterReport, renderCluster, renderClusterJunit } from './cluster-test.ts';
 import { realHost } from './doctor-host.ts';
 import { addressOf, portNumber } from './option-values.ts';
-import { ANSWER_MS, impatient, overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
+import { ANSWER_MS, askedOnce, impatient, overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
 import { checkServices, clusterServices } from './test-services.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
@@ -111,13 +111,19 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
   using stopped = untilStopped();
   const { signal } = stopped;
   const startedAtMs = performance.now();
-  const view = await readHostView(realHost(), flags.subnetFile, backendKind, signal);
+  const asked = askedOnce(realHost(), signal);
+  const view = await readHostView(asked, flags.subnetFile, backendKind, signal);
   const peers = words.length === 0 ? view.peers : words.map((word) => peerOf(view, word));
   const progress = progressOn(process.stderr, peers.length);
+  // The checks start dozens of processes. The container is made before, for its measurement takes longest and mostly waits.
+  const { promise: made, resolve: onMade } = Promise.withResolvers<void>();
   const [checks, host, container] = await Promise.all([
-    examine(view, flags, signal),
+    made.then(() => examine(view, asked, flags, signal)),
     measureFromHost(peers, progress, signal),
-    flags.hostOnly ? NOT_FROM_CONTAINERS : measureFromContainer(view, peers, flags, signal),
+    (flags.hostOnly
+      ? Promise.resolve(NOT_FROM_CONTAINERS)
+      : measureFromContainer(view, asked, peers, flags, onMade, signal)
+    ).finally(onMade),
   ]);
   progress(undefined);
   const paths = [...host, ...container.paths];
@@ -144,12 +150,17 @@ async function writeJunit(path: string, text: string): Promise<void> {
   }
 }
 
-async function examine(view: HostView, flags: TestFlags, signal: AbortSignal): Promise<readonly CheckResult[]> {
-  const host = impatient(realHost(), ANSWER_MS);
+async function examine(
+  view: HostView,
+  asked: DoctorHost,
+  flags: TestFlags,
+  signal: AbortSignal,
+): Promise<readonly CheckResult[]> {
+  const host = impatient(asked, ANSWER_MS);
   const paths: DoctorPaths = { ...flags, cniBinDir: '', cniConfDir: '', cniConfTemplate: DEFAULT_CONF_TEMPLATE };
   const wanted = await wantedKernel(view, signal);
   const checks = [
-    ...overlayChecks(overlayHost(flags.subnetFile, wanted), paths, overlayFacts(view, wanted)),
+    ...overlayChecks(overlayHost(host, flags.subnetFile, wanted), paths, overlayFacts(view, wanted)),
     ...[...tunChecks(host, paths), ...kernelChecks(host, paths), ...agentChecks(host, paths)].filter(
       ({ name }) => !LEFT_TO_DOCTOR.has(name),
     ),
@@ -164,7 +175,10 @@ async function measureFromHost(
   signal: AbortSignal,
 ): Promise<MeasuredPath[]> {
   using io = openProbeSocket();
-  const results = await measure({ io, describeErrno: describeSendErrno, targets: peers, onProgress }, signal);
+  const results = await measure(
+    { io, describeErrno: describeSendErrno, targets: peers, hears: true, onProgress },
+    signal,
+  );
   return asPaths('host', peers, results);
 }
 
@@ -178,11 +192,12 @@ const NOT_FROM_CONTAINERS: FromContainer = { paths: [], checks: [] };
 /** Only where there is a bridge of containers; a container that cannot be made is a finding of its own. */
 async function measureFromContainer(
   { known, mtuBytes }: HostView,
+  { links, readText }: DoctorHost,
   peers: readonly PeerView[],
   { clusterDns, clusterDomain }: TestFlags,
+  onMade: () => void,
   signal: AbortSignal,
 ): Promise<FromContainer> {
-  const { links, readText } = realHost();
   const services = await clusterServices({
     ...{ server: clusterDns, domain: clusterDomain, isNode: known.node !== undefined },
     ...{ readText, environment: process.env },
@@ -192,13 +207,14 @@ async function measureFromContainer(
   try {
     const options = { bridge: BRIDGE, subnets: known.own.subnets, mtuBytes };
     await using container = await makeTestContainer(options, signal);
+    onMade();
     const { families } = container;
     const reachable = peers.filter(({ overlay }) => families.includes(versionOf(overlay)));
     using io = container.inside(() => openProbeSocket(families));
     // UDP probes need a socket each, which would be the host's.
     const targets = reachable.map((peer) => ({ ...peer, underlay: undefined, onlyEcho: true }));
     const [results, checks] = await Promise.all([
-      measure({ io, describeErrno: describeSendErrno, targets }, signal),
+      measure({ io, describeErrno: describeSendErrno, targets, hears: false }, signal),
       services === undefined ? [] : checkServices(container, services, signal),
     ]);
     return { paths: asPaths('container', reachable, results), checks };

@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
 import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
+import { sectionOf, shellBlocks, shellCommands } from '../markdown.ts';
 import { untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { eventually } from '../netns/waiting.ts';
 import { AGENT_LABELS, AGENTS, metricOf } from './nodes/agents.ts';
@@ -100,6 +101,20 @@ test('pods reach each other both ways: ping, HTTP, 64 MB by hash, iperf3', async
   const measured = await cluster.exec(first, ['iperf3', '--client', second.status.podIP!, '--time', '2', '--json']);
   const { end } = JSON.parse(measured.stdout) as { end: { sum_received: { bytes: number } } };
   assert.ok(end.sum_received.bytes > 0);
+});
+
+test('weft doctor runs from the image on a node, by the command of docs/TROUBLESHOOTING.md', async () => {
+  const command = fromImage('docs/TROUBLESHOOTING.md', '## First commands');
+  const { stdout, exitCode } = await cluster.nodes[0]!.exec(['sh', '-ec', command], { okExitCodes: 'any' });
+  const marks = Object.groupBy(stdout.split('\n').filter(Boolean), (line) => line.trim()[0]!);
+  assert.equal(exitCode, 0, stdout);
+  assert.equal(marks['✖'], undefined, stdout);
+  // It sees the node's own state, which the agent has left there.
+  const { FLANNEL_SUBNET } = await subnetEnv(cluster.nodes[0]!);
+  assert.ok(
+    marks['✔']!.some((line) => line.includes('subnet-env') && line.includes(FLANNEL_SUBNET!)),
+    stdout,
+  );
 });
 
 test('the agents have the capabilities of the manifest, under seccomp, on a root file system that cannot be written', async () => {
@@ -364,8 +379,12 @@ test('uninstalled: every object is gone, and after weft cleanup the host is clea
   await deleteManifest(cluster.api, workloads, REMOVAL_MS);
   await eventually('no pod is left', async () => ((await cluster.pods('default', {})).length === 0 ? true : undefined));
   await deleteManifest(cluster.api, [...policy, ...manifest], REMOVAL_MS);
-  for (const node of cluster.nodes) {
-    await node.exec([WEFT, 'cleanup']);
+  const cleanups = [
+    [WEFT, 'cleanup'],
+    ['sh', '-ec', fromImage('docs/INSTALL.md', '## Removing it')],
+  ];
+  for (const [index, node] of cluster.nodes.entries()) {
+    await node.exec(cleanups[index]!);
     const { stdout: links } = await node.exec(['ip', '-brief', 'link', 'show']);
     // The bridge is the CNI plugin's, which never removes it.
     assert.deepEqual(
@@ -415,6 +434,15 @@ interface Service extends ManifestObject {
 
 interface ConfigMap extends ManifestObject {
   data: Record<string, string>;
+}
+
+/** The command that runs a program from the image on a node. */
+function fromImage(document: string, section: string): string {
+  const text = sectionOf(readFileSync(join(ROOT, document), 'utf8'), section);
+  const commands = shellBlocks(text).flatMap(shellCommands);
+  const [command, ...more] = commands.filter((one) => one.startsWith('ctr -n k8s.io run '));
+  assert.ok(command !== undefined && more.length === 0, commands.join('\n'));
+  return command;
 }
 
 async function pingBothWays(count: number): Promise<void> {

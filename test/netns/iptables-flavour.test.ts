@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, copyFileSync, mkdtempSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -9,6 +9,10 @@ import { withNamespace } from './traffic-namespace.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../deploy/image/iptables-flavour', import.meta.url));
 const NAMES = ['', '6'].flatMap((family) => ['', '-save', '-restore'].map((verb) => `ip${family}tables${verb}`));
+
+/** The image's shell, in which the first argument is a folder of programs, and what a container has of its own. */
+const SHELL = ['unshare', '--mount', 'busybox', 'sh', '-ec'];
+const OWN_SHM = 'PATH="$1:$PATH"; mount -t tmpfs none /dev/shm';
 
 /** As `/usr/sbin` is in the image, so that the machine's own is left alone. */
 let folder: string;
@@ -48,18 +52,27 @@ describe('iptables in the image', () => {
       await using namespace = await withNamespace();
       const netns = namespace.name;
       for (const [own, ...words] of commands) await run([`xtables-${own}-multi`, ...words], { netns });
-      const iptables = (...words: string[]): ReturnType<typeof run> =>
-        run([join(folder, 'iptables'), ...words], { netns });
       // The very call that finds it out does what it was called for.
-      await iptables('-N', 'WEFT-TEST');
-      for (const name of NAMES) assert.equal(readlinkSync(join(folder, name)), `xtables-${flavour}-multi`);
-      assert.match((await iptables('--version')).stdout, flavour === 'nft' ? /nf_tables/ : /legacy/);
+      const words = NAMES.filter((name) => !name.endsWith('-restore')).map((name) => `${name} --version`);
+      const script = `${OWN_SHM}; iptables -N WEFT-TEST; ${words.join('; ')}`;
+      const { stdout: versions } = await run([...SHELL, script, 'sh', folder], { netns });
+      const own = flavour === 'nft' ? /^ip.* v[\d.]+ \(nf_tables\)$/ : /^ip.* v[\d.]+ \(legacy\)$/;
+      assert.equal(versions.trim().split('\n').length, words.length);
+      for (const version of versions.trim().split('\n')) assert.match(version, own);
       const { stdout } = await run([`xtables-${flavour}-multi`, 'iptables-save'], { netns });
       assert.match(stdout, /^:WEFT-TEST /m);
     });
   }
 
-  it('looks once where the root file system is read-only, and for the flavour of each pod anew', async () => {
+  it('is itself for all that call it at once, the first time', async () => {
+    await using namespace = await withNamespace();
+    const calls = Array.from({ length: 40 }, () => 'iptables --version & ip6tables --version &');
+    const argv = [...SHELL, `${OWN_SHM}; ${calls.join(' ')} wait`, 'sh', folder];
+    const { stdout, stderr } = await run(argv, { netns: namespace.name });
+    assert.deepEqual([stdout.trim().split('\n').length, stderr], [80, '']);
+  });
+
+  it('looks once, and for the flavour of each pod anew', async () => {
     await using namespace = await withNamespace();
     // The programs say that they were called, and go on as themselves.
     for (const flavour of ['nft', 'legacy']) {
@@ -70,9 +83,9 @@ describe('iptables in the image', () => {
       });
     }
     // What containers have: a root that cannot be written, and a /dev/shm of the pod.
-    const script = `PATH="$1:$PATH"; mount -t tmpfs none /dev/shm && mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"
+    const script = `${OWN_SHM}; mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"
       iptables -N WEFT-FIRST 2>/dev/null; iptables -N WEFT-SECOND; ls /dev/shm; cat /dev/shm/*`;
-    const argv = ['unshare', '--mount', 'busybox', 'sh', '-ec', script, 'sh', folder];
+    const argv = [...SHELL, script, 'sh', folder];
     await run(['xtables-legacy-multi', 'iptables', '-t', 'mangle', '-N', 'KUBE-IPTABLES-HINT'], {
       netns: namespace.name,
     });

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { ENDPOINT_VALUE_BYTES, LONG_WAY_UNTIL, NEXT_TRIAL, TRIAL_PAUSE } from '../../src/dataplane/fast-path/layout.ts';
+import {
+  ENDPOINT_VALUE_BYTES,
+  LONG_WAY_UNTIL,
+  NEXT_TRIAL,
+  TRIAL_PAUSE,
+  UNHEARD_SINCE,
+} from '../../src/dataplane/fast-path/layout.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { parsePrefix6, prefix4 } from '../../src/ip/prefix.ts';
 import { ACK, address, payloadOf, tcpPacket, udpPacket } from '../fakes/packets.ts';
@@ -86,5 +92,22 @@ describe('the outbound program where something beyond this host cuts super-packe
   it('leaves the super-packets of UDP as well', () => {
     assert.equal(verdict(udpPacket({ ip, ...ports, payload: payloadOf(2_800) }), 1_400), NEXT);
     assert.notEqual(longWayUntil(), 0n);
+  });
+
+  it('leaves TCP’s data to the forwarder when the peer was silent for 0.2 s, since it is to be heard', () => {
+    const silentSince = (since: bigint): number => {
+      const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+      value.setBigUint64(UNHEARD_SINCE, since, true);
+      bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+      return verdict(segment(100));
+    };
+    const now = process.hrtime.bigint();
+    assert.equal(silentSince(now), REDIRECTED);
+    assert.equal(silentSince(now - 201n * MS), NEXT);
+    setLongWay(0n);
+    bench.tables.hears(ipv4Of(address(PEER)), now + 60_000n * MS);
+    assert.equal(verdict(segment(100)), REDIRECTED);
+    bench.tables.hears(ipv4Of(address(PEER)), now - 201n * MS);
+    assert.equal(verdict(segment(100)), NEXT);
   });
 });

@@ -169,7 +169,10 @@ export class HostFastPath implements Disposable {
     this.#exchange = exchange;
     const introduction = new Introduction({ tables, exchange, now: monotonicNow });
     this.#introducing = setInterval(() => {
-      if (introduction.isOver()) onState(this.#open(place));
+      if (!introduction.isOver()) return;
+      // Peers learn the new tags when they ask the next time, and their answers hold for longer than until then.
+      for (const [address, { sendUntil }] of tables.held(monotonicNow())) tables.hears(address, sendUntil);
+      onState(this.#open(place));
     }, INTRODUCTION_LOOK_MS);
   }
 

@@ -37,6 +37,10 @@ import {
   SUBNET_KEY_BYTES_6,
   TX_BYTES,
   TX_PACKETS,
+  UNANSWERED_SINCE,
+  UNANSWERED_SINCE_6,
+  UNHEARD_SINCE,
+  UNHEARD_SINCE_6,
   type UnderlayLayout,
   WAY_BACK_UNTIL,
   WHOLE_UNTIL,
@@ -375,6 +379,19 @@ export class FastPathTables implements Disposable {
       });
     }
     return grants;
+  }
+
+  /**
+   * That host is heard until then: its agent has answered, and its program has yet to learn the tags that are expected now. TCP's data
+   * would turn to the forwarder meanwhile.
+   */
+  hears(address: IpAddr, until: bigint): void {
+    const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+    this.maps.endpoints.lookup(hostKey(address), new Uint8Array(value.buffer));
+    for (const field of [UNHEARD_SINCE, UNHEARD_SINCE_6, UNANSWERED_SINCE, UNANSWERED_SINCE_6]) {
+      value.setBigUint64(field, until, true);
+    }
+    this.#check(this.maps.endpoints.update(hostKey(address), new Uint8Array(value.buffer)));
   }
 
   /** Nothing is granted any more, nor known of any host. */

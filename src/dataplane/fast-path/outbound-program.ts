@@ -305,7 +305,7 @@ function requireAnswers(asm: Assembler, family: Family): void {
   asm.label('answered');
 }
 
-/** Notes the time when none is noted; goes to `unanswered` when that is longer ago than TCP waits. */
+/** Notes the time when none is noted; goes to `unanswered` when that is longer ago than TCP waits. It may lie ahead: see `hears` of FastPathTables. */
 function sinceWhen(asm: Assembler, field: number): void {
   const [waiting, done] = [`waiting-${field}`, `done-${field}`];
   asm.load(8, 2, FRAME, NOW);
@@ -314,8 +314,8 @@ function sinceWhen(asm: Assembler, field: number): void {
   asm.store(8, 8, field, reg(2));
   asm.jump(done);
   asm.label(waiting);
-  asm.op('sub', 2, reg(1));
-  asm.jumpIf('gt', 2, UNANSWERED_NS, 'unanswered');
+  asm.op('add', 1, UNANSWERED_NS);
+  asm.jumpIf('gt', 2, reg(1), 'unanswered');
   asm.label(done);
 }
 

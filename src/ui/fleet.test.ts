@@ -383,18 +383,18 @@ describe('agents of a page', () => {
     });
 
     it('are followed only while somebody looks, and not more than so many', async () => {
-      const agents = Array.from({ length: 600 }, () => new Told());
+      const agents = Array.from({ length: 150 }, () => new Told());
       const fleet = new Fleet(
         agents.map(({ source: each }, index) => ({ ...each, name: `${index}` })),
-        { lookMs: 1 },
+        { lookMs: 1, mostFollowed: 100 },
       );
       const open = (): number => agents.reduce((sum, { streams }) => sum + streams, 0);
       const first = await fleet.overview(never);
       assert.equal(open(), 0);
       await fleet.next(first.atMs, never);
-      await eventually('they are followed', () => open() >= 512 || undefined);
+      await eventually('they are followed', () => open() >= 100 || undefined);
       for (let waits = 0; waits < 5; waits++) await turn();
-      assert.equal(open(), 512);
+      assert.equal(open(), 100);
       fleet[Symbol.dispose]();
       await eventually('nobody is followed', () => open() === 0 || undefined);
     });

@@ -17,6 +17,8 @@ export interface FleetOptions {
   readonly freshMs?: number;
   /** Questions that may be put in a second, of all agents together, to whoever hands them on. */
   readonly mostPerSecond?: number;
+  /** Streams at a time; each is a connection to an agent. Those of more agents are not followed, but asked as ever. */
+  readonly mostFollowed?: number;
   /** Who waits for the next overview gets it after that time, though nothing has happened. */
   readonly lookMs?: number;
   /** Nobody is kept waiting for longer, however seldom agents are asked. */
@@ -36,7 +38,6 @@ const LOOK_MS = 1_000;
 const WAIT_MS = 4_000;
 /** After the last look, nobody looks any more. */
 const LEAVE_MS = 10_000;
-/** Streams at a time; each is a connection to an agent. Those of more agents are not followed, but asked as ever. */
 const MOST_FOLLOWED = 512;
 const FOLLOW_AGAIN_MS = 1_000;
 const MOST_FOLLOW_AGAIN_MS = 30_000;
@@ -110,6 +111,7 @@ export class Fleet implements Disposable {
       patienceMs: options.patienceMs ?? PATIENCE_MS,
       freshMs: options.freshMs ?? FRESH_MS,
       mostPerSecond: options.mostPerSecond ?? Number.POSITIVE_INFINITY,
+      mostFollowed: options.mostFollowed ?? MOST_FOLLOWED,
       lookMs: options.lookMs ?? LOOK_MS,
       waitMs: options.waitMs ?? WAIT_MS,
       followAgainMs: options.followAgainMs ?? FOLLOW_AGAIN_MS,
@@ -263,7 +265,7 @@ export class Fleet implements Disposable {
     this.#leaving = setTimeout(() => this[Symbol.dispose](), LEAVE_MS).unref();
     if (this.#following !== undefined) return;
     const { signal } = (this.#following = new AbortController());
-    for (const member of this.#members.slice(0, MOST_FOLLOWED)) void this.#followOne(member, signal);
+    for (const member of this.#members.slice(0, this.#options.mostFollowed)) void this.#followOne(member, signal);
   }
 
   /** Never rejects. */

@@ -15,8 +15,8 @@ const DEFAULT_PORT = 8087;
 /** The page shows what the agents' sockets let only root see: it is for this machine, and for whoever has its address. */
 const LISTEN = '127.0.0.1';
 const HOST_NAMES = ['localhost', LISTEN];
-/** Through an API server, which has other things to do: a hundred nodes are asked every four seconds. */
-const MOST_THROUGH_API_SERVER = 50;
+/** Through an API server, which has other things to do: a hundred nodes are asked every four seconds, and as many are followed. */
+const THROUGH_API_SERVER = { mostPerSecond: 50, mostFollowed: 100 };
 
 interface UiFlags extends ClusterFlags {
   readonly cluster?: true;
@@ -68,7 +68,7 @@ async function serve(flags: UiFlags, life: ProcessLife): Promise<void> {
   const { PageAccess } = await import('../../ui/page-access.ts');
   const { startPageServer } = await import('../../ui/page-server.ts');
   const access = new PageAccess();
-  using fleet = new Fleet(sources, flags.cluster === true ? { mostPerSecond: MOST_THROUGH_API_SERVER } : {});
+  using fleet = new Fleet(sources, flags.cluster === true ? THROUGH_API_SERVER : {});
   const app = uiApp({ fleet, files: pageFiles(), hostNames: HOST_NAMES, access, lab: () => lab });
   await using server = await startPageServer(app, LISTEN, flags.port, stop.signal);
   const address = access.address(`http://${LISTEN}:${server.port}`);

@@ -16,7 +16,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets bench bench-scale bench-cni bench-start-up bench-page bench-profile soak cni-plugin fuzz node24 dist image page browser screenshots clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets bench bench-scale bench-cni bench-start-up bench-idle bench-page bench-profile soak cni-plugin fuzz node24 dist image page browser screenshots clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
@@ -92,6 +92,10 @@ bench-scale: ## measure thousands of nodes on a real etcd and API server (root)
 
 bench-start-up: dist ## compare the executable of make dist with the sources: size, and time to the first answer
 	scripts/run.sh bench/start-up.ts $(ARGS)
+
+bench-idle: dist ## measure memory, processor time and wakes of agents at rest; ARGS="--fast-path off --store local" (root)
+	scripts/setup.sh bench
+	scripts/run.sh bench/idle.ts $(ARGS)
 
 bench-page: ## measure what the page of weft ui costs three hosts, and how soon a fault is red on it; ARGS="--screen /host/h1" (root)
 	scripts/setup.sh bench browser

@@ -80,6 +80,37 @@ describe('a ticker', () => {
     assert.equal(clock.wakes, 0);
   });
 
+  it('waits for about so long, together with other work, and no longer than a signal lets it', async () => {
+    const clock = new FakeClock();
+    const ticker = new Ticker(clock);
+    using _every = ticker.every(1_000, () => {});
+    const never = new AbortController().signal;
+    const at: number[] = [];
+    const loop = async (): Promise<void> => {
+      for (let times = 0; times < 4; times++) {
+        await ticker.wait(5_000, never);
+        at.push(clock.nowMs);
+      }
+    };
+    const looping = loop();
+    clock.wakes = 0;
+    for (let second = 0; second < 30; second++) {
+      clock.run(1_000, 3);
+      await Promise.resolve();
+      await Promise.resolve();
+    }
+    await looping;
+    assert.equal(clock.wakes, 30);
+    const [first = 0, ...others] = at;
+    assert.ok(first >= 2_500 && first <= 7_600, `${first}`);
+    for (const [index, ms] of others.entries()) assert.equal(Math.round((ms - first) / 1_000), 5 * (index + 1));
+    const aborted = new AbortController();
+    const waiting = ticker.wait(3_600_000, aborted.signal);
+    aborted.abort();
+    await waiting;
+    await ticker.wait(3_600_000, aborted.signal);
+  });
+
   it('goes on with the rest when some work throws', () => {
     const clock = new FakeClock();
     const ticker = new Ticker(clock);

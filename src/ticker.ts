@@ -9,11 +9,14 @@ export interface TickerClock {
   readonly after: (ms: number, work: () => void) => Disposable;
 }
 
+/** Of a timer of Node.js; a wake in vain does no harm. */
+const LONGEST_MS = 2 ** 31 - 1;
+
 const PROCESS_CLOCK: TickerClock = {
   now: () => performance.now(),
   after: (ms, work) => {
     // Timers count whole milliseconds from one that has begun already.
-    const timer = setTimeout(work, Math.ceil(ms) + 1).unref();
+    const timer = setTimeout(work, Math.min(Math.ceil(ms) + 1, LONGEST_MS)).unref();
     return { [Symbol.dispose]: () => clearTimeout(timer) };
   },
 };
@@ -47,6 +50,21 @@ export class Ticker {
   /** Unless it is disposed before. @param atMs by the clock, that of `performance.now()` by default. */
   once(atMs: number, work: () => void): Disposable {
     return this.#add({ atMs, everyMs: undefined, work });
+  }
+
+  /**
+   * For about so long: from half the time to once and a half, and then as long as it says, when called again at once. Until a signal
+   * aborts, too.
+   */
+  async wait(ms: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const end = (): void => resolve();
+    const atMs = Math.ceil((this.#clock.now() + ms / 2) / ms) * ms;
+    using _due = this.once(atMs, end);
+    signal.addEventListener('abort', end, { once: true });
+    await promise;
+    signal.removeEventListener('abort', end);
   }
 
   #add(entry: Entry): Disposable {

@@ -4,6 +4,7 @@ import { describeError } from '../errors.ts';
 import { formatAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import type { Log } from '../log/log.ts';
+import { ticker } from '../ticker.ts';
 import { choiceLogLines } from '../underlay/explain-choice.ts';
 import type { NetworkInterface } from '../underlay/host-network.ts';
 import type { ChosenInterface } from '../underlay/interface-choice.ts';
@@ -75,16 +76,12 @@ export class InterfaceWatch implements AsyncDisposable {
   async #run(): Promise<void> {
     const { notices, settleMs = 100, retryMs = 3_000 } = this.#options;
     const { signal } = this.#stop;
-    const retry = setInterval(() => {
+    using _retrying = ticker.every(retryMs, () => {
       if (this.failure !== undefined) void this.look();
-    }, retryMs);
-    try {
-      for await (const _ of notices(() => this.#link, signal)) {
-        await new Promise((resolve) => setTimeout(resolve, settleMs));
-        await this.look();
-      }
-    } finally {
-      clearInterval(retry);
+    });
+    for await (const _ of notices(() => this.#link, signal)) {
+      await new Promise((resolve) => setTimeout(resolve, settleMs));
+      await this.look();
     }
   }
 

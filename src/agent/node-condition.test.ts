@@ -3,13 +3,11 @@ import { test } from 'node:test';
 import { NodeCondition } from './node-condition.ts';
 import { NodeReadiness } from './readiness.ts';
 
-const LOOK_MS = 1_000;
-
 /** Lets promises settle. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-test('a failure that lasts is told once, another one anew, its end is told; a short one is not', async (t) => {
-  t.mock.timers.enable({ apis: ['setInterval'] });
+test('a failure that lasts is told once, another one anew, its end is told; a short one is not', async () => {
+  let lookNow = (): void => assert.fail('nobody looks');
   const readiness = new NodeReadiness();
   let failure: string | undefined;
   using _ = readiness.watch('kernel', {
@@ -34,11 +32,16 @@ test('a failure that lasts is told once, another one anew, its end is told; a sh
       told.push('clear');
     },
     log: { warn: () => {} },
-    lookMs: LOOK_MS,
+    ticker: {
+      every: (_ms, work) => {
+        lookNow = work;
+        return { [Symbol.dispose]: () => {} };
+      },
+    },
   });
   assert.ok(condition);
   const look = async (): Promise<void> => {
-    t.mock.timers.tick(LOOK_MS);
+    lookNow();
     await turn();
   };
   failure = 'short';

@@ -1,5 +1,6 @@
 import { describeError, WeftError } from '../errors.ts';
 import type { Log } from '../log/log.ts';
+import { type Ticker, ticker } from '../ticker.ts';
 import type { NodeReadiness } from './readiness.ts';
 
 const LOOK_MS = 5_000;
@@ -11,7 +12,8 @@ export interface NodeConditionParts {
   /** Takes it back. */
   readonly clear: (signal: AbortSignal) => Promise<void>;
   readonly log: Pick<Log, 'warn'>;
-  readonly lookMs?: number;
+  /** Default: that of this thread. */
+  readonly ticker?: Pick<Ticker, 'every'>;
 }
 
 /**
@@ -21,14 +23,14 @@ export interface NodeConditionParts {
 export class NodeCondition implements AsyncDisposable {
   readonly #parts: NodeConditionParts;
   readonly #stop = new AbortController();
-  readonly #timer: NodeJS.Timeout;
+  readonly #looking: Disposable;
   #before: string | undefined;
   #told: string | undefined;
   #telling: Promise<void> | undefined;
 
   constructor(parts: NodeConditionParts) {
     this.#parts = parts;
-    this.#timer = setInterval(() => this.#look(), parts.lookMs ?? LOOK_MS).unref();
+    this.#looking = (parts.ticker ?? ticker).every(LOOK_MS, () => this.#look());
   }
 
   #look(): void {
@@ -57,7 +59,7 @@ export class NodeCondition implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer);
+    this.#looking[Symbol.dispose]();
     this.#stop.abort(new Error('the agent ended'));
     await this.#telling;
   }

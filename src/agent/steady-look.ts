@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { ticker } from '../ticker.ts';
 
 export interface SteadyLookOptions {
   readonly intervalMs: number;
@@ -8,7 +8,7 @@ export interface SteadyLookOptions {
   readonly look: (signal: AbortSignal) => Promise<void>;
 }
 
-/** Looks at something that may be changed elsewhere, time and again, from one interval after it was made until it is disposed of. */
+/** Looks at something that may be changed elsewhere, time and again, from about one interval after it was made until it is disposed of. */
 export class SteadyLook implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
@@ -25,7 +25,7 @@ export class SteadyLook implements AsyncDisposable {
 
 async function run({ intervalMs, isStoreThere, look }: SteadyLookOptions, signal: AbortSignal): Promise<void> {
   for (;;) {
-    await delay(intervalMs, undefined, { signal, ref: false }).catch(() => {});
+    await ticker.wait(intervalMs, signal);
     if (signal.aborted) return;
     if (isStoreThere()) await look(signal);
   }

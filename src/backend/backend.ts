@@ -102,6 +102,11 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
   readonly followsIdentity?: boolean;
   /** The only step that is not pure, before a lease is taken. */
   identify(config: C, network: Network, past: NodePast, host: IdentityHost, signal: AbortSignal): Promise<I>;
+  /**
+   * What `identify` found, as far as this node's lease shows it, where `identify` reads a secret or runs a program: for commands that
+   * compare the kernel with leases. Secrets in it are empty.
+   */
+  identityIn?(published: PerFamily<JsonValue | undefined>): I;
   /** @throws WeftError WEFT_CONFIG_INVALID, WEFT_INTERFACE_NOT_FOUND: it cannot work with this network or interface. */
   open(config: C, identity: I, network: Network, external: ExternalInterface): Backend;
 }

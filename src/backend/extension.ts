@@ -49,6 +49,7 @@ export const extension: BackendKind<ExtensionConfig, string | undefined, typeof 
     if (preStartup === undefined) return undefined;
     return (await host.runCommand({ words: preStartup, env: {}, stdin: '' }, signal)).stdout;
   },
+  identityIn: ({ ipv4 }) => (typeof ipv4 === 'string' ? ipv4 : undefined),
   open({ postStartup, subnetAdd, subnetRemove }, data, network, external) {
     const families = requireFamilies(network, extension);
     // What --public-ip says is not published, as with flannel.

@@ -79,6 +79,21 @@ export async function identifyBackend(
   return { kind, config, identity: await kind.identify(config, network, past, host, signal) };
 }
 
+/**
+ * The same for who only compares the kernel with this node's lease, which `past.published` has: no secret is read, and no program of
+ * the user's runs.
+ */
+export async function publishedBackend(
+  { kind, config }: ConfiguredBackend,
+  network: Network,
+  past: NodePast,
+  host: IdentityHost,
+  signal: AbortSignal,
+): Promise<BackendSetup> {
+  if (kind.identityIn === undefined) return await identifyBackend({ kind, config }, network, past, host, signal);
+  return { kind, config, identity: kind.identityIn(past.published) };
+}
+
 /** @throws WeftError as BackendKind.open. */
 export function openBackend(setup: BackendSetup, network: Network, external: ExternalInterface): Backend {
   return setup.kind.open(setup.config, setup.identity, network, external);

@@ -28,6 +28,7 @@ export const tencentVpc: BackendKind<TencentVpcConfig, CloudCredentials, typeof 
       hint: 'Give both to the agent as variables, or AccessKeyID and AccessKeySecret in the Backend of net-conf.json.',
     });
   },
+  identityIn: () => ({ id: new Secret(''), secret: new Secret('') }),
   open(_config, credentials, network, external) {
     const { families, family, whole } = requireIpv4(network, tencentVpc);
     const gateway = requireAddress(external.publicAddresses.ipv4, family, external, tencentVpc.type);

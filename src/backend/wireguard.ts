@@ -102,6 +102,12 @@ export const wireguard: BackendKind<WireguardConfig, WireguardKeyPair, typeof KE
   identify: async (_config, _network, _past, host, signal) =>
     keyPairOf(await host.keyFile(() => newPrivateKey((count) => host.randomBytes(count)), signal)),
 
+  identityIn({ ipv4, ipv6 }) {
+    // A lease without a key is not that of any device.
+    const { publicKey } = peerData(ipv4) ?? peerData(ipv6) ?? { publicKey: '' as WireguardKey };
+    return { privateKey: new Secret(''), publicKey };
+  },
+
   open({ mode, ports, mtuBytes, presharedKey, keepaliveSeconds }, { privateKey, publicKey }, network, external) {
     const families = requireFamilies(network, wireguard);
     requireOuterAddresses(mode, families, external);

@@ -4,7 +4,13 @@ import fc from 'fast-check';
 import type { Backend, ExternalInterface, IdentityHost, PeerPart } from '../../src/backend/backend.ts';
 import { isSkipped } from '../../src/backend/backend.ts';
 import type { AnyBackendKind } from '../../src/backend/registry.ts';
-import { backendKind } from '../../src/backend/registry.ts';
+import {
+  backendKind,
+  configuredBackend,
+  identifyBackend,
+  openBackend,
+  publishedBackend,
+} from '../../src/backend/registry.ts';
 import { parseNetConf } from '../../src/config/net-conf.ts';
 import { Actual } from '../../src/desired/actual.ts';
 import { planAll } from '../../src/desired/plan/plan.ts';
@@ -31,6 +37,14 @@ const EXTERNAL: ExternalInterface = {
 };
 
 const never = new AbortController().signal;
+
+/** What the kernel shows to everybody. */
+function withoutKeys({ links, ...state }: WantedState): object {
+  const shown = links.map((link) =>
+    link.kind === 'wireguard' ? { ...link, settings: { ...link.settings, privateKey: undefined } } : link,
+  );
+  return { ...state, links: shown };
+}
 
 /** What every backend must be, whatever it does with packets. */
 export function testBackend(
@@ -65,6 +79,18 @@ export function testBackend(
           assert.deepEqual(one.attrs, other.attrs);
           assert.deepEqual(one.host(lease(stack, 1)), other.host(lease(stack, 1)));
           assert.deepEqual(one.peer(lease(stack, 1), lease(stack, 2)), other.peer(lease(stack, 1), lease(stack, 2)));
+        });
+
+        it('is known by what it has published to whoever may ask for no key, no credentials and no program', async () => {
+          const [own, first] = [lease(stack, 1), await open(stack)];
+          const refuse = (): never => assert.fail('the host was asked');
+          const host = { ...FAKE_IDENTITY_HOST, runCommand: refuse, variable: refuse, keyFile: refuse };
+          const { network, past } = configured(stack);
+          const published = { ...past, published: first.attrs.backendData };
+          const setup = await publishedBackend(configuredBackend(network), network, published, host, never);
+          const again = openBackend(setup, network, EXTERNAL);
+          assert.deepEqual(again.attrs, first.attrs);
+          assert.deepEqual(withoutKeys(again.host(own).kernel), withoutKeys(first.host(own).kernel));
         });
 
         it('has its name in leases, unless it says that it has none there', async () => {
@@ -165,7 +191,7 @@ export function testBackend(
       });
     }
 
-    async function open(stack: Stack, host = FAKE_IDENTITY_HOST): Promise<Backend> {
+    function configured(stack: Stack) {
       const text = JSON.stringify({
         ...(stack === 'ipv6' ? {} : { Network: '10.244.0.0/16' }),
         EnableIPv4: stack !== 'ipv6',
@@ -173,10 +199,17 @@ export function testBackend(
         Backend: { Type: kind.type, ...requiredKeys(kind.type) },
       });
       const network = parseNetConf(text, { source: 'test', validation: 'kube', backends: backendKind });
-      const config = network.backend.settings;
       const past = { published: { ipv4: undefined, ipv6: undefined }, networks: [] };
-      const identity = await kind.identify(config, network, past, host, never);
-      return kind.open(config, identity, network, EXTERNAL);
+      return { network, past };
+    }
+
+    async function open(stack: Stack, host = FAKE_IDENTITY_HOST): Promise<Backend> {
+      const { network, past } = configured(stack);
+      return openBackend(
+        await identifyBackend(configuredBackend(network), network, past, host, never),
+        network,
+        EXTERNAL,
+      );
     }
 
     function lease(stack: Stack, host: number): Lease {

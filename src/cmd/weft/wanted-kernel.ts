@@ -1,5 +1,6 @@
 import { type ExternalInterface, isSkipped } from '../../backend/backend.ts';
-import { configuredBackend, identifyBackend, openBackend } from '../../backend/registry.ts';
+import { configuredBackend, openBackend, publishedBackend } from '../../backend/registry.ts';
+import { WIREGUARD_KEY_FILE } from '../../config/flanneld-options.ts';
 import { networksOf } from '../../config/network-config.ts';
 import { Actual } from '../../desired/actual.ts';
 import { describeOp, type Op } from '../../desired/op.ts';
@@ -14,12 +15,9 @@ import { leaseKey } from '../../lease/lease.ts';
 import { identityHost } from '../../linux/identity-host.ts';
 import { readHostNetwork } from '../../linux/interfaces.ts';
 import { iproute2Kernel } from '../../linux/iproute2.ts';
-import { readKeyFile } from '../../linux/key-file.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
 import { peerDevices } from './peer-devices.ts';
 
-/** Where the agent keeps its key unless told another place. */
-const KEY_FILE = '/run/flannel/wgkey';
 /** The agent may be putting something right just now: what differs at two looks is told. */
 const SECOND_LOOK_MS = 700;
 
@@ -39,17 +37,12 @@ export interface WantedKernel {
 export async function wantedKernel(view: HostView, signal: AbortSignal): Promise<WantedKernel> {
   const { config, own, peers } = view.known;
   const external = await externalOf(view, signal);
-  const adapters = identityHost(KEY_FILE, new TunHolder({ takeTun: () => undefined }));
   const host = {
-    ...adapters,
+    ...identityHost(WIREGUARD_KEY_FILE, new TunHolder({ takeTun: () => undefined })),
     takeTun: () => true,
-    keyFile: async (fresh: () => string) => ({
-      path: KEY_FILE,
-      text: (await readKeyFile(KEY_FILE, signal)) ?? fresh(),
-    }),
   };
   const past = { published: own.attrs.backendData, networks: networksOf(config) };
-  const setup = await identifyBackend(configuredBackend(config), config, past, host, signal);
+  const setup = await publishedBackend(configuredBackend(config), config, past, host, signal);
   const backend = openBackend(setup, config, external);
   const { kernel: state, outer } = backend.host(own);
   const devices = new Map<string, string>();

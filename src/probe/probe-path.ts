@@ -53,7 +53,11 @@ const RECENT_MS = 500;
 interface KindState {
   sentAtMs: number;
   misses: number;
+  /** Those of the misses in a row that were {@link COMPARED} with a probe that was answered. */
+  comparedMisses: number;
   answered: boolean;
+  /** Of those that were answered, when the latest was sent. */
+  passedAtMs: number;
   /** When the first probe was sent that has had no answer since. */
   silentSinceMs: number | undefined;
   /** Confirming probes of this silence, and when the next is due. */
@@ -67,8 +71,12 @@ interface KnownSilence extends Silence {
 }
 
 type ConfirmedKind = 'small' | 'underlay';
-/** They leave in different turns: packets of one length may travel as one, and what spoils checksums may look at the first alone. */
-const COMPARED: Partial<Readonly<Record<ProbeKind, ProbeKind>>> = { udp: 'udp-plain', 'udp-plain': 'udp' };
+/**
+ * A probe of the first kind that was lost is followed by one of the second, in another turn: packets of one length may travel as one, and
+ * what spoils checksums may look at the first alone. A kernel answers one host's datagrams to closed ports once a second, after six at
+ * once (`net.ipv4.icmp_ratelimit`), whoever sends them there. If that is why the first had no answer, the second has none either.
+ */
+const COMPARED = { udp: 'udp-plain' } as const;
 /** The kinds that are lost as well while a path is silent. */
 const LOST_WITH_IT: readonly ProbeKind[] = ['full', 'udp', 'udp-plain'];
 /** The kinds whose silence is confirmed, the more urgent first. */
@@ -103,8 +111,9 @@ export class ProbePath {
       // IPv6 has no datagrams without a checksum (RFC 8200), and so nothing to compare with.
       if ((kind === 'udp' || kind === 'udp-plain') && (target.onlyEcho === true || typeof target.overlay !== 'number'))
         continue;
-      const never = { sentAtMs: Number.NEGATIVE_INFINITY, misses: 0, answered: false };
-      this.#kinds.set(kind, { ...never, silentSinceMs: undefined, asked: 0, askAtMs: Number.POSITIVE_INFINITY });
+      const never = { sentAtMs: Number.NEGATIVE_INFINITY, passedAtMs: Number.NEGATIVE_INFINITY, answered: false };
+      const silence = { misses: 0, comparedMisses: 0, silentSinceMs: undefined };
+      this.#kinds.set(kind, { ...never, ...silence, asked: 0, askAtMs: Number.POSITIVE_INFINITY });
     }
   }
 
@@ -154,13 +163,17 @@ export class ProbePath {
     if (nowMs - this.#knownSinceMs < this.#cadence.startAfterMs) return undefined;
     const searching = this.searching();
     if (searching !== undefined) return searching;
+    const [udp, plain] = [this.#kinds.get('udp'), this.#kinds.get('udp-plain')];
+    const isCompared = udp !== undefined && plain !== undefined && udp.misses > 0;
+    if (isCompared && plain.sentAtMs < udp.sentAtMs && udp.sentAtMs < nowMs)
+      return { kind: 'udp-plain', totalBytes: this.#sizeOf('udp-plain') };
     let best: ProbeKind | undefined;
     let bestTurns = 1;
     // What would be due before half of the time to the next turn has passed is sent now.
     const atMs = nowMs + this.#cadence.togetherMs / 2;
     for (const [kind, { sentAtMs, misses, answered }] of this.#kinds) {
-      const compared = COMPARED[kind];
-      if (compared !== undefined && this.#kinds.get(compared)?.sentAtMs === nowMs) continue;
+      if (kind === 'udp-plain' && (isCompared || udp?.sentAtMs === nowMs)) continue;
+      if (kind === 'udp' && plain?.sentAtMs === nowMs) continue;
       const { everyMs, againMs, insists } = this.#cadence;
       const isDoubtful = misses > 0 && (answered || insists);
       const turns = (atMs - sentAtMs) / (isDoubtful ? againMs : everyMs)[kind];
@@ -199,7 +212,9 @@ export class ProbePath {
     const state = this.#kinds.get(probe.kind)!;
     if (probe.kind === 'small') this.#endSilence(atMs - rttMs, atMs);
     state.misses = 0;
+    state.comparedMisses = 0;
     state.answered = true;
+    state.passedAtMs = atMs - rttMs;
     state.silentSinceMs = undefined;
     state.asked = 0;
     state.askAtMs = Number.POSITIVE_INFINITY;
@@ -315,8 +330,13 @@ export class ProbePath {
   #passing(kind: ProbeKind): Passing {
     const state = this.#kinds.get(kind);
     if (state === undefined) return 'unknown';
-    if (state.misses >= this.#missesOfSilence(kind, state)) return 'no';
+    if (this.#missesThatCount(kind, state) >= this.#missesOfSilence(kind, state)) return 'no';
     return state.answered ? 'yes' : 'unknown';
+  }
+
+  /** Where nothing that it could be compared with is answered, all. */
+  #missesThatCount(kind: ProbeKind, { misses, comparedMisses }: KindState): number {
+    return kind === 'udp' && this.#passing(COMPARED.udp) !== 'no' ? comparedMisses : misses;
   }
 
   #missesOfSilence(kind: ProbeKind, { answered }: KindState): number {
@@ -329,6 +349,7 @@ export class ProbePath {
   #miss(kind: ProbeKind, sentAtMs: number, askAtMs: number): void {
     const state = this.#kinds.get(kind)!;
     state.misses++;
+    if (kind === 'udp' && (this.#kinds.get(COMPARED.udp)?.passedAtMs ?? 0) > sentAtMs) state.comparedMisses++;
     if (state.silentSinceMs !== undefined) {
       if (kind === 'small') this.#beginSilence(state.silentSinceMs);
       return;
@@ -361,6 +382,7 @@ export class ProbePath {
       const state = this.#kinds.get(kind);
       if (state === undefined || state.misses <= misses) continue;
       state.misses = misses;
+      state.comparedMisses = Math.min(state.comparedMisses, misses);
       state.sentAtMs = Math.min(state.sentAtMs, nowMs - this.#cadence.everyMs[kind]);
       if (kind === 'full' && this.#passing('full') !== 'no') this.#search = undefined;
     }

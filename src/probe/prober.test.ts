@@ -199,6 +199,36 @@ describe('probes of peers', () => {
       {},
     ],
   ];
+  it('take answers that the peer’s kernel limits for no fault of checksums, whoever else asks for them', () => {
+    const everyMs = fc.integer({ min: 150, max: 3_000 });
+    fc.assert(
+      fc.property(everyMs, fc.double({ min: 0, max: 1, noNaN: true }), fc.boolean(), (otherMs, phase, isFull) => {
+        const network = new FakeNetwork();
+        const prober = proberOn(network);
+        prober.set(targetOf(1).id, targetOf(1));
+        // inet_peer_xrlim_allow() of net/ipv4/route.c and icmp.c.
+        let [tokensMs, lastMs, otherAtMs] = [isFull ? 6_000 : 0, 0, phase * otherMs];
+        const isAllowed = (atMs: number): boolean => {
+          tokensMs = Math.min(tokensMs + atMs - lastMs, 6_000);
+          lastMs = atMs;
+          if (tokensMs < 1_000) return false;
+          tokensMs -= 1_000;
+          return true;
+        };
+        network.behaves = ({ kind }) => {
+          for (; otherAtMs <= network.nowMs; otherAtMs += otherMs) isAllowed(otherAtMs);
+          return kind === 'udp' && !isAllowed(network.nowMs) ? 'lost' : 'answer';
+        };
+        for (; network.nowMs < 8_000; network.nowMs += 20) {
+          prober.turn(network.nowMs);
+          const { diagnosis } = prober.result(targetOf(1).id, network.nowMs)!;
+          assert.equal(diagnosis?.fault, undefined, `after ${network.nowMs} ms`);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   for (const [what, fault, behaves, { hears, mtu }] of faults) {
     it(`tell ${what}${fault === undefined ? ' from a fault' : ''}`, () => {
       const network = new FakeNetwork();

@@ -41,9 +41,10 @@ describe('root on a peer, who sends a host packets for others', () => {
 
   /** What a service says to a TCP connection of the attacker; '' when there is none. */
   async function connect(to: string, port = SERVICE_PORT): Promise<string> {
-    // Its public address: whatever checks sources, that one is the peer's own. A SYN is repeated after a second.
+    // Its public address: whatever checks sources, that one is the peer's own. A SYN is repeated after a second. A connection whose
+    // other end goes in the middle would wait for data for good.
     const address = `TCP4:${to}:${port},bind=${formatIpv4(attacker.address)},connect-timeout=2.5`;
-    const { stdout } = await overlay.topology.exec(attacker, ['socat', '-u', address, 'STDOUT'], {
+    const { stdout } = await overlay.topology.exec(attacker, ['socat', '-T3', '-u', address, 'STDOUT'], {
       okExitCodes: 'any',
     });
     return stdout.trim();

@@ -17,6 +17,7 @@ import { Topology } from '../src/lab/topology.ts';
 import { lines } from '../src/linux/run.ts';
 import { RUNTIME_FLAGS } from '../src/runtime-flags.ts';
 import { describeMachine } from './machine.ts';
+import { memoryOf } from './process-figures.ts';
 import { type Summary, summarise } from './stats.ts';
 
 const HOSTS = 4;
@@ -66,17 +67,6 @@ function ticksOf(pid: number): number {
     .replace(/^.*\) /s, '')
     .split(' ');
   return Number(fields[11]) + Number(fields[12]);
-}
-
-interface Memory {
-  readonly residentMiB: number;
-  readonly privateMiB: number;
-}
-
-function memoryOf(pid: number): Memory {
-  const status = read(`/proc/${pid}/status`);
-  const mib = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1]) / 1_024;
-  return { residentMiB: mib('VmRSS'), privateMiB: mib('RssAnon') };
 }
 
 async function startCluster(build: Build, options: Options, signal: AbortSignal): Promise<Cluster> {
@@ -162,8 +152,8 @@ async function measure(clusters: readonly Cluster[], seconds: number): Promise<R
       const median = (name: string, which: 0 | 1): number =>
         summarise(agents.map(({ threads }) => threads.get(name)?.[which] ?? 0)).median;
       const figures: Figures = {
-        residentMiB: summarise(memory.map(({ residentMiB }) => residentMiB)),
-        privateMiB: summarise(memory.map(({ privateMiB }) => privateMiB)),
+        residentMiB: summarise(memory.map(({ rssMiB }) => rssMiB)),
+        privateMiB: summarise(memory.map(({ anonymousMiB }) => anonymousMiB)),
         cpuPercent: sum(0),
         tickPercent: summarise(agents.map(({ tickPercent }) => tickPercent)),
         wakesPerSecond: sum(1),

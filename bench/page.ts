@@ -17,6 +17,7 @@ import type { LabResult } from '../src/lab/lab-result.ts';
 import { readRecord } from '../src/lab/registry.ts';
 import { run, start } from '../src/linux/run.ts';
 import { describeMachine } from './machine.ts';
+import { cpuNsOf } from './process-figures.ts';
 import { saysReady } from './says-ready.ts';
 import { type Summary, summarise } from './stats.ts';
 
@@ -56,20 +57,6 @@ interface Questions {
   readonly asked: readonly { readonly atMs: number; readonly path: string }[];
 }
 
-/** Nanoseconds on a processor, of all threads of a process; 0 of one that is gone. */
-function cpuNs(pid: number): number {
-  const tasks = `/proc/${pid}/task`;
-  try {
-    return readdirSync(tasks).reduce((sum, task) => sum + Number(read(`${tasks}/${task}/schedstat`).split(' ')[0]), 0);
-  } catch {
-    return 0;
-  }
-}
-
-function read(path: string): string {
-  return readFileSync(path, 'utf8');
-}
-
 /** A process and all that it has started. */
 function familyOf(pid: number): number[] {
   const parents = new Map<number, number>();
@@ -79,7 +66,7 @@ function familyOf(pid: number): number[] {
       parents.set(
         Number(name),
         Number(
-          read(`/proc/${name}/stat`)
+          readFileSync(`/proc/${name}/stat`, 'utf8')
             .replace(/^.*\) /s, '')
             .split(' ')[1],
         ),
@@ -135,7 +122,7 @@ class Bench {
     const browser = opened === undefined ? [] : familyOf(opened.pid);
     const agents = this.#lab.hosts.map(({ agent }) => agent!.pid);
     const used = (): number[] =>
-      [agents, [this.#ui], browser].map((pids) => pids.reduce((sum, pid) => sum + cpuNs(pid), 0));
+      [agents, [this.#ui], browser].map((pids) => pids.reduce((sum, pid) => sum + cpuNsOf(pid), 0));
     const [before, from] = [used(), performance.now()];
     await delay(this.#seconds * 1_000);
     const spentNs = (performance.now() - from) * 1e6;

@@ -1,6 +1,5 @@
 /** For bench/scale.ts and bench/scale-vxlan.ts: one host with an agent, and what can be asked of it. */
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { Agent as HttpAgent, request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,12 +8,6 @@ import type { SubnetStoreKind } from '../src/lab/subnet-store.ts';
 import { Topology } from '../src/lab/topology.ts';
 import type { Child, StartOptions } from '../src/linux/run.ts';
 import { openScaleStore, type ScaleBackend, type ScaleStore } from './scale-stores.ts';
-
-export interface Memory {
-  readonly rssMiB: number;
-  /** Private to the process; the rest is the files it maps, which all agents of a machine share. */
-  readonly anonymousMiB: number;
-}
 
 /** After a start or many changes, until the agent is at rest. */
 export const SETTLE_MS = 5_000;
@@ -104,13 +97,4 @@ export class Rig implements AsyncDisposable {
     this.#metricsAgent.destroy();
     await this.#topology[Symbol.asyncDispose]();
   }
-}
-
-export async function memoryOf(agent: Agent): Promise<Memory & { readonly peakMiB: number }> {
-  const status = await readFile(`/proc/${agent.child.pid}/status`, 'utf8');
-  const mib = (field: string): number => {
-    const kib = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1];
-    return Math.round(Number(kib) / 102.4) / 10;
-  };
-  return { rssMiB: mib('VmRSS'), anonymousMiB: mib('RssAnon'), peakMiB: mib('VmHWM') };
 }

@@ -3,7 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { formatIpv4 } from '../src/ip/ipv4.ts';
 import { percentile } from '../src/lab/ping-output.ts';
 import { lines } from '../src/linux/run.ts';
-import { type Memory, memoryOf, Rig, SETTLE_MS, say } from './scale-rig.ts';
+import { type Memory, memoryOf } from './process-figures.ts';
+import { Rig, SETTLE_MS, say } from './scale-rig.ts';
 import { addressOf, macOf, subnetOf } from './scale-stores.ts';
 
 export interface VxlanCluster {
@@ -48,7 +49,7 @@ export async function measureVxlan(nodes: number, changes: number, signal: Abort
   );
   const startMs = Date.now() - startedAt;
   await delay(SETTLE_MS, undefined, { signal });
-  const { peakMiB, ...memory } = await memoryOf(agent);
+  const { peakMiB, ...memory } = memoryOf(agent.child.pid);
   say(`vxlan: ${nodes} peers after ${startMs} ms, ${memory.rssMiB} MiB; ${changes} changes`);
   const entries = await watchEntries(rig);
   const before = await rig.metrics(signal);
@@ -68,7 +69,7 @@ export async function measureVxlan(nodes: number, changes: number, signal: Abort
   latencies.sort((a, b) => a - b);
   const spent = await rig.metrics(signal);
   const cpuSeconds = spent('process_cpu_seconds_total') - before('process_cpu_seconds_total');
-  const { peakMiB: _, ...memoryAfterChanges } = await memoryOf(agent);
+  const { peakMiB: _, ...memoryAfterChanges } = memoryOf(agent.child.pid);
   say('vxlan: reading everything again');
   const known = await rig.metrics(signal);
   await rig.scale.forceRelist();

@@ -12,8 +12,9 @@ import { checkPrerequisites } from '../src/lab/prerequisites.ts';
 import type { SubnetStoreKind } from '../src/lab/subnet-store.ts';
 import { writeBetween } from './document.ts';
 import { describeMachine } from './machine.ts';
+import { type Memory, memoryOf } from './process-figures.ts';
 import { chooseScale } from './scale-choice.ts';
-import { type Memory, memoryOf, Rig, SETTLE_MS, say } from './scale-rig.ts';
+import { Rig, SETTLE_MS, say } from './scale-rig.ts';
 import { measureVxlan, type VxlanCluster, vxlanTable } from './scale-vxlan.ts';
 
 interface Burst {
@@ -118,7 +119,7 @@ async function measureLarge(
   const ready = await rig.until(`${nodes} peers`, (metric) => metric('weft_peers') === nodes, signal);
   const startMs = ready('weft_peer_table_write_timestamp_seconds') * 1_000 - startedAt;
   await delay(SETTLE_MS, undefined, { signal });
-  const { peakMiB, ...memory } = await memoryOf(agent);
+  const { peakMiB, ...memory } = memoryOf(agent.child.pid);
   say(`${kind}: ${nodes} peers after ${Math.round(startMs)} ms, ${memory.rssMiB} MiB; ${changes} changes`);
   const latencies: number[] = [];
   let writes = (await rig.metrics(signal))('weft_peer_table_writes_total');
@@ -130,7 +131,7 @@ async function measureLarge(
     latencies.push(metric('weft_peer_table_write_timestamp_seconds') * 1_000 - askedAt);
   }
   latencies.sort((a, b) => a - b);
-  const { peakMiB: _, ...memoryAfterChanges } = await memoryOf(agent);
+  const { peakMiB: _, ...memoryAfterChanges } = memoryOf(agent.child.pid);
   say(`${kind}: ${burstChanges} changes at once`);
   const burst = await measureBurst(rig, Math.min(burstChanges, nodes), changes + 1, signal);
   say(`${kind}: reading everything again`);
@@ -168,7 +169,7 @@ async function measureIdle(kind: SubnetStoreKind, signal: AbortSignal): Promise<
   const agent = await rig.startAgent(signal);
   await rig.until(`${peers} peers`, (metric) => metric('weft_peers') === peers, signal);
   await delay(SETTLE_MS, undefined, { signal });
-  const { peakMiB: _, ...memory } = await memoryOf(agent);
+  const { peakMiB: _, ...memory } = memoryOf(agent.child.pid);
   say(`${kind}: ${memory.rssMiB} MiB with ${peers} peers`);
   return memory;
 }

@@ -4,7 +4,7 @@
  * interleaved, so that a busy machine is busy for all. Options: --runs N, --executables DIR (another build, to compare), --only-restarts,
  * --json.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -18,6 +18,7 @@ import { Topology } from '../src/lab/topology.ts';
 import { lines, run } from '../src/linux/run.ts';
 import { RUNTIME_FLAGS } from '../src/runtime-flags.ts';
 import { describeMachine } from './machine.ts';
+import { cpuNsOf } from './process-figures.ts';
 import { type Summary, summarise } from './stats.ts';
 
 interface Program {
@@ -67,12 +68,6 @@ type Moment = keyof typeof MOMENTS;
 const FIGURES = [...(Object.keys(MOMENTS) as Moment[]), 'cpu'] as const;
 type Restart = Readonly<Record<(typeof FIGURES)[number], number>>;
 
-function cpuMs(pid: number): number {
-  const tasks = `/proc/${pid}/task`;
-  const ns = readdirSync(tasks).map((task) => Number(readFileSync(`${tasks}/${task}/schedstat`, 'utf8').split(' ')[0]));
-  return ns.reduce((sum, one) => sum + one, 0) / 1e6;
-}
-
 /** Starts the agent on what an earlier one has left, kills it once it is ready, and says after how many milliseconds it came to what. */
 async function restart(topology: Topology, flags: readonly string[], way: Way, places: Places): Promise<Restart> {
   const argv = [...commandOf({ name: 'flanneld', folder: 'flanneld' }, way, places), ...flags];
@@ -86,7 +81,7 @@ async function restart(topology: Topology, flags: readonly string[], way: Way, p
     for (const [moment, words] of Object.entries(MOMENTS) as [Moment, string][]) {
       if (!line.includes(words)) continue;
       after[moment] ??= performance.now() - from;
-      after.cpu ??= cpuMs(child.pid);
+      after.cpu ??= cpuNsOf(child.pid) / 1e6;
     }
     if (after.ready !== undefined) break;
   }

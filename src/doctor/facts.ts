@@ -111,6 +111,8 @@ export interface LackedAddress {
   readonly others: readonly string[];
   /** `cni0 has no IPv6 address`. */
   readonly text: string;
+  /** That gives it the address. */
+  readonly command: string;
 }
 
 /** Which of these addresses, with or without their length, the device does not have. */
@@ -122,7 +124,8 @@ export function lackedAddresses(
     const address = wanted[family.key];
     const others = addresses.filter((one) => one.includes(':') === (family.version === 6));
     if (address === undefined || others.some((one) => one === address || one.split('/')[0] === address)) return [];
-    return [{ family, address, others, text: `${name} has ${others.join(', ') || `no ${family.name} address`}` }];
+    const text = `${name} has ${others.join(', ') || `no ${family.name} address`}`;
+    return [{ family, address, others, text, command: `ip address replace ${address} dev ${name}` }];
   });
 }
 

@@ -232,8 +232,8 @@ function bridgeFinding(lacked: readonly LackedAddress[]): Finding {
       `The subnet has changed. Drain the node, then run: ip link delete ${BRIDGE}. The next pod recreates the bridge.`,
     );
   }
-  const commands = lacked.map(({ address }) => `ip address replace ${address} dev ${BRIDGE}`);
-  return warn(said.join('; '), `Run: ${commands.join('; ')}. The next pod restores it, too.`);
+  const commands = lacked.map(({ command }) => command).join('; ');
+  return warn(said.join('; '), `Run: ${commands}. The next pod restores it, too.`);
 }
 
 /** What is wrong with a device of the backend. */

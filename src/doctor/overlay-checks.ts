@@ -256,10 +256,10 @@ function refusedFinding(first: LeaseAnswer, others: readonly LeaseAnswer[]): Fin
 function bridgeFinding(bridge: HostLink, mtuBytes: number, gateways: PerFamily<string | undefined>): Finding {
   const lacked = lackedAddresses(bridge, gateways);
   if (lacked.length > 0) {
-    const commands = lacked.map(({ address }) => `ip address replace ${address} dev ${BRIDGE}`);
+    const commands = lacked.map(({ command }) => command).join('; ');
     return fail(
       lacked.map(({ text, address }) => `${text}, and subnet.env needs ${address}`).join('; '),
-      `${commands.join('; ')}, or delete ${BRIDGE}: the next container creates it again.`,
+      `${commands}, or delete ${BRIDGE}: the next container creates it again.`,
     );
   }
   return bridge.mtuBytes <= mtuBytes

@@ -1,61 +1,47 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
-import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
+import type { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { golden } from '../fakes/golden.ts';
 import { type Flanneld, subnetFileOf } from '../netns/flanneld.ts';
 import { addressOf, assertPings, ping } from '../netns/overlay.ts';
 import { eventually } from '../netns/waiting.ts';
 import { etcdDump, goldenDump } from './etcd-dump.ts';
-import {
-  attachFrom,
-  goldenTopology,
-  hostAddress,
-  launchGolden,
-  SERVER_ADDRESS,
-  serveToHosts,
-  untilReady,
-} from './golden-hosts.ts';
+import { attachFrom, hostAddress, launchGolden, untilReady } from './golden-hosts.ts';
+import { type GoldenOnEtcd, goldenOnEtcd } from './golden-on-etcd.ts';
 
 /** Agents on hosts that a real flanneld with vxlan on etcd has left: its device, its subnet.env (test/golden/etcd-vxlan). */
 
 const SCENARIO = 'etcd-vxlan';
-const PORT = 12379;
-const FLAGS = [`--etcd-endpoints=http://${SERVER_ADDRESS}:${PORT}`];
 /** MAC addresses that flanneld drew by lot, and subnets. */
 const MACS = ['fa:13:13:7c:ab:f2', '62:ed:4b:9d:8c:0b'];
 const BASES = ['10.244.20.0', '10.244.19.0'];
 
 describe('agents with vxlan on etcd, in place of a recorded flanneld', () => {
+  let on: GoldenOnEtcd;
   let server: EtcdServer;
-  let relay: AsyncDisposable;
+  let flags: readonly string[];
   let topology: Topology;
   let h1: LabHost;
   let h2: LabHost;
   let agent: Flanneld;
 
   before(async () => {
-    [server, topology] = await Promise.all([EtcdServer.start(), goldenTopology(2)]);
+    on = await goldenOnEtcd(SCENARIO);
+    ({ server, topology, flags } = on);
     [h1, h2] = [topology.hosts[0]!, topology.hosts[1]!];
-    relay = await serveToHosts(topology, PORT, new URL(server.endpoints[0]!).host);
     for (const host of topology.hosts) {
-      mkdirSync(host.stateDirectory, { recursive: true });
-      writeFileSync(subnetFileOf(host), golden(SCENARIO, `24-subnet.env-${host.name}`));
       const device = `local ${hostAddress(host)} dev eth0 dstport 8472 nolearning`;
       await topology.ipBatch(host, `link add flannel.1 address ${MACS[host.index]} type vxlan id 1 ${device}\n`);
     }
     await server.etcdctl('put', '/coreos.com/network/config', golden(SCENARIO, '01-net-conf.json').trim());
   });
-  after(async () => {
-    await topology?.[Symbol.asyncDispose]();
-    await relay?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
-  });
+  after(() => on?.[Symbol.asyncDispose]());
 
   it('leave in etcd what flanneld leaves there, with the MAC addresses of its devices', async () => {
-    await untilReady(await launchGolden(topology, h2, FLAGS));
-    agent = await untilReady(await launchGolden(topology, h1, FLAGS));
+    await untilReady(await launchGolden(topology, h2, flags));
+    agent = await untilReady(await launchGolden(topology, h1, flags));
     assert.deepEqual(await etcdDump(server), goldenDump(SCENARIO, '50-etcd'));
     for (const host of topology.hosts)
       assert.equal(readFileSync(subnetFileOf(host), 'utf8'), golden(SCENARIO, `24-subnet.env-${host.name}`));
@@ -91,7 +77,7 @@ describe('agents with vxlan on etcd, in place of a recorded flanneld', () => {
     assert.equal((await agent.ended()).code, 0);
     assert.deepEqual(await etcdDump(server), goldenDump(SCENARIO, '50-etcd-after-h1-sigterm'));
     assert.equal(readFileSync(subnetFileOf(h1), 'utf8'), golden(SCENARIO, '24-subnet.env-h1-after-sigterm'));
-    agent = await untilReady(await launchGolden(topology, h1, FLAGS));
+    agent = await untilReady(await launchGolden(topology, h1, flags));
     assert.deepEqual(await etcdDump(server), goldenDump(SCENARIO, '50-etcd-after-h1-restart'));
     await assertPings(topology, [h1, h2]);
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
-import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
+import type { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { golden } from '../fakes/golden.ts';
 import { type Flanneld, subnetFileOf } from '../netns/flanneld.ts';
@@ -9,49 +9,31 @@ import { addressOf, assertPings, ping } from '../netns/overlay.ts';
 import { startPlainPeer } from '../netns/plain-peer.ts';
 import { eventually } from '../netns/waiting.ts';
 import { etcdDump, goldenDump } from './etcd-dump.ts';
-import {
-  assertLikeGolden,
-  attachFrom,
-  goldenTopology,
-  hostAddress,
-  launchGolden,
-  SERVER_ADDRESS,
-  serveToHosts,
-  untilReady,
-} from './golden-hosts.ts';
+import { assertLikeGolden, attachFrom, hostAddress, launchGolden, untilReady } from './golden-hosts.ts';
+import { type GoldenOnEtcd, goldenOnEtcd } from './golden-on-etcd.ts';
 
 /** The whole agent with a real etcd, step by step as a real flanneld was recorded (test/golden/etcd-udp). */
 
 const SCENARIO = 'etcd-udp';
-const PORT = 12379;
-const FLAGS = [`--etcd-endpoints=http://${SERVER_ADDRESS}:${PORT}`];
 /** The subnets that flanneld drew by lot. */
 const BASES = ['10.244.5.0', '10.244.38.0'];
 const keyOf = (base: string): string => `/coreos.com/network/subnets/${base}-24`;
 
 describe('agents on etcd, beside a recorded flanneld', () => {
+  let on: GoldenOnEtcd;
   let server: EtcdServer;
-  let relay: AsyncDisposable;
+  let flags: readonly string[];
   let topology: Topology;
   let h1: LabHost;
   let h2: LabHost;
   const agents: Flanneld[] = [];
 
   before(async () => {
-    [server, topology] = await Promise.all([EtcdServer.start(), goldenTopology(2)]);
+    on = await goldenOnEtcd(SCENARIO);
+    ({ server, topology, flags } = on);
     [h1, h2] = [topology.hosts[0]!, topology.hosts[1]!];
-    relay = await serveToHosts(topology, PORT, new URL(server.endpoints[0]!).host);
-    // As if they had had these subnets before.
-    for (const host of topology.hosts) {
-      mkdirSync(host.stateDirectory, { recursive: true });
-      writeFileSync(subnetFileOf(host), golden(SCENARIO, `24-subnet.env-${host.name}`));
-    }
   });
-  after(async () => {
-    await topology?.[Symbol.asyncDispose]();
-    await relay?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
-  });
+  after(() => on?.[Symbol.asyncDispose]());
 
   async function stop(agent: Flanneld): Promise<void> {
     agent.child.kill('SIGTERM');
@@ -59,7 +41,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
   }
 
   it('wait for a configuration, then leave in etcd what flanneld leaves there', async () => {
-    const second = await launchGolden(topology, h2, FLAGS);
+    const second = await launchGolden(topology, h2, flags);
     agents[1] = second;
     await second.answers('/readyz', 503, /no network configuration: flannel config not found in etcd store/);
     await server.etcdctl('put', '/coreos.com/network/config', golden(SCENARIO, '01-net-conf.json').trim());
@@ -71,7 +53,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
         ),
       ),
     );
-    agents[0] = await untilReady(await launchGolden(topology, h1, FLAGS));
+    agents[0] = await untilReady(await launchGolden(topology, h1, flags));
     assert.deepEqual(await etcdDump(server), goldenDump(SCENARIO, '50-etcd'));
     // Who waits for subnet.env finds the peers in place.
     const { messages } = agents[0];
@@ -92,7 +74,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     await stop(agents[0]!);
     assert.deepEqual(await etcdDump(server), goldenDump(SCENARIO, '50-etcd-after-h1-sigterm'));
     assert.equal(readFileSync(subnetFileOf(h1), 'utf8'), golden(SCENARIO, '24-subnet.env-h1-after-sigterm'));
-    agents[0] = await untilReady(await launchGolden(topology, h1, FLAGS));
+    agents[0] = await untilReady(await launchGolden(topology, h1, flags));
     assert.ok(
       agents[0].messages.includes('Found lease (ip: 10.244.5.0/24 ipv6: ::/0) for current IP (10.98.0.11), reusing'),
     );
@@ -145,7 +127,7 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     await stop(agents[0]!);
     const key = '/coreos.com/network/config';
     await server.etcdctl('put', key, '{"Network": "10.244.0.0/16", "SubnetLen": 31}');
-    agents[0] = await launchGolden(topology, h1, FLAGS);
+    agents[0] = await launchGolden(topology, h1, flags);
     await agents[0].logged(/^Couldn't fetch network config: .*SubnetLen must be less than \/31/);
     await server.etcdctl('put', key, golden(SCENARIO, '01-net-conf.json').trim());
     await untilReady(agents[0]);
@@ -161,13 +143,13 @@ describe('agents on etcd, beside a recorded flanneld', () => {
     await stop(agents[0]!);
     await topology.exec(h1, ['iptables-restore'], { stdin: golden(SCENARIO, '21-iptables-save-h1') });
     const before = await rules();
-    agents[0] = await untilReady(await launchGolden(topology, h1, [...FLAGS, '-v=1']));
+    agents[0] = await untilReady(await launchGolden(topology, h1, [...flags, '-v=1']));
     assert.deepEqual(repairs(agents[0]), []);
     assert.deepEqual(await rules(), before);
 
     await stop(agents[0]);
     await topology.exec(h1, ['iptables', '-w', '-t', 'nat', '-F', 'FLANNEL-POSTRTG']);
-    agents[0] = await untilReady(await launchGolden(topology, h1, [...FLAGS, '-v=1']));
+    agents[0] = await untilReady(await launchGolden(topology, h1, [...flags, '-v=1']));
     assert.equal(repairs(agents[0]).length, 6, 'where they are missing they are made');
     assert.deepEqual(await rules(), before);
     await assertPings(topology, [h1, h2]);

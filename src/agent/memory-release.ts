@@ -10,8 +10,8 @@ const EVERY_MS = 600_000;
 const LARGE_HEAP_BYTES = 64 * 1024 * 1024;
 
 /**
- * Gives back memory once a burst of work is over, and from time to time where the heap is small: V8 and the C library keep what a start, or a list of thousands
- * of peers, has needed for a moment. Holds up the control plane for about 0.1 s, and no packet.
+ * Gives back memory once a burst of work is over, and from time to time where the heap is small: V8 and the C library keep what a
+ * start, or a list of thousands of peers, has needed for a moment. Holds up the control plane for about 0.1 s, and no packet.
  */
 export class MemoryRelease implements Disposable {
   readonly #release: () => void;

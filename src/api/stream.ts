@@ -33,8 +33,9 @@ export interface StreamOptions {
 
 /**
  * Tells one reader what changes: `event` for each event, at once; `self`, and `peers` (all of them first, then those that have
- * changed), each at most once a second; who has events alone is told by `changed` of what is no event because there are too many. Nothing is kept for a reader that is slow: it gets the state of the moment when it has
- * read the last. Ends when the signal fires; rejects when `send` does.
+ * changed), each at most once a second; who has events alone is told by `changed` of what is no event because there are too many.
+ * Nothing is kept for a reader that is slow: it gets the state of the moment when it has read the last. Ends when the signal fires;
+ * rejects when `send` does.
  */
 export async function followAgent(
   inspection: Inspection,

@@ -55,9 +55,8 @@ interface KindState {
   misses: number;
   /** Those of the misses in a row that were {@link COMPARED} with a probe that was answered. */
   comparedMisses: number;
-  answered: boolean;
-  /** Of those that were answered, when the latest was sent. */
-  passedAtMs: number;
+  /** Of those that were answered, when the latest was sent; `undefined`: none was. */
+  passedAtMs: number | undefined;
   /** When the first probe was sent that has had no answer since. */
   silentSinceMs: number | undefined;
   /** Confirming probes of this silence, and when the next is due. */
@@ -111,7 +110,7 @@ export class ProbePath {
       // IPv6 has no datagrams without a checksum (RFC 8200), and so nothing to compare with.
       if ((kind === 'udp' || kind === 'udp-plain') && (target.onlyEcho === true || typeof target.overlay !== 'number'))
         continue;
-      const never = { sentAtMs: Number.NEGATIVE_INFINITY, passedAtMs: Number.NEGATIVE_INFINITY, answered: false };
+      const never = { sentAtMs: Number.NEGATIVE_INFINITY, passedAtMs: undefined };
       const silence = { misses: 0, comparedMisses: 0, silentSinceMs: undefined };
       this.#kinds.set(kind, { ...never, ...silence, asked: 0, askAtMs: Number.POSITIVE_INFINITY });
     }
@@ -146,8 +145,8 @@ export class ProbePath {
 
   /** Whether a peer that answers still does, between two of its turns. */
   watching(): DueProbe | undefined {
-    const { answered, silentSinceMs } = this.#kinds.get('small')!;
-    if (!answered || silentSinceMs !== undefined) return undefined;
+    const { passedAtMs, silentSinceMs } = this.#kinds.get('small')!;
+    if (passedAtMs === undefined || silentSinceMs !== undefined) return undefined;
     return { kind: 'small', totalBytes: this.#sizeOf('small'), beside: 'watch' };
   }
 
@@ -171,11 +170,11 @@ export class ProbePath {
     let bestTurns = 1;
     // What would be due before half of the time to the next turn has passed is sent now.
     const atMs = nowMs + this.#cadence.togetherMs / 2;
-    for (const [kind, { sentAtMs, misses, answered }] of this.#kinds) {
+    for (const [kind, { sentAtMs, misses, passedAtMs }] of this.#kinds) {
       if (kind === 'udp-plain' && (isCompared || udp?.sentAtMs === nowMs)) continue;
       if (kind === 'udp' && plain?.sentAtMs === nowMs) continue;
       const { everyMs, againMs, insists } = this.#cadence;
-      const isDoubtful = misses > 0 && (answered || insists);
+      const isDoubtful = misses > 0 && (passedAtMs !== undefined || insists);
       const turns = (atMs - sentAtMs) / (isDoubtful ? againMs : everyMs)[kind];
       if (turns >= bestTurns && (best === undefined || turns > bestTurns)) [best, bestTurns] = [kind, turns];
     }
@@ -213,7 +212,6 @@ export class ProbePath {
     if (probe.kind === 'small') this.#endSilence(atMs - rttMs, atMs);
     state.misses = 0;
     state.comparedMisses = 0;
-    state.answered = true;
     state.passedAtMs = atMs - rttMs;
     state.silentSinceMs = undefined;
     state.asked = 0;
@@ -331,7 +329,7 @@ export class ProbePath {
     const state = this.#kinds.get(kind);
     if (state === undefined) return 'unknown';
     if (this.#missesThatCount(kind, state) >= this.#missesOfSilence(kind, state)) return 'no';
-    return state.answered ? 'yes' : 'unknown';
+    return state.passedAtMs === undefined ? 'unknown' : 'yes';
   }
 
   /** Where nothing that it could be compared with is answered, all. */
@@ -339,28 +337,30 @@ export class ProbePath {
     return kind === 'udp' && this.#passing(COMPARED.udp) !== 'no' ? comparedMisses : misses;
   }
 
-  #missesOfSilence(kind: ProbeKind, { answered }: KindState): number {
+  #missesOfSilence(kind: ProbeKind, { passedAtMs }: KindState): number {
     const { confirmation } = this.#cadence;
-    if (confirmation === undefined) return kind !== 'small' ? MISSES : answered ? SILENT_MISSES : FIRST_MISSES;
-    return answered && (kind === 'small' || kind === 'underlay') ? 1 + confirmation.probes : MISSES;
+    const isAnswered = passedAtMs !== undefined;
+    if (confirmation === undefined) return kind !== 'small' ? MISSES : isAnswered ? SILENT_MISSES : FIRST_MISSES;
+    return isAnswered && (kind === 'small' || kind === 'underlay') ? 1 + confirmation.probes : MISSES;
   }
 
   /** @param askAtMs when it is to be asked again, if that is to be confirmed. */
   #miss(kind: ProbeKind, sentAtMs: number, askAtMs: number): void {
     const state = this.#kinds.get(kind)!;
     state.misses++;
-    if (kind === 'udp' && (this.#kinds.get(COMPARED.udp)?.passedAtMs ?? 0) > sentAtMs) state.comparedMisses++;
+    if (kind === 'udp' && (this.#kinds.get(COMPARED.udp)?.passedAtMs ?? sentAtMs) > sentAtMs) state.comparedMisses++;
     if (state.silentSinceMs !== undefined) {
       if (kind === 'small') this.#beginSilence(state.silentSinceMs);
       return;
     }
     state.silentSinceMs = sentAtMs;
     const { confirmation } = this.#cadence;
-    if (confirmation === undefined || !state.answered || (kind !== 'small' && kind !== 'underlay')) return;
+    if (confirmation === undefined || state.passedAtMs === undefined || (kind !== 'small' && kind !== 'underlay'))
+      return;
     state.askAtMs = askAtMs;
     // Whether the host is there at all is the next question.
     const underlay = this.#kinds.get('underlay');
-    if (kind === 'underlay' || underlay?.answered !== true || underlay.silentSinceMs !== undefined) return;
+    if (kind === 'underlay' || underlay?.passedAtMs === undefined || underlay.silentSinceMs !== undefined) return;
     if (askAtMs - underlay.sentAtMs > RECENT_MS) underlay.askAtMs = askAtMs;
   }
 

@@ -46,7 +46,7 @@ case $suite in
   unit) options='--test-timeout=300000' ;;
   netns) options='--test-concurrency=3 --test-timeout=600000' ;;
   browser) options='--test-concurrency=1 --test-timeout=300000' ;;
-  e2e) options='--test-concurrency=2 --test-timeout=1500000' ;;
+  e2e) options='--test-concurrency=2 --test-timeout=2100000' ;;
   # Nodes that restart, go and join, with one backend after the other.
   diagnosis) options='--test-concurrency=2 --test-timeout=600000' ;;
   kind) options='--test-concurrency=1 --test-timeout=2700000' ;;

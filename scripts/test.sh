@@ -5,7 +5,7 @@
 #   scripts/test.sh unit|netns|browser|diagnosis|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
 #                                               name among them replaces the suite's list of files
 #
-# unit   src, web, test and bench: no root, no network, in parallel
+# unit   src, web, test and bench: no root, no network, two files at a time (Node.js alone runs one on two processors)
 # netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
 # browser test/browser: the page in Chromium, one file at a time; builds the page first when its sources have changed
 # e2e    test/e2e: real servers (etcd, kube-apiserver) and nodes, two files at a time: they mostly wait, but for the guest, which is nice
@@ -43,7 +43,7 @@ fi
 
 # A limit for each file and each test in it: a hang fails the run and says where, instead of holding it up for good.
 case $suite in
-  unit) options='--test-timeout=300000' ;;
+  unit) options='--test-concurrency=2 --test-timeout=300000' ;;
   netns) options='--test-concurrency=3 --test-timeout=600000' ;;
   browser) options='--test-concurrency=1 --test-timeout=300000' ;;
   e2e) options='--test-concurrency=2 --test-timeout=2100000' ;;

@@ -16,6 +16,8 @@ import { Counters } from './counters.ts';
 import { IcmpErrors } from './icmp-error.ts';
 import { IcmpLimits } from './icmp-limits.ts';
 
+/** Two sources may share a bucket; with this seed those of the tests do not. */
+const SEED = 1;
 const SENDER = address('10.244.1.7');
 const RECEIVER = address('10.244.9.9');
 const ip = { source: SENDER, destination: RECEIVER };
@@ -26,7 +28,7 @@ describe('IcmpErrors', () => {
   const out = new MemoryIcmp(layout);
   const clock = new ManualClock();
   const counters = Counters.allocate(1);
-  const errors = new IcmpErrors(layout, out, counters, clock.read, IcmpLimits.create());
+  const errors = new IcmpErrors(layout, out, counters, clock.read, new IcmpLimits(SEED));
 
   beforeEach(() => {
     clock.nowMs += 10_000; // the bucket is full again

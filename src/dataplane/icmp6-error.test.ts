@@ -17,6 +17,8 @@ import { Counters } from './counters.ts';
 import { IcmpLimits } from './icmp-limits.ts';
 import { Icmp6Errors } from './icmp6-error.ts';
 
+/** Two sources may share a bucket; with this seed those of the tests do not. */
+const SEED = 1;
 const OWN = address6('fd00:244:0:1::');
 const SENDER = address6('fd00:244:0:1::7');
 const ip: Ip6Only = { source: SENDER, destination: address6('fd00:244:0:9::9') };
@@ -28,7 +30,7 @@ describe('Icmp6Errors', () => {
   const out = new MemoryIcmp(layout);
   const clock = new ManualClock();
   const counters = Counters.allocate(1);
-  const errors = new Icmp6Errors(layout, out, counters, clock.read, IcmpLimits.create());
+  const errors = new Icmp6Errors(layout, out, counters, clock.read, new IcmpLimits(SEED));
 
   beforeEach(() => {
     clock.nowMs += 10_000; // the bucket is full again

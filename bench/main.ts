@@ -3,7 +3,7 @@
  * each round every path is measured once, each round starts with another path, and ratios are those of one round, so that a
  * noisy machine is noisy for all. Options: --quick (about two minutes), --json, --write (README, docs/PERFORMANCE.md and docs/bench.svg),
  * --underlay NAME (measures that one alone; with --write the others keep their figures, which bench/figures.json has), --repeat N,
- * --seconds N.
+ * --seconds N, --render (measures nothing, and writes the documents again from bench/figures.json).
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -24,10 +24,12 @@ import {
   ratioOf,
   ratios,
   ratioTable,
+  roundsNote,
   table,
   UNITS,
 } from './report.ts';
 import { summarise } from './stats.ts';
+import { targetList } from './targets.ts';
 
 interface Job {
   readonly title: string;
@@ -218,8 +220,15 @@ interface Measured {
 const MEASURED = new URL('figures.json', import.meta.url);
 const DIGITS = 4;
 
-async function writeDocuments(figures: Figures, machine: string): Promise<void> {
-  const measured = JSON.parse(await readFile(MEASURED, 'utf8')) as Partial<Record<BenchUnderlay, Measured>>;
+type AllMeasured = Partial<Record<BenchUnderlay, Measured>>;
+
+async function allMeasured(): Promise<AllMeasured> {
+  return JSON.parse(await readFile(MEASURED, 'utf8')) as AllMeasured;
+}
+
+/** Keeps what was measured now, with what there is of the other underlays. */
+async function keep(figures: Figures, machine: string): Promise<void> {
+  const measured = await allMeasured();
   for (const underlay of UNDERLAYS) {
     const own = figures[underlay];
     if (own !== undefined) measured[underlay] = { machine, figures: own };
@@ -227,13 +236,18 @@ async function writeDocuments(figures: Figures, machine: string): Promise<void> 
   const rounded = (_key: string, value: unknown): unknown =>
     typeof value === 'number' ? Number(value.toPrecision(DIGITS)) : value;
   await writeFile(MEASURED, `${JSON.stringify(measured, rounded)}\n`);
+}
+
+/** From what is kept. */
+async function writeDocuments(): Promise<void> {
+  const measured = await allMeasured();
   const known = UNDERLAYS.filter((underlay) => measured[underlay] !== undefined);
   const all: Figures = Object.fromEntries(known.map((underlay) => [underlay, measured[underlay]!.figures]));
   const machines = [...new Set(known.map((underlay) => measured[underlay]!.machine))];
   const source = `Measured by \`make bench ARGS=--write\`: ${machines.join('; ')}.`;
   await writeBetween('README.md', 'overview', overview(all));
   await writeBetween('docs/PERFORMANCE.md', 'bench', `${table(all)}\n\n![TCP throughput](bench.svg)\n\n${source}`);
-  await writeBetween('docs/PERFORMANCE.md', 'ratios', ratioTable(all));
+  await writeBetween('docs/PERFORMANCE.md', 'ratios', `${ratioTable(all)}\n\n${targetList(all)}`);
   await writeFile(new URL('../docs/bench.svg', import.meta.url), plot(all));
 }
 
@@ -243,11 +257,13 @@ async function main(): Promise<void> {
       quick: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       write: { type: 'boolean', default: false },
+      render: { type: 'boolean', default: false },
       underlay: { type: 'string', multiple: true, default: [...UNDERLAYS] },
       repeat: { type: 'string', default: '7' },
       seconds: { type: 'string', default: '1' },
     },
   });
+  if (values.render) return await writeDocuments();
   const [repeat, seconds] = [Number(values.repeat), Number(values.seconds)];
   if (!(Number.isInteger(repeat) && repeat > 0 && seconds > 0))
     throw new RangeError('--repeat and --seconds must be above 0');
@@ -262,7 +278,10 @@ async function main(): Promise<void> {
   const jobs = values.quick ? quickJobs() : fullJobs(repeat, seconds);
   const figures = await measureAll(jobs, underlays, stopped.signal);
   const machine = describeMachine();
-  if (values.write) await writeDocuments(figures, machine);
+  if (values.write) {
+    await keep(figures, machine);
+    await writeDocuments();
+  }
   const all = ratios(figures);
   if (!values.quick && underlays.includes('native'))
     all['native.peers5000.vs3'] = await measurePeerCounts(repeat, seconds, stopped.signal);
@@ -276,7 +295,8 @@ async function main(): Promise<void> {
   else {
     const lines = Object.entries(all).map(([key, ratio]) => `${key.padEnd(36)} ${describeRatio(ratio)}`);
     process.stdout.write(
-      `${table(figures)}\n\nweft divided by the other in the same round, median (range):\n${lines.join('\n')}\n\n${machine}\n`,
+      `${table(figures)}\n\nweft divided by the other in the same round, median (range):\n${lines.join('\n')}\n\n` +
+        `${roundsNote(all)}${machine}\n`,
     );
   }
 }

@@ -55,11 +55,16 @@ const PAIRS: readonly (readonly [string, PathName, PathName])[] = [
   ['hostGw.vsDirect', 'hostGw', 'direct'],
 ];
 
+/** Of these, those of which the documents have a table: a backend of weft beside what it does by hand. */
+const SHOWN_PAIRS = ['vsVxlan', 'weftVxlan.vsVxlan', 'hostGw.vsDirect'] as const;
+
 /** A share of lost packets is near zero: its ratio says nothing. */
 const COMPARED = METRICS.filter((metric) => !metric.startsWith('lost'));
 
 /** From least to most, as a part of the median: above this, a ratio is no result. */
 const MOST_SPREAD = 0.4;
+/** Of fewer rounds than these, the spread says little. */
+export const ENOUGH_ROUNDS = 7;
 
 /** One path divided by another in each round, in which both were measured one after the other. */
 export interface Ratio extends Summary {
@@ -88,30 +93,48 @@ export function ratios(figures: Figures): Record<string, Ratio> {
   return result;
 }
 
-export function describeRatio({ median, min, max, noisy }: Ratio): string {
+export function describeRatio({ median, min, max, noisy, runs }: Ratio): string {
   const [least, most] = [min.toPrecision(3), max.toPrecision(3)];
-  return noisy ? `too noisy: ${least} to ${most}` : `${median.toPrecision(3)} (${least} to ${most})`;
+  const result = noisy ? `too noisy: ${least} to ${most}` : `${median.toPrecision(3)} (${least} to ${most})`;
+  if (runs.length >= ENOUGH_ROUNDS) return result;
+  return `${result}, of ${runs.length} ${runs.length === 1 ? 'round' : 'rounds'} only`;
 }
 
-/** Markdown: weft's udp mode divided by kernel VXLAN in the same round, a row a metric and a column an underlay. */
+/** A paragraph for whoever reads ratios of too few rounds; empty when there are none. */
+export function roundsNote(all: Readonly<Record<string, Ratio>>): string {
+  const few = Object.values(all).filter(({ runs }) => runs.length < ENOUGH_ROUNDS).length;
+  if (few === 0) return '';
+  return (
+    `${few} of these ${Object.keys(all).length} ratios are of fewer than ${ENOUGH_ROUNDS} rounds. They show where to look, and are no ` +
+    `results: run without --quick, with --repeat ${ENOUGH_ROUNDS} or more.\n\n`
+  );
+}
+
+/** Markdown, for each pair in {@link SHOWN_PAIRS}: one path divided by the other in the same round, a row a metric and a column an underlay. */
 export function ratioTable(figures: Figures): string {
   const all = ratios(figures);
   const underlays = (Object.keys(UNDERLAY_NAMES) as BenchUnderlay[]).filter((name) => figures[name] !== undefined);
-  const rows = COLUMNS.flatMap(([title, metric]) => {
-    const cells = underlays.map((underlay) => {
-      const ratio = all[`${underlay}.${metric}.vsVxlan`];
-      return ratio === undefined ? '' : describeRatio(ratio);
+  return SHOWN_PAIRS.map((key) => {
+    const [, own, other] = PAIRS.find(([name]) => name === key)!;
+    const rows = METRICS.flatMap((metric) => {
+      const cells = underlays.map((underlay) => {
+        const ratio = all[`${underlay}.${metric}.${key}`];
+        return ratio === undefined ? '' : describeRatio(ratio);
+      });
+      return cells.every((cell) => cell === '') ? [] : [`| ${[METRIC_TITLES[metric], ...cells].join(' | ')} |`];
     });
-    return cells.every((cell) => cell === '') ? [] : [`| ${[title, ...cells].join(' | ')} |`];
-  });
-  return [
-    `| weft (udp mode) ÷ kernel VXLAN | ${underlays.map((underlay) => UNDERLAY_NAMES[underlay]).join(' | ')} |`,
-    `|---|${underlays.map(() => '---|').join('')}`,
-    ...rows,
-  ].join('\n');
+    if (rows.length === 0) return '';
+    return [
+      `| ${PATH_TITLES[own]} ÷ ${PATH_TITLES[other]} | ${underlays.map((name) => UNDERLAY_NAMES[name]).join(' | ')} |`,
+      `|---|${underlays.map(() => '---|').join('')}`,
+      ...rows,
+    ].join('\n');
+  })
+    .filter((text) => text !== '')
+    .join('\n\n');
 }
 
-function shown(metric: Metric, value: number): string {
+export function shown(metric: Metric, value: number): string {
   switch (metric) {
     case 'lost50':
     case 'lost80':
@@ -129,25 +152,26 @@ function shown(metric: Metric, value: number): string {
   }
 }
 
-const COLUMNS: readonly (readonly [string, Metric])[] = [
-  ['TCP 1', 'tcp1'],
-  ['TCP 1 ←', 'tcp1Reverse'],
-  ['TCP 4', 'tcp4'],
-  ['TCP 4 ←', 'tcp4Reverse'],
-  ['UDP 64 B', 'udp64'],
-  ['lost 50 %', 'lost50'],
-  ['lost 80 %', 'lost80'],
-  ['lost 100 %', 'lost100'],
-  ['RTT p50', 'rttP50'],
-  ['RTT p99', 'rttP99'],
-  ['load p50', 'loadP50'],
-  ['load p99', 'loadP99'],
-  ['load p99.9', 'loadP999'],
-  ['conn 1', 'crr1'],
-  ['conn 64', 'crr64'],
-  ['CPU/GB', 'cpuPerGB'],
-  ['machine/GB', 'machineCpuPerGB'],
-];
+/** As columns and rows name them. */
+export const METRIC_TITLES: Readonly<Record<Metric, string>> = {
+  tcp1: 'TCP 1',
+  tcp1Reverse: 'TCP 1 ←',
+  tcp4: 'TCP 4',
+  tcp4Reverse: 'TCP 4 ←',
+  udp64: 'UDP 64 B',
+  lost50: 'lost 50 %',
+  lost80: 'lost 80 %',
+  lost100: 'lost 100 %',
+  rttP50: 'RTT p50',
+  rttP99: 'RTT p99',
+  loadP50: 'load p50',
+  loadP99: 'load p99',
+  loadP999: 'load p99.9',
+  crr1: 'conn 1',
+  crr64: 'conn 64',
+  cpuPerGB: 'CPU/GB',
+  machineCpuPerGB: 'machine/GB',
+};
 
 const UNDERLAY_TITLES: Readonly<Record<BenchUnderlay, string>> = {
   native: 'veth underlay as it is',
@@ -157,7 +181,7 @@ const UNDERLAY_TITLES: Readonly<Record<BenchUnderlay, string>> = {
 };
 
 /** As columns name them. */
-const UNDERLAY_NAMES: Readonly<Record<BenchUnderlay, string>> = {
+export const UNDERLAY_NAMES: Readonly<Record<BenchUnderlay, string>> = {
   native: 'veth',
   wire: 'wire-like',
   xdp: 'xdp',
@@ -170,9 +194,9 @@ export function table(figures: Figures): string {
     .filter((underlay) => figures[underlay] !== undefined)
     .map((underlay) => {
       const paths = figures[underlay] ?? {};
-      const columns = COLUMNS.filter(([, metric]) => PATHS.some((path) => paths[path]?.[metric] !== undefined));
+      const columns = METRICS.filter((metric) => PATHS.some((path) => paths[path]?.[metric] !== undefined));
       const rows = PATHS.filter((path) => paths[path] !== undefined).map((path) => {
-        const cells = columns.map(([, metric]) => {
+        const cells = columns.map((metric) => {
           const summary = paths[path]?.[metric];
           if (summary === undefined) return '';
           const range = `${shown(metric, summary.min)}–${shown(metric, summary.max)}`;
@@ -185,7 +209,7 @@ export function table(figures: Figures): string {
       return [
         `${UNDERLAY_TITLES[underlay]}:`,
         '',
-        `| path | ${columns.map(([title]) => title).join(' | ')} |`,
+        `| path | ${columns.map((metric) => METRIC_TITLES[metric]).join(' | ')} |`,
         `|---|${columns.map(() => '---|').join('')}`,
         ...rows,
       ].join('\n');

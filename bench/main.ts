@@ -179,7 +179,9 @@ async function measureAll(
       await job.prepare?.(rigs, signal);
       for (let round = 0; round < job.repeat; round++) {
         for (const name of rotated(job.paths, round)) {
-          const values = await job.measure(rigs.get(name)!, signal);
+          const rig = rigs.get(name)!;
+          const values = await job.measure(rig, signal);
+          rig.path.assertWay();
           for (const [metric, value] of Object.entries(values)) {
             const key = `${underlay} ${name} ${metric}`;
             runs.set(key, [...(runs.get(key) ?? []), value]);

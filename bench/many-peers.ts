@@ -2,7 +2,7 @@
 import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
 import { parsePrefix4 } from '../src/ip/prefix.ts';
 import { Topology } from '../src/lab/topology.ts';
-import { startTunnel } from './paths.ts';
+import { Tunnel } from '../test/netns/tunnel.ts';
 import { countUdp, datagramsReceived, LOAD, sendUdp, type UdpKind } from './udp-load.ts';
 
 const OWN_SUBNET = parsePrefix4('10.0.0.0/24')!;
@@ -28,12 +28,13 @@ export async function createManyPeers(peers: number, signal: AbortSignal): Promi
   const [host, sink] = topology.hosts as [(typeof topology.hosts)[0], (typeof topology.hosts)[0]];
   await topology.exec(sink, ['sh', '-c', 'echo 0 >/proc/sys/net/ipv4/ip_forward'], { signal });
   await topology.ipBatch(host, `route add 172.16.0.0/12 via ${formatIpv4(sink.address)}\n`, signal);
-  const list = Array.from({ length: peers }, (_, index) => {
-    const subnet = formatIpv4(ipv4Of(FIRST_SUBNET + index * 256));
-    return `${subnet}/24=${formatIpv4(ipv4Of(FIRST_ENDPOINT + index))}`;
-  });
+  const list = Array.from({ length: peers }, (_, index) => ({
+    host: sink,
+    address: formatIpv4(ipv4Of(FIRST_ENDPOINT + index)),
+    subnet: `${formatIpv4(ipv4Of(FIRST_SUBNET + index * 256))}/24`,
+  }));
   await countUdp(topology, sink, TUNNELLED, signal);
-  await startTunnel(topology, host, '10.0.0.0/8', list);
+  await Tunnel.start(topology, host, { address: '10.0.0.0/8', peers: list });
   await topology.attachContainers(
     host,
     { subnet: OWN_SUBNET, gateway: ipv4Of(OWN_SUBNET.addr + 1), mtuBytes: 1472 },

@@ -2,14 +2,17 @@
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { FastPathInMode, FastPathMode } from '../src/dataplane/fast-path/mode.ts';
 import { WeftError } from '../src/errors.ts';
 import { formatIpv4, ipv4Of } from '../src/ip/ipv4.ts';
-import { formatPrefix4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../src/ip/prefix.ts';
+import { formatPrefix4 } from '../src/ip/prefix.ts';
 import { startAgent } from '../src/lab/agent.ts';
 import { openLocalStore } from '../src/lab/local-store.ts';
 import { type ContainerNetwork, HOST_DEVICE, type Underlay } from '../src/lab/namespaces.ts';
 import { type LabHost, Topology } from '../src/lab/topology.ts';
 import { type Child, lines } from '../src/linux/run.ts';
+import { NETWORK, PORT, subnetOf, Tunnel } from '../test/netns/tunnel.ts';
+import { assertFastPath, untilFastPath } from './fast-path-check.ts';
 import { saysReady } from './says-ready.ts';
 
 /**
@@ -34,8 +37,6 @@ export const PATH_TITLES: Readonly<Record<PathName, string>> = {
 /** `xdp` is the wire-like one with an XDP program on each host's device: weft's own, or an empty one for the other paths. */
 export type BenchUnderlay = Underlay | 'xdp';
 
-const NETWORK: Ipv4Prefix = parsePrefix4('10.244.0.0/16')!;
-const PORT = 8285;
 const UNDERLAY_MTU = 1500;
 /** Outer headers: VXLAN 50, IPv4 + UDP 28, WireGuard over IPv4 60, which its users round to 80. */
 const OVERHEAD: Readonly<Record<PathName, number>> = {
@@ -55,10 +56,8 @@ export interface BenchPath extends AsyncDisposable {
   readonly topology: Topology;
   /** Processes that carry the packets in user space; empty when the kernel does. */
   readonly forwarders: readonly Child[];
-}
-
-function subnetOf(host: LabHost): Ipv4Prefix {
-  return prefix4(ipv4Of(NETWORK.addr + (host.index + 1) * 256), 24);
+  /** @throws WeftError WEFT_LAB_FAILED when packets do not take the way any longer that the path is named for. */
+  assertWay(): void;
 }
 
 /** Two hosts with one container each, connected this way. */
@@ -77,22 +76,33 @@ export async function createPath(name: PathName, underlay: BenchUnderlay, signal
     ),
   );
   const forwarders: Child[] = [];
+  const tunnels: Tunnel[] = [];
   for (const host of topology.hosts) {
     const other = topology.hosts[1 - host.index]!;
     if (underlay === 'xdp' && name !== 'weft') await attachEmptyXdp(topology, host);
     const connected = await connect[name](topology, host, other, signal, underlay);
     forwarders.push(...(connected.forwarders ?? []));
+    if (connected.tunnel !== undefined) tunnels.push(connected.tunnel);
     await topology.attachContainers(host, connected.network ?? networkOf(host, name), signal);
   }
   const target = formatIpv4(topology.containers[1]!.address!);
   await topology.exec(topology.containers[0]!, ['ping', '-q', '-c', '3', '-i', '0.1', '-w', '10', target], { signal });
+  const way = underlay === 'xdp' ? 'xdp' : 'fast path';
+  if (name === 'weft') await untilFastPath(topology, tunnels, way);
   const held = stack.move();
-  return { name, underlay, topology, forwarders, [Symbol.asyncDispose]: () => held.disposeAsync() };
+  return {
+    ...{ name, underlay, topology, forwarders },
+    assertWay: () => {
+      if (name === 'weft') assertFastPath(tunnels, way);
+    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
 }
 
 interface Connected {
   /** Default: none. */
   readonly forwarders?: readonly Child[];
+  readonly tunnel?: Tunnel;
   /** Default: {@link networkOf}. */
   readonly network?: ContainerNetwork;
 }
@@ -151,8 +161,8 @@ const connect: Readonly<Record<PathName, Connect>> = {
   },
 
   weft: (topology, host, other, _signal, underlay) =>
-    connectByTunnel(topology, host, other, ['--fast-path=auto', ...(underlay === 'xdp' ? ['--fast-path-in=xdp'] : [])]),
-  forwarder: (topology, host, other) => connectByTunnel(topology, host, other, ['--fast-path=off']),
+    connectByTunnel(topology, host, other, 'auto', underlay === 'xdp' ? 'xdp' : 'auto'),
+  forwarder: (topology, host, other) => connectByTunnel(topology, host, other, 'off', 'auto'),
 
   /** A program in C that moves one packet a system call, as flannel's udp proxy does. */
   loop: async (topology, host, other, signal) => {
@@ -221,30 +231,11 @@ async function connectByTunnel(
   topology: Topology,
   host: LabHost,
   other: LabHost,
-  flags: readonly string[],
+  fastPath: FastPathMode,
+  fastPathIn: FastPathInMode,
 ): Promise<Connected> {
-  const network = `${formatIpv4(subnetOf(host).addr)}/${NETWORK.length}`;
-  const peer = `${formatPrefix4(subnetOf(other))}=${formatIpv4(other.address)}`;
-  return { forwarders: [await startTunnel(topology, host, network, [peer], flags)] };
-}
-
-/** `weft tunnel` on a host, ready. @param peers as its --peer takes them. */
-export async function startTunnel(
-  topology: Topology,
-  host: LabHost,
-  address: string,
-  peers: readonly string[],
-  flags: readonly string[] = [],
-): Promise<Child> {
-  const weft = new URL('../src/cmd/weft/main.ts', import.meta.url).pathname;
-  const child = await topology.start(host, [
-    ...[process.execPath, '--disable-warning=ExperimentalWarning', weft, 'tunnel', '--dev', 'flannel0'],
-    ...['--address', address, '--listen', `${formatIpv4(host.address)}:${PORT}`],
-    ...['--mtu', String(UNDERLAY_MTU - OVERHEAD.weft), ...flags],
-    ...peers.flatMap((peer) => ['--peer', peer]),
-  ]);
-  await saysReady(child, /^ready$/);
-  return child;
+  const tunnel = await Tunnel.start(topology, host, { peers: [{ host: other }], fastPath, fastPathIn });
+  return { forwarders: [tunnel.child], tunnel };
 }
 
 async function attachEmptyXdp(topology: Topology, host: LabHost): Promise<void> {

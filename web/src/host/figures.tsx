@@ -1,7 +1,7 @@
 import { useMemo, useRef } from 'preact/hooks';
 import type { Peers, Self } from '../../../src/api/schema.ts';
 import { bitRate, bytes, packetRate, percent, si } from '../format.ts';
-import { cpuShare, dropsOf, pathShares, perSecond } from '../model/host-figures.ts';
+import { cpuShare, dropsOf, dropWords, pathShares, perSecond } from '../model/host-figures.ts';
 import { pathWords } from '../model/hosts.ts';
 import { History } from '../model/rates.ts';
 import { Sparkline } from './sparkline.tsx';
@@ -83,9 +83,7 @@ export function Figures({ self, peers }: { readonly self: Self; readonly peers: 
       </section>
       <section class="card">
         <h2 class="heading">Dropped, by reason</h2>
-        {drops.size === 0 ? (
-          <p class="dim">No packet has been dropped.</p>
-        ) : (
+        {drops.size > 0 && (
           <table>
             <tbody>
               {[...drops].map(([reason, total]) => (
@@ -104,6 +102,7 @@ export function Figures({ self, peers }: { readonly self: Self; readonly peers: 
             </tbody>
           </table>
         )}
+        <p class="dim">{dropWords(self, drops.size)}</p>
       </section>
       <section class="card">
         <h2 class="heading">Process</h2>

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Peers, Self, State } from '../../../src/api/schema.ts';
 import type { HostEvents } from '../../../src/ui/event-logs.ts';
-import { cpuShare, dropsOf, findingsOf, pathShares, perSecond } from './host-figures.ts';
+import { cpuShare, dropsOf, dropWords, findingsOf, pathShares, perSecond } from './host-figures.ts';
 import { changesOf, type HostEvent, kernelLines, mergeEvents, newestFirst, spanOf, ticksOf } from './timeline.ts';
 
 const event = (id: number, atMs: number) =>
@@ -122,6 +122,32 @@ describe('figures of a host', () => {
         ['no-peer', 3],
       ],
     );
+  });
+
+  it('are drops by the kernel as well, which a backend without a forwarder has alone', () => {
+    const of = (dataPath: object) => ({ ...self(1, 1), totals: undefined, dataPath }) as unknown as Self;
+    const vxlan = of({ queueDrops: {}, hostDrops: { 'filtered-out': 7, 'no-route': 0 }, hostDrops6: { 'too-big': 1 } });
+    assert.deepEqual(
+      [...dropsOf(vxlan)],
+      [
+        ['kernel: filtered-out', 7],
+        ['kernel, IPv6: too-big', 1],
+      ],
+    );
+    // One reason of the agent and one of the kernel have the same name.
+    const both = { ...self(1, 1), totals: { tx: traffic(1, { 'too-big': 2 }), rx: traffic(1) } } as unknown as Self;
+    both.dataPath.hostDrops = { 'too-big': 3 };
+    assert.deepEqual([dropsOf(both).get('too-big'), dropsOf(both).get('kernel: too-big')], [2, 3]);
+  });
+
+  it('say that nothing was dropped only where agent and kernel were asked', () => {
+    const of = (hostDrops?: Record<string, number>) => ({ dataPath: { hostDrops } }) as unknown as Self;
+    assert.equal(dropWords(of({ 'filtered-in': 0 }), 0), 'No packet has been dropped, by the agent or by the kernel.');
+    assert.match(dropWords(of({ 'filtered-in': 3 }), 1), /^kernel: .* of all programs/);
+    for (const silent of [of(), of({})]) {
+      assert.match(dropWords(silent, 0), /^The agent has dropped no packet; .*not known\.$/);
+      assert.match(dropWords(silent, 2), /^By the agent alone; .*not known\.$/);
+    }
   });
 
   it('are processor time between two looks at one process', () => {

@@ -68,21 +68,35 @@ function fastPathFindings(fastPath: Self['dataPath']['fastPath']): Finding[] {
   return fastPath?.obstacle === undefined ? [] : [{ tone: 'warn', title: 'fast path', text: fastPath.obstacle }];
 }
 
-/** Packets that were refused since the start, by reason, of all peers and of nobody's; the most first. */
+/**
+ * Packets that were refused, by reason, the most first: by the agent since its start, of all peers and of nobody's, and by the host's
+ * kernel, whose reasons have its name before them, since some of them are called as the agent's are.
+ */
 export function dropsOf(self: Self): ReadonlyMap<string, number> {
   const { totals, dataPath } = self;
   const sources = [
-    totals?.tx.drops,
-    totals?.rx.drops,
-    dataPath.nobody?.tx.drops,
-    dataPath.nobody?.rx.drops,
-    dataPath.queueDrops,
-  ];
+    ['', totals?.tx.drops],
+    ['', totals?.rx.drops],
+    ['', dataPath.nobody?.tx.drops],
+    ['', dataPath.nobody?.rx.drops],
+    ['', dataPath.queueDrops],
+    ['kernel: ', dataPath.hostDrops],
+    ['kernel, IPv6: ', dataPath.hostDrops6],
+  ] as const;
   const sum = new Map<string, number>();
-  for (const drops of sources) {
-    for (const [reason, count] of Object.entries(drops ?? {})) sum.set(reason, (sum.get(reason) ?? 0) + count);
+  for (const [who, drops] of sources) {
+    for (const [reason, count] of Object.entries(drops ?? {}))
+      sum.set(who + reason, (sum.get(who + reason) ?? 0) + count);
   }
   return new Map([...sum].filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1]));
+}
+
+/** What is said of drops beside the table of them: whom it covers. An agent of an earlier version does not ask the kernel. */
+export function dropWords({ dataPath }: Self, reasons: number): string {
+  const isKernelAsked = Object.keys({ ...dataPath.hostDrops, ...dataPath.hostDrops6 }).length > 0;
+  if (reasons > 0 && isKernelAsked) return 'kernel: outside the agent, of all programs of this host.';
+  if (isKernelAsked) return 'No packet has been dropped, by the agent or by the kernel.';
+  return `${reasons > 0 ? 'By the agent alone' : 'The agent has dropped no packet'}; what the kernel drops is not known.`;
 }
 
 export interface PathShare {

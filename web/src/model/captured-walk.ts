@@ -1,6 +1,6 @@
 /** A walk that a lab has captured, as a flow with times. Pure. */
 import type { Hop, PacketSummary, Walk } from '../../../src/lab/walk.ts';
-import { FLOW_TITLES, type Flow, type FlowHop, type FlowKind, type Header } from './walk-flows.ts';
+import { FLOW_TITLES, type Flow, type FlowHop, type FlowKind, flowOf, type Header } from './walk-flows.ts';
 
 const ETHERNET = 14;
 const IP = 20;
@@ -17,19 +17,22 @@ const PLACES: Readonly<Record<string, string>> = {
 export function capturedFlow(walk: Walk, kind: FlowKind): Flow {
   const wireAt = walk.hops.findIndex(({ node }) => node === 'underlay');
   const lastWire = walk.hops.findLastIndex(({ node }) => node === 'underlay');
-  const hops = walk.hops.map((hop, index): FlowHop => {
+  const hops = walk.hops.flatMap((hop, index): readonly FlowHop[] => {
+    if (hop.space === 'physical' && !hop.captured) return betweenCards(kind);
     const side = index < wireAt ? 'from' : index <= lastWire ? 'wire' : 'to';
     const isContainer = hop.node === walk.from || hop.node === walk.to;
-    return {
-      place: placeOf(hop, isContainer && kind !== 'native'),
-      layer: hop.space,
-      side,
-      isContainer: isContainer && kind !== 'native',
-      what: hop.note ?? captionOf(hop),
-      headers: headersAt(walk.hops, index),
-      ...(hop.atUs !== undefined && { atUs: hop.atUs }),
-      ...(hop.packet !== undefined && { seen: linesOf(hop) }),
-    };
+    return [
+      {
+        place: placeOf(hop, isContainer && kind !== 'native'),
+        layer: hop.space,
+        side,
+        isContainer: isContainer && kind !== 'native',
+        what: hop.note ?? captionOf(hop),
+        headers: headersAt(walk.hops, index),
+        ...(hop.atUs !== undefined && { atUs: hop.atUs }),
+        ...(hop.packet !== undefined && { seen: linesOf(hop) }),
+      },
+    ];
   });
   return {
     kind,
@@ -38,6 +41,13 @@ export function capturedFlow(walk: Walk, kind: FlowKind): Flow {
     hops,
     durationUs: walk.durationUs,
   };
+}
+
+/** A tunnel that encrypts can be captured at both ends alone; between them it is as it is everywhere, from card to card. */
+function betweenCards(kind: FlowKind): readonly FlowHop[] {
+  const { hops } = flowOf(kind);
+  const isCard = ({ place, isContainer }: FlowHop): boolean => place === 'eth0' && !isContainer;
+  return hops.slice(hops.findIndex(isCard), hops.findLastIndex(isCard) + 1);
 }
 
 function placeOf({ place, space }: Hop, isContainer: boolean): string {

@@ -1,7 +1,8 @@
 /** Which walk the reader has chosen, of those that the hosts and a lab make possible. Pure. */
 import type { LabResult } from '../../../src/lab/lab-result.ts';
-import type { Overview } from '../../../src/ui/overview.ts';
+import type { LinkView, Overview } from '../../../src/ui/overview.ts';
 import { capturedFlow } from './captured-walk.ts';
+import { pathWords } from './hosts.ts';
 import { FLOW_KINDS, type Flow, type FlowKind, flowKindOf, flowOf } from './walk-flows.ts';
 
 /** One end of a walk. */
@@ -26,8 +27,10 @@ export function endsOf(overview: Overview, lab: LabResult | undefined): readonly
 export interface WalkChoice {
   readonly from: End;
   readonly to: End;
-  /** What packets of this pair take now, as far as an agent says. */
+  /** What packets of this pair take now, as far as an agent says and it is drawn. */
   readonly inUse: FlowKind | undefined;
+  /** Why `inUse` is absent, in a sentence. */
+  readonly notDrawn: string | undefined;
   readonly flows: ReadonlyMap<FlowKind, Flow>;
   /** Whose way in the lab has been captured; undefined when none has. */
   readonly captured: { readonly from: string; readonly to: string } | undefined;
@@ -54,16 +57,25 @@ export function chooseWalk(
   const capturedKind = kindOfDevice(lab?.overlay?.kind);
   if (isCaptured && capturedKind !== undefined) flows.set(capturedKind, capturedFlow(lab.walk, capturedKind));
   if (isCaptured && lab.nativeWalk !== null) flows.set('native', capturedFlow(lab.nativeWalk, 'native'));
+  const inUse = flowKindOf(link?.path) ?? (isCaptured ? capturedKind : undefined);
   return {
     from,
     to,
-    inUse: flowKindOf(link?.path) ?? (isCaptured ? capturedKind : undefined),
+    inUse,
+    notDrawn: inUse === undefined ? notDrawnWords(link?.path) : undefined,
     flows,
     captured: lab?.walk === null || lab?.walk === undefined ? undefined : { from: lab.walk.from, to: lab.walk.to },
   };
 }
 
+/** Nothing else is shown in its place without a word. */
+function notDrawnWords(path: LinkView['path']): string {
+  return path === undefined
+    ? 'No agent says which path this pair uses.'
+    : `The path in use (${pathWords(path)}) is not drawn.`;
+}
+
 /** By the kind of the kernel's device. */
 function kindOfDevice(kind: string | undefined): FlowKind | undefined {
-  return kind === 'tun' ? 'forwarder' : kind === 'vxlan' || kind === 'direct' ? kind : undefined;
+  return kind === 'tun' ? 'forwarder' : flowKindOf(kind);
 }

@@ -7,7 +7,7 @@
 export type Layer = 'user' | 'kernel' | 'physical';
 
 export interface Header {
-  readonly name: 'Ethernet' | 'IP' | 'UDP' | 'VXLAN' | 'data';
+  readonly name: 'Ethernet' | 'IP' | 'UDP' | 'VXLAN' | 'WireGuard' | 'ESP' | 'data' | 'trailer';
   readonly bytes: number;
   /** Put around the container's packet by the overlay. */
   readonly isOuter: boolean;
@@ -30,7 +30,16 @@ export interface FlowHop {
   readonly seen?: readonly string[];
 }
 
-export const FLOW_KINDS = ['forwarder', 'fast-path', 'vxlan', 'direct', 'native'] as const;
+export const FLOW_KINDS = [
+  'forwarder',
+  'fast-path',
+  'vxlan',
+  'direct',
+  'ipip',
+  'wireguard',
+  'ipsec',
+  'native',
+] as const;
 export type FlowKind = (typeof FLOW_KINDS)[number];
 
 export interface Flow {
@@ -48,6 +57,9 @@ export const FLOW_TITLES: Readonly<Record<FlowKind, string>> = {
   'fast-path': 'udp, fast path',
   vxlan: 'vxlan',
   direct: 'host-gw',
+  ipip: 'ipip',
+  wireguard: 'wireguard',
+  ipsec: 'ipsec',
   native: 'native socket',
 };
 
@@ -55,6 +67,14 @@ const ETHERNET = 14;
 const IP = 20;
 const UDP = 8;
 const VXLAN = 8;
+/** Type, receiver and counter of a transport message (drivers/net/wireguard/messages.h). */
+const WIREGUARD = 16;
+/** What is encrypted is filled up to a multiple of 16 bytes; then comes Poly1305's tag. */
+const WIREGUARD_TRAILER = 2 + 16;
+/** SPI and sequence number (RFC 4303), and the explicit part of GCM's nonce (RFC 4106). */
+const ESP = 8 + 8;
+/** Pad length and next header, which need no padding here, and the check value of aes128gcm16. */
+const ESP_TRAILER = 2 + 16;
 /** Of a short message. */
 const DATA = 18;
 
@@ -71,6 +91,22 @@ const inVxlan = [
   header('VXLAN', VXLAN, true),
   header('Ethernet', ETHERNET, true),
   ...packet,
+];
+const inIp = [header('Ethernet', ETHERNET, true), header('IP', IP, true), ...packet];
+const inWireguard = [
+  header('Ethernet', ETHERNET, true),
+  header('IP', IP, true),
+  header('UDP', UDP, true),
+  header('WireGuard', WIREGUARD, true),
+  ...packet,
+  header('trailer', WIREGUARD_TRAILER, true),
+];
+const inEsp = [
+  header('Ethernet', ETHERNET, true),
+  header('IP', IP, true),
+  header('ESP', ESP, true),
+  ...packet,
+  header('trailer', ESP_TRAILER, true),
 ];
 
 type Draft = Omit<FlowHop, 'side'>;
@@ -174,6 +210,66 @@ export function flowOf(kind: FlowKind): Flow {
         ],
         { ...wire, headers: framed, what: 'the container’s own packet between the hosts' },
         [hop('eth0', 'kernel', framed, 'the host forwards it to the bridge'), ...containerIn],
+      );
+    case 'ipip':
+      return flow(
+        'tun',
+        [
+          ...containerOut,
+          hop('flannel.ipip', 'kernel', inIp.slice(1), 'the kernel puts a second IP header before it: no UDP'),
+          hop('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
+        ],
+        { ...wire, headers: inIp, what: 'one packet between the hosts' },
+        [
+          hop('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
+          hop('flannel.ipip', 'kernel', packet, 'the kernel takes the outer IP header off'),
+          ...containerIn,
+        ],
+      );
+    case 'wireguard':
+      return flow(
+        'tun',
+        [
+          ...containerOut,
+          hop(
+            'flannel-wg',
+            'kernel',
+            inWireguard.slice(1),
+            'the kernel encrypts it with the key of the host that owns the address, and puts WireGuard, UDP and IP before it',
+          ),
+          hop('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
+        ],
+        { ...wire, headers: inWireguard, what: 'one datagram between the hosts, whose payload is encrypted' },
+        [
+          hop('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
+          hop(
+            'flannel-wg',
+            'kernel',
+            packet,
+            'the kernel decrypts it, and checks that its sender is in the subnet of that key',
+          ),
+          ...containerIn,
+        ],
+      );
+    case 'ipsec':
+      return flow(
+        'tun',
+        [
+          ...containerOut,
+          hop(
+            'IPsec',
+            'kernel',
+            inEsp.slice(1),
+            'no device: a policy of the kernel has it encrypted, and puts ESP and IP before it',
+          ),
+          hop('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
+        ],
+        { ...wire, headers: inEsp, what: 'one packet between the hosts, encrypted from its ESP header on' },
+        [
+          hop('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
+          hop('IPsec', 'kernel', packet, 'the kernel decrypts it, and a policy checks that it came by this tunnel'),
+          ...containerIn,
+        ],
       );
     case 'native':
       return flow(

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { PEER_PATHS, type PeerPath } from '../../../src/api/peer-path.ts';
 import type { LabResult } from '../../../src/lab/lab-result.ts';
 import type { Hop, Walk } from '../../../src/lab/walk.ts';
 import { capturedFlow } from './captured-walk.ts';
+import { pathWords } from './hosts.ts';
 import { hostView, linkView, look } from './overview.fixture.ts';
 import { chooseWalk } from './walk-choice.ts';
 import { bytesOf, crossingsOf, FLOW_KINDS, flowOf, overheadOf, timeTo } from './walk-flows.ts';
@@ -29,8 +31,36 @@ describe('the ways of a packet', () => {
       ['fast-path', 2, 28],
       ['vxlan', 2, 50],
       ['direct', 2, 0],
+      ['ipip', 2, 20],
+      // Of a message that is filled up by two bytes.
+      ['wireguard', 2, 62],
+      ['ipsec', 2, 54],
       ['native', 2, 0],
     ]);
+  });
+
+  it('are there for every path on which packets leave by a backend of weft itself', () => {
+    const notWeft: readonly string[] = ['command', 'others', 'skipped'];
+    for (const path of Object.keys(PEER_PATHS)) {
+      const { inUse, notDrawn } = chooseWalk(
+        look([hostView('h1'), hostView('h2')], [linkView(0, 1, { path: path as PeerPath })]),
+        undefined,
+        { from: undefined, to: undefined },
+      )!;
+      if (!notWeft.includes(path)) assert.deepEqual([inUse, notDrawn], [path, undefined]);
+      else {
+        assert.equal(inUse, undefined);
+        assert.equal(notDrawn, `The path in use (${pathWords(path as PeerPath)}) is not drawn.`);
+      }
+    }
+  });
+
+  it('are named where no agent says which is in use', () => {
+    const { inUse, notDrawn } = chooseWalk(look([hostView('h1'), hostView('h2')], []), undefined, {
+      from: undefined,
+      to: undefined,
+    })!;
+    assert.deepEqual([inUse, notDrawn], [undefined, 'No agent says which path this pair uses.']);
   });
 
   it('are drawn with user space above the kernel above the wire, from left to right', () => {
@@ -189,6 +219,82 @@ describe('a captured walk', () => {
   });
 });
 
+describe('a captured walk of another tunnel', () => {
+  const ends = (between: readonly Hop[]): Walk => ({
+    ...walk,
+    hops: [
+      concluded('h1c1', 'application', 'user'),
+      seen('h1c1', 'eth0', 0, false),
+      ...between,
+      seen('h2c1', 'eth0', 80, false),
+      concluded('h2c1', 'application', 'user'),
+    ],
+  });
+  const inIp = (node: string, place: string, atUs: number): Hop => {
+    const { inner, ...hop } = seen(node, place, atUs, true);
+    const { sourcePort: _from, destinationPort: _to, ...outer } = hop.packet!;
+    return { ...hop, packet: { ...outer, protocol: 'other', lengthBytes: 66 }, inner: inner! };
+  };
+
+  it('of ipip has its second IP header', () => {
+    const flow = capturedFlow(
+      ends([
+        seen('h1', 'flannel.ipip', 10, false),
+        concluded('h1', 'IP in IP', 'kernel'),
+        inIp('h1', 'eth0', 20),
+        inIp('underlay', 'port1', 30),
+        inIp('h2', 'eth0', 40),
+        concluded('h2', 'IP in IP', 'kernel'),
+        seen('h2', 'flannel.ipip', 50, false),
+      ]),
+      'ipip',
+    );
+    assert.deepEqual(
+      flow.hops.map(({ place, headers }) => [place, bytesOf(headers)]),
+      [
+        ['application', 18],
+        ['veth', 60],
+        ['flannel.ipip', 46],
+        ['IP in IP', 66],
+        ['eth0', 80],
+        ['port 1', 80],
+        ['eth0', 80],
+        ['IP in IP', 46],
+        ['flannel.ipip', 46],
+        ['veth', 60],
+        ['application', 18],
+      ],
+    );
+    assert.equal(overheadOf(flow), overheadOf(flowOf('ipip')));
+  });
+
+  it('of wireguard has the devices at both ends, and between them what is always so, without a time', () => {
+    const flow = capturedFlow(
+      ends([
+        seen('h1', 'flannel-wg', 10, false),
+        concluded('underlay', 'wireguard tunnel', 'physical'),
+        seen('h2', 'flannel-wg', 50, false),
+      ]),
+      'wireguard',
+    );
+    assert.deepEqual(
+      flow.hops.map(({ place, side, atUs }) => [place, side, atUs]),
+      [
+        ['application', 'from', undefined],
+        ['veth', 'from', 0],
+        ['flannel-wg', 'from', 10],
+        ['eth0', 'from', undefined],
+        ['wire', 'wire', undefined],
+        ['eth0', 'to', undefined],
+        ['flannel-wg', 'to', 50],
+        ['veth', 'to', 80],
+        ['application', 'to', undefined],
+      ],
+    );
+    assert.equal(overheadOf(flow), overheadOf(flowOf('wireguard')));
+  });
+});
+
 describe('the choice of a walk', () => {
   const overview = look([hostView('h1'), hostView('h2')], [linkView(0, 1, { path: 'forwarder' })]);
   const containers = (host: string) =>
@@ -205,6 +311,20 @@ describe('the choice of a walk', () => {
     assert.deepEqual([choice?.from.id, choice?.to.id, choice?.inUse], ['h1c1', 'h2c1', 'forwarder']);
     assert.equal(choice?.flows.get('forwarder')?.durationUs, 80);
     assert.equal(choice?.flows.get('vxlan')?.durationUs, undefined);
+  });
+
+  it('is the captured one with every device that the lab has', () => {
+    for (const [device, kind] of [
+      ['vxlan', 'vxlan'],
+      ['direct', 'direct'],
+      ['ipip', 'ipip'],
+      ['wireguard', 'wireguard'],
+    ] as const) {
+      const other = { ...lab, overlay: { device: 'any', kind: device } } as unknown as LabResult;
+      const choice = chooseWalk(overview, other, { from: undefined, to: undefined });
+      assert.equal(choice?.flows.get(kind)?.durationUs, 80, device);
+      assert.equal(choice?.flows.get('forwarder')?.durationUs, undefined, device);
+    }
   });
 
   it('is of two hosts that differ, without times where nothing was captured', () => {

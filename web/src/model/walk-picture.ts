@@ -32,7 +32,11 @@ const KERNEL_DEPTH: Readonly<Record<string, number>> = {
   routing: 0.66,
   flannel0: 0.34,
   'flannel.1': 0.5,
+  'flannel.ipip': 0.5,
+  'flannel-wg': 0.5,
   VXLAN: 0.62,
+  'IP in IP': 0.62,
+  IPsec: 0.62,
   eth0: 0.88,
 };
 

@@ -1,5 +1,5 @@
 import type { WalkChoice } from '../model/walk-choice.ts';
-import { crossingsOf, FLOW_KINDS, type FlowKind, overheadOf } from '../model/walk-flows.ts';
+import { crossingsOf, FLOW_KINDS, FLOW_TITLES, type FlowKind, overheadOf } from '../model/walk-flows.ts';
 import { choose } from '../state.ts';
 
 /** All ways beside each other: why one is faster. */
@@ -9,6 +9,11 @@ export function FlowTable({ choice, kind }: { readonly choice: WalkChoice; reado
   return (
     <div class="flows">
       <h2 class="heading">Ways to send it</h2>
+      {choice.notDrawn !== undefined && (
+        <p class="warn">
+          {choice.notDrawn} Shown is {FLOW_TITLES[kind]}.
+        </p>
+      )}
       <table>
         <thead>
           <tr>

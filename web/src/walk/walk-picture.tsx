@@ -13,7 +13,7 @@ const LAYERS: readonly (readonly [Layer, string, string])[] = [
   ['physical', 'physical', 'layer'],
 ];
 /** Words for boxes that are narrow. */
-const SHORT: Readonly<Record<string, string>> = { application: 'app', 'UDP socket': 'socket' };
+const SHORT: Readonly<Record<string, string>> = { application: 'app', 'UDP socket': 'socket', 'flannel.ipip': 'ipip' };
 const NARROW = 66;
 
 interface PictureProps {
@@ -231,7 +231,10 @@ function Box({ spot, text, layout, palette, stroke, isCurrent = false, note }: B
 }
 
 /** Pixels a byte would make headers too narrow to be seen beside data. */
-const WIDTHS: Readonly<Record<Header['name'], number>> = { Ethernet: 8, IP: 12, UDP: 8, VXLAN: 10, data: 18 };
+const WIDTHS: Readonly<Record<Header['name'], number>> = {
+  ...{ Ethernet: 8, IP: 12, UDP: 8, data: 18 },
+  ...{ VXLAN: 10, WireGuard: 12, ESP: 12, trailer: 10 },
+};
 
 export function headerColour({ name, isOuter }: Header): ColourName {
   return name === 'data' ? 'good' : name === 'Ethernet' ? 'idle' : isOuter ? 'warn' : 'tun';

@@ -29,6 +29,7 @@ export function WalkScreen() {
   );
   if (now === undefined || lab === undefined) return <Waiting />;
   if (choice === undefined) return <p class="empty">A walk needs two hosts.</p>;
+  // Where it is not the one in use, the table beside it says so.
   const kind = FLOW_KINDS.find((one) => one === query.path) ?? choice.inUse ?? 'forwarder';
   return <Walk key={`${choice.from.id} ${choice.to.id} ${kind}`} choice={choice} kind={kind} lab={lab} />;
 }

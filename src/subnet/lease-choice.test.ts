@@ -5,7 +5,7 @@ import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
-import { formatPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import { containsPrefix4, formatPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { type Lease, type LeaseAttrs, leaseKey } from '../lease/lease.ts';
 import { overlap, type Subnets } from '../lease/subnets.ts';
 import { isCompatible } from './allocator.ts';
@@ -120,6 +120,35 @@ describe('chooseLease', () => {
     assert.deepEqual(choose([mine, misfit], undefined, [7]).remove, []);
   });
 
+  it('judges such a lease by the rule for those under the published address: what holds nothing, or came later, is not in its way', () => {
+    const mine = { ...entry('10.5.4.0/24', 7), since: 10 };
+    const reused = (...others: StoredEntry[]): unknown => {
+      const choice = choose([...others, mine], undefined, [7]);
+      return choice.type === 'reuse' ? choice.entry : undefined;
+    };
+    for (const cidr of ['0.0.0.0/0', '10.0.0.0/8', '10.5.0.0/20', '10.5.0.0/21', '10.5.4.0/23', '10.6.0.0/16']) {
+      assert.equal(reused({ ...entry(cidr, 66), since: 5 }), mine, cidr);
+    }
+    assert.equal(reused({ ...entry('10.5.4.128/25', 66), since: 20 }), mine, 'a part of it, later');
+    assert.equal(reused({ ...entry('10.5.4.128/25', 66), since: 5 }), undefined, 'a part of it, earlier');
+  });
+
+  it('is not kept from a subnet by an entry that covers several, but takes none of those while another is free', () => {
+    const cover = ['10.5.0.0/20', '10.5.0.0/21', '10.5.8.0/21'].map((cidr) => entry(cidr, 66));
+    const all = choose(cover);
+    assert.ok(all.type === 'create' && isCompatible(all.subnets, CONFIG));
+    assert.deepEqual(all.reports, ['picking', 'picked-under']);
+    const half = choose(cover.slice(1, 2));
+    assert.ok(half.type === 'create' && !overlap(half.subnets, cover[1]!.subnets));
+    assert.deepEqual(half.reports, ['picking']);
+    // What the host has, or had, it keeps.
+    const own = entry('10.5.4.0/24', 1);
+    assert.deepEqual(choose([...cover, own]), { type: 'reuse', entry: own, remove: [], reports: [] });
+    assert.deepEqual(choose(cover, own.subnets).reports, ['previous-reused']);
+    // A part of a subnet is one subnet, of a host from before SubnetLen was made shorter.
+    assert.deepEqual(choose([entry('10.5.4.128/25', 66)], own.subnets).reports, ['previous-taken', 'picking']);
+  });
+
   it('tells who has the previous subnet', () => {
     assert.deepEqual(choose([entry('10.5.4.0/24', 2)], subnets('10.5.4.0/24')).reports, ['previous-taken', 'picking']);
     assert.deepEqual(choose([entry('10.5.4.0/24', undefined)], subnets('10.5.4.0/24')).reports, [
@@ -145,9 +174,9 @@ describe('chooseLease', () => {
     assert.ok(again.type === 'create' && again.from === 'previous');
   });
 
-  it('whatever the store holds, gives a fitting subnet that overlaps nothing that stays, or nothing', () => {
+  it('whatever the store holds, gives a fitting subnet that overlaps nothing that holds one, nothing at all if it can, or none', () => {
     const prefix = fc
-      .record({ block: fc.nat(511), length: fc.integer({ min: 21, max: 27 }) })
+      .record({ block: fc.nat(511), length: fc.oneof(fc.integer({ min: 21, max: 27 }), fc.constantFrom(0, 8, 19, 20)) })
       .map(({ block, length }) => {
         const text = `10.5.${(block >> 3) & 31}.${(block & 7) * 32}/${length}`;
         return formatPrefix4(parsePrefix4(text)!);
@@ -158,11 +187,14 @@ describe('chooseLease', () => {
         return { ...entry(cidr, owner ?? undefined), expiresAtMs: permanent ? undefined : 1_000 };
       });
     const previous = fc.option(prefix.map(subnets), { nil: undefined });
+    const plan = Array.from({ length: 15 }, (_, n) => subnets(`10.5.${n + 1}.0/24`));
+    const isOneSubnet = ({ subnets: { ipv4 } }: StoredEntry): boolean =>
+      ipv4 !== undefined && ipv4.length >= 24 && containsPrefix4(CONFIG.ipv4!.network, ipv4);
     fc.assert(
       fc.property(
         fc.array(stored, { maxLength: 12 }),
         previous,
-        fc.double({ min: 0, max: 0.999 }),
+        fc.double({ min: 0, max: 0.999, noNaN: true }),
         (entries, before, r) => {
           const options = { config: CONFIG, attrs: host(1), entries, previous: before, report: () => {} };
           let choice: ReturnType<typeof chooseLease<StoredEntry>>;
@@ -170,6 +202,8 @@ describe('chooseLease', () => {
             choice = chooseLease({ ...options, random: () => r });
           } catch (error) {
             assert.ok(error instanceof Error && 'code' in error && error.code === 'WEFT_SUBNET_EXHAUSTED');
+            const held = entries.filter((each) => isOneSubnet(each));
+            assert.ok(plan.every((subnet) => held.some((each) => overlap(each.subnets, subnet))));
             return;
           }
           const given = (choice.type === 'reuse' ? choice.entry : choice).subnets;
@@ -177,7 +211,13 @@ describe('chooseLease', () => {
           const stay = entries.filter((each) => !choice.remove.includes(each));
           for (const each of stay) {
             const mine = each.attrs !== undefined && sameHost(each.attrs, host(1));
-            if (!(choice.type === 'reuse' && mine)) assert.ok(!overlap(each.subnets, given), leaseKey(each));
+            if (!isOneSubnet(each) || (choice.type === 'reuse' && mine)) continue;
+            assert.ok(!overlap(each.subnets, given), leaseKey(each));
+          }
+          const claims = stay.filter((each) => containsPrefix4(CONFIG.ipv4!.network, each.subnets.ipv4!));
+          const isClaimed = (subnet: Subnets): boolean => claims.some((each) => overlap(each.subnets, subnet));
+          if (choice.type === 'create' && choice.from === 'free' && isClaimed(given)) {
+            assert.ok(plan.every(isClaimed), 'another subnet is free of all claims');
           }
           for (const each of choice.remove) {
             assert.ok(each.attrs !== undefined && sameHost(each.attrs, host(1)) && each.expiresAtMs !== undefined);
@@ -200,7 +240,10 @@ describe('judgeOwn', () => {
     assert.equal(judge([entry('10.5.4.0/24', 2)], 1_000), 'absent', 'somebody else’s, expired');
     assert.equal(judge([entry('10.5.4.0/24', undefined)]), 'damaged');
     assert.equal(judge([entry('10.5.4.0/24', 2)]), 'lost');
-    assert.equal(judge([entry('10.5.4.0/23', 2)]), 'lost');
+    assert.equal(judge([entry('10.5.4.128/25', 2)]), 'lost');
+    for (const cidr of ['0.0.0.0/0', '10.5.0.0/20', '10.5.0.0/21', '10.5.4.0/23']) {
+      assert.equal(judge([entry(cidr, 2)]), 'absent', `${cidr} is more than one subnet`);
+    }
     assert.equal(judge([entry('10.5.4.0/24', 1), entry('10.5.4.0/25', 2)], 500), 'held', 'ours is older');
     assert.equal(
       judge([entry('10.5.4.0/24', 1), entry('10.5.4.0/25', 2, 2_000)], 1_000),

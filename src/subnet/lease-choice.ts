@@ -31,10 +31,21 @@ export const EVERYWHERE: Networks = {
 };
 
 /**
- * What an entry keeps from others: its subnets, whatever their length, as far as they lie in the networks. A claim to more than
- * a network, or to something else, holds nothing, or one key (`0.0.0.0-0`) would hold everything.
+ * What an entry keeps from others, in each family: the subnet that it names or lies in, where that is one of the network. What names
+ * more than one subnet holds none, or one entry (`0.0.0.0-0`, `10.244.0.0-16`) would hold everything, and a host whose own entry has
+ * run out would lose its subnet to it. It may be the lease of a host that has not been restarted since SubnetLen was made longer: new
+ * hosts keep out of its way while there is room (see `pick`). What is longer than SubnetLen, of a host from before SubnetLen was made
+ * shorter, costs no more than the one subnet in which that host has its containers.
  */
-export function heldOf({ subnets }: StoredEntry, { ipv4, ipv6 }: Networks): Subnets {
+export function heldOf(entry: StoredEntry, networks: Networks): Subnets {
+  const { ipv4, ipv6 } = claimedOf(entry, networks);
+  const isOne = (subnet: { length: number } | undefined, plan: { subnetLength: number } | undefined): boolean =>
+    subnet !== undefined && plan !== undefined && subnet.length >= plan.subnetLength;
+  return { ipv4: isOne(ipv4, networks.ipv4) ? ipv4 : undefined, ipv6: isOne(ipv6, networks.ipv6) ? ipv6 : undefined };
+}
+
+/** The subnets of an entry, whatever their length, as far as they lie in the networks. */
+function claimedOf({ subnets }: StoredEntry, { ipv4, ipv6 }: Networks): Subnets {
   const has4 = subnets.ipv4 !== undefined && ipv4 !== undefined && containsPrefix4(ipv4.network, subnets.ipv4);
   const has6 = subnets.ipv6 !== undefined && ipv6 !== undefined && containsPrefix6(ipv6.network, subnets.ipv6);
   return { ipv4: has4 ? subnets.ipv4 : undefined, ipv6: has6 ? subnets.ipv6 : undefined };
@@ -85,8 +96,8 @@ export type OwnVerdict<E extends StoredEntry> =
   | { readonly type: 'lost'; readonly reason: string };
 
 /**
- * What has become of a lease that this host held. `entries` are all that the store has, expired ones included; what lies outside
- * `networks` takes nothing away.
+ * What has become of a lease that this host held. `entries` are all that the store has, expired ones included; what holds
+ * nothing of `networks` takes nothing away.
  */
 export function judgeOwn<E extends StoredEntry>(
   own: Lease,
@@ -158,7 +169,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
   const usableHere = here.filter(
     (entry) =>
       isCompatible(entry.subnets, config) &&
-      !entries.some((other) => other !== entry && overlap(other.subnets, entry.subnets)),
+      !entries.some((other) => other !== entry && isInTheWay(other, entry, config)),
   );
   const isPrevious = (entry: E): boolean => previous !== undefined && leaseKey(entry) === subnetsKey(previous);
   const reused =
@@ -179,8 +190,7 @@ export function chooseLease<E extends StoredEntry>(options: ChooseOptions<E>): L
       return { type: 'create', subnets: previous, from: 'previous', remove };
     }
   }
-  const taken = held.map((entry) => heldOf(entry, config));
-  return { type: 'create', subnets: pick(config, taken, random, report), from: 'free', remove };
+  return { type: 'create', subnets: pick(config, held, random, report), from: 'free', remove };
 }
 
 /** Whether the own entry must give way: the other claims some of it, and did not come later. */
@@ -189,30 +199,47 @@ function isInTheWay(other: StoredEntry, own: StoredEntry, networks: Networks): b
   return !isLater && overlap(heldOf(other, networks), own.subnets);
 }
 
+/** A subnet that overlaps no claim at all, as flannel picks it; where there is none, one that nobody holds. */
 function pick(
-  { ipv4, ipv6 }: NetworkConfig,
-  held: readonly Subnets[],
+  config: NetworkConfig,
+  entries: readonly StoredEntry[],
   random: () => number,
   report: ReportSink,
 ): Subnets {
+  const { ipv4, ipv6 } = config;
+  const claimed = entries.map((entry) => claimedOf(entry, config));
+  const held = entries.map((entry) => heldOf(entry, config));
   let subnet4: Ipv4Prefix | undefined;
   if (ipv4 !== undefined) {
     report({ type: 'picking', from: ipv4.subnetMin, to: ipv4.subnetMax });
-    const taken = held.flatMap((lease) => lease.ipv4 ?? []);
-    subnet4 = pickSubnet4(ipv4, taken, random);
+    const from = (taken: readonly Subnets[]): Ipv4Prefix | undefined =>
+      pickSubnet4(
+        ipv4,
+        taken.flatMap((subnets) => subnets.ipv4 ?? []),
+        random,
+      );
+    subnet4 = from(claimed) ?? from(held);
     if (subnet4 === undefined)
       throw exhausted(formatIpv4(ipv4.subnetMin), formatIpv4(ipv4.subnetMax), ipv4.subnetLength);
   }
   let subnet6: Ipv6Prefix | undefined;
   if (ipv6 !== undefined) {
     report({ type: 'picking', from: ipv6.subnetMin, to: ipv6.subnetMax });
-    const taken = held.flatMap((lease) => lease.ipv6 ?? []);
-    subnet6 = pickSubnet6(ipv6, taken, random);
+    const from = (taken: readonly Subnets[]): Ipv6Prefix | undefined =>
+      pickSubnet6(
+        ipv6,
+        taken.flatMap((subnets) => subnets.ipv6 ?? []),
+        random,
+      );
+    subnet6 = from(claimed) ?? from(held);
     if (subnet6 === undefined) {
       throw exhausted(formatIpv6(ipv6.subnetMin), formatIpv6(ipv6.subnetMax), ipv6.subnetLength);
     }
   }
-  return { ipv4: subnet4, ipv6: subnet6 };
+  const subnets = { ipv4: subnet4, ipv6: subnet6 };
+  const over = entries.find((_, i) => overlap(claimed[i]!, subnets));
+  if (over !== undefined) report({ type: 'picked-under', subnets, entry: over.subnets, by: over.attrs });
+  return subnets;
 }
 
 function exhausted(from: string, to: string, length: number): WeftError {

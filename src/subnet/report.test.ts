@@ -44,4 +44,11 @@ describe('describeReport', () => {
       'Error renewing lease (trying again in 1m0s): no answer',
     );
   });
+
+  it('says whose claim a subnet was taken under, where no other is free', () => {
+    const entry = { ipv4: parsePrefix4('10.244.0.0/16'), ipv6: undefined };
+    const { severity, text } = describeReport({ type: 'picked-under', subnets: lease.subnets, entry, by: lease.attrs });
+    assert.equal(severity, 'warning');
+    assert.match(text, /^Taking 10\.244\.38\.0\/24, although 10\.98\.0\.12 claims it with 10\.244\.0\.0\/16: /);
+  });
 });

@@ -16,6 +16,13 @@ export type SubnetReport =
   | { readonly type: 'previous-incompatible'; readonly subnets: Subnets }
   | { readonly type: 'previous-taken'; readonly subnets: Subnets; readonly by: LeaseAttrs | undefined }
   | { readonly type: 'picking'; readonly from: Ipv4Addr | Ipv6Addr; readonly to: Ipv4Addr | Ipv6Addr }
+  /** No subnet is left that nobody claims; this one lies in an entry that claims several. */
+  | {
+      readonly type: 'picked-under';
+      readonly subnets: Subnets;
+      readonly entry: Subnets;
+      readonly by: LeaseAttrs | undefined;
+    }
   | { readonly type: 'lease-allocated'; readonly lease: Lease }
   | { readonly type: 'create-race-lost'; readonly key: LeaseKey }
   | { readonly type: 'renewal-scheduled'; readonly delayMs: number }
@@ -104,6 +111,11 @@ export function describeReport(report: SubnetReport): { readonly severity: Repor
       return {
         severity: 'info',
         text: `Picking subnet in range ${formatEither(report.from)} ... ${formatEither(report.to)}`,
+      };
+    case 'picked-under':
+      return {
+        severity: 'warning',
+        text: `Taking ${formatSubnets(report.subnets)}, although ${formatOwner(report.by)} claims it with ${formatSubnets(report.entry)}: that is more than one subnet, and no other is free. Delete that entry if no host has it`,
       };
     case 'lease-allocated':
       return {

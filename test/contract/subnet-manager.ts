@@ -394,14 +394,20 @@ export function subnetManagerContract(
       assert.equal(leaseKey(lease), '10.5.8.0-24');
     });
 
-    allocationTest('is not kept from a subnet by an entry outside the network, nor loses one to it', async (t) => {
+    allocationTest('is not kept from a subnet by an entry for more than one, nor loses one to it', async (t) => {
       const { harness, config, signal } = t;
       const own = await harness.manager().acquireLease(config, attrsOf(1), signal);
-      for (const cidr of ['0.0.0.0/0', '10.0.0.0/8']) await harness.writeEntry(leaseOf(cidr, 66));
+      for (const cidr of ['0.0.0.0/0', '10.0.0.0/8', '10.5.0.0/16', '10.5.0.0/17', '10.5.0.0/21', '10.5.8.0/21']) {
+        await harness.writeEntry(leaseOf(cidr, 66));
+      }
       const four = leaseOf('0.0.0.0/0', 66);
       const everything = { ...four, subnets: { ...four.subnets, ipv6: parsePrefix6('::/0')! } };
       await harness.writeEntry(everything);
-      // A host that is restarted, one that is new, and one whose entry has gone for a moment.
+      // A host that is restarted, also under another of its addresses, one that is new, and one whose entry has gone for a moment.
+      const hostAddresses = [1, 9].map((host) => attrsOf(host).publicAddresses.ipv4!);
+      const moved = await harness.manager().acquireLease(config, attrsOf(9), signal, { hostAddresses });
+      assert.equal(leaseKey(moved), leaseKey(own));
+      await harness.manager().acquireLease(config, attrsOf(1), signal, { hostAddresses });
       const again = await harness.manager().acquireLease(config, attrsOf(1), signal);
       assert.equal(leaseKey(again), leaseKey(own));
       const other = await harness.manager().acquireLease(config, attrsOf(2), signal);

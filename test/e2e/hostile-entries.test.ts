@@ -193,13 +193,14 @@ describe('entries of an attacker, in etcd', () => {
     await put('0.0.0.0-0&::-0', { PublicIP: '10.98.0.66', PublicIPv6: 'fd98::66' });
     await put('0.0.0.0-0', { PublicIP: '10.98.0.66' });
     await put(`${victim}.0-25`, { PublicIP: '10.98.0.67' });
+    for (const all of ['10.244.0.0-16', '10.244.0.0-17', '10.244.128.0-17']) await put(all, { PublicIP: '10.98.0.66' });
     await put('10.244.250.0-24', { PublicIP: '127.0.0.1' });
     await put('10.244.251.0-24', { PublicIP: '10.244.251.1' });
     await put('10.244.252.0-24', `{"PublicIP":"10.98.0.68","BackendData":${NESTED[0]}}`);
     await put('10.244.252.0-24', `{"PublicIP":"10.98.0.68","BackendData":${NESTED[1]}}`);
     for (const agent of agents) {
       await untilRefused(agent, 'outside-network', 2);
-      await untilRefused(agent, 'wrong-length', 1);
+      await untilRefused(agent, 'wrong-length', 4);
       await untilRefused(agent, 'address-not-unicast', 1);
       await untilRefused(agent, 'address-in-network', 1);
     }

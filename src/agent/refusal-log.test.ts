@@ -24,8 +24,10 @@ it('a flood of refusals is some lines, and a word about the others', () => {
   log.say([{ lease, reason: 'overlaps-own', by: undefined }]);
   assert.match(lines[0]!, /^E Refusing the lease 0\.0\.0\.0\/0: /);
   log.say(Array.from({ length: 10_000 }, () => ({ lease, reason: 'outside-network' as const, by: undefined })));
-  assert.equal(lines.length, 20);
+  assert.equal(lines.length, 21);
+  log.say([{ lease, reason: 'overlaps-own', by: undefined }]);
+  assert.match(lines[21]!, /^E Refusing the lease .*\[overlaps-own\]$/, 'not lost among the others');
   nowMs = 10_000;
   log.say([{ lease, reason: 'outside-network', by: undefined }]);
-  assert.match(lines[20]!, /\(9981 more were refused and not logged\)$/);
+  assert.match(lines[22]!, /\(9980 more were refused and not logged\)$/);
 });

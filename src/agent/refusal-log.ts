@@ -1,38 +1,32 @@
 import { describeRefusal, type Refusal } from '../lease/lease-gate.ts';
 import type { Log } from '../log/log.ts';
-import { TokenBucket } from '../token-bucket.ts';
-
-/** So many lines at once, and one more in each so many milliseconds. */
-const BURST = 20;
-const LINE_EVERY_MS = 10_000;
+import { EntryLines } from './entry-lines.ts';
 
 /** Says of each entry of the store that is not believed why, once; of thousands of them that there are more. */
 export class RefusalLog {
   readonly #log: Pick<Log, 'error' | 'warn'>;
-  readonly #now: () => number;
-  readonly #bucket = new TokenBucket(BURST, LINE_EVERY_MS);
-  #silent = 0;
+  /** Two hosts that claim one subnet are cut off from some of the others: that is not lost among what else is refused. */
+  readonly #ofOwn: EntryLines;
+  readonly #ofOthers: EntryLines;
 
-  constructor(log: Pick<Log, 'error' | 'warn'>, now: () => number = () => performance.now()) {
+  constructor(log: Pick<Log, 'error' | 'warn'>, now?: () => number) {
     this.#log = log;
-    this.#now = now;
+    this.#ofOwn = new EntryLines(now);
+    this.#ofOthers = new EntryLines(now);
   }
 
   /** @returns those that it has said. */
   say(news: readonly Refusal[]): Refusal[] {
     const said: Refusal[] = [];
-    const nowMs = this.#now();
     for (const refusal of news) {
-      if (!this.#bucket.take(nowMs)) {
-        this.#silent++;
-        continue;
-      }
+      const isOfOwn = refusal.reason === 'overlaps-own';
+      const unsaid = (isOfOwn ? this.#ofOwn : this.#ofOthers).next();
+      if (unsaid === undefined) continue;
       said.push(refusal);
-      const more = this.#silent === 0 ? '' : ` (${this.#silent} more were refused and not logged)`;
-      this.#silent = 0;
+      const more = unsaid === 0 ? '' : ` (${unsaid} more were refused and not logged)`;
       const text = `${describeRefusal(refusal)}${more}`;
-      // Two hosts that claim one subnet are cut off from some of the others: nobody should have to look for it.
-      if (refusal.reason === 'overlaps-own') this.#log.error(text);
+      // Nobody should have to look for it.
+      if (isOfOwn) this.#log.error(text);
       else this.#log.warn(text);
     }
     return said;

@@ -4,6 +4,7 @@ import type { Log } from '../log/log.ts';
 import { describeReport, type ReportSink, type SubnetReport } from '../subnet/report.ts';
 import { eventOfReport } from './agent-events.ts';
 import type { AgentFigures } from './agent-figures.ts';
+import { EntryLines } from './entry-lines.ts';
 import type { NodeReadiness } from './readiness.ts';
 import type { StartupFailures } from './startup-failures.ts';
 import { describeStore } from './store-name.ts';
@@ -22,10 +23,13 @@ export interface StoreReportsParts {
 /** What the subnet manager reports, told wherever people look: log, events, metrics, readiness, the file for the CNI plugin. */
 export class StoreReports {
   readonly #parts: StoreReportsParts;
+  readonly #unreadable: EntryLines;
   readonly #failed = Promise.withResolvers<false>();
 
-  constructor(parts: StoreReportsParts) {
+  /** @param now of a clock that goes on, in milliseconds. */
+  constructor(parts: StoreReportsParts, now?: () => number) {
     this.#parts = parts;
+    this.#unreadable = new EntryLines(now);
   }
 
   /** Resolves once the store could not be reached. */
@@ -36,23 +40,25 @@ export class StoreReports {
   readonly take: ReportSink = (entry) => {
     const { options, figures, readiness, failures, record, isCarrying } = this.#parts;
     const event = eventOfReport(entry, describeStore(options), figures.storeReachable);
-    if (event !== undefined) record(event);
     figures.countReport(entry);
-    const { severity, text } = this.#log(entry);
+    const unsaid = entry.type === 'entry-unreadable' ? this.#unreadable.next() : 0;
+    if (unsaid === undefined) return;
+    if (event !== undefined) record(event);
+    const { severity, text } = this.#log(entry, unsaid);
     if (severity === 'warning' || severity === 'error') failures.waiting(text);
     if (entry.type !== 'store-failed') return;
     this.#failed.resolve(false);
     if (!isCarrying()) readiness.waiting(text);
   };
 
-  #log(entry: SubnetReport): ReturnType<typeof describeReport> {
+  #log(entry: SubnetReport, unsaid: number): ReturnType<typeof describeReport> {
     const { log } = this.#parts;
-    const described = describeReport(entry);
-    const { severity, text } = described;
+    const { severity, text: said } = describeReport(entry);
+    const text = unsaid === 0 ? said : `${said} (${unsaid} more could not be read and were not logged)`;
     if (severity === 'debug') log.verbose(1, text);
     else if (severity === 'info') log.info(text);
     else if (severity === 'warning') log.warn(text);
     else log.error(text);
-    return described;
+    return { severity, text };
   }
 }

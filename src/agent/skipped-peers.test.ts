@@ -34,4 +34,25 @@ describe('peers that are not reached', () => {
     assert.equal(lines.length, 21);
     assert.deepEqual([lines[0], lines.at(-1)], ['Cannot reach 10.244.1.0/24: too far.', 'And 180 more.']);
   });
+
+  it('are few lines and events of thousands, also of one that has another reason all the time', () => {
+    const [lines, events]: [string[], string[]] = [[], []];
+    let nowMs = 0;
+    const skipped = new SkippedPeers(
+      { warn: (text) => void lines.push(text) },
+      ({ subject }) => void events.push(subject),
+      () => nowMs,
+    );
+    for (let n = 0; n < 1_000; n++) {
+      skipped.set(`10.${n >> 8}.${n & 255}.0-24` as LeaseKey, { skipped: 'it has no data' });
+    }
+    assert.deepEqual([lines.length, events.length, skipped.count], [20, 20, 1_000]);
+    for (let n = 0; n < 1_000; n++) skipped.set(FIRST, { skipped: `its data is ${n}` });
+    assert.equal(lines.length, 20);
+    assert.match(skipped.reasonOf(FIRST)!, /its data is 999$/);
+    nowMs = 10_000;
+    skipped.set(FIRST, { skipped: 'too far' });
+    assert.equal(lines.at(-1), 'Cannot reach 10.244.1.0/24: too far (1980 more peers were not logged)');
+    assert.equal(events.length, 21);
+  });
 });

@@ -2,20 +2,24 @@ import type { PeerPart, SkippedPeer } from '../backend/backend.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { LeaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import { EntryLines } from './entry-lines.ts';
 
 /** So many are named to `weft doctor`; a wrong configuration can make it all of thousands. */
 const MAX_NAMED = 20;
 
-/** Peers that this host cannot reach, or in one family only, and why: said once each time that the reason is another one. */
+/** Peers that this host cannot reach, or in one family only, and why: said once each time that the reason is another one, of few of many. */
 export class SkippedPeers {
   /** What was said. */
   readonly #texts = new Map<LeaseKey, string>();
   readonly #log: Pick<Log, 'warn'>;
   readonly #record: RecordEvent;
+  readonly #lines: EntryLines;
 
-  constructor(log: Pick<Log, 'warn'>, record: RecordEvent) {
+  /** @param now of a clock that goes on, in milliseconds. */
+  constructor(log: Pick<Log, 'warn'>, record: RecordEvent, now?: () => number) {
     this.#log = log;
     this.#record = record;
+    this.#lines = new EntryLines(now);
   }
 
   /** What the backend makes of that peer; `undefined` when it has gone. */
@@ -23,12 +27,16 @@ export class SkippedPeers {
     const text = textOf(key, part);
     if (text === undefined) this.#texts.delete(key);
     else {
-      if (this.#texts.get(key) !== text) {
-        this.#log.warn(text);
-        this.#record({ kind: 'peer-skipped', severity: 'warning', subject: key.replaceAll('-', '/'), text });
-      }
+      if (this.#texts.get(key) !== text) this.#say(key, text);
       this.#texts.set(key, text);
     }
+  }
+
+  #say(key: LeaseKey, text: string): void {
+    const unsaid = this.#lines.next();
+    if (unsaid === undefined) return;
+    this.#log.warn(unsaid === 0 ? text : `${text} (${unsaid} more peers were not logged)`);
+    this.#record({ kind: 'peer-skipped', severity: 'warning', subject: key.replaceAll('-', '/'), text });
   }
 
   /** Why that one is not reached, or in one family only. */

@@ -574,6 +574,26 @@ export function subnetManagerContract(
       assert.deepEqual(other.leases.get(key)?.attrs, { ...attrsOf(4), backendType: 'vxlan' });
     });
 
+    test('has it for a backend that wants it and comes after one that does not', async (t) => {
+      const { harness, config, signal } = t;
+      await harness.writeEntry(leaseOf('10.5.2.0/24', 2, HOUR_MS, { VNI: 1 }));
+      const key = '10.5.2.0-24' as LeaseKey;
+      const manager = harness.manager();
+      const session = new AbortController();
+      const other = new Picture(manager.watchLeases(config, session.signal, { backendData: false }));
+      await other.first();
+      assert.deepEqual(other.leases.get(key)?.attrs, { ...attrsOf(2), backendType: 'vxlan' });
+      session.abort();
+      const wanting = new Picture(manager.watchLeases(config, signal, { backendData: true }));
+      await wanting.first();
+      assert.deepEqual(wanting.leases.get(key)?.attrs, attrsOf(2, { VNI: 1 }));
+      await harness.writeEntry(leaseOf('10.5.2.0/24', 2, HOUR_MS, { VNI: 2 }));
+      await wanting.until('the new data', () => {
+        const data = wanting.leases.get(key)?.attrs.backendData.ipv4;
+        return JSON.stringify(data) === '{"VNI":2}';
+      });
+    });
+
     test('goes on over an outage of the store without withdrawing anybody', async ({ harness, config, signal }) => {
       const failed = Promise.withResolvers<void>();
       const manager = harness.manager({ report: (report) => report.type === 'store-failed' && failed.resolve() });

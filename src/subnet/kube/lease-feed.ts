@@ -8,6 +8,7 @@ import { LeaseUpdateQueue } from '../update-queue.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import { type LeaseFamilies, leaseFamilies, nodeLease } from './node-lease.ts';
 import type { NodeRecord } from './node-record.ts';
+import type { NodeFeed } from './node-store.ts';
 
 export interface LeaseFeedOptions {
   readonly config: NetworkConfig;
@@ -20,7 +21,7 @@ export interface LeaseFeedOptions {
 }
 
 /** Turns what happens to Node objects into what happens to leases, for one consumer. */
-export class LeaseFeed {
+export class LeaseFeed implements NodeFeed {
   readonly #options: LeaseFeedOptions;
   readonly #families: LeaseFamilies;
   readonly #queue = new LeaseUpdateQueue();
@@ -31,6 +32,10 @@ export class LeaseFeed {
   constructor(options: LeaseFeedOptions) {
     this.#options = options;
     this.#families = leaseFamilies(options.config);
+  }
+
+  get backendData(): boolean {
+    return this.#options.backendData;
   }
 
   /** All nodes there are; those in `unreadable` keep the lease they had. */

@@ -16,6 +16,7 @@ export interface NodeRecord {
   /** Whether the annotation `kube-subnet-manager` is `true`: only such nodes are peers. */
   readonly managed: boolean;
   readonly backendType: string | undefined;
+  /** Of nodes other than the own one kept only where asked for: each may be 64 KiB long. */
   readonly backendData: PerFamily<string | undefined>;
   readonly publicAddresses: PerFamily<string | undefined>;
   /** status.addresses that are IP addresses; kept only where asked for. */
@@ -36,12 +37,22 @@ export interface OwnNodeDetails {
 /** In the place of a longer annotation, which is not kept: no reader takes it for a value, and the owner writes its own again. */
 const TOO_LONG = `longer than ${ENTRY_BOUNDS.length} characters`;
 
+const NO_DATA: NodeRecord['backendData'] = { ipv4: undefined, ipv6: undefined };
+
+/** What is kept of other nodes beside what their leases need with every backend. */
+export interface KeptOfOthers {
+  /** The addresses that the store has for them. */
+  readonly addresses?: boolean;
+  /** What they publish for the backend; kept unless told not to. */
+  readonly data?: boolean;
+}
+
 /** @throws Error, saying what is wrong, when it is no Node that can be read. */
 export function nodeRecord(
   object: unknown,
   keys: AnnotationKeys,
   ownName: string,
-  { addresses = false } = {},
+  { addresses = false, data = true }: KeptOfOthers = {},
 ): NodeRecord {
   const node = mapping(object, 'the object');
   const metadata = mapping(node.metadata, 'metadata');
@@ -64,7 +75,7 @@ export function nodeRecord(
     podCidrs: podCidrs(spec),
     managed: annotation(keys.kubeSubnetManager) === 'true',
     backendType: annotation(keys.backendType),
-    backendData: annotations(keys.backendData),
+    backendData: data || name === ownName ? annotations(keys.backendData) : NO_DATA,
     publicAddresses: annotations(keys.publicAddresses),
     addresses: addresses ? addressesOf(node.status) : undefined,
     own:
@@ -77,6 +88,10 @@ export function nodeRecord(
           }
         : undefined,
   };
+}
+
+export function withoutData(node: NodeRecord): NodeRecord {
+  return { ...node, backendData: NO_DATA };
 }
 
 /** Whether nothing that is kept has changed; most updates of a Node are heart-beats. */

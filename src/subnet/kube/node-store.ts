@@ -2,8 +2,7 @@ import { asError } from '../outage.ts';
 import type { ReportSink } from '../report.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { KubeApi } from './kube-api.ts';
-import type { LeaseFeed } from './lease-feed.ts';
-import { type NodeRecord, nodeRecord, sameNodeRecord } from './node-record.ts';
+import { type NodeRecord, nodeRecord, sameNodeRecord, withoutData } from './node-record.ts';
 import { type ReflectorEvent, type ReflectorTiming, reflect } from './reflector.ts';
 
 export interface NodeStoreOptions {
@@ -25,14 +24,28 @@ export type OwnNews =
   | { readonly type: 'unavailable'; readonly error: Error }
   | { readonly type: 'available' };
 
+/** Who is told of all nodes. */
+export interface NodeFeed {
+  /** Whether what nodes publish for the backend is of use to it. */
+  readonly backendData: boolean;
+  /** All nodes there are; those in `unreadable` are as they were. */
+  replaced(nodes: Iterable<NodeRecord>, unreadable: ReadonlySet<string>): void;
+  set(node: NodeRecord): void;
+  deleted(name: string): void;
+}
+
 /** All nodes of the cluster, kept current by one reflector from the first use on. */
 export class NodeStore {
   readonly #options: NodeStoreOptions;
   readonly #nodes = new Map<string, NodeRecord>();
-  readonly #feeds = new Set<LeaseFeed>();
+  readonly #feeds = new Set<NodeFeed>();
   readonly #listeners = new Set<OwnListener>();
   readonly #synced = Promise.withResolvers<void>();
+  /** What other nodes publish for the backend, until it is known that nobody wants it. */
+  #keepsData = true;
   #isSynced = false;
+  /** Of one reflector. */
+  #turn = new AbortController();
   #lastError: Error | undefined;
   #running: Promise<void> | undefined;
 
@@ -66,9 +79,10 @@ export class NodeStore {
   }
 
   /** The feed gets all nodes once they are known, and all changes after that, until the returned function is called. */
-  attach(feed: LeaseFeed): () => void {
-    this.#start();
+  attach(feed: NodeFeed): () => void {
     this.#feeds.add(feed);
+    this.#keepData([...this.#feeds].some(({ backendData }) => backendData));
+    this.#start();
     if (this.#isSynced) feed.replaced(this.#nodes.values(), new Set());
     return () => this.#feeds.delete(feed);
   }
@@ -106,14 +120,37 @@ export class NodeStore {
 
   async #run(): Promise<void> {
     const { api, annotations, ownName, addresses, report, timing, signal } = this.#options;
-    const reduce = (object: unknown): NodeRecord => nodeRecord(object, annotations, ownName, { addresses });
-    try {
-      for await (const event of reflect({ api, path: '/api/v1/nodes', reduce, report, timing }, signal)) {
-        this.#take(event);
+    const reduce = (object: unknown): NodeRecord =>
+      nodeRecord(object, annotations, ownName, { addresses, data: this.#keepsData });
+    while (!signal.aborted) {
+      this.#turn = new AbortController();
+      const ends = AbortSignal.any([signal, this.#turn.signal]);
+      try {
+        for await (const event of reflect({ api, path: '/api/v1/nodes', reduce, report, timing }, ends)) {
+          if (ends.aborted) break;
+          this.#take(event);
+        }
+      } catch (error) {
+        if (!ends.aborted) throw error;
       }
-    } catch (error) {
-      if (!signal.aborted) throw error;
     }
+  }
+
+  /** What was not kept is read again: a backend that wants it has taken the place of one that does not. */
+  #keepData(keep: boolean): void {
+    if (keep === this.#keepsData) return;
+    this.#keepsData = keep;
+    if (!keep) {
+      for (const node of this.#nodes.values()) {
+        if (node.name !== this.#options.ownName) this.#nodes.set(node.name, withoutData(node));
+      }
+      return;
+    }
+    if (this.#running === undefined) return;
+    this.#isSynced = false;
+    this.#turn.abort(new Error('all nodes are read again'));
+    // The next reflector says so itself if it does not reach the server.
+    if (this.#lastError !== undefined) this.#take({ type: 'available' });
   }
 
   #take(event: ReflectorEvent<NodeRecord>): void {

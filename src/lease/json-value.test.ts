@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { ENTRY_BOUNDS, jsonValueOf, parseGoJson } from './go-json.ts';
-import { equalJson, JsonBoundsError, parseJsonWithin } from './json-value.ts';
+import { equalJson, JsonBoundsError, parseJsonWithin, textWithin } from './json-value.ts';
 import type { JsonValue } from './lease.ts';
 
 const WIDE = { depth: 100, length: 100_000, values: 10_000 };
@@ -44,6 +44,52 @@ describe('JSON within bounds', () => {
     }
     assert.equal(parseGoJson(nested(3_000), ENTRY_BOUNDS).ok, false);
     assert.throws(() => parseJsonWithin(nested(1_000_000), { ...WIDE, length: 10_000_000 }), JsonBoundsError);
+  });
+});
+
+describe('one text of a document that is not parsed', () => {
+  const PATH = ['metadata', 'name'];
+
+  it('is that which stands at the path, and no other', () => {
+    for (const [text, found] of [
+      ['{"kind":"Node","metadata":{"labels":{"name":"no"},"name":"yes"},"name":"no"}', 'yes'],
+      ['{ "metadata" : { "name" : "a\\"\\u0062" } }', 'a"b'],
+      ['{"status":{"metadata":{"name":"no"}},"list":["metadata",{"metadata":{"name":"no"}}]}', undefined],
+      ['{"metadata":{"uid":"1"},"name":"no"}', undefined],
+      ['{"metadata":"name","x":{"name":"no"}}', undefined],
+      ['{"metadata":["name","no"]}', undefined],
+      ['{"metadata":{"name":7}}', undefined],
+      ['{"metadata":{"x":"name","name":"yes"}}', 'yes'],
+      [`{"metadata":{"name":"${'x'.repeat(100_000)}"}}`, undefined],
+      ['{"metadata":{"name":"cut o', undefined],
+      ['', undefined],
+    ] as const) {
+      assert.equal(textWithin(text, PATH), found, text.slice(0, 100));
+    }
+    assert.equal(textWithin(`{"deep":${nested(1_000_000)},"metadata":{"name":"yes"}}`, PATH), 'yes');
+  });
+
+  it('is what a parser finds there', () => {
+    const key = fc.constantFrom('metadata', 'name', 'x');
+    const tree = fc.letrec<{ value: unknown }>((tie) => ({
+      value: fc.oneof(
+        { maxDepth: 4 },
+        fc.constantFrom('metadata', 'name', 'a"b\\', '', 7, null),
+        fc.dictionary(key, tie('value'), { maxKeys: 3 }),
+        fc.array(tie('value'), { maxLength: 3 }),
+      ),
+    })).value;
+    const isObject = (value: unknown): value is Record<string, unknown> =>
+      typeof value === 'object' && value !== null && !Array.isArray(value);
+    fc.assert(
+      fc.property(tree, fc.constantFrom(0, 2), (value, indent) => {
+        const metadata = isObject(value) && Object.hasOwn(value, 'metadata') ? value.metadata : undefined;
+        const name = isObject(metadata) && Object.hasOwn(metadata, 'name') ? metadata.name : undefined;
+        const expected = typeof name === 'string' ? name : undefined;
+        assert.equal(textWithin(JSON.stringify(value, undefined, indent), PATH), expected);
+      }),
+      { numRuns: 2_000 },
+    );
   });
 });
 

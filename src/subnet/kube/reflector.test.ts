@@ -250,6 +250,29 @@ describe('reflector', () => {
     assert.equal(watches(fake).length, 1);
   });
 
+  test('knows whose object it is that is too much to be read, and sees it go', async () => {
+    await using fake = await FakeKubeApi.start();
+    let deep: unknown = 1;
+    for (let depth = 0; depth < 200; depth++) deep = [deep];
+    const tooMuch = (name: string): FakeNode => ({ metadata: { name, annotations: { value: '9' }, deep } });
+    fake.put(node('a', '1'));
+    fake.put(tooMuch('b'));
+    await using follower = await Follower.of(fake);
+    await follower.until((event) => event.type === 'replaced' && event.unreadable.has('b'));
+    const waiting = follower.untilNode('c', '1');
+    await opened(fake, 1);
+    fake.put(tooMuch('a'));
+    fake.put(node('c', '1'));
+    await waiting;
+    assert.deepEqual(Object.fromEntries(follower.picture), { a: '1', c: '1' }, 'it stays as it was');
+    const unreadable = follower.reports.flatMap((report) => (report.type === 'entry-unreadable' ? [report.key] : []));
+    assert.deepEqual(unreadable, ['b', 'a']);
+    const gone = follower.untilType('deleted');
+    fake.remove('a');
+    await gone;
+    assert.deepEqual([...follower.picture.keys()], ['c']);
+  });
+
   test('lists again when a watch only ever brings rubbish', async () => {
     await using fake = await FakeKubeApi.start();
     fake.put(node('a', '1'));

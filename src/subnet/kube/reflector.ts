@@ -1,5 +1,5 @@
 import { OBJECT_BOUNDS } from '../../lease/go-json.ts';
-import { JsonBoundsError, parseJsonWithin } from '../../lease/json-value.ts';
+import { JsonBoundsError, parseJsonWithin, textWithin } from '../../lease/json-value.ts';
 import { Backoff, type BackoffRange, sleep } from '../backoff.ts';
 import { asError, Outage } from '../outage.ts';
 import type { ReportSink } from '../report.ts';
@@ -120,7 +120,7 @@ class Reflector<T> {
         object = parseJsonWithin(json, OBJECT_BOUNDS);
         items.push(this.#options.reduce(object));
       } catch (error) {
-        const name = nameOf(object);
+        const name = nameOf(object) ?? textWithin(json, ['metadata', 'name']);
         if (name !== undefined) unreadable.add(name);
         this.#unreadable(name, error);
       }
@@ -217,13 +217,24 @@ class Reflector<T> {
         } catch (error) {
           // Reading it again would not make it smaller; a line that is no JSON may be one that was cut off.
           if (!(error instanceof JsonBoundsError)) throw error;
-          this.#unreadable(undefined, error);
+          const event = this.#eventBeyondBounds(line, error);
+          if (event !== undefined) yield event;
           continue;
         }
         const event = this.#eventOf(message as { type?: unknown; object?: unknown } | null);
         if (event !== undefined) yield event;
       }
     }
+  }
+
+  /** Of a change that is too much to be parsed nothing is known but whose it is; that is enough where the object has gone. */
+  #eventBeyondBounds(line: string, error: JsonBoundsError): ReflectorEvent<T> | undefined {
+    const name = textWithin(line, ['object', 'metadata', 'name']);
+    const version = textWithin(line, ['object', 'metadata', 'resourceVersion']);
+    if (version !== undefined) this.#version = version;
+    if (name !== undefined && textWithin(line, ['type']) === 'DELETED') return { type: 'deleted', name };
+    this.#unreadable(name, error);
+    return undefined;
   }
 
   /** @throws ApiStatusError for an ERROR event. */

@@ -16,6 +16,7 @@ export function gateRules(
     ipv4: config.ipv4,
     ipv6: config.ipv6,
     planned: options.subnetManager !== 'kube',
+    routesWholeNetwork: config.backend.routesWholeNetwork,
     ownAddresses: [...hostAddresses, ...published],
     onLink: external.onLink,
     requireNodeAddress: options.requireNodeAddress,

@@ -34,8 +34,8 @@ const own: Lease = { ...lease('10.244.1.0/24', '192.168.77.1'), origin: { holder
 const other = lease('10.244.2.0/24', '192.168.77.2');
 
 const RULES: GateRules = {
-  ...{ ipv4: config.ipv4, ipv6: undefined, planned: true, ownAddresses: [parseIpv4('192.168.77.1')!], onLink: [] },
-  ...{ requireNodeAddress: false, capacity: 65_535 },
+  ...{ ipv4: config.ipv4, ipv6: undefined, planned: true, routesWholeNetwork: true },
+  ...{ ownAddresses: [parseIpv4('192.168.77.1')!], onLink: [], requireNodeAddress: false, capacity: 65_535 },
 };
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 

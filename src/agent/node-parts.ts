@@ -15,6 +15,7 @@ import type { Log } from '../log/log.ts';
 import type { HostNetwork } from '../underlay/host-network.ts';
 import type { ChosenInterface } from '../underlay/interface-choice.ts';
 import type { KeepOptions } from '../underlay/keep-interface.ts';
+import { describeAddressesInNetwork } from './address-in-network.ts';
 import type { AgentFigures } from './agent-figures.ts';
 import type { EarlierRun } from './earlier-run.ts';
 import { externalOf, findExternalInterface } from './external-interface.ts';
@@ -79,6 +80,9 @@ export class NodePartsMaker {
   async make(config: NetworkConfig, signal: AbortSignal): Promise<NodeParts> {
     const { host, options, earlier, node, figures, probes, record, log, onFatal, stack } = this.#needs;
     const chosen = await this.#choose(config, { inUse: earlier.known?.external, isRunning: false }, log, signal);
+    const external = externalOf(chosen);
+    const isPlanned = options.subnetManager !== 'kube';
+    for (const text of describeAddressesInNetwork(config, external, isPlanned)) log.warn(text);
     const runCommand = loggedCommands(host.identity.runCommand, log);
     const identity = { ...host.identity, runCommand };
     const configured = configuredBackend(config);
@@ -109,7 +113,7 @@ export class NodePartsMaker {
           log,
           onFatal,
         },
-        ...{ external: externalOf(chosen), slots: figures.slots },
+        ...{ external, slots: figures.slots },
         others: {
           candidates: backendsBeside(configured, earlier.known?.config),
           // Nothing is published for it.

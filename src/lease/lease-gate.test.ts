@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { overlaps } from '../ip/address.ts';
+import { containsAddr, overlaps } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import { containsPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
@@ -18,6 +18,7 @@ const RULES: GateRules = {
   ipv4: PLAN,
   ipv6: undefined,
   planned: true,
+  routesWholeNetwork: true,
   ownAddresses: [parseIpv4('192.168.77.1')!],
   onLink: [],
   requireNodeAddress: false,
@@ -104,11 +105,46 @@ describe('the gate of leases', () => {
       { onLink: [parsePrefix4('10.5.1.0/24')!] },
     ],
     [
-      'an address below SubnetMin, on the link, where Kubernetes may give that subnet',
-      lease('10.5.21.0/24', '10.5.1.7'),
+      'an address below SubnetMin, on the link, in its own subnet',
+      lease('10.5.1.0/24', '10.5.1.7'),
       'address-in-network',
-      { onLink: [parsePrefix4('10.5.1.0/24')!], planned: false },
+      linked('10.5.1.0/24'),
     ],
+    [
+      'an address on the link, where a host may get that subnet',
+      lease('10.5.21.0/24', '10.5.200.7'),
+      'address-in-network',
+      { ...linked('10.5.200.0/24'), routesWholeNetwork: false },
+    ],
+    ...[true, false].flatMap((routesWholeNetwork): (typeof cases)[number][] => {
+      const rules = { ...kubernetes, routesWholeNetwork };
+      const way = routesWholeNetwork ? 'one route for all' : 'a route for each subnet';
+      const on = (network: string): Partial<GateRules> => ({ ...rules, ...linked(network) });
+      const wider = routesWholeNetwork ? 'address-in-network' : undefined;
+      return [
+        [
+          `an address in the network, on the link, with Kubernetes and ${way}`,
+          lease('10.5.21.0/24', '10.5.200.7'),
+          undefined,
+          on('10.5.200.0/24'),
+        ],
+        [`that behind a router, with ${way}`, lease('10.5.21.0/24', '10.5.200.7'), 'address-in-network', rules],
+        [
+          `that in its own subnet, with ${way}`,
+          lease('10.5.200.0/24', '10.5.200.7'),
+          'address-in-network',
+          on('10.5.200.0/24'),
+        ],
+        [
+          `that in this host’s subnet, with ${way}`,
+          lease('10.5.21.0/24', '10.5.20.7'),
+          'address-in-network',
+          on('10.5.20.0/24'),
+        ],
+        [`that on a link as wide as the network, with ${way}`, lease('10.5.21.0/24', '10.5.200.7'), wider, on('10.5.0.0/16')],
+        [`that on a wider link, with ${way}`, lease('10.5.21.0/24', '10.5.200.7'), wider, on('10.0.0.0/8')],
+      ];
+    }),
     [
       'an address that the Node does not have',
       lease('10.5.21.0/24', '192.168.77.2', { addresses: ['192.168.77.3'] }),
@@ -254,6 +290,114 @@ describe('the gate of leases', () => {
     assert.deepEqual(gate.refusals, { 'too-many': 3 });
     gate.apply({ type: 'removed', key: leaseKey(all[7]!) });
     assert.deepEqual(keysOf(gate), [...all.slice(2, 7)].map(leaseKey).sort());
+  });
+
+  it('of an address and a subnet around it the first to come stays, and the other gets its chance when that has gone or moved', () => {
+    const rules = { planned: false, routesWholeNetwork: false, onLink: [parsePrefix4('10.5.200.0/24')!] };
+    const addressed = lease('10.5.21.0/24', '10.5.200.7', { holder: 'addressed', since: 10 });
+    const around = lease('10.5.200.0/26', '192.168.77.3', { holder: 'around', since: 20 });
+    const gate = gateWith([around, addressed], rules);
+    assert.deepEqual(gate.leases(), [addressed]);
+    const [refusal] = gate.takeNews();
+    assert.equal(refusal?.reason, 'overlaps-earlier');
+    assert.match(describeRefusal(refusal!), /contains the public address of 10\.5\.21\.0\/24 of 10\.5\.200\.7 /);
+    // It moves out of the way, and wants to go back.
+    gate.apply({ type: 'set', lease: lease('10.5.21.0/24', '10.5.200.70', { holder: 'addressed', since: 10 }) });
+    assert.deepEqual(keysOf(gate), [leaseKey(around), leaseKey(addressed)].sort());
+    gate.apply({ type: 'set', lease: addressed });
+    assert.deepEqual(gate.leases(), [around]);
+    const [later] = gate.takeNews();
+    assert.equal(later?.reason, 'address-in-network');
+    assert.match(describeRefusal(later!), /in the subnet of 10\.5\.200\.0\/26 of 192\.168\.77\.3 \(node "around"\)/);
+    gate.apply({ type: 'removed', key: leaseKey(around), holder: 'around' });
+    assert.deepEqual(gate.leases(), [addressed]);
+    assert.deepEqual(gate.refusals, {});
+  });
+
+  // Nodes with addresses of the network, any part of which may be somebody's pod CIDR.
+  const within = fc
+    .record({
+      place: fc.nat(7),
+      length: fc.constantFrom(23, 24, 25, 26),
+      holder: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
+      since: fc.nat(3),
+      address: fc.constantFrom('10.5.17.1', '10.5.17.130', '10.5.18.1', '10.5.20.1', '192.168.77.2'),
+    })
+    .map(({ place, length, holder, since, address }) =>
+      lease(`10.5.${16 + Math.floor(place / 2)}.${(place % 2) * 128}/${length}`, address, { holder, since }),
+    );
+  const WITHIN: GateRules = { ...RULES, planned: false, routesWholeNetwork: false, onLink: [parsePrefix4('10.5.16.0/21')!] };
+  const takesIn = (a: Lease, b: Lease): boolean => containsAddr(a.subnets.ipv4!, b.attrs.publicAddresses.ipv4!);
+  const clash = (a: Lease, b: Lease): boolean =>
+    overlaps(a.subnets.ipv4!, b.subnets.ipv4!) || takesIn(a, b) || takesIn(b, a);
+
+  it('whatever happens: no address that is admitted lies in a subnet that is, and what is refused has a reason that is true', () => {
+    const changes = fc.array(
+      fc.oneof(
+        { weight: 5, arbitrary: within.map((entry) => ({ type: 'set', lease: entry }) as const) },
+        {
+          weight: 3,
+          arbitrary: within.map((entry) => {
+            return { type: 'removed', key: leaseKey(entry), holder: entry.origin?.holder } as const;
+          }),
+        },
+        {
+          weight: 1,
+          arbitrary: fc.array(within, { maxLength: 10 }).map((leases) => ({ type: 'snapshot', leases }) as const),
+        },
+      ),
+      { maxLength: 40 },
+    );
+    fc.assert(
+      fc.property(changes, (steps) => {
+        const gate = new LeaseGate(WITHIN, OWN);
+        const store = new Map<string, Lease>();
+        for (const each of steps) {
+          if (each.type === 'set') store.set(entryId(each.lease), each.lease);
+          else if (each.type === 'removed') store.delete(entryId(each.key, each.holder));
+          else {
+            store.clear();
+            for (const entry of each.leases) store.set(entryId(entry), entry);
+          }
+          gate.apply(each);
+          const admitted = gate.leases();
+          assert.equal(admitted.length + gate.refused().length, store.size);
+          for (const [i, entry] of admitted.entries()) {
+            assert.equal(store.get(entryId(entry)), entry);
+            assert.ok(!takesIn(entry, entry) && !takesIn(OWN, entry));
+            for (const other of admitted.slice(i + 1)) assert.ok(!clash(entry, other));
+          }
+          for (const { lease: entry, reason } of gate.refused()) {
+            assert.equal(store.get(entryId(entry)), entry);
+            const isTrue =
+              reason === 'overlaps-own'
+                ? overlaps(entry.subnets.ipv4!, OWN.subnets.ipv4!)
+                : reason === 'address-in-network'
+                  ? [OWN, entry, ...admitted].some((other) => takesIn(other, entry))
+                  : admitted.some((other) => clash(other, entry));
+            assert.ok(isTrue, reason);
+          }
+        }
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it('of addresses and subnets that are seen together, the order of the list does not matter', () => {
+    const list = fc.uniqueArray(within, { selector: (entry) => entryId(entry), maxLength: 14 });
+    fc.assert(
+      fc.property(list, (leases) => {
+        const model: Lease[] = [];
+        for (const entry of [...leases].sort(compareAge)) {
+          const alone = reasonOf(entry, WITHIN) === undefined;
+          if (alone && !model.some((other) => clash(other, entry))) model.push(entry);
+        }
+        for (const order of [leases, [...leases].reverse()]) {
+          assert.deepEqual(keysOf(gateWith(order, WITHIN)), model.map(leaseKey).sort());
+        }
+      }),
+      { numRuns: 500 },
+    );
   });
 
   // Subnets of several lengths that overlap each other, few holders: what Kubernetes can show.

@@ -10,7 +10,7 @@ import {
 import { FAMILIES, present } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
-import { type Ipv4Prefix, type Ipv6Prefix, mask4 } from '../ip/prefix.ts';
+import { type Ipv4Prefix, type Ipv6Prefix, mask4, prefix4, prefix6 } from '../ip/prefix.ts';
 import { DisjointPrefixes } from './disjoint-prefixes.ts';
 import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
 import { agree, overlap, type Subnets } from './subnets.ts';
@@ -31,6 +31,8 @@ export interface GateRules {
    * any length and anywhere in the network: Kubernetes.
    */
   readonly planned: boolean;
+  /** Whether one route leads the whole network into the overlay, and not one for each subnet. */
+  readonly routesWholeNetwork: boolean;
   /** Under which this host sends. */
   readonly ownAddresses: readonly IpAddr[];
   /** What this host reaches without a router, and so not through the overlay, whatever the network contains. */
@@ -78,8 +80,9 @@ type Update =
  * The gate that every entry of a store passes before it is believed, whichever the store and the backend. A lease of another
  * host is admitted when
  * - its subnet lies in the network and has the length that the plan, or Kubernetes, gives;
- * - it overlaps neither this host's subnet nor a lease that came before it;
- * - its public address is one that a host can have: unicast, not this host's own, not inside the overlay.
+ * - it overlaps neither this host's subnet nor a lease that came before it, nor takes in the address of that one's host;
+ * - its public address is one that a host can have: unicast, not this host's own, not inside the overlay: an address of the
+ *   network is, unless it is on this host's link and in nobody's subnet.
  *
  * First come wins. What is admitted stays so while it is in the store and fits; of what appears together (at a start, in a
  * list) the order is: what was admitted before, in an earlier run too; then by `origin.since`; then by name. Two agents may
@@ -100,6 +103,9 @@ export class LeaseGate {
   readonly #keptOut = new Map<EntryId, Set<EntryId>>();
   readonly #subnets4 = DisjointPrefixes.ipv4<EntryId>();
   readonly #subnets6 = DisjointPrefixes.ipv6<EntryId>();
+  /** Public addresses of the admitted that lie in the network: seldom any. */
+  readonly #addresses4 = DisjointPrefixes.ipv4<Set<EntryId>>();
+  readonly #addresses6 = DisjointPrefixes.ipv6<Set<EntryId>>();
   readonly #counts = new Map<RefusalReason, number>();
   #ownEntry: Lease | undefined;
   #freed: EntryId[] = [];
@@ -201,13 +207,67 @@ export class LeaseGate {
       this.#refuse(id, { lease, reason: problem, by: undefined });
       return;
     }
-    if (this.#admitted.has(id)) this.#keep(id, lease);
-    else this.#admit(id, lease);
+    if (!this.#admitted.has(id)) this.#admit(id, lease);
+    else if (!this.#isCovered(id, lease)) this.#keep(id, lease);
+    else this.#release(id);
   }
 
   #keep(id: EntryId, lease: Lease): void {
+    const before = this.#admitted.get(id);
     this.#admitted.set(id, lease);
     this.#noteChange(leaseKey(lease), lease);
+    if (before !== undefined && this.#forgetAddresses(id, before)) this.#freed.push(id);
+    for (const address of this.#addressesInside(lease)) {
+      const ids = this.#at(address);
+      if (ids !== undefined) ids.add(id);
+      else if (isIpv4(address)) this.#addresses4.add(singlePrefix4(address), new Set([id]));
+      else this.#addresses6.add(singlePrefix6(address), new Set([id]));
+    }
+  }
+
+  /** @returns whether there were any. */
+  #forgetAddresses(id: EntryId, lease: Lease): boolean {
+    const addresses = this.#addressesInside(lease);
+    for (const address of addresses) {
+      const ids = this.#at(address);
+      if (ids === undefined || !ids.delete(id) || ids.size > 0) continue;
+      if (isIpv4(address)) this.#addresses4.delete(singlePrefix4(address));
+      else this.#addresses6.delete(singlePrefix6(address));
+    }
+    return addresses.length > 0;
+  }
+
+  #at(address: IpAddr): Set<EntryId> | undefined {
+    return isIpv4(address)
+      ? this.#addresses4.overlapping(singlePrefix4(address))
+      : this.#addresses6.overlapping(singlePrefix6(address));
+  }
+
+  #addressesInside({ attrs }: Lease): IpAddr[] {
+    return present(attrs.publicAddresses).filter((address) => {
+      const plan = isIpv4(address) ? this.#rules.ipv4 : this.#rules.ipv6;
+      return plan !== undefined && containsAddr(plan.network, address);
+    });
+  }
+
+  /** Whether its public address lies in the subnet of one that is admitted; it is refused then, and kept out by that one. */
+  #isCovered(id: EntryId, lease: Lease): boolean {
+    for (const address of this.#addressesInside(lease)) {
+      const by = isIpv4(address)
+        ? this.#subnets4.overlapping(singlePrefix4(address))
+        : this.#subnets6.overlapping(singlePrefix6(address));
+      if (by === undefined) continue;
+      this.#keepOut(id, lease, 'address-in-network', by);
+      return true;
+    }
+    return false;
+  }
+
+  #keepOut(id: EntryId, lease: Lease, reason: RefusalReason, blocker: EntryId): void {
+    this.#refuse(id, { lease, reason, by: this.#admitted.get(blocker) });
+    const kept = this.#keptOut.get(blocker);
+    if (kept === undefined) this.#keptOut.set(blocker, new Set([id]));
+    else kept.add(id);
   }
 
   #noteChange(key: LeaseKey, lease: Lease | undefined): void {
@@ -222,13 +282,14 @@ export class LeaseGate {
     }
     const { ipv4, ipv6 } = this.#claimed(lease);
     const blocker = (ipv4 && this.#subnets4.overlapping(ipv4)) ?? (ipv6 && this.#subnets6.overlapping(ipv6));
-    if (blocker !== undefined) {
-      this.#refuse(id, { lease, reason: 'overlaps-earlier', by: this.#admitted.get(blocker) });
-      const kept = this.#keptOut.get(blocker);
-      if (kept === undefined) this.#keptOut.set(blocker, new Set([id]));
-      else kept.add(id);
+    const [addressed] =
+      (ipv4 && this.#addresses4.overlapping(ipv4)) ?? (ipv6 && this.#addresses6.overlapping(ipv6)) ?? [];
+    const earlier = blocker ?? addressed;
+    if (earlier !== undefined) {
+      this.#keepOut(id, lease, 'overlaps-earlier', earlier);
       return;
     }
+    if (this.#isCovered(id, lease)) return;
     if (this.#admitted.size >= this.#rules.capacity) {
       this.#refuse(id, { lease, reason: 'too-many', by: undefined });
       return;
@@ -253,6 +314,7 @@ export class LeaseGate {
     const { ipv4, ipv6 } = this.#claimed(lease);
     if (ipv4 !== undefined) this.#subnets4.delete(ipv4);
     if (ipv6 !== undefined) this.#subnets6.delete(ipv6);
+    this.#forgetAddresses(id, lease);
     this.#freed.push(id);
   }
 
@@ -337,7 +399,7 @@ export class LeaseGate {
     for (const address of addresses) {
       if (!isUnicast(address) || this.#isBroadcast(address)) return 'address-not-unicast';
       if (ownAddresses.includes(address)) return 'address-own';
-      if (this.#isRoutedIntoOverlay(address)) return 'address-in-network';
+      if (this.#isRoutedIntoOverlay(address, lease)) return 'address-in-network';
     }
     // One without an origin is remembered from an earlier run, which has judged it.
     const { origin } = lease;
@@ -355,14 +417,29 @@ export class LeaseGate {
     );
   }
 
-  #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr): boolean {
-    const { ipv4, ipv6, planned, onLink } = this.#rules;
+  /** Whether packets to it enter the overlay, whoever else there is; flannel's own sample has hosts in the network. */
+  #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr, lease: Lease): boolean {
+    const { ipv4, ipv6, planned, routesWholeNetwork, onLink } = this.#rules;
     const plan = isIpv4(address) ? ipv4 : ipv6;
     if (plan === undefined || !containsAddr(plan.network, address)) return false;
-    if (!planned || isLeasable(plan, address)) return true;
-    // In the network, where no subnet can be: flannel's own sample has hosts there.
-    return !onLink.some((prefix) => containsAddr(prefix, address));
+    // The next host may get the subnet that it lies in. Which ones Kubernetes gives nobody knows: there the first to come is right.
+    if (planned && isLeasable(plan, address)) return true;
+    const key = isIpv4(address) ? 'ipv4' : 'ipv6';
+    const isIn = ({ [key]: subnet }: Subnets): boolean => subnet !== undefined && containsAddr(subnet, address);
+    if (isIn(this.#own.subnets) || isIn(this.#claimed(lease))) return true;
+    // The link's route must go before the network's.
+    return !onLink.some(
+      (prefix) => containsAddr(prefix, address) && (!routesWholeNetwork || prefix.length > plan.network.length),
+    );
   }
+}
+
+function singlePrefix4(address: Ipv4Addr): Ipv4Prefix {
+  return prefix4(address, 32);
+}
+
+function singlePrefix6(address: Ipv6Addr): Ipv6Prefix {
+  return prefix6(address, 128);
 }
 
 /** Whether a host may get the subnet that the address lies in. */
@@ -408,12 +485,14 @@ export function describeRefusal({ lease, reason, by }: Refusal): string {
     'outside-network': 'its subnet lies outside the network',
     'wrong-length': 'the length of its subnet differs from SubnetLen',
     'overlaps-own': `its subnet overlaps this host's own, ${other}`,
-    'overlaps-earlier': `its subnet overlaps that of ${other}, which came first`,
+    'overlaps-earlier':
+      by === undefined || overlap(lease.subnets, by.subnets)
+        ? `its subnet overlaps that of ${other}, which came first`
+        : `its subnet contains the public address of ${other}, which came first`,
     'address-not-unicast':
       'its public address is loopback, multicast, broadcast or unspecified, so no host can be reached at it',
     'address-own': "its public address is this host's own",
-    'address-in-network':
-      'its public address lies inside the overlay network, so that packets to it would enter the tunnel again',
+    'address-in-network': `its public address lies inside the overlay network${by === undefined ? '' : `, in the subnet of ${other}`}, so that packets to it would enter the tunnel again`,
     'address-not-of-node': 'its public address is not among the addresses of its Node (--require-node-address)',
     'too-many': 'there are more leases than this backend supports, and others came first',
   };

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
-import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts';
 import { type Flanneld, subnetFileOf } from '../netns/flanneld.ts';
@@ -13,12 +12,11 @@ import {
   goldenTopology,
   hostAddress,
   launchGolden,
-  netConfFileOf,
   SERVER_ADDRESS,
   serveToHosts,
   untilReady,
-  writeNetConf,
 } from './golden-hosts.ts';
+import { KubeHosts, nodeOf } from './kube-hosts.ts';
 
 /** Real agents, a real store, and what an attacker who may write one entry of it puts there. */
 
@@ -34,109 +32,58 @@ async function untilRefused(agent: Flanneld, reason: string, count: number): Pro
 }
 
 const P = `${DEFAULT_ANNOTATION_PREFIX}/`;
+const POD_CIDRS = ['10.244.1.0/24', '10.244.2.0/24'];
 
-/** An API server, and hosts of which the first two are nodes with an agent each. */
-class Attacked implements AsyncDisposable {
-  readonly topology: Topology;
-  readonly cluster: KubeCluster;
-  readonly hosts: readonly LabHost[];
-  readonly agents: Flanneld[] = [];
-  readonly #kubeconfig: string;
-  readonly #netConf: string;
-
-  private constructor(topology: Topology, cluster: KubeCluster, kubeconfig: string, netConf: string) {
-    this.topology = topology;
-    this.hosts = topology.hosts;
-    this.cluster = cluster;
-    this.#kubeconfig = kubeconfig;
-    this.#netConf = netConf;
-  }
-
-  static async start(hostCount: number, netConf: string): Promise<Attacked> {
-    await using stack = new AsyncDisposableStack();
-    const topology = stack.use(await goldenTopology(hostCount));
-    const place = { netns: topology.plan.switchNamespace, address: SERVER_ADDRESS };
-    // Pod CIDRs are given by hand: two nodes may have one.
-    const cluster = stack.use(await KubeCluster.start({ ...place, controllerManager: false }));
-    const attacked = new Attacked(topology, cluster, await cluster.flannelKubeconfig(), netConf);
-    stack.defer(() => attacked.#endAgents());
-    for (const host of attacked.hosts.slice(0, 2)) {
-      await cluster.admin.createNode(nodeOf(host), { podCidrs: [`10.244.${host.index + 1}.0/24`] });
-      await attacked.launch(host);
-      await untilReady(attacked.agents[host.index]!);
-      await attachFrom(topology, host, readFileSync(subnetFileOf(host), 'utf8'));
-    }
-    stack.move();
-    return attacked;
-  }
-
-  async launch(host: LabHost, ...more: readonly string[]): Promise<void> {
-    const { topology, agents } = this;
-    writeNetConf(host, this.#netConf);
-    const config = [`--kubeconfig-file=${this.#kubeconfig}`, `--net-config-path=${netConfFileOf(host)}`];
-    const flags = ['--kube-subnet-mgr', ...config, ...more];
-    agents[host.index] = await launchGolden(topology, host, flags, { NODE_NAME: nodeOf(host) });
-  }
-
-  async evil(name: string, cidr: string, publicIp: string, more: Record<string, string> = {}): Promise<void> {
-    const annotations = {
-      [`${P}kube-subnet-manager`]: 'true',
-      [`${P}backend-type`]: '',
-      [`${P}backend-data`]: 'null',
-      [`${P}public-ip`]: publicIp,
-      ...more,
-    };
-    await this.cluster.admin.createNode(name, { podCidrs: [cidr], annotations });
-  }
-
-  /** Written, changed, there at the start of an agent, and changed again. */
-  async nestWithoutEnd(type: string): Promise<void> {
-    const { agents, hosts, cluster } = this;
-    await this.evil('evil-deep', '10.244.120.0/24', '10.98.0.69', {
-      [`${P}backend-type`]: type,
-      [`${P}backend-data`]: NESTED[0]!,
-    });
-    await cluster.admin.annotateNode('evil-deep', { [`${P}backend-data`]: NESTED[1]! });
-    agents[0]!.child.kill('SIGTERM');
-    assert.equal((await agents[0]!.ended()).code, 0);
-    await this.launch(hosts[0]!);
-    await untilReady(agents[0]!);
-    await cluster.admin.annotateNode('evil-deep', { [`${P}backend-data`]: NESTED[0]! });
-    await assertPings(this.topology, hosts.slice(0, 2));
-    for (const agent of agents) assert.equal((await agent.get('/readyz')).status, 200);
-  }
-
-  async #endAgents(): Promise<void> {
-    await Promise.all(this.agents.map((agent) => agent[Symbol.asyncDispose]()));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#endAgents();
-    await this.cluster[Symbol.asyncDispose]();
-    await this.topology[Symbol.asyncDispose]();
-  }
+/** A Node object of an attacker. */
+async function evil(
+  { cluster }: KubeHosts,
+  name: string,
+  cidr: string,
+  publicIp: string,
+  more: Record<string, string> = {},
+): Promise<void> {
+  const annotations = {
+    [`${P}kube-subnet-manager`]: 'true',
+    [`${P}backend-type`]: '',
+    [`${P}backend-data`]: 'null',
+    [`${P}public-ip`]: publicIp,
+    ...more,
+  };
+  await cluster.admin.createNode(name, { podCidrs: [cidr], annotations });
 }
 
-function nodeOf(host: LabHost): string {
-  return `node${host.index + 1}`;
+/** Brackets that are written, changed, there at the start of an agent, and changed again. */
+async function nestWithoutEnd(nodes: KubeHosts, type: string): Promise<void> {
+  const { agents, hosts, cluster } = nodes;
+  await evil(nodes, 'evil-deep', '10.244.120.0/24', '10.98.0.69', {
+    [`${P}backend-type`]: type,
+    [`${P}backend-data`]: NESTED[0]!,
+  });
+  await cluster.admin.annotateNode('evil-deep', { [`${P}backend-data`]: NESTED[1]! });
+  agents[0]!.child.kill('SIGTERM');
+  assert.equal((await agents[0]!.ended()).code, 0);
+  await untilReady(await nodes.launch(hosts[0]!));
+  await cluster.admin.annotateNode('evil-deep', { [`${P}backend-data`]: NESTED[0]! });
+  await assertPings(nodes.topology, hosts.slice(0, 2));
+  for (const agent of agents) assert.equal((await agent.get('/readyz')).status, 200);
 }
 
 describe('entries of an attacker, on Kubernetes', () => {
-  let attacked: Attacked;
+  let nodes: KubeHosts;
   let topology: Topology;
-  let cluster: KubeCluster;
+  let cluster: KubeHosts['cluster'];
   let hosts: readonly LabHost[];
   let agents: readonly Flanneld[];
 
   before(async () => {
-    attacked = await Attacked.start(3, NET_CONF);
-    ({ topology, cluster, hosts, agents } = attacked);
+    nodes = await KubeHosts.start({ hosts: 3, netConf: NET_CONF, podCidrs: POD_CIDRS });
+    ({ topology, cluster, hosts, agents } = nodes);
   });
-  after(() => attacked?.[Symbol.asyncDispose]());
+  after(() => nodes?.[Symbol.asyncDispose]());
 
   it('a subnet or a part of it that somebody has stays with the first, and everybody says so', async () => {
-    await attacked.evil('evil-same', '10.244.2.0/24', '10.98.0.66');
-    await attacked.evil('evil-half', '10.244.2.0/25', '10.98.0.67');
+    await evil(nodes, 'evil-same', '10.244.2.0/24', '10.98.0.66');
+    await evil(nodes, 'evil-half', '10.244.2.0/25', '10.98.0.67');
     await untilRefused(agents[0]!, 'overlaps-earlier', 2);
     await untilRefused(agents[1]!, 'overlaps-own', 2);
     await agents[1]!.logged(
@@ -147,12 +94,12 @@ describe('entries of an attacker, on Kubernetes', () => {
   });
 
   it('what lies outside the network, or is no address of a host, is refused', async () => {
-    await attacked.evil('evil-all', '0.0.0.0/0', '10.98.0.68');
+    await evil(nodes, 'evil-all', '0.0.0.0/0', '10.98.0.68');
     for (const [i, address] of ['127.0.0.1', '224.0.0.1', '255.255.255.255'].entries()) {
-      await attacked.evil(`evil-${i}`, `10.244.${100 + i}.0/24`, address);
+      await evil(nodes, `evil-${i}`, `10.244.${100 + i}.0/24`, address);
     }
-    await attacked.evil('evil-loop', '10.244.110.0/24', '10.244.110.1');
-    await attacked.evil('evil-us', '10.244.111.0/24', hostAddress(hosts[0]!));
+    await evil(nodes, 'evil-loop', '10.244.110.0/24', '10.244.110.1');
+    await evil(nodes, 'evil-us', '10.244.111.0/24', hostAddress(hosts[0]!));
     for (const agent of agents) {
       await untilRefused(agent, 'outside-network', 1);
       await untilRefused(agent, 'address-not-unicast', 3);
@@ -166,7 +113,7 @@ describe('entries of an attacker, on Kubernetes', () => {
   });
 
   it('brackets without end hurt nobody, also over a restart', async () => {
-    await attacked.nestWithoutEnd('');
+    await nestWithoutEnd(nodes, '');
     await untilRefused(agents[0]!, 'overlaps-earlier', 2);
   });
 
@@ -174,7 +121,7 @@ describe('entries of an attacker, on Kubernetes', () => {
     // Creation times have whole seconds.
     const created = await cluster.admin.createNode(nodeOf(hosts[2]!), { podCidrs: ['10.244.2.0/24'] });
     assert.ok(created !== undefined);
-    await attacked.launch(hosts[2]!);
+    await nodes.launch(hosts[2]!);
     await agents[2]!.logged(/^the subnet of this host, 10\.244\.2\.0\/24, overlaps/, 0, PATIENCE_MS);
     await agents[2]!.answers(
       '/readyz',
@@ -191,8 +138,8 @@ describe('entries of an attacker, on Kubernetes', () => {
     await agents[0]!.ended();
     const addresses = [{ type: 'InternalIP', address: hostAddress(hosts[1]!) }];
     await cluster.admin.patch(`/api/v1/nodes/${nodeOf(hosts[1]!)}/status`, { status: { addresses } }, 'merge');
-    await attacked.evil('evil-elsewhere', '10.244.130.0/24', '10.98.0.70');
-    await attacked.launch(hosts[0]!, '--require-node-address');
+    await evil(nodes, 'evil-elsewhere', '10.244.130.0/24', '10.98.0.70');
+    await nodes.launch(hosts[0]!, '--require-node-address');
     await untilReady(agents[0]!);
     await agents[0]!.logged(/^Refusing the lease 10\.244\.130\.0\/24 of 10\.98\.0\.70 .*\[address-not-of-node\]/);
     await assertPings(topology, hosts.slice(0, 2));
@@ -200,16 +147,17 @@ describe('entries of an attacker, on Kubernetes', () => {
 });
 
 describe('entries of an attacker, on Kubernetes with a backend that reads what peers publish', () => {
-  let attacked: Attacked;
+  let nodes: KubeHosts;
 
   before(async () => {
-    attacked = await Attacked.start(2, '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}');
+    const netConf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}';
+    nodes = await KubeHosts.start({ hosts: 2, netConf, podCidrs: POD_CIDRS });
   });
-  after(() => attacked?.[Symbol.asyncDispose]());
+  after(() => nodes?.[Symbol.asyncDispose]());
 
   it('brackets without end hurt nobody, also over a restart', async () => {
-    await attacked.nestWithoutEnd('vxlan');
-    for (const agent of attacked.agents) {
+    await nestWithoutEnd(nodes, 'vxlan');
+    for (const agent of nodes.agents) {
       await agent.logged(/^Skipping unreadable lease entry evil-deep: the annotation .*backend-data is not JSON/);
     }
   });

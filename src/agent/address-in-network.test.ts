@@ -20,7 +20,10 @@ it('says of an own address in the network what others make of it, once', () => {
   for (const validation of ['full', 'kube'] as const) assert.deepEqual(said(validation, '192.168.0.1'), []);
   assert.deepEqual(said('full', '10.1.0.7'), [], 'flannel’s own sample');
   const [planned] = said('full', '10.10.0.7');
-  assert.match(planned!, /^10\.10\.0\.7, the address of this host \(eth0\), lies in the IPv4 network 10\.0\.0\.0\/8, .* refuse /);
+  assert.match(
+    planned!,
+    /^10\.10\.0\.7, the address of this host \(eth0\), lies in the IPv4 network 10\.0\.0\.0\/8, .* refuse /,
+  );
   const [unplanned, ...more] = said('kube', '10.1.0.7');
   assert.match(unplanned!, /^10\.1\.0\.7, .* no Node has a pod CIDR around it/);
   assert.deepEqual(more, []);

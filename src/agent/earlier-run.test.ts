@@ -93,7 +93,15 @@ describe('an earlier run', () => {
     await leave(leaseOf(2), leaseOf(3, '10.250.0.0/24'));
     const known = await earlier.read();
     const rules = {
-      ...{ ipv4: UDP.ipv4, ipv6: undefined, planned: true, routesWholeNetwork: true, ownAddresses: [], onLink: [] },
+      ...{
+        ipv4: UDP.ipv4,
+        ipv6: undefined,
+        planned: true,
+        routesWholeNetwork: true,
+        networksBeside: [],
+        ownAddresses: [],
+        onLink: [],
+      },
       ...{ requireNodeAddress: false, capacity: 100 },
     };
     assert.deepEqual(earlier.believe(known!, rules).peers.map(leaseKey), ['10.244.2.0-24']);

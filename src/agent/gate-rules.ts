@@ -8,7 +8,7 @@ import type { NodePlane } from './node-plane.ts';
 /** What a lease of another host must be like to be believed here. `hostAddresses` are all that this host has. */
 export function gateRules(
   options: Pick<FlanneldOptions, 'subnetManager' | 'requireNodeAddress'>,
-  { config, external, backend }: Pick<NodePlane, 'config' | 'external' | 'backend'>,
+  { config, external, backend, networksBeside }: Pick<NodePlane, 'config' | 'external' | 'backend' | 'networksBeside'>,
   hostAddresses: readonly IpAddr[],
 ): GateRules {
   const published = [...present(external.addresses), ...present(external.publicAddresses)];
@@ -17,6 +17,7 @@ export function gateRules(
     ipv6: config.ipv6,
     planned: options.subnetManager !== 'kube',
     routesWholeNetwork: config.backend.routesWholeNetwork,
+    networksBeside,
     ownAddresses: [...hostAddresses, ...published],
     onLink: external.onLink,
     requireNodeAddress: options.requireNodeAddress,

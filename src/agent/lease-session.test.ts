@@ -34,7 +34,7 @@ const own: Lease = { ...lease('10.244.1.0/24', '192.168.77.1'), origin: { holder
 const other = lease('10.244.2.0/24', '192.168.77.2');
 
 const RULES: GateRules = {
-  ...{ ipv4: config.ipv4, ipv6: undefined, planned: true, routesWholeNetwork: true },
+  ...{ ipv4: config.ipv4, ipv6: undefined, planned: true, routesWholeNetwork: true, networksBeside: [] },
   ...{ ownAddresses: [parseIpv4('192.168.77.1')!], onLink: [], requireNodeAddress: false, capacity: 65_535 },
 };
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -6,7 +6,7 @@ import {
   linksOfFormerBackend,
   openBackend,
 } from '../backend/registry.ts';
-import { ownTuns } from '../backend/tun-name.ts';
+import { networksBeside, ownTuns } from '../backend/tun-name.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { type NetworkConfig, networksOf } from '../config/network-config.ts';
 import type { RecordEvent } from '../events/event.ts';
@@ -92,7 +92,10 @@ export class NodePartsMaker {
     const setup = await failingAs('Error registering network: ', () =>
       identifyBackend(configured, config, past, identity, signal),
     );
-    const tuns = ownTuns(await identity.tunDevices(signal), [...networksOf(config), ...formerNetworks]);
+    const [tunDevices, ownNetworks] = [await identity.tunDevices(signal), [...networksOf(config), ...formerNetworks]];
+    const tuns = ownTuns(tunDevices, ownNetworks);
+    // An overlay over the other's has its hosts there.
+    const others = tunDevices.filter((device) => device.name !== external.name);
     earlier.noteBackend(config.backend.type, record);
     const formerLinks =
       earlier.known === undefined ? [] : linksOfFormerBackend(earlier.known.config, setup, config, tuns);
@@ -107,6 +110,7 @@ export class NodePartsMaker {
           formerLinks,
           formerNetworks,
           tuns,
+          networksBeside: networksBeside(others, ownNetworks),
           runCommand,
           probes,
           record,

@@ -74,6 +74,8 @@ export interface NodePlaneParts extends RecordedForwarderParts {
   readonly others: Pick<OtherBackendsParts, 'candidates' | 'identify'>;
   /** Names of this agent's own TUN devices. */
   readonly tuns: readonly string[];
+  /** Networks that other agents of this host have TUN devices for. */
+  readonly networksBeside: readonly IpPrefix[];
   readonly external: ExternalInterface;
   readonly slots: PeerSlots;
   readonly probes: Pick<PeerProbes, 'setPeer'>;
@@ -93,6 +95,8 @@ export class NodePlane implements AsyncDisposable {
   readonly forwarder: Forwarder | undefined;
   /** Where an IKE daemon agrees with the peers on keys. */
   readonly ike: IkeKeeper | undefined;
+  /** Networks that other agents of this host have TUN devices for. */
+  readonly networksBeside: readonly IpPrefix[];
   /** How packets get to each peer that is known. */
   readonly ways: ReadonlyMap<LeaseKey, PeerWay>;
   readonly #ways = new Map<LeaseKey, PeerWay>();
@@ -126,6 +130,7 @@ export class NodePlane implements AsyncDisposable {
     const { host, options, config, external, record, log } = parts;
     this.config = config;
     this.#parts = parts;
+    this.networksBeside = parts.networksBeside;
     this.ways = this.#ways;
     this.skipped = new SkippedPeers(log, record);
     if (Object.keys(config.backend.written).length === 0)

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import type { IpPrefix } from '../ip/address.ts';
 import { overlaps } from '../ip/address.ts';
 import { type Ipv4Prefix, parsePrefix4 } from '../ip/prefix.ts';
-import { isTunName, type NamedTun, ownTuns, takeTun, tunMark } from './tun-name.ts';
+import { isTunName, type NamedTun, networksBeside, ownTuns, takeTun, tunMark } from './tun-name.ts';
 
 const net = (text: string): Ipv4Prefix => parsePrefix4(text)!;
 const A = net('10.1.0.0/16');
@@ -46,6 +46,17 @@ describe('the TUN device of an agent', () => {
       [await host.start(A), await host.start(B), await host.start(C)],
       ['flannel0', 'flannel1', 'flannel2'],
     );
+  });
+
+  it('tells which networks others of the host have', async () => {
+    const host = new Host();
+    for (const network of [A, B]) await host.start(network);
+    host.tuns.set('tun0', { alias: 'somebody’s VPN', attached: true });
+    host.tuns.set('tun1', { alias: undefined, attached: true });
+    const tuns = await host.tunDevices();
+    assert.deepEqual(networksBeside(tuns, [A]), [B]);
+    assert.deepEqual(networksBeside(tuns, [C]), [A, B]);
+    assert.deepEqual(networksBeside(tuns, [A, net('10.2.0.0/17')]), [], 'a part of it was its own');
   });
 
   it('is the same again after a restart, whoever else runs or is stopped', async () => {

@@ -52,6 +52,14 @@ export function ownTuns(tuns: readonly NamedTun[], networks: readonly IpPrefix[]
     .map(({ name }) => name);
 }
 
+/** Networks of other agents of this host, whose packets go into one of these devices. */
+export function networksBeside(tuns: readonly NamedTun[], own: readonly IpPrefix[]): readonly IpPrefix[] {
+  return tuns.flatMap(({ alias }) => {
+    const network = markedNetwork(alias);
+    return network === undefined || isOneOf(network, own) ? [] : network;
+  });
+}
+
 /**
  * Takes a device for this network and says its name: the one that an earlier run of this agent has left, else the first of
  * flannel's pattern that is free. A device is free while nobody is attached to it, unless it bears the network of another agent,

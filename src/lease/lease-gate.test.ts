@@ -19,6 +19,7 @@ const RULES: GateRules = {
   ipv6: undefined,
   planned: true,
   routesWholeNetwork: true,
+  networksBeside: [],
   ownAddresses: [parseIpv4('192.168.77.1')!],
   onLink: [],
   requireNodeAddress: false,
@@ -96,6 +97,18 @@ describe('the gate of leases', () => {
     ['link-local, carrier-grade NAT and class E', lease('10.5.21.0/24', '169.254.7.7'), undefined],
     ['class E', lease('10.5.21.0/24', '240.0.0.1'), undefined],
     ['the own address', lease('10.5.21.0/24', '192.168.77.1'), 'address-own'],
+    [
+      'an address in another overlay of this host',
+      lease('10.5.21.0/24', '10.9.1.7'),
+      'address-in-network',
+      { networksBeside: [parsePrefix4('10.9.0.0/16')!] },
+    ],
+    [
+      'one that is on this host’s link',
+      lease('10.5.21.0/24', '10.9.1.7'),
+      undefined,
+      { networksBeside: [parsePrefix4('10.9.0.0/16')!], ...linked('10.9.1.0/24') },
+    ],
     ['an address in its own subnet', lease('10.5.21.0/24', '10.5.21.7'), 'address-in-network'],
     ['an address below SubnetMin, behind a router', lease('10.5.21.0/24', '10.5.1.7'), 'address-in-network'],
     [
@@ -141,7 +154,12 @@ describe('the gate of leases', () => {
           'address-in-network',
           on('10.5.20.0/24'),
         ],
-        [`that on a link as wide as the network, with ${way}`, lease('10.5.21.0/24', '10.5.200.7'), wider, on('10.5.0.0/16')],
+        [
+          `that on a link as wide as the network, with ${way}`,
+          lease('10.5.21.0/24', '10.5.200.7'),
+          wider,
+          on('10.5.0.0/16'),
+        ],
         [`that on a wider link, with ${way}`, lease('10.5.21.0/24', '10.5.200.7'), wider, on('10.0.0.0/8')],
       ];
     }),
@@ -326,7 +344,12 @@ describe('the gate of leases', () => {
     .map(({ place, length, holder, since, address }) =>
       lease(`10.5.${16 + Math.floor(place / 2)}.${(place % 2) * 128}/${length}`, address, { holder, since }),
     );
-  const WITHIN: GateRules = { ...RULES, planned: false, routesWholeNetwork: false, onLink: [parsePrefix4('10.5.16.0/21')!] };
+  const WITHIN: GateRules = {
+    ...RULES,
+    planned: false,
+    routesWholeNetwork: false,
+    onLink: [parsePrefix4('10.5.16.0/21')!],
+  };
   const takesIn = (a: Lease, b: Lease): boolean => containsAddr(a.subnets.ipv4!, b.attrs.publicAddresses.ipv4!);
   const clash = (a: Lease, b: Lease): boolean =>
     overlaps(a.subnets.ipv4!, b.subnets.ipv4!) || takesIn(a, b) || takesIn(b, a);

@@ -33,6 +33,8 @@ export interface GateRules {
   readonly planned: boolean;
   /** Whether one route leads the whole network into the overlay, and not one for each subnet. */
   readonly routesWholeNetwork: boolean;
+  /** Networks of this host that lead into other overlays. */
+  readonly networksBeside: readonly IpPrefix[];
   /** Under which this host sends. */
   readonly ownAddresses: readonly IpAddr[];
   /** What this host reaches without a router, and so not through the overlay, whatever the network contains. */
@@ -419,7 +421,13 @@ export class LeaseGate {
 
   /** Whether packets to it enter the overlay, whoever else there is; flannel's own sample has hosts in the network. */
   #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr, lease: Lease): boolean {
-    const { ipv4, ipv6, planned, routesWholeNetwork, onLink } = this.#rules;
+    const { ipv4, ipv6, planned, routesWholeNetwork, networksBeside, onLink } = this.#rules;
+    const isLinkedWithin = (network: IpPrefix | undefined): boolean =>
+      onLink.some(
+        (prefix) => containsAddr(prefix, address) && (network === undefined || prefix.length > network.length),
+      );
+    // Two overlays could send a packet into each other for ever.
+    if (networksBeside.some((network) => containsAddr(network, address) && !isLinkedWithin(network))) return true;
     const plan = isIpv4(address) ? ipv4 : ipv6;
     if (plan === undefined || !containsAddr(plan.network, address)) return false;
     // The next host may get the subnet that it lies in. Which ones Kubernetes gives nobody knows: there the first to come is right.
@@ -428,9 +436,7 @@ export class LeaseGate {
     const isIn = ({ [key]: subnet }: Subnets): boolean => subnet !== undefined && containsAddr(subnet, address);
     if (isIn(this.#own.subnets) || isIn(this.#claimed(lease))) return true;
     // The link's route must go before the network's.
-    return !onLink.some(
-      (prefix) => containsAddr(prefix, address) && (!routesWholeNetwork || prefix.length > plan.network.length),
-    );
+    return !isLinkedWithin(routesWholeNetwork ? plan.network : undefined);
   }
 }
 
@@ -492,7 +498,7 @@ export function describeRefusal({ lease, reason, by }: Refusal): string {
     'address-not-unicast':
       'its public address is loopback, multicast, broadcast or unspecified, so no host can be reached at it',
     'address-own': "its public address is this host's own",
-    'address-in-network': `its public address lies inside the overlay network${by === undefined ? '' : `, in the subnet of ${other}`}, so that packets to it would enter the tunnel again`,
+    'address-in-network': `its public address lies inside an overlay network of this host${by === undefined ? '' : `, in the subnet of ${other}`}, so that packets to it would enter the tunnel again`,
     'address-not-of-node': 'its public address is not among the addresses of its Node (--require-node-address)',
     'too-many': 'there are more leases than this backend supports, and others came first',
   };

@@ -26,7 +26,9 @@ describe('node addresses in the network, on Kubernetes', () => {
       await eventuallyHolds(() => assertPings(nodes.topology, nodes.hosts));
       for (const { index } of nodes.hosts) {
         const agent = nodes.agents[index]!;
-        await agent.logged(/^10\.98\.0\.1\d, the address of this host \(eth0\), lies in the IPv4 network 10\.98\.0\.0\/16\./);
+        await agent.logged(
+          /^10\.98\.0\.1\d, the address of this host \(eth0\), lies in the IPv4 network 10\.98\.0\.0\/16\./,
+        );
         assert.doesNotMatch((await agent.get('/metrics')).body, /^weft_refused_leases\{.*\} [1-9]/m);
       }
     });

@@ -3,11 +3,15 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import { backendKind } from '../../src/backend/registry.ts';
+import { formatIpv4, parseIpv4 } from '../../src/ip/ipv4.ts';
 import { parseContainerNetwork } from '../../src/lab/agent.ts';
 import { type ContainerNetwork, containerAddress, containerScript } from '../../src/lab/namespaces.ts';
 import { type LabContainer, type LabHost, Topology } from '../../src/lab/topology.ts';
+import { leaseKey } from '../../src/lease/lease.ts';
 import { RUNTIME_FLAGS } from '../../src/runtime-flags.ts';
+import { LeaseStore } from '../../src/subnet/local/lease-store.ts';
+import { LocalSubnetManager } from '../../src/subnet/local/local-subnet-manager.ts';
 import { Flanneld } from './flanneld.ts';
 import { hostText } from './host-text.ts';
 import { ping } from './overlay.ts';
@@ -157,6 +161,27 @@ describe('two udp networks', { concurrency: true }, () => {
             assert.ok(more >= 100 && moreOperations < 50, `${more} packets, ${moreOperations} by the forwarder`);
           });
         }
+      });
+
+      it('believe no address in the network of the other, by which packets could go round for ever', async () => {
+        const { signal } = new AbortController();
+        const storePath = join(topology.stateDirectory, 'red.db');
+        const netConfPath = join(topology.stateDirectory, 'red.json');
+        await using manager = new LocalSubnetManager({ storePath, netConfPath, backends: backendKind });
+        const attrs = {
+          ...{ publicAddresses: { ipv4: parseIpv4('10.1.9.9'), ipv6: undefined }, backendType: '' },
+          backendData: { ipv4: undefined, ipv6: undefined },
+        };
+        const lease = await manager.acquireLease(await manager.networkConfig(signal), attrs, signal);
+        const isRefusedBy = (host: LabHost, count: number): Promise<void> =>
+          eventuallyHolds(async () => assert.equal(await figure(host, red, 'weft_refused_leases'), count));
+        for (const host of topology.hosts) {
+          await isRefusedBy(host, 1);
+          await agentOf(host, red).logged(/^Refusing the lease .* of 10\.1\.9\.9: .* \[address-in-network\]$/);
+        }
+        using store = LeaseStore.open(storePath);
+        store.transact((transaction) => transaction.delete(leaseKey(lease)));
+        for (const host of topology.hosts) await isRefusedBy(host, 0);
       });
 
       it('leave each other’s routes and rules alone', async () => {

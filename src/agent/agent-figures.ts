@@ -35,7 +35,7 @@ function peerFigures(peer: string, traffic: DirectionFigures, probes: ProbePacke
 }
 
 /** Of the peers of a WireGuard device, as of the last look at the kernel. */
-export function wireguardFigures({ link: device, peers }: ActualWireguard): WireguardFigures[] {
+function wireguardFigures({ link: device, peers }: ActualWireguard): WireguardFigures[] {
   return peers.map(({ allowedIps, lastHandshakeAtMs, sentBytes, receivedBytes }) => {
     return { device, peer: allowedIps.map(formatPrefix).join('&'), lastHandshakeAtMs, sentBytes, receivedBytes };
   });

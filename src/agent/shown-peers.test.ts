@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
+import { parseWireguardKey } from '../backend/wireguard-key.ts';
+import type { ActualWireguard, ActualWireguardPeer } from '../desired/state.ts';
+import type { IpPrefix } from '../ip/address.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
-import { parsePrefix4 } from '../ip/prefix.ts';
+import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
 import type { DirectionFigures } from '../metrics/snapshot.ts';
 import type { PeerWay } from './peer-way.ts';
@@ -28,6 +31,8 @@ const counted = (packets: number, drops: Record<string, number> = {}): Direction
 
 const [A, B, C] = [leaseOf(2), leaseOf(3), leaseOf(4)];
 const WAY: PeerWay = { path: 'forwarder', device: 'flannel0' };
+
+const keyOf = (byte: number) => parseWireguardKey(Buffer.alloc(32, byte).toString('base64'))!;
 
 /** Two peers that the forwarder serves, and one that is skipped. The first is on the fast path. */
 const FIGURES: ShownPeersParts['figures'] = {
@@ -101,6 +106,49 @@ describe('peers as the API shows them', () => {
       [['10.244.3.0/24', 'others', undefined]],
     );
     assert.deepEqual(totalsOf(list), {});
+  });
+
+  it('have what passed their WireGuard tunnels, of both families, and the last handshake', () => {
+    const [ipv4, ipv6] = [parsePrefix4('10.244.5.0/24')!, parsePrefix6('fd10:0:0:5::/64')!];
+    const dual = { ...leaseOf(5), subnets: { ipv4, ipv6 } };
+    const device = (link: string, ...peers: ActualWireguardPeer[]): ActualWireguard => {
+      return { ...{ link, peers, listenPort: 51_820 }, publicKey: keyOf(1) };
+    };
+    const peer = (allowedIps: readonly IpPrefix[], lastHandshakeAtMs: number | undefined, bytes: number) => ({
+      ...{ link: 'flannel-wg', publicKey: keyOf(bytes), endpoint: undefined, allowedIps },
+      ...{
+        presharedKey: undefined,
+        keepaliveSeconds: 0,
+        lastHandshakeAtMs,
+        sentBytes: bytes,
+        receivedBytes: 2 * bytes,
+      },
+    });
+    const show = (devices: readonly ActualWireguard[]) => {
+      const figures = { ...FIGURES, session: { table: { peers: [A, dual] } }, forwarder: undefined };
+      const plane = { ...PLANE!, reconciler: { stats: () => ({ wireguard: devices }) } };
+      using peers = new ShownPeers({ figures, view: () => ({ plane, peers: [] }) });
+      return peers.look().list.map(({ tunnel, lastSeenAtMs }) => [tunnel, lastSeenAtMs]);
+    };
+    const silent = peer([A.subnets.ipv4!], undefined, 4);
+    assert.deepEqual(
+      show([device('flannel-wg', silent, peer([ipv4], 7_000, 10)), device('flannel-wg-v6', peer([ipv6], 9_000, 30))]),
+      [
+        [{ sentBytes: 4, receivedBytes: 8 }, undefined],
+        [{ sentBytes: 40, receivedBytes: 80, lastHandshakeAtMs: 9_000 }, 9_000],
+      ],
+    );
+    assert.deepEqual(show([device('flannel-wg', peer([ipv4, ipv6], 7_000, 10))]), [
+      [undefined, undefined],
+      [{ sentBytes: 10, receivedBytes: 20, lastHandshakeAtMs: 7_000 }, 7_000],
+    ]);
+  });
+
+  it('have what passed their IPsec tunnel, which has no handshake', () => {
+    const tunnel = { isUp: true, isIdle: false, sentBytes: 7, receivedBytes: 5, problem: undefined };
+    const plane = { ...PLANE!, ike: { tunnel: () => tunnel } } as unknown as typeof PLANE;
+    using peers = new ShownPeers({ figures: FIGURES, view: () => ({ plane, peers: [] }) });
+    assert.deepEqual(peers.look().list[0]?.tunnel, { sentBytes: 7, receivedBytes: 5 });
   });
 
   it('are looked at once for several readers', () => {

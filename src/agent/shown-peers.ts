@@ -3,11 +3,11 @@ import { backendOfLease } from '../backend/registry.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder } from '../dataplane/supervisor.ts';
 import type { ReconcilerStats } from '../desired/reconciler.ts';
+import type { ActualWireguardPeer } from '../desired/state.ts';
+import { formatPrefix } from '../ip/address.ts';
 import { type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import type { LeaseTable } from '../lease/lease-table.ts';
-import type { WireguardFigures } from '../metrics/snapshot.ts';
 import type { PathResult } from '../probe/probe-path.ts';
-import { wireguardFigures } from './agent-figures.ts';
 import { LastSeen } from './last-seen.ts';
 import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
@@ -39,6 +39,9 @@ export interface ShownPeersParts {
     readonly peers: readonly Lease[];
   };
 }
+
+type Tunnel = NonNullable<Peer['tunnel']>;
+type WireguardBySubnet = ReadonlyMap<string, ActualWireguardPeer>;
 
 interface Look {
   readonly list: Peer[];
@@ -81,7 +84,7 @@ export class ShownPeers implements Disposable {
     if (last !== undefined && nowMs < last.freshUntilMs && changes === last.changes) return last;
     const { plane } = this.#parts.view();
     const leases = this.leases();
-    const tunnels = new Map(wireguardOf(plane).map((tunnel) => [tunnel.peer, tunnel]));
+    const tunnels = wireguardBySubnet(plane);
     const list = leases.map((lease) => this.#peerOf(lease, plane, tunnels));
     this.#lastSeen.keepOnly(new Set(leases.map(leaseKey)));
     this.#peers = { list, atMs: Date.now(), freshUntilMs: nowMs + FRESH_MS, changes };
@@ -106,7 +109,7 @@ export class ShownPeers implements Disposable {
     }
   }
 
-  #peerOf(lease: Lease, plane: ShownPlane | undefined, tunnels: ReadonlyMap<string, WireguardFigures>): Peer {
+  #peerOf(lease: Lease, plane: ShownPlane | undefined, tunnels: WireguardBySubnet): Peer {
     const key = leaseKey(lease);
     const described = describedLease(lease);
     const id = described.subnets.join('&');
@@ -114,11 +117,10 @@ export class ShownPeers implements Disposable {
     const ike = plane?.ike?.tunnel(key);
     const reason = plane?.skipped.reasonOf(key) ?? ike?.problem;
     const traffic = this.#trafficOf(key);
-    const wireguard = tunnels.get(id);
-    const tunnel = wireguard ?? ike;
+    const tunnel = wireguardOf(described.subnets, tunnels) ?? (ike && bytesOf([ike]));
     const probe = this.#probeOf(described.subnets);
     const seenAtMs = latest(
-      wireguard?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets),
+      tunnel?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets),
       probe?.lastAnswerAtMs,
     );
     return {
@@ -129,7 +131,7 @@ export class ShownPeers implements Disposable {
       ...(reason === undefined ? {} : { reason }),
       ...(way?.device === undefined ? {} : { device: way.device }),
       ...traffic,
-      ...(tunnel === undefined ? {} : { tunnel: { sentBytes: tunnel.sentBytes, receivedBytes: tunnel.receivedBytes } }),
+      ...(tunnel === undefined ? {} : { tunnel }),
       ...(seenAtMs === undefined ? {} : { lastSeenAtMs: seenAtMs }),
       ...(probe === undefined ? {} : { probe }),
     };
@@ -186,6 +188,20 @@ function epochMs(atMs: number): number {
   return Math.round(Date.now() - performance.now() + atMs);
 }
 
-function wireguardOf(plane: ShownPlane | undefined): readonly WireguardFigures[] {
-  return plane?.reconciler.stats().wireguard.flatMap(wireguardFigures) ?? [];
+function wireguardBySubnet(plane: ShownPlane | undefined): WireguardBySubnet {
+  const peers = plane?.reconciler.stats().wireguard.flatMap((device) => device.peers) ?? [];
+  return new Map(peers.flatMap((peer) => peer.allowedIps.map((subnet) => [formatPrefix(subnet), peer] as const)));
+}
+
+/** All that a peer has: a tunnel for each family, or one for both. */
+function wireguardOf(subnets: readonly string[], bySubnet: WireguardBySubnet): Tunnel | undefined {
+  const tunnels = [...new Set(subnets.flatMap((subnet) => bySubnet.get(subnet) ?? []))];
+  if (tunnels.length === 0) return undefined;
+  const lastHandshakeAtMs = tunnels.map((tunnel) => tunnel.lastHandshakeAtMs).reduce(latest);
+  return { ...bytesOf(tunnels), ...(lastHandshakeAtMs === undefined ? {} : { lastHandshakeAtMs }) };
+}
+
+function bytesOf(tunnels: readonly Pick<Tunnel, 'sentBytes' | 'receivedBytes'>[]): Tunnel {
+  const sum = (bytes: 'sentBytes' | 'receivedBytes'): number => tunnels.reduce((all, tunnel) => all + tunnel[bytes], 0);
+  return { sentBytes: sum('sentBytes'), receivedBytes: sum('receivedBytes') };
 }

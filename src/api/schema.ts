@@ -84,8 +84,17 @@ export const PeerSchema = v.object({
   rx: v.optional(v.pipe(TrafficSchema, v.description('From the peer.'))),
   tunnel: v.optional(
     v.pipe(
-      v.object({ sentBytes: bytes, receivedBytes: bytes }),
-      v.description('Of its WireGuard or IPsec tunnel, as of the last look at it.'),
+      v.object({
+        sentBytes: bytes,
+        receivedBytes: bytes,
+        lastHandshakeAtMs: v.optional(
+          v.pipe(
+            timeMs,
+            v.description('With WireGuard; absent: there was none yet. The latest, with a tunnel a family.'),
+          ),
+        ),
+      }),
+      v.description('Of its WireGuard or IPsec tunnels, as of the last look at them; at most 30 s old with WireGuard.'),
     ),
   ),
   lastSeenAtMs: v.optional(

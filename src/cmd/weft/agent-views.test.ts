@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { FakeInspection } from '../../../test/fakes/fake-inspection.ts';
+import type { Peer } from '../../api/schema.ts';
 import type { AgentEvent } from '../../events/event.ts';
 import { wrapped } from '../../wrapped.ts';
 import { renderEvent } from './events.ts';
@@ -37,6 +38,27 @@ describe('the status of an agent', () => {
     assert.ok(text.split('\n').length <= 24);
     assert.match(text, /^Peers +2: 1 fast-path, 1 vxlan$/m);
     assert.match(text, /^No problems\.$/m);
+  });
+
+  it('has the tunnels that the kernel has to its peers', () => {
+    const peersWith = (tunnels: readonly Peer['tunnel'][], path: Peer['path']) => {
+      return (agent: FakeInspection) => {
+        const [peer] = agent.list;
+        agent.list = tunnels.map((tunnel) => ({ ...peer!, path, ...(tunnel && { tunnel }) }));
+      };
+    };
+    const line = (...given: Parameters<typeof peersWith>): string | undefined => {
+      const text = renderStatus(answers(peersWith(...given)), []);
+      fits(text);
+      return /^Tunnels +(.*)$/m.exec(text)?.[1];
+    };
+    const bytes = { sentBytes: 1_536, receivedBytes: 512 };
+    const { atMs } = new FakeInspection().own;
+    const [young, old] = [5_000, 95_000].map((ageMs) => ({ ...bytes, lastHandshakeAtMs: atMs - ageMs }));
+    assert.equal(line([old, young], 'wireguard'), '2: handshake 5s to 95s ago, sent 3.0 KiB, received 1.0 KiB');
+    assert.equal(line([young, bytes], 'wireguard'), '2: handshake 5s ago, 1 without, sent 3.0 KiB, received 1.0 KiB');
+    assert.equal(line([bytes, bytes], 'ipsec'), '2: sent 3.0 KiB, received 1.0 KiB');
+    assert.equal(line([undefined], 'vxlan'), undefined);
   });
 
   const faults: readonly (readonly [
@@ -193,6 +215,17 @@ describe('tables of an agent', () => {
     assert.match(wide, /1235ms +100% +\S+ +\S+ +12\.3M /);
     assert.match(wide, /^10\.244\.2\.0\/24: one-way: ours do not reach it\./m);
     assert.match(wide, /^ {2}→ Look\./m);
+    const tunnel = { sentBytes: 1_023 << 20, receivedBytes: 1_536, lastHandshakeAtMs: agent.own.atMs - 119_000 };
+    const { tx: _, rx: __, ...uncounted } = agent.list[0]!;
+    agent.list = [
+      { ...uncounted, path: 'wireguard', tunnel },
+      { ...uncounted, path: 'wireguard', tunnel: { sentBytes: 0, receivedBytes: 0 } },
+    ];
+    const tunnels = renderPeers(agent.peers(), 80);
+    fits(tunnels);
+    assert.match(tunnels, / SENT +RCVD +HANDSHAKE +SEEN$/m);
+    assert.match(tunnels, / wireguard +1235ms +100% +1023M +1\.5K +119s +0s$/m);
+    assert.match(tunnels, / wireguard +1235ms +100% +0 +0 +- +0s$/m);
     const leases = renderLeases(agent.leases(), 80);
     fits(leases);
     assert.match(leases, /^10\.244\.1\.0\/24 +192\.0\.2\.1 +- +udp +own +0s$/m);

@@ -24,9 +24,20 @@ export function peersCommand(): Command {
 
 /** A line a peer, and below them what is wrong with the way to one, with what to do. Pure. */
 export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number): string {
+  const drops: Column<Peer> = {
+    title: 'DROPS',
+    right: true,
+    text: ({ tx, rx }) => (tx === undefined ? '-' : formatCount(dropsOf(tx) + dropsOf(rx))),
+  };
+  // In place of drops, which nobody counts there.
+  const handshake: Column<Peer> = {
+    title: 'HANDSHAKE',
+    right: true,
+    text: ({ tunnel }) => ageOf(tunnel?.lastHandshakeAtMs, atMs),
+  };
   const list: readonly Column<Peer>[] = [
     { title: 'SUBNET', text: ({ subnets }) => subnets.join(' '), minWidth: 15 },
-    { title: 'HOST', text: ({ publicAddresses, holder }) => holder ?? publicAddresses[0] ?? '-', minWidth: 9 },
+    { title: 'HOST', text: ({ publicAddresses, holder }) => holder ?? publicAddresses[0] ?? '-', minWidth: 7 },
     { title: 'PATH', text: ({ path }) => path },
     {
       title: 'RTT',
@@ -40,16 +51,8 @@ export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number):
     },
     { title: 'SENT', right: true, text: ({ tx, tunnel }) => amount(tx?.bytes ?? tunnel?.sentBytes) },
     { title: 'RCVD', right: true, text: ({ rx, tunnel }) => amount(rx?.bytes ?? tunnel?.receivedBytes) },
-    {
-      title: 'DROPS',
-      right: true,
-      text: ({ tx, rx }) => (tx === undefined ? '-' : formatCount(dropsOf(tx) + dropsOf(rx))),
-    },
-    {
-      title: 'SEEN',
-      right: true,
-      text: ({ lastSeenAtMs }) => (lastSeenAtMs === undefined ? '-' : shortSpan(atMs - lastSeenAtMs)),
-    },
+    peers.some(({ path }) => path === 'wireguard') ? handshake : drops,
+    { title: 'SEEN', right: true, text: ({ lastSeenAtMs }) => ageOf(lastSeenAtMs, atMs) },
   ];
   if (peers.length === 0) return 'No peers.\n';
   const reasons = peers.flatMap((peer) => whatIsWrong(peer, columns));
@@ -68,6 +71,10 @@ function whatIsWrong({ id, reason, probe }: Peer, columns: number): string[] {
 /** Packets that were dropped, whatever the reason. */
 export function dropsOf(traffic: Peer['tx']): number {
   return Object.values(traffic?.drops ?? {}).reduce((sum, count) => sum + count, 0);
+}
+
+function ageOf(thenMs: number | undefined, nowMs: number): string {
+  return thenMs === undefined ? '-' : shortSpan(nowMs - thenMs);
 }
 
 function amount(bytes: number | undefined): string {

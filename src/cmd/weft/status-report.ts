@@ -177,6 +177,8 @@ export function renderStatus(answers: StatusAnswers, problems: readonly StatusPr
   }
   row('Data path', dataPathText(dataPath));
   row('Peers', peersText(peers));
+  const tunnels = tunnelsText(peers);
+  if (tunnels !== undefined) row('Tunnels', tunnels);
   row('Cost', `CPU ${process.cpuSeconds.toFixed(1)} s since start, memory ${formatBytes(process.rssBytes)}`);
   lines.push('');
   if (problems.length === 0) lines.push('No problems.');
@@ -200,6 +202,27 @@ function peersText({ total, peers }: StatusAnswers['peers']): string {
   const byPath = Object.entries(Object.groupBy(peers, ({ path }) => path));
   const counts = byPath.map(([path, list]) => `${list.length} ${path}`);
   return total === 0 ? 'none' : `${total}: ${counts.join(', ')}`;
+}
+
+/** `undefined` where the backend has none. */
+function tunnelsText({ atMs, peers }: StatusAnswers['peers']): string | undefined {
+  const tunnels = peers.flatMap(({ tunnel }) => tunnel ?? []);
+  if (tunnels.length === 0) return undefined;
+  const sum = (bytes: 'sentBytes' | 'receivedBytes'): string =>
+    formatBytes(tunnels.reduce((all, tunnel) => all + tunnel[bytes], 0));
+  const parts = [...handshakes(peers, atMs), `sent ${sum('sentBytes')}`, `received ${sum('receivedBytes')}`];
+  return `${tunnels.length}: ${parts.join(', ')}`;
+}
+
+function handshakes(peers: StatusAnswers['peers']['peers'], nowMs: number): string[] {
+  const tunnels = peers.flatMap(({ path, tunnel }) => (path === 'wireguard' ? (tunnel ?? []) : []));
+  const times = tunnels.flatMap(({ lastHandshakeAtMs }) => lastHandshakeAtMs ?? []).sort((one, other) => other - one);
+  const ages = [...new Set(times.map((atMs) => ageOf(atMs, nowMs)))];
+  const silent = tunnels.length - times.length;
+  return [
+    ...(ages.length === 0 ? [] : [`handshake ${ages.length === 1 ? ages[0] : `${ages[0]} to ${ages.at(-1)}`} ago`]),
+    ...(silent === 0 ? [] : [`${silent} without`]),
+  ];
 }
 
 function ageOf(atMs: number, nowMs: number): string {

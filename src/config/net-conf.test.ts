@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { backendKind } from '../backend/registry.ts';
+import { backendKind, backendKinds } from '../backend/registry.ts';
 import { WeftError } from '../errors.ts';
 import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
 import { formatIpv6, ipv6Of } from '../ip/ipv6.ts';
@@ -382,11 +382,22 @@ describe('net-conf.json: Kubernetes mode', () => {
   });
 
   it('refuses IPv6 alone for backends that carry IPv4 only, and warns when both are on', () => {
-    const backend = { Backend: { Type: 'ipip' }, EnableIPv6: true, IPv6Network: 'fd00::/56' };
-    assert.match(problemsWith({ ...backend, EnableIPv4: false }, 'kube').join(), /the ipip backend carries IPv4 only/);
-    const both = inspectNetConf(JSON.stringify({ Network: '10.3.0.0/16', ...backend }), kube);
-    assert.deepEqual(both.problems, []);
-    assert.match(both.warnings[0]?.message ?? '', /carries IPv4 only/);
+    const needed: Readonly<Record<string, object>> = { ipsec: { PSK: 'a'.repeat(96) } };
+    const types = backendKinds().flatMap(({ type, families }) => (families.includes('ipv6') ? [] : [type]));
+    assert.deepEqual(types.toSorted(), ['alloc', 'ipip', 'ipsec', 'tencent-vpc']);
+    for (const type of types) {
+      const backend = { Backend: { Type: type, ...needed[type] }, EnableIPv6: true, IPv6Network: 'fd00::/56' };
+      const limit = `the ${type} backend carries IPv4 only`;
+      const alone = problemsWith({ ...backend, EnableIPv4: false }, 'kube');
+      assert.deepEqual(
+        alone.map((problem) => problem.includes(limit)),
+        [true],
+        alone.join(),
+      );
+      const both = inspectNetConf(JSON.stringify({ Network: '10.3.0.0/16', ...backend }), kube);
+      assert.deepEqual(both.problems, []);
+      assert.ok(both.warnings[0]?.message.includes(limit), type);
+    }
   });
 
   it('does without a Network as flannel does, except where that would hijack the default route', () => {

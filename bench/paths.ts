@@ -28,7 +28,7 @@ export const PATH_TITLES: Readonly<Record<PathName, string>> = {
   vxlan: 'kernel VXLAN',
   weft: 'weft (udp mode)',
   forwarder: 'weft, user space alone',
-  loop: 'one packet a system call (socat)',
+  loop: 'one packet per system call (socat)',
   wireguard: 'wireguard-go',
   weftVxlan: 'weft (vxlan)',
   hostGw: 'weft (host-gw)',
@@ -164,7 +164,7 @@ const connect: Readonly<Record<PathName, Connect>> = {
     connectByTunnel(topology, host, other, 'auto', underlay === 'xdp' ? 'xdp' : 'auto'),
   forwarder: (topology, host, other) => connectByTunnel(topology, host, other, 'off', 'auto'),
 
-  /** A program in C that moves one packet a system call, as flannel's udp proxy does. */
+  /** A program in C that moves one packet per system call, as flannel's udp proxy does. */
   loop: async (topology, host, other, signal) => {
     const child = await topology.start(
       host,

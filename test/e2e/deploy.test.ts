@@ -9,7 +9,13 @@ import { FLANNEL_USER } from '../../src/lab/servers/flannel-account.ts';
 import { KubeClient, KubeClientError, type KubeObject } from '../../src/lab/servers/kube-client.ts';
 import { KubeCluster } from '../../src/lab/servers/kube-server.ts';
 import { run } from '../../src/linux/run.ts';
-import { eventually } from '../netns/waiting.ts';
+import {
+  annotationPatch,
+  networkAvailablePatch,
+  networkUnavailablePatch,
+  STRATEGIC_MERGE_PATCH,
+} from '../../src/subnet/kube/node-patch.ts';
+import { eventually, eventuallyHolds } from '../netns/waiting.ts';
 import { type DeployTools, deployTools } from './deploy-tools.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -253,6 +259,21 @@ describe('the Helm chart', () => {
     assert.deepEqual(parse(stdout), policy);
   });
 
+  it("has the agent's prefix of annotations in the policy for Nodes", async () => {
+    for (const [flag, prefix] of [
+      ['--kube-annotation-prefix=example.test', 'example.test/'],
+      ['-kube-annotation-prefix=example.test/', 'example.test/'],
+      ['--kube-annotation-prefix=example.test/own', 'example.test/own-'],
+      ['--kube-annotation-prefix=example.test/own-', 'example.test/own-'],
+    ] as const) {
+      const args = ['--kube-subnet-mgr', flag];
+      const objects = await rendered({ flannel: { ownNodePolicy: true, args } });
+      const text = JSON.stringify(objects.find(({ kind }) => kind === 'ValidatingAdmissionPolicy'));
+      const prefixes = Array.from(text.matchAll(/startsWith\(\\"([^"\\]*)\\"\)/g), ([, found]) => found);
+      assert.deepEqual(prefixes, [prefix, prefix], flag);
+    }
+  });
+
   it('has health port and probes, also on another port', async () => {
     const [agent] = podOf(await rendered({ flannel: { healthz: { port: 9090 } } })).containers;
     assert.deepEqual(agent?.ports, [{ name: 'healthz', containerPort: 9090, protocol: 'TCP' }]);
@@ -463,7 +484,8 @@ describe('a real API server', () => {
   it("lets an agent's token change its own Node alone, and only what the agent writes, with the policy", async () => {
     await apply(manifest);
     const pods = `/api/v1/namespaces/${NAMESPACE}/pods`;
-    for (const node of ['own', 'other']) await cluster.admin.createNode(node);
+    const foreign = { 'example.test/foreign': 'before' };
+    for (const node of ['own', 'other']) await cluster.admin.createNode(node, { annotations: foreign });
     const container = { name: 'agent', image: 'agent' };
     await cluster.admin.create(pods, {
       kind: 'Pod',
@@ -504,16 +526,66 @@ describe('a real API server', () => {
     await assert.rejects(annotate(bound, 'other'), isForbidden(/its own Node only, and this token is of own/));
     await assert.rejects(annotate(free, 'own'), isForbidden(/this token is of no node/));
 
-    await annotate(bound, 'own');
-    const condition = { type: 'NetworkUnavailable', status: 'False', reason: 'FlannelIsUp' };
-    await change(bound, 'own', { status: { conditions: [condition] } });
+    // What kubelet and controllers write, and the agent does not.
+    const ready = { type: 'Ready', status: 'True' };
+    await change(cluster.admin, 'own', {
+      status: {
+        ...{ conditions: [ready], capacity: { pods: '110' }, allocatable: { pods: '100' }, volumesInUse: ['a'] },
+        ...{ images: [{ names: ['localhost/a:1'], sizeBytes: 1 }], nodeInfo: { kernelVersion: '6.6.0' } },
+        daemonEndpoints: { kubeletEndpoint: { Port: 10_250 } },
+      },
+    });
+
+    // What the agent itself sends.
+    for (const patch of [
+      annotationPatch({ 'flannel.alpha.coreos.com/backend-type': 'udp' }),
+      networkUnavailablePatch(new Date(), 'FlannelTunMissing', 'why'),
+      networkAvailablePatch(new Date()),
+    ]) {
+      await bound.json('PATCH', '/api/v1/nodes/own/status', JSON.parse(patch), STRATEGIC_MERGE_PATCH);
+    }
+    const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'a', uid: '9e107d9d-3720-4bb6-b2c5-0242ac120002' };
+    const isNotTheAgents = isForbidden(
+      /flannel's annotations and the condition NetworkUnavailable of its Node, and nothing/,
+    );
     for (const more of [
       { metadata: { labels: { 'node-role.kubernetes.io/control-plane': '' } } },
+      { metadata: { annotations: { 'example.test/own': 'new' } } },
+      { metadata: { annotations: { 'example.test/foreign': 'after' } } },
+      { metadata: { annotations: { 'example.test/foreign': null } } },
+      { metadata: { annotations: { 'flannel.alpha.coreos.com.example.test/a': '' } } },
+      { metadata: { finalizers: ['example.test/stay'] } },
+      { metadata: { ownerReferences: [owner] } },
       { status: { addresses: [{ type: 'InternalIP', address: '192.0.2.66' }] } },
       { status: { capacity: { pods: '1000' } } },
+      { status: { allocatable: { pods: '1000' } } },
+      { status: { phase: 'Running' } },
+      { status: { daemonEndpoints: { kubeletEndpoint: { Port: 6_443 } } } },
+      { status: { nodeInfo: { kernelVersion: '2.6.0' } } },
+      { status: { images: [{ names: ['localhost/other:1'], sizeBytes: 1 }] } },
+      { status: { images: null } },
+      { status: { volumesInUse: ['a', 'b'] } },
+      { status: { volumesAttached: [{ name: 'a', devicePath: '/dev/sda' }] } },
+      { status: { runtimeHandlers: [{ name: 'other' }] } },
+      { status: { conditions: [{ ...ready, status: 'False' }] } },
+      { status: { conditions: [ready, { type: 'MemoryPressure', status: 'True' }] } },
+      { status: { conditions: [] } },
     ]) {
-      await assert.rejects(change(bound, 'own', more), isForbidden(/annotations and conditions of its Node/));
+      await assert.rejects(change(bound, 'own', more), isNotTheAgents, JSON.stringify(more));
     }
+    // Nor with a role that has more than the manifest's.
+    const metadata = { name: 'whole-nodes' };
+    const rules = [{ apiGroups: [''], resources: ['nodes'], verbs: ['patch'] }];
+    await cluster.admin.create(collections.ClusterRole!, { metadata, rules } as KubeObject);
+    await cluster.admin.create(collections.ClusterRoleBinding!, {
+      metadata,
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: metadata.name },
+      subjects: [{ kind: 'ServiceAccount', name: 'flannel', namespace: NAMESPACE }],
+    } as KubeObject);
+    const taint = { spec: { taints: [{ key: 'a', effect: 'NoSchedule' }] } };
+    const changeSpec = () => bound.json('PATCH', '/api/v1/nodes/own', taint, 'application/merge-patch+json');
+    // The role is known a moment later.
+    await eventuallyHolds(() => assert.rejects(changeSpec(), isNotTheAgents));
     // Others are not concerned.
     await change(cluster.admin, 'other', { status: { addresses: [{ type: 'InternalIP', address: '192.0.2.66' }] } });
   });

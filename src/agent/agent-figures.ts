@@ -52,7 +52,7 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
-  readonly #host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6'>;
+  readonly #host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6' | 'deviceDrops'>;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
   #restarts = 0;
@@ -64,7 +64,7 @@ export class AgentFigures {
   backend = '';
   /** Whether the network configuration has changed since the agent started. */
   config: Pick<ConfigWatch, 'isOutdated'> | undefined;
-  plane: Pick<NodePlane, 'carrier' | 'reconciler' | 'traffic' | 'hooks' | 'ike' | 'skipped'> | undefined;
+  plane: Pick<NodePlane, 'carrier' | 'devices' | 'reconciler' | 'traffic' | 'hooks' | 'ike' | 'skipped'> | undefined;
   /** Whether packets may take the fast path while the forwarder runs. */
   fastPath: FastPathState | undefined;
   session: LeaseSession | undefined;
@@ -77,7 +77,7 @@ export class AgentFigures {
     readiness: NodeReadiness,
     subnetManager: string,
     log: Pick<ProcessLog, 'droppedLines'>,
-    host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6'>,
+    host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6' | 'deviceDrops'>,
   ) {
     this.#host = host;
     this.#log = log;
@@ -145,6 +145,12 @@ export class AgentFigures {
     return this.probes?.packets(subnetOf(key)) ?? { tx: 0, rx: 0 };
   }
 
+  #queueDrops(): Readonly<Record<string, number>> {
+    const { forwarder, plane } = this;
+    const [device, socket] = [this.#host.deviceDrops(plane?.devices ?? []), forwarder?.socketDrops()];
+    return { ...(device === undefined ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
+  }
+
   snapshot(): MetricsSnapshot {
     const { forwarder, plane, session } = this;
     const kernel = plane?.reconciler.stats();
@@ -171,6 +177,7 @@ export class AgentFigures {
       },
       hostDrops: this.#host.hostDrops(),
       hostDrops6: this.#host.hostDrops6(),
+      queueDrops: this.#queueDrops(),
       forwarder: forwarder && {
         running: forwarder.failure === undefined,
         fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,
@@ -182,7 +189,6 @@ export class AgentFigures {
           peerFigures(key.replaceAll('-', '/'), forwarder.traffic(slot), this.#probesToIgnore(key, peers)),
         ),
         nobody: forwarder.traffic(0),
-        queueDrops: forwarder.queueDrops(),
         refusedSenders: forwarder.refusals.counts(performance.now()),
         operations: forwarder.counters.readGauges(),
       },

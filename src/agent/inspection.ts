@@ -198,7 +198,7 @@ export class AgentInspection implements Inspection, Disposable {
     const { figures } = this.#parts;
     const { fastPath } = figures;
     const forwarder = plane?.forwarder;
-    const { forwarder: counted, hostDrops, hostDrops6 } = figures.snapshot();
+    const { forwarder: counted, hostDrops, hostDrops6, queueDrops } = figures.snapshot();
     const kind = forwarder !== undefined ? 'forwarder' : plane?.reconciler === undefined ? 'others' : 'kernel';
     const failure = forwarder?.failure ?? plane?.reconciler.failure;
     return {
@@ -215,7 +215,7 @@ export class AgentInspection implements Inspection, Disposable {
             },
           }),
       ...(plane === undefined || plane.forwardingOff.length === 0 ? {} : { forwardingOff: [...plane.forwardingOff] }),
-      queueDrops: { ...counted?.queueDrops },
+      queueDrops: { ...queueDrops },
       hostDrops: { ...hostDrops },
       hostDrops6: { ...hostDrops6 },
       ...(counted === undefined ? {} : { nobody: directions(counted.nobody) }),

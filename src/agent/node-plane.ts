@@ -186,6 +186,11 @@ export class NodePlane implements AsyncDisposable {
     return this.#external;
   }
 
+  /** The devices of the overlay that this agent makes, also those for peers of other backends. */
+  get devices(): readonly string[] {
+    return [...this.#links].flatMap(([name, kind]) => (kind === 'external' ? [] : name));
+  }
+
   /** Settings of this host's kernel that keep packets of containers from being passed on, as sysctl names them. */
   get forwardingOff(): readonly string[] {
     return this.#passing?.off ?? [];

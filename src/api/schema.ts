@@ -173,7 +173,9 @@ export const SelfSchema = v.object({
     ),
     queueDrops: v.pipe(
       v.record(v.string(), count),
-      v.description('Packets that found no room before the workers, by queue.'),
+      v.description(
+        'Packets that the kernel dropped at the devices of the overlay (device) and at the agent’s socket (socket).',
+      ),
     ),
     hostDrops: v.optional(
       v.pipe(

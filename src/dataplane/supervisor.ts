@@ -53,8 +53,8 @@ export interface ForwarderOptions {
   readonly open: () => ForwarderDescriptors;
   readonly sourceCheck: SourceCheck;
   readonly destinationCheck: DestinationCheck;
-  /** Packets that the kernel dropped around the forwarder, by queue. */
-  readonly queueDrops?: () => Readonly<Record<string, number>>;
+  /** Datagrams that the kernel dropped because the socket had no room. */
+  readonly socketDrops?: () => number | undefined;
   /** Peers and counters of the fast path in the kernel, where there is one; ends with the forwarder. */
   readonly fastPath?: FastPathTables | undefined;
   /** Buffers of SignalQueue, by which the packet workers tell the fast path what has passed the socket. */
@@ -124,9 +124,9 @@ export class Forwarder implements AsyncDisposable {
     return this.#failure;
   }
 
-  /** Packets that found no room on their way to the packet workers, by queue. */
-  queueDrops(): Readonly<Record<string, number>> {
-    return this.#options.queueDrops?.() ?? {};
+  /** Datagrams of peers that the socket had no room for; `undefined` when that is not known. */
+  socketDrops(): number | undefined {
+    return this.#options.socketDrops?.();
   }
 
   publish(content: PeerTableContent): void {

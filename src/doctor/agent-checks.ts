@@ -16,6 +16,8 @@ const LOSSY = 0.001;
 const FEW_DROPS = 100;
 const QUEUE_REMEDY =
   'Packets arrive, or arrived, faster than the agent can carry them. Check the CPU usage of flanneld, enable the fast path, or increase the queue length (ip link set DEVICE txqueuelen 5000).';
+const DEVICE_REMEDY =
+  'The device of the backend had no room or no destination for these packets. weft test compares destinations and routes with the leases, and weft trace --drops shows what is dropped now.';
 const REFUSED_REMEDY =
   'Packets from these senders are dropped. docs/MIGRATION.md lists the possible causes ("Packets that are refused").';
 
@@ -125,26 +127,30 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     },
     {
       name: 'queue-drops',
-      looksAt: 'packets dropped at the full queue of one of weft’s devices',
+      looksAt: 'packets dropped at weft’s devices',
       run: async (signal) => {
         const backend = await readBackend(host, paths, signal);
         const present = await host.links(signal);
         const tuns = present.flatMap(({ name }) => (isTunName(name) ? name : []));
         const own = new Set([...defaultOwnLinks(tuns), ...(backend?.links ?? [])].map(({ name }) => name));
         const links = present.filter(({ name }) => own.has(name));
-        const lossy: string[] = [];
+        const lossy: { readonly name: string; readonly text: string }[] = [];
         for (const { name } of links) {
           const count = async (what: string): Promise<number> =>
             Number((await host.readText(`/sys/class/net/${name}/statistics/${what}`)) ?? 0);
           for (const way of ['tx', 'rx']) {
             const [dropped, passed] = [await count(`${way}_dropped`), await count(`${way}_packets`)];
             if (dropped < FEW_DROPS) continue;
-            if (dropped > (dropped + passed) * LOSSY) lossy.push(`${name} ${way}: ${dropped} of ${dropped + passed}`);
+            if (dropped <= (dropped + passed) * LOSSY) continue;
+            lossy.push({ name, text: `${name} ${way}: ${dropped} of ${dropped + passed}` });
           }
         }
         return lossy.length === 0
           ? ok('hardly any since the devices were created')
-          : warn(lossy.join(', '), QUEUE_REMEDY);
+          : warn(
+              lossy.map(({ text }) => text).join(', '),
+              lossy.some(({ name }) => isTunName(name)) ? QUEUE_REMEDY : DEVICE_REMEDY,
+            );
       },
     },
     {

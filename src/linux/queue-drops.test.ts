@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { readQueueDrops, socketDrops } from './queue-drops.ts';
+import { readDeviceDrops, readSocketDrops, socketDrops } from './queue-drops.ts';
 
 const TABLE = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
   112: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 9
@@ -16,10 +16,13 @@ describe('queue drops', () => {
   });
 
   it('of what is not there are left out', () => {
-    assert.deepEqual(readQueueDrops('no-such-dev0', 1), {});
+    assert.deepEqual(
+      [readDeviceDrops([]), readDeviceDrops(['no-such-dev0']), readSocketDrops(1)],
+      [undefined, undefined, undefined],
+    );
   });
 
-  it('of a device are what the kernel counts', () => {
-    assert.equal(typeof readQueueDrops('lo', 1).device, 'number');
+  it('of devices are what the kernel counts of those that are there', () => {
+    assert.equal(typeof readDeviceDrops(['no-such-dev0', 'lo']), 'number');
   });
 });

@@ -1,18 +1,23 @@
 import { readTextIfThere } from './read-text.ts';
 
-/** Packets that found no room in a queue, by queue; one that cannot be read is left out. */
-export type QueueDrops = Readonly<Partial<Record<'device' | 'socket', number>>>;
-
 /**
- * What the kernel drops around the forwarder, before a packet worker sees it: `device`, packets of containers that the TUN device's
- * queue had no room for; `socket`, datagrams of peers that the UDP socket's buffer had no room for. Counted by the kernel since the
- * device and the socket were made.
+ * Packets of containers that the kernel has dropped at these devices since they were made: a TUN device whose queue had no room, a
+ * device of a backend in the kernel that had no room or did not know where to send them. `undefined` when none of them is there.
  */
-export function readQueueDrops(tunName: string, port: number): QueueDrops {
-  const device = Number.parseInt(readTextIfThere(`/sys/class/net/${tunName}/statistics/tx_dropped`), 10);
-  const sockets = ['udp', 'udp6'].flatMap((file) => socketDrops(readTextIfThere(`/proc/self/net/${file}`), port) ?? []);
-  const socket = sockets.length === 0 ? undefined : sockets.reduce((sum, drops) => sum + drops, 0);
-  return { ...(Number.isNaN(device) ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
+export function readDeviceDrops(names: readonly string[]): number | undefined {
+  const counts = names.map((name) =>
+    Number.parseInt(readTextIfThere(`/sys/class/net/${name}/statistics/tx_dropped`), 10),
+  );
+  return sumOf(counts.filter((count) => !Number.isNaN(count)));
+}
+
+/** Datagrams of peers that the UDP socket of that port had no room for since it was made; `undefined` when there is none. */
+export function readSocketDrops(port: number): number | undefined {
+  return sumOf(['udp', 'udp6'].flatMap((file) => socketDrops(readTextIfThere(`/proc/self/net/${file}`), port) ?? []));
+}
+
+function sumOf(counts: readonly number[]): number | undefined {
+  return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
 }
 
 /** Of the sockets with that local port in /proc/net/udp (Documentation/networking/proc_net_tcp.rst; `drops` is the last column). */

@@ -258,8 +258,8 @@ export const METRICS: readonly MetricDefinition[] = [
     'counter',
     'weft_queue_dropped_packets_total',
     'queue',
-    'Packets that the kernel dropped because a queue to the packet workers was full.',
-    ({ forwarder }) => forwarder?.queueDrops,
+    'Packets that the kernel dropped at the devices of the overlay (device) and at the full buffer of the agent’s socket (socket).',
+    ({ queueDrops }) => queueDrops,
   ),
   define('counter', 'weft_host_dropped_packets_total', {
     help: 'Packets that the kernel of this host dropped outside the agent, of all programs, by address family and reason.',

@@ -22,6 +22,8 @@ export interface MetricsSnapshot {
   readonly hostDrops?: Readonly<Record<string, number>> | undefined;
   /** The same of IPv6 packets. */
   readonly hostDrops6?: Readonly<Record<string, number>> | undefined;
+  /** Packets that the kernel dropped at the devices of the overlay and at the agent's socket. */
+  readonly queueDrops?: Readonly<Record<string, number>> | undefined;
   readonly forwarder?: ForwarderFigures | undefined;
   readonly kernel?: KernelFigures | undefined;
   readonly traffic?: TrafficFigures | undefined;
@@ -90,8 +92,6 @@ export interface ForwarderFigures {
   /** Times the peer table was written, and when last, in milliseconds since the epoch. */
   readonly published: { readonly times: number; readonly lastAtMs: number | undefined };
   readonly peers: Iterable<PeerFigures>;
-  /** Packets that the kernel dropped before the packet workers saw them, by queue. */
-  readonly queueDrops: Readonly<Record<string, number>>;
   /** Senders whose packets were refused within the last ten minutes, by reason. */
   readonly refusedSenders: Readonly<Record<string, number>>;
   /** What could not be laid at a peer's door: no route, unknown source. */

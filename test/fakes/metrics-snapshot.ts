@@ -23,12 +23,12 @@ export const ALL_PARTS: MetricsSnapshot = {
   },
   hostDrops: { 'filtered-in': 6 },
   hostDrops6: { 'too-big': 2 },
+  queueDrops: { device: 4, socket: 0 },
   forwarder: {
     running: true,
     fastPath: true,
     fastPathObstacle: 'ipsec-policy',
     fastPathPeersAlone: 2,
-    queueDrops: { device: 4, socket: 0 },
     refusedSenders: { 'unknown-source': 2 },
     restarts: 1,
     published: { times: 4, lastAtMs: 1_700_000_000_500 },

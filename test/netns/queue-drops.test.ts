@@ -7,6 +7,39 @@ import { eventually } from './waiting.ts';
 /** Twice what flannel0's queue holds. */
 const PACKETS = 4_000;
 
+/** Above what the doctor takes for multicast of the kernel. */
+const STRANGERS = 120;
+
+describe('packets that the kernel drops at the device of a backend that it carries by itself', () => {
+  it('for want of a forwarding entry are in /metrics, and in the doctor with what helps there', async () => {
+    const netConf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}';
+    await using overlay = await Overlay.create(
+      { hosts: 2, containersPerHost: 1, netConf },
+      AbortSignal.timeout(120_000),
+    );
+    const { topology } = overlay;
+    const [host] = topology.hosts;
+    const dropped = async (): Promise<number> => {
+      const metrics = await overlay.ask(host!, '/metrics');
+      assert.doesNotMatch(metrics, /^weft_queue_dropped_packets_total\{queue="socket"\}/m);
+      return Number(/^weft_queue_dropped_packets_total\{queue="device"\} (\d+)$/m.exec(metrics)?.[1]);
+    };
+    const { before } = await eventually('there is a series', async () => {
+      const count = await dropped();
+      return Number.isNaN(count) ? undefined : { before: count };
+    });
+    // Of hosts that are not there: the questions for their MAC addresses have nowhere to go.
+    await topology.exec(host!, ['ip', 'route', 'add', '10.244.250.0/24', 'dev', 'flannel.1']);
+    const send = `echo x | socat -u STDIN UDP4-SENDTO:10.244.250.$i:7777`;
+    await topology.exec(host!, ['sh', '-c', `i=1; while [ $i -le ${STRANGERS} ]; do ${send}; i=$((i+1)); done`]);
+    await eventually('they are counted', async () => (await dropped()) >= before + STRANGERS || undefined);
+    const result = await overlay.examine(host!, 'queue-drops');
+    assert.ok(result.status === 'warn', result.found);
+    assert.match(result.found, /^flannel\.1 tx: \d+ of \d+$/);
+    assert.match(result.remedy, /weft trace --drops/);
+  });
+});
+
 describe('packets that the kernel drops before the agent sees them', () => {
   let overlay: Overlay;
   before(async () => {

@@ -12,7 +12,7 @@ import { createStopEvent } from '../../linux/dataplane-io.ts';
 import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
 import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
-import { readQueueDrops } from '../../linux/queue-drops.ts';
+import { readSocketDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
 import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
 import { ticker } from '../../ticker.ts';
@@ -33,10 +33,7 @@ export function hostForwarder(options: ForwarderWish, holder: TunHolder, descrip
     workerUrl: forwarderWorkerUrl(),
     sourceCheck: options.sourceCheck,
     destinationCheck: options.destinationCheck,
-    queueDrops: () => {
-      const { tunName, listenPort } = options.underlay();
-      return readQueueDrops(tunName, listenPort);
-    },
+    socketDrops: () => readSocketDrops(options.underlay().listenPort),
     fastPath: fastPath?.tables,
     onEvent: options.onEvent,
     open: () => {

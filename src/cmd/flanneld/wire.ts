@@ -20,6 +20,7 @@ import { OuterFilters } from '../../linux/outer-filters.ts';
 import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { describeSendErrno, openProbeSocket } from '../../linux/probe-socket.ts';
 import { releaseIdleMemory } from '../../linux/process-memory.ts';
+import { readDeviceDrops } from '../../linux/queue-drops.ts';
 import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
 import { collectGarbage } from '../../runtime-flags.ts';
@@ -67,6 +68,7 @@ export function thisHost(
     forwarder: (wish) => hostForwarder(wish, tun, descriptors),
     hostDrops: readHostDrops,
     hostDrops6: readHostDrops6,
+    deviceDrops: readDeviceDrops,
     probes: { open: () => openProbeSocket(), describeErrno: describeSendErrno },
     endFastPath,
     probeChecksum,

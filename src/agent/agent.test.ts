@@ -231,7 +231,7 @@ class Stage implements AsyncDisposable {
       probeChecksum: async () => undefined,
       outerFilters: NO_FILTERS,
       trafficManager: () => this.rules,
-      firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: undefined } }),
+      firewall: async () => ({ nft: [], legacy: { ipv4: undefined, ipv6: undefined } }),
       readText: async () => undefined,
       releaseMemory: () => {},
       serviceManager: () => ({ ready: () => {}, stopping: () => {}, [Symbol.dispose]: () => {} }),

@@ -69,7 +69,7 @@ async function stageOf(): Promise<Stage> {
       ...{ kernel: () => kernel, forwarder: unused, ikeDaemon: unused, setCloudRoute: unused },
       endFastPath: () => undefined,
       trafficManager: () => new FakeTrafficManager(),
-      firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: undefined } }),
+      firewall: async () => ({ nft: [], legacy: { ipv4: undefined, ipv6: undefined } }),
       readText: async () => undefined,
       probeChecksum: async () => undefined,
       outerFilters: { replace: async () => {}, change: async () => {}, names: async () => [], remove: async () => {} },

@@ -75,7 +75,7 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
       { dst: 'fd10::/48', dev: 'flannel0' },
     ],
     versionOf: async ({ name }) => (without.includes(name) ? undefined : `${name} v1.8.9`),
-    firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: undefined } }),
+    firewall: async () => ({ nft: [], legacy: { ipv4: undefined, ipv6: undefined } }),
     ipsecPolicies: () => 0,
     udpPortHolders: () => ['pid 7 (flanneld)'],
     get: async (_, path) => ({ status: 200, body: path === '/readyz' ? 'flanneld is ready' : '' }),
@@ -166,7 +166,7 @@ describe('the doctor', () => {
     ],
     [
       'another firewall that drops what is forwarded',
-      () => ({ firewall: async () => ({ nft: [], legacyForward: { ipv4: '-P FORWARD DROP\n', ipv6: undefined } }) }),
+      () => ({ firewall: async () => ({ nft: [], legacy: { ipv4: '-P FORWARD DROP\n', ipv6: undefined } }) }),
       [
         [
           'forward-drops',
@@ -178,7 +178,7 @@ describe('the doctor', () => {
     [
       'another firewall that drops what is forwarded of IPv6',
       () => ({
-        firewall: async () => ({ nft: [], legacyForward: { ipv4: undefined, ipv6: '-P FORWARD DROP\n' } }),
+        firewall: async () => ({ nft: [], legacy: { ipv4: undefined, ipv6: '-P FORWARD DROP\n' } }),
         files: {
           '/run/flannel/subnet.env': `${SUBNET_ENV}${ENV_OF_IPV6}`,
         },

@@ -3,6 +3,11 @@ import { readNftGeneration } from './nft-generation.ts';
 import { run } from './run.ts';
 
 const TIMEOUT_MS = 10_000;
+/** By table, the chain that may drop what is for containers: Docker's raw one, from version 28 on, does. */
+const LEGACY_CHAINS = [
+  ['filter', 'FORWARD'],
+  ['raw', 'PREROUTING'],
+] as const;
 
 /**
  * The firewall of this host, whoever made it. A program that is missing or fails says nothing. `iptables-legacy` and `ip6tables-legacy` are asked only where
@@ -24,13 +29,17 @@ export class FirewallReader {
       this.#legacy('iptables-legacy', '/proc/net/ip_tables_names', signal),
       this.#legacy('ip6tables-legacy', '/proc/net/ip6_tables_names', signal),
     ]);
-    return { nft, legacyForward: { ipv4, ipv6 } };
+    return { nft, legacy: { ipv4, ipv6 } };
   }
 
   async #legacy(program: string, tablesPath: string, signal: AbortSignal): Promise<string | undefined> {
-    const tables = await this.#readText(tablesPath, signal).catch(() => undefined);
-    if (tables?.split('\n').includes('filter') !== true) return undefined;
-    return await output([program, '-w', '5', '-S', 'FORWARD'], signal);
+    const tables = (await this.#readText(tablesPath, signal).catch(() => undefined))?.split('\n') ?? [];
+    const texts: (string | undefined)[] = [];
+    for (const [table, chain] of LEGACY_CHAINS) {
+      if (tables.includes(table)) texts.push(await output([program, '-w', '5', '-t', table, '-S', chain], signal));
+    }
+    const known = texts.filter((text) => text !== undefined);
+    return known.length === 0 ? undefined : known.join('\n');
   }
 
   async #nftTexts(signal: AbortSignal): Promise<readonly string[]> {

@@ -19,9 +19,9 @@ const in6 = (item: object): object =>
 const iif = (right: string, op = '==') => ({ match: { op, left: { meta: { key: 'iifname' } }, right } });
 const prefix = (addr: string, len: number) => ({ prefix: { addr, len } });
 
-function drops(items: readonly object[], network: IpPrefix, legacyForward = { ipv4: '', ipv6: '' }): ForwardDrop[] {
+function drops(items: readonly object[], network: IpPrefix, legacy = { ipv4: '', ipv6: '' }): ForwardDrop[] {
   const nft = [JSON.stringify({ nftables: [{ metainfo: {} }, ...items] })];
-  return findForwardDrops({ nft, legacyForward }, network, ['flannel0']);
+  return findForwardDrops({ nft, legacy }, network, ['flannel0']);
 }
 
 function found(items: readonly object[], legacy = ''): string[] {
@@ -88,6 +88,24 @@ describe('chains that drop packets of containers', () => {
     }
   });
 
+  it('may be that before routing of iptables-legacy', () => {
+    const raw = (line: string) => found([], `-P PREROUTING ACCEPT\n-A PREROUTING ${line}`);
+    const where = ['chain PREROUTING of table raw of iptables-legacy'];
+    assert.deepEqual(raw('-d 10.244.1.2/32 ! -i docker0 -j DROP'), where);
+    assert.deepEqual(raw('! -i docker0 -m comment --comment "a b" -d 10.244.1.2/32 -j DROP'), where);
+    for (const line of [
+      '-d 172.17.0.2/32 ! -i docker0 -j DROP',
+      '! -d 10.244.1.2/32 -i docker0 -j DROP',
+      '-d 10.244.1.2/32 -j ACCEPT',
+      '-i docker0 -j DROP',
+    ]) {
+      assert.deepEqual(raw(line), [], line);
+    }
+    const [drop] = drops([], NETWORK6, { ipv4: '', ipv6: '-A PREROUTING -d fd10:0:0:7::9/128 ! -i docker0 -j DROP' });
+    assert.deepEqual(drop?.where, 'chain PREROUTING of table raw of ip6tables-legacy');
+    assert.match(drop.hint, /gateway_mode_ipv6=nat-unprotected/);
+  });
+
   it('are those of the network’s family, or of both', () => {
     const told = (items: readonly object[], ipv6 = '') =>
       drops(items, NETWORK6, { ipv4: '-P FORWARD DROP', ipv6 }).map(({ where, hint }) => `${where}: ${hint}`);
@@ -141,7 +159,7 @@ describe('chains that drop packets of containers', () => {
   it('are none in what cannot be read', () => {
     for (const nft of ['', '{', 'null', '{"nftables": [null, 1, {"chain": {}}, {"rule": {"expr": [null]}}]}']) {
       assert.deepEqual(
-        findForwardDrops({ nft: [nft], legacyForward: { ipv4: undefined, ipv6: undefined } }, NETWORK, ['flannel0']),
+        findForwardDrops({ nft: [nft], legacy: { ipv4: undefined, ipv6: undefined } }, NETWORK, ['flannel0']),
         [],
       );
     }

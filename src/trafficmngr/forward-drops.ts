@@ -25,8 +25,11 @@ export interface FirewallText {
    * them. Empty when nft cannot be asked.
    */
   readonly nft: readonly string[];
-  /** `iptables-legacy -S FORWARD`, and that of `ip6tables-legacy`; `undefined` when there is none. */
-  readonly legacyForward: PerFamily<string | undefined>;
+  /**
+   * Of `iptables-legacy` and `ip6tables-legacy`: what `-S FORWARD` and `-t raw -S PREROUTING` print, one after the other. `undefined`
+   * when there is neither.
+   */
+  readonly legacy: PerFamily<string | undefined>;
 }
 
 interface Chain {
@@ -90,13 +93,9 @@ export function findForwardDrops(text: FirewallText, network: IpPrefix, overlay:
     if (chain?.hook !== 'prerouting' || !has(rule, 'drop')) continue;
     const target = destinationOf(rule);
     if (target === undefined || !containsPrefix(network, target)) continue;
-    drops.push({
-      where: `chain ${rule.chain} of table ${rule.family} ${rule.table}`,
-      what: `it drops packets to ${formatPrefix(target)} that come from other devices`,
-      hint: rawHint(key),
-    });
+    drops.push(rawDrop(`chain ${rule.chain} of table ${rule.family} ${rule.table}`, target, key));
   }
-  const lines = text.legacyForward[key]?.split('\n') ?? [];
+  const lines = text.legacy[key]?.split('\n') ?? [];
   if (lines.includes('-P FORWARD DROP') && !lines.some((line) => acceptsLine(line, network, devices))) {
     drops.push({
       where: `chain FORWARD of ${iptables}-legacy`,
@@ -104,7 +103,20 @@ export function findForwardDrops(text: FirewallText, network: IpPrefix, overlay:
       hint: iptablesHint(`${iptables}-legacy`, network),
     });
   }
+  for (const line of lines) {
+    const target = destinationDroppedBy(line);
+    if (target === undefined || !containsPrefix(network, target)) continue;
+    drops.push(rawDrop(`chain PREROUTING of table raw of ${iptables}-legacy`, target, key));
+  }
   return drops;
+}
+
+function rawDrop(where: string, target: IpPrefix, family: FamilyKey): ForwardDrop {
+  return {
+    where,
+    what: `it drops packets to ${formatPrefix(target)} that come from other devices`,
+    hint: rawHint(family),
+  };
 }
 
 /**
@@ -232,6 +244,11 @@ function prefixIn(value: unknown): IpPrefix | undefined {
   if (typeof value !== 'object' || value === null || !('prefix' in value)) return undefined;
   const { addr, len } = value.prefix as { readonly addr?: unknown; readonly len?: unknown };
   return parsePrefix(`${String(addr)}/${String(len)}`);
+}
+
+function destinationDroppedBy(line: string): IpPrefix | undefined {
+  if (!line.startsWith('-A PREROUTING ') || !/ -j DROP$/.test(line)) return undefined;
+  return parsePrefix(/(?<! !) -d (\S+)/.exec(line)?.[1] ?? '');
 }
 
 function acceptsLine(line: string, network: IpPrefix, devices: readonly string[]): boolean {

@@ -42,7 +42,11 @@ describe('a firewall of somebody else’s that drops what is forwarded, beside a
     return answer.checks.find(({ name }) => name === 'forward-drops') ?? assert.fail(stdout);
   };
   // A doctor that gets little of a busy machine gives up; then it is asked again.
-  const isFoundWell = (): Promise<void> => eventuallyHolds(async () => assert.equal((await examine()).status, 'ok'));
+  const isFoundWell = (): Promise<void> =>
+    eventuallyHolds(async () => {
+      const { status, found } = await examine();
+      assert.equal(status, 'ok', found);
+    });
   /** The check fails with that; its remedy. */
   const isFound = (what: RegExp): Promise<string> =>
     eventuallyHolds(async () => {
@@ -83,14 +87,29 @@ describe('a firewall of somebody else’s that drops what is forwarded, beside a
     });
   }
 
-  it('what Docker 28 does about the address of a container is found', async () => {
-    await topology.exec(host, [
-      'sh',
-      '-c',
-      `iptables -t raw -A PREROUTING -d ${addressOf(host.containers[0]!)} ! -i cni0 -j DROP`,
-    ]);
-    assert.equal(await reaches(), false);
-    const remedy = await isFound(/chain PREROUTING of table ip raw: it drops packets to 10\.244\./);
-    assert.match(remedy, /--allow-direct-routing/);
-  });
+  for (const [program, chain] of [
+    ['iptables', 'chain PREROUTING of table ip raw'],
+    ['iptables-legacy', 'chain PREROUTING of table raw of iptables-legacy'],
+  ] as const) {
+    it(`what Docker 28 does with ${program} about the address of a container: agent and doctor say so, until it is gone`, async () => {
+      const rule = ['PREROUTING', '-d', addressOf(host.containers[0]!), '!', '-i', 'cni0', '-j', 'DROP'];
+      await isFoundWell();
+      const { length } = await overlay.log(host);
+      const says = (words: string): Promise<true> =>
+        eventually(
+          `the agent says ${words}`,
+          async () => (await overlay.log(host)).slice(length).includes(words) || undefined,
+        );
+      await topology.exec(host, [program, '-t', 'raw', '-A', ...rule]);
+      assert.equal(await reaches(), false);
+      const what = `${chain}: it drops packets to ${addressOf(host.containers[0]!)}/32`;
+      const remedy = await isFound(new RegExp(what.replaceAll('.', '\\.')));
+      assert.match(remedy, /--allow-direct-routing/);
+      await says(`${what} that come from other devices. ${remedy}`);
+      await topology.exec(host, [program, '-t', 'raw', '-D', ...rule]);
+      await says(`${chain} no longer drops packets of containers`);
+      await eventually('pings pass', async () => (await reaches()) || undefined);
+      await isFoundWell();
+    });
+  }
 });

@@ -14,6 +14,8 @@ export interface EndLimits {
 
 /** With what is logged and the way out of the process, an end within 2 s. */
 const FATAL_MS = 1_250;
+/** For those who are told to end so late that nothing is left of that. */
+const LAST_MS = 250;
 const ENDS_SOON: EndLimits = { fatalMs: FATAL_MS };
 
 /**
@@ -26,6 +28,8 @@ export class ProcessLife {
   readonly #name: string;
   #stopped: StopSignal | undefined;
   #limits: EndLimits = ENDS_SOON;
+  /** performance.now() of the stop that somebody asked for. */
+  #stoppedAtMs: number | undefined;
   #isEnding = false;
   #exitCode = 0;
   /** Where last words go; must neither wait nor throw. Standard error until there is a log. */
@@ -47,7 +51,11 @@ export class ProcessLife {
     const stopped = untilStopped(limits.holdBack);
     this.#stopped = stopped;
     const { stopMs } = limits;
-    stopped.signal.addEventListener('abort', () => stopMs !== undefined && this.#limit(stopMs), { once: true });
+    const onStop = (): void => {
+      this.#stoppedAtMs = performance.now();
+      if (stopMs !== undefined) this.#limit(stopMs);
+    };
+    stopped.signal.addEventListener('abort', onStop, { once: true });
     return stopped;
   }
 
@@ -57,7 +65,9 @@ export class ProcessLife {
     this.#say(`${what}: ${describeFault(error)}`);
     if (this.#isEnding) return;
     this.#isEnding = true;
-    this.#limit(this.#limits.fatalMs);
+    // During a stop the time counts from its beginning: a worker that does not answer has had most of it.
+    const pastMs = this.#stoppedAtMs === undefined ? 0 : performance.now() - this.#stoppedAtMs;
+    this.#limit(Math.max(Math.round(this.#limits.fatalMs - pastMs), LAST_MS));
     if (this.#stopped === undefined) this.end(1);
     else this.#stopped.stop(new Error(`${this.#name} stops because of a fatal error`, { cause: error }));
   };

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -137,6 +137,28 @@ describe('an agent whose packets have no way', () => {
     await expectFailure(agent, 'kernel', /refused as ordered/);
     refusal.end();
     await expectReady(agent);
+  });
+
+  it('is not ready while its CNI configuration cannot be made, and leaves the last good one', async () => {
+    const [conf, template] = [join(host.stateDirectory, 'net.d'), join(host.stateDirectory, 'cni-template.json')];
+    const templateWith = (hairpinMode: boolean): string =>
+      JSON.stringify({
+        ...{ name: 'cbr0', cniVersion: '1.0.0' },
+        plugins: [{ type: 'flannel', delegate: { hairpinMode, isDefaultGateway: true } }],
+      });
+    const written = (): string => readFileSync(join(conf, '10-flannel.conflist'), 'utf8');
+    mkdirSync(conf);
+    writeFileSync(template, templateWith(true));
+    await using agent = await startAgent({}, `--cni-conf-dir=${conf}`, `--cni-conf-template=${template}`);
+    await expectReady(agent);
+    const good = written();
+    assert.match(good, /"hairpinMode": ?true/);
+    writeFileSync(template, '{"plugins": [');
+    await expectFailure(agent, 'cni-conf', /cni-template\.json/);
+    assert.equal(written(), good);
+    writeFileSync(template, templateWith(false));
+    await expectReady(agent);
+    assert.match(written(), /"hairpinMode": ?false/);
   });
 
   it('is not ready while rules that somebody removed cannot be put back', async () => {

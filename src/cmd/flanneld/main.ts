@@ -85,7 +85,7 @@ async function main(life: ProcessLife): Promise<number> {
     const follower = handOver.left();
     await Promise.race([stopped.promise, follower]);
     if (!stopped.signal.aborted) {
-      log.error('The next agent has exited, and this one was not stopped: exiting, to be started again');
+      log.error('The next agent has exited and this one was not stopped: exiting, so that it is restarted');
       return 1;
     }
   }

@@ -60,9 +60,9 @@ const SEGMENTS = 128;
 const WAY_BACK_NS = 100 * MS;
 
 /** Outer headers, and of the inner one what that of any family has. */
-export function loadHeaders(asm: Assembler, options: ProgramOptions, helper?: number): void {
+export function loadHeaders(asm: Assembler, options: ProgramOptions, load = loadBytes): void {
   const outer = outerOf(options);
-  loadBytes(asm, ETHERNET_HEADER, outerAt(outer), outer.overhead + innerLoaded(options), helper);
+  load(asm, ETHERNET_HEADER, outerAt(outer), outer.overhead + innerLoaded(options));
 }
 
 const innerLoaded = (options: ProgramOptions): number => Math.min(...familiesOf(options).map(({ header }) => header));
@@ -93,7 +93,7 @@ export function loadInnerOf(
   options: ProgramOptions,
   family: Family,
   label: string,
-  helper?: number,
+  load = loadBytes,
 ): void {
   asm.load(1, 1, FRAME, INNER);
   asm.op('and', 1, 0xf0);
@@ -101,7 +101,7 @@ export function loadInnerOf(
   const loaded = innerLoaded(options);
   if (family.header === loaded) return;
   const at = ETHERNET_HEADER + outerOf(options).overhead + loaded;
-  loadBytes(asm, at, INNER + loaded, family.header - loaded, helper);
+  load(asm, at, INNER + loaded, family.header - loaded);
 }
 
 /**

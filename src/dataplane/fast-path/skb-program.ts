@@ -31,7 +31,7 @@ export const SKB_GSO_SIZE = 176;
 /** Helper functions by number (`enum bpf_func_id`). */
 export const MAP_LOOKUP = 1;
 export const MAP_UPDATE = 2;
-export const KTIME_GET_NS = 5;
+const KTIME_GET_NS = 5;
 export const SKB_STORE_BYTES = 9;
 export const L4_CSUM_REPLACE = 11;
 export const REDIRECT = 23;
@@ -108,30 +108,13 @@ export function end(asm: Assembler, verdicts = { pass: TCX_NEXT, drop: TCX_DROP 
   asm.exit();
 }
 
-/** By a helper function that takes the context, an offset in the packet, memory and a length. R0: 0, or why not. */
-export function transferBytes(
-  asm: Assembler,
-  helper: number,
-  packetOffset: number,
-  frameOffset: number,
-  length: number,
-): void {
+/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
+export function loadBytes(asm: Assembler, packetOffset: number, frameOffset: number, length: number): void {
   asm.op('mov', 1, reg(CONTEXT));
   asm.op('mov', 2, packetOffset);
   frameAddress(asm, 3, frameOffset);
   asm.op('mov', 4, length);
-  asm.call(helper);
-}
-
-/** Copies bytes of the packet into the frame; a packet that has not got them passes. */
-export function loadBytes(
-  asm: Assembler,
-  packetOffset: number,
-  frameOffset: number,
-  length: number,
-  helper = SKB_LOAD_BYTES,
-): void {
-  transferBytes(asm, helper, packetOffset, frameOffset, length);
+  asm.call(SKB_LOAD_BYTES);
   asm.jumpIf('ne', 0, 0, 'pass');
 }
 
@@ -169,9 +152,10 @@ export function loadGrant(asm: Assembler, maps: FastPathMaps, addressOffset: num
   }
 }
 
-/** Reads the time; R0 = now. @param key 4 bytes of the frame. */
-export function readClock(asm: Assembler, maps: FastPathMaps, { now, known }: Clock, key: number): void {
-  asm.call(KTIME_GET_NS);
+/** Reads the time by a helper function; R0 = now. @param key 4 bytes of the frame. */
+export function readClock(asm: Assembler, maps: FastPathMaps, clock: Clock, key: number, helper = KTIME_GET_NS): void {
+  const { now, known } = clock;
+  asm.call(helper);
   asm.store(8, FRAME, now, reg(0));
   asm.store(4, FRAME, key, 0);
   mapLookup(asm, maps.agent, key);

@@ -1,7 +1,18 @@
-import { constants, lstatSync, mkdirSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import {
+  constants,
+  type Dirent,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
+import { endPinned } from './bpf.ts';
 import { errnoName, mount } from './ffi.ts';
 
 /** linux/magic.h */
@@ -54,16 +65,19 @@ export function bpfDirectories(root: string): string[] {
   }
 }
 
-/** Removes such a directory; what was kept by it ends with the processes that hold it. @throws Error of the file system. */
+/**
+ * Removes such a directory, and ends what is attached by it: what is kept in its directories first, because the XDP program that is there
+ * needs those outside behind it.
+ * @throws Error of the file system.
+ */
 export function removeBpfDirectory(directory: string): void {
-  rmSync(directory, { recursive: true, force: true });
-}
-
-/** Of the entries in such a directory that begin so, leaves only one. */
-export function removeOthers(directory: string, prefix: string, kept: string): void {
-  for (const name of readdirSync(directory)) {
-    if (name.startsWith(prefix) && name !== basename(kept)) removeBpfDirectory(join(directory, name));
-  }
+  if (!existsSync(directory)) return;
+  const entries = readdirSync(directory, { withFileTypes: true });
+  const pathsOf = (isWanted: (entry: Dirent) => boolean): string[] =>
+    entries.filter(isWanted).map(({ name }) => join(directory, name));
+  pathsOf((entry) => entry.isDirectory()).forEach(removeBpfDirectory);
+  pathsOf((entry) => !entry.isDirectory()).forEach(endPinned);
+  rmdirSync(directory);
 }
 
 /** Agents in two network namespaces of one machine may see one bpffs. */

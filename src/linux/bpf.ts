@@ -3,7 +3,7 @@
  * is made here ends with the process, unless it is given a path in a bpffs: then it stays there, and the next process that asks
  * for the same takes it over.
  */
-import { rmSync } from 'node:fs';
+import { renameSync, rmSync } from 'node:fs';
 import type { BpfMap } from '../dataplane/fast-path/fast-path-tables.ts';
 import { WeftError } from '../errors.ts';
 import { ownStatus, whyBpfRefused } from './capabilities.ts';
@@ -17,7 +17,6 @@ import {
   EBUSY,
   EINVAL,
   ENODEV,
-  ENOENT,
   ENOSYS,
   EPERM,
 } from './constants.ts';
@@ -320,26 +319,45 @@ export interface Attachment extends Disposable {
 /**
  * Lets a program see what a device receives or is given to send, until disposed.
  * @param pin where the attachment is pinned in a bpffs: it then ends with that file. What is there for the same device and side gets
- * the program in place of the one it has, in one step; anything else is replaced.
+ * the program in place of the one it has, in one step; anything else ends and is replaced.
  * @throws WeftError WEFT_FAST_PATH
  */
 export function attachTcx(program: BpfProgram, device: number, side: 'ingress' | 'egress', pin?: string): Attachment {
   return attachTo(HOOKS[side], program, device, pin);
 }
 
-/** As {@link attachTcx}, for what the device's driver has received (XDP). @throws WeftError WEFT_FAST_PATH */
-export function attachXdp(program: BpfProgram, device: number, pin?: string): Attachment {
-  return attachTo(HOOKS.xdp, program, device, pin);
+/**
+ * As {@link attachTcx}, for what the device's driver has received (XDP).
+ * @param earlierPins where earlier processes may have pinned theirs: a device has one, so that it is taken over from there.
+ * @throws WeftError WEFT_FAST_PATH
+ */
+export function attachXdp(
+  program: BpfProgram,
+  device: number,
+  pin?: string,
+  earlierPins: readonly string[] = [],
+): Attachment {
+  return attachTo(HOOKS.xdp, program, device, pin, earlierPins);
 }
 
-function attachTo(hook: Hook, program: BpfProgram, device: number, pin: string | undefined): Attachment {
-  const isTakenOver = (held: number): Attachment => ({ isTakenOver: true, [Symbol.dispose]: () => void close(held) });
-  const pinned = pin === undefined ? -ENOENT : getPinned(pin);
-  if (pinned >= 0) {
-    if (isSuchLink(pinned, device, hook) && updateLink(pinned, program) >= 0) return isTakenOver(pinned);
-    close(pinned);
-    // A device has one of XDP: the old one makes room.
-    if (pin !== undefined && hook.linkType === LINK_TYPE_XDP) rmSync(pin, { force: true });
+function attachTo(
+  hook: Hook,
+  program: BpfProgram,
+  device: number,
+  pin: string | undefined,
+  earlierPins: readonly string[] = [],
+): Attachment {
+  for (const path of pin === undefined ? [] : [pin, ...earlierPins]) {
+    const held = getPinned(path);
+    if (held < 0) continue;
+    using stack = new DisposableStack();
+    stack.defer(() => void close(held));
+    if (pin !== undefined && isSuchLink(held, device, hook) && updateLink(held, program) >= 0) {
+      if (path !== pin) renameSync(path, pin);
+      const kept = stack.move();
+      return { isTakenOver: true, [Symbol.dispose]: () => kept.dispose() };
+    }
+    endPinned(path);
   }
   const fd = createLink(program, device, hook);
   if (fd < 0) throw unavailable(`attach a BPF program to device ${device} (${hook.title})`, fd);
@@ -375,6 +393,23 @@ function pathAttributes(path: string): DataView<SharedArrayBuffer> {
 /** A descriptor of what is pinned there, or −errno. */
 function getPinned(path: string): number {
   return bpf(BPF_COMMANDS.objGet, addressOf(pathAttributes(path)), ATTRIBUTE_BYTES);
+}
+
+/**
+ * Removes what is pinned there. An attachment ends at once: without its pin alone the kernel ends it some time later, and until then a
+ * device takes no other XDP program; and other processes may hold it.
+ * @throws Error of the file system.
+ */
+export function endPinned(path: string): void {
+  const fd = getPinned(path);
+  if (fd >= 0) {
+    const attributes = sharedBytes(ATTRIBUTE_BYTES);
+    attributes.setUint32(0, fd, true);
+    // What is no attachment is refused.
+    bpf(BPF_COMMANDS.linkDetach, addressOf(attributes), ATTRIBUTE_BYTES);
+    close(fd);
+  }
+  rmSync(path, { force: true });
 }
 
 /** In place of whatever is there. @throws WeftError WEFT_FAST_PATH */

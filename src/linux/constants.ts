@@ -202,6 +202,7 @@ export const BPF_COMMANDS = {
   mapLookupAndDelete: 21,
   linkCreate: 28,
   linkUpdate: 29,
+  linkDetach: 34,
 } as const;
 export const BPF_PROG_TYPE_SCHED_CLS = 3;
 export const BPF_PROG_TYPE_RAW_TRACEPOINT = 17;

@@ -1,27 +1,25 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, it, type TestContext } from 'node:test';
 import { ROOT } from '../../scripts/packaging/architecture.ts';
 import { LAYOUT } from '../../src/dataplane/fast-path/layout.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
-import { agentCommand } from '../../src/lab/agent.ts';
-import type { LabHost, Place, Topology } from '../../src/lab/topology.ts';
-import type { Child } from '../../src/linux/run.ts';
+import type { LabContainer, LabHost, Place, Topology } from '../../src/lab/topology.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
 import { EchoConnection, longestGaps, serveEcho } from '../netns/echo-connection.ts';
 import { IPV6_NET_CONF, Ipv6Hosts } from '../netns/ipv6-hosts.ts';
-import { addressOf, Overlay, ping } from '../netns/overlay.ts';
+import { xdpOf } from '../netns/native-xdp.ts';
+import { addressOf, ping } from '../netns/overlay.ts';
 import { Pinging } from '../netns/pinging.ts';
 import { addressIn, attachStacked, everyFamilyAnswers, type StackedContainer } from '../netns/stacked-overlay.ts';
 import { eventually, eventuallyHolds } from '../netns/waiting.ts';
+import { buildOfLayout, ReplacedAgent } from './replaced-agent.ts';
 
 /** Maps of the fast path that are another agent's: of a build with another layout, or of another kind of network between the hosts. */
 
+const BY_XDP = /, and XDP takes what eth0 receives from peers, also while the agent is away$/;
 const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/;
-const SOURCE = 'src/dataplane/fast-path/layout.ts';
 const OTHER = LAYOUT + 1;
 const INTERVAL_SECONDS = 0.005;
 const IPV4_NET_CONF = '{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}';
@@ -32,15 +30,7 @@ const stack = new AsyncDisposableStack();
 let otherBuild: string;
 
 before(async () => {
-  otherBuild = await mkdtemp(join(tmpdir(), 'weft-other-build-'));
-  stack.defer(() => rm(otherBuild, { recursive: true }));
-  await cp(join(ROOT, 'src'), join(otherBuild, 'src'), { recursive: true });
-  await cp(join(ROOT, 'package.json'), join(otherBuild, 'package.json'));
-  await symlink(join(ROOT, 'node_modules'), join(otherBuild, 'node_modules'));
-  const text = await readFile(join(ROOT, SOURCE), 'utf8');
-  const changed = text.replace(`export const LAYOUT = ${LAYOUT};`, `export const LAYOUT = ${OTHER};`);
-  assert.notEqual(changed, text);
-  await writeFile(join(otherBuild, SOURCE), changed);
+  otherBuild = await buildOfLayout(OTHER, stack);
 });
 after(() => stack.disposeAsync());
 
@@ -52,6 +42,8 @@ function layoutsIn(root: string): readonly (readonly string[])[] {
 interface ReplacedHost {
   /** What directories of its maps have behind the number of the layout. */
   readonly kind: '' | '-ipv6';
+  /** Packets that the forwarder of an agent may have read by the time that its fast path carries. */
+  readonly mostReads: number;
   /** Answers to pings from this host to the other, which go on all the time. */
   readonly flow: Pinging;
   readonly topology: Topology;
@@ -75,7 +67,7 @@ async function wrongChecksums(topology: Topology, place: Place): Promise<number>
 /** Two builds whose maps of the fast path differ replace each other on a host: an upgrade, and the way back. */
 async function losesNothing(
   t: TestContext,
-  { kind, flow, topology, ends, addresses, otherAddress, layouts, metrics, replace }: ReplacedHost,
+  { kind, mostReads, flow, topology, ends, addresses, otherAddress, layouts, metrics, replace }: ReplacedHost,
 ): Promise<void> {
   await using resources = new AsyncDisposableStack();
   const [host, other] = topology.hosts as [LabHost, LabHost];
@@ -112,8 +104,7 @@ async function losesNothing(
     await replace(how, build);
     await carried();
     const { reads } = await figures();
-    // With IPv6 the kernel has packets of its own for the device.
-    if (kind === '') assert.ok(reads < 10, `${reads} packets through the forwarder of the new agent`);
+    assert.ok(reads < mostReads, `${reads} packets through the forwarder of the new agent`);
     // The other host has the one of this build all the time.
     const found = layouts().flat().sort();
     assert.deepEqual(found, [`layout-${LAYOUT}${kind}`, `layout-${layout}${kind}`].sort());
@@ -126,42 +117,43 @@ async function losesNothing(
   }
 }
 
-it('loses no packet with an upgrade to a build with another layout, nor with the way back', async (t) => {
-  await using resources = new AsyncDisposableStack();
-  const root = await folderOnBpffs(resources);
-  const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
-  const overlay = resources.use(
-    await Overlay.create({ hosts: 2, containersPerHost: 1, underlay: 'native', agentFlags }, signal),
-  );
-  const { topology } = overlay;
-  const [host] = topology.hosts as [LabHost];
-  const [a, b] = topology.containers;
-  const logPath = join(host.stateDirectory, 'flanneld.log');
-  const opened = async (): Promise<number> =>
-    (await readFile(logPath, 'utf8')).split('\n').filter((line) => OPEN.test(line)).length;
-  let agent: Child = overlay.agents[0]!.child;
-  await losesNothing(t, {
-    kind: '',
-    topology,
-    ends: [a!, b!],
-    addresses: [addressOf(a!), addressOf(b!)],
-    otherAddress: formatIpv4(topology.hosts[1]!.address),
-    flow: resources.use(await Pinging.start(topology, a!, addressOf(b!), INTERVAL_SECONDS)),
-    layouts: () => layoutsIn(root),
-    metrics: () => overlay.ask(host, '/metrics'),
-    replace: async (how, build) => {
-      const before = await opened();
-      agent.kill(how);
-      await agent.exited;
-      const argv = agentCommand(host, overlay.store, overlay.agents[0]!.subnetFile).map((word) =>
-        word.startsWith(`${ROOT}/`) && word.endsWith('/src/cmd/flanneld/main.ts')
-          ? join(build, 'src/cmd/flanneld/main.ts')
-          : word,
-      );
-      agent = await topology.startLogged(host, [...argv, ...agentFlags], logPath);
-      await eventually('its fast path is open', async () => (await opened()) > before || undefined);
-    },
+for (const [underlay, moreFlags, open, mostReads] of [
+  ['native', [], OPEN, 10],
+  // There the first packets of an agent that knows nothing go through its forwarder.
+  ['wire', ['--fast-path-in', 'xdp'], BY_XDP, Number.POSITIVE_INFINITY],
+] as const)
+  it(`loses no packet with an upgrade to a build with another layout, nor with the way back (${[underlay, ...moreFlags].join(' ')})`, async (t) => {
+    await using replacing = await ReplacedAgent.on(underlay, moreFlags);
+    const { overlay, root, host } = replacing;
+    const { topology } = overlay;
+    const [a, b] = topology.containers;
+    await using flow = await Pinging.start(topology, a!, addressOf(b!), INTERVAL_SECONDS);
+    await losesNothing(t, {
+      ...{ kind: '', flow, topology, mostReads },
+      ends: [a!, b!],
+      addresses: [addressOf(a!), addressOf(b!)],
+      otherAddress: formatIpv4(topology.hosts[1]!.address),
+      layouts: () => layoutsIn(root),
+      metrics: () => overlay.ask(host, '/metrics'),
+      replace: (how, build) => replacing.replace(how, build, open),
+    });
   });
+
+it('leaves no XDP of a build with another layout on the device where IPsec policies close the fast path', async () => {
+  await using replacing = await ReplacedAgent.on('wire', ['--fast-path-in', 'xdp']);
+  const { overlay, host } = replacing;
+  const { topology } = overlay;
+  const [a, b] = topology.containers as [LabContainer, LabContainer];
+  await eventually('XDP is there', async () => (await replacing.said(BY_XDP)) > 0 || undefined);
+  assert.ok((await xdpOf(topology, host)) !== undefined);
+  const policy = ['src', '192.0.2.1', 'dst', '192.0.2.2', 'dir', 'out'];
+  // The agent must not be there to notice.
+  await replacing.end('SIGKILL');
+  await topology.exec(host, ['ip', 'xfrm', 'policy', 'add', ...policy]);
+  await replacing.start(otherBuild);
+  await eventually('the fast path is closed', async () => (await replacing.said(/would bypass IPsec/)) > 0);
+  assert.equal(await xdpOf(topology, host), undefined);
+  await eventually('containers reach each other', async () => (await ping(topology, b, addressOf(a))).ok);
 });
 
 it('loses no packet with such an upgrade, nor with the way back, between hosts that have IPv6 alone', async (t) => {
@@ -176,6 +168,8 @@ it('loses no packet with such an upgrade, nor with the way back, between hosts t
   await everyFamilyAnswers(topology, hosts.containers);
   await losesNothing(t, {
     kind: '-ipv6',
+    // The kernel has packets of its own for the device.
+    mostReads: Number.POSITIVE_INFINITY,
     topology,
     ends: [a.namespace, b.namespace],
     addresses: [addressIn(6, a), addressIn(6, b)],
@@ -193,38 +187,43 @@ it('loses no packet with such an upgrade, nor with the way back, between hosts t
   });
 });
 
-it('a cluster goes from IPv4 between the hosts to IPv6, and back: each finds the maps of the other kind, and leaves its own', async () => {
-  await using resources = new AsyncDisposableStack();
-  const root = await folderOnBpffs(resources);
-  const flags = [`--fast-path-dir=${root}`];
-  const hosts = resources.use(await Ipv6Hosts.create('native', [flags, flags], IPV4_NET_CONF));
-  const { topology } = hosts;
-  const isCarried = async (family: 4 | 6, layout: string, containers: readonly StackedContainer[]): Promise<void> => {
-    const [one, other] = containers as [StackedContainer, StackedContainer];
-    await everyFamilyAnswers(topology, containers);
-    await eventuallyHolds(async () => {
-      const { ok, output } = await ping(topology, one, addressIn(family, other), '-c', '5', '-i', '0.05');
-      assert.ok(ok, output);
-      assert.deepEqual(Object.values(await hosts.pathsFrom(one.host)), ['fast-path']);
-    });
-    assert.deepEqual(layoutsIn(root), [[layout], [layout]]);
-  };
-  await isCarried(4, `layout-${LAYOUT}`, hosts.containers);
-  for (const [netConf, family, layout] of [
-    [IPV6_NET_CONF, 6, `layout-${LAYOUT}-ipv6`],
-    [IPV4_NET_CONF, 4, `layout-${LAYOUT}`],
-  ] as const) {
-    const containers: StackedContainer[] = [];
-    for (const host of topology.hosts) {
-      const { child } = hosts.agents[host.index]!;
-      // Programs and maps of the network that was are there when the next agent comes.
-      child.kill('SIGKILL');
-      await child.exited;
-      hosts.configure(host, netConf);
-      await hosts.startAgent(host, flags);
-      await topology.ipBatch(host, `link delete cni0\nlink delete ${host.containers[0]!.hostDevice}\n`);
-      containers.push(await attachStacked(topology, host, signal));
+for (const [underlay, moreFlags] of [
+  ['native', []],
+  ['wire', ['--fast-path-in=xdp']],
+] as const)
+  it(`a cluster goes from IPv4 between the hosts to IPv6, and back: each finds the maps of the other kind, and leaves its own (${[underlay, ...moreFlags].join(' ')})`, async () => {
+    await using resources = new AsyncDisposableStack();
+    const root = await folderOnBpffs(resources);
+    const flags = [`--fast-path-dir=${root}`, ...moreFlags];
+    const hosts = resources.use(await Ipv6Hosts.create(underlay, [flags, flags], IPV4_NET_CONF));
+    const { topology } = hosts;
+    const isCarried = async (family: 4 | 6, layout: string, containers: readonly StackedContainer[]): Promise<void> => {
+      const [one, other] = containers as [StackedContainer, StackedContainer];
+      await everyFamilyAnswers(topology, containers);
+      await eventuallyHolds(async () => {
+        const { ok, output } = await ping(topology, one, addressIn(family, other), '-c', '5', '-i', '0.05');
+        assert.ok(ok, output);
+        assert.deepEqual(Object.values(await hosts.pathsFrom(one.host)), ['fast-path']);
+      });
+      assert.deepEqual(layoutsIn(root), [[layout], [layout]]);
+      for (const host of topology.hosts) assert.equal((await xdpOf(topology, host)) !== undefined, underlay === 'wire');
+    };
+    await isCarried(4, `layout-${LAYOUT}`, hosts.containers);
+    for (const [netConf, family, layout] of [
+      [IPV6_NET_CONF, 6, `layout-${LAYOUT}-ipv6`],
+      [IPV4_NET_CONF, 4, `layout-${LAYOUT}`],
+    ] as const) {
+      const containers: StackedContainer[] = [];
+      for (const host of topology.hosts) {
+        const { child } = hosts.agents[host.index]!;
+        // Programs and maps of the network that was are there when the next agent comes.
+        child.kill('SIGKILL');
+        await child.exited;
+        hosts.configure(host, netConf);
+        await hosts.startAgent(host, flags);
+        await topology.ipBatch(host, `link delete cni0\nlink delete ${host.containers[0]!.hostDevice}\n`);
+        containers.push(await attachStacked(topology, host, signal));
+      }
+      await isCarried(family, layout, containers);
     }
-    await isCarried(family, layout, containers);
-  }
-});
+  });

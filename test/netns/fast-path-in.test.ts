@@ -11,6 +11,7 @@ import { address, udpPacket } from '../fakes/packets.ts';
 import { udpArrivals } from './arrivals.ts';
 import { folderOnBpffs } from './bpffs.ts';
 import { assertFewer, countersOf, transfer, untilFastPathCarries } from './fast-path-use.ts';
+import { xdpOf } from './native-xdp.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
 import { startPlainPeer } from './plain-peer.ts';
 import { attach, OVERHEAD, PORT, subnetOf, Tunnel, type TunnelCounters } from './tunnel.ts';
@@ -22,13 +23,6 @@ const SMALL_FILE_BYTES = 2 * 1024 * 1024;
 const LISTENER_PORT = 7000;
 const BY_XDP = /Packets take the fast path in the kernel .*, and XDP takes what eth0 receives from peers/;
 const signal = new AbortController().signal;
-
-/** Native XDP on the device, by number; a program in the kernel's substitute for a driver's counts as none. */
-async function xdpOf(topology: Topology, host: Place): Promise<number | undefined> {
-  const { stdout } = await topology.exec(host, ['ip', '-j', 'link', 'show', 'dev', HOST_DEVICE]);
-  const [link] = JSON.parse(stdout) as [{ xdp?: { mode: number; prog: { id: number } } }];
-  return link.xdp?.mode === 1 ? link.xdp.prog.id : undefined;
-}
 
 /** Datagrams that a namespace's UDP has refused for their checksum. */
 async function checksumErrors(topology: Topology, place: Place): Promise<number> {
@@ -240,6 +234,21 @@ describe('an agent with XDP', () => {
       return (now !== undefined && now !== id) || undefined;
     });
     await transfer(topology, a, b, SMALL_FILE_BYTES);
+  });
+
+  it('has it again whenever the device’s features have changed', async () => {
+    const { topology } = overlay;
+    const [host] = topology.hosts as [LabHost];
+    const opened = async (): Promise<string[]> =>
+      (await overlay.log(host)).split('\n').filter((line) => line.includes('Packets take the fast path in the kernel'));
+    for (const state of ['on', 'off', 'on', 'off', 'on', 'off']) {
+      const before = (await opened()).length;
+      // Where the device cuts super-packets, programs are others than where this host does.
+      await topology.exec(host, ['ethtool', '-K', HOST_DEVICE, 'tx', state, 'tso', state]);
+      await eventually('it has noticed', async () => (await opened()).length > before || undefined);
+      assert.match((await opened()).at(-1)!, BY_XDP);
+      assert.ok((await xdpOf(topology, host)) !== undefined);
+    }
   });
 
   it('leaves nothing on the device when the next one is not to have it', async () => {

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
@@ -9,8 +9,8 @@ import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../dataplane/fast-path/xdp-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
-import { attachTcx, attachXdp, createBpfMap, loadClassifier, loadXdp } from '../../linux/bpf.ts';
-import { removeOthers } from '../../linux/bpf-directory.ts';
+import { attachTcx, attachXdp, createBpfMap, endPinned, loadClassifier, loadXdp } from '../../linux/bpf.ts';
+import { removeBpfDirectory } from '../../linux/bpf-directory.ts';
 import { type Place, placeNumber, type WayIn } from './fast-path-place.ts';
 
 /** How many entries a map may have: one for each peer, but for these. */
@@ -26,9 +26,19 @@ const ENTRIES: Partial<Readonly<Record<MapName, number>>> = {
 const LAYOUT_PREFIX = 'layout-';
 const layoutDirectory = (directory: string, { name }: UnderlayLayout): string =>
   join(directory, `${LAYOUT_PREFIX}${name}`);
+/** Of other layouts than this one. */
+function otherLayouts(directory: string, layout: UnderlayLayout): string[] {
+  // `weft cleanup` may have been there.
+  const names = existsSync(directory) ? readdirSync(directory) : [];
+  const own = layoutDirectory(directory, layout);
+  return names
+    .filter((name) => name.startsWith(LAYOUT_PREFIX))
+    .map((name) => join(directory, name))
+    .filter((path) => path !== own);
+}
 const SIDES = ['out', 'in'] as const;
 /** With the maps that its program knows, so that it ends with them also where an agent of another layout knows nothing of it. */
-const xdpPin = (directory: string, layout: UnderlayLayout): string => join(layoutDirectory(directory, layout), 'xdp');
+const xdpPin = (layoutPath: string): string => join(layoutPath, 'xdp');
 
 /**
  * The maps of the fast path in this host's kernel.
@@ -88,8 +98,8 @@ export function attachPrograms(
   const isGapless = !areTakenOver.includes(false);
   if (!isGapless) tables.forget();
   // Last, because what it takes needs the one behind it.
-  const refusal = attachWayIn(options, place.wayIn, directory && xdpPin(directory, tables.layout), stack);
-  if (directory !== undefined) removeOthers(directory, LAYOUT_PREFIX, layoutDirectory(directory, tables.layout));
+  const refusal = attachWayIn(options, place.wayIn, directory, tables.layout, stack);
+  if (directory !== undefined) otherLayouts(directory, tables.layout).forEach(removeBpfDirectory);
   const held = stack.move();
   return { isTakenOver: isSamePlace && isGapless, refusal, [Symbol.dispose]: () => held.dispose() };
 }
@@ -98,9 +108,9 @@ export function attachPrograms(
 export function areKeptByOthers(directory: string, layout: UnderlayLayout): boolean {
   const own = basename(layoutDirectory(directory, layout));
   const kindOf = (name: string): string => name.replace(/\d+/, '');
-  const names = readdirSync(directory);
+  const others = otherLayouts(directory, layout).map((path) => basename(path));
   return (
-    SIDES.every((side) => names.includes(side)) && names.some((name) => name !== own && kindOf(name) === kindOf(own))
+    SIDES.every((side) => existsSync(join(directory, side))) && others.some((name) => kindOf(name) === kindOf(own))
   );
 }
 
@@ -108,24 +118,31 @@ export function areKeptByOthers(directory: string, layout: UnderlayLayout): bool
 function attachWayIn(
   options: ProgramOptions,
   wayIn: WayIn,
-  pin: string | undefined,
+  directory: string | undefined,
+  layout: UnderlayLayout,
   stack: DisposableStack,
 ): string | undefined {
+  const pin = directory && xdpPin(layoutDirectory(directory, layout));
   if (wayIn.type !== 'xdp') {
-    if (pin !== undefined) rmSync(pin, { force: true });
+    if (pin !== undefined) endPinned(pin);
     return undefined;
   }
+  const earlierPins = directory === undefined ? [] : otherLayouts(directory, layout).map(xdpPin);
   try {
     const program = stack.use(loadXdp('weft_xdp', xdpProgram({ ...options, ownMac: wayIn.ownMac })));
-    stack.use(attachXdp(program, options.underlayIndex, pin));
+    stack.use(attachXdp(program, options.underlayIndex, pin, earlierPins));
     return undefined;
   } catch (error) {
     return describeError(error);
   }
 }
 
-/** Takes away what is kept of the programs in that directory, so that they end with their descriptors. */
+/**
+ * Ends the programs that are kept in that directory, also those of an agent with another layout. XDP goes first: without a program behind
+ * it nobody would know what to do with the packets that it takes.
+ */
 export function endKept(directory: string, layout: UnderlayLayout): void {
-  for (const pin of [xdpPin(directory, layout), ...SIDES.map((side) => join(directory, side))])
-    rmSync(pin, { force: true });
+  otherLayouts(directory, layout).forEach(removeBpfDirectory);
+  const pins = [xdpPin(layoutDirectory(directory, layout)), ...SIDES.map((side) => join(directory, side))];
+  pins.forEach(endPinned);
 }

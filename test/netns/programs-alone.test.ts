@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import {
   ENDPOINT_VALUE_BYTES,
@@ -10,6 +12,8 @@ import { decodeSign, encodeSign, SIGN_PAYLOAD_BYTES, type Sign } from '../../src
 import type { Grant } from '../../src/dataplane/fast-path/sign-exchange.ts';
 import { type Ipv4Addr, ipv4Of } from '../../src/ip/ipv4.ts';
 import { prefix4 } from '../../src/ip/prefix.ts';
+import { attachTcx } from '../../src/linux/bpf.ts';
+import { readDeviceIndex } from '../../src/linux/ethtool.ts';
 import { address, concat, payloadOf, tcpPacket, udpPacket } from '../fakes/packets.ts';
 import {
   ETHERNET,
@@ -24,11 +28,14 @@ import {
   TAG,
   TAG_WHOLE,
 } from '../fuzz/program-bench.ts';
+import { eventually } from './waiting.ts';
 
 const PEER = ipv4Of(address('192.168.77.2'));
 const PEER_KEY = Uint8Array.from([192, 168, 77, 2]);
 /** Nothing has come from it by the socket. */
 const UNHEARD = ipv4Of(address('192.168.77.3'));
+/** Nobody knows its MAC address. */
+const UNRESOLVED = '192.168.77.4';
 const FOREVER = 1n << 62n;
 const SECOND = 1_000_000_000n;
 
@@ -59,7 +66,7 @@ describe('the programs while this host has no agent', () => {
       },
       ipv6: undefined,
       mtu: 1_472,
-      peers: [PEER, UNHEARD].map((ipv4, index) => ({
+      peers: [PEER, UNHEARD, ipv4Of(address(UNRESOLVED))].map((ipv4, index) => ({
         ...{ slot: index + 1, publicAddresses: { ipv4, ipv6: undefined }, port: PORT },
         subnets: { ipv4: prefix4(ipv4Of(address(`10.244.${index + 2}.0`)), 24), ipv6: undefined },
       })),
@@ -170,6 +177,25 @@ describe('the programs while this host has no agent', () => {
     assert.equal(behindSuperPacket(), NEXT, 'it is there');
     bench.closeSocket();
     assert.equal(behindSuperPacket(), REDIRECTED, 'it was killed');
+  });
+
+  it('has the kernel ask for a MAC address that it has forgotten, though the agent was there a moment ago', async () => {
+    back();
+    bench.grant(ipv4Of(address(UNRESOLVED)));
+    await bench.ip('tuntap', 'add', 'dev', 'tun0', 'mode', 'tun');
+    await bench.ip('link', 'set', 'tun0', 'up');
+    await bench.ip('address', 'add', '8.0.1.5/32', 'dev', 'tun0');
+    await bench.ip('route', 'add', '10.244.0.0/16', 'dev', 'tun0', 'src', '8.0.1.5');
+    const isAsking = (): boolean => readFileSync('/proc/net/arp', 'utf8').includes(`${UNRESOLVED} `);
+    for (const segmentation of ['beyond', 'host'] as const) {
+      using _ = attachTcx(bench.outbound[segmentation], readDeviceIndex('tun0'), 'egress');
+      assert.ok(!isAsking());
+      const socket = createSocket('udp4');
+      await new Promise((resolve) => socket.send('x', 9, '10.244.4.1', resolve));
+      socket.close();
+      await eventually(`segmentation ${segmentation}: it asks`, () => isAsking() || undefined, 5_000);
+      await bench.ip('neigh', 'delete', UNRESOLVED, 'dev', 'eth0');
+    }
   });
 
   it('takes what a socket sent as soon as there is none here', () => {

@@ -193,8 +193,11 @@ function send(asm: Assembler, options: ProgramOptions, family: Family): void {
 function requireResolvable(asm: Assembler, options: ProgramOptions, family: Family): void {
   asm.jumpIf('ne', 0, FIB_NO_NEIGHBOUR, 'pass');
   if (options.segmentation === 'host' || mustBeMarked(outerOf(options), family)) asm.jumpIf('ne', 7, 0, 'pass');
-  jumpIfForwarderIsGone(asm, options, CLOCK, recipientOf(options), TUPLE, 'way-found');
+  jumpIfForwarderIsGone(asm, options, CLOCK, recipientOf(options), TUPLE, 'way-without-address');
   asm.jump('pass');
+  asm.label('way-without-address');
+  // The agent's last word may hold yet, and `send` would believe it.
+  asm.store(8, FRAME, KNOWN, 0);
 }
 
 const recipientOf = (options: ProgramOptions): Recipient => ({

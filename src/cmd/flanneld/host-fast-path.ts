@@ -3,6 +3,7 @@ import type { FastPathState } from '../../agent/ports.ts';
 import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
+import { Heartbeat } from '../../dataplane/fast-path/heartbeat.ts';
 import { Introduction } from '../../dataplane/fast-path/introduction.ts';
 import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
@@ -37,9 +38,6 @@ const LOOK_IN_ANY_CASE_MS = 30_000;
 const BEAT_MS = 500;
 const RENEWALS_AT_ONCE = 1_024;
 const INTRODUCTION_LOOK_MS = 20;
-
-/** Without a word of the agent for so long, the programs hold what they know; a loaded machine must not bring that about. */
-const AGENT_HOLDS_NS = 1_250_000_000n;
 
 /** Longer than a restart: then somebody should look. */
 const ALONE_COUNTS_AFTER_NS = 60_000_000_000n;
@@ -102,13 +100,13 @@ export class HostFastPath implements Disposable {
   #seen = '';
   #exchange: SignExchange | undefined;
   #introducing: NodeJS.Timeout | undefined;
-  /** Until when the programs count this agent as there, as it has told them; nanoseconds of {@link monotonicNow}. */
-  #lastBeat = 0n;
+  readonly #heartbeat: Heartbeat;
   /** Peers that have gone on without an agent for long, as last told. */
   #alone = '';
 
   constructor(parts: FastPathParts) {
     this.#parts = parts;
+    this.#heartbeat = new Heartbeat(parts.tables);
     this.#look();
     const watching = new AbortController();
     this.#running.defer(() => watching.abort());
@@ -215,10 +213,7 @@ export class HostFastPath implements Disposable {
 
   /** The programs go on. */
   #leave(): void {
-    const { tables } = this.#parts;
-    // The next agent may be there already.
-    const isLast = tables.agent().until === this.#lastBeat;
-    if (this.#opened !== undefined && isLast) tables.beat(monotonicNow(), this.#opened.number);
+    if (this.#opened !== undefined) this.#heartbeat.end(monotonicNow(), this.#opened.number);
     this.#detach();
   }
 
@@ -230,8 +225,7 @@ export class HostFastPath implements Disposable {
       this.#exchange = this.#exchangeFor(this.#opened.place);
       for (const [address, grant] of tables.held(monotonicNow())) this.#exchange.resume(address, grant);
     }
-    this.#lastBeat = monotonicNow() + AGENT_HOLDS_NS;
-    tables.beat(this.#lastBeat, this.#opened.number);
+    this.#heartbeat.beat(monotonicNow(), this.#opened.number);
   }
 
   #exchangeFor({ ownAddress, segmentation, carriesIpv6 }: Place): SignExchange {

@@ -83,6 +83,8 @@ export const LONG_WAY_UNTIL = 144;
 export const AGENT_KEY_BYTES = 4;
 export const AGENT_VALUE_BYTES = 16;
 export const AGENT_UNTIL = 0;
+/** The bits of it, a millisecond in all, that number the agent that wrote it: each counts on from the one that it has found. */
+export const AGENT_TURNS = 0xf_ffffn;
 /** A number for the place that the programs were made for: what is known counts there alone. */
 export const AGENT_PLACE = 8;
 

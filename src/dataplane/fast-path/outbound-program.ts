@@ -53,6 +53,7 @@ import {
   SKB_CHANGE_HEAD,
   SKB_GSO_SIZE,
   SKB_LENGTH,
+  SKB_WIRE_LENGTH,
   sendToNeighbour,
   storeBytes,
   subnetLookup,
@@ -226,10 +227,14 @@ function measure(asm: Assembler, segmentation: ProgramOptions['segmentation'], f
     // Segments of one length can have one outer header, whose length is theirs; else the kernel must write one for each.
     asm.op('mov', 2, reg(9));
     asm.op('sub', 2, reg(1));
-    asm.op('mod', 2, reg(7));
-    asm.jumpIf('eq', 2, 0, 'equal-segments');
+    asm.op('mov', 3, reg(2));
+    asm.op('mod', 3, reg(7));
+    asm.jumpIf('eq', 3, 0, 'equal-segments');
     asm.store(8, FRAME, METHOD, ENCAPSULATE);
+    asm.jump('headers-known');
     asm.label('equal-segments');
+    requireNoInnerHeaders(asm, family);
+    asm.label('headers-known');
   }
   asm.op('add', 1, reg(7));
   asm.jumpIf('ge', 1, reg(9), 'measured');
@@ -240,6 +245,23 @@ function measure(asm: Assembler, segmentation: ProgramOptions['segmentation'], f
     asm.store(8, FRAME, INNER_LENGTH, reg(1));
   }
   asm.label('measured');
+}
+
+/**
+ * A tunnel of a container's own (VXLAN) sends super-packets of UDP as well, but they are cut behind the headers inside, so that segments are
+ * longer than they seem here. The length that the kernel counts for the wire has the headers of each segment (qdisc_pkt_len_init), which
+ * must be those of IP and UDP alone. What the kernel is told to encapsulate it refuses if it is encapsulated already.
+ * In: R1 length of those headers, R2 of what follows them, R7 size of segments, R9 length of the packet. R2 and R3 are lost.
+ */
+function requireNoInnerHeaders(asm: Assembler, family: Family): void {
+  asm.load(1, 3, FRAME, IP + family.protocolAt);
+  asm.jumpIf('ne', 3, PROTO_UDP, 'headers-known');
+  asm.op('sub', 2, reg(7));
+  asm.op('mul', 2, reg(1));
+  asm.load(4, 3, CONTEXT, SKB_WIRE_LENGTH);
+  asm.op('sub', 3, reg(9));
+  asm.op('mul', 3, reg(7));
+  asm.jumpIf('ne', 3, reg(2), 'pass');
 }
 
 /** Longer than the agent's packets may be: the forwarder fragments it, or tells the sender. */

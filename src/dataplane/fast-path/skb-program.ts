@@ -25,6 +25,7 @@ export const SKB_PROTOCOL = 16;
 export const SKB_VLAN_PRESENT = 20;
 export const SKB_DATA = 76;
 export const SKB_DATA_META = 140;
+export const SKB_WIRE_LENGTH = 160;
 const SKB_GSO_SEGMENTS = 164;
 export const SKB_GSO_SIZE = 176;
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { addressOf, NET_CONF, Overlay, ping } from './overlay.ts';
+import { masqueradesBy } from './stacked-overlay.ts';
 import { eventually } from './waiting.ts';
 
 const signal = new AbortController().signal;
@@ -31,12 +32,13 @@ async function everyPairAnswers({ topology }: Overlay): Promise<void> {
 describe('backends without a forwarder, with real agents', () => {
   it('vxlan carries packets, and puts device, neighbours, forwarding entries and routes back', async () => {
     await using overlay = await Overlay.create(
-      { hosts: 3, containersPerHost: 1, netConf: netConf({ Type: 'vxlan' }) },
+      { hosts: 3, containersPerHost: 1, netConf: netConf({ Type: 'vxlan' }), agentFlags: ['--ip-masq'] },
       signal,
     );
     const { topology } = overlay;
     await everyPairAnswers(overlay);
     const [host] = topology.hosts as [LabHost, ...LabHost[]];
+    await masqueradesBy('iptables', topology, { host, addresses: [addressOf(topology.containers[0]!)] });
     const state = async () => ({
       mac: (await lines(topology, host, 'cat', '/sys/class/net/flannel.1/address')).join(),
       routes: (await lines(topology, host, 'ip', 'route', 'show', 'dev', 'flannel.1')).sort(),
@@ -69,12 +71,16 @@ describe('backends without a forwarder, with real agents', () => {
 
   it('host-gw carries packets by routes alone', async () => {
     await using overlay = await Overlay.create(
-      { hosts: 2, containersPerHost: 1, netConf: netConf({ Type: 'host-gw' }), agentFlags: ['--notrack-tunnel'] },
+      {
+        ...{ hosts: 2, containersPerHost: 1, netConf: netConf({ Type: 'host-gw' }) },
+        agentFlags: ['--notrack-tunnel', '--ip-masq'],
+      },
       signal,
     );
     const { topology } = overlay;
     await everyPairAnswers(overlay);
     const [host] = topology.hosts as [LabHost];
+    await masqueradesBy('iptables', topology, { host, addresses: [addressOf(topology.containers[0]!)] });
     const warning = /--notrack-tunnel has no effect: the backend host-gw has no socket of the agent's/;
     assert.match(await overlay.log(host), warning);
     assert.doesNotMatch((await lines(topology, host, 'iptables-save')).join(), /UNTRACK|notrack/);

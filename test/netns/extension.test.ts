@@ -7,6 +7,7 @@ import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { LeaseStore } from '../../src/subnet/local/lease-store.ts';
 import { Flanneld } from './flanneld.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
+import { masqueradesBy } from './stacked-overlay.ts';
 import { eventually } from './waiting.ts';
 
 const signal = new AbortController().signal;
@@ -37,7 +38,7 @@ describe('the backend extension, with real agents', () => {
     };
     const netConf = JSON.stringify({ Network: '10.244.0.0/16', Backend: backend });
     const store = await openSubnetStore('local', topology, netConf, signal);
-    const overlay = Overlay.on(topology, store);
+    const overlay = Overlay.on(topology, store, ['--ip-masq']);
     await overlay.startAll(signal);
     const [one, two] = topology.hosts as [LabHost, LabHost];
     const [first, second] = topology.containers as [(typeof topology.containers)[0], (typeof topology.containers)[0]];
@@ -49,6 +50,7 @@ describe('the backend extension, with real agents', () => {
       const { ok, output } = await ping(topology, from, addressOf(to));
       assert(ok, output);
     }
+    await masqueradesBy('iptables', topology, { host: one, addresses: [addressOf(first)] });
     const neighbours = (await topology.exec(one, ['ip', 'neigh', 'show', 'nud', 'permanent'])).stdout;
     assert.match(neighbours, new RegExp(`192\\.168\\.77\\.2 dev eth0 lladdr ${two.macAddress}`));
     const environment = readFileSync(join(topology.stateDirectory, 'post-192.168.77.1'), 'utf8').split('\0');

@@ -193,7 +193,7 @@ export async function everyFamilyAnswers(topology: Topology, containers: readonl
 export async function masqueradesBy(
   rules: Rules,
   topology: Topology,
-  { host, addresses }: StackedContainer,
+  { host, addresses }: Pick<StackedContainer, 'host' | 'addresses'>,
 ): Promise<void> {
   const read = async (...argv: string[]): Promise<string> => (await topology.exec(host, argv)).stdout;
   for (const address of addresses) {

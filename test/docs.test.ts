@@ -139,7 +139,9 @@ describe('tests that lean on a row of docs/COMPATIBILITY.md', () => {
 });
 
 describe('docs/BACKENDS.md', () => {
-  const rows = tableRows('docs/BACKENDS.md').filter(([first]) => /^[\w-]+, /.test(first!));
+  const tables = tableRows('docs/BACKENDS.md');
+  const rows = tables.filter(([first]) => /^[\w-]+, /.test(first!));
+  const stores = tables.filter(([, second]) => /^(?:(?:local|etcd|Kubernetes)(?:, |$))+$/.test(second ?? ''));
 
   it('has a row for each kind of rules and each family of every backend it names, and for those that carry IPv6', () => {
     const cells = ['iptables', 'nftables'].flatMap((rules) =>
@@ -155,7 +157,14 @@ describe('docs/BACKENDS.md', () => {
     }
   });
 
-  it('names for each a test that exists', () => assert.deepEqual(wrongProofs(rows), []));
+  it('says of each backend in those rows with which stores it was tried, and has a test for each', () => {
+    const named = new Set(rows.map(([cell]) => cell!.split(', ', 1)[0]!));
+    assert.deepEqual(stores.map(([backend]) => backend).toSorted(), [...named].toSorted());
+    for (const [backend, list, tests] of stores)
+      assert.equal(tests!.split('<br>').length, list!.split(', ').length, backend!);
+  });
+
+  it('names for each a test that exists', () => assert.deepEqual(wrongProofs([...rows, ...stores]), []));
 });
 
 describe('SECURITY.md', () => {

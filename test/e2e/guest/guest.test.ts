@@ -15,16 +15,21 @@ const skip = process.arch === 'x64' ? false : 'the guest is an x86-64 machine';
 /** The only scenarios that are run, with commas; all without it. */
 const wanted = process.env.WEFT_GUEST_SCENARIOS?.split(',');
 
+/** They need an API server, which runs on the machine. */
+const ON_KUBERNETES = ['ipip-direct', 'udp', 'wireguard-ipv6'];
+
 describe('in a guest with Debian’s kernel', { skip }, () => {
   let guest: Guest;
   let cluster: KubeCluster | undefined;
   before(async () => {
     guest = await Guest.boot(wanted);
-    if (!isWanted('wireguard-ipv6')) return;
+    if (!ON_KUBERNETES.some(isWanted)) return;
     const here = { address: MACHINE_ADDRESS, apiServerArgs: ['--bind-address=127.0.0.1'] };
     cluster = await KubeCluster.start({ ...here, controllerManager: false });
     for (const number of [1, 2])
-      await cluster.admin.createNode(`node${number}`, { podCidrs: [`fd10:244:0:${number}::/64`] });
+      await cluster.admin.createNode(`node${number}`, {
+        podCidrs: [`10.42.${number}.0/24`, `fd10:244:0:${number}::/64`],
+      });
     await guest.share('kubeconfig', await readFile(await cluster.flannelKubeconfig(), 'utf8'));
   });
   after(async () => {
@@ -53,6 +58,7 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     look(what, name, (guestTest) => {
       guestTest('agents are ready');
       guestTest('containers reach each other, with packets that fill the MTU');
+      guestTest('rules are in iptables or in nftables, as net-conf.json says');
       tests(guestTest);
       guestTest('weft cleanup leaves nothing behind');
     });
@@ -60,10 +66,11 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
 
   scenario('wireguard, separate, with iptables, in dual stack', 'wireguard', (guestTest) => {
     guestTest('weft trace shows each hop, and what the peer’s firewall drops');
-    guestTest('the device is deleted, and comes back with all it had');
+    guestTest('each device is deleted, and comes back with all it had');
     guestTest('devices of both families are renamed, and get back name and routes');
     guestTest('the device is set down, and comes back up');
     guestTest('handshake and bytes of the peer are in the metrics');
+    guestTest('weft peers lists bytes and last handshake of the peer');
     guestTest('a peer is removed, and comes back');
     guestTest('no key is in a log');
     guestTest('a new key is taken while the agent runs, and reaches the peer');
@@ -73,7 +80,7 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
 
   scenario('wireguard, auto, with nftables, in dual stack', 'wireguard-auto', (guestTest) => {
     guestTest('one tunnel carries both families, in no clear packet');
-    guestTest('the device is deleted, and comes back with all it had');
+    guestTest('each device is deleted, and comes back with all it had');
     guestTest('with Mode ipv6, the tunnel of both families is carried by IPv6');
     guestTest('with Mode ipv4, the tunnel of both families is carried by IPv4');
   });
@@ -95,22 +102,13 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     guestTest('packets between the hosts are in the tunnel');
     guestTest('weft trace shows each hop, and the rule of the peer that drops the packet');
     guestTest('what a stranger sends is not unwrapped');
-    guestTest('the device is deleted, and comes back with all it had');
+    guestTest('each device is deleted, and comes back with all it had');
     guestTest('the device is renamed, and gets back name and routes');
-  });
-
-  scenario('ipip with DirectRouting and nftables', 'ipip-direct', (guestTest) => {
-    guestTest('packets go straight to a host on the same link');
   });
 
   scenario('vxlan, with iptables, in dual stack', 'vxlan', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
-    guestTest('the device is deleted, and comes back with all it had');
-  });
-
-  scenario('udp, with iptables', 'udp', (guestTest) => {
-    guestTest('packets between the hosts are in the tunnel');
-    guestTest('the device is deleted, and comes back with all it had');
+    guestTest('each device is deleted, and comes back with all it had');
   });
 
   look('weft lab', 'lab', (guestTest) => {
@@ -118,21 +116,24 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
     guestTest('weft lab with wireguard: all passes, and the walk shows the devices at both ends');
   });
 
-  scenario(
-    'wireguard, of IPv4 alone, with iptables on one host and nftables on the other',
-    'wireguard-ipv4',
-    (guestTest) => {
-      guestTest('one device, of IPv4, and no clear packet');
-      guestTest('rules are in iptables on one host, and in nftables on the other');
-    },
-  );
+  scenario('ipip with DirectRouting and nftables, on Kubernetes', 'ipip-direct', (guestTest) => {
+    guestTest('packets go straight to a host on the same link');
+  });
+
+  scenario('udp on Kubernetes, with iptables on one host and nftables on the other', 'udp', (guestTest) => {
+    guestTest('packets between the hosts are in the tunnel');
+    guestTest('each device is deleted, and comes back with all it had');
+    guestTest(
+      'wireguard, as k3s has it, takes the place of udp: its device goes, and no host that has changed sends in clear',
+    );
+    guestTest('one device, of IPv4, and no clear packet');
+  });
 
   scenario(
-    'wireguard, of IPv6 alone, with iptables on one host and nftables on the other',
+    'wireguard, of IPv6 alone, on Kubernetes, with iptables on one host and nftables on the other',
     'wireguard-ipv6',
     (guestTest) => {
       guestTest('one device, of IPv6, and no clear packet');
-      guestTest('rules are in iptables on one host, and in nftables on the other');
     },
   );
 });

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type Child, debianPackageOf, lines, start } from '../../../src/linux/run.ts';
+import { K3S_WIREGUARD } from '../manifests/published.ts';
 import { guestKernel } from './guest-kernel.ts';
 import { type InitramfsEntry, programs, textOf, writeInitramfs } from './initramfs.ts';
 
@@ -181,6 +182,7 @@ async function contents(modules: readonly string[]): Promise<InitramfsEntry[]> {
     { file: 'init', mode: 0o755, text: await textOf('init.sh') },
     ...found.map((entry) => ('from' in entry && entry.from === WEFT ? { ...entry, file: 'usr/bin/weft' } : entry)),
     { link: 'usr/bin/flanneld', to: 'weft' },
+    { file: 'k3s-wireguard.json', mode: 0o644, text: JSON.stringify(K3S_WIREGUARD) },
     { link: 'var/run', to: '/run' },
     // Without its user tcpdump captures nothing.
     { file: 'etc/passwd', mode: 0o644, text: 'root:x:0:0::/:/bin/sh\ntcpdump:x:1:1::/:/bin/sh\n' },

@@ -51,7 +51,7 @@ nft -f - <<'END'
 table bridge wire {
   chain seen {
     type filter hook prerouting priority 0
-    ip saddr 10.244.0.0/16 counter
+    ip saddr { 10.42.0.0/16, 10.244.0.0/16 } counter
     ip6 saddr fd10:244::/56 counter
   }
 }
@@ -157,7 +157,7 @@ clean_up() {
 }
 
 # --- what is looked at -----------------------------------------------------------------------------------------------
-begin() { # name, Backend, `dual` for both families, `ipv6` for IPv6 alone; `nft` for nftables, last: `mixed` for nftables on the second host
+begin() { # name, Backend, `dual` for both families, `ipv6` for IPv6 alone; `kube` for that store; `nft` for nftables, last: `mixed` for nftables on the second host
   echo "@@scenario $1"
   STATE=/tmp/$1
   mkdir -p $STATE/h1 $STATE/h2
@@ -169,13 +169,17 @@ begin() { # name, Backend, `dual` for both families, `ipv6` for IPv6 alone; `nft
       FAMILIES='SUBNET IPV6_SUBNET'
       families="$families,\"EnableIPv6\":true,\"IPv6Network\":\"fd10:244::/56\""
       ;;
-    *' ipv6'*)
-      # Of the stores, Kubernetes alone can have a network without IPv4.
+    *' ipv6 kube'*)
       STORE=kube
       FAMILIES=IPV6_SUBNET
       families='"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10:244::/56"'
       ;;
+    *' kube'*)
+      STORE=kube
+      families='"Network":"10.42.0.0/16"'
+      ;;
   esac
+  [ $STORE = local ] || join_machine || echo 'the machine is not reached'
   for i in 1 2; do
     case "$* $i" in *' nft '* | *' mixed 2') rules=true ;; *) rules=false ;; esac
     echo "{$families,\"EnableNFTables\":$rules,\"Backend\":$2}" >$STATE/h$i/net-conf.json
@@ -187,19 +191,38 @@ begin() { # name, Backend, `dual` for both families, `ipv6` for IPv6 alone; `nft
   check 'agents are ready' are_ready
   for i in 1 2; do attach_container $i; done
   check 'containers reach each other, with packets that fill the MTU' eventually reach
+  check 'rules are in iptables or in nftables, as net-conf.json says' has_rules
 }
 end() {
   for i in 1 2; do detach_container $i; stop_agent $i; done
   check 'weft cleanup leaves nothing behind' clean_up
   # For whoever reads the console after a failure.
   grep -h '^[EW]' $STATE/h?/log | tail -n 20
+  [ $STORE = local ] || leave_machine
 }
-comes_back() { # device
-  index=$(ip netns exec h1 cat /sys/class/net/$1/ifindex)
-  ip -n h1 link delete $1
-  eventually is_another $1 $index && eventually reach
+# In each family, and in one of both alone.
+has_rules() {
+  for i in 1 2; do
+    case $(cat $STATE/h$i/net-conf.json) in *'"EnableNFTables":true'*) wanted='0 1' ;; *) wanted='1 0' ;; esac
+    for name in $FAMILIES; do
+      case $name in SUBNET) save=iptables-save table='ip flannel-ipv4' ;; *) save=ip6tables-save table='ip6 flannel-ipv6' ;; esac
+      rules=$(ip netns exec h$i $save -t nat | grep -c '^-A POSTROUTING .*-j FLANNEL-POSTRTG')
+      tables=$(ip netns exec h$i nft list tables | grep -c "^table $table$")
+      [ "$rules $tables" = "$wanted" ] || { echo "host $i, $name: $rules $tables instead of $wanted"; ip netns exec h$i nft list tables; return 1; }
+    done
+  done
 }
-is_another() { [ "$(ip netns exec h1 cat /sys/class/net/$1/ifindex)" != "$2" ]; }
+comes_back() { # device..
+  indexes=$(indexes_of "$@")
+  for name in "$@"; do ip -n h1 link delete $name; done
+  eventually are_others "$indexes" "$@" && eventually reach
+}
+indexes_of() { for name in "$@"; do ip netns exec h1 cat /sys/class/net/$name/ifindex || return 1; done; }
+are_others() { # indexes of before, device..
+  before_now=$1
+  shift
+  now=$(indexes_of "$@") && ! echo "$now" | grep -qxF "$before_now"
+}
 # With the addresses of IPv6, which go with the device going down: kernels before 6.2 rename none that is up.
 is_renamed() { # device
   index=$(ip netns exec h1 cat /sys/class/net/$1/ifindex)
@@ -231,7 +254,7 @@ tells_drop() { # hook, rule, expression..
   ip netns exec h2 nft delete table inet t
   return $told
 }
-deleted() { check 'the device is deleted, and comes back with all it had' comes_back $1; }
+deleted() { check 'each device is deleted, and comes back with all it had' comes_back "$@"; }
 in_tunnel() { [ "$(clear_packets)" = "$before" ] || { echo "$(clear_packets) packets, $before before"; return 1; }; }
 straight() { [ "$(clear_packets)" -gt "$before" ]; }
 # Somebody who is no host of the network; h1 would unwrap the packet.
@@ -260,6 +283,10 @@ has_peer() { [ "$(wg_peers)" = "$1" ]; }
 says_figures() {
   ask 1 /metrics | grep "^weft_wireguard_last_handshake_timestamp_seconds{.*$(value 2 SUBNET | sed 's/\.1\/.*/.0/').*} 1" &&
     ask 1 /metrics | grep '^weft_wireguard_bytes_total{.*direction="tx".*} [1-9]'
+}
+lists_handshake() {
+  said=$(weft peers --socket $STATE/h1/weft.sock)
+  echo "$said" | grep -E ' wireguard +- +- +[1-9][0-9.]*[KM]? +[1-9][0-9.]*[KM]? +[0-9]+[sm] +[0-9]+[sm]$' || { echo "$said"; return 1; }
 }
 tells_no_key() {
   for i in 1 2; do
@@ -337,10 +364,11 @@ scenario_wireguard() {
   check 'weft trace shows each hop, and what the peer’s firewall drops' eval "
     tells_hops 'this host flannel-wg out' '10.98.0.12 flannel-wg in' '10.98.0.12 cni0 out' &&
     tells_drop input 'udp dport 51820' 'lost at 10.98.0.12, host: host:filtered-in'"
-  deleted flannel-wg
+  deleted flannel-wg flannel-wg-v6
   check 'devices of both families are renamed, and get back name and routes' eval 'is_renamed flannel-wg && is_renamed flannel-wg-v6 && in_tunnel'
   check 'the device is set down, and comes back up' set_down flannel-wg-v6
   check 'handshake and bytes of the peer are in the metrics' eventually says_figures
+  check 'weft peers lists bytes and last handshake of the peer' lists_handshake
   check 'a peer is removed, and comes back' loses_peer
   check 'no key is in a log' tells_no_key "$PSK"
   check 'a new key is taken while the agent runs, and reaches the peer' takes_key
@@ -363,28 +391,14 @@ leave_machine() {
   ip addr flush dev eth0
   ip link set eth0 down
 }
-scenario_wireguard_ipv4() {
-  begin wireguard-ipv4 '{"Type":"wireguard"}' mixed
-  check 'one device, of IPv4, and no clear packet' eval 'is_alone flannel-wg && in_tunnel'
-  check 'rules are in iptables on one host, and in nftables on the other' has_both_rules iptables-save 'ip flannel-ipv4'
-  end
-}
 
+# Of the stores, Kubernetes alone can have a network without IPv4.
 scenario_wireguard_ipv6() {
-  STATE=/tmp/wireguard-ipv6
-  mkdir -p $STATE
-  join_machine || echo 'the machine is not reached'
-  begin wireguard-ipv6 '{"Type":"wireguard"}' ipv6 mixed
+  begin wireguard-ipv6 '{"Type":"wireguard"}' ipv6 kube mixed
   check 'one device, of IPv6, and no clear packet' eval 'is_alone flannel-wg-v6 && in_tunnel'
-  check 'rules are in iptables on one host, and in nftables on the other' has_both_rules ip6tables-save 'ip6 flannel-ipv6'
   end
-  leave_machine
 }
 is_alone() { [ "$(ip -n h1 -br link | grep -o '^flannel-wg[^ ]*')" = $1 ] || { ip -n h1 -br link; return 1; }; }
-has_both_rules() { # of the first host, table of the second
-  ip netns exec h1 $1 | grep -q FLANNEL-POSTRTG && ip netns exec h2 nft list table $2 ||
-    { for i in 1 2; do ip netns exec h$i nft list ruleset; done; return 1; }
-}
 
 scenario_wireguard_auto() {
   begin wireguard-auto '{"Type":"wireguard","Mode":"auto"}' dual nft
@@ -426,7 +440,7 @@ scenario_ipip() {
 }
 
 scenario_ipip_direct() {
-  begin ipip-direct '{"Type":"ipip","DirectRouting":true}' nft
+  begin ipip-direct '{"Type":"ipip","DirectRouting":true}' kube nft
   check 'packets go straight to a host on the same link' straight
   end
 }
@@ -434,16 +448,34 @@ scenario_ipip_direct() {
 scenario_vxlan() {
   begin vxlan '{"Type":"vxlan"}' dual
   check 'packets between the hosts are in the tunnel' in_tunnel
-  deleted flannel.1
+  deleted flannel.1 flannel-v6.1
   end
 }
 
 scenario_udp() {
-  begin udp '{"Type":"udp"}'
+  begin udp '{"Type":"udp"}' kube mixed
   check 'packets between the hosts are in the tunnel' in_tunnel
   deleted flannel0
+  check 'wireguard, as k3s has it, takes the place of udp: its device goes, and no host that has changed sends in clear' becomes_wireguard
+  check 'one device, of IPv4, and no clear packet' eval 'is_alone flannel-wg && in_tunnel'
   end
 }
+# One host after the other. Meanwhile they do not reach each other.
+becomes_wireguard() {
+  for i in 1 2; do
+    stop_agent $i || return 1
+    # With the rules that it had.
+    case $i in 1) rules=false ;; *) rules=true ;; esac
+    sed "s/^{/{\"EnableNFTables\":$rules,/" /k3s-wireguard.json >$STATE/h$i/net-conf.json
+    # From here on its datagrams of udp are clear packets, too.
+    nft "add rule bridge wire seen ip saddr 10.98.0.1$i udp dport 8285 counter"
+    start_agent $i
+    eventually is_ready $i || return 1
+    [ $i = 2 ] || ! pings 1 2 SUBNET 28 || { echo 'hosts of both backends reach each other'; return 1; }
+  done
+  eventually reach && in_tunnel && has_rules && is_gone flannel0
+}
+is_gone() { for i in 1 2; do ! ip -n h$i -br link | grep "^$1 " || return 1; done; }
 
 # What it makes is its own, beside the hosts here. With the hops of the container's packet, as the machine's own backends have them in
 # test/netns/lab-backends.test.ts.
@@ -467,7 +499,7 @@ lab_shows() { # backend, bytes of a full packet, hops
   echo "$said" | grep -q "\"mtuPing\":{\"packetBytes\":$2," || { echo "no packet of $2 bytes"; return 1; }
 }
 
-for scenario in $(echo "${SCENARIOS:-wireguard,wireguard-auto,ipsec,ipsec-udp,ipip,ipip-direct,vxlan,udp,lab,wireguard-ipv4,wireguard-ipv6}" | tr ',-' ' _'); do
+for scenario in $(echo "${SCENARIOS:-wireguard,wireguard-auto,ipsec,ipsec-udp,ipip,vxlan,lab,ipip-direct,udp,wireguard-ipv6}" | tr ',-' ' _'); do
   scenario_$scenario
 done
 

@@ -50,6 +50,12 @@ const K3S = {
   hasRunFlannel: true,
 } as const;
 
+/** What k3s gives flannel for its backend wireguard-native. The kernels that test/e2e/ runs on may lack the module: the guest has it. */
+export const K3S_WIREGUARD = {
+  ...{ Network: '10.42.0.0/16', EnableIPv6: false, EnableIPv4: true, IPv6Network: '::/0' },
+  Backend: { Type: 'wireguard', PersistentKeepaliveInterval: 25, Mode: 'separate' },
+};
+
 const CANAL = {
   ...AS_POD,
   args: MASQ_KUBE,

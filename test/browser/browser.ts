@@ -1,5 +1,6 @@
 /** The page in Debian's Chromium. */
 import assert from 'node:assert/strict';
+import { constants, getPriority, setPriority } from 'node:os';
 import axe from 'axe-core';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { pageFiles } from '../../src/cmd/weft/page-files.ts';
@@ -11,11 +12,17 @@ import { PageAccess } from '../../src/ui/page-access.ts';
 import { startPageServer } from '../../src/ui/page-server.ts';
 
 /** For what happens within a second on an idle machine. */
-export const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 60_000;
 
-export async function startBrowser(): Promise<Browser & AsyncDisposable> {
+/** @param isFirst the processors are the browser's before they are anybody else's: for what is measured in it. */
+export async function startBrowser({ isFirst = false } = {}): Promise<Browser & AsyncDisposable> {
+  const before = getPriority();
+  // Its processes inherit it.
+  if (isFirst) setPriority(constants.priority.PRIORITY_HIGHEST);
   // Tests run as root, for which Chromium has no sandbox; it opens this machine's own pages only.
-  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
+  const browser = await chromium
+    .launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] })
+    .finally(() => setPriority(before));
   return Object.assign(browser, { [Symbol.asyncDispose]: () => browser.close() });
 }
 
@@ -98,6 +105,23 @@ export async function until(page: Page, expression: string): Promise<void> {
     assert.ok(performance.now() < deadline, `in time: ${expression}`);
     await page.waitForTimeout(50);
   }
+}
+
+/** The rows of a table on the screen of a host: texts of the cells, and of a line how many pixels of it are drawn. */
+export async function hostRows(page: Page, heading: string): Promise<string[][]> {
+  return (await page.evaluate(`(() => {
+    const card = [...document.querySelectorAll('.card')].find((each) => each.querySelector('h2')?.textContent === ${JSON.stringify(heading)});
+    const drawnOn = (canvas) => {
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      return data.filter((value, index) => index % 4 === 3 && value > 200).length;
+    };
+    return Array.from(card?.querySelectorAll('tbody tr') ?? [], (row) =>
+      Array.from(row.querySelectorAll('td'), (cell) => {
+        const canvas = cell.querySelector('canvas');
+        return canvas === null ? cell.textContent : String(drawnOn(canvas));
+      }),
+    );
+  })()`)) as string[][];
 }
 
 export function noComplaints({ complaints }: Reader): void {

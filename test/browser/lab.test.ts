@@ -4,23 +4,15 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Browser } from 'playwright-core';
-import type { Answer } from '../../src/api/schema.ts';
 import type { LabResult } from '../../src/lab/lab-result.ts';
 import { stateDirectoryOf } from '../../src/lab/registry.ts';
 import { run } from '../../src/linux/run.ts';
 import { weft } from '../netns/lab-command.ts';
 import { eventuallyHolds } from '../netns/waiting.ts';
-import {
-  headersFor,
-  noComplaints,
-  openPage,
-  PATIENCE_MS,
-  type Reader,
-  seesText,
-  startBrowser,
-  until,
-  violations,
-} from './browser.ts';
+import { hostRows, noComplaints, openPage, seesText, startBrowser, until, violations } from './browser.ts';
+
+/** Until a path that was cut is red, on a machine that does other things as well. With nothing else it is one or two seconds (bench/page.ts). */
+const MAX_RED_MS = 10_000;
 
 describe('the page of a lab that is kept', () => {
   let lab: LabResult;
@@ -40,12 +32,6 @@ describe('the page of a lab that is kept', () => {
     if (lab !== undefined && existsSync(stateDirectoryOf(lab.id))) await run([...weft, 'lab', 'down', lab.id]);
     rmSync(desktop, { recursive: true });
   });
-  /** What an agent says of the others. */
-  const peersOf = async ({ page }: Reader, host: string): Promise<Answer<'/peers'>> => {
-    const url = new URL(`/hosts/${host}/api/v1/peers`, page.url()).href;
-    const answer = await page.request.get(url, { headers: headersFor(lab.page!) });
-    return (await answer.json()) as Answer<'/peers'>;
-  };
 
   it('has its address in the result, and everything went well', () => {
     assert.deepEqual(lab.failures, []);
@@ -152,37 +138,83 @@ describe('the page of a lab that is kept', () => {
     await seesText(page, /flannel0 tun mtu 1472/);
     await seesText(page, /^\d+ checks of weft doctor, /);
     await page.locator('pre', { hasText: /masq|flannel/i }).waitFor();
-    await until(page, "document.querySelectorAll('.spark canvas').length >= 3");
+    // Figures with their lines: of the process, and of the pings that pass.
+    await eventuallyHolds(async () => {
+      const own = await hostRows(page, 'Process');
+      assert.deepEqual(
+        own.map(([name]) => name),
+        ['CPU', 'memory'],
+      );
+      const [[, cpu, cpuLine], [, memory, memoryLine]] = own as [string[], string[]];
+      assert.match(cpu!, /^<?\d+(?:\.\d)? %$/);
+      assert.match(memory!, /^\d+(?:\.\d)? MiB$/);
+      for (const line of [cpuLine, memoryLine]) assert.ok(Number(line) > 0, 'its line is drawn');
+      const paths = await hostRows(page, 'Paths to peers');
+      assert.equal(
+        paths.reduce((sum, [, peers]) => sum + Number(peers), 0),
+        lab.hosts.length - 1,
+      );
+      const shares = paths.map(([, , share]) => Number(/^([\d.]+) %$/.exec(share!)?.[1]));
+      assert.ok(Math.abs(shares.reduce((sum, share) => sum + share, 0) - 100) < 1, paths.join(' '));
+    });
     noComplaints(reader);
   });
 
-  it('has a red cell for a path that is cut, soon after the agent knows', async (t) => {
-    await using reader = await openPage(browser, lab.page!, '/matrix');
+  it('has what the kernel of a host drops, with the line of it', async () => {
+    await using reader = await openPage(browser, lab.page!, '/host/h2');
     const { page } = reader;
     const [h1, h2] = [lab.hosts[0]!, lab.hosts[1]!];
-    await until(page, "document.querySelectorAll('td.cell-none').length === 0");
-    const rule = ['OUTPUT', '-p', 'udp', '-d', h2.address, '--dport', '8285', '-j', 'DROP'];
+    const filtered = async (): Promise<readonly [count: number, line: number] | undefined> => {
+      const drops = await hostRows(page, 'Dropped, by reason');
+      const row = drops.find(([reason]) => reason === 'kernel: filtered-in');
+      return row && [Number(row[1]), Number(row[2])];
+    };
+    await seesText(page, /No packet has been dropped, by the agent or by the kernel\.|^kernel: outside the agent/);
+    const [before] = (await filtered()) ?? [0];
+    const rule = ['INPUT', '-p', 'udp', '--dport', '9999', '-j', 'DROP'];
     const iptables = (verb: string): Promise<unknown> =>
-      run(['iptables', '-w', '10', verb, ...rule], { netns: h1.namespace });
+      run(['iptables', '-w', '10', verb, ...rule], { netns: h2.namespace });
     await iptables('-I');
     try {
-      const red = page.getByRole('button', { name: /^h1 to h2: lost/ });
-      const deadline = performance.now() + PATIENCE_MS;
-      const isKnown = async (): Promise<boolean> => {
-        const { peers } = await peersOf(reader, 'h1');
-        const probe = peers.find(({ publicAddresses }) => publicAddresses.includes(h2.address))?.probe;
-        return probe !== undefined && (probe.rttMs === undefined || (probe.lossRatio ?? 0) >= 0.5);
-      };
-      while (!(await isKnown())) assert.ok(performance.now() < deadline, 'the agent of h1 finds that h2 is cut off');
-      const knownAt = performance.now();
-      await red.waitFor();
-      t.diagnostic(`red ${Math.round(performance.now() - knownAt)} ms after the agent knew`);
-      assert.equal(await page.locator('td.cell-bad', { has: red }).count(), 1);
-      await red.click();
-      await page.locator('.remedy').first().waitFor();
+      for (let i = 0; i < 20; i++)
+        await run(['socat', '-u', 'STDIN', `UDP4-SENDTO:${h2.address}:9999`], { netns: h1.namespace, stdin: 'x' });
+      await eventuallyHolds(async () => {
+        const [count, line] = (await filtered()) ?? [0, 0];
+        assert.ok(count >= before + 20, `${count} after ${before}`);
+        assert.ok(line > 0, 'its line is drawn');
+      });
     } finally {
       await iptables('-D');
     }
+    noComplaints(reader);
+  });
+
+  it('has a red cell soon after a path is cut', async (t) => {
+    await using reader = await openPage(browser, lab.page!, '/matrix');
+    const { page } = reader;
+    const [h1, h2] = [lab.hosts[0]!, lab.hosts[1]!];
+    const rule = ['OUTPUT', '-p', 'udp', '-d', h2.address, '--dport', '8285', '-j', 'DROP'];
+    const iptables = (verb: string): Promise<unknown> =>
+      run(['iptables', '-w', '10', verb, ...rule], { netns: h1.namespace });
+    const red = page.getByRole('button', { name: /^h1 to h2: lost/ });
+    let redMs = Number.POSITIVE_INFINITY;
+    // What else the machine does at the moment may take seconds of it.
+    for (let attempt = 1; attempt <= 2 && redMs > MAX_RED_MS; attempt++) {
+      await until(page, "document.querySelectorAll('td.cell-none, td.cell-bad').length === 0");
+      const cutAt = performance.now();
+      await iptables('-I');
+      try {
+        await red.waitFor();
+        redMs = performance.now() - cutAt;
+        t.diagnostic(`red ${Math.round(redMs)} ms after the path was cut`);
+        assert.equal(await page.locator('td.cell-bad', { has: red }).count(), 1);
+        await red.click();
+        await page.locator('.remedy').first().waitFor();
+      } finally {
+        await iptables('-D');
+      }
+    }
+    assert.ok(redMs <= MAX_RED_MS, `red after ${redMs} ms`);
     await until(page, "document.querySelectorAll('td.cell-bad').length === 0");
     noComplaints(reader);
   });

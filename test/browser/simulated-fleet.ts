@@ -1,5 +1,6 @@
 /** Agents that are not there: answers of the API for any number of hosts, with counters that rise and faults on demand. */
 import { EventEmitter, on } from 'node:events';
+import type { PeerPath } from '../../src/api/peer-path.ts';
 import type { Answer, Doctor, Peer, Peers, ReadinessAnswer, Rules, Self, State } from '../../src/api/schema.ts';
 import { WeftError } from '../../src/errors.ts';
 import type { AgentEvent, EventKind } from '../../src/events/event.ts';
@@ -13,12 +14,20 @@ export interface SimulatedFleetOptions {
   readonly talkative?: number;
   /** Packets a second of the busiest link. */
   readonly packetsPerSecond?: number;
+  /** How every host reaches a peer; default: through the forwarder. */
+  readonly pathTo?: (peer: number) => PeerPath;
   readonly now?: () => number;
 }
 
 const NO_DROPS = { drops: {} };
 const SUBNET_MTU = 1472;
 const WELL = { name: 'tun-device', looksAt: '/dev/net/tun can be opened', status: 'ok', found: 'yes' } as const;
+
+/** Packets a second, by reason. */
+export interface SimulatedDrops {
+  readonly agent?: Readonly<Record<string, number>>;
+  readonly kernel?: Readonly<Record<string, number>>;
+}
 
 export class SimulatedFleet {
   readonly #options: Required<SimulatedFleetOptions>;
@@ -27,6 +36,7 @@ export class SimulatedFleet {
   readonly #broken = new Map<string, string>();
   readonly #narrow = new Set<string>();
   readonly #checks = new Map<number, Doctor['checks']>();
+  readonly #drops = new Map<number, SimulatedDrops & { readonly sinceMs: number }>();
   /** By host. */
   readonly #happens = new EventEmitter().setMaxListeners(0);
   /** What has happened since the agent's start, by host. */
@@ -36,7 +46,16 @@ export class SimulatedFleet {
 
   constructor(options: SimulatedFleetOptions) {
     const now = options.now ?? Date.now;
-    this.#options = { packetsPerSecond: 400, asked: options.hosts, talkative: options.hosts - 1, ...options, now };
+    this.#options = {
+      ...{
+        packetsPerSecond: 400,
+        asked: options.hosts,
+        talkative: options.hosts - 1,
+        pathTo: () => 'forwarder' as const,
+      },
+      ...options,
+      now,
+    };
     // Counters of a week.
     this.#startedAtMs = now() - 7 * 86_400_000;
   }
@@ -93,6 +112,11 @@ export class SimulatedFleet {
     this.#broken.set(`${from} ${to}`, problem);
   }
 
+  /** From now on a host drops packets, so many a second by reason. */
+  drop(host: number, drops: SimulatedDrops): void {
+    this.#drops.set(host, { ...drops, sinceMs: this.#options.now() });
+  }
+
   /** What weft doctor finds on a host. */
   examined(host: number, checks: Doctor['checks']): void {
     this.#checks.set(host, checks);
@@ -119,7 +143,7 @@ export class SimulatedFleet {
       case '/doctor':
         return { atMs, checks: this.#checks.get(host) ?? [WELL] } satisfies Doctor;
       case '/rules':
-        return { atMs, manager: 'nftables', lines: [], checks: 1, failures: 0, repairs: {} } satisfies Rules;
+        return { atMs, manager: 'nftables', lines: RULES, checks: 1, failures: 0, repairs: {} } satisfies Rules;
       default:
         return undefined;
     }
@@ -128,6 +152,11 @@ export class SimulatedFleet {
   #self(host: number, atMs: number): Self {
     const seconds = (atMs - this.#startedAtMs) / 1000;
     const totals = { packets: Math.floor(seconds * 900), bytes: Math.floor(seconds * 640_000), ...NO_DROPS };
+    const { agent = {}, kernel = {}, sinceMs = atMs } = this.#drops.get(host) ?? {};
+    const dropped = (perSecond: Readonly<Record<string, number>>): Record<string, number> =>
+      Object.fromEntries(
+        Object.entries(perSecond).map(([reason, rate]) => [reason, Math.floor((rate * (atMs - sinceMs)) / 1000)]),
+      );
     return {
       apiVersion: 'v1',
       atMs,
@@ -148,8 +177,15 @@ export class SimulatedFleet {
         unreadableEntries: 0,
         isConfigOutdated: false,
       },
-      dataPath: { kind: 'forwarder', isRunning: true, mtuBytes: SUBNET_MTU, restarts: 0, queueDrops: {} },
-      totals: { tx: totals, rx: totals },
+      dataPath: {
+        kind: 'forwarder',
+        isRunning: true,
+        mtuBytes: SUBNET_MTU,
+        restarts: 0,
+        queueDrops: {},
+        hostDrops: { 'filtered-in': 0, ...dropped(kernel) },
+      },
+      totals: { tx: totals, rx: { ...totals, drops: dropped(agent) } },
       peers: { total: this.#options.hosts - 1, skipped: 0, refusedEntries: 0 },
       process: { cpuSeconds: seconds * 0.01, rssBytes: 98_000_000, heapBytes: 24_000_000 },
       newestEventId: 2 + (this.#happened.get(host)?.length ?? 0),
@@ -176,7 +212,7 @@ export class SimulatedFleet {
       publicAddresses: [addressOf(peer)],
       holder: nameOf(peer),
       backendType: 'udp',
-      path: 'forwarder',
+      path: this.#options.pathTo(peer),
     };
     if (!isNear) return base;
     const seconds = (atMs - this.#startedAtMs) / 1000;
@@ -251,10 +287,22 @@ function eventsOf(host: number, startedAtMs: number, after: number, happened: re
   return { startedAtMs, events: events.filter(({ id }) => id > after), oldestId: 1, newestId: events.length };
 }
 
+const RULES = ['oif flannel0 masquerade', 'iif flannel0 accept'];
+const ENTRIES: State['entries'] = [
+  { type: 'link', key: 'flannel0', wanted: 'flannel0 tun mtu 1472', actual: 'flannel0 tun mtu 1472', status: 'same' },
+  {
+    type: 'route',
+    key: '10.0.0.0/8',
+    wanted: '10.0.0.0/8 dev flannel0',
+    actual: '10.0.0.0/8 dev flannel0',
+    status: 'same',
+  },
+];
+
 const STATE = (atMs: number): State => ({
   atMs,
   isConverged: true,
-  entries: [],
+  entries: ENTRIES,
   omitted: 0,
   difference: [],
   problems: [],

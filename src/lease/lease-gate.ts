@@ -15,6 +15,8 @@ import { DisjointPrefixes } from './disjoint-prefixes.ts';
 import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
 import { agree, overlap, type Subnets } from './subnets.ts';
 
+const NONE: readonly IpAddr[] = [];
+
 /** What a network gives out in one family; an AddressPlan of the configuration is one. */
 export interface GatePlan<P, A> {
   readonly network: P;
@@ -245,11 +247,14 @@ export class LeaseGate {
       : this.#addresses6.overlapping(singlePrefix6(address));
   }
 
-  #addressesInside({ attrs }: Lease): IpAddr[] {
-    return present(attrs.publicAddresses).filter((address) => {
-      const plan = isIpv4(address) ? this.#rules.ipv4 : this.#rules.ipv6;
-      return plan !== undefined && containsAddr(plan.network, address);
-    });
+  #addressesInside({ attrs: { publicAddresses } }: Lease): readonly IpAddr[] {
+    const isInside = (address: IpAddr | undefined, plan: { readonly network: IpPrefix } | undefined): boolean =>
+      address !== undefined && plan !== undefined && containsAddr(plan.network, address);
+    const { ipv4, ipv6 } = this.#rules;
+    const [has4, has6] = [isInside(publicAddresses.ipv4, ipv4), isInside(publicAddresses.ipv6, ipv6)];
+    return has4 || has6
+      ? present({ ipv4: has4 ? publicAddresses.ipv4 : undefined, ipv6: has6 ? publicAddresses.ipv6 : undefined })
+      : NONE;
   }
 
   /** Whether its public address lies in the subnet of one that is admitted; it is refused then, and kept out by that one. */
@@ -421,13 +426,10 @@ export class LeaseGate {
 
   /** Whether packets to it enter the overlay, whoever else there is; flannel's own sample has hosts in the network. */
   #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr, lease: Lease): boolean {
-    const { ipv4, ipv6, planned, routesWholeNetwork, networksBeside, onLink } = this.#rules;
-    const isLinkedWithin = (network: IpPrefix | undefined): boolean =>
-      onLink.some(
-        (prefix) => containsAddr(prefix, address) && (network === undefined || prefix.length > network.length),
-      );
+    const { ipv4, ipv6, planned, routesWholeNetwork, networksBeside } = this.#rules;
     // Two overlays could send a packet into each other for ever.
-    if (networksBeside.some((network) => containsAddr(network, address) && !isLinkedWithin(network))) return true;
+    for (const network of networksBeside)
+      if (containsAddr(network, address) && !this.#isLinked(address, network.length)) return true;
     const plan = isIpv4(address) ? ipv4 : ipv6;
     if (plan === undefined || !containsAddr(plan.network, address)) return false;
     // The next host may get the subnet that it lies in. Which ones Kubernetes gives nobody knows: there the first to come is right.
@@ -436,7 +438,12 @@ export class LeaseGate {
     const isIn = ({ [key]: subnet }: Subnets): boolean => subnet !== undefined && containsAddr(subnet, address);
     if (isIn(this.#own.subnets) || isIn(this.#claimed(lease))) return true;
     // The link's route must go before the network's.
-    return !isLinkedWithin(routesWholeNetwork ? plan.network : undefined);
+    return !this.#isLinked(address, routesWholeNetwork ? plan.network.length : 0);
+  }
+
+  /** Whether it is on this host's link, by a longer prefix than that. */
+  #isLinked(address: IpAddr, than: number): boolean {
+    return this.#rules.onLink.some((prefix) => prefix.length > than && containsAddr(prefix, address));
   }
 }
 

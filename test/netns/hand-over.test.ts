@@ -7,6 +7,7 @@ import { agentCommand } from '../../src/lab/agent.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { NotifySocket } from '../fakes/notify-socket.ts';
+import { folderOnBpffs } from './bpffs.ts';
 import { addressOf, Overlay } from './overlay.ts';
 import { Pinging } from './pinging.ts';
 import { eventually } from './waiting.ts';
@@ -21,14 +22,15 @@ for (const fastPath of FAST_PATH_MODES)
   describe(`an agent that follows another on the same host, fast path ${fastPath}`, () => {
     let overlay: Overlay;
     let topology: Topology;
+    const resources = new AsyncDisposableStack();
     const signal = new AbortController().signal;
 
     before(async () => {
-      const agentFlags = ['--fast-path', fastPath];
-      overlay = await Overlay.create({ hosts: 2, containersPerHost: 1, agentFlags }, signal);
+      const agentFlags = ['--fast-path', fastPath, '--fast-path-dir', await folderOnBpffs(resources)];
+      overlay = resources.use(await Overlay.create({ hosts: 2, containersPerHost: 1, agentFlags }, signal));
       ({ topology } = overlay);
     });
-    after(() => overlay?.[Symbol.asyncDispose]());
+    after(() => resources.disposeAsync());
 
     const said = async (host: LabHost, text: string): Promise<number> =>
       (await overlay.log(host)).split('\n').filter((line) => line.endsWith(text)).length;
@@ -66,6 +68,11 @@ for (const fastPath of FAST_PATH_MODES)
       child.kill('SIGTERM');
       assert.deepEqual(await child.exited, { code: 0, signal: undefined });
     }
+
+    if (fastPath === 'auto')
+      it('has its fast path kept', async () => {
+        for (const host of topology.hosts) await says(host, ', also while the agent is away', 1);
+      });
 
     for (const index of [0, 1]) {
       it(`loses no packet when the agent of host ${index} is replaced`, async (t) => {

@@ -258,11 +258,19 @@ describe('the fast path while the agent is away, where super-packets arrive in o
         async () => (await kept.overlay.log(first)).includes(what) || undefined,
         150_000,
       );
+    const countsAlone = async (count: number): Promise<void> =>
+      assert.match(
+        await kept.overlay.ask(first, '/metrics'),
+        new RegExp(`^weft_fast_path_peers_without_agent ${count}$`, 'm'),
+      );
+    await countsAlone(0);
     await logged(`Peers that have carried packets without an agent for a minute: ${formatIpv4(second.address)}`);
+    await countsAlone(1);
     await flood.answered(500);
     await carriesFiles();
     await kept.overlay.startAgent(second, signal);
     await logged('No peer carries packets without an agent any longer');
+    await countsAlone(0);
     const { lost, of } = await flood.lost();
     assert.equal(lost, 0, `${lost} of ${of}`);
   });

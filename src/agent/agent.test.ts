@@ -57,6 +57,8 @@ class Stage implements AsyncDisposable {
   tuns: readonly NamedTun[] = [];
   /** What the host's key file holds. */
   key: string | undefined;
+  /** What the life has asked its host for, of what must come in an order. */
+  readonly asked: string[] = [];
   /** Whether the store keeps whoever opens it waiting. */
   storeHangs = false;
   #stop = new AbortController();
@@ -170,6 +172,7 @@ class Stage implements AsyncDisposable {
         describeErrno: () => 'other',
       },
       openStore: async (report, signal) => {
+        this.asked.push('store');
         if (this.storeHangs) await new Promise((resolve) => signal.addEventListener('abort', resolve));
         signal.throwIfAborted();
         const manager = new FakeSubnetManager(this.store, { report });
@@ -213,7 +216,10 @@ class Stage implements AsyncDisposable {
         this.cloudRoutes.push(route);
         return 'the route is set';
       },
-      connections: () => ({ keepOnly: () => new Map(), [Symbol.dispose]: () => {} }),
+      connections: () => {
+        this.asked.push('connections');
+        return { keepOnly: () => new Map(), [Symbol.dispose]: () => {} };
+      },
       kernel: () => this.kernel,
       forwarder: ({ onEvent, sourceCheck, destinationCheck }) =>
         new Forwarder({
@@ -264,6 +270,14 @@ describe('the life of an agent', () => {
     await stage.end();
     assert.deepEqual(stage.fatal, []);
     assert.equal(stage.kernel.routes.length, 1, 'what it has made stays');
+  });
+
+  it('watches its connections before it makes the first one, to its store', async () => {
+    await using stage = await Stage.make();
+    stage.store.netConf = NET_CONF;
+    stage.start();
+    await stage.answers(200, /flanneld is ready/);
+    assert.deepEqual(stage.asked, ['connections', 'store']);
   });
 
   it('carries what comes through the device of an earlier run at once, whatever its store takes', async () => {

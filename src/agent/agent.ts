@@ -27,7 +27,7 @@ import { NodeEvents } from './node-events.ts';
 import { checkConfig, type NodeParts, NodePartsMaker } from './node-parts.ts';
 import { OwnNode } from './own-node.ts';
 import { PeerProbes } from './peer-probes.ts';
-import type { AgentHost, OpenSubnetManager } from './ports.ts';
+import type { AgentHost, ConnectionCloser, OpenSubnetManager } from './ports.ts';
 import { NodeReadiness } from './readiness.ts';
 import { StartUp } from './start-up.ts';
 import { StartupFailures } from './startup-failures.ts';
@@ -178,9 +178,11 @@ class Agent {
     // Before the subnet manager, which may wait for the API server: a liveness probe must not end an agent that waits.
     await this.#endpoints.openHealth(this.#signal);
     const resumed = await this.#start.resume();
+    // Before the first is made: one that it has not seen begin, it does not know.
+    const connections = this.#stack.use(this.#host.connections());
     const connection = this.#connect();
     await this.#handOver.onceAlone(this.#endpoints.watch(this.#signal));
-    this.#keepConnections();
+    this.#keepConnections(connections);
     const carried = await this.#start.withoutStore(connection, await resumed);
     const answer = await connection.answered;
     using notifier = this.#host.serviceManager((text) => this.#log.warn(text));
@@ -234,10 +236,10 @@ class Agent {
     return { plane, own, peers, isHeld: held !== undefined, isExternalUp: watch?.isUp ?? true };
   }
 
-  #keepConnections(): void {
+  #keepConnections(connections: ConnectionCloser): void {
     this.#stack.use(
       new ConnectionKeeper({
-        connections: this.#stack.use(this.#host.connections()),
+        connections,
         addresses: (signal) => this.#host.readAddresses(signal),
         notices: (signal) => this.#host.reachNotices(signal),
         retryNow,

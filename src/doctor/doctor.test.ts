@@ -560,6 +560,16 @@ describe('the doctor', () => {
       ],
     ],
     [
+      'a container with a network of its own',
+      () => ({
+        files: {
+          '/proc/sys/kernel/hostname': '0123456789ab\n',
+          '/proc/self/mountinfo': `1 2 8:1 /docker/containers/0123456789ab${'0'.repeat(52)}/hosts /etc/hosts rw - ext4 a rw\n`,
+        },
+      }),
+      [['host-network', 'warn', /^This container has its own network.*--network host/]],
+    ],
+    [
       'a device whose queue was full',
       () => ({
         files: {
@@ -569,7 +579,24 @@ describe('the doctor', () => {
           '/sys/class/net/flannel0/statistics/rx_dropped': '5\n',
         },
       }),
-      [['queue-drops', 'warn', /^flannel0 tx: 1000 of 10000 Packets/]],
+      [['queue-drops', 'warn', /^flannel0 tx: 1000 of 10000 Packets arrive/]],
+    ],
+    [
+      'a device of a backend in the kernel that drops',
+      () => ({
+        files: {
+          '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}',
+          '/run/flannel/subnet.env': SUBNET_ENV.replace('1472', '1450'),
+          '/sys/class/net/flannel.1/statistics/tx_packets': '9000\n',
+          '/sys/class/net/flannel.1/statistics/tx_dropped': '1000\n',
+        },
+        links: async () => [link('eth0', 1500, '192.168.77.1/24'), link('flannel.1', 1450, '10.244.7.0/32')],
+        routes: async () => [
+          { dst: 'default', dev: 'eth0' },
+          { dst: '10.244.3.0/24', dev: 'flannel.1' },
+        ],
+      }),
+      [['queue-drops', 'warn', /^flannel\.1 tx: 1000 of 10000 The device of the backend.*weft trace --drops/]],
     ],
     [
       'a fresh device that has dropped multicast of the kernel',

@@ -18,6 +18,7 @@ import {
   readSubnetEnv,
 } from './facts.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
+import { hasOwnNetwork, OWN_NETWORK, OWN_NETWORK_FILES } from './own-network.ts';
 
 const BRIDGE = 'cni0';
 
@@ -27,6 +28,19 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
     (await host.links(signal)).find((one) => one.name === name);
   const usesNftables = async (): Promise<boolean> => (await readNetConf(host, paths))?.config?.enableNfTables === true;
   return [
+    {
+      name: 'host-network',
+      looksAt: 'whether a container with the agent is in the network of its host',
+      run: async () => {
+        const [hostname, mountinfo] = await Promise.all([
+          host.readText(OWN_NETWORK_FILES.hostname),
+          host.readText(OWN_NETWORK_FILES.mountinfo),
+        ]);
+        return hasOwnNetwork(hostname ?? '', mountinfo ?? '')
+          ? warn(OWN_NETWORK.found, OWN_NETWORK.remedy)
+          : ok('nothing says that it is not');
+      },
+    },
     {
       name: 'br-netfilter',
       looksAt: 'packets between pods of this node pass iptables',

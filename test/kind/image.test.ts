@@ -111,9 +111,14 @@ async function startRegistry(): Promise<void> {
 describe('docker run', () => {
   it('with the device, NET_ADMIN and the network of the host: the agent is ready', async () => {
     const log = await logOf(['--device=/dev/net/tun', '--cap-add=NET_ADMIN', '--network=host'], /flannel is ready/);
-    assert.doesNotMatch(log, /WEFT_TUN/);
+    assert.doesNotMatch(log, /WEFT_TUN|its own network/);
     const { stdout } = await docker.exec(['ip', '-4', 'address', 'show', 'dev', 'flannel0']);
     assert.match(stdout, /inet 10\.244\./);
+  });
+
+  it('without the network of the host: the agent is ready in the network of the container, and says that nothing else has it', async () => {
+    const log = await logOf(['--device=/dev/net/tun', '--cap-add=NET_ADMIN'], /flannel is ready/);
+    assert.match(log, /^W.*This container has its own network.*Start the container with --network host\.$/m);
   });
 
   it('without NET_ADMIN: the error says what to add', async () => {

@@ -6,10 +6,12 @@ import { explainForHost } from '../../agent/explain-interface.ts';
 import type { AgentHost } from '../../agent/ports.ts';
 import { describeFlanneldOptions, type FlanneldOptions, parseFlanneldOptions } from '../../config/flanneld-options.ts';
 import { handOverPath } from '../../config/subnet-file.ts';
+import { hasOwnNetwork, OWN_NETWORK, OWN_NETWORK_FILES } from '../../doctor/own-network.ts';
 import { describeError, describeFault } from '../../errors.ts';
 import { HandOver } from '../../linux/hand-over.ts';
 import { openOutput } from '../../linux/output.ts';
 import { PacketDescriptors } from '../../linux/packet-descriptors.ts';
+import { readTextIfThere } from '../../linux/read-text.ts';
 import { keepInServiceManager } from '../../linux/systemd-store.ts';
 import { consoleInto } from '../../log/console.ts';
 import { createLog } from '../../log/log.ts';
@@ -60,6 +62,10 @@ async function main(life: ProcessLife): Promise<number> {
   using _console = consoleInto(log);
   log.info(`CLI flags config: ${describeFlanneldOptions(options)}`);
   for (const warning of warnings) log.warn(warning);
+  const { hostname, mountinfo } = OWN_NETWORK_FILES;
+  if (hasOwnNetwork(readTextIfThere(hostname), readTextIfThere(mountinfo))) {
+    log.warn(`${OWN_NETWORK.found}. ${OWN_NETWORK.remedy}`);
+  }
   const notice = (text: string): void => log.warn(text);
   using descriptors = new PacketDescriptors(notice);
   keepInServiceManager(descriptors, process.env, notice);

@@ -1,4 +1,4 @@
 import { startEtcd } from './fault-store.ts';
 import { addressFaults } from './faults-address.ts';
 
-addressFaults('etcd', startEtcd);
+addressFaults('etcd', /Deadline exceeded after 5/, startEtcd);

@@ -16,7 +16,7 @@ OWN_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # What dist and image are made for: amd64, arm64, or both.
 ARCH ?= $(OWN_ARCH)
 
-.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets bench bench-scale bench-cni bench-start-up bench-idle bench-page bench-profile soak cni-plugin fuzz node24 dist image page browser screenshots clean
+.PHONY: help lab test unit netns check e2e e2e-kind faults diagnosis healthy-runs lost-packets away bench bench-scale bench-cni bench-start-up bench-idle bench-page bench-profile soak cni-plugin fuzz node24 dist image page browser screenshots clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."]'
@@ -81,6 +81,12 @@ PACKETS = 1000000
 lost-packets: ## send packets into faults, and find each that is lost in the agents' figures; PACKETS=1000000 (root)
 	scripts/setup.sh netns
 	WEFT_LOST_PACKETS=$(PACKETS) scripts/test.sh diagnosis test/diagnosis/lost-packets.test.ts
+
+AWAY_SECONDS = 600
+away: ## leave both agents and their store away under a thousand pings a second, with the fast path; AWAY_SECONDS=600 (root)
+	scripts/setup.sh netns
+	WEFT_AWAY_SECONDS=$(AWAY_SECONDS) scripts/test.sh e2e --test-timeout=14400000 --test-name-pattern='both agents and the store are away' \
+	  test/e2e/fast-path-away.test.ts
 
 bench: ## compare weft with direct routing, VXLAN, a one-packet loop and wireguard-go; ARGS="--quick --json" (root)
 	scripts/setup.sh bench

@@ -6,8 +6,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { createFastPathTables } from '../../src/cmd/flanneld/fast-path-programs.ts';
-import { COUNTER_VALUE_BYTES, LAYOUT, RX_PACKETS, TX_PACKETS } from '../../src/dataplane/fast-path/layout.ts';
+import { LAYOUT, RX_PACKETS, TX_PACKETS } from '../../src/dataplane/fast-path/layout.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
 import type { Underlay } from '../../src/lab/namespaces.ts';
 import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts';
@@ -16,12 +15,16 @@ import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
 import { EchoConnection, longestGaps, serveEcho } from '../netns/echo-connection.ts';
 import { transfer, untilFastPathCarries } from '../netns/fast-path-use.ts';
+import { keptCount, keptDirectory } from '../netns/kept-maps.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
 import { Pinging } from '../netns/pinging.ts';
 import { eventually } from '../netns/waiting.ts';
 
 /** The time of an image pull or a slow rolling update; longer than anything that programs learn by themselves holds. */
 const AWAY_MS = 4_000;
+/** `make away` sets it. */
+const STORE_AWAY_MS = Number(process.env.WEFT_AWAY_SECONDS ?? AWAY_MS / 1_000) * 1_000;
+const STORE_FILE = 'subnets.db';
 const FILE_BYTES = 32 * 1024 * 1024;
 /** A super-packet is counted as what it is cut into. */
 const MTU = 1_472;
@@ -54,22 +57,13 @@ class Kept implements AsyncDisposable {
   }
 
   /** Where that host's fast path is kept. */
-  async directory(host: LabHost): Promise<string> {
-    const { stdout } = await this.overlay.topology.exec(host, ['stat', '-Lc', '%i', '/proc/self/ns/net']);
-    return join(this.root, `netns-${stdout.trim()}-flannel0`);
+  directory(host: LabHost): Promise<string> {
+    return keptDirectory(this.overlay.topology, this.root, host);
   }
 
   /** What the programs have counted since the agent that runs, or ran last, has started; there need not be one now. */
   async counted(host: LabHost, direction: typeof TX_PACKETS | typeof RX_PACKETS): Promise<number> {
-    using tables = createFastPathTables(await this.directory(host), 4);
-    const { counters } = tables.maps;
-    const value = new DataView(new ArrayBuffer(COUNTER_VALUE_BYTES));
-    let packets = 0;
-    for (const key of counters.keys()) {
-      counters.lookup(key, new Uint8Array(value.buffer));
-      packets += Number(value.getBigUint64(direction, true));
-    }
-    return packets;
+    return keptCount(await this.directory(host), direction);
   }
 
   /**
@@ -289,13 +283,44 @@ describe('the fast path while the agent is away, where super-packets arrive in o
     await carriesFiles();
   });
 
+  it('loses nothing while both agents and the store are away, nor when they come again', async (t) => {
+    await kept.agreed();
+    await using flood = await flooding(topology, containers[0]!, containers[1]!);
+    await flood.answered(500);
+    for (const host of hosts) await kept.end(host, 'SIGKILL');
+    // With what SQLite has beside it.
+    const files = readdirSync(topology.stateDirectory).filter((name) => name.startsWith(STORE_FILE));
+    const away = join(topology.stateDirectory, 'away');
+    const move = async (from: string, to: string): Promise<void> => {
+      for (const name of files) await rename(join(from, name), join(to, name));
+    };
+    await mkdir(away);
+    await move(topology.stateDirectory, away);
+    const counted = (): Promise<readonly number[]> => Promise.all(hosts.map((host) => kept.counted(host, RX_PACKETS)));
+    const before = await counted();
+    const answers = flood.answers;
+    await sleep(STORE_AWAY_MS);
+    await flood.answered(500);
+    const more = (await counted()).map((packets, index) => packets - before[index]!);
+    const answered = flood.answers - answers;
+    assert.ok(Math.min(...more) > answered * 0.9, `${more.join(' and ')} packets received for ${answered} answers`);
+    await carriesFiles();
+    await move(away, topology.stateDirectory);
+    for (const host of hosts) await kept.overlay.startAgent(host, signal);
+    await flood.answered(1_000);
+    const { lost, of } = await flood.lost();
+    t.diagnostic(`${lost} of ${of} lost, ${STORE_AWAY_MS / 1_000} s away`);
+    assert.equal(lost, 0, `${lost} of ${of}`);
+    await carriesFiles();
+  });
+
   it('refuses a peer that went from the store meanwhile', async () => {
     const [a, b] = [containers[0]!, containers[1]!];
     await kept.agreed();
     for (const host of hosts) await kept.end(host, 'SIGKILL');
     assert.ok((await ping(topology, b, addressOf(a))).ok, 'nobody has told the programs yet');
     const gone = kept.overlay.agents[1]!.network.subnet;
-    const database = new DatabaseSync(join(topology.stateDirectory, 'subnets.db'));
+    const database = new DatabaseSync(join(topology.stateDirectory, STORE_FILE));
     const rows = database.prepare('SELECT key FROM lease').all() as { key: string }[];
     const key = rows.map((row) => row.key).find((text) => text.startsWith(formatIpv4(gone.addr)));
     assert.ok(key !== undefined, JSON.stringify(rows));

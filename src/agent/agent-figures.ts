@@ -19,6 +19,7 @@ import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
 import type { AgentHost, FastPathState } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
+import { RisingCount } from './rising-count.ts';
 
 /** From here on a series for each peer that was probed once is too much. */
 const LARGE_CLUSTER = 64;
@@ -52,6 +53,8 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
+  readonly #deviceDrops = new RisingCount();
+  readonly #socketDrops = new RisingCount();
   readonly #host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6' | 'deviceDrops'>;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
@@ -147,7 +150,8 @@ export class AgentFigures {
 
   #queueDrops(): Readonly<Record<string, number>> {
     const { forwarder, plane } = this;
-    const [device, socket] = [this.#host.deviceDrops(plane?.devices ?? []), forwarder?.socketDrops()];
+    const device = this.#deviceDrops.total(this.#host.deviceDrops(plane?.devices ?? []));
+    const socket = this.#socketDrops.total(forwarder?.socketDrops());
     return { ...(device === undefined ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
   }
 

@@ -13,7 +13,7 @@ import type { LabContainer, LabHost, Topology } from '../../src/lab/topology.ts'
 import { BPF_COMMANDS } from '../../src/linux/constants.ts';
 import { bpf, close, addressOf as memoryOf } from '../../src/linux/ffi.ts';
 import { folderOnBpffs } from '../netns/bpffs.ts';
-import { EchoConnection, longestGaps, serveEcho } from '../netns/echo-connection.ts';
+import { EchoBeside, type End, withoutStall } from '../netns/echo-beside.ts';
 import { transfer, untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { keptCount, keptDirectory } from '../netns/kept-maps.ts';
 import { addressOf, Overlay, ping } from '../netns/overlay.ts';
@@ -150,37 +150,41 @@ describe('the fast path while the agent is away, where this host cuts super-pack
     await using kept = await Kept.create(2, 'wire');
     const { topology } = kept.overlay;
     const [a, b] = topology.containers as [LabContainer, LabContainer];
-    await serveEcho(topology, b);
-    await using forth = await EchoConnection.open(topology, a, b);
-    await using beside = await besideAgents(topology);
+    const pairs = await EchoBeside.bothWays(topology, endsOf(topology));
     await kept.agreed();
     await using flood = await flooding(topology, a, b);
     for (const host of topology.hosts.toReversed()) {
-      await kept.agreed();
-      await flood.answered(500);
-      const before = await kept.counted(host, RX_PACKETS);
-      await kept.end(host, 'SIGKILL');
-      await sleep(AWAY_MS);
-      await flood.answered(2_000);
-      const received = (await kept.counted(host, RX_PACKETS)) - before;
-      assert.ok(received > 500, `${received} packets received while the agent was away`);
-      await transfer(topology, a, b, FILE_BYTES / 8);
-      await forth.flowing();
-      await kept.overlay.startAgent(host, signal);
-      await flood.answered(1_000);
-      await forth.flowing();
+      await withoutStall(t, pairs, async (watch) => {
+        await kept.agreed();
+        await flood.answered(500);
+        const before = await kept.counted(host, RX_PACKETS);
+        await watch(async () => {
+          await kept.end(host, 'SIGKILL');
+          await sleep(AWAY_MS);
+          await flood.answered(2_000);
+        });
+        const received = (await kept.counted(host, RX_PACKETS)) - before;
+        assert.ok(received > 500, `${received} packets received while the agent was away`);
+        await transfer(topology, a, b, FILE_BYTES / 8);
+        await watch(async () => {
+          await kept.overlay.startAgent(host, signal);
+          await flood.answered(1_000);
+        });
+      });
       const { lost, of } = await flood.lost();
-      t.diagnostic(`${lost} of ${of} lost; ${longestGaps([forth], beside)}`);
+      t.diagnostic(`${lost} of ${of} lost`);
       assert.equal(lost, 0, `${lost} of ${of}`);
     }
   });
 });
 
-/** A connection that passes no agent: what the machine alone does to one. */
-async function besideAgents(topology: Topology): Promise<EchoConnection> {
-  const [one, other] = topology.hosts as [LabHost, LabHost];
-  await serveEcho(topology, other);
-  return EchoConnection.between(topology, one, formatIpv4(other.address));
+/** The container of each host. */
+function endsOf({ hosts }: Topology): readonly [End, End] {
+  const ends = hosts.map((host): End => {
+    const place = host.containers[0]!;
+    return { place, address: addressOf(place), host, hostAddress: formatIpv4(host.address) };
+  });
+  return [ends[0]!, ends[1]!];
 }
 
 describe('the fast path while the agent is away, where super-packets arrive in one piece', () => {
@@ -188,12 +192,13 @@ describe('the fast path while the agent is away, where super-packets arrive in o
   let topology: Topology;
   let hosts: readonly LabHost[];
   let containers: readonly LabContainer[];
+  let pairs: readonly EchoBeside[];
 
   before(async () => {
     kept = await Kept.create(2, 'native');
     ({ topology } = kept.overlay);
     ({ hosts, containers } = topology);
-    for (const place of [...containers, hosts[1]!]) await serveEcho(topology, place);
+    pairs = await EchoBeside.bothWays(topology, endsOf(topology));
     for (const host of hosts) {
       await eventually('the fast path is open', async () => OPEN.test(await kept.overlay.log(host)) || undefined);
     }
@@ -214,30 +219,31 @@ describe('the fast path while the agent is away, where super-packets arrive in o
   ] as const) {
     it(`loses nothing when the agent of host ${index + 1} ends by ${how} and comes again`, async (t) => {
       const [a, b] = [containers[0]!, containers[1]!];
-      await using forth = await EchoConnection.open(topology, a, b);
-      await using back = await EchoConnection.open(topology, b, a);
-      await using beside = await EchoConnection.between(topology, hosts[0]!, formatIpv4(hosts[1]!.address));
-      await kept.agreed();
       await using flood = await flooding(topology, a, b);
-      await flood.answered(500);
-      const links = linkIds(await kept.directory(hosts[index]!));
-      const before = await kept.counted(hosts[index]!, RX_PACKETS);
-      await kept.end(hosts[index]!, how);
-      await sleep(AWAY_MS);
-      await flood.answered(500);
-      const received = (await kept.counted(hosts[index]!, RX_PACKETS)) - before;
-      assert.ok(received > 500, `${received} packets received while the agent was away`);
-      await carriesFiles();
+      await withoutStall(t, pairs, async (watch) => {
+        await kept.agreed();
+        await flood.answered(500);
+        const links = linkIds(await kept.directory(hosts[index]!));
+        const before = await kept.counted(hosts[index]!, RX_PACKETS);
+        await watch(async () => {
+          await kept.end(hosts[index]!, how);
+          await sleep(AWAY_MS);
+          await flood.answered(500);
+        });
+        const received = (await kept.counted(hosts[index]!, RX_PACKETS)) - before;
+        assert.ok(received > 500, `${received} packets received while the agent was away`);
+        await carriesFiles();
 
-      await kept.overlay.startAgent(hosts[index]!, signal);
-      await flood.answered(2_000);
-      await forth.flowing();
-      await back.flowing();
+        await watch(async () => {
+          await kept.overlay.startAgent(hosts[index]!, signal);
+          await flood.answered(2_000);
+        });
+        assert.deepEqual(linkIds(await kept.directory(hosts[index]!)), links, 'the attachments are the same');
+      });
       await carriesFiles();
       const { lost, of } = await flood.lost();
-      t.diagnostic(`${lost} of ${of} lost; ${longestGaps([forth, back], beside)}`);
+      t.diagnostic(`${lost} of ${of} lost`);
       assert.equal(lost, 0, `${lost} of ${of}`);
-      assert.deepEqual(linkIds(await kept.directory(hosts[index]!)), links, 'the attachments are the same');
     });
   }
 

@@ -190,6 +190,46 @@ describe('what became of a packet', () => {
       `lost | ${FAR} | host flannel0 | too-big`,
     ],
     [
+      'the program there does not read',
+      { sightings: arrived, kernelDrops: [dropped(target, 'eth0', 'SOCKET_RCVBUFF', request)] },
+      `lost | ${FAR} | c1 eth0 | socket-buffer`,
+    ],
+    [
+      'the program there is busy with its socket',
+      { sightings: arrived, kernelDrops: [dropped(target, '', 'SOCKET_BACKLOG', request)] },
+      `lost | ${FAR} | c1 | socket-buffer`,
+    ],
+    [
+      'the queue of this host’s tunnel is full',
+      { sightings: SENT.slice(0, 1), kernelDrops: [dropped(here, 'flannel0', 'FULL_RING', request)] },
+      'lost | this host | host flannel0 | queue-full',
+    ],
+    [
+      'the queue of the underlay is full',
+      { kernelDrops: [dropped(here, 'eth0', 'QDISC_DROP', wrapped)] },
+      'lost | this host | host eth0 | queue-full',
+    ],
+    [
+      'the way back leads elsewhere',
+      { kernelDrops: [dropped(farHost, 'flannel0', 'IP_RPFILTER', request)] },
+      `lost | ${FAR} | host flannel0 | rp-filter`,
+    ],
+    [
+      'nobody has the address of the next hop',
+      { kernelDrops: [dropped(here, 'eth0', 'NEIGH_FAILED', wrapped)] },
+      'lost | this host | host eth0 | no-neighbour',
+    ],
+    [
+      'a filter of tc on the way in',
+      { kernelDrops: [dropped(farHost, 'eth0', 'TC_INGRESS', wrapped)] },
+      `lost | ${FAR} | host eth0 | tc`,
+    ],
+    [
+      'a filter of tc on the way out',
+      { kernelDrops: [dropped(here, 'eth0', 'TC_EGRESS', wrapped)] },
+      'lost | this host | host eth0 | tc',
+    ],
+    [
       'a reason that has no text',
       { kernelDrops: [dropped(farHost, 'eth0', 'IP_CSUM', wrapped)] },
       `lost | ${FAR} | host eth0 | kernel:IP_CSUM`,

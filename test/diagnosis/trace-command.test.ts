@@ -184,6 +184,30 @@ describe('weft trace with the udp backend', () => {
     }
   });
 
+  it('names the socket whose program does not read, until it reads again', async () => {
+    const { topology } = bed.overlay;
+    await using reader = await topology.start(bed.far, ['socat', '-u', 'UDP4-RECV:7778,rcvbuf=4096', '/dev/null'], {
+      signal,
+    });
+    const words = [addressOf(bed.from), bed.to, 'udp', '7778'];
+    await eventuallyHolds(async () =>
+      assert.equal((await bed.trace(...words)).report.verdict.outcome, 'delivered', reader.tail()),
+    );
+    // More than the socket has room for.
+    const send = `for i in $(seq 20); do head -c 1000 /dev/zero | socat -u STDIN UDP4-SENDTO:${bed.to}:7778; done`;
+    const stopped = {
+      at: bed.from,
+      make: `kill -STOP ${reader.pid}; ${send}`,
+      mend: `kill -CONT ${reader.pid}`,
+    };
+    await bed.names(stopped, words, {
+      ...{ outcome: 'lost', host: bed.farAddress, hop: `${bed.far.namespace} eth0`, reason: 'socket-buffer' },
+    });
+    await eventuallyHolds(async () =>
+      assert.equal((await bed.trace(...words)).report.verdict.outcome, 'delivered', reader.tail()),
+    );
+  });
+
   it('traces IPv6 likewise, from a container and from the host', async () => {
     const [from6, to6, far] = [bed.from6!, bed.to6!, underlay6(bed.host(1))];
     assert.deepEqual((await bed.trace('host', to6)).report.far, { frames: true, agent: true });

@@ -164,6 +164,34 @@ it('a user with no more rights than CLI.md names asks agents through the pod pro
   second.list = [{ ...model!, id: '10.244.1.0/24', subnets: ['10.244.1.0/24'], holder: 'worker-1' }];
   await run([...weft, 'test', ...inCluster], { signal });
 
+  // The first node cannot reach one of its peers; both have refused an entry of the store.
+  const shown = await run([...weft, 'status', ...inCluster], { okExitCodes: [1], signal });
+  assert.match(shown.stdout, /^✖ worker-1 {2}1 problem, 1 warning, .*\n! worker-2 {2}1 warning, /);
+  assert.match(shown.stdout, /\n\n== worker-1\nAgent +ready on [\s\S]*\n\n1 of 2 nodes are healthy\.\n$/);
+  assert.doesNotMatch(shown.stdout, /^== worker-2$/m);
+  const { list } = inspection;
+  inspection.list = list.filter(({ path: way }) => way !== 'skipped');
+  const well = await run([...weft, 'status', ...inCluster], { signal });
+  assert.match(well.stdout, /^! worker-1 .*\n! worker-2 .*\n\n2 of 2 nodes are healthy\.\n$/);
+  inspection.list = list;
+  const json = await run([...weft, 'status', ...inCluster, '--json'], { okExitCodes: [1], signal });
+  const { agents } = JSON.parse(json.stdout) as {
+    readonly agents: readonly { readonly name: string; readonly self: unknown; readonly peers: unknown }[];
+  };
+  assert.deepEqual(
+    agents.map(({ name, self, peers }) => [name, self, peers]),
+    [
+      ['worker-1', inspection.self(), list],
+      ['worker-2', second.self(), second.list],
+    ],
+  );
+
+  const at = (node: string) => ['--node', node, ...inCluster.filter((word) => word !== '--cluster')];
+  const peers = await run([...weft, 'peers', ...at('worker-2')], { signal });
+  assert.match(peers.stdout, /^SUBNET .*\n10\.244\.1\.0\/24 +worker-1 +fast-path /);
+  const refused = await run([...weft, 'peers', ...at('worker-9')], { okExitCodes: [1], signal });
+  assert.match(refused.stderr, /no pod with the label app=flannel was found on the node worker-9/);
+
   const archive = join(cluster.dir, 'report.tar.gz');
   await run([...weft, 'bugreport', ...inCluster, '-o', archive], { signal });
   const { stdout: names } = await run(['tar', 'tzf', archive], { signal });

@@ -198,7 +198,8 @@ function dataPathText(dataPath: StatusAnswers['self']['dataPath']): string {
   }`;
 }
 
-function peersText({ total, peers }: StatusAnswers['peers']): string {
+/** How many there are, and how packets reach them. */
+export function peersText({ total, peers }: StatusAnswers['peers']): string {
   const byPath = Object.entries(Object.groupBy(peers, ({ path }) => path));
   const counts = byPath.map(([path, list]) => `${list.length} ${path}`);
   return total === 0 ? 'none' : `${total}: ${counts.join(', ')}`;

@@ -4,7 +4,8 @@ import type { AgentClient } from '../../api/client.ts';
 import { wrapped } from '../../wrapped.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { type Asked, askAll, clientsOf, lastStart, type TargetFlags, withTarget } from './agent-target.ts';
-import { isHealthy, problemsOf, renderStatus, type StatusAnswers, type StatusProblem } from './status-report.ts';
+import { renderClusterStatus, type Status } from './cluster-status.ts';
+import { isHealthy, problemsOf, renderStatus } from './status-report.ts';
 
 /** One that could not be asked; 2 is wrong usage. */
 const EXIT_NOT_ASKED = 3;
@@ -18,14 +19,14 @@ interface StatusFlags extends TargetFlags {
 }
 
 /**
- * `weft status`: one screen about each agent. Exit code 0 when all are healthy, 1 when one is not, 3 when one could not be asked;
- * warnings do not count.
+ * `weft status`: one screen about an agent, and of a cluster about each that is not healthy. Exit code 0 when all are healthy, 1 when one
+ * is not, 3 when one could not be asked; warnings do not count.
  */
 export function statusCommand(): Command {
   return withTarget(new Command('status'))
     .summary('show the state of an agent, and what is wrong')
     .description(
-      'Show the state of an agent, what keeps packets from flowing, and what to do about it. Exit codes: 0 healthy, 1 not healthy, 3 the agent could not be asked.',
+      'Show the state of an agent, what keeps packets from flowing, and what to do about it. With --cluster, a line for each node, and all of it for those that are not healthy. Exit codes: 0 healthy, 1 not healthy, 3 the agent could not be asked.',
     )
     .option(
       '--wait [seconds]',
@@ -41,10 +42,6 @@ function seconds(text: string): number {
   return value;
 }
 
-interface Status extends StatusAnswers {
-  readonly problems: readonly StatusProblem[];
-}
-
 async function show(flags: StatusFlags): Promise<void> {
   using stopped = untilStopped();
   const { signal } = stopped;
@@ -56,7 +53,7 @@ async function show(flags: StatusFlags): Promise<void> {
     await delay(LOOK_MS, undefined, { signal });
     asked = await askAll(clients, (client) => statusOf(client, signal), signal);
   }
-  process.stdout.write(flags.json === true ? jsonOf(asked, flags) : asked.map((one) => textOf(one, flags)).join('\n'));
+  process.stdout.write(flags.json === true ? jsonOf(asked, flags) : textOf(asked, flags));
   process.exitCode = exitCodeOf(asked);
 }
 
@@ -81,12 +78,13 @@ function isOne({ cluster }: StatusFlags): boolean {
   return cluster !== true;
 }
 
-function textOf(one: Asked<Status>, flags: StatusFlags): string {
-  const head = isOne(flags) ? '' : `== ${one.name}\n`;
-  if ('answer' in one) return `${head}${renderStatus(one.answer, one.answer.problems)}`;
-  const last = isOne(flags) && flags.host === undefined && flags.node === undefined ? lastStart(flags) : undefined;
-  const lines = [`✖ ${one.text}`, ...(last === undefined ? [] : [`! ${last}`])];
-  return `${head}${lines.flatMap((line) => wrapped(line, '  ')).join('\n')}\n`;
+function textOf(asked: readonly Asked<Status>[], flags: StatusFlags): string {
+  if (!isOne(flags)) return renderClusterStatus(asked);
+  const [one] = asked;
+  if ('answer' in one!) return renderStatus(one.answer, one.answer.problems);
+  const last = flags.host === undefined && flags.node === undefined ? lastStart(flags) : undefined;
+  const lines = [`✖ ${one!.text}`, ...(last === undefined ? [] : [`! ${last}`])];
+  return `${lines.flatMap((line) => wrapped(line, '  ')).join('\n')}\n`;
 }
 
 function jsonOf(asked: readonly Asked<Status>[], flags: StatusFlags): string {

@@ -3,6 +3,13 @@ import type { PathResult } from '../probe/probe-path.ts';
 import { wrapped } from '../wrapped.ts';
 import type { MeasuredPath, Problem } from './verdict.ts';
 
+/** What a run did not look at, and why: no fault, and nothing to rely on. */
+export interface Unchecked {
+  /** Stable, for scripts; of a check, its name. */
+  readonly name: string;
+  readonly reason: string;
+}
+
 /** All that one run has found. */
 export interface Report {
   /** Its subnets. */
@@ -10,6 +17,7 @@ export interface Report {
   readonly paths: readonly MeasuredPath[];
   readonly checks: readonly CheckResult[];
   readonly problems: readonly Problem[];
+  readonly unchecked: readonly Unchecked[];
   readonly tookMs: number;
 }
 
@@ -17,25 +25,24 @@ export interface Report {
 const NAME_COLUMNS = 42;
 
 /** For people. */
-export function renderReport({ host, paths, checks, problems, tookMs }: Report): string {
-  const name = ({ from, to }: MeasuredPath): string => `${from} → ${to}`;
-  const columns = Math.min(NAME_COLUMNS, Math.max(...paths.map((path) => name(path).length)));
+export function renderReport({ host, paths, checks, problems, unchecked, tookMs }: Report): string {
+  const nameOf = ({ from, to }: MeasuredPath): string => `${from} → ${to}`;
+  const columns = Math.min(NAME_COLUMNS, Math.max(...paths.map((path) => nameOf(path).length)));
   const good = checks.filter(({ status }) => status === 'ok').length;
   const lines = [
     `${host}: ${good} of ${checks.length} checks of this host passed`,
     ...paths.flatMap((path) =>
-      wrapped(`${markOf(path.result)} ${name(path).padEnd(columns)} ${describeResult(path.result)}`, '    '),
+      wrapped(`${markOf(path.result)} ${nameOf(path).padEnd(columns)} ${describeResult(path.result)}`, '    '),
     ),
+    ...unchecked.flatMap(({ name, reason }) => wrapped(`? ${name}: not checked: ${reason}`, '    ')),
   ];
   for (const { where, fault, severity, cause, remedy } of problems) {
     lines.push('', ...wrapped(`${severity === 'error' ? '✖' : '!'} ${where}: ${fault}: ${cause}`, '  '));
     lines.push(...wrapped(`  → ${remedy}`, '    '));
   }
   const errors = problems.filter(({ severity }) => severity === 'error').length;
-  lines.push(
-    '',
-    errors === 0 ? `All paths work (${tookMs} ms).` : `${errors} problem${errors === 1 ? '' : 's'} (${tookMs} ms).`,
-  );
+  const well = unchecked.length === 0 ? 'All paths work' : 'All that was checked works';
+  lines.push('', `${errors === 0 ? well : `${errors} problem${errors === 1 ? '' : 's'}`} (${tookMs} ms).`);
   return `${lines.join('\n')}\n`;
 }
 
@@ -53,7 +60,7 @@ function describeResult({ diagnosis, rttMs, underlayRttMs, pathMtuBytes }: PathR
 }
 
 /** For build servers: a test case a check and a path, in the form that Jenkins and GitLab read. */
-export function renderJunit({ host, paths, checks, tookMs }: Report): string {
+export function renderJunit({ host, paths, checks, unchecked, tookMs }: Report): string {
   const cases: readonly JunitCase[] = [
     ...checks.map((check) => ({
       group: 'host',
@@ -64,6 +71,7 @@ export function renderJunit({ host, paths, checks, tookMs }: Report): string {
           : undefined,
     })),
     ...paths.map(({ from, to, result: { diagnosis } }) => ({ group: from, name: to, failure: diagnosis })),
+    ...unchecked.map(({ name, reason }) => ({ group: 'host', name, failure: undefined, skipped: reason })),
   ];
   return junitOf(host, cases, tookMs);
 }
@@ -80,9 +88,10 @@ export interface JunitCase {
 export function junitOf(name: string, list: readonly JunitCase[], tookMs: number): string {
   const cases = list.map(caseOf);
   const failures = cases.filter((text) => text.includes('<failure')).length;
+  const skipped = cases.filter((text) => text.includes('<skipped')).length;
   return (
     '<?xml version="1.0" encoding="UTF-8"?>\n' +
-    `<testsuite name="${xml(`weft ${name}`)}" tests="${cases.length}" failures="${failures}" time="${(tookMs / 1e3).toFixed(3)}">\n` +
+    `<testsuite name="${xml(`weft ${name}`)}" tests="${cases.length}" failures="${failures}" skipped="${skipped}" time="${(tookMs / 1e3).toFixed(3)}">\n` +
     `${cases.join('')}</testsuite>\n`
   );
 }

@@ -107,7 +107,8 @@ describe('what a test says', () => {
   it('is a table for people and XML for build servers', () => {
     const paths = [path('host', 'b', 'one-way'), path('container', 'c')];
     const checks = [check('agent', ok('ready')), check('routes', fail('no "route" & more', 'start it'))];
-    const report = { host: '10.244.1.0/24', paths, checks, problems: judge(checks, paths), tookMs: 1_234 };
+    const problems = judge(checks, paths);
+    const report = { host: '10.244.1.0/24', paths, checks, problems, unchecked: [], tookMs: 1_234 };
     const text = renderReport(report);
     assert.match(text, /^10\.244\.1\.0\/24: 1 of 2 checks of this host passed$/m);
     assert.match(text, /^✖ host → b +one-way, underlay 0\.20 ms, MTU 1472$/m);
@@ -115,11 +116,24 @@ describe('what a test says', () => {
     assert.match(text, /^✖ this host: routes: no "route" & more\n {2}→ start it$/m);
     assert.match(text, /^2 problems \(1234 ms\)\.$/m);
     const xml = renderJunit(report);
-    assert.match(xml, /<testsuite name="weft 10\.244\.1\.0\/24" tests="4" failures="2" time="1\.234">/);
+    assert.match(xml, /<testsuite name="weft 10\.244\.1\.0\/24" tests="4" failures="2" skipped="0" time="1\.234">/);
     assert.match(
       xml,
       /<testcase classname="weft\.host" name="routes"><failure type="routes" message="no &quot;route&quot; &amp; more">start it<\/failure>/,
     );
     assert.match(xml, /message="because of &lt;one-way&gt;"/);
+  });
+
+  it('says what was not checked and why, which is no failure', () => {
+    const unchecked = [{ name: 'dns', reason: 'no server is known' }];
+    const paths = [path('host', 'b')];
+    const report = { host: '10.244.1.0/24', paths, checks: [], problems: [], unchecked, tookMs: 5 };
+    const text = renderReport(report);
+    assert.match(text, /^\? dns: not checked: no server is known$/m);
+    assert.match(text, /^All that was checked works \(5 ms\)\.$/m);
+    assert.match(renderReport({ ...report, unchecked: [] }), /^All paths work \(5 ms\)\.$/m);
+    const xml = renderJunit(report);
+    assert.match(xml, /tests="2" failures="0" skipped="1"/);
+    assert.match(xml, /classname="weft\.host" name="dns"><skipped message="no server is known"\/>/);
   });
 });

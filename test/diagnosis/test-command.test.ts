@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Report } from '../../src/diagnosis/report.ts';
@@ -109,6 +109,45 @@ describe('weft test in dual stack', () => {
     await eventuallyHolds(async () => assert.deepEqual(named(await test('--cluster-dns', DNS)), ['this host: dns']));
     await bed.sh(bed.host(0), 'nft delete table ip t');
     assert.deepEqual(await found(), ['dns fail']);
+  });
+
+  it('says what it does not check and why, where that is no fault', async () => {
+    const { topology } = bed.overlay;
+    const host = bed.host(0);
+    const skipped = ({ unchecked }: Report): string[] => unchecked.map(({ name }) => name);
+    assert.deepEqual(skipped(await test()), [], 'this host is no node of Kubernetes');
+    assert.deepEqual(skipped(await test('--host-only')), ['container-paths']);
+    // What an agent of a node has left, where neither the kubelet's files nor the variables of a pod are to be seen.
+    const [directory, junit] = [`${host.stateDirectory}/node`, `${host.stateDirectory}/junit.xml`];
+    await bed.sh(
+      host,
+      `mkdir ${directory}; cp -a ${host.stateDirectory}/subnet.env* ${directory}; ln -s ../weft.sock ${directory}`,
+    );
+    const known = `${directory}/subnet.env.last-known.json`;
+    writeFileSync(known, readFileSync(known, 'utf8').replace('"external":', '"node":{"internalIps":[]},"external":'));
+    const onNode = [...weft, 'test', '--subnet-file', `${directory}/subnet.env`];
+    const ran = await topology.exec(host, [...onNode, '--json'], { timeoutMs: 60_000, signal });
+    const report = JSON.parse(ran.stdout) as Report;
+    assert.deepEqual(skipped(report), ['dns', 'service'], ran.stdout);
+    assert.equal(report.paths.length, 4);
+    const rename = (from: string, to: string): Promise<void> =>
+      topology.ipBatch(host, `link set ${from} down\nlink set ${from} name ${to}\nlink set ${to} up\n`, signal);
+    await rename('cni0', 'cni9');
+    const without = await topology.exec(host, [...onNode, '--junit', junit], { timeoutMs: 60_000, signal });
+    await rename('cni9', 'cni0');
+    const lines = without.stdout.split('\n');
+    for (const name of ['container-paths', 'dns', 'service'])
+      assert.ok(
+        lines.some((line) => line.startsWith(`? ${name}: not checked: there is no cni0, `)),
+        without.stdout,
+      );
+    assert.match(without.stdout, /^All that was checked works \(\d+ ms\)\.$/m);
+    assert.match(
+      readFileSync(junit, 'utf8'),
+      /failures="0" skipped="3"[\s\S]*name="dns"><skipped message="there is no/,
+    );
+    // A device that was down has no address of IPv6 any more.
+    assert.deepEqual(skipped(await test()), ['container-paths-ipv6']);
   });
 
   it('leaves nothing behind when it is killed', async () => {

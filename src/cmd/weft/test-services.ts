@@ -9,6 +9,7 @@ import {
   readDnsAnswer,
   USUAL_DOMAIN,
 } from '../../diagnosis/cluster-dns.ts';
+import type { Unchecked } from '../../diagnosis/report.ts';
 import { type CheckResult, type Finding, fail, ok } from '../../doctor/check.ts';
 import {
   formatAddr,
@@ -28,10 +29,13 @@ const TRIES = 3;
 const ANSWER_MS = 1_000;
 const CONNECT_MS = 3_000;
 const SERVICE = 'kubernetes.default.svc';
+const NO_SERVER = `its address is not known: ${KUBELET_CONFIG} names none here; --cluster-dns does`;
+const NO_SERVICE =
+  'its address is not known: the DNS of the cluster has not told it, and KUBERNETES_SERVICE_HOST is not set here';
 const PROXY = 'Check kube-proxy on this host (or what stands in for it)';
 
-/** What this host knows of the cluster that it is a node of. */
-interface ClusterServices {
+/** What this host knows of the cluster that it is a node of, which may be nothing. */
+export interface ClusterServices {
   readonly dns: ClusterDns | undefined;
   /** Of the Service `kubernetes`, as a pod is told; else DNS has it. */
   readonly api: { readonly to: IpAddr; readonly port: number } | undefined;
@@ -47,7 +51,7 @@ interface ServiceFacts {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** `undefined` where there is no Kubernetes, as far as this host knows. */
+/** `undefined` where this host is no node of Kubernetes, and nobody says otherwise. */
 export async function clusterServices(facts: ServiceFacts): Promise<ClusterServices | undefined> {
   const { server, domain, isNode, readText, environment } = facts;
   const onFile = isNode ? clusterDnsOf((await readText(KUBELET_CONFIG)) ?? '') : undefined;
@@ -58,7 +62,12 @@ export async function clusterServices(facts: ServiceFacts): Promise<ClusterServi
   const to = parseAddr(environment.KUBERNETES_SERVICE_HOST ?? '');
   const port = Number(environment.KUBERNETES_SERVICE_PORT ?? HTTPS_PORT);
   const api = isNode && to !== undefined ? { to, port } : undefined;
-  return dns === undefined && api === undefined ? undefined : { dns, api };
+  return isNode || dns !== undefined ? { dns, api } : undefined;
+}
+
+/** What is not checked where no container can ask. */
+export function uncheckedServices(services: ClusterServices | undefined, reason: string): readonly Unchecked[] {
+  return services === undefined ? [] : ['dns', 'service'].map((name) => ({ name, reason }));
 }
 
 /** A container that is asked from, with the families that it has an address of. */
@@ -67,21 +76,31 @@ interface AskingContainer {
   readonly inside: Inside;
 }
 
+interface ServiceResults {
+  readonly checks: readonly CheckResult[];
+  readonly unchecked: readonly Unchecked[];
+}
+
 /** Whether a container gets answers of the cluster's DNS, and reaches the Service `kubernetes`. */
 export async function checkServices(
   container: AskingContainer,
   { dns, api }: ClusterServices,
   signal: AbortSignal,
-): Promise<readonly CheckResult[]> {
-  const results: CheckResult[] = [];
+): Promise<ServiceResults> {
+  const checks: CheckResult[] = [];
+  const unchecked: Unchecked[] = [];
   let to = api;
-  if (dns !== undefined && has(container, dns.server)) {
+  if (dns === undefined) unchecked.push({ name: 'dns', reason: NO_SERVER });
+  else if (!has(container, dns.server)) unchecked.push({ name: 'dns', reason: withoutFamilyOf(dns.server) });
+  else {
     const looksAt = `the cluster’s DNS, ${formatAddr(dns.server)}, from a container`;
     const { finding, address } = await askDns(container, dns, signal);
-    results.push({ name: 'dns', looksAt, ...finding });
+    checks.push({ name: 'dns', looksAt, ...finding });
     if (address !== undefined) to ??= { to: address, port: HTTPS_PORT };
   }
-  if (to !== undefined && has(container, to.to)) {
+  if (to === undefined) unchecked.push({ name: 'service', reason: NO_SERVICE });
+  else if (!has(container, to.to)) unchecked.push({ name: 'service', reason: withoutFamilyOf(to.to) });
+  else {
     const at = formatEndpoint({ addr: to.to, port: to.port });
     const why = await whyNoConnection(container.inside, { ...to, waitMs: CONNECT_MS }, signal);
     const finding =
@@ -91,13 +110,17 @@ export async function checkServices(
             `a container cannot connect to the Service kubernetes, ${at}: ${why}`,
             `${PROXY}, and that its endpoints are reached: kubectl get endpointslices -l kubernetes.io/service-name=kubernetes.`,
           );
-    results.push({ name: 'service', looksAt: 'the Service kubernetes, from a container', ...finding });
+    checks.push({ name: 'service', looksAt: 'the Service kubernetes, from a container', ...finding });
   }
-  return results;
+  return { checks, unchecked };
 }
 
 function has({ families }: AskingContainer, address: IpAddr): boolean {
   return families.includes(versionOf(address));
+}
+
+function withoutFamilyOf(address: IpAddr): string {
+  return `containers of this host have no address like ${formatAddr(address)}`;
 }
 
 async function askDns(

@@ -4,7 +4,7 @@ import { backendKind } from '../../backend/registry.ts';
 import { DEFAULT_CONF_TEMPLATE } from '../../cni/conf-list.ts';
 import { describePeer, type HostView, type PeerView, peerOf, readHostView } from '../../diagnosis/host-view.ts';
 import { measure } from '../../diagnosis/measure.ts';
-import { type Report, renderJunit, renderReport } from '../../diagnosis/report.ts';
+import { type Report, renderJunit, renderReport, type Unchecked } from '../../diagnosis/report.ts';
 import { judge, type MeasuredPath, type Origin } from '../../diagnosis/verdict.ts';
 import { agentChecks } from '../../doctor/agent-checks.ts';
 import { type CheckResult, runChecks } from '../../doctor/check.ts';
@@ -25,7 +25,7 @@ import { clusterReport, renderCluster, renderClusterJunit } from './cluster-test
 import { realHost } from './doctor-host.ts';
 import { addressOf, portNumber } from './option-values.ts';
 import { ANSWER_MS, askedOnce, impatient, overlayFacts, overlayHost, requireRoot, waysTo } from './test-host.ts';
-import { checkServices, clusterServices } from './test-services.ts';
+import { checkServices, clusterServices, uncheckedServices } from './test-services.ts';
 import { wantedKernel } from './wanted-kernel.ts';
 
 const CHECK_MS = 8_000;
@@ -120,10 +120,7 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
   const [checks, host, container] = await Promise.all([
     made.then(() => examine(view, asked, flags, signal)),
     measureFromHost(peers, progress, signal),
-    (flags.hostOnly
-      ? Promise.resolve(NOT_FROM_CONTAINERS)
-      : measureFromContainer(view, asked, peers, flags, onMade, signal)
-    ).finally(onMade),
+    measureFromContainer(view, asked, peers, flags, onMade, signal).finally(onMade),
   ]);
   progress(undefined);
   const paths = [...host, ...container.paths];
@@ -131,6 +128,7 @@ async function test(words: readonly string[], flags: TestFlags): Promise<void> {
   const own = present(view.known.own.subnets).map(formatPrefix);
   const report: Report = {
     ...{ host: own.join(' '), paths, checks: all, problems: judge(all, paths, await waysTo(view, paths, signal)) },
+    unchecked: [...(peers.length === 0 ? [NO_PEERS] : []), ...container.unchecked],
     tookMs: Math.round(performance.now() - startedAtMs),
   };
   const ok = !report.problems.some(({ severity }) => severity === 'error');
@@ -182,19 +180,20 @@ async function measureFromHost(
   return asPaths('host', peers, results);
 }
 
+const NO_PEERS: Unchecked = { name: 'paths', reason: 'this host knows no peer' };
+
 interface FromContainer {
   readonly paths: readonly MeasuredPath[];
   readonly checks: readonly CheckResult[];
+  readonly unchecked: readonly Unchecked[];
 }
-
-const NOT_FROM_CONTAINERS: FromContainer = { paths: [], checks: [] };
 
 /** Only where there is a bridge of containers; a container that cannot be made is a finding of its own. */
 async function measureFromContainer(
   { known, mtuBytes }: HostView,
   { links, readText }: DoctorHost,
   peers: readonly PeerView[],
-  { clusterDns, clusterDomain }: TestFlags,
+  { clusterDns, clusterDomain, hostOnly }: TestFlags,
   onMade: () => void,
   signal: AbortSignal,
 ): Promise<FromContainer> {
@@ -202,8 +201,17 @@ async function measureFromContainer(
     ...{ server: clusterDns, domain: clusterDomain, isNode: known.node !== undefined },
     ...{ readText, environment: process.env },
   });
-  const isNeeded = peers.length > 0 || services !== undefined;
-  if (!isNeeded || !(await links(signal)).some(({ name }) => name === BRIDGE)) return NOT_FROM_CONTAINERS;
+  const without = (reason: string): FromContainer => ({
+    ...{ paths: [], checks: [] },
+    unchecked: [
+      ...(peers.length === 0 ? [] : [{ name: 'container-paths', reason }]),
+      ...uncheckedServices(services, reason),
+    ],
+  });
+  if (hostOnly) return without('--host-only');
+  if (peers.length === 0 && services === undefined) return without(NO_PEERS.reason);
+  if (!(await links(signal)).some(({ name }) => name === BRIDGE))
+    return without(`there is no ${BRIDGE}, which the first container of this host makes`);
   try {
     const options = { bridge: BRIDGE, subnets: known.own.subnets, mtuBytes };
     await using container = await makeTestContainer(options, signal);
@@ -213,16 +221,22 @@ async function measureFromContainer(
     using io = container.inside(() => openProbeSocket(families));
     // UDP probes need a socket each, which would be the host's.
     const targets = reachable.map((peer) => ({ ...peer, underlay: undefined, onlyEcho: true }));
-    const [results, checks] = await Promise.all([
+    const [results, asked] = await Promise.all([
       measure({ io, describeErrno: describeSendErrno, targets, hears: false }, signal),
-      services === undefined ? [] : checkServices(container, services, signal),
+      services === undefined ? { checks: [], unchecked: [] } : checkServices(container, services, signal),
     ]);
-    return { paths: asPaths('container', reachable, results), checks };
+    const reason = `${BRIDGE} has no address of IPv6, which the first container with IPv6 gives it`;
+    const lacking = reachable.length < peers.length ? [{ name: 'container-paths-ipv6', reason }] : [];
+    return {
+      ...{ paths: asPaths('container', reachable, results), checks: asked.checks },
+      unchecked: [...lacking, ...asked.unchecked],
+    };
   } catch (error) {
     signal.throwIfAborted();
     const found = `a container for the test could not be made: ${describeError(error)}`;
     const remedy = 'New containers of this host may fail likewise; or leave it out: --host-only.';
-    return { paths: [], checks: [{ name: 'test-container', looksAt: BRIDGE, status: 'warn', found, remedy }] };
+    const check: CheckResult = { name: 'test-container', looksAt: BRIDGE, status: 'warn', found, remedy };
+    return { ...without('a container for the test could not be made'), checks: [check] };
   }
 }
 

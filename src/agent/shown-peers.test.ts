@@ -186,21 +186,58 @@ describe('peers as the API shows them', () => {
     assert.notEqual(peers.look(), before);
   });
 
-  it('show the probes of the family that has a fault', () => {
+  it('show what probes found, and nothing before they found something', () => {
     const fault = { cause: 'mtu', fault: 'large packets are lost', remedy: 'lower the MTU' };
     const path = { rttMs: { median: 3, p99: 4 }, passes: { small: 'yes' }, measuredAtMs: performance.now() };
     const results = new Map<string, unknown>([
       ['10.244.2.0/24', { ...path, diagnosis: fault }],
       ['10.244.3.0/24', { ...path, passes: { small: 'no' } }],
+      ['10.244.4.0/24', { passes: { small: 'unknown' }, measuredAtMs: undefined }],
     ]);
-    const probes = { result: (subnet: string) => results.get(subnet) } as ShownPeersParts['figures']['probes'];
-    using peers = new ShownPeers({ figures: { ...FIGURES, probes }, view: () => ({ plane: PLANE, peers: [] }) });
+    using peers = new ShownPeers({ figures: probed(results), view: () => ({ plane: PLANE, peers: [] }) });
     const [faulty, silent, unmeasured] = peers.look().list;
     assert.deepEqual(
-      [faulty?.probe?.problem, faulty?.probe?.remedy, faulty?.probe?.rttMs],
-      ['mtu', 'lower the MTU', 3],
+      [faulty?.probe?.problem, faulty?.probe?.remedy, faulty?.probe?.rttMs, faulty?.probe?.family],
+      ['mtu', 'lower the MTU', 3, 'IPv4'],
     );
     assert.deepEqual([silent?.probe?.problem, silent?.probe?.rttMs], [undefined, undefined]);
     assert.equal(unmeasured?.probe, undefined);
+    assert.equal(faulty?.probes, undefined, 'it has one family alone');
+  });
+
+  it('show each family that is measured, and by itself the one that fares worse', () => {
+    const subnets = { ipv4: A.subnets.ipv4, ipv6: parsePrefix6('fd00:2::/64') };
+    const now = performance.now();
+    const well = { rttMs: { median: 3, p99: 4 }, passes: { small: 'yes' }, measuredAtMs: now, lastAnswerAtMs: now };
+    const lossy = { ...well, diagnosis: { cause: 'lossy', fault: 'lossy', remedy: 'look' } };
+    const silent = { passes: { small: 'no' }, measuredAtMs: now, lastAnswerAtMs: now - 90_000 };
+    const look = (four: unknown, six: unknown) => {
+      const results = new Map([
+        ['10.244.2.0/24', four],
+        ['fd00:2::/64', six],
+      ]);
+      const figures = { ...probed(results), session: { table: { peers: [{ ...A, subnets }] } }, forwarder: undefined };
+      using peers = new ShownPeers({ figures, view: () => ({ plane: PLANE, peers: [] }) });
+      const [peer] = peers.look().list;
+      return { ...peer!, brief: [peer?.probe?.family, peer?.probes?.map(({ family, rttMs }) => [family, rttMs])] };
+    };
+    const both = [
+      ['IPv4', 3],
+      ['IPv6', undefined],
+    ];
+    assert.deepEqual(look(lossy, silent).brief, ['IPv6', both]);
+    assert.deepEqual(look(well, silent).brief, ['IPv6', both]);
+    assert.deepEqual(look(lossy, well).brief[0], 'IPv4');
+    assert.deepEqual(look(well, lossy).brief[0], 'IPv6');
+    assert.deepEqual(look(well, well).brief[0], 'IPv4');
+    assert.deepEqual(look(well, undefined).brief, ['IPv4', [['IPv4', 3]]]);
+    assert.equal(look(undefined, undefined).probes, undefined);
+    assert.ok(Date.now() - look(well, silent).lastSeenAtMs! < 60_000, 'something of it has just come');
   });
 });
+
+/** With probes that have these results, by subnet. */
+function probed(results: ReadonlyMap<string, unknown>): ShownPeersParts['figures'] {
+  const probes = { result: (subnet: string) => results.get(subnet) } as ShownPeersParts['figures']['probes'];
+  return { ...FIGURES, probes };
+}

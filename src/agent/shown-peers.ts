@@ -118,11 +118,12 @@ export class ShownPeers implements Disposable {
     const reason = plane?.skipped.reasonOf(key) ?? ike?.problem;
     const traffic = this.#trafficOf(key);
     const tunnel = wireguardOf(described.subnets, tunnels) ?? (ike && bytesOf([ike]));
-    const probe = this.#probeOf(described.subnets);
-    const seenAtMs = latest(
+    const probes = this.#probesOf(described.subnets);
+    const probe = worstOf(probes);
+    const seenAtMs = latest([
       tunnel?.lastHandshakeAtMs ?? this.#lastSeen.at(key, traffic?.rx.packets),
-      probe?.lastAnswerAtMs,
-    );
+      ...probes.map(({ lastAnswerAtMs }) => lastAnswerAtMs),
+    ]);
     return {
       ...{ id, subnets: described.subnets, publicAddresses: described.publicAddresses },
       ...(lease.origin?.holder === undefined ? {} : { holder: lease.origin.holder }),
@@ -134,14 +135,16 @@ export class ShownPeers implements Disposable {
       ...(tunnel === undefined ? {} : { tunnel }),
       ...(seenAtMs === undefined ? {} : { lastSeenAtMs: seenAtMs }),
       ...(probe === undefined ? {} : { probe }),
+      ...(described.subnets.length > 1 && probes.length > 0 ? { probes } : {}),
     };
   }
 
-  /** Of the first family with a fault, else of the first. */
-  #probeOf(subnets: readonly string[]): Probe | undefined {
-    const results = subnets.flatMap((subnet) => this.#parts.figures.probes?.result(subnet) ?? []);
-    const result = results.find(({ diagnosis }) => diagnosis !== undefined) ?? results[0];
-    return result && shownProbe(result);
+  /** Of each family that something is known of. */
+  #probesOf(subnets: readonly string[]): Probe[] {
+    return subnets.flatMap((subnet) => {
+      const result = this.#parts.figures.probes?.result(subnet);
+      return result?.measuredAtMs === undefined ? [] : [shownProbe(result, result.measuredAtMs, subnet)];
+    });
   }
 
   #isFast({ attrs }: Lease): boolean {
@@ -159,28 +162,32 @@ export class ShownPeers implements Disposable {
   }
 }
 
-function shownProbe({
-  measuredAtMs,
-  lastAnswerAtMs,
-  rttMs,
-  lossRatio,
-  pathMtuBytes,
-  passes,
-  diagnosis,
-}: PathResult): Probe {
+function shownProbe(
+  { lastAnswerAtMs, rttMs, lossRatio, pathMtuBytes, passes, diagnosis }: PathResult,
+  measuredAtMs: number,
+  subnet: string,
+): Probe {
   const isAnswered = rttMs !== undefined && passes.small !== 'no';
   return {
-    measuredAtMs: epochMs(measuredAtMs ?? performance.now()),
+    measuredAtMs: epochMs(measuredAtMs),
     ...(isAnswered ? { rttMs: rttMs.median } : {}),
     ...(lossRatio === undefined ? {} : { lossRatio }),
     ...(pathMtuBytes === undefined ? {} : { pathMtuBytes }),
     ...(diagnosis === undefined ? {} : { problem: diagnosis.cause, fault: diagnosis.fault, remedy: diagnosis.remedy }),
     ...(lastAnswerAtMs === undefined ? {} : { lastAnswerAtMs: epochMs(lastAnswerAtMs) }),
+    family: subnet.includes(':') ? 'IPv6' : 'IPv4',
   };
 }
 
-function latest(one: number | undefined, other: number | undefined): number | undefined {
-  return one === undefined || other === undefined ? (one ?? other) : Math.max(one, other);
+/** Nothing comes back, something is wrong, nothing is; of two alike the first. */
+function worstOf(probes: readonly Probe[]): Probe | undefined {
+  const badness = ({ rttMs, problem }: Probe): number => (rttMs === undefined ? 2 : problem === undefined ? 0 : 1);
+  return probes.toSorted((a, b) => badness(b) - badness(a))[0];
+}
+
+function latest(times: readonly (number | undefined)[]): number | undefined {
+  const known = times.filter((atMs) => atMs !== undefined);
+  return known.length === 0 ? undefined : Math.max(...known);
 }
 
 /** From the clock of the probes (performance.now). */
@@ -197,7 +204,7 @@ function wireguardBySubnet(plane: ShownPlane | undefined): WireguardBySubnet {
 function wireguardOf(subnets: readonly string[], bySubnet: WireguardBySubnet): Tunnel | undefined {
   const tunnels = [...new Set(subnets.flatMap((subnet) => bySubnet.get(subnet) ?? []))];
   if (tunnels.length === 0) return undefined;
-  const lastHandshakeAtMs = tunnels.map((tunnel) => tunnel.lastHandshakeAtMs).reduce(latest);
+  const lastHandshakeAtMs = latest(tunnels.map((tunnel) => tunnel.lastHandshakeAtMs));
   return { ...bytesOf(tunnels), ...(lastHandshakeAtMs === undefined ? {} : { lastHandshakeAtMs }) };
 }
 

@@ -59,6 +59,7 @@ export const ProbeSchema = v.pipe(
     fault: v.optional(openSet(PATH_FAULTS, 'What that problem is called, as in the metric weft_probe_fault.')),
     remedy: v.optional(v.pipe(v.string(), v.description('What to do about the problem.'))),
     lastAnswerAtMs: v.optional(v.pipe(timeMs, v.description('When something last came back through the overlay.'))),
+    family: v.optional(openSet(['IPv4', 'IPv6'], 'Of the packets in the overlay.')),
   }),
   v.description('What background probes found last; absent where there are none.'),
 );
@@ -100,7 +101,13 @@ export const PeerSchema = v.object({
   lastSeenAtMs: v.optional(
     v.pipe(timeMs, v.description('When something of it was last seen to have arrived; within seconds.')),
   ),
-  probe: v.optional(ProbeSchema),
+  probe: v.optional(v.pipe(ProbeSchema, v.description('Of the family that fares worse, where two are measured.'))),
+  probes: v.optional(
+    v.pipe(
+      v.array(ProbeSchema),
+      v.description('Of a peer with subnets of both families: each family that has been measured.'),
+    ),
+  ),
 });
 export type Peer = v.InferOutput<typeof PeerSchema>;
 

@@ -65,6 +65,33 @@ describe('health of a link', () => {
   });
 });
 
+describe('health of a link in dual stack', () => {
+  const [four, six] = [probe({ family: 'IPv4' }), probe({ family: 'IPv6' })];
+  const dual = (...probes: NonNullable<Peer['probes']>): Peer =>
+    peer(2, { subnets: ['10.244.2.0/24', 'fd00:2::/64'], probe: probes[0]!, probes });
+  const dead = { measuredAtMs: NOW, family: 'IPv6', problem: 'IPv6 is filtered' } as const;
+
+  it('is that of the worse family, which is named', () => {
+    assert.deepEqual(linkHealth(dual(four, six), NOW), { health: 'good' });
+    assert.deepEqual(linkHealth(dual(four, dead), NOW), { health: 'broken', why: 'IPv6: IPv6 is filtered' });
+    assert.deepEqual(linkHealth(dual({ ...four, problem: 'small MTU' }, dead), NOW), {
+      ...{ health: 'broken', why: 'IPv6: IPv6 is filtered; IPv4: small MTU' },
+    });
+    const old = { ...dead, measuredAtMs: NOW - 3_600_000 };
+    assert.deepEqual(linkHealth(dual(four, old), NOW), { health: 'good' });
+  });
+
+  it('comes with the figures of both', () => {
+    const worse = { ...dual(four, dead), probe: dead };
+    const { links } = overviewOf([report(1, [worse])], NOW);
+    assert.deepEqual(
+      links.map(({ health, rttMs, families }) => [health, rttMs, families]),
+      [['broken', undefined, [{ family: 'IPv4', rttMs: 0.5, lossRatio: 0 }, { family: 'IPv6' }]]],
+    );
+    assert.equal(overviewOf([report(1, [peer(2, { probe: four })])], NOW).links[0]!.families, undefined);
+  });
+});
+
 describe('the overview', () => {
   it('has both directions of two agents that are asked, each from its sender', () => {
     const { hosts, links } = overviewOf(

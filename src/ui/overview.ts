@@ -2,7 +2,8 @@
  * What the page draws: hosts, and what each knows of the way to every other, put together from what several agents say.
  * Pure; fleet.ts asks the agents.
  */
-import type { Peer, Peers, Self, Traffic } from '../api/schema.ts';
+import { familyPrefix, probesOf } from '../api/peer-probes.ts';
+import type { Peer, Peers, Probe, Self, Traffic } from '../api/schema.ts';
 
 /**
  * `ready` and `not-ready` as the agent itself says; `away`: it was asked and does not answer; `peer`: nobody asks it, others
@@ -32,8 +33,20 @@ export type LinkHealth =
   /** Nobody has measured it. */
   | 'unknown';
 
-/** One direction between two hosts. */
-export interface LinkView {
+/** What probes have measured. */
+interface Figures {
+  readonly rttMs?: number;
+  /** 0 … 1 */
+  readonly lossRatio?: number;
+  readonly pathMtuBytes?: number;
+}
+
+export interface FamilyFigures extends Figures {
+  readonly family: NonNullable<Probe['family']>;
+}
+
+/** One direction between two hosts; figures as the sender's probes have them. */
+export interface LinkView extends Figures {
   /** Index in `hosts`. */
   readonly from: number;
   readonly to: number;
@@ -50,11 +63,8 @@ export interface LinkView {
   readonly packets?: number;
   readonly bytes?: number;
   readonly drops?: number;
-  /** Of probes that the sender makes. */
-  readonly rttMs?: number;
-  /** 0 … 1 */
-  readonly lossRatio?: number;
-  readonly pathMtuBytes?: number;
+  /** Of each family, where two are measured; the link's own figures are those of the worse one. */
+  readonly families?: readonly FamilyFigures[];
 }
 
 export interface Overview {
@@ -85,21 +95,33 @@ const STALE_PROBE_MS = 600_000;
 /** Less is a busy host. */
 const DEGRADED_LOSS = 0.1;
 
-/** What an agent's view of a peer amounts to. @param atMs of that view. */
-export function linkHealth(peer: Peer, atMs: number): { readonly health: LinkHealth; readonly why?: string } {
-  const { probe } = peer;
+interface Judgement {
+  readonly health: LinkHealth;
+  readonly why?: string;
+}
+
+/** What an agent's view of a peer amounts to: where it measures both families, the worse of them. @param atMs of that view. */
+export function linkHealth(peer: Peer, atMs: number): Judgement {
   if (peer.path === 'skipped') return { health: 'broken', why: peer.reason ?? 'this host cannot reach it' };
-  if (probe !== undefined && atMs - probe.measuredAtMs <= STALE_PROBE_MS) {
-    const loss = probe.lossRatio ?? 0;
-    if (probe.rttMs === undefined) return { health: 'broken', why: probe.problem ?? 'probes get no answer' };
-    if (probe.problem !== undefined) return { health: 'degraded', why: probe.problem };
-    if (loss >= DEGRADED_LOSS)
-      return { health: 'degraded', why: `${(loss * 100).toFixed(0)} % of the probes are lost` };
-    if (peer.reason !== undefined) return { health: 'degraded', why: peer.reason };
-    return { health: 'good' };
-  }
+  const judged = probesOf(peer)
+    .filter(({ measuredAtMs }) => atMs - measuredAtMs <= STALE_PROBE_MS)
+    .map((probe): Judgement => {
+      const { health, why } = probeHealth(probe);
+      return why === undefined ? { health } : { health, why: `${familyPrefix(peer, probe)}${why}` };
+    })
+    .sort((a, b) => SEVERITY[a.health] - SEVERITY[b.health]);
+  const [worst] = judged;
+  if (worst !== undefined && worst.health !== 'good')
+    return { health: worst.health, why: judged.flatMap(({ why }) => why ?? []).join('; ') };
   if (peer.reason !== undefined) return { health: 'degraded', why: peer.reason };
-  return { health: 'unknown' };
+  return worst ?? { health: 'unknown' };
+}
+
+function probeHealth({ rttMs, problem, lossRatio = 0 }: Probe): Judgement {
+  if (rttMs === undefined) return { health: 'broken', why: problem ?? 'probes get no answer' };
+  if (problem !== undefined) return { health: 'degraded', why: problem };
+  if (lossRatio < DEGRADED_LOSS) return { health: 'good' };
+  return { health: 'degraded', why: `${(lossRatio * 100).toFixed(0)} % of the probes are lost` };
 }
 
 const SEVERITY: Readonly<Record<LinkHealth, number>> = { broken: 0, degraded: 1, unknown: 2, good: 2 };
@@ -173,6 +195,9 @@ function hostOf({ name, self, failure }: AgentReport): HostView {
 function linkOf(from: number, to: number, peer: Peer, atMs: number): LinkView {
   const { probe } = peer;
   const health = linkHealth(peer, atMs);
+  const families = (peer.probes ?? []).flatMap((one) =>
+    one.family === undefined ? [] : [{ family: one.family, ...figuresOf(one) }],
+  );
   return {
     from,
     to,
@@ -180,9 +205,16 @@ function linkOf(from: number, to: number, peer: Peer, atMs: number): LinkView {
     ...(health.why !== undefined && probe?.remedy !== undefined && { remedy: probe.remedy }),
     path: peer.path,
     ...(peer.tx !== undefined && countsOf(peer.tx, atMs)),
-    ...(probe?.rttMs !== undefined && { rttMs: probe.rttMs }),
-    ...(probe?.lossRatio !== undefined && { lossRatio: probe.lossRatio }),
-    ...(probe?.pathMtuBytes !== undefined && { pathMtuBytes: probe.pathMtuBytes }),
+    ...(probe !== undefined && figuresOf(probe)),
+    ...(families.length > 1 && { families }),
+  };
+}
+
+function figuresOf({ rttMs, lossRatio, pathMtuBytes }: Probe): Figures {
+  return {
+    ...(rttMs !== undefined && { rttMs }),
+    ...(lossRatio !== undefined && { lossRatio }),
+    ...(pathMtuBytes !== undefined && { pathMtuBytes }),
   };
 }
 

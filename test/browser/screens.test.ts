@@ -265,6 +265,24 @@ describe('the page', () => {
     }
   });
 
+  it('shows a red cell where IPv6 alone is broken, and beside it what is measured in each family', async () => {
+    const own = new SimulatedFleet({ hosts: 3 });
+    own.breakIpv6(0, 1, 'nothing comes back');
+    await using dual = await servePage(own.sources);
+    await using reader = await openPage(browser, dual.address, '/matrix');
+    const { page } = reader;
+    await page.locator('td.cell-bad').first().waitFor();
+    assert.equal(await page.locator('td.cell-bad').count(), 1);
+    await page.getByRole('button', { name: `${nameOf(0)} to ${nameOf(1)}: lost, IPv6: nothing comes back` }).click();
+    const facts = page.locator('.direction').first().locator('dl');
+    await facts.waitFor();
+    assert.match(
+      (await facts.innerText()).replaceAll(/\s+/g, ' '),
+      / IPv4 [\d.]+ .s, 0 % lost, 1472 bytes IPv6 no answer, 100 % lost/,
+    );
+    noComplaints(reader);
+  });
+
   it('shows a fault when an agent tells of it, whenever it looks next', async () => {
     const own = new SimulatedFleet({ hosts: 3 });
     const never = 3_600_000;

@@ -35,6 +35,7 @@ export class SimulatedFleet {
   readonly #away = new Set<number>();
   readonly #broken = new Map<string, string>();
   readonly #narrow = new Set<string>();
+  readonly #brokenInIpv6 = new Map<string, string>();
   readonly #checks = new Map<number, Doctor['checks']>();
   readonly #drops = new Map<number, SimulatedDrops & { readonly sinceMs: number }>();
   /** By host. */
@@ -115,6 +116,11 @@ export class SimulatedFleet {
   /** From now on a host drops packets, so many a second by reason. */
   drop(host: number, drops: SimulatedDrops): void {
     this.#drops.set(host, { ...drops, sinceMs: this.#options.now() });
+  }
+
+  /** The same in IPv6 alone, between hosts that have both families. */
+  breakIpv6(from: number, to: number, problem: string): void {
+    this.#brokenInIpv6.set(`${from} ${to}`, problem);
   }
 
   /** What weft doctor finds on a host. */
@@ -221,8 +227,15 @@ export class SimulatedFleet {
       return { packets: Math.floor(seconds * rate), bytes: Math.floor(seconds * rate * 700), ...NO_DROPS };
     };
     const problem = this.#broken.get(`${host} ${peer}`);
+    const inIpv6 = this.#brokenInIpv6.get(`${host} ${peer}`);
     const isNarrow = this.#narrow.has(`${host} ${peer}`);
     const rttMs = 0.15 + 3 * hashOf(Math.min(host, peer), Math.max(host, peer)) ** 3 + 0.05 * hashOf(host, peer);
+    const well = { measuredAtMs: atMs, rttMs, lossRatio: 0, pathMtuBytes: SUBNET_MTU };
+    if (inIpv6 !== undefined) {
+      const probe = { measuredAtMs: atMs, lossRatio: 1, problem: inIpv6, family: 'IPv6' } as const;
+      const subnets = [...base.subnets, `fd00:${peer + 1}::/64`];
+      return { ...base, subnets, probe, probes: [{ ...well, family: 'IPv4' }, probe] };
+    }
     return {
       ...base,
       tx: traffic(host, peer),
@@ -239,7 +252,7 @@ export class SimulatedFleet {
                 pathMtuBytes: 1372,
                 problem: 'packets longer than 1372 bytes get lost: a link on the way has a smaller MTU',
               }
-            : { measuredAtMs: atMs, rttMs, lossRatio: 0, pathMtuBytes: SUBNET_MTU },
+            : well,
     };
   }
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { Answer } from '../../src/api/schema.ts';
 import type { Report } from '../../src/diagnosis/report.ts';
 import type { Child } from '../../src/linux/run.ts';
 import { weft } from '../netns/lab-command.ts';
@@ -68,6 +69,35 @@ describe('weft test in dual stack', () => {
     const { stdout } = await bed.overlay.topology.exec(bed.host(0), command(), { okExitCodes: [1], timeoutMs: 60_000 });
     for (const line of stdout.split('\n')) assert.ok([...line].length <= 80, line);
     await bed.sh(bed.host(1), 'nft delete table inet t');
+  });
+
+  it('is told by background probes as well, when IPv6 alone is broken', async () => {
+    const { topology } = bed.overlay;
+    const host = bed.host(0);
+    const ask = async (...words: string[]): Promise<string> =>
+      (await topology.exec(host, [...weft, ...words], { okExitCodes: [0, 1], timeoutMs: 60_000, signal })).stdout;
+    const target = ['--socket', `${host.stateDirectory}/weft.sock`];
+    await eventuallyHolds(async () => {
+      const { peers } = JSON.parse(await ask('peers', ...target, '--json')) as Answer<'/peers'>;
+      const both = peers[0]?.probes?.map(({ family, rttMs, problem }) => [family, rttMs !== undefined, problem]);
+      assert.deepEqual(both, [
+        ['IPv4', true, undefined],
+        ['IPv6', true, undefined],
+      ]);
+    });
+    const { make, mend } = drop('input', 'iifname flannel0 meta nfproto ipv6');
+    await bed.sh(bed.host(1), make);
+    await eventuallyHolds(async () => {
+      const words = (text: string): string => text.replaceAll(/\s+/g, ' ');
+      assert.match(words(await ask('peers', ...target)), / - [\s\S]*&fd10:[^ ]*: IPv6: \S+: /);
+      assert.match(words(await ask('status', ...target)), /✖ \S+&fd10:[^ ]*: IPv6: \S+: /);
+      const { peers } = JSON.parse(await ask('peers', ...target, '--json')) as Answer<'/peers'>;
+      const [four, six] = peers[0]!.probes!;
+      assert.deepEqual([four!.problem, four!.rttMs !== undefined], [undefined, true]);
+      assert.deepEqual([six!.fault !== undefined, six!.rttMs], [true, undefined]);
+    });
+    await bed.sh(bed.host(1), mend);
+    await eventuallyHolds(async () => assert.match(await ask('status', ...target), /^No problems\.$/m));
   });
 
   it('names this host when it forwards nothing of its containers in IPv6', async () => {

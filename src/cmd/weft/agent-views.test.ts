@@ -184,6 +184,27 @@ describe('the status of an agent', () => {
     });
   }
 
+  it('names the family in which a peer of both is not reached, each by itself', () => {
+    const at = { measuredAtMs: new FakeInspection().own.atMs };
+    const [four, six] = [
+      { ...at, rttMs: 0.4, lossRatio: 0, family: 'IPv4' },
+      { ...at, lossRatio: 1, family: 'IPv6' },
+    ] as const;
+    const dual = (...probes: NonNullable<Peer['probes']>) =>
+      answers((a) => void (a.list = a.list.slice(1).map((peer) => ({ ...peer, probe: probes.at(-1)!, probes }))));
+    const told = (found: StatusAnswers) => problemsOf(found).map(({ text, remedy }) => `${text} → ${remedy}`);
+    const id = '10.244.3.0/24&fd00:3::/64';
+    const silent = `${id}: IPv6: none of the last probes was answered → weft ping fd00:3:: shows where it ends.`;
+    assert.deepEqual(told(dual(four, six)), [silent]);
+    const fault = { problem: 'lossy way', fault: 'lossy', remedy: 'Look.' } as const;
+    const both = dual({ ...four, ...fault }, six);
+    assert.deepEqual(told(both), [`${id}: IPv4: lossy: lossy way → Look.`, silent]);
+    assert.match(
+      renderPeers(both.peers, 80),
+      /^10\.244\.3\.0\/24&fd00:3::\/64: IPv4: lossy: lossy way\n {2}→ Look\.$/m,
+    );
+  });
+
   it('names five of a thousand peers', () => {
     const [, , skipped] = new FakeInspection().list;
     const problems = problemsOf(answers((a) => void (a.list = Array.from({ length: 1_000 }, () => skipped!))));

@@ -42,6 +42,8 @@ describe('what the agents say of every pair', () => {
     assert.match(text, /^3 nodes, 6 directions: 6 work, 0 degraded, 0 broken, 0 not measured$/m);
     assert.match(text, /^✔ n1 → n2 +0\.40 ms, MTU 1472, by fast-path on flannel0$/m);
     assert.match(text, /^All paths work \(5 ms\)\.$/m);
+    assert.match(text.replaceAll(/\s+/g, ' '), /Not measured: paths from containers, fragments, DNS and Services, /);
+    assert.equal(report.unmeasured.length, 4);
     assert.equal(clusterReport(nodes(), ['n2'], 5).pairs.length, 4);
   });
 
@@ -69,6 +71,34 @@ describe('what the agents say of every pair', () => {
     const junit = renderClusterJunit(report);
     assert.match(junit, /tests="9" failures="1"/);
     assert.match(junit, /classname="weft\.n2" name="n3"><failure type="one-way" message="something drops">/);
+  });
+
+  it('has each family of dual stack by itself: IPv6 may be broken alone, or not measured', () => {
+    const [four, dead] = [
+      { measuredAtMs, rttMs: 0.4, family: 'IPv4' },
+      { measuredAtMs, problem: 'IPv6 is filtered', fault: 'tunnel-blocked', remedy: 'look', family: 'IPv6' },
+    ] as const;
+    const dual = { subnets: [subnetOf(2), 'fd00:2::/64'], probe: dead };
+    const reportOf = (probes: NonNullable<Peer['probes']>) =>
+      clusterReport(
+        nodes(([first]) => broken(first!, 2, { ...dual, probes })),
+        ['n2'],
+        5,
+      );
+    const report = reportOf([four, dead]);
+    const brief = ({ pairs }: typeof report) =>
+      pairs
+        .filter(({ family }) => family !== undefined)
+        .map((pair) => `${pair.from} ${pair.to} ${pair.family} ${pair.status}`);
+    assert.deepEqual(brief(report), ['n1 n2 IPv4 ok', 'n1 n2 IPv6 broken']);
+    assert.equal(report.ok, false);
+    const text = renderCluster(report);
+    assert.match(text, /^1 nodes, 5 directions: 4 work, 0 degraded, 1 broken, 0 not measured$/m);
+    assert.match(text, /^✔ n1 → n2 IPv4 +0\.40 ms, by fast-path on flannel0$/m);
+    assert.match(text, /^✖ n1 → n2 IPv6 +tunnel-blocked, by fast-path on flannel0$/m);
+    assert.match(text, /^✖ n1 → n2 IPv6 by fast-path on flannel0: tunnel-blocked: IPv6 is filtered$/m);
+    assert.match(renderClusterJunit(report), /classname="weft\.n1" name="n2 IPv6"><failure type="tunnel-blocked"/);
+    assert.deepEqual(brief(reportOf([four])), ['n1 n2 IPv4 ok', 'n1 n2 IPv6 unknown']);
   });
 
   it('tells what is not known from what is broken', () => {

@@ -1,4 +1,4 @@
-import type { Peer } from '../../api/schema.ts';
+import type { Peer, Probe } from '../../api/schema.ts';
 import { type JunitCase, junitOf } from '../../diagnosis/report.ts';
 import { printable } from '../../printable.ts';
 import { linkHealth } from '../../ui/overview.ts';
@@ -9,6 +9,8 @@ import type { Asked, SelfAndPeers } from './agent-target.ts';
 export interface PairResult {
   readonly from: string;
   readonly to: string;
+  /** Where the receiver has subnets of both families, and the sender tells their probes apart. */
+  readonly family?: NonNullable<Probe['family']>;
   /** `unknown`: the sender has not measured it lately, or could not be asked. */
   readonly status: 'ok' | 'degraded' | 'broken' | 'unknown';
   /** How its packets go, and the device that they leave by. */
@@ -30,8 +32,17 @@ export interface ClusterReport {
   readonly ok: boolean;
   readonly nodes: readonly { readonly name: string; readonly problem?: Problem }[];
   readonly pairs: readonly PairResult[];
+  /** What background probes say nothing of, and `weft test` on a node does. */
+  readonly unmeasured: readonly string[];
   readonly tookMs: number;
 }
+
+const UNMEASURED: readonly string[] = [
+  'paths from containers',
+  'fragments',
+  'DNS and Services',
+  'the checks of each node (routes, firewall, bridge, kernel)',
+];
 
 /** More pairs are only counted. */
 const MOST_LINES = 64;
@@ -49,7 +60,7 @@ export function clusterReport(
 ): ClusterReport {
   const isMeant = (name: string): boolean => only.length === 0 || only.includes(name);
   const pairs = asked.flatMap((from) =>
-    asked.flatMap((to) => (from === to || !(isMeant(from.name) || isMeant(to.name)) ? [] : [pairOf(from, to)])),
+    asked.flatMap((to) => (from === to || !(isMeant(from.name) || isMeant(to.name)) ? [] : pairsOf(from, to))),
   );
   const nodes = asked
     .filter(({ name }) => isMeant(name))
@@ -62,7 +73,7 @@ export function clusterReport(
     isMeasured &&
     nodes.every(({ problem }) => problem === undefined) &&
     pairs.every(({ status }) => status === 'ok' || status === 'unknown');
-  return { ok, nodes, pairs, tookMs };
+  return { ok, nodes, pairs, unmeasured: UNMEASURED, tookMs };
 }
 
 function problemOf(one: Asked<SelfAndPeers>): Problem | undefined {
@@ -72,26 +83,43 @@ function problemOf(one: Asked<SelfAndPeers>): Problem | undefined {
   return { fault: 'not-ready', cause: printable(self.reason ?? 'it has not started yet'), remedy: LOOK };
 }
 
-function pairOf(from: Asked<SelfAndPeers>, to: Asked<SelfAndPeers>): PairResult {
+/** One for each family that is told apart. */
+function pairsOf(from: Asked<SelfAndPeers>, to: Asked<SelfAndPeers>): readonly PairResult[] {
   const names = { from: from.name, to: to.name };
-  if ('error' in from) return { ...names, status: 'unknown' };
+  if ('error' in from) return [{ ...names, status: 'unknown' }];
   const { peers, atMs } = from.answer.peers;
   const peer = peers.find((one) => isOf(one, to));
-  if (peer === undefined) {
-    // Without a word from it, nobody knows which of the peers it is.
-    if ('error' in to || to.answer.self.lease === undefined) return { ...names, status: 'unknown' };
-    const problem = {
-      fault: 'peer-unknown',
-      cause: `${from.name} does not know the lease of ${to.name} (${to.answer.self.lease.subnets.join(' ')})`,
-      remedy: `Compare weft leases --node ${from.name} with weft leases --node ${to.name}: do both use the same store?`,
-    };
-    return { ...names, status: 'broken', problem };
-  }
+  if (peer !== undefined) return inEachFamily(peer).map((one) => ({ ...names, ...measured(one, atMs) }));
+  // Without a word from it, nobody knows which of the peers it is.
+  if ('error' in to || to.answer.self.lease === undefined) return [{ ...names, status: 'unknown' }];
+  const problem = {
+    fault: 'peer-unknown',
+    cause: `${from.name} does not know the lease of ${to.name} (${to.answer.self.lease.subnets.join(' ')})`,
+    remedy: `Compare weft leases --node ${from.name} with weft leases --node ${to.name}: do both use the same store?`,
+  };
+  return [{ ...names, status: 'broken', problem }];
+}
+
+type PeerInFamily = Peer & Pick<PairResult, 'family'>;
+
+/** The peer as if it had one family, once for each that it has. */
+function inEachFamily(peer: Peer): readonly PeerInFamily[] {
+  const { probe: _, probes, ...rest } = peer;
+  if (probes === undefined || peer.path === 'skipped') return [peer];
+  return peer.subnets.map((subnet) => {
+    const family = subnet.includes(':') ? 'IPv6' : 'IPv4';
+    const probe = probes.find((one) => one.family === family);
+    return { ...rest, subnets: [subnet], family, ...(probe !== undefined && { probe }) };
+  });
+}
+
+function measured(peer: PeerInFamily, atMs: number): Omit<PairResult, 'from' | 'to'> {
   const { health, why } = linkHealth(peer, atMs);
-  const { path, device, probe } = peer;
+  const { family, path, device, probe } = peer;
   const figures = health === 'unknown' ? undefined : probe;
   return {
-    ...{ ...names, status: health === 'good' ? 'ok' : health, path },
+    ...(family !== undefined && { family }),
+    ...{ status: health === 'good' ? 'ok' : health, path },
     ...(device !== undefined && { device }),
     ...(figures?.rttMs !== undefined && { rttMs: figures.rttMs }),
     ...(figures?.lossRatio !== undefined && { lossRatio: figures.lossRatio }),
@@ -115,7 +143,7 @@ function faultOf({ path, probe }: Peer, why: string): Problem {
 }
 
 /** For people: what is wrong first by node, then by pair. */
-export function renderCluster({ nodes, pairs, ok, tookMs }: ClusterReport): string {
+export function renderCluster({ nodes, pairs, unmeasured, ok, tookMs }: ClusterReport): string {
   const count = (status: PairResult['status']): number => pairs.filter((pair) => pair.status === status).length;
   const unknown = count('unknown');
   const lines = [
@@ -127,14 +155,15 @@ export function renderCluster({ nodes, pairs, ok, tookMs }: ClusterReport): stri
   ];
   const found = [
     ...nodes.flatMap(({ name, problem }) => (problem === undefined ? [] : [{ where: name, ...problem }])),
-    ...pairs.flatMap(({ from, to, path, device, problem }) =>
-      problem === undefined ? [] : [{ where: `${from} → ${to} ${hopOf({ path, device })}`.trim(), ...problem }],
+    ...pairs.flatMap((pair) =>
+      pair.problem === undefined ? [] : [{ where: `${nameOf(pair)} ${hopOf(pair)}`.trim(), ...pair.problem }],
     ),
   ];
   for (const { where, fault, cause, remedy } of found.slice(0, MOST_LINES))
     lines.push('', ...wrapped(`✖ ${where}: ${fault}: ${cause}`, '  '), ...wrapped(`  → ${remedy}`, '    '));
   if (found.length > MOST_LINES) lines.push('', `${found.length - MOST_LINES} problems more: see --json.`);
-  lines.push('', lastLine(ok, found.length, unknown, tookMs));
+  lines.push('', ...wrapped(`Not measured: ${unmeasured.join(', ')}. weft test on a node does so.`, '  '));
+  lines.push(lastLine(ok, found.length, unknown, tookMs));
   return `${lines.join('\n')}\n`;
 }
 
@@ -146,19 +175,24 @@ function lastLine(ok: boolean, problems: number, unknown: number, tookMs: number
 
 const MARKS: Readonly<Record<PairResult['status'], string>> = { ok: '✔', degraded: '!', broken: '✖', unknown: '?' };
 
-function lineOf({ from, to, status, path, device, rttMs, lossRatio, pathMtuBytes, problem }: PairResult): string {
+function lineOf(pair: PairResult): string {
+  const { status, path, rttMs, lossRatio, pathMtuBytes, problem } = pair;
   const figures = [
     problem?.fault,
     status === 'unknown' ? 'not measured' : undefined,
     rttMs === undefined ? undefined : `${rttMs.toFixed(2)} ms`,
     lossRatio === undefined || lossRatio === 0 ? undefined : `${Math.round(lossRatio * 100)}% lost`,
     pathMtuBytes === undefined ? undefined : `MTU ${pathMtuBytes}`,
-    path === undefined ? undefined : hopOf({ path, device }),
+    path === undefined ? undefined : hopOf(pair),
   ];
-  return `${MARKS[status]} ${`${from} → ${to}`.padEnd(32)} ${figures.filter((text) => text !== undefined).join(', ')}`;
+  return `${MARKS[status]} ${nameOf(pair).padEnd(32)} ${figures.filter((text) => text !== undefined).join(', ')}`;
 }
 
-function hopOf({ path, device }: { path: string | undefined; device: string | undefined }): string {
+function nameOf({ from, to, family }: PairResult): string {
+  return `${from} → ${to}${family === undefined ? '' : ` ${family}`}`;
+}
+
+function hopOf({ path, device }: PairResult): string {
   if (path === undefined) return '';
   return device === undefined ? `by ${path}` : `by ${path} on ${device}`;
 }
@@ -166,8 +200,8 @@ function hopOf({ path, device }: { path: string | undefined; device: string | un
 export function renderClusterJunit({ nodes, pairs, tookMs }: ClusterReport): string {
   const cases: readonly JunitCase[] = [
     ...nodes.map(({ name, problem }) => ({ group: 'node', name, failure: problem })),
-    ...pairs.map(({ from, to, status, problem }) => ({
-      ...{ group: from, name: to, failure: problem },
+    ...pairs.map(({ from, to, family, status, problem }) => ({
+      ...{ group: from, name: family === undefined ? to : `${to} ${family}`, failure: problem },
       ...(status === 'unknown' && problem === undefined && { skipped: 'not measured' }),
     })),
   ];

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { familyPrefix, probesOf } from '../../api/peer-probes.ts';
 import type { Answer, Peer } from '../../api/schema.ts';
 import { printable } from '../../printable.ts';
 import { shortSpan } from '../../time-span.ts';
@@ -59,12 +60,16 @@ export function renderPeers({ atMs, peers }: Answer<'/peers'>, columns: number):
   return `${table(list, peers, columns)}${reasons.length === 0 ? '' : `\n${reasons.join('\n')}\n`}`;
 }
 
-function whatIsWrong({ id, reason, probe }: Peer, columns: number): string[] {
+function whatIsWrong(peer: Peer, columns: number): string[] {
+  const { id, reason } = peer;
   const lines = reason === undefined ? [] : wrapped(`${id}: ${printable(reason)}`, '  ', columns);
-  if (probe?.problem === undefined) return lines;
-  const what = probe.fault === undefined ? probe.problem : `${probe.fault}: ${probe.problem}`;
-  lines.push(...wrapped(`${id}: ${printable(what)}`, '  ', columns));
-  if (probe.remedy !== undefined) lines.push(...wrapped(`  → ${printable(probe.remedy)}`, '    ', columns));
+  for (const probe of probesOf(peer)) {
+    const { problem, fault, remedy } = probe;
+    if (problem === undefined) continue;
+    const what = fault === undefined ? problem : `${fault}: ${problem}`;
+    lines.push(...wrapped(`${id}: ${familyPrefix(peer, probe)}${printable(what)}`, '  ', columns));
+    if (remedy !== undefined) lines.push(...wrapped(`  → ${printable(remedy)}`, '    ', columns));
+  }
   return lines;
 }
 

@@ -1,3 +1,4 @@
+import { familyPrefix, probesOf } from '../../api/peer-probes.ts';
 import type { Answer } from '../../api/schema.ts';
 import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { clockDoubt } from '../../doctor/clock-doubt.ts';
@@ -80,11 +81,18 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   if (skipped.length > MAX_NAMED) {
     add('error', `${skipped.length - MAX_NAMED} more peers cannot be reached`, 'weft peers lists them.');
   }
-  const lossy = peers.peers.filter(({ probe }) => probe?.lossRatio === 1 || probe?.problem !== undefined);
-  for (const { id, probe } of lossy.slice(0, MAX_NAMED)) {
-    const what = [probe?.fault, probe?.problem ?? 'none of the last probes was answered'];
+  const lossy = peers.peers.flatMap((peer) =>
+    probesOf(peer).flatMap((probe) => (probe.lossRatio === 1 || probe.problem !== undefined ? [{ peer, probe }] : [])),
+  );
+  for (const { peer, probe } of lossy.slice(0, MAX_NAMED)) {
+    const what = [probe.fault, probe.problem ?? 'none of the last probes was answered'];
     const text = what.filter((part) => part !== undefined).join(': ');
-    add('error', `${id}: ${text}`, probe?.remedy ?? `weft ping ${id.split('/')[0]} shows where it ends.`);
+    const target = peer.subnets.find((subnet) => subnet.includes(':') === (probe.family === 'IPv6')) ?? peer.id;
+    add(
+      'error',
+      `${peer.id}: ${familyPrefix(peer, probe)}${text}`,
+      probe.remedy ?? `weft ping ${target.split('/')[0]} shows where it ends.`,
+    );
   }
   if (store.isConfigOutdated) {
     add(

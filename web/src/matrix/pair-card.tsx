@@ -1,6 +1,7 @@
+import { Fragment } from 'preact';
 import type { LinkView, Overview } from '../../../src/ui/overview.ts';
 import { bitRate, duration, packetRate, percent } from '../format.ts';
-import { LINK_TONE, pathWords } from '../model/hosts.ts';
+import { figureWords, LINK_TONE, pathWords } from '../model/hosts.ts';
 import { linkKey } from '../model/rates.ts';
 import { Remedy } from '../remedy.tsx';
 import { formatRoute } from '../routes.ts';
@@ -61,6 +62,12 @@ function Direction({ overview, link, from, to }: DirectionProps) {
         <dd>{link?.lossRatio === undefined ? 'not measured' : percent(link.lossRatio)}</dd>
         <dt>path MTU</dt>
         <dd>{link?.pathMtuBytes === undefined ? 'not measured' : `${link.pathMtuBytes} bytes`}</dd>
+        {link?.families?.map((figures) => (
+          <Fragment key={figures.family}>
+            <dt>{figures.family}</dt>
+            <dd>{figureWords(figures)}</dd>
+          </Fragment>
+        ))}
         {rate !== undefined && (
           <>
             <dt>rate</dt>

@@ -1,6 +1,7 @@
 /** What is said of hosts and links in words. Pure. */
 import type { PeerPath } from '../../../src/api/peer-path.ts';
-import type { HostView, LinkHealth, LinkView, Overview } from '../../../src/ui/overview.ts';
+import type { FamilyFigures, HostView, LinkHealth, LinkView, Overview } from '../../../src/ui/overview.ts';
+import { duration, percent } from '../format.ts';
 import type { Filter } from './filter.ts';
 
 /** What a reader might type to find a host. */
@@ -62,6 +63,15 @@ const PATH_WORDS: Readonly<Record<PeerPath, string>> = {
 
 export function pathWords(path: LinkView['path']): string {
   return path === undefined ? 'unknown' : ((PATH_WORDS as Partial<typeof PATH_WORDS>)[path] ?? path);
+}
+
+/** What is measured in one family. */
+export function figureWords({ rttMs, lossRatio, pathMtuBytes }: FamilyFigures): string {
+  return [
+    rttMs === undefined ? 'no answer' : duration(rttMs),
+    ...(lossRatio === undefined ? [] : [`${percent(lossRatio)} lost`]),
+    ...(pathMtuBytes === undefined ? [] : [`${pathMtuBytes} bytes`]),
+  ].join(', ');
 }
 
 export interface Problem {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseFilter } from './filter.ts';
-import { hostTones, isAbout, labelsOf, problemsOf } from './hosts.ts';
+import { figureWords, hostTones, isAbout, labelsOf, problemsOf } from './hosts.ts';
 import { cellOf, matrixOf } from './matrix.ts';
 import { hostView, linkView, look } from './overview.fixture.ts';
 import { History, linkKey, linkRates } from './rates.ts';
@@ -17,6 +17,14 @@ describe('the filter', () => {
     assert.ok(!parseFilter('node 10.5')('node-1 10.4.0.0/24'));
     assert.ok(!parseFilter('node -ready')('node-1 not ready'));
     assert.ok(parseFilter('-')('a lone minus says nothing'));
+  });
+});
+
+describe('figures of a family', () => {
+  it('are what was measured, or that nothing answers', () => {
+    const figures = { family: 'IPv4', rttMs: 0.4, lossRatio: 0.25, pathMtuBytes: 1_472 } as const;
+    assert.equal(figureWords(figures), '400 µs, 25 % lost, 1472 bytes');
+    assert.equal(figureWords({ family: 'IPv6' }), 'no answer');
   });
 });
 

@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { AgentEvent } from '../../src/events/event.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
+import type { Agent } from '../../src/lab/agent.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import { addressOf, Overlay, ping } from './overlay.ts';
 import { eventually } from './waiting.ts';
@@ -16,7 +17,12 @@ const WEFT = [
   fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url)),
 ];
 const NETWORK = '10.244.0.0/16';
+/** Secrets that the agents are given. */
 const TOKEN = 'canary-token-0123456789';
+const ETCD_PASSWORD = 'canary-etcd-0123456789';
+const PSK = 'canary-psk-0123456789';
+/** No key of udp, which an agent ignores, and keeps as it does any other. */
+const NET_CONF = `{"Network": "${NETWORK}", "Backend": {"Type": "udp", "PSK": "${PSK}"}}`;
 const PORT = 8287;
 /** A user that is neither root nor the agent's. */
 const STRANGER = '65534';
@@ -51,7 +57,11 @@ describe('what an agent says of itself', () => {
       {
         hosts: 2,
         containersPerHost: 1,
-        agentFlags: ['--iptables-resync', '1', '--api-listen', `:${PORT}`, '--api-token-file', tokenFile],
+        netConf: NET_CONF,
+        agentFlags: [
+          ...['--iptables-resync', '1', '--api-listen', `:${PORT}`, '--api-token-file', tokenFile, '-v=6'],
+          ...['--etcd-username', 'root', '--etcd-password', ETCD_PASSWORD],
+        ],
       },
       signal,
     );
@@ -231,6 +241,18 @@ describe('what an agent says of itself', () => {
     }
     const again = await here('bugreport', '-o', archive, '--log', log);
     assert.match(again.stderr, /EEXIST.*\[WEFT_OUTPUT_UNWRITABLE\]/, 'nothing is overwritten');
+  });
+
+  it('leaves the secrets of the agent out of that archive: the password of etcd, keys of net-conf.json, the token of its API', async () => {
+    const archive = join(directory, 'agent.tar.gz');
+    const [{ logPath }] = overlay.agents as [Agent];
+    const ran = await here('bugreport', '-o', archive, '--log', logPath);
+    assert.equal(ran.exitCode, 0, ran.stderr);
+    const { stdout: texts } = await overlay.topology.exec(host, ['tar', 'xzOf', archive]);
+    // Where they would be.
+    for (const there of ['CLI flags config', 'etcdPassword', '"PSK": "[', '"subnetMgr": "local"'])
+      assert.ok(texts.includes(there), there);
+    for (const secret of [TOKEN, ETCD_PASSWORD, PSK]) assert.ok(!texts.includes(secret), secret);
   });
 
   it('says when it is not there, and why its last start failed', async () => {

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { DIST, ROOT } from '../../scripts/packaging/architecture.ts';
+import type { Report } from '../../src/diagnosis/report.ts';
 import { kubernetesBinaries } from '../../src/lab/servers/kube-build.ts';
 import type { KubeNode } from '../../src/lab/servers/kube-client.ts';
 import { sectionOf, shellBlocks, shellCommands } from '../markdown.ts';
@@ -10,6 +11,7 @@ import { untilFastPathCarries } from '../netns/fast-path-use.ts';
 import { eventually } from '../netns/waiting.ts';
 import { AGENT_LABELS, AGENTS, metricOf } from './nodes/agents.ts';
 import { applyManifest, deleteManifest, type ManifestObject, readManifest } from './nodes/manifest.ts';
+import { CLUSTER_DNS } from './nodes/node-config.ts';
 import { isReady, readyOnEveryNode } from './nodes/ready-pods.ts';
 import { containerOf, type Pod, RealCluster, type Workload } from './nodes/real-cluster.ts';
 import type { RealNode } from './nodes/real-node.ts';
@@ -103,7 +105,7 @@ test('pods reach each other both ways: ping, HTTP, 64 MB by hash, iperf3', async
 });
 
 test('weft doctor runs from the image on a node, by the command of docs/TROUBLESHOOTING.md', async () => {
-  const command = fromImage('docs/TROUBLESHOOTING.md', '## First commands');
+  const command = fromImage('docs/TROUBLESHOOTING.md', '## First commands', 'weft doctor');
   const { stdout, exitCode } = await cluster.nodes[0]!.exec(['sh', '-ec', command], { okExitCodes: 'any' });
   const marks = Object.groupBy(stdout.split('\n').filter(Boolean), (line) => line.trim()[0]!);
   assert.equal(exitCode, 0, stdout);
@@ -223,6 +225,40 @@ test('services answer by name and by address on every node', async () => {
     });
     assert.deepEqual([...answers].sort(), shopPods.sort());
   }
+});
+
+test('weft test runs from the image on a node, by the command of docs/TROUBLESHOOTING.md, and ping and trace by the same', async () => {
+  const [first, second] = await webPods();
+  const node = cluster.node(first.spec.nodeName!);
+  // Where and as kubeadm has it.
+  const kubelet = `clusterDNS:\\n- ${CLUSTER_DNS}\\nclusterDomain: cluster.local\\n`;
+  await node.exec(['sh', '-ec', `mkdir -p /var/lib/kubelet; printf '${kubelet}' >/var/lib/kubelet/config.yaml`]);
+  const command = fromImage('docs/TROUBLESHOOTING.md', '## First commands', 'weft test');
+  const run = (words: string) =>
+    node.exec(['sh', '-ec', command.replace(/weft test$/, words)], { okExitCodes: 'any', timeoutMs: 120_000 });
+  const tested = await node.exec(['sh', '-ec', command], { okExitCodes: 'any', timeoutMs: 120_000 });
+  assert.equal(tested.exitCode, 0, tested.stdout + tested.stderr);
+  assert.match(tested.stdout, /^✔ host → \S+ on /m);
+  assert.match(tested.stdout, /^✔ container → \S+ on /m);
+  // Nothing that it could not check, DNS and the Service among it.
+  assert.doesNotMatch(tested.stdout, /^[?✖] /m);
+  assert.match(tested.stdout, /^All paths work \(\d+ ms\)\.$/m);
+  const report = JSON.parse((await run('weft test --json')).stdout) as Report;
+  const asked = report.checks.filter(({ name }) => name === 'dns' || name === 'service');
+  assert.deepEqual(
+    asked.map(({ name, status }) => [name, status]),
+    [
+      ['dns', 'ok'],
+      ['service', 'ok'],
+    ],
+  );
+  assert.deepEqual(report.unchecked, []);
+
+  const pinged = await run(`weft ping --count=2 ${second.status.podIP}`);
+  assert.match(pinged.stdout, /^overlay +2\/2 answered/m, pinged.stderr);
+  const traced = await run(`weft trace ${first.status.podIP} ${second.status.podIP} tcp ${WEB_PORT}`);
+  assert.match(traced.stdout, /^✔ answered at this host/m, traced.stdout + traced.stderr);
+  await node.exec(['rm', '-r', '/var/lib/kubelet']);
 });
 
 test('a pod that is deleted and made again on its node reaches the others again', async () => {
@@ -379,7 +415,7 @@ test('uninstalled: every object is gone, and after weft cleanup the host is clea
   await deleteManifest(cluster.api, workloads, REMOVAL_MS);
   await eventually('no pod is left', async () => ((await cluster.pods('default', {})).length === 0 ? true : undefined));
   await deleteManifest(cluster.api, [...policy, ...manifest], REMOVAL_MS);
-  const cleanup = ['sh', '-ec', fromImage('docs/INSTALL.md', '## Removing it')];
+  const cleanup = ['sh', '-ec', fromImage('docs/INSTALL.md', '## Removing it', 'weft cleanup')];
   // node2 cannot give CAP_BPF: there a shell has no more than a container gets, and ctr asks for what the shell has.
   const cleanups = [cleanup, ['setpriv', '--bounding-set=-bpf', ...cleanup]];
   for (const [index, node] of cluster.nodes.entries()) {
@@ -435,11 +471,12 @@ interface ConfigMap extends ManifestObject {
   data: Record<string, string>;
 }
 
-/** The command that runs a program from the image on a node. */
-function fromImage(document: string, section: string): string {
+/** The command of a document that runs these words from the image on a node. */
+function fromImage(document: string, section: string, words: string): string {
   const text = sectionOf(readFileSync(join(ROOT, document), 'utf8'), section);
   const commands = shellBlocks(text).flatMap(shellCommands);
-  const [command, ...more] = commands.filter((one) => one.startsWith('ctr -n k8s.io run '));
+  const isMeant = (one: string): boolean => one.startsWith('ctr -n k8s.io run ') && one.endsWith(` ${words}`);
+  const [command, ...more] = commands.filter(isMeant);
   assert.ok(command !== undefined && more.length === 0, commands.join('\n'));
   return command;
 }

@@ -35,7 +35,7 @@ const NO_SERVICE =
 const PROXY = 'Check kube-proxy on this host (or what stands in for it)';
 
 /** What this host knows of the cluster that it is a node of, which may be nothing. */
-export interface ClusterServices {
+interface ClusterServices {
   readonly dns: ClusterDns | undefined;
   /** Of the Service `kubernetes`, as a pod is told; else DNS has it. */
   readonly api: { readonly to: IpAddr; readonly port: number } | undefined;

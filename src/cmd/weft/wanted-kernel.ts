@@ -79,9 +79,12 @@ async function differenceOf(wanted: Wanted, state: WantedState, signal: AbortSig
   return [...problems, ...ops.filter(isLacking).map((op) => `lacks: ${describeOp(op)}`)];
 }
 
-/** What is there and not wanted may be for a peer with another backend, of which the leases on file say little. */
-function isLacking({ type }: Op): boolean {
-  return !type.endsWith('-delete');
+/**
+ * What is there and not wanted may be for a peer with another backend, of which the leases on file say little. A setting that puts nobody
+ * at risk cannot be set by an agent whose /proc/sys is read-only, as in Kubernetes, and it says nothing of that either.
+ */
+function isLacking(op: Op): boolean {
+  return !op.type.endsWith('-delete') && !(op.type === 'sysctl-set' && op.sysctl.risk === undefined);
 }
 
 async function externalOf({ known: { external, own } }: HostView, signal: AbortSignal): Promise<ExternalInterface> {

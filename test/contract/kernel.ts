@@ -249,6 +249,21 @@ export function kernelContract(name: string, open: () => Promise<KernelHarness>)
       assert.equal(device?.kind === 'vxlan' && device.settings.vni, 7);
     });
 
+    it('keeps a vxlan device with another port, learning and group policy as it is', async () => {
+      await using h = await open();
+      const links = VXLAN.links.map((link) =>
+        link.kind === 'vxlan'
+          ? { ...link, settings: { ...link.settings, port: 4789, learning: true, gbp: true } }
+          : link,
+      );
+      const { links: found } = await settle(h.kernel, { ...VXLAN, links });
+      const device = found.find((link) => link.name === 'flannel.1');
+      assert.ok(device?.kind === 'vxlan');
+      const { port, learning, gbp } = device.settings;
+      assert.deepEqual({ port, learning, gbp }, { port: 4789, learning: true, gbp: true });
+      assert.deepEqual(await applyOnce(h.kernel, { ...VXLAN, links }), []);
+    });
+
     it('knows a link that is renamed, without its addresses too, and no other of that kind', async () => {
       await using h = await open();
       const { links } = await settle(h.kernel, VXLAN);

@@ -16,6 +16,27 @@ describe('link kinds', () => {
     });
   });
 
+  it('read a vxlan device as every version of iproute2 prints it', () => {
+    const data = { id: 1, local: '10.98.0.11', link: 'eth0', port: 4789 };
+    const settings = { vni: 1, underlay: 'eth0', local: parseAddr('10.98.0.11'), port: 4789 };
+    for (const [printed, learning, gbp] of [
+      [{ learning: true, gbp: null }, true, true],
+      [{ learning: false, gbp: true }, false, true],
+      [{ learning: false }, false, false],
+      [{ learning: false, gbp: false }, false, false],
+    ] as const) {
+      const read = readLinkKind('vxlan', { ...data, ...printed });
+      assert.deepEqual(read, { kind: 'vxlan', settings: { ...settings, learning, gbp } }, JSON.stringify(printed));
+    }
+    const kind = linkKind('vxlan');
+    const wanted = { ...settings, local: parseAddr('10.98.0.11')!, learning: true, gbp: true };
+    const found = readLinkKind('vxlan', { ...data, learning: true, gbp: null });
+    assert.ok(found.kind === 'vxlan');
+    const link = { kind: 'vxlan', name: 'flannel.1', mtuBytes: 1450, mac: undefined, settings: wanted } as const;
+    assert.equal(kind.suits(link, found.settings), true);
+    assert.deepEqual(kind.create(link).slice(-4), ['dstport', '4789', 'learning', 'gbp']);
+  });
+
   it('use an ipip device only with the wanted source and any remote end', () => {
     const kind = linkKind('ipip');
     const local = parseAddr('10.98.0.11')!;

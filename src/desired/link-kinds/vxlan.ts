@@ -35,7 +35,12 @@ export const vxlan: LinkKind<'vxlan'> = {
       local: parseAddr(String(data.local ?? data.local6)),
       port: Number(data.port),
       learning: data.learning !== false,
-      gbp: data.gbp === true,
+      gbp: isFlagSet(data.gbp),
     },
   }),
 };
+
+/** A flag without a value (NLA_FLAG) is left out when it is not set. Set, iproute2 prints it as null, older ones as true. */
+function isFlagSet(value: unknown): boolean {
+  return value === null || value === true;
+}

@@ -2,12 +2,19 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { LabHost, Topology } from '../../src/lab/topology.ts';
+import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
+import { type LabHost, Topology } from '../../src/lab/topology.ts';
 import { addressOf, NET_CONF, Overlay, ping } from './overlay.ts';
-import { masqueradesBy } from './stacked-overlay.ts';
+import { attachStacked, masqueradesBy } from './stacked-overlay.ts';
 import { eventually } from './waiting.ts';
 
 const signal = new AbortController().signal;
+
+/**
+ * Well below the 30 s after which the agent looks at the kernel whatever it says (the reconciler's `resyncMs`), and well above what
+ * a busy machine takes: what is put back within it was noticed.
+ */
+const UNNOTICED_MS = 20_000;
 
 const netConf = (backend: object): string => JSON.stringify({ Network: '10.244.0.0/16', Backend: backend });
 
@@ -67,6 +74,56 @@ describe('backends without a forwarder, with real agents', () => {
     await eventually('what was flushed is back', async () =>
       JSON.stringify(await state()) === JSON.stringify(before) ? true : undefined,
     );
+  });
+
+  it('vxlan in dual stack: a device that is deleted is back with all that was on it before the next look that nothing asks for', async (t) => {
+    await using topology = await Topology.create({ hosts: 3, containersPerHost: 1, purpose: 'test' }, signal);
+    for (const host of topology.hosts) {
+      await topology.ipBatch(host, `addr add fd77::${host.index + 1}/64 dev eth0 nodad\n`);
+      await topology.exec(host, ['sysctl', '-q', '-w', 'net.ipv6.conf.all.forwarding=1']);
+    }
+    const families = { EnableIPv6: true, IPv6Network: 'fd10::/48' };
+    const conf = JSON.stringify({ Network: '10.244.0.0/16', ...families, Backend: { Type: 'vxlan' } });
+    const overlay = Overlay.on(topology, await openSubnetStore('local', topology, conf, signal));
+    const containers = await Promise.all(
+      topology.hosts.map(async (host) => {
+        await overlay.startAgent(host, signal);
+        return await attachStacked(topology, host, signal);
+      }),
+    );
+    const [host] = topology.hosts as [LabHost, ...LabHost[]];
+    const stateOf = async (device: string) => ({
+      mac: (await lines(topology, host, 'cat', `/sys/class/net/${device}/address`)).join(),
+      routes: [
+        ...(await lines(topology, host, 'ip', 'route', 'show', 'dev', device)),
+        ...(await lines(topology, host, 'ip', '-6', 'route', 'show', 'dev', device, 'proto', '241')),
+      ].sort(),
+      neighbours: (await lines(topology, host, 'ip', 'neigh', 'show', 'dev', device, 'nud', 'permanent')).sort(),
+      fdb: (await lines(topology, host, 'bridge', 'fdb', 'show', 'dev', device))
+        .filter((line) => / dst /.test(line))
+        .sort(),
+    });
+    const state = async () => [await stateOf('flannel.1'), await stateOf('flannel-v6.1')];
+    const before = await state();
+    for (const { routes, neighbours, fdb } of before)
+      assert.deepEqual([routes.length, neighbours.length, fdb.length], [2, 2, 2]);
+    // Each of them begins when the one before has ended, and with it the wait for the next look that nothing asks for.
+    for (const devices of [['flannel.1'], ['flannel-v6.1'], ['flannel.1', 'flannel-v6.1'], ['flannel-v6.1']]) {
+      const fromMs = performance.now();
+      await topology.ipBatch(host, devices.map((name) => `link delete ${name}\n`).join(''));
+      await eventually(
+        `${devices.join(' and ')} back`,
+        async () => JSON.stringify(await state().catch(() => undefined)) === JSON.stringify(before),
+        UNNOTICED_MS,
+      );
+      t.diagnostic(`${devices.join(' and ')} back after ${Math.round(performance.now() - fromMs)} ms`);
+    }
+    for (const from of containers) {
+      for (const address of containers.flatMap((to) => (to === from ? [] : to.addresses))) {
+        const { ok, output } = await ping(topology, from, address);
+        assert(ok, output);
+      }
+    }
   });
 
   it('host-gw carries packets by routes alone', async () => {

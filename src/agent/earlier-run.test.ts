@@ -67,8 +67,12 @@ describe('an earlier run', () => {
   });
 
   it('is known by its file: its leases, its configuration, and when it was', async () => {
+    assert.equal(earlier.isFirst, false);
+    await earlier.read();
+    assert.equal(earlier.isFirst, true);
     await leave(leaseOf(2));
     const known = await earlier.read();
+    assert.equal(earlier.isFirst, false);
     assert.deepEqual(known?.peers.map(leaseKey), ['10.244.2.0-24']);
     assert.deepEqual(earlier.writtenAt, AT);
     assert.ok(earlier.hadConfig(conf('{"Network":"10.244.0.0/16"}')));

@@ -17,6 +17,7 @@ export class EarlierRun {
   readonly #log: Pick<Log, 'warn'>;
   #known: LastKnown | undefined;
   #writtenAt: Date | undefined;
+  #isFirst = false;
 
   constructor(options: FlanneldOptions, log: Pick<Log, 'warn'>) {
     this.#options = options;
@@ -28,6 +29,11 @@ export class EarlierRun {
     return this.#known;
   }
 
+  /** Whether no weft has worked with this subnet file before: what else an agent has left is a flanneld's. */
+  get isFirst(): boolean {
+    return this.#isFirst;
+  }
+
   /** When that was written. */
   get writtenAt(): Date | undefined {
     return this.#writtenAt;
@@ -37,6 +43,7 @@ export class EarlierRun {
   async read(): Promise<LastKnown | undefined> {
     const { subnetFile } = this.#options;
     const result = await readLastKnown(subnetFile, describeStore(this.#options), backendKind);
+    this.#isFirst = result.kind === 'absent';
     if (result.kind === 'unusable') this.#log.warn(`${lastKnownPath(subnetFile)} is not used: ${result.reason}`);
     if (result.kind !== 'read') return undefined;
     const { known, writtenAt, unreadable } = result;

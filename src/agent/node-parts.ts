@@ -1,15 +1,19 @@
 import type { ExternalInterface, IdentityHost } from '../backend/backend.ts';
 import {
+  type BackendSetup,
   backendsBeside,
   configuredBackend,
   identifyBackend,
+  linksLeftBehind,
   linksOfFormerBackend,
   openBackend,
 } from '../backend/registry.ts';
 import { networksBeside, ownTuns } from '../backend/tun-name.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { type NetworkConfig, networksOf } from '../config/network-config.ts';
+import { describeRoute, EMPTY_WANTED_STATE, type OwnLink, type UnicastRoute } from '../desired/state.ts';
 import type { RecordEvent } from '../events/event.ts';
+import type { IpPrefix } from '../ip/address.ts';
 import { perFamily } from '../ip/family.ts';
 import type { Log } from '../log/log.ts';
 import type { HostNetwork } from '../underlay/host-network.ts';
@@ -20,6 +24,7 @@ import type { AgentFigures } from './agent-figures.ts';
 import type { EarlierRun } from './earlier-run.ts';
 import { externalOf, findExternalInterface } from './external-interface.ts';
 import { failingAs } from './failing-as.ts';
+import { formerRoutes } from './former-routes.ts';
 import { IdentityWatch, untouched, withoutFreshKeys } from './identity-watch.ts';
 import { InterfaceWatch } from './interface-watch.ts';
 import { loggedCommands } from './logged-commands.ts';
@@ -97,8 +102,8 @@ export class NodePartsMaker {
     // An overlay over the other's has its hosts there.
     const others = tunDevices.filter((device) => device.name !== external.name);
     earlier.noteBackend(config.backend.type, record);
-    const formerLinks =
-      earlier.known === undefined ? [] : linksOfFormerBackend(earlier.known.config, setup, config, tuns);
+    const formerLinks = this.#formerLinks(config, setup, external, ownNetworks, tuns);
+    const formerRoutes = await this.#formerRoutes(external, signal);
     probes.clear();
     const plane = stack.use(
       new NodePlane({
@@ -108,6 +113,7 @@ export class NodePartsMaker {
           config,
           setup,
           formerLinks,
+          formerRoutes,
           formerNetworks,
           tuns,
           networksBeside: networksBeside(others, ownNetworks),
@@ -148,6 +154,38 @@ export class NodePartsMaker {
     this.#show(plane, watch);
     this.#last = { plane, watch, identity: identityWatch };
     return this.#last;
+  }
+
+  /** What the backend before has made, as far as its configuration is known, and what else bears its names and addresses. */
+  #formerLinks(
+    config: NetworkConfig,
+    setup: BackendSetup,
+    external: ExternalInterface,
+    ownNetworks: readonly IpPrefix[],
+    tuns: readonly string[],
+  ): readonly OwnLink[] {
+    const { earlier, log } = this.#needs;
+    const made = earlier.known === undefined ? [] : linksOfFormerBackend(earlier.known.config, setup, config, tuns);
+    const interfaces = this.#network.interfaces.filter(({ name }) => name !== external.name);
+    const left = linksLeftBehind(interfaces, ownNetworks, setup, config);
+    const all = new Map([...made, ...left].map((link) => [link.name, link]));
+    const names = left.map(({ name }) => name).join(', ');
+    if (left.length > 0) log.info(`Left by the agent before: ${names}. It goes once no other host needs it`);
+    return [...all.values()];
+  }
+
+  async #formerRoutes(external: ExternalInterface, signal: AbortSignal): Promise<readonly UnicastRoute[]> {
+    const { host, earlier, log } = this.#needs;
+    const subnetEnv = earlier.isFirst ? await earlier.subnetEnv(signal) : undefined;
+    if (subnetEnv === undefined) return [];
+    const { routes } = await host.kernel().read(EMPTY_WANTED_STATE, signal);
+    const left = formerRoutes(routes, subnetEnv, external);
+    const [first] = left;
+    if (first !== undefined)
+      log.info(
+        `Left by the flanneld before: ${left.length} routes by ${external.name}, the first ${describeRoute(first)}. Those to other hosts are taken over, and the others go`,
+      );
+    return left;
   }
 
   #choose(

@@ -47,8 +47,27 @@ interface Stage {
   readonly lines: string[];
 }
 
+const IPIP = {
+  kind: 'ipip',
+  name: 'flannel.ipip',
+  mtuBytes: 1480,
+  settings: { local: EXTERNAL.addresses.ipv4! },
+} as const;
+
+function hostKernel(): FakeKernel {
+  const kernel = new FakeKernel();
+  kernel.addLink({ name: 'eth0', kind: 'other', up: true });
+  return kernel;
+}
+
 /** A node with the backend vxlan on fakes, which can reach peers with host-gw beside it. */
-async function stageOf(): Promise<Stage> {
+async function stageOf({
+  kernel = hostKernel(),
+  formerLinks = [],
+}: {
+  kernel?: FakeKernel;
+  formerLinks?: NodePlaneParts['formerLinks'];
+} = {}): Promise<Stage> {
   const config = parseNetConf('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}', {
     ...{ source: 'test', validation: 'full', backends: backendKind },
   });
@@ -60,8 +79,6 @@ async function stageOf(): Promise<Stage> {
   const beside = parseNetConf('{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}', {
     ...{ source: 'test', validation: 'full', backends: backendKind },
   });
-  const kernel = new FakeKernel();
-  kernel.addLink({ name: 'eth0', kind: 'other', up: true });
   const [told, lines]: [string[], string[]] = [[], []];
   const unused = (): never => assert.fail('of no use here');
   const plane = new NodePlane({
@@ -75,7 +92,7 @@ async function stageOf(): Promise<Stage> {
       outerFilters: { replace: async () => {}, change: async () => {}, names: async () => [], remove: async () => {} },
     },
     ...{ options: parsed.options, config, setup: await identify(configuredBackend(config), signal) },
-    ...{ formerLinks: [], formerNetworks: [], networksBeside: [], runCommand: unused, tuns: [] },
+    ...{ formerLinks, formerRoutes: [], formerNetworks: [], networksBeside: [], runCommand: unused, tuns: [] },
     external: EXTERNAL,
     others: { candidates: new Map([['host-gw', configuredBackend(beside)]]), identify },
     slots: new PeerSlots(100),
@@ -112,6 +129,7 @@ describe('the plane of a node', () => {
         await using _anew = anew.plane;
         const peers = new Map<LeaseKey, Lease>();
         following.plane.program(OWN, []);
+        anew.plane.update(OWN, []);
         for (const step of steps) {
           const events = step.map(({ host, gone, ...what }): LeaseEvent => {
             const lease = leaseOf(host, what);
@@ -145,6 +163,26 @@ describe('the plane of a node', () => {
     assert.deepEqual(stage.told, [leaseKey(leaseOf(7))]);
     const made = stage.kernel.applied.length - applied;
     assert.ok(made > 0 && made <= 3, `${made} operations`);
+  });
+
+  it('leaves what an earlier agent has made for peers as it is until the store has listed them', async () => {
+    const before = await stageOf();
+    before.plane.program(OWN, [leaseOf(2), leaseOf(3)]);
+    await before.plane.reconciler.idle();
+    await before.plane[Symbol.asyncDispose]();
+    const { kernel } = before;
+    kernel.byHand({ type: 'link-add', link: IPIP });
+    const { plane: next } = await stageOf({ kernel, formerLinks: [IPIP] });
+    await using plane = next;
+    const entries = () => [kernel.routes, kernel.neighbours, kernel.fdb].map(({ length }) => length);
+    plane.program(OWN, []);
+    await plane.reconciler.idle();
+    assert.deepEqual(entries(), [2, 2, 2], 'nobody knows the peers yet');
+    assert.ok(kernel.links.has(IPIP.name));
+    plane.update(OWN, [{ type: 'set', lease: leaseOf(3), before: undefined }]);
+    await plane.reconciler.idle();
+    assert.deepEqual(entries(), [1, 1, 1], 'one has gone');
+    assert.ok(!kernel.links.has(IPIP.name));
   });
 
   it('makes up for what could not be programmed when it is told of the next change', async () => {

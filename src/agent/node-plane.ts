@@ -15,7 +15,7 @@ import { ForwardingTable } from '../dataplane/forwarding-table.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder } from '../dataplane/supervisor.ts';
 import type { Reconciler } from '../desired/reconciler.ts';
-import type { OwnLink, WantedLink, WantedState } from '../desired/state.ts';
+import type { OwnLink, UnicastRoute, WantedLink, WantedState } from '../desired/state.ts';
 import { describeError } from '../errors.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { familiesIn, present } from '../ip/family.ts';
@@ -68,6 +68,8 @@ export interface NodePlaneParts extends RecordedForwarderParts {
   readonly setup: BackendSetup;
   /** Links of the backend that this host used before, which go. */
   readonly formerLinks: readonly OwnLink[];
+  /** Routes that a flanneld before has left by the external interface, which go or are taken over. */
+  readonly formerRoutes: readonly UnicastRoute[];
   /** Networks that this host had before: routes, addresses and rules of theirs go. */
   readonly formerNetworks: readonly IpPrefix[];
   readonly runCommand: RunHostCommand;
@@ -115,6 +117,8 @@ export class NodePlane implements AsyncDisposable {
   readonly #forwarding: ForwardingTable | undefined;
   /** For peers that do not use this host's backend. */
   readonly #others: OtherBackends;
+  /** Whether the store has listed them. */
+  #arePeersListed = false;
   /** Peers that only the forwarder was told of, before any was programmed. */
   #foreseen: readonly LeaseKey[] = [];
   readonly #checksums: ChecksumWatch;
@@ -255,7 +259,8 @@ export class NodePlane implements AsyncDisposable {
 
   /**
    * What the host and these peers, and no others, need of forwarder and kernel; takes effect soon. A peer whose lease is the one
-   * that it was programmed for costs nothing. Never throws: the last good state stays in force.
+   * that it was programmed for costs nothing. What an earlier agent has left in the kernel for others stays until the first
+   * `update`. Never throws: the last good state stays in force.
    */
   program(own: Lease, peers: readonly Lease[]): void {
     this.#peers.set(peers, this.#foreseen);
@@ -263,8 +268,9 @@ export class NodePlane implements AsyncDisposable {
     this.#program(own, false);
   }
 
-  /** `program` with these changes of its peers; costs what they are, not what there is. */
+  /** `program` with these changes of its peers, now that the store has listed them; costs what they are, not what there is. */
   update(own: Lease, events: readonly LeaseEvent[]): void {
+    this.#arePeersListed = true;
     this.#peers.change(events);
     this.#program(own, false);
   }
@@ -283,7 +289,7 @@ export class NodePlane implements AsyncDisposable {
     try {
       const { kernel, forwarder, probeChecksums = [], outer } = backend.host(own);
       this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));
-      const { formerLinks, formerNetworks } = this.#parts;
+      const { formerLinks, formerNetworks, formerRoutes, tuns } = this.#parts;
       this.#others.serve(own, this.#external, this.#typesBeside(answers));
       const { name, addresses, mtuBytes: underlayBytes } = this.#external;
       this.#checksums.set(
@@ -294,7 +300,8 @@ export class NodePlane implements AsyncDisposable {
       const summing = summedBefore(kernel, this.#checksums.broken);
       const state = merged(this.#withBlackholes(own, summing), this.#others.hostStates(own));
       this.#links = new Map(state.links.map(({ name, kind }) => [name, kind]));
-      reconciler.set({ ...state, networks, absentLinks: this.#others.unneeded(formerLinks, this.#parts.tuns) });
+      const absentLinks = this.#others.unneeded(formerLinks, tuns);
+      reconciler.set({ ...state, networks, absentLinks, formerRoutes, isPartial: !this.#arePeersListed });
       if (forwarder !== undefined) this.#forwarding?.set(forwarder.table);
     } catch (error) {
       log.error(`Could not program ${leaseKey(own)}: ${describeError(error)}`);

@@ -77,6 +77,8 @@ export interface BackendKind<C, I, T extends BackendKeyTable = BackendKeyTable> 
    * @param tuns names of the TUN devices that forwarders on the host have, or have had.
    */
   owns(config: C, tuns: readonly string[]): readonly OwnLink[];
+  /** The link that it makes by that name with some other configuration; left out where the names are always those of the default one. */
+  linkCalled?(name: string): OwnLink | undefined;
   /** Somebody else, or a program of the user's, makes the way for packets: by itself it leads nowhere. */
   readonly isCarriedByOthers?: boolean;
   /**

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseNetConf } from '../config/net-conf.ts';
-import { backendKind, backendOfLease, configuredBackend, linksOfFormerBackend } from './registry.ts';
+import { parseAddr } from '../ip/address.ts';
+import { parsePrefix4 } from '../ip/prefix.ts';
+import { backendKind, backendOfLease, configuredBackend, linksLeftBehind, linksOfFormerBackend } from './registry.ts';
 
 const configured = (backend: object) =>
   configuredBackend(
@@ -52,5 +54,48 @@ describe('links of the configuration before', () => {
     assert.deepEqual(left(config({ Type: 'wireguard' }), without4('wireguard')), ['flannel-wg']);
     assert.deepEqual(left(config({ Type: 'udp' }), without6('udp')), []);
     assert.deepEqual(left(config({ Type: 'wireguard', Mode: 'auto' }), without6('wireguard')), []);
+  });
+});
+
+describe('links that an agent with an unknown configuration has left', () => {
+  const networks = [parsePrefix4('10.244.0.0/16')!];
+  const link = (name: string, ...addresses: readonly string[]) => ({
+    name,
+    addresses: addresses.map((text) => {
+      const [address = '', length] = text.split('/');
+      return { addr: parseAddr(address)!, prefixLength: Number(length) };
+    }),
+  });
+  const left = (backend: object, ...links: readonly ReturnType<typeof link>[]): string[] => {
+    const network = parseNetConf(JSON.stringify({ Network: '10.244.0.0/16', Backend: backend }), {
+      ...{ source: 'test', validation: 'kube', backends: backendKind },
+    });
+    return linksLeftBehind(links, networks, configuredBackend(network), network).map(
+      ({ name, kind }) => `${name} ${kind}`,
+    );
+  };
+
+  it('are known by the names of any backend, whatever its VNI', () => {
+    const names = ['flannel.1', 'flannel.42', 'flannel-v6.7', 'flannel.ipip', 'flannel-wg', 'flannel-wg-v6'];
+    const links = names.map((name) => link(name, '10.244.1.0/32'));
+    assert.deepEqual(left({ Type: 'udp' }, ...links), [
+      ...['flannel.1 vxlan', 'flannel.42 vxlan', 'flannel-v6.7 vxlan'],
+      ...['flannel.ipip ipip', 'flannel-wg wireguard', 'flannel-wg-v6 wireguard'],
+    ]);
+    assert.deepEqual(left({ Type: 'vxlan' }, ...links.slice(0, 2)), ['flannel.42 vxlan']);
+    assert.deepEqual(left({ Type: 'wireguard' }, ...links.slice(3)), ['flannel.ipip ipip', 'flannel-wg-v6 wireguard']);
+  });
+
+  it('are not those of another network, of another name, or a TUN device, which its alias tells', () => {
+    const others = [
+      link('flannel.1', '10.9.1.0/32'),
+      link('flannel.2'),
+      link('flannel.3', '10.244.1.1/24'),
+      link('flannel.x', '10.244.1.0/32'),
+      link('flannel0', '10.244.1.0/32'),
+      link('cni0', '10.244.1.1/24'),
+      link('vxlan.calico', '10.244.1.0/32'),
+    ];
+    assert.deepEqual(left({ Type: 'udp' }, ...others), []);
   });
 });

@@ -1,6 +1,7 @@
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { OwnLink } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
+import { containsAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
 import type { LeaseAttrs } from '../lease/lease.ts';
 import { alloc } from './alloc.ts';
 import type { Backend, BackendKind, ExternalInterface, IdentityHost, Network, NodePast } from './backend.ts';
@@ -52,6 +53,12 @@ export interface ConfiguredBackend {
 /** One that also knows by what its peers know it. */
 export interface BackendSetup extends ConfiguredBackend {
   readonly identity: unknown;
+}
+
+/** A link of this host with its addresses. */
+interface AddressedLink {
+  readonly name: string;
+  readonly addresses: readonly { readonly addr: IpAddr; readonly prefixLength: number }[];
 }
 
 /** @throws WeftError WEFT_BACKEND_UNKNOWN. */
@@ -112,9 +119,34 @@ export function linksOfFormerBackend(
 ): readonly OwnLink[] {
   const before = backendKind(former.backend.type);
   if (before === undefined) return [];
-  const made = kind.owns(config, tuns).filter(({ family }) => family === undefined || network[family] !== undefined);
-  const own = new Set(made.map(({ name }) => name));
+  const own = new Set(madeIn(network, kind.owns(config, tuns)).map(({ name }) => name));
   return before.owns(former.backend.settings, tuns).filter(({ name }) => !own.has(name));
+}
+
+function madeIn(network: Network, links: readonly OwnLink[]): readonly OwnLink[] {
+  return links.filter(({ family }) => family === undefined || network[family] !== undefined);
+}
+
+/**
+ * The links that an agent of one of these networks has left on this host, weft's or a flanneld, whatever its configuration was, and
+ * that this backend does not make: by their names, and because no other agent of the host has an address in these networks.
+ */
+export function linksLeftBehind(
+  interfaces: readonly AddressedLink[],
+  networks: readonly IpPrefix[],
+  { kind, config }: ConfiguredBackend,
+  network: Network,
+): readonly OwnLink[] {
+  const own = new Set(madeIn(network, kind.owns(config, [])).map(({ name }) => name));
+  const defaults = new Map(defaultOwnLinks([]).map((link) => [link.name, link]));
+  return interfaces.flatMap(({ name, addresses }) => {
+    const isOfNetwork = addresses.some(
+      ({ addr, prefixLength }) =>
+        prefixLength === (isIpv4(addr) ? 32 : 128) && networks.some((one) => containsAddr(one, addr)),
+    );
+    if (own.has(name) || !isOfNetwork) return [];
+    return defaults.get(name) ?? backendKinds().flatMap((one) => one.linkCalled?.(name) ?? []);
+  });
 }
 
 /**

@@ -60,6 +60,10 @@ export const vxlan: BackendKind<VxlanConfig, PerFamily<MacAddr>, typeof KEYS> = 
   reachableAs: 'vxlan',
   owns: ({ vni }) =>
     (['ipv4', 'ipv6'] as const).map((key): OwnLink => ({ name: deviceName(vni, key), kind: 'vxlan', family: key })),
+  linkCalled(name) {
+    const [, v6, vni] = /^flannel(-v6)?\.(\d{1,8})$/.exec(name) ?? [];
+    return vni === undefined ? undefined : { name, kind: 'vxlan', family: v6 === undefined ? 'ipv4' : 'ipv6' };
+  },
   udpPorts: ({ port = KERNEL_PORT }) => [port],
   overheadBytes: OVERHEAD_BYTES,
 

@@ -201,6 +201,8 @@ export interface PeerState {
 
 /** What the host itself needs in the kernel, whoever the peers are. */
 export interface WantedState extends PeerState {
+  /** Not all peers are known yet: what nobody wants may be for one of them, and stays until they are. */
+  readonly isPartial?: boolean;
   readonly links: readonly WantedLink[];
   /** Links of ours that must not be there: those of a backend that was used before. One of another kind is somebody else's. */
   readonly absentLinks?: readonly OwnLink[];
@@ -216,6 +218,8 @@ export interface WantedState extends PeerState {
    * another beside it, also those to a part of its `networks`; `everywhere` for who cleans a host.
    */
   readonly staleRoutes: 'own-links' | 'own-networks' | 'everywhere';
+  /** Routes that a flanneld before has left, beside those that are known by their form: they go unless they are wanted. */
+  readonly formerRoutes?: readonly UnicastRoute[];
 }
 
 export const EMPTY_WANTED_STATE: WantedState = {
@@ -377,6 +381,11 @@ export function describePolicy({ direction, src, dst, verdict }: IpsecPolicy | A
   const { kind } = verdict;
   const how = kind === 'tunnel' ? `tunnel ${formatAddr(verdict.from)} to ${formatAddr(verdict.to)}` : kind;
   return `${direction} ${formatPrefix(src)} to ${formatPrefix(dst)} ${how}`;
+}
+
+/** All that tells a unicast route apart from others, but for its maker. */
+export function wayKey({ dst, metric, dev, via, onlink }: UnicastRoute | ActualRoute): string {
+  return `${routeKey({ dst, metric })} ${dev} ${via} ${onlink}`;
 }
 
 /** As `ip` prints it, for logs and messages. */

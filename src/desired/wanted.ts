@@ -13,6 +13,7 @@ import {
   routeKey,
   type WantedState,
   type WireguardPeer,
+  wayKey,
   wireguardPeerKey,
 } from './state.ts';
 
@@ -45,6 +46,8 @@ export class Wanted {
   readonly policies = new Claims<IpsecPolicy>(policyKey, this.changed.policies);
   readonly #peers = new Set<string>();
   #host: WantedState = EMPTY_WANTED_STATE;
+  #formerRoutes: ReadonlySet<string> = new Set();
+  #isAllDue = false;
 
   static of(state: WantedState): Wanted {
     const wanted = new Wanted();
@@ -61,10 +64,25 @@ export class Wanted {
     return this.#peers;
   }
 
+  /** Those of the host's part, by {@link wayKey}. */
+  get formerRoutes(): ReadonlySet<string> {
+    return this.#formerRoutes;
+  }
+
+  /** Whether what nobody wants may have to go now, and not only what has changed. */
+  get isAllDue(): boolean {
+    return this.#isAllDue;
+  }
+
   /** @returns whether links, addresses, sysctls, networks or `staleRoutes` differ: then nothing read of the kernel before is enough. */
   setHost(host: WantedState): boolean {
     const before = this.#host;
     this.#host = host;
+    if (before.isPartial === true && host.isPartial !== true) this.#isAllDue = true;
+    if (before.formerRoutes !== host.formerRoutes) {
+      this.#formerRoutes = new Set(host.formerRoutes?.map(wayKey));
+      this.#isAllDue = true;
+    }
     this.#claim(HOST, host);
     return !isDeepStrictEqual(foundation(before), foundation(host));
   }
@@ -77,10 +95,11 @@ export class Wanted {
   }
 
   hasChanges(): boolean {
-    return Object.values(this.changed).some(({ size }) => size > 0);
+    return this.#isAllDue || Object.values(this.changed).some(({ size }) => size > 0);
   }
 
   forgetChanges(): void {
+    this.#isAllDue = false;
     for (const keys of Object.values(this.changed)) keys.clear();
   }
 

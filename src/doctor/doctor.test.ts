@@ -71,8 +71,8 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
     ],
     routes: async () => [
       { dst: 'default', dev: 'eth0' },
-      { dst: '10.244.0.0/16', dev: 'flannel0' },
-      { dst: 'fd10::/48', dev: 'flannel0' },
+      { dst: '10.244.0.0/16', dev: 'flannel0', protocol: 241 },
+      { dst: 'fd10::/48', dev: 'flannel0', protocol: 241 },
     ],
     versionOf: async ({ name }) => (without.includes(name) ? undefined : `${name} v1.8.9`),
     firewall: async () => ({ nft: [], legacy: { ipv4: undefined, ipv6: undefined } }),
@@ -483,6 +483,28 @@ describe('the doctor', () => {
         ],
       }),
       [['backend-links', 'fail', /^the MTU of flannel1 is 1300, subnet\.env says 1452 /]],
+    ],
+    [
+      'routes of others to the pods of other nodes, beside those of its own pods, of the kernel and of other networks',
+      () => ({
+        routes: async () => [
+          { dst: 'default', dev: 'eth0' },
+          { dst: '10.244.0.0/16', dev: 'flannel0', protocol: 241 },
+          { dst: '10.244.7.0/24', dev: 'cni0', protocol: 2 },
+          { dst: '10.244.7.9', dev: 'veth1' },
+          { dst: '10.244.5.0/24', dev: 'eth0', via: '192.168.77.5', protocol: 241 },
+          { dst: '10.9.0.0/24', dev: 'eth0', via: '192.168.77.5' },
+          { dst: '10.244.9.0/24', dev: 'eth0', via: '192.168.77.9' },
+          { dst: '10.244.3.4', dev: 'eth1', protocol: 4 },
+        ],
+      }),
+      [
+        [
+          'peer-routes',
+          'warn',
+          /: 10\.244\.9\.0\/24 via 192\.168\.77\.9 dev eth0 proto 3; 10\.244\.3\.4 dev eth1 proto 4 .*remove them: ip route delete 10\.244\.9\.0\/24 via 192\.168\.77\.9 dev eth0 proto 3/,
+        ],
+      ],
     ],
     [
       'an MTU that does not fit, and a bridge of an earlier subnet',

@@ -8,6 +8,9 @@ import { formatAddr, nextAddr, parsePrefix } from '../ip/address.ts';
 import { FAMILIES, type Family, familiesIn, type PerFamily, perFamily, present } from '../ip/family.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
+/** So many are named. */
+const MOST_NAMED = 4;
+
 /** What several checks start from. A check that needs one which is not there leaves it to the check of that one to say so. */
 export async function readNetConf(
   host: Pick<DoctorHost, 'readText'>,
@@ -127,6 +130,12 @@ export function lackedAddresses(
     const text = `${name} has ${others.join(', ') || `no ${family.name} address`}`;
     return [{ family, address, others, text, command: `ip address replace ${address} dev ${name}` }];
   });
+}
+
+/** The first of what a check has found, and how many more there are. */
+export function named(texts: readonly string[]): string {
+  const more = texts.length - MOST_NAMED;
+  return `${texts.slice(0, MOST_NAMED).join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
 }
 
 export const NOTHING_TO_COMPARE = 'nothing to compare: there is no subnet.env yet (see subnet-env)';

@@ -49,6 +49,9 @@ export interface HostRoute {
   /** `default` or CIDR notation. */
   readonly dst: string;
   readonly dev: string | undefined;
+  readonly via?: string | undefined;
+  /** The number of who has made it (rtnetlink's rtm_protocol); `undefined`: that one gave none. */
+  readonly protocol?: number | undefined;
 }
 
 /** Where things are on this host; the agent's flags of the same names. */

@@ -1,6 +1,15 @@
-import { formatCidr } from '../cni/ip-text.ts';
+import { type Cidr, formatCidr } from '../cni/ip-text.ts';
+import { BOOT_ROUTE_PROTOCOL, KERNEL_ROUTE_PROTOCOL, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
-import { formatAddr, overlaps, parsePrefix } from '../ip/address.ts';
+import {
+  containsPrefix,
+  formatAddr,
+  type IpPrefix,
+  overlaps,
+  parseAddr,
+  parsePrefix,
+  singlePrefix,
+} from '../ip/address.ts';
 import { FAMILIES, perFamily, present } from '../ip/family.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { describeForwardDrop, findForwardDrops } from '../trafficmngr/forward-drops.ts';
@@ -13,11 +22,12 @@ import {
   type LackedAddress,
   lackedAddresses,
   NOTHING_TO_COMPARE,
+  named,
   readBackend,
   readNetConf,
   readSubnetEnv,
 } from './facts.ts';
-import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
+import type { DoctorHost, DoctorPaths, HostLink, HostRoute } from './host.ts';
 import { hasOwnNetwork, OWN_NETWORK, OWN_NETWORK_FILES } from './own-network.ts';
 
 const BRIDGE = 'cni0';
@@ -187,6 +197,35 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       },
     },
     {
+      name: 'peer-routes',
+      looksAt: 'routes of other programs to the pods of other nodes',
+      run: async (signal) => {
+        const env = await readSubnetEnv(host, paths);
+        if (env === undefined) return ok(NOTHING_TO_COMPARE);
+        const backend = await readBackend(host, paths, signal);
+        if (backend?.kind.isCarriedByOthers === true) return ok('this backend leaves them to others');
+        const own = new Set(backend?.links.map(({ name }) => name));
+        const prefixes = (cidrs: readonly Cidr[]): IpPrefix[] =>
+          cidrs.flatMap((cidr) => parsePrefix(formatCidr(cidr)) ?? []);
+        const networks = prefixes(present(env.networks).flat());
+        const subnets = prefixes(present(env.subnets));
+        const foreign = (await host.routes(signal)).filter(({ dst, dev, protocol }) => {
+          const isByOthers = protocol !== WEFT_ROUTE_PROTOCOL && protocol !== KERNEL_ROUTE_PROTOCOL;
+          if (!isByOthers || (dev !== undefined && own.has(dev))) return false;
+          const to = parsePrefix(dst) ?? singleHost(dst);
+          const isIn = (some: readonly IpPrefix[]): boolean => some.some((one) => to && containsPrefix(one, to));
+          return isIn(networks) && !isIn(subnets);
+        });
+        const [first] = foreign;
+        return first === undefined
+          ? ok('none')
+          : warn(
+              `packets take these instead of the agent’s: ${named(foreign.map(describeHostRoute))}`,
+              `The agent leaves routes of other programs alone. If nothing needs them, remove them: ip route delete ${describeHostRoute(first)}`,
+            );
+      },
+    },
+    {
       name: 'mtu',
       looksAt: 'the MTU of pods, compared with that of the network between the hosts',
       run: async (signal) => {
@@ -225,6 +264,16 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       },
     },
   ];
+}
+
+function singleHost(dst: string): IpPrefix | undefined {
+  const addr = parseAddr(dst);
+  return addr && singlePrefix(addr);
+}
+
+function describeHostRoute({ dst, dev, via, protocol = BOOT_ROUTE_PROTOCOL }: HostRoute): string {
+  const way = [...(via === undefined ? [] : ['via', via]), ...(dev === undefined ? [] : ['dev', dev])];
+  return [dst, ...way, 'proto', protocol].join(' ');
 }
 
 /** The bridge plugin adds the address that it needs, unless there is one of IPv4, or of IPv6 in the same subnet: then it fails. */

@@ -3,7 +3,7 @@ import type { PerFamily } from '../ip/family.ts';
 import { describeForwardingOff, forwardingOff, forwardingRemedy } from '../trafficmngr/ip-forwarding.ts';
 import { type Check, type Finding, fail, ok, warn } from './check.ts';
 import { clockDoubt } from './clock-doubt.ts';
-import { familiesHere, gatewaysOf, lackedAddresses, NOTHING_TO_COMPARE, readSubnetEnv } from './facts.ts';
+import { familiesHere, gatewaysOf, lackedAddresses, NOTHING_TO_COMPARE, named, readSubnetEnv } from './facts.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
 const BRIDGE = 'cni0';
@@ -11,8 +11,6 @@ const BRIDGE = 'cni0';
 const LATELY_MS = 60_000;
 /** Of the first question to an agent. Who waits for a cause must have it within ten seconds, and a hung agent answers neither. */
 const FIRST_ANSWER_MS = 1_500;
-/** So many are named. */
-const MOST_NAMED = 4;
 
 export type AgentEndpoint = '/readiness' | '/self' | '/events' | '/leases';
 
@@ -268,9 +266,4 @@ function bridgeFinding(bridge: HostLink, mtuBytes: number, gateways: PerFamily<s
         `the MTU of ${BRIDGE} is ${bridge.mtuBytes}, and the overlay takes ${mtuBytes}: containers send packets that do not fit`,
         `ip link set ${BRIDGE} mtu ${mtuBytes}; the same for the interfaces in containers.`,
       );
-}
-
-function named(lines: readonly string[]): string {
-  const more = lines.length - MOST_NAMED;
-  return `${lines.slice(0, MOST_NAMED).join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
 }

@@ -41,6 +41,13 @@ const SAID: readonly (readonly [Op, readonly string[]])[] = [
   ],
   [
     {
+      type: 'route-delete',
+      route: { ...onlink('10.244.9.0/24', '10.244.9.0'), metric: 0, protocol: 3, elaborate: false },
+    },
+    ['[ROUTE]Deleted 10.244.9.0/24 via 10.244.9.0 dev flannel.1 onlink '],
+  ],
+  [
+    {
       type: 'neighbour-replace',
       neighbour: { link: 'flannel.1', addr: addr('fd01::2'), mac: mac('02:00:00:00:00:02') },
     },

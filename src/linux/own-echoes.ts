@@ -1,5 +1,11 @@
 import type { Op } from '../desired/op.ts';
-import { type ActualRoute, effectiveMetric, type Route, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
+import {
+  type ActualRoute,
+  BOOT_ROUTE_PROTOCOL,
+  effectiveMetric,
+  type Route,
+  WEFT_ROUTE_PROTOCOL,
+} from '../desired/state.ts';
 import { formatAddr, formatPrefix, isPrefix4 } from '../ip/address.ts';
 
 /** How long after the last operation the kernel's word of it may take; then something else has become of it, or it was lost. */
@@ -103,7 +109,8 @@ function routeLine(route: Route | ActualRoute, protocol: number): string {
     if (route.via !== undefined) words.push('via', formatAddr(route.via));
     words.push('dev', String(route.dev));
   }
-  words.push('proto', String(protocol));
+  // `ip` says nothing of the protocol of a route whose maker gave none.
+  if (protocol !== BOOT_ROUTE_PROTOCOL) words.push('proto', String(protocol));
   if (type === 'unicast' && is4 && route.scope !== 'global') words.push('scope', String(SCOPE_NUMBERS[route.scope]));
   const metric = effectiveMetric(route);
   if (metric !== 0) words.push('metric', String(metric));

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CheckResult } from '../../src/doctor/check.ts';
 import { formatIpv4 } from '../../src/ip/ipv4.ts';
@@ -80,7 +81,11 @@ export class Overlay implements AsyncDisposable {
 
   /** What that check of the doctor finds on that host. */
   async examine(host: LabHost, check: string): Promise<CheckResult> {
-    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'doctor', '--json'];
+    const files = [
+      ...['--subnet-file', join(host.stateDirectory, 'subnet.env')],
+      ...['--net-config-path', join(this.topology.stateDirectory, 'net-conf.json')],
+    ];
+    const argv = [process.execPath, '--disable-warning=ExperimentalWarning', WEFT, 'doctor', '--json', ...files];
     const { stdout } = await this.topology.exec(host, argv, { okExitCodes: 'any', timeoutMs: PATIENCE_MS });
     const { checks } = JSON.parse(stdout) as { readonly checks: readonly CheckResult[] };
     const found = checks.find(({ name }) => name === check);

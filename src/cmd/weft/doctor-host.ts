@@ -64,11 +64,15 @@ export function realHost(): DoctorHost {
     },
     routes: async (signal) => {
       const of = async (family: '-4' | '-6'): Promise<HostRoute[]> => {
-        const argv = ['ip', '-j', family, 'route', 'show', 'table', 'main'];
+        const argv = ['ip', '-N', '-j', family, 'route', 'show', 'table', 'main'];
         // A kernel without IPv6 has no routes of it.
         const { stdout, exitCode } = await run(argv, { okExitCodes: family === '-6' ? 'any' : [0], signal });
         const routes = exitCode === 0 ? parseIpList(stdout, argv) : [];
-        return routes.map(({ dst, dev }) => ({ dst: String(dst), dev: typeof dev === 'string' ? dev : undefined }));
+        const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+        return routes.map(({ dst, dev, gateway, protocol }) => ({
+          ...{ dst: String(dst), dev: text(dev), via: text(gateway) },
+          protocol: protocol === undefined ? undefined : Number(protocol),
+        }));
       };
       return [...(await of('-4')), ...(await of('-6'))];
     },

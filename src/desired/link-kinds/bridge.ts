@@ -8,6 +8,7 @@ export const bridge: LinkKind<'bridge'> = {
   knownBy: undefined,
   holdsNeighbours: false,
   takesFrames: true,
+  isFlannelRoute: () => false,
   underlay: () => undefined,
   suits: () => true,
   create: () => [],

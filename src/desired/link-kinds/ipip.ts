@@ -10,6 +10,8 @@ export const ipip: LinkKind<'ipip'> = {
   knownBy: 'addresses',
   holdsNeighbours: false,
   takesFrames: false,
+  // By way of the peer's own address, which is not on that link.
+  isFlannelRoute: ({ via, onlink }) => onlink && via !== undefined,
   underlay: () => undefined,
   suits: ({ settings: a }, b) => a.local === b.local && b.remote === undefined,
   // As flannel makes it: the inner TTL, and packets that are too long are cut although the inner one says otherwise.

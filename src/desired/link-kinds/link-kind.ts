@@ -1,4 +1,4 @@
-import type { ActualLinkSettings, OwnLinkKind, OwnWantedLink } from '../state.ts';
+import type { ActualLinkSettings, ActualRoute, OwnLinkKind, OwnWantedLink } from '../state.ts';
 
 export type WantedOf<K extends OwnLinkKind> = Extract<OwnWantedLink, { kind: K }>;
 /** `linkinfo.info_data` of `ip -j -d link`. */
@@ -20,6 +20,8 @@ export interface LinkKind<K extends OwnLinkKind> {
   readonly holdsNeighbours: boolean;
   /** Whether whoever reaches it can send frames of any kind into this host's link, IPv6 among them. */
   readonly takesFrames: boolean;
+  /** Whether a route by such a link of ours has the form that flanneld gives to the route to a peer, which nobody else has a use for. */
+  isFlannelRoute(route: ActualRoute): boolean;
   /** The link that it cannot be made without. */
   underlay(wanted: WantedOf<K>): string | undefined;
   /** Whether a link of this kind can be used as it is, apart from what can be changed on it (MTU, MAC, state). */

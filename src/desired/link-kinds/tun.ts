@@ -9,6 +9,7 @@ export const tun: LinkKind<'tun'> = {
   knownBy: 'alias',
   holdsNeighbours: false,
   takesFrames: false,
+  isFlannelRoute: () => false,
   underlay: () => undefined,
   suits: () => true,
   create: () => [],

@@ -11,6 +11,8 @@ export const vxlan: LinkKind<'vxlan'> = {
   knownBy: 'addresses',
   holdsNeighbours: true,
   takesFrames: true,
+  // By way of the first address of the peer's subnet, which is that of the peer's device.
+  isFlannelRoute: ({ dst, via, onlink }) => onlink && via === dst.addr,
   underlay: ({ settings }) => settings.underlay,
   suits({ settings: a }, b) {
     return (

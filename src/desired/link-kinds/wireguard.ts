@@ -10,6 +10,7 @@ export const wireguard: LinkKind<'wireguard'> = {
   knownBy: 'addresses',
   holdsNeighbours: false,
   takesFrames: false,
+  isFlannelRoute: () => false,
   underlay: () => undefined,
   suits: () => true,
   create: () => [],

@@ -16,6 +16,7 @@ export function planFdb(
     const entry = wanted.fdb.get(key);
     const there = (actual.fdb.get(key) ?? []).filter(({ link }) => !links.fresh.has(link));
     if (entry === undefined || !links.present.has(entry.link)) {
+      if (wanted.host.isPartial === true) continue;
       for (const stale of there) if (kept.has(stale.link)) ops.push({ type: 'fdb-delete', entry: stale });
       continue;
     }

@@ -18,7 +18,7 @@ export interface LinkPlan {
 
 /** What makes the links as wanted. @param problems gets what stands in the way and needs a person. */
 export function planLinks(
-  wanted: Pick<WantedState, 'links' | 'absentLinks' | 'addresses'>,
+  wanted: Pick<WantedState, 'links' | 'absentLinks' | 'addresses' | 'isPartial'>,
   actual: Pick<ActualState, 'links' | 'addresses'>,
   problems: Problem[],
 ): LinkPlan {
@@ -28,7 +28,7 @@ export function planLinks(
   const up = new Set<string>();
   const fresh = new Set<string>();
   const own = new Set<string>();
-  for (const { name, kind } of wanted.absentLinks ?? []) {
+  for (const { name, kind } of wanted.isPartial === true ? [] : (wanted.absentLinks ?? [])) {
     if (byName.get(name)?.kind !== kind) continue;
     ops.push({ type: 'link-delete', name });
     fresh.add(name);

@@ -20,7 +20,7 @@ export function planNeighbours(
     const there = entry === undefined || links.fresh.has(entry.link) || flushed.has(entry.link) ? undefined : entry;
     if (neighbour !== undefined && links.up.has(neighbour.link)) {
       if (there?.mac !== neighbour.mac) ops.push({ type: 'neighbour-replace', neighbour });
-    } else if (there !== undefined && kept.has(there.link)) {
+    } else if (there !== undefined && kept.has(there.link) && wanted.host.isPartial !== true) {
       ops.push({ type: 'neighbour-delete', neighbour: there });
     }
   }

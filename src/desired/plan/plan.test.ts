@@ -16,6 +16,7 @@ import {
   type ActualState,
   type Address,
   BOOT_ROUTE_PROTOCOL,
+  describeRoute,
   EMPTY_WANTED_STATE,
   KERNEL_ROUTE_PROTOCOL,
   type PeerState,
@@ -277,6 +278,114 @@ describe('reconcile', () => {
         ...(staleRoutes === 'everywhere' ? [] : ['10.9.0.0/16 metric 0']),
       ]);
     }
+  });
+
+  describe('what flanneld has left', () => {
+    const BOOT = { protocol: BOOT_ROUTE_PROTOCOL };
+    const byVxlan = (dst: string, via: string, change: Partial<ActualRoute> = {}): ActualRoute =>
+      actualRoute({ dst: prefix(dst), via: addr(via), dev: 'flannel.1', onlink: true, ...BOOT, ...change });
+    const direct = (dst: string, via: string, change: Partial<ActualRoute> = {}): ActualRoute =>
+      actualRoute({ dst: prefix(dst), via: addr(via), dev: 'eth0', ...BOOT, ...change });
+    const shown = ({ routes }: FakeKernel): string[] =>
+      routes.map((route) => `${describeRoute(route)} proto ${route.protocol}`);
+    const wanted = '10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink proto 241';
+    /** As flanneld with vxlan leaves it: a device with an address. */
+    const flannelHost = async (...routes: readonly ActualRoute[]): Promise<FakeKernel> => {
+      const kernel = new FakeKernel();
+      kernel.addLink({ name: 'eth0', kind: 'other' });
+      await settle(kernel, { ...VXLAN.wanted, routes: [], neighbours: [], fdb: [] });
+      for (const route of routes) kernel.addForeignRoute(route);
+      return kernel;
+    };
+
+    it('on a device of ours goes in the very form that flanneld gives it, inside the network, and nothing else does', async () => {
+      const others = [
+        byVxlan('10.244.8.0/24', '10.244.2.0'),
+        byVxlan('10.9.0.0/24', '10.9.0.0'),
+        byVxlan('10.244.7.0/24', '10.244.7.0', { protocol: 4 }),
+        byVxlan('10.244.6.0/24', '10.244.6.0', { elaborate: true }),
+        direct('10.244.5.0/24', '192.168.77.5'),
+      ];
+      const kernel = await flannelHost(
+        byVxlan('10.244.2.0/24', '10.244.2.0'),
+        byVxlan('10.244.9.0/24', '10.244.9.0'),
+        ...others,
+      );
+      const ops = await settle(kernel, VXLAN.wanted);
+      assert.deepEqual(ops.slice(-2).map(describeOp), [
+        'replace route 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink',
+        'delete route 10.244.9.0/24 via 10.244.9.0 dev flannel.1 onlink',
+      ]);
+      const left = others.map((route) => `${describeRoute(route)} proto ${route.protocol}`);
+      assert.deepEqual(shown(kernel), [wanted, ...left]);
+    });
+
+    it('stays on a device of somebody else’s, and on ours without networks', async () => {
+      const kernel = await flannelHost(byVxlan('10.244.9.0/24', '10.244.9.0'));
+      for (const state of [
+        { ...VXLAN.wanted, networks: [] },
+        { ...WANTED, links: [{ kind: 'external', name: 'flannel.1' }], addresses: [], routes: [] } as WantedState,
+      ]) {
+        const { ops } = planned(state, await kernel.read(state, never));
+        assert.ok(!ops.some(({ type }) => type === 'route-delete'), ops.map(describeOp).join('; '));
+      }
+    });
+
+    it('is the way to a wanted subnet no longer, whatever that way was', async () => {
+      const kernel = await flannelHost(
+        direct('10.244.2.0/24', '192.168.77.9'),
+        direct('10.244.9.0/24', '192.168.77.9'),
+      );
+      const blocked = planned(VXLAN.wanted, await kernel.read(VXLAN.wanted, never));
+      assert.deepEqual(
+        blocked.problems.map(({ type }) => type),
+        ['route-taken'],
+      );
+      const { dst, onlink, scope } = kernel.routes[0]!;
+      const former: UnicastRoute = {
+        ...{ type: 'unicast', dst, onlink, scope, metric: undefined },
+        ...{ dev: 'eth0', via: addr('192.168.77.9') },
+      };
+      const formerRoutes = [former, { ...former, dst: prefix('10.244.9.0/24') }];
+      const state = { ...VXLAN.wanted, formerRoutes };
+      assert.deepEqual((await settle(kernel, state)).slice(-2).map(describeOp), [
+        'replace route 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink',
+        'delete route 10.244.9.0/24 via 192.168.77.9 dev eth0',
+      ]);
+      assert.deepEqual(shown(kernel), [wanted]);
+      kernel.addForeignRoute(direct('10.244.2.0/24', '192.168.77.9'), 'front');
+      await settle(kernel, state);
+      assert.deepEqual(shown(kernel), [wanted], 'put before ours');
+      kernel.addForeignRoute(direct('10.244.2.0/24', '192.168.77.8'), 'front');
+      assert.equal(planned(state, await kernel.read(state, never)).problems.length, 1, 'another one is no flanneld’s');
+    });
+
+    it('stays while not all peers are known, with what else an earlier run has left', async () => {
+      const kernel = await vxlanHost();
+      kernel.addForeignRoute(byVxlan('10.244.9.0/24', '10.244.9.0'));
+      kernel.addLink({ name: 'flannel0', kind: 'tun' });
+      const bare: WantedState = {
+        ...{ ...VXLAN.wanted, routes: [], neighbours: [], fdb: [] },
+        absentLinks: [{ name: 'flannel0', kind: 'tun' }],
+      };
+      const partial = { ...bare, isPartial: true };
+      const following = Wanted.of(partial);
+      const actual = new Actual(await kernel.read(partial, never));
+      assert.deepEqual(planAll(following, actual).ops, []);
+      following.forgetChanges();
+      following.setHost(bare);
+      assert.ok(following.hasChanges());
+      const ops = [
+        'delete link flannel0',
+        'delete neighbour 10.244.2.0 dev flannel.1',
+        'delete fdb 72:4f:d0:84:69:00 dst 192.168.77.2 dev flannel.1',
+        'delete route 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink',
+        'delete route 10.244.9.0/24 via 10.244.9.0 dev flannel.1 onlink',
+      ];
+      assert.deepEqual(planChanged(following, actual).ops.map(describeOp), ops);
+      following.forgetChanges();
+      assert.ok(!following.hasChanges());
+    });
   });
 
   it('replaces an address of an earlier subnet without losing the routes', async () => {

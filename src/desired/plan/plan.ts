@@ -36,9 +36,10 @@ export function reconcile(wanted: WantedState, actual: ActualState): readonly Op
  * The changes that turn `actual` into `wanted`, and what stands in the way. Pure.
  *
  * What it leaves alone: links that are not wanted, every property of an external link, addresses and neighbours on
- * links that are not ours, and all routes without our protocol number. The one exception are routes without a
- * protocol number of their own (`boot`, as flanneld makes them) that say the same as a wanted one: these are taken
- * over, so that a node changes from flanneld to weft without a gap.
+ * links that are not ours, and all routes without our protocol number. The exceptions are routes without a protocol number
+ * of their own (`boot`, as flanneld makes them). Those that say the same as a wanted one are taken over, so that a node changes
+ * from flanneld to weft without a gap. Those that only flanneld can have made count as ours: by their form on a link of ours
+ * (see LinkKind.isFlannelRoute), or because they are among the `formerRoutes`.
  *
  * What it expects of the kernel (net/ipv4/fib_frontend.c, devinet.c; none of this is announced by a route message): an
  * IPv4 route goes when its link goes down and when the last IPv4 address of its link goes.
@@ -52,7 +53,7 @@ export function planAll(wanted: Wanted, actual: Actual): Plan {
  * When links or addresses have to change as well, everything is looked at.
  */
 export function planChanged(wanted: Wanted, actual: Actual): Plan {
-  return planKeys(wanted, actual, wanted.changed);
+  return planKeys(wanted, actual, wanted.isAllDue ? undefined : wanted.changed);
 }
 
 function planKeys(wanted: Wanted, actual: Actual, keys: ChangedKeys | undefined): Plan {

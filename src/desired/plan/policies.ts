@@ -33,8 +33,9 @@ export function planPolicies(wanted: Wanted, actual: Actual, keys: Iterable<stri
 /** Of an earlier run, of a peer that has gone meanwhile, or of flanneld, which takes none away. */
 function isStale(
   { src, dst, priority, verdict }: ActualIpsecPolicy,
-  { networks, staleRoutes }: Pick<WantedState, 'networks' | 'staleRoutes'>,
+  { networks, staleRoutes, isPartial }: Pick<WantedState, 'networks' | 'staleRoutes' | 'isPartial'>,
 ): boolean {
+  if (isPartial === true) return false;
   const isOwn = OWN_PRIORITIES.has(priority) || (verdict.kind === 'tunnel' && priority === FLANNEL_PRIORITY);
   if (!isOwn || staleRoutes === 'own-links') return false;
   const isInside = (prefix: IpPrefix): boolean => networks.some((network) => containsPrefix(network, prefix));

@@ -1,6 +1,7 @@
 import { assertNever } from '../../assert-never.ts';
 import { containsPrefix, formatPrefix, isPrefix4 } from '../../ip/address.ts';
 import type { Actual } from '../actual.ts';
+import { linkKind } from '../link-kinds/table.ts';
 import type { Op } from '../op.ts';
 import type { Problem } from '../problem.ts';
 import {
@@ -10,8 +11,10 @@ import {
   KERNEL_ROUTE_PROTOCOL,
   type Route,
   routeKey,
+  type WantedLink,
   type WantedState,
   WEFT_ROUTE_PROTOCOL,
+  wayKey,
 } from '../state.ts';
 import type { Wanted } from '../wanted.ts';
 import { type AddressPlan, connectedMetric } from './addresses.ts';
@@ -35,7 +38,8 @@ export function planRoutes(
   keys: Iterable<string> | undefined,
 ): { readonly ops: readonly Op[]; readonly problems: ReadonlyMap<string, Problem> } {
   const plan: RoutePlan = { changes: [], deletions: [], problems: new Map() };
-  const context: Context = { wanted, actual, links, addresses, declared: new Set(wanted.host.links.map(nameOf)), plan };
+  const declared = new Map(wanted.host.links.map((link) => [link.name, link.kind]));
+  const context: Context = { wanted, actual, links, addresses, declared, plan };
   if (keys === undefined) {
     for (const [key, route] of wanted.routes.entries()) planWanted(context, key, route);
     for (const key of actual.routes.keys()) if (wanted.routes.get(key) === undefined) planUnwanted(context, key);
@@ -55,12 +59,8 @@ interface Context {
   readonly links: LinkPlan;
   readonly addresses: AddressPlan;
   /** Links that somebody says something about. */
-  readonly declared: ReadonlySet<string>;
+  readonly declared: ReadonlyMap<string, WantedLink['kind']>;
   readonly plan: RoutePlan;
-}
-
-function nameOf({ name }: { readonly name: string }): string {
-  return name;
 }
 
 /** What the kernel has under a key, without what goes when links are made anew and addresses are deleted. */
@@ -84,6 +84,7 @@ function planWanted(context: Context, key: string, route: Route): void {
   const there = routesThere(context, key);
   const ours = there.filter((other) => other.protocol === WEFT_ROUTE_PROTOCOL);
   const exact = ours.find((other) => sameRoute(route, other));
+  const left = there.filter((other) => isLeft(context, other));
   const lost = isPrefix4(route.dst) && route.type === 'unicast' && addresses.flushed.has(route.dev);
   const remove = (routes: readonly ActualRoute[]) => {
     plan.deletions.push(...routes.map((other): Op => ({ type: 'route-delete', route: other })));
@@ -97,14 +98,16 @@ function planWanted(context: Context, key: string, route: Route): void {
   if (exact !== undefined && !lost && !isHidden(route, exact, there)) {
     const first = preferred(context, route);
     if (first !== undefined) plan.problems.set(key, { type: 'route-taken', route, by: first });
-    remove(ours.filter((other) => other !== exact));
+    remove([...ours, ...left].filter((other) => other !== exact));
     return;
   }
   if (isConnected(route, there, addresses.connected)) {
     remove(ours);
     return;
   }
-  const taken = there.find((other) => other.protocol !== WEFT_ROUTE_PROTOCOL && !adoptable(route, other));
+  const taken = there.find(
+    (other) => other.protocol !== WEFT_ROUTE_PROTOCOL && !left.includes(other) && !adoptable(route, other),
+  );
   if (taken !== undefined) {
     plan.problems.set(key, { type: 'route-taken', route, by: taken });
     remove(ours);
@@ -114,7 +117,7 @@ function planWanted(context: Context, key: string, route: Route): void {
   if (first !== undefined) plan.problems.set(key, { type: 'route-taken', route, by: first });
   // Duplicates go first: the kernel may take a deletion without a gateway for the new route.
   for (const other of there.slice(1)) {
-    if (other.protocol === WEFT_ROUTE_PROTOCOL) plan.changes.push({ type: 'route-delete', route: other });
+    if (ours.includes(other) || left.includes(other)) plan.changes.push({ type: 'route-delete', route: other });
   }
   // What replace takes the place of is the first of them; when the kernel has flushed them, it adds.
   plan.changes.push({ type: there.length === 0 ? 'route-add' : 'route-replace', route });
@@ -125,7 +128,22 @@ function preferred(context: Context, route: Route): ActualRoute | undefined {
   if (route.type !== 'unicast' || !isPrefix4(route.dst) || effectiveMetric(route) === 0) return undefined;
   const there = routesThere(context, routeKey({ ...route, metric: 0 }));
   return there.find(
-    ({ protocol, dev, type }) => protocol !== WEFT_ROUTE_PROTOCOL && type === 'unicast' && dev !== route.dev,
+    (other) =>
+      other.protocol !== WEFT_ROUTE_PROTOCOL &&
+      other.type === 'unicast' &&
+      other.dev !== route.dev &&
+      !isLeft(context, other),
+  );
+}
+
+/** Whether flanneld has left it behind: it never removes the route to a host that has gone while it did not run. */
+function isLeft({ wanted, links, declared }: Context, route: ActualRoute): boolean {
+  if (route.protocol !== BOOT_ROUTE_PROTOCOL || route.type !== 'unicast' || route.elaborate) return false;
+  if (wanted.formerRoutes.has(wayKey(route))) return true;
+  const kind = route.dev !== undefined && links.own.has(route.dev) ? declared.get(route.dev) : undefined;
+  if (kind === undefined || kind === 'external' || !linkKind(kind).isFlannelRoute(route)) return false;
+  return wanted.host.networks.some(
+    (network) => containsPrefix(network, route.dst) && network.length < route.dst.length,
   );
 }
 
@@ -144,12 +162,13 @@ function isOurs({ staleRoutes, networks }: WantedState, links: LinkPlan, { dev, 
   }
 }
 
-/** Nobody wants these: ours are stale. */
+/** Nobody wants these: ours, and what flanneld has left, are stale. */
 function planUnwanted(context: Context, key: string): void {
   const { wanted, links, plan } = context;
+  if (wanted.host.isPartial === true) return;
   for (const route of routesThere(context, key)) {
-    if (route.protocol !== WEFT_ROUTE_PROTOCOL) continue;
-    if (isOurs(wanted.host, links, route)) plan.deletions.push({ type: 'route-delete', route });
+    const isStale = route.protocol === WEFT_ROUTE_PROTOCOL ? isOurs(wanted.host, links, route) : isLeft(context, route);
+    if (isStale) plan.deletions.push({ type: 'route-delete', route });
   }
 }
 

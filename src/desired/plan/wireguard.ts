@@ -43,7 +43,7 @@ export function planWireguardPeers(
     if (peer !== undefined && links.own.has(peer.link)) {
       const isAsWanted = there !== undefined && suits(peer, there, wanted.changed.wireguard.has(key));
       if (!isAsWanted) changes.push({ type: 'wireguard-peer-set', peer });
-    } else if (there !== undefined && own.has(there.link)) {
+    } else if (there !== undefined && own.has(there.link) && wanted.host.isPartial !== true) {
       deletions.push({ type: 'wireguard-peer-delete', link: there.link, publicKey: there.publicKey });
     }
   }

@@ -59,6 +59,26 @@ describe('what `ip monitor` says', () => {
   });
 });
 
+describe('what `ip monitor` says of routes to where ours lead', () => {
+  const direct: WantedState = {
+    ...wanted({ kind: 'external', name: 'eth0' }),
+    networks: [parsePrefix('10.244.0.0/16')!, parsePrefix('fd00:244::/48')!],
+  };
+  for (const [line, expected] of [
+    ['[ROUTE]10.244.2.0/24 via 192.168.77.9 dev eth0 proto 4', true],
+    ['[ROUTE]Deleted 10.244.2.0/24 via 192.168.77.9 dev eth0 proto 4', true],
+    ['[ROUTE]6 10.244.2.0/24 proto 4 metric 5', true],
+    ['[ROUTE]fd00:244:0:2::/64 via fd00:77::9 dev eth0 proto 4 metric 20 pref medium', true],
+    ['[ROUTE]fd00:244::/48 dev eth1 proto 4 metric 20 pref medium', true],
+    ['[ROUTE]10.244.1.7 dev cali1f3c scope 253', false],
+    ['[ROUTE]10.0.0.0/8 via 192.168.77.9 dev eth0 proto 4', false],
+    ['[ROUTE]10.99.0.0/16 via 10.244.2.0 dev eth0 proto 4', false],
+    ['[ROUTE]fd00:99::/48 dev eth1 proto 4 metric 20 pref medium', false],
+  ] as const) {
+    it(`${expected ? 'matters' : 'does not matter'}: ${line}`, () => assert.equal(concerns(line, direct), expected));
+  }
+});
+
 describe('what `ip monitor` says of the way to the other nodes', () => {
   for (const [line, expected] of [
     ['[LINK]3: eth0@plug0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1400 qdisc noqueue state UP group 0', true],

@@ -1,7 +1,7 @@
 import { neighbourLinks } from '../desired/plan/links.ts';
 import { type WantedState, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { describeError, WeftError } from '../errors.ts';
-import { formatPrefix } from '../ip/address.ts';
+import { containsPrefix, type IpPrefix, parsePrefix } from '../ip/address.ts';
 import type { NetworkInterface } from '../underlay/host-network.ts';
 import { type NetlinkSocket, untilListening } from './netlink-listener.ts';
 import { type Child, lines, start } from './run.ts';
@@ -123,11 +123,22 @@ export function concerns(line: string, wanted: WantedState): boolean {
   }
   if (line.startsWith('[ROUTE]')) {
     if (follows(words, 'proto', String(WEFT_ROUTE_PROTOCOL))) return true;
-    // Somebody else's route to the same destination may go before ours.
-    if (wanted.networks.some((network) => words.includes(formatPrefix(network)))) return true;
+    // Somebody else's route to the network, or to a peer's part of it, may have replaced ours, or go before it.
+    if (isInside(line, wanted.networks)) return true;
     return wanted.links.some((link) => link.kind !== 'external' && follows(words, 'dev', link.name));
   }
   return wanted.links.some((link) => words.includes(link.name));
+}
+
+/** Whether a route leads into one of the networks. One to a single address does not count: some CNI plugins make one for each container. */
+function isInside(line: string, networks: readonly IpPrefix[]): boolean {
+  // `Deleted`, and the number of an unusual type, come first.
+  const word = line
+    .slice('[ROUTE]'.length)
+    .split(' ', 3)
+    .find((each) => each.includes('/'));
+  const destination = word === undefined ? undefined : parsePrefix(word);
+  return destination !== undefined && networks.some((network) => containsPrefix(network, destination));
 }
 
 /**

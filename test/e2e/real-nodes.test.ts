@@ -141,7 +141,7 @@ test("the token that kubelet gives an agent changes that node's Node and no othe
   const [pod] = await cluster.pods(AGENTS.namespace, AGENT_LABELS);
   const token = '/var/run/secrets/kubernetes.io/serviceaccount/token';
   const { stdout } = await cluster.exec(pod!, ['cat', token]);
-  const statusFor = async (name: string): Promise<string> => {
+  const statusFor = async (name: string, annotation: string): Promise<string> => {
     const argv = ['curl', '--silent', '--insecure', '--output', '/dev/null', '--write-out', '%{http_code}'];
     const headers = [
       '--header',
@@ -149,11 +149,14 @@ test("the token that kubelet gives an agent changes that node's Node and no othe
       '--header',
       'Content-Type: application/merge-patch+json',
     ];
-    const patch = ['--request', 'PATCH', '--data', '{"metadata":{"annotations":{"weft.test/touched":"1"}}}'];
+    const data = JSON.stringify({ metadata: { annotations: { [annotation]: '1' } } });
+    const patch = ['--request', 'PATCH', '--data', data];
     const url = `${cluster.control.url}/api/v1/nodes/${name}/status`;
     return (await cluster.node(pod!.spec.nodeName!).exec([...argv, ...headers, ...patch, url])).stdout;
   };
-  assert.deepEqual([await statusFor('node1'), await statusFor('node2')], ['200', '403']);
+  const touched = 'flannel.alpha.coreos.com/touched';
+  assert.deepEqual([await statusFor('node1', touched), await statusFor('node2', touched)], ['200', '403']);
+  assert.equal(await statusFor('node1', 'weft.test/touched'), '403');
 });
 
 test('health and metrics are for the node alone', async () => {

@@ -467,10 +467,10 @@ becomes_wireguard() {
     # With the rules that it had.
     case $i in 1) rules=false ;; *) rules=true ;; esac
     sed "s/^{/{\"EnableNFTables\":$rules,/" /k3s-wireguard.json >$STATE/h$i/net-conf.json
-    # From here on its datagrams of udp are clear packets, too.
-    nft "add rule bridge wire seen ip saddr 10.98.0.1$i udp dport 8285 counter"
     start_agent $i
     eventually is_ready $i || return 1
+    # Its datagrams of udp are clear packets, too, now that it has read its new configuration: until then an agent carries on as before.
+    nft "add rule bridge wire seen ip saddr 10.98.0.1$i udp dport 8285 counter"
     [ $i = 2 ] || ! pings 1 2 SUBNET 28 || { echo 'hosts of both backends reach each other'; return 1; }
   done
   eventually reach && in_tunnel && has_rules && is_gone flannel0

@@ -1,3 +1,4 @@
+import { familyOf } from '../api/peer-probes.ts';
 import type { Peer, Probe, Traffic } from '../api/schema.ts';
 import { backendOfLease } from '../backend/registry.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
@@ -175,7 +176,7 @@ function shownProbe(
     ...(pathMtuBytes === undefined ? {} : { pathMtuBytes }),
     ...(diagnosis === undefined ? {} : { problem: diagnosis.cause, fault: diagnosis.fault, remedy: diagnosis.remedy }),
     ...(lastAnswerAtMs === undefined ? {} : { lastAnswerAtMs: epochMs(lastAnswerAtMs) }),
-    family: subnet.includes(':') ? 'IPv6' : 'IPv4',
+    family: familyOf(subnet),
   };
 }
 

@@ -5,6 +5,11 @@ export function probesOf({ probe, probes }: Peer): readonly Probe[] {
   return probes ?? (probe === undefined ? [] : [probe]);
 }
 
+/** By which probes name it, of a subnet as the API writes it. */
+export function familyOf(subnet: string): NonNullable<Probe['family']> {
+  return subnet.includes(':') ? 'IPv6' : 'IPv4';
+}
+
 /** Which family a finding is about, before it: `IPv6: `. Empty of a peer that has one family only. */
 export function familyPrefix({ subnets }: Peer, { family }: Probe): string {
   return subnets.length < 2 || family === undefined ? '' : `${family}: `;

@@ -1,10 +1,10 @@
 import { type AnyBackendKind, backendKind, backendKinds } from '../backend/registry.ts';
 import { FIRST_TUN_NAME, ownTuns } from '../backend/tun-name.ts';
-import { formatCidr } from '../cni/ip-text.ts';
+import { type Cidr, formatCidr } from '../cni/ip-text.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
 import { inspectNetConf, type NetConfInspection } from '../config/net-conf.ts';
 import type { OwnLink } from '../desired/state.ts';
-import { formatAddr, nextAddr, parsePrefix } from '../ip/address.ts';
+import { formatAddr, type IpPrefix, nextAddr, parsePrefix } from '../ip/address.ts';
 import { FAMILIES, type Family, familiesIn, type PerFamily, perFamily, present } from '../ip/family.ts';
 import type { DoctorHost, DoctorPaths, HostLink } from './host.ts';
 
@@ -60,11 +60,13 @@ async function tunsOf(host: DoctorHost, paths: DoctorPaths, devices: readonly Ho
   const env = await readSubnetEnv(host, paths);
   const tuns = devices.map(({ name, alias }) => ({ name, alias }));
   const networks = env === undefined ? [] : present(env.networks).flat();
-  const own = ownTuns(
-    tuns,
-    networks.flatMap((network) => parsePrefix(formatCidr(network)) ?? []),
-  );
+  const own = ownTuns(tuns, prefixesOf(networks));
   return [own[0] ?? FIRST_TUN_NAME];
+}
+
+/** What subnet.env says, as prefixes. */
+export function prefixesOf(cidrs: readonly Cidr[]): IpPrefix[] {
+  return cidrs.flatMap((cidr) => parsePrefix(formatCidr(cidr)) ?? []);
 }
 
 /** Whether packets pass through the agent itself. So does the default backend, when nothing else is known. */

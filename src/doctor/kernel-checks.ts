@@ -1,4 +1,4 @@
-import { type Cidr, formatCidr } from '../cni/ip-text.ts';
+import { formatCidr } from '../cni/ip-text.ts';
 import { BOOT_ROUTE_PROTOCOL, KERNEL_ROUTE_PROTOCOL, WEFT_ROUTE_PROTOCOL } from '../desired/state.ts';
 import { WeftError } from '../errors.ts';
 import {
@@ -23,6 +23,7 @@ import {
   lackedAddresses,
   NOTHING_TO_COMPARE,
   named,
+  prefixesOf,
   readBackend,
   readNetConf,
   readSubnetEnv,
@@ -129,8 +130,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
       looksAt: 'chains of other firewalls that drop pod traffic',
       run: async (signal) => {
         const env = await readSubnetEnv(host, paths);
-        const cidrs = env === undefined ? [] : present(env.networks).flat();
-        const networks = cidrs.flatMap((network) => parsePrefix(formatCidr(network)) ?? []);
+        const networks = env === undefined ? [] : prefixesOf(present(env.networks).flat());
         if (networks.length === 0) return ok(NOTHING_TO_COMPARE);
         const devices = (await readBackend(host, paths, signal))?.links.map(({ name }) => name) ?? [];
         const text = await host.firewall(signal);
@@ -205,10 +205,8 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const backend = await readBackend(host, paths, signal);
         if (backend?.kind.isCarriedByOthers === true) return ok('this backend leaves them to others');
         const own = new Set(backend?.links.map(({ name }) => name));
-        const prefixes = (cidrs: readonly Cidr[]): IpPrefix[] =>
-          cidrs.flatMap((cidr) => parsePrefix(formatCidr(cidr)) ?? []);
-        const networks = prefixes(present(env.networks).flat());
-        const subnets = prefixes(present(env.subnets));
+        const networks = prefixesOf(present(env.networks).flat());
+        const subnets = prefixesOf(present(env.subnets));
         const foreign = (await host.routes(signal)).filter(({ dst, dev, protocol }) => {
           const isByOthers = protocol !== WEFT_ROUTE_PROTOCOL && protocol !== KERNEL_ROUTE_PROTOCOL;
           if (!isByOthers || (dev !== undefined && own.has(dev))) return false;

@@ -57,6 +57,35 @@ function gateWith(leases: readonly Lease[], rules: Partial<GateRules> = {}, own 
   gate.apply({ type: 'snapshot', leases });
   return gate;
 }
+type Change = Parameters<LeaseGate['apply']>[0];
+
+/** What a store may tell of these leases. @param most of one snapshot. */
+function changeOf(some: fc.Arbitrary<Lease>, most: number): fc.Arbitrary<Change> {
+  return fc.oneof(
+    { weight: 5, arbitrary: some.map((entry) => ({ type: 'set', lease: entry }) as const) },
+    {
+      weight: 3,
+      arbitrary: some.map(
+        (entry) => ({ type: 'removed', key: leaseKey(entry), holder: entry.origin?.holder }) as const,
+      ),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.array(some, { maxLength: most }).map((leases) => ({ type: 'snapshot', leases }) as const),
+    },
+  );
+}
+
+/** What the store has after that. */
+function keepIn(store: Map<string, Lease>, change: Change): void {
+  if (change.type === 'set') store.set(entryId(change.lease), change.lease);
+  else if (change.type === 'removed') store.delete(entryId(change.key, change.holder));
+  else {
+    store.clear();
+    for (const entry of change.leases) store.set(entryId(entry), entry);
+  }
+}
+
 const keysOf = (gate: LeaseGate): string[] => gate.leases().map(leaseKey).sort();
 const reasonOf = (refused: Lease, rules: Partial<GateRules> = {}): RefusalReason | undefined =>
   gateWith([refused], rules).takeNews()[0]?.reason;
@@ -355,33 +384,13 @@ describe('the gate of leases', () => {
     overlaps(a.subnets.ipv4!, b.subnets.ipv4!) || takesIn(a, b) || takesIn(b, a);
 
   it('whatever happens: no address that is admitted lies in a subnet that is, and what is refused has a reason that is true', () => {
-    const changes = fc.array(
-      fc.oneof(
-        { weight: 5, arbitrary: within.map((entry) => ({ type: 'set', lease: entry }) as const) },
-        {
-          weight: 3,
-          arbitrary: within.map((entry) => {
-            return { type: 'removed', key: leaseKey(entry), holder: entry.origin?.holder } as const;
-          }),
-        },
-        {
-          weight: 1,
-          arbitrary: fc.array(within, { maxLength: 10 }).map((leases) => ({ type: 'snapshot', leases }) as const),
-        },
-      ),
-      { maxLength: 40 },
-    );
+    const changes = fc.array(changeOf(within, 10), { maxLength: 40 });
     fc.assert(
       fc.property(changes, (steps) => {
         const gate = new LeaseGate(WITHIN, OWN);
         const store = new Map<string, Lease>();
         for (const each of steps) {
-          if (each.type === 'set') store.set(entryId(each.lease), each.lease);
-          else if (each.type === 'removed') store.delete(entryId(each.key, each.holder));
-          else {
-            store.clear();
-            for (const entry of each.leases) store.set(entryId(entry), entry);
-          }
+          keepIn(store, each);
           gate.apply(each);
           const admitted = gate.leases();
           assert.equal(admitted.length + gate.refused().length, store.size);
@@ -435,19 +444,7 @@ describe('the gate of leases', () => {
     .map(({ place, length, holder, since, address }) =>
       lease(`10.5.${16 + Math.floor(place / 2)}.${(place % 2) * 128}/${length}`, address, { holder, since }),
     );
-  const step = fc.oneof(
-    { weight: 5, arbitrary: claim.map((entry) => ({ type: 'set', lease: entry }) as const) },
-    {
-      weight: 3,
-      arbitrary: claim.map(
-        (entry) => ({ type: 'removed', key: leaseKey(entry), holder: entry.origin?.holder }) as const,
-      ),
-    },
-    {
-      weight: 1,
-      arbitrary: fc.array(claim, { maxLength: 12 }).map((leases) => ({ type: 'snapshot', leases }) as const),
-    },
-  );
+  const step = changeOf(claim, 12);
 
   it('whatever happens: what is admitted fits and stays, and what is not has a reason that is true', () => {
     fc.assert(
@@ -463,12 +460,7 @@ describe('the gate of leases', () => {
           const followed = new Map<string, Lease>();
           const refused = new Map<string, { reason: RefusalReason; by: Lease | undefined }>();
           for (const each of steps) {
-            if (each.type === 'set') store.set(entryId(each.lease), each.lease);
-            else if (each.type === 'removed') store.delete(entryId(each.key, each.holder));
-            else {
-              store.clear();
-              for (const entry of each.leases) store.set(entryId(entry), entry);
-            }
+            keepIn(store, each);
             gate.apply(each);
             for (const { lease: entry, reason, by } of gate.takeNews()) refused.set(entryId(entry), { reason, by });
             const admitted = gate.leases();

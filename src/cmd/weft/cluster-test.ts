@@ -1,3 +1,4 @@
+import { familyOf } from '../../api/peer-probes.ts';
 import type { Peer, Probe } from '../../api/schema.ts';
 import { type JunitCase, junitOf } from '../../diagnosis/report.ts';
 import { printable } from '../../printable.ts';
@@ -107,7 +108,7 @@ function inEachFamily(peer: Peer): readonly PeerInFamily[] {
   const { probe: _, probes, ...rest } = peer;
   if (probes === undefined || peer.path === 'skipped') return [peer];
   return peer.subnets.map((subnet) => {
-    const family = subnet.includes(':') ? 'IPv6' : 'IPv4';
+    const family = familyOf(subnet);
     const probe = probes.find((one) => one.family === family);
     return { ...rest, subnets: [subnet], family, ...(probe !== undefined && { probe }) };
   });

@@ -1,4 +1,4 @@
-import { familyPrefix, probesOf } from '../../api/peer-probes.ts';
+import { familyOf, familyPrefix, probesOf } from '../../api/peer-probes.ts';
 import type { Answer } from '../../api/schema.ts';
 import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { clockDoubt } from '../../doctor/clock-doubt.ts';
@@ -87,7 +87,7 @@ export function problemsOf({ self, peers, readiness, events }: StatusAnswers): S
   for (const { peer, probe } of lossy.slice(0, MAX_NAMED)) {
     const what = [probe.fault, probe.problem ?? 'none of the last probes was answered'];
     const text = what.filter((part) => part !== undefined).join(': ');
-    const target = peer.subnets.find((subnet) => subnet.includes(':') === (probe.family === 'IPv6')) ?? peer.id;
+    const target = peer.subnets.find((subnet) => familyOf(subnet) === (probe.family ?? 'IPv4')) ?? peer.id;
     add(
       'error',
       `${peer.id}: ${familyPrefix(peer, probe)}${text}`,

@@ -123,7 +123,9 @@ describe('in a guest with Debian’s kernel', { skip }, () => {
   scenario('udp on Kubernetes, with iptables on one host and nftables on the other', 'udp', (guestTest) => {
     guestTest('packets between the hosts are in the tunnel');
     guestTest('each device is deleted, and comes back with all it had');
-    guestTest('wireguard, as k3s has it, takes the place of udp: its device goes, and then no host sends in clear');
+    guestTest(
+      'wireguard, as k3s has it, takes the place of udp: its device goes, and no host that has changed sends in clear',
+    );
     guestTest('one device, of IPv4, and no clear packet');
   });
 

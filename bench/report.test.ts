@@ -41,7 +41,11 @@ describe('ratios of a bench', () => {
         weftVxlan: { tcp1: summarise([1]) },
       },
     };
-    assert.deepEqual(Object.keys(ratios(figures)), ['native.tcp1.vsVxlan', 'native.tcp1.weftVxlan.vsVxlan']);
+    assert.deepEqual(Object.keys(ratios(figures)), [
+      'native.tcp1.vsVxlan',
+      'native.tcp1.vsWeftVxlan',
+      'native.tcp1.weftVxlan.vsVxlan',
+    ]);
     assert.match(table(figures), /\| kernel VXLAN \| 1\.00 \| 2 % \|/);
   });
 
@@ -60,6 +64,10 @@ describe('ratios of a bench', () => {
       '| weft (udp mode) ÷ kernel VXLAN | veth | wire-like |',
       '|---|---|---|',
       '| TCP 1 | 2.00 (2.00 to 2.00) |  |',
+      '',
+      '| weft (udp mode) ÷ weft (vxlan) | veth | wire-like |',
+      '|---|---|---|',
+      '| TCP 1 | 2.22 (2.22 to 2.22) |  |',
       '',
       '| weft (vxlan) ÷ kernel VXLAN | veth | wire-like |',
       '|---|---|---|',

@@ -49,14 +49,15 @@ export type Figures = Partial<Record<BenchUnderlay, Partial<Record<PathName, Par
 const PAIRS: readonly (readonly [string, PathName, PathName])[] = [
   ['vsDirect', 'weft', 'direct'],
   ['vsVxlan', 'weft', 'vxlan'],
+  ['vsWeftVxlan', 'weft', 'weftVxlan'],
   ['vsLoop', 'weft', 'loop'],
   ['vsWireguard', 'weft', 'wireguard'],
   ['weftVxlan.vsVxlan', 'weftVxlan', 'vxlan'],
   ['hostGw.vsDirect', 'hostGw', 'direct'],
 ];
 
-/** Of these, those of which the documents have a table: a backend of weft beside what it does by hand. */
-const SHOWN_PAIRS = ['vsVxlan', 'weftVxlan.vsVxlan', 'hostGw.vsDirect'] as const;
+/** Of these, those of which the documents have a table: a backend beside what it does by hand, and beside one with the same firewall rules. */
+const SHOWN_PAIRS = ['vsVxlan', 'vsWeftVxlan', 'weftVxlan.vsVxlan', 'hostGw.vsDirect'] as const;
 
 /** A share of lost packets is near zero: its ratio says nothing. */
 const COMPARED = METRICS.filter((metric) => !metric.startsWith('lost'));

@@ -3,7 +3,14 @@ import { describe, it } from 'node:test';
 import { parseNetConf } from '../config/net-conf.ts';
 import { parseAddr } from '../ip/address.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
-import { backendKind, backendOfLease, configuredBackend, linksLeftBehind, linksOfFormerBackend } from './registry.ts';
+import {
+  backendKind,
+  backendOfLease,
+  configuredBackend,
+  linksLeftBehind,
+  linksOfFormerBackend,
+  ownLinksCalled,
+} from './registry.ts';
 
 const configured = (backend: object) =>
   configuredBackend(
@@ -97,5 +104,16 @@ describe('links that an agent with an unknown configuration has left', () => {
       link('vxlan.calico', '10.244.1.0/32'),
     ];
     assert.deepEqual(left({ Type: 'udp' }, ...others), []);
+  });
+});
+
+describe('links of agents, by their names alone', () => {
+  it('are those of every backend, whatever its VNI, and TUN devices that somebody knows', () => {
+    const names = ['lo', 'flannel.1', 'flannel.4096', 'flannel-v6.2', 'flannel-wg', 'flannel0', 'flannel.x', 'vxlan7'];
+    assert.deepEqual(
+      ownLinksCalled(names, ['flannel0']).map(({ name, kind }) => `${name} ${kind}`),
+      ['flannel.1 vxlan', 'flannel.4096 vxlan', 'flannel-v6.2 vxlan', 'flannel-wg wireguard', 'flannel0 tun'],
+    );
+    assert.deepEqual(ownLinksCalled(['flannel0', 'tun0'], []), []);
   });
 });

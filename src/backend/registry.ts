@@ -138,15 +138,14 @@ export function linksLeftBehind(
   network: Network,
 ): readonly OwnLink[] {
   const own = new Set(madeIn(network, kind.owns(config, [])).map(({ name }) => name));
-  const defaults = new Map(defaultOwnLinks([]).map((link) => [link.name, link]));
-  return interfaces.flatMap(({ name, addresses }) => {
+  const names = interfaces.flatMap(({ name, addresses }) => {
     const isOfNetwork = addresses.some(
       ({ addr, prefixLength }) =>
         prefixLength === (isIpv4(addr) ? 32 : 128) && networks.some((one) => containsAddr(one, addr)),
     );
-    if (own.has(name) || !isOfNetwork) return [];
-    return defaults.get(name) ?? backendKinds().flatMap((one) => one.linkCalled?.(name) ?? []);
+    return isOfNetwork && !own.has(name) ? [name] : [];
   });
+  return ownLinksCalled(names, []);
 }
 
 /**
@@ -166,6 +165,15 @@ export function backendsBeside(
       return [[kind.reachableAs, { kind, config }] as const];
     }),
   );
+}
+
+/**
+ * Of the links with these names, those that a backend makes in some configuration.
+ * @param tuns names of the TUN devices that forwarders on the host have, or have had.
+ */
+export function ownLinksCalled(names: readonly string[], tuns: readonly string[]): readonly OwnLink[] {
+  const defaults = new Map(defaultOwnLinks(tuns).map((link) => [link.name, link]));
+  return names.flatMap((name) => defaults.get(name) ?? backendKinds().flatMap((kind) => kind.linkCalled?.(name) ?? []));
 }
 
 /** Every link that a backend makes in its default configuration, for those who look for what an earlier run has left. */

@@ -21,6 +21,12 @@ describe('DNS of a cluster', () => {
       shown('{\n "clusterDNS": [\n  "10.96.0.10"\n ],\n "clusterDomain": "c.local"\n}'),
       '10.96.0.10 c.local',
     );
+    assert.equal(
+      shown('{"kind":"KubeletConfiguration","clusterDNS":["fd00::a","10.96.0.10"],"clusterDomain":"k8s.local."}'),
+      'fd00::a k8s.local',
+    );
+    assert.equal(shown('{"clusterDomain":"c.local","clusterDNS":["10.96.0.10"]}\n'), '10.96.0.10 c.local');
+    assert.equal(shown(`${kubeadm.trimEnd()} # of kubeadm\n`), '10.96.0.10 cluster.local');
     for (const none of ['', 'clusterDNS: []\n', 'clusterDomain: cluster.local\n', '# clusterDNS: 10.96.0.10\n'])
       assert.equal(shown(none), undefined, none);
   });

@@ -17,10 +17,10 @@ export const KUBELET_CONFIG = '/var/lib/kubelet/config.yaml';
  * `undefined` when it says none.
  */
 export function clusterDnsOf(kubeletConfig: string): ClusterDns | undefined {
-  const list = /^\s*"?clusterDNS"?:\s*(?:\[\s*)?(?:-\s*)?["']?([0-9a-fA-F:.]+)/m.exec(kubeletConfig)?.[1];
+  const list = /(?:^|[{,])\s*"?clusterDNS"?\s*:\s*\[?\s*(?:-\s*)?["']?([0-9a-fA-F:.]+)/m.exec(kubeletConfig)?.[1];
   const server = list === undefined ? undefined : parseAddr(list);
   if (server === undefined) return undefined;
-  const domain = /^\s*"?clusterDomain"?:\s*["']?([\w.-]+?)\.?["']?,?\s*$/m.exec(kubeletConfig)?.[1];
+  const domain = /(?:^|[{,])\s*"?clusterDomain"?\s*:\s*["']?([\w.-]+?)\.?["']?\s*(?:[,}#]|$)/m.exec(kubeletConfig)?.[1];
   return { server, domain: domain ?? USUAL_DOMAIN };
 }
 

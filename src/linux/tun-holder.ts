@@ -8,9 +8,14 @@ import { type OpenTunOptions, openTunDevice, type TunDevice } from './tun-device
 /** Shows the network namespace that it was mounted in: the agent's own. */
 const LINKS = '/sys/class/net';
 
+/** The names of all links of this network namespace. */
+export function readLinkNames(): readonly string[] {
+  return readdirSync(LINKS);
+}
+
 /** The TUN devices there are, and the alias (IFLA_IFALIAS) of each. */
 export function readTunDevices(): { readonly name: string; readonly alias: string | undefined }[] {
-  return readdirSync(LINKS)
+  return readLinkNames()
     .filter(isTun)
     .map((name) => ({ name, alias: attributeOf(name, 'ifalias') || undefined }));
 }

@@ -115,6 +115,10 @@ for (const { mode, enableNfTables } of [
       recordStartupError(host.stateDirectory, 'no /dev/net/tun [WEFT_TUN_MISSING]');
       await topology.ipBatch(host, 'route add blackhole fd00:10:244:1::/64 metric 10000 proto 241\n');
       await new IptablesTrafficManager({ netns: host.namespace, flavour: 'legacy' }).ensure(trafficRules(DUAL));
+      await topology.ipBatch(
+        host,
+        'link add flannel.7 type vxlan id 7 dev eth0 dstport 8472\nlink add flannel.x type vxlan id 9 dev eth0 dstport 8473\n',
+      );
       const before = await hostState();
 
       const dry = await cleanup(['--dry-run']);
@@ -144,10 +148,14 @@ for (const { mode, enableNfTables } of [
         /^ {2}blackhole fd00:10:244:1::\/64 metric 10000$/,
         /^removed devices:$/,
         /^ {2}flannel0$/,
+        /^ {2}flannel\.7$/,
       ]) {
         assert.match(done.stdout, new RegExp(line, 'm'));
       }
       const left = await hostState();
+      const { stdout: vxlan } = await topology.exec(host, ['ip', '-br', 'link', 'show', 'type', 'vxlan']);
+      assert.match(vxlan, /^flannel\.x\S* .*\n$/, 'only the one whose name no agent gives');
+      await topology.ipBatch(host, 'link delete flannel.x\n');
       assert.doesNotMatch(left, /flannel|subnet\.env|last-error|proto 241/i);
       for (const other of [
         '198.51.100.0/24 dev eth0',

@@ -1,6 +1,6 @@
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
-import { defaultOwnLinks } from '../../backend/registry.ts';
+import { ownLinksCalled } from '../../backend/registry.ts';
 import { isTunName } from '../../backend/tun-name.ts';
 import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
@@ -15,7 +15,7 @@ import { type IptablesFlavour, IptablesTrafficManager } from '../../linux/iptabl
 import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import { OuterFilters } from '../../linux/outer-filters.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
-import { readTunDevices } from '../../linux/tun-holder.ts';
+import { readLinkNames, readTunDevices } from '../../linux/tun-holder.ts';
 import { printable } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import {
@@ -46,7 +46,7 @@ export function cleanupCommand(): Command {
     .summary('remove what agents have set up on this host')
     .description(
       'An agent that stops leaves its state on the host so that a restart loses no packets. This command removes that state and ' +
-        'prints what it removed: TUN devices, the fast path in the kernel, routes, IPsec policies, firewall rules and files. It does not need ' +
+        'prints what it removed: devices, the fast path in the kernel, routes, IPsec policies, firewall rules and files. It does not need ' +
         'the lease store, also removes what flanneld left under the same names, and refuses to run while an agent runs. ' +
         'It does not remove leases, which expire in the store, or CNI plugins, which the runtime needs to remove containers.',
     )
@@ -120,7 +120,7 @@ async function removables(
     removableOuterFilters(new OuterFilters()),
     removableRoutes(kernel),
     removablePolicies(kernel),
-    removableLinks(kernel, defaultOwnLinks(tunNames())),
+    removableLinks(kernel, ownLinksCalled(readLinkNames(), tunNames())),
   ];
 }
 

@@ -93,7 +93,7 @@ describe('what the agents say of every pair', () => {
     assert.deepEqual(brief(report), ['n1 n2 IPv4 ok', 'n1 n2 IPv6 broken']);
     assert.equal(report.ok, false);
     const text = renderCluster(report);
-    assert.match(text, /^1 nodes, 5 directions: 4 work, 0 degraded, 1 broken, 0 not measured$/m);
+    assert.match(text, /^1 node, 5 directions: 4 work, 0 degraded, 1 broken, 0 not measured$/m);
     assert.match(text, /^✔ n1 → n2 IPv4 +0\.40 ms, by fast-path on flannel0$/m);
     assert.match(text, /^✖ n1 → n2 IPv6 +tunnel-blocked, by fast-path on flannel0$/m);
     assert.match(text, /^✖ n1 → n2 IPv6 by fast-path on flannel0: tunnel-blocked: IPv6 is filtered$/m);

@@ -148,7 +148,7 @@ export function renderCluster({ nodes, pairs, unmeasured, ok, tookMs }: ClusterR
   const count = (status: PairResult['status']): number => pairs.filter((pair) => pair.status === status).length;
   const unknown = count('unknown');
   const lines = [
-    `${nodes.length} nodes, ${pairs.length} directions: ${count('ok')} work, ${count('degraded')} degraded, ${count('broken')} broken, ${unknown} not measured`,
+    `${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}, ${pairs.length} directions: ${count('ok')} work, ${count('degraded')} degraded, ${count('broken')} broken, ${unknown} not measured`,
     ...pairs
       .filter(({ status }) => pairs.length <= MOST_LINES || status !== 'ok')
       .slice(0, MOST_LINES)

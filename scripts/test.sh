@@ -1,12 +1,14 @@
 #!/bin/sh
 # Runs one suite with node:test; `scripts/setup.sh` has made the machine ready for it.
 #
-#   scripts/test.sh check                       types, lint, dead code
-#   scripts/test.sh unit|netns|browser|diagnosis|e2e|kind [ARGUMENT..] arguments go to `node --test` (--test-name-pattern=..., --watch), a file
-#                                               name among them replaces the suite's list of files
+#   scripts/test.sh check                types, lint, dead code
+#   scripts/test.sh SUITE [ARGUMENT..]   unit, netns, fast-path, browser, diagnosis, e2e or kind. Arguments go to `node --test`
+#                                        (--test-name-pattern=..., --watch), a file name among them replaces the suite's list of files
 #
 # unit   src, web, test and bench: no root, no network, two files at a time (Node.js alone runs one on two processors)
 # netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
+# fast-path test/fast-path: agents end, come back and are replaced under a thousand packets a second, of which none may be lost: two files
+#        at a time, as an agent that waits for a processor for seconds cannot keep that promise
 # browser test/browser: the page in Chromium, one file at a time; builds the page first when its sources have changed
 # e2e    test/e2e: real servers (etcd, kube-apiserver) and nodes, three files at a time: they mostly wait, but for the Debian guest, which is
 #        nice and takes as long as half of the others. Node.js starts files in the order of their names, and that one early.
@@ -46,12 +48,13 @@ fi
 case $suite in
   unit) options='--test-concurrency=2 --test-timeout=300000' ;;
   netns) options='--test-concurrency=3 --test-timeout=600000' ;;
+  fast-path) options='--test-concurrency=2 --test-timeout=600000' ;;
   browser) options='--test-concurrency=1 --test-timeout=300000' ;;
   e2e) options='--test-concurrency=3 --test-timeout=2100000' ;;
-  # Nodes that restart, go and join, with one backend after the other.
   diagnosis) options='--test-concurrency=2 --test-timeout=600000' ;;
+  # Nodes that restart, go and join, with one backend after the other.
   kind) options='--test-concurrency=1 --test-timeout=2700000' ;;
-  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, browser, diagnosis, e2e, kind" >&2 && exit 1 ;;
+  *) echo "scripts/test.sh: unknown suite '$suite'; known: check, unit, netns, fast-path, browser, diagnosis, e2e, kind" >&2 && exit 1 ;;
 esac
 
 # What it tests is built.
@@ -59,7 +62,7 @@ esac
 
 files() {
   case $suite in
-    unit) find src web test bench -name node_modules -prune -o -path test/browser -prune -o -path test/diagnosis -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
+    unit) find src web test bench -name node_modules -prune -o -path test/browser -prune -o -path test/diagnosis -prune -o -path test/fast-path -prune -o -path test/netns -prune -o -path test/e2e -prune -o -path test/kind -prune -o -name '*.test.ts' -print ;;
     *) find "test/$suite" -name node_modules -prune -o -name '*.test.ts' -print ;;
   esac | LC_ALL=C sort
 }

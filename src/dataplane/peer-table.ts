@@ -33,16 +33,7 @@ import {
 import { PeerTableReader } from './peer-table-reader.ts';
 import { ADDRESS6_WORDS, ENTRY6_WORDS, insert6, putAddress6, putNetwork6, word6 } from './prefix6-words.ts';
 
-/**
- * Who owns which subnet, in shared memory: written by the control plane, read by the packet workers without a lock.
- *
- * Two copies of the table lie side by side. The writer fills the one that is not in use and then flips an index. A worker
- * announces the copy it reads for the length of one batch (`enter`/`leave`), and the writer waits for the workers to
- * leave a copy before it fills it again, which takes at most one batch.
- *
- * Lookup is by longest prefix: one hash probe for each prefix length that occurs (one or two in practice), so its cost
- * does not grow with the number of peers.
- */
+/** Another host of the network, as the packet workers need it. */
 export interface Peer {
   /** Stable for as long as the peer is known; indexes the counters. 1 … capacity−1, 0 is nobody. */
   readonly slot: number;
@@ -74,6 +65,16 @@ export interface PeerTableContent extends PerFamily<OwnPart<Ipv4Prefix> | undefi
   readonly mtu: number;
 }
 
+/**
+ * Who owns which subnet, in shared memory: written by the control plane, read by the packet workers without a lock.
+ *
+ * Two copies of the table lie side by side. The writer fills the one that is not in use and then flips an index. A worker
+ * announces the copy it reads for the length of one batch (`enter`/`leave`), and the writer waits for the workers to
+ * leave a copy before it fills it again, which takes at most one batch.
+ *
+ * Lookup is by longest prefix: one hash probe for each prefix length that occurs (one or two in practice), so its cost
+ * does not grow with the number of peers.
+ */
 export class PeerTable {
   readonly buffer: SharedArrayBuffer;
   readonly capacity: number;

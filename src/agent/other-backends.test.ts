@@ -3,17 +3,18 @@ import { test } from 'node:test';
 import { FAKE_IDENTITY_HOST, openedBackend } from '../../test/fakes/backends.ts';
 import { addresses } from '../../test/fakes/host-networks.ts';
 import { eventually } from '../../test/netns/waiting.ts';
-import { type Backend, type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
+import { type ExternalInterface, NO_PEER_STATE } from '../backend/backend.ts';
 import { backendKind, backendKinds, backendsBeside, configuredBackend, identifyBackend } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder } from '../dataplane/supervisor.ts';
+import { mergedStates } from '../desired/merged-states.ts';
 import { describeRoute } from '../desired/state.ts';
 import { perFamily } from '../ip/family.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
-import { merged, OtherBackends, OwnAnswers } from './other-backends.ts';
+import { OtherBackends } from './other-backends.ts';
 
 const netConf = (backend: object): string => JSON.stringify({ Network: '10.244.0.0/16', Backend: backend });
 const configOf = (backend: object) =>
@@ -77,7 +78,7 @@ test('peers of another backend are reached in its way, with the settings from be
   others.publish();
   assert.equal((published.at(-1) as unknown[]).length, 1);
   const vxlan = await openedBackend(netConf({ Type: 'vxlan' }), EXTERNAL);
-  const state = merged(vxlan.host(own).kernel, others.hostStates(own));
+  const state = mergedStates(vxlan.host(own).kernel, others.hostStates(own));
   assert.deepEqual(
     state.links.map(({ name }) => name),
     ['eth0', 'flannel.1', 'flannel0'],
@@ -125,35 +126,4 @@ test('no other backend stands beside one that encrypts, or one that looks at nob
     const expected = { vxlan: ['', 'host-gw'], 'host-gw': ['', 'vxlan'] };
     assert.deepEqual([...candidates.keys()].sort(), new Map(Object.entries(expected)).get(type) ?? [], type);
   }
-});
-
-test('whose peer one is goes by its type, where the own backend looks at that', async () => {
-  const own = lease(1, '');
-  const [udp, hostGw] = [
-    await openedBackend(netConf({ Type: 'udp' }), EXTERNAL),
-    await openedBackend(netConf({ Type: 'host-gw' }), EXTERNAL),
-  ];
-  assert.equal(new OwnAnswers(udp, own).isForAnother(lease(2, 'vxlan')), false);
-  const answers = new OwnAnswers(hostGw, own);
-  assert.equal(answers.isForAnother(lease(2, 'vxlan')), true);
-  assert.equal(answers.isForAnother(lease(2, 'host-gw')), false);
-});
-
-test('the own backend is asked once for a lease of another type', async () => {
-  const hostGw = await openedBackend(netConf({ Type: 'host-gw' }), EXTERNAL);
-  const asked: Lease[] = [];
-  const counting: Backend = {
-    ...hostGw,
-    peer: (own, peer) => {
-      asked.push(peer);
-      return hostGw.peer(own, peer);
-    },
-  };
-  const answers = new OwnAnswers(counting, lease(1, 'host-gw'));
-  const [first, changed] = [lease(2, 'vxlan'), lease(2, 'vxlan')];
-  for (const peer of [first, first, changed]) {
-    assert.equal(answers.isForAnother(peer), true);
-    assert.ok('skipped' in answers.of(peer));
-  }
-  assert.deepEqual(asked, [first, changed]);
 });

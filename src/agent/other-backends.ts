@@ -2,7 +2,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   type Backend,
   type ExternalInterface,
-  isSkipped,
   NO_PEER_STATE,
   type PeerPart,
   type SkippedPeer,
@@ -203,51 +202,4 @@ export class OtherBackends implements AsyncDisposable {
       .finally(() => this.#closing.delete(closing));
     this.#closing.add(closing);
   }
-}
-
-/** What the own backend says of peers. It is asked once for each lease of a peer of another type, however often this is. */
-export class OwnAnswers {
-  readonly backend: Backend;
-  readonly own: Lease;
-  readonly #answers = new WeakMap<Lease, PeerPart | SkippedPeer>();
-
-  constructor(backend: Backend, own: Lease) {
-    this.backend = backend;
-    this.own = own;
-  }
-
-  /** @throws what the backend throws for this peer. */
-  of(peer: Lease): PeerPart | SkippedPeer {
-    if (this.#isOfOwnType(peer)) return this.backend.peer(this.own, peer);
-    const known = this.#answers.get(peer);
-    if (known !== undefined) return known;
-    const answer = this.backend.peer(this.own, peer);
-    this.#answers.set(peer, answer);
-    return answer;
-  }
-
-  /** Whether this peer is for another backend, by what it says of itself. @throws what the backend throws for this peer. */
-  isForAnother(peer: Lease): boolean {
-    return !this.#isOfOwnType(peer) && isSkipped(this.of(peer));
-  }
-
-  #isOfOwnType(peer: Lease): boolean {
-    return peer.attrs.backendType === this.backend.attrs.backendType;
-  }
-}
-
-/** One state for all; `first` decides what is said only once. */
-export function merged(first: WantedState, others: readonly WantedState[]): WantedState {
-  if (others.length === 0) return first;
-  const all = [first, ...others];
-  const links = new Map(all.flatMap((state) => state.links).map((link) => [link.name, link]));
-  return {
-    ...first,
-    links: [...links.values()],
-    addresses: all.flatMap(({ addresses }) => addresses),
-    sysctls: all.flatMap(({ sysctls }) => sysctls),
-    routes: all.flatMap(({ routes }) => routes),
-    neighbours: all.flatMap(({ neighbours }) => neighbours),
-    fdb: all.flatMap(({ fdb }) => fdb),
-  };
 }

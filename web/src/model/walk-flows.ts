@@ -79,214 +79,197 @@ const ESP_TRAILER = 2 + 16;
 const DATA = 18;
 
 const data: Header = { name: 'data', bytes: DATA, isOuter: false };
-const header = (name: Header['name'], bytes: number, isOuter = false): Header => ({ name, bytes, isOuter });
+const header = (name: Header['name'], bytes: number): Header => ({ name, bytes, isOuter: false });
+const outer = (name: Header['name'], bytes: number): Header => ({ name, bytes, isOuter: true });
 const packet = [header('IP', IP), header('UDP', UDP), data];
 const framed = [header('Ethernet', ETHERNET), ...packet];
-const inUdp = [header('IP', IP, true), header('UDP', UDP, true), ...packet];
-const inUdpFramed = [header('Ethernet', ETHERNET, true), ...inUdp];
+const inUdp = [outer('IP', IP), outer('UDP', UDP), ...packet];
+const inUdpFramed = [outer('Ethernet', ETHERNET), ...inUdp];
 const inVxlan = [
-  header('Ethernet', ETHERNET, true),
-  header('IP', IP, true),
-  header('UDP', UDP, true),
-  header('VXLAN', VXLAN, true),
-  header('Ethernet', ETHERNET, true),
+  outer('Ethernet', ETHERNET),
+  outer('IP', IP),
+  outer('UDP', UDP),
+  outer('VXLAN', VXLAN),
+  outer('Ethernet', ETHERNET),
   ...packet,
 ];
-const inIp = [header('Ethernet', ETHERNET, true), header('IP', IP, true), ...packet];
+const inIp = [outer('Ethernet', ETHERNET), outer('IP', IP), ...packet];
 const inWireguard = [
-  header('Ethernet', ETHERNET, true),
-  header('IP', IP, true),
-  header('UDP', UDP, true),
-  header('WireGuard', WIREGUARD, true),
+  outer('Ethernet', ETHERNET),
+  outer('IP', IP),
+  outer('UDP', UDP),
+  outer('WireGuard', WIREGUARD),
   ...packet,
-  header('trailer', WIREGUARD_TRAILER, true),
+  outer('trailer', WIREGUARD_TRAILER),
 ];
 const inEsp = [
-  header('Ethernet', ETHERNET, true),
-  header('IP', IP, true),
-  header('ESP', ESP, true),
+  outer('Ethernet', ETHERNET),
+  outer('IP', IP),
+  outer('ESP', ESP),
   ...packet,
-  header('trailer', ESP_TRAILER, true),
+  outer('trailer', ESP_TRAILER),
 ];
 
-type Draft = Omit<FlowHop, 'side'>;
+type Step = Omit<FlowHop, 'side'>;
 
-const hop = (place: string, layer: Layer, headers: readonly Header[], what: string, isContainer = false): Draft => ({
-  place,
-  layer,
-  headers,
-  what,
-  isContainer,
+const onHost = (place: string, layer: Layer, headers: readonly Header[], what: string): Step => ({
+  ...{ place, layer, headers, what },
+  isContainer: false,
 });
+const inContainer = (...step: Parameters<typeof onHost>): Step => ({ ...onHost(...step), isContainer: true });
 
 const containerOut = [
-  hop('application', 'user', [data], 'writes a message to its socket', true),
-  hop('socket', 'kernel', packet, 'UDP and IP headers are put before it', true),
-  hop('veth', 'kernel', framed, 'leaves the container by its veth pair', true),
-  hop('cni0', 'kernel', framed, 'the bridge of all containers of the host gives it to the host'),
+  inContainer('application', 'user', [data], 'writes a message to its socket'),
+  inContainer('socket', 'kernel', packet, 'UDP and IP headers are put before it'),
+  inContainer('veth', 'kernel', framed, 'leaves the container by its veth pair'),
+  onHost('cni0', 'kernel', framed, 'the bridge of all containers of the host gives it to the host'),
 ];
 const containerIn = [
-  hop('cni0', 'kernel', framed, 'the bridge knows the container by its MAC address'),
-  hop('veth', 'kernel', framed, 'enters the container', true),
-  hop('socket', 'kernel', packet, 'IP and UDP headers are taken off', true),
-  hop('application', 'user', [data], 'reads the message', true),
+  onHost('cni0', 'kernel', framed, 'the bridge knows the container by its MAC address'),
+  inContainer('veth', 'kernel', framed, 'enters the container'),
+  inContainer('socket', 'kernel', packet, 'IP and UDP headers are taken off'),
+  inContainer('application', 'user', [data], 'reads the message'),
 ];
-const wire = hop('wire', 'physical', inUdpFramed, 'one datagram between the hosts');
+const onWire = (headers: readonly Header[], what: string): Step => onHost('wire', 'physical', headers, what);
+
+interface Way {
+  readonly colour: Flow['colour'];
+  readonly from: readonly Step[];
+  readonly wire: Step;
+  readonly to: readonly Step[];
+}
+
+/** Between two containers. @param from from the routing of the one host on; `to` up to that of the other. */
+const ofContainers = (from: readonly Step[], wire: Step, to: readonly Step[]): Way => ({
+  colour: 'tun',
+  from: [...containerOut, ...from],
+  wire,
+  to: [...to, ...containerIn],
+});
+
+const WAYS: Readonly<Record<FlowKind, Way>> = {
+  forwarder: ofContainers(
+    [
+      onHost('flannel0', 'kernel', packet, 'the route of the overlay leads to the TUN device; TTL one less'),
+      onHost('flanneld', 'user', packet, 'the agent reads it, and looks up the host that owns the address'),
+      onHost('UDP socket', 'kernel', inUdp, 'the whole packet becomes the payload of a datagram to that host'),
+      onHost('eth0', 'kernel', inUdpFramed, 'an ordinary datagram for the network card'),
+    ],
+    onWire(inUdpFramed, 'one datagram between the hosts'),
+    [
+      onHost('eth0', 'kernel', inUdpFramed, 'an ordinary datagram to port 8285'),
+      onHost('UDP socket', 'kernel', inUdp, 'the outer headers are taken off'),
+      onHost('flanneld', 'user', packet, 'the agent checks sender and destination'),
+      onHost('flannel0', 'kernel', packet, 'it is written to the TUN device; TTL one less'),
+    ],
+  ),
+  'fast-path': ofContainers(
+    [
+      onHost('flannel0', 'kernel', inUdp, 'an eBPF program puts the outer headers before it: no user space'),
+      onHost('eth0', 'kernel', inUdpFramed, 'the same datagram that the agent would have sent'),
+    ],
+    onWire(inUdpFramed, 'one datagram between the hosts'),
+    [
+      onHost('eth0', 'kernel', inUdpFramed, 'an eBPF program checks it and takes the outer headers off'),
+      onHost('flannel0', 'kernel', packet, 'appears as if it had come out of the TUN device'),
+    ],
+  ),
+  vxlan: ofContainers(
+    [
+      onHost(
+        'flannel.1',
+        'kernel',
+        inVxlan.slice(1),
+        'the kernel makes an Ethernet frame and puts VXLAN, UDP and IP before it',
+      ),
+      onHost('eth0', 'kernel', inVxlan, 'a datagram to port 8472'),
+    ],
+    onWire(inVxlan, 'one datagram between the hosts'),
+    [
+      onHost('eth0', 'kernel', inVxlan, 'a datagram to port 8472'),
+      onHost('flannel.1', 'kernel', framed, 'the kernel takes IP, UDP and VXLAN off'),
+    ],
+  ),
+  direct: ofContainers(
+    [onHost('eth0', 'kernel', framed, 'the route leads to the other host itself: nothing is put around it')],
+    onWire(framed, 'the container’s own packet between the hosts'),
+    [onHost('eth0', 'kernel', framed, 'the host forwards it to the bridge')],
+  ),
+  ipip: ofContainers(
+    [
+      onHost('flannel.ipip', 'kernel', inIp.slice(1), 'the kernel puts a second IP header before it: no UDP'),
+      onHost('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
+    ],
+    onWire(inIp, 'one packet between the hosts'),
+    [
+      onHost('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
+      onHost('flannel.ipip', 'kernel', packet, 'the kernel takes the outer IP header off'),
+    ],
+  ),
+  wireguard: ofContainers(
+    [
+      onHost(
+        'flannel-wg',
+        'kernel',
+        inWireguard.slice(1),
+        'the kernel encrypts it with the key of the host that owns the address, and puts WireGuard, UDP and IP before it',
+      ),
+      onHost('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
+    ],
+    onWire(inWireguard, 'one datagram between the hosts, whose payload is encrypted'),
+    [
+      onHost('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
+      onHost(
+        'flannel-wg',
+        'kernel',
+        packet,
+        'the kernel decrypts it, and checks that its sender is in the subnet of that key',
+      ),
+    ],
+  ),
+  ipsec: ofContainers(
+    [
+      onHost(
+        'IPsec',
+        'kernel',
+        inEsp.slice(1),
+        'no device: a policy of the kernel has it encrypted, and puts ESP and IP before it',
+      ),
+      onHost('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
+    ],
+    onWire(inEsp, 'one packet between the hosts, encrypted from its ESP header on'),
+    [
+      onHost('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
+      onHost('IPsec', 'kernel', packet, 'the kernel decrypts it, and a policy checks that it came by this tunnel'),
+    ],
+  ),
+  native: {
+    colour: 'native',
+    from: [
+      onHost('application', 'user', [data], 'a program of the host writes a message to its socket'),
+      onHost('socket', 'kernel', packet, 'UDP and IP headers are put before it'),
+      onHost('eth0', 'kernel', framed, 'leaves by the network card'),
+    ],
+    wire: onWire(framed, 'one datagram between the hosts'),
+    to: [
+      onHost('eth0', 'kernel', framed, 'arrives'),
+      onHost('socket', 'kernel', packet, 'IP and UDP headers are taken off'),
+      onHost('application', 'user', [data], 'reads the message'),
+    ],
+  },
+};
 
 /** The steps of one way. */
 export function flowOf(kind: FlowKind): Flow {
-  const title = FLOW_TITLES[kind];
-  const flow = (colour: Flow['colour'], out: readonly Draft[], middle: Draft, back: readonly Draft[]): Flow => ({
-    kind,
-    title,
-    colour,
+  const { colour, from, wire, to } = WAYS[kind];
+  return {
+    ...{ kind, colour, title: FLOW_TITLES[kind] },
     hops: [
-      ...out.map((one): FlowHop => ({ ...one, side: 'from' })),
-      { ...middle, side: 'wire' },
-      ...back.map((one): FlowHop => ({ ...one, side: 'to' })),
+      ...from.map((step): FlowHop => ({ ...step, side: 'from' })),
+      { ...wire, side: 'wire' },
+      ...to.map((step): FlowHop => ({ ...step, side: 'to' })),
     ],
-  });
-  switch (kind) {
-    case 'forwarder':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop('flannel0', 'kernel', packet, 'the route of the overlay leads to the TUN device; TTL one less'),
-          hop('flanneld', 'user', packet, 'the agent reads it, and looks up the host that owns the address'),
-          hop('UDP socket', 'kernel', inUdp, 'the whole packet becomes the payload of a datagram to that host'),
-          hop('eth0', 'kernel', inUdpFramed, 'an ordinary datagram for the network card'),
-        ],
-        wire,
-        [
-          hop('eth0', 'kernel', inUdpFramed, 'an ordinary datagram to port 8285'),
-          hop('UDP socket', 'kernel', inUdp, 'the outer headers are taken off'),
-          hop('flanneld', 'user', packet, 'the agent checks sender and destination'),
-          hop('flannel0', 'kernel', packet, 'it is written to the TUN device; TTL one less'),
-          ...containerIn,
-        ],
-      );
-    case 'fast-path':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop('flannel0', 'kernel', inUdp, 'an eBPF program puts the outer headers before it: no user space'),
-          hop('eth0', 'kernel', inUdpFramed, 'the same datagram that the agent would have sent'),
-        ],
-        wire,
-        [
-          hop('eth0', 'kernel', inUdpFramed, 'an eBPF program checks it and takes the outer headers off'),
-          hop('flannel0', 'kernel', packet, 'appears as if it had come out of the TUN device'),
-          ...containerIn,
-        ],
-      );
-    case 'vxlan':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop(
-            'flannel.1',
-            'kernel',
-            inVxlan.slice(1),
-            'the kernel makes an Ethernet frame and puts VXLAN, UDP and IP before it',
-          ),
-          hop('eth0', 'kernel', inVxlan, 'a datagram to port 8472'),
-        ],
-        { ...wire, headers: inVxlan },
-        [
-          hop('eth0', 'kernel', inVxlan, 'a datagram to port 8472'),
-          hop('flannel.1', 'kernel', framed, 'the kernel takes IP, UDP and VXLAN off'),
-          ...containerIn,
-        ],
-      );
-    case 'direct':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop('eth0', 'kernel', framed, 'the route leads to the other host itself: nothing is put around it'),
-        ],
-        { ...wire, headers: framed, what: 'the container’s own packet between the hosts' },
-        [hop('eth0', 'kernel', framed, 'the host forwards it to the bridge'), ...containerIn],
-      );
-    case 'ipip':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop('flannel.ipip', 'kernel', inIp.slice(1), 'the kernel puts a second IP header before it: no UDP'),
-          hop('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
-        ],
-        { ...wire, headers: inIp, what: 'one packet between the hosts' },
-        [
-          hop('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
-          hop('flannel.ipip', 'kernel', packet, 'the kernel takes the outer IP header off'),
-          ...containerIn,
-        ],
-      );
-    case 'wireguard':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop(
-            'flannel-wg',
-            'kernel',
-            inWireguard.slice(1),
-            'the kernel encrypts it with the key of the host that owns the address, and puts WireGuard, UDP and IP before it',
-          ),
-          hop('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
-        ],
-        { ...wire, headers: inWireguard, what: 'one datagram between the hosts, whose payload is encrypted' },
-        [
-          hop('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
-          hop(
-            'flannel-wg',
-            'kernel',
-            packet,
-            'the kernel decrypts it, and checks that its sender is in the subnet of that key',
-          ),
-          ...containerIn,
-        ],
-      );
-    case 'ipsec':
-      return flow(
-        'tun',
-        [
-          ...containerOut,
-          hop(
-            'IPsec',
-            'kernel',
-            inEsp.slice(1),
-            'no device: a policy of the kernel has it encrypted, and puts ESP and IP before it',
-          ),
-          hop('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
-        ],
-        { ...wire, headers: inEsp, what: 'one packet between the hosts, encrypted from its ESP header on' },
-        [
-          hop('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
-          hop('IPsec', 'kernel', packet, 'the kernel decrypts it, and a policy checks that it came by this tunnel'),
-          ...containerIn,
-        ],
-      );
-    case 'native':
-      return flow(
-        'native',
-        [
-          hop('application', 'user', [data], 'a program of the host writes a message to its socket'),
-          hop('socket', 'kernel', packet, 'UDP and IP headers are put before it'),
-          hop('eth0', 'kernel', framed, 'leaves by the network card'),
-        ],
-        { ...wire, headers: framed, what: 'one datagram between the hosts' },
-        [
-          hop('eth0', 'kernel', framed, 'arrives'),
-          hop('socket', 'kernel', packet, 'IP and UDP headers are taken off'),
-          hop('application', 'user', [data], 'reads the message'),
-        ],
-      );
-  }
+  };
 }
 
 export function bytesOf(headers: readonly Header[]): number {

@@ -14,7 +14,9 @@ import { LeaseUpdateQueue } from '../update-queue.ts';
 import type { Int64, KeyRecord, KeyValue, WatchResponse } from './etcd-api.ts';
 import { EtcdClient, type EtcdClientOptions } from './etcd-client.ts';
 import { EtcdError } from './etcd-error.ts';
-import { type Binding, entriesOf, LeaseRegistry, type ListedKey, type Listing, PERMANENT } from './lease-registry.ts';
+import { type Binding, entriesOf, LeaseRegistry, type Listing, PERMANENT } from './lease-registry.ts';
+import { Timer } from './timer.ts';
+import { WatchedLeases } from './watched-leases.ts';
 
 export interface EtcdSubnetManagerOptions extends EtcdClientOptions {
   /** Key prefix; `/coreos.com/network` unless given. */
@@ -40,11 +42,6 @@ const RETRY = { firstMs: 100, maxMs: 5_000 };
 const RACE = { firstMs: 20, maxMs: 1_000 };
 /** A watch that broke sooner than that did not really work: the next attempt waits longer. */
 const SETTLED_MS = 5_000;
-
-const MAX_NAME_SHOWN = 100;
-
-/** Entries that are read before others have their turn: some ten milliseconds. */
-const SLICE = 1_000;
 
 /** etcd tells the rest of a lease in whole seconds. */
 const ROUNDING_MS = 2_000;
@@ -407,7 +404,7 @@ export class EtcdSubnetManager implements SubnetManager {
   async #pump(queue: LeaseUpdateQueue, backendData: boolean, signal: AbortSignal): Promise<void> {
     const outage = this.#outage('Error watching leases');
     const bound = (): number => this.#now() + this.#leaseTtlSeconds * 1000;
-    const view = new PeerView(this.#registry, this.#report, backendData, bound);
+    const view = new WatchedLeases(this.#registry, this.#report, { backendData, bound });
     let next: Int64 | undefined;
     let why: string | undefined;
     while (!signal.aborted) {
@@ -457,94 +454,4 @@ function isBehind(response: WatchResponse, from: Int64): boolean {
 
 function sameValue(a: LeaseAttrs, b: LeaseAttrs): boolean {
   return encodeLeaseValue(a) === encodeLeaseValue(b);
-}
-
-/** What the watch of all leases has seen, by lease. */
-class PeerView {
-  readonly #registry: LeaseRegistry;
-  readonly #report: ReportSink;
-  readonly #backendData: boolean;
-  readonly #bound: () => number;
-  #leases = new Map<LeaseKey, Lease>();
-  /** Keys that were reported, with the revision that was: each damage is told once. */
-  #reported = new Map<string, Int64>();
-
-  constructor(registry: LeaseRegistry, report: ReportSink, backendData: boolean, bound: () => number) {
-    this.#registry = registry;
-    this.#report = report;
-    this.#backendData = backendData;
-    this.#bound = bound;
-  }
-
-  leases(): Lease[] {
-    return [...this.#leases.values()];
-  }
-
-  /** In slices: in a large cluster others have their turn meanwhile. Nothing else may be called until it resolves. */
-  async reset(keys: readonly ListedKey[]): Promise<void> {
-    const leases = new Map<LeaseKey, Lease>();
-    const names = new Set(keys.map(({ kv }) => this.#registry.nameOf(kv)));
-    this.#reported = new Map([...this.#reported].filter(([name]) => names.has(name)));
-    for (const [i, listed] of keys.entries()) {
-      if (i % SLICE === SLICE - 1) await new Promise((resolve) => setImmediate(resolve));
-      const lease = this.#read(listed);
-      if (lease !== undefined) leases.set(leaseKey(lease), lease);
-    }
-    this.#leases = leases;
-  }
-
-  put(kv: KeyValue, queue: LeaseUpdateQueue): void {
-    const lease = this.#read(this.#registry.listed(kv, { data: this.#backendData }));
-    if (lease === undefined) return;
-    this.#leases.set(leaseKey(lease), lease);
-    queue.set(lease);
-  }
-
-  delete(deleted: KeyValue, queue: LeaseUpdateQueue): void {
-    const { kv } = this.#registry.listed(deleted, { data: false });
-    this.#reported.delete(this.#registry.nameOf(kv));
-    const key = this.#registry.leaseKeyOf(kv);
-    if (key === undefined || !this.#leases.delete(key)) return;
-    queue.removed(key);
-  }
-
-  /** The lease that a key says now; the one it said before when it cannot be read. */
-  #read({ kv, entry, problem }: ListedKey): Lease | undefined {
-    if (problem !== undefined) {
-      const name = this.#registry.nameOf(kv);
-      if (this.#reported.get(name) !== kv.mod_revision) {
-        this.#reported.set(name, kv.mod_revision);
-        this.#report({ type: 'entry-unreadable', key: nameShown(name), reason: problem });
-      }
-    }
-    if (entry?.attrs === undefined) {
-      const key = this.#registry.leaseKeyOf(kv);
-      return key === undefined ? undefined : this.#leases.get(key);
-    }
-    const { subnets, attrs, since } = entry;
-    return { subnets, attrs, expiresAtMs: kv.lease === '0' ? undefined : this.#bound(), origin: { since } };
-  }
-}
-
-/** An etcd key may be a megabyte long. */
-function nameShown(name: string): string {
-  return name.length <= MAX_NAME_SHOWN ? name : `${name.slice(0, MAX_NAME_SHOWN)}…`;
-}
-
-/** A signal that fires after a while and, unlike AbortSignal.timeout, keeps the process alive and can be taken back. */
-class Timer implements Disposable {
-  readonly #controller = new AbortController();
-  readonly #timer: NodeJS.Timeout;
-
-  constructor(ms: number) {
-    this.#timer = setTimeout(() => this.#controller.abort(), Math.max(0, ms));
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-  }
 }

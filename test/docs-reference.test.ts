@@ -9,7 +9,7 @@ import { commandReference } from '../scripts/command-reference.ts';
 import { backendKind, backendKinds } from '../src/backend/registry.ts';
 import { ProcessLife } from '../src/cmd/process-life.ts';
 import { weftProgram } from '../src/cmd/weft/program.ts';
-import { flanneldUsage } from '../src/config/flanneld-options.ts';
+import { flanneldUsage } from '../src/config/flanneld-flags.ts';
 import { inspectNetConf } from '../src/config/net-conf.ts';
 import { sectionOf } from './markdown.ts';
 

@@ -1,6 +1,7 @@
 import type { Inspection } from '../api/inspection.ts';
 import type { Config, Doctor, LeaseEntry, Leases, Peers, ReadinessAnswer, Rules, Self, State } from '../api/schema.ts';
-import { type FlanneldOptions, shownFlanneldOptions } from '../config/flanneld-options.ts';
+import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import { shownFlanneldOptions } from '../config/shown-flanneld-options.ts';
 import { networksOf } from '../config/network-config.ts';
 import { compareState } from '../desired/comparison.ts';
 import { describeOp } from '../desired/op.ts';

@@ -11,7 +11,7 @@ import { FAMILIES, present } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv6Addr } from '../ip/ipv6.ts';
 import { type Ipv4Prefix, type Ipv6Prefix, mask4, prefix4, prefix6 } from '../ip/prefix.ts';
-import { DisjointPrefixes } from './disjoint-prefixes.ts';
+import { DisjointSubnets } from './disjoint-subnets.ts';
 import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
 import { agree, overlap, type Subnets } from './subnets.ts';
 
@@ -105,11 +105,9 @@ export class LeaseGate {
   readonly #refused = new Map<EntryId, Refusal>();
   /** Whom an admitted entry keeps out. */
   readonly #keptOut = new Map<EntryId, Set<EntryId>>();
-  readonly #subnets4 = DisjointPrefixes.ipv4<EntryId>();
-  readonly #subnets6 = DisjointPrefixes.ipv6<EntryId>();
-  /** Public addresses of the admitted that lie in the network: seldom any. */
-  readonly #addresses4 = DisjointPrefixes.ipv4<Set<EntryId>>();
-  readonly #addresses6 = DisjointPrefixes.ipv6<Set<EntryId>>();
+  readonly #subnets = new DisjointSubnets<EntryId>();
+  /** Public addresses of the admitted that lie in the network, each as a subnet of its own: seldom any. */
+  readonly #addresses = new DisjointSubnets<Set<EntryId>>();
   readonly #counts = new Map<RefusalReason, number>();
   #ownEntry: Lease | undefined;
   #freed: EntryId[] = [];
@@ -222,10 +220,9 @@ export class LeaseGate {
     this.#noteChange(leaseKey(lease), lease);
     if (before !== undefined && this.#forgetAddresses(id, before)) this.#freed.push(id);
     for (const address of this.#addressesInside(lease)) {
-      const ids = this.#at(address);
+      const ids = this.#addresses.overlapping(only(address));
       if (ids !== undefined) ids.add(id);
-      else if (isIpv4(address)) this.#addresses4.add(singlePrefix4(address), new Set([id]));
-      else this.#addresses6.add(singlePrefix6(address), new Set([id]));
+      else this.#addresses.add(only(address), new Set([id]));
     }
   }
 
@@ -233,18 +230,10 @@ export class LeaseGate {
   #forgetAddresses(id: EntryId, lease: Lease): boolean {
     const addresses = this.#addressesInside(lease);
     for (const address of addresses) {
-      const ids = this.#at(address);
-      if (ids === undefined || !ids.delete(id) || ids.size > 0) continue;
-      if (isIpv4(address)) this.#addresses4.delete(singlePrefix4(address));
-      else this.#addresses6.delete(singlePrefix6(address));
+      const ids = this.#addresses.overlapping(only(address));
+      if (ids?.delete(id) === true && ids.size === 0) this.#addresses.delete(only(address));
     }
     return addresses.length > 0;
-  }
-
-  #at(address: IpAddr): Set<EntryId> | undefined {
-    return isIpv4(address)
-      ? this.#addresses4.overlapping(singlePrefix4(address))
-      : this.#addresses6.overlapping(singlePrefix6(address));
   }
 
   #addressesInside({ attrs: { publicAddresses } }: Lease): readonly IpAddr[] {
@@ -260,9 +249,7 @@ export class LeaseGate {
   /** Whether its public address lies in the subnet of one that is admitted; it is refused then, and kept out by that one. */
   #isCovered(id: EntryId, lease: Lease): boolean {
     for (const address of this.#addressesInside(lease)) {
-      const by = isIpv4(address)
-        ? this.#subnets4.overlapping(singlePrefix4(address))
-        : this.#subnets6.overlapping(singlePrefix6(address));
+      const by = this.#subnets.overlapping(only(address));
       if (by === undefined) continue;
       this.#keepOut(id, lease, 'address-in-network', by);
       return true;
@@ -287,11 +274,9 @@ export class LeaseGate {
       this.#refuse(id, { lease, reason: 'overlaps-own', by: this.#ownEntry ?? this.#own });
       return;
     }
-    const { ipv4, ipv6 } = this.#claimed(lease);
-    const blocker = (ipv4 && this.#subnets4.overlapping(ipv4)) ?? (ipv6 && this.#subnets6.overlapping(ipv6));
-    const [addressed] =
-      (ipv4 && this.#addresses4.overlapping(ipv4)) ?? (ipv6 && this.#addresses6.overlapping(ipv6)) ?? [];
-    const earlier = blocker ?? addressed;
+    const claimed = this.#claimed(lease);
+    const [addressed] = this.#addresses.overlapping(claimed) ?? [];
+    const earlier = this.#subnets.overlapping(claimed) ?? addressed;
     if (earlier !== undefined) {
       this.#keepOut(id, lease, 'overlaps-earlier', earlier);
       return;
@@ -303,8 +288,7 @@ export class LeaseGate {
     }
     this.#forgive(id);
     this.#keep(id, lease);
-    if (ipv4 !== undefined) this.#subnets4.add(ipv4, id);
-    if (ipv6 !== undefined) this.#subnets6.add(ipv6, id);
+    this.#subnets.add(claimed, id);
   }
 
   #remove(id: EntryId): void {
@@ -318,9 +302,7 @@ export class LeaseGate {
     if (lease === undefined) return;
     this.#admitted.delete(id);
     this.#noteChange(leaseKey(lease), undefined);
-    const { ipv4, ipv6 } = this.#claimed(lease);
-    if (ipv4 !== undefined) this.#subnets4.delete(ipv4);
-    if (ipv6 !== undefined) this.#subnets6.delete(ipv6);
+    this.#subnets.delete(this.#claimed(lease));
     this.#forgetAddresses(id, lease);
     this.#freed.push(id);
   }
@@ -447,12 +429,10 @@ export class LeaseGate {
   }
 }
 
-function singlePrefix4(address: Ipv4Addr): Ipv4Prefix {
-  return prefix4(address, 32);
-}
-
-function singlePrefix6(address: Ipv6Addr): Ipv6Prefix {
-  return prefix6(address, 128);
+function only(address: IpAddr): Subnets {
+  return isIpv4(address)
+    ? { ipv4: prefix4(address, 32), ipv6: undefined }
+    : { ipv4: undefined, ipv6: prefix6(address, 128) };
 }
 
 /** Whether a host may get the subnet that the address lies in. */

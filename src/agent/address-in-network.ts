@@ -2,10 +2,10 @@ import type { ExternalInterface } from '../backend/backend.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import { containsAddr, formatAddr, formatPrefix, type IpAddr } from '../ip/address.ts';
 import { FAMILIES } from '../ip/family.ts';
-import { isLeasable } from '../lease/lease-gate.ts';
+import { isLeasable } from '../lease/gate-rules.ts';
 
 /**
- * What an operator must keep in mind where this host's own address lies in the network, in words for the log: lease/lease-gate.ts
+ * What an operator must keep in mind where this host's own address lies in the network, in words for the log: lease/gate-rules.ts
  * has the rule by which other hosts judge it. The udp backend does not start then.
  *
  * @param isPlanned whether weft cuts the network into subnets; Kubernetes does that by rules of its own.

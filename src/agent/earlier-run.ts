@@ -7,7 +7,8 @@ import { readSubnetFile } from '../config/subnet-file.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
-import { admittedOf, type GateRules } from '../lease/lease-gate.ts';
+import type { GateRules } from '../lease/gate-rules.ts';
+import { admittedOf } from '../lease/lease-gate.ts';
 import type { Log } from '../log/log.ts';
 import { describeStore } from './store-name.ts';
 

@@ -2,7 +2,7 @@ import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import { MAX_PEERS } from '../dataplane/supervisor.ts';
 import type { IpAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
-import type { GateRules } from '../lease/lease-gate.ts';
+import type { GateRules } from '../lease/gate-rules.ts';
 import type { NodePlane } from './node-plane.ts';
 
 /** What a lease of another host must be like to be believed here. `hostAddresses` are all that this host has. */

@@ -1,8 +1,8 @@
 import type { Inspection } from '../api/inspection.ts';
 import type { Config, Doctor, LeaseEntry, Leases, Peers, ReadinessAnswer, Rules, Self, State } from '../api/schema.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import { shownFlanneldOptions } from '../config/shown-flanneld-options.ts';
 import { networksOf } from '../config/network-config.ts';
+import { shownFlanneldOptions } from '../config/shown-flanneld-options.ts';
 import { compareState } from '../desired/comparison.ts';
 import { describeOp } from '../desired/op.ts';
 import { describeProblem } from '../desired/problem.ts';
@@ -10,7 +10,7 @@ import type { EventRing } from '../events/event-ring.ts';
 import { formatAddr, formatPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import type { Lease } from '../lease/lease.ts';
-import { describeRefusal } from '../lease/lease-gate.ts';
+import { describeRefusal } from '../lease/refusal.ts';
 import type { ProcessLog } from '../log/log.ts';
 import type { AgentFigures } from './agent-figures.ts';
 import type { NodePlane } from './node-plane.ts';

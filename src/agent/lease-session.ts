@@ -5,16 +5,11 @@ import { describeError } from '../errors.ts';
 import type { NewEvent, RecordEvent } from '../events/event.ts';
 import { formatAddr } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
+import type { GateRules } from '../lease/gate-rules.ts';
 import { type Lease, type LeaseEvent, leaseKey } from '../lease/lease.ts';
-import {
-  describeHolder,
-  describeRefusal,
-  type GateRules,
-  LeaseGate,
-  type Refusal,
-  type RefusalReason,
-} from '../lease/lease-gate.ts';
+import { LeaseGate } from '../lease/lease-gate.ts';
 import { LeaseTable } from '../lease/lease-table.ts';
+import { describeHolder, describeRefusal, type Refusal, type RefusalReason } from '../lease/refusal.ts';
 import type { Log } from '../log/log.ts';
 import type { LeaseUpdate, SubnetManager } from '../subnet/subnet-manager.ts';
 import type { NodePlane } from './node-plane.ts';

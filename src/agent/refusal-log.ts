@@ -1,4 +1,4 @@
-import { describeRefusal, type Refusal } from '../lease/lease-gate.ts';
+import { describeRefusal, type Refusal } from '../lease/refusal.ts';
 import type { Log } from '../log/log.ts';
 import { EntryLines } from './entry-lines.ts';
 

@@ -4,12 +4,7 @@ import { showInvisible } from '../invisible.ts';
 import { type IpAddr, parseAddr } from '../ip/address.ts';
 import { type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
-import {
-  FLANNELD_FLAGS,
-  type FlanneldFlags,
-  flanneldUsage,
-  type ModuleVerbosity,
-} from './flanneld-flags.ts';
+import { FLANNELD_FLAGS, type FlanneldFlags, flanneldUsage, type ModuleVerbosity } from './flanneld-flags.ts';
 import { applyEnvironment, parseFlags } from './go-flags.ts';
 import { compileRe2 } from './re2.ts';
 
@@ -82,7 +77,7 @@ export interface FlanneldOptions {
   readonly notrackTunnel: boolean;
   /** Whether another backend of the network configuration is applied while the agent runs (agent/config-watch.ts). */
   readonly liveReconfigure: boolean;
-  /** Whether the public address of a peer must be one of its Node's (lease/lease-gate.ts). */
+  /** Whether the public address of a peer must be one of its Node's (lease/gate-rules.ts). */
   readonly requireNodeAddress: boolean;
   /** '' when the agent keeps no CNI configuration. */
   readonly cniConfDir: string;

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { containsAddr, formatAddr, formatPrefix, parseAddr, parsePrefix } from './address.ts';
-import { parseMac } from './mac.ts';
+import { containsAddr, formatAddr, formatPrefix, isUnicast, parseAddr, parsePrefix } from './address.ts';
 
 it('reads and writes addresses and prefixes of both families', () => {
   for (const text of ['0.0.0.0', '10.244.1.0', '255.255.255.255', '::', '::1', 'fd10:244::', 'fe80::1']) {
@@ -21,8 +20,11 @@ it('never finds an address in a prefix of the other family', () => {
   assert.equal(containsAddr(parsePrefix('fd10::/56')!, parseAddr('fd11::1')!), false);
 });
 
-it('reads link-layer addresses', () => {
-  assert.equal(parseMac('72:4F:d0:84:69:9f'), '72:4f:d0:84:69:9f');
-  assert.equal(parseMac('72:4f:d0:84:69'), undefined);
-  assert.equal(parseMac('72-4f-d0-84-69-9f'), undefined);
+it('knows an address that one host can have', () => {
+  for (const text of ['10.0.0.1', '1.0.0.0', '223.255.255.255', 'fd00::1', '2001:db8::', '::2'])
+    assert.equal(isUnicast(parseAddr(text)!), true, text);
+  for (const text of ['0.0.0.0', '0.1.2.3', '127.0.0.1', '224.0.0.1', '239.255.255.255', '255.255.255.255'])
+    assert.equal(isUnicast(parseAddr(text)!), false, text);
+  for (const text of ['::', '::1', 'ff02::1', '::ffff:192.0.2.1'])
+    assert.equal(isUnicast(parseAddr(text)!), false, text);
 });

@@ -31,6 +31,17 @@ export function versionOf(addr: IpAddr): IpFamily {
   return isIpv4(addr) ? 4 : 6;
 }
 
+/** Whether a packet can be sent to one host under that address over a network. */
+export function isUnicast(address: IpAddr): boolean {
+  if (typeof address === 'bigint') {
+    // Not ::, ::1, ff00::/8, nor an IPv4 address in the form ::ffff:a.b.c.d.
+    return address > 1n && address >> 120n !== 0xffn && address >> 32n !== 0xffffn;
+  }
+  const first = address >>> 24;
+  // Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4, 255.255.255.255.
+  return first !== 0 && first !== 127 && first >>> 4 !== 14 && address !== 0xffffffff;
+}
+
 export function parseAddr(text: string): IpAddr | undefined {
   return parseIpv4(text) ?? parseIpv6(text);
 }

@@ -5,8 +5,10 @@ import { containsAddr, overlaps } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import { containsPrefix4, parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
+import type { GateRules } from './gate-rules.ts';
 import { entryId, type Lease, leaseKey } from './lease.ts';
-import { compareAge, describeRefusal, type GateRules, LeaseGate, type RefusalReason } from './lease-gate.ts';
+import { compareAge, LeaseGate } from './lease-gate.ts';
+import { describeRefusal, type RefusalReason } from './refusal.ts';
 
 const PLAN = {
   network: parsePrefix4('10.5.0.0/16')!,

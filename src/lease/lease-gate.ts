@@ -1,72 +1,13 @@
-import {
-  containsAddr,
-  containsPrefix,
-  formatAddr,
-  type IpAddr,
-  type IpPrefix,
-  isIpv4,
-  isPrefix4,
-} from '../ip/address.ts';
-import { FAMILIES, present } from '../ip/family.ts';
-import type { Ipv4Addr } from '../ip/ipv4.ts';
-import type { Ipv6Addr } from '../ip/ipv6.ts';
-import { type Ipv4Prefix, type Ipv6Prefix, mask4, prefix4, prefix6 } from '../ip/prefix.ts';
+import { containsAddr, type IpAddr, type IpPrefix, isIpv4 } from '../ip/address.ts';
+import { present } from '../ip/family.ts';
+import { prefix4, prefix6 } from '../ip/prefix.ts';
 import { DisjointSubnets } from './disjoint-subnets.ts';
+import { claimedSubnets, entryProblem, type GateRules } from './gate-rules.ts';
 import { type EntryId, entryId, type Lease, type LeaseKey, leaseKey } from './lease.ts';
+import { type Refusal, type RefusalReason, sameRefusal } from './refusal.ts';
 import { agree, overlap, type Subnets } from './subnets.ts';
 
 const NONE: readonly IpAddr[] = [];
-
-/** What a network gives out in one family; an AddressPlan of the configuration is one. */
-export interface GatePlan<P, A> {
-  readonly network: P;
-  readonly subnetLength: number;
-  readonly subnetMin: A;
-  readonly subnetMax: A;
-}
-
-export interface GateRules {
-  readonly ipv4: GatePlan<Ipv4Prefix, Ipv4Addr> | undefined;
-  readonly ipv6: GatePlan<Ipv6Prefix, Ipv6Addr> | undefined;
-  /**
-   * Whether hosts take subnets of the plan's length between its ends. False where something else gives them to the hosts, of
-   * any length and anywhere in the network: Kubernetes.
-   */
-  readonly planned: boolean;
-  /** Whether one route leads the whole network into the overlay, and not one for each subnet. */
-  readonly routesWholeNetwork: boolean;
-  /** Networks of this host that lead into other overlays. */
-  readonly networksBeside: readonly IpPrefix[];
-  /** Under which this host sends. */
-  readonly ownAddresses: readonly IpAddr[];
-  /** What this host reaches without a router, and so not through the overlay, whatever the network contains. */
-  readonly onLink: readonly IpPrefix[];
-  /** `--require-node-address`: the public address must be one of those that the store has for the holder. */
-  readonly requireNodeAddress: boolean;
-  /** Leases of other hosts at most; the first ones to come are admitted. */
-  readonly capacity: number;
-}
-
-export const REFUSAL_REASONS = [
-  'outside-network',
-  'wrong-length',
-  'overlaps-own',
-  'overlaps-earlier',
-  'address-not-unicast',
-  'address-own',
-  'address-in-network',
-  'address-not-of-node',
-  'too-many',
-] as const;
-/** Why an entry of the store is not believed. */
-export type RefusalReason = (typeof REFUSAL_REASONS)[number];
-
-export interface Refusal {
-  readonly lease: Lease;
-  readonly reason: RefusalReason;
-  /** The lease that has what this one claims. */
-  readonly by: Lease | undefined;
-}
 
 /** The lease that counts for a key from now on; `undefined` when there is none any more. */
 export interface LeaseChange {
@@ -203,7 +144,7 @@ export class LeaseGate {
       return;
     }
     this.#entries.set(id, lease);
-    const problem = this.#problemOf(lease);
+    const problem = entryProblem(lease, this.#own, this.#rules);
     if (problem !== undefined) {
       this.#release(id);
       this.#refuse(id, { lease, reason: problem, by: undefined });
@@ -274,7 +215,7 @@ export class LeaseGate {
       this.#refuse(id, { lease, reason: 'overlaps-own', by: this.#ownEntry ?? this.#own });
       return;
     }
-    const claimed = this.#claimed(lease);
+    const claimed = claimedSubnets(lease, this.#rules);
     const [addressed] = this.#addresses.overlapping(claimed) ?? [];
     const earlier = this.#subnets.overlapping(claimed) ?? addressed;
     if (earlier !== undefined) {
@@ -302,7 +243,7 @@ export class LeaseGate {
     if (lease === undefined) return;
     this.#admitted.delete(id);
     this.#noteChange(leaseKey(lease), undefined);
-    this.#subnets.delete(this.#claimed(lease));
+    this.#subnets.delete(claimedSubnets(lease, this.#rules));
     this.#forgetAddresses(id, lease);
     this.#freed.push(id);
   }
@@ -354,12 +295,6 @@ export class LeaseGate {
     else this.#counts.set(reason, count);
   }
 
-  /** The subnets in the families that the network has; the rest of an entry means nothing here. */
-  #claimed({ subnets }: Lease): Subnets {
-    const { ipv4, ipv6 } = this.#rules;
-    return { ipv4: ipv4 && subnets.ipv4, ipv6: ipv6 && subnets.ipv6 };
-  }
-
   #isOwn(lease: Lease): boolean {
     const own = this.#own;
     const [ours, theirs] = [own.origin?.holder, lease.origin?.holder];
@@ -371,61 +306,7 @@ export class LeaseGate {
   }
 
   #overlapsOwn(lease: Lease): boolean {
-    return overlap(this.#claimed(lease), this.#own.subnets);
-  }
-
-  /** What is wrong with an entry, whatever else there is. */
-  #problemOf(lease: Lease): RefusalReason | undefined {
-    const { planned, requireNodeAddress, ownAddresses } = this.#rules;
-    const claimed = FAMILIES.flatMap(({ key }) => {
-      const [subnet, plan] = [lease.subnets[key], this.#rules[key]];
-      return subnet === undefined || plan === undefined ? [] : [{ subnet, plan }];
-    });
-    if (claimed.length === 0) return 'outside-network';
-    if (!claimed.every(({ subnet, plan }) => containsPrefix(plan.network, subnet))) return 'outside-network';
-    if (planned && claimed.some(({ subnet, plan }) => subnet.length !== plan.subnetLength)) return 'wrong-length';
-    const addresses = present(lease.attrs.publicAddresses);
-    for (const address of addresses) {
-      if (!isUnicast(address) || this.#isBroadcast(address)) return 'address-not-unicast';
-      if (ownAddresses.includes(address)) return 'address-own';
-      if (this.#isRoutedIntoOverlay(address, lease)) return 'address-in-network';
-    }
-    // One without an origin is remembered from an earlier run, which has judged it.
-    const { origin } = lease;
-    const isOfNode = (address: Ipv4Addr | Ipv6Addr): boolean => origin?.addresses?.includes(address) === true;
-    if (requireNodeAddress && origin !== undefined && !addresses.every(isOfNode)) {
-      return 'address-not-of-node';
-    }
-    return undefined;
-  }
-
-  /** Of a network on this host's link (RFC 919): a kernel device would send to all hosts there. Two hosts alone have none (RFC 3021). */
-  #isBroadcast(address: Ipv4Addr | Ipv6Addr): boolean {
-    return this.#rules.onLink.some(
-      (prefix) => isPrefix4(prefix) && prefix.length < 31 && address === (prefix.addr | ~mask4(prefix.length)) >>> 0,
-    );
-  }
-
-  /** Whether packets to it enter the overlay, whoever else there is; flannel's own sample has hosts in the network. */
-  #isRoutedIntoOverlay(address: Ipv4Addr | Ipv6Addr, lease: Lease): boolean {
-    const { ipv4, ipv6, planned, routesWholeNetwork, networksBeside } = this.#rules;
-    // Two overlays could send a packet into each other for ever.
-    for (const network of networksBeside)
-      if (containsAddr(network, address) && !this.#isLinked(address, network.length)) return true;
-    const plan = isIpv4(address) ? ipv4 : ipv6;
-    if (plan === undefined || !containsAddr(plan.network, address)) return false;
-    // The next host may get the subnet that it lies in. Which ones Kubernetes gives nobody knows: there the first to come is right.
-    if (planned && isLeasable(plan, address)) return true;
-    const key = isIpv4(address) ? 'ipv4' : 'ipv6';
-    const isIn = ({ [key]: subnet }: Subnets): boolean => subnet !== undefined && containsAddr(subnet, address);
-    if (isIn(this.#own.subnets) || isIn(this.#claimed(lease))) return true;
-    // The link's route must go before the network's.
-    return !this.#isLinked(address, routesWholeNetwork ? plan.network.length : 0);
-  }
-
-  /** Whether it is on this host's link, by a longer prefix than that. */
-  #isLinked(address: IpAddr, than: number): boolean {
-    return this.#rules.onLink.some((prefix) => prefix.length > than && containsAddr(prefix, address));
+    return overlap(claimedSubnets(lease, this.#rules), this.#own.subnets);
   }
 }
 
@@ -433,27 +314,6 @@ function only(address: IpAddr): Subnets {
   return isIpv4(address)
     ? { ipv4: prefix4(address, 32), ipv6: undefined }
     : { ipv4: undefined, ipv6: prefix6(address, 128) };
-}
-
-/** Whether a host may get the subnet that the address lies in. */
-export function isLeasable(
-  { network, subnetLength, subnetMin, subnetMax }: GatePlan<Ipv4Prefix, Ipv4Addr> | GatePlan<Ipv6Prefix, Ipv6Addr>,
-  address: Ipv4Addr | Ipv6Addr,
-): boolean {
-  const bits = typeof network.addr === 'bigint' ? 128 : 32;
-  const end = BigInt(subnetMax) + (1n << BigInt(bits - subnetLength));
-  return address >= subnetMin && BigInt(address) < end;
-}
-
-/** Whether a packet can be sent to one host under that address over an underlay. */
-export function isUnicast(address: Ipv4Addr | Ipv6Addr): boolean {
-  if (typeof address === 'bigint') {
-    // Not ::, ::1, ff00::/8, nor an IPv4 address in the form ::ffff:a.b.c.d.
-    return address > 1n && address >> 120n !== 0xffn && address >> 32n !== 0xffffn;
-  }
-  const first = address >>> 24;
-  // Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4, 255.255.255.255.
-  return first !== 0 && first !== 127 && first >>> 4 !== 14 && address !== 0xffffffff;
 }
 
 /** Which of two entries came first: negative when `a` did. Total, so that every agent finds the same one. */
@@ -471,45 +331,8 @@ export function admittedOf(rules: GateRules, own: Lease, leases: readonly Lease[
   return gate.leases();
 }
 
-/** What was refused and why, for a log: one line, of bounded length. */
-export function describeRefusal({ lease, reason, by }: Refusal): string {
-  const other = by === undefined ? 'another lease' : describeHolder(by);
-  const why: Record<RefusalReason, string> = {
-    'outside-network': 'its subnet lies outside the network',
-    'wrong-length': 'the length of its subnet differs from SubnetLen',
-    'overlaps-own': `its subnet overlaps this host's own, ${other}`,
-    'overlaps-earlier':
-      by === undefined || overlap(lease.subnets, by.subnets)
-        ? `its subnet overlaps that of ${other}, which came first`
-        : `its subnet contains the public address of ${other}, which came first`,
-    'address-not-unicast':
-      'its public address is loopback, multicast, broadcast or unspecified, so no host can be reached at it',
-    'address-own': "its public address is this host's own",
-    'address-in-network': `its public address lies inside an overlay network of this host${by === undefined ? '' : `, in the subnet of ${other}`}, so that packets to it would enter the tunnel again`,
-    'address-not-of-node': 'its public address is not among the addresses of its Node (--require-node-address)',
-    'too-many': 'there are more leases than this backend supports, and others came first',
-  };
-  return `Refusing the lease ${describeHolder(lease)}: ${why[reason]} [${reason}]`;
-}
-
-/** `10.244.3.0/24 of 192.168.77.3 (node "worker-3")`. */
-export function describeHolder(lease: Lease): string {
-  const [address] = present(lease.attrs.publicAddresses);
-  const holder = lease.origin?.holder;
-  const named = holder === undefined ? '' : ` (node ${JSON.stringify(holder.slice(0, 253))})`;
-  return `${leaseKey(lease).replaceAll('-', '/')}${address === undefined ? '' : ` of ${formatAddr(address)}`}${named}`;
-}
-
 /** Who claims what, without the name under which the store has it. */
 function claimOf(lease: Lease): string {
   const { ipv4, ipv6 } = lease.attrs.publicAddresses;
   return `${leaseKey(lease)} ${ipv4 ?? ''} ${ipv6 ?? ''}`;
-}
-
-function sameRefusal(a: Refusal, b: Refusal): boolean {
-  return (
-    a.reason === b.reason &&
-    (a.by && entryId(a.by)) === (b.by && entryId(b.by)) &&
-    FAMILIES.every(({ key }) => a.lease.attrs.publicAddresses[key] === b.lease.attrs.publicAddresses[key])
-  );
 }

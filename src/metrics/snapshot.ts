@@ -60,7 +60,7 @@ export interface BuildInfo {
 export interface LeaseFigures {
   /** Leases of other hosts that are in force. */
   readonly peers: number;
-  /** Entries of the store that are not believed now, by reason (lease/lease-gate.ts). */
+  /** Entries of the store that are not believed now, by reason (lease/refusal.ts). */
   readonly refused: Readonly<Partial<Record<string, number>>>;
   /** Changes that reached this host, by kind, such as `set`, `removed`, `snapshot`. */
   readonly events: Readonly<Record<string, number>>;

@@ -1,8 +1,8 @@
+import { isUnicast } from '../../ip/address.ts';
 import { type FamilyKey, type PerFamily, perFamily } from '../../ip/family.ts';
 import { formatIpv4, parseIpv4 } from '../../ip/ipv4.ts';
 import { formatIpv6, parseIpv6 } from '../../ip/ipv6.ts';
 import type { JsonValue, LeaseAttrs } from '../../lease/lease.ts';
-import { isUnicast } from '../../lease/lease-gate.ts';
 import { printable } from '../../printable.ts';
 import type { AnnotationKeys } from './annotations.ts';
 import type { NodeRecord } from './node-record.ts';

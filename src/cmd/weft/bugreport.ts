@@ -15,7 +15,8 @@ import { VERSION } from '../version.ts';
 import { type AgentFlags, append, askAll, clientsOf, withRemote } from './agent-target.ts';
 import { examineHost } from './examine-host.ts';
 import { redact } from './redact.ts';
-import { isHealthy, problemsOf, renderStatus } from './status-report.ts';
+import { isHealthy, problemsOf } from './status-problems.ts';
+import { renderStatus } from './status-report.ts';
 import { type TarFile, tarOf } from './tar.ts';
 
 const COMMAND_MS = 15_000;

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { FakeInspection } from '../../../test/fakes/fake-inspection.ts';
 import type { Asked } from './agent-target.ts';
 import { renderClusterStatus, type Status } from './cluster-status.ts';
-import { problemsOf } from './status-report.ts';
+import { problemsOf } from './status-problems.ts';
 
 function node(name: string, change: (agent: FakeInspection) => void = () => {}): Asked<Status> {
   const agent = new FakeInspection();

@@ -2,7 +2,8 @@ import { printable } from '../../printable.ts';
 import { shortSpan } from '../../time-span.ts';
 import { wrapped } from '../../wrapped.ts';
 import type { Asked } from './agent-target.ts';
-import { isHealthy, peersText, renderStatus, type StatusAnswers, type StatusProblem } from './status-report.ts';
+import { isHealthy, type StatusAnswers, type StatusProblem } from './status-problems.ts';
+import { peersText, renderStatus } from './status-report.ts';
 
 /** What an agent says of itself, and what of it is a problem. */
 export interface Status extends StatusAnswers {

@@ -5,7 +5,8 @@ import { wrapped } from '../../wrapped.ts';
 import { untilStopped } from '../stop-signal.ts';
 import { type Asked, askAll, clientsOf, lastStart, type TargetFlags, withTarget } from './agent-target.ts';
 import { renderClusterStatus, type Status } from './cluster-status.ts';
-import { isHealthy, problemsOf, renderStatus } from './status-report.ts';
+import { isHealthy, problemsOf } from './status-problems.ts';
+import { renderStatus } from './status-report.ts';
 
 /** One that could not be asked; 2 is wrong usage. */
 const EXIT_NOT_ASKED = 3;

@@ -8,6 +8,7 @@ import { type Check, type CheckResult, ok, runChecks } from './check.ts';
 import { cniChecks } from './cni-checks.ts';
 import type { DoctorHost, DoctorPaths } from './host.ts';
 import { kernelChecks } from './kernel-checks.ts';
+import { subnetEnvChecks } from './subnet-env-checks.ts';
 import { fastPathCheck, tunChecks } from './tun-checks.ts';
 
 const SUBNET_ENV =
@@ -85,8 +86,9 @@ function hostWith({ files, without = [], ...state }: HostState = {}): DoctorHost
 
 const checksOf = (host: DoctorHost): Check[] => [
   ...tunChecks(host, paths),
-  fastPathCheck(host, false),
+  fastPathCheck(host, 'optional'),
   ...kernelChecks(host, paths),
+  ...subnetEnvChecks(host, paths),
   ...agentChecks(host, paths),
   ...cniChecks(host, paths),
 ];
@@ -106,7 +108,11 @@ describe('the doctor', () => {
 
   it('finds nothing wrong with a host without a fast path, unless one is wanted, and says why there is none', async () => {
     const host = hostWith({ fastPathObstacle: () => 'failed to make the BPF map: EPERM' });
-    const [free, wanted] = await runChecks([fastPathCheck(host, false), fastPathCheck(host, true)], 5_000, signal);
+    const [free, wanted] = await runChecks(
+      [fastPathCheck(host, 'optional'), fastPathCheck(host, 'required')],
+      5_000,
+      signal,
+    );
     assert.deepEqual([free?.status, wanted?.status], ['ok', 'fail']);
     for (const result of [free, wanted]) assert.match(result!.found, /EPERM/);
   });

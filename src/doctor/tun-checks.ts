@@ -45,17 +45,18 @@ export function tunChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
 }
 
 /**
- * Whether this process could have the fast path. Nothing is wrong where it could not, unless it is wanted.
- * @param wanted fail where it could not.
+ * Whether this process could have the fast path. @param need `required`: it fails where it could not; `optional`: nothing is
+ * wrong then.
  */
-export function fastPathCheck(host: DoctorHost, wanted: boolean): Check {
+export function fastPathCheck(host: DoctorHost, need: 'optional' | 'required'): Check {
   return {
     name: 'fast-path',
     looksAt: 'the kernel and the container runtime allow the fast path',
     run: async () => {
       const obstacle = host.fastPathObstacle();
       if (obstacle === undefined) return ok('yes');
-      if (!wanted) return ok(`not available to this process, so all packets pass through the forwarder: ${obstacle}`);
+      if (need === 'optional')
+        return ok(`not available to this process, so all packets pass through the forwarder: ${obstacle}`);
       return fail(
         obstacle,
         'Do not add the capability BPF to the agents of this node until this is fixed. See docs/INSTALL.md ("The fast path").',

@@ -5,6 +5,7 @@ import { type Check, type CheckResult, runChecks } from '../../doctor/check.ts';
 import { cniChecks } from '../../doctor/cni-checks.ts';
 import type { DoctorHost, DoctorPaths } from '../../doctor/host.ts';
 import { kernelChecks } from '../../doctor/kernel-checks.ts';
+import { subnetEnvChecks } from '../../doctor/subnet-env-checks.ts';
 import { fastPathCheck, tunChecks } from '../../doctor/tun-checks.ts';
 import { printable, printableLines } from '../../printable.ts';
 import { realHost } from './doctor-host.ts';
@@ -27,8 +28,9 @@ export function examineHost(given: Partial<DoctorPaths>, signal: AbortSignal): P
   const paths = { ...DEFAULT_PATHS, ...given };
   const checks = [
     ...tunChecks(host, paths),
-    fastPathCheck(host, false),
+    fastPathCheck(host, 'optional'),
     ...kernelChecks(host, paths),
+    ...subnetEnvChecks(host, paths),
     ...agentChecks(host, paths),
     ...cniChecks(host, paths),
   ];
@@ -37,7 +39,7 @@ export function examineHost(given: Partial<DoctorPaths>, signal: AbortSignal): P
 
 /** Fails where this process could not have the fast path. */
 export function examineFastPath(signal: AbortSignal): Promise<CheckResult[]> {
-  return resultsOf([fastPathCheck(realHost(), true)], signal);
+  return resultsOf([fastPathCheck(realHost(), 'required')], signal);
 }
 
 /**
@@ -56,6 +58,7 @@ export function examineAgentsHost(options: FlanneldOptions, signal: AbortSignal)
   const checks = [
     ...tunChecks(host, paths),
     ...kernelChecks(host, paths),
+    ...subnetEnvChecks(host, paths),
     ...agentChecks(host, paths),
     ...(hasPods ? cniChecks(host, paths) : []),
   ];

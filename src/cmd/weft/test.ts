@@ -11,6 +11,7 @@ import { type CheckResult, runChecks } from '../../doctor/check.ts';
 import type { DoctorHost, DoctorPaths } from '../../doctor/host.ts';
 import { kernelChecks } from '../../doctor/kernel-checks.ts';
 import { overlayChecks } from '../../doctor/overlay-checks.ts';
+import { subnetEnvChecks } from '../../doctor/subnet-env-checks.ts';
 import { tunChecks } from '../../doctor/tun-checks.ts';
 import { describeError, WeftError } from '../../errors.ts';
 import { formatPrefix, type IpAddr, versionOf } from '../../ip/address.ts';
@@ -157,11 +158,15 @@ async function examine(
   const host = impatient(asked, ANSWER_MS);
   const paths: DoctorPaths = { ...flags, cniBinDir: '', cniConfDir: '', cniConfTemplate: DEFAULT_CONF_TEMPLATE };
   const wanted = await wantedKernel(view, signal);
+  const hostChecks = [
+    ...tunChecks(host, paths),
+    ...kernelChecks(host, paths),
+    ...subnetEnvChecks(host, paths),
+    ...agentChecks(host, paths),
+  ];
   const checks = [
     ...overlayChecks(overlayHost(host, flags.subnetFile, wanted), paths, overlayFacts(view, wanted)),
-    ...[...tunChecks(host, paths), ...kernelChecks(host, paths), ...agentChecks(host, paths)].filter(
-      ({ name }) => !LEFT_TO_DOCTOR.has(name),
-    ),
+    ...hostChecks.filter(({ name }) => !LEFT_TO_DOCTOR.has(name)),
   ];
   const results = await runChecks(checks, CHECK_MS, signal);
   return results.map((result) => ({ ...result, found: printableLines(result.found, MAX_TEXT) }));

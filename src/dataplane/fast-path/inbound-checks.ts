@@ -17,23 +17,9 @@ import {
   WAY_BACK_UNTIL,
 } from './layout.ts';
 import { addressWords, familiesOf, OUTER_TTL, type Outer, outerOf } from './outer.ts';
-import {
-  type Clock,
-  CONTEXT,
-  ETHERNET_HEADER,
-  endpointLookup,
-  FIB_BYTES,
-  FIB_LOOKUP_SKIP_NEIGH,
-  findWay,
-  LONGEST_KEY_BYTES,
-  loadBytes,
-  loadGrant,
-  type Measured,
-  MS,
-  type ProgramOptions,
-  SKB_GSO_SIZE,
-  subnetLookup,
-} from './skb-program.ts';
+import { type Measured } from './packet-size.ts';
+import { type Clock, CONTEXT, ETHERNET_HEADER, endpointLookup, LONGEST_KEY_BYTES, loadBytes, loadGrant, MS, type ProgramOptions, SKB_GSO_SIZE, subnetLookup } from './skb-program.ts';
+import { FIB_BYTES, FIB_LOOKUP_SKIP_NEIGH, findWay } from './underlay-way.ts';
 
 // The frame, below R10.
 export const INNER = -IPV6_HEADER;

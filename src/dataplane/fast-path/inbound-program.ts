@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 import { Assembler, reg } from './assembler.ts';
 import { type Family, IPV4 } from './family.ts';
+import { jumpIfUnread } from './forwarder-socket.ts';
 import { FRAME } from './frame-words.ts';
 import {
   CLOCK,
@@ -26,25 +27,21 @@ import {
 import { answerSign, jumpIfSign } from './kernel-answer.ts';
 import { LONG_WAY_UNTIL, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
 import { familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
+import { count, measurePacket, measureSuperPacket, requireBareAck } from './packet-size.ts';
 import {
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
   CONTEXT,
-  count,
   ETHERNET_HEADER,
   end,
   endpointLookup,
   jumpIfLongWayEmpty,
-  jumpIfUnread,
   LONG_WAY_NS,
   MS,
-  measurePacket,
-  measureSuperPacket,
   type ProgramOptions,
   REDIRECT,
   REDIRECT_INGRESS,
   readClock,
-  requireBareAck,
   requireEtherType,
   requireOwn,
   SKB_ADJUST_ROOM,

@@ -24,19 +24,15 @@ import {
   CONTEXT,
   ETHERNET_HEADER,
   endpointLookup,
-  FIB_BYTES,
-  FIB_LOOKUP_SKIP_NEIGH,
-  findWay,
   L4_CSUM_REPLACE,
   loadBytes,
   loadGrant,
   MS,
-  NEXT_HOP_BYTES,
   type ProgramOptions,
   SKB_LENGTH,
-  sendToNeighbour,
   storeBytes,
 } from './skb-program.ts';
+import { FIB_BYTES, FIB_LOOKUP_SKIP_NEIGH, findWay, NEXT_HOP_BYTES, sendToNeighbour } from './underlay-way.ts';
 
 /** Places in the frame of the inbound program. */
 export interface Received {

@@ -2,6 +2,7 @@
 import { IPV6_HEADER, MAX_UDP_PAYLOAD, PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, reg } from './assembler.ts';
 import type { Family, FastPathMaps } from './family.ts';
+import { jumpIfForwarderIsGone, type Recipient } from './forwarder-socket.ts';
 import { addToSum, be16, FRAME, foldSum, frameAddress } from './frame-words.ts';
 import {
   GRANT_VALUE_BYTES,
@@ -14,38 +15,33 @@ import {
 } from './layout.ts';
 import { addressWords, familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
 import {
+  count,
+  jumpIfNoPayload,
+  type Measured,
+  measurePacket,
+  measureSuperPacket,
+  requireBareAck,
+} from './packet-size.ts';
+import {
   ADJ_ROOM_ENCAP_L4_UDP,
   ADJ_ROOM_FIXED_GSO,
   ADJ_ROOM_MAC,
   type Clock,
   CONTEXT,
-  count,
   ETHERNET_HEADER,
   end,
   endpointLookup,
-  FIB_BYTES,
-  FIB_DESTINATION_MAC,
-  FIB_NO_NEIGHBOUR,
-  FIB_SOURCE_MAC,
-  findWay,
-  jumpIfForwarderIsGone,
   jumpIfLongWayEmpty,
-  jumpIfNoPayload,
   jumpIfUnattended,
   LONG_WAY_NS,
   LONGEST_KEY_BYTES,
   loadBytes,
   loadGrant,
   MAP_UPDATE,
-  type Measured,
   MS,
-  measurePacket,
-  measureSuperPacket,
   type ProgramOptions,
   REDIRECT,
-  type Recipient,
   readClock,
-  requireBareAck,
   requireEtherType,
   requireOwn,
   SECOND_NS,
@@ -54,10 +50,17 @@ import {
   SKB_GSO_SIZE,
   SKB_LENGTH,
   SKB_WIRE_LENGTH,
-  sendToNeighbour,
   storeBytes,
   subnetLookup,
 } from './skb-program.ts';
+import {
+  FIB_BYTES,
+  FIB_DESTINATION_MAC,
+  FIB_NO_NEIGHBOUR,
+  FIB_SOURCE_MAC,
+  findWay,
+  sendToNeighbour,
+} from './underlay-way.ts';
 
 // The frame, below R10.
 /** The first bytes of the inner header, and before them UDP, outer IP and Ethernet: as much as those of IPv6 take. */

@@ -2,6 +2,7 @@
 import { PROTO_TCP, PROTO_UDP, UDP_HEADER } from '../wire.ts';
 import { Assembler, type Register, reg, type Size } from './assembler.ts';
 import type { Family } from './family.ts';
+import { jumpIfUnread } from './forwarder-socket.ts';
 import { addToSum, CSUM_DIFF, FRAME, foldSum } from './frame-words.ts';
 import {
   CLOCK,
@@ -24,18 +25,8 @@ import {
 } from './inbound-checks.ts';
 import { NEXT_TO_SOCKET, RX_PACKETS, XDP_MARK, XDP_MARK_BYTES } from './layout.ts';
 import { familiesOf, type Outer, outerOf } from './outer.ts';
-import {
-  CONTEXT,
-  count,
-  ETHERNET_HEADER,
-  end,
-  jumpIfUnread,
-  measurePacket,
-  type ProgramOptions,
-  readClock,
-  requireOwn,
-  SECOND_NS,
-} from './skb-program.ts';
+import { count, measurePacket } from './packet-size.ts';
+import { CONTEXT, ETHERNET_HEADER, end, type ProgramOptions, readClock, requireOwn, SECOND_NS } from './skb-program.ts';
 
 /** Offsets in `struct xdp_md` (include/uapi/linux/bpf.h). */
 const XDP_DATA = 0;

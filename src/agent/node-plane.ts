@@ -148,11 +148,11 @@ export class NodePlane implements AsyncDisposable {
     this.#others = new OtherBackends({
       ...{ ...parts.others, config, slots: parts.slots, log },
       forwarder: (backend) => recordedForwarder(parts, backend, 'off'),
-      onChanged: () => this.#programAgain(true),
+      onChanged: () => this.#programAllAgain(),
     });
     this.#checksums = new ChecksumWatch({
       probe: (probe, signal) => host.probeChecksum(probe, signal),
-      onBroken: () => this.#programAgain(false),
+      onBroken: () => this.#programAgain(),
       log,
     });
     this.#sources = new OuterSources({ filters: host.outerFilters, name: outerFilterName(networksOf(config)), log });
@@ -267,27 +267,34 @@ export class NodePlane implements AsyncDisposable {
   program(own: Lease, peers: readonly Lease[]): void {
     this.#peers.set(peers, this.#foreseen);
     this.#foreseen = [];
-    this.#program(own, false);
+    this.#program(own);
   }
 
   /** `program` with these changes of its peers, now that the store has listed them; costs what they are, not what there is. */
   update(own: Lease, events: readonly LeaseEvent[]): void {
     this.#arePeersListed = true;
     this.#peers.change(events);
-    this.#program(own, false);
+    this.#program(own);
   }
 
-  #programAgain(isAnew: boolean): void {
-    if (this.#answers !== undefined) this.#program(this.#answers.own, isAnew);
+  /** What the host and peers that have changed need, for the lease that was programmed last; nothing before there was one. */
+  #programAgain(): void {
+    if (this.#answers !== undefined) this.#program(this.#answers.own);
   }
 
-  #program(own: Lease, isAnew: boolean): void {
+  /** The same, and what every peer needs. */
+  #programAllAgain(): void {
+    this.#peers.again();
+    this.#programAgain();
+  }
+
+  #program(own: Lease): void {
     const backend = this.#backend;
     const { reconciler } = this;
     const { log } = this.#parts;
     const before = this.#answers?.backend === backend ? this.#answers : undefined;
     const answers = before?.own === own ? before : new OwnAnswers(backend, own);
-    if (isAnew || before === undefined || leaseKey(before.own) !== leaseKey(own)) this.#peers.again();
+    if (before === undefined || leaseKey(before.own) !== leaseKey(own)) this.#peers.again();
     try {
       const { kernel, forwarder, probeChecksums = [], outer } = backend.host(own);
       this.#sources.set(outerTraffic(outer, this.#parts.options.sourceCheck));

@@ -4,7 +4,7 @@ import { WeftError } from '../errors.ts';
 import { formatIpv4, type Ipv4Addr } from '../ip/ipv4.ts';
 import { HOST_DEVICE } from './namespaces.ts';
 import type { LabHost, Topology } from './topology.ts';
-import type { InferredStep, Step } from './walk.ts';
+import type { InferredStep, PacketForm, Step } from './walk.ts';
 
 export interface OverlayWay {
   /** The device by which packets for them leave the host's routing. */
@@ -49,7 +49,7 @@ export function overlaySteps(
   a: string,
   b: string,
   { device, kind }: OverlayWay,
-  underlay: (isWrapped: boolean) => readonly Step[],
+  underlay: (form: PacketForm) => readonly Step[],
 ): Step[] {
   const inferred = (
     node: string,
@@ -58,25 +58,31 @@ export function overlaySteps(
     space: InferredStep['space'] = 'kernel',
   ): Step => ({ kind: 'inferred', node, space, place, evidence });
   const [out, back]: Step[] = [
-    { kind: 'captured', node: a, device, space: 'kernel', direction: 'out', wrapped: false },
-    { kind: 'captured', node: b, device, space: 'kernel', direction: 'in', wrapped: false },
+    { kind: 'captured', node: a, device, space: 'kernel', direction: 'out', form: 'bare' },
+    { kind: 'captured', node: b, device, space: 'kernel', direction: 'in', form: 'bare' },
   ];
   const tunnel = KERNEL_TUNNELS.get(kind);
   const between = (): readonly Step[] => {
-    if (kind === 'direct') return underlay(false);
+    if (kind === 'direct') return underlay('bare');
     if (kind === 'tun') {
       return [
         out!,
         inferred(a, 'flanneld', 'encapsulated', 'user'),
         inferred(a, 'socket · UDP · IP', 'headers-added'),
-        ...underlay(true),
+        ...underlay('wrapped'),
         inferred(b, 'IP · UDP · socket', 'headers-removed'),
         inferred(b, 'flanneld', 'decapsulated', 'user'),
         back!,
       ];
     }
     if (tunnel === undefined) return [out!, inferred('underlay', `${kind} tunnel`, 'hidden', 'physical'), back!];
-    return [out!, inferred(a, tunnel.out, 'wrapped'), ...underlay(true), inferred(b, tunnel.in, 'unwrapped'), back!];
+    return [
+      out!,
+      inferred(a, tunnel.out, 'wrapped'),
+      ...underlay('wrapped'),
+      inferred(b, tunnel.in, 'unwrapped'),
+      back!,
+    ];
   };
   return [inferred(a, 'routing', 'forwarded'), ...between(), inferred(b, 'routing', 'forwarded')];
 }

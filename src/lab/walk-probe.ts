@@ -6,7 +6,7 @@ import { Capture } from './capture.ts';
 import { CNI_BRIDGE, CONTAINER_DEVICE, HOST_DEVICE } from './namespaces.ts';
 import { type OverlayWay, overlaySteps } from './overlay.ts';
 import type { LabContainer, LabHost, Topology } from './topology.ts';
-import { buildWalk, type Probe, type Space, type Step, sight, type WalkResult } from './walk.ts';
+import { buildWalk, type PacketForm, type Probe, type Space, type Step, sight, type WalkResult } from './walk.ts';
 
 export interface WalkRequest<M> {
   readonly from: M;
@@ -32,11 +32,11 @@ export async function walkContainers(
   const steps: Step[] = [
     { kind: 'inferred', node: from.name, space: 'user', place: 'application', evidence: 'sent' },
     { kind: 'inferred', node: from.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
-    seenOn(from.name, CONTAINER_DEVICE, 'out', false),
-    seenOn(a.name, CNI_BRIDGE, 'in', false),
-    ...overlaySteps(a.name, b.name, way, (isWrapped) => underlaySteps(a, b, isWrapped)),
-    seenOn(b.name, CNI_BRIDGE, 'out', false),
-    seenOn(to.name, CONTAINER_DEVICE, 'in', false),
+    seenOn(from.name, CONTAINER_DEVICE, 'out', 'bare'),
+    seenOn(a.name, CNI_BRIDGE, 'in', 'bare'),
+    ...overlaySteps(a.name, b.name, way, (form) => underlaySteps(a, b, form)),
+    seenOn(b.name, CNI_BRIDGE, 'out', 'bare'),
+    seenOn(to.name, CONTAINER_DEVICE, 'in', 'bare'),
     { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
     { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
   ];
@@ -54,7 +54,7 @@ export async function walkHosts(
   const steps: Step[] = [
     { kind: 'inferred', node: from.name, space: 'user', place: 'application', evidence: 'sent' },
     { kind: 'inferred', node: from.name, space: 'kernel', place: 'socket · UDP · IP', evidence: 'headers-added' },
-    ...underlaySteps(from, to, false),
+    ...underlaySteps(from, to, 'bare'),
     { kind: 'inferred', node: to.name, space: 'kernel', place: 'IP · UDP · socket', evidence: 'headers-removed' },
     { kind: 'inferred', node: to.name, space: 'user', place: 'application', evidence: 'received' },
   ];
@@ -62,12 +62,12 @@ export async function walkHosts(
   return take(topology, { ...request, title, steps, source: from.address, destination: to.address }, signal);
 }
 
-function underlaySteps(from: LabHost, to: LabHost, wrapped: boolean): Step[] {
+function underlaySteps(from: LabHost, to: LabHost, form: PacketForm): Step[] {
   return [
-    seenOn(from.name, HOST_DEVICE, 'out', wrapped),
-    seenOn('underlay', from.switchPort, 'in', wrapped, 'physical'),
-    seenOn('underlay', to.switchPort, 'out', wrapped, 'physical'),
-    seenOn(to.name, HOST_DEVICE, 'in', wrapped),
+    seenOn(from.name, HOST_DEVICE, 'out', form),
+    seenOn('underlay', from.switchPort, 'in', form, 'physical'),
+    seenOn('underlay', to.switchPort, 'out', form, 'physical'),
+    seenOn(to.name, HOST_DEVICE, 'in', form),
   ];
 }
 
@@ -75,10 +75,10 @@ function seenOn(
   node: string,
   device: string,
   direction: 'in' | 'out',
-  wrapped: boolean,
+  form: PacketForm,
   space: Space = 'kernel',
 ): Step {
-  return { kind: 'captured', node, device, space, direction, wrapped };
+  return { kind: 'captured', node, device, space, direction, form };
 }
 
 function addressOf(container: LabContainer): Ipv4Addr {

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { decodeIp } from '../capture/decode.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { overlaySteps } from './overlay.ts';
-import { buildWalk, isProbe, type Probe, type Sighting, type Step, sight } from './walk.ts';
+import { buildWalk, isProbe, type PacketForm, type Probe, type Sighting, type Step, sight } from './walk.ts';
 
 const probe: Probe = {
   kind: 'udp',
@@ -40,13 +40,13 @@ const wrapped = (ttl: number) => udp('192.168.77.1', '192.168.77.2', 64, [8285, 
 const seen = (bytes: Uint8Array, timeNs: bigint): Sighting =>
   sight(probe, { linkType: 'raw', timeNs, originalBytes: bytes.length, bytes })!;
 
-const captured = (node: string, device: string, isWrapped = false): Step => ({
+const captured = (node: string, device: string, form: PacketForm = 'bare'): Step => ({
   kind: 'captured',
   node,
   device,
   space: 'kernel',
   direction: 'out',
-  wrapped: isWrapped,
+  form,
 });
 
 const steps: Step[] = [
@@ -56,7 +56,7 @@ const steps: Step[] = [
   { kind: 'inferred', node: 'h1', space: 'kernel', place: 'routing', evidence: 'forwarded' },
   captured('h1', 'flannel0'),
   { kind: 'inferred', node: 'h1', space: 'user', place: 'flanneld', evidence: 'encapsulated' },
-  captured('h1', 'eth0', true),
+  captured('h1', 'eth0', 'wrapped'),
   { kind: 'inferred', node: 'h2', space: 'user', place: 'flanneld', evidence: 'decapsulated' },
   captured('h2', 'flannel0'),
   { kind: 'inferred', node: 'h2', space: 'user', place: 'application', evidence: 'received' },
@@ -99,7 +99,7 @@ const inVxlan = (ttl: number) => {
 };
 
 describe('buildWalk through tunnels of the kernel', () => {
-  const under = (isWrapped: boolean): Step[] => [captured('underlay', 'port1', isWrapped)];
+  const under = (form: PacketForm): Step[] => [captured('underlay', 'port1', form)];
   const walkOf = (kind: string, frames: readonly Uint8Array[]) => {
     const tunnel = overlaySteps('h1', 'h2', { device: 'flannel.7', kind }, under);
     const all: Step[] = [captured('h1', 'cni0'), ...tunnel, captured('h2', 'cni0')];

@@ -70,6 +70,9 @@ export function sight(probe: Probe, frame: CapturedFrame): Sighting | undefined 
 
 export type Space = 'user' | 'kernel' | 'physical';
 
+/** As it is, or inside a tunnel's packet. */
+export type PacketForm = 'bare' | 'wrapped';
+
 /** A device where the packet must be captured. */
 export interface CapturedStep {
   readonly kind: 'captured';
@@ -79,8 +82,8 @@ export interface CapturedStep {
   readonly space: Space;
   /** As seen from the node. */
   readonly direction: 'out' | 'in';
-  /** Whether it must be inside a tunnel's packet here. */
-  readonly wrapped: boolean;
+  /** What it must look like here. */
+  readonly form: PacketForm;
 }
 
 /** What lies between two devices; holds when the frames on both sides of it say so. */
@@ -193,10 +196,9 @@ export function buildWalk(facts: WalkFacts): WalkResult {
         problems.push(`the packet was not captured on ${where}`);
         return;
       }
-      if ((sighting.inner !== undefined) !== step.wrapped) {
-        problems.push(
-          `on ${where} the packet was ${step.wrapped ? 'not inside a datagram' : 'still inside a datagram'}`,
-        );
+      const form: PacketForm = sighting.inner === undefined ? 'bare' : 'wrapped';
+      if (form !== step.form) {
+        problems.push(`on ${where} the packet was ${form === 'bare' ? 'not' : 'still'} inside a datagram`);
         return;
       }
       hops.push({

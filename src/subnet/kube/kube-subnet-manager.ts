@@ -353,9 +353,7 @@ export class KubeSubnetManager implements SubnetManager {
   async #tryReportUnavailable(reason: string, message: string, signal: AbortSignal): Promise<void> {
     if (!this.#options.setNodeNetworkUnavailable) return;
     const text = networkUnavailablePatch(this.#now(), reason, message);
-    const path = `/api/v1/nodes/${encodeURIComponent(this.nodeName)}/status`;
-    const body = { contentType: STRATEGIC_MERGE_PATCH, text };
-    await this.#api.json({ method: 'PATCH', path, body }, signal).catch(() => signal.throwIfAborted());
+    await this.#patchStatusOnce(text, signal).catch(() => signal.throwIfAborted());
   }
 
   #now(): Date {
@@ -378,8 +376,7 @@ export class KubeSubnetManager implements SubnetManager {
 
   /** Reads the own Node, waiting until there is one. */
   async #existingOwnNode(signal: AbortSignal, query: Record<string, string>): Promise<NodeRecord> {
-    const path = `/api/v1/nodes/${encodeURIComponent(this.nodeName)}`;
-    const get = () => this.#api.json({ method: 'GET', path, query }, signal);
+    const get = () => this.#api.json({ method: 'GET', path: this.#nodePath, query }, signal);
     let loggedAt = Number.NEGATIVE_INFINITY;
     for (;;) {
       try {
@@ -430,9 +427,7 @@ export class KubeSubnetManager implements SubnetManager {
 
   /** `undefined` when there is no such Node. */
   async #patchStatus(failure: string, text: string, signal: AbortSignal): Promise<NodeRecord | undefined> {
-    const path = `/api/v1/nodes/${encodeURIComponent(this.nodeName)}/status`;
-    const body = { contentType: STRATEGIC_MERGE_PATCH, text };
-    const patch = () => this.#api.json({ method: 'PATCH', path, body }, signal);
+    const patch = () => this.#patchStatusOnce(text, signal);
     try {
       return this.#record(await retryRefused(failure, patch, this.#report, signal, this.#timing.refusal));
     } catch (error) {
@@ -440,6 +435,16 @@ export class KubeSubnetManager implements SubnetManager {
       if (error.status === 404) return undefined;
       throw this.#giveUp(error);
     }
+  }
+
+  /** @throws ApiStatusError, ApiConnectionError. */
+  #patchStatusOnce(text: string, signal: AbortSignal): Promise<unknown> {
+    const body = { contentType: STRATEGIC_MERGE_PATCH, text };
+    return this.#api.json({ method: 'PATCH', path: `${this.#nodePath}/status`, body }, signal);
+  }
+
+  get #nodePath(): string {
+    return `/api/v1/nodes/${encodeURIComponent(this.nodeName)}`;
   }
 
   /** What the user asks for on the own Node; one that cannot be used is refused, with its name and value, once. */

@@ -1,3 +1,4 @@
+import type { FastPathState } from '../dataplane/fast-path/mode.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { ActualWireguard } from '../desired/state.ts';
@@ -17,7 +18,7 @@ import type { IkeKeeper } from './ike-keeper.ts';
 import type { LeaseSession } from './lease-session.ts';
 import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
-import type { AgentHost, FastPathState } from './ports.ts';
+import type { AgentHost } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
 import { RisingCount } from './rising-count.ts';
 

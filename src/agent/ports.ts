@@ -1,9 +1,10 @@
 import type { Inspection } from '../api/inspection.ts';
 import type { Doctor } from '../api/schema.ts';
-import type { CloudRoute, ForwarderUnderlay, IdentityHost } from '../backend/backend.ts';
+import type { CloudRoute, IdentityHost } from '../backend/backend.ts';
 import type { NodeAddresses } from '../config/node-addresses.ts';
 import type { DestinationCheck } from '../dataplane/destination-check.ts';
-import type { FastPathInMode, FastPathMode, FastPathObstacle } from '../dataplane/fast-path/mode.ts';
+import type { FastPathInMode, FastPathMode, FastPathState } from '../dataplane/fast-path/mode.ts';
+import type { ForwarderUnderlay } from '../dataplane/forwarder-underlay.ts';
 import type { SourceCheck } from '../dataplane/source-check.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import type { ChecksumProbe } from '../desired/checksum-probe.ts';
@@ -147,14 +148,4 @@ export interface ForwarderWish {
   /** Something an operator should know, and should mend. */
   readonly onNotice: (text: string) => void;
   readonly onFastPath: (state: FastPathState) => void;
-}
-
-/** Whether packets may take the fast path, and how, or why not. */
-export interface FastPathState {
-  readonly isOpen: boolean;
-  /** What keeps it closed; `undefined` while it is open. */
-  readonly obstacle: FastPathObstacle | undefined;
-  /** Peers whose agent is away, and has been for a minute. */
-  readonly peersAlone: number;
-  readonly text: string;
 }

@@ -1,10 +1,11 @@
 import type { Backend } from '../backend/backend.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
+import type { FastPathState } from '../dataplane/fast-path/mode.ts';
 import type { Forwarder, ForwarderEvent } from '../dataplane/supervisor.ts';
 import { WeftError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { Log } from '../log/log.ts';
-import type { AgentHost, FastPathState } from './ports.ts';
+import type { AgentHost } from './ports.ts';
 
 export interface RecordedForwarderParts {
   readonly host: Pick<AgentHost, 'forwarder'>;

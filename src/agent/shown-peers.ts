@@ -1,6 +1,7 @@
 import { familyOf } from '../api/peer-probes.ts';
 import type { Peer, Probe, Traffic } from '../api/schema.ts';
 import { backendOfLease } from '../backend/registry.ts';
+import type { FastPathState } from '../dataplane/fast-path/mode.ts';
 import type { PeerSlots } from '../dataplane/peer-slots.ts';
 import type { Forwarder } from '../dataplane/supervisor.ts';
 import type { ReconcilerStats } from '../desired/reconciler.ts';
@@ -12,7 +13,6 @@ import type { PathResult } from '../probe/probe-path.ts';
 import { LastSeen } from './last-seen.ts';
 import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
-import type { FastPathState } from './ports.ts';
 import { describedLease } from './shown-lease.ts';
 import { directions } from './shown-traffic.ts';
 

@@ -2,12 +2,13 @@ import type { BackendTraits } from '../config/backend-config.ts';
 import type { BackendKeyTable, BackendValues } from '../config/backend-keys.ts';
 import type { HostCommand, RunHostCommand } from '../config/host-command.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
+import type { ForwarderUnderlay } from '../dataplane/forwarder-underlay.ts';
 import type { ForwardTo } from '../dataplane/forwarding-table.ts';
 import type { PeerTableContent } from '../dataplane/peer-table.ts';
 import type { OuterTraffic } from '../desired/outer-filter.ts';
 import type { OwnLink, PeerState, WantedState } from '../desired/state.ts';
 import type { IkeConnection, IkeSettings } from '../ike/ike.ts';
-import type { IpAddr, IpPrefix } from '../ip/address.ts';
+import type { IpPrefix } from '../ip/address.ts';
 import type { Addresses, PerFamily } from '../ip/family.ts';
 import type { Ipv4Addr } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
@@ -184,16 +185,6 @@ export interface PeerHook {
 /** A peer that this host cannot reach, with what a person needs to know about it. */
 export interface SkippedPeer {
   readonly skipped: string;
-}
-
-/** Between which device and which socket the forwarder carries packets; known before there is a lease. */
-export interface ForwarderUnderlay {
-  readonly tunName: string;
-  /** Own side of the underlay: the socket is bound to it, and is of its family. */
-  readonly listenAddress: IpAddr;
-  readonly listenPort: number;
-  /** Whether it also carries packets of IPv6. */
-  readonly carriesIpv6: boolean;
 }
 
 /** What of the forwarder depends on the own lease. */

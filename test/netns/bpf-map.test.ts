@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { createFastPathTables } from '../../src/cmd/flanneld/fast-path-programs.ts';
+import { createFastPathTables } from '../../src/linux/fast-path/programs.ts';
 import type { BpfMap } from '../../src/dataplane/fast-path/fast-path-tables.ts';
 import { GRANT_VALUE_BYTES } from '../../src/dataplane/fast-path/layout.ts';
 import { type BpfMapOptions, createBpfMap } from '../../src/linux/bpf.ts';

@@ -1,10 +1,10 @@
 /** What an agent's fast path keeps in a bpffs, looked at from outside; there need not be an agent now. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { createFastPathTables } from '../../src/cmd/flanneld/fast-path-programs.ts';
 import type { FastPathTables } from '../../src/dataplane/fast-path/fast-path-tables.ts';
 import { COUNTER_VALUE_BYTES, type MapName, RX_PACKETS, TX_PACKETS } from '../../src/dataplane/fast-path/layout.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
+import { createFastPathTables } from '../../src/linux/fast-path/programs.ts';
 
 /** Where that host's fast path is kept below `root`. */
 export async function keptDirectory(topology: Topology, root: string, host: LabHost): Promise<string> {

@@ -1,24 +1,20 @@
 import type { ForwarderWish } from '../../agent/ports.ts';
-import type { ForwarderUnderlay } from '../../backend/backend.ts';
-import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
-import { UNSUMMED_SIGN_BYTES, unsummedDatagram } from '../../dataplane/fast-path/sign.ts';
 import { Forwarder } from '../../dataplane/supervisor.ts';
-import { describeError } from '../../errors.ts';
-import { isIpv4, versionOf } from '../../ip/address.ts';
-import { bpfDirectory, openBpfDirectory, removeBpfDirectory } from '../../linux/bpf-directory.ts';
-import { EAFNOSUPPORT, EAGAIN, ENOBUFS, EPERM, MSG_DONTWAIT } from '../../linux/constants.ts';
+import { versionOf } from '../../ip/address.ts';
+import { EAFNOSUPPORT, EPERM } from '../../linux/constants.ts';
 import { createStopEvent } from '../../linux/dataplane-io.ts';
-import { addressOf, close, errnoName, sendto } from '../../linux/ffi.ts';
+import { HostFastPath, withoutFastPath } from '../../linux/fast-path/host-fast-path.ts';
+import { endFastPath, type KeptTables, keptTables } from '../../linux/fast-path/kept-tables.ts';
+import { signSender } from '../../linux/fast-path/sign-sender.ts';
+import { close, errnoName } from '../../linux/ffi.ts';
 import { followLocalAddresses } from '../../linux/local-addresses.ts';
 import type { PacketDescriptors } from '../../linux/packet-descriptors.ts';
 import { readSocketDrops } from '../../linux/queue-drops.ts';
 import type { TunHolder } from '../../linux/tun-holder.ts';
-import { openRawIpSocket, openUdpSocket, sockaddrOf } from '../../linux/udp-socket.ts';
+import { openRawIpSocket, openUdpSocket } from '../../linux/udp-socket.ts';
 import { ticker } from '../../ticker.ts';
-import { createFastPathTables } from './fast-path-programs.ts';
 import { forwarderWorkerUrl } from './forwarder-worker-url.ts';
-import { type FastPathKeeping, HostFastPath, type SendSign, withoutFastPath } from './host-fast-path.ts';
 
 /** How soon a refused sender is spoken of. */
 const REFUSALS_MS = 2_000;
@@ -113,11 +109,6 @@ function reportRefusals({ refusedSenders, refusals }: Forwarder, onNotice: (text
   });
 }
 
-interface OpenFastPath {
-  readonly tables: FastPathTables;
-  readonly keeping: FastPathKeeping;
-}
-
 /** Without one, that of an earlier agent must not go on. */
 function openFastPath({
   fastPath,
@@ -125,11 +116,11 @@ function openFastPath({
   underlay,
   onFastPath,
   onNotice,
-}: ForwarderWish): OpenFastPath | undefined {
+}: ForwarderWish): KeptTables | undefined {
   try {
     if (fastPath === 'auto') {
       const { tunName, listenAddress } = underlay();
-      return openTables(fastPathRoot, tunName, versionOf(listenAddress));
+      return keptTables(fastPathRoot, tunName, versionOf(listenAddress));
     }
   } catch (error) {
     onFastPath(withoutFastPath(error));
@@ -137,46 +128,4 @@ function openFastPath({
   const problem = fastPathRoot === undefined ? undefined : endFastPath(fastPathRoot, underlay().tunName);
   if (problem !== undefined) onNotice(problem);
   return undefined;
-}
-
-function openTables(root: string | undefined, tunName: string, underlay: 4 | 6): OpenFastPath {
-  const keeping = keepingIn(root, tunName);
-  return { tables: createFastPathTables(keeping.directory, underlay), keeping };
-}
-
-function keepingIn(root: string | undefined, tunName: string): FastPathKeeping {
-  if (root === undefined) return { directory: undefined };
-  try {
-    return { directory: openBpfDirectory(root, tunName) };
-  } catch (error) {
-    return { directory: undefined, obstacle: describeError(error) };
-  }
-}
-
-/** Takes away what an earlier agent with that TUN device has left in the kernel to go on by itself. Returns what is in the way of that. */
-export function endFastPath(root: string, tunName: string): string | undefined {
-  try {
-    removeBpfDirectory(bpfDirectory(root, tunName));
-  } catch (error) {
-    return `The fast path of an earlier agent may still be active (${root}): ${describeError(error)}`;
-  }
-  return undefined;
-}
-
-/** By the socket; or, without a checksum, by one that sends whole packets. */
-function signSender(socketFd: number, rawFd: number, { listenAddress, listenPort }: ForwarderUnderlay): SendSign {
-  // Made once: memory that does not move is dear, and signs are most of what an idle host sends.
-  const outgoing = new Uint8Array(new SharedArrayBuffer(UNSUMMED_SIGN_BYTES));
-  const sendBytes = (fd: number, packet: Uint8Array, name: Uint8Array): boolean => {
-    outgoing.set(packet);
-    const sent = sendto(fd, addressOf(outgoing), packet.length, MSG_DONTWAIT, addressOf(name), name.length);
-    // A full buffer says nothing about what is allowed.
-    return sent >= 0 || sent === -EAGAIN || sent === -ENOBUFS;
-  };
-  return (to, packet, checksum) => {
-    if (checksum === 'checksum') return sendBytes(socketFd, packet, sockaddrOf(to.addr, to.port));
-    if (isIpv4(to.addr) || isIpv4(listenAddress)) throw new TypeError('unreachable: datagrams of IPv4 need no proof');
-    const from = { addr: listenAddress, port: listenPort };
-    return sendBytes(rawFd, unsummedDatagram(from, { addr: to.addr, port: to.port }, packet), sockaddrOf(to.addr, 0));
-  };
 }

@@ -7,6 +7,7 @@ import { hasErrno } from '../../errno.ts';
 import { Charon } from '../../linux/charon.ts';
 import { probeChecksum } from '../../linux/checksum-probe.ts';
 import { Connections } from '../../linux/connections.ts';
+import { endFastPath } from '../../linux/fast-path/kept-tables.ts';
 import { FirewallReader } from '../../linux/firewall-text.ts';
 import type { HandOver } from '../../linux/hand-over.ts';
 import { readHostDrops, readHostDrops6 } from '../../linux/host-drops.ts';
@@ -25,7 +26,7 @@ import { systemdNotifier } from '../../linux/systemd-notify.ts';
 import { TunHolder } from '../../linux/tun-holder.ts';
 import { collectGarbage } from '../../runtime-flags.ts';
 import { VERSION } from '../version.ts';
-import { endFastPath, hostForwarder } from './open-forwarder.ts';
+import { hostForwarder } from './open-forwarder.ts';
 import { serveApi } from './serve-api.ts';
 import { createSubnetManager } from './subnet-managers.ts';
 

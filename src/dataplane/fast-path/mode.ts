@@ -15,3 +15,13 @@ export type FastPathInMode = (typeof FAST_PATH_IN_MODES)[number];
  * or the devices do not allow it.
  */
 export type FastPathObstacle = 'ipsec-policy' | 'ipv6-forwarding' | 'unavailable';
+
+/** Whether packets may take the fast path, and how, or why not. */
+export interface FastPathState {
+  readonly isOpen: boolean;
+  /** What keeps it closed; `undefined` while it is open. */
+  readonly obstacle: FastPathObstacle | undefined;
+  /** Peers whose agent is away, and has been for a minute. */
+  readonly peersAlone: number;
+  readonly text: string;
+}

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
-import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
 import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
+import type { ForwarderUnderlay } from '../../dataplane/forwarder-underlay.ts';
 import { WeftError } from '../../errors.ts';
 import { formatAddr, type IpAddr, isIpv4, parseAddr } from '../../ip/address.ts';
-import { type DeviceFacts, readDeviceAddress, readDeviceFacts, readDeviceIndex } from '../../linux/ethtool.ts';
-import { errnoName } from '../../linux/ffi.ts';
+import { type DeviceFacts, readDeviceAddress, readDeviceFacts, readDeviceIndex } from '../ethtool.ts';
+import { errnoName } from '../ffi.ts';
 
 /** What the programs are made for. */
 export interface Place extends Omit<ProgramOptions, 'maps' | 'destinationCheck'> {

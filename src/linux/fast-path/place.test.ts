@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ipv4Of } from '../../ip/ipv4.ts';
-import type { DeviceFacts } from '../../linux/ethtool.ts';
-import { describePlace, type Place, type WayIn, wayInOf } from './fast-path-place.ts';
+import type { DeviceFacts } from '../ethtool.ts';
+import { describePlace, type Place, type WayIn, wayInOf } from './place.ts';
 
 const CARD: DeviceFacts = {
   ...{ index: 2, isEthernet: true, macAddress: [2, 0, 0, 0, 0, 1], mtuBytes: 1_500, driver: 'ixgbe' },

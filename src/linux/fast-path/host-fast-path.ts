@@ -1,15 +1,16 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { FastPathState } from '../../agent/ports.ts';
-import type { ForwarderUnderlay } from '../../backend/backend.ts';
 import type { DestinationCheck } from '../../dataplane/destination-check.ts';
 import type { FastPathTables } from '../../dataplane/fast-path/fast-path-tables.ts';
 import { Heartbeat } from '../../dataplane/fast-path/heartbeat.ts';
 import { Introduction } from '../../dataplane/fast-path/introduction.ts';
-import type { FastPathInMode } from '../../dataplane/fast-path/mode.ts';
+import type { FastPathInMode, FastPathState } from '../../dataplane/fast-path/mode.ts';
 import type { SignalQueue } from '../../dataplane/fast-path/peer-signals.ts';
 import { SignExchange } from '../../dataplane/fast-path/sign-exchange.ts';
+import type { ForwarderUnderlay } from '../../dataplane/forwarder-underlay.ts';
 import { describeError } from '../../errors.ts';
-import { formatAddr, type IpAddr, isIpv4 } from '../../ip/address.ts';
+import { formatAddr, isIpv4 } from '../../ip/address.ts';
+import { ticker } from '../../ticker.ts';
+import { unguessable } from '../../unguessable.ts';
 import {
   NETLINK_ROUTE,
   NETLINK_XFRM,
@@ -18,16 +19,16 @@ import {
   RTMGRP_LINK,
   XFRMGRP_EXPIRE,
   XFRMGRP_POLICY,
-} from '../../linux/constants.ts';
-import { errnoName } from '../../linux/ffi.ts';
-import { KernelChanges } from '../../linux/kernel-changes.ts';
-import { IpMonitor } from '../../linux/link-monitor.ts';
-import { readTextIfThere } from '../../linux/read-text.ts';
-import { readXfrmPolicies } from '../../linux/xfrm.ts';
-import { ticker } from '../../ticker.ts';
-import { unguessable } from '../../unguessable.ts';
-import { describePlace, type Place, placeNumber, placeText, surveyPlace } from './fast-path-place.ts';
-import { type AttachedPrograms, areKeptByOthers, attachPrograms, endKept } from './fast-path-programs.ts';
+} from '../constants.ts';
+import { errnoName } from '../ffi.ts';
+import { KernelChanges } from '../kernel-changes.ts';
+import { IpMonitor } from '../link-monitor.ts';
+import { readTextIfThere } from '../read-text.ts';
+import { readXfrmPolicies } from '../xfrm.ts';
+import type { FastPathKeeping } from './kept-tables.ts';
+import { describePlace, type Place, placeNumber, placeText, surveyPlace } from './place.ts';
+import { type AttachedPrograms, areKeptByOthers, attachPrograms, endKept } from './programs.ts';
+import type { SendSign } from './sign-sender.ts';
 
 /** How soon a device that was made anew, or whose offloads somebody switched, is noticed. */
 const LOOK_MS = 1_000;
@@ -44,20 +45,6 @@ const ALONE_COUNTS_AFTER_NS = 60_000_000_000n;
 
 /** CLOCK_MONOTONIC, as that of the programs. */
 const monotonicNow = (): bigint => process.hrtime.bigint();
-
-/** Where maps and attachments are kept while there is no agent. */
-export interface FastPathKeeping {
-  /** `undefined`: they end with it. */
-  readonly directory: string | undefined;
-  /** Why they do although they should not. */
-  readonly obstacle?: string;
-}
-
-export type SendSign = (
-  to: { readonly addr: IpAddr; readonly port: number },
-  packet: Uint8Array,
-  checksum: 'checksum' | 'no-checksum',
-) => boolean;
 
 export interface FastPathParts {
   readonly tables: FastPathTables;

@@ -9,9 +9,9 @@ import type { ProgramOptions } from '../../dataplane/fast-path/skb-program.ts';
 import { xdpProgram } from '../../dataplane/fast-path/xdp-program.ts';
 import { MAX_PEERS } from '../../dataplane/supervisor.ts';
 import { describeError } from '../../errors.ts';
-import { attachTcx, attachXdp, createBpfMap, endPinned, loadClassifier, loadXdp } from '../../linux/bpf.ts';
-import { removeBpfDirectory } from '../../linux/bpf-directory.ts';
-import { type Place, placeNumber, type WayIn } from './fast-path-place.ts';
+import { attachTcx, attachXdp, createBpfMap, endPinned, loadClassifier, loadXdp } from '../bpf.ts';
+import { removeBpfDirectory } from '../bpf-directory.ts';
+import { type Place, placeNumber, type WayIn } from './place.ts';
 
 /** How many entries a map may have: one for each peer, but for these. */
 const ONE_A_PEER = MAX_PEERS + 1;

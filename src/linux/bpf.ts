@@ -4,7 +4,7 @@
  * for the same takes it over.
  */
 import { renameSync, rmSync } from 'node:fs';
-import type { BpfMap } from '../dataplane/fast-path/fast-path-tables.ts';
+import type { BpfMap } from '../dataplane/fast-path/bpf-map.ts';
 import { WeftError } from '../errors.ts';
 import { ownStatus, whyBpfRefused } from './capabilities.ts';
 import {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { BpfMap } from '../../src/dataplane/fast-path/fast-path-tables.ts';
+import type { BpfMap } from '../../src/dataplane/fast-path/bpf-map.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { containsAddr4, type Ipv4Prefix, parsePrefix4, prefix4 } from '../../src/ip/prefix.ts';
 import type { BpfMapOptions } from '../../src/linux/bpf.ts';

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import type { BpfMap } from '../../src/dataplane/fast-path/fast-path-tables.ts';
+import type { BpfMap } from '../../src/dataplane/fast-path/bpf-map.ts';
 import type { BpfMapOptions } from '../../src/linux/bpf.ts';
 
 const { E2BIG, EBADF, EEXIST, EINVAL, ENOENT, ENOSPC } = constants.errno;

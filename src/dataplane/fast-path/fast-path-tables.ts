@@ -1,10 +1,10 @@
-import { type IpAddr, isIpv4 } from '../../ip/address.ts';
+import type { IpAddr } from '../../ip/address.ts';
 import { ipv4Of } from '../../ip/ipv4.ts';
-import { ipv6At, putIpv6 } from '../../ip/ipv6.ts';
-import { containsPrefix4, containsPrefix6, type Ipv4Prefix, type Ipv6Prefix, mask4, mask6 } from '../../ip/prefix.ts';
+import { ipv6At } from '../../ip/ipv6.ts';
 import type { Direction } from '../counters.ts';
 import type { Peer, PeerTableContent } from '../peer-table.ts';
 import type { Slot } from '../peer-table-layout.ts';
+import type { BpfMaps } from './bpf-map.ts';
 import {
   ACCEPT_UNTIL,
   AGENT_KEY_BYTES,
@@ -13,7 +13,6 @@ import {
   AGENT_VALUE_BYTES,
   ARRIVED_AT,
   ARRIVED_AT_6,
-  COUNTER_KEY_BYTES,
   COUNTER_VALUE_BYTES,
   ENDPOINT_VALUE_BYTES,
   EXPECT_TAG,
@@ -21,9 +20,7 @@ import {
   GRANT_VALUE_BYTES,
   GRANT_WHOLE_UNTIL,
   GRANT_WHOLE_UNTIL_6,
-  type MapName,
   OWN_KEY_BYTES,
-  OWN_SUBNET,
   OWN_VALUE_BYTES,
   OWN_VALUE_BYTES_6,
   RX_BYTES,
@@ -33,8 +30,6 @@ import {
   SEND_UNTIL,
   SEND_UNTIL_6,
   SUBNET_ENDPOINT,
-  SUBNET_KEY_BYTES,
-  SUBNET_KEY_BYTES_6,
   TX_BYTES,
   TX_PACKETS,
   UNANSWERED_SINCE,
@@ -46,25 +41,8 @@ import {
   WHOLE_UNTIL,
   WHOLE_UNTIL_6,
 } from './layout.ts';
+import { counterKey, hostKey, nameOf, own4, own6, putHost, type SubnetEntry, subnetsOf } from './map-entries.ts';
 import type { Grant, Observed } from './sign-exchange.ts';
-
-/** A map in the kernel. Keys and values have the lengths it was made with; results are 0 or −errno, and nothing throws. */
-export interface BpfMap extends Disposable {
-  readonly fd: number;
-  /** Adds an entry, or replaces its value. */
-  update(key: Uint8Array, value: Uint8Array): number;
-  /** Adds an entry; −EEXIST, and the value left as it is, when the key is there. */
-  add(key: Uint8Array, value: Uint8Array): number;
-  remove(key: Uint8Array): number;
-  /** Copies the value into `value`. */
-  lookup(key: Uint8Array, value: Uint8Array): number;
-  /** Copies the key of some entry into `key`; −ENOENT when there is none. */
-  first(key: Uint8Array): number;
-  /** All that there are, if nothing else changes the map meanwhile. */
-  keys(): readonly Uint8Array[];
-}
-
-export type BpfMaps = Readonly<Record<MapName, BpfMap>>;
 
 export interface Traffic {
   readonly packets: number;
@@ -77,67 +55,6 @@ const EEXIST = 17;
 interface ReachablePeer {
   readonly peer: Peer;
   readonly host: IpAddr;
-}
-
-/** A subnet in the map of its family; by its key, which families have of different lengths. */
-interface Subnet {
-  readonly map: 'subnets' | 'subnets6';
-  readonly key: Uint8Array;
-}
-
-const nameOf = (key: Uint8Array): string => Buffer.from(key).toString('hex');
-
-function subnet4({ addr, length }: Ipv4Prefix): Subnet {
-  const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES));
-  key.setUint32(0, length, true);
-  key.setUint32(4, addr);
-  return { map: 'subnets', key: new Uint8Array(key.buffer) };
-}
-
-function subnet6({ addr, length }: Ipv6Prefix): Subnet {
-  const key = new DataView(new ArrayBuffer(SUBNET_KEY_BYTES_6));
-  key.setUint32(0, length, true);
-  putIpv6(key, 4, addr);
-  return { map: 'subnets6', key: new Uint8Array(key.buffer) };
-}
-
-function own4({ addr, length }: Ipv4Prefix): Uint8Array {
-  const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES));
-  view.setUint32(OWN_SUBNET, addr);
-  view.setUint32(OWN_VALUE_BYTES / 2, mask4(length));
-  return new Uint8Array(view.buffer);
-}
-
-function own6({ addr, length }: Ipv6Prefix): Uint8Array {
-  const view = new DataView(new ArrayBuffer(OWN_VALUE_BYTES_6));
-  putIpv6(view, OWN_SUBNET, addr);
-  putIpv6(view, OWN_VALUE_BYTES_6 / 2, mask6(length));
-  return new Uint8Array(view.buffer);
-}
-
-/** What of a peer's lies in the network, in each family. */
-function subnetsOf({ subnets: { ipv4, ipv6 } }: Peer, networks: PeerTableContent): Subnet[] {
-  const is4 = ipv4 !== undefined && networks.ipv4 !== undefined && containsPrefix4(networks.ipv4.network, ipv4);
-  const is6 = ipv6 !== undefined && networks.ipv6 !== undefined && containsPrefix6(networks.ipv6.network, ipv6);
-  return [...(is4 ? [subnet4(ipv4)] : []), ...(is6 ? [subnet6(ipv6)] : [])];
-}
-
-/** Of the maps that have what is known of a host, and what is granted to it. */
-function hostKey(host: IpAddr): Uint8Array {
-  const key = new DataView(new ArrayBuffer(isIpv4(host) ? 4 : 16));
-  putHost(key, 0, host);
-  return new Uint8Array(key.buffer);
-}
-
-function putHost(view: DataView, offset: number, host: IpAddr): void {
-  if (isIpv4(host)) view.setUint32(offset, host);
-  else putIpv6(view, offset, host);
-}
-
-function counterKey(slot: Slot): Uint8Array {
-  const key = new DataView(new ArrayBuffer(COUNTER_KEY_BYTES));
-  key.setUint32(0, slot, true);
-  return new Uint8Array(key.buffer);
 }
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -154,7 +71,7 @@ const equal = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) ==
 export class FastPathTables implements Disposable {
   readonly maps: BpfMaps;
   readonly layout: UnderlayLayout;
-  readonly #subnets = new Map<string, Subnet & { readonly value: Uint8Array }>();
+  readonly #subnets = new Map<string, SubnetEntry & { readonly value: Uint8Array }>();
   /** With the port of each. */
   readonly #endpoints = new Map<IpAddr, number>();
   readonly #counted = new Set<Slot>();
@@ -214,7 +131,7 @@ export class FastPathTables implements Disposable {
     if (!this.#isPublished) for (const key of this.maps.counters.keys()) this.maps.counters.remove(key);
     this.#putOwn('own', ipv4 && own4(ipv4.own));
     this.#putOwn('own6', ipv6 && own6(ipv6.own));
-    const wanted = new Map<string, ReachablePeer & { readonly subnet: Subnet }>();
+    const wanted = new Map<string, ReachablePeer & { readonly subnet: SubnetEntry }>();
     for (const peer of peers) {
       const host = peer.publicAddresses[this.layout.addressBytes === 4 ? 'ipv4' : 'ipv6'];
       if (host === undefined) continue;
@@ -254,7 +171,7 @@ export class FastPathTables implements Disposable {
     this.#own.delete(map);
   }
 
-  #put(subnet: Subnet, { peer: { port, slot }, host }: ReachablePeer, mtu: number): void {
+  #put(subnet: SubnetEntry, { peer: { port, slot }, host }: ReachablePeer, mtu: number): void {
     const { subnetPort, subnetMtu, subnetSlot, subnetValueBytes } = this.layout;
     this.#countFor(slot);
     const { map, key } = subnet;
@@ -271,7 +188,7 @@ export class FastPathTables implements Disposable {
   }
 
   /** An old value must not outlive a peer that has moved. */
-  #forget({ map, key }: Subnet): void {
+  #forget({ map, key }: SubnetEntry): void {
     this.maps[map].remove(key);
     this.#subnets.delete(nameOf(key));
   }

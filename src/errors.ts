@@ -64,6 +64,10 @@ export interface WeftErrorOptions {
   readonly cause?: unknown;
 }
 
+/**
+ * An error that a person sees. The message says what was attempted, on what, and what came back; the hint what to do about it. Each
+ * code has a row in docs/ERRORS.md.
+ */
 export class WeftError extends Error {
   override readonly name = 'WeftError';
   readonly code: ErrorCode;

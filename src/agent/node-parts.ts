@@ -245,6 +245,7 @@ export async function checkConfig(
   openBackend(setup, config, external);
 }
 
+/** What would tell the plane to move ends before it. */
 export async function endParts(parts: NodeParts | undefined): Promise<void> {
   await parts?.identity?.[Symbol.asyncDispose]();
   await parts?.watch[Symbol.asyncDispose]();

@@ -90,6 +90,7 @@ export function describeNetworkConfig({ ipv4, ipv6, enableNfTables, backend }: N
   });
 }
 
+/** The text that `parseLastKnown` reads. */
 export function formatLastKnown({ source, config, node, external, own, peers }: LastKnown, now: Date): string {
   const head = JSON.stringify({
     ...{ version: VERSION, writtenAt: now.toISOString(), source },

@@ -1,10 +1,6 @@
 import { DROP_REASONS, type DropReasonName } from './drop-reason.ts';
 
-/**
- * Packet counters in shared memory. Every cell has one writer (the worker of its direction) and any number of readers;
- * a cell is a float64, exact to 2^53, because adding to one costs nothing and a 64-bit aligned store is not torn on the
- * architectures weft runs on. Slot 0 counts what could not be laid at a peer's door.
- */
+/** Of packets: `tx` from the TUN device to the socket, `rx` back. */
 export type Direction = 'tx' | 'rx';
 
 export interface PeerCounters {
@@ -32,6 +28,11 @@ export const GAUGES = [
 ] as const;
 export type GaugeName = (typeof GAUGES)[number];
 
+/**
+ * Packet counters in shared memory. Every cell has one writer (the worker of its direction) and any number of readers;
+ * a cell is a float64, exact to 2^53, because adding to one costs nothing and a 64-bit aligned store is not torn on the
+ * architectures weft runs on. Slot 0 counts what could not be laid at a peer's door.
+ */
 export class Counters {
   readonly buffer: SharedArrayBuffer;
   readonly #cells: Float64Array;

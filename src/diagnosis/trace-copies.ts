@@ -1,5 +1,3 @@
-/** What agents have counted while copies of a packet were sent, and which of it can only be those. Pure. */
-
 /** Packets that an agent, a queue before it or the kernel of its host has dropped, or that came from the peer. */
 export interface CountedRise {
   readonly host: string;
@@ -31,6 +29,7 @@ const ENOUGH = 0.8;
 /** With so many other packets for each copy, nothing can be told. */
 const TOO_MANY_OTHERS = 2;
 
+/** Which of what agents have counted while copies of a packet were sent can only be those copies. Pure. */
 export function judgeCopies({ copies, meanwhile, ofCopies, share, farHost }: CopiesFacts): Proof {
   const others = ({ host, side, reason }: CountedRise): number => {
     const rise = meanwhile.find((one) => one.host === host && one.side === side && one.reason === reason);

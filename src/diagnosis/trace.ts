@@ -92,6 +92,7 @@ export interface TraceVerdict {
 /** An answer follows all hops of the packet, whatever clocks say: one that is set meanwhile, or a time that is missing. */
 const LEG_ORDER: Readonly<Record<TraceLeg, number>> = { request: 0, answer: 1, error: 1 };
 
+/** The devices that the packet and its answer were seen on, in the order of time and each once; the answer comes last. */
 export function hopsOf({ sightings }: TraceFacts): readonly TraceHop[] {
   const seen = new Set<string>();
   const sorted = sightings.toSorted((a, b) => LEG_ORDER[a.match.leg] - LEG_ORDER[b.match.leg] || byTime(a, b));
@@ -111,6 +112,7 @@ export function hopsOf({ sightings }: TraceFacts): readonly TraceHop[] {
   });
 }
 
+/** A packet's ends, and a line like `10.244.1.2:4000 > 10.244.2.2:53 udp ttl 64 len 46`. */
 export function headersOf({ ip, transport }: DecodedPacket): HeaderText {
   const [source, destination] = [formatAddr(ip.source), formatAddr(ip.destination)];
   const [from, to] =

@@ -42,6 +42,7 @@ export function isUnicast(address: IpAddr): boolean {
   return first !== 0 && first !== 127 && first >>> 4 !== 14 && address !== 0xffffffff;
 }
 
+/** `undefined` when it is an address of neither family. */
 export function parseAddr(text: string): IpAddr | undefined {
   return parseIpv4(text) ?? parseIpv6(text);
 }

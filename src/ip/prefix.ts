@@ -56,6 +56,7 @@ export function parsePrefix4(text: string): Ipv4Prefix | undefined {
   return split === undefined || addr === undefined ? undefined : prefix4(addr, split.length);
 }
 
+/** The same of IPv6. */
 export function parsePrefix6(text: string): Ipv6Prefix | undefined {
   const split = splitCidr(text, 128);
   const addr = split && parseIpv6(split.address);

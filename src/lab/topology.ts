@@ -92,6 +92,7 @@ const PARALLEL = 4;
 /** A member of the topology, or the name of a namespace. */
 export type Place = string | { readonly namespace: string };
 
+/** Hosts, their containers and the network between them, made of namespaces; they go with it, unless they are kept. */
 export class Topology implements AsyncDisposable {
   readonly plan: TopologyPlan;
   readonly hosts: readonly LabHost[];

@@ -1,4 +1,3 @@
-/** What happened on all hosts of a page, in the order in which it came here: who has seen a part asks for what came after it. */
 import type { Answer, Self } from '../api/schema.ts';
 
 type Events = Answer<'/events'>;
@@ -40,6 +39,7 @@ interface Log {
   entries: { readonly order: number; readonly event: Event }[];
 }
 
+/** What happened on all hosts of a page, in the order in which it came here: who has seen a part asks for what came after it. */
 export class EventLogs {
   readonly #mostOfHost: number;
   readonly #logs = new Map<string, Log>();

@@ -1,4 +1,3 @@
-/** Asks all agents of a page, no more often than somebody looks at it. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Answer, type Peers, parseAnswer, type Self } from '../api/schema.ts';
 import { describeError } from '../errors.ts';
@@ -71,6 +70,7 @@ interface Member {
   telling: Promise<void> | undefined;
 }
 
+/** Asks all agents of a page, no more often than somebody looks at it. Disposing ends what it follows; it may be asked again. */
 export class Fleet implements Disposable {
   readonly #members: readonly Member[];
   readonly #options: Required<FleetOptions>;

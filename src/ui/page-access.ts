@@ -1,4 +1,3 @@
-/** Who may read the page: whoever has the address that `weft ui` prints. */
 import { randomBytes } from 'node:crypto';
 import type { MiddlewareHandler } from 'hono';
 import { Secret } from '../secret.ts';
@@ -7,6 +6,7 @@ const SECRET_BYTES = 32;
 const REFUSAL =
   'This page needs a token. Open the address that weft ui printed when it started: the token is part of it.\n';
 
+/** Who may read the page: whoever has the address that `weft ui` prints. */
 export class PageAccess {
   readonly #token = new Secret(randomBytes(SECRET_BYTES).toString('base64url'));
 

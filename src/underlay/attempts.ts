@@ -176,6 +176,7 @@ function byReach(target: IpAddr, request: InterfaceRequest, host: HostNetwork): 
   };
 }
 
+/** The interface of the default route, which in dual stack both families must share. */
 export function byDefaultRoute(stack: IpStack, host: HostNetwork): Attempt {
   const [dev4] = host.defaultDevices.ipv4;
   const [dev6] = host.defaultDevices.ipv6;

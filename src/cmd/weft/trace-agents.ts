@@ -30,6 +30,7 @@ interface AgentsFacts {
   readonly notes: string[];
 }
 
+/** The agents at both ends of a trace; this host's alone, with a note of that, where the other one could not be found. */
 export async function agentsOf(
   { flags, peer, farHost, view, notes }: AgentsFacts,
   signal: AbortSignal,

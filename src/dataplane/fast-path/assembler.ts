@@ -1,9 +1,3 @@
-/**
- * An assembler for eBPF (RFC 9669): methods append instructions, labels are resolved at the end. Only what weft's programs
- * need. Fields of packets and of kernel structures are little endian here, as on the machines weft runs on; `toBig16` turns
- * a half word.
- */
-
 /** R0 result, R1–R5 arguments (lost in calls), R6–R9 kept, R10 frame pointer (read only). */
 export type Register = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10;
 
@@ -63,6 +57,11 @@ interface Instruction {
   readonly imm: number;
 }
 
+/**
+ * An assembler for eBPF (RFC 9669): methods append instructions, labels are resolved at the end. Only what weft's programs
+ * need. Fields of packets and of kernel structures are little endian here, as on the machines weft runs on; `toBig16` turns
+ * a half word.
+ */
 export class Assembler {
   readonly #instructions: Instruction[] = [];
   readonly #labels = new Map<string, number>();

@@ -17,8 +17,20 @@ import {
   WAY_BACK_UNTIL,
 } from './layout.ts';
 import { addressWords, familiesOf, OUTER_TTL, type Outer, outerOf } from './outer.ts';
-import { type Measured } from './packet-size.ts';
-import { type Clock, CONTEXT, ETHERNET_HEADER, endpointLookup, LONGEST_KEY_BYTES, loadBytes, loadGrant, MS, type ProgramOptions, SKB_GSO_SIZE, subnetLookup } from './skb-program.ts';
+import type { Measured } from './packet-size.ts';
+import {
+  type Clock,
+  CONTEXT,
+  ETHERNET_HEADER,
+  endpointLookup,
+  LONGEST_KEY_BYTES,
+  loadBytes,
+  loadGrant,
+  MS,
+  type ProgramOptions,
+  SKB_GSO_SIZE,
+  subnetLookup,
+} from './skb-program.ts';
 import { FIB_BYTES, FIB_LOOKUP_SKIP_NEIGH, findWay } from './underlay-way.ts';
 
 // The frame, below R10.
@@ -53,6 +65,7 @@ export function loadHeaders(asm: Assembler, options: ProgramOptions, load = load
 
 const innerLoaded = (options: ProgramOptions): number => Math.min(...familiesOf(options).map(({ header }) => header));
 
+/** What is no whole datagram of UDP to the forwarder's socket passes. The outer headers are in the frame. */
 export function requireOuterHeaders(asm: Assembler, options: ProgramOptions): void {
   const outer = outerOf(options);
   const at = outerAt(outer);

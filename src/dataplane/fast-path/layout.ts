@@ -22,6 +22,7 @@ export interface UnderlayLayout {
   readonly name: string;
 }
 
+/** @param version of IP between the hosts. */
 export function underlayLayout(version: 4 | 6): UnderlayLayout {
   const addressBytes = version === 4 ? 4 : 16;
   return {

@@ -20,7 +20,7 @@ import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
 import type { AgentHost } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
-import { RisingCount } from './rising-count.ts';
+import { RisingCount, RisingCounts } from './rising-count.ts';
 
 /** From here on a series for each peer that was probed once is too much. */
 const LARGE_CLUSTER = 64;
@@ -54,7 +54,7 @@ export class AgentFigures {
   readonly slots: PeerSlots;
   readonly #readiness: NodeReadiness;
   readonly #subnetManager: string;
-  readonly #deviceDrops = new RisingCount();
+  readonly #deviceDrops = new RisingCounts();
   readonly #socketDrops = new RisingCount();
   readonly #host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6' | 'deviceDrops'>;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
@@ -151,7 +151,7 @@ export class AgentFigures {
 
   #queueDrops(): Readonly<Record<string, number>> {
     const { forwarder, plane } = this;
-    const device = this.#deviceDrops.total(this.#host.deviceDrops(plane?.devices ?? []));
+    const device = this.#deviceDrops.total(plane?.devices ?? [], (name) => this.#host.deviceDrops(name));
     const socket = this.#socketDrops.total(forwarder?.socketDrops());
     return { ...(device === undefined ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
   }

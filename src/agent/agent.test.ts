@@ -165,7 +165,7 @@ class Stage implements AsyncDisposable {
       },
       hostDrops: () => ({ 'filtered-in': 3 }),
       hostDrops6: () => ({ 'filtered-out': 4 }),
-      deviceDrops: (names) => (names.length === 0 ? undefined : names.length * 5),
+      deviceDrops: () => 5,
       endFastPath: () => undefined,
       probes: {
         open: () => ({ send: () => ({ atMs: performance.now() }), receive: () => [], [Symbol.dispose]: () => {} }),

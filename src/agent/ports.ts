@@ -59,8 +59,8 @@ export interface AgentHost {
   hostDrops(): Readonly<Record<string, number>>;
   /** The same of IPv6 packets. */
   hostDrops6(): Readonly<Record<string, number>>;
-  /** Packets that the kernel has dropped at these devices; `undefined` when none of them is there. Never throws. */
-  deviceDrops(names: readonly string[]): number | undefined;
+  /** Packets that the kernel has dropped at that device since it was made; `undefined` when it is not there. Never throws. */
+  deviceDrops(name: string): number | undefined;
   /** By which the ways to the peers are measured. */
   readonly probes: ProbePort;
   /** The fast path ends that an earlier agent has left by that TUN device. Returns what is in the way of that. */

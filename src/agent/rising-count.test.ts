@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { RisingCount } from './rising-count.ts';
+import { RisingCount, RisingCounts } from './rising-count.ts';
 
 it('a rising count goes on when what is counted is made anew', () => {
   const count = new RisingCount();
@@ -9,5 +9,20 @@ it('a rising count goes on when what is counted is made anew', () => {
   assert.deepEqual(
     kernel.map((now) => count.total(now)),
     [undefined, 10, 12, 12, 12, 16, 17, 18, 20, 20, 22],
+  );
+});
+
+it('the sum of rising counts counts nothing twice when one of them is made anew, goes, or is left out for a while', () => {
+  const counts = new RisingCounts();
+  const looks: readonly Readonly<Record<string, number | undefined>>[] = [
+    ...[{}, { one: 10 }, { one: 10, other: 5 }],
+    // The other is made anew, goes, and is there again.
+    ...[{ one: 11, other: 1 }, { one: 11, other: undefined }, { one: 12 }, { one: 12, other: 2 }],
+    // Nobody asks for any.
+    ...[{}, { one: 12, other: 3 }],
+  ];
+  assert.deepEqual(
+    looks.map((kernel) => counts.total(Object.keys(kernel), (name) => kernel[name])),
+    [undefined, 10, 15, 17, 17, 18, 20, 20, 21],
   );
 });

@@ -13,3 +13,21 @@ export class RisingCount {
     return this.#last === undefined ? undefined : this.#earlier + this.#last;
   }
 }
+
+/** The sum of several such counts. One that is not asked for stays as it was: what counts may still be there. */
+export class RisingCounts {
+  readonly #counts = new Map<string, RisingCount>();
+  readonly #totals = new Map<string, number>();
+
+  /** @param read what the kernel counts under a name. Returns `undefined` when there never was anything that counts. */
+  total(names: Iterable<string>, read: (name: string) => number | undefined): number | undefined {
+    for (const name of names) {
+      const count = this.#counts.get(name) ?? new RisingCount();
+      this.#counts.set(name, count);
+      const total = count.total(read(name));
+      if (total !== undefined) this.#totals.set(name, total);
+    }
+    if (this.#totals.size === 0) return undefined;
+    return [...this.#totals.values()].reduce((sum, total) => sum + total, 0);
+  }
+}

@@ -1,22 +1,17 @@
 import { readTextIfThere } from './read-text.ts';
 
 /**
- * Packets of containers that the kernel has dropped at these devices since they were made: a TUN device whose queue had no room, a
- * device of a backend in the kernel that had no room or did not know where to send them. `undefined` when none of them is there.
+ * Packets of containers that the kernel has dropped at that device since it was made: a TUN device whose queue had no room, a device
+ * of a backend in the kernel that had no room or did not know where to send them. `undefined` when it is not there.
  */
-export function readDeviceDrops(names: readonly string[]): number | undefined {
-  const counts = names.map((name) =>
-    Number.parseInt(readTextIfThere(`/sys/class/net/${name}/statistics/tx_dropped`), 10),
-  );
-  return sumOf(counts.filter((count) => !Number.isNaN(count)));
+export function readDeviceDrops(name: string): number | undefined {
+  const count = Number.parseInt(readTextIfThere(`/sys/class/net/${name}/statistics/tx_dropped`), 10);
+  return Number.isNaN(count) ? undefined : count;
 }
 
 /** Datagrams of peers that the UDP socket of that port had no room for since it was made; `undefined` when there is none. */
 export function readSocketDrops(port: number): number | undefined {
-  return sumOf(['udp', 'udp6'].flatMap((file) => socketDrops(readTextIfThere(`/proc/self/net/${file}`), port) ?? []));
-}
-
-function sumOf(counts: readonly number[]): number | undefined {
+  const counts = ['udp', 'udp6'].flatMap((file) => socketDrops(readTextIfThere(`/proc/self/net/${file}`), port) ?? []);
   return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
 }
 

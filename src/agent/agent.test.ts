@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,10 +22,11 @@ import { lastKnownPath } from '../config/last-known.ts';
 import { Forwarder } from '../dataplane/supervisor.ts';
 import { WeftError } from '../errors.ts';
 import type { NodeEvent, TellNodeEvent } from '../events/node-event.ts';
-import { parsePrefix } from '../ip/address.ts';
+import { formatPrefix, parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { createLog } from '../log/log.ts';
+import type { NetworkInterface } from '../underlay/host-network.ts';
 import { runAgent } from './agent.ts';
 import type { AgentHost } from './ports.ts';
 
@@ -55,6 +56,8 @@ class Stage implements AsyncDisposable {
   readonly directory: string;
   /** The TUN devices that the host has. */
   tuns: readonly NamedTun[] = [];
+  /** What the host has beside eth0. */
+  interfaces: readonly NetworkInterface[] = [];
   /** What the host's key file holds. */
   key: string | undefined;
   /** What the life has asked its host for, of what must come in an order. */
@@ -196,7 +199,7 @@ class Stage implements AsyncDisposable {
         };
       },
       readNetwork: async () => ({
-        interfaces: [eth0],
+        interfaces: [eth0, ...this.interfaces],
         defaultDevices: { ipv4: ['eth0'], ipv6: [] },
         canReach: undefined,
       }),
@@ -378,6 +381,36 @@ describe('the life of an agent', () => {
     await stage.answers(200, /flanneld is ready/);
     assert(stage.lines.some((line) => line.includes('Ran command: up $SUBNET')));
   });
+
+  // What flannel's samples of the backend extension make, and what an operator makes for alloc, is as flanneld itself would make it.
+  for (const [backend, left] of [
+    ['extension', ['10.244.9.0/24', 'flannel-wg']],
+    ['alloc', ['10.244.9.0/24', 'flannel-wg']],
+    ['host-gw', []],
+  ] as const) {
+    it(`at its first start on a host, ${left.length > 0 ? 'leaves' : 'removes'} routes and devices as flanneld makes them, with ${backend}`, async () => {
+      await using stage = await Stage.make();
+      stage.store.netConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "${backend}"}}`;
+      await writeFile(stage.subnetFile, 'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\n');
+      const addr = parseIpv4('10.244.7.0')!;
+      const about = { prefixLength: 32, dynamic: false, temporary: false, deprecated: false };
+      stage.interfaces = [{ index: 3, name: 'flannel-wg', mtuBytes: 1420, up: true, addresses: [{ addr, ...about }] }];
+      stage.kernel.addLink({ name: 'eth0', kind: 'other', up: true });
+      stage.kernel.addLink({ name: 'flannel-wg', kind: 'wireguard' });
+      stage.kernel.addForeignRoute({
+        ...{ type: 'unicast', dst: parsePrefix('10.244.9.0/24')!, metric: 0, dev: 'eth0' },
+        ...{ via: parseIpv4('192.168.77.9')!, onlink: false, scope: 'global', protocol: 3, elaborate: false },
+      });
+      stage.start();
+      await stage.answers(200, /flanneld is ready/);
+      await eventually('nothing is left to do', async () => {
+        const state = await stage.inspection?.state(100, AbortSignal.timeout(10_000));
+        return state?.isConverged === true && state.difference.length === 0;
+      });
+      const routes = stage.kernel.routes.map(({ dst }) => formatPrefix(dst));
+      assert.deepEqual([...routes, ...(stage.kernel.links.has('flannel-wg') ? ['flannel-wg'] : [])], left);
+    });
+  }
 
   it('takes another key from its file while it runs, publishes it, and follows that of a peer', async () => {
     await using stage = await Stage.make();

@@ -103,7 +103,7 @@ export class NodePartsMaker {
     const others = tunDevices.filter((device) => device.name !== external.name);
     earlier.noteBackend(config.backend.type, record);
     const formerLinks = this.#formerLinks(config, setup, external, ownNetworks, tuns);
-    const formerRoutes = await this.#formerRoutes(external, signal);
+    const formerRoutes = await this.#formerRoutes(setup, external, signal);
     probes.clear();
     const plane = stack.use(
       new NodePlane({
@@ -174,9 +174,15 @@ export class NodePartsMaker {
     return [...all.values()];
   }
 
-  async #formerRoutes(external: ExternalInterface, signal: AbortSignal): Promise<readonly UnicastRoute[]> {
+  /** None where others carry the packets: what looks like flanneld's is theirs, by hand or by the commands of the backend extension. */
+  async #formerRoutes(
+    { kind }: BackendSetup,
+    external: ExternalInterface,
+    signal: AbortSignal,
+  ): Promise<readonly UnicastRoute[]> {
     const { host, earlier, log } = this.#needs;
-    const subnetEnv = earlier.isFirst ? await earlier.subnetEnv(signal) : undefined;
+    const isToLook = earlier.isFirst && kind.isCarriedByOthers !== true;
+    const subnetEnv = isToLook ? await earlier.subnetEnv(signal) : undefined;
     if (subnetEnv === undefined) return [];
     const { routes } = await host.kernel().read(EMPTY_WANTED_STATE, signal);
     const left = formerRoutes(routes, subnetEnv, external);

@@ -93,6 +93,11 @@ describe('links that an agent with an unknown configuration has left', () => {
     assert.deepEqual(left({ Type: 'wireguard' }, ...links.slice(3)), ['flannel.ipip ipip', 'flannel-wg-v6 wireguard']);
   });
 
+  it('are none where others carry the packets: their devices may have these names', () => {
+    const links = [link('flannel.1', '10.244.1.0/32'), link('flannel-wg', '10.244.1.0/32')];
+    for (const Type of ['extension', 'alloc', 'tencent-vpc']) assert.deepEqual(left({ Type }, ...links), [], Type);
+  });
+
   it('are not those of another network, of another name, or a TUN device, which its alias tells', () => {
     const others = [
       link('flannel.1', '10.9.1.0/32'),

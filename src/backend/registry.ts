@@ -129,7 +129,8 @@ function madeIn(network: Network, links: readonly OwnLink[]): readonly OwnLink[]
 
 /**
  * The links that an agent of one of these networks has left on this host, weft's or a flanneld, whatever its configuration was, and
- * that this backend does not make: by their names, and because no other agent of the host has an address in these networks.
+ * that this backend does not make: by their names, and because no other agent of the host has an address in these networks. None where
+ * others carry the packets: flannel's own sample of the backend extension makes a `flannel-wg` with such an address.
  */
 export function linksLeftBehind(
   interfaces: readonly AddressedLink[],
@@ -137,6 +138,7 @@ export function linksLeftBehind(
   { kind, config }: ConfiguredBackend,
   network: Network,
 ): readonly OwnLink[] {
+  if (kind.isCarriedByOthers === true) return [];
   const own = new Set(madeIn(network, kind.owns(config, [])).map(({ name }) => name));
   const names = interfaces.flatMap(({ name, addresses }) => {
     const isOfNetwork = addresses.some(

@@ -136,7 +136,12 @@ export class FakeKernel implements Kernel {
     return error;
   }
 
-  addLink(link: { name: string; kind: 'tun' | 'bridge' | 'other'; up?: boolean; mtuBytes?: number }): void {
+  addLink(link: {
+    name: string;
+    kind: 'tun' | 'bridge' | 'wireguard' | 'other';
+    up?: boolean;
+    mtuBytes?: number;
+  }): void {
     const queuePackets = link.kind === 'tun' ? 500 : 1000;
     const bare = { mtuBytes: 1500, up: true, mac: undefined, alias: undefined, queuePackets, settings: undefined };
     this.links.set(link.name, { ...bare, ...link });

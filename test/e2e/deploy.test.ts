@@ -260,17 +260,20 @@ describe('the Helm chart', () => {
   });
 
   it("has the agent's prefix of annotations in the policy for Nodes", async () => {
-    for (const [flag, prefix] of [
-      ['--kube-annotation-prefix=example.test', 'example.test/'],
-      ['-kube-annotation-prefix=example.test/', 'example.test/'],
-      ['--kube-annotation-prefix=example.test/own', 'example.test/own-'],
-      ['--kube-annotation-prefix=example.test/own-', 'example.test/own-'],
+    for (const [prefix, ...flags] of [
+      ['flannel.alpha.coreos.com/', '--ip-masq'],
+      ['flannel.alpha.coreos.com/', '--kube-annotation-prefix=', '--ip-masq'],
+      ['example.test/', '--kube-annotation-prefix=example.test'],
+      ['example.test/', '-kube-annotation-prefix=example.test/', '--ip-masq'],
+      ['example.test/', '--kube-annotation-prefix', 'example.test', '--ip-masq'],
+      ['example.test/own-', '--kube-annotation-prefix=example.test/own'],
+      ['example.test/own-', '--kube-annotation-prefix=example.test/own-'],
     ] as const) {
-      const args = ['--kube-subnet-mgr', flag];
+      const args = ['--kube-subnet-mgr', ...flags];
       const objects = await rendered({ flannel: { ownNodePolicy: true, args } });
       const text = JSON.stringify(objects.find(({ kind }) => kind === 'ValidatingAdmissionPolicy'));
       const prefixes = Array.from(text.matchAll(/startsWith\(\\"([^"\\]*)\\"\)/g), ([, found]) => found);
-      assert.deepEqual(prefixes, [prefix, prefix], flag);
+      assert.deepEqual(prefixes, [prefix, prefix], flags.join(' '));
     }
   });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { assertPings } from '../netns/overlay.ts';
-import { eventually, eventuallyHolds } from '../netns/waiting.ts';
+import { eventually } from '../netns/waiting.ts';
 import { hostAddress, untilReady } from './golden-hosts.ts';
 import { KubeHosts } from './kube-hosts.ts';
 
@@ -22,8 +22,7 @@ describe('node addresses in the network, on Kubernetes', () => {
   for (const type of ['vxlan', 'host-gw']) {
     it(`${type}: hosts and containers reach each other, and the agent says what to mind`, async () => {
       if (type !== 'vxlan') await relaunched(type);
-      // The first host may yet have to hear that the second one has changed.
-      await eventuallyHolds(() => assertPings(nodes.topology, nodes.hosts));
+      await assertPings(nodes.topology, nodes.hosts);
       for (const { index } of nodes.hosts) {
         const agent = nodes.agents[index]!;
         await agent.logged(

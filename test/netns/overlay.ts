@@ -9,7 +9,7 @@ import { openSubnetStore } from '../../src/lab/open-subnet-store.ts';
 import type { SubnetStore } from '../../src/lab/subnet-store.ts';
 import { type LabContainer, type LabHost, type Place, Topology, type TopologyOptions } from '../../src/lab/topology.ts';
 import { HEALTHZ_PORT } from './flanneld.ts';
-import { PATIENCE_MS } from './waiting.ts';
+import { eventuallyHolds, PATIENCE_MS } from './waiting.ts';
 
 const WEFT = fileURLToPath(new URL('../../src/cmd/weft/main.ts', import.meta.url));
 
@@ -116,14 +116,16 @@ export async function ping(
   return { ok: exitCode === 0, output: `${stdout}${stderr}` };
 }
 
-/** The container of each of these hosts reaches that of every other one. */
+/** The container of each of these hosts reaches that of every other one, once its agent has heard of that. */
 export async function assertPings(topology: Topology, hosts: readonly LabHost[]): Promise<void> {
   const containers = hosts.map((host) => host.containers[0]!);
   for (const from of containers) {
     for (const to of containers) {
       if (from === to) continue;
-      const { ok, output } = await ping(topology, from, addressOf(to));
-      assert.ok(ok, `${from.name} to ${to.name}: ${output}`);
+      await eventuallyHolds(async () => {
+        const { ok, output } = await ping(topology, from, addressOf(to));
+        assert.ok(ok, `${from.name} to ${to.name}: ${output}`);
+      });
     }
   }
 }

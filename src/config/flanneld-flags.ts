@@ -178,6 +178,6 @@ export const FLANNELD_FLAGS = {
 export type FlanneldFlags = FlagValues<typeof FLANNELD_FLAGS>;
 
 /** Usage text of the agent, in the form of Go's flag package. */
-export function flanneldUsage(program = 'flanneld'): string {
-  return `Usage: ${program} [OPTION]...\n${flagUsage(FLANNELD_FLAGS)}`;
+export function flanneldUsage(): string {
+  return `Usage: flanneld [OPTION]...\n${flagUsage(FLANNELD_FLAGS)}`;
 }

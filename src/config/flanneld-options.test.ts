@@ -3,12 +3,12 @@ import { describe, it } from 'node:test';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import { flanneldUsage } from './flanneld-flags.ts';
-import { type FlanneldOptions, type FlanneldSurroundings, parseFlanneldOptions } from './flanneld-options.ts';
+import { type FlanneldOptions, parseFlanneldOptions } from './flanneld-options.ts';
 
 type Env = Record<string, string>;
 
-function options(args: string[], env: Env = {}, surroundings: FlanneldSurroundings = {}): FlanneldOptions {
-  const result = parseFlanneldOptions(args, env, surroundings);
+function options(args: string[], env: Env = {}): FlanneldOptions {
+  const result = parseFlanneldOptions(args, env);
   assert.equal(result.kind, 'run', result.kind === 'error' ? result.error.message : result.kind);
   assert.ok(result.kind === 'run');
   return result.options;
@@ -172,8 +172,8 @@ describe('flanneld options: command line', () => {
   it('chooses the subnet manager', () => {
     assert.equal(options(['-subnet-mgr=local']).subnetManager, 'local');
     assert.equal(options(['-kube-subnet-mgr', '-subnet-mgr=kube']).subnetManager, 'kube');
-    assert.equal(options([], {}, { defaultSubnetManager: 'local' }).subnetManager, 'local');
-    assert.equal(options(['-kube-subnet-mgr'], {}, { defaultSubnetManager: 'local' }).subnetManager, 'kube');
+    assert.equal(options([]).subnetManager, 'etcd');
+    assert.equal(options(['-kube-subnet-mgr']).subnetManager, 'kube');
   });
 
   it('reads where the API is served', () => {
@@ -199,9 +199,9 @@ describe('flanneld options: command line', () => {
   });
 
   it('prints help and version', () => {
-    const help = parseFlanneldOptions(['--help'], {}, { program: '/opt/bin/flanneld' });
+    const help = parseFlanneldOptions(['--help'], {});
     assert.ok(help.kind === 'help');
-    assert.ok(help.text.startsWith('Usage: /opt/bin/flanneld [OPTION]...\n  -api-listen address:port\n'));
+    assert.ok(help.text.startsWith('Usage: flanneld [OPTION]...\n  -api-listen address:port\n'));
     assert.equal(parseFlanneldOptions(['-version'], {}).kind, 'version');
     assert.equal(parseFlanneldOptions(['-version=false'], {}).kind, 'run');
   });

@@ -113,13 +113,6 @@ export type FlanneldOptionsResult =
    */
   | { readonly kind: 'error'; readonly error: WeftError; readonly usage: string | undefined; readonly exitCode: 1 | 2 };
 
-export interface FlanneldSurroundings {
-  /** argv[0], for the usage text. */
-  readonly program?: string;
-  /** What to use when neither -subnet-mgr nor -kube-subnet-mgr is given: `local` for the embedded agent. */
-  readonly defaultSubnetManager?: SubnetManagerKind;
-}
-
 export const FLANNELD_VARIABLE_PREFIX = 'FLANNELD';
 /** Where flannel keeps its private key unless the variable of that name says another place. */
 export const WIREGUARD_KEY_FILE = '/run/flannel/wgkey';
@@ -131,19 +124,18 @@ export const WIREGUARD_KEY_FILE = '/run/flannel/wgkey';
 export function parseFlanneldOptions(
   args: readonly string[],
   env: { readonly [variable: string]: string | undefined },
-  { program = 'flanneld', defaultSubnetManager = 'etcd' }: FlanneldSurroundings = {},
 ): FlanneldOptionsResult {
   const parsed = parseFlags(FLANNELD_FLAGS, args);
-  if (parsed.kind === 'help') return { kind: 'help', text: flanneldUsage(program) };
+  if (parsed.kind === 'help') return { kind: 'help', text: flanneldUsage() };
   if (parsed.kind === 'error') {
-    const hint = `Run ${program} -help for the list of flags.`;
-    return usageError(`cannot read the command line: ${parsed.message}`, hint, flanneldUsage(program));
+    const hint = 'Run flanneld -help for the list of flags.';
+    return usageError(`cannot read the command line: ${parsed.message}`, hint, flanneldUsage());
   }
   const [stray] = parsed.rest;
   if (stray !== undefined) {
     const message = `cannot read the command line: ${showInvisible(JSON.stringify(stray))} is not a flag, and nothing after it would be read`;
     const hint = 'A flag that can be true or false takes its value after "=": -ip-masq=true.';
-    return usageError(message, hint, flanneldUsage(program));
+    return usageError(message, hint, flanneldUsage());
   }
   if (parsed.values.version) return { kind: 'version' };
   const settings = applyEnvironment(FLANNELD_FLAGS, FLANNELD_VARIABLE_PREFIX, env, parsed);
@@ -151,7 +143,7 @@ export function parseFlanneldOptions(
     const list = settings.problems.map(({ variable, message }) => `${variable}: ${message}`).join('; ');
     return usageError(`cannot read the environment: ${list}`, 'Correct or unset the variable.', undefined);
   }
-  return new Reading(settings.values, env).run(defaultSubnetManager);
+  return new Reading(settings.values, env).run();
 }
 
 function usageError(message: string, hint: string, usage: string | undefined): FlanneldOptionsResult {
@@ -174,8 +166,8 @@ class Reading {
     this.#env = env;
   }
 
-  run(defaultSubnetManager: SubnetManagerKind): FlanneldOptionsResult {
-    const options = this.#options(defaultSubnetManager);
+  run(): FlanneldOptionsResult {
+    const options = this.#options();
     if (this.#problems.length === 0) return { kind: 'run', options, warnings: this.#warnings };
     const error = new WeftError('WEFT_USAGE', `cannot start with these options: ${this.#problems.join('; ')}`, {
       hint: 'Correct the flags, or the FLANNELD_ variables of the same names.',
@@ -183,9 +175,9 @@ class Reading {
     return { kind: 'error', error, usage: undefined, exitCode: 1 };
   }
 
-  #options(defaultSubnetManager: SubnetManagerKind): FlanneldOptions {
+  #options(): FlanneldOptions {
     const flags = this.#flags;
-    const subnetManager = this.#subnetManager(defaultSubnetManager);
+    const subnetManager = this.#subnetManager();
     if ((flags['etcd-keyfile'] === '') !== (flags['etcd-certfile'] === '')) {
       const [present, absent] =
         flags['etcd-keyfile'] === '' ? ['etcd-certfile', 'etcd-keyfile'] : ['etcd-keyfile', 'etcd-certfile'];
@@ -252,9 +244,9 @@ class Reading {
     });
   }
 
-  #subnetManager(fallback: SubnetManagerKind): SubnetManagerKind {
+  #subnetManager(): SubnetManagerKind {
     const kind = this.#flags['subnet-mgr'];
-    if (!this.#flags['kube-subnet-mgr']) return kind ?? fallback;
+    if (!this.#flags['kube-subnet-mgr']) return kind ?? 'etcd';
     if (kind !== undefined && kind !== 'kube') {
       this.#problems.push(`-kube-subnet-mgr and -subnet-mgr=${kind} contradict each other`);
     }

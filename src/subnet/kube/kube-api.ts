@@ -18,12 +18,11 @@ export interface ApiRequest {
   readonly body?: { readonly contentType: string; readonly text: string };
   /** Ask for a compressed answer: for lists, which shrink tenfold. */
   readonly gzip?: boolean;
-  /** The answer's status line must arrive within this time. Default {@link RESPONSE_TIMEOUT_MS}. */
-  readonly responseTimeoutMs?: number;
   /** Silence of this length while the body is read ends it with an error. Default {@link RESPONSE_TIMEOUT_MS}. */
   readonly idleTimeoutMs?: number;
 }
 
+/** For the status line of an answer, and unless a request says otherwise for each piece of its body. */
 const RESPONSE_TIMEOUT_MS = 30_000;
 const MAX_ERROR_BYTES = 64 << 10;
 
@@ -116,7 +115,6 @@ export class KubeApi implements Disposable {
     const { agent, headers } = await this.#access.prepare(signal);
     const url = this.#url(request);
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const timeoutMs = request.responseTimeoutMs ?? RESPONSE_TIMEOUT_MS;
     return new Promise<IncomingMessage>((resolve, reject) => {
       const message = send(url, {
         method: request.method,
@@ -133,7 +131,10 @@ export class KubeApi implements Disposable {
             : {}),
         },
       });
-      const timer = setTimeout(() => message.destroy(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+      const timer = setTimeout(
+        () => message.destroy(new Error(`no answer within ${RESPONSE_TIMEOUT_MS} ms`)),
+        RESPONSE_TIMEOUT_MS,
+      );
       const startedAt = performance.now();
       const report = (outcome: string): void =>
         trace(6, () => {

@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import type { Peers, Self, Traffic } from '../../src/api/schema.ts';
 import type { LabContainer, LabHost } from '../../src/lab/topology.ts';
 import { addressOf, Overlay } from '../netns/overlay.ts';
-import { eventuallyHolds } from '../netns/waiting.ts';
+import { eventually, eventuallyHolds } from '../netns/waiting.ts';
 import { DATAGRAM_SENDER } from './bed.ts';
 
 /** Of all scenarios together; `make lost-packets PACKETS=1000000` for the table of docs/DIAGNOSIS.md. */
@@ -131,6 +131,18 @@ class Rig {
     return all;
   }
 
+  /** The same, with what has arrived, once all that was sent has come to its end: hosts are asked one after the other. */
+  async atRest(): Promise<{ readonly accounts: ReadonlyMap<string, number>; readonly received: number }> {
+    let before = '';
+    return await eventually('nothing is under way', async () => {
+      const [accounts, received] = [await this.accounts(), await this.received()];
+      const now = JSON.stringify([received, ...accounts]);
+      if (now === before) return { accounts, received };
+      before = now;
+      return undefined;
+    });
+  }
+
   /** Packets of the test that came to the container of the second host. */
   async received(): Promise<number> {
     return counted(await this.sh(this.container(1), 'nft list table inet counted'));
@@ -144,10 +156,13 @@ class Rig {
 }
 
 const nothing = async (): Promise<void> => {};
-/** A rule of that host's firewall, while it is there. */
+/** A rule of that host's firewall, until all packets have come to it or to their end: some may have waited for an agent. */
 const filtered = (...[index, family, hook, rule]: Parameters<Rig['filter']>): Pick<Scenario, 'inject' | 'heal'> => ({
   inject: (rig) => rig.filter(index, family, hook, rule),
-  heal: (rig) => rig.unfilter(index, family),
+  heal: async (rig) => {
+    await rig.atRest();
+    await rig.unfilter(index, family);
+  },
 });
 
 const SCENARIOS: readonly Scenario[] = [
@@ -248,7 +263,7 @@ describe('packets that do not arrive', () => {
   /** Sends the scenario's packets once, and compares what did not arrive with the figures, which follow within moments. */
   const round = async ({ inject, heal, to, bytes = 100, share = 1, flood }: Scenario): Promise<Account> => {
     const count = each * share;
-    const [before, arrivedBefore] = [await rig.accounts(), await rig.received()];
+    const { accounts: before, received: arrivedBefore } = await rig.atRest();
     await inject(rig);
     rig.lostOnWire = 0;
     try {

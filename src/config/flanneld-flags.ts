@@ -98,14 +98,14 @@ export const FLANNELD_FLAGS = {
   'source-check': choiceFlag(
     ['loose', 'strict', 'off'],
     'loose',
-    "check of the source address inside a tunnelled packet: loose drops addresses in another host's subnet, strict also drops " +
+    "check the source address inside a tunnelled packet: loose drops addresses in another host's subnet, strict also drops " +
       'addresses outside the network that do not belong to the sending host, off accepts every datagram; ipip (loose, strict) and ' +
       'vxlan (strict) drop packets of hosts without a lease',
   ),
   'destination-check': choiceFlag(
     ['loose', 'strict', 'off'],
     'loose',
-    "check of the destination address inside a tunnelled packet: loose accepts addresses in this host's subnet and this host's " +
+    "check the destination address inside a tunnelled packet: loose accepts addresses in this host's subnet and this host's " +
       "own addresses, strict only addresses in this host's subnet, off leaves it to this host's routing",
   ),
   'fast-path': choiceFlag(
@@ -116,8 +116,8 @@ export const FLANNELD_FLAGS = {
   'fast-path-in': choiceFlag(
     ['auto', 'xdp', 'off'],
     'auto',
-    'whether XDP takes packets from peers before the kernel joins them: auto with network drivers that are known to benefit, xdp with ' +
-      'any driver that can do it',
+    'receive packets from peers with XDP, before the kernel coalesces them: auto with network drivers that are known to benefit, xdp with ' +
+      'any driver that supports it',
   ),
   'fast-path-dir': stringFlag(
     '/sys/fs/bpf/weft',
@@ -126,7 +126,7 @@ export const FLANNELD_FLAGS = {
   probe: choiceFlag(
     ['on', 'off'],
     'on',
-    'whether the paths to other hosts are measured in the background: round-trip time, loss and path MTU, by at most 8 small packets a second',
+    'measure round-trip time, loss and path MTU to other hosts in the background, with at most 8 small packets a second',
   ),
   'notrack-tunnel': boolFlag(
     false,

@@ -66,7 +66,7 @@ export function bugreportCommand(): Command {
   return withRemote(new Command('bugreport'))
     .summary('collect what a maintainer needs into one archive')
     .description(
-      'Collect what a maintainer needs into one archive. Keys, tokens and passwords are left out; look at it before you send it. Changes nothing. With --cluster, --node or --host, the archive has the answers of those agents, and nothing of this host.',
+      'Collect what a maintainer needs into one archive. It leaves out keys, tokens and passwords; look at it before you send it. Changes nothing. With --cluster, --node or --host, the archive contains the answers of those agents, and nothing from this host.',
     )
     .option('-o, --output <file>', 'archive to write (default: weft-bugreport-HOST-TIME.tar.gz in this directory)')
     .option('--socket <file>', "the agent's socket (--api-socket)", DEFAULT_API_SOCKET)

@@ -17,8 +17,8 @@ interface EventsFlags extends TargetFlags {
 /** `weft events`: what happened, the oldest first; with `-f` also what comes. With `--json`, one object a line. */
 export function eventsCommand(): Command {
   return withTarget(new Command('events'))
-    .summary('list what the agent has noticed and done')
-    .description('List recent events: leases and peers that came, changed or went, what was repaired, and why.')
+    .summary('list the agent’s recent events')
+    .description('List recent events: changes of leases and peers, faults, repairs, and their causes.')
     .option('-f, --follow', 'keep printing new events until interrupted')
     .option('--all', `print all events that the agent keeps, up to ${ALL} (default: the last ${DEFAULT_COUNT})`)
     .action((flags: EventsFlags) => show(flags));

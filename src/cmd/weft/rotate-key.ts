@@ -13,8 +13,8 @@ export function rotateKeyCommand(): Command {
   return new Command('rotate-key')
     .summary('generate a new key for the wireguard backend of this host')
     .description(
-      'Writes a new private key and prints its public key. A running agent notices it within two seconds, uses it ' +
-        'and publishes the new public key to its peers. A peer is unreachable for a moment, until it has received the new key.',
+      'Write a new private key and print its public key. A running agent switches to it within two seconds ' +
+        'and publishes the public key to its peers. A peer is unreachable for a moment, until it has received the new key.',
     )
     .option('--key-file <file>', "the agent's key file", process.env.WIREGUARD_KEY_FILE ?? WIREGUARD_KEY_FILE)
     .action(rotateKey);

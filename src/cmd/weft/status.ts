@@ -27,7 +27,7 @@ export function statusCommand(): Command {
   return withTarget(new Command('status'))
     .summary('show the state of an agent, and what is wrong')
     .description(
-      'Show the state of an agent, what keeps packets from flowing, and what to do about it. With --cluster, a line for each node, and all of it for those that are not healthy. Exit codes: 0 healthy, 1 not healthy, 3 the agent could not be asked.',
+      'Show the state of an agent, the problems that stop packets, and what to do about them. With --cluster, print a line for each node, and the full state of nodes that are not healthy. Exit codes: 0 healthy, 1 not healthy, 3 no answer from the agent.',
     )
     .option(
       '--wait [seconds]',

@@ -64,7 +64,7 @@ export function testCommand(): Command {
   return withRemote(new Command('test'))
     .summary('test the paths from this host to its peers, and name what is wrong')
     .description(
-      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, fragments, checksums), check this host, and on a node of Kubernetes DNS and a Service, and name the host or pair and the cause of what is wrong. Needs root. The agent need not be running.',
+      'Measure the paths from this host and from a container to each peer (round-trip time, loss, full MTU, fragments, checksums), check this host, and on a Kubernetes node also DNS and a Service. Name the broken host or pair, and the cause. Needs root. The agent need not be running.',
     )
     .argument('[peer...]', 'subnets or addresses of peers; with --cluster, names of nodes (default: all)')
     .option(
@@ -75,7 +75,7 @@ export function testCommand(): Command {
     .option('--subnet-file <file>', "the agent's --subnet-file", '/run/flannel/subnet.env')
     .option('--net-config-path <file>', "the agent's --net-config-path", '/etc/kube-flannel/net-conf.json')
     .option('--healthz-port <port>', "the agent's --healthz-port", portNumber, 8081)
-    .option('--host-only', 'do not make a container for the test')
+    .option('--host-only', 'do not create a container for the test')
     .option(
       '--cluster-dns <address>',
       "the cluster's DNS server (default: from the kubelet's configuration)",

@@ -248,8 +248,8 @@ export function tunnelCommand(life: ProcessLife): Command {
   return new Command('tunnel')
     .summary('carry packets between hosts, with peers given on the command line')
     .description(
-      'Runs the udp data plane without a subnet manager: a TUN device, its address and route, and the given peers. ' +
-        'Prints "ready" on standard output when it forwards packets. SIGINT or SIGTERM stops it and removes the device.',
+      'Run the udp data plane without a subnet manager: a TUN device, its address and route, and the given peers. ' +
+        'Print "ready" on standard output when it forwards packets. SIGINT or SIGTERM stops it and removes the device.',
     )
     .requiredOption(
       '--address <address/length>',
@@ -281,7 +281,7 @@ export function tunnelCommand(life: ProcessLife): Command {
         .default('auto'),
     )
     .addOption(
-      new Option('--fast-path-in <mode>', 'let XDP take packets from peers before the kernel joins them')
+      new Option('--fast-path-in <mode>', 'receive packets from peers with XDP, before the kernel coalesces them')
         .choices(FAST_PATH_IN_MODES)
         .default('auto'),
     )

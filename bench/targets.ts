@@ -63,8 +63,8 @@ export function targetList(figures: Figures): string {
   }
   const line = (verdict: Verdict): string => `* ${verdict}: ${found[verdict].join('; ') || 'none'}`;
   return [
-    `Targets of udp mode, as ratios to kernel VXLAN in the same round; those of which the rounds differ too much, or are fewer than ` +
-      `${ENOUGH_ROUNDS}, are undecided:`,
+    `Targets of udp mode, as ratios to kernel VXLAN in the same round. A target is undecided if its rounds differ too much, or are ` +
+      `fewer than ${ENOUGH_ROUNDS}:`,
     '',
     ...VERDICTS.map(line),
   ].join('\n');

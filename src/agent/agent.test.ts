@@ -568,7 +568,7 @@ describe('the life of an agent', () => {
     other.start();
     const told = await eventually('the change is told', () => other.told[0]);
     assert.deepEqual([told.type, told.reason], ['Normal', 'FlannelBackendChanged']);
-    assert.match(told.message, /backend extension now, and had udp before/);
+    assert.match(told.message, /now uses the backend extension, before it was udp/);
   });
 
   it('fails with what a person must mend', async () => {

@@ -283,7 +283,7 @@ class Agent {
     if (isDeepStrictEqual(before, now)) return;
     this.#record({
       ...{ kind: 'interface-changed', severity: 'warning', subject: now.name },
-      text: `the external interface is ${describeExternal(now)} now, before ${describeExternal(before)}`,
+      text: `the external interface is now ${describeExternal(now)}, before it was ${describeExternal(before)}`,
     });
   }
 }

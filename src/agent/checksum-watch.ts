@@ -108,7 +108,7 @@ export class ChecksumWatch implements AsyncDisposable {
       const verdict = await this.#judge(from, addr);
       if (verdict === 'works') {
         this.#working.add(link);
-        log.info(`Checksums of ${link} are right with offloading: ${formatAddr(addr)} has answered`);
+        log.info(`Checksum offload works on ${link}: ${formatAddr(addr)} has answered`);
         return;
       }
       if (verdict === 'broken') against.push(addr);
@@ -117,7 +117,7 @@ export class ChecksumWatch implements AsyncDisposable {
     this.#broken.add(link);
     const peers = `${against.map(formatAddr).join(' and ')} ${against.length === 1 ? 'answers' : 'answer'}`;
     log.warn(
-      `Packets of ${link} lose their checksums on the way when a device is left to compute them: ${peers} only when this host does. Turning tx-checksum-ip-generic of ${link} off (TxChecksumOffload)`,
+      `Checksum offload corrupts packets from ${link}: ${peers} only if this host computes the checksum itself. Turning off tx-checksum-ip-generic on ${link} (TxChecksumOffload)`,
     );
     onBroken();
   }

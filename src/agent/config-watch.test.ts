@@ -47,7 +47,7 @@ test('a change is said once, and that it was taken back', async () => {
     config({ Type: 'udp' }),
   ]);
   assert.deepEqual(lines, [
-    'The network configuration has changed: the backend is vxlan now, no longer udp; restart this agent to apply it',
+    'The network configuration has changed: the backend is now vxlan, no longer udp; restart this agent to apply it',
     'The network configuration has changed: restart this agent to apply it',
     'The network configuration matches the one in use again',
   ]);
@@ -61,7 +61,7 @@ test('one that would keep the agent from starting again is named; a store that i
     new WeftError('WEFT_STORE_UNAVAILABLE', 'nobody answers'),
   ]);
   assert.equal(lines.length, 1);
-  assert.match(lines[0]!, /cannot be used, and this agent would not start again: \$\.Network: must be a string/);
+  assert.match(lines[0]!, /cannot be used, and the agent would not start with it: \$\.Network: must be a string/);
   assert.deepEqual(outdated, [false, true, true]);
 });
 
@@ -74,7 +74,7 @@ describe('where changes are to be applied while the agent runs', () => {
     });
     assert.deepEqual(calls, ['check vxlan', 'start']);
     assert.deepEqual(lines, [
-      'The network configuration has changed: the backend is vxlan now, no longer udp; applying it',
+      'The network configuration has changed: the backend is now vxlan, no longer udp; applying it',
     ]);
     assert.deepEqual(outdated, [false, false]);
   });
@@ -88,10 +88,7 @@ describe('where changes are to be applied while the agent runs', () => {
     };
     const { lines, outdated } = await watched([config({ Type: 'vxlan' }), config({ Type: 'vxlan' })], refusing);
     assert.equal(lines.length, 1);
-    assert.match(
-      lines[0]!,
-      /; it is not applied, because this host cannot work with it: .*unknown backend type: vxlam/,
-    );
+    assert.match(lines[0]!, /; it is not applied, because this host cannot use it: .*unknown backend type: vxlam/);
     assert.deepEqual(outdated, [true, true]);
   });
 
@@ -103,6 +100,9 @@ describe('where changes are to be applied while the agent runs', () => {
     const other = { ...config({ Type: 'vxlan' }) };
     const { lines } = await watched([{ ...other, ipv4: { ...other.ipv4!, subnetLength: 25 } }], untold);
     assert.equal(lines.length, 1);
-    assert.match(lines[0]!, /the networks are other ones, so it is not applied .*: restart this agent to apply it$/);
+    assert.match(
+      lines[0]!,
+      /the networks differ, and running containers would lose their addresses: restart this agent to apply it$/,
+    );
   });
 });

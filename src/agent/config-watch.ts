@@ -75,7 +75,7 @@ export class ConfigWatch implements AsyncDisposable {
     } catch (error) {
       // Whatever else there is, such as a store that is away, is told by whoever needs it.
       if (!(error instanceof WeftError) || error.code !== 'WEFT_CONFIG_INVALID') return;
-      news = `it cannot be used, and this agent would not start again: ${describeError(error)}`;
+      news = `it cannot be used, and the agent would not start with it: ${describeError(error)}`;
     }
     if (signal.aborted || news === this.#news) return;
     if (news === '') log.info('The network configuration matches the one in use again');
@@ -89,16 +89,16 @@ export class ConfigWatch implements AsyncDisposable {
     if (live === undefined) return 'restart this agent to apply it';
     const { backend, enableNfTables } = inUse;
     if (describeNetworkConfig({ ...now, backend, enableNfTables }) !== describeNetworkConfig(inUse))
-      return 'the networks are other ones, so it is not applied while containers have their addresses: restart this agent to apply it';
+      return 'the networks differ, and running containers would lose their addresses: restart this agent to apply it';
     try {
       await live.check(now, signal);
       return undefined;
     } catch (error) {
-      return `it is not applied, because this host cannot work with it: ${describeError(error)}`;
+      return `it is not applied, because this host cannot use it: ${describeError(error)}`;
     }
   }
 }
 
 function describeChange({ backend: before }: NetworkConfig, { backend: now }: NetworkConfig): string {
-  return before.type === now.type ? '' : `the backend is ${now.type} now, no longer ${before.type}; `;
+  return before.type === now.type ? '' : `the backend is now ${now.type}, no longer ${before.type}; `;
 }

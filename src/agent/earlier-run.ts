@@ -75,7 +75,7 @@ export class EarlierRun {
   noteBackend(now: string, record: RecordEvent): void {
     const before = this.#known?.config.backend.type;
     if (before === undefined || before === now) return;
-    const text = `this host works with the backend ${now} now, and had ${before} before`;
+    const text = `this host now uses the backend ${now}, before it was ${before}`;
     record({ kind: 'backend-changed', severity: 'info', subject: now, text });
   }
 

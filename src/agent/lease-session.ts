@@ -189,8 +189,8 @@ export class LeaseSession implements AsyncDisposable {
     const removed = events.filter(({ type }) => type === 'removed').length;
     record({
       ...{ kind: 'peers-changed', severity: 'info', subject: `${events.length} peers` },
-      text: `${events.length - removed} peers came or changed and ${removed} went at once`,
-      cause: 'a list of the store',
+      text: `${events.length - removed} peers added or changed, and ${removed} removed, at once`,
+      cause: 'a full list from the store',
     });
   }
 

@@ -159,7 +159,7 @@ export class NodeEvents implements AsyncDisposable {
     const key = isCombined ? reason : own;
     const series = this.#series.get(key);
     if (series === undefined) {
-      const text = isCombined ? 'more of these: weft events on this node lists each' : message;
+      const text = isCombined ? 'more of these: weft events on this node lists them' : message;
       const event = { reason, type, message: text, firstAtMs: atMs, lastAtMs: atMs, count: 1 };
       this.#series.set(key, { event, isTold: false });
       return;
@@ -204,7 +204,7 @@ export class NodeEvents implements AsyncDisposable {
         try {
           if ((await tell(event, signal)) === 'told') continue;
           log.warn(
-            'Events are not told on the Node: this account may not create and patch events (deploy/kube-flannel.yml)',
+            'No events are sent for the Node: this account may not create and patch events (deploy/kube-flannel.yml)',
           );
           this.#silence();
           return;
@@ -215,7 +215,7 @@ export class NodeEvents implements AsyncDisposable {
       }
     } catch (error) {
       if (signal.aborted) return;
-      log.verbose(1, `An event could not be told on the Node: ${describeError(error)}`);
+      log.verbose(1, `Could not send an event for the Node: ${describeError(error)}`);
       this.#notBeforeMs = this.#now() + RETRY_MS;
     }
   }

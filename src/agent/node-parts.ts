@@ -170,7 +170,8 @@ export class NodePartsMaker {
     const left = linksLeftBehind(interfaces, ownNetworks, setup, config);
     const all = new Map([...made, ...left].map((link) => [link.name, link]));
     const names = left.map(({ name }) => name).join(', ');
-    if (left.length > 0) log.info(`Left by the agent before: ${names}. It goes once no other host needs it`);
+    if (left.length > 0)
+      log.info(`Left over from the previous agent: ${names}. Removing it once no other host needs it`);
     return [...all.values()];
   }
 
@@ -189,7 +190,7 @@ export class NodePartsMaker {
     const [first] = left;
     if (first !== undefined)
       log.info(
-        `Left by the flanneld before: ${left.length} routes by ${external.name}, the first ${describeRoute(first)}. Those to other hosts are taken over, and the others go`,
+        `Left over from flanneld: ${left.length} routes by ${external.name}, the first ${describeRoute(first)}. Taking over those to other hosts, and removing the rest`,
       );
     return left;
   }

@@ -78,7 +78,7 @@ export class OtherBackends implements AsyncDisposable {
       const configured = this.#parts.candidates.get(type);
       if (configured === undefined || this.#sides.has(type)) continue;
       this.#parts.log.info(
-        `Some peers use the backend ${configured.kind.type}. They are reached with it until they change`,
+        `Some peers use the backend ${configured.kind.type}. This host uses it to reach them until they change`,
       );
       this.#open({ type, configured, own, external, basis });
     }

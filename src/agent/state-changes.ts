@@ -46,7 +46,7 @@ export class StateChanges implements Disposable {
 const READY: NewEvent = { kind: 'ready', severity: 'info', subject: 'node', text: 'the node carries packets' };
 const OUTDATED: NewEvent = {
   ...{ kind: 'config-changed', severity: 'warning', subject: 'network configuration' },
-  text: 'the store has another network configuration than this agent works with; restart it to apply that',
+  text: 'the network configuration has changed since this agent started; restart the agent to apply it',
 };
 
 function notReady(reason: string | undefined, readiness: NodeReadiness): NewEvent {

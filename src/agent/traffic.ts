@@ -132,7 +132,7 @@ export class NodeTraffic implements AsyncDisposable {
   #logUntracked(tunnel: TunnelSocket | undefined): void {
     if (tunnel === undefined) {
       const { type } = this.#config.backend;
-      this.#log.warn(`--notrack-tunnel has no effect: the backend ${type} has no socket of the agent's`);
+      this.#log.warn(`--notrack-tunnel has no effect: the backend ${type} uses no socket of the agent`);
       return;
     }
     this.#log.info(`Keeping datagrams of UDP port ${tunnel.listenPort} out of connection tracking`);
@@ -185,7 +185,7 @@ export class NodeTraffic implements AsyncDisposable {
           this.#log.warn(describeRepair(repair));
           this.#record({
             ...{ kind: 'rules-repaired', severity: 'warning', subject: repair.where },
-            text: `put right: ${describeRepair(repair)}`,
+            text: `repaired: ${describeRepair(repair)}`,
             cause: `another program has changed it on this host (${event.streak} checks in a row found something)`,
             operations: [describeRepair(repair)],
           });

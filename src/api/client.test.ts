@@ -43,14 +43,14 @@ describe('asking an agent', () => {
     const next = rest.next();
     await client.get('/self', signal);
     await server[Symbol.asyncDispose]();
-    await next.catch((error: Error) => assert.match(error.message, /cannot ask the agent/));
+    await next.catch((error: Error) => assert.match(error.message, /cannot reach the agent/));
   });
 
   it('says that nobody is there, and that another program is', async () => {
     const { path, client } = at('other.sock');
     await assert.rejects(client.get('/self', signal), {
       code: 'WEFT_API_UNREACHABLE',
-      message: `cannot ask the agent at ${path}: nothing listens there`,
+      message: `cannot reach the agent at ${path}: nothing listens there`,
     });
     let body = 'not json';
     let status = 200;
@@ -74,7 +74,7 @@ describe('asking an agent', () => {
     const client = agentClient(path, overSocket(path), 20);
     await assert.rejects(client.get('/self', signal), {
       code: 'WEFT_API_UNREACHABLE',
-      message: `cannot ask the agent at ${path}: no answer within 0.02 s`,
+      message: `cannot reach the agent at ${path}: no answer within 0.02 s`,
     });
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));

@@ -156,7 +156,7 @@ function readable(name: string, error: unknown): WeftError {
 
 /** No answer came. */
 export function unreachable(name: string, why: string, cause: unknown): WeftError {
-  return new WeftError('WEFT_API_UNREACHABLE', `cannot ask the agent at ${name}: ${why}`, {
+  return new WeftError('WEFT_API_UNREACHABLE', `cannot reach the agent at ${name}: ${why}`, {
     hint: 'Is it running? Name its socket with --socket, or its address with --host and --token-file.',
     cause,
   });

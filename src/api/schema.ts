@@ -152,7 +152,10 @@ export const SelfSchema = v.object({
     errors: count,
     unreadableEntries: count,
     lastAnswerAtMs: v.optional(timeMs),
-    isConfigOutdated: v.pipe(v.boolean(), v.description('It has another network configuration; a restart applies it.')),
+    isConfigOutdated: v.pipe(
+      v.boolean(),
+      v.description('The network configuration has changed since the agent started; a restart applies the change.'),
+    ),
   }),
   dataPath: v.object({
     /** As of a peer with this host's own backend. */

@@ -24,7 +24,7 @@ describe('Backend.Type', () => {
     assert.throws(() => configured({ Type: 'Carrier-Pigeon' }), {
       code: 'WEFT_BACKEND_UNKNOWN',
       message: 'Error fetching backend: unknown backend type: carrier-pigeon',
-      hint: /^weft offers: vxlan, host-gw, .*extension.*tencent-vpc$/,
+      hint: /^weft supports: vxlan, host-gw, .*extension.*tencent-vpc$/,
     });
   });
 });

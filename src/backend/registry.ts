@@ -69,7 +69,7 @@ export function configuredBackend({ backend }: Pick<NetworkConfig, 'backend'>): 
       .map(({ type }) => type)
       .join(', ');
     throw new WeftError('WEFT_BACKEND_UNKNOWN', `Error fetching backend: unknown backend type: ${backend.type}`, {
-      hint: `weft offers: ${offered}`,
+      hint: `weft supports: ${offered}`,
     });
   }
   return { kind, config: backend.settings };

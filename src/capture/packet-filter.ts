@@ -81,7 +81,7 @@ export function parsePacketFilter(text: string, peers: PeerPrefixes): PacketFilt
       case 'peer': {
         const word = next();
         const wanted = peers(word);
-        if (wanted === undefined) throw wrong(`${JSON.stringify(word)} is no peer of this host`);
+        if (wanted === undefined) throw wrong(`${JSON.stringify(word)} is not a peer of this host`);
         return onSide(side, (addr) => wanted.some((prefix) => containsAddr(prefix, addr)));
       }
       case 'port': {

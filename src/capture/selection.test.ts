@@ -98,7 +98,10 @@ describe('which packets are the overlay’s', () => {
     assert.equal(selected({}, 'containers', packet('10.244.1.2', '10.244.1.3', 1, ECHO)), false);
     assert.equal(selected({}, 'containers', packet('10.244.1.2', '198.51.100.1', 1, ECHO)), false);
     assert.match(String(selected({ isDirect: true }, 'underlay', inner)), /^to b [^;]*$/);
-    assert.match(String(selected({ isUnwrapped: true }, 'underlay', inner)), /^to b .*; XDP has taken the headers/);
+    assert.match(
+      String(selected({ isUnwrapped: true }, 'underlay', inner)),
+      /^to b .*; XDP has removed the tunnel’s headers/,
+    );
     assert.match(String(selected({ isUnwrapped: true }, 'underlay', outer(inner))), /^to b [^;]*$/);
     assert.equal(selected({ isUnwrapped: true }, 'underlay', packet('192.0.2.1', '198.51.100.1', 1, ECHO)), false);
   });
@@ -167,7 +170,7 @@ describe('the words of a filter', () => {
       ['host x', /"x" is no address/],
       ['port 70000', /"70000" is no port/],
       ['net 10.0.0.0', /is no CIDR/],
-      ['peer c', /"c" is no peer/],
+      ['peer c', /"c" is not a peer/],
       ['(udp', /not closed/],
       ['udp tcp', /"tcp" is not expected/],
       ['greater 5', /"greater" is not known/],

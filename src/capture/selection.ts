@@ -33,7 +33,7 @@ export interface Selected {
   readonly comment: string | undefined;
 }
 
-const UNWRAPPED = 'XDP has taken the headers of the tunnel off';
+const UNWRAPPED = 'XDP has removed the tunnel’s headers';
 const UDP = 17;
 const IP_IN_IP: readonly number[] = [4, 41];
 

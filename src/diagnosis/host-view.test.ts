@@ -87,7 +87,7 @@ describe('this host and its peers, from the files of the agent', () => {
     }
     for (const word of ['10.244.3.1', '192.168.77.9', 'b']) {
       assert.equal(prefixesOfPeer(view, word), undefined);
-      assert.throws(() => peerOf(view, word), { code: 'WEFT_USAGE', message: `"${word}" is no peer of this host` });
+      assert.throws(() => peerOf(view, word), { code: 'WEFT_USAGE', message: `"${word}" is not a peer of this host` });
     }
   });
 

@@ -143,7 +143,7 @@ export function peerOf({ peers }: HostView, word: string): PeerView {
     }),
   );
   if (peer !== undefined) return peer;
-  throw new WeftError('WEFT_USAGE', `${JSON.stringify(word)} is no peer of this host`, {
+  throw new WeftError('WEFT_USAGE', `${JSON.stringify(word)} is not a peer of this host`, {
     hint: `Name a subnet, or an address of a container or a host; this host knows ${peers.length} peers.`,
   });
 }

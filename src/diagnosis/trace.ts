@@ -230,27 +230,27 @@ function lostVerdict(facts: TraceFacts): TraceVerdict {
   if (agent !== undefined) return agent;
   const back = lastOf(facts, 'answer');
   if (back !== undefined) {
-    const text = `it arrived, and the answer was last seen here, going ${back.direction}; what drops it after that has no reason`;
+    const text = `it arrived, and the answer was last seen here, going ${back.direction}; the reason for the drop after that is unknown`;
     return { outcome: 'lost', host: back.place.host, hop: hopOf(back), reason: 'unseen', text };
   }
   const last = lastOf(facts, 'request');
   if (last === undefined)
     return {
       ...{ outcome: 'lost', host: facts.source.host, hop: `${facts.source.name} socket`, reason: 'unseen' },
-      text: 'the kernel took it, and it was on no device: it may have gone to an address of the same namespace',
+      text: 'the kernel accepted it, but it appeared on no device: it may have gone to an address in the same namespace',
     };
   const at = { host: last.place.host, hop: hopOf(last) };
   if (last.place.isTarget && last.match.inner === undefined && last.direction === 'in') {
     if (facts.protocol === 'udp')
       return { outcome: 'delivered', ...at, reason: 'arrived', text: 'it arrived; the program there sent no answer' };
-    return { outcome: 'lost', ...at, reason: 'silent', text: 'it arrived, and nothing answers' };
+    return { outcome: 'lost', ...at, reason: 'silent', text: 'it arrived, and nothing answered' };
   }
   return { outcome: 'lost', ...at, reason: 'unseen', text: unseen(last, facts) };
 }
 
 function unseen(last: TraceSighting, { isFarSeen, farHost, hasFarAgentSeenMore }: TraceFacts): string {
-  if (last.place.host === farHost) return 'it was last seen here, and what drops it after that has no reason';
-  if (last.direction === 'in') return 'it was last seen here coming in; this host did not pass it on';
+  if (last.place.host === farHost) return 'it was last seen here, and the reason for the drop after that is unknown';
+  if (last.direction === 'in') return 'it was last seen entering here; this host did not forward it';
   if (isFarSeen) return `it left this device and did not reach ${farHost}: the network between the hosts lost it`;
   if (hasFarAgentSeenMore === true)
     return `it left this device, and the agent of ${farHost} has received its copies: look for it on that host`;
@@ -258,7 +258,7 @@ function unseen(last: TraceSighting, { isFarSeen, farHost, hasFarAgentSeenMore }
     return `it left this device; too many other packets reach ${farHost} to tell whether it arrived: look for it on that host`;
   if (hasFarAgentSeenMore === false)
     return `it left this device, and the agent of ${farHost} has received none of its copies: the network or a firewall of ${farHost} lost it`;
-  return `it left this device; what became of it is known to ${farHost}, which could not be asked (--host, --cluster)`;
+  return `it left this device; only ${farHost} knows what happened then, and its agent could not be asked (--host, --cluster)`;
 }
 
 interface Timed {

@@ -201,7 +201,7 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const count = Number(/^weft_fast_path_peers_without_agent (\d+)$/m.exec(answer.body)?.[1] ?? 0);
         if (count === 0) return ok('none');
         const peers = count === 1 ? '1 peer' : `${count} peers`;
-        return warn(`${peers} without an agent for more than a minute, on the fast path alone`, ALONE_REMEDY);
+        return warn(`${peers} without an agent for more than a minute, reached by the fast path alone`, ALONE_REMEDY);
       },
     },
     {

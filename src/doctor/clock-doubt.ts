@@ -10,7 +10,7 @@ export function clockDoubt(
   const [, what] = /\bcertificate (is not yet valid|has expired)\b/.exec(failure ?? '') ?? [];
   if (what === undefined) return undefined;
   return {
-    cause: `by the clock of this host it is ${new Date(atMs).toISOString()}, and the certificate of the store ${what}`,
+    cause: `this host’s clock says ${new Date(atMs).toISOString()}, and the certificate of the store ${what}`,
     remedy: 'Set the clock (timedatectl, chronyc); if it is right, renew the certificate of the store.',
   };
 }

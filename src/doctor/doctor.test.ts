@@ -454,7 +454,7 @@ describe('the doctor', () => {
       () => ({
         files: { '/etc/kube-flannel/net-conf.json': '{"Network":"10.244.0.0/16","Backend":{"Type":"carrier-pigeon"}}' },
       }),
-      [['network-config', 'fail', /unknown backend type: carrier-pigeon.*weft offers: vxlan, /]],
+      [['network-config', 'fail', /unknown backend type: carrier-pigeon.*weft supports: vxlan, /]],
     ],
     [
       'the device of another network, and that of this one',

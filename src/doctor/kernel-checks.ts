@@ -22,7 +22,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
   return [
     {
       name: 'host-network',
-      looksAt: 'whether a container with the agent is in the network of its host',
+      looksAt: 'whether the agent’s container, if any, uses the host’s network',
       run: async () => {
         const [hostname, mountinfo] = await Promise.all([
           host.readText(OWN_NETWORK_FILES.hostname),
@@ -30,7 +30,7 @@ export function kernelChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         ]);
         return hasOwnNetwork(hostname ?? '', mountinfo ?? '')
           ? warn(OWN_NETWORK.found, OWN_NETWORK.remedy)
-          : ok('nothing says that it is not');
+          : ok('no sign that it does not');
       },
     },
     {

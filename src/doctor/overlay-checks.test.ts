@@ -176,7 +176,7 @@ describe('the checks of the overlay', () => {
     const self = { atMs: 1_000, store: { name: 'etcd /x', isReachable: false, failure } };
     const [store, clock, ...more] = await wrong({ answers: { '/self': self } });
     assert.match(store!, /^warn store: etcd/);
-    assert.match(clock!, /^warn clock: by the clock of this host it is 1970-01-01T00:00:01\.000Z, and the certificate/);
+    assert.match(clock!, /^warn clock: this host’s clock says 1970-01-01T00:00:01\.000Z, and the certificate/);
     assert.deepEqual(more, []);
   });
 

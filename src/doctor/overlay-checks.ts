@@ -66,7 +66,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
   return [
     {
       name: 'agent',
-      looksAt: 'whether the agent answers, and what it says of itself',
+      looksAt: 'whether the agent answers, and its state',
       run: async (signal) => {
         const asked = (within: AbortSignal): Promise<ReadinessAnswer | undefined> =>
           host.agent<ReadinessAnswer>('/readiness', within);
@@ -104,14 +104,14 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         return isReachable
           ? ok(name)
           : warn(
-              `${name} does not answer: packets still flow with the last known state, but changes are not noticed${failure === undefined ? '' : ` (${failure})`}`,
+              `${name} does not answer: packets still flow with the last known state, but this host does not learn of changes${failure === undefined ? '' : ` (${failure})`}`,
               'Check that the store runs, and that this host can reach it.',
             );
       },
     },
     {
       name: 'clock',
-      looksAt: 'whether the store’s certificate is valid by the clock of this host',
+      looksAt: 'whether the store’s certificate is valid according to this host’s clock',
       run: async (signal) => {
         const answer = await host.agent<SelfAnswer>('/self', signal);
         const doubt = answer && clockDoubt(answer.store.failure, answer.atMs);
@@ -138,13 +138,13 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         if (lately.length === 0) return ok('nothing');
         return warn(
           named(lately.map(({ text }) => text)),
-          'Another program changes what the agent manages. Look for another agent, a script or a network manager.',
+          'Another program is changing what the agent manages. Look for another agent, a script or a network manager.',
         );
       },
     },
     {
       name: 'external-interface',
-      looksAt: `${facts.external}, by which the other hosts are reached`,
+      looksAt: `${facts.external}, the interface to the other hosts`,
       run: async (signal) => {
         const link = (await host.links(signal)).find(({ name }) => name === facts.external);
         if (link === undefined)
@@ -170,8 +170,8 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
         return difference.length === 0
           ? ok('as the leases require')
           : fail(
-              `not as it should be: ${named(difference)}`,
-              'A running agent repairs this by itself; otherwise start it. Remove by hand what it names as being in the way.',
+              `not as the leases require: ${named(difference)}`,
+              'A running agent repairs this by itself; otherwise start it. If the agent says that something is in the way, remove that by hand.',
             );
       },
     },
@@ -187,7 +187,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
           devices[i] === device ? [] : [`${id}: ${devices[i]}, not ${device}`],
         );
         return astray.length === 0
-          ? ok('each by the device of the backend')
+          ? ok('each through the backend’s device')
           : fail(
               named(astray),
               'Another program has set a more specific or preferred route, or a rule. See ip rule and ip route show table all.',
@@ -196,11 +196,11 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
     },
     {
       name: 'bridge',
-      looksAt: `${BRIDGE}, by which containers reach this host`,
+      looksAt: `${BRIDGE}, the bridge of this host’s containers`,
       run: async (signal) => {
         const [env, links] = [await readSubnetEnv(host, paths), await host.links(signal)];
         const bridge = links.find(({ name }) => name === BRIDGE);
-        if (bridge === undefined) return ok('no container has been added yet');
+        if (bridge === undefined) return ok('no container has run here yet');
         if (!bridge.up)
           return fail(`${BRIDGE} is down: containers of this host have no network`, `ip link set ${BRIDGE} up`);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
@@ -209,7 +209,7 @@ export function overlayChecks(host: OverlayHost, paths: DoctorPaths, facts: Over
     },
     {
       name: 'forwarding',
-      looksAt: 'whether each device on the way of packets forwards them',
+      looksAt: 'whether each device on the packets’ path forwards them',
       run: async (signal) => {
         const names = new Set((await host.links(signal)).map(({ name }) => name));
         const devices = [facts.external, BRIDGE, ...facts.peers.map(({ device }) => device)].filter((name) =>

@@ -139,7 +139,7 @@ export function subnetEnvChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         const env = await readSubnetEnv(host, paths);
         if (env === undefined) return ok(NOTHING_TO_COMPARE);
         const bridge = await link(BRIDGE, signal);
-        if (bridge === undefined || bridge.addresses.length === 0) return ok('no pod has been added yet');
+        if (bridge === undefined || bridge.addresses.length === 0) return ok('no pod has run here yet');
         const gateways = gatewaysOf(env);
         const lacked = lackedAddresses(bridge, gateways);
         return lacked.length === 0 ? ok(present(gateways).join(', ')) : bridgeFinding(lacked);
@@ -178,7 +178,7 @@ function bridgeFinding(lacked: readonly LackedAddress[]): Finding {
     );
   }
   const commands = lacked.map(({ command }) => command).join('; ');
-  return warn(said.join('; '), `Run: ${commands}. The next pod restores it, too.`);
+  return warn(said.join('; '), `Run: ${commands}. The next pod also restores it.`);
 }
 
 /** What is wrong with a device of the backend. */

@@ -90,8 +90,8 @@ function requirePrivate(path: string): void {
   const { uid, mode } = lstatSync(path);
   if (uid === process.getuid?.() && (mode & S_IFMT) === S_IFDIR && (mode & OTHERS_WRITE) === 0) return;
   const found = `user ${uid}, mode ${(mode & 0o7777).toString(8)}`;
-  throw new WeftError('WEFT_FAST_PATH', `others than this agent may write to ${path} (${found})`, {
-    hint: 'Look at what is in it, and remove it.',
+  throw new WeftError('WEFT_FAST_PATH', `users other than this agent’s may write to ${path} (${found})`, {
+    hint: 'Check what is in it, then remove it.',
   });
 }
 

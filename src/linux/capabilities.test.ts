@@ -19,9 +19,9 @@ describe('whyBpfRefused', () => {
 
   it('names the capabilities that are missing, whatever the filter, and whether they can be had at all', () => {
     const all = BPF | NET_ADMIN;
-    assert.match(whyBpfRefused(statusOf(NET_ADMIN, all, 2)), /has not: CAP_BPF\.$/);
-    assert.match(whyBpfRefused(statusOf(BPF, all, 2)), /has not: CAP_NET_ADMIN\.$/);
-    assert.match(whyBpfRefused(statusOf(0n, NET_ADMIN, 0)), /has not: CAP_BPF, CAP_NET_ADMIN\..*CapBnd.*: CAP_BPF\.$/);
+    assert.match(whyBpfRefused(statusOf(NET_ADMIN, all, 2)), /lacks: CAP_BPF\.$/);
+    assert.match(whyBpfRefused(statusOf(BPF, all, 2)), /lacks: CAP_NET_ADMIN\.$/);
+    assert.match(whyBpfRefused(statusOf(0n, NET_ADMIN, 0)), /lacks: CAP_BPF, CAP_NET_ADMIN\..*CapBnd.*: CAP_BPF\.$/);
   });
 
   it('blames the kernel when there is neither', () => {

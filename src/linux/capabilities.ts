@@ -26,7 +26,7 @@ export function ownStatus(): string | undefined {
  * missing, and the seccomp filter of a container runtime all say the same.
  */
 export function whyBpfRefused(status: string | undefined): string {
-  const general = 'It takes CAP_BPF and CAP_NET_ADMIN, and a kernel that is not locked down.';
+  const general = 'This needs CAP_BPF and CAP_NET_ADMIN, and a kernel that is not locked down.';
   const effective = maskOf(status ?? '', 'CapEff');
   if (status === undefined || effective === undefined) return general;
   // CAP_SYS_ADMIN stands for CAP_BPF, as before Linux 5.8.
@@ -38,10 +38,10 @@ export function whyBpfRefused(status: string | undefined): string {
     const bounding = maskOf(status, 'CapBnd');
     const outOfReach = missing.filter(([, bit]) => bounding !== undefined && !has(bounding, bit)).map(([name]) => name);
     const reach = outOfReach.length === 0 ? '' : ` Not in the bounding set (CapBnd) either: ${outOfReach.join(', ')}.`;
-    return `It takes CAP_BPF and CAP_NET_ADMIN, and this process has not: ${missing.map(([name]) => name).join(', ')}.${reach}`;
+    return `This needs CAP_BPF and CAP_NET_ADMIN, and this process lacks: ${missing.map(([name]) => name).join(', ')}.${reach}`;
   }
   if (/^Seccomp:\s*2$/m.test(status)) {
-    return 'This process has CAP_BPF and CAP_NET_ADMIN, and a seccomp filter (Seccomp: 2 in /proc/self/status): the filter refuses bpf(2). Update the container runtime, whose default profile has to know CAP_BPF, or give this container alone seccompProfile: {type: Unconfined}.';
+    return 'This process has CAP_BPF and CAP_NET_ADMIN, and a seccomp filter (Seccomp: 2 in /proc/self/status): the filter refuses bpf(2). Update the container runtime, whose default profile must know CAP_BPF, or give this container alone seccompProfile: {type: Unconfined}.';
   }
   return 'This process has CAP_BPF and CAP_NET_ADMIN, and no seccomp filter: the kernel is locked down (/sys/kernel/security/lockdown), or this is a user namespace.';
 }

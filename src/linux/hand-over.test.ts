@@ -159,7 +159,7 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
       await closed;
       assert.deepEqual(told, []);
       assert.equal(old.handOver.superseded.aborted, false);
-      assert.match(old.notices.join(), /^Only root and the user of the agent may take over here: .* is refused$/);
+      assert.match(old.notices.join(), /^Only root and the agent’s user may take over here: refused .+$/);
     }
     using old = side();
     using next = side({ userOf: () => 65_534 });

@@ -162,7 +162,7 @@ export class HandOver implements Disposable {
     const user = this.#userOf(connection);
     if (isAdmitted(user, process.getuid?.())) return true;
     const who = user === undefined ? 'the kernel does not say who that is' : `user ${user}`;
-    this.#onNotice(`Only root and the user of the agent may take over here: ${who} is refused`);
+    this.#onNotice(`Only root and the agent’s user may take over here: refused ${who}`);
     return false;
   }
 

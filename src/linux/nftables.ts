@@ -177,13 +177,9 @@ export class NftablesTrafficManager implements TrafficManager {
     }
     const table = parseNftTable(parseJson(stdout));
     if (table !== undefined) return table;
-    throw new WeftError(
-      'WEFT_TRAFFIC_RULES',
-      `${argv.join(' ')}: its output is not understood: ${stdout.slice(0, 200)}`,
-      {
-        hint: 'nft must be 1.0.1 or later and built with JSON support.',
-      },
-    );
+    throw new WeftError('WEFT_TRAFFIC_RULES', `${argv.join(' ')}: cannot parse its output: ${stdout.slice(0, 200)}`, {
+      hint: 'nft must be 1.0.1 or later and built with JSON support.',
+    });
   }
 
   async #nft(args: readonly string[], stdin: string | undefined, signal?: AbortSignal): Promise<string> {

@@ -30,7 +30,7 @@ export class PacketDescriptors implements Disposable {
         else if (socket !== undefined) this.#sockets.push(socket);
         else close(fd);
       } catch (error) {
-        this.#onNotice(`A descriptor of the agent before this one is of no use: ${describeError(error)}`);
+        this.#onNotice(`A descriptor from the previous agent is unusable: ${describeError(error)}`);
         close(fd);
       }
     }

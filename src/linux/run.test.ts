@@ -96,7 +96,7 @@ describe('run', () => {
   it('ends a command that does not end in time', async () => {
     await assert.rejects(run(['sleep', '1000'], { timeoutMs: 20 }), {
       code: 'WEFT_COMMAND_FAILED',
-      message: 'sleep 1000: no end within 20 ms',
+      message: 'sleep 1000: did not finish within 20 ms',
     });
   });
 

@@ -165,9 +165,13 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     outcome = exit.code === undefined ? `ended by ${exit.signal}` : `exit code ${exit.code}`;
     options.signal?.throwIfAborted();
     if (timedOut) {
-      throw new WeftError('WEFT_COMMAND_FAILED', `${shown(argv, options)}: no end within ${options.timeoutMs} ms`, {
-        hint: outputHint(stderr()),
-      });
+      throw new WeftError(
+        'WEFT_COMMAND_FAILED',
+        `${shown(argv, options)}: did not finish within ${options.timeoutMs} ms`,
+        {
+          hint: outputHint(stderr()),
+        },
+      );
     }
     const ok = options.okExitCodes ?? [0];
     if (exit.code === undefined || (ok !== 'any' && !ok.includes(exit.code))) {

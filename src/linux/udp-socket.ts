@@ -131,7 +131,7 @@ export function openUdpSocket({ address, port, bufferBytes }: OpenUdpSocketOptio
     if (bound === -EADDRINUSE) {
       const holders = describeHolders(udpPortHolders(port, address));
       throw new WeftError('WEFT_PORT_IN_USE', `failed to listen on ${where}: the port is in use by ${holders}`, {
-        hint: 'Another flanneld or weft runs on this host, or give the backend another "Port" on every node',
+        hint: 'Stop the other flanneld or weft on this host, or set another "Port" for the backend on every node',
       });
     }
     if (bound === -EADDRNOTAVAIL) {

@@ -67,7 +67,7 @@ export class ViciClient implements Disposable {
     const { answer } = await this.#ask(VICI_PACKETS.request, command, message, signal);
     if (answer.type !== VICI_PACKETS.response) throw failed(`it does not know the command ${command}`);
     if (answer.message.get('success') === 'no') {
-      throw failed(`${command}: ${String(answer.message.get('errmsg') ?? 'it says no more than that')}`);
+      throw failed(`${command}: ${String(answer.message.get('errmsg') ?? 'it gives no further reason')}`);
     }
     return answer.message;
   }

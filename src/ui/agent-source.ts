@@ -84,8 +84,8 @@ async function ask(to: AgentAddress, where: string, path: string, signal: AbortS
 }
 
 function away(where: string, error: unknown): WeftError {
-  return new WeftError('WEFT_UI_AGENT_AWAY', `could not ask the agent at ${where}: ${reasonOf(error)}`, {
-    hint: 'Is flanneld running there, with its API? A socket can be read by root only.',
+  return new WeftError('WEFT_UI_AGENT_AWAY', `could not reach the agent at ${where}: ${reasonOf(error)}`, {
+    hint: 'Check that flanneld runs there and serves its API. Only root can use its socket.',
     cause: error,
   });
 }

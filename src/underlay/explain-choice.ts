@@ -11,7 +11,7 @@ export function interfaceNotFound(choice: NoInterface): WeftError {
     ({ name, addresses, why }) => `\n  ${name} (${addresses.join(', ') || 'no address'}): ${why}`,
   );
   return new WeftError('WEFT_INTERFACE_NOT_FOUND', `${choice.reason}${tried.join('')}${candidates.join('')}`, {
-    hint: 'Name the interface that leads to the other nodes with --iface, or give a default route; --public-ip alone must be an address of an interface.',
+    hint: 'Name the interface that leads to the other nodes with --iface, or add a default route. Without --iface, --public-ip must be an address of an interface.',
   });
 }
 

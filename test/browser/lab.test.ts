@@ -226,7 +226,7 @@ describe('the page of a lab that is kept', () => {
     process.kill(lab.hosts[2]!.agent!.pid, 'SIGKILL');
     await seesText(page, 'h3 does not answer');
     await page.goto(new URL('/host/h3', page.url()).href);
-    await seesText(page, /could not ask the agent at .*weft\.sock/);
+    await seesText(page, /could not reach the agent at .*weft\.sock/);
     noComplaints(reader);
   });
 

@@ -68,7 +68,7 @@ export class SimulatedFleet {
       ask: async (path: string, signal: AbortSignal) => {
         signal.throwIfAborted();
         if (this.#away.has(host)) {
-          throw new WeftError('WEFT_UI_AGENT_AWAY', `could not ask the agent of ${nameOf(host)}: ECONNREFUSED`);
+          throw new WeftError('WEFT_UI_AGENT_AWAY', `could not reach the agent of ${nameOf(host)}: ECONNREFUSED`);
         }
         const url = new URL(path, 'http://agent');
         this.asked.set(url.pathname, (this.asked.get(url.pathname) ?? 0) + 1);

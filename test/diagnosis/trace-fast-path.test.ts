@@ -77,7 +77,7 @@ it('with XDP, the way in begins without the tunnel’s headers, and weft capture
       ...{ stdout: 'ignore', stderr: 'pipe', signal },
     });
     const feed = new LineFeed(child.stderr!);
-    await feed.find((text) => text.includes('XDP takes the tunnel’s headers off what eth0 receives'));
+    await feed.find((text) => text.includes('XDP removes the tunnel’s headers from packets that eth0 receives'));
     await feed.find((text) => text.startsWith('weft capture: on '));
     assert.ok((await ping(topology, bed.from, bed.to)).ok);
     child.kill('SIGINT');
@@ -88,7 +88,7 @@ it('with XDP, the way in begins without the tunnel’s headers, and weft capture
       ...['cni0 inbound', 'cni0 outbound', 'eth0 inbound', 'eth0 outbound', 'flannel0 inbound'],
     ]);
     const [arrived] = packets.filter((packet) => packet.interface === 'eth0' && packet.direction === 'inbound');
-    assert.match(arrived!.comment!, /^from 192\.168\.77\.1 \(.*; XDP has taken the headers of the tunnel off$/);
+    assert.match(arrived!.comment!, /^from 192\.168\.77\.1 \(.*; XDP has removed the tunnel’s headers$/);
   });
 });
 

@@ -21,7 +21,7 @@ const ROLLOUT_MS = 300_000;
 const PING_INTERVAL_SECONDS = 0.001;
 /** Without the fast path each ping passes four threads, which must not be what loses it on a busy machine. */
 const SLOW_INTERVAL_SECONDS = 0.01;
-const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/m;
+const OPEN = /Packets take the fast path in the kernel .*, even while the agent is down$/m;
 /** `make e2e` has made it. */
 const IMAGE = join(DIST, 'weft-image.tar');
 

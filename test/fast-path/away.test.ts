@@ -28,7 +28,7 @@ const STORE_FILE = 'subnets.db';
 const FILE_BYTES = 32 * 1024 * 1024;
 /** A super-packet is counted as what it is cut into. */
 const MTU = 1_472;
-const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/m;
+const OPEN = /Packets take the fast path in the kernel .*, even while the agent is down$/m;
 const WEFT = [
   process.execPath,
   '--disable-warning=ExperimentalWarning',

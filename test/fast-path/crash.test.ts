@@ -10,7 +10,7 @@ import { buildOfLayout, ReplacedAgent } from './replaced-agent.ts';
 
 /** An agent that is killed at any moment of its start, also in the middle of taking the fast path over, leaves one that carries. */
 
-const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/;
+const OPEN = /Packets take the fast path in the kernel .*, even while the agent is down$/;
 /** Each time the agent before them runs long enough to be the last that there was: see `SOCKET_COUNTS_AFTER_SECONDS`. */
 const GROUPS = 5;
 const CRASHES = 2;

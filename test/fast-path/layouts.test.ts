@@ -18,8 +18,8 @@ import { buildOfLayout, ReplacedAgent } from './replaced-agent.ts';
 
 /** Maps of the fast path that are another agent's: of a build with another layout, or of another kind of network between the hosts. */
 
-const BY_XDP = /, and XDP takes what eth0 receives from peers, also while the agent is away$/;
-const OPEN = /Packets take the fast path in the kernel .*, also while the agent is away$/;
+const BY_XDP = /, and XDP takes what eth0 receives from peers, even while the agent is down$/;
+const OPEN = /Packets take the fast path in the kernel .*, even while the agent is down$/;
 const OTHER = LAYOUT + 1;
 const INTERVAL_SECONDS = 0.005;
 const IPV4_NET_CONF = '{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}';

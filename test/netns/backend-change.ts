@@ -66,7 +66,7 @@ async function changeByRestart<S extends SubnetStore>(bed: ChangeBed<S>, before:
   const [first, second] = hosts;
   const [, to] = containers;
   await bed.publish(after);
-  const news = `has changed: the backend is ${after} now, no longer ${before}; restart this agent to apply it`;
+  const news = `has changed: the backend is now ${after}, no longer ${before}; restart this agent to apply it`;
   for (const host of hosts) {
     await eventually(`${host.name} notices`, async () => (await overlay.log(host)).includes(news) || undefined);
   }
@@ -80,7 +80,7 @@ async function changeByRestart<S extends SubnetStore>(bed: ChangeBed<S>, before:
   assert.deepEqual(await bed.linksOf(both), bed.madeFor(before, after));
   for (const family of bed.families)
     assert.equal(await bed.wayTo(first, family, to), DEVICES[isUdp ? after : before][family]);
-  const beside = `Some peers use the backend ${isUdp ? after : before}. They are reached with it`;
+  const beside = `Some peers use the backend ${isUdp ? after : before}. This host uses it to reach them`;
   assert.ok((await overlay.log(both)).includes(beside));
   // What is reached in the other way is not skipped, by either.
   const metrics = await overlay.ask(first, '/metrics');

@@ -132,7 +132,7 @@ describe('backends without a forwarder, with real agents', () => {
     await assertPings(topology, topology.hosts);
     const [host] = topology.hosts as [LabHost];
     await masqueradesBy('iptables', topology, { host, addresses: [addressOf(topology.containers[0]!)] });
-    const warning = /--notrack-tunnel has no effect: the backend host-gw has no socket of the agent's/;
+    const warning = /--notrack-tunnel has no effect: the backend host-gw uses no socket of the agent/;
     assert.match(await overlay.log(host), warning);
     assert.doesNotMatch((await lines(topology, host, 'iptables-save')).join(), /UNTRACK|notrack/);
     const routes = await lines(topology, host, 'ip', 'route', 'show', 'proto', '241');

@@ -347,7 +347,7 @@ describe('weft tunnel with arguments that make no sense', () => {
     { argv: [...GOOD, '--subnet', '10.244.3.0/24'], says: /does not fit --address 10\.244\.1\.0/ },
     {
       argv: [...GOOD, '--subnet', '10.0.0.0/8'],
-      says: /does not fit --address 10\.244\.1\.0.*lie in 10\.244\.0\.0\/16/s,
+      says: /does not fit --address 10\.244\.1\.0.*be inside 10\.244\.0\.0\/16/s,
     },
     { argv: [...GOOD, '--subnet', '10.244.0.0/22'], says: /overlaps 10\.244\.2\.0\/24, a peer's/ },
     { argv: [...GOOD, '--peer', '10.244.4.0/23=127.0.0.3'], says: /several lengths.*--subnet/s },
@@ -363,7 +363,7 @@ describe('weft tunnel with arguments that make no sense', () => {
         '--peer',
         '10.244.0.0/20=127.0.0.5',
       ],
-      says: /peer 2: its subnet overlaps that of peer 1; peer 3: its subnet is not inside the network; peer 4: its subnet contains the own address.*\[WEFT_USAGE\]/,
+      says: /peer 2: its subnet overlaps that of peer 1; peer 3: its subnet is not inside the network; peer 4: its subnet contains this host’s own address.*\[WEFT_USAGE\]/,
     },
   ]) {
     it(argv.join(' '), async () => {

@@ -93,7 +93,7 @@ describe('the directory for what outlives the agent, on a bpffs that everybody m
     chownSync(other, 65_534, 65_534);
     const refused = (message: RegExp) =>
       assert.throws(() => openBpfDirectory(other, 'flannel0'), { code: 'WEFT_FAST_PATH', message });
-    refused(/others than this agent may write to .*-other \(user 65534, mode 755\)$/);
+    refused(/users other than this agent’s may write to .*-other \(user 65534, mode 755\)$/);
     assert.deepEqual(readdirSync(other), []);
     chownSync(other, 0, 0);
     chmodSync(other, 0o777);

@@ -156,7 +156,7 @@ describe('what flanneld has left on a host, at the first start of weft there', (
     });
     const links = (await lines(topology, host, 'ip', '-br', 'link')).map((line) => line.split(/[ @]/)[0]);
     assert.deepEqual(links.filter((name) => name?.startsWith('flannel')).sort(), ['flannel.9', 'flannel0']);
-    assert.match(await overlay.log(host), /Left by the agent before: flannel\.1\./);
+    assert.match(await overlay.log(host), /Left over from the previous agent: flannel\.1\./);
     await assertPings(topology, [host, other]);
   });
 
@@ -177,7 +177,7 @@ describe('what flanneld has left on a host, at the first start of weft there', (
       assert.deepEqual((await routesInside(topology, host)).sort(), [wanted, ...foreign].sort());
     });
     assert.deepEqual(await lines(topology, host, 'ip', 'route', 'show', '10.250.0.0/24'), [`10.250.0.0/24 ${via}`]);
-    const firsts = /Left by the flanneld before: 2 routes by eth0, the first (\S+)/.exec(await overlay.log(host));
+    const firsts = /Left over from flanneld: 2 routes by eth0, the first (\S+)/.exec(await overlay.log(host));
     assert.ok(firsts?.[1] === peer || firsts?.[1] === '10.244.151.0/24', String(firsts?.[0]));
     await assertPings(topology, [host, other]);
     const named = await overlay.examine(host, 'peer-routes');

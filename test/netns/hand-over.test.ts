@@ -71,7 +71,7 @@ for (const fastPath of FAST_PATH_MODES)
 
     if (fastPath === 'auto')
       it('has its fast path kept', async () => {
-        for (const host of topology.hosts) await says(host, ', also while the agent is away', 1);
+        for (const host of topology.hosts) await says(host, ', even while the agent is down', 1);
       });
 
     for (const index of [0, 1]) {
@@ -124,7 +124,7 @@ for (const fastPath of FAST_PATH_MODES)
         okExitCodes: 'any',
         stdin: 'take-over-1 00\ncarries\n',
       });
-      await says(host, 'Only root and the user of the agent may take over here: user 65534 is refused', 1);
+      await says(host, 'Only root and the agent’s user may take over here: refused user 65534', 1);
       assert.equal(await said(host, 'The next agent has started'), announced);
       assert.match(await overlay.ask(host, '/readyz'), /^HTTP\/1\.1 200 /);
     });

@@ -263,7 +263,7 @@ describe('what an agent says of itself', () => {
     assert.equal(exitCode, 3);
     assert.match(
       stdout.replaceAll(/\s+/g, ' '),
-      /cannot ask the agent at .*weft\.sock: nothing listens there \[WEFT_API_U/,
+      /cannot reach the agent at .*weft\.sock: nothing listens there \[WEFT_API_U/,
     );
     assert.match(stdout.replaceAll(/\s+/g, ' '), /The last start failed at .*: no interface has that name/);
     const json = JSON.parse((await here('status', '--json')).stdout) as { healthy: boolean; lastStart: string };

@@ -38,7 +38,7 @@ export function loadStatic(): unknown {
     }
   }
   throw new WeftError('WEFT_ADDON_UNLOADABLE', `cannot load the system call interface: ${[...failures].join('; ')}`, {
-    hint: 'Give it a folder that is writable and not mounted noexec, in TMPDIR; in Kubernetes an emptyDir mounted at /tmp',
+    hint: 'Set TMPDIR to a directory that is writable and not mounted noexec; in Kubernetes, mount an emptyDir at /tmp',
   });
 }
 

@@ -99,7 +99,7 @@ describe('the status of an agent', () => {
     [
       'a clock by which the certificate of the store is not valid',
       'error',
-      /: by the clock of this host it is [-\dT:.]+Z, and the certificate of the store has expired; packets still flow/,
+      /: this host’s clock says [-\dT:.]+Z, and the certificate of the store has expired; packets still flow/,
       (a) => {
         const store = { ...a.own.store, isReachable: false, failure: 'Last error: certificate has expired' };
         a.own = { ...a.own, store };
@@ -121,7 +121,7 @@ describe('the status of an agent', () => {
     [
       'another configuration',
       'warning',
-      /another network configuration/,
+      /network configuration has changed/,
       (a) => void (a.own = { ...a.own, store: { ...a.own.store, isConfigOutdated: true } }),
     ],
     [

@@ -146,7 +146,7 @@ async function capture(filterText: string, flags: CaptureFlags): Promise<void> {
   await using output = await openSink(flags);
   if (isUnwrapped)
     process.stderr.write(
-      `weft capture: XDP takes the tunnel’s headers off what ${external} receives before it can be captured; such packets are without them\n`,
+      `weft capture: XDP removes the tunnel’s headers from packets that ${external} receives, before they can be captured: such packets appear without them\n`,
     );
   await write(taps, selection, namesOf(view, peers), output, flags, stopped);
 }
@@ -283,8 +283,8 @@ async function replaceFile(path: string): Promise<FileHandle> {
 function standardOutput(): Sink {
   const { stdout } = process;
   if (stdout.isTTY)
-    throw new WeftError('WEFT_USAGE', 'a capture file is nothing for a terminal', {
-      hint: 'Give it to a program: weft capture -o - | wireshark -k -i -',
+    throw new WeftError('WEFT_USAGE', 'cannot write a capture file to a terminal', {
+      hint: 'Pipe it to a program: weft capture -o - | wireshark -k -i -',
     });
   let isClosed = false;
   stdout.on('error', () => {

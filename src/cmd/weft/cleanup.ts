@@ -97,7 +97,7 @@ async function requireUnused(signal: AbortSignal): Promise<void> {
   const users = await hostInUse(tunNames(), signal);
   if (users === undefined) return;
   throw new WeftError('WEFT_AGENT_RUNNING', `cannot clean up this host: an agent runs on it, ${users}`, {
-    hint: 'Stop it first (systemctl stop, or delete its DaemonSet); it would restore what is removed. --dry-run shows what there is.',
+    hint: 'Stop it first (systemctl stop, or delete its DaemonSet); otherwise it restores what is removed. --dry-run shows what would be removed.',
   });
 }
 

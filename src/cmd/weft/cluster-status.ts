@@ -30,7 +30,7 @@ export function renderClusterStatus(asked: readonly Asked<Status>[]): string {
 
 function lineOf(one: Asked<Status>, columns: number): string {
   const name = printable(one.name).padEnd(columns);
-  if ('error' in one) return `✖ ${name}  could not be asked`;
+  if ('error' in one) return `✖ ${name}  did not answer`;
   const { self, peers, problems } = one.answer;
   const count = (severity: StatusProblem['severity'], word: string): string[] => {
     const found = problems.filter((problem) => problem.severity === severity).length;

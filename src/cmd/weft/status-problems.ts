@@ -12,7 +12,7 @@ const MAX_NAMED = 5;
 /** By what keeps the fast path closed; its text has what was found. */
 const FAST_PATH_REMEDIES: Readonly<Record<string, string>> = {
   'ipsec-policy': 'Nothing to do if you need IPsec. The fast path opens when the last policy is removed.',
-  'ipv6-forwarding': 'sysctl -w net.ipv6.conf.all.forwarding=1. The fast path opens by itself then.',
+  'ipv6-forwarding': 'sysctl -w net.ipv6.conf.all.forwarding=1. The fast path then opens by itself.',
 } satisfies Partial<Record<FastPathObstacle, string>>;
 
 /** What an agent says of itself, at one time. */
@@ -118,16 +118,13 @@ function entryWarnings({ self: { store, peers } }: StatusAnswers): StatusProblem
   const found: StatusProblem[] = [];
   if (store.isConfigOutdated) {
     found.push(
-      warning(
-        'the store has another network configuration than the agent works with',
-        'Restart the agent to apply it.',
-      ),
+      warning('the network configuration has changed since the agent started', 'Restart the agent to apply it.'),
     );
   }
   if (peers.refusedEntries > 0) {
     found.push(
       warning(
-        `${peers.refusedEntries} entries of the store are not believed`,
+        `${peers.refusedEntries} entries of the store are rejected`,
         'weft leases lists them with the reason; correct or delete them.',
       ),
     );
@@ -149,8 +146,8 @@ function dataPathWarnings({ self: { dataPath } }: StatusAnswers): StatusProblem[
   for (const setting of forwardingOff) {
     found.push(
       warning(
-        `${setting} is 0: containers of this host reach nobody beyond it`,
-        `sysctl -w ${setting}=1, and find out what has turned it off.`,
+        `${setting} is 0: containers on this host cannot reach other hosts`,
+        `sysctl -w ${setting}=1, and find out what turned it off.`,
       ),
     );
   }
@@ -174,7 +171,7 @@ function repairWarnings({ self, events }: StatusAnswers): StatusProblem[] {
   return [
     warning(
       `${last.text} (${count} in ${shortSpan(RECENT_MS)}, the last ${shortSpan(self.atMs - last.atMs)} ago)`,
-      'Another program changes what the agent manages on this host. weft events lists each change.',
+      'Another program is changing what the agent manages on this host. weft events lists each change.',
     ),
   ];
 }

@@ -48,7 +48,7 @@ interface Watched {
 export async function watchDrops(view: HostView, flags: WatchFlags, stopped: StopSignal): Promise<void> {
   using watch = openDropWatch();
   const names = namesOf(view);
-  process.stderr.write(`weft trace: watches drops in ${names.size} network namespaces\n`);
+  process.stderr.write(`weft trace: watching drops in ${names.size} network namespaces\n`);
   await turns(flags, stopped, () => {
     for (const drop of watch.take()) {
       const name = names.get(drop.namespace);
@@ -74,7 +74,7 @@ export async function watchLive(view: HostView, text: string, flags: WatchFlags,
   const filter = text === '' ? () => true : parsePacketFilter(text, (word) => prefixesOfPeer(view, word));
   const own = namespaceAt(OWN_NAMESPACE, 'host');
   using tap = openPacketSocket({ device: 'all devices', ifIndex: 0, snapBytes: SNAP_BYTES });
-  process.stderr.write('weft trace: watches packets on all devices of this host\n');
+  process.stderr.write('weft trace: watching packets on all devices of this host\n');
   let devices = devicesOf(own);
   await turns(flags, stopped, () => {
     for (const { linkType, bytes, ifIndex, timeNs, direction } of tap.receive(PER_TURN)) {
@@ -91,7 +91,7 @@ export async function watchLive(view: HostView, text: string, flags: WatchFlags,
     }
   });
   const { dropped } = tap.statistics();
-  if (dropped > 0) process.stderr.write(`weft trace: ${dropped} frames came too fast and were not looked at\n`);
+  if (dropped > 0) process.stderr.write(`weft trace: ${dropped} frames arrived too fast and were skipped\n`);
 }
 
 async function turns({ for: seconds }: WatchFlags, stopped: StopSignal, turn: () => void): Promise<void> {

@@ -98,7 +98,7 @@ function sizeOf(text: string): number {
 
 async function traceOrWatch(words: readonly string[], flags: TraceFlags): Promise<void> {
   if (flags.drops && flags.live) throw usage('--drops and --live contradict each other');
-  if (flags.drops && words.length > 0) throw usage('--drops takes no words: it shows all that is dropped');
+  if (flags.drops && words.length > 0) throw usage('--drops takes no arguments: it shows all drops');
   if (flags.for !== undefined && !flags.drops && !flags.live) throw usage('--for goes with --drops or --live');
   const wanted = flags.drops || flags.live ? undefined : requestOf(words);
   requireRoot();
@@ -173,7 +173,7 @@ async function trace(
   const errno = packet.send();
   const seen = await collect({ watched, drops: watch, identity, isSent: errno === 0 }, flags.wait, signal);
   const lost = watched.reduce((sum, { tap }) => sum + tap.statistics().dropped, 0);
-  if (lost > 0) notes.push(`${lost} frames could not be looked at: hops may be missing`);
+  if (lost > 0) notes.push(`${lost} frames were skipped: hops may be missing`);
   const isFarSeen = places.some(({ host, name }) => host === farHost && name === 'host');
   const isFarAsked = before.hosts.has(farHost);
   const alone: TraceFacts = {
@@ -298,7 +298,7 @@ function sourceOf(view: HostView, word: string, own: NetworkNamespace, all: Know
   try {
     return namespaceAt(path, word);
   } catch {
-    throw usage(`${JSON.stringify(word)} is no network namespace, process or address of this host`);
+    throw usage(`${JSON.stringify(word)} is not a network namespace, process or address of this host`);
   }
 }
 
@@ -335,7 +335,7 @@ function openWatch(notes: string[]): DropWatch | undefined {
   try {
     return openDropWatch();
   } catch (error) {
-    notes.push(`${describeError(error)}: drops of the kernel have no reason here`);
+    notes.push(`${describeError(error)}: the kernel’s drops have no reason here`);
     return undefined;
   }
 }

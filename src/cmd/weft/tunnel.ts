@@ -129,7 +129,7 @@ function ownSubnet({ subnet, address: { address, network }, peer }: TunnelOption
       'WEFT_USAGE',
       `--subnet ${formatPrefix4(subnet)} does not fit --address ${formatIpv4(address)}`,
       {
-        hint: `It has to contain that address and to lie in ${formatPrefix4(network)}`,
+        hint: `It must contain that address and be inside ${formatPrefix4(network)}`,
       },
     );
   }
@@ -156,7 +156,7 @@ function checkPeers({ address, network }: TunnelAddress, peers: readonly PeerArg
     const found: string[] = [];
     if (!containsPrefix4(network, peer.subnet)) found.push(`peer ${index + 1}: its subnet is not inside the network`);
     if ((address & mask4(peer.subnet.length)) >>> 0 === peer.subnet.addr) {
-      found.push(`peer ${index + 1}: its subnet contains the own address`);
+      found.push(`peer ${index + 1}: its subnet contains this host’s own address`);
     }
     const twin = peers.findIndex((other, at) => at < index && overlaps(other.subnet, peer.subnet));
     if (twin >= 0) found.push(`peer ${index + 1}: its subnet overlaps that of peer ${twin + 1}`);

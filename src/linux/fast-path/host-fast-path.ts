@@ -314,6 +314,6 @@ function survey(
 }
 
 function describeKeeping({ directory, obstacle }: FastPathKeeping): string {
-  if (directory !== undefined) return ', also while the agent is away';
+  if (directory !== undefined) return ', even while the agent is down';
   return obstacle === undefined ? '' : `, until the agent ends: ${obstacle}`;
 }

@@ -53,7 +53,7 @@ function storeFindings({ isReachable, isConfigOutdated, unreadableEntries, name 
           {
             tone: 'warn',
             title: 'configuration',
-            text: 'the store has another network configuration than this agent works with',
+            text: 'the network configuration has changed since this agent started',
             remedy: 'Restart the agent.',
           } as const,
         ]

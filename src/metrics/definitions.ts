@@ -262,7 +262,7 @@ export const METRICS: readonly MetricDefinition[] = [
     ({ queueDrops }) => queueDrops,
   ),
   define('counter', 'weft_host_dropped_packets_total', {
-    help: 'Packets that the kernel of this host dropped outside the agent, of all programs, by address family and reason.',
+    help: 'Packets of all programs that the kernel of this host dropped outside the agent, by address family and reason.',
     labels: ['family', 'reason'],
     *read({ hostDrops, hostDrops6 }) {
       for (const [reason, count] of Object.entries(hostDrops ?? {})) yield [count, { family: 'ipv4', reason }];
@@ -355,7 +355,7 @@ export const METRICS: readonly MetricDefinition[] = [
     },
   }),
   define('counter', 'weft_ipsec_bytes_total', {
-    help: 'Bytes sent to (tx) and received from (rx) a peer through its IPsec tunnel, as last read from charon; from 0 again with new keys.',
+    help: 'Bytes sent to (tx) and received from (rx) a peer through its IPsec tunnel, as last read from charon; starts at 0 again with new keys.',
     labels: ['peer', 'direction'],
     *read({ ipsec = [] }) {
       for (const { peer, sentBytes, receivedBytes } of ipsec) {
@@ -421,11 +421,11 @@ export const METRICS: readonly MetricDefinition[] = [
   ),
   pathMetric(
     'weft_probe_path_mtu_bytes',
-    'The longest packet of the overlay that gets to the peer in one piece.',
+    'Length of the longest overlay packet that reaches the peer in one piece.',
     (path) => path.pathMtuBytes,
   ),
   define('gauge', 'weft_probe_fault', {
-    help: '1 for what the probes say is wrong with the way to a peer; absent when nothing is.',
+    help: '1 for the fault that the probes find on the path to a peer; absent without a fault.',
     labels: ['peer', 'fault'],
     *read({ probes }) {
       for (const { id: peer, diagnosis } of probes?.paths ?? []) {

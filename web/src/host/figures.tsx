@@ -57,7 +57,7 @@ export function Figures({ self, peers }: { readonly self: Self; readonly peers: 
       <section class="card">
         <h2 class="heading">Packets</h2>
         {self.totals === undefined ? (
-          <p class="dim">The kernel carries packets with this backend, and counts no peer.</p>
+          <p class="dim">With this backend the kernel carries packets, and does not count them per peer.</p>
         ) : (
           <>
             <Sparkline

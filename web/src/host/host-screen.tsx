@@ -21,7 +21,7 @@ export function HostScreen() {
   const asked = now.hosts.filter(({ state }) => state !== 'peer');
   const wanted = route.value.host;
   const host = asked.find(({ name }) => name === wanted) ?? (wanted === undefined ? asked[0] : undefined);
-  if (host === undefined) return <p class="empty">This page asks no host {wanted ?? ''}.</p>;
+  if (host === undefined) return <p class="empty">This page does not query {wanted ?? 'any host'}.</p>;
   const shown = asked.filter((one) => one === host || filter.value(hostText(one)));
   return (
     <div class="host">

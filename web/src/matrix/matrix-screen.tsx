@@ -33,7 +33,7 @@ export function MatrixScreen() {
         {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard. */}
         <section class="matrix-area" tabIndex={0} aria-label="Matrix">
           {matrix.order.length === 0 ? (
-            <p class="empty">No host is called that.</p>
+            <p class="empty">No host has that name.</p>
           ) : matrix.order.length <= TABLE_UP_TO ? (
             <MatrixTable matrix={matrix} metric={metric} pick={pick} />
           ) : (

@@ -71,7 +71,7 @@ export function chooseWalk(
 /** Nothing else is shown in its place without a word. */
 function notDrawnWords(path: LinkView['path']): string {
   return path === undefined
-    ? 'No agent says which path this pair uses.'
+    ? 'The path that this pair uses is unknown.'
     : `The path in use (${pathWords(path)}) is not drawn.`;
 }
 

@@ -60,7 +60,7 @@ describe('the ways of a packet', () => {
       from: undefined,
       to: undefined,
     })!;
-    assert.deepEqual([inUse, notDrawn], [undefined, 'No agent says which path this pair uses.']);
+    assert.deepEqual([inUse, notDrawn], [undefined, 'The path that this pair uses is unknown.']);
   });
 
   it('are drawn with user space above the kernel above the wire, from left to right', () => {

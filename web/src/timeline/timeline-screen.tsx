@@ -72,13 +72,13 @@ export function TimelineScreen() {
               ))}
             </tbody>
           </table>
-          {inRange.length === 0 && <p class="empty">No event in this time.</p>}
+          {inRange.length === 0 && <p class="empty">No events in this time range.</p>}
           {inRange.length > MAX_ROWS && <p class="dim">and {inRange.length - MAX_ROWS} earlier ones: use the filter</p>}
         </section>
       </div>
       <aside class="side" aria-label="Event">
         {selected === undefined ? (
-          <p class="section dim">Choose an event to see why it happened, and what the kernel has because of it.</p>
+          <p class="section dim">Select an event to see its cause and the resulting kernel state.</p>
         ) : (
           <EventCard event={selected} all={all} nowMs={nowMs} />
         )}

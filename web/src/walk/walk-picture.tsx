@@ -43,7 +43,7 @@ export function WalkPicture({ flow, native, at, from, to, palette, svg }: Pictur
       xmlns="http://www.w3.org/2000/svg"
       viewBox={`0 0 ${PICTURE_WIDTH} ${PICTURE_HEIGHT}`}
       role="img"
-      aria-label={`The way of a packet from ${from} to ${to}: ${flow.title}`}
+      aria-label={`The path of a packet from ${from} to ${to}: ${flow.title}`}
       font-family={SANS}
       font-size="11"
     >

@@ -11,7 +11,7 @@ import { FakeKernel } from '../../test/fakes/fake-kernel.ts';
 import { FakeLeaseStore, FakeSubnetManager } from '../../test/fakes/fake-subnet-manager.ts';
 import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
 import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
-import { eventually } from '../../test/netns/waiting.ts';
+import { eventually, PATIENCE_MS } from '../../test/netns/waiting.ts';
 import type { Inspection } from '../api/inspection.ts';
 import { ANSWERS } from '../api/schema.ts';
 import type { CloudRoute } from '../backend/backend.ts';
@@ -404,7 +404,7 @@ describe('the life of an agent', () => {
       stage.start();
       await stage.answers(200, /flanneld is ready/);
       await eventually('nothing is left to do', async () => {
-        const state = await stage.inspection?.state(100, AbortSignal.timeout(10_000));
+        const state = await stage.inspection?.state(100, AbortSignal.timeout(PATIENCE_MS));
         return state?.isConverged === true && state.difference.length === 0;
       });
       const routes = stage.kernel.routes.map(({ dst }) => formatPrefix(dst));
@@ -457,7 +457,7 @@ describe('the life of an agent', () => {
     await stage.answers(200, /flanneld is ready/);
     const { inspection } = stage;
     assert.ok(inspection !== undefined);
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(PATIENCE_MS);
     const answers = {
       '/self': inspection.self(),
       '/peers': inspection.peers(),

@@ -17,7 +17,7 @@ let dir: string;
 let ca: CertificateAuthority;
 let server: KeyPair;
 let client: KeyPair;
-const signal = AbortSignal.timeout(30_000);
+const { signal } = new AbortController();
 
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'weft-access-'));

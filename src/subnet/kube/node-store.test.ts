@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
-import { eventually } from '../../../test/netns/waiting.ts';
+import { eventually, PATIENCE_MS } from '../../../test/netns/waiting.ts';
 import { annotationKeys, DEFAULT_ANNOTATION_PREFIX } from './annotations.ts';
 import { loadKubeAccess } from './kube-access.ts';
 import { KubeApi } from './kube-api.ts';
@@ -43,7 +43,7 @@ test('what other nodes publish for the backend is kept only while somebody wants
   await using fake = await FakeKubeApi.start();
   const access = await loadKubeAccess({ kubeconfigFile: '', apiUrl: fake.url, env: {} }, () => {});
   const abort = new AbortController();
-  const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(20_000)]);
+  const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(PATIENCE_MS)]);
   using api = new KubeApi(access, 'test');
   const store = new NodeStore({
     ...{ api, annotations: KEYS, ownName: 'own', addresses: false, report: () => {}, signal },

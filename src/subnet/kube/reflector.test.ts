@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { FakeKubeApi, type FakeNode } from '../../../test/fakes/fake-kube-api.ts';
-import { eventually } from '../../../test/netns/waiting.ts';
+import { eventually, PATIENCE_MS } from '../../../test/netns/waiting.ts';
 import type { SubnetReport } from '../report.ts';
 import { loadKubeAccess } from './kube-access.ts';
 import { KubeApi } from './kube-api.ts';
@@ -36,7 +36,7 @@ class Follower implements AsyncDisposable {
 
   private constructor(api: KubeApi, timing: Partial<ReflectorTiming>) {
     this.#api = api;
-    const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(20_000)]);
+    const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(PATIENCE_MS)]);
     const report = (one: SubnetReport) => void this.reports.push(one);
     this.#source = reflect({ api, path: '/api/v1/nodes', reduce, report, timing: { ...FAST, ...timing } }, signal);
   }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { attrsOf, NET_CONF } from '../../../test/contract/subnet-manager.ts';
+import { PATIENCE_MS } from '../../../test/netns/waiting.ts';
 import { backendKind } from '../../backend/registry.ts';
 import { leaseKey } from '../../lease/lease.ts';
 import { LocalSubnetManager } from './local-subnet-manager.ts';
@@ -27,7 +28,7 @@ function managerOn(store: string, now?: () => number): LocalSubnetManager {
 
 describe('machine-local subnet manager in trouble', () => {
   it('gives up on a store that is no store', async () => {
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(PATIENCE_MS);
     writeFileSync(join(folder, 'leases.db'), 'not a database '.repeat(500));
     await using manager = managerOn('leases.db');
     const config = await manager.networkConfig(signal);
@@ -35,7 +36,7 @@ describe('machine-local subnet manager in trouble', () => {
   });
 
   it('takes its lease into a new store when somebody deletes the file', async () => {
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(PATIENCE_MS);
     await using manager = managerOn('leases.db');
     const config = await manager.networkConfig(signal);
     const lease = await manager.acquireLease(config, attrsOf(1), signal);
@@ -51,7 +52,7 @@ describe('machine-local subnet manager in trouble', () => {
   });
 
   it('keeps its subnet when the clock jumps by days, either way', async () => {
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(PATIENCE_MS);
     let nowMs = Date.now();
     await using manager = managerOn('leases.db', () => nowMs);
     const config = await manager.networkConfig(signal);

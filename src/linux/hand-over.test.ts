@@ -180,7 +180,8 @@ describe('the hand-over from one agent to the next', { timeout: 60_000 }, () => 
     const endless = connect(path);
     const endlessEnds = endOf(endless);
     endless.write('x'.repeat(100_000));
-    assert.ok((await next.handOver.announce(signal)) !== undefined);
+    // On a busy machine the next agent may be taken for a silent one, too; it is none that waits for the others.
+    await eventually('it takes over', async () => (await next.handOver.announce(signal)) !== undefined);
     await Promise.all([silentEnds, endlessEnds]);
   });
 });

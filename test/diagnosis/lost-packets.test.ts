@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Peers, Self, Traffic } from '../../src/api/schema.ts';
 import type { LabContainer, LabHost } from '../../src/lab/topology.ts';
 import { addressOf, Overlay } from '../netns/overlay.ts';
@@ -13,6 +14,8 @@ const PORT = 7_777;
 const PAUSE_MS = 3;
 /** What one host has sent, and the other has neither taken nor dropped. */
 const WIRE = 'h1 to h2 wire';
+/** Longer than an agent answers with what it has found when it was asked before. */
+const FRESH_MS = 600;
 /** As long as a container's packets may be: a few thousand fill a socket's buffer. */
 const FULL_BYTES = 1_472;
 
@@ -139,6 +142,7 @@ class Rig {
       const now = JSON.stringify([received, ...accounts]);
       if (now === before) return { accounts, received };
       before = now;
+      await sleep(FRESH_MS);
       return undefined;
     });
   }

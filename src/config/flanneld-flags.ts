@@ -1,3 +1,4 @@
+import { API_SOCKET_NAME } from './agent-sockets.ts';
 import {
   boolFlag,
   choiceFlag,
@@ -8,7 +9,6 @@ import {
   listFlag,
   stringFlag,
 } from './go-flags.ts';
-import { API_SOCKET_NAME } from './subnet-file.ts';
 
 /** klog's `--vmodule`: files whose name matches get a verbosity of their own. */
 export interface ModuleVerbosity {

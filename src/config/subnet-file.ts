@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 import type { Subnets } from '../lease/subnets.ts';
@@ -37,22 +37,6 @@ function unwritable(path: string, cause: unknown): WeftError {
     hint,
     cause,
   });
-}
-
-/** Name of the API's socket, beside the subnet file. */
-export const API_SOCKET_NAME = 'weft.sock';
-
-/** With the default subnet file. */
-export const DEFAULT_API_SOCKET = `/run/flannel/${API_SOCKET_NAME}`;
-
-/** Where the API of an agent with this subnet file is served, unless `-api-socket` says otherwise. */
-export function apiSocketPath(subnetFile: string): string {
-  return join(dirname(subnetFile), API_SOCKET_NAME);
-}
-
-/** Where the agent with that subnet file hears of the next one. */
-export function handOverPath(subnetFile: string): string {
-  return `${subnetFile}.hand-over`;
 }
 
 export type SubnetFileResult =

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isSea } from 'node:sea';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { API_SOCKET_NAME } from '../config/subnet-file.ts';
+import { API_SOCKET_NAME } from '../config/agent-sockets.ts';
 import { WeftError } from '../errors.ts';
 import { formatIpv4 } from '../ip/ipv4.ts';
 import { logTail } from './agent.ts';

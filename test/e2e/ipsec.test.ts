@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { apiSocketPath } from '../../src/config/subnet-file.ts';
+import { apiSocketPath } from '../../src/config/agent-sockets.ts';
 import type { LabHost } from '../../src/lab/topology.ts';
 import { Topology } from '../../src/lab/topology.ts';
 import { run } from '../../src/linux/run.ts';

@@ -1,5 +1,5 @@
 import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
-import { apiSocketPath } from '../../config/subnet-file.ts';
+import { apiSocketPath } from '../../config/agent-sockets.ts';
 import { describePeer, type HostView, type PeerView } from '../../diagnosis/host-view.ts';
 import { type MeasuredPath, THIS_HOST } from '../../diagnosis/verdict.ts';
 import { judgeWay, type WayFinding, type WayToHost } from '../../diagnosis/way-to-host.ts';

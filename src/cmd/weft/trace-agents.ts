@@ -2,7 +2,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type AgentClient, agentClient, overSocket } from '../../api/client.ts';
 import type { Peer, Self } from '../../api/schema.ts';
-import { apiSocketPath } from '../../config/subnet-file.ts';
+import { apiSocketPath } from '../../config/agent-sockets.ts';
 import type { HostView, PeerView } from '../../diagnosis/host-view.ts';
 import { type CountedRise, judgeCopies, type Proof } from '../../diagnosis/trace-copies.ts';
 import { THIS_HOST } from '../../diagnosis/verdict.ts';

@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import { Command, InvalidArgumentError } from 'commander';
-import { DEFAULT_API_SOCKET } from '../../config/subnet-file.ts';
+import { DEFAULT_API_SOCKET } from '../../config/agent-sockets.ts';
 import { readKeptLab } from '../../lab/lab-page.ts';
 import type { LabResult } from '../../lab/lab-result.ts';
 import { openInBrowser } from '../../linux/browser.ts';

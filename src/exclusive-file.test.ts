@@ -14,9 +14,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { writeFileAtomically } from './atomic-file.ts';
 import { saveConfig } from './cmd/cni/saved-config.ts';
-import { writeFileAtomically } from './config/atomic-file.ts';
-import { readStartupError, recordStartupError } from './config/last-error.ts';
+import { readStartupError, recordStartupError } from './node-files/last-error.ts';
 
 /** Every way in which the programs write a file, with the names that their temporary files have. */
 const WRITERS: readonly {
@@ -98,6 +98,6 @@ const KNOWN = [
   'src/cmd/weft/capture.ts: writeFile(bytes)',
   'src/cmd/weft/docker-opts.ts: writeFile(path, text)',
   'src/cmd/weft/test.ts: writeFile(path, text)',
-  'src/config/atomic-file.ts: writeFile(text)',
+  'src/atomic-file.ts: writeFile(text)',
   'src/dataplane/wasm/',
 ];

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { LastKnown } from '../config/last-known.ts';
-import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { describeError } from '../errors.ts';
 import { leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import type { LastKnown } from '../node-files/last-known.ts';
+import type { SubnetEnvNetworks } from '../node-files/subnet-env.ts';
 import type { InterfaceWatch } from './interface-watch.ts';
 import type { NodePlane } from './node-plane.ts';
 

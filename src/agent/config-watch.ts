@@ -1,7 +1,7 @@
-import { describeNetworkConfig } from '../config/last-known.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { Log } from '../log/log.ts';
+import { describeNetworkConfig } from '../node-files/last-known.ts';
 import { SteadyLook } from './steady-look.ts';
 
 /** A roll-out is a matter of minutes, and asking a store costs a request. */

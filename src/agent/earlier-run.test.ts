@@ -6,13 +6,13 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
 import { backendKind } from '../backend/registry.ts';
 import { type FlanneldOptions, parseFlanneldOptions } from '../config/flanneld-options.ts';
-import { formatLastKnown, lastKnownPath } from '../config/last-known.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
 import type { NewEvent } from '../events/event.ts';
 import { formatPrefix } from '../ip/address.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
+import { formatLastKnown, lastKnownPath } from '../node-files/last-known.ts';
 import { EarlierRun } from './earlier-run.ts';
 import { describeStore } from './store-name.ts';
 

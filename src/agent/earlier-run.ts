@@ -1,15 +1,15 @@
 import { backendKind } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
-import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
-import { readSubnetFile } from '../config/subnet-file.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import type { GateRules } from '../lease/gate-rules.ts';
 import { admittedOf } from '../lease/lease-gate.ts';
 import type { Log } from '../log/log.ts';
+import { describeNetworkConfig, type LastKnown, lastKnownPath, readLastKnown } from '../node-files/last-known.ts';
+import type { SubnetEnvNetworks } from '../node-files/subnet-env.ts';
+import { readSubnetFile } from '../node-files/subnet-file.ts';
 import { describeStore } from './store-name.ts';
 
 /** What an agent of the same subnet file has left in its files. */

@@ -1,6 +1,6 @@
 import { backendKind } from '../backend/registry.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import { readLastKnown } from '../config/last-known.ts';
+import { readLastKnown } from '../node-files/last-known.ts';
 import { explainInterface } from './external-interface.ts';
 import type { AgentHost } from './ports.ts';
 import { describeStore } from './store-name.ts';

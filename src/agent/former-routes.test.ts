@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { parseSubnetEnv } from '../config/subnet-env.ts';
 import { type ActualRoute, describeRoute } from '../desired/state.ts';
 import { type IpPrefix, isPrefix4, parseAddr, parsePrefix } from '../ip/address.ts';
+import { parseSubnetEnv } from '../node-files/subnet-env.ts';
 import { formerRoutes } from './former-routes.ts';
 
 const prefix = (text: string): IpPrefix => parsePrefix(text) ?? assert.fail(text);

@@ -1,7 +1,7 @@
 import type { ExternalInterface } from '../backend/backend.ts';
-import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { type ActualRoute, BOOT_ROUTE_PROTOCOL, effectiveMetric, type UnicastRoute } from '../desired/state.ts';
 import { containsAddr, containsPrefix, equalPrefix, isPrefix4 } from '../ip/address.ts';
+import type { SubnetEnvNetworks } from '../node-files/subnet-env.ts';
 
 /**
  * The routes by the external interface that a flanneld has left (host-gw, or DirectRouting), of those that a host has before weft

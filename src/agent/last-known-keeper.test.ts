@@ -6,12 +6,12 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
 import { eventually } from '../../test/netns/waiting.ts';
 import { backendKind } from '../backend/registry.ts';
-import { type LastKnown, lastKnownPath, readLastKnown } from '../config/last-known.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import { type LastKnown, lastKnownPath, readLastKnown } from '../node-files/last-known.ts';
 import { LastKnownKeeper } from './last-known-keeper.ts';
 
 let folder: string;

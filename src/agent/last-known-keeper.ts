@@ -1,6 +1,6 @@
-import { type LastKnown, lastKnownPath, writeLastKnown } from '../config/last-known.ts';
 import { describeError } from '../errors.ts';
 import type { Log } from '../log/log.ts';
+import { type LastKnown, lastKnownPath, writeLastKnown } from '../node-files/last-known.ts';
 
 /** From one writing to the next: in a large cluster the file is large and peers come in bursts. */
 const INTERVAL_MS = 1_000;

@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import { previousSubnets, readSubnetFile } from '../config/subnet-file.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpAddr } from '../ip/address.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
 import type { LeaseTable } from '../lease/lease-table.ts';
 import type { Log } from '../log/log.ts';
+import { previousSubnets, readSubnetFile } from '../node-files/subnet-file.ts';
 import { addressesOfHost } from '../underlay/keep-interface.ts';
 import type { AgentFigures } from './agent-figures.ts';
 import { aborted } from './carry-on.ts';

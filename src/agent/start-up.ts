@@ -1,11 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ownTuns } from '../backend/tun-name.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
-import type { LastKnown } from '../config/last-known.ts';
 import { networksOf } from '../config/network-config.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { leaseKey } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import type { LastKnown } from '../node-files/last-known.ts';
 import { addressesOfHost } from '../underlay/keep-interface.ts';
 import { carryOn } from './carry-on.ts';
 import type { CurrentLeases } from './current-leases.ts';

@@ -1,6 +1,6 @@
 import { dirname } from 'node:path';
-import { clearStartupError, recordStartupError } from '../config/last-error.ts';
 import { describeError, WeftError } from '../errors.ts';
+import { clearStartupError, recordStartupError } from '../node-files/last-error.ts';
 
 /** A node object that cannot be reached must not hold up the end of a process that starts again soon. */
 const REPORT_MS = 5_000;

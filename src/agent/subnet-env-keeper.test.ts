@@ -6,8 +6,8 @@ import { test } from 'node:test';
 import { eventually } from '../../test/netns/waiting.ts';
 import { backendKind } from '../backend/registry.ts';
 import { parseNetConf } from '../config/net-conf.ts';
-import type { SubnetEnvContent } from '../config/subnet-env.ts';
 import { parsePrefix4 } from '../ip/prefix.ts';
+import type { SubnetEnvContent } from '../node-files/subnet-env.ts';
 import { SubnetEnvKeeper } from './subnet-env-keeper.ts';
 
 const config = parseNetConf('{"Network": "10.244.0.0/16"}', {

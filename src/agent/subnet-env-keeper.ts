@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { SubnetEnvContent } from '../config/subnet-env.ts';
-import { writeSubnetFile } from '../config/subnet-file.ts';
 import { describeError, WeftError } from '../errors.ts';
 import type { Log } from '../log/log.ts';
+import type { SubnetEnvContent } from '../node-files/subnet-env.ts';
+import { writeSubnetFile } from '../node-files/subnet-file.ts';
 import type { Keeper } from './keeper.ts';
 
 const RETRY_MS = 5_000;

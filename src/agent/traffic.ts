@@ -1,13 +1,13 @@
 import { assertNever } from '../assert-never.ts';
 import type { FlanneldOptions } from '../config/flanneld-options.ts';
 import type { NetworkConfig } from '../config/network-config.ts';
-import type { SubnetEnvNetworks } from '../config/subnet-env.ts';
 import { describeError } from '../errors.ts';
 import type { RecordEvent } from '../events/event.ts';
 import type { IpFamily, IpPrefix } from '../ip/address.ts';
 import { FAMILIES, present } from '../ip/family.ts';
 import type { Lease } from '../lease/lease.ts';
 import type { Log } from '../log/log.ts';
+import type { SubnetEnvNetworks } from '../node-files/subnet-env.ts';
 import { checkBridgeNetfilter } from '../trafficmngr/bridge-netfilter.ts';
 import { recycleMessage } from '../trafficmngr/recycle.ts';
 import { type ResyncEvent, TrafficResync } from '../trafficmngr/resync.ts';

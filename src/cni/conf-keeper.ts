@@ -2,7 +2,7 @@ import { type FSWatcher, watch } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { writeFileAtomically } from '../config/atomic-file.ts';
+import { writeFileAtomically } from '../atomic-file.ts';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
 import { confFilesBefore } from './conf-dir.ts';

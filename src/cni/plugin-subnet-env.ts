@@ -14,7 +14,7 @@ export interface PluginSubnetEnv {
 }
 
 /**
- * Reads subnet.env as flannel's CNI plugin does, which is not how flanneld reads it (src/config/subnet-env.ts): a line is
+ * Reads subnet.env as flannel's CNI plugin does, which is not how flanneld reads it (src/node-files/subnet-env.ts): a line is
  * split at its first `=`, without quotes or trimming; unknown keys are ignored; the last of a repeated key counts.
  *
  * @throws Error that names `source` and every key that is missing, or the line that cannot be used.

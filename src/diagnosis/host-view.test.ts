@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
 import { backendKind } from '../backend/registry.ts';
-import { formatLastKnown } from '../config/last-known.ts';
 import { parseNetConf } from '../config/net-conf.ts';
 import { formatAddr, formatPrefix, parsePrefix } from '../ip/address.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import type { Ipv4Prefix } from '../ip/prefix.ts';
 import type { Lease } from '../lease/lease.ts';
+import { formatLastKnown } from '../node-files/last-known.ts';
 import { describePeer, peerOf, prefixesOfPeer, readHostView } from './host-view.ts';
 
 const signal = new AbortController().signal;

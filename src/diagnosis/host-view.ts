@@ -1,5 +1,4 @@
 import type { BackendTraits } from '../config/backend-config.ts';
-import { type LastKnown, lastKnownPath, parseLastKnown } from '../config/last-known.ts';
 import { WeftError } from '../errors.ts';
 import {
   containsAddr,
@@ -13,6 +12,7 @@ import {
 } from '../ip/address.ts';
 import { FAMILIES, present } from '../ip/family.ts';
 import { type Lease, leaseKey } from '../lease/lease.ts';
+import { type LastKnown, lastKnownPath, parseLastKnown } from '../node-files/last-known.ts';
 import type { ProbeTarget } from '../probe/ports.ts';
 
 /** What there is to read on this host. */

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { writeFileAtomically } from '../config/atomic-file.ts';
+import { writeFileAtomically } from '../atomic-file.ts';
 import { hasErrno } from '../errno.ts';
 import { describeError, WeftError } from '../errors.ts';
 

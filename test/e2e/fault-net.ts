@@ -1,10 +1,10 @@
 import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { lastKnownPath } from '../../src/config/last-known.ts';
 import { formatPrefix4 } from '../../src/ip/prefix.ts';
 import { parseContainerNetwork } from '../../src/lab/agent.ts';
 import { type LabHost, Topology } from '../../src/lab/topology.ts';
+import { lastKnownPath } from '../../src/node-files/last-known.ts';
 import { Flanneld, HEALTHZ_PORT, subnetFileOf } from '../netns/flanneld.ts';
 import { eventually } from '../netns/waiting.ts';
 import { TcpProxy } from './etcd-proxy.ts';

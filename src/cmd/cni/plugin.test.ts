@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { recordStartupError } from '../../config/last-error.ts';
+import { recordStartupError } from '../../node-files/last-error.ts';
 import { runPlugin } from './plugin.ts';
 import type { Environment } from './request.ts';
 

@@ -5,8 +5,8 @@ import { buildDelegateConfig, type DelegateConfig } from '../../cni/delegate-con
 import { type GoValue, marshalGo } from '../../cni/go-marshal.ts';
 import { type Attachment, type PluginConfig, parsePluginConfig, parseSavedHead } from '../../cni/plugin-config.ts';
 import { type PluginSubnetEnv, parsePluginSubnetEnv } from '../../cni/plugin-subnet-env.ts';
-import { readStartupError } from '../../config/last-error.ts';
 import { hasErrno } from '../../errno.ts';
+import { readStartupError } from '../../node-files/last-error.ts';
 import { checkAllows, checkSupported, effectiveVersion, SUPPORTED_VERSIONS, VERSION_RESULT } from './cni-version.ts';
 import { type Delegate, findDelegate, runDelegate } from './delegate.ts';
 import { formatDelegateResult } from './delegate-result.ts';

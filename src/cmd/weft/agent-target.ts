@@ -4,8 +4,8 @@ import type { Command } from 'commander';
 import { type AgentClient, agentClient, overAddress, overSocket } from '../../api/client.ts';
 import type { Answer } from '../../api/schema.ts';
 import { DEFAULT_API_SOCKET } from '../../config/agent-sockets.ts';
-import { readStartupError } from '../../config/last-error.ts';
 import { describeError, WeftError } from '../../errors.ts';
+import { readStartupError } from '../../node-files/last-error.ts';
 import { printable } from '../../printable.ts';
 import type { ClusterFlags } from './cluster.ts';
 

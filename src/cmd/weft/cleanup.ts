@@ -5,8 +5,6 @@ import { isTunName } from '../../backend/tun-name.ts';
 import { CONF_FILE_NAME } from '../../cni/conf-list.ts';
 import { isWrittenByWeft } from '../../cni/final-conf.ts';
 import { apiSocketPath, handOverPath } from '../../config/agent-sockets.ts';
-import { startupErrorPath } from '../../config/last-error.ts';
-import { lastKnownPath } from '../../config/last-known.ts';
 import { WeftError } from '../../errors.ts';
 import { CAP_NET_ADMIN, hasCapability } from '../../linux/capabilities.ts';
 import { hostInUse } from '../../linux/host-in-use.ts';
@@ -16,6 +14,8 @@ import { NftablesTrafficManager } from '../../linux/nftables.ts';
 import { OuterFilters } from '../../linux/outer-filters.ts';
 import { isCommandMissing, run } from '../../linux/run.ts';
 import { readLinkNames, readTunDevices } from '../../linux/tun-holder.ts';
+import { startupErrorPath } from '../../node-files/last-error.ts';
+import { lastKnownPath } from '../../node-files/last-known.ts';
 import { printable } from '../../printable.ts';
 import { untilStopped } from '../stop-signal.ts';
 import {

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { backendKind } from '../backend/registry.ts';
+import { parseNetConf } from '../config/net-conf.ts';
 import { ipv4Of } from '../ip/ipv4.ts';
 import { ipv6Of } from '../ip/ipv6.ts';
 import { formatPrefix4, formatPrefix6, parsePrefix4, parsePrefix6, prefix4, prefix6 } from '../ip/prefix.ts';
-import { parseNetConf } from './net-conf.ts';
 import { formatSubnetEnv, parseSubnetEnv } from './subnet-env.ts';
 
 const both = parseNetConf(

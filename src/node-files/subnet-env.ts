@@ -1,4 +1,5 @@
 import { parseEnv } from 'node:util';
+import type { NetworkConfig } from '../config/network-config.ts';
 import { firstInvisible, showInvisible } from '../invisible.ts';
 import type { PerFamily } from '../ip/family.ts';
 import { formatIpv4, ipv4Of } from '../ip/ipv4.ts';
@@ -12,7 +13,6 @@ import {
   parsePrefix6,
 } from '../ip/prefix.ts';
 import type { Subnets } from '../lease/subnets.ts';
-import type { NetworkConfig } from './network-config.ts';
 
 /** What subnet.env says about this host. */
 export interface SubnetEnvContent {

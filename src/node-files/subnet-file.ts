@@ -1,10 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { writeFileAtomically } from '../atomic-file.ts';
+import type { NetworkConfig } from '../config/network-config.ts';
 import { hasErrno } from '../errno.ts';
 import { WeftError } from '../errors.ts';
 import type { Subnets } from '../lease/subnets.ts';
-import { writeFileAtomically } from './atomic-file.ts';
-import type { NetworkConfig } from './network-config.ts';
 import { formatSubnetEnv, parseSubnetEnv, type SubnetEnvContent, type SubnetEnvReading } from './subnet-env.ts';
 
 /**

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { addresses } from '../../test/fakes/host-networks.ts';
 import { backendKind } from '../backend/registry.ts';
+import { parseNetConf } from '../config/net-conf.ts';
 import { parseIpv4 } from '../ip/ipv4.ts';
 import { parseIpv6 } from '../ip/ipv6.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
@@ -18,7 +19,6 @@ import {
   readLastKnown,
   writeLastKnown,
 } from './last-known.ts';
-import { parseNetConf } from './net-conf.ts';
 
 const NET_CONF = {
   Network: '10.244.0.0/16',

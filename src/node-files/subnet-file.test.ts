@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { backendKind } from '../backend/registry.ts';
+import { parseNetConf } from '../config/net-conf.ts';
 import { WeftError } from '../errors.ts';
 import { parsePrefix4, parsePrefix6 } from '../ip/prefix.ts';
-import { parseNetConf } from './net-conf.ts';
 import { previousSubnets, readSubnetFile, writeSubnetFile } from './subnet-file.ts';
 
 const config = parseNetConf('{"Network":"10.42.0.0/16"}', {

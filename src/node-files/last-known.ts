@@ -1,4 +1,8 @@
 import { readFile } from 'node:fs/promises';
+import { writeFileAtomically } from '../atomic-file.ts';
+import { type BackendLookup, readBackendConfig } from '../config/backend-config.ts';
+import type { AddressPlan, NetworkConfig } from '../config/network-config.ts';
+import type { NodeAddresses } from '../config/node-addresses.ts';
 import { hasErrno } from '../errno.ts';
 import { formatIpv4, type Ipv4Addr, parseIpv4 } from '../ip/ipv4.ts';
 import { formatIpv6, type Ipv6Addr, parseIpv6 } from '../ip/ipv6.ts';
@@ -15,10 +19,6 @@ import { parseJsonWithin } from '../lease/json-value.ts';
 import { type JsonValue, type Lease, type LeaseKey, leaseKey } from '../lease/lease.ts';
 import { decodeLeaseValue, encodeLeaseValue, parseLeaseKey } from '../lease/lease-codec.ts';
 import type { InterfaceInUse } from '../underlay/keep-interface.ts';
-import { writeFileAtomically } from './atomic-file.ts';
-import { type BackendLookup, readBackendConfig } from './backend-config.ts';
-import type { AddressPlan, NetworkConfig } from './network-config.ts';
-import type { NodeAddresses } from './node-addresses.ts';
 
 /**
  * What the agent knew when it last heard of its store: enough to carry packets again after a restart while the store is

@@ -1,6 +1,6 @@
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { openExclusive } from '../exclusive-file.ts';
+import { openExclusive } from './exclusive-file.ts';
 
 /**
  * Writes a file so that a reader sees the old one or the new one and nothing between, also after a crash of the host. The

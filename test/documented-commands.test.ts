@@ -56,7 +56,7 @@ describe('commands in documents', () => {
   }
 
   it('of the README are those of docs/INSTALL.md for kind, and those that CI runs', () => {
-    const [kind, make] = shellBlocks(sectionOf(read('README.md'), '# weft')).map(shellCommands);
+    const [make, kind] = shellBlocks(sectionOf(read('README.md'), '# weft')).map(shellCommands);
     assert.deepEqual(kind, shellCommands(shellBlocks(sectionOf(read('docs/INSTALL.md'), '## On kind'))[0]!));
     const ci = read('.ci/run');
     for (const command of make!) assert.ok(ci.includes(` ${command}`), `.ci/run has ${command}`);

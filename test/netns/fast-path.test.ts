@@ -69,11 +69,11 @@ function segmentSender(to: LabContainer, port: number, ...counts: string[]): str
 }
 
 /** Super-packets and single packets in turn: the single ones, which have the shorter way, may not overtake. */
-async function keepsOrder(topology: Topology): Promise<void> {
+async function keepsOrder(topology: Topology, port = MIXED_PORT): Promise<void> {
   const [from, to] = topology.containers as readonly LabContainer[];
   const lines = numbered(210);
-  const feed = await udpArrivals(topology, to!, MIXED_PORT);
-  await topology.exec(from!, segmentSender(to!, MIXED_PORT, '20,1'), { stdin: lines.join('') });
+  const feed = await udpArrivals(topology, to!, port);
+  await topology.exec(from!, segmentSender(to!, port, '20,1'), { stdin: lines.join('') });
   await eventually('all datagrams arrive', () => feed.mark >= lines.length || undefined);
   const arrived = feed.seen.map(({ text }) => Number.parseInt(text, 10));
   const isSingle = (index: number): boolean => index % 21 === 20;
@@ -340,6 +340,11 @@ describe('the fast path where a switch cuts super-packets', () => {
     ({ topology, tunnels } = await meshOf(2, 'switch', () => ({ fastPath: 'auto' })));
   });
   after(() => topology?.[Symbol.asyncDispose]());
+
+  it('keeps the order of super-packets and single packets, also when none of TCP was tried yet', async () => {
+    await carriesRoundTrips(topology, tunnels);
+    await keepsOrder(topology, MIXED_PORT + 1);
+  });
 
   it('carries round trips past both forwarders, also once super-packets were found cut', async () => {
     const [a, b] = [topology.containers[0]!, topology.containers[1]!];

@@ -369,9 +369,7 @@ function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Fa
   asm.label('not-whole');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
   jumpIfUnattended(asm, CLOCK, 'accepted');
-  asm.load(8, 1, 8, known.trialPause);
   asm.jumpIf('ne', 7, 0, 'super-packet');
-  asm.jumpIf('eq', 1, 0, 'known');
   jumpIfLongWayEmpty(asm, CLOCK, 'known');
   requireBareAck(asm, family, IP, family.header, KEY, 'long-way');
   asm.jump('known');
@@ -385,6 +383,7 @@ function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Fa
   asm.jumpIf('ne', 2, PROTO_TCP, 'long-way');
   asm.load(8, 2, 8, known.nextTrial);
   asm.jumpIf('gt', 2, reg(0), 'long-way');
+  asm.load(8, 1, 8, known.trialPause);
   asm.op('shl', 1, 1);
   asm.jumpIf('ne', 1, 0, 'tried-before');
   asm.op('mov', 1, 1);

@@ -273,7 +273,7 @@ describe('weft trace with the udp backend', () => {
         signal,
       });
       const [said, told] = [new LineFeed(child.stdout!), new LineFeed(child.stderr!)];
-      await told.find((text) => text.startsWith('weft trace: watches'));
+      await told.find((text) => text.startsWith('weft trace: watching'));
       await ping(bed.overlay.topology, bed.from, bed.to, '-W', '1');
       await said.find(find);
       child.kill('SIGINT');

@@ -350,7 +350,7 @@ describe('the page', () => {
     const reaches = (hop: number): Promise<void> =>
       eventuallyHolds(async () => assert.ok((await hopOf(page)) >= hop, `hop ${hop}`));
     /** Between two hops too. */
-    const where = 'document.querySelector(\'[role=img][aria-label^="The way"]\').outerHTML';
+    const where = 'document.querySelector(\'[role=img][aria-label^="The path"]\').outerHTML';
     const standsStill = async (): Promise<void> => {
       await go!.waitFor();
       const before = await page.evaluate(where);

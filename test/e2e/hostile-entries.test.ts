@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EtcdServer } from '../../src/lab/servers/etcd-server.ts';
 import type { LabHost, Topology } from '../../src/lab/topology.ts';
 import { DEFAULT_ANNOTATION_PREFIX } from '../../src/subnet/kube/annotations.ts';
@@ -21,6 +22,8 @@ import { KubeHosts, nodeOf } from './kube-hosts.ts';
 /** Real agents, a real store, and what an attacker who may write one entry of it puts there. */
 
 const PATIENCE_MS = 60_000;
+/** A Node's creationTimestamp has whole seconds: of two that are made in the same second, the name decides which came first. */
+const CREATION_TIME_MS = 1_000;
 const NET_CONF = '{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}';
 const NESTED = ['['.repeat(3_000) + ']'.repeat(3_000), '['.repeat(3_001) + ']'.repeat(3_001)];
 
@@ -78,6 +81,7 @@ describe('entries of an attacker, on Kubernetes', () => {
   before(async () => {
     nodes = await KubeHosts.start({ hosts: 3, netConf: NET_CONF, podCidrs: POD_CIDRS });
     ({ topology, cluster, hosts, agents } = nodes);
+    await sleep(CREATION_TIME_MS);
   });
   after(() => nodes?.[Symbol.asyncDispose]());
 

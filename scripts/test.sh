@@ -7,7 +7,7 @@
 #
 # unit   src, web, test and bench: no root, no network, two files at a time (Node.js alone runs one on two processors)
 # netns  test/netns: network namespaces and TUN devices, three files at a time: much of what they do is wait
-# fast-path test/fast-path: agents end, come back and are replaced under a thousand packets a second, of which none may be lost: two files
+# fast-path test/fast-path: agents end, come back and are replaced under a thousand packets a second, of which none may be lost: one file
 #        at a time, as an agent that waits for a processor for seconds cannot keep that promise
 # browser test/browser: the page in Chromium, one file at a time; builds the page first when its sources have changed
 # e2e    test/e2e: real servers (etcd, kube-apiserver) and nodes, three files at a time: they mostly wait, but for the Debian guest, which is
@@ -48,7 +48,7 @@ fi
 case $suite in
   unit) options='--test-concurrency=2 --test-timeout=300000' ;;
   netns) options='--test-concurrency=3 --test-timeout=600000' ;;
-  fast-path) options='--test-concurrency=2 --test-timeout=600000' ;;
+  fast-path) options='--test-concurrency=1 --test-timeout=600000' ;;
   browser) options='--test-concurrency=1 --test-timeout=300000' ;;
   e2e) options='--test-concurrency=3 --test-timeout=2100000' ;;
   diagnosis) options='--test-concurrency=2 --test-timeout=600000' ;;

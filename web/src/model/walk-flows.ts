@@ -147,6 +147,29 @@ const ofContainers = (from: readonly Step[], wire: Step, to: readonly Step[]): W
   to: [...to, ...containerIn],
 });
 
+interface KernelTunnel {
+  /** Its device, or what takes its place. */
+  readonly place: string;
+  /** As the packet is between the hosts, with the frame of the network card. */
+  readonly outside: readonly Header[];
+  /** As it comes out at the other end. */
+  readonly arrives: readonly Header[];
+  readonly out: string;
+  /** What the network cards of both hosts see. */
+  readonly card: string;
+  readonly wire: string;
+  readonly back: string;
+}
+
+/** Between two containers, by a tunnel that the kernel has itself. */
+const throughKernel = ({ place, outside, arrives, out, card, wire, back }: KernelTunnel): Way => {
+  const atCard = onHost('eth0', 'kernel', outside, card);
+  return ofContainers([onHost(place, 'kernel', outside.slice(1), out), atCard], onWire(outside, wire), [
+    atCard,
+    onHost(place, 'kernel', arrives, back),
+  ]);
+};
+
 const WAYS: Readonly<Record<FlowKind, Way>> = {
   forwarder: ofContainers(
     [
@@ -174,75 +197,39 @@ const WAYS: Readonly<Record<FlowKind, Way>> = {
       onHost('flannel0', 'kernel', packet, 'appears as if it had come out of the TUN device'),
     ],
   ),
-  vxlan: ofContainers(
-    [
-      onHost(
-        'flannel.1',
-        'kernel',
-        inVxlan.slice(1),
-        'the kernel makes an Ethernet frame and puts VXLAN, UDP and IP before it',
-      ),
-      onHost('eth0', 'kernel', inVxlan, 'a datagram to port 8472'),
-    ],
-    onWire(inVxlan, 'one datagram between the hosts'),
-    [
-      onHost('eth0', 'kernel', inVxlan, 'a datagram to port 8472'),
-      onHost('flannel.1', 'kernel', framed, 'the kernel takes IP, UDP and VXLAN off'),
-    ],
-  ),
+  vxlan: throughKernel({
+    ...{ place: 'flannel.1', outside: inVxlan, arrives: framed },
+    out: 'the kernel makes an Ethernet frame and puts VXLAN, UDP and IP before it',
+    card: 'a datagram to port 8472',
+    wire: 'one datagram between the hosts',
+    back: 'the kernel takes IP, UDP and VXLAN off',
+  }),
   direct: ofContainers(
     [onHost('eth0', 'kernel', framed, 'the route leads to the other host itself: nothing is put around it')],
     onWire(framed, 'the container’s own packet between the hosts'),
     [onHost('eth0', 'kernel', framed, 'the host forwards it to the bridge')],
   ),
-  ipip: ofContainers(
-    [
-      onHost('flannel.ipip', 'kernel', inIp.slice(1), 'the kernel puts a second IP header before it: no UDP'),
-      onHost('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
-    ],
-    onWire(inIp, 'one packet between the hosts'),
-    [
-      onHost('eth0', 'kernel', inIp, 'a packet of IP protocol 4'),
-      onHost('flannel.ipip', 'kernel', packet, 'the kernel takes the outer IP header off'),
-    ],
-  ),
-  wireguard: ofContainers(
-    [
-      onHost(
-        'flannel-wg',
-        'kernel',
-        inWireguard.slice(1),
-        'the kernel encrypts it with the key of the host that owns the address, and puts WireGuard, UDP and IP before it',
-      ),
-      onHost('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
-    ],
-    onWire(inWireguard, 'one datagram between the hosts, whose payload is encrypted'),
-    [
-      onHost('eth0', 'kernel', inWireguard, 'a datagram to port 51820'),
-      onHost(
-        'flannel-wg',
-        'kernel',
-        packet,
-        'the kernel decrypts it, and checks that its sender is in the subnet of that key',
-      ),
-    ],
-  ),
-  ipsec: ofContainers(
-    [
-      onHost(
-        'IPsec',
-        'kernel',
-        inEsp.slice(1),
-        'no device: a policy of the kernel has it encrypted, and puts ESP and IP before it',
-      ),
-      onHost('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
-    ],
-    onWire(inEsp, 'one packet between the hosts, encrypted from its ESP header on'),
-    [
-      onHost('eth0', 'kernel', inEsp, 'a packet of IP protocol 50'),
-      onHost('IPsec', 'kernel', packet, 'the kernel decrypts it, and a policy checks that it came by this tunnel'),
-    ],
-  ),
+  ipip: throughKernel({
+    ...{ place: 'flannel.ipip', outside: inIp, arrives: packet },
+    out: 'the kernel puts a second IP header before it: no UDP',
+    card: 'a packet of IP protocol 4',
+    wire: 'one packet between the hosts',
+    back: 'the kernel takes the outer IP header off',
+  }),
+  wireguard: throughKernel({
+    ...{ place: 'flannel-wg', outside: inWireguard, arrives: packet },
+    out: 'the kernel encrypts it with the key of the host that owns the address, and puts WireGuard, UDP and IP before it',
+    card: 'a datagram to port 51820',
+    wire: 'one datagram between the hosts, whose payload is encrypted',
+    back: 'the kernel decrypts it, and checks that its sender is in the subnet of that key',
+  }),
+  ipsec: throughKernel({
+    ...{ place: 'IPsec', outside: inEsp, arrives: packet },
+    out: 'no device: a policy of the kernel has it encrypted, and puts ESP and IP before it',
+    card: 'a packet of IP protocol 50',
+    wire: 'one packet between the hosts, encrypted from its ESP header on',
+    back: 'the kernel decrypts it, and a policy checks that it came by this tunnel',
+  }),
   native: {
     colour: 'native',
     from: [

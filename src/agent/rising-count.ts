@@ -10,6 +10,11 @@ export class RisingCount {
   total(now: number | undefined): number | undefined {
     if (this.#last !== undefined && (now ?? 0) < this.#last) this.#earlier += this.#last;
     if (now !== undefined || this.#last !== undefined) this.#last = now ?? 0;
+    return this.value;
+  }
+
+  /** As of the last look. */
+  get value(): number | undefined {
     return this.#last === undefined ? undefined : this.#earlier + this.#last;
   }
 }
@@ -17,17 +22,15 @@ export class RisingCount {
 /** The sum of several such counts. One that is not asked for stays as it was: what counts may still be there. */
 export class RisingCounts {
   readonly #counts = new Map<string, RisingCount>();
-  readonly #totals = new Map<string, number>();
 
   /** @param read what the kernel counts under a name. Returns `undefined` when there never was anything that counts. */
   total(names: Iterable<string>, read: (name: string) => number | undefined): number | undefined {
     for (const name of names) {
       const count = this.#counts.get(name) ?? new RisingCount();
       this.#counts.set(name, count);
-      const total = count.total(read(name));
-      if (total !== undefined) this.#totals.set(name, total);
+      count.total(read(name));
     }
-    if (this.#totals.size === 0) return undefined;
-    return [...this.#totals.values()].reduce((sum, total) => sum + total, 0);
+    const values = [...this.#counts.values()].flatMap(({ value }) => value ?? []);
+    return values.length === 0 ? undefined : values.reduce((sum, value) => sum + value, 0);
   }
 }

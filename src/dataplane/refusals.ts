@@ -1,3 +1,4 @@
+import { counted } from '../counted.ts';
 import { containsAddr, formatAddr, formatPrefix, type IpAddr, type IpPrefix } from '../ip/address.ts';
 import { present } from '../ip/family.ts';
 import type { DropReasonName } from './drop-reason.ts';
@@ -99,7 +100,7 @@ export class Refusals {
     const from = formatAddr(sender);
     const address = inner === undefined ? 'unknown' : formatAddr(inner);
     const owner = inner && this.#content?.peers.find((peer) => subnetWith(peer, inner) !== undefined);
-    const dropped = `Dropped ${packets} ${packets === 1 ? 'packet' : 'packets'} from ${from} (${reason})`;
+    const dropped = `Dropped ${counted(packets, 'packet')} from ${from} (${reason})`;
     switch (reason) {
       case 'unknown-source':
         return `${dropped}: no node has that address. ${describeStranger(from, inner, owner)}`;

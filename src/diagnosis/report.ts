@@ -1,3 +1,4 @@
+import { counted } from '../counted.ts';
 import type { CheckResult } from '../doctor/check.ts';
 import type { PathResult } from '../probe/probe-path.ts';
 import { wrapped } from '../wrapped.ts';
@@ -42,7 +43,7 @@ export function renderReport({ host, paths, checks, problems, unchecked, tookMs 
   }
   const errors = problems.filter(({ severity }) => severity === 'error').length;
   const well = unchecked.length === 0 ? 'All paths work' : 'All that was checked works';
-  lines.push('', `${errors === 0 ? well : `${errors} problem${errors === 1 ? '' : 's'}`} (${tookMs} ms).`);
+  lines.push('', `${errors === 0 ? well : counted(errors, 'problem')} (${tookMs} ms).`);
   return `${lines.join('\n')}\n`;
 }
 

@@ -3,6 +3,7 @@ import { configuredBackend, defaultOwnLinks } from '../backend/registry.ts';
 import { isTunName } from '../backend/tun-name.ts';
 import { formatCidr } from '../cni/ip-text.ts';
 import { parsePluginSubnetEnv } from '../cni/plugin-subnet-env.ts';
+import { counted } from '../counted.ts';
 import { WeftError } from '../errors.ts';
 import { present } from '../ip/family.ts';
 import { startupErrorPath } from '../node-files/last-error.ts';
@@ -200,8 +201,10 @@ export function agentChecks(host: DoctorHost, paths: DoctorPaths): Check[] {
         if (answer === undefined) return ok('unknown: the agent does not answer (see health)');
         const count = Number(/^weft_fast_path_peers_without_agent (\d+)$/m.exec(answer.body)?.[1] ?? 0);
         if (count === 0) return ok('none');
-        const peers = count === 1 ? '1 peer' : `${count} peers`;
-        return warn(`${peers} without an agent for more than a minute, reached by the fast path alone`, ALONE_REMEDY);
+        return warn(
+          `${counted(count, 'peer')} without an agent for more than a minute, reached by the fast path alone`,
+          ALONE_REMEDY,
+        );
       },
     },
     {

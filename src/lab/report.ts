@@ -1,4 +1,5 @@
 /** What `weft lab` shows people, from the result alone. Pure: the same result gives the same lines. */
+import { counted } from '../counted.ts';
 import type { HostResult, LabResult, PingResult, RouteResult, StageResult } from './lab-result.ts';
 import { percentile } from './ping-output.ts';
 import { type Line, padLine, paint, type Span, STYLE, type Style, span, table, wrap } from './text.ts';
@@ -298,9 +299,8 @@ function renderVerdict(result: LabResult): Line[] {
   if (result.ok) {
     return [[span('✔ everything passed', STYLE.goodBold), span(` in ${time}`, STYLE.dim)]];
   }
-  const count = result.failures.length;
   return [
-    [span(`✘ ${count} ${count === 1 ? 'failure' : 'failures'}`, STYLE.badBold), span(` in ${time}`, STYLE.dim)],
+    [span(`✘ ${counted(result.failures.length, 'failure')}`, STYLE.badBold), span(` in ${time}`, STYLE.dim)],
     ...result.failures.flatMap((failure) =>
       failure.split('\n').map((line, i): Line => [span(`${i === 0 ? '  · ' : '    '}${line}`, STYLE.bad)]),
     ),

@@ -1,3 +1,4 @@
+import { counted } from '../../counted.ts';
 import { printable } from '../../printable.ts';
 import { shortSpan } from '../../time-span.ts';
 import { wrapped } from '../../wrapped.ts';
@@ -34,7 +35,7 @@ function lineOf(one: Asked<Status>, columns: number): string {
   const { self, peers, problems } = one.answer;
   const count = (severity: StatusProblem['severity'], word: string): string[] => {
     const found = problems.filter((problem) => problem.severity === severity).length;
-    return found === 0 ? [] : [`${found} ${word}${found === 1 ? '' : 's'}`];
+    return found === 0 ? [] : [counted(found, word)];
   };
   const parts = [
     ...count('error', 'problem'),

@@ -1,5 +1,6 @@
 import { familyOf } from '../../api/peer-probes.ts';
 import type { Peer, Probe } from '../../api/schema.ts';
+import { counted } from '../../counted.ts';
 import { type JunitCase, junitOf } from '../../diagnosis/report.ts';
 import { printable } from '../../printable.ts';
 import { linkHealth } from '../../ui/overview.ts';
@@ -148,7 +149,7 @@ export function renderCluster({ nodes, pairs, unmeasured, ok, tookMs }: ClusterR
   const count = (status: PairResult['status']): number => pairs.filter((pair) => pair.status === status).length;
   const unknown = count('unknown');
   const lines = [
-    `${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}, ${pairs.length} directions: ${count('ok')} work, ${count('degraded')} degraded, ${count('broken')} broken, ${unknown} not measured`,
+    `${counted(nodes.length, 'node')}, ${pairs.length} directions: ${count('ok')} work, ${count('degraded')} degraded, ${count('broken')} broken, ${unknown} not measured`,
     ...pairs
       .filter(({ status }) => pairs.length <= MOST_LINES || status !== 'ok')
       .slice(0, MOST_LINES)
@@ -171,7 +172,7 @@ export function renderCluster({ nodes, pairs, unmeasured, ok, tookMs }: ClusterR
 function lastLine(ok: boolean, problems: number, unknown: number, tookMs: number): string {
   if (ok) return `All paths work${unknown === 0 ? '' : ', as far as they are measured'} (${tookMs} ms).`;
   if (problems === 0) return 'Nothing is measured: do the agents run with --probe=off, or have they just started?';
-  return `${problems} problem${problems === 1 ? '' : 's'} (${tookMs} ms).`;
+  return `${counted(problems, 'problem')} (${tookMs} ms).`;
 }
 
 const MARKS: Readonly<Record<PairResult['status'], string>> = { ok: '✔', degraded: '!', broken: '✖', unknown: '?' };

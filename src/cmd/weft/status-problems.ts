@@ -1,5 +1,6 @@
 import { familyOf, familyPrefix, probesOf } from '../../api/peer-probes.ts';
 import type { Answer } from '../../api/schema.ts';
+import { counted } from '../../counted.ts';
 import type { FastPathObstacle } from '../../dataplane/fast-path/mode.ts';
 import { clockDoubt } from '../../doctor/clock-doubt.ts';
 import type { AgentEvent } from '../../events/event.ts';
@@ -167,10 +168,9 @@ function repairWarnings({ self, events }: StatusAnswers): StatusProblem[] {
   );
   const last = repairs.at(-1);
   if (last === undefined) return [];
-  const count = `${repairs.length} ${repairs.length === 1 ? 'repair' : 'repairs'}`;
   return [
     warning(
-      `${last.text} (${count} in ${shortSpan(RECENT_MS)}, the last ${shortSpan(self.atMs - last.atMs)} ago)`,
+      `${last.text} (${counted(repairs.length, 'repair')} in ${shortSpan(RECENT_MS)}, the last ${shortSpan(self.atMs - last.atMs)} ago)`,
       'Another program is changing what the agent manages on this host. weft events lists each change.',
     ),
   ];

@@ -3,7 +3,15 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { parseAddr } from '../ip/address.ts';
-import { describeHolders, isNodeAgent, nodeAgents, tunHolders, udpPortHolders, udpSockets } from './proc-net.ts';
+import {
+  describeHolders,
+  holderOf,
+  isNodeAgent,
+  nodeAgents,
+  tunHolders,
+  udpPortHolders,
+  udpSockets,
+} from './proc-net.ts';
 import { lines, start } from './run.ts';
 
 const addr = (text: string) => parseAddr(text) ?? assert.fail(text);
@@ -56,6 +64,23 @@ describe('udpPortHolders', () => {
 `;
     assert.deepEqual(udpSockets(table6, 546), [{ inode: '99', addr: addr('fe80::5054:ff:fe71:ceb6') }]);
     assert.deepEqual(udpSockets('', 1), []);
+  });
+});
+
+describe('holderOf: a child that is about to become another program', () => {
+  const socket = { fd: '9', target: 'socket:[71923]' };
+  const lookAt = (argv: string[], link: string) => ({ argvOf: () => argv, readLink: () => link });
+
+  it('is none once that has begun, or it has ended', () => {
+    assert.deepEqual(holderOf(7, socket, lookAt(['ip', 'link'], '')), []);
+    assert.deepEqual(holderOf(7, socket, lookAt([''], '')), []);
+    assert.deepEqual(holderOf(7, socket, lookAt([''], socket.target)), []);
+  });
+
+  it('is one that has the descriptor still', () => {
+    assert.deepEqual(holderOf(7, socket, lookAt(['/opt/bin/flanneld'], socket.target)), [
+      { pid: 7, command: 'flanneld' },
+    ]);
   });
 });
 

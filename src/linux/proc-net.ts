@@ -36,10 +36,10 @@ export function udpPortHolders(port: number, address: IpAddr): UdpHolder[] {
   if (sockets.size === 0) return [];
   const holders: UdpHolder[] = [];
   for (const pid of pids()) {
-    for (const { target } of descriptors(pid)) {
-      const addr = sockets.get(/^socket:\[(\d+)\]$/.exec(target)?.[1] ?? '');
-      if (addr === undefined || holders.some((holder) => holder.pid === pid && holder.address === addr)) continue;
-      holders.push({ pid, command: commandOf(pid), address: addr });
+    for (const descriptor of descriptors(pid)) {
+      const address = sockets.get(/^socket:\[(\d+)\]$/.exec(descriptor.target)?.[1] ?? '');
+      if (address === undefined || holders.some((holder) => holder.pid === pid && holder.address === address)) continue;
+      holders.push(...holderOf(pid, descriptor).map((holder) => ({ ...holder, address })));
     }
   }
   return holders;
@@ -54,15 +54,24 @@ export function tunHolders(name: string): Holder[] {
   const holders: Holder[] = [];
   for (const pid of pids()) {
     // The link is the path at which it was opened, in that process's file system.
-    const attached = descriptors(pid).some(
+    const attached = descriptors(pid).find(
       ({ fd, target }) =>
         /(^|\/)tun$/.test(target) &&
         /^iff:\s*(\S+)$/m.exec(readTextIfThere(`/proc/${pid}/fdinfo/${fd}`))?.[1] === name &&
         readLink(`/proc/${pid}/ns/net`) === ours,
     );
-    if (attached) holders.push({ pid, command: commandOf(pid) });
+    if (attached !== undefined) holders.push(...holderOf(pid, attached));
   }
   return holders;
+}
+
+/**
+ * The process, if it still has that descriptor. A program that starts another one has a child with all of its descriptors for a moment,
+ * until that becomes the other program, during which it has no command line, or ends.
+ */
+export function holderOf(pid: number, { fd, target }: Descriptor, look = { argvOf, readLink }): Holder[] {
+  const command = commandName(look.argvOf(pid));
+  return command !== '' && look.readLink(`/proc/${pid}/fd/${fd}`) === target ? [{ pid, command }] : [];
 }
 
 /**
@@ -73,7 +82,7 @@ export function nodeAgents(): Holder[] {
   const ours = readLink('/proc/self/ns/net');
   return pids()
     .filter((pid) => readLink(`/proc/${pid}/ns/net`) === ours && isNodeAgent(argvOf(pid)))
-    .map((pid) => ({ pid, command: commandOf(pid) }));
+    .map((pid) => ({ pid, command: commandName(argvOf(pid)) }));
 }
 
 /** By its command line: a program `flanneld`, an interpreter that runs one, or weft's one executable for all programs. */
@@ -114,11 +123,6 @@ function procAddress(hex: string): IpAddr | undefined {
   return hex.length === 8 ? ipv4Of(Number(value)) : ipv6Of(value);
 }
 
-function commandOf(pid: number): string {
-  // A kernel thread or a zombie has no command line.
-  return commandName(argvOf(pid)) || readTextIfThere(`/proc/${pid}/comm`).trim() || 'unknown';
-}
-
 /**
  * As a person names it: without folders, and with its script when it is an interpreter. A script that is named after its
  * folder (`flanneld/main.ts`) keeps that one. Empty when there is no name.
@@ -143,7 +147,12 @@ function pids(): number[] {
     .map(Number);
 }
 
-function descriptors(pid: number): { readonly fd: string; readonly target: string }[] {
+export interface Descriptor {
+  readonly fd: string;
+  readonly target: string;
+}
+
+function descriptors(pid: number): Descriptor[] {
   return list(`/proc/${pid}/fd`).map((fd) => ({ fd, target: readLink(`/proc/${pid}/fd/${fd}`) }));
 }
 

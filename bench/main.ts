@@ -124,7 +124,7 @@ function connectionsJob(seconds: number, rest: Pick<Job, 'paths' | 'underlays' |
   };
 }
 
-const UNDERLAYS: readonly BenchUnderlay[] = ['native', 'wire', 'xdp', 'switch'];
+const UNDERLAYS: readonly BenchUnderlay[] = ['native', 'wire', 'xdp', 'switch', 'switchXdp'];
 
 /** Enough for the ratios that matter, in about two minutes. */
 function quickJobs(): Job[] {

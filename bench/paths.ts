@@ -34,8 +34,12 @@ export const PATH_TITLES: Readonly<Record<PathName, string>> = {
   hostGw: 'weft (host-gw)',
 };
 
-/** `xdp` is the wire-like one with an XDP program on each host's device: weft's own, or an empty one for the other paths. */
-export type BenchUnderlay = Underlay | 'xdp';
+/** The wire-like one and the switch with an XDP program on each host's device: weft's own, or an empty one for the other paths. */
+const WITH_XDP = { xdp: 'wire', switchXdp: 'switch' } as const satisfies Record<string, Underlay>;
+type XdpUnderlay = keyof typeof WITH_XDP;
+export type BenchUnderlay = Underlay | XdpUnderlay;
+
+const hasXdp = (underlay: BenchUnderlay): underlay is XdpUnderlay => Object.hasOwn(WITH_XDP, underlay);
 
 const UNDERLAY_MTU = 1500;
 /** Outer headers: VXLAN 50, IPv4 + UDP 28, WireGuard over IPv4 60, which its users round to 80. */
@@ -63,13 +67,14 @@ export interface BenchPath extends AsyncDisposable {
 /** Two hosts with one container each, connected this way. */
 export async function createPath(name: PathName, underlay: BenchUnderlay, signal: AbortSignal): Promise<BenchPath> {
   await using stack = new AsyncDisposableStack();
+  const between = hasXdp(underlay) ? WITH_XDP[underlay] : underlay;
   const topology = stack.use(
     await Topology.create(
       {
         hosts: 2,
         containersPerHost: 1,
-        underlay: underlay === 'xdp' ? 'wire' : underlay,
-        backToBack: underlay !== 'switch',
+        underlay: between,
+        backToBack: between !== 'switch',
         purpose: `bench ${name}`,
       },
       signal,
@@ -79,7 +84,7 @@ export async function createPath(name: PathName, underlay: BenchUnderlay, signal
   const tunnels: Tunnel[] = [];
   for (const host of topology.hosts) {
     const other = topology.hosts[1 - host.index]!;
-    if (underlay === 'xdp' && name !== 'weft') await attachEmptyXdp(topology, host);
+    if (hasXdp(underlay) && name !== 'weft') await attachEmptyXdp(topology, host);
     const connected = await connect[name](topology, host, other, signal, underlay);
     forwarders.push(...(connected.forwarders ?? []));
     if (connected.tunnel !== undefined) tunnels.push(connected.tunnel);
@@ -87,7 +92,7 @@ export async function createPath(name: PathName, underlay: BenchUnderlay, signal
   }
   const target = formatIpv4(topology.containers[1]!.address!);
   await topology.exec(topology.containers[0]!, ['ping', '-q', '-c', '3', '-i', '0.1', '-w', '10', target], { signal });
-  const way = underlay === 'xdp' ? 'xdp' : 'fast path';
+  const way = hasXdp(underlay) ? 'xdp' : 'fast path';
   if (name === 'weft') await untilFastPath(topology, tunnels, way);
   const held = stack.move();
   return {
@@ -161,7 +166,7 @@ const connect: Readonly<Record<PathName, Connect>> = {
   },
 
   weft: (topology, host, other, _signal, underlay) =>
-    connectByTunnel(topology, host, other, 'auto', underlay === 'xdp' ? 'xdp' : 'auto'),
+    connectByTunnel(topology, host, other, 'auto', hasXdp(underlay) ? 'xdp' : 'auto'),
   forwarder: (topology, host, other) => connectByTunnel(topology, host, other, 'off', 'auto'),
 
   /** A program in C that moves one packet per system call, as flannel's udp proxy does. */

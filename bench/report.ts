@@ -179,6 +179,7 @@ const UNDERLAY_TITLES: Readonly<Record<BenchUnderlay, string>> = {
   wire: 'wire-like underlay (each host cuts its datagrams to MTU size)',
   xdp: 'wire-like underlay, with an XDP program on each device (an empty one where the path has none)',
   switch: 'underlay with a switch that cuts (hosts hand over large packets, as to a NIC with TSO)',
+  switchXdp: 'the same with an XDP program on each device',
 };
 
 /** As columns name them. */
@@ -187,6 +188,7 @@ export const UNDERLAY_NAMES: Readonly<Record<BenchUnderlay, string>> = {
   wire: 'wire-like',
   xdp: 'xdp',
   switch: 'switch',
+  switchXdp: 'switch, xdp',
 };
 
 /** Markdown tables: medians with their range, one table an underlay. */

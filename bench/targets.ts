@@ -20,8 +20,10 @@ const TARGETS: readonly Target[] = [
   { underlay: 'wire', metrics: TCP, is: 'at least', limit: 0.9 },
   { underlay: 'wire', metrics: ['rttP50', 'rttP99', 'machineCpuPerGB'], is: 'at most', limit: 1 },
   { underlay: 'wire', metrics: ['lost80'], is: 'at most', limit: 0.01 },
-  { underlay: 'xdp', metrics: TCP, is: 'at least', limit: 1 },
-  { underlay: 'xdp', metrics: ['machineCpuPerGB'], is: 'at most', limit: 1 },
+  ...(['xdp', 'switchXdp'] as const).flatMap((underlay): Target[] => [
+    { underlay, metrics: TCP, is: 'at least', limit: 1 },
+    { underlay, metrics: ['machineCpuPerGB'], is: 'at most', limit: 1 },
+  ]),
 ];
 
 const VERDICTS = ['met', 'not met', 'undecided'] as const;

@@ -48,6 +48,7 @@ export const QUESTION: Sign = {
   arrives: true,
   takes6: true,
   arrives6: true,
+  takesCut: false,
   alone: false,
   tag: 1,
   tagWhole: 2,
@@ -182,7 +183,7 @@ export async function openProgramBench(
     into = loadClassifier,
   ): BpfProgram => {
     const devices = { tunIndex: LOOPBACK, underlayIndex: underlay.index };
-    const own = { ownAddress: place.own, ownPort: PORT, carriesIpv6: true };
+    const own = { ownAddress: place.own, ownPort: PORT, carriesIpv6: true, takesCut: segmentation === 'beyond' };
     const options = { maps: tables.maps, ...own, ...devices, segmentation, destinationCheck };
     return stack.use(into(`test_${segmentation}`, make(options)));
   };
@@ -206,7 +207,7 @@ export async function openProgramBench(
     grant: (host) =>
       tables.grant(host, {
         ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: FOREVER },
-        ...{ sendUntil6: FOREVER, wholeUntil6: FOREVER },
+        ...{ sendUntil6: FOREVER, wholeUntil6: FOREVER, cutUntil: 0n },
         ...{ tag: SEND_TAG, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
       }),
     [Symbol.asyncDispose]: () => held.disposeAsync(),

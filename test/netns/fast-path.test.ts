@@ -358,6 +358,59 @@ describe('the fast path where a switch cuts super-packets', () => {
   });
 });
 
+describe('the fast path where a switch cuts super-packets, and XDP takes what comes', () => {
+  let topology: Topology;
+  let tunnels: Tunnel[];
+
+  before(async () => {
+    ({ topology, tunnels } = await meshOf(2, 'switch', () => ({ fastPath: 'auto', fastPathIn: 'xdp' })));
+  });
+  after(() => topology?.[Symbol.asyncDispose]());
+
+  it('carries TCP both ways past both forwarders', async () => {
+    const [a, b] = [topology.containers[0]!, topology.containers[1]!];
+    const { before, after } = await untilFastPathCarries(
+      countersOf(tunnels),
+      async () => {
+        await transfer(topology, a, b, FILE_BYTES);
+        await transfer(topology, b, a, FILE_BYTES);
+      },
+      (carried) => {
+        // Each of them would read more than a thousand super-packets, and receive as many messages of joined datagrams.
+        assertFewer(carried, 'txReads', 100);
+        assertFewer(carried, 'rxReceives', 100);
+      },
+    );
+    for (const [index, { peers }] of after.entries()) {
+      const packets = peers[0]!.received.packets - before[index]!.peers[0]!.received.packets;
+      assert.ok(packets > FILE_BYTES / MTU, `${packets} packets`);
+      assert.deepEqual([peers[0]!.sent.drops, peers[0]!.received.drops], [{}, {}]);
+    }
+    await countTheSame(tunnels);
+  });
+
+  it("carries UDP's super-packets in order", async () => {
+    await carriesSegments(topology, tunnels, topology.containers);
+  });
+
+  it('keeps the order of super-packets and single packets', async () => {
+    await keepsOrder(topology);
+  });
+
+  it('leaves super-packets to the forwarder again when their receiver has no XDP any more', async () => {
+    const [a, b] = [topology.containers[0]!, topology.containers[1]!];
+    const [sender, receiver] = topology.hosts as [LabHost, LabHost];
+    await tunnels[1]![Symbol.asyncDispose]();
+    tunnels[1] = await Tunnel.start(topology, receiver, { peers: [{ host: sender }], fastPathIn: 'off' });
+    await eventuallyHolds(async () => {
+      const before = (await tunnels[0]!.counters()).totals['txReads']!;
+      await transfer(topology, a, b, FILE_BYTES);
+      const reads = (await tunnels[0]!.counters()).totals['txReads']! - before;
+      assert.ok(reads > 500, `it has read ${reads} of more than a thousand`);
+    });
+  });
+});
+
 describe('who may use the fast path', () => {
   let topology: Topology;
   let receiver: LabHost;

@@ -242,7 +242,7 @@ describe('the programs where hosts have IPv6 alone', () => {
       bench.tables.beat(FOREVER, 0n);
       assert.equal(verdict, REDIRECTED);
       const takes = segmentation === 'beyond';
-      const status = { takes, arrives: false, takes6: takes, arrives6: false };
+      const status = { takes, arrives: false, takes6: takes, arrives6: false, takesCut: takes };
       const answer = {
         ...{ nonce: 0n, echo: QUESTION.nonce, ...status, alone: true },
         ...{ tag: TAG, tagWhole: TAG_WHOLE },

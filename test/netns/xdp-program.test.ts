@@ -201,6 +201,7 @@ describe('the program before GRO', () => {
                   arrives: true,
                   takes6: true,
                   arrives6: true,
+                  takesCut: false,
                 },
                 ...{ alone: false, tag: 1, tagWhole: 2 },
               },

@@ -99,7 +99,7 @@ function openHost(room: Partial<Record<MapName, number>> = {}, own: FakeBpfMap =
     own,
     own6: new FakeBpfMap({ kind: 'hash', name: 'own6', keyBytes: 4, valueBytes: 32, maxEntries: 1 }, journal),
     endpoints: make('hash', 'endpoints', 4, ENDPOINT_BYTES),
-    grants: make('hash', 'grants', 4, 48),
+    grants: make('hash', 'grants', 4, 56),
     counters: make('hash', 'counters', 4, COUNTER_BYTES),
     awaiting: make('hash', 'awaiting', 4, 4),
     agent: new FakeBpfMap({ kind: 'array', name: 'agent', keyBytes: 4, valueBytes: 16, maxEntries: 1 }),
@@ -495,7 +495,7 @@ describe('FastPathTables: IPv6 subnets', () => {
 
 describe('FastPathTables: grants', () => {
   const GRANT: Grant = {
-    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n, sendUntil6: 4n, wholeUntil6: 5n },
+    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n, sendUntil6: 4n, wholeUntil6: 5n, cutUntil: 6n },
     ...{ tag: 0x1122, tagWhole: 0x3344, expectTag: 0x5566, expectTagWhole: 0x7788 },
   };
   const granted = (host: Host): string[] => byKey('grants', host.grants.entries()).map(([peer]) => peer);
@@ -517,12 +517,13 @@ describe('FastPathTables: grants', () => {
     assert.equal(Buffer.from(value!.subarray(24, 32)).toString('hex'), '1122334455667788');
   });
 
-  it('have times of their own for IPv6', () => {
+  it('have times of their own for IPv6, and for what is cut on the way', () => {
     using host = openHost();
     host.publish(A);
     host.tables.grant(ipv4Of(address('192.0.2.1')), GRANT);
     const [value] = host.grants.entries().values();
-    assert.deepEqual([viewOf(value!).getBigUint64(32, true), viewOf(value!).getBigUint64(40, true)], [4n, 5n]);
+    const times = [32, 40, 48].map((at) => viewOf(value!).getBigUint64(at, true));
+    assert.deepEqual(times, [4n, 5n, 6n]);
     assert.deepEqual(host.tables.held(0n).get(ipv4Of(address('192.0.2.1'))), { ...GRANT });
   });
 });
@@ -536,7 +537,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
     publicAddresses: { ipv4: undefined, ipv6: publicIpv6 },
   });
   const GRANT: Grant = {
-    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n },
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n, cutUntil: 200n },
     ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
   };
   const open = () => {
@@ -596,7 +597,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
 describe('FastPathTables: what an earlier agent has left', () => {
   const [ofA, ofB] = [A, B].map(({ publicIp }) => ipv4Of(address(publicIp))) as [Ipv4Addr, Ipv4Addr];
   const GRANT: Grant = {
-    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n },
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n, cutUntil: 200n },
     ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
   };
 

@@ -18,6 +18,7 @@ import {
   SIGN_VERSION,
   TAKES,
   TAKES_6,
+  TAKES_CUT,
 } from './sign.ts';
 import {
   type Clock,
@@ -161,7 +162,8 @@ function writeAnswer(
   asm.load(4, 1, FRAME, question);
   asm.store(4, FRAME, answer, reg(1));
   asm.store(1, FRAME, answer + VERSION, SIGN_VERSION);
-  const takes = TAKES | (options.carriesIpv6 ? TAKES_6 : 0);
+  // Also where the kernel has refused XDP: without a socket it joins no datagrams either, so the sender's way makes no difference.
+  const takes = TAKES | (options.carriesIpv6 ? TAKES_6 : 0) | (options.takesCut ? TAKES_CUT : 0);
   asm.op('mov', 3, ALONE | (options.segmentation === 'beyond' ? takes : 0));
   for (const { name, known } of familiesOf(options)) {
     const never = `${name}-never-arrived`;

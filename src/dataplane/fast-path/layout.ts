@@ -2,7 +2,7 @@
  * Keys and values of the fast path's maps in the kernel, shared by the programs and by who fills them. Little endian. Maps outlive
  * the agent: another meaning of what is below is another number, and the next agent then begins with empty maps.
  */
-export const LAYOUT = 4;
+export const LAYOUT = 5;
 
 /** Longest-prefix tables of the peers' subnets, IPv4's and IPv6's: the values are alike. */
 export const SUBNET_KEY_BYTES = 8; // u32 prefix length, be32 address
@@ -90,7 +90,7 @@ export const AGENT_TURNS = 0xf_ffffn;
 export const AGENT_PLACE = 8;
 
 /** By public address: what the agent grants, after what its socket has sent and received. Written by the agent alone. */
-export const GRANT_VALUE_BYTES = 48;
+export const GRANT_VALUE_BYTES = 56;
 /** Packets may be sent to it by the fast path. */
 export const SEND_UNTIL = 0;
 /** Packets of its may be taken by the fast path. */
@@ -105,6 +105,8 @@ export const EXPECT_TAG_WHOLE = 30;
 /** IPv6 packets may be sent to it by the fast path, which its program takes, or any host can receive; and they arrive in one piece. */
 export const SEND_UNTIL_6 = 32;
 export const GRANT_WHOLE_UNTIL_6 = 40;
+/** What is cut on the way may be sent to it by the fast path too, of either family: its kernel joins it. */
+export const CUT_UNTIL = 48;
 
 /** By slot: u64 each. */
 export const COUNTER_KEY_BYTES = 4; // u32 slot

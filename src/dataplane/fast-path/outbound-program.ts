@@ -5,6 +5,7 @@ import type { Family, FastPathMaps } from './family.ts';
 import { jumpIfForwarderIsGone, type Recipient } from './forwarder-socket.ts';
 import { addToSum, be16, FRAME, foldSum, frameAddress } from './frame-words.ts';
 import {
+  CUT_UNTIL,
   GRANT_VALUE_BYTES,
   LONG_WAY_UNTIL,
   NEXT_ASK,
@@ -351,7 +352,7 @@ function sinceWhen(asm: Assembler, field: number): void {
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
  * Single packets, whose checksums are still the device's to finish, are sent to any peer that has a fast path; but where
  * super-packets are cut, and one may still be on its way through the forwarder, bare acknowledgements alone: data that overtake each
- * other cost TCP more than a copy. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
+ * other cost TCP more than a copy. To a peer that takes what was cut all are sent, behind those. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
  * everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Family): void {
@@ -369,7 +370,11 @@ function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Fa
   asm.label('not-whole');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
   jumpIfUnattended(asm, CLOCK, 'accepted');
+  asm.load(8, 2, FRAME, KNOWN);
+  asm.load(8, 1, FRAME, GRANT + CUT_UNTIL);
+  asm.jumpIf('gt', 1, reg(2), 'behind-others');
   asm.jumpIf('ne', 7, 0, 'super-packet');
+  asm.label('behind-others');
   jumpIfLongWayEmpty(asm, CLOCK, 'known');
   requireBareAck(asm, family, IP, family.header, KEY, 'long-way');
   asm.jump('known');

@@ -66,6 +66,7 @@ class Host {
   knowsNobody = false;
   hasWayBack = true;
   hasPrograms = true;
+  takesCut = false;
 
   constructor(net: Net, own: IpAddr, segmentation: 'host' | 'beyond', carriesIpv6: boolean) {
     this.#net = net;
@@ -89,6 +90,7 @@ class Host {
         wayBackUntil: this.hasWayBack ? net.now : 0n,
       }),
       hasPrograms: () => this.hasPrograms,
+      takesCut: () => this.takesCut,
     });
   }
 
@@ -98,6 +100,10 @@ class Host {
 
   sends6Whole(peer: IpAddr): boolean {
     return (this.grants.get(peer)?.wholeUntil6 ?? 0n) > this.#net.now;
+  }
+
+  sendsCut(peer: IpAddr): boolean {
+    return (this.grants.get(peer)?.cutUntil ?? 0n) > this.#net.now;
   }
 
   sendsTo(peer: IpAddr): boolean {
@@ -117,7 +123,7 @@ class Host {
 const forged = (sign: Partial<Sign>): Uint8Array =>
   encodeSign(
     {
-      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true },
+      ...{ nonce: 0n, echo: 0n, takes: true, arrives: true, takes6: true, arrives6: true, takesCut: true },
       ...{ alone: false, tag: 1, tagWhole: 2, ...sign },
     },
     A,
@@ -148,13 +154,14 @@ describe('the exchange of signs', () => {
     const net = new Net();
     const [a, b] = [net.host(A), net.host(B)];
     b.arrivedAt = net.now;
+    b.takesCut = true;
     a.exchange.take({ type: 'sent', address: B });
     net.carry();
     const before = a.grants.get(B)!;
     net.now += 600n * SECOND;
     const next = net.host(A);
     next.exchange.resume(B, before);
-    assert.ok(next.sendsTo(B) && next.accepts(B) && next.sendsWhole(B));
+    assert.ok(next.sendsTo(B) && next.accepts(B) && next.sendsWhole(B) && next.sendsCut(B));
     const { tag, tagWhole, expectTag, expectTagWhole } = next.grants.get(B)!;
     assert.deepEqual([tag, tagWhole], [before.tag, before.tagWhole]);
     assert.deepEqual([expectTag, expectTagWhole], [before.expectTag, before.expectTagWhole]);
@@ -165,7 +172,10 @@ describe('the exchange of signs', () => {
       net.now += SECOND / 10n;
       next.exchange.tick();
     }
-    assert.ok(!(next.sendsTo(B) || next.accepts(B) || next.sendsWhole(B)), 'and then by what is heard');
+    assert.ok(
+      !(next.sendsTo(B) || next.accepts(B) || next.sendsWhole(B) || next.sendsCut(B)),
+      'and then by what is heard',
+    );
   });
 
   it('names a peer whose program has answered by itself for as long as is asked for', () => {
@@ -174,7 +184,7 @@ describe('the exchange of signs', () => {
     let alone = true;
     const take = ({ payload }: { payload: Uint8Array }): void => {
       const { nonce: echo, tag, tagWhole } = decodeSign(payload)!;
-      const status = { takes: true, arrives: true, takes6: true, arrives6: true };
+      const status = { takes: true, arrives: true, takes6: true, arrives6: true, takesCut: false };
       net.send(B, A, encodeSign({ nonce: 0n, echo, ...status, alone, tag, tagWhole }, B, A));
     };
     net.hosts.set(B, { exchange: { take } } as unknown as Host);
@@ -198,10 +208,34 @@ describe('the exchange of signs', () => {
     const net = new Net();
     const a = net.host(A);
     a.exchange.resume(B, {
-      ...{ sendUntil6: 0n, wholeUntil6: 9n },
+      ...{ sendUntil6: 0n, wholeUntil6: 9n, cutUntil: 9n },
       ...{ sendUntil: 0n, acceptUntil: 0n, wholeUntil: 9n, tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
     });
-    assert.ok(!(a.sendsTo(B) || a.accepts(B) || a.sendsWhole(B)));
+    assert.ok(!(a.sendsTo(B) || a.accepts(B) || a.sendsWhole(B) || a.sendsCut(B)));
+  });
+
+  it('lets out what is cut on the way to a peer that takes it before its kernel joins packets, for as long as that says so', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A), net.host(B)];
+    b.takesCut = true;
+    a.exchange.take({ type: 'sent', address: B });
+    net.carry();
+    assert.ok(a.sendsCut(B) && !b.sendsCut(A));
+    b.takesCut = false;
+    net.now += 2n * SECOND;
+    a.exchange.renew(B);
+    net.carry();
+    assert.ok(a.sendsTo(B) && !a.sendsCut(B));
+  });
+
+  it('lets nothing out whole from where this host cuts super-packets', () => {
+    const net = new Net();
+    const [a, b] = [net.host(A, 'host'), net.host(B)];
+    b.takesCut = true;
+    a.exchange.take({ type: 'sent', address: B });
+    a.exchange.renew(B);
+    net.carry();
+    assert.ok(a.sendsTo(B) && !a.sendsCut(B));
   });
 
   it('lets IPv6 packets out to a peer whose program takes them, and to no other', () => {

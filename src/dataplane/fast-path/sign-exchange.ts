@@ -10,6 +10,8 @@ export interface Grant {
   /** The same two for IPv6 packets; never longer than theirs for IPv4. */
   readonly sendUntil6: bigint;
   readonly wholeUntil6: bigint;
+  /** Super-packets that are cut on the way may be sent to it by the fast path; never longer than any packet. */
+  readonly cutUntil: bigint;
   /** What it wants to see. */
   readonly tag: number;
   readonly tagWhole: number;
@@ -39,6 +41,8 @@ export interface SignExchangeParts {
   readonly observed: (address: IpAddr) => Observed;
   /** Whether programs are there that go by what is granted; until then nobody is answered, for those of an agent before this one do. */
   readonly hasPrograms: () => boolean;
+  /** Whether one of them takes what peers send before the kernel joins packets. */
+  readonly takesCut: () => boolean;
 }
 
 /** What the inbound program has seen of a host; times in nanoseconds of CLOCK_MONOTONIC, 0n for never. */
@@ -79,9 +83,9 @@ const ANSWER_EVERY = 5n * MS;
 /** Segments of a super-packet count on from its tag. */
 const TAG_DISTANCE = 1_024;
 
-type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6'>;
-const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false };
-const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n };
+type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6' | 'takesCut'>;
+const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false, takesCut: false };
+const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n, cutUntil: 0n };
 
 interface Question {
   readonly nonce: bigint;
@@ -107,6 +111,7 @@ interface PeerState {
   wholeUntil: bigint;
   sendUntil6: bigint;
   wholeUntil6: bigint;
+  cutUntil: bigint;
   tag: number;
   tagWhole: number;
   readonly expectTag: number;
@@ -147,6 +152,7 @@ export class SignExchange {
     if (held.acceptUntil > 0n) peer.acceptUntil = now + ACCEPT_HOLDS;
     if (held.wholeUntil > 0n && held.sendUntil > 0n) peer.wholeUntil = now + SEND_HOLDS;
     if (held.wholeUntil6 > 0n && held.sendUntil6 > 0n) peer.wholeUntil6 = now + SEND_HOLDS;
+    if (held.cutUntil > 0n && held.sendUntil > 0n) peer.cutUntil = now + SEND_HOLDS;
     peer.usedAt = now;
     this.#write(address, peer);
   }
@@ -250,6 +256,7 @@ export class SignExchange {
       wholeUntil: 0n,
       sendUntil6: 0n,
       wholeUntil6: 0n,
+      cutUntil: 0n,
       tag: held?.tag ?? 0,
       tagWhole: held?.tagWhole ?? 0,
       expectTag,
@@ -303,6 +310,7 @@ export class SignExchange {
     peer.wholeUntil = takes && isBeyond && sign.arrives ? until : 0n;
     peer.sendUntil6 = takes6 ? until : 0n;
     peer.wholeUntil6 = takes6 && isBeyond && sign.arrives6 ? until : 0n;
+    peer.cutUntil = takes && isBeyond && sign.takesCut ? until : 0n;
   }
 
   #askInTime(address: IpAddr, peer: PeerState, now: bigint): void {
@@ -327,6 +335,7 @@ export class SignExchange {
       arrives: arrivedAt !== 0n && now - arrivedAt < ARRIVED_HOLDS,
       takes6: takes && this.#parts.carriesIpv6,
       arrives6: arrivedAt6 !== 0n && now - arrivedAt6 < ARRIVED_HOLDS,
+      takesCut: takes && this.#parts.takesCut(),
     };
   }
 
@@ -344,16 +353,16 @@ export class SignExchange {
   #write(address: IpAddr, peer: PeerState): void {
     const before = peer.written;
     if (before !== undefined && isAsGood(before, peer)) return;
-    const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 } = peer;
+    const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6, cutUntil } = peer;
     const { tag, tagWhole, expectTag, expectTagWhole } = peer;
-    const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6 };
+    const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6, cutUntil };
     const grant: Grant = { ...times, tag, tagWhole, expectTag, expectTagWhole };
     peer.written = grant;
     this.#parts.grant(address, grant);
   }
 }
 
-const TIMES = ['sendUntil', 'acceptUntil', 'wholeUntil', 'sendUntil6', 'wholeUntil6'] as const;
+const TIMES = ['sendUntil', 'acceptUntil', 'wholeUntil', 'sendUntil6', 'wholeUntil6', 'cutUntil'] as const;
 
 /** Whether what is written need not be written anew: it permits no more, and hardly less. */
 function isAsGood(written: Grant, now: Grant): boolean {

@@ -18,6 +18,7 @@ const anySign = fc.record({
   arrives: fc.boolean(),
   takes6: fc.boolean(),
   arrives6: fc.boolean(),
+  takesCut: fc.boolean(),
   alone: fc.boolean(),
   tag: fc.nat(0xffff),
   tagWhole: fc.nat(0xffff),
@@ -39,7 +40,7 @@ describe('a sign', () => {
 
   it('names no address where hosts have IPv6 alone', () => {
     const sign = {
-      ...{ nonce: 1n, echo: 2n, takes: true, arrives: false, takes6: true, arrives6: false },
+      ...{ nonce: 1n, echo: 2n, takes: true, arrives: false, takes6: true, arrives6: false, takesCut: true },
       ...{ alone: false, tag: 3, tagWhole: 4 },
     };
     const [a, b] = ['fd77::1', 'fd77::2'].map((text) => parseIpv6(text)!) as [Ipv6Addr, Ipv6Addr];
@@ -66,7 +67,7 @@ describe('a sign', () => {
   it('is never seen in what is shorter, longer than it says, or differs in what makes it one (property)', () => {
     const packet = encodeSign(
       {
-        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true },
+        ...{ nonce: 1n, echo: 2n, takes: true, arrives: true, takes6: true, arrives6: true, takesCut: false },
         ...{ alone: false, tag: 3, tagWhole: 4 },
       },
       A,

@@ -25,6 +25,8 @@ export interface Sign {
   /** The same two of IPv6 inside; a host that does not know of it says neither. */
   readonly takes6: boolean;
   readonly arrives6: boolean;
+  /** The sender takes super-packets that were cut on the way before its kernel joins packets, so that it joins what is inside. */
+  readonly takesCut: boolean;
   /** The sender is a program whose agent is away. */
   readonly alone: boolean;
   /** Tags of outer headers that the sender wants to see, see `EXPECT_TAG` of layout.ts; 16 bits each. */
@@ -45,6 +47,7 @@ export const ARRIVES = 2;
 export const ALONE = 4;
 export const TAKES_6 = 8;
 export const ARRIVES_6 = 16;
+export const TAKES_CUT = 32;
 /** For how long a super-packet that arrived is said to have arrived: TCP sees within its own time-out when they do not any more. */
 export const ARRIVED_HOLDS_MS = 10_000;
 /** "Use for experimentation and testing" (RFC 3692). */
@@ -96,12 +99,13 @@ export function unsummedDatagram(from: Endpoint6, to: Endpoint6, payload: Uint8A
   return bytes;
 }
 
-const flagsOf = ({ takes, arrives, takes6, arrives6, alone }: Sign): number =>
+const flagsOf = ({ takes, arrives, takes6, arrives6, takesCut, alone }: Sign): number =>
   (takes ? TAKES : 0) |
   (arrives ? ARRIVES : 0) |
   (alone ? ALONE : 0) |
   (takes6 ? TAKES_6 : 0) |
-  (arrives6 ? ARRIVES_6 : 0);
+  (arrives6 ? ARRIVES_6 : 0) |
+  (takesCut ? TAKES_CUT : 0);
 
 /** Whether the inner packet at `ip`, `available` bytes long, is a sign and no packet; of any version. Never throws. */
 export function isSign(view: DataView, ip: number, available: number): boolean {
@@ -128,6 +132,7 @@ export function decodeSign(payload: Uint8Array): Sign | undefined {
     arrives: (flags & ARRIVES) !== 0,
     takes6: (flags & TAKES_6) !== 0,
     arrives6: (flags & ARRIVES_6) !== 0,
+    takesCut: (flags & TAKES_CUT) !== 0,
     alone: (flags & ALONE) !== 0,
     tag: view.getUint16(6),
     tagWhole: view.getUint16(8),

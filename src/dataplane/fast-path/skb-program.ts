@@ -70,6 +70,8 @@ export interface ProgramOptions {
   readonly destinationCheck: DestinationCheck;
   /** Whether the network has IPv6; the programs leave packets of it to the forwarder otherwise. */
   readonly carriesIpv6: boolean;
+  /** A program before GRO is to take what peers send, so that the kernel joins what is inside. */
+  readonly takesCut: boolean;
 }
 
 /** What a subnet's key takes in the frame, IPv6's, in whole double words. */

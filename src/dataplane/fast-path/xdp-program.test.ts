@@ -22,7 +22,8 @@ for (const { underlay, segmentation } of CASES) {
     const code = xdpProgram({
       maps: mapsBy(underlayLayout(underlay), () => ({ fd: 3 })),
       ...{ ownAddress: OWN[underlay], ownPort: 8285, tunIndex: 7, underlayIndex: 2 },
-      ...{ segmentation, carriesIpv6: true, destinationCheck: 'loose', ownMac: [2, 0, 0xc0, 0xa8, 0x4d, 1] },
+      ...{ segmentation, carriesIpv6: true, takesCut: true, destinationCheck: 'loose' },
+      ownMac: [2, 0, 0xc0, 0xa8, 0x4d, 1],
     });
     const view = new DataView(code.buffer);
     const count = code.length / 8;

@@ -231,6 +231,7 @@ export class HostFastPath implements Disposable {
       isPeer: (address) => tables.portOf(address) !== undefined,
       observed: (address) => tables.observed(address),
       hasPrograms: () => this.#opened !== undefined,
+      takesCut: () => this.#opened?.attached.takesCut === true,
     });
   }
 

@@ -9,7 +9,7 @@ import { type DeviceFacts, readDeviceAddress, readDeviceFacts, readDeviceIndex }
 import { errnoName } from '../ffi.ts';
 
 /** What the programs are made for. */
-export interface Place extends Omit<ProgramOptions, 'maps' | 'destinationCheck'> {
+export interface Place extends Omit<ProgramOptions, 'maps' | 'destinationCheck' | 'takesCut'> {
   readonly underlayName: string;
   readonly wayIn: WayIn;
 }

@@ -69,6 +69,8 @@ export interface AttachedPrograms extends Disposable {
   readonly isTakenOver: boolean;
   /** Why there is no XDP although the place has room for it. */
   readonly refusal: string | undefined;
+  /** Whether XDP takes what peers send. */
+  readonly takesCut: boolean;
 }
 
 /**
@@ -82,7 +84,7 @@ export function attachPrograms(
   destinationCheck: DestinationCheck,
   directory: string | undefined,
 ): AttachedPrograms {
-  const options = { maps: tables.maps, ...place, destinationCheck };
+  const options = { maps: tables.maps, ...place, destinationCheck, takesCut: place.wayIn.type === 'xdp' };
   const isSamePlace = tables.agent().place === placeNumber(place);
   if (!isSamePlace) tables.forget();
   using stack = new DisposableStack();
@@ -101,7 +103,12 @@ export function attachPrograms(
   const refusal = attachWayIn(options, place.wayIn, directory, tables.layout, stack);
   if (directory !== undefined) otherLayouts(directory, tables.layout).forEach(removeBpfDirectory);
   const held = stack.move();
-  return { isTakenOver: isSamePlace && isGapless, refusal, [Symbol.dispose]: () => held.dispose() };
+  return {
+    isTakenOver: isSamePlace && isGapless,
+    refusal,
+    takesCut: options.takesCut && refusal === undefined,
+    [Symbol.dispose]: () => held.dispose(),
+  };
 }
 
 /** Whether programs are kept there that go on with maps of another number, for the same version of IP between the hosts. */

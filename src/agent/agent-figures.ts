@@ -9,6 +9,7 @@ import type {
   IpsecFigures,
   MetricsSnapshot,
   PeerFigures,
+  StoreFigures,
   WireguardFigures,
 } from '../metrics/snapshot.ts';
 import type { ProbePackets } from '../probe/prober.ts';
@@ -156,6 +157,26 @@ export class AgentFigures {
     return { ...(device === undefined ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
   }
 
+  /** Packets that the kernel of this host dropped outside the agent. Reads files of the kernel. */
+  drops(): Readonly<Record<'hostDrops' | 'hostDrops6' | 'queueDrops', Readonly<Record<string, number>>>> {
+    return { hostDrops: this.#host.hostDrops(), hostDrops6: this.#host.hostDrops6(), queueDrops: this.#queueDrops() };
+  }
+
+  get store(): StoreFigures {
+    return {
+      reachable: this.#storeReachable,
+      failure: this.#storeFailure,
+      errors: this.#storeErrors,
+      unreadableEntries: this.#unreadableEntries,
+      lastSuccessAtMs: this.#lastStoreSuccessAtMs,
+    };
+  }
+
+  /** Times that the forwarder was opened again. */
+  get restarts(): number {
+    return this.#restarts;
+  }
+
   snapshot(): MetricsSnapshot {
     const { forwarder, plane, session } = this;
     const kernel = plane?.reconciler.stats();
@@ -173,16 +194,8 @@ export class AgentFigures {
         ownExpiresAtMs: session.own.expiresAtMs,
       },
       skippedPeers: plane?.skipped.count,
-      store: {
-        reachable: this.#storeReachable,
-        failure: this.#storeFailure,
-        errors: this.#storeErrors,
-        unreadableEntries: this.#unreadableEntries,
-        lastSuccessAtMs: this.#lastStoreSuccessAtMs,
-      },
-      hostDrops: this.#host.hostDrops(),
-      hostDrops6: this.#host.hostDrops6(),
-      queueDrops: this.#queueDrops(),
+      store: this.store,
+      ...this.drops(),
       forwarder: forwarder && {
         running: forwarder.failure === undefined,
         fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,

@@ -13,7 +13,7 @@ import { FakeTrafficManager } from '../../test/fakes/fake-traffic-manager.ts';
 import { STUB_STARTS } from '../../test/fakes/forwarder-stub.ts';
 import { eventually, PATIENCE_MS } from '../../test/netns/waiting.ts';
 import type { Inspection } from '../api/inspection.ts';
-import { ANSWERS } from '../api/schema.ts';
+import { ANSWERS, PeersSchema } from '../api/schema.ts';
 import type { CloudRoute } from '../backend/backend.ts';
 import { type NamedTun, tunMark } from '../backend/tun-name.ts';
 import { keyPairOf, newPrivateKey } from '../backend/wireguard-key.ts';
@@ -42,6 +42,8 @@ class Stage implements AsyncDisposable {
   /** On the Node. */
   readonly told: NodeEvent[] = [];
   examinations = 0;
+  /** Looks at what the kernel has counted. */
+  counted = 0;
   readonly lines: string[] = [];
   readonly fatal: unknown[] = [];
   readonly failures: string[] = [];
@@ -166,7 +168,10 @@ class Stage implements AsyncDisposable {
         this.examinations++;
         return [{ name: 'tun-device', looksAt: '/dev/net/tun', status: 'fail', found: 'missing', remedy: 'mknod' }];
       },
-      hostDrops: () => ({ 'filtered-in': 3 }),
+      hostDrops: () => {
+        this.counted++;
+        return { 'filtered-in': 3 };
+      },
       hostDrops6: () => ({ 'filtered-out': 4 }),
       deviceDrops: () => 5,
       endFastPath: () => undefined,
@@ -476,6 +481,12 @@ describe('the life of an agent', () => {
     assert.deepEqual([await inspection.doctor(), await inspection.doctor()], Array(2).fill(answers['/doctor']));
     assert.equal(stage.examinations, 1, 'who looks at the same time shares one examination');
     const self = answers['/self'];
+    assert.deepEqual(answers['/peers'].self, v.parse(PeersSchema.entries.self, self));
+    const { counted } = stage;
+    inspection.peers();
+    assert.equal(stage.counted, counted, 'what is asked each second does not read the kernel');
+    inspection.self();
+    assert.equal(stage.counted, counted + 1, 'and what does reads it once');
     const [subnet] = self.lease?.subnets ?? [];
     assert.deepEqual(
       [self.ready, self.backendType, self.networks, self.lease?.publicAddresses, self.dataPath.kind, self.host],

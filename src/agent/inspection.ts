@@ -71,28 +71,22 @@ export class AgentInspection implements Inspection, Disposable {
   }
 
   self(): Self {
-    const { hostName, version, options, figures, readiness, log } = this.#parts;
-    const { plane, own, isHeld, isExternalUp } = this.#parts.view();
-    const { store } = figures.snapshot();
-    const state = readiness.read();
+    const { hostName, version, options, figures, log } = this.#parts;
+    const { plane } = this.#parts.view();
+    const { store } = figures;
     const { rss, heapUsed } = process.memoryUsage();
     const { user, system } = process.cpuUsage();
     const peers = this.#peers.look().list;
     return {
       ...{ apiVersion: 'v1', atMs: Date.now(), host: hostName, version, pid: process.pid },
       ...(options.nodeName === '' ? {} : { node: options.nodeName }),
-      startedAtMs: this.startedAtMs,
-      ready: state.ready,
-      ...(state.ready || state.reason === undefined ? {} : { reason: state.reason }),
-      ...(plane === undefined ? {} : { backendType: plane.config.backend.type }),
+      ...this.#brief(),
       networks: plane === undefined ? [] : networksOf(plane.config).map(formatPrefix),
-      ...(own === undefined ? {} : { lease: { ...describedLease(own), isHeld } }),
-      ...(plane === undefined ? {} : { external: { ...externalOf(plane), isUp: isExternalUp } }),
       store: {
-        ...{ manager: options.subnetManager, name: describeStore(options), isReachable: store?.reachable ?? false },
-        ...{ errors: store?.errors ?? 0, unreadableEntries: store?.unreadableEntries ?? 0 },
-        ...(store?.failure === undefined ? {} : { failure: store.failure }),
-        ...(store?.lastSuccessAtMs === undefined ? {} : { lastAnswerAtMs: store.lastSuccessAtMs }),
+        ...{ manager: options.subnetManager, name: describeStore(options), isReachable: store.reachable },
+        ...{ errors: store.errors, unreadableEntries: store.unreadableEntries },
+        ...(store.failure === undefined ? {} : { failure: store.failure }),
+        ...(store.lastSuccessAtMs === undefined ? {} : { lastAnswerAtMs: store.lastSuccessAtMs }),
         isConfigOutdated: figures.config?.isOutdated ?? false,
       },
       dataPath: this.#dataPath(plane),
@@ -103,14 +97,29 @@ export class AgentInspection implements Inspection, Disposable {
         refusedEntries: figures.session?.refusals().length ?? 0,
       },
       process: { cpuSeconds: (user + system) / 1e6, rssBytes: rss, heapBytes: heapUsed },
-      newestEventId: this.events.after(0, 0).newestId,
       droppedLogLines: log.droppedLines,
     };
   }
 
+  /** The page asks every agent for this each second: what the kernel has to be asked for is left to {@link self}. */
   peers(): Peers {
     const { atMs, list } = this.#peers.look();
-    return { atMs, total: list.length, peers: list };
+    const self = { ...this.#brief(), dataPath: mtuOf(this.#parts.view().plane) };
+    return { atMs, total: list.length, peers: list, self };
+  }
+
+  #brief(): Omit<Peers['self'], 'dataPath'> {
+    const { plane, own, isHeld, isExternalUp } = this.#parts.view();
+    const state = this.#parts.readiness.read();
+    return {
+      startedAtMs: this.startedAtMs,
+      ready: state.ready,
+      ...(state.ready || state.reason === undefined ? {} : { reason: state.reason }),
+      ...(plane === undefined ? {} : { backendType: plane.config.backend.type }),
+      ...(own === undefined ? {} : { lease: { ...describedLease(own), isHeld } }),
+      ...(plane === undefined ? {} : { external: { ...externalOf(plane), isUp: isExternalUp } }),
+      newestEventId: this.events.after(0, 0).newestId,
+    };
   }
 
   leases(): Leases {
@@ -199,14 +208,13 @@ export class AgentInspection implements Inspection, Disposable {
     const { figures } = this.#parts;
     const { fastPath } = figures;
     const forwarder = plane?.forwarder;
-    const { forwarder: counted, hostDrops, hostDrops6, queueDrops } = figures.snapshot();
     const kind = forwarder !== undefined ? 'forwarder' : plane?.reconciler === undefined ? 'others' : 'kernel';
     const failure = forwarder?.failure ?? plane?.reconciler.failure;
     return {
       ...{ kind, isRunning: plane !== undefined && failure === undefined },
       ...(failure === undefined ? {} : { failure }),
-      ...(plane === undefined ? {} : { mtuBytes: plane.backend.mtuBytes }),
-      restarts: counted?.restarts ?? 0,
+      ...mtuOf(plane),
+      restarts: figures.restarts,
       ...(fastPath === undefined
         ? {}
         : {
@@ -216,12 +224,14 @@ export class AgentInspection implements Inspection, Disposable {
             },
           }),
       ...(plane === undefined || plane.forwardingOff.length === 0 ? {} : { forwardingOff: [...plane.forwardingOff] }),
-      queueDrops: { ...queueDrops },
-      hostDrops: { ...hostDrops },
-      hostDrops6: { ...hostDrops6 },
-      ...(counted === undefined ? {} : { nobody: directions(counted.nobody) }),
+      ...figures.drops(),
+      ...(figures.forwarder === undefined ? {} : { nobody: directions(figures.forwarder.traffic(0)) }),
     };
   }
+}
+
+function mtuOf(plane: NodePlane | undefined): Pick<Self['dataPath'], 'mtuBytes'> {
+  return plane === undefined ? {} : { mtuBytes: plane.backend.mtuBytes };
 }
 
 function externalOf({ external }: NodePlane): NonNullable<Self['external']> {

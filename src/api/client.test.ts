@@ -82,8 +82,8 @@ describe('asking an agent', () => {
 
   it('takes what a later version has added', async () => {
     const { path, client } = at('later.sock');
-    const { peers } = new FakeInspection().peers();
-    const later = { atMs: 1, total: 1, peers: [{ ...peers[0], path: 'teleport', colour: 'blue' }], mood: 'good' };
+    const now = new FakeInspection().peers();
+    const later = { ...now, peers: [{ ...now.peers[0], path: 'teleport', colour: 'blue' }], mood: 'good' };
     const server = createServer((_, response) => response.end(JSON.stringify(later)));
     await new Promise<void>((resolve) => server.listen(path, resolve));
     assert.equal((await client.get('/peers', signal)).peers[0]?.path, 'teleport');

@@ -111,25 +111,13 @@ export const PeerSchema = v.object({
 });
 export type Peer = v.InferOutput<typeof PeerSchema>;
 
-export const PeersSchema = v.object({
-  atMs: timeMs,
-  total: v.pipe(count, v.description('Peers there are; `peers` may hold fewer with `limit`.')),
-  peers: v.array(PeerSchema),
-});
-export type Peers = v.InferOutput<typeof PeersSchema>;
-
-export const SelfSchema = v.object({
-  apiVersion: v.literal('v1'),
-  atMs: timeMs,
-  host: v.pipe(v.string(), v.description('Host name.')),
-  node: v.optional(v.pipe(v.string(), v.description('Name of the Node, with Kubernetes.'))),
-  version: v.string(),
-  pid: count,
+const mtuBytes = v.optional(v.pipe(count, v.description('Longest packet of a container.')));
+/** What a list of hosts shows of each. */
+const brief = {
   startedAtMs: timeMs,
   ready: v.boolean(),
   reason: v.optional(v.pipe(v.string(), v.description('Why not ready.'))),
   backendType: v.optional(v.pipe(v.string(), v.description('Absent before the network configuration is known.'))),
-  networks: v.array(prefix),
   lease: v.optional(
     v.object({
       subnets: v.array(prefix),
@@ -144,6 +132,29 @@ export const SelfSchema = v.object({
       isUp: v.optional(v.pipe(v.boolean(), v.description('Administratively.'))),
     }),
   ),
+  newestEventId: v.optional(v.pipe(count, v.description('Of /events; 0 before the first.'))),
+};
+
+export const PeersSchema = v.object({
+  atMs: timeMs,
+  total: v.pipe(count, v.description('Peers there are; `peers` may hold fewer with `limit`.')),
+  peers: v.array(PeerSchema),
+  self: v.pipe(
+    v.object({ ...brief, dataPath: v.object({ mtuBytes }) }),
+    v.description('Of the host that says this, as in /self.'),
+  ),
+});
+export type Peers = v.InferOutput<typeof PeersSchema>;
+
+export const SelfSchema = v.object({
+  apiVersion: v.literal('v1'),
+  atMs: timeMs,
+  host: v.pipe(v.string(), v.description('Host name.')),
+  node: v.optional(v.pipe(v.string(), v.description('Name of the Node, with Kubernetes.'))),
+  version: v.string(),
+  pid: count,
+  networks: v.array(prefix),
+  ...brief,
   store: v.object({
     manager: v.pipe(v.string(), v.description('kube, etcd or local.')),
     name: v.string(),
@@ -162,7 +173,7 @@ export const SelfSchema = v.object({
     kind: openSet(['forwarder', 'kernel', 'others'], 'Who carries packets.'),
     isRunning: v.boolean(),
     failure: v.optional(v.string()),
-    mtuBytes: v.optional(v.pipe(count, v.description('Longest packet of a container.'))),
+    mtuBytes,
     restarts: count,
     fastPath: v.optional(
       v.object({
@@ -212,7 +223,6 @@ export const SelfSchema = v.object({
     rssBytes: bytes,
     heapBytes: bytes,
   }),
-  newestEventId: v.optional(v.pipe(count, v.description('Of /events; 0 before the first.'))),
   droppedLogLines: count,
 });
 export type Self = v.InferOutput<typeof SelfSchema>;

@@ -1,21 +1,31 @@
-import { type ClientRequest, request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  request as httpRequest,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+} from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 
 /** Where an agent serves its API: on a socket of this host, or on an address with a token (`--api-listen`). */
 export type AgentAddress = { readonly socketPath: string } | { readonly url: URL; readonly token: string };
 
-/** A request to that agent on a connection of its own, as yet unsent. @param path from the root, with its query. */
+/** Connections that nobody uses are kept for the next question: `weft ui` asks every agent once a second. None keeps the process alive. */
+const HTTP = new HttpAgent({ keepAlive: true });
+const HTTPS = new HttpsAgent({ keepAlive: true });
+
+/** A request to that agent, as yet unsent. @param path from the root, with its query. */
 export function agentRequest(
   to: AgentAddress,
   path: string,
   signal: AbortSignal,
   headers: OutgoingHttpHeaders = {},
 ): ClientRequest {
-  const options = { path, agent: false, signal };
-  if ('socketPath' in to) return httpRequest({ ...options, headers, socketPath: to.socketPath });
+  if ('socketPath' in to) return httpRequest({ path, signal, agent: HTTP, headers, socketPath: to.socketPath });
   const { protocol, hostname, port } = to.url;
-  return (protocol === 'https:' ? httpsRequest : httpRequest)({
-    ...{ ...options, protocol, port, host: hostname.replace(/^\[|\]$/g, '') },
+  const [request, agent] = protocol === 'https:' ? [httpsRequest, HTTPS] : [httpRequest, HTTP];
+  return request({
+    ...{ path, signal, agent, protocol, port, host: hostname.replace(/^\[|\]$/g, '') },
     headers: { ...headers, Authorization: `Bearer ${to.token}` },
   });
 }

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { eventually } from '../../test/netns/waiting.ts';
 import { WeftError } from '../errors.ts';
 import { openSource, socketSource, urlSource } from './agent-source.ts';
 
@@ -47,6 +48,19 @@ describe('an agent', () => {
     const { status, body } = await urlSource('a', base, 'secret').ask('/self', signal);
     assert.deepEqual([status, body.toString()], [200, '/api/v1/self']);
     assert.equal((await urlSource('a', base, 'wrong').ask('/self', signal)).status, 401);
+  });
+
+  it('is asked again on the same connection, and on another when that is gone', async () => {
+    await using remote = await serve((_, response) => response.end('{}'));
+    let connections = 0;
+    remote.server.on('connection', () => connections++);
+    const base = new URL(`http://127.0.0.1:${(remote.server.address() as AddressInfo).port}`);
+    const source = urlSource('a', base, 'secret');
+    for (let question = 0; question < 3; question++) await source.ask('/peers', signal);
+    assert.equal(connections, 1);
+    remote.server.closeAllConnections();
+    await eventually('it is asked on another', () => source.ask('/peers', signal).catch(() => undefined));
+    assert.equal(connections, 2);
   });
 
   it('tells what happens from now on, by its socket, over the network and through somebody else', async () => {

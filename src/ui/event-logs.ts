@@ -1,4 +1,4 @@
-import type { Answer, Self } from '../api/schema.ts';
+import type { Answer, Peers } from '../api/schema.ts';
 
 type Events = Answer<'/events'>;
 type Event = Events['events'][number];
@@ -53,7 +53,7 @@ export class EventLogs {
   /** After which event, and for how many, an agent is to be asked; undefined when all is known. @param self its latest answer. */
   question(
     host: string,
-    { startedAtMs, newestEventId }: Pick<Self, 'startedAtMs' | 'newestEventId'>,
+    { startedAtMs, newestEventId }: Pick<Peers['self'], 'startedAtMs' | 'newestEventId'>,
   ): EventQuestion | undefined {
     const log = this.#logs.get(host);
     const knownId = log?.startedAtMs === startedAtMs ? log.newestId : undefined;

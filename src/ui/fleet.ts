@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Answer, type Peers, parseAnswer, type Self } from '../api/schema.ts';
+import { type Answer, type Peers, parseAnswer } from '../api/schema.ts';
 import { describeError } from '../errors.ts';
 import type { EventKind } from '../events/event.ts';
 import { TokenBucket } from '../token-bucket.ts';
@@ -50,14 +50,11 @@ const SHARE = 1 / 10;
 const FIRST_PATIENCE_MS = 5_000;
 /** Of what an agent has said, as long as it is what it would say now: it looks at its own figures twice a second. */
 const SAID_MS = 1_000;
-/** Of each agent, whenever all are asked. */
-const QUESTIONS = 2;
 /** Questions at a time. */
 const PARALLEL = 32;
 
 interface Member {
   readonly source: AgentSource;
-  self: Self | undefined;
   peers: Peers | undefined;
   failure: string | undefined;
   /** When it said this. */
@@ -97,7 +94,6 @@ export class Fleet implements Disposable {
   constructor(sources: readonly AgentSource[], options: FleetOptions = {}) {
     this.#members = sources.map((source) => ({
       source,
-      self: undefined,
       peers: undefined,
       failure: undefined,
       saidAtMs: Number.NEGATIVE_INFINITY,
@@ -135,11 +131,11 @@ export class Fleet implements Disposable {
   }
 
   /** What the agent of that name has just said to this question; undefined where it has to be asked. */
-  said(name: string, path: string): Self | Peers | undefined {
+  said(name: string, path: string): Peers | undefined {
     const member = this.#member(name);
     if (member === undefined || member.failure !== undefined) return undefined;
     if (this.#options.now() - member.saidAtMs >= SAID_MS) return undefined;
-    return path === '/self' ? member.self : path === '/peers' ? member.peers : undefined;
+    return path === '/peers' ? member.peers : undefined;
   }
 
   /** Of now, as far as all agents answer quickly. Those that have never answered are waited for. */
@@ -151,7 +147,7 @@ export class Fleet implements Disposable {
       for (const member of this.#members) void this.#startAsking(member);
     }
     const asking = this.#members.map((member) => member.asking);
-    const first = this.#members.filter(({ self, failure }) => self === undefined && failure === undefined);
+    const first = this.#members.filter(({ peers, failure }) => peers === undefined && failure === undefined);
     await settledWithin(asking, patienceMs, signal);
     await settledWithin(
       first.map((member) => member.asking),
@@ -196,9 +192,9 @@ export class Fleet implements Disposable {
   }
 
   #startTelling(member: Member): void {
-    const { source, self, failure, telling } = member;
-    if (telling !== undefined || self === undefined || failure !== undefined) return;
-    const question = this.#events.question(source.name, self);
+    const { source, peers, failure, telling } = member;
+    if (telling !== undefined || peers === undefined || failure !== undefined) return;
+    const question = this.#events.question(source.name, peers.self);
     if (question === undefined || this.#eventBucket?.take(performance.now()) === false) return;
     member.telling = this.#tell(source, question).finally(() => {
       member.telling = undefined;
@@ -238,9 +234,9 @@ export class Fleet implements Disposable {
     return Math.max(this.#busyMs / SHARE, this.#members.length * this.#leastMs);
   }
 
-  /** Of the questions to one agent. */
+  /** Between two questions. */
   get #leastMs(): number {
-    return (QUESTIONS * 1_000) / this.#options.mostPerSecond;
+    return 1_000 / this.#options.mostPerSecond;
   }
 
   /** Whether there was any before that time was over. @throws the reason of `signal`. */
@@ -344,11 +340,9 @@ export class Fleet implements Disposable {
   async #ask(member: Member): Promise<void> {
     await this.#oneOfMany(async (signal) => {
       try {
-        const [self, peers] = await Promise.all([
-          this.#askJson(member.source, '/self', signal),
-          this.#askJson(member.source, '/peers', signal),
-        ]);
-        Object.assign(member, { self, peers, failure: undefined, saidAtMs: this.#options.now() });
+        member.peers = await this.#askJson(member.source, '/peers', signal);
+        member.failure = undefined;
+        member.saidAtMs = this.#options.now();
       } catch (error) {
         member.failure = signal.aborted
           ? `it did not answer within ${this.#options.answerMs / 1000} s`
@@ -372,7 +366,7 @@ export class Fleet implements Disposable {
   }
 
   /** Of this version or a later one, whose answers have at least what this one reads; what is none must not hide the other hosts. */
-  async #askJson<E extends '/self' | '/peers' | '/events'>(
+  async #askJson<E extends '/peers' | '/events'>(
     source: AgentSource,
     path: E,
     signal: AbortSignal,
@@ -403,6 +397,6 @@ async function settledWithin(
   }
 }
 
-function reportOf({ source, self, peers, failure }: Member): AgentReport {
-  return { name: source.name, self, peers, failure };
+function reportOf({ source, peers, failure }: Member): AgentReport {
+  return { name: source.name, peers, failure };
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Peer, Peers, Self } from '../api/schema.ts';
+import type { Peer, Peers } from '../api/schema.ts';
 import { type AgentReport, linkHealth, overviewOf } from './overview.ts';
 
 const NOW = 1_000_000_000;
@@ -17,14 +17,15 @@ function peer(host: number, more: Partial<Peer> = {}): Peer {
 }
 
 function report(host: number, peers: readonly Peer[], more: Partial<AgentReport> = {}): AgentReport {
-  const self = {
+  const self: Peers['self'] = {
+    startedAtMs: NOW,
     ready: true,
     backendType: 'udp',
     lease: { subnets: [`10.244.${host}.0/24`], publicAddresses: [`192.168.77.${host}`], isHeld: true },
     dataPath: { mtuBytes: 1472 },
-  } as unknown as Self;
-  const answer: Peers = { atMs: NOW, total: peers.length, peers: [...peers] };
-  return { name: `h${host}`, self, peers: answer, failure: undefined, ...more };
+  };
+  const answer: Peers = { atMs: NOW, total: peers.length, peers: [...peers], self };
+  return { name: `h${host}`, peers: answer, failure: undefined, ...more };
 }
 
 const probe = (more: Partial<NonNullable<Peer['probe']>> = {}) => ({
@@ -155,7 +156,7 @@ describe('the overview', () => {
       [
         report(1, [peer(2)]),
         report(2, [peer(1)], { failure: 'ECONNREFUSED' }),
-        { name: 'h3', self: undefined, peers: undefined, failure: 'no such file' },
+        { name: 'h3', peers: undefined, failure: 'no such file' },
       ],
       NOW,
     );

@@ -3,7 +3,7 @@
  * Pure; fleet.ts asks the agents.
  */
 import { familyPrefix, probesOf } from '../api/peer-probes.ts';
-import type { Peer, Peers, Probe, Self, Traffic } from '../api/schema.ts';
+import type { Peer, Peers, Probe, Traffic } from '../api/schema.ts';
 
 /**
  * `ready` and `not-ready` as the agent itself says; `away`: it was asked and does not answer; `peer`: nobody asks it, others
@@ -81,7 +81,6 @@ export interface AgentReport {
   /** As the page names it, unique. */
   readonly name: string;
   /** The last answer, if there ever was one. */
-  readonly self: Self | undefined;
   readonly peers: Peers | undefined;
   /** Why it does not answer now. */
   readonly failure: string | undefined;
@@ -179,7 +178,8 @@ export function overviewOf(reports: readonly AgentReport[], atMs: number, maxLin
   }
 }
 
-function hostOf({ name, self, failure }: AgentReport): HostView {
+function hostOf({ name, peers, failure }: AgentReport): HostView {
+  const self = peers?.self;
   const reason = failure ?? (self?.ready === false ? (self.reason ?? 'it has not started yet') : undefined);
   return {
     name,

@@ -208,7 +208,7 @@ export class SimulatedFleet {
       const isNear = distance <= Math.ceil(talkative / 2) || hosts - distance <= Math.floor(talkative / 2);
       return this.#peer(host, peer, isNear, atMs);
     });
-    return { atMs, total: peers.length, peers };
+    return { atMs, total: peers.length, peers, self: this.#self(host, atMs) };
   }
 
   #peer(host: number, peer: number, isNear: boolean, atMs: number): Peer {

@@ -1,5 +1,6 @@
+import * as v from 'valibot';
 import type { Inspection } from '../../src/api/inspection.ts';
-import type { Peer, Self, Traffic } from '../../src/api/schema.ts';
+import { type Peer, PeersSchema, type Self, type Traffic } from '../../src/api/schema.ts';
 import { EventRing } from '../../src/events/event-ring.ts';
 
 const AT_MS = 1_764_374_400_000;
@@ -58,7 +59,8 @@ export class FakeInspection implements Inspection {
   }
 
   peers(): ReturnType<Inspection['peers']> {
-    return { atMs: AT_MS, total: this.list.length, peers: this.list };
+    const self = v.parse(PeersSchema.entries.self, this.own);
+    return { atMs: AT_MS, total: this.list.length, peers: this.list, self };
   }
 
   leases(): ReturnType<Inspection['leases']> {

@@ -15,7 +15,7 @@ const DEFAULT_PORT = 8087;
 /** The page shows what the agents' sockets let only root see: it is for this machine, and for whoever has its address. */
 const LISTEN = '127.0.0.1';
 const HOST_NAMES = ['localhost', LISTEN];
-/** Through an API server, which has other things to do: a hundred nodes are asked every four seconds, and as many are followed. */
+/** Through an API server, which has other things to do: a hundred nodes are asked every two seconds, and as many are followed. */
 const THROUGH_API_SERVER = { mostPerSecond: 50, mostFollowed: 100 };
 
 interface UiFlags extends ClusterFlags {

@@ -187,6 +187,14 @@ export const SIOCGIFHWADDR = 0x8927;
 export const SIOCGIFINDEX = 0x8933;
 export const SIOCETHTOOL = 0x8946;
 
+// linux/userfaultfd.h
+export const UFFD_API = 0xaan;
+export const UFFD_USER_MODE_ONLY = 1;
+export const UFFD_FEATURE_WP_ASYNC = 0x8000n;
+export const UFFDIO_API = 0xc018aa3f;
+export const UFFDIO_REGISTER = 0xc020aa00;
+export const UFFDIO_REGISTER_MODE_WP = 2n;
+
 // linux/bpf.h
 export const BPF_COMMANDS = {
   mapCreate: 0,

@@ -127,6 +127,15 @@ export function bpf(command: number, attributes: number, size: number): number {
   return result === -1 ? -koffi.errno() : result;
 }
 
+const SYS_USERFAULTFD = process.arch === 'arm64' ? 282 : 323;
+const syscallUserfaultfd = libc.func('long syscall(long number, int flags)');
+
+/** userfaultfd(2), which libc has no symbol for either. Returns the descriptor or −errno. */
+export function userfaultfd(flags: number): number {
+  const result = Number(syscallUserfaultfd(SYS_USERFAULTFD, flags));
+  return result === -1 ? -koffi.errno() : result;
+}
+
 const pollForAsync = libc.func('int poll(uint64_t fds, uint64_t count, int timeout_ms)');
 
 /** poll(2) on libuv's thread pool: the main thread's way to wait on a descriptor that Node has no handle for. */

@@ -125,27 +125,57 @@ describe('what `ip monitor` says of the addresses of this host', () => {
 
 describe('a monitor that cannot run', () => {
   it('is started again and again, and says why once', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'weft-monitor-'));
-    const path = process.env.PATH;
-    try {
-      const starts = join(folder, 'starts');
-      const text = `#!/bin/sh\necho >>${starts}\necho 'no monitor here' >&2\nexit 1\n`;
-      await writeFile(join(folder, 'ip'), text, { mode: 0o755 });
-      process.env.PATH = `${folder}:${path}`;
-      const said: string[] = [];
-      const stop = new AbortController();
-      const monitor = new IpMonitor({ onLost: (why) => said.push(why) });
-      const listening = (async () => {
-        for await (const _ of monitor.changes(() => true, stop.signal)) assert.equal(_, undefined);
-      })();
-      await eventually('four starts', async () => (await readFile(starts, 'utf8').catch(() => '')).length >= 4);
-      stop.abort();
-      await listening;
-      const why = 'ip monitor ended with exit code 1: no monitor here [WEFT_COMMAND_FAILED]';
-      assert.deepEqual(said, [`Changes on this host may be noticed late: ${why}`]);
-    } finally {
-      process.env.PATH = path;
-      await rm(folder, { recursive: true });
-    }
+    await using ip = await fakeIp();
+    const said: string[] = [];
+    const stop = new AbortController();
+    const monitor = new IpMonitor({ onLost: (why) => said.push(why) });
+    const listening = listen(monitor, stop.signal);
+    await eventually('four starts', async () => (await ip.starts()).length >= 4);
+    stop.abort();
+    await listening;
+    const why = 'ip monitor ended with exit code 1: no monitor here [WEFT_COMMAND_FAILED]';
+    assert.deepEqual(said, [`Changes on this host may be noticed late: ${why}`]);
   });
 });
+
+describe('a monitor', () => {
+  for (const [about, objects] of [
+    ['network', ['link', 'address', 'route', 'neigh']],
+    ['interfaces', ['link', 'address', 'route']],
+    ['addresses', ['link', 'address']],
+  ] as const) {
+    it(`of ${about} is not woken by anything but ${objects.join(', ')}`, async () => {
+      await using ip = await fakeIp();
+      const stop = new AbortController();
+      const listening = listen(new IpMonitor({ about, onLost: () => {} }), stop.signal);
+      const [first] = await eventually('a start', async () => {
+        const starts = await ip.starts();
+        return starts.length > 0 ? starts : undefined;
+      });
+      stop.abort();
+      await listening;
+      assert.deepEqual(first?.split(' monitor label ')[1]?.split(' '), objects);
+    });
+  }
+});
+
+async function listen(monitor: IpMonitor, signal: AbortSignal): Promise<void> {
+  for await (const _ of monitor.changes(() => true, signal)) assert.equal(_, undefined);
+}
+
+/** An `ip` that notes with what arguments it is started, and fails. */
+async function fakeIp(): Promise<AsyncDisposable & { readonly starts: () => Promise<readonly string[]> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'weft-monitor-'));
+  const path = process.env.PATH;
+  const starts = join(folder, 'starts');
+  const text = `#!/bin/sh\necho "$*" >>${starts}\necho 'no monitor here' >&2\nexit 1\n`;
+  await writeFile(join(folder, 'ip'), text, { mode: 0o755 });
+  process.env.PATH = `${folder}:${path}`;
+  return {
+    starts: async () => (await readFile(starts, 'utf8').catch(() => '')).split('\n').slice(0, -1),
+    [Symbol.asyncDispose]: async () => {
+      process.env.PATH = path;
+      await rm(folder, { recursive: true });
+    },
+  };
+}

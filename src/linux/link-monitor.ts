@@ -6,18 +6,24 @@ import type { NetworkInterface } from '../underlay/host-network.ts';
 import { type NetlinkSocket, untilListening } from './netlink-listener.ts';
 import { type Child, lines, start } from './run.ts';
 
-export type MonitorSubject = 'network' | 'ipsec-policies';
+export type MonitorSubject = 'network' | 'interfaces' | 'addresses' | 'ipsec-policies';
 
 /** The command's words behind `ip -N -rc BYTES`, and the number of its netlink protocol. */
 const SUBJECTS: Readonly<Record<MonitorSubject, { readonly words: readonly string[]; readonly protocol: number }>> = {
   network: { words: ['monitor', 'label', 'link', 'address', 'route', 'neigh'], protocol: 0 },
+  // Neighbours come and go all the time, even while nothing happens.
+  interfaces: { words: ['monitor', 'label', 'link', 'address', 'route'], protocol: 0 },
+  addresses: { words: ['monitor', 'label', 'link', 'address'], protocol: 0 },
   'ipsec-policies': { words: ['xfrm', 'monitor', 'policy'], protocol: 6 },
 };
 
 export interface IpMonitorOptions {
   /** Name of the network namespace (`ip netns`); this process's own by default. */
   readonly netns?: string | undefined;
-  /** What is listened to: links, addresses, routes and neighbours by default, or IPsec policies (`ip xfrm monitor`). */
+  /**
+   * What is listened to: links, addresses, routes and neighbours by default; those but neighbours; links and addresses; or IPsec policies
+   * (`ip xfrm monitor`).
+   */
   readonly about?: MonitorSubject | undefined;
   /** Told when `ip monitor` has ended without being asked to, once for each reason; it is started again with back-off. */
   readonly onLost: (text: string) => void;

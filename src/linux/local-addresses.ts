@@ -74,7 +74,7 @@ async function follow(into: LocalAddressSets, onNotice: (text: string) => void, 
         : `this host has ${refused} more addresses than weft can track: peers cannot reach those through the overlay`,
     );
   };
-  const monitor = new IpMonitor({ onLost: onNotice });
+  const monitor = new IpMonitor({ about: 'addresses', onLost: onNotice });
   for await (const _ of monitor.changes((line) => concernsAddresses(line, devices), signal)) {
     while (!signal.aborted) {
       try {

@@ -40,7 +40,7 @@ export function thisHost(
   handOver: HandOver,
   onLost: (text: string) => void,
 ): AgentHost {
-  const monitor = new IpMonitor({ onLost });
+  const monitor = new IpMonitor({ about: 'interfaces', onLost });
   const tun = new TunHolder(descriptors);
   const firewall = new FirewallReader(readText);
   return {

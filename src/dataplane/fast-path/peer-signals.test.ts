@@ -56,6 +56,23 @@ describe('the queue from a packet worker', () => {
     ]);
   });
 
+  it('lets a second sign of a peer through at once, and no more', async () => {
+    const queue = SignalQueue.allocate();
+    let now = 1_000;
+    const writer = queue.writer(() => now, 8);
+    const taken: unknown[] = [];
+    using _reading = queue.read(({ address }) => taken.push(address));
+    const sign = (address: number): void => writer.sign(1, address, new Uint8Array(SIGN_PAYLOAD_BYTES), 0);
+    for (const address of [1, 2, 3]) sign(address);
+    now += 2;
+    for (const address of [4, 5]) sign(address);
+    now += 1_000;
+    for (const address of [6, 7, 8]) sign(address);
+    writer.received(1, 9);
+    await eventually('the last signal', () => taken.includes(9));
+    assert.deepEqual(taken, [1, 2, 4, 6, 7, 9]);
+  });
+
   it('loses what finds no room, and nothing else', async () => {
     const queue = SignalQueue.allocate();
     const writer = queue.writer(() => 0, 10_000);

@@ -22,6 +22,8 @@ export type PeerSignal =
 
 /** Of one peer, one of a kind in that time: a stranger under its name must not keep the main thread busy. */
 const EVERY_MS: Readonly<Record<PeerSignal['type'], number>> = { sent: 200, received: 200, sign: 2 };
+/** So many at once, if there was none for as long as they take: a question, and the answer to the one that it was answered with. */
+const AT_ONCE: Readonly<Record<PeerSignal['type'], number>> = { sent: 1, received: 1, sign: 2 };
 const TYPES = ['sent', 'received', 'sign'] as const;
 // Int32 words: entries written, entries read; then entries of type, version of IP, address, payload.
 const WRITTEN = 0;
@@ -62,11 +64,13 @@ export class SignalQueue {
     const put = (type: PeerSignal['type']): PeerSignals['sign'] => {
       const dueAt = new Float64Array(slots);
       const every = EVERY_MS[type];
+      const early = (AT_ONCE[type] - 1) * every;
       const code = TYPES.indexOf(type);
       return (slot, address, bytes, offset) => {
         const now = clock();
-        if (slot === 0 || now < (dueAt[slot] ?? Number.POSITIVE_INFINITY)) return;
-        dueAt[slot] = now + every;
+        const due = dueAt[slot] ?? Number.POSITIVE_INFINITY;
+        if (slot === 0 || now < due - early) return;
+        dueAt[slot] = Math.max(now, due) + every;
         const at = this.#nextEntry();
         if (at === undefined) return;
         const words = this.#words;

@@ -48,10 +48,10 @@ class Kept implements AsyncDisposable {
     this.#stack = stack;
   }
 
-  static async create(hosts: number, underlay: Underlay): Promise<Kept> {
+  static async create(hosts: number, underlay: Underlay, moreFlags: readonly string[] = []): Promise<Kept> {
     await using stack = new AsyncDisposableStack();
     const root = await folderOnBpffs(stack);
-    const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root];
+    const agentFlags = ['--fast-path', 'auto', '--fast-path-dir', root, ...moreFlags];
     const overlay = stack.use(await Overlay.create({ hosts, containersPerHost: 1, underlay, agentFlags }, signal));
     return new Kept(overlay, root, stack.move());
   }
@@ -145,9 +145,12 @@ function linkExists(id: number): boolean {
   return fd >= 0;
 }
 
-describe('the fast path while the agent is away, where this host cuts super-packets', () => {
-  it('carries data of all kinds, and loses no packet when agents are killed', async (t) => {
-    await using kept = await Kept.create(2, 'wire');
+for (const [where, underlay, moreFlags] of [
+  ['where this host cuts super-packets', 'wire', []],
+  ['where a switch does, and XDP takes what comes', 'switch', ['--fast-path-in=xdp']],
+] as const) {
+  it(`the fast path while the agent is away, ${where}, carries data of all kinds, and loses no packet when agents are killed`, async (t) => {
+    await using kept = await Kept.create(2, underlay, moreFlags);
     const { topology } = kept.overlay;
     const [a, b] = topology.containers as [LabContainer, LabContainer];
     const pairs = await EchoBeside.bothWays(topology, endsOf(topology));
@@ -176,7 +179,7 @@ describe('the fast path while the agent is away, where this host cuts super-pack
       assert.equal(lost, 0, `${lost} of ${of}`);
     }
   });
-});
+}
 
 /** The container of each host. */
 function endsOf({ hosts }: Topology): readonly [End, End] {

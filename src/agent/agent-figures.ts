@@ -21,7 +21,7 @@ import type { NodePlane } from './node-plane.ts';
 import type { PeerProbes } from './peer-probes.ts';
 import type { AgentHost } from './ports.ts';
 import type { NodeReadiness } from './readiness.ts';
-import { RisingCount, RisingCounts } from './rising-count.ts';
+import { HighestCounts, RisingCount, RisingCounts } from './rising-count.ts';
 
 /** From here on a series for each peer that was probed once is too much. */
 const LARGE_CLUSTER = 64;
@@ -57,6 +57,8 @@ export class AgentFigures {
   readonly #subnetManager: string;
   readonly #deviceDrops = new RisingCounts();
   readonly #socketDrops = new RisingCount();
+  readonly #hostDrops = new HighestCounts();
+  readonly #hostDrops6 = new HighestCounts();
   readonly #host: Pick<AgentHost, 'version' | 'hostDrops' | 'hostDrops6' | 'deviceDrops'>;
   readonly #log: Pick<ProcessLog, 'droppedLines'>;
   readonly #events: Record<string, number> = {};
@@ -157,7 +159,7 @@ export class AgentFigures {
     return { ...(device === undefined ? {} : { device }), ...(socket === undefined ? {} : { socket }) };
   }
 
-  /** Packets that the kernel of this host dropped outside the agent. Reads files of the kernel. */
+  /** Packets that the kernel of this host dropped outside the agent, as far as one look tells. Reads files of the kernel. */
   drops(): Readonly<Record<'hostDrops' | 'hostDrops6' | 'queueDrops', Readonly<Record<string, number>>>> {
     return { hostDrops: this.#host.hostDrops(), hostDrops6: this.#host.hostDrops6(), queueDrops: this.#queueDrops() };
   }
@@ -181,6 +183,7 @@ export class AgentFigures {
     const { forwarder, plane, session } = this;
     const kernel = plane?.reconciler.stats();
     const peers = session?.table.size ?? 0;
+    const { hostDrops, hostDrops6, queueDrops } = this.drops();
     return {
       build: { version: this.#host.version, backend: this.backend, subnetManager: this.#subnetManager },
       configOutdated: this.config?.isOutdated ?? false,
@@ -195,7 +198,9 @@ export class AgentFigures {
       },
       skippedPeers: plane?.skipped.count,
       store: this.store,
-      ...this.drops(),
+      hostDrops: this.#hostDrops.take(hostDrops),
+      hostDrops6: this.#hostDrops6.take(hostDrops6),
+      queueDrops,
       forwarder: forwarder && {
         running: forwarder.failure === undefined,
         fastPath: forwarder.failure === undefined && this.fastPath?.isOpen === true,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { RisingCount, RisingCounts } from './rising-count.ts';
+import { HighestCounts, RisingCount, RisingCounts } from './rising-count.ts';
 
 it('a rising count goes on when what is counted is made anew', () => {
   const count = new RisingCount();
@@ -24,5 +24,14 @@ it('the sum of rising counts counts nothing twice when one of them is made anew,
   assert.deepEqual(
     looks.map((kernel) => counts.total(Object.keys(kernel), (name) => kernel[name])),
     [undefined, 10, 15, 17, 17, 18, 20, 20, 21],
+  );
+});
+
+it('the highest of counts that seem to go back is what counts, each by its name', () => {
+  const counts = new HighestCounts();
+  const looks = [{ in: 1 }, { in: 0, out: 2 }, { out: 1 }, { in: 3, out: 1 }];
+  assert.deepEqual(
+    looks.map((now) => counts.take(now)),
+    [{ in: 1 }, { in: 1, out: 2 }, { in: 1, out: 2 }, { in: 3, out: 2 }],
   );
 });

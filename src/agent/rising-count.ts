@@ -34,3 +34,18 @@ export class RisingCounts {
     return values.length === 0 ? undefined : values.reduce((sum, value) => sum + value, 0);
   }
 }
+
+/**
+ * Counts that are differences of the kernel's, which are read one after the other while packets pass: one may be a few too high at one
+ * look, and lower at the next. Each as the highest that it was, since Prometheus takes one that goes back for one that begins anew.
+ */
+export class HighestCounts {
+  #highest: Readonly<Record<string, number>> = {};
+
+  /** @param now by name. */
+  take(now: Readonly<Record<string, number>>): Readonly<Record<string, number>> {
+    const higher = Object.entries(now).map(([name, count]) => [name, Math.max(count, this.#highest[name] ?? 0)]);
+    this.#highest = { ...this.#highest, ...Object.fromEntries(higher) };
+    return this.#highest;
+  }
+}

@@ -207,7 +207,7 @@ export async function openProgramBench(
     grant: (host) =>
       tables.grant(host, {
         ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: FOREVER },
-        ...{ sendUntil6: FOREVER, wholeUntil6: FOREVER, cutUntil: 0n },
+        ...{ sendUntil6: FOREVER, wholeUntil6: FOREVER, takesCutUntil: 0n },
         ...{ tag: SEND_TAG, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
       }),
     [Symbol.asyncDispose]: () => held.disposeAsync(),

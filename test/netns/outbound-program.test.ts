@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import {
+  CUT_ARRIVED_AT,
+  CUT_UNTIL,
   ENDPOINT_VALUE_BYTES,
   LONG_WAY_UNTIL,
   NEXT_TRIAL,
+  TAG_CUT_ARRIVED,
   TRIAL_PAUSE,
+  UNANSWERED_SINCE,
   UNHEARD_SINCE,
 } from '../../src/dataplane/fast-path/layout.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
@@ -49,9 +53,9 @@ describe('the outbound program where something beyond this host cuts super-packe
   });
   after(() => bench?.[Symbol.asyncDispose]());
 
-  const grant = (cutUntil: bigint): void =>
+  const grant = (takesCutUntil: bigint): void =>
     bench.tables.grant(ipv4Of(address(PEER)), {
-      ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n, cutUntil },
+      ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n, takesCutUntil },
       ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: 3 },
     });
   const known = (): DataView => {
@@ -96,24 +100,63 @@ describe('the outbound program where something beyond this host cuts super-packe
     assert.notEqual(longWayUntil(), 0n);
   });
 
-  it('sends super-packets to a peer that takes what is cut, behind those that are still on their way through the forwarder', () => {
+  it('sends super-packets cut once they have arrived so, behind those that are still on their way through the forwarder', () => {
     const superPackets = [segment(2_800), udpPacket({ ip, ...ports, payload: payloadOf(2_800) })];
     const single = (): number[] => [segment(100), datagram()].map((packet) => verdict(packet));
+    const know = (longWay: bigint, fields: readonly (readonly [number, bigint])[]): void => {
+      setLongWay(longWay);
+      const value = known();
+      for (const [at, time] of fields) value.setBigUint64(at, time, true);
+      bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+    };
+    const arrives = [CUT_UNTIL, FOREVER] as const;
     grant(FOREVER);
+    know(0n, [arrives]);
     // BPF_PROG_TEST_RUN has none that the kernel lets a program encapsulate; but the program tries, and leaves none to the forwarder.
     for (const packet of superPackets) verdict(packet, 1_400);
     assert.equal(longWayUntil(), 0n);
     assert.deepEqual(single(), [REDIRECTED, REDIRECTED]);
     const until = process.hrtime.bigint() + 10_000n * MS;
-    setLongWay(until);
+    know(until, [arrives]);
     for (const packet of superPackets) assert.equal(verdict(packet, 1_400), NEXT);
     assert.deepEqual(single(), [NEXT, NEXT]);
     assert.equal(longWayUntil(), until, 'and not for longer');
-    setLongWay(0n);
+    const leavesAll = (why: string): void => {
+      assert.equal(verdict(superPackets[0]!, 1_400), NEXT, why);
+      assert.notEqual(longWayUntil(), 0n, why);
+      assert.deepEqual(single(), [NEXT, NEXT], why);
+    };
+    know(0n, []);
+    leavesAll('nothing was heard of their arrival');
     grant(0n);
-    assert.equal(verdict(superPackets[0]!, 1_400), NEXT);
-    assert.notEqual(longWayUntil(), 0n);
-    assert.deepEqual(single(), [NEXT, NEXT]);
+    know(0n, [arrives]);
+    leavesAll('the peer does not take them');
+  });
+
+  it('leaves them to the forwarder again when nothing has been heard of TCP’s for 0.2 s', () => {
+    grant(FOREVER);
+    setLongWay(0n);
+    const value = known();
+    value.setBigUint64(CUT_UNTIL, FOREVER, true);
+    value.setBigUint64(UNANSWERED_SINCE, process.hrtime.bigint() - 201n * MS, true);
+    bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+    assert.equal(verdict(segment(2_800), 1_400), NEXT);
+    assert.equal(known().getBigUint64(CUT_UNTIL, true), 0n);
+    grant(0n);
+  });
+
+  it('tells a peer by the tag that one of its super-packets has arrived cut', () => {
+    const tagOf = (packet: Uint8Array): number => {
+      const sent = runProgram(bench.outbound.beyond, packet).packet;
+      return new DataView(sent.buffer, sent.byteOffset).getUint16(14 + 4);
+    };
+    grant(FOREVER);
+    assert.equal(tagOf(segment(100)), 1);
+    const value = known();
+    value.setBigUint64(CUT_ARRIVED_AT, process.hrtime.bigint(), true);
+    bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+    assert.equal(tagOf(segment(100)), 1 + TAG_CUT_ARRIVED);
+    grant(0n);
   });
 
   it('leaves TCP’s data to the forwarder when the peer was silent for 0.2 s, since it is to be heard', () => {

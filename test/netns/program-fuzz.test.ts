@@ -108,7 +108,7 @@ it('the outbound programs leave what is unusual in IPv6', async () => {
     wholeUntil: 1n << 62n,
     sendUntil6: 0n,
     wholeUntil6: 0n,
-    cutUntil: 0n,
+    takesCutUntil: 0n,
   };
   bench.tables.grant(peer, { ...times, tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 });
   for (const program of Object.values(bench.outbound)) {

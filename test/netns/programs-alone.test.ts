@@ -146,7 +146,14 @@ describe('the programs while this host has no agent', () => {
         const program = bench.outbound[segmentation];
         const packet = data('8.0.1.5', '10.244.2.5');
         const grant = (until: bigint): Grant => ({
-          ...{ sendUntil: until, acceptUntil: until, wholeUntil: 0n, sendUntil6: until, wholeUntil6: 0n, cutUntil: 0n },
+          ...{
+            sendUntil: until,
+            acceptUntil: until,
+            wholeUntil: 0n,
+            sendUntil6: until,
+            wholeUntil6: 0n,
+            takesCutUntil: 0n,
+          },
           ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
         });
         const ended = away();
@@ -169,7 +176,14 @@ describe('the programs while this host has no agent', () => {
     value.setBigUint64(LONG_WAY_UNTIL, FOREVER, true);
     bench.tables.maps.endpoints.update(PEER_KEY, new Uint8Array(value.buffer));
     bench.tables.grant(PEER, {
-      ...{ sendUntil: FOREVER, acceptUntil: FOREVER, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n, cutUntil: 0n },
+      ...{
+        sendUntil: FOREVER,
+        acceptUntil: FOREVER,
+        wholeUntil: 0n,
+        sendUntil6: 0n,
+        wholeUntil6: 0n,
+        takesCutUntil: 0n,
+      },
       ...{ tag: 1, tagWhole: 2, expectTag: TAG, expectTagWhole: TAG_WHOLE },
     });
     back();

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ENDPOINT_VALUE_BYTES, NEXT_TO_SOCKET, UNHEARD_SINCE } from '../../src/dataplane/fast-path/layout.ts';
+import {
+  CUT_ARRIVED_AT,
+  CUT_UNTIL,
+  DISTRUST_UNTIL,
+  ENDPOINT_VALUE_BYTES,
+  NEXT_TO_SOCKET,
+  TAG_CUT_ARRIVED,
+  TAG_SUPER,
+  UNANSWERED_SINCE,
+  UNHEARD_SINCE,
+} from '../../src/dataplane/fast-path/layout.ts';
 import { encodeSign } from '../../src/dataplane/fast-path/sign.ts';
 import { ipv4Of } from '../../src/ip/ipv4.ts';
 import { parsePrefix6, prefix4 } from '../../src/ip/prefix.ts';
@@ -28,14 +38,15 @@ interface Outer {
   readonly withoutChecksum?: boolean;
   readonly mayFragment?: boolean;
   readonly port?: number;
+  readonly tag?: number;
 }
 
-function datagram(inner: Uint8Array, { source, withoutChecksum, mayFragment, port }: Outer = {}): Uint8Array {
+function datagram(inner: Uint8Array, { source, withoutChecksum, mayFragment, port, tag }: Outer = {}): Uint8Array {
   const outer = udpPacket({
     ip: {
       source: source === undefined ? PEER : address(source),
       destination: OWN,
-      id: TAG,
+      id: tag ?? TAG,
       dontFragment: !mayFragment,
     },
     ...{ sourcePort: PORT, destinationPort: port ?? PORT, withoutChecksum: withoutChecksum ?? false, payload: inner },
@@ -238,6 +249,48 @@ describe('the program before GRO', () => {
     const packet = tcp(100);
     assertTaken('beyond', datagram(packet, { withoutChecksum: true }), packet);
     assert.equal(field(UNHEARD_SINCE), 0n);
+  });
+
+  it('learns from the first segment of a super-packet that it has arrived cut, and from the peer that one of ours has', () => {
+    const learned = (tag: number): readonly boolean[] => {
+      const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
+      for (const at of [UNHEARD_SINCE, UNANSWERED_SINCE]) value.setBigUint64(at, 1n, true);
+      bench.tables.maps.endpoints.update(key, new Uint8Array(value.buffer));
+      const packet = tcp(100);
+      assertTaken('beyond', datagram(packet, { withoutChecksum: true, tag: tag & 0xffff }), packet);
+      assert.equal(field(CUT_UNTIL) > process.hrtime.bigint(), field(UNANSWERED_SINCE) === 0n);
+      return [CUT_ARRIVED_AT, CUT_UNTIL, DISTRUST_UNTIL]
+        .map((at) => field(at) !== 0n)
+        .concat(field(UNHEARD_SINCE) === 0n);
+    };
+    const both = TAG_SUPER + TAG_CUT_ARRIVED;
+    const found = [
+      0,
+      1,
+      127,
+      TAG_SUPER,
+      TAG_SUPER + 1,
+      TAG_CUT_ARRIVED,
+      TAG_CUT_ARRIVED + 127,
+      both,
+      both + 45,
+      both + 128,
+      1_024,
+      -1,
+    ].map((more) => [more, ...learned(TAG + more)]);
+    const nothing = [false, false, false, false];
+    const distrust = [false, false, true, false];
+    assert.deepEqual(found, [
+      [0, false, false, false, true],
+      ...[1, 127].map((more) => [more, ...nothing]),
+      [TAG_SUPER, true, false, false, true],
+      [TAG_SUPER + 1, ...nothing],
+      [TAG_CUT_ARRIVED, false, true, false, true],
+      [TAG_CUT_ARRIVED + 127, ...nothing],
+      [both, true, true, false, true],
+      [both + 45, ...nothing],
+      ...[both + 128, 1_024, -1].map((more) => [more, ...distrust]),
+    ]);
   });
 
   it('takes what would go to the socket while nobody reads it', () => {

@@ -72,6 +72,14 @@ describe('Assembler', () => {
     );
   });
 
+  it('refuses a constant that would become another', () => {
+    for (const value of [60_000_000_000, 2 ** 32, -(2 ** 31) - 1, 0.5]) {
+      assert.throws(() => assembled((asm) => asm.op('add', 1, value)), RangeError, `${value}`);
+      assert.throws(() => assembled((asm) => asm.store(8, 10, -8, value)), RangeError, `${value}`);
+      assert.throws(() => assembled((asm) => asm.jumpIf('gt', 1, value, 'x')), RangeError, `${value}`);
+    }
+  });
+
   it('encodes be16 (4.2)', () => {
     assert.deepEqual(
       assembled((asm) => asm.toBig16(9)),

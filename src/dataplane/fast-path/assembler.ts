@@ -49,6 +49,12 @@ export const reg = (number: Register): { readonly reg: Register } => ({ reg: num
 
 const INSTRUCTION_BYTES = 8;
 
+/** @throws RangeError for one that would become another. */
+function constant(value: number): number {
+  if (Number.isInteger(value) && value >= -(2 ** 31) && value < 2 ** 32) return value;
+  throw new RangeError(`${value} is no constant of 32 bits`);
+}
+
 interface Instruction {
   readonly code: number;
   readonly dst: Register;
@@ -72,7 +78,7 @@ export class Assembler {
   }
 
   #emitOperand(code: number, dst: Register, operand: Operand, offset: Instruction['offset']): void {
-    if (typeof operand === 'number') this.#emit(code, dst, 0, offset, operand);
+    if (typeof operand === 'number') this.#emit(code, dst, 0, offset, constant(operand));
     else this.#emit(code | SOURCE_REGISTER, dst, operand.reg, offset, 0);
   }
 
@@ -97,7 +103,7 @@ export class Assembler {
   }
 
   store(size: Size, base: Register, offset: number, operand: Operand): void {
-    if (typeof operand === 'number') this.#emit(ST | MODE_MEM | SIZE_BITS[size], base, 0, offset, operand);
+    if (typeof operand === 'number') this.#emit(ST | MODE_MEM | SIZE_BITS[size], base, 0, offset, constant(operand));
     else this.#emit(STX | MODE_MEM | SIZE_BITS[size], base, operand.reg, offset, 0);
   }
 

@@ -5,6 +5,10 @@ import { addToSum, be16, FRAME, foldSum } from './frame-words.ts';
 import {
   ARRIVED_AT,
   ARRIVED_AT_6,
+  CUT_ARRIVED_AT,
+  CUT_ARRIVED_AT_6,
+  CUT_UNTIL,
+  CUT_UNTIL_6,
   GRANT_WHOLE_UNTIL,
   GRANT_WHOLE_UNTIL_6,
   type MapName,
@@ -70,6 +74,8 @@ export interface Family {
     readonly trialPause: number;
     readonly unansweredSince: number;
     readonly unheardSince: number;
+    readonly cutArrivedAt: number;
+    readonly cutUntil: number;
   };
   /** A header at `offset` of the frame that is unusual, or whose TTL or hop limit runs out here: passes. */
   readonly requirePlain: (asm: Assembler, offset: number) => void;
@@ -124,6 +130,8 @@ export const IPV4: Family = {
     trialPause: TRIAL_PAUSE,
     unansweredSince: UNANSWERED_SINCE,
     unheardSince: UNHEARD_SINCE,
+    cutArrivedAt: CUT_ARRIVED_AT,
+    cutUntil: CUT_UNTIL,
   },
   requirePlain: requirePlainIpv4,
   takeHop: decrementTtl,
@@ -164,6 +172,8 @@ export const IPV6: Family = {
     trialPause: TRIAL_PAUSE_6,
     unansweredSince: UNANSWERED_SINCE_6,
     unheardSince: UNHEARD_SINCE_6,
+    cutArrivedAt: CUT_ARRIVED_AT_6,
+    cutUntil: CUT_UNTIL_6,
   },
   requirePlain: requirePlainIpv6,
   takeHop: (asm, offset) => {

@@ -18,7 +18,7 @@ import type { Grant } from './sign-exchange.ts';
 const NETWORK = prefix4(ipv4Of(address('10.0.0.0')), 8);
 const OWN = prefix4(ipv4Of(address('10.244.1.0')), 24);
 const HOST = { ipv4: { network: NETWORK, own: OWN }, ipv6: undefined };
-const ENDPOINT_BYTES = 152;
+const ENDPOINT_BYTES = 176;
 const COUNTER_BYTES = 32;
 
 type MapName = 'subnets' | 'subnets6' | 'endpoints' | 'grants' | 'counters' | 'awaiting';
@@ -495,7 +495,7 @@ describe('FastPathTables: IPv6 subnets', () => {
 
 describe('FastPathTables: grants', () => {
   const GRANT: Grant = {
-    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n, sendUntil6: 4n, wholeUntil6: 5n, cutUntil: 6n },
+    ...{ sendUntil: 1n, acceptUntil: 2n, wholeUntil: 3n, sendUntil6: 4n, wholeUntil6: 5n, takesCutUntil: 6n },
     ...{ tag: 0x1122, tagWhole: 0x3344, expectTag: 0x5566, expectTagWhole: 0x7788 },
   };
   const granted = (host: Host): string[] => byKey('grants', host.grants.entries()).map(([peer]) => peer);
@@ -537,7 +537,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
     publicAddresses: { ipv4: undefined, ipv6: publicIpv6 },
   });
   const GRANT: Grant = {
-    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n, cutUntil: 200n },
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n, takesCutUntil: 200n },
     ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
   };
   const open = () => {
@@ -597,7 +597,7 @@ describe('FastPathTables: hosts that have IPv6 alone', () => {
 describe('FastPathTables: what an earlier agent has left', () => {
   const [ofA, ofB] = [A, B].map(({ publicIp }) => ipv4Of(address(publicIp))) as [Ipv4Addr, Ipv4Addr];
   const GRANT: Grant = {
-    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n, cutUntil: 200n },
+    ...{ sendUntil: 50n, acceptUntil: 200n, wholeUntil: 0n, sendUntil6: 50n, wholeUntil6: 0n, takesCutUntil: 200n },
     ...{ tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
   };
 

@@ -14,7 +14,6 @@ import {
   ARRIVED_AT,
   ARRIVED_AT_6,
   COUNTER_VALUE_BYTES,
-  CUT_UNTIL,
   ENDPOINT_VALUE_BYTES,
   EXPECT_TAG,
   EXPECT_TAG_WHOLE,
@@ -31,6 +30,7 @@ import {
   SEND_UNTIL,
   SEND_UNTIL_6,
   SUBNET_ENDPOINT,
+  TAKES_CUT_UNTIL,
   TX_BYTES,
   TX_PACKETS,
   UNANSWERED_SINCE,
@@ -247,7 +247,7 @@ export class FastPathTables implements Disposable {
     value.setBigUint64(GRANT_WHOLE_UNTIL, grant.wholeUntil, true);
     value.setBigUint64(SEND_UNTIL_6, grant.sendUntil6, true);
     value.setBigUint64(GRANT_WHOLE_UNTIL_6, grant.wholeUntil6, true);
-    value.setBigUint64(CUT_UNTIL, grant.cutUntil, true);
+    value.setBigUint64(TAKES_CUT_UNTIL, grant.takesCutUntil, true);
     value.setUint16(SEND_TAG, grant.tag);
     value.setUint16(SEND_TAG_WHOLE, grant.tagWhole);
     value.setUint16(EXPECT_TAG, grant.expectTag);
@@ -291,7 +291,7 @@ export class FastPathTables implements Disposable {
         wholeUntil: time(GRANT_WHOLE_UNTIL) || valid(endpoint.getBigUint64(WHOLE_UNTIL, true)),
         sendUntil6: time(SEND_UNTIL_6),
         wholeUntil6: time(GRANT_WHOLE_UNTIL_6) || valid(endpoint.getBigUint64(WHOLE_UNTIL_6, true)),
-        cutUntil: time(CUT_UNTIL),
+        takesCutUntil: time(TAKES_CUT_UNTIL),
         tag: value.getUint16(SEND_TAG),
         tagWhole: value.getUint16(SEND_TAG_WHOLE),
         expectTag: value.getUint16(EXPECT_TAG),

@@ -14,6 +14,8 @@ import {
   EXPECT_TAG_WHOLE,
   GRANT_VALUE_BYTES,
   SUBNET_ENDPOINT,
+  TAG_CUT_ARRIVED,
+  TAG_SUPER,
   WAY_BACK_UNTIL,
 } from './layout.ts';
 import { addressWords, familiesOf, OUTER_TTL, type Outer, outerOf } from './outer.ts';
@@ -28,6 +30,7 @@ import {
   loadGrant,
   MS,
   type ProgramOptions,
+  SECOND_NS,
   SKB_GSO_SIZE,
   subnetLookup,
 } from './skb-program.ts';
@@ -50,6 +53,8 @@ export const UNREAD = FIB - 8;
 
 /** That our super-packets arrive holds for that long after the peer said so: a pause in a conversation does not end it. */
 const WHOLE_HOLDS_NS = 2_000 * MS;
+/** That those arrive which are cut does not change while routes and devices stay; for TCP it is watched all the while. */
+const CUT_HOLDS_SECONDS = 60;
 /** A wrong tag comes from somebody who guesses: nothing is learned for so long that there are too many to guess. */
 const DISTRUST_NS = 100 * MS;
 /** How far a super-packet that is cut counts on from its tag, at most. */
@@ -176,11 +181,44 @@ export function learnFromTag(
     asm.op('mov', 5, reg(1));
     asm.op('sub', 5, reg(tag));
     asm.op('and', 5, 0xffff);
+    if (tag === 3) learnOfCut(asm, known, whole);
     asm.jumpIf('lt', 5, SEGMENTS, 'learned');
   }
   asm.op('add', 2, DISTRUST_NS);
   asm.store(8, 8, DISTRUST_UNTIL, reg(2));
   asm.label('learned');
+}
+
+/**
+ * In: R5 how far a tag is from the one that is expected. One of `TAG_SUPER` and `TAG_CUT_ARRIVED`, or both, say what they mean, on the first
+ * segment of a super-packet; those behind that say nothing. R3 is lost.
+ */
+function learnOfCut(asm: Assembler, known: Family['known'], whole: 'may-be-whole' | 'never-whole'): void {
+  asm.op('mov', 3, reg(5));
+  asm.op('and', 3, 0xffff ^ (TAG_SUPER | TAG_CUT_ARRIVED));
+  asm.jumpIf('ge', 3, SEGMENTS, 'not-of-cut');
+  asm.jumpIf('ne', 3, 0, 'learned');
+  // What arrives in one piece is not cut, and behind GRO it is of no use.
+  if (whole === 'never-whole') {
+    asm.op('mov', 3, reg(5));
+    asm.op('and', 3, TAG_SUPER);
+    asm.jumpIf('eq', 3, 0, 'no-super-packet');
+    asm.store(8, 8, known.cutArrivedAt, reg(2));
+    asm.label('no-super-packet');
+  }
+  asm.op('and', 5, TAG_CUT_ARRIVED);
+  asm.jumpIf('eq', 5, 0, 'cut-told');
+  asm.op('mov', 1, SECOND_NS);
+  asm.op('mul', 1, CUT_HOLDS_SECONDS);
+  asm.op('add', 1, reg(2));
+  asm.store(8, 8, known.cutUntil, reg(1));
+  asm.store(8, 8, known.unansweredSince, 0);
+  asm.store(8, 8, known.nextTrial, 0);
+  asm.store(8, 8, known.trialPause, 0);
+  asm.label('cut-told');
+  asm.store(8, 8, known.unheardSince, 0);
+  asm.jump('learned');
+  asm.label('not-of-cut');
 }
 
 /** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */

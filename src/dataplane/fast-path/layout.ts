@@ -43,7 +43,7 @@ export const OWN_SUBNET = 0;
 export const OWN_VALUE_BYTES_6 = 32;
 
 /** By public address: what the programs know of a peer's host. Times are CLOCK_MONOTONIC nanoseconds; all start at 0. */
-export const ENDPOINT_VALUE_BYTES = 152;
+export const ENDPOINT_VALUE_BYTES = 176;
 /** When a super-packet of its arrived here in one piece. */
 export const ARRIVED_AT = 0;
 /** Ours arrive there in one piece, it said. */
@@ -52,7 +52,8 @@ export const WHOLE_UNTIL = 8;
 export const NEXT_TRIAL = 16;
 /** How long to wait after that one, in seconds; 0 as long as none was sent in vain. */
 export const TRIAL_PAUSE = 24;
-// 32: of earlier versions.
+/** When a super-packet of its was cut on the way, and a segment of it came to the program before GRO. */
+export const CUT_ARRIVED_AT = 32;
 /** When the agent is to be asked next to renew what it grants. */
 export const NEXT_ASK = 40;
 /** When the first of the super-packets was sent about whose arrival nothing has been heard; 0 when there is none. */
@@ -76,6 +77,11 @@ export const UNANSWERED_SINCE_6 = 128;
 export const UNHEARD_SINCE_6 = 136;
 /** Of both: where super-packets are cut, data may still be on the way through the forwarder; others of their flow would overtake them. */
 export const LONG_WAY_UNTIL = 144;
+/** Ours that are cut arrive there, it said: they may go out. */
+export const CUT_UNTIL = 152;
+/** The two of what is cut, of IPv6 packets. */
+export const CUT_ARRIVED_AT_6 = 160;
+export const CUT_UNTIL_6 = 168;
 
 /**
  * The agent of this host, the one entry, of key 0. Knowledge ages by a clock that stands still from `AGENT_UNTIL` on, which the
@@ -105,8 +111,15 @@ export const EXPECT_TAG_WHOLE = 30;
 /** IPv6 packets may be sent to it by the fast path, which its program takes, or any host can receive; and they arrive in one piece. */
 export const SEND_UNTIL_6 = 32;
 export const GRANT_WHOLE_UNTIL_6 = 40;
-/** What is cut on the way may be sent to it by the fast path too, of either family: its kernel joins it. */
-export const CUT_UNTIL = 48;
+/** It takes what is cut on the way before its kernel joins packets, of either family, and tells of it. */
+export const TAKES_CUT_UNTIL = 48;
+
+/**
+ * What is added to `SEND_TAG`, and may be to what is seen of `EXPECT_TAG`, between hosts of which one takes what is cut: the packet is a
+ * super-packet, or a segment of one; and one of the receiver's has arrived cut.
+ */
+export const TAG_SUPER = 512;
+export const TAG_CUT_ARRIVED = 256;
 
 /** By slot: u64 each. */
 export const COUNTER_KEY_BYTES = 4; // u32 slot

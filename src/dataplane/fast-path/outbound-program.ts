@@ -5,13 +5,15 @@ import type { Family, FastPathMaps } from './family.ts';
 import { jumpIfForwarderIsGone, type Recipient } from './forwarder-socket.ts';
 import { addToSum, be16, FRAME, foldSum, frameAddress } from './frame-words.ts';
 import {
-  CUT_UNTIL,
   GRANT_VALUE_BYTES,
   LONG_WAY_UNTIL,
   NEXT_ASK,
   SEND_TAG,
   SEND_TAG_WHOLE,
   SUBNET_ENDPOINT,
+  TAG_CUT_ARRIVED,
+  TAG_SUPER,
+  TAKES_CUT_UNTIL,
   TX_PACKETS,
 } from './layout.ts';
 import { addressWords, familiesOf, mustBeMarked, type Outer, outerOf } from './outer.ts';
@@ -90,7 +92,9 @@ const KNOWN = NOW - 8;
 const CLOCK: Clock = { now: NOW, known: KNOWN };
 /** What lies below is written before it is read, on every way. */
 const FRAME_START = NOW;
-const TUPLE = KNOWN - 40;
+/** Not 0 for what is cut on the way. */
+const IS_CUT = KNOWN - 8;
+const TUPLE = IS_CUT - 40;
 
 const ENCAPSULATE = 0;
 const PREPEND = 1;
@@ -309,10 +313,28 @@ function chooseTag(asm: Assembler, { known }: Family): void {
   asm.op('mov', 2, reg(0));
   asm.load(8, 3, 8, known.arrivedAt);
   asm.op('sub', 2, reg(3));
-  asm.jumpIf('gt', 2, ARRIVED_NS, 'tag-chosen');
+  asm.jumpIf('gt', 2, ARRIVED_NS, 'not-arrived-whole');
   asm.load(2, 1, FRAME, GRANT + SEND_TAG_WHOLE);
+  asm.jump('tag-chosen');
+  asm.label('not-arrived-whole');
+  tellOfCut(asm, known, 0);
   asm.label('tag-chosen');
   asm.store(8, FRAME, TAG, reg(1));
+}
+
+/** R1 + `count`, and whether what the peer sent has arrived cut, as be16. In: R0 the time, R8 what is known of the peer's host. */
+function tellOfCut(asm: Assembler, known: Family['known'], count: number): void {
+  const told = `told-${count}`;
+  asm.toBig16(1);
+  asm.op('add', 1, count);
+  asm.op('mov', 2, reg(0));
+  asm.load(8, 3, 8, known.cutArrivedAt);
+  asm.op('sub', 2, reg(3));
+  asm.jumpIf('gt', 2, ARRIVED_NS, told);
+  asm.op('add', 1, TAG_CUT_ARRIVED);
+  asm.label(told);
+  asm.op('and', 1, 0xffff);
+  asm.toBig16(1);
 }
 
 /**
@@ -327,9 +349,12 @@ function requireAnswers(asm: Assembler, family: Family): void {
   jumpIfNoPayload(asm, family, family.header, KEY, 'answered');
   asm.label('data');
   sinceWhen(asm, family.known.unheardSince);
-  asm.load(8, 1, FRAME, METHOD);
-  asm.jumpIf('eq', 1, ENCAPSULATE, 'answered');
   asm.jumpIf('eq', 7, 0, 'answered');
+  asm.load(8, 1, FRAME, METHOD);
+  asm.jumpIf('eq', 1, PREPEND, 'to-be-answered');
+  asm.load(8, 1, FRAME, IS_CUT);
+  asm.jumpIf('eq', 1, 0, 'answered');
+  asm.label('to-be-answered');
   sinceWhen(asm, family.known.unansweredSince);
   asm.label('answered');
 }
@@ -352,11 +377,12 @@ function sinceWhen(asm: Assembler, field: number): void {
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
  * Single packets, whose checksums are still the device's to finish, are sent to any peer that has a fast path; but where
  * super-packets are cut, and one may still be on its way through the forwarder, bare acknowledgements alone: data that overtake each
- * other cost TCP more than a copy. To a peer that takes what was cut all are sent, behind those. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
+ * other cost TCP more than a copy. Where those arrive that are cut, all are sent, behind what went the long way. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
  * everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Family): void {
   const { known, grant } = family;
+  asm.store(8, FRAME, IS_CUT, 0);
   chooseTag(asm, family);
   asm.load(8, 2, FRAME, KNOWN);
   asm.load(8, 1, 8, known.wholeUntil);
@@ -370,9 +396,7 @@ function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Fa
   asm.label('not-whole');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
   jumpIfUnattended(asm, CLOCK, 'accepted');
-  asm.load(8, 2, FRAME, KNOWN);
-  asm.load(8, 1, FRAME, GRANT + CUT_UNTIL);
-  asm.jumpIf('gt', 1, reg(2), 'behind-others');
+  takeCut(asm, family);
   asm.jumpIf('ne', 7, 0, 'super-packet');
   asm.label('behind-others');
   jumpIfLongWayEmpty(asm, CLOCK, 'known');
@@ -405,9 +429,31 @@ function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Fa
   asm.jump('accepted');
   asm.label('unanswered');
   asm.store(8, FRAME, METHOD, ENCAPSULATE);
+  asm.store(8, 8, known.cutUntil, 0);
   asm.label('long-way');
   jumpIfForwarderIsGone(asm, options, CLOCK, recipientOf(options), TUPLE, 'accepted');
   asm.jump('pass');
+}
+
+/**
+ * To a peer that takes what is cut super-packets go with a tag that it knows them by, also the one that is sent to see whether they
+ * arrive. Goes to `behind-others` when they do: then nothing needs the forwarder. In: R0 the time, R8 what is known of the peer's host.
+ */
+function takeCut(asm: Assembler, { known }: Family): void {
+  asm.load(8, 2, FRAME, KNOWN);
+  asm.load(8, 1, FRAME, GRANT + TAKES_CUT_UNTIL);
+  asm.jumpIf('le', 1, reg(2), 'not-cut');
+  asm.jumpIf('eq', 7, 0, 'tag-told');
+  asm.load(2, 1, FRAME, GRANT + SEND_TAG);
+  tellOfCut(asm, known, TAG_SUPER);
+  asm.store(8, FRAME, TAG, reg(1));
+  asm.label('tag-told');
+  asm.load(8, 2, FRAME, KNOWN);
+  asm.load(8, 1, 8, known.cutUntil);
+  asm.jumpIf('le', 1, reg(2), 'not-cut');
+  asm.store(8, FRAME, IS_CUT, 1);
+  asm.jump('behind-others');
+  asm.label('not-cut');
 }
 
 /**

@@ -103,7 +103,7 @@ class Host {
   }
 
   sendsCut(peer: IpAddr): boolean {
-    return (this.grants.get(peer)?.cutUntil ?? 0n) > this.#net.now;
+    return (this.grants.get(peer)?.takesCutUntil ?? 0n) > this.#net.now;
   }
 
   sendsTo(peer: IpAddr): boolean {
@@ -208,7 +208,7 @@ describe('the exchange of signs', () => {
     const net = new Net();
     const a = net.host(A);
     a.exchange.resume(B, {
-      ...{ sendUntil6: 0n, wholeUntil6: 9n, cutUntil: 9n },
+      ...{ sendUntil6: 0n, wholeUntil6: 9n, takesCutUntil: 9n },
       ...{ sendUntil: 0n, acceptUntil: 0n, wholeUntil: 9n, tag: 1, tagWhole: 2, expectTag: 3, expectTagWhole: 4 },
     });
     assert.ok(!(a.sendsTo(B) || a.accepts(B) || a.sendsWhole(B) || a.sendsCut(B)));

@@ -10,8 +10,8 @@ export interface Grant {
   /** The same two for IPv6 packets; never longer than theirs for IPv4. */
   readonly sendUntil6: bigint;
   readonly wholeUntil6: bigint;
-  /** Super-packets that are cut on the way may be sent to it by the fast path; never longer than any packet. */
-  readonly cutUntil: bigint;
+  /** It takes super-packets that are cut on the way, and tells of it; never longer than any packet. */
+  readonly takesCutUntil: bigint;
   /** What it wants to see. */
   readonly tag: number;
   readonly tagWhole: number;
@@ -85,7 +85,7 @@ const TAG_DISTANCE = 1_024;
 
 type Status = Pick<Sign, 'takes' | 'arrives' | 'takes6' | 'arrives6' | 'takesCut'>;
 const NOTHING: Status = { takes: false, arrives: false, takes6: false, arrives6: false, takesCut: false };
-const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n, cutUntil: 0n };
+const NO_SENDING = { sendUntil: 0n, wholeUntil: 0n, sendUntil6: 0n, wholeUntil6: 0n, takesCutUntil: 0n };
 
 interface Question {
   readonly nonce: bigint;
@@ -111,7 +111,7 @@ interface PeerState {
   wholeUntil: bigint;
   sendUntil6: bigint;
   wholeUntil6: bigint;
-  cutUntil: bigint;
+  takesCutUntil: bigint;
   tag: number;
   tagWhole: number;
   readonly expectTag: number;
@@ -152,7 +152,7 @@ export class SignExchange {
     if (held.acceptUntil > 0n) peer.acceptUntil = now + ACCEPT_HOLDS;
     if (held.wholeUntil > 0n && held.sendUntil > 0n) peer.wholeUntil = now + SEND_HOLDS;
     if (held.wholeUntil6 > 0n && held.sendUntil6 > 0n) peer.wholeUntil6 = now + SEND_HOLDS;
-    if (held.cutUntil > 0n && held.sendUntil > 0n) peer.cutUntil = now + SEND_HOLDS;
+    if (held.takesCutUntil > 0n && held.sendUntil > 0n) peer.takesCutUntil = now + SEND_HOLDS;
     peer.usedAt = now;
     this.#write(address, peer);
   }
@@ -256,7 +256,7 @@ export class SignExchange {
       wholeUntil: 0n,
       sendUntil6: 0n,
       wholeUntil6: 0n,
-      cutUntil: 0n,
+      takesCutUntil: 0n,
       tag: held?.tag ?? 0,
       tagWhole: held?.tagWhole ?? 0,
       expectTag,
@@ -310,7 +310,7 @@ export class SignExchange {
     peer.wholeUntil = takes && isBeyond && sign.arrives ? until : 0n;
     peer.sendUntil6 = takes6 ? until : 0n;
     peer.wholeUntil6 = takes6 && isBeyond && sign.arrives6 ? until : 0n;
-    peer.cutUntil = takes && isBeyond && sign.takesCut ? until : 0n;
+    peer.takesCutUntil = takes && isBeyond && sign.takesCut ? until : 0n;
   }
 
   #askInTime(address: IpAddr, peer: PeerState, now: bigint): void {
@@ -353,16 +353,16 @@ export class SignExchange {
   #write(address: IpAddr, peer: PeerState): void {
     const before = peer.written;
     if (before !== undefined && isAsGood(before, peer)) return;
-    const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6, cutUntil } = peer;
+    const { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6, takesCutUntil } = peer;
     const { tag, tagWhole, expectTag, expectTagWhole } = peer;
-    const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6, cutUntil };
+    const times = { sendUntil, acceptUntil, wholeUntil, sendUntil6, wholeUntil6, takesCutUntil };
     const grant: Grant = { ...times, tag, tagWhole, expectTag, expectTagWhole };
     peer.written = grant;
     this.#parts.grant(address, grant);
   }
 }
 
-const TIMES = ['sendUntil', 'acceptUntil', 'wholeUntil', 'sendUntil6', 'wholeUntil6', 'cutUntil'] as const;
+const TIMES = ['sendUntil', 'acceptUntil', 'wholeUntil', 'sendUntil6', 'wholeUntil6', 'takesCutUntil'] as const;
 
 /** Whether what is written need not be written anew: it permits no more, and hardly less. */
 function isAsGood(written: Grant, now: Grant): boolean {

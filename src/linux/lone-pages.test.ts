@@ -11,15 +11,19 @@ const PAGE_BYTES = 4096;
 const AROUND_PAGES = 16;
 const MADV_DONTNEED = 4;
 
+/** The largest part of the executable that is run; Node.js 24 has its program text in several. */
 function ownText(): MemoryRange {
-  const line = readFileSync('/proc/self/maps', 'utf8')
+  const parts = readFileSync('/proc/self/maps', 'utf8')
     .split('\n')
-    .find((text) => text.includes(' r-xp ') && text.endsWith(execPath));
-  const [start = 0, end = 0] = line!
-    .split(' ', 1)[0]!
-    .split('-')
-    .map((text) => Number.parseInt(text, 16));
-  return { start, length: end - start };
+    .filter((text) => text.includes(' r-xp ') && text.endsWith(execPath))
+    .map((line): MemoryRange => {
+      const [start = 0, end = 0] = line
+        .split(' ', 1)[0]!
+        .split('-')
+        .map((text) => Number.parseInt(text, 16));
+      return { start, length: end - start };
+    });
+  return parts.toSorted((one, other) => other.length - one.length)[0]!;
 }
 
 /** Of so many pages, which are mapped (proc_pid_pagemap(5)). */

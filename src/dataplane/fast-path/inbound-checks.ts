@@ -52,7 +52,7 @@ export const FIB = GRANT - FIB_BYTES;
 export const UNREAD = FIB - 8;
 
 /** That our super-packets arrive holds for that long after the peer said so: a pause in a conversation does not end it. */
-const WHOLE_HOLDS_NS = 2_000 * MS;
+const WHOLE_HOLDS_SECONDS = 2;
 /** That those arrive which are cut does not change while routes and devices stay; for TCP it is watched all the while. */
 const CUT_HOLDS_SECONDS = 60;
 /** A wrong tag comes from somebody who guesses: nothing is learned for so long that there are too many to guess. */
@@ -163,12 +163,7 @@ export function learnFromTag(
   asm.jumpIf('eq', 1, reg(3), 'tagged');
   asm.load(2, 4, FRAME, GRANT + EXPECT_TAG_WHOLE);
   asm.jumpIf('ne', 1, reg(4), 'untagged');
-  asm.op('mov', 1, reg(2));
-  asm.op('add', 1, WHOLE_HOLDS_NS);
-  asm.store(8, 8, known.wholeUntil, reg(1));
-  asm.store(8, 8, known.unansweredSince, 0);
-  asm.store(8, 8, known.nextTrial, 0);
-  asm.store(8, 8, known.trialPause, 0);
+  oursArrive(asm, known, known.wholeUntil, WHOLE_HOLDS_SECONDS);
   asm.label('tagged');
   asm.store(8, 8, known.unheardSince, 0);
   if (whole === 'may-be-whole') learnFromArrival(asm, outer, known);
@@ -208,17 +203,22 @@ function learnOfCut(asm: Assembler, known: Family['known'], whole: 'may-be-whole
   }
   asm.op('and', 5, TAG_CUT_ARRIVED);
   asm.jumpIf('eq', 5, 0, 'cut-told');
-  asm.op('mov', 1, SECOND_NS);
-  asm.op('mul', 1, CUT_HOLDS_SECONDS);
-  asm.op('add', 1, reg(2));
-  asm.store(8, 8, known.cutUntil, reg(1));
-  asm.store(8, 8, known.unansweredSince, 0);
-  asm.store(8, 8, known.nextTrial, 0);
-  asm.store(8, 8, known.trialPause, 0);
+  oursArrive(asm, known, known.cutUntil, CUT_HOLDS_SECONDS);
   asm.label('cut-told');
   asm.store(8, 8, known.unheardSince, 0);
   asm.jump('learned');
   asm.label('not-of-cut');
+}
+
+/** Our super-packets arrive there, in one piece or cut, which holds for so long. In: R2 the time, R8 what is known of the peer's host. R1 is lost. */
+function oursArrive(asm: Assembler, known: Family['known'], until: number, seconds: number): void {
+  asm.op('mov', 1, SECOND_NS);
+  asm.op('mul', 1, seconds);
+  asm.op('add', 1, reg(2));
+  asm.store(8, 8, until, reg(1));
+  asm.store(8, 8, known.unansweredSince, 0);
+  asm.store(8, 8, known.nextTrial, 0);
+  asm.store(8, 8, known.trialPause, 0);
 }
 
 /** A router, which shows in the TTL, looks into what it forwards and would misread the long MAC header of `PREPEND`. */

@@ -1,9 +1,9 @@
 /**
  * `make soak`: two hosts whose containers send each other what is known byte by byte, as fast as it goes, while agents are
  * stopped, killed and started with and without the fast path, the fast path is switched off and on as they run, and links, routes and
- * packets are spoiled; first where super-packets arrive in one piece, then where datagrams are cut. Every byte that arrives must be right, no
- * connection may end, packets must take the fast path wherever there is one, and nothing may grow. Options: --minutes N (30), --json. Exit
- * code 1 when it did not hold.
+ * packets are spoiled; first where super-packets arrive in one piece, then where hosts cut them, then where a switch does and XDP takes what
+ * comes. Every byte that arrives must be right, no connection may end, packets must take the fast path wherever there is one, and nothing may
+ * grow. Options: --minutes N (30), --underlay NAME (that one alone; several times), --json. Exit code 1 when it did not hold.
  */
 import { readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -43,10 +43,14 @@ const CALM_MS = 5_000;
 const SPOILT_MS = 3_000;
 
 /**
- * Half of the time each, with the share of packets that the fast path must take: where hosts cut super-packets, the bulk of what they
+ * The same time each, with the share of packets that the fast path must take: where hosts cut super-packets, the bulk of what they
  * receive passes their forwarders.
  */
-const UNDERLAYS = { native: 0.5, wire: 0 } as const;
+const UNDERLAYS = {
+  native: { fastShare: 0.5, flags: [] },
+  wire: { fastShare: 0, flags: [] },
+  switch: { fastShare: 0.5, flags: ['--fast-path-in', 'xdp'] },
+} as const;
 type Underlay = keyof typeof UNDERLAYS;
 
 /** Everything at one moment. */
@@ -121,7 +125,8 @@ class Soak implements AsyncDisposable {
     const topology = stack.use(await Topology.create(options, signal));
     const store = stack.use(await openLocalStore(topology, NET_CONF, signal));
     const bpf = await folderOnBpffs(stack);
-    const overlay = Overlay.on(topology, store, ['--fast-path', 'auto', '--fast-path-dir', bpf]);
+    const flags = ['--fast-path', 'auto', '--fast-path-dir', bpf, ...UNDERLAYS[underlay].flags];
+    const overlay = Overlay.on(topology, store, flags);
     await overlay.startAll(signal);
     const [a, b] = topology.containers as [LabContainer, LabContainer];
     const streams = [stack.use(await Stream.open(topology, a, b)), stack.use(await Stream.open(topology, b, a))];
@@ -139,9 +144,9 @@ class Soak implements AsyncDisposable {
       'MTU of the device changed': () => this.#ip(['link', 'set', 'flannel0', 'mtu', '1300']),
       'SIGTERM, started without the fast path': (signal) => this.#restart('SIGTERM', 'off', signal),
       // Between hosts that leave their checksums to a card nobody could notice it.
-      ...(this.#underlay === 'native'
-        ? {}
-        : { 'packets corrupted on the way': (signal) => this.#during(signal, '@th,512,16 set 0xdead') }),
+      ...(this.#underlay === 'wire'
+        ? { 'packets corrupted on the way': (signal) => this.#during(signal, '@th,512,16 set 0xdead') }
+        : {}),
       'underlay down': async (signal) => {
         await this.#ip(['link', 'set', HOST_DEVICE, 'down']);
         await delay(SPOILT_MS, undefined, { signal });
@@ -242,7 +247,8 @@ class Soak implements AsyncDisposable {
       const after = await this.#packets();
       const obstacles = after.flatMap((now, index) => {
         const then = before[index];
-        const obstacle = now && then ? notByFastPath(then, now, UNDERLAYS[this.#underlay]) : 'there are no programs';
+        const obstacle =
+          now && then ? notByFastPath(then, now, UNDERLAYS[this.#underlay].fastShare) : 'there are no programs';
         return obstacle === undefined ? [] : [`host ${index + 1}: ${obstacle}`];
       });
       if (obstacles.length === 0) {
@@ -400,13 +406,21 @@ function report({ machine, minutes, parts }: Result): string {
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { minutes: { type: 'string', default: '30' }, json: { type: 'boolean', default: false } },
+    options: {
+      minutes: { type: 'string', default: '30' },
+      underlay: { type: 'string', multiple: true, default: Object.keys(UNDERLAYS) },
+      json: { type: 'boolean', default: false },
+    },
   });
   const minutes = Number(values.minutes);
   if (!(minutes > 0)) throw new RangeError('--minutes must be above 0');
   using stopped = untilStopped();
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
-  const underlays = Object.keys(UNDERLAYS) as Underlay[];
+  const underlays = values.underlay.map((name) => {
+    if (!Object.hasOwn(UNDERLAYS, name))
+      throw new RangeError(`--underlay ${name}: known are ${Object.keys(UNDERLAYS).join(', ')}`);
+    return name as Underlay;
+  });
   const parts: Part[] = [];
   for (const underlay of underlays) parts.push(await soakOn(underlay, minutes / underlays.length, say, stopped.signal));
   const result: Result = { machine: describeMachine(), minutes, parts };

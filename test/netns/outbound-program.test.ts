@@ -49,7 +49,6 @@ describe('the outbound program where something beyond this host cuts super-packe
         },
       ],
     });
-    grant(0n);
   });
   after(() => bench?.[Symbol.asyncDispose]());
 
@@ -64,15 +63,20 @@ describe('the outbound program where something beyond this host cuts super-packe
     return new DataView(value.buffer);
   };
   const longWayUntil = (): bigint => known().getBigUint64(LONG_WAY_UNTIL, true);
-  /** As after a super-packet that was tried and cut; the next trial is far. */
-  const setLongWay = (until: bigint): void => {
+  type Field = readonly [at: number, time: bigint];
+  /** All that is known of the peer's host. */
+  const know = (...fields: readonly Field[]): void => {
     const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
-    value.setBigUint64(TRIAL_PAUSE, 1n, true);
-    value.setBigUint64(NEXT_TRIAL, FOREVER, true);
-    value.setBigUint64(LONG_WAY_UNTIL, until, true);
+    for (const [at, time] of fields) value.setBigUint64(at, time, true);
     bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
   };
-  beforeEach(() => setLongWay(0n));
+  /** As after a super-packet that was tried and cut; the next trial is far. */
+  const setLongWay = (until: bigint, ...more: readonly Field[]): void =>
+    know([TRIAL_PAUSE, 1n], [NEXT_TRIAL, FOREVER], [LONG_WAY_UNTIL, until], ...more);
+  beforeEach(() => {
+    grant(0n);
+    setLongWay(0n);
+  });
   const verdict = (packet: Uint8Array, segmentSize?: number): number =>
     runProgram(bench.outbound.beyond, packet, segmentSize).verdict;
 
@@ -103,21 +107,15 @@ describe('the outbound program where something beyond this host cuts super-packe
   it('sends super-packets cut once they have arrived so, behind those that are still on their way through the forwarder', () => {
     const superPackets = [segment(2_800), udpPacket({ ip, ...ports, payload: payloadOf(2_800) })];
     const single = (): number[] => [segment(100), datagram()].map((packet) => verdict(packet));
-    const know = (longWay: bigint, fields: readonly (readonly [number, bigint])[]): void => {
-      setLongWay(longWay);
-      const value = known();
-      for (const [at, time] of fields) value.setBigUint64(at, time, true);
-      bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
-    };
     const arrives = [CUT_UNTIL, FOREVER] as const;
     grant(FOREVER);
-    know(0n, [arrives]);
+    setLongWay(0n, arrives);
     // BPF_PROG_TEST_RUN has none that the kernel lets a program encapsulate; but the program tries, and leaves none to the forwarder.
     for (const packet of superPackets) verdict(packet, 1_400);
     assert.equal(longWayUntil(), 0n);
     assert.deepEqual(single(), [REDIRECTED, REDIRECTED]);
     const until = process.hrtime.bigint() + 10_000n * MS;
-    know(until, [arrives]);
+    setLongWay(until, arrives);
     for (const packet of superPackets) assert.equal(verdict(packet, 1_400), NEXT);
     assert.deepEqual(single(), [NEXT, NEXT]);
     assert.equal(longWayUntil(), until, 'and not for longer');
@@ -126,23 +124,18 @@ describe('the outbound program where something beyond this host cuts super-packe
       assert.notEqual(longWayUntil(), 0n, why);
       assert.deepEqual(single(), [NEXT, NEXT], why);
     };
-    know(0n, []);
+    setLongWay(0n);
     leavesAll('nothing was heard of their arrival');
     grant(0n);
-    know(0n, [arrives]);
+    setLongWay(0n, arrives);
     leavesAll('the peer does not take them');
   });
 
   it('leaves them to the forwarder again when nothing has been heard of TCP’s for 0.2 s', () => {
     grant(FOREVER);
-    setLongWay(0n);
-    const value = known();
-    value.setBigUint64(CUT_UNTIL, FOREVER, true);
-    value.setBigUint64(UNANSWERED_SINCE, process.hrtime.bigint() - 201n * MS, true);
-    bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+    setLongWay(0n, [CUT_UNTIL, FOREVER], [UNANSWERED_SINCE, process.hrtime.bigint() - 201n * MS]);
     assert.equal(verdict(segment(2_800), 1_400), NEXT);
     assert.equal(known().getBigUint64(CUT_UNTIL, true), 0n);
-    grant(0n);
   });
 
   it('tells a peer by the tag that one of its super-packets has arrived cut', () => {
@@ -152,18 +145,13 @@ describe('the outbound program where something beyond this host cuts super-packe
     };
     grant(FOREVER);
     assert.equal(tagOf(segment(100)), 1);
-    const value = known();
-    value.setBigUint64(CUT_ARRIVED_AT, process.hrtime.bigint(), true);
-    bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+    setLongWay(0n, [CUT_ARRIVED_AT, process.hrtime.bigint()]);
     assert.equal(tagOf(segment(100)), 1 + TAG_CUT_ARRIVED);
-    grant(0n);
   });
 
   it('leaves TCP’s data to the forwarder when the peer was silent for 0.2 s, since it is to be heard', () => {
     const silentSince = (since: bigint): number => {
-      const value = new DataView(new ArrayBuffer(ENDPOINT_VALUE_BYTES));
-      value.setBigUint64(UNHEARD_SINCE, since, true);
-      bench.tables.maps.endpoints.update(KEY, new Uint8Array(value.buffer));
+      know([UNHEARD_SINCE, since]);
       return verdict(segment(100));
     };
     const now = process.hrtime.bigint();

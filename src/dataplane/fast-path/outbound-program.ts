@@ -377,8 +377,8 @@ function sinceWhen(asm: Assembler, field: number): void {
  * Whole super-packets are sent only to a peer that said they arrive whole; one goes out now and then to see whether they do.
  * Single packets, whose checksums are still the device's to finish, are sent to any peer that has a fast path; but where
  * super-packets are cut, and one may still be on its way through the forwarder, bare acknowledgements alone: data that overtake each
- * other cost TCP more than a copy. Where those arrive that are cut, all are sent, behind what went the long way. While nobody is there to take the way through the forwarder, all go by the tunnel's mark, which is right
- * everywhere. In: R0 the time, R8 what is known of the peer's host.
+ * other cost TCP more than a copy. Where those arrive that are cut, all are sent, behind what went the long way. While nobody is there to
+ * take the way through the forwarder, all go by the tunnel's mark, which is right everywhere. In: R0 the time, R8 what is known of the peer's host.
  */
 function decideByWhatIsKnown(asm: Assembler, options: ProgramOptions, family: Family): void {
   const { known, grant } = family;
